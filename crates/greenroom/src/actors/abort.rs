@@ -1,0 +1,63 @@
+//! Aborting a session whose run has ended, until it is known to have worked or is given up. Nothing waits for it but a
+//! resume of that session and a shutdown; its failure never changes a state.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use super::env::{Env, within};
+use crate::domain::ids::SessionId;
+use crate::ports::agent_server::{ServerError, SessionStatus};
+
+/// How often an abort is tried in all.
+const TRIES: u32 = 3;
+
+/// Aborts a session. `answered` is called once, when the first abort was accepted or all were given up. One that
+/// succeeded can be lost all the same, so the status is read a second later and the abort repeated while the session is
+/// still busy, unless `superseded` says that somebody has prompted it meanwhile.
+pub(crate) async fn abort_session(
+    env: Env,
+    session: SessionId,
+    directory: Option<String>,
+    superseded: Arc<AtomicBool>,
+    answered: impl FnOnce(),
+) {
+    let mut answered = Some(answered);
+    for _ in 0..TRIES {
+        match within(env.config.calls.other, env.server.abort(&session)).await {
+            Ok(()) => {
+                if let Some(answered) = answered.take() {
+                    answered();
+                }
+                if !env.config.lifecycle.look_after_abort {
+                    return;
+                }
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                if superseded.load(Ordering::Acquire)
+                    || !still_busy(&env, &session, directory.as_deref()).await
+                {
+                    return;
+                }
+                if superseded.load(Ordering::Acquire) {
+                    return;
+                }
+            }
+            Err(ServerError::NotFound(_)) => break,
+            Err(failure) => tracing::warn!(session = %session, %failure, "an abort failed"),
+        }
+    }
+    if let Some(answered) = answered.take() {
+        answered();
+    }
+}
+
+async fn still_busy(env: &Env, session: &SessionId, directory: Option<&str>) -> bool {
+    let directory = directory.unwrap_or(&env.config.directory);
+    match within(env.config.calls.other, env.server.statuses(directory)).await {
+        Ok(statuses) => matches!(
+            statuses.get(session),
+            Some(SessionStatus::Busy | SessionStatus::Retry { .. })
+        ),
+        Err(_) => false,
+    }
+}

@@ -1,0 +1,64 @@
+//! Where the one actor of a kind can be reached, whichever generation of it lives. A message to nobody is dropped: every
+//! sender has a time limit or is told again when the next generation comes up.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use actix::dev::ToEnvelope;
+use actix::{Actor, Addr, Handler, Message};
+
+/// The place of one actor.
+pub(crate) struct Desk<A: Actor>(Arc<Mutex<Option<Addr<A>>>>);
+
+impl<A: Actor> Clone for Desk<A> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<A: Actor> Default for Desk<A> {
+    fn default() -> Self {
+        Self(Arc::new(Mutex::new(None)))
+    }
+}
+
+impl<A: Actor> Desk<A> {
+    /// The actor sits here from now on.
+    pub(crate) fn put(&self, addr: Addr<A>) {
+        *self.lock() = Some(addr);
+    }
+
+    /// Nobody sits here any more; the address is dropped, so that the mailbox drains and the actor ends.
+    pub(crate) fn clear(&self) {
+        let taken = self.lock().take();
+        drop(taken);
+    }
+
+    /// Sends without waiting. False if nobody sits here.
+    pub(crate) fn send<M>(&self, message: M) -> bool
+    where
+        M: Message + Send + 'static,
+        M::Result: Send,
+        A: Handler<M>,
+        A::Context: ToEnvelope<A, M>,
+    {
+        // The address is cloned out, so that no lock is held while the mailbox is touched.
+        let addr = self.lock().clone();
+        match addr {
+            Some(addr) if addr.connected() => {
+                addr.do_send(message);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Option<Addr<A>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<A: Actor> std::fmt::Debug for Desk<A> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Desk").field(&self.lock().is_some()).finish()
+    }
+}

@@ -1,0 +1,138 @@
+//! KeyQueue: owns who waits for one concurrency key, in order of acceptance. The registry enqueues and withdraws; one
+//! `Acquire` at a time goes to the slot manager, for the age of the head; a granted slot goes to the head at that moment.
+
+use std::collections::BTreeMap;
+
+use actix::{Actor, AsyncContext, Context, Handler, Message};
+
+use super::desk::Desk;
+use super::registry::{Granted, TaskRegistry};
+use super::slot_manager::{Acquire, Forget, SlotManager, SlotPermit};
+use crate::domain::concurrency::Age;
+use crate::domain::ids::{ConcurrencyKey, Run, TaskId};
+
+/// A run waits from now on.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct Enqueue {
+    pub(crate) age: Age,
+    pub(crate) task: TaskId,
+    pub(crate) run: Run,
+}
+
+/// A run waits no more; by identity, never by place.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct Withdraw(pub(crate) Age);
+
+/// A slot for whoever is the head now.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct SlotGranted(pub(crate) SlotPermit);
+
+pub(crate) struct KeyQueue {
+    key: ConcurrencyKey,
+    // Bounded by `limits.max_waiting`, which the registry keeps.
+    waiting: BTreeMap<Age, (TaskId, Run)>,
+    asked_for: Option<Age>,
+    generation: u64,
+    slots: Desk<SlotManager>,
+    registry: Desk<TaskRegistry>,
+}
+
+impl KeyQueue {
+    /// `generation` grows with every queue that is made.
+    pub(crate) fn new(
+        key: ConcurrencyKey,
+        generation: u64,
+        slots: Desk<SlotManager>,
+        registry: Desk<TaskRegistry>,
+    ) -> Self {
+        Self {
+            key,
+            waiting: BTreeMap::new(),
+            asked_for: None,
+            generation,
+            slots,
+            registry,
+        }
+    }
+
+    fn ask_for_head(&mut self, ctx: &mut Context<Self>) {
+        let head = self.waiting.keys().next().copied();
+        if head == self.asked_for {
+            return;
+        }
+        self.asked_for = head;
+        match head {
+            Some(age) => self.slots.send(Acquire {
+                key: self.key.clone(),
+                age,
+                generation: self.generation,
+                queue: ctx.address(),
+            }),
+            None => self.slots.send(Forget {
+                key: self.key.clone(),
+                generation: self.generation,
+            }),
+        };
+    }
+}
+
+impl Actor for KeyQueue {
+    type Context = Context<Self>;
+}
+
+impl Handler<Enqueue> for KeyQueue {
+    type Result = ();
+
+    fn handle(&mut self, enqueue: Enqueue, ctx: &mut Context<Self>) {
+        self.waiting
+            .insert(enqueue.age, (enqueue.task, enqueue.run));
+        self.ask_for_head(ctx);
+    }
+}
+
+impl Handler<Withdraw> for KeyQueue {
+    type Result = ();
+
+    fn handle(&mut self, withdraw: Withdraw, ctx: &mut Context<Self>) {
+        self.waiting.remove(&withdraw.0);
+        self.ask_for_head(ctx);
+    }
+}
+
+impl Handler<SlotGranted> for KeyQueue {
+    type Result = ();
+
+    fn handle(&mut self, granted: SlotGranted, ctx: &mut Context<Self>) {
+        self.asked_for = None;
+        match self.waiting.pop_first() {
+            Some((age, (task, run))) => {
+                self.registry.send(Granted {
+                    task,
+                    run,
+                    age,
+                    permit: granted.0,
+                });
+            }
+            // Everybody has left meanwhile: the slot comes back by being dropped.
+            None => drop(granted),
+        }
+        self.ask_for_head(ctx);
+    }
+}
+
+/// The slot manager was rebuilt and knows of nobody who waits.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct AskAgain;
+
+impl Handler<AskAgain> for KeyQueue {
+    type Result = ();
+
+    fn handle(&mut self, _: AskAgain, ctx: &mut Context<Self>) {
+        self.asked_for = None;
+        self.ask_for_head(ctx);
+    }
+}

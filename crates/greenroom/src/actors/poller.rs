@@ -1,0 +1,207 @@
+//! Poller: owns the tick. While anything runs it asks the server, per directory, what its sessions do, never twice at once
+//! for one directory, and tells each run that ran when it asked. A failed call says nothing about anybody.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use actix::{Actor, Addr, AsyncContext, Context, Handler, Message, SpawnHandle};
+
+use super::env::{Env, within};
+use super::task::{Observed, TaskActor};
+use crate::domain::ids::{Run, SessionId, TaskId};
+use crate::domain::task::Retrying;
+use crate::domain::time::Timestamp;
+use crate::domain::watch::Sighting;
+use crate::ports::agent_server::{ServerError, SessionStatus};
+
+/// A run is watched from now on, or its directory has become known.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct Watch {
+    pub(crate) task: TaskId,
+    pub(crate) run: Run,
+    pub(crate) session: SessionId,
+    pub(crate) directory: Arc<str>,
+    pub(crate) actor: Addr<TaskActor>,
+}
+
+/// A run is not watched any more.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct Unwatch(pub(crate) TaskId);
+
+/// Asks now, besides the ticks: events may have been missed.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct Reconcile;
+
+#[derive(Message)]
+#[rtype(result = "()")]
+struct Tick;
+
+#[derive(Message)]
+#[rtype(result = "()")]
+struct Answered {
+    directory: Arc<str>,
+    asked_at: Timestamp,
+    asked_for: Vec<(TaskId, Run)>,
+    answer: Result<BTreeMap<SessionId, SessionStatus>, ServerError>,
+}
+
+struct Watched {
+    run: Run,
+    session: SessionId,
+    directory: Arc<str>,
+    actor: Addr<TaskActor>,
+}
+
+pub(crate) struct Poller {
+    env: Env,
+    // Bounded by the runs: each leaves with its end.
+    watched: BTreeMap<TaskId, Watched>,
+    in_flight: BTreeSet<Arc<str>>,
+    timer: Option<SpawnHandle>,
+}
+
+impl Poller {
+    pub(crate) fn new(env: Env) -> Self {
+        Self {
+            env,
+            watched: BTreeMap::new(),
+            in_flight: BTreeSet::new(),
+            timer: None,
+        }
+    }
+
+    fn ask(&mut self, ctx: &mut Context<Self>) {
+        let mut by_directory: BTreeMap<Arc<str>, Vec<(TaskId, Run)>> = BTreeMap::new();
+        for (task, watched) in &self.watched {
+            by_directory
+                .entry(Arc::clone(&watched.directory))
+                .or_default()
+                .push((task.clone(), watched.run));
+        }
+        for (directory, asked_for) in by_directory {
+            if !self.in_flight.insert(Arc::clone(&directory)) {
+                continue;
+            }
+            let (env, me) = (self.env.clone(), ctx.address());
+            let asked_at = env.now();
+            actix_rt::spawn(async move {
+                let answer = within(env.config.calls.other, env.server.statuses(&directory)).await;
+                me.do_send(Answered {
+                    directory,
+                    asked_at,
+                    asked_for,
+                    answer,
+                });
+            });
+        }
+    }
+
+    fn tick_later(&mut self, ctx: &mut Context<Self>) {
+        self.timer = Some(ctx.notify_later(Tick, self.env.config.lifecycle.poll_interval));
+    }
+}
+
+impl Actor for Poller {
+    type Context = Context<Self>;
+}
+
+impl Handler<Watch> for Poller {
+    type Result = ();
+
+    fn handle(&mut self, watch: Watch, ctx: &mut Context<Self>) {
+        let Watch {
+            task,
+            run,
+            session,
+            directory,
+            actor,
+        } = watch;
+        self.watched.insert(
+            task,
+            Watched {
+                run,
+                session,
+                directory,
+                actor,
+            },
+        );
+        if self.timer.is_none() {
+            self.tick_later(ctx);
+        }
+    }
+}
+
+impl Handler<Unwatch> for Poller {
+    type Result = ();
+
+    fn handle(&mut self, unwatch: Unwatch, _: &mut Context<Self>) {
+        // The timer keeps its phase until a tick finds nothing running.
+        self.watched.remove(&unwatch.0);
+    }
+}
+
+impl Handler<Reconcile> for Poller {
+    type Result = ();
+
+    fn handle(&mut self, _: Reconcile, ctx: &mut Context<Self>) {
+        self.ask(ctx);
+    }
+}
+
+impl Handler<Tick> for Poller {
+    type Result = ();
+
+    fn handle(&mut self, _: Tick, ctx: &mut Context<Self>) {
+        self.timer = None;
+        if self.watched.is_empty() {
+            return;
+        }
+        self.tick_later(ctx);
+        self.ask(ctx);
+    }
+}
+
+impl Handler<Answered> for Poller {
+    type Result = ();
+
+    fn handle(&mut self, answered: Answered, _: &mut Context<Self>) {
+        self.in_flight.remove(&answered.directory);
+        if let Err(failure) = &answered.answer {
+            tracing::debug!(directory = %answered.directory, %failure, "a status call failed");
+        }
+        for (task, run) in answered.asked_for {
+            let Some(watched) = self.watched.get(&task).filter(|watched| watched.run == run) else {
+                continue;
+            };
+            let sighting = match &answered.answer {
+                Err(_) => Sighting::Unknown,
+                Ok(statuses) => sight(statuses.get(&watched.session)),
+            };
+            watched.actor.do_send(Observed {
+                run,
+                sighting,
+                asked_at: answered.asked_at,
+            });
+        }
+    }
+}
+
+fn sight(status: Option<&SessionStatus>) -> Sighting {
+    match status {
+        None => Sighting::Absent,
+        Some(SessionStatus::Busy) => Sighting::Busy,
+        Some(SessionStatus::Idle) => Sighting::Idle,
+        Some(SessionStatus::Retry {
+            attempt,
+            message,
+            until,
+        }) => Sighting::Retry(Retrying {
+            attempt: *attempt,
+            message: message.clone(),
+            until: *until,
+        }),
+    }
+}

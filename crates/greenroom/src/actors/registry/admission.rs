@@ -1,0 +1,509 @@
+//! How tasks come in and get their slot: launch, resume, track, and the grant.
+
+use actix::{Context, Handler};
+
+use super::{AbortDone, Deadline, Granted, Line, Query, RunChanged, RunStarted, TaskRegistry};
+use crate::actors::key_queue::{Enqueue, KeyQueue, Withdraw};
+use crate::actors::slot_manager::SlotPermit;
+use crate::actors::supervisor::{Exit, spawn_supervised};
+use crate::actors::task::{Beginning, Go, TaskActor};
+use crate::actors::task_start::Lineage;
+use crate::actors::{env::within, poller};
+use crate::domain::ids::{Run, SessionId, TaskId};
+use crate::domain::lifecycle::End;
+use crate::domain::task::{Launch, Resume, Task, TaskStatus, Track};
+use crate::domain::time::duration_text;
+use crate::domain::validation;
+use crate::handle::{LaunchError, ResumeError, TrackError};
+
+impl Query for Launch {
+    type Answer = Result<Task, LaunchError>;
+
+    fn answer(self, registry: &mut TaskRegistry, ctx: &mut Context<TaskRegistry>) -> Self::Answer {
+        registry.launch(self, ctx)
+    }
+}
+
+impl Query for Resume {
+    type Answer = Result<Task, ResumeError>;
+
+    fn answer(self, registry: &mut TaskRegistry, ctx: &mut Context<TaskRegistry>) -> Self::Answer {
+        registry.resume(self, ctx)
+    }
+}
+
+impl Query for Track {
+    type Answer = Result<Task, TrackError>;
+
+    fn answer(self, registry: &mut TaskRegistry, ctx: &mut Context<TaskRegistry>) -> Self::Answer {
+        registry.track(self, ctx)
+    }
+}
+
+impl TaskRegistry {
+    fn launch(&mut self, launch: Launch, ctx: &mut Context<Self>) -> Result<Task, LaunchError> {
+        if self.closing.is_some() {
+            return Err(LaunchError::ShuttingDown);
+        }
+        validation::launch(&launch)
+            .map_err(|(field, problem)| LaunchError::Invalid { field, problem })?;
+        if self.waiting >= self.limits.max_waiting {
+            return Err(LaunchError::QueueFull {
+                waiting: self.waiting,
+            });
+        }
+        let known = self.known_lineage(launch.parent_session.as_ref());
+        let limit = self.env.config.safety.max_depth;
+        if let Some(lineage) = &known
+            && lineage.depth > limit
+        {
+            return Err(LaunchError::TooDeep {
+                depth: lineage.depth,
+                limit,
+            });
+        }
+        let depth = known.as_ref().map_or(1, |lineage| lineage.depth);
+        let id = self.new_id();
+        let mut task = Task::accept(id, launch, depth, self.env.now());
+        task.root_session = known.and_then(|lineage| lineage.root);
+        let id = self.new_entry(task);
+        self.recorded(&id, None);
+        self.join_batch(&id, ctx);
+        self.enqueue(&id, ctx);
+        self.toast_queued(&id);
+        Ok(self.tasks[&id].task.clone())
+    }
+
+    fn resume(&mut self, resume: Resume, ctx: &mut Context<Self>) -> Result<Task, ResumeError> {
+        if self.closing.is_some() {
+            return Err(ResumeError::ShuttingDown);
+        }
+        validation::resume(&resume)
+            .map_err(|(field, problem)| ResumeError::Invalid { field, problem })?;
+        let session = resume
+            .session
+            .clone()
+            .unwrap_or_else(|| SessionId::from(""));
+        let unknown = || ResumeError::UnknownSession(session.clone());
+        let id = self.by_session.get(&session).cloned().ok_or_else(unknown)?;
+        let status = self.tasks.get(&id).ok_or_else(unknown)?.task.status();
+        match status {
+            TaskStatus::Pending => {
+                return Err(ResumeError::AlreadyRunning(session, "being resumed"));
+            }
+            TaskStatus::Running => return Err(ResumeError::AlreadyRunning(session, "running")),
+            _ => {}
+        }
+        if self.waiting >= self.limits.max_waiting {
+            return Err(ResumeError::QueueFull {
+                waiting: self.waiting,
+            });
+        }
+        let now = self.env.now();
+        let Some(entry) = self.tasks.get_mut(&id) else {
+            return Err(unknown());
+        };
+        let (old_parent, accepted) = (entry.task.parent_session.clone(), entry.accepted);
+        entry.task.resume(resume, now).map_err(|illegal| {
+            ResumeError::AlreadyRunning(session.clone(), illegal.from.as_str())
+        })?;
+        let removal = entry.removal.take();
+        let new_parent = entry.task.parent_session.clone();
+        if let Some(key) = removal {
+            self.deadlines.remove(&key);
+            self.arm(ctx);
+        }
+        if new_parent != old_parent {
+            if let Some(old) = &old_parent {
+                self.unindex_parent(old, accepted);
+            }
+            self.index(&id);
+        }
+        self.recorded(&id, Some(status));
+        self.parent_session_ended(&session, false);
+        self.join_batch(&id, ctx);
+        self.enqueue(&id, ctx);
+        Ok(self.tasks[&id].task.clone())
+    }
+
+    fn track(&mut self, track: Track, ctx: &mut Context<Self>) -> Result<Task, TrackError> {
+        if self.closing.is_some() {
+            return Err(TrackError::ShuttingDown);
+        }
+        validation::track(&track)
+            .map_err(|(field, problem)| TrackError::Invalid { field, problem })?;
+        if self.tasks.contains_key(&track.task) {
+            return Ok(self.track_known(track, ctx));
+        }
+        let (session, now) = (track.session.clone(), self.env.now());
+        let has_key = track.concurrency_key.clone();
+        let mut task = Task::adopt(track, now);
+        task.concurrency_key = has_key;
+        task.root_session = None;
+        let id = self.new_entry(task);
+        self.take_over(&session, &id);
+        self.by_session.insert(session.clone(), id.clone());
+        self.recorded(&id, None);
+        self.join_batch(&id, ctx);
+        self.run_task(&id, Beginning::Watch(session.clone(), now), None);
+        self.watch_session(&id);
+        self.look_for_directory(&id, session);
+        Ok(self.tasks[&id].task.clone())
+    }
+
+    /// A known task gets another parent or parent agent; the rest stays. Of a settled one only the record changes.
+    fn track_known(&mut self, track: Track, ctx: &mut Context<Self>) -> Task {
+        let id = track.task;
+        let open = self
+            .tasks
+            .get(&id)
+            .is_some_and(|entry| !entry.task.status().is_terminal());
+        let moved = self
+            .tasks
+            .get(&id)
+            .is_some_and(|entry| entry.task.parent_session.as_ref() != Some(&track.parent_session));
+        if moved && open {
+            self.leave_batch(&id);
+        }
+        let Some(entry) = self.tasks.get_mut(&id) else {
+            unreachable!("the caller has looked")
+        };
+        if track.parent_agent.is_some() {
+            entry.task.parent_agent = track.parent_agent;
+        }
+        let (old_parent, accepted) = (entry.task.parent_session.clone(), entry.accepted);
+        if moved {
+            if open {
+                entry.task.move_to(track.parent_session);
+            } else {
+                entry.task.parent_session = Some(track.parent_session);
+            }
+            if let Some(old) = &old_parent {
+                self.unindex_parent(old, accepted);
+            }
+            self.index(&id);
+            if open {
+                let task = self.tasks[&id].task.clone();
+                self.record_history(&task);
+                self.join_batch(&id, ctx);
+                if let Some(old) = &old_parent {
+                    self.tell_dependents(old);
+                }
+            }
+        }
+        self.tasks[&id].task.clone()
+    }
+
+    /// What is known at once of the sessions above a new task: everything if the parent is a session of ours, or there
+    /// is none.
+    fn known_lineage(&self, parent: Option<&SessionId>) -> Option<Lineage> {
+        let Some(parent) = parent else {
+            return Some(Lineage {
+                depth: 1,
+                ..Lineage::default()
+            });
+        };
+        let above = &self.tasks.get(self.by_session.get(parent)?)?.task;
+        Some(Lineage {
+            depth: above.spawn_depth + 1,
+            directory: above.directory.clone(),
+            root: above
+                .root_session
+                .clone()
+                .or_else(|| above.parent_session.clone()),
+        })
+    }
+
+    fn enqueue(&mut self, id: &TaskId, ctx: &mut Context<Self>) {
+        let age = self.age();
+        if let Some(entry) = self.tasks.get_mut(id) {
+            entry.age = age;
+        }
+        self.enqueue_again(id, ctx);
+    }
+
+    /// Takes the place in line that the run's age gives it.
+    pub(super) fn enqueue_again(&mut self, id: &TaskId, ctx: &mut Context<Self>) {
+        let generation = self.number();
+        let Some(entry) = self.tasks.get_mut(id) else {
+            return;
+        };
+        let age = entry.age;
+        entry.queued = Some(age);
+        let (key, run) = (entry.task.concurrency_group.clone(), entry.task.run);
+        let (slots, registry) = (self.desks.slots.clone(), self.desks.registry.clone());
+        let line = self.lines.entry(key.clone()).or_insert_with(|| {
+            let name = key.clone();
+            let told = registry.clone();
+            let queue = spawn_supervised(
+                |_| KeyQueue::new(key, generation, slots, registry),
+                move |exit| {
+                    if let Exit::Panicked(panic) = exit {
+                        told.send(super::finaliser::QueueDied {
+                            key: name,
+                            generation,
+                            panic,
+                        });
+                    }
+                },
+            );
+            Line {
+                queue,
+                waiting: Default::default(),
+            }
+        });
+        line.waiting.insert(age, id.clone());
+        self.waiting += 1;
+        line.queue.do_send(Enqueue {
+            age,
+            task: id.clone(),
+            run,
+        });
+        if let Some(limit) = self.env.config.lifecycle.queue_ttl {
+            let key = self.set_deadline(
+                self.env.now() + limit,
+                Deadline::QueueTtl(id.clone(), run),
+                ctx,
+            );
+            if let Some(entry) = self.tasks.get_mut(id) {
+                entry.expiry = Some(key);
+            }
+        }
+    }
+
+    /// The run waits no more, granted or not. Its queue goes with its last waiter.
+    pub(super) fn withdraw(&mut self, id: &TaskId, granted: bool, ctx: &mut Context<Self>) {
+        let Some(entry) = self.tasks.get_mut(id) else {
+            return;
+        };
+        if let Some(key) = entry.expiry.take() {
+            self.deadlines.remove(&key);
+        }
+        if let Some(age) = entry.queued.take() {
+            let key = entry.task.concurrency_group.clone();
+            if let Some(line) = self.lines.get_mut(&key)
+                && line.waiting.remove(&age).is_some()
+            {
+                self.waiting -= 1;
+                if !granted {
+                    line.queue.do_send(Withdraw(age));
+                }
+                if line.waiting.is_empty() {
+                    self.lines.remove(&key);
+                }
+            }
+        }
+        self.arm(ctx);
+    }
+
+    pub(super) fn expire_waiting(&mut self, id: &TaskId, run: Run, ctx: &mut Context<Self>) {
+        let waits = self
+            .tasks
+            .get(id)
+            .is_some_and(|entry| entry.task.run == run && entry.queued.is_some());
+        if waits {
+            let limit = self.env.config.lifecycle.queue_ttl.unwrap_or_default();
+            let end = End::error(format!("it waited {} for a slot", duration_text(limit)));
+            self.finalise(id, run, &end, None, ctx);
+        }
+    }
+
+    /// The slot is there: the task actor is made in this very step, and decides from now on.
+    pub(super) fn start_run(&mut self, id: &TaskId, permit: SlotPermit) {
+        let Some(entry) = self.tasks.get(id) else {
+            return;
+        };
+        let task = &entry.task;
+        let beginning = match (&task.session, task.run) {
+            (Some(session), run) if run > Run::FIRST => {
+                entry
+                    .superseded
+                    .store(true, std::sync::atomic::Ordering::Release);
+                Beginning::Resume(session.clone())
+            }
+            _ if entry.relaunch => {
+                Beginning::Relaunch(self.known_lineage(task.parent_session.as_ref()))
+            }
+            _ => Beginning::Launch(self.known_lineage(task.parent_session.as_ref())),
+        };
+        let held = Some((permit.id(), permit.key().clone()));
+        if let Some(entry) = self.tasks.get_mut(id) {
+            entry.held = held;
+        }
+        self.run_task(id, beginning, Some(permit));
+    }
+
+    pub(super) fn run_task(
+        &mut self,
+        id: &TaskId,
+        beginning: Beginning,
+        permit: Option<SlotPermit>,
+    ) {
+        let Some(entry) = self.tasks.get_mut(id) else {
+            return;
+        };
+        let (env, desks, task) = (self.env.clone(), self.desks.clone(), entry.task.clone());
+        let (told, name, run) = (desks.registry.clone(), id.clone(), task.run);
+        let actor = spawn_supervised(
+            |_| TaskActor::new(env, desks.registry, desks.slots, task, beginning, permit),
+            move |exit| {
+                if let Exit::Panicked(panic) = exit {
+                    told.send(super::finaliser::TaskDied {
+                        task: name,
+                        run,
+                        panic,
+                    });
+                }
+            },
+        );
+        entry.actor = Some(actor);
+        entry.told_dependents = (0, false);
+        if let Some(session) = entry.task.session.clone() {
+            self.tell_dependents(&session);
+        }
+    }
+
+    /// The poller watches the session of a running task.
+    pub(super) fn watch_session(&mut self, id: &TaskId) {
+        let Some(entry) = self.tasks.get(id) else {
+            return;
+        };
+        let (Some(session), Some(actor)) = (entry.task.session.clone(), entry.actor.clone()) else {
+            return;
+        };
+        let directory = entry
+            .task
+            .directory
+            .clone()
+            .unwrap_or_else(|| self.env.config.directory.clone());
+        self.desks.poller.send(poller::Watch {
+            task: id.clone(),
+            run: entry.task.run,
+            session,
+            directory: directory.into(),
+            actor,
+        });
+    }
+
+    fn look_for_directory(&self, id: &TaskId, session: SessionId) {
+        let (env, registry, task) = (self.env.clone(), self.desks.registry.clone(), id.clone());
+        actix_rt::spawn(async move {
+            let record = within(env.config.calls.other, env.server.session(&session)).await;
+            if let Some(directory) = record.ok().and_then(|record| record.directory) {
+                registry.send(super::DirectoryKnown {
+                    task,
+                    run: Run::FIRST,
+                    directory,
+                });
+            }
+        });
+    }
+}
+
+impl Handler<super::DirectoryKnown> for TaskRegistry {
+    type Result = ();
+
+    fn handle(&mut self, known: super::DirectoryKnown, _: &mut Context<Self>) {
+        let Some(entry) = self.tasks.get_mut(&known.task) else {
+            return;
+        };
+        if entry.task.run == known.run && entry.task.status() == TaskStatus::Running {
+            entry.task.directory = Some(known.directory);
+            self.watch_session(&known.task);
+        }
+    }
+}
+
+impl Handler<Granted> for TaskRegistry {
+    type Result = ();
+
+    fn handle(&mut self, granted: Granted, ctx: &mut Context<Self>) {
+        let current = self.tasks.get(&granted.task).is_some_and(|entry| {
+            entry.queued == Some(granted.age)
+                && entry.task.run == granted.run
+                && !entry.task.status().is_terminal()
+        });
+        if !current || self.closing.is_some() {
+            // A grant to someone who has left comes back by being dropped.
+            return;
+        }
+        self.withdraw(&granted.task, true, ctx);
+        let aborting = self.aborting.iter().any(|(task, _)| *task == granted.task);
+        match self.tasks.get_mut(&granted.task) {
+            // A resume waits for the abort of the run before, and for nothing else of it.
+            Some(entry) if aborting => entry.granted = Some(granted.permit),
+            Some(_) => self.start_run(&granted.task, granted.permit),
+            None => {}
+        }
+    }
+}
+
+impl Handler<AbortDone> for TaskRegistry {
+    type Result = ();
+
+    fn handle(&mut self, done: AbortDone, ctx: &mut Context<Self>) {
+        self.aborting.remove(&(done.task.clone(), done.run));
+        if let Some(permit) = self
+            .tasks
+            .get_mut(&done.task)
+            .and_then(|entry| entry.granted.take())
+            && self.closing.is_none()
+        {
+            self.start_run(&done.task, permit);
+        }
+        self.consider_closed(ctx);
+    }
+}
+
+impl Handler<RunStarted> for TaskRegistry {
+    type Result = ();
+
+    fn handle(&mut self, started: RunStarted, _: &mut Context<Self>) {
+        let Some(entry) = self
+            .tasks
+            .get_mut(&started.task)
+            .filter(|entry| entry.task.run == started.run)
+        else {
+            return;
+        };
+        let from = entry.task.status();
+        entry.task.spawn_depth = started.depth;
+        if started.root.is_some() {
+            entry.task.root_session = started.root;
+        }
+        if let Err(illegal) =
+            entry
+                .task
+                .start(started.session.clone(), started.directory, started.at)
+        {
+            tracing::debug!(%illegal, "a start came too late");
+            return;
+        }
+        entry.task.concurrency_key = started.slot.as_ref().map(|(_, key)| key.clone());
+        entry.held = started.slot;
+        let actor = entry.actor.clone();
+        self.by_session
+            .insert(started.session.clone(), started.task.clone());
+        self.recorded(&started.task, Some(from));
+        self.watch_session(&started.task);
+        self.answer_waiters(&started.task);
+        if let Some(actor) = actor {
+            actor.do_send(Go);
+        }
+        self.tell_dependents(&started.session);
+    }
+}
+
+impl Handler<RunChanged> for TaskRegistry {
+    type Result = ();
+
+    fn handle(&mut self, changed: RunChanged, _: &mut Context<Self>) {
+        if let Some(entry) = self.tasks.get_mut(&changed.task)
+            && entry.task.run == changed.run
+            && entry.task.status() == TaskStatus::Running
+        {
+            entry.held.clone_from(&changed.snapshot.slot);
+            super::finaliser::take_snapshot(&mut entry.task, changed.snapshot);
+        }
+    }
+}

@@ -1,0 +1,215 @@
+//! The server's events and the way to the server. Each event is looked up by its session once and handed to whoever
+//! decides: the run in that session, the notifier of the parent that the session is, or, for a deleted session, here.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use actix::{AsyncContext, Context, Handler, Message};
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::{DepthOf, TaskRegistry, Unreachable};
+use crate::actors::env::{reach_backoff, within};
+use crate::actors::parent_notifier::ParentHappened;
+use crate::actors::poller::Reconcile;
+use crate::actors::slot_manager::SetOpen;
+use crate::actors::task::{Happened, LinkBroke};
+use crate::config::OnParentAbort;
+use crate::domain::ids::{SessionId, TaskId};
+use crate::domain::lifecycle::End;
+use crate::domain::session_event::{Happening, SessionEvent};
+use crate::handle::EventLink;
+
+/// An event of the server. The permit bounds how many are under way.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct SessionHappened {
+    pub(crate) event: SessionEvent,
+    pub(crate) _permit: OwnedSemaphorePermit,
+}
+
+/// Whether events flow.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct LinkChanged(pub(crate) EventLink);
+
+/// Whether the server answers at all.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct HealthAnswered(pub(crate) bool);
+
+#[derive(Message)]
+#[rtype(result = "()")]
+struct Probe;
+
+impl TaskRegistry {
+    fn session_deleted(&mut self, session: &SessionId, ctx: &mut Context<Self>) {
+        let mut tasks: Vec<TaskId> = self.by_session.get(session).cloned().into_iter().collect();
+        for id in self.below(session) {
+            if !tasks.contains(&id) {
+                tasks.push(id);
+            }
+        }
+        let mut gone: BTreeSet<SessionId> = BTreeSet::from([session.clone()]);
+        gone.extend(
+            tasks
+                .iter()
+                .filter_map(|id| self.tasks.get(id)?.task.session.clone()),
+        );
+        // Nobody is told who is a session of the cascade; everybody else is.
+        for parent in &gone {
+            self.drop_parent(parent);
+        }
+        for id in tasks {
+            let Some(entry) = self.tasks.get(&id) else {
+                continue;
+            };
+            if entry.task.status().is_terminal() {
+                self.forget(&id, ctx);
+                continue;
+            }
+            let mut end = End::cancelled(Some("Session deleted".to_owned()));
+            end.forget = true;
+            end.skip_notification = entry
+                .task
+                .parent_session
+                .as_ref()
+                .is_some_and(|parent| gone.contains(parent));
+            self.order_end(&id, end, ctx);
+        }
+    }
+
+    fn parent_aborted(&mut self, session: &SessionId, ctx: &mut Context<Self>) {
+        if self.env.config.notifications.on_parent_abort == OnParentAbort::Cancel
+            && self.parents.contains_key(session)
+        {
+            for id in self.below(session) {
+                let reason = "the parent was stopped by its user".to_owned();
+                self.order_end(&id, End::cancelled(Some(reason)), ctx);
+            }
+        }
+    }
+
+    /// No slot is granted while the server cannot be reached: a restart of it must not burn through a queue.
+    fn set_reachable(&mut self, reachable: bool) {
+        if self.reachable != reachable {
+            self.reachable = reachable;
+            tracing::warn!(reachable, "the way to the agent server has changed");
+            self.desks
+                .slots
+                .send(SetOpen(reachable && self.closing.is_none()));
+        }
+    }
+
+    fn probe(&mut self) {
+        if self.probing {
+            return;
+        }
+        self.probing = true;
+        let (env, registry) = (self.env.clone(), self.desks.registry.clone());
+        actix_rt::spawn(async move {
+            let answer = within(env.config.calls.other, env.server.health()).await;
+            registry.send(HealthAnswered(answer.is_ok()));
+        });
+    }
+}
+
+impl Handler<SessionHappened> for TaskRegistry {
+    type Result = ();
+
+    fn handle(&mut self, happened: SessionHappened, ctx: &mut Context<Self>) {
+        let SessionEvent { session, what } = happened.event;
+        if self.closing.is_some() {
+            return;
+        }
+        if what == Happening::Deleted {
+            return self.session_deleted(&session, ctx);
+        }
+        let aborted = matches!(what, Happening::Error { aborted: true, .. });
+        let what = Arc::new(what);
+        let ours = self
+            .by_session
+            .get(&session)
+            .and_then(|id| self.tasks.get(id));
+        if let Some(actor) = ours.and_then(|entry| entry.actor.as_ref()) {
+            actor.do_send(Happened(Arc::clone(&what)));
+        }
+        // The abort of a session of ours is its own run's business, and mostly our own doing.
+        if let Some(parent) = self.parents.get(&session)
+            && !(aborted && ours.is_some())
+        {
+            parent.notifier.do_send(ParentHappened(what));
+            if aborted {
+                self.parent_aborted(&session, ctx);
+            }
+        }
+    }
+}
+
+impl Handler<DepthOf> for TaskRegistry {
+    type Result = ();
+
+    fn handle(&mut self, ask: DepthOf, _: &mut Context<Self>) {
+        let task = self
+            .by_session
+            .get(&ask.session)
+            .and_then(|id| self.tasks.get(id))
+            .map(|entry| &entry.task);
+        let depth = task.map(|task| (task.spawn_depth, task.root_session.clone()));
+        // Whoever asked may have given up.
+        let _ = ask.reply.send(depth);
+    }
+}
+
+impl Handler<LinkChanged> for TaskRegistry {
+    type Result = ();
+
+    fn handle(&mut self, changed: LinkChanged, _: &mut Context<Self>) {
+        match changed.0 {
+            EventLink::Connected => {
+                // Events that were missed are not replayed: everything running is looked at again.
+                self.set_reachable(true);
+                self.desks.poller.send(Reconcile);
+            }
+            EventLink::Broken => {
+                for actor in self.tasks.values().filter_map(|entry| entry.actor.as_ref()) {
+                    actor.do_send(LinkBroke);
+                }
+                self.probe();
+            }
+        }
+    }
+}
+
+impl Handler<Unreachable> for TaskRegistry {
+    type Result = ();
+
+    fn handle(&mut self, _: Unreachable, _: &mut Context<Self>) {
+        self.set_reachable(false);
+        self.probe();
+    }
+}
+
+impl Handler<HealthAnswered> for TaskRegistry {
+    type Result = ();
+
+    fn handle(&mut self, answered: HealthAnswered, ctx: &mut Context<Self>) {
+        self.set_reachable(answered.0);
+        if answered.0 {
+            self.probing = false;
+            self.probe_tries = 0;
+            self.desks.poller.send(Reconcile);
+        } else if self.closing.is_none() {
+            self.probe_tries += 1;
+            ctx.notify_later(Probe, reach_backoff(self.probe_tries));
+        }
+    }
+}
+
+impl Handler<Probe> for TaskRegistry {
+    type Result = ();
+
+    fn handle(&mut self, _: Probe, _: &mut Context<Self>) {
+        self.probing = false;
+        self.probe();
+    }
+}

@@ -1,0 +1,279 @@
+//! The finaliser: the registry's handler of an end, however it was decided. What an end leads to is listed at
+//! `domain::lifecycle::End` and done here, once; there is no second one. Deaths of actors come here too.
+
+use actix::{Context, Handler, Message};
+
+use super::{Deadline, Entry, RunEnded, RunSnapshot, TaskRegistry};
+use crate::actors::poller;
+use crate::actors::task::{Beginning, EndAccepted, EndRefused};
+use crate::domain::ids::{ConcurrencyKey, Run, SessionId, TaskId};
+use crate::domain::lifecycle::{End, Outcome};
+use crate::domain::task::{Task, TaskStatus};
+use crate::handle::WaitFor;
+
+/// A task actor panicked.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct TaskDied {
+    pub(crate) task: TaskId,
+    pub(crate) run: Run,
+    pub(crate) panic: String,
+}
+
+/// A key's queue panicked.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct QueueDied {
+    pub(crate) key: ConcurrencyKey,
+    pub(crate) generation: u64,
+    pub(crate) panic: String,
+}
+
+/// After so many deaths of one run the task ends as an error.
+const DEATHS: u32 = 3;
+
+/// The record takes over what readers see of a run.
+pub(super) fn take_snapshot(task: &mut Task, snapshot: RunSnapshot) {
+    task.progress = snapshot.progress;
+    task.retrying = snapshot.retrying;
+    task.asking = snapshot.asking;
+    task.concurrency_key = snapshot.slot.map(|(_, key)| key);
+    if let Some(note) = snapshot.note {
+        task.set_note(note);
+    }
+}
+
+impl TaskRegistry {
+    /// Ends a run. A run that has ended already, or another one, is left as it is.
+    pub(super) fn finalise(
+        &mut self,
+        id: &TaskId,
+        run: Run,
+        end: &End,
+        snapshot: Option<RunSnapshot>,
+        ctx: &mut Context<Self>,
+    ) {
+        self.withdraw_if_ending(id, run, ctx);
+        let now = self.env.now();
+        let Some(entry) = self.tasks.get_mut(id).filter(|entry| entry.task.run == run) else {
+            return;
+        };
+        let from = entry.task.status();
+        if let (Some(snapshot), false) = (snapshot, from.is_terminal()) {
+            take_snapshot(&mut entry.task, snapshot);
+        }
+        if let Err(illegal) = entry.task.end(end, now) {
+            tracing::debug!(%illegal, "an end came too late");
+            return;
+        }
+        entry.granted = None;
+        entry.held = None;
+        entry.relaunch = false;
+        entry.deaths = 0;
+        let (session, parent) = (
+            entry.task.session.clone(),
+            entry.task.parent_session.clone(),
+        );
+        if let Some(actor) = entry.actor.take() {
+            // Whoever prompts this session again sets the flag, so that an abort is not repeated into the next run.
+            entry.superseded = Default::default();
+            self.aborting.insert((id.clone(), run));
+            actor.do_send(EndAccepted {
+                superseded: entry.superseded.clone(),
+            });
+            self.desks.poller.send(poller::Unwatch(id.clone()));
+        }
+        self.recorded(id, Some(from));
+        self.settle_batch(id, end, ctx);
+        if let Some(session) = &session {
+            self.parent_session_ended(session, true);
+        }
+        if let Some(parent) = &parent {
+            self.tell_dependents(parent);
+        }
+        self.answer_waiters(id);
+        self.toast_ended(id);
+        if end.forget {
+            self.forget(id, ctx);
+        } else if self
+            .tasks
+            .get(id)
+            .is_some_and(|entry| entry.batch.is_none())
+        {
+            self.remove_later(id, ctx);
+        }
+    }
+
+    fn withdraw_if_ending(&mut self, id: &TaskId, run: Run, ctx: &mut Context<Self>) {
+        if self
+            .tasks
+            .get(id)
+            .is_some_and(|entry| entry.task.run == run && !entry.task.status().is_terminal())
+        {
+            self.withdraw(id, false, ctx);
+        }
+    }
+
+    /// The task leaves memory when it has been readable for long enough.
+    pub(super) fn remove_later(&mut self, id: &TaskId, ctx: &mut Context<Self>) {
+        let Some(entry) = self.tasks.get_mut(id) else {
+            return;
+        };
+        if let Some(old) = entry.removal.take() {
+            self.deadlines.remove(&old);
+        }
+        let run = entry.task.run;
+        let at = self.env.now() + self.env.config.lifecycle.keep_ended;
+        let key = self.set_deadline(at, Deadline::Remove(id.clone(), run), ctx);
+        if let Some(entry) = self.tasks.get_mut(id) {
+            entry.removal = Some(key);
+        }
+    }
+
+    pub(super) fn remove_ended(&mut self, id: &TaskId, run: Run, ctx: &mut Context<Self>) {
+        let Some(entry) = self.tasks.get_mut(id) else {
+            return;
+        };
+        if entry.task.run != run || !entry.task.status().is_terminal() {
+            return;
+        }
+        entry.removal = None;
+        let session = entry.task.session.clone();
+        if session.is_some_and(|session| self.has_open_descendants(&session)) {
+            // Kept while a task below it is open: looked at again later.
+            self.remove_later(id, ctx);
+        } else {
+            self.forget(id, ctx);
+        }
+    }
+
+    fn has_open_descendants(&self, session: &SessionId) -> bool {
+        self.below(session).iter().any(|id| {
+            self.tasks
+                .get(id)
+                .is_some_and(|entry| !entry.task.status().is_terminal())
+        })
+    }
+
+    pub(super) fn answer_waiters(&mut self, id: &TaskId) {
+        let Some(entry) = self.tasks.get_mut(id) else {
+            return;
+        };
+        let (run, status, task) = (entry.task.run, entry.task.status(), entry.task.clone());
+        for waiter in std::mem::take(&mut entry.waiters) {
+            let over = waiter.run < run;
+            let met = match waiter.until {
+                WaitFor::Started => status != TaskStatus::Pending,
+                WaitFor::Ended => status.is_terminal(),
+            };
+            if over || (waiter.run == run && met) {
+                // Whoever waited may have gone away.
+                let _ = waiter
+                    .reply
+                    .send(if over { None } else { Some(task.clone()) });
+            } else if !waiter.reply.is_closed() {
+                entry.waiters.push(waiter);
+            }
+        }
+    }
+
+    /// Something depends on the session that its run had not heard of when it decided to complete.
+    fn must_go_on(&self, entry: &Entry, end: &End) -> bool {
+        let Some(session) = &entry.task.session else {
+            return false;
+        };
+        end.outcome == Outcome::Completed
+            && (self.open_below(session) > 0
+                || self.parents.get(session).is_some_and(|parent| parent.owes))
+    }
+}
+
+impl Handler<RunEnded> for TaskRegistry {
+    type Result = ();
+
+    fn handle(&mut self, ended: RunEnded, ctx: &mut Context<Self>) {
+        let Some(entry) = self
+            .tasks
+            .get(&ended.task)
+            .filter(|entry| entry.task.run == ended.run)
+        else {
+            return;
+        };
+        if self.must_go_on(entry, &ended.end) {
+            if let Some(actor) = &entry.actor {
+                actor.do_send(EndRefused);
+            }
+            if let Some(session) = entry.task.session.clone() {
+                self.tell_dependents(&session);
+            }
+            return;
+        }
+        tracing::debug!(task = %ended.task, session = ?ended.session, at = %ended.at, "a run has ended");
+        self.finalise(
+            &ended.task,
+            ended.run,
+            &ended.end,
+            Some(ended.snapshot),
+            ctx,
+        );
+    }
+}
+
+impl Handler<TaskDied> for TaskRegistry {
+    type Result = ();
+
+    fn handle(&mut self, died: TaskDied, ctx: &mut Context<Self>) {
+        tracing::error!(task = %died.task, run = %died.run, panic = %died.panic, "a task actor panicked");
+        self.aborting.remove(&(died.task.clone(), died.run));
+        let Some(entry) = self
+            .tasks
+            .get_mut(&died.task)
+            .filter(|entry| entry.task.run == died.run)
+        else {
+            return;
+        };
+        if entry.task.status().is_terminal() {
+            return;
+        }
+        entry.actor = None;
+        entry.deaths += 1;
+        self.desks.poller.send(poller::Unwatch(died.task.clone()));
+        let (deaths, status) = (entry.deaths, entry.task.status());
+        match (status, entry.task.session.clone(), entry.task.started_at()) {
+            _ if deaths >= DEATHS => {
+                let end = End::error(format!(
+                    "greenroom failed at it {deaths} times: {}",
+                    died.panic
+                ));
+                self.finalise(&died.task, died.run, &end, None, ctx);
+            }
+            // Rebuilt from its record and attached to its session again; its slot is adopted.
+            (TaskStatus::Running, Some(session), Some(started)) => {
+                self.run_task(&died.task, Beginning::Watch(session, started), None);
+                self.watch_session(&died.task);
+            }
+            _ => {
+                if let Some(entry) = self.tasks.get_mut(&died.task) {
+                    entry.relaunch = true;
+                    entry.held = None;
+                }
+                self.enqueue_again(&died.task, ctx);
+            }
+        }
+    }
+}
+
+impl Handler<QueueDied> for TaskRegistry {
+    type Result = ();
+
+    fn handle(&mut self, died: QueueDied, ctx: &mut Context<Self>) {
+        tracing::error!(key = %died.key, generation = died.generation, panic = %died.panic, "a queue panicked");
+        let Some(line) = self.lines.remove(&died.key) else {
+            return;
+        };
+        self.waiting -= line.waiting.len();
+        for task in line.waiting.into_values() {
+            self.enqueue_again(&task, ctx);
+        }
+    }
+}

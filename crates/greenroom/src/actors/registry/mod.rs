@@ -1,0 +1,603 @@
+//! TaskRegistry: owns the table of tasks, its indexes and the removal deadlines. It decides for every task that is not
+//! running, routes events to the one who decides, and is the finaliser of every way to the end.
+//!
+//! Its rooms: `admission` (launch, resume, track, the slot granted), `finaliser` (the end), `orders` (cancel, send,
+//! takeover), `events` (the server's events, the way to the server), `parents` (batches and debts), `queries` (readers),
+//! `shutdown`.
+
+mod admission;
+mod events;
+mod finaliser;
+mod keepers;
+mod orders;
+mod parents;
+mod queries;
+mod shutdown;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use actix::{Actor, Addr, AsyncContext, Context, Handler, Message, SpawnHandle};
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::{Rng, SeedableRng};
+use tokio::sync::{broadcast, oneshot};
+
+use super::desk::Desk;
+use super::env::Env;
+use super::key_queue::KeyQueue;
+use super::poller::Poller;
+use super::slot_manager::{SlotManager, SlotPermit};
+use super::task::TaskActor;
+use super::toaster::Toaster;
+use crate::config::Limits;
+use crate::domain::concurrency::{Age, PermitId};
+use crate::domain::history::History;
+use crate::domain::ids::{ConcurrencyKey, NoticeId, Run, SessionId, TaskId};
+use crate::domain::lifecycle::End;
+use crate::domain::notice::NoticeFacts;
+use crate::domain::task::{Asking, Progress, Retrying, Task, TaskStatus};
+use crate::domain::time::Timestamp;
+use crate::handle::{TaskChange, WaitFor};
+use crate::ports::journal::{Entry as JournalEntry, Journal};
+
+pub(crate) use events::{LinkChanged, SessionHappened};
+pub(crate) use orders::{CancelAnswer, CancelTask, SendTo};
+pub(crate) use parents::Parent;
+pub(crate) use queries::{
+    Descendants, Find, Found, KeyWait, ListTasks, ReadHistory, ReadReadiness, TasksOf, WaitForRun,
+    Waits,
+};
+pub(crate) use shutdown::Shutdown;
+
+/// A slot was granted to a waiting run.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct Granted {
+    pub(crate) task: TaskId,
+    pub(crate) run: Run,
+    pub(crate) age: Age,
+    pub(crate) permit: SlotPermit,
+}
+
+/// A run has its session and is about to be prompted.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct RunStarted {
+    pub(crate) task: TaskId,
+    pub(crate) run: Run,
+    pub(crate) session: SessionId,
+    pub(crate) directory: Option<String>,
+    pub(crate) depth: u32,
+    pub(crate) root: Option<SessionId>,
+    pub(crate) slot: Option<(PermitId, ConcurrencyKey)>,
+    pub(crate) at: Timestamp,
+}
+
+/// What readers see of a run while it goes on.
+#[derive(Debug, Clone)]
+pub(crate) struct RunSnapshot {
+    pub(crate) progress: Progress,
+    pub(crate) retrying: Option<Retrying>,
+    pub(crate) asking: Vec<Asking>,
+    pub(crate) note: Option<String>,
+    pub(crate) slot: Option<(PermitId, ConcurrencyKey)>,
+}
+
+/// Something readers see has changed.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct RunChanged {
+    pub(crate) task: TaskId,
+    pub(crate) run: Run,
+    pub(crate) snapshot: RunSnapshot,
+}
+
+/// A run has ended.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct RunEnded {
+    pub(crate) task: TaskId,
+    pub(crate) run: Run,
+    pub(crate) session: Option<SessionId>,
+    pub(crate) end: End,
+    pub(crate) snapshot: RunSnapshot,
+    pub(crate) at: Timestamp,
+}
+
+/// The abort of an ended run was answered, given up, or not needed.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct AbortDone {
+    pub(crate) task: TaskId,
+    pub(crate) run: Run,
+}
+
+/// A call did not get to the server.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct Unreachable;
+
+/// How deep a session of ours is, and its root.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct DepthOf {
+    pub(crate) session: SessionId,
+    pub(crate) reply: oneshot::Sender<Option<(u32, Option<SessionId>)>>,
+}
+
+/// A batch was closed: its tasks may leave memory in a while.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct BatchClosed {
+    pub(crate) parent: SessionId,
+    pub(crate) tasks: Vec<TaskId>,
+}
+
+/// Whether anything is owed to a parent, as of what it was told last.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct Debts {
+    pub(crate) parent: SessionId,
+    pub(crate) debt: u64,
+    pub(crate) owes: bool,
+    pub(crate) idle: bool,
+}
+
+/// A message that wakes was accepted by a parent's session.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct WakeAccepted {
+    pub(crate) parent: SessionId,
+}
+
+/// What became of a message to a parent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum NoticeFate {
+    Sending,
+    Delivered,
+    Dropped(String),
+}
+
+/// A message to a parent was begun, delivered or dropped.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct NoticeReport {
+    pub(crate) parent: SessionId,
+    pub(crate) id: NoticeId,
+    pub(crate) facts: NoticeFacts,
+    pub(crate) fate: NoticeFate,
+    pub(crate) at: Timestamp,
+}
+
+/// Where the session of a tracked task works.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct DirectoryKnown {
+    pub(crate) task: TaskId,
+    pub(crate) run: Run,
+    pub(crate) directory: String,
+}
+
+/// A question that is answered at once.
+pub(crate) trait Query: Send + 'static {
+    type Answer: Send + 'static;
+    fn answer(self, registry: &mut TaskRegistry, ctx: &mut Context<TaskRegistry>) -> Self::Answer;
+}
+
+/// A question and where its answer goes.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct Ask<Q: Query> {
+    pub(crate) query: Q,
+    pub(crate) reply: oneshot::Sender<Q::Answer>,
+}
+
+impl<Q: Query> Handler<Ask<Q>> for TaskRegistry {
+    type Result = ();
+
+    fn handle(&mut self, ask: Ask<Q>, ctx: &mut Context<Self>) {
+        let answer = ask.query.answer(self, ctx);
+        // Whoever asked may have gone away.
+        let _ = ask.reply.send(answer);
+    }
+}
+
+#[derive(Message)]
+#[rtype(result = "()")]
+struct TimeUp;
+
+/// What a deadline of the registry is for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Deadline {
+    /// An ended task leaves memory.
+    Remove(TaskId, Run),
+    /// A waiting task has waited too long.
+    QueueTtl(TaskId, Run),
+}
+
+/// Names one deadline: deadlines of one instant come in the order in which they were set.
+type DeadlineKey = (Timestamp, u64);
+
+/// Somebody who waits for a run.
+struct Waiter {
+    run: Run,
+    until: WaitFor,
+    reply: oneshot::Sender<Option<Task>>,
+}
+
+/// A task in memory and all that belongs to it.
+pub(crate) struct Entry {
+    task: Task,
+    accepted: Age,
+    /// Its place in line, while it waits there.
+    queued: Option<Age>,
+    actor: Option<Addr<TaskActor>>,
+    /// The age it queued with, kept so that it can take its old place again.
+    age: Age,
+    /// The slot its run holds, as it last said.
+    held: Option<(PermitId, ConcurrencyKey)>,
+    /// Its actor died while it was starting: the session is looked for before one is made.
+    relaunch: bool,
+    /// Granted while the abort of the run before was not answered.
+    granted: Option<SlotPermit>,
+    /// The parent whose batch it is in.
+    batch: Option<SessionId>,
+    superseded: Arc<AtomicBool>,
+    removal: Option<DeadlineKey>,
+    expiry: Option<DeadlineKey>,
+    waiters: Vec<Waiter>,
+    told_dependents: (usize, bool),
+    deaths: u32,
+}
+
+struct Line {
+    queue: Addr<KeyQueue>,
+    waiting: BTreeMap<Age, TaskId>,
+}
+
+/// The desks of the long-lived actors.
+#[derive(Clone)]
+pub(crate) struct Desks {
+    pub(crate) registry: Desk<TaskRegistry>,
+    pub(crate) slots: Desk<SlotManager>,
+    pub(crate) poller: Desk<Poller>,
+    pub(crate) toaster: Desk<Toaster>,
+}
+
+pub(crate) struct TaskRegistry {
+    env: Env,
+    desks: Desks,
+    journal: Arc<dyn Journal>,
+    changes: broadcast::Sender<TaskChange>,
+    limits: Limits,
+    tasks: HashMap<TaskId, Entry>,
+    by_age: BTreeMap<Age, TaskId>,
+    by_session: HashMap<SessionId, TaskId>,
+    children: HashMap<SessionId, BTreeSet<Age>>,
+    lines: BTreeMap<ConcurrencyKey, Line>,
+    waiting: usize,
+    parents: BTreeMap<SessionId, Parent>,
+    histories: BTreeMap<SessionId, (u64, History)>,
+    deadlines: BTreeMap<DeadlineKey, Deadline>,
+    timer: Option<(Timestamp, SpawnHandle)>,
+    aborting: BTreeSet<(TaskId, Run)>,
+    next_age: Age,
+    next_number: u64,
+    rng: ChaCha8Rng,
+    reachable: bool,
+    probing: bool,
+    probe_tries: u32,
+    deaths: keepers::Deaths,
+    closing: Option<shutdown::Closing>,
+}
+
+/// How many parents' histories are kept; the one changed longest ago goes first.
+const HISTORIES: usize = 10_000;
+
+impl TaskRegistry {
+    pub(crate) fn new(
+        env: Env,
+        desks: Desks,
+        journal: Arc<dyn Journal>,
+        changes: broadcast::Sender<TaskChange>,
+    ) -> Self {
+        let rng = match env.config.seed {
+            Some(seed) => ChaCha8Rng::seed_from_u64(seed),
+            None => ChaCha8Rng::from_seed(random_seed()),
+        };
+        Self {
+            limits: env.config.limits.clone(),
+            env,
+            desks,
+            journal,
+            changes,
+            tasks: HashMap::new(),
+            by_age: BTreeMap::new(),
+            by_session: HashMap::new(),
+            children: HashMap::new(),
+            lines: BTreeMap::new(),
+            waiting: 0,
+            parents: BTreeMap::new(),
+            histories: BTreeMap::new(),
+            deadlines: BTreeMap::new(),
+            timer: None,
+            aborting: BTreeSet::new(),
+            next_age: 1,
+            next_number: 0,
+            rng,
+            reachable: true,
+            probing: false,
+            probe_tries: 0,
+            deaths: keepers::Deaths::default(),
+            closing: None,
+        }
+    }
+
+    fn number(&mut self) -> u64 {
+        self.next_number += 1;
+        self.next_number
+    }
+
+    fn age(&mut self) -> Age {
+        let age = self.next_age;
+        self.next_age += 1;
+        age
+    }
+
+    /// Eight hex digits of a random UUID, drawn again if any known task has them.
+    fn new_id(&mut self) -> TaskId {
+        loop {
+            let mut bytes = [0; 16];
+            self.rng.fill_bytes(&mut bytes);
+            let random = uuid::Builder::from_random_bytes(bytes)
+                .into_uuid()
+                .as_fields()
+                .0;
+            let id = TaskId::from_random(random);
+            if !self.tasks.contains_key(&id) {
+                return id;
+            }
+        }
+    }
+
+    /// After a change of state: journal, history, subscribers and the log, in one place.
+    fn recorded(&mut self, id: &TaskId, from: Option<TaskStatus>) {
+        let Some(entry) = self.tasks.get(id) else {
+            return;
+        };
+        let task = entry.task.clone();
+        let append = JournalEntry::Task {
+            accepted: entry.accepted,
+            task: Box::new(task.clone()),
+        };
+        if let Err(failure) = self.journal.append(append) {
+            tracing::error!(task = %id, %failure, "the journal could not be written");
+        }
+        tracing::info!(
+            task = %id,
+            run = %task.run,
+            from = from.map_or("-", TaskStatus::as_str),
+            to = task.status().as_str(),
+            session = task.session.as_ref().map_or("-", SessionId::as_str),
+            parent = task.parent_session.as_ref().map_or("-", SessionId::as_str),
+            key = %task.concurrency_group,
+            error = task.error().unwrap_or("-"),
+            "task"
+        );
+        self.record_history(&task);
+        let change = TaskChange {
+            at: self.env.now(),
+            from,
+            to: task.status(),
+            task,
+        };
+        // Nobody may listen.
+        let _ = self.changes.send(change);
+    }
+
+    /// The record is brought up to date in the history of its parent and of every parent that had it before.
+    fn record_history(&mut self, task: &Task) {
+        let number = self.number();
+        if let Some(parent) = &task.parent_session {
+            let (changed, history) = self.histories.entry(parent.clone()).or_default();
+            *changed = number;
+            history.record(task);
+            if self.histories.len() > HISTORIES
+                && let Some(oldest) = self
+                    .histories
+                    .iter()
+                    .min_by_key(|(_, (changed, _))| *changed)
+                    .map(|(parent, _)| parent.clone())
+            {
+                self.histories.remove(&oldest);
+            }
+        }
+        for parent in self.former_parents(task) {
+            if let Some((_, history)) = self.histories.get_mut(&parent) {
+                history.record(task);
+            }
+        }
+    }
+
+    fn former_parents(&self, task: &Task) -> Vec<SessionId> {
+        task.former_parents
+            .iter()
+            .filter(|parent| Some(*parent) != task.parent_session.as_ref())
+            .cloned()
+            .collect()
+    }
+
+    fn set_deadline(
+        &mut self,
+        at: Timestamp,
+        what: Deadline,
+        ctx: &mut Context<Self>,
+    ) -> DeadlineKey {
+        let key = (at, self.number());
+        self.deadlines.insert(key, what);
+        self.arm(ctx);
+        key
+    }
+
+    /// One timer for the earliest deadline.
+    fn arm(&mut self, ctx: &mut Context<Self>) {
+        let due = self.deadlines.first_key_value().map(|((at, _), _)| *at);
+        if due == self.timer.as_ref().map(|(at, _)| *at) {
+            return;
+        }
+        if let Some((_, handle)) = self.timer.take() {
+            ctx.cancel_future(handle);
+        }
+        if let Some(at) = due {
+            self.timer = Some((at, ctx.notify_later(TimeUp, self.env.until(at))));
+        }
+    }
+
+    /// Tells the actor of a session's run what depends on that session, if that has changed.
+    fn tell_dependents(&mut self, session: &SessionId) {
+        let open = self.open_below(session);
+        let owed = self.parents.get(session).is_some_and(|parent| parent.owes);
+        let Some(entry) = self
+            .by_session
+            .get(session)
+            .and_then(|id| self.tasks.get_mut(id))
+        else {
+            return;
+        };
+        if let Some(actor) = &entry.actor
+            && entry.told_dependents != (open, owed)
+        {
+            entry.told_dependents = (open, owed);
+            actor.do_send(super::task::Dependents { open, owed });
+        }
+    }
+
+    /// The tasks not ended whose parent is that session.
+    fn open_below(&self, session: &SessionId) -> usize {
+        let Some(ages) = self.children.get(session) else {
+            return 0;
+        };
+        ages.iter()
+            .filter_map(|age| self.tasks.get(self.by_age.get(age)?))
+            .filter(|entry| !entry.task.status().is_terminal())
+            .count()
+    }
+
+    fn index(&mut self, id: &TaskId) {
+        let Some(entry) = self.tasks.get(id) else {
+            return;
+        };
+        self.by_age.insert(entry.accepted, id.clone());
+        if let Some(parent) = &entry.task.parent_session {
+            self.children
+                .entry(parent.clone())
+                .or_default()
+                .insert(entry.accepted);
+        }
+    }
+
+    fn unindex_parent(&mut self, parent: &SessionId, accepted: Age) {
+        if let Some(ages) = self.children.get_mut(parent) {
+            ages.remove(&accepted);
+            if ages.is_empty() {
+                self.children.remove(parent);
+            }
+        }
+    }
+
+    fn new_entry(&mut self, task: Task) -> TaskId {
+        let id = task.id.clone();
+        let accepted = self.age();
+        self.tasks.insert(
+            id.clone(),
+            Entry {
+                task,
+                accepted,
+                queued: None,
+                age: accepted,
+                held: None,
+                relaunch: false,
+                actor: None,
+                granted: None,
+                batch: None,
+                superseded: Arc::new(AtomicBool::new(false)),
+                removal: None,
+                expiry: None,
+                waiters: Vec::new(),
+                told_dependents: (0, false),
+                deaths: 0,
+            },
+        );
+        self.index(&id);
+        id
+    }
+
+    /// The task leaves memory; what it still owes its parent is kept by the notifier.
+    fn forget(&mut self, id: &TaskId, ctx: &mut Context<Self>) {
+        let Some(entry) = self.tasks.remove(id) else {
+            return;
+        };
+        self.by_age.remove(&entry.accepted);
+        if let Some(parent) = &entry.task.parent_session {
+            self.unindex_parent(parent, entry.accepted);
+        }
+        if let Some(session) = &entry.task.session
+            && self.by_session.get(session) == Some(id)
+        {
+            self.by_session.remove(session);
+        }
+        for key in entry.removal.into_iter().chain(entry.expiry) {
+            self.deadlines.remove(&key);
+        }
+        for waiter in entry.waiters {
+            // Whoever waited may have gone away.
+            let _ = waiter.reply.send(Some(entry.task.clone()));
+        }
+        if let Err(failure) = self.journal.append(JournalEntry::Forgotten(id.clone())) {
+            tracing::error!(task = %id, %failure, "the journal could not be written");
+        }
+        self.arm(ctx);
+    }
+}
+
+impl Actor for TaskRegistry {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Context<Self>) {
+        self.desks.registry.put(ctx.address());
+        self.start_kept();
+    }
+}
+
+impl Handler<TimeUp> for TaskRegistry {
+    type Result = ();
+
+    fn handle(&mut self, _: TimeUp, ctx: &mut Context<Self>) {
+        self.timer = None;
+        let now = self.env.now();
+        while let Some(first) = self
+            .deadlines
+            .first_entry()
+            .filter(|first| first.key().0 <= now)
+        {
+            match first.remove() {
+                Deadline::Remove(task, run) => self.remove_ended(&task, run, ctx),
+                Deadline::QueueTtl(task, run) => self.expire_waiting(&task, run, ctx),
+            }
+        }
+        self.arm(ctx);
+    }
+}
+
+fn random_seed() -> [u8; 32] {
+    use rand::TryRng;
+    use rand::rngs::SysRng;
+    let mut seed = [0; 32];
+    if SysRng.try_fill_bytes(&mut seed).is_err() {
+        // Without the machine's randomness the clock must do: ids are names, not secrets.
+        let nanos = chrono::Utc::now().timestamp_nanos_opt().unwrap_or_default();
+        seed[..8].copy_from_slice(&nanos.to_le_bytes());
+    }
+    seed
+}

@@ -1,0 +1,204 @@
+//! What callers order of a task: cancel it, send it a further prompt; and what a session's newest task does to an older
+//! one.
+
+use actix::{Context, Handler, Message};
+use tokio::sync::oneshot;
+
+use super::{Query, TaskRegistry};
+use crate::actors::task::{EndRun, SendFailure, SendPrompt};
+use crate::domain::ids::{SessionId, TaskId};
+use crate::domain::lifecycle::End;
+use crate::domain::task::Task;
+use crate::handle::{CancelOptions, CancelScope};
+
+/// Cancels one task.
+pub(crate) struct CancelTask {
+    pub(crate) task: TaskId,
+    pub(crate) options: CancelOptions,
+}
+
+/// What came of a cancel.
+pub(crate) enum CancelAnswer {
+    Unknown,
+    NotCancellable(Box<Task>),
+    Cancelled(Box<Task>),
+    /// Its run decides: true if it had not ended.
+    Asked(oneshot::Receiver<bool>),
+}
+
+impl Query for CancelTask {
+    type Answer = CancelAnswer;
+
+    fn answer(self, registry: &mut TaskRegistry, ctx: &mut Context<TaskRegistry>) -> CancelAnswer {
+        let Some(entry) = registry.tasks.get(&self.task) else {
+            return CancelAnswer::Unknown;
+        };
+        let task = entry.task.clone();
+        if task.status().is_terminal() || (self.options.only_pending && entry.queued.is_none()) {
+            return CancelAnswer::NotCancellable(Box::new(task));
+        }
+        tracing::info!(task = %self.task, source = %self.options.source, "cancel");
+        let mut end = End::cancelled(self.options.reason);
+        end.abort_session = self.options.abort_session;
+        end.skip_notification = self.options.skip_notification;
+        match registry.order_end(&self.task, end, ctx) {
+            Some(decided) => CancelAnswer::Asked(decided),
+            None => match registry.tasks.get(&self.task) {
+                Some(entry) => CancelAnswer::Cancelled(Box::new(entry.task.clone())),
+                None => CancelAnswer::Unknown,
+            },
+        }
+    }
+}
+
+impl Query for CancelScope {
+    type Answer = Vec<TaskId>;
+
+    /// The open tasks of the scope, oldest first.
+    fn answer(self, registry: &mut TaskRegistry, _: &mut Context<TaskRegistry>) -> Vec<TaskId> {
+        let mut ids = match self {
+            CancelScope::All => registry.by_age.values().cloned().collect(),
+            CancelScope::Descendants(session) => registry.below(&session),
+            CancelScope::Tree(task) => {
+                let session = registry
+                    .tasks
+                    .get(&task)
+                    .and_then(|entry| entry.task.session.clone());
+                let mut ids = vec![task];
+                ids.extend(
+                    session
+                        .map(|session| registry.below(&session))
+                        .unwrap_or_default(),
+                );
+                ids
+            }
+        };
+        ids.retain(|id| {
+            registry
+                .tasks
+                .get(id)
+                .is_some_and(|entry| !entry.task.status().is_terminal())
+        });
+        ids
+    }
+}
+
+impl TaskRegistry {
+    /// Ends a task by order. One that waits is ended here and now; one with an actor is asked, and the answer says
+    /// whether it had not ended by itself.
+    pub(super) fn order_end(
+        &mut self,
+        id: &TaskId,
+        end: End,
+        ctx: &mut Context<Self>,
+    ) -> Option<oneshot::Receiver<bool>> {
+        let entry = self.tasks.get(id)?;
+        match &entry.actor {
+            Some(actor) => {
+                let (reply, decided) = oneshot::channel();
+                actor.do_send(EndRun {
+                    end,
+                    reply: Some(reply),
+                });
+                Some(decided)
+            }
+            None => {
+                let run = entry.task.run;
+                self.finalise(id, run, &end, None, ctx);
+                None
+            }
+        }
+    }
+
+    /// The newest task wins a session that two claim.
+    pub(super) fn take_over(&mut self, session: &SessionId, newest: &TaskId) {
+        let Some(older) = self
+            .by_session
+            .get(session)
+            .filter(|older| *older != newest)
+        else {
+            return;
+        };
+        let Some(entry) = self.tasks.get(older) else {
+            return;
+        };
+        let mut end = End::cancelled(Some(format!("Session taken over by {newest}")));
+        end.abort_session = false;
+        match &entry.actor {
+            Some(actor) => actor.do_send(EndRun { end, reply: None }),
+            None => {
+                self.desks.registry.send(EndByOrder {
+                    task: older.clone(),
+                    end,
+                });
+            }
+        }
+    }
+
+    /// The tasks below a session, depth first, parents before children, each once.
+    pub(super) fn below(&self, session: &SessionId) -> Vec<TaskId> {
+        let mut found = Vec::new();
+        let mut seen = std::collections::HashSet::from([session.clone()]);
+        let mut stack: Vec<TaskId> = self.children_of(session).into_iter().rev().collect();
+        while let Some(id) = stack.pop() {
+            let below = self
+                .tasks
+                .get(&id)
+                .and_then(|entry| entry.task.session.clone());
+            found.push(id);
+            if let Some(below) = below.filter(|below| seen.insert(below.clone())) {
+                stack.extend(self.children_of(&below).into_iter().rev());
+            }
+        }
+        found
+    }
+
+    pub(super) fn children_of(&self, session: &SessionId) -> Vec<TaskId> {
+        let ages = self.children.get(session).into_iter().flatten();
+        ages.filter_map(|age| self.by_age.get(age).cloned())
+            .collect()
+    }
+}
+
+/// Ends a waiting task from a place that has no context.
+#[derive(Message)]
+#[rtype(result = "()")]
+struct EndByOrder {
+    task: TaskId,
+    end: End,
+}
+
+impl Handler<EndByOrder> for TaskRegistry {
+    type Result = ();
+
+    fn handle(&mut self, order: EndByOrder, ctx: &mut Context<Self>) {
+        self.order_end(&order.task, order.end, ctx);
+    }
+}
+
+/// Sends a running task a further prompt.
+pub(crate) struct SendTo {
+    pub(crate) task: TaskId,
+    pub(crate) prompt: String,
+}
+
+impl Query for SendTo {
+    /// None if there is no such task; the answer comes from its run.
+    type Answer = Option<(
+        Box<Task>,
+        Option<oneshot::Receiver<Result<(), SendFailure>>>,
+    )>;
+
+    fn answer(self, registry: &mut TaskRegistry, _: &mut Context<TaskRegistry>) -> Self::Answer {
+        let entry = registry.tasks.get(&self.task)?;
+        let sent = entry.actor.as_ref().map(|actor| {
+            let (reply, answer) = oneshot::channel();
+            actor.do_send(SendPrompt {
+                text: self.prompt,
+                reply,
+            });
+            answer
+        });
+        Some((Box::new(entry.task.clone()), sent))
+    }
+}

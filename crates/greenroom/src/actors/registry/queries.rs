@@ -1,0 +1,283 @@
+//! What readers ask of the registry. Records handed out are snapshots.
+
+use std::collections::BTreeMap;
+
+use actix::{Context, Handler, Message};
+use tokio::sync::oneshot;
+
+use super::{Query, TaskRegistry, Waiter};
+use crate::config::Limits;
+use crate::domain::history::HistoryEntry;
+use crate::domain::ids::{ConcurrencyKey, Run, SessionId, TaskId};
+use crate::domain::task::{Task, TaskStatus};
+use crate::domain::time::Timestamp;
+use crate::handle::{LimitsChange, ListFilter, NoticeRecord, Readiness, TaskPage, WaitFor};
+
+/// A task by its id, the unique beginning of its id, or its session.
+pub(crate) struct Find(pub(crate) String);
+
+/// A task, and its key and place in line if it waits.
+#[derive(Debug, Clone)]
+pub(crate) struct Found {
+    pub(crate) task: Task,
+    pub(crate) place: Option<usize>,
+    pub(crate) reachable: bool,
+}
+
+impl Query for Find {
+    type Answer = Option<Found>;
+
+    fn answer(self, registry: &mut TaskRegistry, _: &mut Context<TaskRegistry>) -> Option<Found> {
+        let id = registry.find(&self.0)?;
+        let entry = registry.tasks.get(&id)?;
+        let place = entry.queued.and_then(|age| {
+            let line = registry.lines.get(&entry.task.concurrency_group)?;
+            Some(line.waiting.range(..=age).count())
+        });
+        Some(Found {
+            task: entry.task.clone(),
+            place,
+            reachable: registry.reachable,
+        })
+    }
+}
+
+impl TaskRegistry {
+    fn find(&self, name: &str) -> Option<TaskId> {
+        let exact = TaskId::new(name);
+        if self.tasks.contains_key(&exact) {
+            return Some(exact);
+        }
+        if let Some(id) = self.by_session.get(&SessionId::new(name)) {
+            return Some(id.clone());
+        }
+        if name.len() < 3 {
+            return None;
+        }
+        let mut fitting = self
+            .by_age
+            .values()
+            .filter(|id| id.as_str().starts_with(name));
+        match (fitting.next(), fitting.next()) {
+            (Some(only), None) => Some(only.clone()),
+            _ => None,
+        }
+    }
+}
+
+/// A page of tasks.
+pub(crate) struct ListTasks(pub(crate) ListFilter);
+
+impl Query for ListTasks {
+    type Answer = TaskPage;
+
+    fn answer(self, registry: &mut TaskRegistry, _: &mut Context<TaskRegistry>) -> TaskPage {
+        let filter = self.0;
+        let limit = filter.limit.unwrap_or(100).clamp(1, 1000);
+        let before = filter
+            .cursor
+            .as_deref()
+            .and_then(|cursor| cursor.parse().ok())
+            .unwrap_or(u64::MAX);
+        let mut tasks = Vec::new();
+        let mut last = None;
+        let mut more = false;
+        for (age, id) in registry.by_age.range(..before).rev() {
+            let Some(entry) = registry.tasks.get(id) else {
+                continue;
+            };
+            let task = &entry.task;
+            let fits = (filter.statuses.is_empty() || filter.statuses.contains(&task.status()))
+                && filter
+                    .parent_session
+                    .as_ref()
+                    .is_none_or(|parent| task.parent_session.as_ref() == Some(parent))
+                && filter
+                    .agent
+                    .as_ref()
+                    .is_none_or(|agent| task.agent == *agent);
+            if !fits {
+                continue;
+            }
+            if tasks.len() == limit {
+                more = true;
+                break;
+            }
+            tasks.push(task.clone());
+            last = Some(*age);
+        }
+        TaskPage {
+            tasks,
+            next_cursor: last.filter(|_| more).map(|age| age.to_string()),
+        }
+    }
+}
+
+/// The tasks of a session.
+pub(crate) struct TasksOf(pub(crate) SessionId);
+
+impl Query for TasksOf {
+    type Answer = Vec<Task>;
+
+    fn answer(self, registry: &mut TaskRegistry, _: &mut Context<TaskRegistry>) -> Vec<Task> {
+        let ids = registry.children_of(&self.0);
+        ids.iter()
+            .filter_map(|id| Some(registry.tasks.get(id)?.task.clone()))
+            .collect()
+    }
+}
+
+/// The tasks below a session.
+pub(crate) struct Descendants(pub(crate) SessionId);
+
+impl Query for Descendants {
+    type Answer = Vec<Task>;
+
+    fn answer(self, registry: &mut TaskRegistry, _: &mut Context<TaskRegistry>) -> Vec<Task> {
+        let ids = registry.below(&self.0);
+        ids.iter()
+            .filter_map(|id| Some(registry.tasks.get(id)?.task.clone()))
+            .collect()
+    }
+}
+
+/// A parent's history, and what it is owed and was told.
+pub(crate) struct ReadHistory(pub(crate) SessionId);
+
+impl Query for ReadHistory {
+    type Answer = (Vec<HistoryEntry>, Vec<NoticeRecord>);
+
+    fn answer(self, registry: &mut TaskRegistry, _: &mut Context<TaskRegistry>) -> Self::Answer {
+        let history = registry.histories.get(&self.0);
+        let entries = history
+            .map(|(_, history)| history.entries().cloned().collect())
+            .unwrap_or_default();
+        let notices = registry
+            .parents
+            .get(&self.0)
+            .map(|parent| parent.notices.iter().cloned().collect());
+        (entries, notices.unwrap_or_default())
+    }
+}
+
+/// Who waits for which key.
+pub(crate) struct Waits;
+
+/// How many wait for a key, and since when the oldest.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct KeyWait {
+    pub(crate) waiting: usize,
+    pub(crate) oldest: Option<Timestamp>,
+}
+
+impl Query for Waits {
+    type Answer = (BTreeMap<ConcurrencyKey, KeyWait>, Timestamp);
+
+    fn answer(self, registry: &mut TaskRegistry, _: &mut Context<TaskRegistry>) -> Self::Answer {
+        let lines = registry.lines.iter().map(|(key, line)| {
+            let oldest = line
+                .waiting
+                .values()
+                .next()
+                .and_then(|id| Some(registry.tasks.get(id)?.task.queued_at));
+            (
+                key.clone(),
+                KeyWait {
+                    waiting: line.waiting.len(),
+                    oldest,
+                },
+            )
+        });
+        (lines.collect(), registry.env.now())
+    }
+}
+
+impl Query for LimitsChange {
+    type Answer = Limits;
+
+    fn answer(self, registry: &mut TaskRegistry, _: &mut Context<TaskRegistry>) -> Limits {
+        let limits = &mut registry.limits;
+        limits.default = self.default.unwrap_or(limits.default);
+        limits.max = self.max.unwrap_or(limits.max);
+        for (table, changes) in [
+            (&mut limits.providers, self.providers),
+            (&mut limits.models, self.models),
+        ] {
+            for (key, limit) in changes {
+                match limit {
+                    Some(limit) => table.insert(key, limit),
+                    None => table.remove(&key),
+                };
+            }
+        }
+        registry
+            .desks
+            .slots
+            .send(crate::actors::slot_manager::SetLimits(limits.clone()));
+        limits.clone()
+    }
+}
+
+/// Waits for a run; the answer comes when it is there.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct WaitForRun {
+    pub(crate) task: TaskId,
+    pub(crate) run: Run,
+    pub(crate) until: WaitFor,
+    pub(crate) reply: oneshot::Sender<Option<Task>>,
+}
+
+impl Handler<WaitForRun> for TaskRegistry {
+    type Result = ();
+
+    fn handle(&mut self, wait: WaitForRun, _: &mut Context<Self>) {
+        let WaitForRun {
+            task,
+            run,
+            until,
+            reply,
+        } = wait;
+        let Some(entry) = self.tasks.get_mut(&task) else {
+            // Whoever asked may have gone away.
+            let _ = reply.send(None);
+            return;
+        };
+        // Those who have gone away are let go, so that the list is bounded by those who still wait.
+        entry.waiters.retain(|waiter| !waiter.reply.is_closed());
+        entry.waiters.push(Waiter { run, until, reply });
+        self.answer_waiters(&task);
+    }
+}
+
+/// Whether the system can do its work.
+pub(crate) struct ReadReadiness;
+
+impl Query for ReadReadiness {
+    type Answer = Readiness;
+
+    fn answer(self, registry: &mut TaskRegistry, _: &mut Context<TaskRegistry>) -> Readiness {
+        let mut problems = Vec::new();
+        if !registry.reachable {
+            problems.push("the agent server cannot be reached".to_owned());
+        }
+        if registry.closing.is_some() {
+            problems.push("greenroom is shutting down".to_owned());
+        }
+        for actor in registry.deaths.exhausted(registry.env.now()) {
+            problems.push(format!("the {actor} fails again and again"));
+        }
+        let running = registry
+            .tasks
+            .values()
+            .filter(|entry| entry.task.status() == TaskStatus::Running)
+            .count();
+        Readiness {
+            ready: problems.is_empty(),
+            problems,
+            tasks: registry.tasks.len(),
+            running,
+            waiting: registry.waiting,
+        }
+    }
+}

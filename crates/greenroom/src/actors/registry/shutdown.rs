@@ -1,0 +1,216 @@
+//! Shutdown: nothing new is accepted or started, what runs is ended and its aborts awaited, messages in flight may finish
+//! and none is begun. Memory is empty afterwards.
+
+use std::time::Duration;
+
+use actix::{AsyncContext, Context, Handler, Message};
+use tokio::sync::oneshot;
+
+use super::TaskRegistry;
+use crate::actors::parent_notifier::Stop;
+use crate::actors::slot_manager::SetOpen;
+use crate::domain::ids::{SessionId, TaskId};
+use crate::domain::lifecycle::End;
+use crate::handle::{ShutdownMode, ShutdownReport};
+
+/// How long aborts are awaited.
+const ABORTS: Duration = Duration::from_secs(10);
+/// How long messages in flight are awaited.
+const MESSAGES: Duration = Duration::from_secs(5);
+
+/// Ends everything; the answer comes when it is done.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct Shutdown {
+    pub(crate) mode: ShutdownMode,
+    pub(crate) reply: oneshot::Sender<ShutdownReport>,
+}
+
+/// A shutdown under way, or done.
+#[derive(Default)]
+pub(crate) struct Closing {
+    replies: Vec<oneshot::Sender<ShutdownReport>>,
+    report: ShutdownReport,
+    messages: usize,
+    done: bool,
+}
+
+#[derive(Message)]
+#[rtype(result = "()")]
+struct MessageDone {
+    parent: SessionId,
+    owes: bool,
+}
+
+#[derive(Message)]
+#[rtype(result = "()")]
+struct MessagesGivenUp;
+
+#[derive(Message)]
+#[rtype(result = "()")]
+struct AbortsGivenUp;
+
+impl TaskRegistry {
+    fn close(&mut self, ctx: &mut Context<Self>) {
+        self.desks.slots.send(SetOpen(false));
+        let registry = self.desks.registry.clone();
+        let mut messages = 0;
+        for (parent, known) in &self.parents {
+            let (done, stopped) = oneshot::channel();
+            known.notifier.do_send(Stop { done });
+            let (registry, parent) = (registry.clone(), parent.clone());
+            messages += 1;
+            actix_rt::spawn(async move {
+                let owes = stopped.await.unwrap_or(true);
+                registry.send(MessageDone { parent, owes });
+            });
+        }
+        if let Some(closing) = &mut self.closing {
+            closing.messages = messages;
+        }
+        let open: Vec<TaskId> = self
+            .by_age
+            .values()
+            .filter(|id| {
+                self.tasks
+                    .get(id)
+                    .is_some_and(|entry| !entry.task.status().is_terminal())
+            })
+            .cloned()
+            .collect();
+        for id in open {
+            // A parent that still waited for this task was not told of its end.
+            let untold = self.tasks.get(&id).and_then(|entry| entry.batch.clone());
+            if let Some(closing) = &mut self.closing {
+                closing.report.cancelled.push(id.clone());
+                if let Some(parent) = untold
+                    && !closing.report.untold.contains(&parent)
+                {
+                    closing.report.untold.push(parent);
+                }
+            }
+            self.order_end(&id, End::cancelled(Some("Shutdown".to_owned())), ctx);
+        }
+        ctx.notify_later(MessagesGivenUp, MESSAGES);
+        ctx.notify_later(AbortsGivenUp, ABORTS);
+        // Ends of running tasks come as messages behind this one; only then is it known what is still awaited.
+        ctx.notify(Look);
+    }
+
+    /// Done once every run has ended, every abort is answered and no message is in flight.
+    pub(super) fn consider_closed(&mut self, _ctx: &mut Context<Self>) {
+        let open = self
+            .tasks
+            .values()
+            .any(|entry| !entry.task.status().is_terminal());
+        let Some(closing) = &mut self.closing else {
+            return;
+        };
+        if closing.done || open || closing.messages > 0 || !self.aborting.is_empty() {
+            return;
+        }
+        self.finish();
+    }
+
+    fn finish(&mut self) {
+        let Some(closing) = &mut self.closing else {
+            return;
+        };
+        closing.done = true;
+        for parent in &closing.report.untold {
+            tracing::warn!(parent = %parent, "not told of the end of its background tasks");
+        }
+        for reply in closing.replies.drain(..) {
+            // Whoever asked may have gone away.
+            let _ = reply.send(closing.report.clone());
+        }
+        self.tasks.clear();
+        self.by_age.clear();
+        self.by_session.clear();
+        self.children.clear();
+        self.lines.clear();
+        self.waiting = 0;
+        self.parents.clear();
+        self.deadlines.clear();
+        self.aborting.clear();
+        self.timer = None;
+        self.desks.poller.clear();
+        self.desks.toaster.clear();
+        self.desks.slots.clear();
+        // Histories stay readable for as long as anybody holds the system: the registry lets go of itself.
+        self.desks.registry = Default::default();
+    }
+}
+
+#[derive(Message)]
+#[rtype(result = "()")]
+struct Look;
+
+impl Handler<Look> for TaskRegistry {
+    type Result = ();
+
+    fn handle(&mut self, _: Look, ctx: &mut Context<Self>) {
+        self.consider_closed(ctx);
+    }
+}
+
+impl Handler<Shutdown> for TaskRegistry {
+    type Result = ();
+
+    fn handle(&mut self, shutdown: Shutdown, ctx: &mut Context<Self>) {
+        let ShutdownMode::Abort = shutdown.mode;
+        match &mut self.closing {
+            Some(closing) if closing.done => {
+                // Whoever asked may have gone away.
+                let _ = shutdown.reply.send(ShutdownReport::default());
+            }
+            Some(closing) => closing.replies.push(shutdown.reply),
+            None => {
+                self.closing = Some(Closing {
+                    replies: vec![shutdown.reply],
+                    ..Closing::default()
+                });
+                self.close(ctx);
+            }
+        }
+    }
+}
+
+impl Handler<MessageDone> for TaskRegistry {
+    type Result = ();
+
+    fn handle(&mut self, done: MessageDone, ctx: &mut Context<Self>) {
+        if let Some(closing) = &mut self.closing {
+            closing.messages = closing.messages.saturating_sub(1);
+            if done.owes && !closing.report.untold.contains(&done.parent) {
+                closing.report.untold.push(done.parent);
+            }
+        }
+        self.consider_closed(ctx);
+    }
+}
+
+impl Handler<MessagesGivenUp> for TaskRegistry {
+    type Result = ();
+
+    fn handle(&mut self, _: MessagesGivenUp, ctx: &mut Context<Self>) {
+        if let Some(closing) = &mut self.closing {
+            closing.messages = 0;
+        }
+        self.consider_closed(ctx);
+    }
+}
+
+impl Handler<AbortsGivenUp> for TaskRegistry {
+    type Result = ();
+
+    fn handle(&mut self, _: AbortsGivenUp, _: &mut Context<Self>) {
+        if self.closing.as_ref().is_some_and(|closing| !closing.done) {
+            tracing::warn!(
+                aborts = self.aborting.len(),
+                "aborts were not answered in time"
+            );
+            self.finish();
+        }
+    }
+}

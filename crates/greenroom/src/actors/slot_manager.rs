@@ -1,0 +1,250 @@
+//! SlotManager: owns who holds a slot and the limits. Key queues ask it for their heads; it answers with permits, the
+//! oldest head that has room first. Permits give their slot back by being dropped.
+
+use std::collections::BTreeMap;
+
+use actix::{Actor, Addr, Context, Handler, Message, Recipient};
+use tokio::sync::oneshot;
+
+use super::desk::Desk;
+use super::key_queue::KeyQueue;
+use crate::config::Limits;
+use crate::domain::concurrency::{Age, PermitId, SlotTable};
+use crate::domain::ids::ConcurrencyKey;
+
+/// A slot that is held. Dropping it gives the slot back; there is no other way and none is needed.
+#[derive(Debug)]
+pub(crate) struct SlotPermit {
+    id: PermitId,
+    key: ConcurrencyKey,
+    desk: Desk<SlotManager>,
+}
+
+impl SlotPermit {
+    pub(crate) fn id(&self) -> PermitId {
+        self.id
+    }
+
+    pub(crate) fn key(&self) -> &ConcurrencyKey {
+        &self.key
+    }
+}
+
+impl Drop for SlotPermit {
+    fn drop(&mut self) {
+        // Nothing here can panic: a panic in a drop while unwinding would end the process.
+        self.desk.send(Release(self.id));
+    }
+}
+
+/// A key's head asks for a slot; asking again replaces its age.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct Acquire {
+    pub(crate) key: ConcurrencyKey,
+    pub(crate) age: Age,
+    /// Which queue of that key asks: a queue that has been replaced must not speak for its successor.
+    pub(crate) generation: u64,
+    pub(crate) queue: Addr<KeyQueue>,
+}
+
+/// Nobody waits for that key any more, says the queue of that generation.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct Forget {
+    pub(crate) key: ConcurrencyKey,
+    pub(crate) generation: u64,
+}
+
+/// A slot at once, above the limit if it must be.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct Adopt {
+    pub(crate) key: ConcurrencyKey,
+    pub(crate) to: Recipient<Adopted>,
+}
+
+/// The answer to [`Adopt`].
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct Adopted(pub(crate) SlotPermit);
+
+/// A permit was dropped.
+#[derive(Message)]
+#[rtype(result = "()")]
+struct Release(PermitId);
+
+/// Limits change while running.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct SetLimits(pub(crate) Limits);
+
+/// While closed no slot is granted: the server cannot be reached, or we are shutting down.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct SetOpen(pub(crate) bool);
+
+/// What a reader of slots wants to know.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct ReadSlots(pub(crate) oneshot::Sender<SlotsSnapshot>);
+
+/// The answer to [`ReadSlots`].
+#[derive(Debug)]
+pub(crate) struct SlotsSnapshot {
+    pub(crate) limits: Limits,
+    pub(crate) held_by_key: BTreeMap<ConcurrencyKey, usize>,
+    pub(crate) held: usize,
+}
+
+impl SlotsSnapshot {
+    /// Slots in use of the limit that a key counts against.
+    pub(crate) fn used_with(&self, key: &ConcurrencyKey) -> usize {
+        let same = self
+            .held_by_key
+            .iter()
+            .filter(|(held, _)| self.limits.share_a_limit(held, key));
+        same.map(|(_, count)| count).sum()
+    }
+}
+
+pub(crate) struct SlotManager {
+    table: SlotTable,
+    // One entry per key with a head: bounded by the keys in use.
+    queues: BTreeMap<ConcurrencyKey, (u64, Addr<KeyQueue>)>,
+    desk: Desk<SlotManager>,
+}
+
+impl SlotManager {
+    pub(crate) fn new(limits: Limits, desk: Desk<SlotManager>) -> Self {
+        Self {
+            table: SlotTable::new(limits),
+            queues: BTreeMap::new(),
+            desk,
+        }
+    }
+
+    /// One that takes over from a predecessor: who holds what comes from the registry.
+    pub(crate) fn restored(
+        limits: Limits,
+        desk: Desk<SlotManager>,
+        held: Vec<(PermitId, ConcurrencyKey)>,
+        open: bool,
+    ) -> Self {
+        let mut manager = Self::new(limits, desk);
+        for (permit, key) in held {
+            manager.table.restore(permit, key);
+        }
+        manager.table.set_open(open);
+        manager
+    }
+
+    fn permit(&self, id: PermitId, key: ConcurrencyKey) -> SlotPermit {
+        SlotPermit {
+            id,
+            key,
+            desk: self.desk.clone(),
+        }
+    }
+
+    /// All wishes to start meet here.
+    fn grant(&mut self) {
+        while let Some((key, id)) = self.table.grant() {
+            let permit = self.permit(id, key.clone());
+            match self.queues.remove(&key) {
+                // A permit that dies in a closed mailbox comes back by being dropped.
+                Some((_, queue)) => queue.do_send(super::key_queue::SlotGranted(permit)),
+                None => drop(permit),
+            }
+        }
+    }
+}
+
+impl Actor for SlotManager {
+    type Context = Context<Self>;
+}
+
+impl Handler<Acquire> for SlotManager {
+    type Result = ();
+
+    fn handle(&mut self, ask: Acquire, _: &mut Context<Self>) {
+        if self
+            .queues
+            .get(&ask.key)
+            .is_some_and(|(generation, _)| *generation > ask.generation)
+        {
+            return;
+        }
+        self.queues
+            .insert(ask.key.clone(), (ask.generation, ask.queue));
+        self.table.ask(ask.key, ask.age);
+        self.grant();
+    }
+}
+
+impl Handler<Forget> for SlotManager {
+    type Result = ();
+
+    fn handle(&mut self, forget: Forget, _: &mut Context<Self>) {
+        if self
+            .queues
+            .get(&forget.key)
+            .is_some_and(|(generation, _)| *generation == forget.generation)
+        {
+            self.queues.remove(&forget.key);
+            self.table.withdraw(&forget.key);
+        }
+    }
+}
+
+impl Handler<Adopt> for SlotManager {
+    type Result = ();
+
+    fn handle(&mut self, adopt: Adopt, _: &mut Context<Self>) {
+        let id = self.table.adopt(adopt.key.clone());
+        let permit = self.permit(id, adopt.key);
+        adopt.to.do_send(Adopted(permit));
+    }
+}
+
+impl Handler<Release> for SlotManager {
+    type Result = ();
+
+    fn handle(&mut self, release: Release, _: &mut Context<Self>) {
+        if self.table.release(release.0) {
+            self.grant();
+        }
+    }
+}
+
+impl Handler<SetLimits> for SlotManager {
+    type Result = ();
+
+    fn handle(&mut self, set: SetLimits, _: &mut Context<Self>) {
+        self.table.set_limits(set.0);
+        self.grant();
+    }
+}
+
+impl Handler<SetOpen> for SlotManager {
+    type Result = ();
+
+    fn handle(&mut self, set: SetOpen, _: &mut Context<Self>) {
+        self.table.set_open(set.0);
+        self.grant();
+    }
+}
+
+impl Handler<ReadSlots> for SlotManager {
+    type Result = ();
+
+    fn handle(&mut self, read: ReadSlots, _: &mut Context<Self>) {
+        let snapshot = SlotsSnapshot {
+            limits: self.table.limits().clone(),
+            held_by_key: self.table.held_by_key(),
+            held: self.table.held(),
+        };
+        // A reader that has gone away needs no answer.
+        let _ = read.0.send(snapshot);
+    }
+}

@@ -1,0 +1,75 @@
+//! Running an actor so that its death is seen. `actix::Supervisor` restarts nothing that panicked; here the actor's future
+//! is awaited, and whoever is responsible hears how it ended.
+
+use actix::{Actor, Addr, AsyncContext, Context};
+use tokio::task::JoinHandle;
+
+/// How an actor ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Exit {
+    /// Its last address was dropped, or it stopped by itself.
+    Finished,
+    /// It panicked; the text of the panic.
+    Panicked(String),
+}
+
+/// Starts an actor on the current arbiter and calls `on_exit` once when it has ended, also by a panic in a handler, a
+/// timer or a future it spawned on its context. The actor's mailbox is closed by then.
+///
+/// ```
+/// use actix::{Actor, Context, Handler, Message};
+/// use greenroom::supervisor::{Exit, spawn_supervised};
+///
+/// struct Glass;
+/// impl Actor for Glass {
+///     type Context = Context<Self>;
+/// }
+///
+/// #[derive(Message)]
+/// #[rtype(result = "()")]
+/// struct Drop;
+/// impl Handler<Drop> for Glass {
+///     type Result = ();
+///     fn handle(&mut self, _: Drop, _: &mut Self::Context) {
+///         panic!("broken");
+///     }
+/// }
+///
+/// actix::System::new().block_on(async {
+///     let (told, hears) = tokio::sync::oneshot::channel();
+///     let glass = spawn_supervised(|_| Glass, |exit| { let _ = told.send(exit); });
+///     glass.do_send(Drop);
+///     assert_eq!(hears.await.unwrap(), Exit::Panicked("broken".to_owned()));
+/// });
+/// ```
+pub fn spawn_supervised<A>(
+    build: impl FnOnce(&mut Context<A>) -> A,
+    on_exit: impl FnOnce(Exit) + 'static,
+) -> Addr<A>
+where
+    A: Actor<Context = Context<A>>,
+{
+    let mut context = Context::new();
+    let address = context.address();
+    let actor = build(&mut context);
+    let running: JoinHandle<()> = actix_rt::spawn(context.into_future(actor));
+    actix_rt::spawn(async move {
+        let exit = match running.await {
+            Err(failure) if failure.is_panic() => {
+                Exit::Panicked(panic_text(&*failure.into_panic()))
+            }
+            _ => Exit::Finished,
+        };
+        on_exit(exit);
+    });
+    address
+}
+
+/// The text of a panic.
+fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
+    panic
+        .downcast_ref::<&str>()
+        .map(|&text| text.to_owned())
+        .or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "a panic without a text".to_owned())
+}

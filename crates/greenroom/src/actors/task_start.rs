@@ -1,0 +1,150 @@
+//! How a run comes to its session: reading the parent's lineage, and looking for what a call of unknown fate has left.
+//! Used by the task actor; every call has its time limit.
+
+use std::collections::BTreeSet;
+
+use serde_json::Value;
+use tokio::sync::oneshot;
+
+use super::desk::Desk;
+use super::env::{Env, within};
+use super::registry::{DepthOf, TaskRegistry};
+use crate::domain::ids::SessionId;
+use crate::domain::task::Task;
+use crate::ports::agent_server::{NewSession, ServerError};
+
+/// What is known of the sessions above a task.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct Lineage {
+    /// How deep the task is; 1 below a session that is nobody's child, and if nothing could be read.
+    pub(crate) depth: u32,
+    /// Where the parent works.
+    pub(crate) directory: Option<String>,
+    /// The session at the top, if the whole way was read.
+    pub(crate) root: Option<SessionId>,
+}
+
+/// Reads the lineage of a parent that is no session of ours, all within one time limit. Only a server that cannot be
+/// reached is an error: what cannot be read counts as depth 1.
+pub(crate) async fn read_lineage(
+    env: &Env,
+    registry: &Desk<TaskRegistry>,
+    parent: &SessionId,
+) -> Result<Lineage, ServerError> {
+    let mut lineage = Lineage {
+        depth: 1,
+        ..Lineage::default()
+    };
+    let max_depth = env.config.safety.max_depth;
+    let walk = async {
+        let mut current = parent.clone();
+        let mut seen = BTreeSet::from([current.clone()]);
+        let mut above = 0;
+        loop {
+            let record = env.server.session(&current).await?;
+            if current == *parent {
+                lineage.directory = record.directory.clone();
+            }
+            let Some(up) = record.parent.filter(|up| seen.insert(up.clone())) else {
+                break;
+            };
+            above += 1;
+            if let Some((depth, root)) = depth_of(registry, &up).await {
+                lineage.root = root;
+                return Ok(depth + 1 + above);
+            }
+            if above > max_depth {
+                return Ok(1 + above);
+            }
+            current = up;
+        }
+        lineage.root = Some(current);
+        Ok(1 + above)
+    };
+    match within(env.config.calls.other, walk).await {
+        Ok(depth) => lineage.depth = depth,
+        Err(failure @ ServerError::Unreachable(_)) => return Err(failure),
+        Err(failure) => {
+            tracing::debug!(parent = %parent, %failure, "the lineage could not be read")
+        }
+    }
+    Ok(lineage)
+}
+
+async fn depth_of(
+    registry: &Desk<TaskRegistry>,
+    session: &SessionId,
+) -> Option<(u32, Option<SessionId>)> {
+    let (reply, answer) = oneshot::channel();
+    registry.send(DepthOf {
+        session: session.clone(),
+        reply,
+    });
+    answer.await.ok().flatten()
+}
+
+/// The session a run asks for.
+pub(crate) fn new_session(env: &Env, task: &Task, directory: String, attempt: u32) -> NewSession {
+    let rules = env
+        .config
+        .agents
+        .iter()
+        .find(|(name, _)| name.eq_ignore_ascii_case(&task.agent))
+        .map_or_else(
+            || crate::domain::restrictions::AgentRules::built_in(&task.agent),
+            |(_, rules)| rules.clone(),
+        );
+    let at_max_depth = task.spawn_depth >= env.config.safety.max_depth;
+    NewSession {
+        task: task.id.clone(),
+        title: format!("{} (@{} subagent)", task.description, task.agent),
+        parent: task.parent_session.clone(),
+        directory,
+        agent: task.agent.clone(),
+        model: task.model.clone(),
+        permission: crate::domain::restrictions::rules(&task.permission, &rules, at_max_depth),
+        metadata: task.session_metadata(attempt),
+    }
+}
+
+/// Looks for the session that a create of unknown fate may have made, by its metadata.
+pub(crate) async fn find_created(
+    env: &Env,
+    session: &NewSession,
+) -> Result<Option<SessionId>, ServerError> {
+    let below = env
+        .server
+        .sessions_below(session.parent.as_ref(), &session.directory);
+    let sessions = within(env.config.calls.other, below).await?;
+    let wanted = session.metadata.get("greenroom");
+    let found = sessions.into_iter().find(|record| {
+        record
+            .metadata
+            .as_ref()
+            .and_then(|metadata| metadata.get("greenroom"))
+            .is_some_and(|made| Some(made) == wanted)
+    });
+    Ok(found.and_then(|record| record.id))
+}
+
+/// True if a prompt of unknown fate has reached its session: its part carries the metadata it was sent with.
+pub(crate) async fn prompt_arrived(
+    env: &Env,
+    session: &SessionId,
+    metadata: &Value,
+) -> Result<bool, ServerError> {
+    let messages = within(
+        env.config.calls.other,
+        env.server.messages(session, Some(20)),
+    )
+    .await?;
+    let wanted = metadata.get("greenroom");
+    Ok(messages.iter().any(|message| {
+        message.parts.iter().any(|part| {
+            part.metadata
+                .as_ref()
+                .and_then(|found| found.get("greenroom"))
+                == wanted
+        })
+    }))
+}

@@ -1,0 +1,81 @@
+//! Toaster: shows what happens on the user's screen, if a terminal listens. It never holds anybody up and a failing toast
+//! is ignored.
+
+use actix::{Actor, Context, Handler, Message};
+
+use super::env::{Env, within};
+use crate::ports::agent_server::{Toast, ToastVariant};
+
+/// Shows a toast.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct Show {
+    pub(crate) title: String,
+    pub(crate) message: String,
+    pub(crate) variant: ToastVariant,
+}
+
+/// A toast was shown, or was not.
+#[derive(Message)]
+#[rtype(result = "()")]
+struct Shown;
+
+pub(crate) struct Toaster {
+    env: Env,
+    // The newest toast that waits behind one in flight: an older one says nothing any more.
+    waiting: Option<Toast>,
+    in_flight: bool,
+}
+
+impl Toaster {
+    pub(crate) fn new(env: Env) -> Self {
+        Self {
+            env,
+            waiting: None,
+            in_flight: false,
+        }
+    }
+
+    fn show_next(&mut self, ctx: &mut Context<Self>) {
+        if self.in_flight {
+            return;
+        }
+        let Some(toast) = self.waiting.take() else {
+            return;
+        };
+        self.in_flight = true;
+        let (env, me) = (self.env.clone(), actix::AsyncContext::address(ctx));
+        actix_rt::spawn(async move {
+            if let Err(failure) = within(env.config.calls.other, env.server.toast(toast)).await {
+                tracing::debug!(%failure, "a toast was not shown");
+            }
+            me.do_send(Shown);
+        });
+    }
+}
+
+impl Actor for Toaster {
+    type Context = Context<Self>;
+}
+
+impl Handler<Show> for Toaster {
+    type Result = ();
+
+    fn handle(&mut self, show: Show, ctx: &mut Context<Self>) {
+        self.waiting = Some(Toast {
+            title: show.title,
+            message: show.message,
+            variant: show.variant,
+        });
+        self.show_next(ctx);
+    }
+}
+
+impl Handler<Shown> for Toaster {
+    type Result = ();
+
+    fn handle(&mut self, _: Shown, ctx: &mut Context<Self>) {
+        self.in_flight = false;
+        self.show_next(ctx);
+    }
+}

@@ -1,0 +1,410 @@
+//! A parent's batch: the tasks not settled, and those settled but not yet in a final message. Joining and settling are
+//! one step each, so "was that the last" cannot be asked twice. Owned by the parent's notifier; pure.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::time::Duration;
+
+use super::ids::{ModelRef, TaskId};
+use super::notice::SettledFact;
+use super::time::Timestamp;
+
+/// What was true of a task when it settled, with what its launch or resume said of the parent.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Told {
+    /// What readers are told.
+    pub fact: SettledFact,
+    /// The order of acceptance of the run; the newest task of a message speaks for the parent.
+    pub accepted: u64,
+    /// The parent's agent, as that launch or resume said.
+    pub parent_agent: Option<String>,
+    /// The parent's model, likewise.
+    pub parent_model: Option<ModelRef>,
+}
+
+/// One message that tells of some settled tasks while others are open.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Note {
+    /// In the order they settled.
+    pub told: Vec<Told>,
+    /// How many were open when the newest of them settled.
+    pub remaining: usize,
+    /// True if it wakes the parent (a failure).
+    pub wakes: bool,
+    /// When the first of them settled.
+    pub since: Timestamp,
+    refused: bool,
+}
+
+/// What a batch has to say now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Due {
+    /// Nothing.
+    Nothing,
+    /// A note, not before that time.
+    Note {
+        /// The end of its debounce.
+        at: Timestamp,
+        /// True if it wakes the parent.
+        wakes: bool,
+        /// Since when it waits.
+        since: Timestamp,
+    },
+    /// The final message.
+    Final {
+        /// When the last task settled.
+        since: Timestamp,
+    },
+}
+
+#[derive(Debug)]
+struct Member {
+    task: TaskId,
+    settled: Option<Told>,
+}
+
+/// A parent's batch.
+#[derive(Debug, Default)]
+pub struct Batch {
+    members: BTreeMap<u64, Member>,
+    places: HashMap<TaskId, u64>,
+    next_place: u64,
+    open: usize,
+    notes: VecDeque<Note>,
+    final_due: Option<Timestamp>,
+}
+
+impl Batch {
+    /// A task joins. A final that is due and not yet sent is taken back: what it would have said first is told in notes.
+    pub fn join(&mut self, task: TaskId) {
+        self.leave_place(&task);
+        let place = self.next_place;
+        self.next_place += 1;
+        self.places.insert(task.clone(), place);
+        self.members.insert(
+            place,
+            Member {
+                task,
+                settled: None,
+            },
+        );
+        self.open += 1;
+        if self.final_due.take().is_some() {
+            for note in self.notes.iter_mut().filter(|note| note.remaining == 0) {
+                note.remaining = self.open;
+            }
+        }
+    }
+
+    /// A task settles. `merge` puts it into the note that waits, if one does; otherwise it keeps its own.
+    pub fn settle(&mut self, told: Told, wakes: bool, merge: bool, now: Timestamp) {
+        let Some(place) = self.places.get(&told.fact.task) else {
+            return;
+        };
+        let Some(member) = self
+            .members
+            .get_mut(place)
+            .filter(|member| member.settled.is_none())
+        else {
+            return;
+        };
+        member.settled = Some(told.clone());
+        self.open -= 1;
+        let remaining = self.open;
+        match self.notes.back_mut().filter(|note| merge || note.refused) {
+            Some(note) => {
+                note.told.push(told);
+                note.remaining = remaining;
+                note.wakes |= wakes;
+                note.refused = false;
+            }
+            None => self.notes.push_back(Note {
+                told: vec![told],
+                remaining,
+                wakes,
+                since: now,
+                refused: false,
+            }),
+        }
+        self.consider_final(now);
+    }
+
+    /// A task leaves without a word: it was cancelled silently or moved to another parent. If it was the last one open,
+    /// the final is due without it, or, with nothing to tell, the batch closes.
+    pub fn leave(&mut self, task: &TaskId, now: Timestamp) {
+        if self.leave_place(task) {
+            for note in &mut self.notes {
+                note.told.retain(|told| told.fact.task != *task);
+            }
+            self.notes.retain(|note| !note.told.is_empty());
+            self.consider_final(now);
+        }
+    }
+
+    /// What there is to say.
+    pub fn due(&self, debounce: Duration) -> Due {
+        if let Some(since) = self.final_due {
+            return Due::Final { since };
+        }
+        match self.notes.front() {
+            // A refused note waits for the next one, unless it owes a wake.
+            Some(note) if !note.refused || note.wakes => Due::Note {
+                at: note.since + debounce,
+                wakes: note.wakes,
+                since: note.since,
+            },
+            _ => Due::Nothing,
+        }
+    }
+
+    /// Takes the note to be sent now; `held` merges all that have waited into it.
+    pub fn take_note(&mut self, held: bool) -> Option<Note> {
+        let mut note = self.notes.pop_front()?;
+        while held && let Some(next) = self.notes.pop_front() {
+            note.merge(next);
+        }
+        Some(note)
+    }
+
+    /// A note was refused: it is merged into the next one.
+    pub fn note_refused(&mut self, mut note: Note) {
+        // What left the batch meanwhile, or is said by a final anyway, is not said again.
+        note.told
+            .retain(|told| self.places.contains_key(&told.fact.task));
+        if note.told.is_empty() {
+            return;
+        }
+        match self.notes.pop_front() {
+            Some(next) => {
+                note.merge(next);
+                note.refused = false;
+            }
+            None => note.refused = true,
+        }
+        self.notes.push_front(note);
+    }
+
+    /// Closes the batch: everything it has to say, in the order of joining. A task that joins from now on opens a new one.
+    pub fn close(&mut self) -> Vec<Told> {
+        self.notes.clear();
+        self.final_due = None;
+        self.places.clear();
+        self.open = 0;
+        std::mem::take(&mut self.members)
+            .into_values()
+            .filter_map(|member| member.settled)
+            .collect()
+    }
+
+    /// The tasks not settled.
+    pub fn open(&self) -> usize {
+        self.open
+    }
+
+    /// Everybody in it, in the order of joining.
+    pub fn tasks(&self) -> impl Iterator<Item = &TaskId> {
+        self.members.values().map(|member| &member.task)
+    }
+
+    /// True if nobody is in it and nothing is left to say.
+    pub fn is_empty(&self) -> bool {
+        self.members.is_empty() && self.notes.is_empty()
+    }
+
+    /// True if something waits to be said.
+    pub fn owes(&self) -> bool {
+        self.final_due.is_some() || !self.notes.is_empty()
+    }
+
+    fn consider_final(&mut self, now: Timestamp) {
+        if self.open > 0 {
+            return;
+        }
+        if self.members.is_empty() {
+            self.notes.clear();
+            self.final_due = None;
+        } else {
+            self.final_due.get_or_insert(now);
+        }
+    }
+
+    fn leave_place(&mut self, task: &TaskId) -> bool {
+        let Some(place) = self.places.remove(task) else {
+            return false;
+        };
+        if self
+            .members
+            .remove(&place)
+            .is_some_and(|member| member.settled.is_none())
+        {
+            self.open -= 1;
+        }
+        true
+    }
+}
+
+impl Note {
+    fn merge(&mut self, next: Note) {
+        self.told.extend(next.told);
+        self.remaining = next.remaining;
+        self.wakes |= next.wakes;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::task::TaskStatus;
+    use proptest::prelude::*;
+
+    const NOW: Timestamp = Timestamp::from_millis(0);
+
+    fn told(task: &str) -> Told {
+        let fact = SettledFact {
+            task: task.into(),
+            status: TaskStatus::Completed,
+            description: task.into(),
+            duration: "0s".into(),
+            error: None,
+        };
+        Told {
+            fact,
+            accepted: 0,
+            parent_agent: None,
+            parent_model: None,
+        }
+    }
+
+    fn names(told: &[Told]) -> Vec<&str> {
+        told.iter().map(|told| told.fact.task.as_str()).collect()
+    }
+
+    fn batch(tasks: &[&str]) -> Batch {
+        let mut batch = Batch::default();
+        for &task in tasks {
+            batch.join(task.into());
+        }
+        batch
+    }
+
+    #[test]
+    fn a_batch_of_one_goes_straight_to_the_final() {
+        let mut batch = batch(&["a"]);
+        batch.settle(told("a"), false, false, NOW);
+        assert_eq!(batch.due(Duration::ZERO), Due::Final { since: NOW });
+        assert_eq!(names(&batch.close()), ["a"]);
+        assert!(batch.is_empty());
+    }
+
+    #[test]
+    fn the_last_to_settle_replaces_what_is_unsent() {
+        let mut batch = batch(&["a", "b"]);
+        batch.settle(told("b"), false, false, NOW);
+        batch.settle(told("a"), false, false, NOW);
+        assert_eq!(batch.due(Duration::ZERO), Due::Final { since: NOW });
+        assert_eq!(names(&batch.close()), ["a", "b"]);
+        assert_eq!(batch.due(Duration::ZERO), Due::Nothing);
+    }
+
+    #[test]
+    fn a_task_that_joins_takes_the_final_back() {
+        let mut batch = batch(&["a", "b"]);
+        batch.settle(told("a"), false, false, NOW);
+        batch.take_note(false).unwrap();
+        batch.settle(told("b"), false, false, NOW);
+        batch.join("c".into());
+        let note = batch.take_note(false).unwrap();
+        assert_eq!((names(&note.told), note.remaining), (vec!["b"], 1));
+        batch.settle(told("c"), false, false, NOW);
+        assert_eq!(names(&batch.close()), ["a", "b", "c"]);
+    }
+
+    #[test]
+    fn a_batch_with_nothing_to_tell_closes_without_a_word() {
+        let mut batch = batch(&["a", "b"]);
+        batch.leave(&"a".into(), NOW);
+        batch.leave(&"b".into(), NOW);
+        assert_eq!(batch.due(Duration::ZERO), Due::Nothing);
+        assert!(batch.is_empty());
+    }
+
+    #[test]
+    fn the_final_is_due_when_the_last_open_one_leaves() {
+        let mut batch = batch(&["a", "b"]);
+        batch.settle(told("a"), false, false, NOW);
+        batch.take_note(false);
+        batch.leave(&"b".into(), NOW);
+        assert_eq!(batch.due(Duration::ZERO), Due::Final { since: NOW });
+        assert_eq!(names(&batch.close()), ["a"]);
+    }
+
+    #[test]
+    fn a_refused_note_is_merged_into_the_next() {
+        let mut batch = batch(&["a", "b", "c"]);
+        batch.settle(told("a"), false, false, NOW);
+        let note = batch.take_note(false).unwrap();
+        batch.note_refused(note);
+        assert_eq!(batch.due(Duration::ZERO), Due::Nothing);
+        batch.settle(told("b"), false, false, NOW);
+        let note = batch.take_note(false).unwrap();
+        assert_eq!((names(&note.told), note.remaining), (vec!["a", "b"], 1));
+    }
+
+    #[test]
+    fn what_settles_behind_a_message_in_flight_keeps_its_own() {
+        let mut batch = batch(&["a", "b", "c"]);
+        batch.settle(told("a"), false, false, NOW);
+        batch.settle(told("b"), false, false, NOW);
+        assert_eq!(names(&batch.take_note(false).unwrap().told), ["a"]);
+        assert_eq!(names(&batch.take_note(false).unwrap().told), ["b"]);
+    }
+
+    proptest! {
+        /// Every task that settled in a batch is in exactly one final, none that left is, and no final leaves one open.
+        #[test]
+        fn each_settled_task_is_in_one_final(moves in proptest::collection::vec((0u8..5, 0usize..6), 0..120)) {
+            let all = ["a", "b", "c", "d", "e", "f"];
+            let mut batch = Batch::default();
+            let mut open: Vec<&str> = Vec::new();
+            let mut owed: Vec<&str> = Vec::new();
+            for (what, which) in moves {
+                let task = all[which];
+                match what {
+                    0 | 1 if !open.contains(&task) => {
+                        batch.join(task.into());
+                        open.push(task);
+                        owed.retain(|&known| known != task);
+                    }
+                    2 if open.contains(&task) => {
+                        batch.settle(told(task), false, which % 2 == 0, NOW);
+                        open.retain(|&known| known != task);
+                        owed.push(task);
+                    }
+                    3 => {
+                        batch.leave(&task.into(), NOW);
+                        open.retain(|&known| known != task);
+                        owed.retain(|&known| known != task);
+                    }
+                    _ => {
+                        let note = batch.take_note(which % 2 == 0);
+                        if let Some(note) = note.filter(|_| which < 3) {
+                            batch.note_refused(note);
+                        }
+                    }
+                }
+                prop_assert_eq!(batch.open(), open.len());
+                match batch.due(Duration::ZERO) {
+                    Due::Final { .. } => {
+                        prop_assert!(open.is_empty());
+                        let closed = batch.close();
+                        let mut said = names(&closed);
+                        said.sort_unstable();
+                        owed.sort_unstable();
+                        prop_assert_eq!(said, std::mem::take(&mut owed));
+                        prop_assert!(batch.is_empty());
+                    }
+                    _ => prop_assert!(!open.is_empty() || owed.is_empty()),
+                }
+            }
+        }
+    }
+}

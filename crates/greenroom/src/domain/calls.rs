@@ -1,0 +1,135 @@
+//! Tool calls of one run: each counted once, and a run that calls too much or the same thing again and again is stopped.
+
+use std::collections::HashSet;
+
+use serde_json::Value;
+
+use super::transcript::Part;
+use crate::config::Safety;
+
+/// What the tally says of the run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// Go on.
+    Fine,
+    /// Stop, for this reason.
+    Stop(String),
+}
+
+/// The calls of one run.
+#[derive(Debug, Default)]
+pub struct CallTally {
+    // Bounded by `max_tool_calls`: a run that passes it is stopped.
+    counted: HashSet<String>,
+    compared: HashSet<String>,
+    calls: u32,
+    last: Option<(String, Value)>,
+    repeats: u32,
+}
+
+impl CallTally {
+    /// Takes a tool part; true if it is a call not counted yet. Without any id every part is a call of its own.
+    pub fn count(&mut self, part: &Part) -> bool {
+        let ids: Vec<&String> = part.id.iter().chain(part.call.iter()).collect();
+        self.compare(part, &ids);
+        let known = ids.iter().any(|id| self.counted.contains(*id));
+        self.counted.extend(ids.into_iter().cloned());
+        if !known {
+            self.calls += 1;
+        }
+        !known
+    }
+
+    /// Whether the run may go on.
+    pub fn judge(&self, safety: &Safety) -> Verdict {
+        if safety.max_tool_calls > 0 && self.calls > safety.max_tool_calls {
+            return Verdict::Stop(format!("more than {} tool calls", safety.max_tool_calls));
+        }
+        match &self.last {
+            Some((tool, _))
+                if safety.repeated_tool_calls > 0 && self.repeats >= safety.repeated_tool_calls =>
+            {
+                Verdict::Stop(format!(
+                    "{tool} called {} times with the same input",
+                    self.repeats
+                ))
+            }
+            _ => Verdict::Fine,
+        }
+    }
+
+    /// A call repeats the one before if tool and input are the same. The input is known once the call runs; a call whose
+    /// input never is repeats nothing.
+    fn compare(&mut self, part: &Part, ids: &[&String]) {
+        let known = part
+            .input
+            .as_ref()
+            .filter(|_| part.tool_status.as_deref() != Some("pending"));
+        let (Some(tool), Some(input), Some(id)) = (&part.tool, known, ids.last()) else {
+            return;
+        };
+        if !self.compared.insert((*id).clone()) {
+            return;
+        }
+        match &self.last {
+            Some((last_tool, last_input)) if last_tool == tool && last_input == input => {
+                self.repeats += 1
+            }
+            _ => {
+                self.last = Some((tool.clone(), input.clone()));
+                self.repeats = 1;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn call(id: &str, command: &str, status: &str) -> Part {
+        Part::read(&json!({
+            "id": id, "type": "tool", "tool": "bash", "callID": format!("call_{id}"),
+            "state": {"status": status, "input": {"command": command}},
+        }))
+    }
+
+    #[test]
+    fn a_call_is_counted_once_however_often_its_part_changes() {
+        let mut tally = CallTally::default();
+        assert!(tally.count(&call("1", "ls", "pending")));
+        assert!(!tally.count(&call("1", "ls", "running")));
+        assert!(!tally.count(&call("1", "ls", "completed")));
+        assert!(tally.count(&call("2", "ls", "running")));
+    }
+
+    #[test]
+    fn parts_without_an_id_are_calls_of_their_own() {
+        let mut tally = CallTally::default();
+        let part = Part::read(&json!({"type": "tool", "tool": "bash"}));
+        assert!(tally.count(&part) && tally.count(&part));
+    }
+
+    #[test]
+    fn the_same_call_again_and_again_is_stopped() {
+        let safety = Safety {
+            repeated_tool_calls: 3,
+            ..Safety::default()
+        };
+        let mut tally = CallTally::default();
+        for id in ["1", "2"] {
+            tally.count(&call(id, "ls", "running"));
+            assert_eq!(tally.judge(&safety), Verdict::Fine);
+        }
+        tally.count(&call("3", "pwd", "running"));
+        for id in ["4", "5", "6"] {
+            assert_eq!(tally.judge(&safety), Verdict::Fine);
+            tally.count(&call(id, "ls", "running"));
+        }
+        assert_eq!(
+            tally.judge(&safety),
+            Verdict::Stop("bash called 3 times with the same input".into())
+        );
+    }
+}

@@ -1,0 +1,111 @@
+//! What a parent's tasks were: its newest hundred, with their state now, and the compact Markdown form that a session's
+//! compaction carries along.
+
+use std::collections::VecDeque;
+
+use serde::{Deserialize, Serialize};
+
+use super::ids::{SessionId, TaskId};
+use super::task::{Task, TaskStatus, cut};
+
+/// How many entries a parent's history keeps.
+pub const KEPT: usize = 100;
+/// How many of them the Markdown form shows.
+pub const SHOWN: usize = 20;
+
+/// One task as its parent's history knows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct HistoryEntry {
+    /// The task.
+    pub task: TaskId,
+    /// Who does it.
+    pub agent: String,
+    /// A label of the caller's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub category: Option<String>,
+    /// Its state now.
+    pub status: TaskStatus,
+    /// A few words for people.
+    pub description: String,
+    /// Its session, once there is one.
+    #[serde(rename = "sessionID", default, skip_serializing_if = "Option::is_none")]
+    pub session: Option<SessionId>,
+}
+
+impl HistoryEntry {
+    fn of(task: &Task) -> Self {
+        Self {
+            task: task.id.clone(),
+            agent: task.agent.clone(),
+            category: task.category.clone(),
+            status: task.status(),
+            description: task.description.clone(),
+            session: task.session.clone(),
+        }
+    }
+}
+
+/// A parent's history, oldest first.
+#[derive(Debug, Clone, Default)]
+pub struct History {
+    entries: VecDeque<HistoryEntry>,
+}
+
+impl History {
+    /// Records what a task is now: its entry is brought up to date, or added at the end if it has none.
+    pub fn record(&mut self, task: &Task) {
+        let entry = HistoryEntry::of(task);
+        match self
+            .entries
+            .iter_mut()
+            .rev()
+            .find(|known| known.task == entry.task)
+        {
+            Some(known) => *known = entry,
+            None => {
+                self.entries.push_back(entry);
+                if self.entries.len() > KEPT {
+                    self.entries.pop_front();
+                }
+            }
+        }
+    }
+
+    /// The entries, oldest first.
+    pub fn entries(&self) -> impl Iterator<Item = &HistoryEntry> {
+        self.entries.iter()
+    }
+}
+
+/// The compact form of a history: its newest twenty, and the rule to resume a session rather than start it again. Empty
+/// for an empty history.
+pub fn markdown(entries: &[HistoryEntry]) -> String {
+    if entries.is_empty() {
+        return String::new();
+    }
+    let mut text = String::from("## Background tasks\n\n");
+    for entry in entries.iter().rev().take(SHOWN).rev() {
+        let description = entry.description.replace(['\n', '\r'], " ");
+        let session = entry
+            .session
+            .as_ref()
+            .map_or("no session", SessionId::as_str);
+        let category = entry
+            .category
+            .as_deref()
+            .map(|category| format!(", {category}"))
+            .unwrap_or_default();
+        text.push_str(&format!(
+            "- `{}` {} ({}{category}), session `{session}`: {}\n",
+            entry.task,
+            entry.status.as_str(),
+            entry.agent,
+            cut(&description, 240),
+        ));
+    }
+    text.push_str(
+        "\nResume a session of this list (`session_id`) rather than start its task again.\n",
+    );
+    text
+}

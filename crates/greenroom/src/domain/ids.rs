@@ -1,0 +1,122 @@
+//! Names of things: tasks, sessions, keys, models. Newtypes, so that a session can never stand where a task is meant.
+
+use std::fmt;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+macro_rules! text_id {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[serde(transparent)]
+        pub struct $name(Arc<str>);
+
+        impl $name {
+            /// Takes the text as it is.
+            pub fn new(text: impl AsRef<str>) -> Self {
+                Self(Arc::from(text.as_ref()))
+            }
+
+            /// The text itself.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                fmt::Debug::fmt(&*self.0, f)
+            }
+        }
+
+        impl From<&str> for $name {
+            fn from(text: &str) -> Self {
+                Self::new(text)
+            }
+        }
+
+        impl From<String> for $name {
+            fn from(text: String) -> Self {
+                Self::new(text)
+            }
+        }
+    };
+}
+
+text_id!(
+    /// A task: `bg_` and eight hex digits.
+    TaskId
+);
+text_id!(
+    /// A session of the agent server (`ses_…`).
+    SessionId
+);
+text_id!(
+    /// A message of a session (`msg_…`).
+    MessageId
+);
+text_id!(
+    /// A message of ours to a parent (`ntc_…`).
+    NoticeId
+);
+text_id!(
+    /// What a task queues under: `provider/model` if a model is given, else the agent's name.
+    ConcurrencyKey
+);
+
+impl TaskId {
+    /// The id made of 32 random bits.
+    pub fn from_random(bits: u32) -> Self {
+        Self::new(format!("bg_{bits:08x}"))
+    }
+}
+
+/// Counts the launches and resumes of one task, from 1. An answer of an earlier run never touches a later one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Run(pub u32);
+
+impl Run {
+    /// The run of a launch.
+    pub const FIRST: Run = Run(1);
+
+    /// The run after this one.
+    pub fn next(self) -> Run {
+        Run(self.0.saturating_add(1))
+    }
+}
+
+impl fmt::Display for Run {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
+
+/// A model of a provider, always as a pair, with the provider's variant of it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ModelRef {
+    /// The provider, for instance `anthropic`.
+    #[serde(rename = "providerID")]
+    pub provider_id: String,
+    /// The provider's name of the model.
+    #[serde(rename = "modelID")]
+    pub model_id: String,
+    /// The variant (for instance a reasoning effort), if one is asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub variant: Option<String>,
+}
+
+impl ModelRef {
+    /// The key under which launches of this model queue.
+    pub fn key(&self) -> ConcurrencyKey {
+        ConcurrencyKey::new(format!("{}/{}", self.provider_id, self.model_id))
+    }
+}

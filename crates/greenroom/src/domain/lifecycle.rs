@@ -1,0 +1,403 @@
+//! The only place where a task's status changes. Every transition is a method that either happens once, whole, or
+//! returns why it cannot; there is no other way to write the fields that hold the state.
+//!
+//! What follows from an end is listed in [`End`]'s documentation and done in one place, the registry's finaliser.
+
+use super::ids::{ConcurrencyKey, ModelRef, Run, SessionId, TaskId};
+use super::task::{Attempt, Launch, Progress, Resume, Task, TaskStatus, Track, cut};
+use super::time::Timestamp;
+
+/// How a run can end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// It did what it was asked for.
+    Completed,
+    /// The session or the start failed, it vanished, it timed out, or a limit of ours stopped it.
+    Error,
+    /// Asked for, stale, or its session or parent was deleted.
+    Cancelled,
+    /// The prompt was refused, or someone aborted the session from outside.
+    Interrupt,
+}
+
+impl Outcome {
+    /// The state it leads to.
+    pub fn status(self) -> TaskStatus {
+        match self {
+            Self::Completed => TaskStatus::Completed,
+            Self::Error => TaskStatus::Error,
+            Self::Cancelled => TaskStatus::Cancelled,
+            Self::Interrupt => TaskStatus::Interrupt,
+        }
+    }
+}
+
+/// The end of a run, as decided by whoever owned it.
+///
+/// Its effects, all done by the registry's finaliser in this order: the slot goes back, timers stop, record and history
+/// and journal are written, the parent's notifier is told, toasts and metrics follow, the removal is armed, and the child
+/// session is aborted where one was made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct End {
+    /// How it ended.
+    pub outcome: Outcome,
+    /// Why, for people; at most 2,000 characters are kept.
+    pub error: Option<String>,
+    /// What else a reader should know.
+    pub note: Option<String>,
+    /// Whether the child session is aborted.
+    pub abort_session: bool,
+    /// Whether the parent's messages leave this task out.
+    pub skip_notification: bool,
+    /// Whether the task leaves memory at once (its session is no more).
+    pub forget: bool,
+}
+
+impl End {
+    /// An end that aborts the session and is told.
+    pub fn new(outcome: Outcome, error: impl Into<Option<String>>) -> Self {
+        let error = error.into();
+        Self {
+            outcome,
+            error,
+            note: None,
+            abort_session: true,
+            skip_notification: false,
+            forget: false,
+        }
+    }
+
+    /// A completed run.
+    pub fn completed() -> Self {
+        Self::new(Outcome::Completed, None)
+    }
+
+    /// A run that failed.
+    pub fn error(text: impl Into<String>) -> Self {
+        Self::new(Outcome::Error, Some(text.into()))
+    }
+
+    /// A run that was cancelled.
+    pub fn cancelled(reason: Option<String>) -> Self {
+        Self::new(Outcome::Cancelled, reason)
+    }
+
+    /// A run that was interrupted.
+    pub fn interrupt(text: impl Into<String>) -> Self {
+        Self::new(Outcome::Interrupt, Some(text.into()))
+    }
+
+    /// The same with something a reader should know.
+    pub fn with_note(mut self, note: impl Into<String>) -> Self {
+        self.note = Some(note.into());
+        self
+    }
+}
+
+/// A transition that does not exist. Nothing changed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("task {task}, run {run}, cannot go from {} to {}", .from.as_str(), .to.as_str())]
+pub struct IllegalTransition {
+    /// The task.
+    pub task: TaskId,
+    /// The run it is in.
+    pub run: Run,
+    /// Where it stands.
+    pub from: TaskStatus,
+    /// Where it was to go.
+    pub to: TaskStatus,
+}
+
+impl Task {
+    /// A launch was accepted: the task is pending, in its first run.
+    pub fn accept(id: TaskId, launch: Launch, depth: u32, now: Timestamp) -> Task {
+        let group = match &launch.model {
+            Some(model) => model.key(),
+            None => ConcurrencyKey::new(&launch.agent),
+        };
+        Task {
+            id,
+            session: None,
+            parent_session: launch.parent_session,
+            parent_message: launch.parent_message,
+            root_session: None,
+            spawn_depth: depth,
+            description: launch.description,
+            prompt: launch.prompt,
+            agent: launch.agent,
+            status: TaskStatus::Pending,
+            queued_at: now,
+            started_at: None,
+            completed_at: None,
+            error: None,
+            note: None,
+            progress: Progress::none(now),
+            parent_model: launch.parent_model,
+            parent_agent: launch.parent_agent,
+            model: launch.model,
+            concurrency_key: None,
+            concurrency_group: group,
+            category: launch.category,
+            skills: launch.skills,
+            skill_content: launch.skill_content,
+            directory: launch.directory,
+            permission: launch.permission,
+            run: Run::FIRST,
+            attempts: Vec::new(),
+            retrying: None,
+            asking: Vec::new(),
+            former_parents: Vec::new(),
+            tracked: false,
+        }
+    }
+
+    /// A session started elsewhere is adopted: the task is running at once.
+    pub fn adopt(track: Track, now: Timestamp) -> Task {
+        let agent = track.agent.unwrap_or_else(|| "task".to_owned());
+        let group = track
+            .concurrency_key
+            .clone()
+            .unwrap_or_else(|| ConcurrencyKey::new(&agent));
+        let launch = Launch {
+            agent,
+            description: track.description,
+            ..Launch::default()
+        };
+        let mut task = Self::accept(track.task, launch, 1, now);
+        task.concurrency_group = group;
+        task.parent_session = Some(track.parent_session);
+        task.parent_agent = track.parent_agent;
+        task.tracked = true;
+        task.enter_running(track.session, None, now);
+        task
+    }
+
+    /// The session is there: pending becomes running.
+    pub fn start(
+        &mut self,
+        session: SessionId,
+        directory: Option<String>,
+        now: Timestamp,
+    ) -> Result<(), IllegalTransition> {
+        self.require(self.status == TaskStatus::Pending, TaskStatus::Running)?;
+        self.enter_running(session, directory, now);
+        Ok(())
+    }
+
+    /// The run ends. A second end of the same run is an error and changes nothing.
+    pub fn end(&mut self, end: &End, now: Timestamp) -> Result<TaskStatus, IllegalTransition> {
+        let from = self.status;
+        self.require(!from.is_terminal(), end.outcome.status())?;
+        self.status = end.outcome.status();
+        self.completed_at = Some(now);
+        self.error = end
+            .error
+            .as_deref()
+            .map(|error| cut(error, 2000).to_owned());
+        self.note = end.note.clone().or_else(|| self.note.take());
+        self.concurrency_key = None;
+        self.retrying = None;
+        self.asking.clear();
+        if let (Some(attempt), true) = (self.attempts.last_mut(), end.outcome.status().is_failure())
+        {
+            attempt.error.clone_from(&self.error);
+        }
+        Ok(from)
+    }
+
+    /// A new run in the same session: terminal becomes pending. Tool count and the time of acceptance stay.
+    pub fn resume(&mut self, resume: Resume, now: Timestamp) -> Result<(), IllegalTransition> {
+        self.require(self.status.is_terminal(), TaskStatus::Pending)?;
+        self.run = self.run.next();
+        self.status = TaskStatus::Pending;
+        self.prompt = resume.prompt;
+        if let Some(parent) = resume.parent_session {
+            self.move_to(parent);
+        }
+        if let Some(message) = resume.parent_message {
+            self.parent_message = Some(message);
+        }
+        if let Some(agent) = resume.parent_agent {
+            self.parent_agent = Some(agent);
+        }
+        self.started_at = None;
+        self.completed_at = None;
+        self.error = None;
+        self.note = None;
+        self.progress = Progress {
+            tool_calls: self.progress.tool_calls,
+            ..Progress::none(now)
+        };
+        Ok(())
+    }
+
+    /// The task gets another parent; the old one's history keeps it.
+    pub fn move_to(&mut self, parent: SessionId) {
+        if self.parent_session.as_ref() == Some(&parent) {
+            return;
+        }
+        if let Some(old) = self.parent_session.replace(parent)
+            && !self.former_parents.contains(&old)
+        {
+            self.former_parents.push(old);
+            if self.former_parents.len() > 16 {
+                self.former_parents.remove(0);
+            }
+        }
+    }
+
+    /// Leaves a word for readers while the run goes on.
+    pub fn set_note(&mut self, note: String) {
+        if !self.status.is_terminal() {
+            self.note = Some(note);
+        }
+    }
+
+    fn enter_running(&mut self, session: SessionId, directory: Option<String>, now: Timestamp) {
+        self.status = TaskStatus::Running;
+        self.started_at = Some(now);
+        self.progress.last_update = now;
+        if directory.is_some() {
+            self.directory = directory;
+        }
+        let model: Option<ModelRef> = self.model.clone();
+        self.attempts.push(Attempt {
+            run: self.run,
+            attempt: 1,
+            session: Some(session.clone()),
+            model,
+            started_at: Some(now),
+            error: None,
+        });
+        // A task resumed for months must not grow: the newest hundred tries tell the story.
+        if self.attempts.len() > 100 {
+            self.attempts.remove(0);
+        }
+        self.session = Some(session);
+    }
+
+    fn require(&self, holds: bool, to: TaskStatus) -> Result<(), IllegalTransition> {
+        if holds {
+            return Ok(());
+        }
+        Err(IllegalTransition {
+            task: self.id.clone(),
+            run: self.run,
+            from: self.status,
+            to,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::ids::ModelRef;
+    use proptest::prelude::*;
+
+    const T0: Timestamp = Timestamp::from_millis(0);
+
+    fn launch() -> Launch {
+        Launch {
+            description: "d".into(),
+            prompt: "p".into(),
+            agent: "worker".into(),
+            ..Launch::default()
+        }
+    }
+
+    fn pending() -> Task {
+        Task::accept(TaskId::from_random(1), launch(), 1, T0)
+    }
+
+    #[test]
+    fn the_group_is_the_model_or_the_agent() {
+        assert_eq!(pending().concurrency_group.as_str(), "worker");
+        let model = ModelRef {
+            provider_id: "acme".into(),
+            model_id: "big/er".into(),
+            variant: None,
+        };
+        let task = Task::accept(
+            TaskId::from_random(1),
+            Launch {
+                model: Some(model),
+                ..launch()
+            },
+            1,
+            T0,
+        );
+        assert_eq!(task.concurrency_group.as_str(), "acme/big/er");
+    }
+
+    #[test]
+    fn a_run_ends_once() {
+        let mut task = pending();
+        task.end(&End::error("first"), T0).unwrap();
+        let second = task.end(&End::completed(), T0 + std::time::Duration::from_secs(1));
+        assert_eq!(second.unwrap_err().from, TaskStatus::Error);
+        assert_eq!(
+            (task.status(), task.error(), task.completed_at()),
+            (TaskStatus::Error, Some("first"), Some(T0))
+        );
+    }
+
+    #[test]
+    fn a_resume_clears_the_old_run_and_keeps_count_and_acceptance() {
+        let mut task = pending();
+        task.start("ses_1".into(), None, T0).unwrap();
+        task.progress.tool_calls = 2;
+        task.end(&End::error("boom"), T0).unwrap();
+        task.resume(
+            Resume {
+                prompt: "go on".into(),
+                ..Resume::default()
+            },
+            Timestamp::from_millis(9),
+        )
+        .unwrap();
+        assert_eq!(
+            (task.status(), task.run, task.error(), task.started_at()),
+            (TaskStatus::Pending, Run(2), None, None)
+        );
+        assert_eq!((task.progress.tool_calls, task.queued_at), (2, T0));
+        assert_eq!(task.session, Some("ses_1".into()));
+    }
+
+    #[test]
+    fn no_running_task_is_resumed() {
+        let mut task = pending();
+        task.start("ses_1".into(), None, T0).unwrap();
+        assert!(task.resume(Resume::default(), T0).is_err());
+    }
+
+    proptest! {
+        /// Whatever is tried in whatever order, a status changes only along the table of transitions.
+        #[test]
+        fn only_the_transitions_of_the_table_exist(moves in proptest::collection::vec(0u8..6, 0..60)) {
+            let mut task = pending();
+            for (step, choice) in moves.into_iter().enumerate() {
+                let before = task.clone();
+                let now = Timestamp::from_millis(step as i64);
+                let happened = match choice {
+                    0 => task.start("ses".into(), None, now).is_ok(),
+                    1 => task.end(&End::completed(), now).is_ok(),
+                    2 => task.end(&End::error("e"), now).is_ok(),
+                    3 => task.end(&End::cancelled(None), now).is_ok(),
+                    4 => task.end(&End::interrupt("i"), now).is_ok(),
+                    _ => task.resume(Resume::default(), now).is_ok(),
+                };
+                let legal = match choice {
+                    0 => before.status() == TaskStatus::Pending,
+                    5 => before.status().is_terminal(),
+                    _ => !before.status().is_terminal(),
+                };
+                prop_assert_eq!(happened, legal);
+                if !happened {
+                    prop_assert_eq!(&task, &before);
+                }
+                prop_assert_eq!(task.run == before.run, choice != 5 || !happened);
+            }
+        }
+    }
+}

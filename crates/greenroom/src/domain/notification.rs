@@ -1,0 +1,276 @@
+//! What a message to a parent says: wording made of facts, marked as machine-written and bounded in size. And which agent
+//! and model a parent goes on with.
+
+use super::batch::Told;
+use super::ids::ModelRef;
+use super::notice::{NoticeFacts, NoticeKind, SettledFact};
+use super::task::{TaskStatus, cut};
+use super::transcript::Message;
+
+/// No message is longer, in characters.
+pub const MAX_TEXT: usize = 16_000;
+/// No error in a message is longer, in characters.
+pub const MAX_ERROR: usize = 2_000;
+
+/// How full a final message is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// With descriptions, durations and errors.
+    Whole,
+    /// Ids and states only: for a parent that refused the whole one as too large or malformed.
+    Shortest,
+}
+
+/// The whole text of a message.
+pub fn render(facts: &NoticeFacts, form: Form) -> String {
+    let body = match (facts.kind, form) {
+        (_, Form::Shortest) => shortest(facts),
+        (NoticeKind::Individual, Form::Whole) => individual(facts),
+        (NoticeKind::Final, Form::Whole) => whole_final(facts),
+    };
+    let body = if body.chars().count() > MAX_TEXT - 200 {
+        format!(
+            "{}\n… (cut; read the rest with background_list)",
+            cut(&body, MAX_TEXT - 200)
+        )
+    } else {
+        body
+    };
+    format!("<system-reminder>\n{body}\n</system-reminder>")
+}
+
+fn individual(facts: &NoticeFacts) -> String {
+    let head = match facts.tasks.as_slice() {
+        [only] => format!("[BACKGROUND TASK {}]", label(only.status)),
+        several => format!("[BACKGROUND TASKS: {}]", counts(several)),
+    };
+    let mut text = format!("{head}\n");
+    for task in &facts.tasks {
+        text.push_str(&line(task, true));
+    }
+    if facts.remaining > 0 {
+        let noun = if facts.remaining == 1 {
+            "task is"
+        } else {
+            "tasks are"
+        };
+        text.push_str(&format!(
+            "\n{} {noun} still open; you will be told when the last one ends. Do not poll.\n",
+            facts.remaining
+        ));
+    }
+    text.push_str(&how_to_read(&facts.tasks));
+    text
+}
+
+fn whole_final(facts: &NoticeFacts) -> String {
+    let failed = facts
+        .tasks
+        .iter()
+        .filter(|task| task.status.is_failure())
+        .count();
+    let mut text = final_head(failed);
+    let (bad, good): (Vec<&SettledFact>, Vec<&SettledFact>) = facts
+        .tasks
+        .iter()
+        .partition(|task| task.status.is_failure());
+    // Failures come first, so that a cut never hides one behind what went well.
+    if !bad.is_empty() {
+        text.push_str("\nFailed:\n");
+        bad.iter().for_each(|task| text.push_str(&line(task, true)));
+    }
+    if !good.is_empty() {
+        text.push_str(if bad.is_empty() {
+            ""
+        } else {
+            "\nThe others:\n"
+        });
+        good.iter()
+            .for_each(|task| text.push_str(&line(task, true)));
+    }
+    text.push_str(&how_to_read(&facts.tasks));
+    text.push_str("Go on with your work now.");
+    text
+}
+
+fn shortest(facts: &NoticeFacts) -> String {
+    let failed = facts
+        .tasks
+        .iter()
+        .filter(|task| task.status.is_failure())
+        .count();
+    let mut text = final_head(failed);
+    for task in &facts.tasks {
+        text.push_str(&format!("{} {}\n", task.task, task.status.as_str()));
+    }
+    text
+}
+
+fn final_head(failed: usize) -> String {
+    match failed {
+        0 => "[ALL BACKGROUND TASKS COMPLETE]\n".to_owned(),
+        _ => format!("[ALL BACKGROUND TASKS COMPLETE - {failed} FAILED]\n"),
+    }
+}
+
+fn line(task: &SettledFact, with_error: bool) -> String {
+    let description = cut(&task.description, 240).replace(['\n', '\r'], " ");
+    let mut line = format!(
+        "- `{}` {}: {description} ({})\n",
+        task.task,
+        label(task.status),
+        task.duration
+    );
+    if let Some(error) = task.error.as_deref().filter(|_| with_error) {
+        let name = if task.status == TaskStatus::Cancelled {
+            "Reason"
+        } else {
+            "Error"
+        };
+        line.push_str(&format!("  {name}: {}\n", cut(error, MAX_ERROR)));
+    }
+    line
+}
+
+fn how_to_read(tasks: &[SettledFact]) -> String {
+    match tasks {
+        [only] => format!(
+            "\nRead the result with background_output(task_id=\"{}\").\n",
+            only.task
+        ),
+        _ => "\nRead each result with background_output(task_id=\"<id>\").\n".to_owned(),
+    }
+}
+
+fn counts(tasks: &[SettledFact]) -> String {
+    let count = |wanted: TaskStatus| tasks.iter().filter(|task| task.status == wanted).count();
+    let named = [
+        (count(TaskStatus::Completed), "COMPLETED"),
+        (count(TaskStatus::Error), "FAILED"),
+        (count(TaskStatus::Interrupt), "INTERRUPTED"),
+        (count(TaskStatus::Cancelled), "CANCELLED"),
+    ];
+    let parts: Vec<String> = named
+        .iter()
+        .filter(|(count, _)| *count > 0)
+        .map(|(count, name)| format!("{count} {name}"))
+        .collect();
+    parts.join(", ")
+}
+
+fn label(status: TaskStatus) -> &'static str {
+    match status {
+        TaskStatus::Completed => "COMPLETED",
+        TaskStatus::Error => "FAILED",
+        TaskStatus::Cancelled => "CANCELLED",
+        TaskStatus::Interrupt => "INTERRUPTED",
+        TaskStatus::Pending | TaskStatus::Running => "OPEN",
+    }
+}
+
+/// Who a parent goes on as: its newest message that names an agent or a model and is not a compaction; what that leaves
+/// open comes from the launch or resume of the newest task told of. So a wake never switches agent or model.
+pub fn parent_voice(messages: &[Message], told: &[Told]) -> (Option<String>, Option<ModelRef>) {
+    let spoken = messages
+        .iter()
+        .rev()
+        .find(|message| !message.summary && (message.agent.is_some() || message.model.is_some()));
+    let newest = told.iter().max_by_key(|told| told.accepted);
+    let agent = spoken.and_then(|message| message.agent.clone());
+    let model = spoken.and_then(|message| message.model.clone());
+    (
+        agent.or_else(|| newest.and_then(|told| told.parent_agent.clone())),
+        model.or_else(|| newest.and_then(|told| told.parent_model.clone())),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn fact(task: &str, status: TaskStatus, error: Option<&str>) -> SettledFact {
+        SettledFact {
+            task: task.into(),
+            status,
+            description: format!("job {task}"),
+            duration: "6s".into(),
+            error: error.map(str::to_owned),
+        }
+    }
+
+    fn facts(kind: NoticeKind, tasks: Vec<SettledFact>, remaining: usize) -> NoticeFacts {
+        NoticeFacts {
+            kind,
+            tasks,
+            remaining,
+        }
+    }
+
+    #[test]
+    fn an_individual_message_says_what_remains_and_how_to_read() {
+        let facts = facts(
+            NoticeKind::Individual,
+            vec![fact("bg_1", TaskStatus::Error, Some("boom"))],
+            2,
+        );
+        assert_eq!(
+            render(&facts, Form::Whole),
+            "<system-reminder>\n[BACKGROUND TASK FAILED]\n- `bg_1` FAILED: job bg_1 (6s)\n  Error: boom\n\n\
+             2 tasks are still open; you will be told when the last one ends. Do not poll.\n\n\
+             Read the result with background_output(task_id=\"bg_1\").\n\n</system-reminder>"
+        );
+    }
+
+    #[test]
+    fn several_in_one_message_are_counted() {
+        let tasks = vec![
+            fact("bg_1", TaskStatus::Completed, None),
+            fact("bg_2", TaskStatus::Completed, None),
+            fact("bg_3", TaskStatus::Error, Some("boom")),
+        ];
+        let text = render(&facts(NoticeKind::Individual, tasks, 1), Form::Whole);
+        assert!(
+            text.contains("[BACKGROUND TASKS: 2 COMPLETED, 1 FAILED]"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn the_final_lists_failures_apart_and_the_reason_of_a_cancelled_one() {
+        let tasks = vec![
+            fact("bg_1", TaskStatus::Cancelled, Some("not needed")),
+            fact("bg_2", TaskStatus::Interrupt, Some("aborted")),
+        ];
+        let text = render(&facts(NoticeKind::Final, tasks, 0), Form::Whole);
+        assert!(text.starts_with(
+            "<system-reminder>\n[ALL BACKGROUND TASKS COMPLETE - 1 FAILED]\n\nFailed:\n- `bg_2`"
+        ));
+        assert!(text.contains("Reason: not needed"), "{text}");
+    }
+
+    #[test]
+    fn no_message_is_longer_than_its_bound() {
+        let long = "x".repeat(5000);
+        let tasks = (0..100)
+            .map(|n| fact(&format!("bg_{n}"), TaskStatus::Error, Some(&long)))
+            .collect();
+        let text = render(&facts(NoticeKind::Final, tasks, 0), Form::Whole);
+        assert!(text.chars().count() <= MAX_TEXT);
+        assert!(text.ends_with("</system-reminder>"));
+    }
+
+    #[test]
+    fn the_parent_keeps_its_own_agent_and_model() {
+        let read = |value| Message::read(&value);
+        let messages = [
+            read(json!({"info": {"agent": "old", "model": {"providerID": "o", "modelID": "o"}}})),
+            read(json!({"info": {"agent": "lead", "providerID": "acme", "modelID": "small"}})),
+            read(json!({"info": {"agent": "compaction", "summary": true}})),
+            read(json!({"info": {"providerID": "acme"}})),
+        ];
+        let (agent, model) = parent_voice(&messages, &[]);
+        assert_eq!(agent.as_deref(), Some("lead"));
+        assert_eq!(model.unwrap().model_id, "small");
+    }
+}

@@ -1,0 +1,143 @@
+//! What a child session may not do, said once, as permission rules at its creation. The caller's rules come first, then
+//! the agent's restrictions, then what is always denied; a rule is never overwritten by something weaker.
+
+use serde::{Deserialize, Serialize};
+
+use super::task::{PermissionAction, PermissionRule};
+
+/// The tools by which agents start tasks of ours.
+pub const SPAWNING_TOOLS: [&str; 2] = ["background_task", "background_send"];
+
+/// What one agent may not do, and what it is given back.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AgentRules {
+    /// Denied beyond what is always denied.
+    #[serde(default)]
+    pub deny: Vec<String>,
+    /// `task` or `question`, given back.
+    #[serde(default)]
+    pub allow: Vec<String>,
+}
+
+impl AgentRules {
+    /// The rule that holds for an agent unless the configuration has one; names are matched without case.
+    pub fn built_in(agent: &str) -> AgentRules {
+        let deny: &[&str] = match agent.to_ascii_lowercase().as_str() {
+            "explore" | "librarian" | "oracle" => &[
+                "write",
+                "edit",
+                "task",
+                SPAWNING_TOOLS[0],
+                SPAWNING_TOOLS[1],
+            ],
+            "metis" | "momus" => &["write", "edit", "task"],
+            "sisyphus-junior" => &["task"],
+            _ => &[],
+        };
+        AgentRules {
+            deny: deny.iter().map(|&tool| tool.to_owned()).collect(),
+            allow: Vec::new(),
+        }
+    }
+}
+
+/// The rules of a new session. `at_max_depth` denies our own spawning tools too.
+pub fn rules(
+    caller: &[PermissionRule],
+    agent: &AgentRules,
+    at_max_depth: bool,
+) -> Vec<PermissionRule> {
+    // The server lets the last rule that matches win, so a denial of the caller is repeated after what we allow.
+    let deny = |tool: &str| PermissionRule {
+        permission: tool.to_owned(),
+        pattern: "*".to_owned(),
+        action: PermissionAction::Deny,
+    };
+    let given_back = |tool: &str| {
+        agent
+            .allow
+            .iter()
+            .any(|allowed| allowed.eq_ignore_ascii_case(tool))
+    };
+    let mut rules: Vec<PermissionRule> = caller.to_vec();
+    let mut denied: Vec<&str> = Vec::new();
+    let always = ["question", "task"]
+        .into_iter()
+        .filter(|tool| !given_back(tool));
+    let spawning = SPAWNING_TOOLS.into_iter().filter(|_| at_max_depth);
+    for tool in agent
+        .deny
+        .iter()
+        .map(String::as_str)
+        .chain(always)
+        .chain(spawning)
+    {
+        if !denied.contains(&tool) {
+            denied.push(tool);
+        }
+    }
+    rules.extend(denied.into_iter().map(deny));
+    rules
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn denied(rules: &[PermissionRule]) -> Vec<&str> {
+        rules
+            .iter()
+            .filter(|rule| rule.action == PermissionAction::Deny)
+            .map(|rule| rule.permission.as_str())
+            .collect()
+    }
+
+    #[test]
+    fn question_and_task_are_always_denied() {
+        assert_eq!(
+            denied(&rules(&[], &AgentRules::built_in("worker"), false)),
+            ["question", "task"]
+        );
+    }
+
+    #[test]
+    fn read_only_agents_are_known_without_case() {
+        let rules = rules(&[], &AgentRules::built_in("Oracle"), false);
+        assert_eq!(
+            denied(&rules),
+            [
+                "write",
+                "edit",
+                "task",
+                "background_task",
+                "background_send",
+                "question"
+            ]
+        );
+    }
+
+    #[test]
+    fn an_agent_may_be_given_the_question_back() {
+        let agent = AgentRules {
+            deny: vec![],
+            allow: vec!["question".to_owned()],
+        };
+        assert_eq!(denied(&rules(&[], &agent, false)), ["task"]);
+    }
+
+    #[test]
+    fn our_denials_stand_after_what_the_caller_allows() {
+        let caller = [PermissionRule {
+            permission: "*".into(),
+            pattern: "*".into(),
+            action: PermissionAction::Allow,
+        }];
+        let rules = rules(&caller, &AgentRules::built_in("worker"), true);
+        assert_eq!(rules[0].permission, "*");
+        assert_eq!(
+            denied(&rules),
+            ["question", "task", "background_task", "background_send"]
+        );
+    }
+}

@@ -1,0 +1,211 @@
+//! The tolerant reader of server events: the one place that knows where ids and parts may stand. Unknown types, fields
+//! and shapes are ignored, never an error.
+
+use serde_json::Value;
+
+use super::ids::{MessageId, SessionId};
+use super::task::AskKind;
+use super::time::Timestamp;
+use super::transcript::{Message, Part, error_text};
+
+/// One event that concerns one session.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SessionEvent {
+    /// The session it names.
+    pub session: SessionId,
+    /// What happened there.
+    pub what: Happening,
+}
+
+/// What an event says of its session.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Happening {
+    /// A message was made or changed; its parts are not in the event.
+    Message(Box<Message>),
+    /// A part was made or changed, of the message named.
+    Part {
+        /// The message it belongs to.
+        message: Option<MessageId>,
+        /// The part, as far as the event tells.
+        part: Box<Part>,
+    },
+    /// Text is being streamed into a part.
+    Delta {
+        /// The message it belongs to.
+        message: Option<MessageId>,
+    },
+    /// The todo list changed, or a step began or ended.
+    Work,
+    /// The session works.
+    Busy,
+    /// The server backs off.
+    Retry {
+        /// The attempt reached.
+        attempt: Option<u32>,
+        /// The provider's text.
+        message: String,
+        /// When the server tries again.
+        until: Option<Timestamp>,
+    },
+    /// The session has nothing to do.
+    Idle,
+    /// The session failed.
+    Error {
+        /// True if somebody aborted it.
+        aborted: bool,
+        /// The text, at most 2,000 characters.
+        text: String,
+    },
+    /// It waits for somebody to answer.
+    Asked {
+        /// The request.
+        id: String,
+        /// Its kind.
+        kind: AskKind,
+        /// What is asked, in one line.
+        what: String,
+    },
+    /// A request was answered or withdrawn.
+    Answered {
+        /// The request.
+        id: String,
+    },
+    /// The session is no more.
+    Deleted,
+}
+
+impl SessionEvent {
+    /// Reads one event of the server, `{"type", "properties"}`. None for what concerns no session or says nothing new.
+    pub fn read(event: &Value) -> Option<SessionEvent> {
+        let kind = event.get("type")?.as_str()?;
+        let properties = event.get("properties").unwrap_or(event);
+        let session = session_of(properties)?;
+        let what = match kind {
+            "message.updated" => {
+                Happening::Message(Box::new(Message::read_info(properties.get("info")?)))
+            }
+            "message.part.updated" => {
+                let body = properties.get("part").unwrap_or(properties);
+                let part = Part::read(body);
+                Happening::Part {
+                    message: message_of(body),
+                    part: Box::new(part),
+                }
+            }
+            "message.part.delta" => Happening::Delta {
+                message: message_of(properties),
+            },
+            "todo.updated" => Happening::Work,
+            "session.idle" => Happening::Idle,
+            "session.deleted" => Happening::Deleted,
+            "session.error" => {
+                let error = properties.get("error").unwrap_or(&Value::Null);
+                let aborted =
+                    error.get("name").and_then(Value::as_str) == Some("MessageAbortedError");
+                Happening::Error {
+                    aborted,
+                    text: error_text(error),
+                }
+            }
+            "session.status" => {
+                let status = properties.get("status")?;
+                match status
+                    .get("type")
+                    .and_then(Value::as_str)
+                    .or_else(|| status.as_str())?
+                {
+                    "busy" => Happening::Busy,
+                    "idle" => Happening::Idle,
+                    "retry" => {
+                        let retry = read_retry(status);
+                        Happening::Retry {
+                            attempt: retry.0,
+                            message: retry.1,
+                            until: retry.2,
+                        }
+                    }
+                    _ => return None,
+                }
+            }
+            "permission.asked" => Happening::Asked {
+                id: properties.get("id")?.as_str()?.to_owned(),
+                kind: AskKind::Permission,
+                what: permission_line(properties),
+            },
+            "question.asked" => Happening::Asked {
+                id: properties.get("id")?.as_str()?.to_owned(),
+                kind: AskKind::Question,
+                what: question_line(properties),
+            },
+            "permission.replied" | "question.replied" | "question.rejected" => {
+                let id = properties
+                    .get("requestID")
+                    .or_else(|| properties.get("permissionID"))?;
+                Happening::Answered {
+                    id: id.as_str()?.to_owned(),
+                }
+            }
+            _ => return None,
+        };
+        Some(SessionEvent { session, what })
+    }
+}
+
+/// `(attempt, message, next)` of a retry status; the message is empty if the server gives none.
+pub fn read_retry(status: &Value) -> (Option<u32>, String, Option<Timestamp>) {
+    let attempt = status
+        .get("attempt")
+        .and_then(Value::as_u64)
+        .and_then(|attempt| u32::try_from(attempt).ok());
+    let message = status
+        .get("message")
+        .and_then(Value::as_str)
+        .unwrap_or_default();
+    let until = status
+        .get("next")
+        .and_then(Value::as_i64)
+        .map(Timestamp::from_millis);
+    (attempt, super::task::cut(message, 2000).to_owned(), until)
+}
+
+fn session_of(properties: &Value) -> Option<SessionId> {
+    [
+        "/sessionID",
+        "/info/sessionID",
+        "/part/sessionID",
+        "/info/id",
+    ]
+    .iter()
+    .find_map(|place| properties.pointer(place).and_then(Value::as_str))
+    .filter(|id| !id.is_empty())
+    .map(SessionId::from)
+}
+
+fn message_of(body: &Value) -> Option<MessageId> {
+    body.get("messageID")
+        .and_then(Value::as_str)
+        .map(MessageId::from)
+}
+
+fn permission_line(properties: &Value) -> String {
+    let name = properties
+        .get("permission")
+        .and_then(Value::as_str)
+        .unwrap_or("permission");
+    let patterns: Vec<&str> = properties
+        .get("patterns")
+        .and_then(Value::as_array)
+        .map(|patterns| patterns.iter().filter_map(Value::as_str).collect())
+        .unwrap_or_default();
+    super::task::cut(&format!("{name} {}", patterns.join(" ")), 500)
+        .trim_end()
+        .to_owned()
+}
+
+fn question_line(properties: &Value) -> String {
+    let first = properties
+        .pointer("/questions/0/question")
+        .and_then(Value::as_str)
+        .unwrap_or("a question");
+    super::task::cut(first, 500).to_owned()
+}

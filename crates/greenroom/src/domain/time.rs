@@ -1,0 +1,106 @@
+//! Points in time as the domain sees them: milliseconds since the Unix epoch, derived from one monotonic clock
+//! (see [`crate::clock::Clock`]), so that a laptop that sleeps does not age its tasks. The domain never reads a clock;
+//! `now` comes in as an argument.
+
+use std::fmt;
+use std::ops::Add;
+use std::time::Duration;
+
+use chrono::{DateTime, SecondsFormat, Utc};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// A point in time, in whole milliseconds. Written as RFC 3339 UTC with milliseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Timestamp(i64);
+
+impl Timestamp {
+    /// The point `millis` milliseconds after the Unix epoch.
+    pub const fn from_millis(millis: i64) -> Self {
+        Self(millis)
+    }
+
+    /// Milliseconds since the Unix epoch.
+    pub const fn as_millis(self) -> i64 {
+        self.0
+    }
+
+    /// How long after `earlier` this is; zero if it is not after it, so that no duration is ever negative.
+    pub fn since(self, earlier: Timestamp) -> Duration {
+        Duration::from_millis(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
+    }
+}
+
+impl Add<Duration> for Timestamp {
+    type Output = Timestamp;
+
+    fn add(self, wait: Duration) -> Timestamp {
+        Timestamp(
+            self.0
+                .saturating_add(i64::try_from(wait.as_millis()).unwrap_or(i64::MAX)),
+        )
+    }
+}
+
+impl fmt::Display for Timestamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let at = DateTime::<Utc>::from_timestamp_millis(self.0).unwrap_or_default();
+        f.write_str(&at.to_rfc3339_opts(SecondsFormat::Millis, true))
+    }
+}
+
+impl Serialize for Timestamp {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Timestamp {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let at = DateTime::parse_from_rfc3339(&text).map_err(|source| {
+            serde::de::Error::custom(format!("{text:?} is no RFC 3339 time: {source}"))
+        })?;
+        Ok(Self(at.timestamp_millis()))
+    }
+}
+
+/// How long something took, as people read it: `5s`, `1m 10s`, `1h 0m 3s`.
+pub fn duration_text(took: Duration) -> String {
+    let seconds = took.as_secs();
+    let (hours, minutes, seconds) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
+    match (hours, minutes) {
+        (0, 0) => format!("{seconds}s"),
+        (0, _) => format!("{minutes}m {seconds}s"),
+        _ => format!("{hours}h {minutes}m {seconds}s"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_read_as_people_say_them() {
+        let text = |millis| duration_text(Duration::from_millis(millis));
+        assert_eq!(text(0), "0s");
+        assert_eq!(text(5999), "5s");
+        assert_eq!(text(70_000), "1m 10s");
+        assert_eq!(text(3_603_000), "1h 0m 3s");
+    }
+
+    #[test]
+    fn no_duration_is_negative() {
+        assert_eq!(
+            Timestamp::from_millis(5).since(Timestamp::from_millis(9)),
+            Duration::ZERO
+        );
+    }
+
+    #[test]
+    fn a_time_is_written_with_milliseconds_and_read_back() {
+        let at = Timestamp::from_millis(1_795_327_503_283);
+        let json = serde_json::to_string(&at).unwrap();
+        assert_eq!(json, "\"2026-11-22T06:05:03.283Z\"");
+        assert_eq!(serde_json::from_str::<Timestamp>(&json).unwrap(), at);
+    }
+}
