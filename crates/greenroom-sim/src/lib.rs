@@ -1,0 +1,27 @@
+//! Stories told to Greenroom under virtual time. A story is a file: a configuration, a scripted agent server, steps, and
+//! what must come of them. [`run`] tells one to the real actors and gives the trace of what they did; [`check`] compares.
+//!
+//! | module | owns |
+//! |---|---|
+//! | [`story`] | the format of the files |
+//! | [`server`] | the agent server in memory, with its delays and faults ([`rules`]) and its sessions ([`session`]) |
+//! | [`quiet`] | knowing when all work that needs no further time is done |
+//! | [`driver`] | the steps, one after the other; [`observe`] looks at what is there between them |
+//! | [`names`] | generated ids and the aliases that stand for them |
+//! | [`trace`] | the rows of what happened |
+//! | [`check`] | a trace against what its story demands |
+//! | [`runner`] | the thread, the runtime and the panics of one story |
+
+pub mod check;
+pub mod driver;
+pub mod names;
+pub mod observe;
+pub mod quiet;
+pub mod rules;
+pub mod runner;
+pub mod server;
+pub mod session;
+pub mod story;
+pub mod trace;
+
+pub use runner::{StoryError, run};

@@ -1,0 +1,177 @@
+//! Generated ids and the aliases that stand for them. The driver adds a task when its launch is answered, the scripted
+//! server a session when its create is; both look names up, and the finished trace is rewritten with them.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::Notify;
+
+/// What stands for what, in both directions. A cheap clone.
+#[derive(Debug, Clone, Default)]
+pub struct Names {
+    table: Arc<Mutex<Table>>,
+    answered: Arc<Notify>,
+}
+
+#[derive(Debug, Default)]
+struct Table {
+    alias_of: HashMap<String, String>,
+    id_of: HashMap<String, String>,
+    launching: HashMap<String, usize>,
+}
+
+impl Names {
+    /// A launch is under way: what needs the name of its task waits for [`Names::launched`].
+    pub fn launching(&self, alias: &str) {
+        *self.table().launching.entry(alias.to_owned()).or_default() += 1;
+    }
+
+    /// A launch was answered, with the id of its task if it was accepted.
+    pub fn launched(&self, alias: &str, id: Option<&str>) {
+        {
+            let mut table = self.table();
+            if let Some(open) = table.launching.get_mut(alias) {
+                *open -= 1;
+                if *open == 0 {
+                    table.launching.remove(alias);
+                }
+            }
+            if let Some(id) = id {
+                table.pair(alias, id);
+            }
+        }
+        self.answered.notify_waiters();
+    }
+
+    /// A session was made for a task; the newest one is meant by `$alias` from now on.
+    pub fn session_made(&self, task_alias: &str, session: &str) {
+        self.table().pair(&format!("${task_alias}"), session);
+    }
+
+    /// The alias of an id, or the id itself.
+    pub fn alias(&self, id: &str) -> String {
+        self.table()
+            .alias_of
+            .get(id)
+            .cloned()
+            .unwrap_or_else(|| id.to_owned())
+    }
+
+    /// The id an alias stands for now, or the text itself.
+    pub fn id(&self, alias: &str) -> String {
+        self.table()
+            .id_of
+            .get(alias)
+            .cloned()
+            .unwrap_or_else(|| alias.to_owned())
+    }
+
+    /// The id of a task, once no launch under that alias is under way.
+    pub async fn id_when_launched(&self, alias: &str) -> String {
+        self.until(|table| !table.launching.contains_key(alias))
+            .await;
+        self.id(alias)
+    }
+
+    /// The alias of a task's id, waiting for it while any launch is under way: a fast system makes the session before
+    /// the caller of the launch has read the answer.
+    pub async fn alias_when_launched(&self, id: &str) -> String {
+        self.until(|table| table.alias_of.contains_key(id) || table.launching.is_empty())
+            .await;
+        self.alias(id)
+    }
+
+    /// A JSON text with every generated id in its strings replaced by its alias.
+    pub fn rewrite(&self, json: &str) -> String {
+        let table = self.table();
+        let mut rewritten = String::with_capacity(json.len());
+        let mut rest = json;
+        while let Some(first) = rest.chars().next() {
+            let length = match first {
+                // An escape is no part of the word after it.
+                '\\' if rest[1..].starts_with('u') => 6,
+                '\\' => 2,
+                c if is_id_char(c) => rest.find(|c| !is_id_char(c)).unwrap_or(rest.len()),
+                c => c.len_utf8(),
+            };
+            let (piece, next) = rest.split_at(length.min(rest.len()));
+            match table.alias_of.get(piece) {
+                Some(alias) => {
+                    rewritten.push_str(serde_json::json!(alias).to_string().trim_matches('"'))
+                }
+                None => rewritten.push_str(piece),
+            }
+            rest = next;
+        }
+        rewritten
+    }
+
+    async fn until(&self, known: impl Fn(&Table) -> bool) {
+        loop {
+            // Made before the look, so that an answer between the look and the wait is not missed.
+            let answered = self.answered.notified();
+            if known(&self.table()) {
+                return;
+            }
+            answered.await;
+        }
+    }
+
+    fn table(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Table {
+    fn pair(&mut self, alias: &str, id: &str) {
+        self.alias_of.insert(id.to_owned(), alias.to_owned());
+        self.id_of.insert(alias.to_owned(), id.to_owned());
+    }
+}
+
+fn is_id_char(c: char) -> bool {
+    c.is_ascii_alphanumeric() || c == '_'
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt;
+
+    use super::*;
+
+    #[test]
+    fn ids_in_texts_become_aliases() {
+        let names = Names::default();
+        names.launching("a");
+        names.launched("a", Some("bg_00000001"));
+        names.session_made("a", "ses_000001");
+        assert_eq!(
+            names.rewrite("taken over by bg_00000001, in (ses_000001)."),
+            "taken over by a, in ($a)."
+        );
+        assert_eq!(names.rewrite(r#""by\nbg_00000001\"""#), r#""by\na\"""#);
+        assert_eq!(
+            names.rewrite("bg_000000012 is another, ses_ no id"),
+            "bg_000000012 is another, ses_ no id"
+        );
+    }
+
+    #[test]
+    fn a_session_that_is_not_there_is_its_own_name() {
+        let names = Names::default();
+        assert_eq!(names.id("$a"), "$a");
+        names.session_made("a", "ses_000001");
+        assert_eq!(names.id("$a"), "ses_000001");
+        assert_eq!(names.alias("ses_000001"), "$a");
+    }
+
+    #[test]
+    fn a_name_is_waited_for_while_its_launch_is_under_way() {
+        let names = Names::default();
+        names.launching("a");
+        let mut wait = Box::pin(names.id_when_launched("a"));
+        assert_eq!(wait.as_mut().now_or_never(), None);
+        names.launched("a", Some("bg_00000001"));
+        assert_eq!(wait.as_mut().now_or_never().as_deref(), Some("bg_00000001"));
+    }
+}

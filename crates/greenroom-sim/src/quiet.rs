@@ -1,0 +1,193 @@
+//! Knowing when the system has settled: when all work that needs no further time is done. The runtime itself says so: it
+//! calls back when no task is ready, before it would move virtual time on. Who waits in [`Quiet::settle`] is woken there,
+//! and a runtime that was woken leaves the clock where it is.
+
+use std::future::poll_fn;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Poll, Waker};
+
+/// Tells when a runtime has nothing ready to do. One waits at a time.
+#[derive(Debug, Clone, Default)]
+pub struct Quiet {
+    wait: Arc<Mutex<Wait>>,
+}
+
+#[derive(Debug, Default)]
+enum Wait {
+    /// Nobody waits.
+    #[default]
+    None,
+    /// To be woken when nothing is ready.
+    Waiting(Waker),
+    /// Nothing was ready since the wait began.
+    Over,
+}
+
+impl Quiet {
+    /// A runtime whose time is virtual, starts now and moves on only when nothing is ready.
+    pub fn runtime(&self) -> std::io::Result<tokio::runtime::Runtime> {
+        let quiet = self.clone();
+        tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .start_paused(true)
+            .on_thread_park(move || quiet.nothing_ready())
+            .build()
+    }
+
+    /// Waits until nothing is ready. Time does not move meanwhile. Only for the runtime made by [`Quiet::runtime`].
+    pub async fn settle(&self) {
+        let mut begun = false;
+        poll_fn(|context| {
+            let mut wait = self.wait.lock().unwrap_or_else(PoisonError::into_inner);
+            if begun && matches!(*wait, Wait::Over) {
+                *wait = Wait::None;
+                return Poll::Ready(());
+            }
+            begun = true;
+            *wait = Wait::Waiting(context.waker().clone());
+            Poll::Pending
+        })
+        .await;
+    }
+
+    fn nothing_ready(&self) {
+        let mut wait = self.wait.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Wait::Waiting(waker) = std::mem::replace(&mut *wait, Wait::None) {
+            *wait = Wait::Over;
+            drop(wait);
+            waker.wake();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+    use std::rc::Rc;
+    use std::time::Duration;
+
+    use actix::prelude::*;
+    use tokio::time::{Instant, sleep, sleep_until, timeout};
+
+    use super::*;
+
+    /// An actor that passes a number down to zero through its own mailbox, and takes naps of that many milliseconds.
+    struct Counter {
+        seen: Rc<RefCell<Vec<u32>>>,
+    }
+
+    impl Actor for Counter {
+        type Context = Context<Self>;
+    }
+
+    #[derive(Message)]
+    #[rtype(result = "()")]
+    struct CountDown(u32);
+
+    impl Handler<CountDown> for Counter {
+        type Result = ();
+
+        fn handle(&mut self, CountDown(number): CountDown, context: &mut Self::Context) {
+            self.seen.borrow_mut().push(number);
+            if number > 0 {
+                context.notify(CountDown(number - 1));
+            }
+        }
+    }
+
+    #[derive(Message)]
+    #[rtype(result = "()")]
+    struct Nap(u64);
+
+    impl Handler<Nap> for Counter {
+        type Result = ();
+
+        fn handle(&mut self, Nap(millis): Nap, context: &mut Self::Context) {
+            context.run_later(Duration::from_millis(millis), |_, context| {
+                context.notify(CountDown(3))
+            });
+        }
+    }
+
+    fn in_virtual_time<F: Future>(story: impl FnOnce(Quiet) -> F) -> F::Output {
+        let quiet = Quiet::default();
+        let runtime = quiet.runtime().unwrap();
+        System::with_tokio_rt(|| runtime).block_on(story(quiet))
+    }
+
+    #[test]
+    fn settling_waits_for_every_message_and_takes_no_time() {
+        in_virtual_time(|quiet| async move {
+            let seen = Rc::new(RefCell::new(Vec::new()));
+            let counter = Counter {
+                seen: Rc::clone(&seen),
+            }
+            .start();
+            let started = Instant::now();
+            counter.do_send(Nap(5));
+            counter.do_send(CountDown(1000));
+            quiet.settle().await;
+            assert_eq!(seen.borrow().len(), 1001, "all of it is done");
+            assert_eq!(
+                started.elapsed(),
+                Duration::ZERO,
+                "and the nap has not passed"
+            );
+        });
+    }
+
+    #[test]
+    fn settling_again_and_again_leaves_the_clock_alone() {
+        in_virtual_time(|quiet| async move {
+            let started = Instant::now();
+            actix_rt::spawn(sleep(Duration::from_millis(1)));
+            for _ in 0..100 {
+                quiet.settle().await;
+            }
+            assert_eq!(started.elapsed(), Duration::ZERO);
+        });
+    }
+
+    #[test]
+    fn timers_of_an_instant_have_fired_and_settled_before_a_step_of_that_instant() {
+        in_virtual_time(|quiet| async move {
+            let seen = Rc::new(RefCell::new(Vec::new()));
+            let counter = Counter {
+                seen: Rc::clone(&seen),
+            }
+            .start();
+            counter.do_send(Nap(40));
+            quiet.settle().await;
+            sleep_until(Instant::now() + Duration::from_millis(40)).await;
+            quiet.settle().await;
+            assert_eq!(*seen.borrow(), [3, 2, 1, 0]);
+        });
+    }
+
+    #[test]
+    fn an_answer_counts_before_its_time_limit_of_the_same_instant() {
+        in_virtual_time(|_| async {
+            let answer = async {
+                sleep(Duration::from_secs(10)).await;
+                "answer"
+            };
+            assert_eq!(timeout(Duration::from_secs(10), answer).await, Ok("answer"));
+        });
+    }
+
+    #[test]
+    fn yielding_is_not_being_quiet() {
+        in_virtual_time(|quiet| async move {
+            let turns = Rc::new(RefCell::new(0));
+            let counted = Rc::clone(&turns);
+            actix_rt::spawn(async move {
+                for _ in 0..500 {
+                    tokio::task::yield_now().await;
+                    *counted.borrow_mut() += 1;
+                }
+            });
+            quiet.settle().await;
+            assert_eq!(*turns.borrow(), 500);
+        });
+    }
+}

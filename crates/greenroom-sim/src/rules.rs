@@ -1,0 +1,251 @@
+//! Which delay and which fault a call meets. The scripted server asks once for every call that arrives.
+
+use std::time::Duration;
+
+use greenroom::domain::transcript::error_text;
+use greenroom::ports::agent_server::ServerError;
+use serde_json::Value;
+
+use crate::story::{FaultMode, Rule, Script};
+
+/// The name of a call in stories and traces.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CallName {
+    /// A session is looked up.
+    Get,
+    /// A session is made.
+    Create,
+    /// A task is prompted.
+    Prompt,
+    /// A parent is told.
+    Notify,
+    /// A session is stopped.
+    Abort,
+    /// A session's messages are read.
+    Messages,
+    /// A session's todo list is read.
+    Todo,
+    /// A directory's states are read.
+    Status,
+}
+
+impl CallName {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Get => "session.get",
+            Self::Create => "session.create",
+            Self::Prompt => "session.prompt",
+            Self::Notify => "notify",
+            Self::Abort => "session.abort",
+            Self::Messages => "session.messages",
+            Self::Todo => "session.todo",
+            Self::Status => "session.status",
+        }
+    }
+}
+
+/// A call as rules see it: everything by alias.
+#[derive(Debug, Clone, Copy)]
+pub struct Arrival<'a> {
+    /// Which call.
+    pub call: CallName,
+    /// The session it is about; none for a create and a status.
+    pub session: Option<&'a str>,
+    /// The task it is for.
+    pub task: Option<&'a str>,
+    /// Virtual milliseconds.
+    pub at: u64,
+}
+
+/// What happens to a call.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fate {
+    /// How long the answer takes.
+    pub delay: Duration,
+    /// What the answer is.
+    pub end: End,
+}
+
+/// How a call ends.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum End {
+    /// It does what it should.
+    Answered,
+    /// It fails, with no effect.
+    Failed(ServerError),
+    /// It is never answered and has no effect.
+    Silent,
+    /// It is never answered, but has its effect.
+    Lost,
+}
+
+/// The delays and faults of a story, with what they have counted.
+#[derive(Debug)]
+pub struct Rules {
+    delays: Vec<Counted>,
+    faults: Vec<Counted>,
+    create_delay: Duration,
+}
+
+#[derive(Debug)]
+struct Counted {
+    rule: Rule,
+    seen: u32,
+}
+
+impl Rules {
+    /// Those of a script, nothing counted yet.
+    pub fn of(script: &Script) -> Self {
+        let counted = |rules: &[Rule]| {
+            rules
+                .iter()
+                .map(|rule| Counted {
+                    rule: rule.clone(),
+                    seen: 0,
+                })
+                .collect()
+        };
+        Self {
+            delays: counted(&script.delays),
+            faults: counted(&script.faults),
+            create_delay: Duration::from_millis(script.create_delay_ms),
+        }
+    }
+
+    /// Counts a call that arrives and says what becomes of it: of each list the first rule that matches.
+    pub fn meet(&mut self, arrival: Arrival<'_>) -> Fate {
+        let usual = if arrival.call == CallName::Create {
+            self.create_delay
+        } else {
+            Duration::ZERO
+        };
+        let delay =
+            first(&mut self.delays, arrival).map_or(usual, |rule| Duration::from_millis(rule.ms));
+        let end = match first(&mut self.faults, arrival) {
+            None => End::Answered,
+            Some(rule) => match rule.mode {
+                FaultMode::Reject | FaultMode::Field => {
+                    End::Failed(refused(text(rule.error.as_ref())))
+                }
+                FaultMode::Noid => End::Failed(refused(
+                    "the answer to the create has no session id".to_owned(),
+                )),
+                FaultMode::Hang => End::Silent,
+                FaultMode::Lost => End::Lost,
+            },
+        };
+        Fate { delay, end }
+    }
+}
+
+/// Every rule counts what matches it, also behind one that wins: `nth` is per rule.
+fn first<'a>(rules: &'a mut [Counted], arrival: Arrival<'_>) -> Option<&'a Rule> {
+    let mut won = None;
+    for counted in rules {
+        if counted.meets(arrival) && won.is_none() {
+            won = Some(&counted.rule);
+        }
+    }
+    won
+}
+
+impl Counted {
+    fn meets(&mut self, arrival: Arrival<'_>) -> bool {
+        let rule = &self.rule;
+        let named = |wanted: &Option<String>, got: Option<&str>| {
+            wanted.is_none() || wanted.as_deref() == got
+        };
+        let matches = rule.call == arrival.call.as_str()
+            && named(&rule.session, arrival.session)
+            && named(&rule.task, arrival.task)
+            && rule.from.is_none_or(|from| arrival.at >= from)
+            && rule.until.is_none_or(|until| arrival.at < until);
+        if matches {
+            self.seen += 1;
+        }
+        matches && rule.nth.is_none_or(|nth| nth == self.seen)
+    }
+}
+
+fn refused(message: String) -> ServerError {
+    ServerError::Refused {
+        status: None,
+        message,
+    }
+}
+
+fn text(error: Option<&Value>) -> String {
+    match error {
+        Some(Value::String(text)) => text.clone(),
+        Some(error) => error_text(error),
+        None => "refused by the story".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rules(script: &str) -> Rules {
+        Rules::of(&serde_json::from_str(script).unwrap())
+    }
+
+    fn prompt(session: &str, at: u64) -> Arrival<'_> {
+        Arrival {
+            call: CallName::Prompt,
+            session: Some(session),
+            task: None,
+            at,
+        }
+    }
+
+    #[test]
+    fn each_rule_counts_for_itself_and_the_first_wins() {
+        let mut rules = rules(
+            r#"{"faults": [
+                {"call": "session.prompt", "session": "$a", "nth": 2, "error": "second of a"},
+                {"call": "session.prompt", "nth": 3, "mode": "hang"},
+                {"call": "session.prompt", "session": "$a", "nth": 2, "error": "never reached"}]}"#,
+        );
+        let mut end = |session: &str| rules.meet(prompt(session, 0)).end;
+        assert_eq!(end("$b"), End::Answered);
+        assert_eq!(end("$a"), End::Answered);
+        assert_eq!(
+            end("$a"),
+            End::Failed(refused("second of a".to_owned())),
+            "the third of all, the second of a"
+        );
+        assert_eq!(end("$a"), End::Answered);
+    }
+
+    #[test]
+    fn a_window_is_closed_at_its_beginning_and_open_at_its_end() {
+        let mut rules = rules(
+            r#"{"faults": [{"call": "session.prompt", "from": 5, "until": 9, "mode": "lost"}]}"#,
+        );
+        let ends: Vec<bool> = [4, 5, 8, 9]
+            .map(|at| rules.meet(prompt("s", at)).end == End::Lost)
+            .into();
+        assert_eq!(ends, [false, true, true, false]);
+    }
+
+    #[test]
+    fn a_delay_replaces_that_of_all_creates() {
+        let mut rules = rules(
+            r#"{"createDelayMs": 90, "delays": [{"call": "session.create", "task": "b", "ms": 7}]}"#,
+        );
+        let mut delay = |task| {
+            rules
+                .meet(Arrival {
+                    call: CallName::Create,
+                    session: None,
+                    task: Some(task),
+                    at: 0,
+                })
+                .delay
+                .as_millis()
+        };
+        assert_eq!((delay("a"), delay("b")), (90, 7));
+        assert_eq!(rules.meet(prompt("s", 0)).delay, Duration::ZERO);
+    }
+}

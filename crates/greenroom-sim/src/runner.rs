@@ -1,0 +1,99 @@
+//! The thread, the runtime and the panics of one story. A story that does not come to its end in the time it is given is
+//! given up, with its thread.
+
+use std::cell::RefCell;
+use std::sync::{Once, mpsc};
+use std::time::Duration;
+
+use actix_rt::System;
+
+use crate::driver;
+use crate::names::Names;
+use crate::quiet::Quiet;
+use crate::story::Story;
+
+/// Why there is no trace.
+#[derive(Debug, thiserror::Error)]
+pub enum StoryError {
+    /// The file cannot be read as a story.
+    #[error("this is no story: {0}")]
+    Unreadable(#[from] serde_json::Error),
+    /// The thread or runtime it is told on cannot be made.
+    #[error("a story cannot be told here: {0}")]
+    Machine(#[from] std::io::Error),
+    /// It works on and on at one instant, or the runner itself has broken.
+    #[error(
+        "the story did not come to its end within {0:?}: look for actors that keep each other busy at one instant"
+    )]
+    Stuck(Duration),
+    /// The driver itself has panicked, or what it called directly.
+    #[error("the runner broke: {0}")]
+    Broken(String),
+}
+
+thread_local! {
+    /// Panics on this thread while it tells a story; none of other threads.
+    static PANICS: RefCell<Option<Vec<String>>> = const { RefCell::new(None) };
+}
+
+/// Tells the story in a file's text and gives its trace as one JSON object. `limit` is real time.
+pub fn run(text: &str, limit: Duration) -> Result<String, StoryError> {
+    let story: Story = serde_json::from_str(text)?;
+    let (sender, receiver) = mpsc::channel();
+    // The thread ends with its story. One that is stuck stays behind; whoever asked is told and ends the process.
+    let thread = std::thread::Builder::new()
+        .name(format!("story {}", story.name))
+        .spawn(move || {
+            // A receiver that has given up wants nothing more.
+            drop(sender.send(tell(&story)));
+        })?;
+    match receiver.recv_timeout(limit) {
+        Ok(told) => told,
+        Err(mpsc::RecvTimeoutError::Timeout) => Err(StoryError::Stuck(limit)),
+        Err(mpsc::RecvTimeoutError::Disconnected) => {
+            let panic = thread.join().err();
+            let text = panic.as_ref().and_then(|panic| {
+                panic
+                    .downcast_ref::<String>()
+                    .cloned()
+                    .or_else(|| panic.downcast_ref::<&str>().map(|text| text.to_string()))
+            });
+            Err(StoryError::Broken(
+                text.unwrap_or_else(|| "without a word".to_owned()),
+            ))
+        }
+    }
+}
+
+fn tell(story: &Story) -> Result<String, StoryError> {
+    let quiet = Quiet::default();
+    let names = Names::default();
+    let runtime = quiet.runtime()?;
+    collect_panics();
+    let mut trace = System::with_tokio_rt(|| runtime).block_on(driver::tell(story, &quiet, &names));
+    trace
+        .unhandled_errors
+        .extend(PANICS.take().unwrap_or_default());
+    Ok(names.rewrite(&serde_json::to_string(&trace)?))
+}
+
+/// From now on panics of this thread are collected, and said nowhere else.
+fn collect_panics() {
+    static HOOK: Once = Once::new();
+    HOOK.call_once(|| {
+        let usual = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| {
+            let collected = PANICS.with_borrow_mut(|panics| match panics {
+                Some(panics) => {
+                    panics.push(panic.to_string());
+                    true
+                }
+                None => false,
+            });
+            if !collected {
+                usual(panic);
+            }
+        }));
+    });
+    PANICS.set(Some(Vec::new()));
+}

@@ -1,0 +1,354 @@
+//! The agent server in memory: sessions as the story declares them, with its delays and faults. The actors of Greenroom
+//! call it, the driver changes its script. Reads take their answer when the call arrives; effects come with the answer.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use greenroom::clock::Clock;
+use greenroom::domain::ids::{NoticeId, SessionId};
+use greenroom::domain::task::AskKind;
+use greenroom::domain::transcript::Message;
+use greenroom::ports::agent_server::{
+    AgentServer, NewSession, Notice, ServerError, SessionRecord, SessionStatus, TaskPrompt, Toast,
+    Todo,
+};
+use tokio::time::{Instant, sleep_until};
+
+use crate::names::Names;
+use crate::rules::{Arrival, CallName, End, Fate, Rules};
+use crate::session::{Session, notice_message};
+use crate::story::{Declared, Script};
+use crate::trace::{Call, CallRow};
+
+/// The scripted server. A cheap clone.
+#[derive(Debug, Clone)]
+pub struct ScriptedServer {
+    clock: Clock,
+    names: Names,
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Debug)]
+struct State {
+    rules: Rules,
+    child_defaults: Declared,
+    /// What is declared of sessions not made yet, by `$alias`.
+    declared: HashMap<String, Declared>,
+    sessions: BTreeMap<SessionId, Session>,
+    /// Notices accepted, by parent: also a parent nobody declared can be told.
+    notices: HashMap<SessionId, Vec<NoticeId>>,
+    calls: Vec<CallRow>,
+    made: u32,
+    /// Set when the story is over: calls that are dropped with the system have no effect any more.
+    over: bool,
+}
+
+impl ScriptedServer {
+    /// The server of a story, at its beginning.
+    pub fn new(script: &Script, clock: Clock, names: Names) -> Self {
+        let mut state = State {
+            rules: Rules::of(script),
+            child_defaults: script.child_defaults.clone(),
+            declared: HashMap::new(),
+            sessions: BTreeMap::new(),
+            notices: HashMap::new(),
+            calls: Vec::new(),
+            made: 0,
+            over: false,
+        };
+        for (session, declared) in &script.sessions {
+            state.declare(session, session, declared);
+        }
+        Self {
+            clock,
+            names,
+            state: Arc::new(Mutex::new(state)),
+        }
+    }
+
+    /// Changes the script of a session; one that is not there is declared by it.
+    pub fn change(&self, session: &str, change: &Declared) {
+        let id = self.names.id(session);
+        self.state().declare(session, &id, change);
+    }
+
+    /// Ends the server and gives what reached it.
+    pub fn finish(&self) -> Vec<CallRow> {
+        let mut state = self.state();
+        state.over = true;
+        std::mem::take(&mut state.calls)
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A call about a session arrives: its row is written and its fate decided.
+    fn arrive(&self, call: CallName, session: &SessionId, row: Option<Call>) -> Fate {
+        let alias = self.names.alias(session.as_str());
+        self.meet(call, Some(&alias), alias.strip_prefix('$'), row)
+    }
+
+    fn meet(
+        &self,
+        call: CallName,
+        session: Option<&str>,
+        task: Option<&str>,
+        row: Option<Call>,
+    ) -> Fate {
+        let at = self.clock.now().as_millis();
+        let mut state = self.state();
+        state.calls.extend(row.map(|call| CallRow { at, call }));
+        state.rules.meet(Arrival {
+            call,
+            session,
+            task,
+            at: u64::try_from(at).unwrap_or(0),
+        })
+    }
+
+    /// Answers a call: after its delay, with its effect, as its fate has it. The effect comes also if the caller has
+    /// given up by then, as it would on a real server.
+    async fn answer<T: Default + Send>(
+        &self,
+        fate: Fate,
+        effect: impl FnOnce(&mut State) -> T + Send + 'static,
+    ) -> Result<T, ServerError> {
+        let due = Instant::now() + fate.delay;
+        if fate.end == End::Silent {
+            return std::future::pending().await;
+        }
+        let effect = match &fate.end {
+            End::Failed(_) => None,
+            _ => Some(effect),
+        };
+        let mut late = Late {
+            due,
+            effect,
+            state: Arc::clone(&self.state),
+        };
+        if fate.delay > Duration::ZERO {
+            sleep_until(due).await;
+        }
+        let value = late.effect.take().map(|effect| effect(&mut self.state()));
+        match fate.end {
+            End::Failed(error) => Err(error),
+            End::Lost => std::future::pending().await,
+            End::Answered | End::Silent => Ok(value.unwrap_or_default()),
+        }
+    }
+}
+
+/// An effect that is still to come. If the call is dropped before it is due, it comes when it is due.
+struct Late<E: FnOnce(&mut State) -> T + Send + 'static, T> {
+    due: Instant,
+    effect: Option<E>,
+    state: Arc<Mutex<State>>,
+}
+
+impl<E: FnOnce(&mut State) -> T + Send + 'static, T> Drop for Late<E, T> {
+    fn drop(&mut self) {
+        let Some(effect) = self.effect.take() else {
+            return;
+        };
+        let (due, state) = (self.due, Arc::clone(&self.state));
+        let over = state.lock().unwrap_or_else(PoisonError::into_inner).over;
+        if let (false, Ok(runtime)) = (over, tokio::runtime::Handle::try_current()) {
+            runtime.spawn(async move {
+                sleep_until(due).await;
+                effect(&mut state.lock().unwrap_or_else(PoisonError::into_inner));
+            });
+        }
+    }
+}
+
+impl State {
+    fn declare(&mut self, alias: &str, id: &str, change: &Declared) {
+        match self.sessions.get_mut(&SessionId::new(id)) {
+            Some(session) => session.apply(change),
+            None if alias.starts_with('$') => {
+                let declared = self.declared.entry(alias.to_owned()).or_default();
+                declared.messages = change.messages.clone().or(declared.messages.take());
+                declared.todos = change.todos.clone().or(declared.todos.take());
+                declared.status = change.status.clone().or(declared.status.take());
+                declared.directory = change.directory.clone().or(declared.directory.take());
+            }
+            None => {
+                let mut session = Session::elsewhere();
+                session.apply(change);
+                self.sessions.insert(SessionId::new(id), session);
+            }
+        }
+    }
+
+    fn make(&mut self, new: &NewSession, task_alias: &str, names: &Names) -> SessionId {
+        self.made += 1;
+        let id = SessionId::new(format!("ses_{:06}", self.made));
+        let mut session = Session::made(new);
+        session.apply(&self.child_defaults);
+        if let Some(declared) = self.declared.get(&format!("${task_alias}")) {
+            session.apply(declared);
+        }
+        self.sessions.insert(id.clone(), session);
+        names.session_made(task_alias, id.as_str());
+        id
+    }
+
+    /// What the story says is there, and after it the notices accepted: these change nothing of what is scripted, so
+    /// they do not push it out of the newest either.
+    fn messages(&self, session: &SessionId, limit: Option<usize>) -> Vec<Message> {
+        let scripted = self
+            .sessions
+            .get(session)
+            .map(|session| session.messages.as_slice())
+            .unwrap_or_default();
+        let notices = self
+            .notices
+            .get(session)
+            .map(Vec::as_slice)
+            .unwrap_or_default();
+        let limit = limit.unwrap_or(usize::MAX);
+        let newest = |length: usize| length.saturating_sub(limit);
+        scripted[newest(scripted.len())..]
+            .iter()
+            .cloned()
+            .chain(notices[newest(notices.len())..].iter().map(notice_message))
+            .collect()
+    }
+}
+
+#[async_trait]
+impl AgentServer for ScriptedServer {
+    async fn session(&self, session: &SessionId) -> Result<SessionRecord, ServerError> {
+        let fate = self.arrive(CallName::Get, session, None);
+        let found = self
+            .state()
+            .sessions
+            .get(session)
+            .map(|known| known.record(session));
+        let found = self.answer(fate, move |_| found).await?;
+        found.ok_or_else(|| ServerError::NotFound(format!("no session {session}")))
+    }
+
+    async fn create(&self, session: NewSession) -> Result<SessionId, ServerError> {
+        let alias = self.names.alias_when_launched(session.task.as_str()).await;
+        let fate = self.meet(
+            CallName::Create,
+            None,
+            Some(&alias),
+            Some(Call::create(&session)),
+        );
+        let names = self.names.clone();
+        let made = self
+            .answer(fate, move |state| {
+                Some(state.make(&session, &alias, &names))
+            })
+            .await?;
+        made.ok_or_else(|| ServerError::FateUnknown("the create was not answered".to_owned()))
+    }
+
+    async fn prompt(
+        &self,
+        session: &SessionId,
+        _: Option<&str>,
+        prompt: TaskPrompt,
+    ) -> Result<(), ServerError> {
+        let fate = self.arrive(
+            CallName::Prompt,
+            session,
+            Some(Call::prompt(session.as_str(), &prompt)),
+        );
+        self.answer(fate, |_| ()).await
+    }
+
+    async fn notify(&self, parent: &SessionId, notice: Notice) -> Result<(), ServerError> {
+        let fate = self.arrive(
+            CallName::Notify,
+            parent,
+            Some(Call::notify(parent.as_str(), &notice)),
+        );
+        let parent = parent.clone();
+        self.answer(fate, move |state| {
+            state.notices.entry(parent).or_default().push(notice.id)
+        })
+        .await
+    }
+
+    async fn abort(&self, session: &SessionId) -> Result<(), ServerError> {
+        let fate = self.arrive(
+            CallName::Abort,
+            session,
+            Some(Call::Abort {
+                session: session.to_string(),
+            }),
+        );
+        self.answer(fate, |_| ()).await
+    }
+
+    async fn statuses(
+        &self,
+        directory: &str,
+    ) -> Result<BTreeMap<SessionId, SessionStatus>, ServerError> {
+        let fate = self.meet(CallName::Status, None, None, None);
+        let statuses: BTreeMap<SessionId, SessionStatus> = self
+            .state()
+            .sessions
+            .iter()
+            .filter(|(_, session)| session.directory == directory)
+            .filter_map(|(id, session)| Some((id.clone(), session.status.clone()?)))
+            .collect();
+        self.answer(fate, move |_| statuses).await
+    }
+
+    async fn messages(
+        &self,
+        session: &SessionId,
+        limit: Option<usize>,
+    ) -> Result<Vec<Message>, ServerError> {
+        let fate = self.arrive(CallName::Messages, session, None);
+        let messages = self.state().messages(session, limit);
+        self.answer(fate, move |_| messages).await
+    }
+
+    async fn todos(&self, session: &SessionId) -> Result<Vec<Todo>, ServerError> {
+        let fate = self.arrive(CallName::Todo, session, None);
+        let todos = self
+            .state()
+            .sessions
+            .get(session)
+            .map(|session| session.todos.clone())
+            .unwrap_or_default();
+        self.answer(fate, move |_| todos).await
+    }
+
+    async fn sessions_below(
+        &self,
+        parent: Option<&SessionId>,
+        directory: &str,
+    ) -> Result<Vec<SessionRecord>, ServerError> {
+        let state = self.state();
+        let below = state.sessions.iter().filter(|(_, session)| match parent {
+            Some(parent) => session.parent.as_ref() == Some(parent),
+            None => session.directory == directory,
+        });
+        Ok(below.map(|(id, session)| session.record(id)).collect())
+    }
+
+    async fn reject_ask(&self, _: &SessionId, _: &str, _: AskKind) -> Result<(), ServerError> {
+        Ok(())
+    }
+
+    async fn toast(&self, _: Toast) -> Result<(), ServerError> {
+        Ok(())
+    }
+
+    async fn health(&self) -> Result<(), ServerError> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+#[path = "server_tests.rs"]
+mod tests;
