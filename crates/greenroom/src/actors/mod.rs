@@ -1,6 +1,5 @@
 //! Ownership. Each actor is a mailbox, timers and I/O around one domain value; what it decides is in `domain/`.
 
-pub(crate) mod abort;
 pub(crate) mod desk;
 pub(crate) mod env;
 pub(crate) mod key_queue;
@@ -10,5 +9,4 @@ pub(crate) mod registry;
 pub(crate) mod slot_manager;
 pub mod supervisor;
 pub(crate) mod task;
-pub(crate) mod task_start;
 pub(crate) mod toaster;

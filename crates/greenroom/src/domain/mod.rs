@@ -9,6 +9,7 @@ pub mod lifecycle;
 pub mod notice;
 pub mod notification;
 pub mod output;
+pub mod parent_session;
 pub mod restrictions;
 pub mod session_event;
 pub mod task;

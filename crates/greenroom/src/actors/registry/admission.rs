@@ -6,8 +6,8 @@ use super::{AbortDone, Deadline, Granted, Line, Query, RunChanged, RunStarted, T
 use crate::actors::key_queue::{Enqueue, KeyQueue, Withdraw};
 use crate::actors::slot_manager::SlotPermit;
 use crate::actors::supervisor::{Exit, spawn_supervised};
+use crate::actors::task::lineage::Lineage;
 use crate::actors::task::{Beginning, Go, TaskActor};
-use crate::actors::task_start::Lineage;
 use crate::actors::{env::within, poller};
 use crate::domain::ids::{Run, SessionId, TaskId};
 use crate::domain::lifecycle::End;
@@ -113,6 +113,7 @@ impl TaskRegistry {
             self.deadlines.remove(&key);
             self.arm(ctx);
         }
+        self.count_open(new_parent.as_ref());
         if new_parent != old_parent {
             if let Some(old) = &old_parent {
                 self.unindex_parent(old, accepted);
@@ -173,10 +174,13 @@ impl TaskRegistry {
         }
         let (old_parent, accepted) = (entry.task.parent_session.clone(), entry.accepted);
         if moved {
+            let new_parent = track.parent_session;
             if open {
-                entry.task.move_to(track.parent_session);
+                entry.task.move_to(new_parent.clone());
+                self.count_closed(old_parent.as_ref());
+                self.count_open(Some(&new_parent));
             } else {
-                entry.task.parent_session = Some(track.parent_session);
+                entry.task.parent_session = Some(new_parent);
             }
             if let Some(old) = &old_parent {
                 self.unindex_parent(old, accepted);

@@ -74,7 +74,8 @@ impl TaskRegistry {
             entry.task.session.clone(),
             entry.task.parent_session.clone(),
         );
-        if let Some(actor) = entry.actor.take() {
+        let actor = entry.actor.take();
+        if let Some(actor) = actor {
             // Whoever prompts this session again sets the flag, so that an abort is not repeated into the next run.
             entry.superseded = Default::default();
             self.aborting.insert((id.clone(), run));
@@ -83,6 +84,7 @@ impl TaskRegistry {
             });
             self.desks.poller.send(poller::Unwatch(id.clone()));
         }
+        self.count_closed(parent.as_ref());
         self.recorded(id, Some(from));
         self.settle_batch(id, end, ctx);
         if let Some(session) = &session {

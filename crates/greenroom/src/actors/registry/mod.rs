@@ -275,6 +275,7 @@ pub(crate) struct TaskRegistry {
     by_age: BTreeMap<Age, TaskId>,
     by_session: HashMap<SessionId, TaskId>,
     children: HashMap<SessionId, BTreeSet<Age>>,
+    open_children: HashMap<SessionId, usize>,
     lines: BTreeMap<ConcurrencyKey, Line>,
     waiting: usize,
     parents: BTreeMap<SessionId, Parent>,
@@ -316,6 +317,7 @@ impl TaskRegistry {
             by_age: BTreeMap::new(),
             by_session: HashMap::new(),
             children: HashMap::new(),
+            open_children: HashMap::new(),
             lines: BTreeMap::new(),
             waiting: 0,
             parents: BTreeMap::new(),
@@ -475,13 +477,25 @@ impl TaskRegistry {
 
     /// The tasks not ended whose parent is that session.
     fn open_below(&self, session: &SessionId) -> usize {
-        let Some(ages) = self.children.get(session) else {
-            return 0;
-        };
-        ages.iter()
-            .filter_map(|age| self.tasks.get(self.by_age.get(age)?))
-            .filter(|entry| !entry.task.status().is_terminal())
-            .count()
+        self.open_children.get(session).copied().unwrap_or(0)
+    }
+
+    /// A task of that parent is open from now on.
+    fn count_open(&mut self, parent: Option<&SessionId>) {
+        if let Some(parent) = parent {
+            *self.open_children.entry(parent.clone()).or_default() += 1;
+        }
+    }
+
+    /// A task of that parent has ended, or has another parent now.
+    fn count_closed(&mut self, parent: Option<&SessionId>) {
+        let Some(parent) = parent else { return };
+        if let Some(open) = self.open_children.get_mut(parent) {
+            *open = open.saturating_sub(1);
+            if *open == 0 {
+                self.open_children.remove(parent);
+            }
+        }
     }
 
     fn index(&mut self, id: &TaskId) {
@@ -509,6 +523,7 @@ impl TaskRegistry {
     fn new_entry(&mut self, task: Task) -> TaskId {
         let id = task.id.clone();
         let accepted = self.age();
+        self.count_open(task.parent_session.as_ref());
         self.tasks.insert(
             id.clone(),
             Entry {

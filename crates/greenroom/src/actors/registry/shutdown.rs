@@ -128,6 +128,7 @@ impl TaskRegistry {
         self.by_age.clear();
         self.by_session.clear();
         self.children.clear();
+        self.open_children.clear();
         self.lines.clear();
         self.waiting = 0;
         self.parents.clear();

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use super::env::{Env, within};
+use crate::actors::env::{Env, within};
 use crate::domain::ids::SessionId;
 use crate::ports::agent_server::{ServerError, SessionStatus};
 

@@ -6,9 +6,9 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 use tokio::sync::oneshot;
 
-use super::desk::Desk;
-use super::env::{Env, within};
-use super::registry::{DepthOf, TaskRegistry};
+use crate::actors::desk::Desk;
+use crate::actors::env::{Env, within};
+use crate::actors::registry::{DepthOf, TaskRegistry};
 use crate::domain::ids::SessionId;
 use crate::domain::task::Task;
 use crate::ports::agent_server::{NewSession, ServerError};

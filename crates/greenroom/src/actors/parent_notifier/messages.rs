@@ -1,0 +1,74 @@
+//! What a notifier is told, and what its own calls and timers come back with.
+
+use std::sync::Arc;
+
+use actix::Message;
+use tokio::sync::oneshot;
+
+use crate::domain::batch::Told;
+use crate::domain::ids::TaskId;
+use crate::domain::session_event::Happening;
+use crate::domain::transcript::Message as Spoken;
+use crate::ports::agent_server::ServerError;
+
+/// A run belongs to this parent's batch from now on.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct Joined {
+    pub(crate) task: TaskId,
+    pub(crate) directory: Option<String>,
+}
+
+/// A run of the batch has ended. `debt` counts what the registry has told this notifier.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct Settled {
+    pub(crate) told: Told,
+    pub(crate) wakes: bool,
+    pub(crate) debt: u64,
+}
+
+/// A run leaves the batch without a word.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct Left {
+    pub(crate) task: TaskId,
+    pub(crate) debt: u64,
+}
+
+/// Something happened in the parent's session.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct ParentHappened(pub(crate) Arc<Happening>);
+
+/// The parent is the session of a task that has ended (or goes on again).
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct ParentEnded(pub(crate) bool);
+
+/// Nothing is begun any more; what is in flight may finish.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct Stop {
+    pub(crate) done: oneshot::Sender<bool>,
+}
+
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(super) struct StatusRead(pub(super) Option<bool>, pub(super) Option<String>);
+
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(super) struct ContextRead(pub(super) Vec<Spoken>);
+
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(super) struct Answered(pub(super) Result<(), ServerError>);
+
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(super) struct LookedUp(pub(super) Result<bool, ServerError>);
+
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(super) struct TimeUp;

@@ -1,0 +1,305 @@
+//! ParentNotifier: owns one parent's batch and what is owed to that parent. The registry tells it of joins and ends, in
+//! its order; it sends one message at a time, keeps each until the server has accepted it, and holds back what would
+//! disturb a parent that works.
+//!
+//! Its rooms: here the batch and the next step, `sending` the messages and their fate.
+
+mod messages;
+mod sending;
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use actix::{Actor, AsyncContext, Context, Handler, SpawnHandle};
+use tokio::sync::oneshot;
+
+pub(crate) use self::messages::{Joined, Left, ParentEnded, ParentHappened, Settled, Stop};
+use self::messages::{StatusRead, TimeUp};
+use self::sending::{Flight, Owed};
+use super::desk::Desk;
+use super::env::{Env, within};
+use super::registry::{Debts, TaskRegistry};
+use crate::domain::batch::{Batch, Due};
+use crate::domain::ids::SessionId;
+use crate::domain::parent_session::{Gate, ParentSession};
+use crate::domain::time::Timestamp;
+use crate::ports::agent_server::SessionStatus;
+
+pub(crate) struct ParentNotifier {
+    env: Env,
+    registry: Desk<TaskRegistry>,
+    parent: SessionId,
+    directory: Option<String>,
+    batch: Batch,
+    // Finals of closed batches, oldest first, with their texts: bounded by `give_up`.
+    closed: VecDeque<Owed>,
+    flight: Flight,
+    failures: u32,
+    not_before: Option<Timestamp>,
+    session: ParentSession,
+    held: bool,
+    debt: u64,
+    told_debts: Option<(u64, bool)>,
+    stopping: Option<oneshot::Sender<bool>>,
+    stopped: bool,
+    timer: Option<(Timestamp, SpawnHandle)>,
+    notices: u64,
+    salt: u64,
+}
+
+impl ParentNotifier {
+    pub(crate) fn new(
+        env: Env,
+        registry: Desk<TaskRegistry>,
+        parent: SessionId,
+        ended: bool,
+        salt: u64,
+    ) -> Self {
+        Self {
+            env,
+            registry,
+            parent,
+            directory: None,
+            batch: Batch::default(),
+            closed: VecDeque::new(),
+            flight: Flight::None,
+            failures: 0,
+            not_before: None,
+            session: ParentSession::new(ended),
+            held: false,
+            debt: 0,
+            told_debts: None,
+            stopping: None,
+            stopped: false,
+            timer: None,
+            notices: 0,
+            salt,
+        }
+    }
+
+    /// One step: begins the next thing that is due, if nothing is under way.
+    pub(super) fn step(&mut self, ctx: &mut Context<Self>) {
+        let now = self.env.now();
+        self.close_if_overdue(now);
+        let mut wait: Option<Timestamp> = self.overdue_at();
+        if matches!(self.flight, Flight::None)
+            && !self.stopped
+            && let Some((at, wakes, since)) = self.next_due()
+        {
+            if at > now {
+                wait = earlier(wait, at);
+            } else {
+                let (policy, lifecycle) =
+                    (&self.env.config.notifications, &self.env.config.lifecycle);
+                match self.session.gate(wakes, since, policy, lifecycle, now) {
+                    Gate::Send => self.read_context(ctx),
+                    Gate::Look => self.look(ctx),
+                    Gate::HoldUntil(until) => {
+                        self.held = true;
+                        wait = earlier(wait, until);
+                    }
+                }
+            }
+        }
+        self.arm(wait, ctx);
+        self.tell_debts();
+        self.tell_stopped();
+    }
+
+    /// When the next message may be sent, whether it wakes, and since when it is owed.
+    pub(super) fn next_due(&self) -> Option<(Timestamp, bool, Timestamp)> {
+        let (at, wakes, since) = match self.closed.front() {
+            Some(owed) => (owed.since, true, owed.since),
+            None => match self.batch.due(self.env.config.notifications.debounce) {
+                Due::Nothing => return None,
+                Due::Note { at, wakes, since } => (at, wakes, since),
+                Due::Final { since } => (since, true, since),
+            },
+        };
+        Some((
+            self.not_before.map_or(at, |not_before| at.max(not_before)),
+            wakes,
+            since,
+        ))
+    }
+
+    pub(super) fn look(&mut self, ctx: &mut Context<Self>) {
+        self.flight = Flight::Status;
+        let (env, me, parent, directory) = (
+            self.env.clone(),
+            ctx.address(),
+            self.parent.clone(),
+            self.directory.clone(),
+        );
+        actix_rt::spawn(async move {
+            let limit = env.config.calls.other;
+            let directory = match directory {
+                Some(directory) => Some(directory),
+                None => within(limit, env.server.session(&parent))
+                    .await
+                    .ok()
+                    .and_then(|record| record.directory),
+            };
+            let busy = match &directory {
+                Some(directory) => match within(limit, env.server.statuses(directory)).await {
+                    Ok(statuses) => Some(matches!(
+                        statuses.get(&parent),
+                        Some(SessionStatus::Busy | SessionStatus::Retry { .. })
+                    )),
+                    Err(_) => None,
+                },
+                None => None,
+            };
+            me.do_send(StatusRead(busy, directory));
+        });
+    }
+
+    /// A final that waits behind another counts as sent a minute after its last task settled.
+    pub(super) fn close_if_overdue(&mut self, now: Timestamp) {
+        if self.overdue_at().is_some_and(|at| at <= now)
+            && let Due::Final { since } = self.batch.due(Duration::ZERO)
+        {
+            let owed = self.close_batch(since);
+            self.closed.push_back(owed);
+        }
+    }
+
+    pub(super) fn overdue_at(&self) -> Option<Timestamp> {
+        match self.batch.due(Duration::ZERO) {
+            Due::Final { since } => Some(since + self.env.config.notifications.wake_ceiling),
+            _ => None,
+        }
+    }
+
+    /// The registry must know when nothing is owed any more: a parent's own run does not complete before.
+    pub(super) fn tell_debts(&mut self) {
+        let owes =
+            self.batch.owes() || !self.closed.is_empty() || !matches!(self.flight, Flight::None);
+        if self.told_debts != Some((self.debt, owes)) {
+            self.told_debts = Some((self.debt, owes));
+            self.registry.send(Debts {
+                parent: self.parent.clone(),
+                debt: self.debt,
+                owes,
+                idle: self.batch.is_empty() && !self.session.is_silenced(),
+            });
+        }
+    }
+
+    pub(super) fn tell_stopped(&mut self) {
+        let in_flight = matches!(self.flight, Flight::Sending(_) | Flight::LookingUp(_));
+        if self.stopped && !in_flight {
+            let owes = self.batch.owes() || !self.closed.is_empty();
+            if let Some(done) = self.stopping.take() {
+                // Whoever asked may have given up waiting.
+                let _ = done.send(owes);
+            }
+        }
+    }
+
+    pub(super) fn arm(&mut self, due: Option<Timestamp>, ctx: &mut Context<Self>) {
+        if due == self.timer.as_ref().map(|(at, _)| *at) {
+            return;
+        }
+        if let Some((_, handle)) = self.timer.take() {
+            ctx.cancel_future(handle);
+        }
+        if let Some(at) = due {
+            self.timer = Some((at, ctx.notify_later(TimeUp, self.env.until(at))));
+        }
+    }
+}
+
+fn earlier(one: Option<Timestamp>, other: Timestamp) -> Option<Timestamp> {
+    Some(one.map_or(other, |one| one.min(other)))
+}
+
+impl Actor for ParentNotifier {
+    type Context = Context<Self>;
+}
+
+impl Handler<Joined> for ParentNotifier {
+    type Result = ();
+
+    fn handle(&mut self, joined: Joined, ctx: &mut Context<Self>) {
+        if self.directory.is_none() {
+            self.directory = joined.directory;
+        }
+        self.batch.join(joined.task);
+        self.step(ctx);
+    }
+}
+
+impl Handler<Settled> for ParentNotifier {
+    type Result = ();
+
+    fn handle(&mut self, settled: Settled, ctx: &mut Context<Self>) {
+        self.debt = settled.debt;
+        // Behind a message in flight each keeps its own; what waits for its debounce or a busy parent is merged.
+        let merge = matches!(self.flight, Flight::None | Flight::Status) || self.held;
+        self.batch
+            .settle(settled.told, settled.wakes, merge, self.env.now());
+        self.step(ctx);
+    }
+}
+
+impl Handler<Left> for ParentNotifier {
+    type Result = ();
+
+    fn handle(&mut self, left: Left, ctx: &mut Context<Self>) {
+        self.debt = left.debt;
+        self.batch.leave(&left.task, self.env.now());
+        self.step(ctx);
+    }
+}
+
+impl Handler<ParentHappened> for ParentNotifier {
+    type Result = ();
+
+    fn handle(&mut self, happened: ParentHappened, ctx: &mut Context<Self>) {
+        let now = self.env.now();
+        self.session
+            .event(&happened.0, &self.env.config.notifications, now);
+        self.step(ctx);
+    }
+}
+
+impl Handler<ParentEnded> for ParentNotifier {
+    type Result = ();
+
+    fn handle(&mut self, ended: ParentEnded, _: &mut Context<Self>) {
+        self.session.set_ended(ended.0);
+    }
+}
+
+impl Handler<Stop> for ParentNotifier {
+    type Result = ();
+
+    fn handle(&mut self, stop: Stop, ctx: &mut Context<Self>) {
+        self.stopped = true;
+        self.stopping = Some(stop.done);
+        self.step(ctx);
+    }
+}
+
+impl Handler<StatusRead> for ParentNotifier {
+    type Result = ();
+
+    fn handle(&mut self, read: StatusRead, ctx: &mut Context<Self>) {
+        self.flight = Flight::None;
+        if self.directory.is_none() {
+            self.directory = read.1;
+        }
+        self.session.looked(read.0, self.env.now());
+        self.step(ctx);
+    }
+}
+
+impl Handler<TimeUp> for ParentNotifier {
+    type Result = ();
+
+    fn handle(&mut self, _: TimeUp, ctx: &mut Context<Self>) {
+        self.timer = None;
+        self.step(ctx);
+    }
+}

@@ -1,0 +1,290 @@
+//! Messages on their way to the parent: composed at the last moment, kept until accepted, looked up where their fate is
+//! unknown, and sent again with backoff.
+
+use std::time::Duration;
+
+use actix::{AsyncContext, Context, Handler};
+
+use super::ParentNotifier;
+use super::messages::{Answered, ContextRead, LookedUp};
+use crate::actors::env::within;
+use crate::actors::registry::{BatchClosed, NoticeFate, NoticeReport, WakeAccepted};
+use crate::domain::batch::{Due, Note, Told};
+use crate::domain::ids::{NoticeId, TaskId};
+use crate::domain::notice::{NoticeFacts, NoticeKind};
+use crate::domain::notification::{Form, parent_voice, render};
+use crate::domain::time::Timestamp;
+use crate::domain::transcript::Message as Spoken;
+use crate::ports::agent_server::{Notice, ServerError, find_notice};
+
+/// A message that is owed: its text is fixed, its tasks are settled.
+pub(super) struct Owed {
+    pub(super) id: NoticeId,
+    pub(super) facts: NoticeFacts,
+    pub(super) told: Vec<Told>,
+    pub(super) since: Timestamp,
+    pub(super) form: Form,
+    /// Set for a note: it goes back to the batch if it is refused.
+    pub(super) note: Option<Note>,
+    pub(super) sent_silently: bool,
+}
+
+/// What is under way; never more than one thing at a time.
+pub(super) enum Flight {
+    None,
+    /// Asking whether the parent works.
+    Status,
+    /// Reading who the parent is.
+    Context,
+    /// The message is on its way.
+    Sending(Box<Owed>),
+    /// Its fate is unknown: looking for it among the parent's newest messages.
+    LookingUp(Box<Owed>),
+}
+
+impl ParentNotifier {
+    pub(super) fn read_context(&mut self, ctx: &mut Context<Self>) {
+        self.flight = Flight::Context;
+        let (env, me, parent) = (self.env.clone(), ctx.address(), self.parent.clone());
+        actix_rt::spawn(async move {
+            let call = env.server.messages(&parent, Some(50));
+            let messages = within(env.config.calls.other, call)
+                .await
+                .unwrap_or_default();
+            me.do_send(ContextRead(messages));
+        });
+    }
+
+    /// Takes what is to be said now: an owed final, else what the batch says at this moment.
+    pub(super) fn take(&mut self, now: Timestamp) -> Option<Owed> {
+        if let Some(owed) = self.closed.pop_front() {
+            return Some(owed);
+        }
+        let debounce = self.env.config.notifications.debounce;
+        match self.batch.due(debounce) {
+            Due::Final { since } => {
+                let owed = self.close_batch(since);
+                Some(owed)
+            }
+            Due::Note { at, since, .. } if at <= now => {
+                let note = self.batch.take_note(std::mem::take(&mut self.held))?;
+                let facts = NoticeFacts {
+                    kind: NoticeKind::Individual,
+                    tasks: note.told.iter().map(|told| told.fact.clone()).collect(),
+                    remaining: note.remaining,
+                };
+                let told = note.told.clone();
+                let id = self.next_id();
+                Some(Owed {
+                    id,
+                    facts,
+                    told,
+                    since,
+                    form: Form::Whole,
+                    note: Some(note),
+                    sent_silently: false,
+                })
+            }
+            _ => None,
+        }
+    }
+
+    /// From its first sending on the debt keeps its text, not the tasks; a task that joins opens a new batch.
+    pub(super) fn close_batch(&mut self, since: Timestamp) -> Owed {
+        let tasks: Vec<TaskId> = self.batch.tasks().cloned().collect();
+        let told = self.batch.close();
+        self.registry.send(BatchClosed {
+            parent: self.parent.clone(),
+            tasks,
+        });
+        let facts = NoticeFacts {
+            kind: NoticeKind::Final,
+            tasks: told.iter().map(|told| told.fact.clone()).collect(),
+            remaining: 0,
+        };
+        let id = self.next_id();
+        Owed {
+            id,
+            facts,
+            told,
+            since,
+            form: Form::Whole,
+            note: None,
+            sent_silently: false,
+        }
+    }
+
+    pub(super) fn send(&mut self, mut owed: Owed, messages: &[Spoken], ctx: &mut Context<Self>) {
+        let (agent, model) = parent_voice(messages, &owed.told);
+        let wakes = match &owed.note {
+            Some(note) => note.wakes,
+            None => true,
+        };
+        let silent = !wakes || self.session.is_silent();
+        owed.sent_silently = silent;
+        let notice = Notice {
+            id: owed.id.clone(),
+            text: render(&owed.facts, owed.form),
+            silent,
+            agent,
+            model,
+            facts: owed.facts.clone(),
+        };
+        self.session.told();
+        self.report(&owed, NoticeFate::Sending);
+        self.flight = Flight::Sending(Box::new(owed));
+        let (env, me, parent) = (self.env.clone(), ctx.address(), self.parent.clone());
+        actix_rt::spawn(async move {
+            let answer = within(env.config.calls.notify, env.server.notify(&parent, notice)).await;
+            me.do_send(Answered(answer));
+        });
+    }
+
+    pub(super) fn accepted(&mut self, owed: &Owed) {
+        self.failures = 0;
+        self.not_before = None;
+        self.report(owed, NoticeFate::Delivered);
+        if !owed.sent_silently {
+            self.session.woken();
+            self.registry.send(WakeAccepted {
+                parent: self.parent.clone(),
+            });
+        }
+    }
+
+    pub(super) fn refused(&mut self, mut owed: Owed, failure: &ServerError) {
+        tracing::warn!(parent = %self.parent, notice = %owed.id, %failure, "a message to a parent was not accepted");
+        let now = self.env.now();
+        let gone = matches!(failure, ServerError::NotFound(_));
+        if gone || now.since(owed.since) >= self.env.config.notifications.give_up {
+            return self.report(&owed, NoticeFate::Dropped(failure.to_string()));
+        }
+        if let Some(note) = owed.note.take() {
+            let wakes = note.wakes;
+            self.batch.note_refused(note);
+            if wakes {
+                self.back_off(now);
+            }
+            return;
+        }
+        if let ServerError::Refused {
+            status: Some(400 | 413 | 422),
+            ..
+        } = failure
+            && owed.form == Form::Whole
+        {
+            owed.form = Form::Shortest;
+            self.closed.push_front(owed);
+            return;
+        }
+        self.back_off(now);
+        self.closed.push_front(owed);
+    }
+
+    /// 1 s doubling to 60 s.
+    pub(super) fn back_off(&mut self, now: Timestamp) {
+        let wait = Duration::from_secs(1 << self.failures.min(6)).min(Duration::from_secs(60));
+        self.failures += 1;
+        self.not_before = Some(now + wait);
+    }
+
+    pub(super) fn report(&self, owed: &Owed, fate: NoticeFate) {
+        self.registry.send(NoticeReport {
+            parent: self.parent.clone(),
+            id: owed.id.clone(),
+            facts: owed.facts.clone(),
+            fate,
+            at: self.env.now(),
+        });
+    }
+
+    pub(super) fn next_id(&mut self) -> NoticeId {
+        self.notices += 1;
+        NoticeId::new(format!(
+            "ntc_{:016x}{:04x}",
+            self.salt,
+            self.notices & 0xffff
+        ))
+    }
+
+    pub(super) fn look_up(&mut self, owed: Box<Owed>, ctx: &mut Context<Self>) {
+        let (env, me, parent, id) = (
+            self.env.clone(),
+            ctx.address(),
+            self.parent.clone(),
+            owed.id.clone(),
+        );
+        self.flight = Flight::LookingUp(owed);
+        actix_rt::spawn(async move {
+            let mut wait = Duration::from_secs(1);
+            // Until the server says, nobody knows whether it arrived: sending it again might double it.
+            loop {
+                let call = env.server.messages(&parent, Some(50));
+                let found = match within(env.config.calls.other, call).await {
+                    Ok(messages) => Ok(find_notice(&messages, &id).is_some()),
+                    Err(gone @ ServerError::NotFound(_)) => Err(gone),
+                    Err(_) => {
+                        tokio::time::sleep(wait).await;
+                        wait = wait.saturating_mul(2).min(Duration::from_secs(60));
+                        if !me.connected() {
+                            return;
+                        }
+                        continue;
+                    }
+                };
+                me.do_send(LookedUp(found));
+                return;
+            }
+        });
+    }
+}
+
+impl Handler<ContextRead> for ParentNotifier {
+    type Result = ();
+
+    fn handle(&mut self, read: ContextRead, ctx: &mut Context<Self>) {
+        self.flight = Flight::None;
+        let now = self.env.now();
+        if !self.stopped
+            && let Some(owed) = self.take(now)
+        {
+            self.send(owed, &read.0, ctx);
+        }
+        self.step(ctx);
+    }
+}
+
+impl Handler<Answered> for ParentNotifier {
+    type Result = ();
+
+    fn handle(&mut self, answered: Answered, ctx: &mut Context<Self>) {
+        let Flight::Sending(owed) = std::mem::replace(&mut self.flight, Flight::None) else {
+            return;
+        };
+        match answered.0 {
+            Ok(()) => self.accepted(&owed),
+            Err(failure) if failure.fate_is_unknown() => self.look_up(owed, ctx),
+            Err(failure) => self.refused(*owed, &failure),
+        }
+        self.step(ctx);
+    }
+}
+
+impl Handler<LookedUp> for ParentNotifier {
+    type Result = ();
+
+    fn handle(&mut self, looked: LookedUp, ctx: &mut Context<Self>) {
+        let Flight::LookingUp(owed) = std::mem::replace(&mut self.flight, Flight::None) else {
+            return;
+        };
+        match looked.0 {
+            Ok(true) => self.accepted(&owed),
+            Ok(false) => self.refused(
+                *owed,
+                &ServerError::FateUnknown("it was sent and did not arrive".to_owned()),
+            ),
+            Err(failure) => self.refused(*owed, &failure),
+        }
+        self.step(ctx);
+    }
+}

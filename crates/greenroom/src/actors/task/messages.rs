@@ -1,0 +1,147 @@
+//! What a task actor is told, and what its own calls and timers come back with.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use actix::Message;
+use tokio::sync::oneshot;
+
+use super::lineage::Lineage;
+use crate::domain::ids::{Run, SessionId};
+use crate::domain::lifecycle::End;
+use crate::domain::session_event::Happening;
+use crate::domain::time::Timestamp;
+use crate::domain::watch::{CheckAnswer, CheckToken, Sighting};
+use crate::ports::agent_server::ServerError;
+
+/// How a run begins.
+#[derive(Debug, Clone)]
+pub(crate) enum Beginning {
+    /// A session is made; the lineage is known if the parent is a session of ours or there is none.
+    Launch(Option<Lineage>),
+    /// The same, but an actor before this one may have made the session: it is looked for first.
+    Relaunch(Option<Lineage>),
+    /// The session of an earlier run is prompted again.
+    Resume(SessionId),
+    /// A session started elsewhere, or before this actor, is watched as it is.
+    Watch(SessionId, Timestamp),
+}
+
+/// Something happened in the session.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct Happened(pub(crate) Arc<Happening>);
+
+/// What a poll saw, as of the moment it asked.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct Observed {
+    pub(crate) run: Run,
+    pub(crate) sighting: Sighting,
+    pub(crate) asked_at: Timestamp,
+}
+
+/// Ends the run, unless it is ending already: the answer says which.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct EndRun {
+    pub(crate) end: End,
+    pub(crate) reply: Option<oneshot::Sender<bool>>,
+}
+
+/// The registry has recorded the start: the prompt may be sent.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct Go;
+
+/// The registry has recorded the end.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct EndAccepted {
+    /// Set when somebody prompts the session again.
+    pub(crate) superseded: Arc<AtomicBool>,
+}
+
+/// The run cannot complete now: something depends on its session that it had not heard of.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct EndRefused;
+
+/// What depends on the session has changed.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct Dependents {
+    pub(crate) open: usize,
+    pub(crate) owed: bool,
+}
+
+/// A message of ours that wakes was accepted by the session.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct Woken;
+
+/// Events may have been missed.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct LinkBroke;
+
+/// A further prompt for the session.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct SendPrompt {
+    pub(crate) text: String,
+    pub(crate) reply: oneshot::Sender<Result<(), SendFailure>>,
+}
+
+/// Why a further prompt was not given.
+#[derive(Debug)]
+pub(crate) enum SendFailure {
+    NotRunning,
+    Server(ServerError),
+}
+
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(super) struct LineageRead(pub(super) Result<Lineage, ServerError>);
+
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(super) struct CreateAnswered(pub(super) Result<SessionId, ServerError>);
+
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(super) struct CreateTimedOut;
+
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(super) struct CreateLookedUp(pub(super) Result<Option<SessionId>, ServerError>);
+
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(super) struct PromptAnswered {
+    pub(super) prompt: u32,
+    pub(super) answer: Result<(), ServerError>,
+}
+
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(super) struct PromptLookedUp {
+    pub(super) prompt: u32,
+    pub(super) arrived: Result<bool, ServerError>,
+}
+
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(super) struct SentFurther;
+
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(super) struct Checked(pub(super) CheckToken, pub(super) CheckAnswer);
+
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(super) struct Existence(pub(super) Option<bool>);
+
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(super) struct TimeUp;

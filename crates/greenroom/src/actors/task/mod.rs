@@ -1,0 +1,175 @@
+//! TaskActor: owns one run from its granted slot to its end. It makes the session, sends the prompt, watches, and tells
+//! the registry what came of it. Decisions about a running session are `domain/watch.rs`; this is its mailbox, timers and
+//! calls. Whatever it is told or told back carries the run, and nothing is prompted once the run is ending.
+//!
+//! Its rooms: `starting` (to the session and its prompt, with `lineage`), `watching`, `ending` (with `abort`).
+
+mod abort;
+mod ending;
+pub(crate) mod lineage;
+mod messages;
+mod starting;
+mod watching;
+
+use actix::{Actor, AsyncContext, Context, SpawnHandle};
+
+use self::messages::TimeUp;
+pub(crate) use self::messages::{
+    Beginning, Dependents, EndAccepted, EndRefused, EndRun, Go, Happened, LinkBroke, Observed,
+    SendFailure, SendPrompt, Woken,
+};
+use super::desk::Desk;
+use super::env::Env;
+use super::registry::{AbortDone, TaskRegistry};
+use super::slot_manager::{SlotManager, SlotPermit};
+use crate::domain::ids::{ConcurrencyKey, Run, SessionId};
+use crate::domain::lifecycle::End;
+use crate::domain::task::Task;
+use crate::domain::time::Timestamp;
+use crate::domain::watch::Watch;
+use crate::ports::agent_server::NewSession;
+
+/// What a start does once its wait is over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Step {
+    Lineage,
+    Create,
+    LookForCreate,
+    Prompt,
+    LookForPrompt,
+}
+
+enum Phase {
+    /// On the way to a session.
+    Starting,
+    /// The session is there, the registry has not said go.
+    Started,
+    /// Watched.
+    Watching(Box<Watch>),
+    /// The end is decided and not yet recorded.
+    Ending(End, Option<Box<Watch>>),
+    /// Recorded.
+    Ended,
+}
+
+pub(crate) struct TaskActor {
+    env: Env,
+    registry: Desk<TaskRegistry>,
+    slots: Desk<SlotManager>,
+    task: Task,
+    run: Run,
+    attempt: u32,
+    beginning: Beginning,
+    counts: Option<ConcurrencyKey>,
+    permit: Option<SlotPermit>,
+    phase: Phase,
+    session: Option<SessionId>,
+    directory: Option<String>,
+    creating: Option<NewSession>,
+    /// A create may still answer, also long after it was given up: its session is aborted then.
+    create_in_flight: bool,
+    /// What the registry is told once that session is aborted.
+    late_done: Option<AbortDone>,
+    dependents: (usize, bool),
+    /// The text and number of the prompt whose acceptance is awaited.
+    prompting: Option<(u32, String)>,
+    prompts: u32,
+    tries: u32,
+    unreachable_since: Option<Timestamp>,
+    next_step: Option<(Timestamp, Step)>,
+    timer: Option<(Timestamp, SpawnHandle)>,
+}
+
+impl TaskActor {
+    pub(crate) fn new(
+        env: Env,
+        registry: Desk<TaskRegistry>,
+        slots: Desk<SlotManager>,
+        task: Task,
+        beginning: Beginning,
+        permit: Option<SlotPermit>,
+    ) -> Self {
+        // A launch or resume counts under its group; a tracked session counts only if a key was given.
+        let counts = match (&permit, task.tracked && task.run == Run::FIRST) {
+            (Some(permit), _) => Some(permit.key().clone()),
+            (None, true) => task.concurrency_key.clone(),
+            (None, false) => Some(task.concurrency_group.clone()),
+        };
+        Self {
+            env,
+            registry,
+            slots,
+            run: task.run,
+            attempt: 1,
+            beginning,
+            counts,
+            permit,
+            phase: Phase::Starting,
+            session: None,
+            directory: task.directory.clone(),
+            task,
+            creating: None,
+            create_in_flight: false,
+            late_done: None,
+            dependents: (0, false),
+            prompting: None,
+            prompts: 0,
+            tries: 0,
+            unreachable_since: None,
+            next_step: None,
+            timer: None,
+        }
+    }
+
+    fn begin(&mut self, ctx: &mut Context<Self>) {
+        match self.beginning.clone() {
+            Beginning::Launch(Some(lineage)) | Beginning::Relaunch(Some(lineage)) => {
+                self.with_lineage(lineage, ctx)
+            }
+            Beginning::Launch(None) | Beginning::Relaunch(None) => self.step(Step::Lineage, ctx),
+            Beginning::Resume(session) => self.session_is_there(session, ctx),
+            Beginning::Watch(session, started) => {
+                self.session = Some(session);
+                let resumed = self.run > Run::FIRST;
+                let mut watch = self.new_watch(resumed, started);
+                watch.prompt_accepted(started);
+                if self.counts.is_some() && self.permit.is_none() {
+                    self.take_slot(ctx);
+                }
+                self.phase = Phase::Watching(watch);
+            }
+        }
+    }
+
+    /// One timer for whatever is due first.
+    pub(super) fn arm(&mut self, ctx: &mut Context<Self>) {
+        let watch = match &self.phase {
+            Phase::Watching(watch) => watch.next_deadline(),
+            _ => None,
+        };
+        let step = self.next_step.map(|(at, _)| at);
+        let due = watch.into_iter().chain(step).min();
+        if due == self.timer.as_ref().map(|(at, _)| *at) {
+            return;
+        }
+        if let Some((_, handle)) = self.timer.take() {
+            ctx.cancel_future(handle);
+        }
+        if let Some(at) = due {
+            self.timer = Some((at, ctx.notify_later(TimeUp, self.env.until(at))));
+        }
+    }
+
+    pub(super) fn is_starting(&self) -> bool {
+        matches!(self.phase, Phase::Starting)
+    }
+}
+
+impl Actor for TaskActor {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Context<Self>) {
+        self.begin(ctx);
+        self.arm(ctx);
+    }
+}

@@ -1,0 +1,341 @@
+//! How a run comes to its session and its prompt. A cancel wins at every point: whatever comes back to a run that has
+//! ended meanwhile is dropped, and a session that comes back is aborted.
+
+use actix::{AsyncContext, Context, Handler};
+use serde_json::{Value, json};
+
+use super::lineage::{Lineage, find_created, new_session, prompt_arrived, read_lineage};
+use super::messages::{
+    CreateAnswered, CreateLookedUp, CreateTimedOut, LineageRead, PromptAnswered, PromptLookedUp,
+};
+use super::{Beginning, Go, Phase, Step, TaskActor};
+use crate::actors::env::{reach_backoff, within};
+use crate::actors::registry::{RunStarted, Unreachable};
+use crate::domain::ids::{Run, SessionId};
+use crate::domain::lifecycle::End;
+use crate::domain::time::{Timestamp, duration_text};
+use crate::domain::watch::Watch;
+use crate::ports::agent_server::{ServerError, TaskPrompt};
+
+impl TaskActor {
+    /// Does one step of the start, or of going on.
+    pub(super) fn step(&mut self, step: Step, ctx: &mut Context<Self>) {
+        let (env, me) = (self.env.clone(), ctx.address());
+        match step {
+            Step::Lineage => {
+                let registry = self.registry.clone();
+                let Some(parent) = self.task.parent_session.clone() else {
+                    return self.with_lineage(
+                        Lineage {
+                            depth: 1,
+                            ..Lineage::default()
+                        },
+                        ctx,
+                    );
+                };
+                actix_rt::spawn(async move {
+                    let lineage = read_lineage(&env, &registry, &parent).await;
+                    me.do_send(LineageRead(lineage));
+                });
+            }
+            Step::Create => {
+                let Some(session) = self.creating.clone() else {
+                    return;
+                };
+                let limit = self.env.config.calls.create;
+                self.create_in_flight = true;
+                actix_rt::spawn(async move {
+                    let mut call = env.server.create(session);
+                    let mut answer = within(limit, &mut call).await;
+                    if matches!(answer, Err(ServerError::TimedOut(_))) {
+                        me.do_send(CreateTimedOut);
+                        // The answer is awaited far beyond its limit: a session that comes late must be aborted.
+                        answer = within(limit.saturating_mul(20), call).await;
+                    }
+                    me.do_send(CreateAnswered(answer));
+                });
+            }
+            Step::LookForCreate => {
+                let Some(session) = self.creating.clone() else {
+                    return;
+                };
+                actix_rt::spawn(async move {
+                    let found = find_created(&env, &session).await;
+                    me.do_send(CreateLookedUp(found));
+                });
+            }
+            Step::Prompt => {
+                let (Some(session), Some((prompt, text))) =
+                    (self.session.clone(), self.prompting.clone())
+                else {
+                    return;
+                };
+                let request = self.prompt_request(prompt, text);
+                let directory = self.directory.clone();
+                actix_rt::spawn(async move {
+                    let call = env.server.prompt(&session, directory.as_deref(), request);
+                    let answer = within(env.config.calls.prompt, call).await;
+                    me.do_send(PromptAnswered { prompt, answer });
+                });
+            }
+            Step::LookForPrompt => {
+                let (Some(session), Some((prompt, _))) =
+                    (self.session.clone(), self.prompting.clone())
+                else {
+                    return;
+                };
+                let metadata = self.prompt_metadata(prompt);
+                actix_rt::spawn(async move {
+                    let arrived = prompt_arrived(&env, &session, &metadata).await;
+                    me.do_send(PromptLookedUp { prompt, arrived });
+                });
+            }
+        }
+    }
+
+    pub(super) fn prompt_metadata(&self, prompt: u32) -> Value {
+        json!({ "greenroom": { "task": self.task.id, "run": self.run, "attempt": self.attempt, "prompt": prompt } })
+    }
+
+    pub(super) fn prompt_request(&self, prompt: u32, text: String) -> TaskPrompt {
+        TaskPrompt {
+            agent: self.task.agent.clone(),
+            model: self.task.model.clone(),
+            system: self.task.skill_content.clone(),
+            text,
+            metadata: self.prompt_metadata(prompt),
+        }
+    }
+
+    pub(super) fn with_lineage(&mut self, lineage: Lineage, ctx: &mut Context<Self>) {
+        let limit = self.env.config.safety.max_depth;
+        if lineage.depth > limit {
+            return self.end(
+                End::error(format!("depth {} is more than {limit}", lineage.depth)),
+                ctx,
+            );
+        }
+        self.task.spawn_depth = lineage.depth;
+        self.task.root_session = lineage.root;
+        let directory = self
+            .task
+            .directory
+            .clone()
+            .or(lineage.directory)
+            .unwrap_or_else(|| self.env.config.directory.clone());
+        self.directory = Some(directory.clone());
+        self.creating = Some(new_session(&self.env, &self.task, directory, self.attempt));
+        let made_before = matches!(self.beginning, Beginning::Relaunch(_));
+        self.step(
+            if made_before {
+                Step::LookForCreate
+            } else {
+                Step::Create
+            },
+            ctx,
+        );
+    }
+
+    pub(super) fn session_is_there(&mut self, session: SessionId, _ctx: &mut Context<Self>) {
+        self.session = Some(session.clone());
+        self.reached();
+        self.phase = Phase::Started;
+        self.registry.send(RunStarted {
+            task: self.task.id.clone(),
+            run: self.run,
+            session,
+            directory: self.directory.clone(),
+            depth: self.task.spawn_depth,
+            root: self.task.root_session.clone(),
+            slot: self
+                .permit
+                .as_ref()
+                .map(|permit| (permit.id(), permit.key().clone())),
+            at: self.env.now(),
+        });
+    }
+
+    pub(super) fn reached(&mut self) {
+        self.tries = 0;
+        self.unreachable_since = None;
+    }
+
+    /// A call did not get there, or its fate is unknown: the start keeps its place and is tried again with backoff, until
+    /// the server has been away for too long.
+    pub(super) fn try_again(&mut self, step: Step, failure: &ServerError, ctx: &mut Context<Self>) {
+        let now = self.env.now();
+        let since = *self.unreachable_since.get_or_insert(now);
+        let patience = self.env.config.lifecycle.server_down;
+        if now.since(since) >= patience {
+            let text = format!(
+                "the agent server was not reached for {}: {failure}",
+                duration_text(patience)
+            );
+            return self.end(End::error(text), ctx);
+        }
+        self.tries += 1;
+        self.next_step = Some((now + reach_backoff(self.tries), step));
+        if matches!(failure, ServerError::Unreachable(_)) {
+            self.registry.send(Unreachable);
+        }
+    }
+
+    pub(super) fn new_watch(&self, resumed: bool, started: Timestamp) -> Box<Watch> {
+        let config = (*self.env.config).clone();
+        let mut watch = Box::new(Watch::new(
+            config,
+            self.task.progress.clone(),
+            resumed,
+            true,
+            started,
+        ));
+        // Nothing is idle yet, so that this asks for nothing.
+        watch.dependents(self.dependents.0, self.dependents.1, started);
+        watch
+    }
+
+    pub(super) fn send_prompt(&mut self, text: String, ctx: &mut Context<Self>) {
+        self.prompts += 1;
+        self.prompting = Some((self.prompts, text));
+        self.step(Step::Prompt, ctx);
+    }
+}
+
+impl Handler<LineageRead> for TaskActor {
+    type Result = ();
+
+    fn handle(&mut self, read: LineageRead, ctx: &mut Context<Self>) {
+        if self.is_starting() {
+            match read.0 {
+                Ok(lineage) => self.with_lineage(lineage, ctx),
+                Err(failure) => self.try_again(Step::Lineage, &failure, ctx),
+            }
+        }
+        self.arm(ctx);
+    }
+}
+
+impl Handler<CreateAnswered> for TaskActor {
+    type Result = ();
+
+    fn handle(&mut self, answered: CreateAnswered, ctx: &mut Context<Self>) {
+        self.create_in_flight = false;
+        match answered.0 {
+            Ok(session) if self.is_starting() => self.session_is_there(session, ctx),
+            Ok(session) => self.abort_late(session),
+            Err(_) if !self.is_starting() => self.nothing_came(),
+            Err(failure @ ServerError::Unreachable(_)) => {
+                self.try_again(Step::Create, &failure, ctx)
+            }
+            Err(failure @ ServerError::FateUnknown(_)) => {
+                self.try_again(Step::LookForCreate, &failure, ctx)
+            }
+            Err(failure) => self.end(End::error(failure.to_string()), ctx),
+        }
+        self.arm(ctx);
+    }
+}
+
+impl Handler<CreateTimedOut> for TaskActor {
+    type Result = ();
+
+    fn handle(&mut self, _: CreateTimedOut, ctx: &mut Context<Self>) {
+        if self.is_starting() {
+            let limit = duration_text(self.env.config.calls.create);
+            self.end(
+                End::error(format!("the session was not created within {limit}")),
+                ctx,
+            );
+        }
+        self.arm(ctx);
+    }
+}
+
+impl Handler<CreateLookedUp> for TaskActor {
+    type Result = ();
+
+    fn handle(&mut self, looked: CreateLookedUp, ctx: &mut Context<Self>) {
+        match looked.0 {
+            Ok(Some(session)) if self.is_starting() => self.session_is_there(session, ctx),
+            Ok(Some(session)) => self.abort_late(session),
+            _ if !self.is_starting() => {}
+            Ok(None) => self.step(Step::Create, ctx),
+            Err(failure) => self.try_again(Step::LookForCreate, &failure, ctx),
+        }
+        self.arm(ctx);
+    }
+}
+
+impl Handler<Go> for TaskActor {
+    type Result = ();
+
+    fn handle(&mut self, _: Go, ctx: &mut Context<Self>) {
+        if matches!(self.phase, Phase::Started) {
+            let resumed = self.run > Run::FIRST;
+            self.phase = Phase::Watching(self.new_watch(resumed, self.env.now()));
+            self.send_prompt(self.task.prompt.clone(), ctx);
+        }
+        self.arm(ctx);
+    }
+}
+
+impl Handler<PromptAnswered> for TaskActor {
+    type Result = ();
+
+    fn handle(&mut self, answered: PromptAnswered, ctx: &mut Context<Self>) {
+        let current = self
+            .prompting
+            .as_ref()
+            .is_some_and(|(prompt, _)| *prompt == answered.prompt);
+        if !current || !matches!(self.phase, Phase::Watching(_)) {
+            return;
+        }
+        match answered.answer {
+            Ok(()) => {
+                self.prompting = None;
+                self.reached();
+                let now = self.env.now();
+                self.watch(|watch| watch.prompt_accepted(now));
+            }
+            Err(failure @ ServerError::Unreachable(_)) => {
+                self.try_again(Step::Prompt, &failure, ctx)
+            }
+            Err(failure @ ServerError::FateUnknown(_)) => {
+                self.try_again(Step::LookForPrompt, &failure, ctx)
+            }
+            Err(failure @ ServerError::TimedOut(_)) => {
+                self.end(
+                    End::interrupt(format!("the prompt was not accepted: {failure}")),
+                    ctx,
+                );
+            }
+            Err(failure) => self.end(End::interrupt(failure.to_string()), ctx),
+        }
+        self.arm(ctx);
+    }
+}
+
+impl Handler<PromptLookedUp> for TaskActor {
+    type Result = ();
+
+    fn handle(&mut self, looked: PromptLookedUp, ctx: &mut Context<Self>) {
+        let current = self
+            .prompting
+            .as_ref()
+            .is_some_and(|(prompt, _)| *prompt == looked.prompt);
+        if !current || !matches!(self.phase, Phase::Watching(_)) {
+            return;
+        }
+        match looked.arrived {
+            Ok(true) => {
+                self.prompting = None;
+                self.reached();
+                let now = self.env.now();
+                self.watch(|watch| watch.prompt_accepted(now));
+            }
+            Ok(false) => self.step(Step::Prompt, ctx),
+            Err(failure) => self.try_again(Step::LookForPrompt, &failure, ctx),
+        }
+        self.arm(ctx);
+    }
+}

@@ -1,0 +1,318 @@
+//! Watching: events, polls and answers go through `domain/watch.rs`, and what it asks for is done here.
+
+use actix::{AsyncContext, Context, Handler};
+
+use super::lineage::prompt_arrived;
+use super::messages::{Checked, Existence, SentFurther, TimeUp};
+use super::{
+    Dependents, Happened, LinkBroke, Observed, Phase, SendFailure, SendPrompt, TaskActor, Woken,
+};
+use crate::actors::env::{Env, within};
+use crate::actors::registry::{RunChanged, RunSnapshot};
+use crate::actors::slot_manager::{Adopt, Adopted};
+use crate::config::FailedCheck;
+use crate::domain::ids::{Run, SessionId};
+use crate::domain::output::{RunScope, findings};
+use crate::domain::task::Asking;
+use crate::domain::time::Timestamp;
+use crate::domain::watch::{Act, CheckAnswer, CheckToken, Findings, Watch};
+use crate::ports::agent_server::ServerError;
+
+impl TaskActor {
+    pub(super) fn take_slot(&mut self, ctx: &mut Context<Self>) {
+        if let Some(key) = self.counts.clone() {
+            self.slots.send(Adopt {
+                key,
+                to: ctx.address().recipient(),
+            });
+        }
+    }
+
+    pub(super) fn snapshot(&self, watch: Option<&Watch>) -> RunSnapshot {
+        RunSnapshot {
+            progress: watch.map_or_else(
+                || self.task.progress.clone(),
+                |watch| watch.progress.clone(),
+            ),
+            retrying: watch.and_then(|watch| watch.retrying.clone()),
+            asking: watch.map(|watch| watch.asking.clone()).unwrap_or_default(),
+            note: watch.and_then(|watch| watch.note.clone()),
+            slot: self
+                .permit
+                .as_ref()
+                .map(|permit| (permit.id(), permit.key().clone())),
+        }
+    }
+
+    pub(super) fn act(&mut self, acts: Vec<Act>, ctx: &mut Context<Self>) {
+        let mut changed = false;
+        for act in acts {
+            match act {
+                Act::Changed => changed = true,
+                Act::Check(token) => self.check(token, ctx),
+                Act::AskWhetherItExists => self.ask_whether_it_exists(ctx),
+                Act::Reject(ask) => self.reject(ask),
+                Act::GoOn => self.go_on(ctx),
+                Act::LetGoOfSlot => {
+                    self.permit = None;
+                    self.watch(|watch| watch.holds_slot(false));
+                    changed = true;
+                }
+                Act::TakeSlotAgain => {
+                    self.watch(|watch| watch.holds_slot(true));
+                    self.take_slot(ctx);
+                }
+                Act::End(end) => {
+                    self.end(end, ctx);
+                    changed = false;
+                    break;
+                }
+            }
+        }
+        if changed {
+            self.tell_changed();
+        }
+    }
+
+    pub(super) fn tell_changed(&self) {
+        if let Phase::Watching(watch) = &self.phase {
+            let snapshot = self.snapshot(Some(watch));
+            self.registry.send(RunChanged {
+                task: self.task.id.clone(),
+                run: self.run,
+                snapshot,
+            });
+        }
+    }
+
+    pub(super) fn watch(&mut self, change: impl FnOnce(&mut Watch)) {
+        if let Phase::Watching(watch) = &mut self.phase {
+            change(watch);
+        }
+    }
+
+    pub(super) fn watched(
+        &mut self,
+        look: impl FnOnce(&mut Watch, Timestamp) -> Vec<Act>,
+        ctx: &mut Context<Self>,
+    ) {
+        let now = self.env.now();
+        if let Phase::Watching(watch) = &mut self.phase {
+            let acts = look(watch, now);
+            self.act(acts, ctx);
+        }
+        self.arm(ctx);
+    }
+
+    pub(super) fn check(&mut self, token: CheckToken, ctx: &mut Context<Self>) {
+        let (Some(session), Phase::Watching(watch)) = (self.session.clone(), &self.phase) else {
+            return;
+        };
+        let scope = RunScope {
+            task: self.task.id.clone(),
+            run: self.run,
+            started: watch.started(),
+            own_session: self.run == Run::FIRST,
+        };
+        let (env, me) = (self.env.clone(), ctx.address());
+        actix_rt::spawn(async move {
+            let answer = read_for_check(&env, &session, &scope).await;
+            me.do_send(Checked(token, answer));
+        });
+    }
+
+    pub(super) fn ask_whether_it_exists(&mut self, ctx: &mut Context<Self>) {
+        let Some(session) = self.session.clone() else {
+            return;
+        };
+        let (env, me) = (self.env.clone(), ctx.address());
+        actix_rt::spawn(async move {
+            let exists = match within(env.config.calls.other, env.server.session(&session)).await {
+                Ok(_) => Some(true),
+                Err(ServerError::NotFound(_)) => Some(false),
+                Err(_) => None,
+            };
+            me.do_send(Existence(exists));
+        });
+    }
+
+    pub(super) fn reject(&mut self, ask: Asking) {
+        let Some(session) = self.session.clone() else {
+            return;
+        };
+        let env = self.env.clone();
+        actix_rt::spawn(async move {
+            for _ in 0..3 {
+                let call = env.server.reject_ask(&session, &ask.id, ask.kind);
+                match within(env.config.calls.other, call).await {
+                    Ok(()) | Err(ServerError::NotFound(_)) => return,
+                    Err(failure) => {
+                        tracing::warn!(ask = %ask.id, %failure, "a request could not be rejected")
+                    }
+                }
+            }
+        });
+    }
+
+    /// The server lost the run: its session is told to go on where it stopped.
+    pub(super) fn go_on(&mut self, ctx: &mut Context<Self>) {
+        let text = "The agent server was restarted and your last turn was cut off. Go on where you stopped.";
+        self.send_prompt(text.to_owned(), ctx);
+    }
+}
+
+async fn read_for_check(env: &Env, session: &SessionId, scope: &RunScope) -> CheckAnswer {
+    let trusting = env.config.lifecycle.failed_check == FailedCheck::CountsAsPassed;
+    let limit = env.config.calls.other;
+    let mut found = match within(limit, env.server.messages(session, Some(200))).await {
+        Ok(messages) => findings(&messages, scope),
+        Err(ServerError::NotFound(_)) => return CheckAnswer::Gone,
+        Err(_) if trusting => Findings {
+            output: true,
+            answered: true,
+            ..Findings::default()
+        },
+        Err(failure) => return CheckAnswer::Failed(failure.to_string()),
+    };
+    if found.output && found.failed.is_none() {
+        match within(limit, env.server.todos(session)).await {
+            Ok(todos) => found.open_todos = todos.iter().filter(|todo| todo.is_open()).count(),
+            Err(_) if trusting => {}
+            Err(failure) => return CheckAnswer::Failed(failure.to_string()),
+        }
+    }
+    CheckAnswer::Found(found)
+}
+
+impl Handler<Happened> for TaskActor {
+    type Result = ();
+
+    fn handle(&mut self, happened: Happened, ctx: &mut Context<Self>) {
+        self.watched(|watch, now| watch.event(&happened.0, now), ctx);
+    }
+}
+
+impl Handler<Observed> for TaskActor {
+    type Result = ();
+
+    fn handle(&mut self, observed: Observed, ctx: &mut Context<Self>) {
+        if observed.run == self.run {
+            self.watched(
+                |watch, now| watch.observed(&observed.sighting, observed.asked_at, now),
+                ctx,
+            );
+        }
+    }
+}
+
+impl Handler<Checked> for TaskActor {
+    type Result = ();
+
+    fn handle(&mut self, checked: Checked, ctx: &mut Context<Self>) {
+        self.watched(|watch, now| watch.checked(checked.0, checked.1, now), ctx);
+    }
+}
+
+impl Handler<Existence> for TaskActor {
+    type Result = ();
+
+    fn handle(&mut self, existence: Existence, ctx: &mut Context<Self>) {
+        self.watched(|watch, _| watch.existence(existence.0), ctx);
+    }
+}
+
+impl Handler<Dependents> for TaskActor {
+    type Result = ();
+
+    fn handle(&mut self, dependents: Dependents, ctx: &mut Context<Self>) {
+        self.dependents = (dependents.open, dependents.owed);
+        self.watched(
+            |watch, now| watch.dependents(dependents.open, dependents.owed, now),
+            ctx,
+        );
+    }
+}
+
+impl Handler<Woken> for TaskActor {
+    type Result = ();
+
+    fn handle(&mut self, _: Woken, ctx: &mut Context<Self>) {
+        self.watched(
+            |watch, now| {
+                watch.woken(now);
+                Vec::new()
+            },
+            ctx,
+        );
+    }
+}
+
+impl Handler<LinkBroke> for TaskActor {
+    type Result = ();
+
+    fn handle(&mut self, _: LinkBroke, _: &mut Context<Self>) {
+        self.watch(Watch::link_broke);
+    }
+}
+
+impl Handler<Adopted> for TaskActor {
+    type Result = ();
+
+    fn handle(&mut self, adopted: Adopted, _: &mut Context<Self>) {
+        // A run that has ended meanwhile drops the permit, which gives the slot back.
+        if matches!(self.phase, Phase::Watching(_)) {
+            self.permit = Some(adopted.0);
+            self.tell_changed();
+        }
+    }
+}
+
+impl Handler<SendPrompt> for TaskActor {
+    type Result = ();
+
+    fn handle(&mut self, send: SendPrompt, ctx: &mut Context<Self>) {
+        let (Phase::Watching(_), Some(session)) = (&self.phase, self.session.clone()) else {
+            let _ = send.reply.send(Err(SendFailure::NotRunning));
+            return;
+        };
+        self.prompts += 1;
+        let request = self.prompt_request(self.prompts, send.text);
+        let (env, me, directory) = (self.env.clone(), ctx.address(), self.directory.clone());
+        actix_rt::spawn(async move {
+            let metadata = request.metadata.clone();
+            let call = env.server.prompt(&session, directory.as_deref(), request);
+            let mut answer = within(env.config.calls.notify, call).await;
+            if answer.as_ref().is_err_and(ServerError::fate_is_unknown)
+                && prompt_arrived(&env, &session, &metadata).await == Ok(true)
+            {
+                answer = Ok(());
+            }
+            if answer.is_ok() {
+                me.do_send(SentFurther);
+            }
+            // A caller that has gone away needs no answer.
+            let _ = send.reply.send(answer.map_err(SendFailure::Server));
+        });
+    }
+}
+
+impl Handler<SentFurther> for TaskActor {
+    type Result = ();
+
+    fn handle(&mut self, _: SentFurther, ctx: &mut Context<Self>) {
+        self.watched(|watch, now| watch.prompted_again(now), ctx);
+    }
+}
+
+impl Handler<TimeUp> for TaskActor {
+    type Result = ();
+
+    fn handle(&mut self, _: TimeUp, ctx: &mut Context<Self>) {
+        self.timer = None;
+        let now = self.env.now();
+        if let Some((_, step)) = self.next_step.take_if(|(at, _)| *at <= now) {
+            self.step(step, ctx);
+        }
+        self.watched(Watch::time, ctx);
+    }
+}

@@ -1,0 +1,296 @@
+//! What is known of a parent's own session: whether it works, whether its task has ended, and whether its user has
+//! stopped it. From this follows whether a message is held, and whether it is silent. Owned by the parent's notifier; pure.
+
+use std::time::Duration;
+
+use super::ids::MessageId;
+use super::session_event::Happening;
+use super::time::Timestamp;
+use crate::config::{Lifecycle, Notifications};
+
+/// What to do with a message that is due.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Gate {
+    /// Send it now.
+    Send,
+    /// Ask first whether the parent works.
+    Look,
+    /// The parent works: nothing is put into a live turn needlessly. Decide again at that time, or when it is idle.
+    HoldUntil(Timestamp),
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Work {
+    busy: bool,
+    at: Timestamp,
+}
+
+/// A parent's session.
+#[derive(Debug, Default)]
+pub struct ParentSession {
+    work: Option<Work>,
+    next_look: Option<Timestamp>,
+    ended: bool,
+    silenced: Option<Timestamp>,
+    told_while_silenced: bool,
+    newest_user_message: Option<MessageId>,
+    candidate: Option<MessageId>,
+}
+
+impl ParentSession {
+    /// `ended` if it is the session of a task that has ended.
+    pub fn new(ended: bool) -> Self {
+        Self {
+            ended,
+            ..Self::default()
+        }
+    }
+
+    /// It is the session of a task that has ended, or goes on again.
+    pub fn set_ended(&mut self, ended: bool) {
+        self.ended = ended;
+    }
+
+    /// True if messages must not wake it: it has ended, or its user has stopped it and not spoken since.
+    pub fn is_silent(&self) -> bool {
+        self.ended || self.silenced.is_some()
+    }
+
+    /// True if its user has stopped it and not spoken since.
+    pub fn is_silenced(&self) -> bool {
+        self.silenced.is_some()
+    }
+
+    /// An event of its session.
+    pub fn event(&mut self, what: &Happening, policy: &Notifications, now: Timestamp) {
+        match what {
+            Happening::Busy | Happening::Retry { .. } => self.seen(true, now),
+            Happening::Idle => self.seen(false, now),
+            Happening::Error { aborted: true, .. } if policy.silence_after_parent_abort => {
+                self.silenced = Some(now);
+                self.told_while_silenced = false;
+                self.candidate = None;
+            }
+            Happening::Message(message) if message.role.as_deref() == Some("user") => {
+                self.user_message(message.id.clone(), message.created);
+            }
+            // Only the part tells whose message it is: ours carry their id, the server's own are synthetic.
+            Happening::Part { message, part }
+                if message.is_some() && *message == self.candidate =>
+            {
+                self.candidate = None;
+                if part.notice_id().is_none() && !part.synthetic {
+                    self.silenced = None;
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// What a status call said; none if it could not be had, which counts as idle.
+    pub fn looked(&mut self, busy: Option<bool>, now: Timestamp) {
+        if busy.is_some() || self.work.is_none() {
+            self.seen(busy.unwrap_or(false), now);
+        }
+    }
+
+    /// A message of ours goes out.
+    pub fn told(&mut self) {
+        self.told_while_silenced |= self.silenced.is_some();
+    }
+
+    /// A message of ours that wakes was accepted: what was known of its work is over.
+    pub fn woken(&mut self) {
+        self.work = None;
+        self.next_look = None;
+    }
+
+    /// What to do with a message that is due since `since`. A silent one waits for as long as the parent works, one that
+    /// wakes at most `wake_ceiling`.
+    pub fn gate(
+        &mut self,
+        wakes: bool,
+        since: Timestamp,
+        policy: &Notifications,
+        lifecycle: &Lifecycle,
+        now: Timestamp,
+    ) -> Gate {
+        let ceiling = since + policy.wake_ceiling;
+        if !policy.wait_for_busy_parent || (wakes && ceiling <= now) {
+            return Gate::Send;
+        }
+        match self.work {
+            Some(Work { busy: true, .. }) => {
+                let look = *self.next_look.get_or_insert(now + lifecycle.poll_interval);
+                if look <= now {
+                    // An idle event may have been lost.
+                    self.next_look = None;
+                    return Gate::Look;
+                }
+                Gate::HoldUntil(if wakes { look.min(ceiling) } else { look })
+            }
+            Some(Work { at, .. }) if now.since(at) < fresh(lifecycle) => Gate::Send,
+            _ => Gate::Look,
+        }
+    }
+
+    fn seen(&mut self, busy: bool, now: Timestamp) {
+        self.work = Some(Work { busy, at: now });
+        self.next_look = None;
+    }
+
+    /// The user speaks again, unless it is a message of ours or an update of one from before the abort.
+    fn user_message(&mut self, id: Option<MessageId>, created: Option<Timestamp>) {
+        let news = id.is_none() || id > self.newest_user_message;
+        if news {
+            self.newest_user_message.clone_from(&id);
+        }
+        let Some(since) = self.silenced else { return };
+        if !news || created.is_some_and(|created| created < since) {
+            return;
+        }
+        if self.told_while_silenced {
+            self.candidate = id;
+        } else {
+            self.silenced = None;
+        }
+    }
+}
+
+/// How long an idle that was seen is believed without asking again.
+fn fresh(lifecycle: &Lifecycle) -> Duration {
+    lifecycle.poll_interval
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::session_event::SessionEvent;
+    use serde_json::{Value, json};
+
+    fn at(seconds: i64) -> Timestamp {
+        Timestamp::from_millis(seconds * 1000)
+    }
+
+    struct Parent(ParentSession, Notifications, Lifecycle);
+
+    impl Parent {
+        fn new() -> Self {
+            Self(
+                ParentSession::default(),
+                Notifications::default(),
+                Lifecycle::default(),
+            )
+        }
+
+        fn hear(&mut self, event: Value, now: Timestamp) {
+            let event = SessionEvent::read(&event).unwrap();
+            self.0.event(&event.what, &self.1, now);
+        }
+
+        fn status(&mut self, status: &str, now: Timestamp) {
+            self.hear(
+                json!({"type": "session.status", "properties": {"sessionID": "p", "status": {"type": status}}}),
+                now,
+            );
+        }
+
+        fn abort(&mut self, now: Timestamp) {
+            self.hear(
+                json!({"type": "session.error", "properties": {"sessionID": "p",
+                       "error": {"name": "MessageAbortedError"}}}),
+                now,
+            );
+        }
+
+        fn user(&mut self, id: &str, created: i64, now: Timestamp) {
+            self.hear(
+                json!({"type": "message.updated", "properties": {"sessionID": "p",
+                       "info": {"id": id, "role": "user", "time": {"created": created * 1000}}}}),
+                now,
+            );
+        }
+
+        fn part(&mut self, message: &str, extra: Value, now: Timestamp) {
+            let mut part =
+                json!({"messageID": message, "sessionID": "p", "type": "text", "text": "x"});
+            part.as_object_mut()
+                .unwrap()
+                .extend(extra.as_object().unwrap().clone());
+            self.hear(
+                json!({"type": "message.part.updated", "properties": {"sessionID": "p", "part": part}}),
+                now,
+            );
+        }
+
+        fn gate(&mut self, wakes: bool, since: Timestamp, now: Timestamp) -> Gate {
+            self.0.gate(wakes, since, &self.1, &self.2, now)
+        }
+    }
+
+    #[test]
+    fn an_unknown_parent_is_asked_once() {
+        let mut parent = Parent::new();
+        assert_eq!(parent.gate(true, at(0), at(0)), Gate::Look);
+        parent.0.looked(Some(false), at(0));
+        assert_eq!(parent.gate(true, at(0), at(0)), Gate::Send);
+    }
+
+    #[test]
+    fn a_status_that_cannot_be_had_counts_as_idle() {
+        let mut parent = Parent::new();
+        parent.0.looked(None, at(0));
+        assert_eq!(parent.gate(false, at(0), at(0)), Gate::Send);
+    }
+
+    #[test]
+    fn a_busy_parent_is_left_alone_and_looked_at_again() {
+        let mut parent = Parent::new();
+        parent.status("busy", at(0));
+        assert_eq!(parent.gate(false, at(0), at(0)), Gate::HoldUntil(at(3)));
+        assert_eq!(parent.gate(false, at(0), at(3)), Gate::Look);
+        parent.status("idle", at(4));
+        assert_eq!(parent.gate(false, at(0), at(4)), Gate::Send);
+    }
+
+    #[test]
+    fn a_wake_is_held_no_longer_than_its_ceiling_and_a_silent_message_for_ever() {
+        let mut parent = Parent::new();
+        parent.status("busy", at(59));
+        assert_eq!(parent.gate(true, at(0), at(59)), Gate::HoldUntil(at(60)));
+        assert_eq!(parent.gate(true, at(0), at(60)), Gate::Send);
+        assert_eq!(parent.gate(false, at(0), at(60)), Gate::HoldUntil(at(62)));
+    }
+
+    #[test]
+    fn after_an_abort_it_is_silent_until_the_user_speaks() {
+        let mut parent = Parent::new();
+        parent.user("msg_1", 1, at(1));
+        parent.abort(at(5));
+        assert!(parent.0.is_silent());
+        parent.user("msg_1", 1, at(6));
+        assert!(
+            parent.0.is_silent(),
+            "an update of the message from before says nothing"
+        );
+        parent.user("msg_2", 9, at(9));
+        assert!(!parent.0.is_silent());
+    }
+
+    #[test]
+    fn our_own_message_is_not_the_user_speaking() {
+        let mut parent = Parent::new();
+        parent.abort(at(5));
+        parent.0.told();
+        parent.user("msg_2", 9, at(9));
+        parent.part(
+            "msg_2",
+            json!({"synthetic": true, "metadata": {"greenroom": {"id": "ntc_1"}}}),
+            at(9),
+        );
+        assert!(parent.0.is_silent());
+        parent.user("msg_3", 12, at(12));
+        parent.part("msg_3", json!({}), at(12));
+        assert!(!parent.0.is_silent());
+    }
+}

@@ -1,0 +1,132 @@
+//! Why a call of a user was refused: one enum per operation, with what a person needs to know.
+
+use crate::domain::ids::{SessionId, TaskId};
+use crate::domain::task::Task;
+use crate::ports::agent_server::ServerError;
+
+/// Why a launch was refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum LaunchError {
+    /// A field is missing, blank or too large.
+    #[error("{field}: {problem}")]
+    Invalid {
+        /// The field, as JSON names it.
+        field: &'static str,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// A task of a task of a task …
+    #[error("depth {depth} is more than {limit}")]
+    TooDeep {
+        /// How deep it would be.
+        depth: u32,
+        /// `safety.max_depth`
+        limit: u32,
+    },
+    /// Too many wait already.
+    #[error("{waiting} tasks wait already")]
+    QueueFull {
+        /// How many wait.
+        waiting: usize,
+    },
+    /// The system is shutting down.
+    #[error("greenroom is shutting down")]
+    ShuttingDown,
+    /// The change could not be made durable.
+    #[error("the journal cannot be written: {0}")]
+    Journal(String),
+}
+
+/// Why a resume was refused.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum ResumeError {
+    /// No task has that session.
+    #[error("no task has session {0}")]
+    UnknownSession(SessionId),
+    /// Its task runs or is being resumed.
+    #[error("the task of session {0} is already {1}")]
+    AlreadyRunning(SessionId, &'static str),
+    /// A field is missing, blank or too large.
+    #[error("{field}: {problem}")]
+    Invalid {
+        /// The field, as JSON names it.
+        field: &'static str,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// Too many wait already.
+    #[error("{waiting} tasks wait already")]
+    QueueFull {
+        /// How many wait.
+        waiting: usize,
+    },
+    /// The system is shutting down.
+    #[error("greenroom is shutting down")]
+    ShuttingDown,
+    /// The change could not be made durable.
+    #[error("the journal cannot be written: {0}")]
+    Journal(String),
+}
+
+/// Why a track was refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum TrackError {
+    /// A field is missing, blank or too large.
+    #[error("{field}: {problem}")]
+    Invalid {
+        /// The field, as JSON names it.
+        field: &'static str,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// The system is shutting down.
+    #[error("greenroom is shutting down")]
+    ShuttingDown,
+    /// The change could not be made durable.
+    #[error("the journal cannot be written: {0}")]
+    Journal(String),
+}
+
+/// Why nothing was cancelled.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum CancelError {
+    /// No such task.
+    #[error("no task {0}")]
+    Unknown(TaskId),
+    /// It has ended already; nothing changed.
+    #[error("task {} is {}", .0.id, .0.status().as_str())]
+    NotCancellable(Box<Task>),
+}
+
+/// Why a further prompt was not sent.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum SendError {
+    /// No such task.
+    #[error("no task {0}")]
+    Unknown(TaskId),
+    /// It has no session that works.
+    #[error("task {} is {}", .0.id, .0.status().as_str())]
+    NotRunning(Box<Task>),
+    /// A field is missing, blank or too large.
+    #[error("{field}: {problem}")]
+    Invalid {
+        /// The field, as JSON names it.
+        field: &'static str,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// The agent server did not take it.
+    #[error(transparent)]
+    Server(#[from] ServerError),
+}
+
+/// Why there is no output to show.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum OutputError {
+    /// No such task.
+    #[error("no task {0}")]
+    Unknown(String),
+    /// The agent server did not give the messages.
+    #[error(transparent)]
+    Server(#[from] ServerError),
+}

@@ -1,0 +1,246 @@
+//! What users give and get: options, filters, reports, changes.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::actors::registry::NoticeFate;
+use crate::domain::ids::{ConcurrencyKey, NoticeId, SessionId, TaskId};
+use crate::domain::notice::NoticeFacts;
+use crate::domain::task::{Task, TaskStatus};
+use crate::domain::time::Timestamp;
+
+/// How a task is cancelled.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CancelOptions {
+    /// Who asks, for the log.
+    pub source: String,
+    /// Why; stored as the task's error and told to the parent.
+    pub reason: Option<String>,
+    /// Whether its session is aborted.
+    pub abort_session: bool,
+    /// Whether it is kept out of the parent's messages.
+    pub skip_notification: bool,
+    /// Only if its slot is not granted yet.
+    pub only_pending: bool,
+}
+
+impl Default for CancelOptions {
+    fn default() -> Self {
+        Self {
+            source: "api".to_owned(),
+            reason: None,
+            abort_session: true,
+            skip_notification: false,
+            only_pending: false,
+        }
+    }
+}
+
+/// Which tasks of a tree are cancelled.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CancelScope {
+    /// All tasks descending from a session.
+    Descendants(SessionId),
+    /// A task and all tasks descending from it.
+    Tree(TaskId),
+    /// Everything.
+    All,
+}
+
+/// Which tasks are listed, newest first.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ListFilter {
+    /// Only these states; all if empty.
+    pub statuses: Vec<TaskStatus>,
+    /// Only those of this parent.
+    pub parent_session: Option<SessionId>,
+    /// Only those of this agent.
+    pub agent: Option<String>,
+    /// At most so many; 100 without it, at most 1,000.
+    pub limit: Option<usize>,
+    /// Where the page before ended.
+    pub cursor: Option<String>,
+}
+
+/// One page of tasks.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TaskPage {
+    /// Newest first.
+    pub tasks: Vec<Task>,
+    /// Where the next page begins, if there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_cursor: Option<String>,
+}
+
+/// A task and why it waits, if it waits.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TaskDetail {
+    /// The task.
+    pub task: Task,
+    /// Why it waits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waits_for: Option<WaitsFor>,
+}
+
+/// What a pending task waits for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct WaitsFor {
+    /// Its key.
+    pub key: ConcurrencyKey,
+    /// Its place in that key's line, from 1.
+    pub position: usize,
+    /// Slots in use of the limit it counts against.
+    pub in_use: usize,
+    /// That limit; zero is unlimited.
+    pub limit: u32,
+    /// In one sentence, for people.
+    pub text: String,
+}
+
+/// Slots, key by key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LimitsReport {
+    /// Every key in use or waited for, and every key with a rule of its own.
+    pub keys: Vec<KeyReport>,
+    /// The cap of all keys together; zero is unlimited.
+    pub max: u32,
+    /// Slots in use by all keys together.
+    pub in_use: usize,
+}
+
+/// Slots of one key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct KeyReport {
+    /// The key.
+    pub key: ConcurrencyKey,
+    /// The limit it counts against (maybe shared with other keys of its provider); zero is unlimited.
+    pub limit: u32,
+    /// Slots this key holds.
+    pub in_use: usize,
+    /// Tasks waiting.
+    pub waiting: usize,
+    /// How long the oldest has waited, in milliseconds; zero if none waits.
+    pub oldest_wait_ms: u64,
+}
+
+/// A change of the limits: what is left out stays, `None` inside a map removes that entry.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct LimitsChange {
+    /// Of keys without a closer rule.
+    #[serde(default)]
+    pub default: Option<u32>,
+    /// Of all keys together.
+    #[serde(default)]
+    pub max: Option<u32>,
+    /// Of providers.
+    #[serde(default)]
+    pub providers: BTreeMap<String, Option<u32>>,
+    /// Of models.
+    #[serde(default)]
+    pub models: BTreeMap<String, Option<u32>>,
+}
+
+/// One change of a task's state, as subscribers see it.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct TaskChange {
+    /// When.
+    pub at: Timestamp,
+    /// The task after it.
+    pub task: Task,
+    /// The state before; none for a launch or track.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub from: Option<TaskStatus>,
+    /// The state after.
+    pub to: TaskStatus,
+}
+
+/// What a caller waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WaitFor {
+    /// The run has a session, or has ended.
+    Started,
+    /// The run has ended.
+    Ended,
+}
+
+/// How a shutdown treats what is open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ShutdownMode {
+    /// Running and waiting tasks become cancelled, "Shutdown", and their sessions are aborted.
+    Abort,
+}
+
+/// What a shutdown left.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ShutdownReport {
+    /// Tasks that were running or waiting.
+    pub cancelled: Vec<TaskId>,
+    /// Parents that are owed a message they did not get.
+    pub untold: Vec<SessionId>,
+}
+
+/// What is known of the way to the agent server, from whoever holds its event stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EventLink {
+    /// Events flow (again): everything running is reconciled.
+    Connected,
+    /// Events were lost.
+    Broken,
+}
+
+/// Whether the system can do its work.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Readiness {
+    /// True if tasks are started and watched.
+    pub ready: bool,
+    /// What is in the way, one line each.
+    pub problems: Vec<String>,
+    /// Tasks in memory.
+    pub tasks: usize,
+    /// Tasks running.
+    pub running: usize,
+    /// Tasks waiting.
+    pub waiting: usize,
+}
+
+/// One message to a parent and what became of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NoticeRecord {
+    /// Its id.
+    pub id: NoticeId,
+    /// What it says.
+    pub facts: NoticeFacts,
+    /// `sending`, `delivered` or `dropped`.
+    pub fate: String,
+    /// Why it was dropped.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// When that was.
+    pub at: Timestamp,
+}
+
+impl NoticeRecord {
+    pub(crate) fn new(id: NoticeId, facts: NoticeFacts, fate: NoticeFate, at: Timestamp) -> Self {
+        let (fate, reason) = match fate {
+            NoticeFate::Sending => ("sending", None),
+            NoticeFate::Delivered => ("delivered", None),
+            NoticeFate::Dropped(why) => ("dropped", Some(why)),
+        };
+        Self {
+            id,
+            facts,
+            fate: fate.to_owned(),
+            reason,
+            at,
+        }
+    }
+}
