@@ -1,0 +1,174 @@
+//! What a call that went wrong means. One place reads all of opencode's error shapes and turns them, and the ways a
+//! connection can fail, into [`ServerError`]s that say truly what is known of the call's effect.
+
+use std::time::Duration;
+
+use greenroom::domain::task::cut;
+use greenroom::ports::agent_server::ServerError;
+use serde_json::Value;
+
+/// The longest text kept of an error of the server, in characters.
+const TEXT_LIMIT: usize = 2000;
+
+/// The failure of a request that got no complete answer.
+pub(crate) fn unanswered(what: &str, error: &reqwest::Error, limit: Duration) -> ServerError {
+    let text = format!("{what}: {}", root_cause(error));
+    if error.is_connect() {
+        // Also a connect that timed out: nothing was sent.
+        ServerError::Unreachable(text)
+    } else if error.is_timeout() {
+        ServerError::TimedOut(limit)
+    } else if error.is_builder() {
+        ServerError::Refused {
+            status: None,
+            message: text,
+        }
+    } else {
+        ServerError::FateUnknown(text)
+    }
+}
+
+/// The failure an answer other than 2xx stands for.
+pub(crate) fn refused(status: u16, body: &[u8], password_given: bool) -> ServerError {
+    let text = text_of(body);
+    match status {
+        401 => ServerError::Refused {
+            status: Some(401),
+            message: unauthorized(password_given).to_owned(),
+        },
+        404 => ServerError::NotFound(
+            text.unwrap_or_else(|| "opencode knows no such thing (404)".to_owned()),
+        ),
+        _ => {
+            let message = text.unwrap_or_else(|| {
+                let hint = match status {
+                    300..=399 => "; check that `opencode.url` is the server itself",
+                    500 => "; it may be another version than the one this was made for",
+                    _ => "",
+                };
+                format!("opencode answered {status} without a text{hint}")
+            });
+            ServerError::Refused {
+                status: Some(status),
+                message,
+            }
+        }
+    }
+}
+
+fn unauthorized(password_given: bool) -> &'static str {
+    if password_given {
+        "opencode refused the name or password given (401); check `opencode.username` and OPENCODE_SERVER_PASSWORD"
+    } else {
+        "opencode wants a password (401); set OPENCODE_SERVER_PASSWORD to the one it was started with"
+    }
+}
+
+/// The text of an error body: `data.message`, else `message`, else its name or tag; a body that is no JSON as it is.
+/// None if it says nothing.
+fn text_of(body: &[u8]) -> Option<String> {
+    let Ok(json) = serde_json::from_slice::<Value>(body) else {
+        let text = String::from_utf8_lossy(body);
+        let text = text.trim();
+        return (!text.is_empty()).then(|| cut(text, TEXT_LIMIT).to_owned());
+    };
+    let at = |place: &str| {
+        json.pointer(place)
+            .and_then(Value::as_str)
+            .map(str::trim)
+            .filter(|text| !text.is_empty())
+    };
+    let said = ["/data/message", "/message", "/error/message", "/error"]
+        .iter()
+        .find_map(|place| at(place));
+    let name = at("/name").or_else(|| at("/_tag"));
+    let text = match (said, at("/data/ref")) {
+        // The reference is what finds the cause in opencode's own log.
+        (Some(said), Some(reference)) => format!("{said} ({reference})"),
+        (Some(said), None) => said.to_owned(),
+        (None, _) => match name {
+            Some(name) => format!("opencode answered {name} and says no more"),
+            None => json
+                .as_str()
+                .map(str::trim)
+                .filter(|text| !text.is_empty())?
+                .to_owned(),
+        },
+    };
+    Some(cut(&text, TEXT_LIMIT).to_owned())
+}
+
+/// The innermost cause of an error, which is the one people recognise ("connection refused").
+fn root_cause(error: &dyn std::error::Error) -> String {
+    let mut innermost = error;
+    while let Some(source) = innermost.source() {
+        innermost = source;
+    }
+    innermost.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(status: u16, body: &str) -> String {
+        match refused(status, body.as_bytes(), false) {
+            ServerError::Refused {
+                status: Some(given),
+                message,
+            } => {
+                assert_eq!(given, status);
+                message
+            }
+            other => panic!("{other:?} is no refusal"),
+        }
+    }
+
+    #[test]
+    fn a_text_is_taken_from_every_shape_of_error() {
+        let named = r#"{"name":"BadRequest","data":{"message":"Missing key\n  at [\"parts\"]","kind":"Payload"}}"#;
+        assert_eq!(message(400, named), "Missing key\n  at [\"parts\"]");
+        let unknown = r#"{"name":"UnknownError","data":{"message":"Unexpected server error.","ref":"err_c8"}}"#;
+        assert_eq!(message(500, unknown), "Unexpected server error. (err_c8)");
+        assert_eq!(
+            message(400, r#"{"_tag":"BadRequest"}"#),
+            "opencode answered BadRequest and says no more"
+        );
+        assert_eq!(
+            message(409, r#"{"_tag":"Busy","message":"still busy"}"#),
+            "still busy"
+        );
+        assert_eq!(message(502, "Bad gateway\n"), "Bad gateway");
+        assert_eq!(message(400, r#""just a text""#), "just a text");
+        assert!(message(503, "").starts_with("opencode answered 503 without a text"));
+        assert!(message(500, "{}").contains("500"));
+        assert!(message(302, "").contains("opencode.url"));
+    }
+
+    #[test]
+    fn a_404_is_not_found_with_the_servers_text() {
+        let body = br#"{"name":"NotFoundError","data":{"message":"Session not found: ses_1"}}"#;
+        assert_eq!(
+            refused(404, body, false),
+            ServerError::NotFound("Session not found: ses_1".to_owned())
+        );
+        assert!(matches!(refused(404, b"", false), ServerError::NotFound(_)));
+    }
+
+    #[test]
+    fn a_401_says_what_to_set() {
+        assert!(message(401, "").contains("OPENCODE_SERVER_PASSWORD"));
+        let ServerError::Refused { message, .. } = refused(401, b"", true) else {
+            panic!("a 401 is a refusal")
+        };
+        assert!(message.contains("opencode.username"));
+    }
+
+    #[test]
+    fn a_long_text_is_cut_by_characters() {
+        let long = "ä".repeat(5000);
+        assert_eq!(message(400, &long).chars().count(), 2000);
+        let json = serde_json::json!({"data": {"message": long}}).to_string();
+        assert_eq!(message(400, &json).chars().count(), 2000);
+    }
+}

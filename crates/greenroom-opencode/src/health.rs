@@ -1,0 +1,68 @@
+//! Waiting for a server to become usable. opencode accepts the first request of its boot and may never answer it, so
+//! each try is short and a new connection. The supervised child, `up` and the tests wait here.
+
+use std::time::Duration;
+
+use greenroom::ports::agent_server::ServerError;
+use tokio::time::{Instant, sleep};
+
+use crate::client::{AddressError, OpencodeServer, ServerAddress};
+
+/// A healthy server answers in milliseconds, also on a busy machine.
+const TRY_LIMIT: Duration = Duration::from_secs(1);
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// Why a server was not found healthy.
+#[derive(Debug, thiserror::Error)]
+pub enum HealthError {
+    /// The address is none.
+    #[error(transparent)]
+    Address(#[from] AddressError),
+    /// It answers, and wants other credentials: waiting would not help.
+    #[error("{0}")]
+    Unauthorized(String),
+    /// It did not become healthy in time.
+    #[error("opencode at {url} is not healthy after {limit:?}: {last}")]
+    NotInTime {
+        /// Where it should be.
+        url: String,
+        /// How long was waited.
+        limit: Duration,
+        /// What the last try said.
+        last: ServerError,
+    },
+}
+
+/// Waits up to `limit` until the server at `address` answers its health call, and returns the version it says it is.
+///
+/// # Errors
+/// It is not healthy in time, or refuses the credentials.
+pub async fn wait_until_healthy(
+    address: &ServerAddress,
+    limit: Duration,
+) -> Result<String, HealthError> {
+    let deadline = Instant::now() + limit;
+    let server = OpencodeServer::new(address.clone())?;
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let last = match server
+            .version(TRY_LIMIT.min(left.max(Duration::from_millis(1))))
+            .await
+        {
+            Ok(version) => return Ok(version),
+            Err(ServerError::Refused {
+                status: Some(401),
+                message,
+            }) => return Err(HealthError::Unauthorized(message)),
+            Err(error) => error,
+        };
+        if Instant::now() + PAUSE >= deadline {
+            return Err(HealthError::NotInTime {
+                url: address.url.clone(),
+                limit,
+                last,
+            });
+        }
+        sleep(PAUSE).await;
+    }
+}

@@ -1,0 +1,27 @@
+//! Greenroom's side of opencode: its HTTP API as the [`AgentServer`](greenroom::ports::agent_server::AgentServer) port,
+//! its event stream, and a supervised `opencode serve` to talk to. Nothing here decides anything about tasks.
+//!
+//! - [`client`]: one attempt per call, and the truth about what is known of its fate
+//! - [`events`]: the stream of `/global/event`, sifted, watched and reconnected, into an [`EventSink`]
+//! - [`health`]: waits until a server that boots can be used
+//! - [`install`]: finds opencode, or installs the pinned version
+//! - [`hermetic`]: a folder in which opencode sees nothing of the user's real setup
+//! - [`child`]: `opencode serve` under supervision
+
+mod backoff;
+pub mod child;
+mod child_log;
+pub mod client;
+pub mod events;
+mod failure;
+pub mod health;
+pub mod hermetic;
+pub mod install;
+mod sift;
+mod sse;
+mod wire;
+
+pub use child::{ChildError, ChildState, OpencodeChild, ServeOptions};
+pub use client::{AddressError, OpencodeServer, ServerAddress};
+pub use events::{EventSink, EventStream, StreamTuning};
+pub use health::{HealthError, wait_until_healthy};

@@ -1,0 +1,286 @@
+//! opencode's JSON, both ways: bodies of the calls the client makes, and tolerant readers of its answers. What an answer
+//! leaves out is absent, what it adds is ignored.
+
+use std::collections::BTreeMap;
+
+use greenroom::domain::ids::{ModelRef, SessionId};
+use greenroom::domain::session_event::read_retry;
+use greenroom::ports::agent_server::{
+    NewSession, Notice, SessionRecord, SessionStatus, TaskPrompt, Toast, ToastVariant, Todo,
+};
+use serde_json::{Map, Value, json};
+
+/// The body of `POST /session`. A model is `{id, providerID}` here, unlike in prompts.
+pub(crate) fn new_session(session: &NewSession) -> Value {
+    let mut body = Map::new();
+    body.insert("title".to_owned(), json!(session.title));
+    body.insert("agent".to_owned(), json!(session.agent));
+    body.insert("permission".to_owned(), json!(session.permission));
+    body.insert("metadata".to_owned(), session.metadata.clone());
+    if let Some(parent) = &session.parent {
+        body.insert("parentID".to_owned(), json!(parent));
+    }
+    if let Some(model) = &session.model {
+        let mut named = json!({"id": model.model_id, "providerID": model.provider_id});
+        if let Some(variant) = &model.variant {
+            named["variant"] = json!(variant);
+        }
+        body.insert("model".to_owned(), named);
+    }
+    Value::Object(body)
+}
+
+/// The body of a task's prompt. Never with `tools`: they would replace the session's permission rules.
+pub(crate) fn task_prompt(prompt: &TaskPrompt) -> Value {
+    let part = json!({"type": "text", "text": prompt.text, "metadata": prompt.metadata});
+    prompt_body(
+        part,
+        Some(&prompt.agent),
+        prompt.model.as_ref(),
+        prompt.system.as_deref(),
+    )
+}
+
+/// The body of a message of ours to a parent, marked as machine-written and found again by its id.
+pub(crate) fn notice(notice: &Notice) -> Value {
+    let tasks: Vec<_> = notice
+        .facts
+        .tasks
+        .iter()
+        .map(|settled| &settled.task)
+        .collect();
+    let metadata =
+        json!({"greenroom": {"id": notice.id, "kind": notice.facts.kind, "tasks": tasks}});
+    let part =
+        json!({"type": "text", "text": notice.text, "synthetic": true, "metadata": metadata});
+    let mut body = prompt_body(part, notice.agent.as_deref(), notice.model.as_ref(), None);
+    body["noReply"] = json!(notice.silent);
+    body
+}
+
+fn prompt_body(
+    part: Value,
+    agent: Option<&str>,
+    model: Option<&ModelRef>,
+    system: Option<&str>,
+) -> Value {
+    let mut body = json!({"parts": [part]});
+    if let Some(agent) = agent {
+        body["agent"] = json!(agent);
+    }
+    if let Some(model) = model {
+        body["model"] = json!({"providerID": model.provider_id, "modelID": model.model_id});
+        if let Some(variant) = &model.variant {
+            body["variant"] = json!(variant);
+        }
+    }
+    if let Some(system) = system {
+        body["system"] = json!(system);
+    }
+    body
+}
+
+/// The body of `POST /tui/show-toast`.
+pub(crate) fn toast(toast: &Toast) -> Value {
+    let variant = match toast.variant {
+        ToastVariant::Info => "info",
+        ToastVariant::Success => "success",
+        ToastVariant::Error => "error",
+    };
+    json!({"title": toast.title, "message": toast.message, "variant": variant})
+}
+
+/// One session.
+pub(crate) fn session(answer: &Value) -> SessionRecord {
+    let text = |key: &str| {
+        answer
+            .get(key)
+            .and_then(Value::as_str)
+            .filter(|text| !text.is_empty())
+    };
+    SessionRecord {
+        id: text("id").map(SessionId::from),
+        parent: text("parentID").map(SessionId::from),
+        directory: text("directory").map(str::to_owned),
+        metadata: answer
+            .get("metadata")
+            .filter(|metadata| !metadata.is_null())
+            .cloned(),
+    }
+}
+
+/// The map of sessions that are not idle; None if the answer is no map. A state of an unknown kind counts as busy: the
+/// session is in the map, so it is neither gone nor idle.
+pub(crate) fn statuses(answer: &Value) -> Option<BTreeMap<SessionId, SessionStatus>> {
+    let entries = answer.as_object()?;
+    Some(
+        entries
+            .iter()
+            .map(|(id, status)| (SessionId::from(id.as_str()), session_status(status)))
+            .collect(),
+    )
+}
+
+fn session_status(status: &Value) -> SessionStatus {
+    match status
+        .get("type")
+        .and_then(Value::as_str)
+        .or_else(|| status.as_str())
+    {
+        Some("idle") => SessionStatus::Idle,
+        Some("retry") => {
+            let (attempt, message, until) = read_retry(status);
+            SessionStatus::Retry {
+                attempt,
+                message,
+                until,
+            }
+        }
+        _ => SessionStatus::Busy,
+    }
+}
+
+/// A todo list; None if the answer is no list.
+pub(crate) fn todos(answer: &Value) -> Option<Vec<Todo>> {
+    let text = |entry: &Value, key: &str| {
+        entry
+            .get(key)
+            .and_then(Value::as_str)
+            .unwrap_or_default()
+            .to_owned()
+    };
+    let read = |entry: &Value| Todo {
+        content: text(entry, "content"),
+        status: text(entry, "status"),
+    };
+    Some(answer.as_array()?.iter().map(read).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use greenroom::domain::ids::{NoticeId, TaskId};
+    use greenroom::domain::notice::{NoticeFacts, NoticeKind, SettledFact};
+    use greenroom::domain::task::{PermissionAction, PermissionRule, TaskStatus};
+
+    use super::*;
+
+    fn model() -> ModelRef {
+        ModelRef {
+            provider_id: "p".to_owned(),
+            model_id: "m".to_owned(),
+            variant: Some("high".to_owned()),
+        }
+    }
+
+    #[test]
+    fn a_new_session_names_its_model_the_way_the_create_call_wants_it() {
+        let body = new_session(&NewSession {
+            task: TaskId::new("bg_00000001"),
+            title: "t".to_owned(),
+            parent: Some(SessionId::new("ses_p")),
+            directory: "/d".to_owned(),
+            agent: "explore".to_owned(),
+            model: Some(model()),
+            permission: vec![PermissionRule {
+                permission: "task".to_owned(),
+                pattern: "*".to_owned(),
+                action: PermissionAction::Deny,
+            }],
+            metadata: json!({"greenroom": {"task": "bg_00000001"}}),
+        });
+        assert_eq!(
+            body,
+            json!({
+                "title": "t", "parentID": "ses_p", "agent": "explore",
+                "model": {"id": "m", "providerID": "p", "variant": "high"},
+                "permission": [{"permission": "task", "pattern": "*", "action": "deny"}],
+                "metadata": {"greenroom": {"task": "bg_00000001"}},
+            })
+        );
+    }
+
+    #[test]
+    fn a_prompt_never_carries_tools() {
+        let body = task_prompt(&TaskPrompt {
+            agent: "explore".to_owned(),
+            model: Some(model()),
+            system: Some("be brief".to_owned()),
+            text: "look".to_owned(),
+            metadata: json!({"greenroom": {"run": 1}}),
+        });
+        assert_eq!(
+            body,
+            json!({
+                "parts": [{"type": "text", "text": "look", "metadata": {"greenroom": {"run": 1}}}],
+                "agent": "explore", "model": {"providerID": "p", "modelID": "m"}, "variant": "high",
+                "system": "be brief",
+            })
+        );
+    }
+
+    #[test]
+    fn a_notice_is_marked_as_machine_written_and_carries_its_id() {
+        let body = notice(&Notice {
+            id: NoticeId::new("ntc_1"),
+            text: "done".to_owned(),
+            silent: true,
+            agent: None,
+            model: None,
+            facts: NoticeFacts {
+                kind: NoticeKind::Final,
+                tasks: vec![SettledFact {
+                    task: TaskId::new("bg_1"),
+                    status: TaskStatus::Completed,
+                    description: "d".to_owned(),
+                    duration: "2s".to_owned(),
+                    error: None,
+                }],
+                remaining: 0,
+            },
+        });
+        let metadata = json!({"greenroom": {"id": "ntc_1", "kind": "final", "tasks": ["bg_1"]}});
+        let part = json!({"type": "text", "text": "done", "synthetic": true, "metadata": metadata});
+        assert_eq!(body, json!({"parts": [part], "noReply": true}));
+    }
+
+    #[test]
+    fn a_status_of_an_unknown_kind_is_not_idle() {
+        let answer = json!({"a": {"type": "busy"}, "b": {"type": "pondering"}, "c": {"type": "idle"},
+            "d": {"type": "retry", "attempt": 3, "message": "429", "next": 1000}, "e": "idle"});
+        let read = statuses(&answer).expect("a map is read");
+        let of = |id: &str| read[&SessionId::from(id)].clone();
+        assert_eq!(
+            (of("a"), of("b")),
+            (SessionStatus::Busy, SessionStatus::Busy)
+        );
+        assert_eq!(
+            (of("c"), of("e")),
+            (SessionStatus::Idle, SessionStatus::Idle)
+        );
+        assert!(matches!(
+            of("d"),
+            SessionStatus::Retry {
+                attempt: Some(3),
+                ..
+            }
+        ));
+        assert_eq!(statuses(&json!([])), None);
+    }
+
+    #[test]
+    fn sessions_and_todos_tolerate_what_is_missing() {
+        let record =
+            session(&json!({"id": "ses_1", "directory": "/d", "metadata": {"k": 1}, "new": []}));
+        assert_eq!(record.id, Some(SessionId::new("ses_1")));
+        assert_eq!(
+            (record.parent, record.directory.as_deref()),
+            (None, Some("/d"))
+        );
+        assert_eq!(session(&Value::Null), SessionRecord::default());
+        let read = todos(&json!([{"content": "a", "status": "pending", "priority": "high"}, {}]))
+            .expect("a list");
+        assert_eq!(read.len(), 2);
+        assert!(read[0].is_open());
+        assert_eq!(todos(&json!({})), None);
+    }
+}

@@ -1,0 +1,198 @@
+//! The event stream over real connections: pieces, cuts, reconnects, stop.
+
+mod support;
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use greenroom::EventLink::{Broken, Connected};
+use greenroom_opencode::{EventStream, OpencodeServer, ServerAddress, StreamTuning};
+use serde_json::{Value, json};
+use support::{Reply, Stub, Told, teller};
+
+fn tuning() -> StreamTuning {
+    StreamTuning {
+        first_wait: Duration::from_millis(10),
+        longest_wait: Duration::from_millis(50),
+        seed: Some(1),
+        ..StreamTuning::default()
+    }
+}
+
+fn event(kind: &str) -> Value {
+    json!({"id": "evt_1", "type": kind, "properties": {"sessionID": "ses_1"}})
+}
+
+fn sent(payload: &Value) -> Vec<u8> {
+    format!(
+        "data: {}\n\n",
+        json!({"directory": "/d", "project": "p", "payload": payload})
+    )
+    .into_bytes()
+}
+
+fn connected() -> Vec<u8> {
+    sent(&json!({"type": "server.connected", "properties": {}}))
+}
+
+/// A server whose `/global/health` is well and whose streams are scripted by their number.
+async fn stub(stream: impl Fn(usize) -> Reply + Send + Sync + 'static) -> Stub {
+    let streams = AtomicUsize::new(0);
+    Stub::start(move |request| match request.target.as_str() {
+        "/global/health" => Reply::Status(200, r#"{"healthy":true}"#.to_owned()),
+        "/global/event" => stream(streams.fetch_add(1, Ordering::SeqCst)),
+        other => Reply::Status(404, other.to_owned()),
+    })
+    .await
+}
+
+fn server(stub: &Stub) -> OpencodeServer {
+    OpencodeServer::new(ServerAddress::new(&stub.url, "/d")).unwrap()
+}
+
+#[tokio::test]
+async fn a_cut_stream_is_told_reconnected_and_told_again() {
+    let stub = stub(|number| match number {
+        0 => Reply::Stream {
+            pieces: vec![connected(), sent(&event("session.idle"))],
+            open: false,
+        },
+        1 => Reply::Status(500, String::new()),
+        2 => Reply::Raw(Vec::new()),
+        _ => Reply::Stream {
+            pieces: vec![connected(), sent(&event("session.error"))],
+            open: true,
+        },
+    })
+    .await;
+    let (sink, mut heard) = teller();
+    let stream = EventStream::start(server(&stub), sink, tuning());
+    let expected = [
+        Told::Link(Connected),
+        Told::Event(event("session.idle")),
+        Told::Link(Broken),
+        Told::Link(Connected),
+        Told::Event(event("session.error")),
+    ];
+    for told in expected {
+        assert_eq!(heard.next().await, told);
+    }
+    stream.stop().await;
+}
+
+#[tokio::test]
+async fn events_in_pieces_and_with_any_line_ends_are_whole() {
+    let mut bytes = connected();
+    bytes.extend(sent(&event("session.created")));
+    bytes.extend(
+        String::from_utf8(sent(&event("session.updated")))
+            .unwrap()
+            .replace('\n', "\r\n")
+            .into_bytes(),
+    );
+    let pieces: Vec<Vec<u8>> = bytes.chunks(7).map(<[u8]>::to_vec).collect();
+    let stub = stub(move |_| Reply::Stream {
+        pieces: pieces.clone(),
+        open: true,
+    })
+    .await;
+    let (sink, mut heard) = teller();
+    let _stream = EventStream::start(server(&stub), sink, tuning());
+    for told in [
+        Told::Link(Connected),
+        Told::Event(event("session.created")),
+        Told::Event(event("session.updated")),
+    ] {
+        assert_eq!(heard.next().await, told);
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_cannot_be_reached_is_told_as_broken() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = ServerAddress::new(format!("http://{}", listener.local_addr().unwrap()), "/d");
+    drop(listener);
+    let (sink, mut heard) = teller();
+    let _stream = EventStream::start(OpencodeServer::new(address).unwrap(), sink, tuning());
+    assert_eq!(heard.next().await, Told::Link(Broken));
+}
+
+#[tokio::test]
+async fn many_failures_in_a_row_are_told_once() {
+    let stub = stub(|number| match number {
+        0..4 => Reply::Status(503, String::new()),
+        _ => Reply::Stream { pieces: vec![connected()], open: true },
+    })
+    .await;
+    let (sink, mut heard) = teller();
+    let _stream = EventStream::start(server(&stub), sink, tuning());
+    assert_eq!(heard.next().await, Told::Link(Broken));
+    assert_eq!(heard.next().await, Told::Link(Connected));
+}
+
+#[tokio::test]
+async fn a_stream_that_says_nothing_after_its_head_is_left() {
+    let stub = stub(|number| match number {
+        0 => Reply::Stream {
+            pieces: vec![],
+            open: true,
+        },
+        _ => Reply::Stream {
+            pieces: vec![connected()],
+            open: true,
+        },
+    })
+    .await;
+    let (sink, mut heard) = teller();
+    let tuning = StreamTuning {
+        connect: Duration::from_millis(300),
+        ..tuning()
+    };
+    let _stream = EventStream::start(server(&stub), sink, tuning);
+    assert_eq!(heard.next().await, Told::Link(Broken));
+    assert_eq!(heard.next().await, Told::Link(Connected));
+}
+
+#[tokio::test]
+async fn nothing_is_told_after_a_stop() {
+    let forever: Vec<Vec<u8>> = std::iter::once(connected())
+        .chain((0..500).map(|_| sent(&event("session.idle"))))
+        .collect();
+    let stub = stub(move |_| Reply::Stream {
+        pieces: forever.clone(),
+        open: true,
+    })
+    .await;
+    let (sink, mut heard) = teller();
+    let stream = EventStream::start(server(&stub), sink, tuning());
+    heard.link(Connected).await;
+    stream.stop().await;
+    let told = heard.rest().await.len();
+    assert!(told < 500, "the stream was not stopped in its middle");
+}
+
+#[tokio::test]
+async fn someone_who_knows_that_the_server_is_up_cuts_the_wait_short() {
+    let stub = stub(|number| match number {
+        0 => Reply::Status(503, String::new()),
+        _ => Reply::Stream {
+            pieces: vec![connected()],
+            open: true,
+        },
+    })
+    .await;
+    let (sink, mut heard) = teller();
+    let hour = Duration::from_secs(3600);
+    let stream = EventStream::start(
+        server(&stub),
+        sink,
+        StreamTuning {
+            first_wait: hour,
+            longest_wait: hour,
+            ..tuning()
+        },
+    );
+    heard.link(Broken).await;
+    stream.reconnect_now();
+    heard.link(Connected).await;
+}
