@@ -121,7 +121,10 @@ async fn a_server_that_cannot_be_reached_is_told_as_broken() {
 async fn many_failures_in_a_row_are_told_once() {
     let stub = stub(|number| match number {
         0..4 => Reply::Status(503, String::new()),
-        _ => Reply::Stream { pieces: vec![connected()], open: true },
+        _ => Reply::Stream {
+            pieces: vec![connected()],
+            open: true,
+        },
     })
     .await;
     let (sink, mut heard) = teller();

@@ -2,6 +2,8 @@
 //! answers, silence. Each test starts its own; it ends when dropped.
 #![allow(dead_code, reason = "each test binary uses its own part of it")]
 
+pub mod model;
+
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
