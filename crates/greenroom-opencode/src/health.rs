@@ -6,7 +6,8 @@ use std::time::Duration;
 use greenroom::ports::agent_server::ServerError;
 use tokio::time::{Instant, sleep};
 
-use crate::client::{AddressError, OpencodeServer, ServerAddress};
+use crate::address::{AddressError, ServerAddress};
+use crate::client::OpencodeServer;
 
 /// A healthy server answers in milliseconds, also on a busy machine.
 const TRY_LIMIT: Duration = Duration::from_secs(1);

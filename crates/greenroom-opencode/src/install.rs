@@ -8,10 +8,11 @@ use std::time::{Duration, SystemTime};
 
 use tokio::process::Command;
 
+use crate::npm;
+
 /// The version this was made for, and the one that is installed.
 pub const PINNED_VERSION: &str = "1.18.33";
 
-const INSTALL_LIMIT: Duration = Duration::from_secs(600);
 const VERSION_LIMIT: Duration = Duration::from_secs(30);
 /// What an install that was cut off leaves is removed by a later one after this time.
 const LEFTOVER_AGE: Duration = Duration::from_secs(3600);
@@ -145,13 +146,23 @@ pub async fn pinned(
     cache: &Path,
     say: &mut (dyn FnMut(&str) + Send),
 ) -> Result<PathBuf, InstallError> {
-    let package = platform_package()?;
-    let place = cache.join(format!("opencode-{PINNED_VERSION}"));
-    let program = program_in(&place, &package);
+    let package = npm::platform_package()?;
+    let program = program_in(&place_in(cache), &package);
     if program.is_file() {
         return Ok(program);
     }
     let npm = which::which("npm").map_err(|_| InstallError::NoNpm)?;
+    install(&npm, cache, &package, say).await
+}
+
+async fn install(
+    npm: &Path,
+    cache: &Path,
+    package: &str,
+    say: &mut (dyn FnMut(&str) + Send),
+) -> Result<PathBuf, InstallError> {
+    let place = place_in(cache);
+    let program = program_in(&place, package);
     say(&format!(
         "installing opencode {PINNED_VERSION} with npm into {} (about 180 MB)",
         cache.display()
@@ -166,8 +177,8 @@ pub async fn pinned(
         .prefix(ASIDE)
         .tempdir_in(cache)
         .map_err(denied)?;
-    npm_install(&npm, aside.path(), &package).await?;
-    let version = version_of(&program_in(aside.path(), &package)).await?;
+    npm::install(npm, aside.path(), package).await?;
+    let version = version_of(&program_in(aside.path(), package)).await?;
     tracing::info!(%version, package, "opencode installed");
     put_in_place(aside, &place, &program).map_err(denied)?;
     Ok(program)
@@ -196,52 +207,10 @@ pub async fn version_of(program: &Path) -> Result<String, InstallError> {
         return Err(broken(format!(
             "`--version` ended with {}: {}",
             output.status,
-            tail(&output.stderr)
+            npm::tail(&output.stderr)
         )));
     }
     Ok(version)
-}
-
-/// npm would pick among optional packages, some of them for machines like this but not this one; the right one is asked
-/// for by its name instead, which also fetches it once and not four times. Its install scripts are not needed.
-async fn npm_install(npm: &Path, folder: &Path, package: &str) -> Result<(), InstallError> {
-    let wanted = format!("{package}@{PINNED_VERSION}");
-    let failed = |problem: String| InstallError::Npm {
-        package: wanted.clone(),
-        problem,
-    };
-    // Without a package of its own npm would look for one in the folders above.
-    std::fs::write(folder.join("package.json"), "{\"private\": true}\n")
-        .map_err(|error| failed(error.to_string()))?;
-    let run = Command::new(npm)
-        .args([
-            "install",
-            "--ignore-scripts",
-            "--no-audit",
-            "--no-fund",
-            "--loglevel=error",
-            "--prefix",
-        ])
-        .arg(folder)
-        .arg(&wanted)
-        .current_dir(folder)
-        .stdin(Stdio::null())
-        .kill_on_drop(true)
-        .output();
-    let output = tokio::time::timeout(INSTALL_LIMIT, run)
-        .await
-        .map_err(|_| {
-            failed(format!(
-                "it did not end within {} minutes",
-                INSTALL_LIMIT.as_secs() / 60
-            ))
-        })?
-        .map_err(|error| failed(error.to_string()))?;
-    if output.status.success() {
-        Ok(())
-    } else {
-        Err(failed(tail(&output.stderr)))
-    }
 }
 
 fn put_in_place(aside: tempfile::TempDir, place: &Path, program: &Path) -> std::io::Result<()> {
@@ -283,6 +252,10 @@ fn remove_leftovers(cache: &Path) {
     }
 }
 
+fn place_in(cache: &Path) -> PathBuf {
+    cache.join(format!("opencode-{PINNED_VERSION}"))
+}
+
 fn program_in(folder: &Path, package: &str) -> PathBuf {
     folder
         .join("node_modules")
@@ -291,44 +264,125 @@ fn program_in(folder: &Path, package: &str) -> PathBuf {
         .join("opencode")
 }
 
-/// The npm package that holds the binary for this machine.
-fn platform_package() -> Result<String, InstallError> {
-    let (os, arch) = (std::env::consts::OS, std::env::consts::ARCH);
-    let (system, processor) = match (os, arch) {
-        ("linux", "x86_64") => ("linux", "x64"),
-        ("linux", "aarch64") => ("linux", "arm64"),
-        ("macos", "x86_64") => ("darwin", "x64"),
-        ("macos", "aarch64") => ("darwin", "arm64"),
-        _ => return Err(InstallError::Platform { os, arch }),
-    };
-    // The ordinary builds for x64 need a processor with AVX2.
-    let old = os == "linux" && arch == "x86_64" && !has_avx2();
-    let musl = os == "linux" && cfg!(target_env = "musl");
-    let (old, musl) = (
-        if old { "-baseline" } else { "" },
-        if musl { "-musl" } else { "" },
-    );
-    Ok(format!("opencode-{system}-{processor}{old}{musl}"))
-}
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
 
-fn has_avx2() -> bool {
-    // A machine that does not tell is taken for one of this decade.
-    std::fs::read_to_string("/proc/cpuinfo").map_or(true, |text| {
-        text.split_whitespace().any(|flag| flag == "avx2")
-    })
-}
+    use super::*;
 
-fn tail(bytes: &[u8]) -> String {
-    let text = String::from_utf8_lossy(bytes);
-    let lines: Vec<&str> = text
-        .lines()
-        .map(str::trim)
-        .filter(|line| !line.is_empty())
-        .collect();
-    let last = lines[lines.len().saturating_sub(5)..].join("; ");
-    if last.is_empty() {
-        "it said nothing".to_owned()
-    } else {
-        greenroom::domain::task::cut(&last, 1000).to_owned()
+    const PACKAGE: &str = "opencode-test-x64";
+
+    fn script(path: &Path, text: &str) {
+        std::fs::write(path, format!("#!/bin/sh\n{text}\n")).unwrap();
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    }
+
+    /// An npm that installs a script; `$7` is the folder, as npm is called.
+    fn npm(folder: &Path, first: &str) -> PathBuf {
+        let path = folder.join("npm");
+        let bin = format!("\"$7/node_modules/{PACKAGE}/bin\"");
+        script(
+            &path,
+            &format!(
+                "{first}\ntest \"$6\" = --prefix || exit 9\nmkdir -p {bin} && cp '{}' {bin}/",
+                place(folder)
+            ),
+        );
+        script(&folder.join("opencode"), "echo 1.18.33");
+        path
+    }
+
+    fn place(folder: &Path) -> String {
+        folder.join("opencode").display().to_string()
+    }
+
+    fn aside(cache: &Path) -> usize {
+        let entries = std::fs::read_dir(cache).unwrap().flatten();
+        entries
+            .filter(|entry| entry.file_name().to_string_lossy().starts_with(ASIDE))
+            .count()
+    }
+
+    #[tokio::test]
+    async fn installs_at_the_same_time_do_not_break_each_other() {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = folder.path().join("cache");
+        let npm = npm(folder.path(), "");
+        let (mut first, mut second) = (Vec::new(), Vec::new());
+        let mut hear_first = |line: &str| first.push(line.to_owned());
+        let mut hear_second = |line: &str| second.push(line.to_owned());
+        let (one, two) = tokio::join!(
+            install(&npm, &cache, PACKAGE, &mut hear_first),
+            install(&npm, &cache, PACKAGE, &mut hear_second),
+        );
+        let program = one.unwrap();
+        assert_eq!(program, two.unwrap());
+        assert_eq!(version_of(&program).await.unwrap(), "1.18.33");
+        assert_eq!(aside(&cache), 0, "nothing is left aside");
+        assert!(first[0].contains("installing opencode 1.18.33") && second.len() == 1);
+    }
+
+    #[tokio::test]
+    async fn a_place_that_is_broken_is_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = folder.path().join("cache");
+        std::fs::create_dir_all(place_in(&cache).join("half")).unwrap();
+        let program = install(&npm(folder.path(), ""), &cache, PACKAGE, &mut |_| ())
+            .await
+            .unwrap();
+        assert!(program.is_file() && !place_in(&cache).join("half").exists());
+        assert_eq!(aside(&cache), 0);
+    }
+
+    #[tokio::test]
+    async fn an_npm_that_fails_is_quoted_and_leaves_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = folder.path().join("cache");
+        let npm = npm(folder.path(), "echo 'registry is down' >&2; exit 1");
+        let error = install(&npm, &cache, PACKAGE, &mut |_| ())
+            .await
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("opencode-test-x64@1.18.33: registry is down"),
+            "{error}"
+        );
+        assert_eq!(std::fs::read_dir(&cache).unwrap().count(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_binary_that_does_not_run_here_is_not_installed() {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = folder.path().join("cache");
+        let npm = npm(folder.path(), "");
+        script(
+            &folder.path().join("opencode"),
+            "echo 'illegal instruction' >&2; exit 132",
+        );
+        let error = install(&npm, &cache, PACKAGE, &mut |_| ())
+            .await
+            .unwrap_err();
+        assert!(
+            matches!(&error, InstallError::Broken { problem, .. } if problem.contains("illegal")),
+            "{error}"
+        );
+        assert_eq!(std::fs::read_dir(&cache).unwrap().count(), 0);
+    }
+
+    #[tokio::test]
+    async fn the_one_that_is_named_is_taken_or_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("mine");
+        let error = find(Some(&path), &mut |_| ()).await.unwrap_err();
+        assert!(matches!(error, InstallError::NotAProgram { .. }), "{error}");
+        script(&path, "echo 9.9.9");
+        let found = find(Some(&path), &mut |_| ()).await.unwrap();
+        assert_eq!(
+            found,
+            Found {
+                program: path,
+                origin: Origin::Given
+            }
+        );
     }
 }

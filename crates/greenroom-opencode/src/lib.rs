@@ -8,6 +8,7 @@
 //! - [`hermetic`]: a folder in which opencode sees nothing of the user's real setup
 //! - [`child`]: `opencode serve` under supervision
 
+mod address;
 mod backoff;
 pub mod child;
 mod child_log;
@@ -17,11 +18,15 @@ mod failure;
 pub mod health;
 pub mod hermetic;
 pub mod install;
+mod npm;
 mod sift;
 mod sse;
+mod supervisor;
+mod transport;
 mod wire;
 
+pub use address::{AddressError, ServerAddress};
 pub use child::{ChildError, ChildState, OpencodeChild, ServeOptions};
-pub use client::{AddressError, OpencodeServer, ServerAddress};
+pub use client::OpencodeServer;
 pub use events::{EventSink, EventStream, StreamTuning};
 pub use health::{HealthError, wait_until_healthy};

@@ -1,6 +1,5 @@
 //! Supervision, with shell scripts in the place of opencode: they die, hang, talk too much and leave children behind.
-
-mod support;
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -134,6 +133,20 @@ async fn a_folder_that_does_not_exist_is_refused() {
         OpencodeChild::start(options),
         Err(ChildError::Directory(_))
     ));
+}
+
+#[tokio::test]
+async fn a_port_that_is_taken_is_refused() {
+    let stage = Stage::new();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let options = ServeOptions {
+        port: Some(port),
+        ..stage.options("")
+    };
+    assert!(
+        matches!(OpencodeChild::start(options), Err(ChildError::PortTaken(taken)) if taken == port)
+    );
 }
 
 #[tokio::test]

@@ -1,9 +1,10 @@
 //! The real opencode, installed into the cache folder if it is not there. Run with `GREENROOM_E2E=1`; without it each
 //! of these ends at once, for it needs npm, and a registry the first time.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod support;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use greenroom::EventLink::{Broken, Connected};
 use greenroom::domain::ids::{ModelRef, NoticeId, SessionId, TaskId};
@@ -59,8 +60,10 @@ impl House {
         options.inherit_environment = false;
         options.environment = hermetic.environment;
         options.password = password.map(str::to_owned);
+        let begin = Instant::now();
         let child = OpencodeChild::start(options).unwrap();
         child.until_up(Duration::from_secs(60)).await.unwrap();
+        println!("opencode was up after {:?}", begin.elapsed());
         let server = OpencodeServer::new(child.address().clone()).unwrap();
         let (sink, mut heard) = teller();
         let stream = EventStream::start(server.clone(), sink, StreamTuning::default());
@@ -194,8 +197,12 @@ async fn a_run_on_a_dead_provider_retries_and_is_aborted() {
     );
 
     house.server.abort(&child).await.unwrap();
-    let error = house.heard.event("session.error", child.as_str()).await;
-    assert_eq!(error["error"]["name"], "MessageAbortedError");
+    // While it backs off, opencode tells of an abort by the message alone, without a `session.error`.
+    let aborted = house.heard.event("message.updated", child.as_str()).await;
+    assert!(
+        aborted["info"]["time"]["completed"].is_number(),
+        "{aborted:#}"
+    );
     house.heard.event("session.idle", child.as_str()).await;
     let messages = house.server.messages(&child, None).await.unwrap();
     assert_eq!(messages[0].text(), "hello");
