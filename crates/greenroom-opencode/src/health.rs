@@ -9,9 +9,11 @@ use tokio::time::{Instant, sleep};
 use crate::address::{AddressError, ServerAddress};
 use crate::client::OpencodeServer;
 
-/// A healthy server answers in milliseconds, also on a busy machine.
-const TRY_LIMIT: Duration = Duration::from_secs(1);
-const PAUSE: Duration = Duration::from_millis(100);
+/// The first try that hangs costs this much of every boot; a healthy server answers in milliseconds.
+const FIRST_TRY: Duration = Duration::from_millis(200);
+/// On a machine that is so busy that tries time out, they grow up to this.
+const LONGEST_TRY: Duration = Duration::from_secs(2);
+const PAUSE: Duration = Duration::from_millis(50);
 
 /// Why a server was not found healthy.
 #[derive(Debug, thiserror::Error)]
@@ -44,10 +46,11 @@ pub async fn wait_until_healthy(
 ) -> Result<String, HealthError> {
     let deadline = Instant::now() + limit;
     let server = OpencodeServer::new(address.clone())?;
+    let mut longest = FIRST_TRY;
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
         let last = match server
-            .version(TRY_LIMIT.min(left.max(Duration::from_millis(1))))
+            .version(longest.min(left.max(Duration::from_millis(1))))
             .await
         {
             Ok(version) => return Ok(version),
@@ -57,6 +60,9 @@ pub async fn wait_until_healthy(
             }) => return Err(HealthError::Unauthorized(message)),
             Err(error) => error,
         };
+        if matches!(last, ServerError::TimedOut(_)) {
+            longest = (longest * 2).min(LONGEST_TRY);
+        }
         if Instant::now() + PAUSE >= deadline {
             return Err(HealthError::NotInTime {
                 url: address.url.clone(),

@@ -430,8 +430,14 @@ async fn a_server_killed_with_9_comes_back_with_its_sessions_and_the_stream_with
         panic!("{:?}", house.child.state())
     };
     kill(Pid::from_raw(i32::try_from(pid).unwrap()), Signal::SIGKILL).unwrap();
+    let begin = Instant::now();
     house.heard.link(Broken).await;
+    println!(
+        "the stream was known to be broken after {:?}",
+        begin.elapsed()
+    );
     house.heard.link(Connected).await;
+    println!("and connected again after {:?}", begin.elapsed());
     let again = house.child.until_up(Duration::from_secs(60)).await.unwrap();
     assert_ne!(again, pid);
     assert_eq!(
