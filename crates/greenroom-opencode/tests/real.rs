@@ -7,128 +7,19 @@ mod support;
 use std::time::{Duration, Instant};
 
 use greenroom::EventLink::{Broken, Connected};
-use greenroom::domain::ids::{ModelRef, NoticeId, SessionId, TaskId};
+use greenroom::domain::ids::{NoticeId, SessionId};
 use greenroom::domain::notice::{NoticeFacts, NoticeKind};
-use greenroom::domain::task::{AskKind, PermissionAction, PermissionRule};
+use greenroom::domain::task::{AskKind, PermissionAction};
 use greenroom::ports::agent_server::{
-    AgentServer as _, NewSession, Notice, ServerError, SessionStatus, TaskPrompt, Toast,
-    ToastVariant, find_notice,
+    AgentServer as _, Notice, ServerError, SessionStatus, TaskPrompt, Toast, ToastVariant,
+    find_notice,
 };
-use greenroom_opencode::hermetic::Hermetic;
-use greenroom_opencode::{
-    ChildState, EventStream, OpencodeChild, OpencodeServer, ServeOptions, StreamTuning, install,
-};
+use greenroom_opencode::{ChildState, OpencodeServer};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use serde_json::{Map, json};
-use support::{Heard, Told, model, teller};
-
-/// A provider that refuses connections.
-const DEAD: &str = "http://127.0.0.1:9/v1";
-
-fn asked_for() -> bool {
-    let asked = std::env::var("GREENROOM_E2E").is_ok_and(|value| value == "1");
-    if !asked {
-        println!("left out: set GREENROOM_E2E=1 to run it");
-    }
-    asked
-}
-
-struct House {
-    server: OpencodeServer,
-    child: OpencodeChild,
-    heard: Heard,
-    _stream: EventStream,
-    folder: tempfile::TempDir,
-}
-
-impl House {
-    async fn open(provider: &str, password: Option<&str>) -> Self {
-        let cache = install::cache_folder().unwrap();
-        let program = install::pinned(&cache, &mut |line| println!("{line}"))
-            .await
-            .unwrap();
-        let folder = tempfile::tempdir().unwrap();
-        let hermetic = Hermetic::prepare(folder.path(), provider, &["model"], &Map::new())
-            .await
-            .unwrap();
-        let mut options = ServeOptions::new(
-            program,
-            &hermetic.project,
-            folder.path().join("opencode.log"),
-        );
-        options.inherit_environment = false;
-        options.environment = hermetic.environment;
-        options.password = password.map(str::to_owned);
-        let begin = Instant::now();
-        let child = OpencodeChild::start(options).unwrap();
-        child.until_up(Duration::from_secs(60)).await.unwrap();
-        println!("opencode was up after {:?}", begin.elapsed());
-        let server = OpencodeServer::new(child.address().clone()).unwrap();
-        let (sink, mut heard) = teller();
-        let stream = EventStream::start(server.clone(), sink, StreamTuning::default());
-        heard.link(Connected).await;
-        Self {
-            server,
-            child,
-            heard,
-            _stream: stream,
-            folder,
-        }
-    }
-
-    fn directory(&self) -> String {
-        self.server.address().directory.clone()
-    }
-
-    async fn create(
-        &self,
-        parent: Option<&SessionId>,
-        permission: Vec<PermissionRule>,
-    ) -> SessionId {
-        let session = NewSession {
-            task: TaskId::new("bg_00000001"),
-            title: "a task (@build subagent)".to_owned(),
-            parent: parent.cloned(),
-            directory: self.directory(),
-            agent: "build".to_owned(),
-            model: Some(model_ref("model")),
-            permission,
-            metadata: json!({"greenroom": {"task": "bg_00000001", "run": 1, "attempt": 1}}),
-        };
-        self.server.create(session).await.unwrap()
-    }
-
-    async fn prompt(&self, session: &SessionId, agent: &str, text: &str) {
-        let prompt = TaskPrompt {
-            agent: agent.to_owned(),
-            model: Some(model_ref("model")),
-            system: Some("be brief".to_owned()),
-            text: text.to_owned(),
-            metadata: json!({"greenroom": {"task": "bg_00000001", "run": 1, "attempt": 1}}),
-        };
-        self.server
-            .prompt(session, Some(&self.directory()), prompt)
-            .await
-            .unwrap();
-    }
-}
-
-fn model_ref(name: &str) -> ModelRef {
-    ModelRef {
-        provider_id: "rehearsal".to_owned(),
-        model_id: name.to_owned(),
-        variant: None,
-    }
-}
-
-fn rule(permission: &str, action: PermissionAction) -> PermissionRule {
-    PermissionRule {
-        permission: permission.to_owned(),
-        pattern: "*".to_owned(),
-        action,
-    }
-}
+use serde_json::json;
+use support::house::{DEAD, House, asked_for, model_ref, rule};
+use support::{Told, model};
 
 #[tokio::test]
 async fn a_run_on_a_dead_provider_retries_and_is_aborted() {

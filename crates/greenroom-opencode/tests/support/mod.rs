@@ -2,6 +2,7 @@
 //! answers, silence. Each test starts its own; it ends when dropped.
 #![expect(dead_code, reason = "each test binary uses its own part of it")]
 
+pub mod house;
 pub mod model;
 
 use std::collections::BTreeMap;

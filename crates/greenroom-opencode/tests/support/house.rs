@@ -1,0 +1,125 @@
+//! The real opencode, installed into the cache folder if it is not there, in a hermetic folder. Only with
+//! `GREENROOM_E2E=1`: it needs npm, and a registry the first time.
+
+use std::time::{Duration, Instant};
+
+use greenroom::EventLink::Connected;
+use greenroom::domain::ids::{ModelRef, SessionId, TaskId};
+use greenroom::domain::task::{PermissionAction, PermissionRule};
+use greenroom::ports::agent_server::{AgentServer as _, NewSession, TaskPrompt};
+use greenroom_opencode::hermetic::Hermetic;
+use greenroom_opencode::{
+    EventStream, OpencodeChild, OpencodeServer, ServeOptions, StreamTuning, install,
+};
+use serde_json::{Map, json};
+
+use super::{Heard, teller};
+
+/// A provider that refuses connections.
+pub const DEAD: &str = "http://127.0.0.1:9/v1";
+
+/// Whether these tests are wanted.
+pub fn asked_for() -> bool {
+    let asked = std::env::var("GREENROOM_E2E").is_ok_and(|value| value == "1");
+    if !asked {
+        println!("left out: set GREENROOM_E2E=1 to run it");
+    }
+    asked
+}
+
+/// The real opencode with a provider, a client and its event stream.
+pub struct House {
+    pub server: OpencodeServer,
+    pub child: OpencodeChild,
+    pub heard: Heard,
+    _stream: EventStream,
+    pub folder: tempfile::TempDir,
+}
+
+impl House {
+    pub async fn open(provider: &str, password: Option<&str>) -> Self {
+        let cache = install::cache_folder().unwrap();
+        let program = install::pinned(&cache, &mut |line| println!("{line}"))
+            .await
+            .unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let hermetic = Hermetic::prepare(folder.path(), provider, &["model"], &Map::new())
+            .await
+            .unwrap();
+        let mut options = ServeOptions::new(
+            program,
+            &hermetic.project,
+            folder.path().join("opencode.log"),
+        );
+        options.inherit_environment = false;
+        options.environment = hermetic.environment;
+        options.password = password.map(str::to_owned);
+        let begin = Instant::now();
+        let child = OpencodeChild::start(options).unwrap();
+        child.until_up(Duration::from_secs(60)).await.unwrap();
+        println!("opencode was up after {:?}", begin.elapsed());
+        let server = OpencodeServer::new(child.address().clone()).unwrap();
+        let (sink, mut heard) = teller();
+        let stream = EventStream::start(server.clone(), sink, StreamTuning::default());
+        heard.link(Connected).await;
+        Self {
+            server,
+            child,
+            heard,
+            _stream: stream,
+            folder,
+        }
+    }
+
+    pub fn directory(&self) -> String {
+        self.server.address().directory.clone()
+    }
+
+    pub async fn create(
+        &self,
+        parent: Option<&SessionId>,
+        permission: Vec<PermissionRule>,
+    ) -> SessionId {
+        let session = NewSession {
+            task: TaskId::new("bg_00000001"),
+            title: "a task (@build subagent)".to_owned(),
+            parent: parent.cloned(),
+            directory: self.directory(),
+            agent: "build".to_owned(),
+            model: Some(model_ref("model")),
+            permission,
+            metadata: json!({"greenroom": {"task": "bg_00000001", "run": 1, "attempt": 1}}),
+        };
+        self.server.create(session).await.unwrap()
+    }
+
+    pub async fn prompt(&self, session: &SessionId, agent: &str, text: &str) {
+        let prompt = TaskPrompt {
+            agent: agent.to_owned(),
+            model: Some(model_ref("model")),
+            system: Some("be brief".to_owned()),
+            text: text.to_owned(),
+            metadata: json!({"greenroom": {"task": "bg_00000001", "run": 1, "attempt": 1}}),
+        };
+        self.server
+            .prompt(session, Some(&self.directory()), prompt)
+            .await
+            .unwrap();
+    }
+}
+
+pub fn model_ref(name: &str) -> ModelRef {
+    ModelRef {
+        provider_id: "rehearsal".to_owned(),
+        model_id: name.to_owned(),
+        variant: None,
+    }
+}
+
+pub fn rule(permission: &str, action: PermissionAction) -> PermissionRule {
+    PermissionRule {
+        permission: permission.to_owned(),
+        pattern: "*".to_owned(),
+        action,
+    }
+}
