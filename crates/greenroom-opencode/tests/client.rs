@@ -15,7 +15,7 @@ use serde_json::json;
 use support::{Reply, Stub};
 
 fn server(url: &str) -> OpencodeServer {
-    OpencodeServer::new(ServerAddress::new(url, "/work dir")).unwrap()
+    OpencodeServer::new(ServerAddress::new(url, "/my dir")).unwrap()
 }
 
 fn session() -> SessionId {
@@ -366,7 +366,7 @@ async fn a_toast_goes_to_the_servers_directory() {
     server(&stub.url).toast(toast).await.unwrap();
     assert_eq!(
         stub.only_request().target,
-        "/tui/show-toast?directory=%2Fwork+dir"
+        "/tui/show-toast?directory=%2Fmy+dir"
     );
     assert_eq!(
         stub.only_request().json(),

@@ -102,8 +102,15 @@ async fn tasks_run_to_their_ends_and_wake_their_parent_once() {
     );
 
     stream.stop().await;
-    greenroom.shutdown(ShutdownMode::Abort).await;
+    let begin = Instant::now();
+    let report = greenroom.shutdown(ShutdownMode::Abort).await;
+    assert!(
+        report.cancelled.is_empty() && report.untold.is_empty(),
+        "{report:?}"
+    );
+    println!("the system was shut down after {:?}", begin.elapsed());
     house.child.stop().await;
+    println!("and opencode ended after {:?}", begin.elapsed());
 }
 
 async fn until(what: &str, condition: impl AsyncFn() -> bool) {
