@@ -161,14 +161,25 @@ pub fn findings(messages: &[Message], scope: &RunScope) -> super::watch::Finding
                 && message.finish.is_none()
                 && message.error.is_none()
         }),
-        failed: last
-            .and_then(|message| message.error.clone())
-            .map(|text| super::watch::Failure {
-                aborted: last.is_some_and(|message| message.aborted),
-                text,
-            }),
+        failed: last.and_then(failure_of),
         open_todos: 0,
     }
+}
+
+/// The failure a message carries. An abort while the server backs off leaves neither an event nor an error: only a message
+/// that is completed, says no reason why, and has nothing in it.
+fn failure_of(message: &Message) -> Option<super::watch::Failure> {
+    if let Some(text) = message.error.clone() {
+        return Some(super::watch::Failure {
+            aborted: message.aborted,
+            text,
+        });
+    }
+    let cut_off = message.completed.is_some() && message.finish.is_none() && !is_output(message);
+    cut_off.then(|| super::watch::Failure {
+        aborted: true,
+        text: "aborted".to_owned(),
+    })
 }
 
 /// No result is longer, in characters.

@@ -29,6 +29,7 @@ struct Work {
 #[derive(Debug, Default)]
 pub struct ParentSession {
     work: Option<Work>,
+    backing_off: bool,
     next_look: Option<Timestamp>,
     ended: bool,
     silenced: Option<Timestamp>,
@@ -64,12 +65,22 @@ impl ParentSession {
     /// An event of its session.
     pub fn event(&mut self, what: &Happening, policy: &Notifications, now: Timestamp) {
         match what {
-            Happening::Busy | Happening::Retry { .. } => self.seen(true, now),
+            Happening::Busy => self.seen(true, now),
+            Happening::Retry { .. } => {
+                self.seen(true, now);
+                self.backing_off = true;
+            }
             Happening::Idle => self.seen(false, now),
-            Happening::Error { aborted: true, .. } if policy.silence_after_parent_abort => {
-                self.silenced = Some(now);
-                self.told_while_silenced = false;
-                self.candidate = None;
+            Happening::Error { aborted: true, .. } => self.aborted(policy, now),
+            // An abort while the server backs off comes without an error: a message is completed for no reason.
+            Happening::Message(message)
+                if self.backing_off
+                    && message.role.as_deref() == Some("assistant")
+                    && message.completed.is_some()
+                    && message.finish.is_none()
+                    && message.error.is_none() =>
+            {
+                self.aborted(policy, now);
             }
             Happening::Message(message) if message.role.as_deref() == Some("user") => {
                 self.user_message(message.id.clone(), message.created);
@@ -134,7 +145,16 @@ impl ParentSession {
         }
     }
 
+    fn aborted(&mut self, policy: &Notifications, now: Timestamp) {
+        if policy.silence_after_parent_abort {
+            self.silenced = Some(now);
+            self.told_while_silenced = false;
+            self.candidate = None;
+        }
+    }
+
     fn seen(&mut self, busy: bool, now: Timestamp) {
+        self.backing_off = false;
         self.work = Some(Work { busy, at: now });
         self.next_look = None;
     }
@@ -275,6 +295,18 @@ mod tests {
         );
         parent.user("msg_2", 9, at(9));
         assert!(!parent.0.is_silent());
+    }
+
+    #[test]
+    fn an_abort_while_the_server_backs_off_is_known_by_its_empty_message() {
+        let mut parent = Parent::new();
+        parent.status("retry", at(1));
+        parent.hear(
+            json!({"type": "message.updated", "properties": {"sessionID": "p",
+                   "info": {"id": "msg_1", "role": "assistant", "time": {"created": 1000, "completed": 2000}}}}),
+            at(2),
+        );
+        assert!(parent.0.is_silent());
     }
 
     #[test]
