@@ -1,0 +1,202 @@
+//! Reads a chat-completions request: what was asked last, how far the answer has come, and whether it is a script at
+//! all. Tolerant: a field it does not know is no error, since every client sends others.
+
+use serde::Deserialize;
+use serde_json::Value;
+
+/// A request, as far as it matters here.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Request {
+    /// Whatever it calls the model.
+    #[serde(default)]
+    pub model: String,
+    /// Whether the answer is streamed.
+    #[serde(default)]
+    pub stream: bool,
+    #[serde(default)]
+    messages: Vec<Message>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+struct Message {
+    #[serde(default)]
+    role: String,
+    #[serde(default)]
+    content: Value,
+}
+
+/// What a request is about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ask {
+    /// A name for a conversation.
+    Title { about: String },
+    /// A background-task notice was put into the conversation.
+    Notice { first_line: String },
+    /// Somebody asked for something; `answers` have been given since.
+    Prompt { text: String, answers: usize },
+}
+
+impl Request {
+    /// What is asked for.
+    pub fn ask(&self) -> Ask {
+        let newest = self
+            .messages
+            .iter()
+            .rposition(|message| message.role == "user");
+        let text = newest
+            .map(|at| spoken(&text_of(&self.messages[at].content)))
+            .unwrap_or_default();
+        let is_title = self.messages.iter().any(|message| {
+            message.role == "system"
+                && text_of(&message.content)
+                    .to_lowercase()
+                    .contains("title generator")
+        });
+        if is_title {
+            return Ask::Title { about: text };
+        }
+        let raw = newest
+            .map(|at| text_of(&self.messages[at].content))
+            .unwrap_or_default();
+        if raw.contains("<system-reminder>") && raw.contains("BACKGROUND TASK") {
+            let first_line = raw
+                .lines()
+                .find(|line| line.contains("BACKGROUND TASK"))
+                .unwrap_or_default();
+            return Ask::Notice {
+                first_line: first_line.trim().to_owned(),
+            };
+        }
+        let after = newest.map_or(&[][..], |at| &self.messages[at + 1..]);
+        let answers = after
+            .iter()
+            .filter(|message| message.role == "assistant")
+            .count();
+        Ask::Prompt { text, answers }
+    }
+
+    /// Unlike for every turn of a conversation: ids of tool calls are made of it.
+    pub fn length(&self) -> usize {
+        self.messages.len()
+    }
+}
+
+/// The first words of a text, for answers and titles.
+pub fn first_words(text: &str, words: usize) -> String {
+    let mut kept: Vec<&str> = text.split_whitespace().take(words + 1).collect();
+    let more = kept.len() > words;
+    kept.truncate(words);
+    let line: String = kept.join(" ").chars().take(120).collect();
+    if more { format!("{line} …") } else { line }
+}
+
+/// The text of a message, whichever of the protocol's two forms it has.
+fn text_of(content: &Value) -> String {
+    match content {
+        Value::String(text) => text.clone(),
+        Value::Array(parts) => {
+            let texts: Vec<&str> = parts
+                .iter()
+                .filter_map(|part| part.get("text")?.as_str())
+                .collect();
+            texts.join("\n")
+        }
+        _ => String::new(),
+    }
+}
+
+/// What was said besides the reminders a host adds. If all of it is a reminder (opencode wraps what is said while it
+/// works), the inside of it.
+fn spoken(text: &str) -> String {
+    const OPEN: &str = "<system-reminder>";
+    const CLOSE: &str = "</system-reminder>";
+    let mut outside = String::new();
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once(OPEN) {
+        outside.push_str(before);
+        rest = after.split_once(CLOSE).map_or("", |(_, after)| after);
+    }
+    outside.push_str(rest);
+    let kept = if outside.trim().is_empty() {
+        text.replace(OPEN, "").replace(CLOSE, "")
+    } else {
+        outside
+    };
+    kept.trim().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn ask(messages: Value) -> Ask {
+        serde_json::from_value::<Request>(json!({"model": "small", "messages": messages}))
+            .unwrap()
+            .ask()
+    }
+
+    #[test]
+    fn answers_are_counted_from_the_newest_message_of_the_user() {
+        let asked = ask(json!([
+            {"role": "system", "content": "You are an agent"},
+            {"role": "user", "content": "old"},
+            {"role": "assistant", "content": "old answer"},
+            {"role": "user", "content": [{"type": "text", "text": "new"}]},
+            {"role": "assistant", "tool_calls": []},
+            {"role": "tool", "content": "result"},
+        ]));
+        assert_eq!(
+            asked,
+            Ask::Prompt {
+                text: "new".to_owned(),
+                answers: 1
+            }
+        );
+    }
+
+    #[test]
+    fn reminders_of_the_host_are_no_part_of_the_prompt() {
+        let asked = ask(json!([{"role": "user", "content": [
+            {"type": "text", "text": "do [[wait 1s]]"},
+            {"type": "text", "text": "<system-reminder>\n[[hang]] plan mode\n</system-reminder>"},
+        ]}]));
+        assert_eq!(
+            asked,
+            Ask::Prompt {
+                text: "do [[wait 1s]]".to_owned(),
+                answers: 0
+            }
+        );
+    }
+
+    #[test]
+    fn what_the_host_wrapped_whole_is_still_heard() {
+        let wrapped = "<system-reminder>\nThe user said:\n[[say steered]]\n</system-reminder>";
+        let Ask::Prompt { text, .. } = ask(json!([{"role": "user", "content": wrapped}])) else {
+            panic!("a prompt")
+        };
+        assert!(text.contains("[[say steered]]"));
+    }
+
+    #[test]
+    fn notices_and_titles_are_no_scripts() {
+        let notice = "<system-reminder>\n[BACKGROUND TASK COMPLETED]\n[[hang]]</system-reminder>";
+        assert_eq!(
+            ask(json!([{"role": "user", "content": notice}])),
+            Ask::Notice {
+                first_line: "[BACKGROUND TASK COMPLETED]".to_owned()
+            }
+        );
+        let title = ask(json!([
+            {"role": "system", "content": "You are a title generator."},
+            {"role": "user", "content": "[[hang]]"},
+        ]));
+        assert_eq!(
+            title,
+            Ask::Title {
+                about: "[[hang]]".to_owned()
+            }
+        );
+    }
+}

@@ -1,0 +1,251 @@
+//! What was asked of the provider: how many requests at once, by model, by session, and the newest prompts. Written by
+//! the server at each request, read by tests and by people at `GET /rehearsal/stats`.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use indexmap::IndexMap;
+use serde::{Deserialize, Serialize};
+
+/// Models and sessions kept; the oldest go first.
+const KEPT: usize = 1_000;
+/// Prompts kept, and characters of each.
+const TEXTS: usize = 200;
+const TEXT_CHARS: usize = 500;
+/// Faults counted; the oldest go first, and would then begin anew.
+const FAULTS: usize = 10_000;
+
+/// How many at once: now, and at most since the start or the last reset.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Level {
+    /// Now.
+    pub now: usize,
+    /// The high-water mark.
+    pub max: usize,
+}
+
+/// Requests of one model.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ModelReport {
+    /// In flight: from the request to the last word of its answer.
+    pub in_flight: Level,
+    /// All of them.
+    pub requests: u64,
+}
+
+/// Requests of one session, by its `x-session-id` header.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionReport {
+    /// All of them.
+    pub requests: u64,
+    /// Those that were refused, cut or left hanging.
+    pub faults: u64,
+}
+
+/// Everything, as `GET /rehearsal/stats` shows it. Requests for titles are in `titles` and nowhere else.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct StatsReport {
+    /// Of all models together.
+    pub in_flight: Level,
+    /// By model.
+    pub models: IndexMap<String, ModelReport>,
+    /// By session.
+    pub sessions: IndexMap<String, SessionReport>,
+    /// Requests for titles.
+    pub titles: u64,
+    /// What users said, oldest first, one entry a request.
+    pub last_user_texts: VecDeque<String>,
+}
+
+/// The counters, shared between the requests.
+#[derive(Debug, Clone, Default)]
+pub struct Stats(Arc<Mutex<Counters>>);
+
+#[derive(Debug, Default)]
+struct Counters {
+    report: StatsReport,
+    faults: IndexMap<(String, u64), u32>,
+}
+
+/// A request in flight; it is no longer when this is dropped, however it ended.
+#[derive(Debug)]
+pub struct InFlight {
+    stats: Stats,
+    model: String,
+}
+
+impl Stats {
+    /// Counts a request that begins.
+    pub fn begin(&self, model: &str, session: &str, text: &str) -> InFlight {
+        let mut counters = self.lock();
+        let report = &mut counters.report;
+        report.in_flight.rise();
+        make_room(&mut report.models, KEPT, model, |model| {
+            model.in_flight.now == 0
+        });
+        let of_model = report.models.entry(model.to_owned()).or_default();
+        of_model.in_flight.rise();
+        of_model.requests += 1;
+        make_room(&mut report.sessions, KEPT, session, |_| true);
+        report
+            .sessions
+            .entry(session.to_owned())
+            .or_default()
+            .requests += 1;
+        if report.last_user_texts.len() >= TEXTS {
+            report.last_user_texts.pop_front();
+        }
+        report
+            .last_user_texts
+            .push_back(text.chars().take(TEXT_CHARS).collect());
+        InFlight {
+            stats: self.clone(),
+            model: model.to_owned(),
+        }
+    }
+
+    /// Counts a request for a title.
+    pub fn title(&self) {
+        self.lock().report.titles += 1;
+    }
+
+    /// True while that fault of that session is not used up; each true uses one.
+    pub fn use_fault(&self, session: &str, fault: u64, times: Option<u32>) -> bool {
+        let mut counters = self.lock();
+        let key = (session.to_owned(), fault);
+        make_room(&mut counters.faults, FAULTS, &key, |_| true);
+        let used = counters.faults.entry(key).or_default();
+        if times.is_some_and(|times| *used >= times) {
+            return false;
+        }
+        *used = used.saturating_add(1);
+        if let Some(session) = counters.report.sessions.get_mut(session) {
+            session.faults += 1;
+        }
+        true
+    }
+
+    /// What was counted so far.
+    pub fn report(&self) -> StatsReport {
+        self.lock().report.clone()
+    }
+
+    /// Forgets everything but what is in flight.
+    pub fn reset(&self) {
+        let mut counters = self.lock();
+        counters.faults.clear();
+        let report = &mut counters.report;
+        report.in_flight.max = report.in_flight.now;
+        report.models.retain(|_, model| model.in_flight.now > 0);
+        for model in report.models.values_mut() {
+            model.in_flight.max = model.in_flight.now;
+            model.requests = 0;
+        }
+        report.sessions.clear();
+        report.titles = 0;
+        report.last_user_texts.clear();
+    }
+
+    /// A counter is right after every statement, so a poisoned lock is as good as a whole one.
+    fn lock(&self) -> MutexGuard<'_, Counters> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        let mut counters = self.stats.lock();
+        counters.report.in_flight.fall();
+        if let Some(model) = counters.report.models.get_mut(&self.model) {
+            model.in_flight.fall();
+        }
+    }
+}
+
+impl Level {
+    fn rise(&mut self) {
+        self.now += 1;
+        self.max = self.max.max(self.now);
+    }
+
+    fn fall(&mut self) {
+        self.now = self.now.saturating_sub(1);
+    }
+}
+
+/// Drops the oldest entry that may go if a new key would be one too many.
+fn make_room<K, Q, V>(map: &mut IndexMap<K, V>, kept: usize, key: &Q, may_go: impl Fn(&V) -> bool)
+where
+    K: std::hash::Hash + Eq,
+    Q: std::hash::Hash + indexmap::Equivalent<K> + ?Sized,
+{
+    if map.len() >= kept
+        && !map.contains_key(key)
+        && let Some(oldest) = map.values().position(may_go)
+    {
+        map.shift_remove_index(oldest);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_mark_stays_when_the_level_falls() {
+        let stats = Stats::default();
+        let first = stats.begin("small", "ses_1", "a");
+        let second = stats.begin("small", "ses_2", "b");
+        drop(first);
+        let third = stats.begin("large", "ses_1", "c");
+        let report = stats.report();
+        assert_eq!(report.models["small"].in_flight, Level { now: 1, max: 2 });
+        assert_eq!(report.in_flight, Level { now: 2, max: 2 });
+        assert_eq!(report.sessions["ses_1"].requests, 2);
+        drop((second, third));
+        assert_eq!(stats.report().in_flight, Level { now: 0, max: 2 });
+    }
+
+    #[test]
+    fn a_counted_fault_is_used_up_by_session() {
+        let stats = Stats::default();
+        let used = |session| stats.use_fault(session, 7, Some(2));
+        assert_eq!(
+            [used("a"), used("a"), used("a"), used("b")],
+            [true, true, false, true]
+        );
+        assert!((0..5).all(|_| stats.use_fault("a", 8, None)));
+    }
+
+    #[test]
+    fn nothing_grows_without_end() {
+        let stats = Stats::default();
+        for nth in 0..(FAULTS + 10) {
+            stats.use_fault(&format!("ses_{nth}"), 1, Some(1));
+        }
+        assert_eq!(stats.lock().faults.len(), FAULTS);
+        for nth in 0..(KEPT + 10) {
+            drop(stats.begin(&format!("m{nth}"), &format!("ses_{nth}"), "text"));
+        }
+        let report = stats.report();
+        assert_eq!((report.models.len(), report.sessions.len()), (KEPT, KEPT));
+        assert_eq!(report.last_user_texts.len(), TEXTS);
+        assert!(report.models.contains_key(&format!("m{}", KEPT + 9)));
+    }
+
+    #[test]
+    fn a_reset_forgets_all_but_what_is_in_flight() {
+        let stats = Stats::default();
+        let held = stats.begin("small", "ses_1", "a");
+        drop(stats.begin("small", "ses_1", "b"));
+        stats.reset();
+        assert_eq!(
+            stats.report().models["small"].in_flight,
+            Level { now: 1, max: 1 }
+        );
+        drop(held);
+        assert_eq!(stats.report().in_flight.now, 0);
+    }
+}
