@@ -1,0 +1,84 @@
+//! `cargo xtask test`: what it takes to run every test on a machine that has Rust, Node, npm and git.
+
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use clap::Args;
+use greenroom_opencode::install;
+
+use crate::steps::{StepError, cargo, last_step, step};
+
+/// What to run.
+#[derive(Debug, Args)]
+pub struct Options {
+    /// Leave the end-to-end tests out: nothing is fetched.
+    #[arg(long)]
+    pub fast: bool,
+    /// Only the end-to-end tests.
+    #[arg(long, conflicts_with = "fast")]
+    pub e2e: bool,
+    /// Handed to the end-to-end tests: a name to filter by, flags such as --test-threads.
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, requires = "e2e")]
+    pub filter: Vec<String>,
+}
+
+/// Runs the tests; the last words are the summary of the last of them.
+pub fn run(options: &Options) -> Result<(), StepError> {
+    let program = if options.fast {
+        None
+    } else {
+        Some(step("get opencode", opencode)?)
+    };
+    if !options.e2e {
+        let tests = [
+            "test",
+            "--workspace",
+            "--exclude",
+            "greenroom-e2e",
+            "--no-fail-fast",
+        ];
+        step("units and stories in virtual time", || cargo(&tests, &[]))?;
+    }
+    let Some(program) = program else {
+        return Ok(());
+    };
+    step("build the command", || {
+        cargo(&["build", "--package", "greenroom-server"], &[])
+    })?;
+    last_step("end to end", || {
+        let mut tests = vec!["test", "--package", "greenroom-e2e", "--"];
+        tests.extend(options.filter.iter().map(String::as_str));
+        cargo(
+            &tests,
+            &[
+                ("GREENROOM_E2E", "1".as_ref()),
+                ("GREENROOM_E2E_OPENCODE", program.as_os_str()),
+            ],
+        )
+    })
+}
+
+/// The pinned agent server, whatever else is on PATH: tests are about that version.
+fn opencode() -> Result<PathBuf, StepError> {
+    let works = |program: &str| {
+        let mut run = Command::new(program);
+        run.arg("--version")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        run.status().is_ok_and(|status| status.success())
+    };
+    if !works("git") {
+        return Err(StepError::Missing(
+            "git",
+            "projects of the end-to-end tests are repositories",
+        ));
+    }
+    let cache = install::cache_folder()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(StepError::Runtime)?;
+    let program = runtime.block_on(install::pinned(&cache, &mut |line| eprintln!("    {line}")))?;
+    Ok(program)
+}
