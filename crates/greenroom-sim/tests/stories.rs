@@ -10,7 +10,7 @@ use libtest_mimic::{Arguments, Failed, Trial};
 use serde_json::Value;
 
 /// Stories that are not told yet, and the rule each waits for.
-const WAITING: [(&str, &str); 1] = [("rules/23-same-call-twenty-times", "the circuit breaker")];
+const WAITING: [(&str, &str); 0] = [];
 
 /// Real time for one story: all of them take milliseconds, unless actors keep each other busy.
 const LIMIT: Duration = Duration::from_secs(60);

@@ -1,0 +1,31 @@
+//! The bridge: a websocket by which an agent server's plugin hands its events to Greenroom. It works where the agent
+//! server listens on no port, and it can be mounted into any actix-web app:
+//!
+//! ```no_run
+//! use actix_web::App;
+//! use greenroom_bridge::{BridgeOptions, configure};
+//! # fn options() -> BridgeOptions { unimplemented!() }
+//! let options = options();
+//! let app = App::new().configure(|cfg| configure(cfg, options.clone()));
+//! # let _ = app;
+//! ```
+//!
+//! - [`protocol`]: the frames, and how one is read.
+//! - [`registry`]: which bridges are connected.
+//! - [`options`]: what a host gives its bridge.
+//! - [`endpoint`]: one socket, from its upgrade to its close.
+//! - [`sink`]: where events go.
+//! - [`token`]: the shared secret, compared in constant time.
+
+pub mod endpoint;
+pub mod options;
+pub mod protocol;
+pub mod registry;
+pub mod sink;
+pub mod token;
+
+pub use endpoint::configure;
+pub use options::{BridgeLimits, BridgeOptions};
+pub use registry::{BridgeInfo, Bridges};
+pub use sink::EventSink;
+pub use token::Token;

@@ -1,0 +1,54 @@
+//! How a command fails: what it says, what the reader can do, and its exit code.
+
+use crate::config::ConfigError;
+use crate::host::HostError;
+
+/// The task or operation failed.
+pub const FAILED: u8 = 1;
+/// Usage or configuration.
+pub const USAGE: u8 = 2;
+/// The service or the agent server cannot be reached.
+pub const UNREACHABLE: u8 = 3;
+
+/// A failure, ready to be shown.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    /// The exit code of the process.
+    pub code: u8,
+    /// What is wrong.
+    pub message: String,
+    /// What the reader can do; empty if nothing can be said.
+    pub hint: String,
+}
+
+impl Failure {
+    /// A failure of any kind.
+    pub fn new(code: u8, message: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self {
+            code,
+            message: message.into(),
+            hint: hint.into(),
+        }
+    }
+
+    /// The lines for stderr.
+    pub fn text(&self) -> String {
+        if self.hint.is_empty() {
+            return format!("error: {}\n", self.message);
+        }
+        format!("error: {}\nhint: {}\n", self.message, self.hint)
+    }
+}
+
+impl From<ConfigError> for Failure {
+    fn from(error: ConfigError) -> Self {
+        Self::new(USAGE, error.to_string(), error.hint())
+    }
+}
+
+impl From<HostError> for Failure {
+    fn from(error: HostError) -> Self {
+        let hint = "stop what listens there, or choose another address with --listen 127.0.0.1:0";
+        Self::new(FAILED, error.to_string(), hint)
+    }
+}

@@ -1,0 +1,19 @@
+//! The `greenroom` command: [`args`] is its grammar, [`dispatch`] carries it out. Commands that start a service are in
+//! [`serve`] and [`up`]; the others talk to one through [`client`] and show what it says with [`show`], [`live`] and
+//! [`term`].
+
+pub mod args;
+pub mod client;
+pub mod dispatch;
+pub mod failure;
+pub mod live;
+pub mod manage;
+pub mod run;
+pub mod serve;
+pub mod show;
+pub mod signals;
+pub mod term;
+pub mod up;
+
+pub use dispatch::main;
+pub use failure::Failure;

@@ -1,0 +1,139 @@
+//! `greenroom run` and `greenroom resume`: a task from its launch to its result.
+
+use std::io::IsTerminal;
+
+use greenroom::domain::task::{Launch, Task, TaskStatus, cut};
+use serde_json::{Value, json};
+
+use super::args::{ResumeArgs, RunArgs};
+use super::client::{Client, Shown};
+use super::failure::{FAILED, Failure, USAGE};
+use super::live;
+use super::serve::say;
+use super::term::{one_line, out, printable};
+use crate::config::Environment;
+
+/// Characters of a description that is made from the prompt.
+const DESCRIPTION: usize = 60;
+
+/// Launches a task, watches it, prints its result.
+pub async fn run(args: RunArgs) -> Result<(), Failure> {
+    let environment = Environment::of_process();
+    let client = Client::new(&args.client, &environment)?;
+    let body = serde_json::to_value(launch(&args, &environment)?).map_err(|error| {
+        Failure::new(FAILED, format!("the launch has no JSON form: {error}"), "")
+    })?;
+    let task: Task = client.post(&["v1", "tasks"], &body).await?;
+    finish(&client, &task, args.detach, args.client.json).await
+}
+
+fn launch(args: &RunArgs, environment: &Environment) -> Result<Launch, Failure> {
+    let model = match args.model.as_deref().map(|model| model.split_once('/')) {
+        None => None,
+        Some(Some((provider, model))) if !provider.is_empty() && !model.is_empty() => {
+            Some(greenroom::domain::ids::ModelRef {
+                provider_id: provider.to_owned(),
+                model_id: model.to_owned(),
+                variant: args.variant.clone(),
+            })
+        }
+        Some(_) => {
+            let hint = "write it as PROVIDER/MODEL, for instance anthropic/claude-opus";
+            return Err(Failure::new(
+                USAGE,
+                "--model names no provider and model",
+                hint,
+            ));
+        }
+    };
+    let description = match &args.description {
+        Some(description) => description.clone(),
+        None => cut(&one_line(&args.prompt), DESCRIPTION).to_owned(),
+    };
+    Ok(Launch {
+        description,
+        prompt: args.prompt.clone(),
+        agent: args.agent.clone(),
+        parent_session: args.parent.as_deref().map(Into::into),
+        model,
+        directory: args
+            .directory
+            .as_ref()
+            .map(|path| environment.path(path).to_string_lossy().into_owned()),
+        ..Launch::default()
+    })
+}
+
+/// Goes on with an ended task in its session.
+pub async fn resume(args: ResumeArgs) -> Result<(), Failure> {
+    let client = Client::new(&args.client, &Environment::of_process())?;
+    let shown: Shown = client.get(&["v1", "tasks", &args.id], &[]).await?;
+    let Some(session) = shown.task.session else {
+        let hint = "it never started; launch it again with `greenroom run`";
+        return Err(Failure::new(
+            FAILED,
+            format!("task {} has no session to go on in", shown.task.id),
+            hint,
+        ));
+    };
+    let mut body = json!({ "prompt": args.prompt });
+    if let Some(parent) = &args.parent {
+        body["parentSessionID"] = json!(parent);
+    }
+    let task: Task = client
+        .post(&["v1", "sessions", session.as_str(), "resume"], &body)
+        .await?;
+    finish(&client, &task, args.detach, args.client.json).await
+}
+
+async fn finish(client: &Client, task: &Task, detach: bool, json: bool) -> Result<(), Failure> {
+    if detach {
+        out(&if json {
+            json_text(task)?
+        } else {
+            format!("{}\n", task.id)
+        });
+        return Ok(());
+    }
+    if !json {
+        say(&format!("{} {}", task.id, one_line(&task.description)));
+    }
+    let output = live::until_end(client, &task.id).await?;
+    let completed = output.task.status() == TaskStatus::Completed;
+    if json {
+        out(&json_text(&output)?);
+    } else {
+        if completed {
+            say(&live::ending(&output.task));
+        }
+        if let Some(result) = &output.result {
+            print_text(result);
+        }
+    }
+    if completed {
+        return Ok(());
+    }
+    let hint = match &output.task.session {
+        Some(_) => format!(
+            "`greenroom resume {} \"PROMPT\"` goes on with it",
+            output.task.id
+        ),
+        None => String::new(),
+    };
+    Err(Failure::new(FAILED, live::ending(&output.task), hint))
+}
+
+/// A text of an agent's, ending with a line end.
+pub(super) fn print_text(text: &str) {
+    let text = printable(text, std::io::stdout().is_terminal());
+    out(&text);
+    if !text.ends_with('\n') {
+        out("\n");
+    }
+}
+
+/// A value as `--json` prints it.
+pub(super) fn json_text(value: &impl serde::Serialize) -> Result<String, Failure> {
+    let text = serde_json::to_value(value).map(|value: Value| format!("{value:#}\n"));
+    text.map_err(|error| Failure::new(FAILED, format!("the answer has no JSON form: {error}"), ""))
+}

@@ -1,0 +1,154 @@
+//! `greenroom serve`: the service, attached to an agent server that runs already. Also what `up` shares with it: the
+//! service with its event stream, from the ready line to the end.
+
+use std::io::Write;
+use std::sync::Arc;
+use std::time::Duration;
+
+use greenroom::ports::agent_server::AgentServer;
+use greenroom_opencode::{EventStream, OpencodeServer, ServerAddress, StreamTuning};
+use tokio::time::{Instant, sleep, timeout};
+
+use super::args::ServeArgs;
+use super::failure::{FAILED, Failure, USAGE};
+use super::signals::Signals;
+use crate::config::{Environment, Events, Settings, load};
+use crate::host::Service;
+use crate::logging;
+
+/// How long the ready line waits for the agent server's first answer.
+const FIRST_ANSWER: Duration = Duration::from_secs(10);
+/// One question for health; the first request of a boot may hang.
+const ONE_ANSWER: Duration = Duration::from_secs(2);
+const BETWEEN: Duration = Duration::from_millis(200);
+
+/// Runs the command.
+pub async fn serve(args: ServeArgs) -> Result<(), Failure> {
+    let environment = Environment::of_process();
+    let mut sources = args.service.sources();
+    if let Some(url) = args.opencode {
+        sources.flags.push(("opencode.url", url, "--opencode"));
+    }
+    let settings = load(&sources, &environment)?.settings;
+    logging::init();
+    say_where_tasks_are_kept(&settings);
+    let mut signals = take_signals()?;
+    let mut attached = Attached::start(&settings, &settings.opencode.url)?;
+    tokio::select! {
+        () = attached.until_answering() => {
+            attached.say_ready();
+            signals.next().await;
+        }
+        () = signals.next() => {}
+    }
+    signals.arm_exit();
+    attached.stop().await;
+    Ok(())
+}
+
+/// Takes SIGINT and SIGTERM.
+pub(super) fn take_signals() -> Result<Signals, Failure> {
+    Signals::new()
+        .map_err(|error| Failure::new(FAILED, format!("signals cannot be taken: {error}"), ""))
+}
+
+/// Until tasks can be kept on disk, a journal that is asked for is not there, and the reader should know.
+pub(super) fn say_where_tasks_are_kept(settings: &Settings) {
+    if let Some(journal) = &settings.journal {
+        say(&format!(
+            "note: tasks are kept in memory only; {} is not written in this version",
+            journal.display()
+        ));
+    }
+}
+
+/// One line of talk.
+pub(super) fn say(line: &str) {
+    // Nobody reads it any more if stderr is closed; the service goes on.
+    let _ = writeln!(std::io::stderr(), "{line}");
+}
+
+/// A service with the event stream of its agent server.
+pub(super) struct Attached {
+    service: Service,
+    server: OpencodeServer,
+    events: Option<EventStream>,
+}
+
+impl Attached {
+    /// Starts both. Neither needs the agent server to answer yet.
+    pub(super) fn start(settings: &Settings, url: &str) -> Result<Self, Failure> {
+        let address = ServerAddress {
+            url: url.to_owned(),
+            username: settings.opencode.username.clone(),
+            password: settings.opencode.password.clone(),
+            directory: settings.core.directory.clone(),
+        };
+        let server = OpencodeServer::new(address).map_err(|error| {
+            Failure::new(
+                USAGE,
+                error.to_string(),
+                "correct --opencode or `opencode.url`",
+            )
+        })?;
+        let service = Service::start(settings, Arc::new(server.clone()))?;
+        let events = (settings.opencode.events != Events::Bridge).then(|| {
+            EventStream::start(
+                server.clone(),
+                service.greenroom().clone(),
+                StreamTuning::default(),
+            )
+        });
+        Ok(Self {
+            service,
+            server,
+            events,
+        })
+    }
+
+    /// The service.
+    pub(super) fn service(&self) -> &Service {
+        &self.service
+    }
+
+    /// Its event stream.
+    pub(super) fn events(&self) -> Option<&EventStream> {
+        self.events.as_ref()
+    }
+
+    /// Waits until the agent server has answered once, or long enough: the service works without it too, and says in
+    /// `/readyz` what is missing.
+    pub(super) async fn until_answering(&mut self) {
+        let deadline = Instant::now() + FIRST_ANSWER;
+        loop {
+            let last = match timeout(ONE_ANSWER, self.server.health()).await {
+                Ok(Ok(())) => return,
+                Ok(Err(error)) => error.to_string(),
+                Err(_) => "it does not answer".to_owned(),
+            };
+            if Instant::now() + BETWEEN >= deadline {
+                let url = &self.server.address().url;
+                tracing::warn!(
+                    url,
+                    problem = last,
+                    "no answer from the agent server yet; tasks wait for it"
+                );
+                return;
+            }
+            sleep(BETWEEN).await;
+        }
+    }
+
+    /// The line that callers wait for: the service can be used.
+    pub(super) fn say_ready(&self) {
+        say(&format!("listening on http://{}", self.service.address()));
+    }
+
+    /// Ends both, the event stream last: ends of tasks may still come through it.
+    pub(super) async fn stop(self) {
+        self.service.stop().await;
+        if let Some(events) = self.events {
+            events.stop().await;
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! What can be wrong with the configuration. Every error names where the value came from, its key, and what to do.
+
+use std::fmt;
+use std::path::PathBuf;
+
+/// Where a value comes from; later variants win over earlier ones.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Origin {
+    /// A configuration file.
+    File(PathBuf),
+    /// An environment variable.
+    Env(String),
+    /// A flag of the command line, as it was written.
+    Flag(String),
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(path) => write!(f, "{}", path.display()),
+            Self::Env(name) => write!(f, "environment variable {name}"),
+            Self::Flag(flag) => f.write_str(flag),
+        }
+    }
+}
+
+/// Why there is no usable configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// A file that was named, or is there, cannot be read.
+    #[error("{}: cannot be read: {source}", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// A file is not TOML.
+    #[error("{}: {}", path.display(), .problem.trim_end())]
+    NoToml {
+        /// The file.
+        path: PathBuf,
+        /// What the parser says, with the line.
+        problem: String,
+    },
+    /// A key that does not exist.
+    #[error("{origin}: unknown key `{key}`")]
+    UnknownKey {
+        /// Where it stands.
+        origin: Origin,
+        /// The key, as written.
+        key: String,
+        /// The known key that looks most like it.
+        nearest: Option<&'static str>,
+    },
+    /// `--set` without a `=`.
+    #[error("{origin}: no value")]
+    NoValue {
+        /// The flag.
+        origin: Origin,
+    },
+    /// A value that its key does not take.
+    #[error("{origin}: `{key}`: {problem}")]
+    Invalid {
+        /// Where it stands.
+        origin: Origin,
+        /// The key, with its entry.
+        key: String,
+        /// What is wrong with the value and what would be right.
+        problem: String,
+    },
+    /// The service would be open to the network without a secret.
+    #[error(
+        "{origin}: `listen`: {address} can be reached from other machines, which needs a token"
+    )]
+    TokenNeeded {
+        /// Where the address comes from.
+        origin: Origin,
+        /// The address.
+        address: String,
+    },
+}
+
+impl ConfigError {
+    /// What a person can do about it.
+    pub fn hint(&self) -> String {
+        match self {
+            Self::Unreadable { .. } => {
+                "check the path and its permissions, or leave the file out".to_owned()
+            }
+            Self::NoToml { .. } => {
+                "correct the line; `key = \"value\"` is how a text is written".to_owned()
+            }
+            Self::UnknownKey {
+                nearest: Some(nearest),
+                ..
+            } => format!("did you mean `{nearest}`?"),
+            Self::UnknownKey { .. } => "remove it; the README lists every key".to_owned(),
+            Self::NoValue { .. } => {
+                "write `--set key=value`, for instance `--set limits.default=3`".to_owned()
+            }
+            Self::Invalid { key, .. } => {
+                format!("correct the value of `{key}`, or remove it to use the default")
+            }
+            Self::TokenNeeded { .. } => {
+                "set `token` or `token_file`, or listen on 127.0.0.1".to_owned()
+            }
+        }
+    }
+}

@@ -1,0 +1,109 @@
+//! What comes out of the configuration: the actor system's [`greenroom::Config`] and what the host needs besides.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+
+use greenroom::Config;
+use greenroom_bridge::Token;
+
+/// Where the service listens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Listen(pub SocketAddr);
+
+impl Listen {
+    /// The address of a service that nobody has configured.
+    pub const DEFAULT: Self = Self(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 7717));
+
+    /// Reads `address:port`, or `localhost:port`.
+    pub fn read(text: &str) -> Result<Self, String> {
+        let text = text.trim();
+        let numeric = text
+            .strip_prefix("localhost:")
+            .map(|port| format!("127.0.0.1:{port}"));
+        numeric
+            .as_deref()
+            .unwrap_or(text)
+            .parse()
+            .map(Self)
+            .map_err(|_| {
+                format!("expected an address and a port such as \"127.0.0.1:7717\", found {text:?}")
+            })
+    }
+
+    /// True if only this machine can reach it.
+    pub fn is_loopback(self) -> bool {
+        self.0.ip().is_loopback()
+    }
+}
+
+/// Where events come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Events {
+    /// The agent server's event stream.
+    Stream,
+    /// Bridges alone.
+    Bridge,
+    /// Both.
+    Both,
+}
+
+/// The agent server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OpencodeSettings {
+    /// Where it listens.
+    pub url: String,
+    /// The user it knows.
+    pub username: String,
+    /// The variable that holds its password.
+    pub password_env: String,
+    /// The password found there.
+    pub password: Option<String>,
+    /// Where events come from.
+    pub events: Events,
+}
+
+/// Where the secret comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum TokenSource {
+    None,
+    Text(String),
+    File(PathBuf),
+}
+
+/// Everything the command needs to know.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Where the service listens.
+    pub listen: Listen,
+    /// The secret of the service.
+    pub token: Option<Token>,
+    /// The journal file; none keeps nothing.
+    pub journal: Option<PathBuf>,
+    /// The agent server.
+    pub opencode: OpencodeSettings,
+    /// The actor system's own.
+    pub core: Config,
+    pub(crate) token_source: TokenSource,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            listen: Listen::DEFAULT,
+            token: None,
+            journal: None,
+            opencode: OpencodeSettings {
+                url: "http://127.0.0.1:4096".to_owned(),
+                username: "opencode".to_owned(),
+                password_env: "OPENCODE_SERVER_PASSWORD".to_owned(),
+                password: None,
+                events: Events::Both,
+            },
+            core: Config {
+                directory: ".".to_owned(),
+                ..Config::default()
+            },
+            token_source: TokenSource::None,
+        }
+    }
+}

@@ -1,0 +1,133 @@
+//! A running service: the actor system on the arbiter that starts it, the HTTP server on threads of its own. `serve`
+//! and `up` own one [`Service`]; tests start it on an agent server of their own.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use actix_web::dev::ServerHandle;
+use actix_web::middleware::from_fn;
+use actix_web::{App, HttpServer};
+use greenroom::ports::agent_server::AgentServer;
+use greenroom::ports::journal::MemoryJournal;
+use greenroom::{Greenroom, ShutdownMode};
+use greenroom_bridge::BridgeOptions;
+
+use crate::config::{Events, Settings};
+use crate::http::guard::{Guard, guard};
+use crate::http::{Api, configure};
+
+/// Threads that answer requests.
+const WORKERS: usize = 2;
+/// Sockets at a time, over all threads; blocking reads hold one each.
+const CONNECTIONS: usize = 10_000;
+/// How long requests under way may take once everything else has ended, in seconds.
+const LAST_REQUESTS_S: u64 = 3;
+
+/// Why a service does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum HostError {
+    /// The address cannot be listened on.
+    #[error("cannot listen on {address}: {source}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// What the system says.
+        source: std::io::Error,
+    },
+}
+
+/// A running service.
+#[derive(Debug)]
+pub struct Service {
+    greenroom: Greenroom,
+    bridge: BridgeOptions,
+    http: ServerHandle,
+    address: SocketAddr,
+}
+
+impl Service {
+    /// Starts the actors here and listens. Must be called inside a running actix system.
+    pub fn start(settings: &Settings, agent: Arc<dyn AgentServer>) -> Result<Self, HostError> {
+        let wanted = settings.listen.0;
+        // The port first: nothing is started for a service that nobody could reach.
+        let listener = std::net::TcpListener::bind(wanted).map_err(|source| HostError::Listen {
+            address: wanted,
+            source,
+        })?;
+        let address = listener.local_addr().map_err(|source| HostError::Listen {
+            address: wanted,
+            source,
+        })?;
+
+        let greenroom = Greenroom::start(
+            settings.core.clone(),
+            agent,
+            Arc::new(MemoryJournal::default()),
+        );
+        let instance = format!("gr_{}", &uuid::Uuid::new_v4().simple().to_string()[..8]);
+        let mut bridge = BridgeOptions::new(Arc::new(greenroom.clone()), instance);
+        bridge.token = settings.token.clone();
+        bridge.only_source = settings.opencode.events == Events::Bridge;
+        let guarded = Guard {
+            token: settings.token.clone(),
+            listen: address,
+        };
+        let api = Api {
+            greenroom: greenroom.clone(),
+            guard: guarded,
+            bridge: bridge.clone(),
+        };
+        let http = HttpServer::new(move || {
+            let api = api.clone();
+            App::new()
+                .wrap(from_fn(guard))
+                .configure(move |cfg| configure(cfg, api))
+        })
+        .workers(WORKERS)
+        .max_connections(CONNECTIONS / WORKERS)
+        .shutdown_timeout(LAST_REQUESTS_S)
+        .disable_signals()
+        .listen(listener)
+        .map_err(|source| HostError::Listen {
+            address: wanted,
+            source,
+        })?
+        .run();
+        let handle = http.handle();
+        actix_web::rt::spawn(http);
+        tracing::info!(%address, "service listening");
+        Ok(Self {
+            greenroom,
+            bridge,
+            http: handle,
+            address,
+        })
+    }
+
+    /// Where it really listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The actor system.
+    pub fn greenroom(&self) -> &Greenroom {
+        &self.greenroom
+    }
+
+    /// Ends everything, bounded: tasks first, while readers can still be told of their end, then the sockets.
+    pub async fn stop(self) {
+        let report = self.greenroom.shutdown(ShutdownMode::Abort).await;
+        if !report.cancelled.is_empty() {
+            tracing::info!(
+                tasks = report.cancelled.len(),
+                "tasks cancelled by the shutdown"
+            );
+        }
+        for parent in &report.untold {
+            tracing::warn!(%parent, "not told of its tasks' end");
+        }
+        self.bridge.bridges.close();
+        self.http.stop(true).await;
+        tracing::info!("service stopped");
+    }
+}

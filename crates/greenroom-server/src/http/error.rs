@@ -1,0 +1,234 @@
+//! What every refusal looks like: `{"error": {"code", "message", "hint"}}` with the fitting status. The errors of the
+//! actor system become one here, and nowhere else.
+
+use std::fmt;
+
+use actix_web::http::StatusCode;
+use actix_web::{HttpResponse, ResponseError};
+use greenroom::ports::agent_server::ServerError;
+use greenroom::{CancelError, LaunchError, OutputError, ResumeError, SendError, TrackError};
+use serde_json::json;
+
+/// A refusal.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ApiError {
+    /// The HTTP status.
+    pub status: StatusCode,
+    /// What programs look at.
+    pub code: &'static str,
+    /// What is wrong.
+    pub message: String,
+    /// What the caller can do.
+    pub hint: String,
+}
+
+impl ApiError {
+    /// A refusal of any kind.
+    pub fn new(
+        status: StatusCode,
+        code: &'static str,
+        message: impl Into<String>,
+        hint: impl Into<String>,
+    ) -> Self {
+        Self {
+            status,
+            code,
+            message: message.into(),
+            hint: hint.into(),
+        }
+    }
+
+    /// 400: the request cannot be read.
+    pub fn unreadable(
+        code: &'static str,
+        message: impl Into<String>,
+        hint: impl Into<String>,
+    ) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, code, message, hint)
+    }
+
+    /// 422: the request is understood, but a value in it is not possible.
+    pub fn invalid(message: impl Into<String>) -> Self {
+        Self::new(
+            StatusCode::UNPROCESSABLE_ENTITY,
+            "invalid_value",
+            message,
+            "correct the value and send it again",
+        )
+    }
+
+    /// 404: no task of that id, prefix or session.
+    pub fn no_task(name: &str) -> Self {
+        Self::new(
+            StatusCode::NOT_FOUND,
+            "task_not_found",
+            format!("no task {:?}", greenroom::domain::task::cut(name, 100)),
+            "give a task id, a beginning of one that fits no other, or a session id; GET /v1/tasks lists them",
+        )
+    }
+
+    fn invalid_field(field: &str, problem: &str) -> Self {
+        Self::invalid(format!("{field}: {problem}"))
+    }
+
+    fn queue_full(waiting: usize) -> Self {
+        Self::new(
+            StatusCode::TOO_MANY_REQUESTS,
+            "queue_full",
+            format!("{waiting} tasks wait already"),
+            "wait for some to start, cancel some, or raise limits.max_waiting",
+        )
+    }
+
+    fn shutting_down() -> Self {
+        Self::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "shutting_down",
+            "the service is shutting down",
+            "send it again once the service is back",
+        )
+    }
+
+    fn journal(problem: &str) -> Self {
+        Self::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "journal_unwritable",
+            format!("the journal cannot be written: {problem}"),
+            "make room or repair permissions where the journal is kept; nothing was accepted",
+        )
+    }
+}
+
+impl fmt::Display for ApiError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl ResponseError for ApiError {
+    fn status_code(&self) -> StatusCode {
+        self.status
+    }
+
+    fn error_response(&self) -> HttpResponse {
+        let mut response = HttpResponse::build(self.status);
+        if self.status == StatusCode::UNAUTHORIZED {
+            response.insert_header(("WWW-Authenticate", "Bearer"));
+        }
+        response.json(
+            json!({ "error": { "code": self.code, "message": self.message, "hint": self.hint } }),
+        )
+    }
+}
+
+impl From<LaunchError> for ApiError {
+    fn from(error: LaunchError) -> Self {
+        match error {
+            LaunchError::Invalid { field, problem } => Self::invalid_field(field, &problem),
+            LaunchError::TooDeep { .. } => Self::new(
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "too_deep",
+                error.to_string(),
+                "launch it from a session nearer to the top, or raise safety.max_depth",
+            ),
+            LaunchError::QueueFull { waiting } => Self::queue_full(waiting),
+            LaunchError::ShuttingDown => Self::shutting_down(),
+            LaunchError::Journal(problem) => Self::journal(&problem),
+        }
+    }
+}
+
+impl From<ResumeError> for ApiError {
+    fn from(error: ResumeError) -> Self {
+        match error {
+            ResumeError::UnknownSession(_) => Self::new(
+                StatusCode::NOT_FOUND,
+                "session_not_found",
+                error.to_string(),
+                "only the session of a task can be resumed; GET /v1/tasks lists them",
+            ),
+            ResumeError::AlreadyRunning(..) => Self::new(
+                StatusCode::CONFLICT,
+                "already_running",
+                error.to_string(),
+                "wait for its end, or send it a further prompt with POST /v1/tasks/{id}/send",
+            ),
+            ResumeError::Invalid { field, problem } => Self::invalid_field(field, &problem),
+            ResumeError::QueueFull { waiting } => Self::queue_full(waiting),
+            ResumeError::ShuttingDown => Self::shutting_down(),
+            ResumeError::Journal(problem) => Self::journal(&problem),
+        }
+    }
+}
+
+impl From<TrackError> for ApiError {
+    fn from(error: TrackError) -> Self {
+        match error {
+            TrackError::Invalid { field, problem } => Self::invalid_field(field, &problem),
+            TrackError::ShuttingDown => Self::shutting_down(),
+            TrackError::Journal(problem) => Self::journal(&problem),
+        }
+    }
+}
+
+impl From<CancelError> for ApiError {
+    fn from(error: CancelError) -> Self {
+        match error {
+            CancelError::Unknown(task) => Self::no_task(task.as_str()),
+            CancelError::NotCancellable(_) => Self::new(
+                StatusCode::CONFLICT,
+                "not_cancellable",
+                error.to_string(),
+                "it has ended already; nothing changed",
+            ),
+        }
+    }
+}
+
+impl From<SendError> for ApiError {
+    fn from(error: SendError) -> Self {
+        match error {
+            SendError::Unknown(task) => Self::no_task(task.as_str()),
+            SendError::NotRunning(_) => Self::new(
+                StatusCode::CONFLICT,
+                "not_running",
+                error.to_string(),
+                "only a running task takes a further prompt; an ended one is resumed with POST /v1/sessions/{sessionID}/resume",
+            ),
+            SendError::Invalid { field, problem } => Self::invalid_field(field, &problem),
+            SendError::Server(error) => error.into(),
+        }
+    }
+}
+
+impl From<OutputError> for ApiError {
+    fn from(error: OutputError) -> Self {
+        match error {
+            OutputError::Unknown(name) => Self::no_task(&name),
+            OutputError::Server(error) => error.into(),
+        }
+    }
+}
+
+impl From<ServerError> for ApiError {
+    fn from(error: ServerError) -> Self {
+        let (code, hint) = match &error {
+            ServerError::NotFound(_) | ServerError::Refused { .. } => (
+                "agent_server_refused",
+                "the agent server did not do it; its own words are in the message",
+            ),
+            ServerError::Unreachable(_)
+            | ServerError::FateUnknown(_)
+            | ServerError::TimedOut(_) => (
+                "agent_server_unreachable",
+                "check that the agent server runs, then try again",
+            ),
+        };
+        Self::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            code,
+            error.to_string(),
+            hint,
+        )
+    }
+}

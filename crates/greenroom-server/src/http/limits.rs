@@ -1,0 +1,39 @@
+//! Slots: shown, and changed while running.
+
+use actix_web::HttpResponse;
+use actix_web::web::Data;
+use greenroom::LimitsChange;
+
+use super::app::Api;
+use super::error::ApiError;
+use super::input::Body;
+
+/// Entries of one change; what is kept for good must not grow by one call without bound.
+const MOST_ENTRIES: usize = 1000;
+
+/// `GET /v1/limits`
+pub async fn show(api: Data<Api>) -> HttpResponse {
+    HttpResponse::Ok().json(api.greenroom.limits().await)
+}
+
+/// `PUT /v1/limits`: merged into what holds; null removes an entry.
+pub async fn change(api: Data<Api>, change: Body<LimitsChange>) -> Result<HttpResponse, ApiError> {
+    let change = change.0;
+    for (field, entries) in [("providers", &change.providers), ("models", &change.models)] {
+        if entries.len() > MOST_ENTRIES {
+            return Err(ApiError::invalid(format!(
+                "{field}: more than {MOST_ENTRIES} entries"
+            )));
+        }
+        if let Some(name) = entries
+            .keys()
+            .find(|name| name.trim().is_empty() || name.len() > 256)
+        {
+            let shown = greenroom::domain::task::cut(name, 60);
+            return Err(ApiError::invalid(format!(
+                "{field}: {shown:?} is no name of 1 to 256 characters"
+            )));
+        }
+    }
+    Ok(HttpResponse::Ok().json(api.greenroom.set_limits(change).await))
+}

@@ -1,0 +1,14 @@
+//! The HTTP API: [`app`] mounts it, [`guard`] decides who may call, [`input`] reads requests, [`error`] is what every
+//! refusal looks like. The handlers stand by what they are about: [`tasks`], [`sessions`], [`limits`], [`health`].
+
+pub mod app;
+pub mod error;
+pub mod guard;
+pub mod health;
+pub mod input;
+pub mod limits;
+pub mod sessions;
+pub mod tasks;
+
+pub use app::{Api, configure};
+pub use error::ApiError;

@@ -1,0 +1,325 @@
+//! The `greenroom` binary as people and scripts run it: what goes to stdout, what to stderr, and exit codes.
+#![expect(
+    clippy::unwrap_used,
+    reason = "what a test takes for granted fails it by a panic"
+)]
+
+mod support;
+
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use support::Host;
+
+/// A run of the binary in an environment of its own.
+fn greenroom(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_greenroom"));
+    command
+        .args(args)
+        .env_clear()
+        .env("HOME", std::env::temp_dir().join("greenroom-no-home"))
+        .stdin(Stdio::null());
+    command.current_dir(std::env::temp_dir());
+    command
+}
+
+struct Ran {
+    code: i32,
+    stdout: String,
+    stderr: String,
+}
+
+/// Runs it to its end, off this thread: the service of the test lives here.
+async fn ran(mut command: Command) -> Ran {
+    let Output {
+        status,
+        stdout,
+        stderr,
+    } = actix_web::web::block(move || command.output())
+        .await
+        .unwrap()
+        .unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    Ran {
+        code: status.code().unwrap(),
+        stdout: text(stdout),
+        stderr: text(stderr),
+    }
+}
+
+async fn on(host: &Host, args: &[&str]) -> Ran {
+    let mut command = greenroom(args);
+    command.env("GREENROOM_URL", host.url(""));
+    ran(command).await
+}
+
+#[actix_rt::test]
+async fn run_prints_the_result_and_nothing_else_to_stdout() {
+    let host = Host::start(&[]).await;
+    let mut command = greenroom(&["run", "Say hello.", "--description", "greeting"]);
+    command.env("GREENROOM_URL", host.url(""));
+    let run = actix_rt::spawn(ran(command));
+    let id = host.newest().await;
+    let session = host.running(&id).await;
+    host.finish(&session).await;
+    let run = run.await.unwrap();
+    assert_eq!(
+        (run.code, run.stdout.as_str()),
+        (0, "answer to: Say hello.\n")
+    );
+    let beginning = format!("{id} greeting\n{id} completed after ");
+    assert!(run.stderr.starts_with(&beginning), "{}", run.stderr);
+
+    let shown = on(&host, &["show", &id, "--json"]).await;
+    assert_eq!(
+        serde_json::from_str::<Value>(&shown.stdout).unwrap()["sessionID"],
+        json!(session)
+    );
+    for name in [id.as_str(), &id[..7], &session] {
+        let output = on(&host, &["output", name]).await;
+        assert_eq!(
+            (output.code, output.stdout.as_str()),
+            (0, "answer to: Say hello.\n"),
+            "{name}"
+        );
+    }
+    let follow = on(&host, &["output", &id, "--follow"]).await;
+    assert_eq!(
+        (follow.code, follow.stdout.as_str()),
+        (0, "[assistant]\nanswer to: Say hello.\n")
+    );
+
+    let again = on(&host, &["resume", &id, "Once more.", "--detach"]).await;
+    assert_eq!((again.code, again.stdout), (0, format!("{id}\n")));
+    host.running(&id).await;
+    let sent = on(&host, &["send", &id, "And this."]).await;
+    assert_eq!((sent.code, sent.stdout), (0, format!("{id} running\n")));
+    host.stop().await;
+}
+
+#[actix_rt::test]
+async fn a_task_that_fails_ends_the_command_with_1() {
+    let host = Host::start(&[]).await;
+    let mut command = greenroom(&["run", "Say hello.", "--json"]);
+    command.env("GREENROOM_URL", host.url(""));
+    let run = actix_rt::spawn(ran(command));
+    let id = host.newest().await;
+    let session = host.running(&id).await;
+    let error = json!({"name": "APIError", "data": {"message": "no credit left"}});
+    let event =
+        json!({"type": "session.error", "properties": {"sessionID": session, "error": error}});
+    host.post("/v1/session-events", json!({"events": [event]}))
+        .await;
+    let run = run.await.unwrap();
+    assert_eq!(run.code, 1);
+    assert!(
+        run.stderr.contains("no credit left") && run.stderr.contains("greenroom resume"),
+        "{}",
+        run.stderr
+    );
+    let output: Value = serde_json::from_str(&run.stdout).unwrap();
+    assert_eq!(output["task"]["status"], "error");
+    host.stop().await;
+}
+
+#[actix_rt::test]
+async fn listing_and_cancelling() {
+    let host = Host::start(&[("limits.default", "1")]).await;
+    let mut ids = Vec::new();
+    for _ in 0..3 {
+        let launched = on(
+            &host,
+            &[
+                "run", "wait", "--detach", "--parent", "ses_p", "--model", "acme/big",
+            ],
+        )
+        .await;
+        assert_eq!(launched.code, 0, "{}", launched.stderr);
+        ids.push(launched.stdout.trim().to_owned());
+    }
+    host.running(&ids[0]).await;
+    let list = on(&host, &["list", "--status", "pending"]).await;
+    assert_eq!(list.code, 0);
+    assert_eq!(list.stdout.lines().count(), 3, "{}", list.stdout);
+    assert!(
+        list.stdout.contains(&ids[1]) && !list.stdout.contains(&ids[0]),
+        "{}",
+        list.stdout
+    );
+    let shown = on(&host, &["show", &ids[2]]).await;
+    assert!(shown.stdout.contains("waits for"), "{}", shown.stdout);
+
+    let cancelled = on(&host, &["cancel", &ids[2], "bg_nobody"]).await;
+    assert_eq!(
+        (cancelled.code, cancelled.stdout),
+        (1, format!("{} cancelled\n", ids[2]))
+    );
+    assert!(
+        cancelled.stderr.contains("bg_nobody"),
+        "{}",
+        cancelled.stderr
+    );
+    let again = on(&host, &["cancel", &ids[2]]).await;
+    assert_eq!(again.code, 1);
+    let rest = on(&host, &["cancel", "--parent", "ses_p", "--json"]).await;
+    let rest: Value = serde_json::from_str(&rest.stdout).unwrap();
+    assert_eq!(rest["cancelled"].as_array().unwrap().len(), 2);
+    let none = on(&host, &["cancel", "--all"]).await;
+    assert_eq!(
+        (none.code, none.stdout.as_str(), none.stderr.as_str()),
+        (0, "", "nothing to cancel\n")
+    );
+    host.stop().await;
+}
+
+#[actix_rt::test]
+async fn exit_codes_tell_usage_from_a_service_that_is_not_there() {
+    let free = std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap();
+    let gone = ran(greenroom(&["list", "--url", &format!("http://{free}")])).await;
+    assert_eq!(gone.code, 3);
+    assert!(
+        gone.stderr.contains("cannot be reached") && gone.stderr.contains("greenroom up"),
+        "{}",
+        gone.stderr
+    );
+    for usage in [
+        &["list", "--url", "nowhere"][..],
+        &["run", "x", "--model", "big", "--url", "http://127.0.0.1:1"],
+        &["list", "--token-file", "/nowhere/at/all"],
+        &["serve", "--set", "limits.defualt=3"],
+        &["serve", "--config", "/nowhere/at/all"],
+        &["serve", "--opencode", "ftp://x"],
+        &["up", "--listen", "0.0.0.0:0"],
+        &["frobnicate"],
+    ] {
+        let ran = ran(greenroom(usage)).await;
+        assert_eq!(
+            (ran.code, ran.stdout.as_str()),
+            (2, ""),
+            "{usage:?}: {}",
+            ran.stderr
+        );
+        assert!(ran.stderr.starts_with("error: "), "{}", ran.stderr);
+    }
+    let host = Host::start(&[("token", "s3cret")]).await;
+    let refused = on(&host, &["list"]).await;
+    assert_eq!(refused.code, 2);
+    assert!(refused.stderr.contains("token"), "{}", refused.stderr);
+    let mut command = greenroom(&["list"]);
+    command
+        .env("GREENROOM_URL", host.url(""))
+        .env("GREENROOM_TOKEN", "s3cret");
+    assert_eq!(ran(command).await.code, 0);
+    let script = ran(greenroom(&["completions", "bash"])).await;
+    assert!(script.code == 0 && script.stdout.contains("_greenroom"));
+    host.stop().await;
+}
+
+/// A running `greenroom serve`, ended with the test.
+struct Serving {
+    child: Child,
+    lines: std::sync::mpsc::Receiver<String>,
+}
+
+impl Serving {
+    fn start(args: &[&str]) -> Self {
+        let mut child = greenroom(args).stderr(Stdio::piped()).spawn().unwrap();
+        let stderr = BufReader::new(child.stderr.take().unwrap());
+        let (sender, lines) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            for line in stderr.lines().map_while(Result::ok) {
+                let _ = sender.send(line);
+            }
+        });
+        Self { child, lines }
+    }
+
+    fn line(&self, beginning: &str) -> String {
+        loop {
+            let line = self
+                .lines
+                .recv_timeout(Duration::from_secs(30))
+                .expect("the line comes");
+            if line.starts_with(beginning) {
+                return line;
+            }
+        }
+    }
+
+    fn signal(&self, name: &str) {
+        let pid = self.child.id().to_string();
+        assert!(
+            Command::new("kill")
+                .args(["-s", name, &pid])
+                .status()
+                .unwrap()
+                .success()
+        );
+    }
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[actix_rt::test]
+async fn serve_says_once_when_it_can_be_used_and_ends_on_a_signal() {
+    let opencode = support::healthy_opencode().await;
+    for signal in ["INT", "TERM"] {
+        let mut serving = Serving::start(&[
+            "serve",
+            "--opencode",
+            &opencode,
+            "--listen",
+            "127.0.0.1:0",
+            "--journal",
+            "kept.db",
+            "--set",
+            "limits.default=3",
+        ]);
+        assert!(serving.line("note: ").contains("kept.db"));
+        let url = serving
+            .line("listening on ")
+            .trim_start_matches("listening on ")
+            .to_owned();
+        let health = reqwest::get(format!("{url}/healthz")).await.unwrap();
+        assert_eq!(health.status(), 200);
+        serving.signal(signal);
+        let status = actix_web::web::block(move || {
+            let status = serving.child.wait().unwrap();
+            let more: Vec<String> = serving
+                .lines
+                .try_iter()
+                .filter(|line| line.starts_with("listening"))
+                .collect();
+            assert!(more.is_empty(), "{more:?}");
+            status
+        });
+        let status = tokio::time::timeout(Duration::from_secs(30), status)
+            .await
+            .unwrap()
+            .unwrap();
+        assert_eq!(status.code(), Some(0), "after {signal}");
+    }
+}
+
+#[actix_rt::test]
+async fn an_address_that_is_taken_is_a_failure_with_a_way_out() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let ran = ran(greenroom(&["serve", "--listen", &address])).await;
+    assert_eq!(ran.code, 1);
+    assert!(
+        ran.stderr.contains(&address) && ran.stderr.contains("--listen"),
+        "{}",
+        ran.stderr
+    );
+}

@@ -1,0 +1,365 @@
+//! A service for tests, on an agent server in memory whose sessions do what the test says.
+#![expect(dead_code, reason = "each test file uses what it needs of it")]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use greenroom::domain::ids::{MessageId, SessionId};
+use greenroom::domain::task::AskKind;
+use greenroom::domain::time::Timestamp;
+use greenroom::domain::transcript::{Message, Part};
+use greenroom::ports::agent_server::{
+    AgentServer, NewSession, Notice, ServerError, SessionRecord, SessionStatus, TaskPrompt, Toast,
+    Todo,
+};
+use greenroom_server::config::{Environment, Sources, load};
+use greenroom_server::host::Service;
+use reqwest::Method;
+use serde_json::{Value, json};
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// An agent server in memory: sessions are busy until told to finish, and then have answered.
+#[derive(Debug, Default)]
+pub struct Fake {
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    made: usize,
+    prompts: BTreeMap<SessionId, String>,
+    busy: BTreeSet<SessionId>,
+    answered: BTreeMap<SessionId, Timestamp>,
+    aborted: BTreeSet<SessionId>,
+}
+
+impl Fake {
+    /// A session that was there before.
+    pub fn open(&self, session: &str) {
+        self.state
+            .lock()
+            .unwrap()
+            .prompts
+            .insert(session.into(), String::new());
+    }
+
+    fn answer(&self, session: &str) {
+        let now = greenroom::clock::Clock::system().now();
+        self.state
+            .lock()
+            .unwrap()
+            .answered
+            .insert(session.into(), now);
+    }
+
+    /// True if it was aborted.
+    pub fn aborted(&self, session: &str) -> bool {
+        self.state
+            .lock()
+            .unwrap()
+            .aborted
+            .contains(&SessionId::from(session))
+    }
+}
+
+#[async_trait]
+impl AgentServer for Fake {
+    async fn session(&self, session: &SessionId) -> Result<SessionRecord, ServerError> {
+        Ok(SessionRecord {
+            id: Some(session.clone()),
+            ..SessionRecord::default()
+        })
+    }
+
+    async fn create(&self, _: NewSession) -> Result<SessionId, ServerError> {
+        let mut state = self.state.lock().unwrap();
+        state.made += 1;
+        let session = SessionId::from(format!("ses_{}", state.made));
+        Ok(session)
+    }
+
+    async fn prompt(
+        &self,
+        session: &SessionId,
+        _: Option<&str>,
+        prompt: TaskPrompt,
+    ) -> Result<(), ServerError> {
+        let mut state = self.state.lock().unwrap();
+        state.prompts.insert(session.clone(), prompt.text);
+        state.busy.insert(session.clone());
+        state.answered.remove(session);
+        Ok(())
+    }
+
+    async fn notify(&self, _: &SessionId, _: Notice) -> Result<(), ServerError> {
+        Ok(())
+    }
+
+    async fn abort(&self, session: &SessionId) -> Result<(), ServerError> {
+        let mut state = self.state.lock().unwrap();
+        state.aborted.insert(session.clone());
+        state.busy.remove(session);
+        Ok(())
+    }
+
+    async fn statuses(&self, _: &str) -> Result<BTreeMap<SessionId, SessionStatus>, ServerError> {
+        let state = self.state.lock().unwrap();
+        let busy = state.busy.iter();
+        Ok(busy
+            .map(|session| (session.clone(), SessionStatus::Busy))
+            .collect())
+    }
+
+    async fn messages(
+        &self,
+        session: &SessionId,
+        _: Option<usize>,
+    ) -> Result<Vec<Message>, ServerError> {
+        let state = self.state.lock().unwrap();
+        let Some(at) = state.answered.get(session) else {
+            return Ok(Vec::new());
+        };
+        let text = format!(
+            "answer to: {}",
+            state.prompts.get(session).cloned().unwrap_or_default()
+        );
+        Ok(vec![Message {
+            id: Some(MessageId::from(format!("msg_{session}_{}", at.as_millis()))),
+            role: Some("assistant".to_owned()),
+            created: Some(*at),
+            completed: Some(*at),
+            finish: Some("stop".to_owned()),
+            parts: vec![Part {
+                kind: "text".to_owned(),
+                text: Some(text),
+                ..Part::default()
+            }],
+            ..Message::default()
+        }])
+    }
+
+    async fn todos(&self, _: &SessionId) -> Result<Vec<Todo>, ServerError> {
+        Ok(Vec::new())
+    }
+
+    async fn sessions_below(
+        &self,
+        _: Option<&SessionId>,
+        _: &str,
+    ) -> Result<Vec<SessionRecord>, ServerError> {
+        Ok(Vec::new())
+    }
+
+    async fn reject_ask(&self, _: &SessionId, _: &str, _: AskKind) -> Result<(), ServerError> {
+        Ok(())
+    }
+
+    async fn toast(&self, _: Toast) -> Result<(), ServerError> {
+        Ok(())
+    }
+
+    async fn health(&self) -> Result<(), ServerError> {
+        Ok(())
+    }
+}
+
+/// A running service and a client of it.
+pub struct Host {
+    pub address: SocketAddr,
+    pub client: reqwest::Client,
+    pub fake: Arc<Fake>,
+    service: Service,
+}
+
+impl Host {
+    /// Starts a service with these keys of the configuration.
+    pub async fn start(set: &[(&str, &str)]) -> Self {
+        let usual = [
+            ("listen", "127.0.0.1:0"),
+            ("lifecycle.min_idle", "0"),
+            ("lifecycle.poll_interval", "50ms"),
+        ];
+        let set = usual
+            .iter()
+            .chain(set)
+            .map(|(key, value)| format!("{key}={value}"))
+            .collect();
+        let environment = Environment {
+            folder: std::env::temp_dir(),
+            ..Environment::default()
+        };
+        let settings = load(
+            &Sources {
+                set,
+                ..Sources::default()
+            },
+            &environment,
+        )
+        .unwrap()
+        .settings;
+        let fake = Arc::new(Fake::default());
+        let service = Service::start(&settings, fake.clone()).unwrap();
+        service
+            .greenroom()
+            .event_link(greenroom::EventLink::Connected);
+        let client = reqwest::Client::builder()
+            .timeout(PATIENCE)
+            .no_proxy()
+            .build()
+            .unwrap();
+        Self {
+            address: service.address(),
+            client,
+            fake,
+            service,
+        }
+    }
+
+    pub fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.address)
+    }
+
+    pub async fn request(&self, method: Method, path: &str, body: &str) -> (u16, Value) {
+        let answer = self
+            .client
+            .request(method, self.url(path))
+            .body(body.to_owned())
+            .send()
+            .await
+            .unwrap();
+        let status = answer.status().as_u16();
+        let text = answer.text().await.unwrap();
+        (
+            status,
+            serde_json::from_str(&text).unwrap_or_else(|_| panic!("{path}: {status} {text}")),
+        )
+    }
+
+    pub async fn get(&self, path: &str) -> (u16, Value) {
+        self.request(Method::GET, path, "").await
+    }
+
+    pub async fn text(&self, path: &str) -> String {
+        self.client
+            .get(self.url(path))
+            .send()
+            .await
+            .unwrap()
+            .text()
+            .await
+            .unwrap()
+    }
+
+    pub async fn post(&self, path: &str, body: Value) -> (u16, Value) {
+        self.request(Method::POST, path, &body.to_string()).await
+    }
+
+    /// A read that goes on beside the test.
+    pub fn get_later(&self, path: &str) -> tokio::task::JoinHandle<(u16, Value)> {
+        let request = self.client.get(self.url(path));
+        actix_rt::spawn(async move {
+            let answer = request.send().await.unwrap();
+            (answer.status().as_u16(), answer.json().await.unwrap())
+        })
+    }
+
+    /// Waits until there is a task, and answers with the id of the newest.
+    pub async fn newest(&self) -> String {
+        let watch = async {
+            loop {
+                let (_, page) = self.get("/v1/tasks?limit=1").await;
+                if let Some(id) = page["tasks"][0]["id"].as_str() {
+                    return id.to_owned();
+                }
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, watch)
+            .await
+            .expect("a task comes")
+    }
+
+    /// Waits until the task runs, and answers with its session.
+    pub async fn running(&self, id: &str) -> String {
+        let task = self.until(id, |task| task["status"] == "running").await;
+        task["sessionID"].as_str().unwrap().to_owned()
+    }
+
+    /// Waits until the task's run has ended.
+    pub async fn ended(&self, id: &str) -> Value {
+        self.until(id, |task| {
+            !matches!(task["status"].as_str(), Some("pending" | "running"))
+        })
+        .await
+    }
+
+    async fn until(&self, id: &str, there: impl Fn(&Value) -> bool) -> Value {
+        let watch = async {
+            loop {
+                let (_, task) = self.get(&format!("/v1/tasks/{id}")).await;
+                if there(&task) {
+                    return task;
+                }
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, watch)
+            .await
+            .unwrap_or_else(|_| panic!("{id} does not get there"))
+    }
+
+    /// The session answers, and says so.
+    pub async fn finish(&self, session: &str) {
+        self.fake.answer(session);
+        let idle = json!({"type": "session.idle", "properties": {"sessionID": session}});
+        let (status, _) = self
+            .post("/v1/session-events", json!({"events": [idle]}))
+            .await;
+        assert_eq!(status, 202);
+    }
+
+    /// Gives a read that was sent before the time to arrive: a call behind it on another connection is answered.
+    pub async fn until_blocked(&self) {
+        for _ in 0..3 {
+            self.get("/healthz").await;
+        }
+    }
+
+    pub async fn stop(self) {
+        self.service.stop().await;
+    }
+}
+
+/// An HTTP server that is as healthy as opencode and can do nothing else; it ends with the test's system.
+pub async fn healthy_opencode() -> String {
+    use actix_web::{App, HttpResponse, HttpServer, web};
+    let healthy =
+        || async { HttpResponse::Ok().json(json!({"healthy": true, "version": "1.18.33"})) };
+    let server =
+        HttpServer::new(move || App::new().route("/global/health", web::get().to(healthy)))
+            .workers(1)
+            .disable_signals()
+            .bind("127.0.0.1:0")
+            .unwrap();
+    let url = format!("http://{}", server.addrs()[0]);
+    actix_rt::spawn(server.run());
+    // It starts when it is first polled, which a test that then waits for a line would never come to.
+    reqwest::get(format!("{url}/global/health")).await.unwrap();
+    url
+}
+
+/// A refusal as it should be.
+pub fn refused((status, error): (u16, &Value), wanted: u16, code: &str, text: &str) {
+    assert_eq!(
+        (status, &error["error"]["code"]),
+        (wanted, &json!(code)),
+        "{error}"
+    );
+    let message = error["error"]["message"].as_str().unwrap();
+    assert!(message.contains(text), "{message}");
+    assert!(!error["error"]["hint"].as_str().unwrap().is_empty());
+}

@@ -1,0 +1,111 @@
+//! A process of ours: in a group of its own, its words kept in a file, ended with everything it started when it is
+//! dropped, also by a panic. Both the agent server and the service are run by it.
+
+use std::fs::File;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
+
+/// A child process and its log.
+#[derive(Debug)]
+pub struct Process {
+    name: &'static str,
+    child: Child,
+    log: PathBuf,
+}
+
+impl Process {
+    /// Starts a command with both its outputs in `log`.
+    pub fn start(name: &'static str, command: &mut Command, log: &Path) -> Self {
+        let out = File::create(log).expect("the log can be written");
+        let err = out.try_clone().expect("a file can be opened twice");
+        let child = command
+            .stdin(Stdio::null())
+            .stdout(out)
+            .stderr(err)
+            .process_group(0)
+            .spawn();
+        let child = child.unwrap_or_else(|error| {
+            panic!("cannot start {name} ({:?}): {error}", command.get_program())
+        });
+        Self {
+            name,
+            child,
+            log: log.to_owned(),
+        }
+    }
+
+    /// Everything it has said so far.
+    pub fn said(&self) -> String {
+        String::from_utf8_lossy(&std::fs::read(&self.log).unwrap_or_default()).into_owned()
+    }
+
+    /// How it ended, if it has.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().expect("a child can be asked")
+    }
+
+    /// Sends a signal to it alone.
+    pub fn signal(&self, signal: Signal) {
+        nix::sys::signal::kill(self.pid(), signal).expect("the process is there");
+    }
+
+    /// Ends it and all it started, at once, and waits for its end.
+    pub fn kill(&mut self) {
+        // It may have ended by itself; its group may live on.
+        let _ = killpg(self.pid(), Signal::SIGKILL);
+        let _ = self.child.wait();
+    }
+
+    /// Waits for its end.
+    pub async fn wait(&mut self, limit: Duration) -> ExitStatus {
+        let begin = Instant::now();
+        loop {
+            if let Some(status) = self.ended() {
+                return status;
+            }
+            assert!(
+                begin.elapsed() < limit,
+                "{} did not end in {limit:?}",
+                self.name
+            );
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Its exit code; a signal's number is negative.
+    pub fn code(status: ExitStatus) -> i32 {
+        status
+            .code()
+            .unwrap_or_else(|| -status.signal().unwrap_or_default())
+    }
+
+    fn pid(&self) -> Pid {
+        Pid::from_raw(i32::try_from(self.child.id()).expect("a pid is an i32"))
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.kill();
+        if std::thread::panicking() {
+            let said = self.said();
+            let lines: Vec<&str> = said.lines().collect();
+            let newest = &lines[lines.len().saturating_sub(60)..];
+            eprintln!("---- {} said last:\n{}\n----", self.name, newest.join("\n"));
+        }
+    }
+}
+
+/// A port that was free a moment ago.
+pub fn free_port() -> u16 {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("loopback has a free port");
+    listener
+        .local_addr()
+        .expect("a bound socket has an address")
+        .port()
+}

@@ -1,0 +1,114 @@
+//! A wire between the service and the agent server that a story can cut: all of it, or only what carries events.
+
+use std::sync::Arc;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+/// What goes through.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Wire {
+    Whole,
+    NoEvents,
+    Cut,
+}
+
+/// A proxy to one port of loopback.
+#[derive(Debug)]
+pub struct Proxy {
+    port: u16,
+    wire: Arc<watch::Sender<Wire>>,
+    listener: JoinHandle<()>,
+}
+
+impl Proxy {
+    /// Listens on a free port.
+    pub async fn start(to: u16) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0")
+            .await
+            .expect("loopback has a free port");
+        let port = listener
+            .local_addr()
+            .expect("a bound socket has an address")
+            .port();
+        let wire = Arc::new(watch::Sender::new(Wire::Whole));
+        let of_all = Arc::clone(&wire);
+        let listener = tokio::spawn(async move {
+            while let Ok((near, _)) = listener.accept().await {
+                tokio::spawn(carry(near, to, of_all.subscribe()));
+            }
+        });
+        Self {
+            port,
+            wire,
+            listener,
+        }
+    }
+
+    /// Where the service is sent to.
+    pub fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
+    /// Cuts every connection and every new one.
+    pub fn cut(&self) {
+        self.wire.send_replace(Wire::Cut);
+    }
+
+    /// Cuts every connection that carries events, and every new one.
+    pub fn cut_events(&self) {
+        self.wire.send_replace(Wire::NoEvents);
+    }
+
+    /// Lets everything through again.
+    pub fn mend(&self) {
+        self.wire.send_replace(Wire::Whole);
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.listener.abort();
+        self.cut();
+    }
+}
+
+/// One connection, until either side or the wire ends it.
+async fn carry(mut near: TcpStream, to: u16, mut wire: watch::Receiver<Wire>) {
+    let Ok(mut far) = TcpStream::connect(("127.0.0.1", to)).await else {
+        return;
+    };
+    let (mut out, mut back) = (vec![0; 16 * 1024], vec![0; 16 * 1024]);
+    let mut has_events = false;
+    loop {
+        match *wire.borrow_and_update() {
+            Wire::Cut => return,
+            Wire::NoEvents if has_events => return,
+            Wire::NoEvents | Wire::Whole => {}
+        }
+        let carried = tokio::select! {
+            changed = wire.changed() => changed.map_err(|_| ()),
+            read = near.read(&mut out) => match read {
+                Ok(length) if length > 0 => {
+                    // A request begins a segment: clients write its head in one piece.
+                    let head = &out[..length];
+                    has_events |= head.starts_with(b"GET /global/event") || head.starts_with(b"GET /event");
+                    if has_events && *wire.borrow() == Wire::NoEvents {
+                        return;
+                    }
+                    far.write_all(head).await.map_err(|_| ())
+                }
+                _ => return,
+            },
+            read = far.read(&mut back) => match read {
+                Ok(length) if length > 0 => near.write_all(&back[..length]).await.map_err(|_| ()),
+                _ => return,
+            },
+        };
+        if carried.is_err() {
+            return;
+        }
+    }
+}

@@ -1,0 +1,250 @@
+//! The built command as a service, and its HTTP API as a program of somebody else's would use it: JSON, nothing of the
+//! crates behind it.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use reqwest::{Client, Method};
+use serde_json::{Value, json};
+
+use super::process::Process;
+use super::until;
+
+/// A running `greenroom serve`.
+#[derive(Debug)]
+pub struct Service {
+    /// The process: stories of the command send it signals.
+    pub process: Process,
+    url: String,
+    http: Client,
+    home: PathBuf,
+}
+
+/// The built command.
+pub fn greenroom_bin() -> PathBuf {
+    std::env::var_os("GREENROOM_BIN")
+        .map(PathBuf::from)
+        .unwrap_or_else(|| {
+            // Beside the folder in which this test lies.
+            let test = std::env::current_exe().expect("a process knows its file");
+            test.ancestors()
+                .nth(2)
+                .expect("a target folder")
+                .join("greenroom")
+        })
+}
+
+impl Service {
+    /// Starts the service on an agent server and waits until it says that it is ready.
+    pub async fn start(
+        opencode_url: &str,
+        directory: &Path,
+        settings: &[&str],
+        log: &Path,
+    ) -> Self {
+        let home = log.parent().expect("a log lies in a folder");
+        let mut command = greenroom(home);
+        command.args([
+            "serve",
+            "--opencode",
+            opencode_url,
+            "--listen",
+            "127.0.0.1:0",
+            "--journal",
+            "",
+        ]);
+        command.arg("--directory").arg(directory);
+        for setting in settings {
+            command.args(["--set", setting]);
+        }
+        let mut process = Process::start("greenroom", &mut command, log);
+        let url = ready(&mut process).await;
+        let http = Client::builder()
+            .timeout(Duration::from_secs(120))
+            .build()
+            .expect("a client");
+        Self {
+            process,
+            url,
+            http,
+            home: home.to_owned(),
+        }
+    }
+
+    /// Where it listens, as `http://…`.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// Launches a task that must be accepted.
+    pub async fn launch(&self, launch: Value) -> Value {
+        let (status, task) = self.post("/v1/tasks", launch).await;
+        assert_eq!(status, 201, "{task}");
+        task
+    }
+
+    /// A task as it is now.
+    pub async fn task(&self, id: &str) -> Value {
+        let (status, answer) = self.get(&format!("/v1/tasks/{id}")).await;
+        assert_eq!(status, 200, "{answer}");
+        // A task may come with what it waits for around it.
+        answer.get("task").cloned().unwrap_or(answer)
+    }
+
+    /// A task once it is in that state.
+    pub async fn reaches(&self, id: &str, wanted: &str) -> Value {
+        until(&format!("{id} is {wanted}"), async || {
+            let task = self.task(id).await;
+            let status = task["status"].as_str().expect("a task has a state");
+            assert!(
+                status == wanted
+                    || !matches!(status, "completed" | "error" | "cancelled" | "interrupt"),
+                "wanted {wanted}: {task}"
+            );
+            (status == wanted).then_some(task)
+        })
+        .await
+    }
+
+    /// A task at its end, by one call that blocks. Also finds what leaves memory with its end.
+    pub async fn ended(&self, id: &str) -> Value {
+        let (status, answer) = self
+            .get(&format!("/v1/tasks/{id}/output?block=true&timeoutMs=90000"))
+            .await;
+        assert_eq!(status, 200, "{answer}");
+        answer["task"].clone()
+    }
+
+    /// The result of a task.
+    pub async fn result(&self, id: &str) -> Value {
+        let (status, answer) = self.get(&format!("/v1/tasks/{id}/output")).await;
+        assert_eq!(status, 200, "{answer}");
+        answer
+    }
+
+    /// Waits until no slot is held and nothing waits.
+    pub async fn slots_are_free(&self) {
+        until("all slots are free", async || {
+            let (_, limits) = self.get("/v1/limits").await;
+            let free = limits["inUse"] == 0
+                && limits["keys"]
+                    .as_array()
+                    .expect("keys")
+                    .iter()
+                    .all(|key| key["inUse"] == 0 && key["waiting"] == 0);
+            free.then_some(())
+        })
+        .await;
+    }
+
+    /// GET.
+    pub async fn get(&self, path: &str) -> (u16, Value) {
+        self.call(Method::GET, path, None).await
+    }
+
+    /// POST.
+    pub async fn post(&self, path: &str, body: Value) -> (u16, Value) {
+        self.call(Method::POST, path, Some(body)).await
+    }
+
+    /// PUT.
+    pub async fn put(&self, path: &str, body: Value) -> (u16, Value) {
+        self.call(Method::PUT, path, Some(body)).await
+    }
+
+    /// A request that a story makes itself.
+    pub fn request(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
+        self.http.request(method, format!("{}{path}", self.url))
+    }
+
+    async fn call(&self, method: Method, path: &str, body: Option<Value>) -> (u16, Value) {
+        let mut request = self.request(method, path);
+        if let Some(body) = body {
+            request = request.json(&body);
+        }
+        let answer = request
+            .send()
+            .await
+            .unwrap_or_else(|error| panic!("{path}: {error}"));
+        let status = answer.status().as_u16();
+        let text = answer.text().await.expect("a text");
+        (
+            status,
+            serde_json::from_str(&text).unwrap_or_else(|_| json!({"text": text})),
+        )
+    }
+
+    /// Runs the command against this service, as a person would.
+    pub async fn command(&self, args: &[&str]) -> Ran {
+        let mut command = greenroom(&self.home);
+        command.args(args).env("GREENROOM_URL", &self.url);
+        run(command).await
+    }
+}
+
+/// What a command said, and its exit code.
+#[derive(Debug)]
+pub struct Ran {
+    /// Its exit code.
+    pub code: i32,
+    /// Its stdout.
+    pub out: String,
+    /// Its stderr.
+    pub err: String,
+}
+
+/// Runs a command to its end.
+pub async fn run(command: Command) -> Ran {
+    let mut command = tokio::process::Command::from(command);
+    let ended = tokio::time::timeout(super::PATIENCE, command.kill_on_drop(true).output()).await;
+    let ended = ended
+        .expect("the command ends")
+        .expect("the command can be run");
+    let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+    Ran {
+        code: Process::code(ended.status),
+        out: text(ended.stdout),
+        err: text(ended.stderr),
+    }
+}
+
+/// The command, without the configuration of the person who runs the tests.
+pub fn greenroom(home: &Path) -> Command {
+    let mut command = Command::new(greenroom_bin());
+    command
+        .env_clear()
+        .env("PATH", std::env::var_os("PATH").unwrap_or_default());
+    for name in [
+        "HOME",
+        "XDG_CONFIG_HOME",
+        "XDG_CACHE_HOME",
+        "XDG_DATA_HOME",
+        "XDG_STATE_HOME",
+        "TMPDIR",
+    ] {
+        command.env(name, home);
+    }
+    // A log that explains a failure.
+    command
+        .env("NO_COLOR", "1")
+        .env("RUST_LOG", "info,greenroom=debug")
+        .current_dir(home);
+    command
+}
+
+/// Waits for the line that says the service can be used; returns its address.
+pub async fn ready(process: &mut Process) -> String {
+    until("greenroom says where it listens", async || {
+        let said = process.said();
+        assert!(
+            process.ended().is_none(),
+            "greenroom ended at its start: {said}"
+        );
+        let line = said
+            .lines()
+            .find_map(|line| line.strip_prefix("listening on "))?;
+        Some(line.trim().trim_end_matches('/').to_owned())
+    })
+    .await
+}

@@ -1,0 +1,284 @@
+//! The command as a person uses it: its words, its exit codes, its end.
+
+use std::path::Path;
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use serde_json::{Value, json};
+
+use crate::harness::{
+    Process, Ran, Scene, free_port, greenroom, id_of, opencode_bin, ready, run, session_of, until,
+};
+
+crate::stories![
+    a_task_is_run_and_its_result_printed,
+    a_task_that_fails_ends_the_command_with_one,
+    a_day_with_tasks,
+    what_is_not_there_is_said_with_its_exit_code,
+    wrong_words_are_refused_with_two,
+    an_interrupt_ends_the_service_and_what_runs,
+    a_rehearsal_comes_up_in_one_go,
+];
+
+/// How long the service takes at most to end: aborts are awaited for ten seconds, messages for five.
+const ENDS_WITHIN: Duration = Duration::from_secs(30);
+
+#[track_caller]
+fn assert_code(ran: &Ran, code: i32) {
+    assert_eq!(ran.code, code, "stdout: {}\nstderr: {}", ran.out, ran.err);
+}
+
+async fn a_task_is_run_and_its_result_printed() {
+    let scene = Scene::set(&[]).await;
+    let parent = scene.parent("plan").await;
+    let model = format!("rehearsal/{}", scene.model);
+    let args = [
+        "run",
+        "[[wait 2s]][[say The answer.]]",
+        "--agent",
+        "general",
+        "--model",
+        &model,
+    ];
+    let ran = scene
+        .service
+        .command(&[&args[..], &["--parent", &parent.session]].concat())
+        .await;
+    assert_code(&ran, 0);
+    assert_eq!(
+        ran.out, "The answer.\n",
+        "stdout is the result and nothing else"
+    );
+    let (_, listed) = scene.service.get("/v1/tasks").await;
+    scene
+        .told_once(&parent, &[&id_of(&listed["tasks"][0])])
+        .await;
+}
+
+async fn a_task_that_fails_ends_the_command_with_one() {
+    let scene = Scene::set(&[]).await;
+    let model = format!("rehearsal/{}", scene.model);
+    let ran = scene
+        .service
+        .command(&["run", "[[fail 401]]", "--model", &model])
+        .await;
+    assert_code(&ran, 1);
+    assert!(ran.err.contains("rehearsed failure 401"), "{}", ran.err);
+    assert_eq!(ran.out, "");
+}
+
+async fn a_day_with_tasks() {
+    let scene = Scene::set(&[]).await;
+    let model = format!("rehearsal/{}", scene.model);
+    let greenroom = async |args: &[&str]| scene.service.command(args).await;
+
+    let ran = greenroom(&[
+        "run",
+        "[[say first]]",
+        "--model",
+        &model,
+        "--description",
+        "look around",
+        "--detach",
+    ])
+    .await;
+    assert_code(&ran, 0);
+    let id = ran
+        .out
+        .split_whitespace()
+        .find(|word| word.starts_with("bg_"))
+        .expect("an id")
+        .to_owned();
+    let task = scene.service.reaches(&id, "completed").await;
+
+    let ran = greenroom(&["list"]).await;
+    assert_code(&ran, 0);
+    assert!(
+        ran.out.contains(&id) && ran.out.contains("look around") && ran.out.contains("completed"),
+        "{}",
+        ran.out
+    );
+    let ran = greenroom(&["list", "--json"]).await;
+    let listed: Value = serde_json::from_str(&ran.out).unwrap();
+    assert!(listed.to_string().contains(&id), "{listed}");
+
+    for name in [&id, &id[..9], &session_of(&task)] {
+        let ran = greenroom(&["show", name, "--json"]).await;
+        assert_code(&ran, 0);
+        assert!(ran.out.contains(&id), "{}", ran.out);
+        let ran = greenroom(&["output", name]).await;
+        assert_code(&ran, 0);
+        assert_eq!(ran.out, "first\n");
+    }
+
+    let ran = greenroom(&["resume", &id, "[[wait 1s]][[say second]]"]).await;
+    assert_code(&ran, 0);
+    assert_eq!(ran.out, "second\n");
+
+    let ran = greenroom(&["resume", &id, "[[wait 60s]]", "--detach"]).await;
+    assert_code(&ran, 0);
+    scene.works(1).await;
+    let ran = greenroom(&["cancel", &id, "--reason", "enough"]).await;
+    assert_code(&ran, 0);
+    let task = scene.service.reaches(&id, "cancelled").await;
+    assert_eq!(task["error"], "enough");
+    let ran = greenroom(&["cancel", &id]).await;
+    assert_code(&ran, 1);
+    assert!(
+        ran.err.contains("cancelled"),
+        "it says why not: {}",
+        ran.err
+    );
+    scene.service.slots_are_free().await;
+}
+
+async fn what_is_not_there_is_said_with_its_exit_code() {
+    let scene = Scene::set(&[]).await;
+    let ran = scene.service.command(&["show", "bg_ffffffff"]).await;
+    assert_code(&ran, 1);
+    assert!(ran.err.contains("bg_ffffffff"), "{}", ran.err);
+    let nowhere = format!("http://127.0.0.1:{}", free_port());
+    let ran = scene.service.command(&["list", "--url", &nowhere]).await;
+    assert_code(&ran, 3);
+    assert!(
+        ran.err.contains(&nowhere) && ran.err.contains("greenroom up"),
+        "{}",
+        ran.err
+    );
+}
+
+async fn wrong_words_are_refused_with_two() {
+    let home = tempfile::tempdir().unwrap();
+    for (args, word) in [
+        (
+            &["serve", "--set", "lifecycle.stale_timout=10s"][..],
+            "lifecycle.stale_timeout",
+        ),
+        (
+            &["serve", "--set", "lifecycle.stale_timeout=soon"],
+            "lifecycle.stale_timeout",
+        ),
+        (&["serve", "--listen", "nowhere"], "listen"),
+        (&["serve", "--listen", "0.0.0.0:0"], "token"),
+        (&["serve", "--opencode", "ftp://nowhere"], "opencode"),
+        (&["run"], "PROMPT"),
+        (&["cancel"], "--all"),
+        (&["lisst"], "list"),
+    ] {
+        let mut command = greenroom(home.path());
+        command.args(args);
+        let ran = run(command).await;
+        assert_code(&ran, 2);
+        assert!(ran.err.contains(word), "{args:?}: {}", ran.err);
+        assert_eq!(ran.out, "", "{args:?} says nothing on stdout");
+    }
+}
+
+async fn an_interrupt_ends_the_service_and_what_runs() {
+    let mut scene = Scene::set(&["limits.default=1"]).await;
+    let parent = scene.parent("build").await;
+    scene.launch_and_see_it_work(&parent, "[[wait 60s]]").await;
+    scene.launch(Some(&parent), "[[say never]]").await;
+    scene.service.process.signal(Signal::SIGINT);
+    let status = scene.service.process.wait(ENDS_WITHIN).await;
+    assert_eq!(Process::code(status), 0, "{}", scene.service.process.said());
+    until("the session is aborted", async || {
+        (scene.stage.level(&scene.model).now == 0).then_some(())
+    })
+    .await;
+    assert_eq!(
+        scene.stage.rehearsal.stats().models[&scene.model].requests,
+        1,
+        "nothing started while it ended"
+    );
+}
+
+async fn a_rehearsal_comes_up_in_one_go() {
+    let home = tempfile::tempdir().unwrap();
+    let mut up = Up::start(home.path());
+    let url = ready(&mut up.0).await;
+    let command = |args: &[&str]| {
+        let mut command = greenroom(home.path());
+        command.args(args).env("GREENROOM_URL", &url);
+        run(command)
+    };
+    let ran = command(&[
+        "run",
+        "[[wait 1s]][[say It works.]]",
+        "--model",
+        "rehearsal/small",
+    ])
+    .await;
+    assert_code(&ran, 0);
+    assert_eq!(ran.out, "It works.\n");
+    let ran = command(&["list", "--json"]).await;
+    let listed: Value = serde_json::from_str(&ran.out).unwrap();
+    let first = listed.get("tasks").unwrap_or(&listed)[0].clone();
+    assert_eq!(first["status"], json!("completed"), "{listed}");
+
+    up.0.signal(Signal::SIGINT);
+    let status = up.0.wait(ENDS_WITHIN).await;
+    assert_eq!(Process::code(status), 0, "{}", up.0.said());
+    let addresses: Vec<String> = addresses(&up.0.said());
+    assert!(
+        addresses.len() >= 2,
+        "it says where the service and opencode are: {}",
+        up.0.said()
+    );
+    for address in addresses {
+        let port = tokio::net::TcpStream::connect(&address).await;
+        assert!(
+            port.is_err(),
+            "{address} is still served after the end of `up`"
+        );
+    }
+}
+
+/// `greenroom up`; it is asked to end before it is killed, since what it started lives in a group of its own.
+struct Up(Process);
+
+impl Up {
+    fn start(home: &Path) -> Self {
+        let mut command = greenroom(home);
+        command.args([
+            "up",
+            "--rehearsal",
+            "--listen",
+            "127.0.0.1:0",
+            "--journal",
+            "",
+        ]);
+        command.arg("--opencode-bin").arg(opencode_bin());
+        Self(Process::start(
+            "greenroom up",
+            &mut command,
+            &home.join("up.log"),
+        ))
+    }
+}
+
+impl Drop for Up {
+    fn drop(&mut self) {
+        if self.0.ended().is_none() {
+            self.0.signal(Signal::SIGINT);
+            let begin = std::time::Instant::now();
+            while self.0.ended().is_none() && begin.elapsed() < ENDS_WITHIN {
+                std::thread::sleep(Duration::from_millis(50));
+            }
+        }
+    }
+}
+
+/// Every `host:port` of a URL in a text.
+fn addresses(text: &str) -> Vec<String> {
+    let urls = text.split("http://").skip(1);
+    let hosts = urls.map(|rest| {
+        rest.chars()
+            .take_while(|c| c.is_ascii_digit() || matches!(c, '.' | ':'))
+            .collect()
+    });
+    let mut hosts: Vec<String> = hosts.filter(|host: &String| host.contains(':')).collect();
+    hosts.sort_unstable();
+    hosts.dedup();
+    hosts
+}

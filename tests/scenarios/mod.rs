@@ -1,0 +1,30 @@
+//! The stories, by what they are about.
+
+mod bridge;
+mod command;
+mod completion;
+mod failures;
+mod interface;
+mod limits;
+mod link;
+mod operations;
+mod others;
+mod restart;
+mod stage;
+
+/// Every story, by module.
+pub fn all() -> Vec<(&'static str, Vec<crate::Story>)> {
+    vec![
+        ("stage", stage::stories()),
+        ("completion", completion::stories()),
+        ("limits", limits::stories()),
+        ("failures", failures::stories()),
+        ("others", others::stories()),
+        ("restart", restart::stories()),
+        ("link", link::stories()),
+        ("bridge", bridge::stories()),
+        ("operations", operations::stories()),
+        ("interface", interface::stories()),
+        ("command", command::stories()),
+    ]
+}

@@ -1,0 +1,72 @@
+//! The agent server dies and comes back.
+
+use std::time::Duration;
+
+use crate::harness::{Scene, Stage, until};
+
+crate::stories![
+    tasks_outlive_a_killed_server,
+    a_launch_while_the_server_is_away_waits_for_it
+];
+
+async fn tasks_outlive_a_killed_server() {
+    let stage = Stage::own().await;
+    let url = stage.opencode.url();
+    let mut scene = Scene::on(stage, &url, &["limits.default=3"]).await;
+    let parent = scene.parent("plan").await;
+    let mut ids = Vec::new();
+    for nth in 0..13 {
+        ids.push(
+            scene
+                .launch(Some(&parent), &format!("[[wait 4s]][[say number {nth}]]"))
+                .await,
+        );
+    }
+    scene.works(3).await;
+    for id in &ids[..3] {
+        scene.service.reaches(id, "running").await;
+    }
+    scene
+        .stage
+        .opencode
+        .kill_and_restart(Duration::from_secs(2))
+        .await;
+    for id in &ids {
+        let task = scene.service.reaches(id, "completed").await;
+        assert_eq!(task["run"], 1, "taken up again, not begun anew: {task}");
+    }
+    let named: Vec<&str> = ids.iter().map(String::as_str).collect();
+    scene.told_once(&parent, &named).await;
+    for (nth, id) in ids.iter().enumerate().skip(3) {
+        assert_eq!(
+            scene.service.result(id).await["result"],
+            format!("number {nth}")
+        );
+    }
+    assert_eq!(scene.stage.level(&scene.model).max, 3);
+    let sessions = scene.stage.rehearsal.stats().sessions.len();
+    assert_eq!(
+        sessions, 14,
+        "the parent's session and one for each task: none was made twice"
+    );
+}
+
+async fn a_launch_while_the_server_is_away_waits_for_it() {
+    let stage = Stage::own().await;
+    let url = stage.opencode.url();
+    let mut scene = Scene::on(stage, &url, &[]).await;
+    let parent = scene.parent("build").await;
+    scene.stage.opencode.kill();
+    let id = scene.launch(Some(&parent), "[[say there you are]]").await;
+    let (status, limits) = scene.service.get("/v1/limits").await;
+    assert_eq!(status, 200, "{limits}");
+    assert_eq!(scene.service.task(&id).await["status"], "pending");
+    until("the service says that it is not ready", async || {
+        let (status, _) = scene.service.get("/readyz").await;
+        (status == 503).then_some(())
+    })
+    .await;
+    scene.stage.opencode.kill_and_restart(Duration::ZERO).await;
+    scene.service.reaches(&id, "completed").await;
+    scene.told_once(&parent, &[&id]).await;
+}
