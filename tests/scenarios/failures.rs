@@ -55,7 +55,13 @@ async fn an_unknown_agent_is_named() {
 async fn an_unknown_model_is_named() {
     let scene = Scene::set(&[]).await;
     let change = |launch: &mut Value| launch["model"]["modelID"] = json!("phantom");
-    ends_in_error(&scene, change, "Hello", &["rehearsal/phantom"]).await;
+    ends_in_error(
+        &scene,
+        change,
+        "Hello",
+        &["rehearsal/phantom", "rehearsal/small"],
+    )
+    .await;
 }
 
 async fn a_refused_key_is_an_error_at_once() {

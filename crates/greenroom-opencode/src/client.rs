@@ -315,6 +315,17 @@ impl AgentServer for OpencodeServer {
             .await
     }
 
+    async fn models(&self, directory: &str) -> Result<Vec<String>, ServerError> {
+        let what = "listing models";
+        let call = Call {
+            directory: Some(directory),
+            bound: MESSAGES_BOUND,
+            ..Call::get(what, &["config", "providers"])
+        };
+        let answer = self.transport.ask(call).await?;
+        wire::models(&answer).ok_or_else(|| unreadable(what, "it names no providers"))
+    }
+
     async fn health(&self) -> Result<(), ServerError> {
         self.version(HEALTH_LIMIT).await.map(|_| ())
     }

@@ -140,6 +140,25 @@ fn session_status(status: &Value) -> SessionStatus {
     }
 }
 
+/// `{"providers": [{"id", "models": {…}}]}` as `provider/model`, in the order of names.
+pub(crate) fn models(answer: &Value) -> Option<Vec<String>> {
+    let mut names = Vec::new();
+    for provider in answer.get("providers")?.as_array()? {
+        let Some(id) = provider.get("id").and_then(Value::as_str) else {
+            continue;
+        };
+        let models = provider.get("models").and_then(Value::as_object);
+        names.extend(
+            models
+                .into_iter()
+                .flatten()
+                .map(|(model, _)| format!("{id}/{model}")),
+        );
+    }
+    names.sort_unstable();
+    Some(names)
+}
+
 /// A todo list; None if the answer is no list.
 pub(crate) fn todos(answer: &Value) -> Option<Vec<Todo>> {
     let text = |entry: &Value, key: &str| {

@@ -80,12 +80,12 @@ pub async fn query(
             accepted(&greenroom, of(&others)).await
         }
         QueryKind::BySession => {
-            let found = greenroom
-                .find(session.as_str())
-                .await
-                .map(|detail| detail.task);
-            // A name may also find a task by its id: that is not what was asked for.
-            let found = found.filter(|task| task.session.as_ref() == Some(&session));
+            // Only what is in memory counts: a name would also find what the journal remembers.
+            let all = accepted(&greenroom, ListFilter::default()).await;
+            let found = all
+                .into_iter()
+                .rev()
+                .find(|task| task.session.as_ref() == Some(&session));
             return found.map_or(Value::Null, |task| json!(names.alias(task.id.as_str())));
         }
     };

@@ -1,5 +1,6 @@
 //! `cargo xtask test`: what it takes to run every test on a machine that has Rust, Node, npm and git.
 
+use std::ffi::OsStr;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
@@ -29,32 +30,25 @@ pub fn run(options: &Options) -> Result<(), StepError> {
     } else {
         Some(step("get opencode", opencode)?)
     };
-    if !options.e2e {
-        let tests = [
-            "test",
-            "--workspace",
-            "--exclude",
-            "greenroom-e2e",
-            "--no-fail-fast",
-        ];
-        step("units and stories in virtual time", || cargo(&tests, &[]))?;
-    }
-    let Some(program) = program else {
-        return Ok(());
+    // Always the whole workspace: another choice of packages has other features, and builds everything anew.
+    let chosen: &[&str] = if options.e2e {
+        &["test", "--workspace", "--test", "e2e"]
+    } else {
+        &["test", "--workspace", "--no-fail-fast"]
     };
-    step("build the command", || {
-        cargo(&["build", "--package", "greenroom-server"], &[])
-    })?;
-    last_step("end to end", || {
-        let mut tests = vec!["test", "--package", "greenroom-e2e", "--"];
+    step("build", || cargo(&["test", "--workspace", "--no-run"], &[]))?;
+    let environment: Vec<(&str, &OsStr)> = match &program {
+        Some(program) => vec![
+            ("GREENROOM_E2E", "1".as_ref()),
+            ("GREENROOM_E2E_OPENCODE", program.as_os_str()),
+        ],
+        None => Vec::new(),
+    };
+    last_step("test", || {
+        let mut tests = chosen.to_vec();
+        tests.push("--");
         tests.extend(options.filter.iter().map(String::as_str));
-        cargo(
-            &tests,
-            &[
-                ("GREENROOM_E2E", "1".as_ref()),
-                ("GREENROOM_E2E_OPENCODE", program.as_os_str()),
-            ],
-        )
+        cargo(&tests, &environment)
     })
 }
 

@@ -123,8 +123,11 @@ async fn finish(client: &Client, task: &Task, detach: bool, json: bool) -> Resul
     Err(Failure::new(FAILED, live::ending(&output.task), hint))
 }
 
-/// A text of an agent's, ending with a line end.
+/// A text of an agent's, ending with a line end; nothing if it said nothing.
 pub(super) fn print_text(text: &str) {
+    if text.is_empty() {
+        return;
+    }
     let text = printable(text, std::io::stdout().is_terminal());
     out(&text);
     if !text.ends_with('\n') {

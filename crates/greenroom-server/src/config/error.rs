@@ -95,7 +95,9 @@ impl ConfigError {
                 nearest: Some(nearest),
                 ..
             } => format!("did you mean `{nearest}`?"),
-            Self::UnknownKey { .. } => "remove it; the README lists every key".to_owned(),
+            Self::UnknownKey { .. } => {
+                "remove it; docs/configuration.md lists every key".to_owned()
+            }
             Self::NoValue { .. } => {
                 "write `--set key=value`, for instance `--set limits.default=3`".to_owned()
             }

@@ -3,6 +3,7 @@
 pub mod batch;
 pub mod calls;
 pub mod concurrency;
+pub mod explanation;
 pub mod history;
 pub mod ids;
 pub mod lifecycle;

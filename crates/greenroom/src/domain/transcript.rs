@@ -117,13 +117,14 @@ impl Message {
                 .is_some_and(|finish| finish != "tool-calls")
     }
 
-    /// The text of its text parts, joined.
+    /// The text of its text parts, joined. Blank ones are left out: an answer that was cut off and begun again leaves one.
     pub fn text(&self) -> String {
         let texts: Vec<&str> = self
             .parts
             .iter()
             .filter(|part| part.kind == "text")
             .filter_map(|part| part.text.as_deref())
+            .filter(|text| !text.trim().is_empty())
             .collect();
         texts.join("\n")
     }

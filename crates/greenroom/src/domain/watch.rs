@@ -602,7 +602,7 @@ impl Watch {
 
     fn judge_silence(&mut self, sighting: &Sighting, now: Timestamp) -> Vec<Act> {
         let lifecycle = &self.config.lifecycle;
-        if !self.asking.is_empty() || self.open_children > 0 {
+        if !self.asking.is_empty() {
             return Vec::new();
         }
         if matches!(sighting, Sighting::Busy | Sighting::Unknown) {
@@ -614,7 +614,9 @@ impl Watch {
                 "no activity for {silent} though the session says it works"
             )))];
         }
+        // While a task below it is open, that one is watched itself.
         let silent = matches!(sighting, Sighting::Idle | Sighting::Absent)
+            && self.open_children == 0
             && now.since(self.started) >= lifecycle.stale_min_runtime
             && now.since(self.last_sign) > lifecycle.stale_timeout;
         if silent && !self.owed {

@@ -22,7 +22,7 @@ use crate::domain::output::{Output, OutputOptions};
 use crate::domain::session_event::SessionEvent;
 use crate::domain::task::{Launch, Resume, Task, Track};
 use crate::domain::validation;
-use crate::ports::agent_server::AgentServer;
+use crate::ports::agent_server::{AgentServer, ServerError};
 use crate::ports::journal::Journal;
 use serde_json::Value;
 use std::collections::BTreeSet;
@@ -304,8 +304,15 @@ impl Greenroom {
         if !ended && !options.full_session {
             return Ok(output);
         }
-        let call = self.env.server.messages(&session, None);
-        let messages = within(self.env.config.calls.other, call).await?;
+        // The last answer is among the newest messages; only a transcript needs all.
+        let newest = (!options.full_session).then_some(crate::domain::output::MAX_MESSAGES);
+        let call = self.env.server.messages(&session, newest);
+        let messages = match within(self.env.config.calls.other, call).await {
+            Ok(messages) => messages,
+            // The session was deleted: the record is all there is to read.
+            Err(ServerError::NotFound(_)) => return Ok(output),
+            Err(failure) => return Err(failure.into()),
+        };
         if options.full_session {
             let (page, more) = crate::domain::output::page(&messages, &options);
             output.messages = Some(page);

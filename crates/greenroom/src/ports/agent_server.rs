@@ -224,6 +224,11 @@ pub trait AgentServer: Send + Sync + 'static {
     /// Shows a toast, if anybody looks.
     async fn toast(&self, toast: Toast) -> Result<(), ServerError>;
 
+    /// The models that exist, as `provider/model`, for a text that says so. A server that cannot tell answers none.
+    async fn models(&self, _directory: &str) -> Result<Vec<String>, ServerError> {
+        Ok(Vec::new())
+    }
+
     /// Ok if the server answers at all.
     async fn health(&self) -> Result<(), ServerError>;
 }

@@ -2,8 +2,8 @@
 //! shown, answered or told. The in-memory form keeps what a rebuilt registry needs; the one on disk comes later behind
 //! the same port.
 
-use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::domain::batch::Told;
 use crate::domain::ids::{NoticeId, SessionId, TaskId};
@@ -54,25 +54,49 @@ pub trait Journal: Send + Sync + 'static {
     /// Appends one change.
     fn append(&self, entry: Entry) -> Result<(), JournalError>;
 
+    /// The task of that id, or the newest of that session, also after it has left memory.
+    fn find(&self, name: &str) -> Option<Task>;
+
     /// Every task that has not been forgotten, in the order of acceptance.
     fn load(&self) -> Result<Vec<(u64, Task)>, JournalError>;
 }
 
-/// Keeps everything in memory and outlives the registry, but not the process. It grows only with the tasks in memory.
+/// How many tasks the in-memory journal remembers after they have left the registry's memory; the oldest goes first.
+const REMEMBERED: usize = 1000;
+
+/// Keeps everything in memory and outlives the registry, but not the process. It grows with the tasks in the registry's
+/// memory and remembers a bounded number of those that have left it, so that an id given to somebody still resolves.
 #[derive(Debug, Default)]
 pub struct MemoryJournal {
-    tasks: Mutex<BTreeMap<TaskId, (u64, Task)>>,
+    kept: Mutex<Kept>,
+}
+
+#[derive(Debug, Default)]
+struct Kept {
+    tasks: BTreeMap<TaskId, (u64, Task)>,
+    left: VecDeque<Task>,
+}
+
+impl MemoryJournal {
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Journal for MemoryJournal {
     fn append(&self, entry: Entry) -> Result<(), JournalError> {
-        let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut kept = self.kept();
         match entry {
             Entry::Task { accepted, task } => {
-                tasks.insert(task.id.clone(), (accepted, *task));
+                kept.tasks.insert(task.id.clone(), (accepted, *task));
             }
             Entry::Forgotten(task) => {
-                tasks.remove(&task);
+                if let Some((_, task)) = kept.tasks.remove(&task) {
+                    kept.left.push_back(task);
+                }
+                if kept.left.len() > REMEMBERED {
+                    kept.left.pop_front();
+                }
             }
             Entry::Settled { .. }
             | Entry::Sending { .. }
@@ -82,9 +106,25 @@ impl Journal for MemoryJournal {
         Ok(())
     }
 
+    fn find(&self, name: &str) -> Option<Task> {
+        let kept = self.kept();
+        let named = |task: &&Task| {
+            task.id.as_str() == name
+                || task
+                    .session
+                    .as_ref()
+                    .is_some_and(|session| session.as_str() == name)
+        };
+        let newest_first = kept.left.iter().rev();
+        kept.tasks
+            .get(&TaskId::new(name))
+            .map(|(_, task)| task)
+            .or_else(|| newest_first.clone().find(named))
+            .cloned()
+    }
+
     fn load(&self) -> Result<Vec<(u64, Task)>, JournalError> {
-        let tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut all: Vec<(u64, Task)> = tasks.values().cloned().collect();
+        let mut all: Vec<(u64, Task)> = self.kept().tasks.values().cloned().collect();
         all.sort_by_key(|(accepted, _)| *accepted);
         Ok(all)
     }

@@ -94,6 +94,8 @@ impl TaskRegistry {
             TaskStatus::Running => return Err(ResumeError::AlreadyRunning(session, "running")),
             _ => {}
         }
+        self.refuse_cycle(Some(&session), resume.parent_session.as_ref())
+            .map_err(|(field, problem)| ResumeError::Invalid { field, problem })?;
         if self.waiting >= self.limits.max_waiting {
             return Err(ResumeError::QueueFull {
                 waiting: self.waiting,
@@ -133,7 +135,11 @@ impl TaskRegistry {
         }
         validation::track(&track)
             .map_err(|(field, problem)| TrackError::Invalid { field, problem })?;
-        if self.tasks.contains_key(&track.task) {
+        let known = self.tasks.get(&track.task);
+        let session = known.map_or(Some(&track.session), |entry| entry.task.session.as_ref());
+        self.refuse_cycle(session, Some(&track.parent_session))
+            .map_err(|(field, problem)| TrackError::Invalid { field, problem })?;
+        if known.is_some() {
             return Ok(self.track_known(track, ctx));
         }
         let (session, now) = (track.session.clone(), self.env.now());
@@ -196,6 +202,31 @@ impl TaskRegistry {
             }
         }
         self.tasks[&id].task.clone()
+    }
+
+    /// A session cannot be below itself: a task that waits for its own end would never end.
+    fn refuse_cycle(
+        &self,
+        session: Option<&SessionId>,
+        parent: Option<&SessionId>,
+    ) -> Result<(), validation::Problem> {
+        let (Some(session), Some(parent)) = (session, parent) else {
+            return Ok(());
+        };
+        let mut seen = std::collections::HashSet::new();
+        let mut above = Some(parent.clone());
+        while let Some(current) = above.filter(|current| seen.insert(current.clone())) {
+            if current == *session {
+                let problem = "is the session of the task itself, or below it; name one above it";
+                return Err(("parentSessionID", problem.to_owned()));
+            }
+            let task = self
+                .by_session
+                .get(&current)
+                .and_then(|id| self.tasks.get(id));
+            above = task.and_then(|entry| entry.task.parent_session.clone());
+        }
+        Ok(())
     }
 
     /// What is known at once of the sessions above a new task: everything if the parent is a session of ours, or there

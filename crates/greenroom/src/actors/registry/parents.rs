@@ -200,14 +200,13 @@ impl TaskRegistry {
             return;
         };
         let names = |wanted: TaskStatus| {
-            let some = self
-                .by_age
-                .values()
-                .rev()
-                .filter_map(|id| self.tasks.get(id));
-            let named = some.filter(|entry| entry.task.status() == wanted).take(5);
-            let names: Vec<&str> = named
+            // Among the newest few: a long line must not make each launch longer.
+            let newest = self.by_age.values().rev().take(200);
+            let names: Vec<&str> = newest
+                .filter_map(|id| self.tasks.get(id))
+                .filter(|entry| entry.task.status() == wanted)
                 .map(|entry| cut(&entry.task.description, 40))
+                .take(5)
                 .collect();
             names.join(", ")
         };

@@ -28,7 +28,15 @@ impl Query for Find {
     type Answer = Option<Found>;
 
     fn answer(self, registry: &mut TaskRegistry, _: &mut Context<TaskRegistry>) -> Option<Found> {
-        let id = registry.find(&self.0)?;
+        let Some(id) = registry.find(&self.0) else {
+            // It may have left memory: the journal remembers.
+            let task = registry.journal.find(&self.0)?;
+            return Some(Found {
+                task,
+                place: None,
+                reachable: registry.reachable,
+            });
+        };
         let entry = registry.tasks.get(&id)?;
         let place = entry.queued.and_then(|age| {
             let line = registry.lines.get(&entry.task.concurrency_group)?;

@@ -145,3 +145,8 @@ pub(super) struct Existence(pub(super) Option<bool>);
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(super) struct TimeUp;
+
+/// The end that was decided, with a text that says more.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(super) struct Explained(pub(super) End);

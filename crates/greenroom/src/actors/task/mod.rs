@@ -71,6 +71,8 @@ pub(crate) struct TaskActor {
     /// What the registry is told once that session is aborted.
     late_done: Option<AbortDone>,
     dependents: (usize, bool),
+    /// The end is decided and what exists instead is being asked for.
+    explaining: bool,
     /// The text and number of the prompt whose acceptance is awaited.
     prompting: Option<(u32, String)>,
     prompts: u32,
@@ -112,6 +114,7 @@ impl TaskActor {
             create_in_flight: false,
             late_done: None,
             dependents: (0, false),
+            explaining: false,
             prompting: None,
             prompts: 0,
             tries: 0,

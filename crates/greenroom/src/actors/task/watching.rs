@@ -1,9 +1,11 @@
 //! Watching: events, polls and answers go through `domain/watch.rs`, and what it asks for is done here.
 
+use std::time::Duration;
+
 use actix::{AsyncContext, Context, Handler};
 
 use super::lineage::prompt_arrived;
-use super::messages::{Checked, Existence, SentFurther, TimeUp};
+use super::messages::{Checked, Existence, Explained, SentFurther, TimeUp};
 use super::{
     Dependents, Happened, LinkBroke, Observed, Phase, SendFailure, SendPrompt, TaskActor, Woken,
 };
@@ -11,7 +13,9 @@ use crate::actors::env::{Env, within};
 use crate::actors::registry::{RunChanged, RunSnapshot};
 use crate::actors::slot_manager::{Adopt, Adopted};
 use crate::config::FailedCheck;
+use crate::domain::explanation::{is_unknown_model, with_models};
 use crate::domain::ids::{Run, SessionId};
+use crate::domain::lifecycle::End;
 use crate::domain::output::{RunScope, findings};
 use crate::domain::task::Asking;
 use crate::domain::time::Timestamp;
@@ -63,7 +67,7 @@ impl TaskActor {
                     self.take_slot(ctx);
                 }
                 Act::End(end) => {
-                    self.end(end, ctx);
+                    self.end_explained(end, ctx);
                     changed = false;
                     break;
                 }
@@ -72,6 +76,23 @@ impl TaskActor {
         if changed {
             self.tell_changed();
         }
+    }
+
+    /// A model that does not exist is an error whose text should say which do: the server is asked, for a moment.
+    fn end_explained(&mut self, end: End, ctx: &mut Context<Self>) {
+        let unknown_model = end.error.as_deref().is_some_and(is_unknown_model);
+        if self.explaining {
+            return;
+        }
+        let (Some(directory), true) = (self.directory.clone(), unknown_model) else {
+            return self.end(end, ctx);
+        };
+        self.explaining = true;
+        let (env, me) = (self.env.clone(), ctx.address());
+        actix_rt::spawn(async move {
+            let models = within(EXPLAINING, env.server.models(&directory)).await;
+            me.do_send(Explained(with_models(end, &models.unwrap_or_default())));
+        });
     }
 
     pub(super) fn tell_changed(&self) {
@@ -182,6 +203,18 @@ async fn read_for_check(env: &Env, session: &SessionId, scope: &RunScope) -> Che
         }
     }
     CheckAnswer::Found(found)
+}
+
+/// How long the server is asked what exists instead.
+const EXPLAINING: Duration = Duration::from_secs(2);
+
+impl Handler<Explained> for TaskActor {
+    type Result = ();
+
+    fn handle(&mut self, explained: Explained, ctx: &mut Context<Self>) {
+        self.end(explained.0, ctx);
+        self.arm(ctx);
+    }
 }
 
 impl Handler<Happened> for TaskActor {
