@@ -1,15 +1,12 @@
 //! The event stream over real connections: pieces, cuts, reconnects, stop.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-mod support;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use crate::support::{Reply, Stub, Told, teller};
 use greenroom::EventLink::{Broken, Connected};
 use greenroom_opencode::{EventStream, OpencodeServer, ServerAddress, StreamTuning};
 use serde_json::{Value, json};
-use support::{Reply, Stub, Told, teller};
 
 fn tuning() -> StreamTuning {
     StreamTuning {

@@ -4,7 +4,7 @@ use greenroom_server::config::keys::KEYS;
 
 #[test]
 fn the_configuration_page_lists_every_key() {
-    let page = include_str!("../../../docs/configuration.md");
+    let page = include_str!("../../../../docs/configuration.md");
     let listed: Vec<&str> = page
         .lines()
         .filter_map(|line| line.strip_prefix("| `")?.split('`').next())

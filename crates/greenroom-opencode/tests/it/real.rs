@@ -1,11 +1,10 @@
 //! The real opencode, installed into the cache folder if it is not there. Run with `GREENROOM_E2E=1`; without it each
 //! of these ends at once, for it needs npm, and a registry the first time.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-mod support;
 
 use std::time::{Duration, Instant};
 
+use crate::support::house::{DEAD, House, asked_for, model_ref, rule};
+use crate::support::{Told, model};
 use greenroom::EventLink::{Broken, Connected};
 use greenroom::domain::ids::{NoticeId, SessionId};
 use greenroom::domain::notice::{NoticeFacts, NoticeKind};
@@ -18,8 +17,6 @@ use greenroom_opencode::{ChildState, OpencodeServer};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::json;
-use support::house::{DEAD, House, asked_for, model_ref, rule};
-use support::{Told, model};
 
 #[tokio::test]
 async fn a_run_on_a_dead_provider_retries_and_is_aborted() {

@@ -1,18 +1,15 @@
 //! The actor system on the real opencode, by its client and event stream alone. Run with `GREENROOM_E2E=1`.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-mod support;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::support::house::{House, asked_for, model_ref};
+use crate::support::model;
 use greenroom::domain::task::{Launch, TaskStatus};
 use greenroom::ports::agent_server::AgentServer as _;
 use greenroom::ports::journal::MemoryJournal;
 use greenroom::{Config, Greenroom, ShutdownMode, WaitFor};
 use greenroom_opencode::{EventStream, StreamTuning};
-use support::house::{House, asked_for, model_ref};
-use support::model;
 
 #[actix_rt::test]
 async fn tasks_run_to_their_ends_and_wake_their_parent_once() {

@@ -1,5 +1,4 @@
 //! A service for tests, on an agent server in memory whose sessions do what the test says.
-#![expect(dead_code, reason = "each test file uses what it needs of it")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;

@@ -1,16 +1,10 @@
 //! The HTTP API as callers see it: a real service on a loopback port, on an agent server in memory.
-#![expect(
-    clippy::unwrap_used,
-    reason = "what a test takes for granted fails it by a panic"
-)]
-
-mod support;
 
 use std::time::{Duration, Instant};
 
+use crate::support::{Fake, Host, refused};
 use reqwest::Method;
 use serde_json::{Value, json};
-use support::{Fake, Host, refused};
 
 fn launch(prompt: &str) -> Value {
     json!({"description": "a task", "prompt": prompt, "agent": "general"})

@@ -1,17 +1,11 @@
 //! The `greenroom` binary as people and scripts run it: what goes to stdout, what to stderr, and exit codes.
-#![expect(
-    clippy::unwrap_used,
-    reason = "what a test takes for granted fails it by a panic"
-)]
-
-mod support;
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
+use crate::support::Host;
 use serde_json::{Value, json};
-use support::Host;
 
 /// A run of the binary in an environment of its own.
 fn greenroom(args: &[&str]) -> Command {
@@ -272,7 +266,7 @@ impl Drop for Serving {
 
 #[actix_rt::test]
 async fn serve_says_once_when_it_can_be_used_and_ends_on_a_signal() {
-    let opencode = support::healthy_opencode().await;
+    let opencode = crate::support::healthy_opencode().await;
     for signal in ["INT", "TERM"] {
         let mut serving = Serving::start(&[
             "serve",

@@ -1,8 +1,4 @@
 //! The configuration as users write it: layers, what wins, and what they are told when something is wrong.
-#![expect(
-    clippy::unwrap_used,
-    reason = "what a test takes for granted fails it by a panic"
-)]
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

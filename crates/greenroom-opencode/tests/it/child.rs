@@ -1,5 +1,4 @@
 //! Supervision, with shell scripts in the place of opencode: they die, hang, talk too much and leave children behind.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -251,7 +250,7 @@ async fn it_ends_when_we_are_killed() {
     let stage = Stage::new();
     stage.options(WAITS);
     let mut victim = tokio::process::Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "it_ends_when_we_are_killed"])
+        .args(["--exact", "child::it_ends_when_we_are_killed"])
         .env(VICTIM, stage.folder.path())
         .stdout(std::process::Stdio::null())
         .kill_on_drop(true)

@@ -1,8 +1,4 @@
 //! Every text that people read, as they read it.
-#![expect(
-    clippy::unwrap_used,
-    reason = "what a test takes for granted fails it by a panic"
-)]
 
 use std::time::Duration;
 

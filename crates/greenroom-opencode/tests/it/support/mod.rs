@@ -1,6 +1,5 @@
 //! A scripted HTTP server on a free loopback port, for what a well-behaved server never does: cut connections, half
 //! answers, silence. Each test starts its own; it ends when dropped.
-#![expect(dead_code, reason = "each test binary uses its own part of it")]
 
 pub mod house;
 pub mod model;

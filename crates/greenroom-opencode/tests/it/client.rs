@@ -1,10 +1,8 @@
 //! The client against servers that answer, refuse, cut and stall: what is known of a call's fate must be true.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-mod support;
 
 use std::time::{Duration, Instant};
 
+use crate::support::{Reply, Stub};
 use greenroom::domain::ids::{SessionId, TaskId};
 use greenroom::domain::task::AskKind;
 use greenroom::ports::agent_server::{
@@ -12,7 +10,6 @@ use greenroom::ports::agent_server::{
 };
 use greenroom_opencode::{HealthError, OpencodeServer, ServerAddress, wait_until_healthy};
 use serde_json::json;
-use support::{Reply, Stub};
 
 fn server(url: &str) -> OpencodeServer {
     OpencodeServer::new(ServerAddress::new(url, "/my dir")).unwrap()

@@ -1,0 +1,10 @@
+//! The command, the configuration, the API and every text that people read, as their users meet them.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod command;
+mod config;
+mod docs;
+mod http;
+mod support;
+mod texts;
