@@ -7,6 +7,7 @@ use crate::harness::{Scene, id_of};
 
 crate::stories![
     what_cannot_be_meant_is_refused_by_name,
+    a_launch_repeated_with_its_key_is_the_same_task,
     a_foreign_page_is_refused,
     lists_are_newest_first_and_come_in_pages,
     events_are_taken_over_http,
@@ -48,6 +49,31 @@ async fn what_cannot_be_meant_is_refused_by_name() {
     assert_eq!(status, 413, "{refused}");
     let (_, listed) = scene.service.get("/v1/tasks").await;
     assert_eq!(listed["tasks"], json!([]), "nothing refused was launched");
+}
+
+async fn a_launch_repeated_with_its_key_is_the_same_task() {
+    let scene = Scene::set(&[]).await;
+    let launch = scene.task(None, "[[say once]]");
+    let mut answers = Vec::new();
+    for _ in 0..2 {
+        let request = scene
+            .service
+            .request(Method::POST, "/v1/tasks")
+            .header("idempotency-key", "k1")
+            .json(&launch);
+        let answer = request.send().await.unwrap();
+        let status = answer.status().as_u16();
+        answers.push((status, id_of(&answer.json::<Value>().await.unwrap())));
+    }
+    assert_eq!((answers[0].0, answers[1].0), (201, 200));
+    assert_eq!(answers[0].1, answers[1].1);
+    scene.service.reaches(&answers[0].1, "completed").await;
+    assert_eq!(
+        scene.service.get("/v1/tasks").await.1["tasks"]
+            .as_array()
+            .map(Vec::len),
+        Some(1)
+    );
 }
 
 async fn a_foreign_page_is_refused() {

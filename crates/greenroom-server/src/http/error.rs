@@ -125,6 +125,12 @@ impl From<LaunchError> for ApiError {
     fn from(error: LaunchError) -> Self {
         match error {
             LaunchError::Invalid { field, problem } => Self::invalid_field(field, &problem),
+            LaunchError::KeyReused { .. } => Self::new(
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "idempotency_key_reused",
+                error.to_string(),
+                "use a new Idempotency-Key for a launch that differs",
+            ),
             LaunchError::TooDeep { .. } => Self::new(
                 StatusCode::UNPROCESSABLE_ENTITY,
                 "too_deep",

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use actix_web::HttpResponse;
 use actix_web::web::{Data, Path};
+use actix_web::{HttpRequest, HttpResponse};
 use greenroom::domain::ids::SessionId;
 use greenroom::domain::output::OutputOptions;
 use greenroom::domain::task::{Launch, TaskStatus, Track};
@@ -20,9 +20,25 @@ const LONGEST_WAIT_MS: u64 = 600_000;
 /// How long it waits if the caller does not say.
 const USUAL_WAIT_MS: u64 = 60_000;
 
-/// `POST /v1/tasks`: accepted, and answered at once.
-pub async fn launch(api: Data<Api>, launch: Body<Launch>) -> Result<HttpResponse, ApiError> {
-    Ok(HttpResponse::Created().json(api.greenroom.launch(launch.0).await?))
+/// `POST /v1/tasks`: accepted, and answered at once. Repeated under its `Idempotency-Key` it is the same task, with 200.
+pub async fn launch(
+    api: Data<Api>,
+    request: HttpRequest,
+    launch: Body<Launch>,
+) -> Result<HttpResponse, ApiError> {
+    let Some(key) = request.headers().get("idempotency-key") else {
+        return Ok(HttpResponse::Created().json(api.greenroom.launch(launch.0).await?));
+    };
+    let key = key
+        .to_str()
+        .map_err(|_| ApiError::invalid("Idempotency-Key: must be visible ASCII"))?;
+    let (task, repeated) = api.greenroom.launch_once(key.to_owned(), launch.0).await?;
+    let mut answer = if repeated {
+        HttpResponse::Ok()
+    } else {
+        HttpResponse::Created()
+    };
+    Ok(answer.json(task))
 }
 
 /// The query of the list of tasks.

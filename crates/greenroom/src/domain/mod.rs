@@ -5,6 +5,7 @@ pub mod calls;
 pub mod concurrency;
 pub mod explanation;
 pub mod history;
+pub mod idempotency;
 pub mod ids;
 pub mod lifecycle;
 pub mod notice;

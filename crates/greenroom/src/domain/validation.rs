@@ -105,6 +105,11 @@ pub fn track(track: &Track) -> Result<(), Problem> {
     Ok(())
 }
 
+/// Checks the key of a launch that may be repeated.
+pub fn key(key: &str) -> Result<(), Problem> {
+    text("Idempotency-Key", key, 255)
+}
+
 /// Checks a further prompt.
 pub fn prompt(prompt: &str) -> Result<(), Problem> {
     text("prompt", prompt, MAX_PROMPT)

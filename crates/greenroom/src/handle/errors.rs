@@ -15,6 +15,12 @@ pub enum LaunchError {
         /// What is wrong with it.
         problem: String,
     },
+    /// The key was used before for another launch.
+    #[error("the key {key:?} was used for another launch")]
+    KeyReused {
+        /// The key.
+        key: String,
+    },
     /// A task of a task of a task …
     #[error("depth {depth} is more than {limit}")]
     TooDeep {

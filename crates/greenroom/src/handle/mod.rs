@@ -7,9 +7,9 @@ mod views;
 use crate::actors::desk::Desk;
 use crate::actors::env::{Env, within};
 use crate::actors::registry::{
-    Ask, CancelAnswer, CancelTask, Descendants, Desks, Find, Found, KeyWait, LinkChanged,
-    ListTasks, Query, ReadHistory, ReadReadiness, SendTo, SessionHappened, Shutdown, TaskRegistry,
-    TasksOf, WaitForRun, Waits,
+    Ask, CancelAnswer, CancelTask, Descendants, Desks, Find, Found, KeyWait, LaunchOnce,
+    LinkChanged, ListTasks, Query, ReadHistory, ReadReadiness, SendTo, SessionHappened, Shutdown,
+    TaskRegistry, TasksOf, WaitForRun, Waits,
 };
 use crate::actors::slot_manager::{ReadSlots, SlotManager, SlotsSnapshot};
 use crate::actors::supervisor::spawn_supervised;
@@ -100,6 +100,18 @@ impl Greenroom {
         self.ask(launch)
             .await
             .unwrap_or(Err(LaunchError::ShuttingDown))
+    }
+
+    /// The same under a key: repeated within 24 hours it answers with the task of the first time, and true.
+    pub async fn launch_once(
+        &self,
+        key: String,
+        launch: Launch,
+    ) -> Result<(Task, bool), LaunchError> {
+        validation::key(&key)
+            .map_err(|(field, problem)| LaunchError::Invalid { field, problem })?;
+        let answer = self.ask(LaunchOnce { key, launch }).await;
+        answer.unwrap_or(Err(LaunchError::ShuttingDown))
     }
 
     /// Starts a new run of an ended task in its session; pending when this returns.

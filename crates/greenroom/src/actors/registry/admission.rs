@@ -9,6 +9,7 @@ use crate::actors::supervisor::{Exit, spawn_supervised};
 use crate::actors::task::lineage::Lineage;
 use crate::actors::task::{Beginning, Go, TaskActor};
 use crate::actors::{env::within, poller};
+use crate::domain::idempotency::Reused;
 use crate::domain::ids::{Run, SessionId, TaskId};
 use crate::domain::lifecycle::End;
 use crate::domain::task::{Launch, Resume, Task, TaskStatus, Track};
@@ -21,6 +22,33 @@ impl Query for Launch {
 
     fn answer(self, registry: &mut TaskRegistry, ctx: &mut Context<TaskRegistry>) -> Self::Answer {
         registry.launch(self, ctx)
+    }
+}
+
+/// A launch that may be repeated under its key.
+pub(crate) struct LaunchOnce {
+    pub(crate) key: String,
+    pub(crate) launch: Launch,
+}
+
+impl Query for LaunchOnce {
+    /// The task, and whether it was launched before.
+    type Answer = Result<(Task, bool), LaunchError>;
+
+    fn answer(self, registry: &mut TaskRegistry, ctx: &mut Context<TaskRegistry>) -> Self::Answer {
+        let now = registry.env.now();
+        let known = registry.launch_keys.look(&self.key, &self.launch, now);
+        let known = known.map_err(|Reused| LaunchError::KeyReused {
+            key: self.key.clone(),
+        })?;
+        if let Some(task) = known.and_then(|id| registry.remembered(&id)) {
+            return Ok((task, true));
+        }
+        let task = registry.launch(self.launch.clone(), ctx)?;
+        registry
+            .launch_keys
+            .remember(self.key, &self.launch, task.id.clone(), now);
+        Ok((task, false))
     }
 }
 
@@ -41,6 +69,12 @@ impl Query for Track {
 }
 
 impl TaskRegistry {
+    /// A task in memory, or one that has left it and that the journal remembers.
+    fn remembered(&self, id: &TaskId) -> Option<Task> {
+        let kept = self.tasks.get(id).map(|entry| entry.task.clone());
+        kept.or_else(|| self.journal.find(id.as_str()))
+    }
+
     fn launch(&mut self, launch: Launch, ctx: &mut Context<Self>) -> Result<Task, LaunchError> {
         if self.closing.is_some() {
             return Err(LaunchError::ShuttingDown);

@@ -33,6 +33,7 @@ use super::toaster::Toaster;
 use crate::config::Limits;
 use crate::domain::concurrency::{Age, PermitId};
 use crate::domain::history::History;
+use crate::domain::idempotency::LaunchKeys;
 use crate::domain::ids::{ConcurrencyKey, NoticeId, Run, SessionId, TaskId};
 use crate::domain::lifecycle::End;
 use crate::domain::notice::NoticeFacts;
@@ -41,6 +42,7 @@ use crate::domain::time::Timestamp;
 use crate::handle::{TaskChange, WaitFor};
 use crate::ports::journal::{Entry as JournalEntry, Journal};
 
+pub(crate) use admission::LaunchOnce;
 pub(crate) use events::{LinkChanged, SessionHappened};
 pub(crate) use orders::{CancelAnswer, CancelTask, SendTo};
 pub(crate) use parents::Parent;
@@ -276,6 +278,7 @@ pub(crate) struct TaskRegistry {
     by_session: HashMap<SessionId, TaskId>,
     children: HashMap<SessionId, BTreeSet<Age>>,
     open_children: HashMap<SessionId, usize>,
+    launch_keys: LaunchKeys,
     lines: BTreeMap<ConcurrencyKey, Line>,
     waiting: usize,
     parents: BTreeMap<SessionId, Parent>,
@@ -318,6 +321,7 @@ impl TaskRegistry {
             by_session: HashMap::new(),
             children: HashMap::new(),
             open_children: HashMap::new(),
+            launch_keys: LaunchKeys::default(),
             lines: BTreeMap::new(),
             waiting: 0,
             parents: BTreeMap::new(),

@@ -1,0 +1,107 @@
+//! Launches that may be repeated: the same key within 24 hours means the same task. Owned by the registry; pure.
+
+use std::collections::{HashMap, VecDeque};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::time::Duration;
+
+use super::ids::TaskId;
+use super::task::Launch;
+use super::time::Timestamp;
+
+/// How long a key is remembered.
+pub const REMEMBERED: Duration = Duration::from_secs(24 * 3600);
+/// How many keys are remembered; the oldest goes first.
+pub const MOST: usize = 10_000;
+
+/// The key was used before, for another launch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reused;
+
+/// The keys of the last day.
+#[derive(Debug, Default)]
+pub struct LaunchKeys {
+    by_key: HashMap<String, (TaskId, u64)>,
+    oldest_first: VecDeque<(Timestamp, String)>,
+}
+
+impl LaunchKeys {
+    /// The task that was launched under this key, if the launch was this one.
+    pub fn look(
+        &mut self,
+        key: &str,
+        launch: &Launch,
+        now: Timestamp,
+    ) -> Result<Option<TaskId>, Reused> {
+        self.let_go(now);
+        match self.by_key.get(key) {
+            None => Ok(None),
+            Some((task, print)) if *print == fingerprint(launch) => Ok(Some(task.clone())),
+            Some(_) => Err(Reused),
+        }
+    }
+
+    /// A task was launched under this key.
+    pub fn remember(&mut self, key: String, launch: &Launch, task: TaskId, now: Timestamp) {
+        self.by_key.insert(key.clone(), (task, fingerprint(launch)));
+        self.oldest_first.push_back((now, key));
+        self.let_go(now);
+    }
+
+    fn let_go(&mut self, now: Timestamp) {
+        while let Some((since, key)) = self.oldest_first.front()
+            && (now.since(*since) >= REMEMBERED || self.oldest_first.len() > MOST)
+        {
+            self.by_key.remove(key);
+            self.oldest_first.pop_front();
+        }
+    }
+}
+
+fn fingerprint(launch: &Launch) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    // A launch is made of strings and lists: it always has a JSON form, and the same one every time.
+    serde_json::to_string(launch)
+        .unwrap_or_default()
+        .hash(&mut hasher);
+    hasher.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Timestamp = Timestamp::from_millis(0);
+
+    fn launch(prompt: &str) -> Launch {
+        Launch {
+            prompt: prompt.to_owned(),
+            ..Launch::default()
+        }
+    }
+
+    #[test]
+    fn a_key_stands_for_its_task_for_a_day() {
+        let mut keys = LaunchKeys::default();
+        keys.remember("k".into(), &launch("a"), "bg_1".into(), NOW);
+        assert_eq!(keys.look("k", &launch("a"), NOW), Ok(Some("bg_1".into())));
+        assert_eq!(keys.look("other", &launch("a"), NOW), Ok(None));
+        assert_eq!(keys.look("k", &launch("a"), NOW + REMEMBERED), Ok(None));
+    }
+
+    #[test]
+    fn a_key_is_not_taken_for_another_launch() {
+        let mut keys = LaunchKeys::default();
+        keys.remember("k".into(), &launch("a"), "bg_1".into(), NOW);
+        assert_eq!(keys.look("k", &launch("b"), NOW), Err(Reused));
+    }
+
+    #[test]
+    fn no_more_are_kept_than_their_bound() {
+        let mut keys = LaunchKeys::default();
+        for n in 0..MOST + 5 {
+            keys.remember(n.to_string(), &launch("a"), "bg_1".into(), NOW);
+        }
+        assert_eq!(keys.by_key.len(), MOST);
+        assert_eq!(keys.look("0", &launch("a"), NOW), Ok(None));
+    }
+}
