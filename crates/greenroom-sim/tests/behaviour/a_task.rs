@@ -1,0 +1,431 @@
+//! A task: its fields, its states, and the one finaliser of every way to the end.
+
+use std::time::Duration;
+
+use greenroom::domain::ids::Run;
+use greenroom::domain::task::{Launch, TaskStatus};
+use greenroom::ports::agent_server::SessionStatus;
+use serde_json::json;
+
+use crate::server::{Fate, On, not_found, status, unreachable};
+use crate::stage::{Stage, abort_event, idle_event, job, job_on, model, story};
+
+#[test]
+fn a_launch_keeps_what_it_was_given_and_is_pending_at_once() {
+    story(|s| async move {
+        let task = s
+            .try_launch(Launch {
+                parent_message: Some("msg_9".into()),
+                parent_agent: Some("lead".to_owned()),
+                parent_model: Some(model("acme/small")),
+                category: Some("quick".to_owned()),
+                skills: vec!["git".to_owned()],
+                skill_content: Some("be brief".to_owned()),
+                directory: Some("/elsewhere".to_owned()),
+                ..job_on("acme/big:high", "a")
+            })
+            .await
+            .expect("it is accepted");
+        let id = task.id.as_str();
+        assert!(
+            id.len() == 11
+                && id.starts_with("bg_")
+                && id[3..].chars().all(|c| c.is_ascii_hexdigit()),
+            "{id}"
+        );
+        assert_eq!(task.status(), TaskStatus::Pending);
+        assert_eq!((task.run, task.queued_at.as_millis()), (Run(1), 0));
+        assert_eq!(task.concurrency_group.as_str(), "acme/big");
+        assert_eq!(task.parent_session.as_ref().map(|p| p.as_str()), Some("P"));
+        assert_eq!(
+            task.parent_message.as_ref().map(|m| m.as_str()),
+            Some("msg_9")
+        );
+        assert_eq!(task.category.as_deref(), Some("quick"));
+        assert_eq!(task.skills, ["git"]);
+        assert_eq!((&task.session, task.started_at()), (&None, None));
+    });
+}
+
+#[test]
+fn a_run_has_session_times_attempt_and_slot() {
+    story(|s| async move {
+        s.server.next(On::Create, Fate::Late(500));
+        let a = s.launch(job("a")).await;
+        s.at(499).await;
+        assert_eq!(s.state(&a).await, "pending");
+        s.at(500).await;
+        let task = s.task(&a).await;
+        assert_eq!(task.status(), TaskStatus::Running);
+        assert_eq!(task.started_at().map(|at| at.as_millis()), Some(500));
+        assert_eq!(
+            task.concurrency_key.as_ref().map(|key| key.as_str()),
+            Some("worker")
+        );
+        assert_eq!(task.directory.as_deref(), Some("/base"));
+        assert_eq!(task.attempts.len(), 1);
+        assert_eq!(task.attempts[0].session, s.server.session_of(&a));
+        s.at(7000).await;
+        s.finish(&a).await;
+        let task = s.task(&a).await;
+        assert_eq!(s.state(&a).await, "completed");
+        assert_eq!(task.completed_at().map(|at| at.as_millis()), Some(7000));
+        assert_eq!(task.concurrency_key, None, "the slot held now: none");
+    });
+}
+
+#[test]
+fn every_change_of_state_is_published_once_in_order() {
+    story(|s| async move {
+        let mut changes = s.changes();
+        let a = s.launch(job("a")).await;
+        s.at(6000).await;
+        s.finish(&a).await;
+        s.at(8000).await;
+        s.resume(&a).await;
+        s.at(9000).await;
+        s.fail(&a, "boom").await;
+        let mut seen = Vec::new();
+        while let Ok(change) = changes.try_recv() {
+            let from = change.from.map_or("-", TaskStatus::as_str);
+            seen.push(format!(
+                "{} run {}: {from} > {}",
+                change.at.as_millis(),
+                change.task.run,
+                change.to.as_str()
+            ));
+        }
+        assert_eq!(
+            seen,
+            [
+                "0 run 1: - > pending",
+                "0 run 1: pending > running",
+                "6000 run 1: running > completed",
+                "8000 run 2: completed > pending",
+                "8000 run 2: pending > running",
+                "9000 run 2: running > error",
+            ]
+        );
+    });
+}
+
+#[test]
+fn of_two_ends_at_one_instant_one_counts() {
+    story(|s| async move {
+        let (a, b) = (s.launch(job("a")).await, s.launch(job("b")).await);
+        s.at(6000).await;
+        let session = s.server.session_of(&a).expect("a runs");
+        // An abort from outside and an idle arrive together; then a cancel comes too late.
+        s.together(abort_event(&session));
+        s.together(idle_event(&session));
+        s.settle().await;
+        assert_eq!(
+            s.state(&a).await,
+            "interrupt: the session was aborted from outside"
+        );
+        assert!(!s.cancel(&a).await);
+        assert_eq!(
+            s.state(&a).await,
+            "interrupt: the session was aborted from outside"
+        );
+        s.finish(&b).await;
+        s.at(9000).await;
+        assert_eq!(s.told("P"), ["6000 final wakes: a interrupt, b completed"]);
+    });
+}
+
+/// What every end leads to, whichever it is.
+async fn finalised(s: &Stage, a: &greenroom::domain::ids::TaskId, at: i64, end: &str) {
+    assert_eq!(s.state(a).await, end);
+    assert_eq!(s.in_use().await, 0);
+    let task = s.task(a).await;
+    assert_eq!(task.completed_at().map(|at| at.as_millis()), Some(at));
+    let history = s.greenroom.history(&"P".into()).await;
+    assert_eq!(history.len(), 1);
+    assert_eq!(history[0].status, task.status());
+    let session = s.server.session_of(a).expect("it ran");
+    assert_eq!(s.calls(On::Abort), [format!("{at} {session}")]);
+    let word = task.status().as_str();
+    assert_eq!(s.told("P"), [format!("{at} final wakes: a {word}")]);
+    s.pass(11 * 60_000).await;
+    assert_eq!(s.state(a).await, "gone", "the removal was armed");
+    assert_eq!(s.calls(On::Abort).len(), 1, "the abort worked");
+}
+
+#[test]
+fn completed_is_finalised() {
+    story(|s| async move {
+        let a = s.launch(job("a")).await;
+        s.at(6000).await;
+        s.finish(&a).await;
+        finalised(&s, &a, 6000, "completed").await;
+    });
+}
+
+#[test]
+fn a_failed_session_is_finalised() {
+    story(|s| async move {
+        let a = s.launch(job("a")).await;
+        s.at(6000).await;
+        s.fail(&a, "boom").await;
+        finalised(&s, &a, 6000, "error: boom").await;
+    });
+}
+
+#[test]
+fn a_cancel_is_finalised() {
+    story(|s| async move {
+        let a = s.launch(job("a")).await;
+        s.at(6000).await;
+        assert!(s.cancel(&a).await);
+        finalised(&s, &a, 6000, "cancelled").await;
+    });
+}
+
+#[test]
+fn an_abort_from_outside_is_finalised() {
+    story(|s| async move {
+        let a = s.launch(job("a")).await;
+        s.at(6000).await;
+        s.aborted(&a).await;
+        finalised(
+            &s,
+            &a,
+            6000,
+            "interrupt: the session was aborted from outside",
+        )
+        .await;
+    });
+}
+
+#[test]
+fn a_failed_abort_is_repeated_at_once_three_in_all() {
+    story(|s| async move {
+        let a = s.launch(job("a")).await;
+        s.at(6000).await;
+        s.server.always(On::Abort, Fate::Fails(status(500)));
+        s.finish(&a).await;
+        s.at(60_000).await;
+        assert_eq!(s.times(On::Abort), [6000, 6000, 6000]);
+        assert_eq!(s.state(&a).await, "completed", "it never changes the state");
+        assert_eq!(s.told("P"), ["6000 final wakes: a completed"]);
+    });
+}
+
+#[test]
+fn an_abort_that_cannot_get_there_is_repeated_too() {
+    story(|s| async move {
+        let a = s.launch(job("a")).await;
+        s.at(6000).await;
+        s.server.next(On::Abort, Fate::Fails(unreachable()));
+        s.server.next(On::Abort, Fate::Fails(status(503)));
+        assert!(s.cancel(&a).await);
+        s.at(60_000).await;
+        assert_eq!(s.times(On::Abort), [6000, 6000, 6000]);
+    });
+}
+
+#[test]
+fn an_abort_is_given_ten_seconds_each_time() {
+    story(|s| async move {
+        let a = s.launch(job("a")).await;
+        let b = s.launch(job("b")).await;
+        let (sa, sb) = (s.server.session_of(&a), s.server.session_of(&b));
+        let (sa, sb) = (sa.expect("a runs"), sb.expect("b runs"));
+        s.at(6000).await;
+        s.server
+            .always_for(On::Abort, &*sa.to_string(), Fate::Hangs);
+        assert!(s.cancel(&a).await);
+        assert_eq!(s.in_use().await, 1, "the slot does not wait for the abort");
+        s.at(7000).await;
+        assert!(s.cancel(&b).await);
+        s.at(60_000).await;
+        let expected = [
+            format!("6000 {sa}"),
+            format!("7000 {sb}"),
+            format!("16000 {sa}"),
+            format!("26000 {sa}"),
+        ];
+        assert_eq!(s.calls(On::Abort), expected, "and blocks no other abort");
+    });
+}
+
+#[test]
+fn an_abort_that_was_lost_is_repeated_a_second_later() {
+    story(|s| async move {
+        let a = s.launch(job("a")).await;
+        s.at(6000).await;
+        s.server.next(On::Abort, Fate::Ignored);
+        assert!(s.cancel(&a).await);
+        s.at(60_000).await;
+        assert_eq!(s.times(On::Abort), [6000, 7000]);
+    });
+}
+
+#[test]
+fn a_lost_abort_is_repeated_twice_at_most() {
+    story(|s| async move {
+        let a = s.launch(job("a")).await;
+        s.at(6000).await;
+        s.server.always(On::Abort, Fate::Ignored);
+        assert!(s.cancel(&a).await);
+        s.at(60_000).await;
+        assert_eq!(s.times(On::Abort), [6000, 7000, 8000]);
+    });
+}
+
+#[test]
+fn a_session_that_backs_off_after_its_abort_is_still_at_work() {
+    story(|s| async move {
+        let a = s.launch(job("a")).await;
+        s.at(6000).await;
+        let session = s.server.session_of(&a).expect("it runs");
+        s.server.next(On::Abort, Fate::Ignored);
+        let retry = SessionStatus::Retry {
+            attempt: Some(2),
+            message: "overloaded".to_owned(),
+            until: None,
+        };
+        s.server.set_status(&session, Some(retry));
+        assert!(s.cancel(&a).await);
+        s.at(60_000).await;
+        assert_eq!(s.times(On::Abort), [6000, 7000]);
+    });
+}
+
+#[test]
+fn a_lost_abort_is_not_repeated_into_a_resumed_run() {
+    story(|s| async move {
+        let a = s.launch(job("a")).await;
+        s.at(6000).await;
+        s.server.always(On::Abort, Fate::Ignored);
+        assert!(s.cancel(&a).await);
+        s.at(6500).await;
+        s.resume(&a).await;
+        assert_eq!(s.times(On::Prompt), [0, 6500]);
+        s.at(20_000).await;
+        assert_eq!(s.times(On::Abort), [6000]);
+        assert_eq!(s.state(&a).await, "running");
+    });
+}
+
+#[test]
+fn a_lost_abort_is_not_repeated_into_a_run_resumed_while_the_status_is_read() {
+    story(|s| async move {
+        let a = s.launch(job("a")).await;
+        s.at(6000).await;
+        s.server.next(On::Abort, Fate::Ignored);
+        assert!(s.cancel(&a).await);
+        s.at(6900).await;
+        s.server.next(On::Statuses, Fate::Late(500));
+        s.at(7200).await;
+        assert_eq!(
+            s.times(On::Statuses).last(),
+            Some(&7000),
+            "it is being read"
+        );
+        s.resume(&a).await;
+        s.at(20_000).await;
+        assert_eq!(s.times(On::Abort), [6000]);
+    });
+}
+
+#[test]
+fn only_a_resume_of_its_session_waits_for_an_abort() {
+    story(|s| async move {
+        let (a, b) = (s.launch(job("a")).await, s.launch(job("b")).await);
+        s.at(6000).await;
+        s.server.next(On::Abort, Fate::Late(4000));
+        assert!(s.cancel(&a).await);
+        s.at(6500).await;
+        s.resume(&a).await;
+        s.finish(&b).await;
+        assert_eq!(s.state(&b).await, "completed");
+        assert_eq!(s.state(&a).await, "pending");
+        s.resume(&b).await;
+        assert_eq!(s.state(&b).await, "running");
+        s.at(9999).await;
+        assert_eq!(s.state(&a).await, "pending");
+        s.at(10_000).await;
+        assert_eq!(s.state(&a).await, "running");
+    });
+}
+
+#[test]
+fn a_session_that_is_gone_needs_no_abort() {
+    story(|s| async move {
+        let a = s.launch(job("a")).await;
+        s.at(6000).await;
+        s.server.always(On::Abort, Fate::Fails(not_found()));
+        assert!(s.cancel(&a).await);
+        s.at(20_000).await;
+        assert_eq!(s.times(On::Abort), [6000]);
+    });
+}
+
+#[test]
+fn an_error_is_cut_to_two_thousand_characters() {
+    story(|s| async move {
+        let a = s.launch(job("a")).await;
+        s.at(6000).await;
+        s.fail(&a, &"é".repeat(5000)).await;
+        let task = s.task(&a).await;
+        assert_eq!(task.error().map(|error| error.chars().count()), Some(2000));
+    });
+}
+
+#[test]
+fn a_task_that_never_started_took_no_time_and_has_nothing_to_abort() {
+    story(|s| async move {
+        s.server
+            .next(On::Create, Fate::LateFailure(2000, status(500)));
+        let a = s.launch(job("a")).await;
+        s.at(2000).await;
+        assert_eq!(s.state(&a).await, "error: refused with 500");
+        let task = s.task(&a).await;
+        assert_eq!(task.duration(task.queued_at), Duration::ZERO);
+        s.at(20_000).await;
+        assert!(s.calls(On::Abort).is_empty());
+        assert_eq!(s.told("P"), ["2000 final wakes: a error"]);
+    });
+}
+
+#[test]
+fn toasts_tell_of_queued_finished_and_all_finished_and_may_fail() {
+    story(|s| async move {
+        s.server.always(On::Toast, Fate::Fails(status(500)));
+        let (a, b) = (s.launch(job("a")).await, s.launch(job("b")).await);
+        s.at(6000).await;
+        s.finish(&a).await;
+        s.at(7000).await;
+        s.fail(&b, "boom").await;
+        let toasts: Vec<String> = s
+            .server
+            .calls(On::Toast)
+            .into_iter()
+            .filter_map(|call| match call.what {
+                crate::server::What::Toast(toast) => Some(format!("{} {}", call.at, toast.title)),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(
+            toasts,
+            [
+                "0 Background task queued",
+                "0 Background task queued",
+                "6000 Background task finished",
+                "7000 All background tasks finished",
+            ]
+        );
+        let second = match &s.server.calls(On::Toast)[1].what {
+            crate::server::What::Toast(toast) => toast.message.clone(),
+            other => panic!("{other:?} is no toast"),
+        };
+        assert_eq!(
+            second, "b\nrunning: a\nwaiting: b",
+            "what runs and what waits"
+        );
+        assert_eq!(s.state(&a).await, "completed");
+        assert_eq!(json!(s.state(&b).await), json!("error: boom"));
+    });
+}

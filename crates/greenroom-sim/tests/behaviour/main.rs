@@ -1,0 +1,8 @@
+//! The rules of behaviour, each told as a story under virtual time in the default profile. One module per heading; a
+//! test's name is the rule it holds the system to.
+
+mod server;
+mod stage;
+
+mod a_task;
+mod concurrency;
