@@ -98,10 +98,14 @@ impl ParentSession {
         }
     }
 
-    /// What a status call said; none if it could not be had, which counts as idle.
+    /// What a status call said; none if it could not be had: that counts as idle, unless the parent was seen at work.
     pub fn looked(&mut self, busy: Option<bool>, now: Timestamp) {
-        if busy.is_some() || self.work.is_none() {
-            self.seen(busy.unwrap_or(false), now);
+        match (busy, self.work) {
+            (Some(busy), _) => self.seen(busy, now),
+            (None, Some(Work { busy: true, .. })) => {}
+            // As of now, also where an older look said idle: that one is too old to be believed, and would be asked
+            // about again in the same instant, for ever.
+            (None, _) => self.seen(false, now),
         }
     }
 
@@ -261,6 +265,15 @@ mod tests {
         let mut parent = Parent::new();
         parent.0.looked(None, at(0));
         assert_eq!(parent.gate(false, at(0), at(0)), Gate::Send);
+    }
+
+    #[test]
+    fn a_status_that_cannot_be_had_replaces_an_idle_that_is_too_old() {
+        let mut parent = Parent::new();
+        parent.0.looked(Some(false), at(0));
+        assert_eq!(parent.gate(true, at(9), at(9)), Gate::Look);
+        parent.0.looked(None, at(9));
+        assert_eq!(parent.gate(true, at(9), at(9)), Gate::Send);
     }
 
     #[test]
