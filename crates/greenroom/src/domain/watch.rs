@@ -602,7 +602,8 @@ impl Watch {
 
     fn judge_silence(&mut self, sighting: &Sighting, now: Timestamp) -> Vec<Act> {
         let lifecycle = &self.config.lifecycle;
-        if !self.asking.is_empty() {
+        // A prompt that is still under way has its own limits: the call's, and how long the server may be away.
+        if self.prompt_accepted.is_none() || !self.asking.is_empty() {
             return Vec::new();
         }
         if matches!(sighting, Sighting::Busy | Sighting::Unknown) {
