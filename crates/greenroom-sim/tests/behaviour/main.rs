@@ -6,3 +6,5 @@ mod stage;
 
 mod a_task;
 mod concurrency;
+mod launch_and_start;
+mod unreachable;

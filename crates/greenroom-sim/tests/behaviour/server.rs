@@ -215,6 +215,11 @@ impl Server {
         self.change(session, |session| session.status = status);
     }
 
+    /// What the status call says of a session.
+    pub fn status_of(&self, session: &SessionId) -> Option<SessionStatus> {
+        self.state().sessions.get(session)?.status.clone()
+    }
+
     /// The todos of a session, each with its state.
     pub fn set_todos(&self, session: &SessionId, todos: &[(&str, &str)]) {
         let todos = todos.iter().map(|(content, status)| Todo {

@@ -1,0 +1,223 @@
+//! Launch and start while the agent server cannot be reached: a restart of it must not burn through a queue.
+
+use greenroom::EventLink;
+use greenroom::domain::task::TaskStatus;
+
+use crate::server::{Fate, On, status, unreachable};
+use crate::stage::{job, story, story_with};
+
+#[test]
+fn a_start_that_never_got_there_is_tried_again_with_backoff() {
+    story(|s| async move {
+        s.server.always(On::Create, Fate::Fails(unreachable()));
+        let a = s.launch(job("a")).await;
+        s.at(45_000).await;
+        assert_eq!(
+            s.times(On::Create),
+            [0, 500, 1500, 3500, 7500, 15_500, 25_500, 35_500]
+        );
+        assert_eq!(s.state(&a).await, "pending");
+        s.server.mend(On::Create);
+        s.at(45_500).await;
+        assert_eq!(s.state(&a).await, "running");
+    });
+}
+
+#[test]
+fn the_lineage_and_the_prompt_are_tried_again_too() {
+    story(|s| async move {
+        s.server.next(On::Session, Fate::Fails(unreachable()));
+        s.server.next(On::Prompt, Fate::Fails(unreachable()));
+        let a = s.launch(job("a")).await;
+        s.at(500).await;
+        assert_eq!(s.times(On::Session), [0, 500]);
+        assert_eq!(s.times(On::Prompt), [500]);
+        s.at(1000).await;
+        assert_eq!(s.times(On::Prompt), [500, 1000]);
+        s.at(7000).await;
+        s.finish(&a).await;
+        assert_eq!(s.state(&a).await, "completed");
+    });
+}
+
+#[test]
+fn no_slot_is_granted_while_the_server_is_down_and_the_queue_survives_it() {
+    story_with(
+        |config| config.limits.default = 2,
+        |s| async move {
+            s.server.down();
+            let mut tasks = Vec::new();
+            for name in ["a", "b", "c", "d"] {
+                tasks.push(s.launch(job(name)).await);
+            }
+            // What had its slot before anybody knew keeps its place; nothing else is given one.
+            s.at(30_000).await;
+            assert_eq!(s.slots().await, ["worker 1/2 +3"]);
+            for task in &tasks {
+                assert_eq!(s.state(task).await, "pending");
+            }
+            assert!(s.cancel(&tasks[0]).await);
+            assert_eq!(
+                s.slots().await,
+                ["worker 0/2 +3"],
+                "b is not given the slot"
+            );
+            let why = s
+                .find(tasks[1].as_str())
+                .await
+                .and_then(|found| found.waits_for);
+            let why = why.expect("it waits");
+            assert_eq!(
+                why.text,
+                "number 1 in line; the agent server cannot be reached, nothing is started meanwhile"
+            );
+            assert_eq!(s.greenroom.readiness().await.problems.len(), 1);
+            s.server.up();
+            s.at(60_000).await;
+            assert_eq!(s.names(TaskStatus::Running).await, ["b", "c"]);
+            assert!(s.greenroom.readiness().await.ready);
+            assert!(s.told("P").len() <= 1, "nobody failed: {:?}", s.told("P"));
+        },
+    );
+}
+
+#[test]
+fn health_is_asked_with_backoff_until_it_answers() {
+    story(|s| async move {
+        s.server.down();
+        s.launch(job("a")).await;
+        s.at(30_000).await;
+        assert_eq!(
+            s.times(On::Health),
+            [0, 500, 1500, 3500, 7500, 15_500, 25_500]
+        );
+        s.server.up();
+        s.at(60_000).await;
+        let health = s.times(On::Health);
+        assert_eq!(
+            health.last(),
+            Some(&35_500),
+            "once it has answered nobody asks"
+        );
+        assert_eq!(s.names(TaskStatus::Running).await, ["a"]);
+    });
+}
+
+#[test]
+fn a_broken_stream_with_a_healthy_server_holds_nothing_up() {
+    story(|s| async move {
+        s.link(EventLink::Broken).await;
+        let a = s.launch(job("a")).await;
+        assert_eq!(s.times(On::Health), [0]);
+        assert_eq!(s.state(&a).await, "running");
+    });
+}
+
+#[test]
+fn stream_and_health_both_down_grant_nothing_until_the_stream_is_back() {
+    story(|s| async move {
+        s.server.always(On::Health, Fate::Fails(unreachable()));
+        s.link(EventLink::Broken).await;
+        let a = s.launch(job("a")).await;
+        s.at(10_000).await;
+        assert_eq!(s.state(&a).await, "pending");
+        assert_eq!(s.in_use().await, 0);
+        assert!(s.calls(On::Create).is_empty());
+        s.link(EventLink::Connected).await;
+        assert_eq!(s.state(&a).await, "running");
+    });
+}
+
+#[test]
+fn a_health_call_that_hangs_is_down() {
+    story(|s| async move {
+        s.server.always(On::Health, Fate::Hangs);
+        s.link(EventLink::Broken).await;
+        s.at(10_000).await;
+        let a = s.launch(job("a")).await;
+        s.at(15_000).await;
+        assert_eq!(s.state(&a).await, "pending");
+        s.server.mend(On::Health);
+        s.at(30_000).await;
+        assert_eq!(s.state(&a).await, "running");
+    });
+}
+
+#[test]
+fn after_ten_minutes_a_start_that_never_got_there_ends() {
+    story(|s| async move {
+        s.server.down();
+        let (a, waits) = (s.launch(job("a")).await, s.launch(job("waits")).await);
+        s.at(599_000).await;
+        assert_eq!(s.state(&a).await, "pending");
+        s.at(611_000).await;
+        assert_eq!(
+            s.state(&a).await,
+            "error: the agent server was not reached for 10m 0s: the agent server cannot be reached: connection refused"
+        );
+        assert_eq!(s.in_use().await, 0);
+        assert_eq!(
+            s.state(&waits).await,
+            "pending",
+            "who has no slot just waits"
+        );
+        s.server.up();
+        s.at(700_000).await;
+        assert_eq!(s.state(&waits).await, "running");
+        let told = s.told("P");
+        let told = told.last().map(String::as_str).unwrap_or_default();
+        assert!(told.ends_with("note wakes: a error, 1 open"), "{told}");
+    });
+}
+
+#[test]
+fn the_ten_minutes_count_from_the_last_call_that_got_there() {
+    story(|s| async move {
+        s.server.down();
+        let a = s.launch(job("a")).await;
+        s.at(500_000).await;
+        s.server.up();
+        s.server.always(On::Prompt, Fate::Fails(unreachable()));
+        s.at(510_000).await;
+        assert_eq!(s.state(&a).await, "running");
+        s.at(1_000_000).await;
+        assert_eq!(s.state(&a).await, "running");
+        s.at(1_130_000).await;
+        assert!(
+            s.state(&a)
+                .await
+                .starts_with("error: the agent server was not reached")
+        );
+    });
+}
+
+#[test]
+fn only_an_answer_ends_a_start_that_was_refused() {
+    story(|s| async move {
+        s.server.next(On::Create, Fate::Fails(unreachable()));
+        s.server.next(On::Create, Fate::Fails(status(500)));
+        let a = s.launch(job("a")).await;
+        s.at(10_000).await;
+        assert_eq!(s.state(&a).await, "error: refused with 500");
+        assert_eq!(s.times(On::Create), [0, 500]);
+    });
+}
+
+#[test]
+fn what_runs_goes_on_while_the_server_is_away() {
+    story(|s| async move {
+        let a = s.launch(job("a")).await;
+        s.at(6000).await;
+        s.server.down();
+        s.link(EventLink::Broken).await;
+        s.at(60_000).await;
+        assert_eq!(s.state(&a).await, "running");
+        s.server.up();
+        s.quiet_answer(&a, "done");
+        s.quietly_idle(&a);
+        s.link(EventLink::Connected).await;
+        s.at(70_000).await;
+        assert_eq!(s.state(&a).await, "completed");
+        assert_eq!(s.told("P").len(), 1);
+    });
+}
