@@ -8,3 +8,4 @@ mod a_task;
 mod concurrency;
 mod launch_and_start;
 mod unreachable;
+mod watching;

@@ -145,6 +145,14 @@ impl Server {
         self.state().sessions.insert(session.into(), known);
     }
 
+    /// There is a session of that name in another directory.
+    pub fn has_in(&self, session: &str, directory: &str) {
+        self.has(session, None);
+        self.change(&session.into(), |known| {
+            directory.clone_into(&mut known.directory)
+        });
+    }
+
     /// The session is no more: every call about it is answered 404.
     pub fn gone(&self, session: &SessionId) {
         self.state().sessions.remove(session);
@@ -247,10 +255,12 @@ impl Server {
         info
     }
 
-    /// The last message of a session is replaced.
-    pub fn drop_last_message(&self, session: &SessionId) {
+    /// An assistant message of a server that gives neither ids nor times.
+    pub fn add_bare_message(&self, session: &SessionId, text: &str) {
+        let message = json!({"info": {"role": "assistant"},
+            "parts": [{"type": "text", "text": text}]});
         self.change(session, |session| {
-            session.messages.pop();
+            session.messages.push(Message::read(&message));
         });
     }
 

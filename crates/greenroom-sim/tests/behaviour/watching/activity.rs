@@ -1,0 +1,264 @@
+//! What counts as a sign of life, what as activity, and what is kept of it.
+
+use greenroom::domain::ids::{SessionId, TaskId};
+use serde_json::{Value, json};
+
+use crate::server::On;
+use crate::stage::{Stage, delta_event, job, message_event, part_event, status_event, story};
+
+fn tool(session: &SessionId, id: &str, name: &str, status: &str) -> Value {
+    let part = json!({"id": id, "messageID": "msg_x", "sessionID": session, "type": "tool",
+        "callID": format!("call_{id}"), "tool": name,
+        "state": {"status": status, "input": {"n": id}}});
+    part_event(session, part)
+}
+
+async fn running(s: &Stage) -> (TaskId, SessionId) {
+    let a = s.launch(job("a")).await;
+    let session = s.server.session_of(&a).expect("it runs");
+    (a, session)
+}
+
+async fn last_update(s: &Stage, a: &TaskId) -> i64 {
+    s.task(a).await.progress.last_update.as_millis()
+}
+
+/// Whether an idle of the first five seconds is still believed at their end, after this event.
+fn drops_a_deferred_idle(event: impl Fn(&SessionId) -> Value + Send + 'static) -> bool {
+    let (told, dropped) = std::sync::mpsc::channel();
+    story(|s| async move {
+        let (_, session) = running(&s).await;
+        s.at(1000).await;
+        s.idle(&session).await;
+        s.at(2000).await;
+        s.event(event(&session)).await;
+        s.at(5000).await;
+        told.send(s.times(On::Messages).is_empty())
+            .expect("the test waits");
+    });
+    dropped.recv().expect("the story tells")
+}
+
+#[test]
+fn assistant_messages_parts_deltas_tools_todos_and_statuses_drop_a_deferred_idle() {
+    let assistant = |session: &SessionId| message_event(session, &json!({"role": "assistant"}));
+    assert!(drops_a_deferred_idle(assistant));
+    assert!(drops_a_deferred_idle(delta_event));
+    assert!(drops_a_deferred_idle(|session| tool(
+        session, "1", "bash", "running"
+    )));
+    assert!(drops_a_deferred_idle(|session| {
+        part_event(session, json!({"type": "step-start", "messageID": "m"}))
+    }));
+    assert!(drops_a_deferred_idle(|session| {
+        json!({"type": "todo.updated", "properties": {"sessionID": session, "todos": []}})
+    }));
+    assert!(drops_a_deferred_idle(|session| status_event(
+        session,
+        json!({"type": "busy"})
+    )));
+    assert!(drops_a_deferred_idle(|session| status_event(
+        session,
+        json!({"type": "retry", "message": "later"})
+    )));
+}
+
+#[test]
+fn messages_of_the_user_updates_and_diffs_are_no_sign_of_life() {
+    let user = |session: &SessionId| message_event(session, &json!({"id": "u", "role": "user"}));
+    assert!(!drops_a_deferred_idle(user));
+    for kind in [
+        "session.updated",
+        "session.diff",
+        "session.compacted",
+        "plugin.added",
+    ] {
+        assert!(!drops_a_deferred_idle(move |session| {
+            json!({"type": kind, "properties": {"sessionID": session, "info": {"id": session}}})
+        }));
+    }
+}
+
+#[test]
+fn parts_of_a_users_message_are_no_sign_of_life() {
+    story(|s| async move {
+        let (a, session) = running(&s).await;
+        s.at(1000).await;
+        s.event(message_event(
+            &session,
+            &json!({"id": "msg_u", "role": "user"}),
+        ))
+        .await;
+        s.idle(&session).await;
+        s.at(2000).await;
+        let part = json!({"id": "p", "messageID": "msg_u", "type": "text", "text": "do a"});
+        s.event(part_event(&session, part)).await;
+        let delta = json!({"type": "message.part.delta", "properties": {"sessionID": session,
+            "messageID": "msg_u", "field": "text", "delta": "x"}});
+        s.event(delta).await;
+        s.at(5000).await;
+        assert_eq!(s.times(On::Messages), [5000], "the idle was not dropped");
+        assert_eq!(last_update(&s, &a).await, 0);
+        assert_eq!(s.task(&a).await.progress.last_message, None);
+    });
+}
+
+#[test]
+fn activity_moves_last_update_and_a_status_does_not() {
+    story(|s| async move {
+        let (a, session) = running(&s).await;
+        s.at(2000).await;
+        s.work(&session).await;
+        assert_eq!(last_update(&s, &a).await, 2000);
+        s.at(4000).await;
+        s.busy(&session).await;
+        s.event(status_event(
+            &session,
+            json!({"type": "retry", "message": "x"}),
+        ))
+        .await;
+        assert_eq!(last_update(&s, &a).await, 2000);
+        s.at(6000).await;
+        s.answer(&session, "so far").await;
+        assert_eq!(last_update(&s, &a).await, 6000);
+    });
+}
+
+#[test]
+fn a_tool_call_is_counted_once_by_part_or_call_and_the_last_is_named() {
+    story(|s| async move {
+        let (a, session) = running(&s).await;
+        s.at(1000).await;
+        for status in ["pending", "running", "completed"] {
+            s.event(tool(&session, "1", "bash", status)).await;
+        }
+        let same_call = json!({"id": "other", "callID": "call_1", "type": "tool", "tool": "bash"});
+        s.event(part_event(&session, same_call)).await;
+        s.event(tool(&session, "2", "edit", "running")).await;
+        // A part that names a tool is a call, whatever its type.
+        let named = json!({"id": "3", "type": "tool_use", "tool": "grep"});
+        s.event(part_event(&session, named)).await;
+        let progress = s.task(&a).await.progress;
+        assert_eq!(progress.tool_calls, 3);
+        assert_eq!(progress.last_tool.as_deref(), Some("grep"));
+    });
+}
+
+#[test]
+fn the_newest_text_is_kept_cut_to_five_hundred_characters() {
+    story(|s| async move {
+        let (a, session) = running(&s).await;
+        let text = |text: &str| json!({"id": "t", "messageID": "m", "type": "text", "text": text});
+        s.at(1000).await;
+        s.event(part_event(&session, text("first"))).await;
+        s.at(3000).await;
+        s.event(part_event(&session, text(&"ß".repeat(900)))).await;
+        s.at(5000).await;
+        s.event(part_event(&session, text("  "))).await;
+        let progress = s.task(&a).await.progress;
+        assert_eq!(progress.last_message.as_deref(), Some(&*"ß".repeat(500)));
+        assert_eq!(
+            progress.last_message_at.map(|at| at.as_millis()),
+            Some(3000)
+        );
+    });
+}
+
+#[test]
+fn session_ids_and_parts_are_found_wherever_servers_put_them() {
+    story(|s| async move {
+        let (a, session) = running(&s).await;
+        let flat = json!({"type": "message.part.updated", "properties": {"sessionID": session,
+            "id": "f", "type": "tool", "tool": "flat"}});
+        let in_part = json!({"type": "message.part.updated", "properties": {
+            "part": {"sessionID": session, "id": "n", "type": "tool", "tool": "nested"}}});
+        let in_info = json!({"type": "message.updated", "properties": {
+            "info": {"sessionID": session, "role": "assistant", "id": "m"}}});
+        for (second, event, tools) in [(2, flat, 1), (4, in_part, 2), (6, in_info, 2)] {
+            s.at(second * 1000).await;
+            s.event(event).await;
+            assert_eq!(last_update(&s, &a).await, second as i64 * 1000);
+            assert_eq!(s.task(&a).await.progress.tool_calls, tools);
+        }
+    });
+}
+
+#[test]
+fn unknown_events_fields_and_shapes_are_ignored() {
+    story(|s| async move {
+        let (a, session) = running(&s).await;
+        s.at(6000).await;
+        let id = session.as_str();
+        for event in [
+            json!(null),
+            json!([1, 2]),
+            json!({"type": 7, "properties": {"sessionID": id}}),
+            json!({"type": "session.idle"}),
+            json!({"type": "session.idle", "properties": {"sessionID": 5}}),
+            json!({"type": "session.status", "properties": {"sessionID": id}}),
+            json!({"type": "session.status", "properties": {"sessionID": id, "status": {"type": "napping"}}}),
+            json!({"type": "message.updated", "properties": {"sessionID": id, "info": "x"}}),
+            json!({"type": "session.sang", "properties": {"sessionID": id}}),
+            json!({"type": "permission.asked", "properties": {"sessionID": id}}),
+        ] {
+            s.event(event).await;
+        }
+        assert_eq!(s.state(&a).await, "running");
+        assert!(
+            s.times(On::Messages).is_empty(),
+            "nothing was taken for an idle"
+        );
+        s.finish(&a).await;
+        assert_eq!(s.state(&a).await, "completed");
+    });
+}
+
+#[test]
+fn events_of_a_session_whose_task_has_ended_change_nothing() {
+    story(|s| async move {
+        let (a, session) = running(&s).await;
+        s.at(6000).await;
+        s.finish(&a).await;
+        let before = s.task(&a).await;
+        s.at(7000).await;
+        s.work(&session).await;
+        s.event(tool(&session, "9", "bash", "running")).await;
+        s.fail(&session, "late").await;
+        s.aborted(&session).await;
+        s.idle(&session).await;
+        assert_eq!(s.task(&a).await, before);
+        s.at(20_000).await;
+        assert_eq!(s.told("P"), ["6000 final wakes: a completed"]);
+    });
+}
+
+#[test]
+fn an_event_of_a_session_nobody_knows_is_nobodys() {
+    story(|s| async move {
+        let (a, _) = running(&s).await;
+        s.at(6000).await;
+        s.idle("stranger").await;
+        s.fail("stranger", "boom").await;
+        s.event(json!({"type": "session.deleted", "properties": {"info": {"id": "stranger"}}}))
+            .await;
+        assert_eq!(s.state(&a).await, "running");
+        assert!(s.told("P").is_empty());
+    });
+}
+
+#[test]
+fn a_run_that_calls_tools_without_end_is_stopped() {
+    crate::stage::story_with(
+        |config| config.safety.max_tool_calls = 3,
+        |s| async move {
+            let (a, session) = running(&s).await;
+            for id in ["1", "2", "3"] {
+                s.event(tool(&session, id, "bash", "running")).await;
+            }
+            assert_eq!(s.state(&a).await, "running");
+            s.event(tool(&session, "4", "bash", "running")).await;
+            assert_eq!(s.state(&a).await, "cancelled: more than 3 tool calls");
+            assert_eq!(s.calls(On::Abort).len(), 1);
+        },
+    );
+}

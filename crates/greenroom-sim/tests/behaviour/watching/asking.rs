@@ -1,0 +1,143 @@
+//! A child that asks hangs until somebody answers, or the time limit does.
+
+use serde_json::{Value, json};
+
+use crate::server::{Fate, On, What, status};
+use crate::stage::{Stage, job, story};
+
+fn permission(session: &str, id: &str) -> Value {
+    json!({"type": "permission.asked", "properties": {"id": id, "sessionID": session,
+        "permission": "bash", "patterns": ["rm -rf *"]}})
+}
+
+fn question(session: &str, id: &str) -> Value {
+    json!({"type": "question.asked", "properties": {"id": id, "sessionID": session,
+        "questions": [{"question": "which one?"}]}})
+}
+
+fn rejected(s: &Stage) -> Vec<String> {
+    let calls = s.server.calls(On::RejectAsk).into_iter();
+    calls
+        .filter_map(|call| match call.what {
+            What::Ask(ask) => Some(format!("{} {ask}", call.at)),
+            _ => None,
+        })
+        .collect()
+}
+
+#[test]
+fn the_record_shows_what_is_asked_until_it_is_answered() {
+    story(|s| async move {
+        let a = s.launch(job("a")).await;
+        let session = s.server.session_of(&a).expect("it runs").to_string();
+        s.at(6000).await;
+        s.event(permission(&session, "per_1")).await;
+        s.event(permission(&session, "per_1")).await;
+        s.event(question(&session, "que_1")).await;
+        let asking = s.task(&a).await.asking;
+        let what: Vec<&str> = asking.iter().map(|ask| ask.what.as_str()).collect();
+        assert_eq!(what, ["bash rm -rf *", "which one?"]);
+        assert_eq!(asking[0].since.as_millis(), 6000);
+        let replied = json!({"type": "permission.replied", "properties": {"sessionID": session,
+            "requestID": "per_1", "reply": "once"}});
+        s.event(replied).await;
+        let rejected = json!({"type": "question.rejected", "properties": {"sessionID": session,
+            "requestID": "que_1"}});
+        s.event(rejected).await;
+        assert!(s.task(&a).await.asking.is_empty());
+        s.at(700_000).await;
+        assert!(s.calls(On::RejectAsk).is_empty());
+    });
+}
+
+#[test]
+fn after_ten_minutes_it_is_rejected_and_the_note_says_so() {
+    story(|s| async move {
+        let a = s.launch(job("a")).await;
+        let session = s.server.session_of(&a).expect("it runs").to_string();
+        s.at(6000).await;
+        s.event(permission(&session, "per_1")).await;
+        s.at(100_000).await;
+        s.event(question(&session, "que_1")).await;
+        s.at(605_999).await;
+        assert_eq!(s.state(&a).await, "running");
+        s.at(606_000).await;
+        assert_eq!(rejected(&s), ["606000 per_1"]);
+        let note = "asked, and rejected after 10m 0s without an answer: bash rm -rf *";
+        assert_eq!(s.state(&a).await, format!("running ({note})"));
+        assert_eq!(s.task(&a).await.asking.len(), 1);
+        s.at(700_000).await;
+        assert_eq!(rejected(&s), ["606000 per_1", "700000 que_1"]);
+        s.at(710_000).await;
+        s.finish(&a).await;
+        let state = s.state(&a).await;
+        assert!(
+            state.starts_with("completed (asked, and rejected"),
+            "{state}"
+        );
+    });
+}
+
+#[test]
+fn a_rejection_that_fails_is_tried_three_times() {
+    story(|s| async move {
+        let a = s.launch(job("a")).await;
+        let session = s.server.session_of(&a).expect("it runs").to_string();
+        s.at(6000).await;
+        s.event(permission(&session, "per_1")).await;
+        s.server.always(On::RejectAsk, Fate::Fails(status(500)));
+        s.at(700_000).await;
+        assert_eq!(rejected(&s).len(), 3);
+        assert!(s.state(&a).await.starts_with("running"));
+    });
+}
+
+#[test]
+fn a_task_that_asks_is_not_stale() {
+    story(|s| async move {
+        let a = s.launch(job("a")).await;
+        let session = s.server.session_of(&a).expect("it runs");
+        s.at(6000).await;
+        s.event(permission(session.as_str(), "per_1")).await;
+        // Not even called busy any more, and silent for far more than three minutes.
+        s.quietly_idle(&a);
+        let info = json!({"role": "assistant", "finish": "tool-calls", "time": {"completed": 1}});
+        s.server
+            .add_message(&session, info, json!([{"type": "text", "text": " "}]));
+        s.at(500_000).await;
+        assert_eq!(s.state(&a).await, "running");
+    });
+}
+
+#[test]
+fn a_task_is_not_stale_while_one_below_it_asks() {
+    story(|s| async move {
+        let a = s.launch(job("a")).await;
+        let session = s.server.session_of(&a).expect("it runs");
+        let child = s
+            .launch(crate::stage::job_of(session.as_str(), "child"))
+            .await;
+        let below = s.server.session_of(&child).expect("it runs");
+        s.at(6000).await;
+        s.finish(&a).await;
+        s.event(permission(below.as_str(), "per_1")).await;
+        s.at(500_000).await;
+        assert_eq!(s.state(&a).await, "running");
+        assert_eq!(s.state(&child).await, "running");
+    });
+}
+
+#[test]
+fn a_cancelled_task_is_not_asked_for_any_more() {
+    story(|s| async move {
+        let a = s.launch(job("a")).await;
+        let session = s.server.session_of(&a).expect("it runs").to_string();
+        s.at(6000).await;
+        s.event(permission(&session, "per_1")).await;
+        s.at(7000).await;
+        assert!(s.cancel(&a).await);
+        assert!(s.task(&a).await.asking.is_empty());
+        s.at(700_000).await;
+        assert!(s.calls(On::RejectAsk).is_empty());
+    });
+}

@@ -1,0 +1,336 @@
+//! The completion check: output of this run, no open todo, nothing that depends on the session, nothing owed to it.
+
+use serde_json::{Value, json};
+
+use crate::server::{Fate, On, not_found, status};
+use crate::stage::{Stage, job, job_of, story};
+
+/// The state of a task that is idle at six seconds with one assistant message of these parts, at nine.
+fn with_parts(role: &'static str, parts: Value) -> String {
+    let (told, state) = std::sync::mpsc::channel();
+    story(move |s: Stage| async move {
+        let a = s.launch(job("a")).await;
+        let session = s.server.session_of(&a).expect("it runs");
+        s.at(6000).await;
+        let info = json!({"role": role, "finish": "stop", "time": {"completed": 6000}});
+        s.server.add_message(&session, info, parts);
+        s.idle(&a).await;
+        s.at(9000).await;
+        told.send(s.state(&a).await).expect("the test waits");
+    });
+    state.recv().expect("the story tells")
+}
+
+#[test]
+fn output_is_text_reasoning_a_tool_or_a_tool_result() {
+    let done = |role, parts| assert_eq!(with_parts(role, parts), "completed");
+    done("assistant", json!([{"type": "text", "text": "x"}]));
+    done("assistant", json!([{"type": "reasoning", "text": "hm"}]));
+    done("assistant", json!([{"type": "tool", "tool": "bash"}]));
+    done("tool", json!([{"type": "tool_result", "content": "ok"}]));
+    done(
+        "tool",
+        json!([{"type": "tool_result", "content": [{"type": "text", "text": ""}]}]),
+    );
+    done(
+        "assistant",
+        json!([{"type": "text", "text": ""}, {"type": "text", "text": "y"}]),
+    );
+}
+
+#[test]
+fn blank_texts_steps_and_the_users_words_are_no_output() {
+    let waits = |role, parts| assert_eq!(with_parts(role, parts), "running");
+    waits("assistant", json!([{"type": "text", "text": " \n"}]));
+    waits("assistant", json!([{"type": "reasoning", "text": ""}]));
+    waits(
+        "assistant",
+        json!([{"type": "step-start"}, {"type": "step-finish"}]),
+    );
+    waits("tool", json!([{"type": "tool_result", "content": ""}]));
+    waits("tool", json!([{"type": "tool_result", "content": []}]));
+    waits("user", json!([{"type": "text", "text": "hello"}]));
+}
+
+#[test]
+fn an_open_todo_keeps_a_task_running() {
+    story(|s| async move {
+        let a = s.launch(job("a")).await;
+        let session = s.server.session_of(&a).expect("it runs");
+        s.at(6000).await;
+        for status in ["pending", "in_progress", "blocked"] {
+            s.server
+                .set_todos(&session, &[("one", "completed"), ("two", status)]);
+            s.answer(&a, "so far").await;
+            s.idle(&a).await;
+            assert_eq!(s.state(&a).await, "running", "{status}");
+        }
+        s.server
+            .set_todos(&session, &[("one", "completed"), ("two", "cancelled")]);
+        s.idle(&a).await;
+        assert_eq!(s.state(&a).await, "completed");
+    });
+}
+
+#[test]
+fn the_next_poll_looks_again() {
+    story(|s| async move {
+        let a = s.launch(job("a")).await;
+        let session = s.server.session_of(&a).expect("it runs");
+        s.at(7000).await;
+        s.server.set_todos(&session, &[("two", "pending")]);
+        s.finish(&a).await;
+        s.server.set_todos(&session, &[]);
+        s.at(12_000).await;
+        assert_eq!(s.state(&a).await, "completed");
+        let task = s.task(&a).await;
+        assert_eq!(task.completed_at().map(|at| at.as_millis()), Some(12_000));
+    });
+}
+
+#[test]
+fn a_task_with_an_open_child_does_not_complete() {
+    story(|s| async move {
+        let a = s.launch(job("a")).await;
+        let session = s.server.session_of(&a).expect("it runs");
+        let child = s.launch(job_of(session.as_str(), "child")).await;
+        s.at(6000).await;
+        s.finish(&a).await;
+        s.at(60_000).await;
+        assert_eq!(s.state(&a).await, "running");
+        s.finish(&child).await;
+        assert_eq!(
+            s.told(session.as_str()),
+            ["60000 final wakes: child completed"]
+        );
+        s.at(62_000).await;
+        s.finish(&a).await;
+        assert_eq!(s.state(&a).await, "completed");
+        assert_eq!(s.told("P"), ["62000 final wakes: a completed"]);
+    });
+}
+
+#[test]
+fn a_child_launched_while_the_check_is_under_way_keeps_it_running() {
+    story(|s| async move {
+        let a = s.launch(job("a")).await;
+        let session = s.server.session_of(&a).expect("it runs");
+        s.at(6000).await;
+        s.server
+            .next_for(On::Todos, session.clone(), Fate::Late(800));
+        s.finish(&a).await;
+        s.at(6700).await;
+        let child = s.launch(job_of(session.as_str(), "child")).await;
+        s.at(7000).await;
+        assert_eq!(s.state(&a).await, "running");
+        assert_eq!(s.state(&child).await, "running");
+    });
+}
+
+#[test]
+fn while_a_message_is_owed_to_its_session_a_task_does_not_complete() {
+    story(|s| async move {
+        let a = s.launch(job("a")).await;
+        let session = s.server.session_of(&a).expect("it runs");
+        let child = s.launch(job_of(session.as_str(), "child")).await;
+        s.at(10_000).await;
+        s.finish(&a).await;
+        s.server
+            .always_for(On::Notify, session.clone(), Fate::Fails(status(500)));
+        s.finish(&child).await;
+        assert_eq!(s.state(&child).await, "completed");
+        s.at(30_000).await;
+        assert_eq!(s.state(&a).await, "running", "its wake is still owed");
+        s.server.mend(On::Notify);
+        s.at(50_000).await;
+        assert!(s.told(session.as_str()).len() > 2);
+        s.at(60_000).await;
+        s.finish(&a).await;
+        assert_eq!(s.state(&a).await, "completed");
+    });
+}
+
+#[test]
+fn one_check_at_a_time() {
+    story(|s| async move {
+        let a = s.launch(job("a")).await;
+        let session = s.server.session_of(&a).expect("it runs");
+        s.at(6000).await;
+        s.server.next_for(On::Messages, session, Fate::Late(2000));
+        s.quiet_answer(&a, "done");
+        s.idle(&a).await;
+        s.at(6500).await;
+        s.idle(&a).await;
+        s.at(7000).await;
+        s.idle(&a).await;
+        assert_eq!(s.times(On::Messages), [6000]);
+        s.at(8000).await;
+        assert_eq!(s.state(&a).await, "completed");
+    });
+}
+
+#[test]
+fn a_sign_of_life_during_the_check_drops_its_answer() {
+    story(|s| async move {
+        let a = s.launch(job("a")).await;
+        let session = s.server.session_of(&a).expect("it runs");
+        s.at(6000).await;
+        s.server.next_for(On::Messages, session, Fate::Late(2000));
+        s.finish(&a).await;
+        s.at(7000).await;
+        s.busy(&a).await;
+        s.at(8000).await;
+        assert_eq!(s.state(&a).await, "running");
+        s.at(30_000).await;
+        s.finish(&a).await;
+        assert_eq!(s.state(&a).await, "completed");
+    });
+}
+
+#[test]
+fn a_check_of_an_earlier_run_says_nothing_of_a_later_one() {
+    story(|s| async move {
+        let a = s.launch(job("a")).await;
+        let session = s.server.session_of(&a).expect("it runs");
+        s.at(6000).await;
+        s.server.next_for(On::Messages, session, Fate::Late(4000));
+        s.finish(&a).await;
+        assert!(s.cancel(&a).await);
+        s.resume(&a).await;
+        s.at(10_000).await;
+        assert_eq!(s.state(&a).await, "running");
+        assert_eq!(s.task(&a).await.run.0, 2);
+    });
+}
+
+#[test]
+fn a_check_that_fails_is_retried_at_the_next_poll_and_three_failures_complete_with_a_note() {
+    story(|s| async move {
+        let a = s.launch(job("a")).await;
+        let session = s.server.session_of(&a).expect("it runs");
+        s.at(8000).await;
+        s.server
+            .always_for(On::Messages, session.clone(), Fate::Fails(status(500)));
+        s.finish(&a).await;
+        assert_eq!(s.state(&a).await, "running");
+        s.at(12_000).await;
+        assert_eq!(s.state(&a).await, "running");
+        s.at(15_000).await;
+        assert_eq!(
+            s.state(&a).await,
+            "completed (taken as done; its messages could not be read: refused with 500)"
+        );
+        let about_it = s.calls(On::Messages);
+        let about_it = about_it
+            .iter()
+            .filter(|call| call.ends_with(session.as_str()));
+        assert_eq!(about_it.count(), 3);
+    });
+}
+
+#[test]
+fn only_failures_in_a_row_count() {
+    story(|s| async move {
+        let a = s.launch(job("a")).await;
+        let session = s.server.session_of(&a).expect("it runs");
+        s.server.set_todos(&session, &[("one", "pending")]);
+        s.at(6000).await;
+        let fails = || {
+            s.server
+                .next_for(On::Messages, session.clone(), Fate::Fails(status(500)))
+        };
+        fails();
+        fails();
+        s.finish(&a).await;
+        s.idle(&a).await;
+        // The third is answered, the fourth and fifth are not.
+        s.idle(&a).await;
+        fails();
+        fails();
+        s.idle(&a).await;
+        s.idle(&a).await;
+        assert_eq!(s.state(&a).await, "running");
+        assert_eq!(s.times(On::Messages).len(), 5);
+    });
+}
+
+#[test]
+fn todos_that_cannot_be_read_fail_the_check() {
+    story(|s| async move {
+        let a = s.launch(job("a")).await;
+        s.at(6000).await;
+        s.server.next(On::Todos, Fate::Hangs);
+        s.finish(&a).await;
+        s.at(15_999).await;
+        assert_eq!(s.state(&a).await, "running");
+        s.at(19_000).await;
+        assert_eq!(s.state(&a).await, "completed");
+        assert_eq!(s.times(On::Todos), [6000, 18_000]);
+    });
+}
+
+#[test]
+fn a_session_that_is_gone_is_an_error() {
+    story(|s| async move {
+        let a = s.launch(job("a")).await;
+        let session = s.server.session_of(&a).expect("it runs");
+        s.at(6000).await;
+        s.server
+            .next_for(On::Messages, session, Fate::Fails(not_found()));
+        s.finish(&a).await;
+        assert_eq!(
+            s.state(&a).await,
+            "error: the session does not exist any more"
+        );
+    });
+}
+
+#[test]
+fn an_answer_that_carries_an_error_is_a_failure_though_idle_came_first() {
+    story(|s| async move {
+        let a = s.launch(job("a")).await;
+        let session = s.server.session_of(&a).expect("it runs");
+        s.at(6000).await;
+        let info = json!({"role": "assistant", "time": {"completed": 6000},
+            "error": {"name": "APIError", "data": {"message": "out of credit"}}});
+        s.server
+            .add_message(&session, info, json!([{"type": "text", "text": "half"}]));
+        s.idle(&a).await;
+        assert_eq!(s.state(&a).await, "error: out of credit");
+    });
+}
+
+#[test]
+fn the_output_of_the_run_before_is_not_output_of_this_one() {
+    story(|s| async move {
+        let a = s.launch(job("a")).await;
+        s.at(6000).await;
+        s.finish(&a).await;
+        assert_eq!(s.state(&a).await, "completed");
+        s.at(8000).await;
+        s.resume(&a).await;
+        s.at(14_000).await;
+        s.idle(&a).await;
+        s.at(20_000).await;
+        assert_eq!(s.state(&a).await, "running");
+        s.finish(&a).await;
+        assert_eq!(s.state(&a).await, "completed");
+    });
+}
+
+#[test]
+fn a_message_that_says_neither_id_nor_time_counts_as_of_this_run() {
+    story(|s| async move {
+        s.server.has("S", None);
+        s.track("t", "S", None).await;
+        let t = "t".into();
+        s.at(6000).await;
+        assert!(s.cancel(&t).await);
+        s.at(8000).await;
+        s.resume("S").await;
+        s.at(14_000).await;
+        s.server.add_bare_message(&"S".into(), "done");
+        s.idle("S").await;
+        assert_eq!(s.state(&t).await, "completed");
+    });
+}

@@ -1,0 +1,174 @@
+//! session.deleted: the task of that session and all below it are cancelled and leave memory; nobody else is touched.
+
+use greenroom::domain::task::TaskStatus;
+
+use crate::server::{Fate, On};
+use crate::stage::{Stage, job, job_of, story, story_with};
+
+async fn history(s: &Stage, parent: &str) -> Vec<String> {
+    let entries = s.greenroom.history(&parent.into()).await.into_iter();
+    entries
+        .map(|entry| format!("{} {}", entry.description, entry.status.as_str()))
+        .collect()
+}
+
+#[test]
+fn a_deleted_session_cancels_its_task_and_the_parent_is_told() {
+    story(|s| async move {
+        let (a, b) = (s.launch(job("a")).await, s.launch(job("b")).await);
+        s.at(6000).await;
+        s.delete(&a).await;
+        assert_eq!(s.state(&a).await, "gone", "it leaves memory at once");
+        assert_eq!(history(&s, "P").await, ["a cancelled", "b running"]);
+        assert_eq!(
+            s.state(&b).await,
+            "running",
+            "its own session and nobody else's"
+        );
+        assert_eq!(s.in_use().await, 1);
+        s.at(7000).await;
+        assert_eq!(s.told("P"), ["6100 note silent: a cancelled, 1 open"]);
+        s.finish(&b).await;
+        assert_eq!(s.told("P")[1], "7000 final wakes: a cancelled, b completed");
+    });
+}
+
+#[test]
+fn the_reason_is_told() {
+    story(|s| async move {
+        let a = s.launch(job("a")).await;
+        s.at(6000).await;
+        s.delete(&a).await;
+        let told = s.server.calls(On::Notify);
+        let crate::server::What::Notify(notice) = &told[0].what else {
+            panic!("{told:?}");
+        };
+        assert_eq!(
+            notice.facts.tasks[0].error.as_deref(),
+            Some("Session deleted")
+        );
+        assert!(
+            notice.text.contains("Reason: Session deleted"),
+            "{}",
+            notice.text
+        );
+    });
+}
+
+#[test]
+fn everything_below_goes_too_and_only_parents_outside_the_cascade_are_told() {
+    story(|s| async move {
+        let a = s.launch(job("a")).await;
+        let sa = s.server.session_of(&a).expect("it runs").to_string();
+        let b = s.launch(job_of(sa.as_str(), "b")).await;
+        let sb = s.server.session_of(&b).expect("it runs").to_string();
+        let c = s.launch(job_of(sb.as_str(), "c")).await;
+        let other = s.launch(job_of("Q", "other")).await;
+        s.at(6000).await;
+        s.delete(&a).await;
+        for task in [&a, &b, &c] {
+            assert_eq!(s.state(task).await, "gone");
+        }
+        assert_eq!(history(&s, &sb).await, ["c cancelled"]);
+        assert_eq!(s.state(&other).await, "running");
+        assert_eq!(s.in_use().await, 1);
+        s.at(60_000).await;
+        assert_eq!(s.told("P"), ["6000 final wakes: a cancelled"]);
+        assert!(s.told(&sa).is_empty() && s.told(&sb).is_empty());
+    });
+}
+
+#[test]
+fn a_deleted_parent_takes_its_tasks_along_waiting_ones_too() {
+    story_with(
+        |config| config.limits.default = 1,
+        |s| async move {
+            let (a, b) = (s.launch(job("a")).await, s.launch(job("b")).await);
+            let q = s.launch(job_of("Q", "q")).await;
+            s.at(6000).await;
+            s.delete("P").await;
+            assert_eq!(s.state(&a).await, "gone");
+            assert_eq!(s.state(&b).await, "gone");
+            assert_eq!(s.names(TaskStatus::Running).await, ["q"]);
+            assert_eq!(s.calls(On::Create).len(), 2, "b never started");
+            s.at(30_000).await;
+            assert!(s.told("P").is_empty(), "who is gone is not told");
+            s.finish(&q).await;
+            assert_eq!(s.told("Q"), ["30000 final wakes: q completed"]);
+        },
+    );
+}
+
+#[test]
+fn what_was_owed_to_a_deleted_parent_is_dropped() {
+    story(|s| async move {
+        s.server
+            .always_for(On::Notify, "P", Fate::Fails(crate::server::status(500)));
+        let a = s.launch(job("a")).await;
+        s.at(6000).await;
+        s.finish(&a).await;
+        s.at(10_000).await;
+        let tried = s.told("P").len();
+        assert!(tried >= 2, "it is being resent");
+        s.delete("P").await;
+        s.at(600_000).await;
+        assert_eq!(s.told("P").len(), tried);
+    });
+}
+
+#[test]
+fn a_session_deleted_while_it_is_made_is_dealt_with_when_it_comes() {
+    story(|s| async move {
+        s.server.next(On::Create, Fate::Late(3000));
+        let a = s.launch(job("a")).await;
+        s.at(1000).await;
+        s.delete("P").await;
+        assert_eq!(s.state(&a).await, "gone");
+        assert_eq!(s.in_use().await, 0);
+        s.at(10_000).await;
+        let late = s.server.session_of(&a).expect("it came back");
+        assert_eq!(s.calls(On::Abort), [format!("3000 {late}")]);
+        assert!(s.calls(On::Prompt).is_empty());
+    });
+}
+
+#[test]
+fn an_ended_task_of_a_deleted_session_leaves_memory_too() {
+    story(|s| async move {
+        let a = s.launch(job("a")).await;
+        s.at(6000).await;
+        s.finish(&a).await;
+        s.at(8000).await;
+        s.delete(&a).await;
+        assert_eq!(s.state(&a).await, "gone");
+        assert_eq!(history(&s, "P").await, ["a completed"]);
+        s.at(20_000).await;
+        assert_eq!(s.told("P"), ["6000 final wakes: a completed"]);
+    });
+}
+
+#[test]
+fn a_resume_that_waits_goes_with_its_session() {
+    story_with(
+        |config| config.limits.default = 1,
+        |s| async move {
+            let a = s.launch(job("a")).await;
+            s.at(6000).await;
+            s.finish(&a).await;
+            let b = s.launch(job("b")).await;
+            s.resume(&a).await;
+            assert_eq!(s.state(&a).await, "pending");
+            s.delete(&a).await;
+            assert_eq!(s.state(&a).await, "gone");
+            s.at(12_000).await;
+            s.finish(&b).await;
+            assert_eq!(s.in_use().await, 0);
+            assert_eq!(s.calls(On::Prompt).len(), 2, "nothing prompts what is gone");
+            let last = s.told("P").pop();
+            assert_eq!(
+                last.as_deref(),
+                Some("12000 final wakes: b completed, a cancelled")
+            );
+        },
+    );
+}

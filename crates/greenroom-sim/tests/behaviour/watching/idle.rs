@@ -1,0 +1,261 @@
+//! Idle: deferred in the first five seconds of a run unless the turn is known to be finished, and dropped by life.
+
+use greenroom::domain::ids::SessionId;
+use greenroom::ports::agent_server::SessionStatus;
+use serde_json::{Value, json};
+
+use crate::server::{Fate, On};
+use crate::stage::{Stage, job, message_event, status_event, story};
+
+#[test]
+fn an_early_idle_is_deferred_to_the_end_of_the_five_seconds() {
+    story(|s| async move {
+        let a = s.launch(job("a")).await;
+        s.at(2000).await;
+        s.quiet_answer(&a, "done");
+        s.idle(&a).await;
+        s.at(3500).await;
+        s.idle(&a).await;
+        s.at(4999).await;
+        assert_eq!(s.state(&a).await, "running");
+        assert!(s.times(On::Messages).is_empty());
+        s.at(5000).await;
+        assert_eq!(s.state(&a).await, "completed");
+        assert_eq!(s.told("P"), ["5000 final wakes: a completed"]);
+    });
+}
+
+#[test]
+fn an_idle_after_five_seconds_is_believed_at_once() {
+    story(|s| async move {
+        let a = s.launch(job("a")).await;
+        s.at(5000).await;
+        s.quiet_answer(&a, "done");
+        s.idle(&a).await;
+        assert_eq!(s.state(&a).await, "completed");
+    });
+}
+
+#[test]
+fn a_status_of_type_idle_is_an_idle_too() {
+    story(|s| async move {
+        let a = s.launch(job("a")).await;
+        let session = s.server.session_of(&a).expect("it runs");
+        s.at(6000).await;
+        s.quiet_answer(&a, "done");
+        s.quietly_idle(&a);
+        s.event(status_event(&session, json!({"type": "idle"})))
+            .await;
+        assert_eq!(s.state(&a).await, "completed");
+    });
+}
+
+#[test]
+fn the_five_seconds_begin_with_the_run_not_with_the_launch() {
+    story(|s| async move {
+        s.server.next(On::Create, Fate::Late(10_000));
+        let a = s.launch(job("a")).await;
+        s.at(12_000).await;
+        s.quiet_answer(&a, "done");
+        s.idle(&a).await;
+        s.at(14_999).await;
+        assert_eq!(s.state(&a).await, "running");
+        s.at(15_000).await;
+        assert_eq!(s.state(&a).await, "completed");
+    });
+}
+
+#[test]
+fn a_task_of_two_seconds_is_reported_after_two_seconds() {
+    story(|s| async move {
+        let a = s.launch(job("a")).await;
+        s.at(2000).await;
+        s.finish(&a).await;
+        assert_eq!(s.state(&a).await, "completed");
+        assert_eq!(s.told("P"), ["2000 final wakes: a completed"]);
+    });
+}
+
+/// When a task is believed to be done that is idle at two seconds, having told this of its last message.
+fn believed_at(busy: bool, info: Value) -> i64 {
+    let (told, believed) = std::sync::mpsc::channel();
+    story(move |s: Stage| async move {
+        let a = s.launch(job("a")).await;
+        let session = s.server.session_of(&a).expect("it runs");
+        s.at(2000).await;
+        s.quiet_answer(&a, "done");
+        if busy {
+            s.busy(&a).await;
+        }
+        s.event(message_event(&session, &info)).await;
+        s.idle(&a).await;
+        s.at(20_000).await;
+        let task = s.task(&a).await;
+        let ended = task.completed_at().map(|at| at.as_millis());
+        told.send(ended.expect("it ended")).expect("the test waits");
+    });
+    believed.recv().expect("the story tells")
+}
+
+#[test]
+fn only_a_finished_turn_of_a_run_seen_busy_lifts_the_deferral() {
+    let message = |time: Value, finish: Value| json!({"id": "msg_z", "role": "assistant", "time": time, "finish": finish});
+    let done = json!({"created": 1, "completed": 2});
+    assert_eq!(
+        believed_at(true, message(done.clone(), json!("stop"))),
+        2000
+    );
+    assert_eq!(
+        believed_at(true, message(done.clone(), json!("length"))),
+        2000
+    );
+    assert_eq!(
+        believed_at(true, message(done.clone(), json!("tool-calls"))),
+        5000
+    );
+    assert_eq!(believed_at(true, message(done.clone(), Value::Null)), 5000);
+    assert_eq!(
+        believed_at(true, message(json!({"created": 1}), json!("stop"))),
+        5000
+    );
+    assert_eq!(believed_at(false, message(done, json!("stop"))), 5000);
+}
+
+#[test]
+fn a_newer_message_that_is_not_finished_counts_not_the_one_before() {
+    story(|s| async move {
+        let a = s.launch(job("a")).await;
+        let session = s.server.session_of(&a).expect("it runs");
+        s.at(1000).await;
+        s.busy(&a).await;
+        let done = json!({"id": "msg_1", "role": "assistant", "finish": "stop",
+            "time": {"created": 1, "completed": 2}});
+        s.event(message_event(&session, &done)).await;
+        s.event(message_event(
+            &session,
+            &json!({"id": "msg_2", "role": "assistant"}),
+        ))
+        .await;
+        s.idle(&a).await;
+        assert!(s.times(On::Messages).is_empty(), "deferred");
+        s.at(5000).await;
+        assert_eq!(s.times(On::Messages), [5000]);
+    });
+}
+
+#[test]
+fn a_busy_seen_by_a_poll_drops_the_deferred_idle() {
+    story(|s| async move {
+        let a = s.launch(job("a")).await;
+        s.at(2000).await;
+        s.quiet_answer(&a, "done");
+        s.idle(&a).await;
+        let session = s.server.session_of(&a).expect("it runs");
+        s.server.set_status(&session, Some(SessionStatus::Busy));
+        s.at(5500).await;
+        assert_eq!(s.state(&a).await, "running");
+        assert!(s.times(On::Messages).is_empty());
+    });
+}
+
+#[test]
+fn a_busy_that_was_asked_for_before_the_idle_does_not_drop_it() {
+    story(|s| async move {
+        let a = s.launch(job("a")).await;
+        s.server.next(On::Statuses, Fate::Late(1500));
+        s.at(4000).await;
+        s.quiet_answer(&a, "done");
+        s.idle(&a).await;
+        // The poll of 3 s answers at 4.5 s what was true at 3 s.
+        s.at(5000).await;
+        assert_eq!(s.state(&a).await, "completed");
+    });
+}
+
+#[test]
+fn an_idle_that_comes_twice_completes_once() {
+    story(|s| async move {
+        let a = s.launch(job("a")).await;
+        let session = s.server.session_of(&a).expect("it runs");
+        s.at(6000).await;
+        s.quiet_answer(&a, "done");
+        s.together(crate::stage::idle_event(&session));
+        s.together(status_event(&session, json!({"type": "idle"})));
+        s.idle(&a).await;
+        s.at(7000).await;
+        s.idle(&a).await;
+        assert_eq!(s.state(&a).await, "completed");
+        s.at(30_000).await;
+        assert_eq!(s.told("P"), ["6000 final wakes: a completed"]);
+    });
+}
+
+#[test]
+fn a_deferred_idle_dies_with_its_run() {
+    story(|s| async move {
+        let a = s.launch(job("a")).await;
+        s.at(2000).await;
+        s.quiet_answer(&a, "done");
+        s.idle(&a).await;
+        assert!(s.cancel(&a).await);
+        s.at(3000).await;
+        s.resume(&a).await;
+        s.at(5000).await;
+        assert_eq!(
+            s.state(&a).await,
+            "running",
+            "the timer of the first run is dead"
+        );
+        s.at(7000).await;
+        assert_eq!(s.state(&a).await, "running");
+    });
+}
+
+#[test]
+fn a_send_begins_the_five_seconds_again() {
+    story(|s| async move {
+        let a = s.launch(job("a")).await;
+        s.at(20_000).await;
+        let (greenroom, id) = (s.greenroom.clone(), a.clone());
+        s.answered(async move { greenroom.send(&id, "also this".to_owned()).await })
+            .await
+            .expect("it is sent");
+        s.at(21_000).await;
+        s.quiet_answer(&a, "done");
+        s.idle(&a).await;
+        assert_eq!(s.state(&a).await, "running");
+        s.at(25_000).await;
+        assert_eq!(s.state(&a).await, "completed");
+    });
+}
+
+#[test]
+fn a_wake_begins_the_five_seconds_again() {
+    story(|s| async move {
+        let parent = s.launch(job("parent")).await;
+        let session: SessionId = s.server.session_of(&parent).expect("it runs");
+        let child = s
+            .launch(crate::stage::job_of(session.as_str(), "child"))
+            .await;
+        s.at(20_000).await;
+        s.quiet_answer(&parent, "waiting");
+        s.idle(&parent).await;
+        s.at(21_000).await;
+        s.finish(&child).await;
+        assert_eq!(
+            s.told(session.as_str()),
+            ["21000 final wakes: child completed"]
+        );
+        // The idle of the turn before comes late: it is not the answer to the wake.
+        s.at(21_500).await;
+        s.idle(&parent).await;
+        assert_eq!(s.state(&parent).await, "running");
+        s.at(23_000).await;
+        s.finish(&parent).await;
+        assert_eq!(
+            s.state(&parent).await,
+            "completed",
+            "only an assistant message finished since then lifts them"
+        );
+    });
+}
