@@ -282,9 +282,7 @@ impl Watch {
                 self.busy(asked_at)
             }
             Sighting::Retry(retrying) if self.idle_since.is_none_or(|idle| idle <= asked_at) => {
-                let mut acts = self.retry(retrying.clone(), asked_at);
-                acts.retain(|act| *act != Act::Changed);
-                acts
+                self.retry(retrying.clone(), asked_at)
             }
             Sighting::Idle | Sighting::Absent if !self.is_too_early(asked_at) => {
                 self.absent_polls = if *sighting == Sighting::Absent {
@@ -495,8 +493,11 @@ impl Watch {
         let mut acts = self.sign(seen_at);
         self.retry_deadline
             .get_or_insert(seen_at + self.config.lifecycle.retry_timeout);
-        self.retrying = Some(retrying);
-        acts.push(Act::Changed);
+        // Every poll sees the same wait again: that is no change.
+        if self.retrying.as_ref() != Some(&retrying) {
+            self.retrying = Some(retrying);
+            acts.push(Act::Changed);
+        }
         acts
     }
 
