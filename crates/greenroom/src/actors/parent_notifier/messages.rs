@@ -46,6 +46,11 @@ pub(crate) struct ParentHappened(pub(crate) Arc<Happening>);
 #[rtype(result = "()")]
 pub(crate) struct ParentEnded(pub(crate) bool);
 
+/// The parent is no more: what is owed to it is dropped.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct ParentGone;
+
 /// Nothing is begun any more; what is in flight may finish.
 #[derive(Message)]
 #[rtype(result = "()")]

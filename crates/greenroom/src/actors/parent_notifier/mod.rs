@@ -13,7 +13,9 @@ use std::time::Duration;
 use actix::{Actor, AsyncContext, Context, Handler, SpawnHandle};
 use tokio::sync::oneshot;
 
-pub(crate) use self::messages::{Joined, Left, ParentEnded, ParentHappened, Settled, Stop};
+pub(crate) use self::messages::{
+    Joined, Left, ParentEnded, ParentGone, ParentHappened, Settled, Stop,
+};
 use self::messages::{StatusRead, TimeUp};
 use self::sending::{Flight, Owed};
 use super::desk::Desk;
@@ -269,6 +271,17 @@ impl Handler<ParentEnded> for ParentNotifier {
 
     fn handle(&mut self, ended: ParentEnded, _: &mut Context<Self>) {
         self.session.set_ended(ended.0);
+    }
+}
+
+impl Handler<ParentGone> for ParentNotifier {
+    type Result = ();
+
+    fn handle(&mut self, _: ParentGone, ctx: &mut Context<Self>) {
+        // Its timers would keep this actor alive, and sending, long after its last address was dropped.
+        self.stopped = true;
+        self.drop_debts("the parent was deleted");
+        self.arm(None, ctx);
     }
 }
 

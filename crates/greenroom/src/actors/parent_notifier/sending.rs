@@ -181,6 +181,22 @@ impl ParentNotifier {
         self.closed.push_front(owed);
     }
 
+    /// Everything owed is given up, each message with that reason; an answer still to come changes nothing.
+    pub(super) fn drop_debts(&mut self, why: &str) {
+        let mut owed: Vec<Owed> = self.closed.drain(..).collect();
+        if let Flight::Sending(sent) | Flight::LookingUp(sent) =
+            std::mem::replace(&mut self.flight, Flight::None)
+        {
+            owed.push(*sent);
+        }
+        if self.batch.owes() {
+            owed.push(self.close_batch(self.env.now()));
+        }
+        for owed in owed {
+            self.report(&owed, NoticeFate::Dropped(why.to_owned()));
+        }
+    }
+
     /// 1 s doubling to 60 s.
     pub(super) fn back_off(&mut self, now: Timestamp) {
         let wait = Duration::from_secs(1 << self.failures.min(6)).min(Duration::from_secs(60));

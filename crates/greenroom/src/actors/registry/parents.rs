@@ -4,7 +4,9 @@
 use actix::{Addr, Context, Handler, Message};
 
 use super::{BatchClosed, Debts, NoticeFate, NoticeReport, TaskRegistry, WakeAccepted};
-use crate::actors::parent_notifier::{Joined, Left, ParentEnded, ParentNotifier, Settled};
+use crate::actors::parent_notifier::{
+    Joined, Left, ParentEnded, ParentGone, ParentNotifier, Settled,
+};
 use crate::actors::supervisor::{Exit, spawn_supervised};
 use crate::actors::task::Woken;
 use crate::actors::toaster::Show;
@@ -180,7 +182,8 @@ impl TaskRegistry {
 
     /// The parent is no more: what is owed to it is dropped.
     pub(super) fn drop_parent(&mut self, parent: &SessionId) {
-        if self.parents.remove(parent).is_some() {
+        if let Some(known) = self.parents.remove(parent) {
+            known.notifier.do_send(ParentGone);
             tracing::info!(parent = %parent, "a parent is no more; what was owed to it is dropped");
         }
     }
