@@ -5,7 +5,11 @@ mod server;
 mod stage;
 
 mod a_task;
+mod cancel;
 mod concurrency;
 mod launch_and_start;
+mod resume;
+mod shutdown;
+mod track;
 mod unreachable;
 mod watching;

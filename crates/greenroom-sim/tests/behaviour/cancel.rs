@@ -1,0 +1,226 @@
+//! Cancel: what it ends, what it leaves, and who hears of it. The stages of a start are in `launch_and_start`.
+
+use greenroom::domain::task::TaskStatus;
+use greenroom::{CancelError, CancelOptions, CancelScope};
+
+use crate::server::{Fate, On};
+use crate::stage::{Stage, job, job_of, story, story_with};
+
+fn quietly() -> CancelOptions {
+    CancelOptions {
+        skip_notification: true,
+        ..CancelOptions::default()
+    }
+}
+
+async fn cancel_all(s: &Stage, scope: CancelScope) -> Vec<String> {
+    let greenroom = s.greenroom.clone();
+    let all =
+        s.answered(async move { greenroom.cancel_all(scope, CancelOptions::default()).await });
+    all.await.into_iter().map(|task| task.description).collect()
+}
+
+#[test]
+fn it_is_true_once_and_then_changes_nothing() {
+    story(|s| async move {
+        let a = s.launch(job("a")).await;
+        s.at(6000).await;
+        let because = CancelOptions {
+            reason: Some("not needed".to_owned()),
+            ..CancelOptions::default()
+        };
+        let cancelled = s.try_cancel(&a, because.clone()).await;
+        assert_eq!(
+            cancelled.map(|task| task.status()).ok(),
+            Some(TaskStatus::Cancelled)
+        );
+        assert_eq!(s.state(&a).await, "cancelled: not needed");
+        let before = s.task(&a).await;
+        s.at(7000).await;
+        let again = s.try_cancel(&a, CancelOptions::default()).await;
+        assert!(
+            matches!(again, Err(CancelError::NotCancellable(_))),
+            "{again:?}"
+        );
+        assert_eq!(s.task(&a).await, before);
+        let unknown = s.try_cancel(&"bg_00000000".into(), because).await;
+        assert!(
+            matches!(unknown, Err(CancelError::Unknown(_))),
+            "{unknown:?}"
+        );
+        assert_eq!(s.told("P"), ["6000 final wakes: a cancelled"]);
+    });
+}
+
+#[test]
+fn a_session_may_be_left_alone() {
+    story(|s| async move {
+        let a = s.launch(job("a")).await;
+        s.at(6000).await;
+        let leave = CancelOptions {
+            abort_session: false,
+            ..CancelOptions::default()
+        };
+        s.try_cancel(&a, leave).await.expect("it runs");
+        s.at(20_000).await;
+        assert!(s.calls(On::Abort).is_empty());
+    });
+}
+
+#[test]
+fn a_silent_cancel_of_the_last_one_sends_the_final_without_it() {
+    story(|s| async move {
+        let (a, b) = (s.launch(job("a")).await, s.launch(job("b")).await);
+        s.at(6000).await;
+        s.finish(&a).await;
+        s.at(7000).await;
+        s.try_cancel(&b, quietly()).await.expect("it runs");
+        assert_eq!(
+            s.told("P"),
+            [
+                "6100 note silent: a completed, 1 open",
+                "7000 final wakes: a completed"
+            ]
+        );
+    });
+}
+
+#[test]
+fn a_silent_cancel_of_one_of_many_keeps_it_out_of_every_message() {
+    story(|s| async move {
+        let (a, b) = (s.launch(job("a")).await, s.launch(job("b")).await);
+        let c = s.launch(job("c")).await;
+        s.at(6000).await;
+        s.try_cancel(&b, quietly()).await.expect("it runs");
+        s.at(7000).await;
+        s.finish(&a).await;
+        s.at(8000).await;
+        s.finish(&c).await;
+        assert_eq!(
+            s.told("P"),
+            [
+                "7100 note silent: a completed, 1 open",
+                "8000 final wakes: a completed, c completed"
+            ]
+        );
+    });
+}
+
+#[test]
+fn a_batch_with_nothing_to_tell_closes_without_a_word() {
+    story(|s| async move {
+        let (a, b) = (s.launch(job("a")).await, s.launch(job("b")).await);
+        s.at(6000).await;
+        s.try_cancel(&a, quietly()).await.expect("it runs");
+        s.try_cancel(&b, quietly()).await.expect("it runs");
+        s.at(60_000).await;
+        assert!(s.told("P").is_empty());
+        s.at(11 * 60_000).await;
+        assert_eq!(s.state(&a).await, "gone", "and its tasks leave memory");
+        // What comes next is a batch of its own.
+        let c = s.launch(job("c")).await;
+        s.pass(6000).await;
+        s.finish(&c).await;
+        assert_eq!(s.told("P"), ["666000 final wakes: c completed"]);
+    });
+}
+
+#[test]
+fn cancelling_never_waits_for_a_parent() {
+    story(|s| async move {
+        let (a, b) = (s.launch(job("a")).await, s.launch(job("b")).await);
+        for on in [On::Notify, On::Messages, On::Session] {
+            s.server.always_for(on, "P", Fate::Hangs);
+        }
+        s.server.always(On::Abort, Fate::Hangs);
+        s.at(6000).await;
+        // Each is answered in this instant.
+        assert!(s.cancel(&a).await);
+        assert!(s.cancel(&b).await);
+        assert_eq!(s.in_use().await, 0);
+    });
+}
+
+#[test]
+fn waiting_tasks_are_cancelled_without_a_call() {
+    story_with(
+        |config| config.limits.default = 1,
+        |s| async move {
+            let a = s.launch(job("a")).await;
+            let (b, c) = (s.launch(job("b")).await, s.launch(job("c")).await);
+            let calls = s.server.log().len();
+            assert!(s.cancel(&c).await);
+            assert!(s.cancel(&b).await);
+            let new: Vec<On> = s.server.log()[calls..].iter().map(|call| call.on).collect();
+            assert!(new.iter().all(|on| *on == On::Toast), "{new:?}");
+            assert_eq!(s.slots().await, ["worker 1/1"]);
+            s.at(6000).await;
+            s.finish(&a).await;
+            let last = s.told("P").pop();
+            assert_eq!(
+                last.as_deref(),
+                Some("6000 final wakes: a completed, b cancelled, c cancelled")
+            );
+        },
+    );
+}
+
+#[test]
+fn a_cancel_while_it_is_checked_wins() {
+    story(|s| async move {
+        let a = s.launch(job("a")).await;
+        s.at(6000).await;
+        s.server.next(On::Todos, Fate::Late(2000));
+        s.finish(&a).await;
+        s.at(7000).await;
+        assert!(s.cancel(&a).await);
+        s.at(9000).await;
+        assert_eq!(s.state(&a).await, "cancelled");
+        assert_eq!(s.told("P"), ["7000 final wakes: a cancelled"]);
+    });
+}
+
+#[test]
+fn descendants_are_cancelled_by_choice() {
+    story(|s| async move {
+        let a = s.launch(job("a")).await;
+        let session = s.server.session_of(&a).expect("it runs");
+        s.launch(job_of(session.as_str(), "below")).await;
+        let b = s.launch(job("b")).await;
+        s.launch(job_of("Q", "other")).await;
+        s.at(6000).await;
+        assert!(s.cancel(&b).await);
+        assert_eq!(s.names(TaskStatus::Running).await, ["a", "below", "other"]);
+        assert_eq!(cancel_all(&s, CancelScope::Tree(a)).await, ["a", "below"]);
+        assert_eq!(s.names(TaskStatus::Running).await, ["other"]);
+        assert_eq!(
+            cancel_all(&s, CancelScope::Descendants("Q".into())).await,
+            ["other"]
+        );
+        assert!(cancel_all(&s, CancelScope::All).await.is_empty());
+        s.at(20_000).await;
+        assert_eq!(
+            s.told("P").last().map(String::as_str),
+            Some("6000 final wakes: a cancelled, b cancelled")
+        );
+    });
+}
+
+#[test]
+fn a_task_cancelled_alone_leaves_its_children_at_work() {
+    story(|s| async move {
+        let a = s.launch(job("a")).await;
+        let session = s.server.session_of(&a).expect("it runs");
+        let below = s.launch(job_of(session.as_str(), "below")).await;
+        s.at(6000).await;
+        assert!(s.cancel(&a).await);
+        s.at(7000).await;
+        assert_eq!(s.state(&below).await, "running");
+        s.finish(&below).await;
+        assert_eq!(
+            s.told(session.as_str()),
+            ["7000 final silent: below completed"],
+            "nothing runs that nobody watches"
+        );
+    });
+}

@@ -1,0 +1,308 @@
+//! Resume: a new run in the same session. Send: a further prompt to the run there is.
+
+use greenroom::ResumeError;
+use greenroom::domain::ids::Run;
+use greenroom::domain::task::{Launch, Resume};
+use greenroom::{SendError, WaitFor};
+use serde_json::json;
+
+use crate::server::{Fate, On, What, cut_off, status};
+use crate::stage::{Stage, job, part_event, story, story_with};
+
+fn last_prompt(s: &Stage) -> greenroom::ports::agent_server::TaskPrompt {
+    match s.server.calls(On::Prompt).pop().map(|call| call.what) {
+        Some(What::Prompt(_, prompt)) => *prompt,
+        other => panic!("{other:?} is no prompt"),
+    }
+}
+
+#[test]
+fn a_resume_keeps_count_and_acceptance_and_clears_the_rest() {
+    story(|s| async move {
+        let with_skill = Launch {
+            skill_content: Some("be brief".to_owned()),
+            ..job("a")
+        };
+        let a = s.launch(with_skill).await;
+        let session = s.server.session_of(&a).expect("it runs");
+        s.at(6000).await;
+        let tool = json!({"id": "1", "type": "tool", "tool": "bash"});
+        s.event(part_event(&session, tool)).await;
+        s.fail(&a, "boom").await;
+        s.at(8000).await;
+        let resumed = s.try_resume(s.resumption(&a, "once more")).await;
+        let pending = resumed.expect("it is accepted");
+        assert_eq!(pending.status().as_str(), "pending", "when accepted");
+        let task = s.task(&a).await;
+        assert_eq!(s.state(&a).await, "running");
+        assert_eq!((task.run, task.prompt.as_str()), (Run(2), "once more"));
+        assert_eq!(task.session.as_ref(), Some(&session));
+        assert_eq!(
+            (task.queued_at.as_millis(), task.progress.tool_calls),
+            (0, 1)
+        );
+        assert_eq!(
+            (task.error(), task.progress.last_tool.as_deref()),
+            (None, None)
+        );
+        assert_eq!(task.started_at().map(|at| at.as_millis()), Some(8000));
+        assert_eq!(task.completed_at(), None);
+        let prompt = last_prompt(&s);
+        assert_eq!(prompt.text, "once more");
+        assert_eq!(
+            prompt.system.as_deref(),
+            Some("be brief"),
+            "it is sent again"
+        );
+        assert_eq!(s.calls(On::Create).len(), 1);
+        s.at(14_000).await;
+        s.finish(&a).await;
+        assert_eq!(
+            s.told("P"),
+            [
+                "6000 final wakes: a error",
+                "14000 final wakes: a completed"
+            ]
+        );
+    });
+}
+
+#[test]
+fn a_resume_joins_the_batch_of_its_new_parent() {
+    story(|s| async move {
+        let a = s.launch(job("a")).await;
+        let b = s.launch(job("b")).await;
+        s.at(6000).await;
+        s.finish(&a).await;
+        s.at(8000).await;
+        s.try_resume(Resume {
+            parent_session: Some("Q".into()),
+            parent_message: Some("msg_7".into()),
+            parent_agent: Some("lead".to_owned()),
+            ..s.resumption(&a, "go on")
+        })
+        .await
+        .expect("it is accepted");
+        let task = s.task(&a).await;
+        assert_eq!(task.parent_session.as_ref().map(|p| p.as_str()), Some("Q"));
+        assert_eq!(
+            task.parent_message.as_ref().map(|m| m.as_str()),
+            Some("msg_7")
+        );
+        s.at(14_000).await;
+        s.finish(&a).await;
+        assert_eq!(s.told("Q"), ["14000 final wakes: a completed as lead"]);
+        s.finish(&b).await;
+        let last = s.told("P").pop();
+        assert_eq!(
+            last.as_deref(),
+            Some("14000 final wakes: a completed, b completed"),
+            "its first run was of the old parent's batch"
+        );
+        for parent in ["P", "Q"] {
+            let history = s.greenroom.history(&parent.into()).await;
+            assert_eq!(history[0].status.as_str(), "completed", "{parent}");
+        }
+    });
+}
+
+#[test]
+fn who_cannot_be_resumed_is_told_why() {
+    story_with(
+        |config| config.limits.default = 1,
+        |s| async move {
+            let a = s.launch(job("a")).await;
+            let running = s.try_resume(s.resumption(&a, "x")).await;
+            let text = running.map(|_| ()).map_err(|error| error.to_string());
+            let session = s.server.session_of(&a).expect("it runs");
+            assert_eq!(
+                text,
+                Err(format!("the task of session {session} is already running"))
+            );
+            s.at(6000).await;
+            s.finish(&a).await;
+            s.launch(job("b")).await;
+            s.resume(&a).await;
+            let twice = s.try_resume(s.resumption(&a, "x")).await;
+            let text = twice.map(|_| ()).map_err(|error| error.to_string());
+            assert_eq!(
+                text,
+                Err(format!(
+                    "the task of session {session} is already being resumed"
+                ))
+            );
+            assert_eq!(s.slots().await, ["worker 1/1 +1"], "it waits once");
+            let unknown = s.try_resume(s.resumption("nobody", "x")).await;
+            assert_eq!(unknown, Err(ResumeError::UnknownSession("nobody".into())));
+            let blank = s.try_resume(s.resumption(&a, " ")).await;
+            assert!(
+                matches!(
+                    blank,
+                    Err(ResumeError::Invalid {
+                        field: "prompt",
+                        ..
+                    })
+                ),
+                "{blank:?}"
+            );
+        },
+    );
+}
+
+#[test]
+fn a_resume_waits_for_the_abort_of_the_run_before() {
+    story(|s| async move {
+        let a = s.launch(job("a")).await;
+        s.at(6000).await;
+        s.server.always(On::Abort, Fate::Hangs);
+        assert!(s.cancel(&a).await);
+        s.resume(&a).await;
+        s.at(35_999).await;
+        assert_eq!(s.state(&a).await, "pending");
+        assert_eq!(s.in_use().await, 1, "its slot is kept for it");
+        s.at(36_000).await;
+        assert_eq!(
+            s.state(&a).await,
+            "running",
+            "three times ten seconds are enough"
+        );
+        assert_eq!(s.times(On::Prompt), [0, 36_000]);
+    });
+}
+
+#[test]
+fn a_resume_that_waits_for_an_abort_can_be_cancelled() {
+    story(|s| async move {
+        let a = s.launch(job("a")).await;
+        s.at(6000).await;
+        s.server.next(On::Abort, Fate::Late(5000));
+        assert!(s.cancel(&a).await);
+        s.resume(&a).await;
+        s.at(8000).await;
+        assert!(s.cancel(&a).await);
+        assert_eq!(s.in_use().await, 0);
+        s.at(20_000).await;
+        assert_eq!(s.state(&a).await, "cancelled");
+        assert_eq!(s.times(On::Prompt), [0]);
+    });
+}
+
+#[test]
+fn a_resume_stops_the_removal() {
+    story(|s| async move {
+        let a = s.launch(job("a")).await;
+        s.at(6000).await;
+        s.finish(&a).await;
+        s.at(600_000).await;
+        s.resume(&a).await;
+        s.at(610_000).await;
+        assert_eq!(s.state(&a).await, "running");
+        s.finish(&a).await;
+        s.at(1_209_000).await;
+        assert_eq!(s.state(&a).await, "completed");
+        s.at(1_211_000).await;
+        assert_eq!(s.state(&a).await, "gone");
+    });
+}
+
+#[test]
+fn a_prompt_of_the_run_before_that_times_out_late_does_not_touch_the_resumed_one() {
+    story(|s| async move {
+        s.server.next(On::Prompt, Fate::Hangs);
+        let a = s.launch(job("a")).await;
+        s.at(60_000).await;
+        assert!(s.cancel(&a).await);
+        s.resume(&a).await;
+        for second in [80, 100, 119, 121, 130] {
+            s.at(second * 1000).await;
+            s.work(&a).await;
+        }
+        assert_eq!(s.state(&a).await, "running");
+    });
+}
+
+#[test]
+fn who_waits_for_a_run_is_answered_by_its_end_and_not_by_a_later_one() {
+    story(|s| async move {
+        let a = s.launch(job("a")).await;
+        let (greenroom, id) = (s.greenroom.clone(), a.clone());
+        let wait =
+            actix_rt::spawn(async move { greenroom.wait(&id, Run::FIRST, WaitFor::Ended).await });
+        s.at(6000).await;
+        assert!(!wait.is_finished());
+        s.finish(&a).await;
+        let ended = wait.await.expect("no panic").expect("it ended");
+        assert_eq!(ended.status().as_str(), "completed");
+        s.resume(&a).await;
+        let (greenroom, id) = (s.greenroom.clone(), a.clone());
+        let over = s.answered(async move { greenroom.wait(&id, Run::FIRST, WaitFor::Ended).await });
+        assert!(over.await.is_none(), "that run is over");
+    });
+}
+
+#[test]
+fn a_prompt_of_a_resume_that_is_refused_interrupts() {
+    story(|s| async move {
+        let a = s.launch(job("a")).await;
+        s.at(6000).await;
+        s.finish(&a).await;
+        s.server.next(On::Prompt, Fate::Fails(status(500)));
+        s.resume(&a).await;
+        assert_eq!(s.state(&a).await, "interrupt: refused with 500");
+        assert_eq!(s.in_use().await, 0);
+    });
+}
+
+async fn send(s: &Stage, a: &greenroom::domain::ids::TaskId) -> Result<(), SendError> {
+    let (greenroom, id) = (s.greenroom.clone(), a.clone());
+    let sent = s.answered(async move { greenroom.send(&id, "also this".to_owned()).await });
+    sent.await.map(|_| ())
+}
+
+#[test]
+fn a_send_is_a_further_prompt_of_the_same_run_and_activity() {
+    story(|s| async move {
+        let a = s.launch(job("a")).await;
+        s.at(6000).await;
+        assert_eq!(send(&s, &a).await, Ok(()));
+        let task = s.task(&a).await;
+        assert_eq!((task.run, task.prompt.as_str()), (Run(1), "do a"));
+        assert_eq!(task.progress.last_update.as_millis(), 6000);
+        let prompt = last_prompt(&s);
+        assert_eq!(
+            (prompt.text.as_str(), prompt.agent.as_str()),
+            ("also this", "worker")
+        );
+        assert_eq!(s.times(On::Prompt), [0, 6000]);
+    });
+}
+
+#[test]
+fn only_a_running_task_is_sent_to() {
+    story(|s| async move {
+        s.server.next(On::Create, Fate::Late(1000));
+        let a = s.launch(job("a")).await;
+        assert!(matches!(send(&s, &a).await, Err(SendError::NotRunning(_))));
+        s.at(6000).await;
+        s.finish(&a).await;
+        assert!(matches!(send(&s, &a).await, Err(SendError::NotRunning(_))));
+        let unknown = send(&s, &"bg_00000000".into()).await;
+        assert!(matches!(unknown, Err(SendError::Unknown(_))), "{unknown:?}");
+        assert_eq!(s.times(On::Prompt), [1000]);
+    });
+}
+
+#[test]
+fn a_send_that_is_refused_says_so_and_the_run_goes_on() {
+    story(|s| async move {
+        let a = s.launch(job("a")).await;
+        s.at(6000).await;
+        s.server.next(On::Prompt, Fate::Fails(status(500)));
+        assert_eq!(send(&s, &a).await, Err(SendError::Server(status(500))));
+        assert_eq!(s.state(&a).await, "running");
+        s.server.next(On::Prompt, Fate::Cut(cut_off()));
+        assert_eq!(send(&s, &a).await, Ok(()), "it was found in the session");
+        s.server.next(On::Prompt, Fate::Fails(cut_off()));
+        assert_eq!(send(&s, &a).await, Err(SendError::Server(cut_off())));
+    });
+}

@@ -1,0 +1,250 @@
+//! Shutdown in abort mode: nothing begins any more, what runs is ended and awaited, and memory is empty afterwards.
+
+use greenroom::WaitFor;
+use greenroom::domain::ids::Run;
+use greenroom::{LaunchError, ResumeError, TrackError};
+
+use crate::server::{Fate, On, status};
+use crate::stage::{Stage, job, job_of, story, story_with};
+
+/// Whether a shutdown begun at this moment is done at that one, and not a millisecond before.
+async fn done_at(s: &Stage, millis: u64) -> greenroom::ShutdownReport {
+    let report = s.shutdown().await;
+    if s.now() < millis as i64 {
+        s.at(millis - 1).await;
+        assert!(!report.is_finished(), "it is done too early");
+        s.at(millis).await;
+    }
+    assert!(report.is_finished(), "it is not done at {millis}");
+    report.await.expect("no panic")
+}
+
+#[test]
+fn what_runs_and_waits_is_cancelled_and_aborted_and_nothing_starts() {
+    story_with(
+        |config| config.limits.default = 1,
+        |s| async move {
+            let mut changes = s.changes();
+            let (a, b) = (s.launch(job("a")).await, s.launch(job("b")).await);
+            s.at(6000).await;
+            let report = done_at(&s, 6000).await;
+            assert_eq!(report.cancelled, [a.clone(), b.clone()]);
+            assert_eq!(report.untold, ["P".into()]);
+            let mut ends = Vec::new();
+            while let Ok(change) = changes.try_recv() {
+                if change.to.is_terminal() {
+                    ends.push(format!(
+                        "{} {:?}",
+                        change.task.description,
+                        change.task.error()
+                    ));
+                }
+            }
+            assert_eq!(ends, ["b Some(\"Shutdown\")", "a Some(\"Shutdown\")"]);
+            let session = s.server.session_of(&a).expect("it ran");
+            assert_eq!(s.calls(On::Abort), [format!("6000 {session}")]);
+            s.at(60_000).await;
+            assert_eq!(s.calls(On::Create), ["0 a"], "a freed slot goes to nobody");
+            assert!(s.calls(On::Notify).is_empty());
+        },
+    );
+}
+
+#[test]
+fn memory_is_empty_and_nothing_new_is_accepted_afterwards() {
+    story(|s| async move {
+        let a = s.launch(job("a")).await;
+        let session = s.server.session_of(&a).expect("it runs");
+        s.at(6000).await;
+        done_at(&s, 6000).await;
+        assert_eq!(s.state(&a).await, "gone");
+        assert!(s.tasks().await.is_empty());
+        assert_eq!(s.in_use().await, 0);
+        assert!(!s.greenroom.readiness().await.ready);
+        assert_eq!(s.try_launch(job("b")).await, Err(LaunchError::ShuttingDown));
+        let resumed = s.try_resume(s.resumption(&session, "x")).await;
+        assert_eq!(resumed, Err(ResumeError::ShuttingDown));
+        // What the server still says, and a second shutdown, are nobody's business any more.
+        s.finish(&session).await;
+        s.delete(&session).await;
+        assert_eq!(done_at(&s, 6000).await.cancelled, []);
+    });
+}
+
+#[test]
+fn while_it_shuts_down_nothing_new_is_accepted() {
+    story(|s| async move {
+        let a = s.launch(job("a")).await;
+        let session = s.server.session_of(&a).expect("it runs");
+        s.server.always(On::Abort, Fate::Late(3000));
+        s.at(6000).await;
+        let report = s.shutdown().await;
+        assert!(!report.is_finished());
+        assert_eq!(s.try_launch(job("b")).await, Err(LaunchError::ShuttingDown));
+        let resumed = s.try_resume(s.resumption(&session, "x")).await;
+        assert_eq!(resumed, Err(ResumeError::ShuttingDown));
+        let greenroom = s.greenroom.clone();
+        let track = greenroom::domain::task::Track {
+            task: "t".into(),
+            session: "S".into(),
+            parent_session: "P".into(),
+            description: "t".to_owned(),
+            agent: None,
+            parent_agent: None,
+            concurrency_key: None,
+        };
+        let tracked = s.answered(async move { greenroom.track(track).await });
+        assert_eq!(tracked.await, Err(TrackError::ShuttingDown));
+        assert!(!s.cancel(&a).await, "it is cancelled already");
+        s.at(9000).await;
+        assert!(report.is_finished(), "the abort was awaited");
+    });
+}
+
+#[test]
+fn aborts_are_awaited_for_ten_seconds_at_most() {
+    story(|s| async move {
+        s.launch(job("a")).await;
+        s.server.always(On::Abort, Fate::Hangs);
+        s.at(6000).await;
+        done_at(&s, 16_000).await;
+    });
+}
+
+#[test]
+fn aborts_that_fail_do_not_hold_it_up() {
+    story(|s| async move {
+        s.launch(job("a")).await;
+        s.server.always(On::Abort, Fate::Fails(status(500)));
+        s.at(6000).await;
+        done_at(&s, 6000).await;
+        assert_eq!(s.times(On::Abort), [6000, 6000, 6000]);
+    });
+}
+
+#[test]
+fn a_message_in_flight_gets_five_seconds_and_none_is_begun() {
+    story(|s| async move {
+        let a = s.launch(job("a")).await;
+        let q = s.launch(job_of("Q", "q")).await;
+        s.server.always_for(On::Notify, "P", Fate::Hangs);
+        s.at(6000).await;
+        s.finish(&a).await;
+        assert_eq!(s.told("P").len(), 1, "it is on its way");
+        s.at(7000).await;
+        let report = done_at(&s, 12_000).await;
+        assert_eq!(report.cancelled, [q]);
+        let untold: Vec<&str> = report.untold.iter().map(|parent| parent.as_str()).collect();
+        assert!(untold.contains(&"Q"), "{untold:?}");
+        s.at(600_000).await;
+        assert_eq!(s.told("P").len(), 1, "it is not resent");
+        assert!(s.told("Q").is_empty());
+    });
+}
+
+#[test]
+fn a_message_in_flight_that_arrives_is_awaited_no_longer() {
+    story(|s| async move {
+        let a = s.launch(job("a")).await;
+        s.server.next_for(On::Notify, "P", Fate::Late(2000));
+        s.at(6000).await;
+        s.finish(&a).await;
+        s.at(7000).await;
+        let report = done_at(&s, 8000).await;
+        assert_eq!(report.untold, []);
+    });
+}
+
+#[test]
+fn a_message_held_for_a_busy_parent_is_named_as_not_told() {
+    story(|s| async move {
+        s.busy("P").await;
+        let a = s.launch(job("a")).await;
+        s.at(6000).await;
+        s.busy("P").await;
+        s.finish(&a).await;
+        s.at(7000).await;
+        let report = done_at(&s, 7000).await;
+        assert_eq!(report.untold, ["P".into()]);
+        assert!(s.told("P").is_empty());
+    });
+}
+
+#[test]
+fn a_session_being_made_is_awaited_and_aborted() {
+    story(|s| async move {
+        s.server.next(On::Create, Fate::Late(4000));
+        let a = s.launch(job("a")).await;
+        s.at(1000).await;
+        done_at(&s, 4000).await;
+        let late = s.server.session_of(&a).expect("it came");
+        assert_eq!(s.calls(On::Abort), [format!("4000 {late}")]);
+        assert!(s.calls(On::Prompt).is_empty());
+    });
+}
+
+#[test]
+fn a_resume_that_waits_fails() {
+    story_with(
+        |config| config.limits.default = 1,
+        |s| async move {
+            let a = s.launch(job("a")).await;
+            s.at(6000).await;
+            s.finish(&a).await;
+            s.launch(job("b")).await;
+            s.resume(&a).await;
+            let (greenroom, id) = (s.greenroom.clone(), a.clone());
+            let wait =
+                actix_rt::spawn(async move { greenroom.wait(&id, Run(2), WaitFor::Started).await });
+            s.settle().await;
+            done_at(&s, 6000).await;
+            let ended = wait.await.expect("no panic").expect("it is answered");
+            assert_eq!(ended.error(), Some("Shutdown"));
+            assert_eq!(ended.status().as_str(), "cancelled");
+        },
+    );
+}
+
+#[test]
+fn a_check_that_is_answered_after_shutdown_began_changes_nothing() {
+    story(|s| async move {
+        let a = s.launch(job("a")).await;
+        let mut changes = s.changes();
+        s.at(6000).await;
+        s.server.next(On::Todos, Fate::Late(1000));
+        s.server.always(On::Abort, Fate::Late(3000));
+        s.finish(&a).await;
+        s.at(6500).await;
+        done_at(&s, 9500).await;
+        let mut ends = Vec::new();
+        while let Ok(change) = changes.try_recv() {
+            ends.push(change.to.as_str());
+        }
+        assert_eq!(ends, ["cancelled"]);
+    });
+}
+
+#[test]
+fn an_idle_system_shuts_down_at_once() {
+    story(|s| async move {
+        s.at(5000).await;
+        let report = done_at(&s, 5000).await;
+        assert_eq!(report, greenroom::ShutdownReport::default());
+    });
+}
+
+#[test]
+fn nothing_ticks_after_a_shutdown() {
+    story(|s| async move {
+        s.launch(job("a")).await;
+        s.server.down();
+        s.launch(job("b")).await;
+        s.at(6000).await;
+        let report = s.shutdown().await;
+        s.at(20_000).await;
+        assert!(report.is_finished());
+        let calls = s.server.log().len();
+        s.at(3_600_000).await;
+        assert_eq!(s.server.log().len(), calls);
+    });
+}

@@ -1,0 +1,270 @@
+//! Track: a session started elsewhere is adopted at once.
+
+use greenroom::TrackError;
+use greenroom::domain::task::{TaskStatus, Track};
+
+use crate::server::{Fate, On};
+use crate::stage::{Stage, job, job_of, story, story_with};
+
+fn tracked(id: &str, session: &str, parent: &str) -> Track {
+    Track {
+        task: id.into(),
+        session: session.into(),
+        parent_session: parent.into(),
+        description: id.to_owned(),
+        agent: None,
+        parent_agent: None,
+        concurrency_key: None,
+    }
+}
+
+async fn moved_to(s: &Stage, id: &str, session: &str, parent: &str) {
+    s.track_as(tracked(id, session, parent)).await;
+}
+
+#[test]
+fn a_tracked_session_is_running_at_once_and_watched() {
+    story(|s| async move {
+        s.server.has("S", None);
+        s.at(1000).await;
+        let task = s.track("t", "S", None).await;
+        assert_eq!(task.status(), TaskStatus::Running);
+        assert_eq!((task.agent.as_str(), task.spawn_depth), ("task", 1));
+        assert_eq!(task.concurrency_group.as_str(), "task");
+        assert_eq!(s.in_use().await, 0, "no key, no slot");
+        assert!(s.calls(On::Prompt).is_empty() && s.calls(On::Create).is_empty());
+        s.at(2000).await;
+        s.quiet_answer("S", "done");
+        s.idle("S").await;
+        s.at(5999).await;
+        assert_eq!(s.state(&"t".into()).await, "running");
+        s.at(6000).await;
+        assert_eq!(s.state(&"t".into()).await, "completed");
+        assert_eq!(s.told("P"), ["6000 final wakes: t completed"]);
+    });
+}
+
+#[test]
+fn with_a_key_it_counts_above_the_limit_if_it_must_be() {
+    story_with(
+        |config| config.limits.default = 1,
+        |s| async move {
+            s.server.has("S", None);
+            let a = s.launch(job("a")).await;
+            let task = s.track("t", "S", Some("worker")).await;
+            assert_eq!(task.concurrency_group.as_str(), "worker");
+            assert_eq!(s.slots().await, ["worker 2/1"]);
+            let b = s.launch(job("b")).await;
+            s.at(6000).await;
+            s.finish(&a).await;
+            assert_eq!(s.state(&b).await, "pending", "new starts wait");
+            assert!(s.cancel(&"t".into()).await);
+            assert_eq!(s.state(&b).await, "running");
+        },
+    );
+}
+
+#[test]
+fn a_known_id_gets_another_parent_and_keeps_the_rest() {
+    story(|s| async move {
+        let (a, b) = (s.launch(job("a")).await, s.launch(job("b")).await);
+        s.at(6000).await;
+        s.finish(&b).await;
+        s.at(7000).await;
+        let task = s
+            .track_as(Track {
+                parent_agent: Some("lead".to_owned()),
+                agent: Some("other".to_owned()),
+                concurrency_key: Some("other".into()),
+                ..tracked(a.as_str(), "elsewhere", "Q")
+            })
+            .await;
+        let session = s.server.session_of(&a);
+        assert_eq!((task.agent.as_str(), &task.session), ("worker", &session));
+        assert_eq!(
+            (task.description.as_str(), task.concurrency_group.as_str()),
+            ("a", "worker")
+        );
+        assert_eq!(
+            s.told("P"),
+            [
+                "6100 note silent: b completed, 1 open",
+                "7000 final wakes: b completed"
+            ],
+            "the old parent's batch is closed"
+        );
+        s.at(8000).await;
+        s.finish(&a).await;
+        assert_eq!(s.told("Q"), ["8000 final wakes: a completed as lead"]);
+        assert_eq!(s.told("P").len(), 2);
+        let history = s.greenroom.history(&"P".into()).await;
+        let a_there = history
+            .iter()
+            .find(|entry| entry.task == a)
+            .expect("it stays");
+        assert_eq!(
+            a_there.status.as_str(),
+            "completed",
+            "up to date in the old one's too"
+        );
+    });
+}
+
+#[test]
+fn tracking_a_known_id_again_with_the_same_parent_changes_nothing() {
+    story(|s| async move {
+        s.server.has("S", None);
+        s.track("t", "S", Some("k")).await;
+        s.track("t", "S", Some("k")).await;
+        assert_eq!(s.slots().await, ["k 1/5"]);
+        s.at(6000).await;
+        s.finish("S").await;
+        s.at(20_000).await;
+        assert_eq!(s.told("P"), ["6000 final wakes: t completed"]);
+    });
+}
+
+#[test]
+fn of_a_settled_task_only_the_record_changes() {
+    story(|s| async move {
+        let a = s.launch(job("a")).await;
+        s.at(6000).await;
+        s.finish(&a).await;
+        s.at(7000).await;
+        moved_to(&s, a.as_str(), "x", "Q").await;
+        assert_eq!(s.state(&a).await, "completed");
+        let parent = s.task(&a).await.parent_session;
+        assert_eq!(parent.as_ref().map(|p| p.as_str()), Some("Q"));
+        assert!(s.greenroom.history(&"Q".into()).await.is_empty());
+        s.at(20_000).await;
+        assert!(s.told("Q").is_empty());
+        s.at(607_000).await;
+        assert_eq!(s.state(&a).await, "gone", "it leaves when it would have");
+    });
+}
+
+#[test]
+fn a_waiting_task_can_be_moved_too() {
+    story_with(
+        |config| config.limits.default = 1,
+        |s| async move {
+            let a = s.launch(job("a")).await;
+            let b = s.launch(job("b")).await;
+            moved_to(&s, b.as_str(), "x", "Q").await;
+            s.at(6000).await;
+            s.finish(&a).await;
+            assert_eq!(s.told("P"), ["6000 final wakes: a completed"]);
+            assert_eq!(s.state(&b).await, "running");
+            s.at(12_000).await;
+            s.finish(&b).await;
+            assert_eq!(s.told("Q"), ["12000 final wakes: b completed"]);
+        },
+    );
+}
+
+#[test]
+fn the_newest_task_wins_a_session_two_claim() {
+    story(|s| async move {
+        let a = s.launch(job("a")).await;
+        let session = s.server.session_of(&a).expect("it runs").to_string();
+        s.at(6000).await;
+        moved_to(&s, "t", &session, "Q").await;
+        assert_eq!(s.state(&a).await, "cancelled: Session taken over by t");
+        assert_eq!(s.told("P"), ["6000 final wakes: a cancelled"]);
+        s.at(12_000).await;
+        assert!(s.calls(On::Abort).is_empty(), "the session goes on");
+        let found = s.find(&session).await.expect("somebody has it");
+        assert_eq!(found.task.id.as_str(), "t");
+        s.finish(session.as_str()).await;
+        assert_eq!(s.told("Q"), ["12000 final wakes: t completed"]);
+        assert_eq!(s.in_use().await, 0);
+    });
+}
+
+#[test]
+fn a_session_whose_task_has_ended_can_be_taken_too() {
+    story(|s| async move {
+        let a = s.launch(job("a")).await;
+        let session = s.server.session_of(&a).expect("it runs").to_string();
+        s.at(6000).await;
+        s.finish(&a).await;
+        s.at(8000).await;
+        moved_to(&s, "t", &session, "Q").await;
+        assert_eq!(
+            s.state(&a).await,
+            "completed",
+            "it had ended: it stays as it was"
+        );
+        s.at(14_000).await;
+        s.finish(session.as_str()).await;
+        assert_eq!(s.state(&"t".into()).await, "completed");
+        assert_eq!(s.told("P").len() + s.told("Q").len(), 2);
+    });
+}
+
+#[test]
+fn a_resume_that_waits_loses_its_session_to_a_track() {
+    story_with(
+        |config| config.limits.default = 1,
+        |s| async move {
+            let a = s.launch(job("a")).await;
+            let session = s.server.session_of(&a).expect("it runs").to_string();
+            s.at(6000).await;
+            s.finish(&a).await;
+            s.launch(job_of("Q", "b")).await;
+            s.resume(&a).await;
+            moved_to(&s, "t", &session, "Q").await;
+            s.settle().await;
+            assert_eq!(s.state(&a).await, "cancelled: Session taken over by t");
+            assert_eq!(s.slots().await, ["worker 1/1"], "nobody waits any more");
+        },
+    );
+}
+
+#[test]
+fn a_tracked_task_can_be_resumed_under_its_group() {
+    story(|s| async move {
+        s.server.has("S", None);
+        s.track("t", "S", None).await;
+        s.at(6000).await;
+        s.finish("S").await;
+        s.resume("S").await;
+        assert_eq!(s.slots().await, ["task 1/5"]);
+        assert_eq!(s.calls(On::Prompt), ["6000 S"]);
+    });
+}
+
+#[test]
+fn a_tracked_session_is_stale_and_cancelled_like_any() {
+    story(|s| async move {
+        s.server.has("S", None);
+        s.server
+            .next(On::Session, Fate::Fails(crate::server::status(500)));
+        s.track("t", "S", None).await;
+        s.at(40_000).await;
+        assert_eq!(
+            s.state(&"t".into()).await,
+            "interrupt: the prompt was not taken up"
+        );
+    });
+}
+
+#[test]
+fn a_track_without_names_or_with_itself_as_parent_is_refused() {
+    story(|s| async move {
+        let refused = |track: Track| {
+            let greenroom = s.greenroom.clone();
+            s.answered(async move { greenroom.track(track).await })
+        };
+        for (field, track) in [
+            ("taskID", tracked(" ", "S", "P")),
+            ("sessionID", tracked("t", "", "P")),
+            ("parentSessionID", tracked("t", "S", "S")),
+        ] {
+            match refused(track).await {
+                Err(TrackError::Invalid { field: named, .. }) => assert_eq!(named, field),
+                other => panic!("{field}: {other:?}"),
+            }
+        }
+    });
+}
