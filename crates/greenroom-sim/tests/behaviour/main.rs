@@ -10,6 +10,7 @@ mod concurrency;
 mod launch_and_start;
 mod resume;
 mod shutdown;
+mod telling_the_parent;
 mod track;
 mod unreachable;
 mod watching;

@@ -1,0 +1,425 @@
+//! Batches: individual messages, the one final, what is merged, replaced and taken back.
+
+use greenroom::ports::agent_server::ServerError;
+
+use super::notices;
+use crate::server::{Fate, On, status};
+use crate::stage::{job, job_of, story, story_with};
+
+#[test]
+fn a_batch_of_one_goes_straight_to_its_final() {
+    story(|s| async move {
+        let a = s.launch(job("a")).await;
+        s.at(6000).await;
+        s.finish(&a).await;
+        s.at(60_000).await;
+        assert_eq!(s.told("P"), ["6000 final wakes: a completed"]);
+    });
+}
+
+#[test]
+fn each_end_but_the_last_is_told_silently_and_the_final_names_all() {
+    story(|s| async move {
+        let (a, b) = (s.launch(job("a")).await, s.launch(job("b")).await);
+        let c = s.launch(job("c")).await;
+        s.at(6000).await;
+        s.finish(&b).await;
+        s.at(7000).await;
+        assert!(s.cancel(&a).await);
+        s.at(8000).await;
+        s.finish(&c).await;
+        s.at(60_000).await;
+        assert_eq!(
+            s.told("P"),
+            [
+                "6100 note silent: b completed, 2 open",
+                "7100 note silent: a cancelled, 1 open",
+                "8000 final wakes: a cancelled, b completed, c completed",
+            ]
+        );
+    });
+}
+
+#[test]
+fn an_individual_message_says_what_it_must() {
+    story(|s| async move {
+        let a = s.launch(job("a")).await;
+        s.launch(job("b")).await;
+        s.at(70_000).await;
+        s.fail(&a, "boom").await;
+        s.at(71_000).await;
+        let text = &notices(&s)[0].text;
+        for wanted in [
+            "<system-reminder>\n[BACKGROUND TASK FAILED]",
+            a.as_str(),
+            "FAILED: a (1m 10s)",
+            "Error: boom",
+            "1 task is still open",
+            "background_output",
+        ] {
+            assert!(text.contains(wanted), "{wanted:?} is not in {text}");
+        }
+    });
+}
+
+#[test]
+fn a_final_stands_failures_apart_and_says_why_others_were_cancelled() {
+    story(|s| async move {
+        let (a, b) = (s.launch(job("a")).await, s.launch(job("b")).await);
+        let (c, d) = (s.launch(job("c")).await, s.launch(job("d")).await);
+        s.at(6000).await;
+        s.finish(&a).await;
+        s.fail(&b, "boom").await;
+        s.aborted(&c).await;
+        s.delete(&d).await;
+        let text = notices(&s).pop().expect("it is told").text;
+        assert!(
+            text.contains("[ALL BACKGROUND TASKS COMPLETE - 2 FAILED]"),
+            "{text}"
+        );
+        let place = |word: &str| text.find(word).unwrap_or_else(|| panic!("{word}: {text}"));
+        assert!(place("FAILED: b") < place("COMPLETED: a"), "{text}");
+        assert!(place("INTERRUPTED: c") < place("COMPLETED: a"), "{text}");
+        assert!(place("Error: boom") > 0 && place("Reason: Session deleted") > 0);
+    });
+}
+
+#[test]
+fn a_failure_wakes_the_parent_at_once() {
+    story(|s| async move {
+        let (a, b) = (s.launch(job("a")).await, s.launch(job("b")).await);
+        let c = s.launch(job("c")).await;
+        s.at(6000).await;
+        s.fail(&a, "boom").await;
+        s.at(7000).await;
+        s.aborted(&b).await;
+        s.at(8000).await;
+        s.finish(&c).await;
+        assert_eq!(
+            s.told("P"),
+            [
+                "6100 note wakes: a error, 2 open",
+                "7100 note wakes: b interrupt, 1 open",
+                "8000 final wakes: a error, b interrupt, c completed",
+            ]
+        );
+    });
+}
+
+#[test]
+fn a_failure_need_not_wake() {
+    story_with(
+        |config| config.notifications.wake_on_failure = false,
+        |s| async move {
+            let a = s.launch(job("a")).await;
+            s.launch(job("b")).await;
+            s.at(6000).await;
+            s.fail(&a, "boom").await;
+            s.at(7000).await;
+            assert_eq!(s.told("P"), ["6100 note silent: a error, 1 open"]);
+        },
+    );
+}
+
+#[test]
+fn what_settles_within_the_debounce_is_one_message_and_a_failure_in_it_wakes() {
+    story(|s| async move {
+        let (a, b) = (s.launch(job("a")).await, s.launch(job("b")).await);
+        let c = s.launch(job("c")).await;
+        s.launch(job("d")).await;
+        s.at(6000).await;
+        s.finish(&a).await;
+        s.at(6050).await;
+        s.fail(&b, "boom").await;
+        s.at(6099).await;
+        s.finish(&c).await;
+        assert!(s.told("P").is_empty());
+        s.at(6100).await;
+        assert_eq!(
+            s.told("P"),
+            ["6100 note wakes: a completed, b error, c completed, 1 open"]
+        );
+        let text = &notices(&s)[0].text;
+        assert!(
+            text.contains("[BACKGROUND TASKS: 2 COMPLETED, 1 FAILED]"),
+            "{text}"
+        );
+    });
+}
+
+#[test]
+fn a_final_replaces_what_is_unsent() {
+    story(|s| async move {
+        let (a, b) = (s.launch(job("a")).await, s.launch(job("b")).await);
+        s.at(6000).await;
+        s.fail(&a, "boom").await;
+        s.at(6050).await;
+        s.finish(&b).await;
+        s.at(60_000).await;
+        assert_eq!(s.told("P"), ["6050 final wakes: a error, b completed"]);
+    });
+}
+
+#[test]
+fn a_task_that_joins_before_the_final_is_sent_takes_it_back() {
+    story(|s| async move {
+        let a = s.launch(job("a")).await;
+        s.at(6000).await;
+        s.busy("P").await;
+        s.finish(&a).await;
+        assert!(s.told("P").is_empty(), "the final waits for the parent");
+        let b = s.launch(job("b")).await;
+        s.at(9000).await;
+        s.idle("P").await;
+        assert_eq!(s.told("P"), ["9000 note silent: a completed, 1 open"]);
+        s.at(15_000).await;
+        s.finish(&b).await;
+        s.at(20_000).await;
+        assert_eq!(
+            s.told("P")[1..],
+            ["15000 final wakes: a completed, b completed"]
+        );
+    });
+}
+
+#[test]
+fn a_task_that_joins_after_the_final_was_sent_opens_a_new_batch() {
+    story(|s| async move {
+        s.server.next_for(On::Notify, "P", Fate::Late(1000));
+        let a = s.launch(job("a")).await;
+        s.at(6000).await;
+        s.finish(&a).await;
+        // It is on its way, and closed with its first sending.
+        s.at(6500).await;
+        let b = s.launch(job("b")).await;
+        s.at(12_000).await;
+        s.finish(&b).await;
+        s.at(60_000).await;
+        assert_eq!(
+            s.told("P"),
+            [
+                "6000 final wakes: a completed",
+                "12000 final wakes: b completed"
+            ]
+        );
+    });
+}
+
+#[test]
+fn what_settles_behind_a_message_in_flight_keeps_its_own() {
+    story(|s| async move {
+        let (a, b) = (s.launch(job("a")).await, s.launch(job("b")).await);
+        let c = s.launch(job("c")).await;
+        s.launch(job("d")).await;
+        s.server.next_for(On::Notify, "P", Fate::Late(5000));
+        s.at(6000).await;
+        s.finish(&a).await;
+        s.at(7000).await;
+        s.finish(&b).await;
+        s.at(8000).await;
+        s.finish(&c).await;
+        assert_eq!(s.told("P").len(), 1, "one message at a time");
+        s.at(20_000).await;
+        assert_eq!(
+            s.told("P"),
+            [
+                "6100 note silent: a completed, 3 open",
+                "11100 note silent: b completed, 2 open",
+                "11100 note silent: c completed, 1 open",
+            ],
+            "each says what was true when it settled"
+        );
+    });
+}
+
+#[test]
+fn another_parent_is_never_held_up() {
+    story(|s| async move {
+        s.server.always_for(On::Notify, "P", Fate::Hangs);
+        s.server.always_for(On::Messages, "P", Fate::Hangs);
+        let (a, q) = (s.launch(job("a")).await, s.launch(job_of("Q", "q")).await);
+        s.at(6000).await;
+        s.finish(&a).await;
+        s.finish(&q).await;
+        assert_eq!(s.told("Q"), ["6000 final wakes: q completed"]);
+    });
+}
+
+/// Two batches, the first final of which the server does not take until 200 s.
+async fn first_final_is_stuck(s: &crate::stage::Stage) {
+    s.server.always(On::Notify, Fate::Fails(status(500)));
+    let a = s.launch(job("a")).await;
+    s.at(6000).await;
+    s.finish(&a).await;
+    let b = s.launch(job("b")).await;
+    s.at(20_000).await;
+    s.finish(&b).await;
+}
+
+#[test]
+fn a_final_behind_another_is_taken_back_within_a_minute() {
+    story(|s| async move {
+        first_final_is_stuck(&s).await;
+        s.at(79_000).await;
+        let c = s.launch(job("c")).await;
+        s.at(200_000).await;
+        s.server.mend(On::Notify);
+        s.at(300_000).await;
+        s.finish(&c).await;
+        s.at(400_000).await;
+        let told = s.told("P");
+        let told: Vec<&str> = told[told.len() - 3..]
+            .iter()
+            .map(|line| line.split_once(' ').map_or("", |(_, told)| told))
+            .collect();
+        assert_eq!(
+            told,
+            [
+                "final wakes: a completed",
+                "note silent: b completed, 1 open",
+                "final wakes: b completed, c completed",
+            ]
+        );
+    });
+}
+
+#[test]
+fn a_final_behind_another_counts_as_sent_after_a_minute() {
+    story(|s| async move {
+        first_final_is_stuck(&s).await;
+        s.at(80_000).await;
+        let c = s.launch(job("c")).await;
+        s.at(200_000).await;
+        s.server.mend(On::Notify);
+        s.at(300_000).await;
+        s.finish(&c).await;
+        s.at(400_000).await;
+        let told = s.told("P");
+        let told: Vec<&str> = told[told.len() - 3..]
+            .iter()
+            .map(|line| line.split_once(' ').map_or("", |(_, told)| told))
+            .collect();
+        assert_eq!(
+            told,
+            [
+                "final wakes: a completed",
+                "final wakes: b completed",
+                "final wakes: c completed",
+            ]
+        );
+    });
+}
+
+#[test]
+fn many_that_finish_at_one_instant_are_one_final() {
+    story_with(
+        |config| config.limits.default = 0,
+        |s| async move {
+            let mut tasks = Vec::new();
+            for count in 0..30 {
+                tasks.push(s.launch(job(&format!("{count}"))).await);
+            }
+            s.at(6000).await;
+            for task in &tasks {
+                s.quiet_answer(task, "done");
+                s.quietly_idle(task);
+                let session = s.server.session_of(task).expect("it runs");
+                s.together(crate::stage::idle_event(&session));
+            }
+            s.settle().await;
+            s.at(60_000).await;
+            let told = s.told("P");
+            assert_eq!(told.len(), 1, "{told:?}");
+            assert!(told[0].starts_with("6000 final wakes: 0 completed, 1 completed"));
+            assert!(told[0].ends_with("29 completed"), "{told:?}");
+        },
+    );
+}
+
+#[test]
+fn sizes_are_bounded() {
+    story_with(
+        |config| config.limits.default = 0,
+        |s| async move {
+            let mut tasks = Vec::new();
+            for count in 0..20 {
+                tasks.push(s.launch(job(&format!("{count}"))).await);
+            }
+            s.at(6000).await;
+            for task in &tasks {
+                let session = s.server.session_of(task).expect("it runs");
+                let error = serde_json::json!({"name": "E", "data": {"message": "x".repeat(9000)}});
+                s.together(crate::stage::error_event(&session, error));
+            }
+            s.settle().await;
+            let told = notices(&s).pop().expect("it is told");
+            assert_eq!(told.facts.tasks.len(), 20);
+            assert!(told.text.chars().count() <= 16_000);
+            let longest = told
+                .facts
+                .tasks
+                .iter()
+                .filter_map(|fact| fact.error.as_ref());
+            assert_eq!(longest.map(|error| error.chars().count()).max(), Some(2000));
+        },
+    );
+}
+
+#[test]
+fn each_message_has_an_id_of_its_own() {
+    story(|s| async move {
+        let (a, b) = (s.launch(job("a")).await, s.launch(job("b")).await);
+        let q = s.launch(job_of("Q", "q")).await;
+        s.at(6000).await;
+        s.finish(&a).await;
+        s.finish(&q).await;
+        s.at(7000).await;
+        s.finish(&b).await;
+        let mut ids: Vec<String> = notices(&s).iter().map(|n| n.id.to_string()).collect();
+        assert!(ids.iter().all(|id| id.starts_with("ntc_")), "{ids:?}");
+        ids.sort();
+        ids.dedup();
+        assert_eq!(ids.len(), 3);
+    });
+}
+
+#[test]
+fn with_notifications_off_nobody_is_told_and_tasks_still_leave_memory() {
+    story_with(
+        |config| config.notifications.enabled = false,
+        |s| async move {
+            let a = s.launch(job("a")).await;
+            s.at(6000).await;
+            s.fail(&a, "boom").await;
+            s.at(605_999).await;
+            assert_eq!(s.state(&a).await, "error: boom");
+            s.at(606_000).await;
+            assert_eq!(s.state(&a).await, "gone");
+            assert!(s.calls(On::Notify).is_empty());
+        },
+    );
+}
+
+#[test]
+fn a_parent_that_never_takes_a_message_does_not_hold_its_tasks_in_memory() {
+    story(|s| async move {
+        let down = ServerError::Unreachable("away".to_owned());
+        s.server.always(On::Notify, Fate::Fails(down));
+        let a = s.launch(job("a")).await;
+        s.at(6000).await;
+        s.finish(&a).await;
+        s.at(606_000).await;
+        assert_eq!(
+            s.state(&a).await,
+            "gone",
+            "the debt keeps its text, not the tasks"
+        );
+        s.server.mend(On::Notify);
+        s.at(700_000).await;
+        let told = s.told("P");
+        assert!(
+            told.last()
+                .is_some_and(|line| line.ends_with("final wakes: a completed"))
+        );
+    });
+}

@@ -1,0 +1,241 @@
+//! Nothing is put into a live turn needlessly: a busy parent is waited for, a wake no longer than its ceiling.
+
+use greenroom::ports::agent_server::SessionStatus;
+
+use crate::server::{Fate, On, status};
+use crate::stage::{Stage, job, story, story_with};
+
+/// Two tasks of a parent that is busy from five seconds on, one of them done at six.
+async fn one_of_two_done(s: &Stage) -> greenroom::domain::ids::TaskId {
+    let (a, b) = (s.launch(job("a")).await, s.launch(job("b")).await);
+    s.at(5000).await;
+    s.busy("P").await;
+    s.at(6000).await;
+    s.finish(&a).await;
+    b
+}
+
+#[test]
+fn individual_messages_are_held_and_merged_until_the_parent_is_idle() {
+    story(|s| async move {
+        let c = s.launch(job("c")).await;
+        one_of_two_done(&s).await;
+        s.at(8000).await;
+        s.finish(&c).await;
+        s.at(300_000).await;
+        assert!(
+            s.told("P").is_empty(),
+            "a silent message waits as long as it must"
+        );
+        s.idle("P").await;
+        assert_eq!(
+            s.told("P"),
+            ["300000 note silent: a completed, c completed, 1 open"]
+        );
+    });
+}
+
+#[test]
+fn a_final_replaces_what_is_held_and_waits_for_the_idle() {
+    story(|s| async move {
+        let b = one_of_two_done(&s).await;
+        s.at(10_000).await;
+        s.finish(&b).await;
+        s.at(30_000).await;
+        assert!(s.told("P").is_empty());
+        s.idle("P").await;
+        s.at(90_000).await;
+        assert_eq!(s.told("P"), ["30000 final wakes: a completed, b completed"]);
+    });
+}
+
+#[test]
+fn a_final_waits_sixty_seconds_at_most() {
+    story(|s| async move {
+        let b = one_of_two_done(&s).await;
+        s.at(10_000).await;
+        s.finish(&b).await;
+        s.at(69_999).await;
+        assert!(s.told("P").is_empty());
+        s.at(70_000).await;
+        assert_eq!(s.told("P"), ["70000 final wakes: a completed, b completed"]);
+    });
+}
+
+#[test]
+fn a_failure_waits_sixty_seconds_at_most() {
+    story(|s| async move {
+        let b = one_of_two_done(&s).await;
+        s.launch(job("c")).await;
+        s.at(10_000).await;
+        s.fail(&b, "boom").await;
+        s.at(120_000).await;
+        // What was held is merged into it; the minute counts from the first that waits.
+        assert_eq!(
+            s.told("P"),
+            ["66000 note wakes: a completed, b error, 1 open"]
+        );
+    });
+}
+
+#[test]
+fn the_ceiling_is_a_knob() {
+    story_with(
+        |config| config.notifications.wake_ceiling = std::time::Duration::from_secs(5),
+        |s| async move {
+            let b = one_of_two_done(&s).await;
+            s.at(10_000).await;
+            s.finish(&b).await;
+            s.at(60_000).await;
+            assert_eq!(s.told("P"), ["15000 final wakes: a completed, b completed"]);
+        },
+    );
+}
+
+#[test]
+fn waiting_for_a_busy_parent_can_be_turned_off() {
+    story_with(
+        |config| config.notifications.wait_for_busy_parent = false,
+        |s| async move {
+            one_of_two_done(&s).await;
+            s.at(7000).await;
+            assert_eq!(s.told("P"), ["6100 note silent: a completed, 1 open"]);
+        },
+    );
+}
+
+#[test]
+fn a_parent_nobody_knows_of_is_asked_about_once() {
+    story(|s| async move {
+        let a = s.launch(job("a")).await;
+        s.at(7000).await;
+        let polls = s.times(On::Statuses).len();
+        s.finish(&a).await;
+        assert_eq!(s.times(On::Statuses)[polls..], [7000]);
+        assert_eq!(s.told("P"), ["7000 final wakes: a completed"]);
+    });
+}
+
+#[test]
+fn a_parent_that_the_status_call_says_is_busy_is_looked_at_again() {
+    story(|s| async move {
+        let a = s.launch(job("a")).await;
+        s.at(7000).await;
+        s.server.set_status(&"P".into(), Some(SessionStatus::Busy));
+        s.finish(&a).await;
+        assert!(s.told("P").is_empty());
+        s.at(11_000).await;
+        s.server.set_status(&"P".into(), None);
+        // The idle event is lost: the next look, three seconds after the one before, finds it.
+        s.at(12_999).await;
+        assert!(s.told("P").is_empty());
+        s.at(13_000).await;
+        assert_eq!(s.told("P"), ["13000 final wakes: a completed"]);
+    });
+}
+
+#[test]
+fn a_parent_whose_status_cannot_be_had_is_told_as_if_idle() {
+    story(|s| async move {
+        let a = s.launch(job("a")).await;
+        s.at(7000).await;
+        s.server.always(On::Statuses, Fate::Fails(status(500)));
+        s.finish(&a).await;
+        assert_eq!(s.told("P"), ["7000 final wakes: a completed"]);
+    });
+}
+
+#[test]
+fn a_second_message_to_a_parent_whose_status_cannot_be_had_goes_out_too() {
+    story(|s| async move {
+        let (a, b) = (s.launch(job("a")).await, s.launch(job("b")).await);
+        s.at(6000).await;
+        s.finish(&a).await;
+        s.at(7000).await;
+        s.server.always(On::Statuses, Fate::Fails(status(500)));
+        s.at(20_000).await;
+        s.finish(&b).await;
+        assert_eq!(
+            s.told("P"),
+            [
+                "6100 note silent: a completed, 1 open",
+                "20000 final wakes: a completed, b completed",
+            ]
+        );
+    });
+}
+
+#[test]
+fn a_status_call_that_hangs_costs_ten_seconds() {
+    story(|s| async move {
+        let a = s.launch(job("a")).await;
+        s.at(7000).await;
+        s.server.next(On::Statuses, Fate::Hangs);
+        s.finish(&a).await;
+        s.at(30_000).await;
+        assert_eq!(s.told("P"), ["17000 final wakes: a completed"]);
+    });
+}
+
+#[test]
+fn a_parent_that_backs_off_is_busy() {
+    story(|s| async move {
+        let a = s.launch(job("a")).await;
+        s.at(5000).await;
+        let retry = serde_json::json!({"type": "retry", "message": "overloaded"});
+        s.event(crate::stage::status_event(&"P".into(), retry))
+            .await;
+        let backs_off = SessionStatus::Retry {
+            attempt: None,
+            message: "overloaded".to_owned(),
+            until: None,
+        };
+        s.server.set_status(&"P".into(), Some(backs_off));
+        s.at(6000).await;
+        s.finish(&a).await;
+        s.at(30_000).await;
+        assert!(s.told("P").is_empty());
+        s.idle("P").await;
+        assert_eq!(s.told("P"), ["30000 final wakes: a completed"]);
+    });
+}
+
+#[test]
+fn after_a_wake_was_accepted_what_was_known_is_over() {
+    story(|s| async move {
+        let (a, b) = (s.launch(job("a")).await, s.launch(job("b")).await);
+        let c = s.launch(job("c")).await;
+        s.at(6000).await;
+        s.idle("P").await;
+        s.fail(&a, "boom").await;
+        s.at(6500).await;
+        assert_eq!(s.told("P").len(), 1);
+        // Woken, the parent works; its busy event is late, the status call knows.
+        s.server.set_status(&"P".into(), Some(SessionStatus::Busy));
+        s.at(7000).await;
+        s.finish(&b).await;
+        s.at(9000).await;
+        assert_eq!(s.told("P").len(), 1, "it is held");
+        s.idle("P").await;
+        assert_eq!(s.told("P")[1..], ["9000 note silent: b completed, 1 open"]);
+        s.at(12_000).await;
+        s.finish(&c).await;
+        assert_eq!(s.told("P").len(), 3);
+    });
+}
+
+#[test]
+fn a_busy_that_comes_while_a_message_waits_for_its_debounce_holds_it() {
+    story(|s| async move {
+        let a = s.launch(job("a")).await;
+        s.launch(job("b")).await;
+        s.at(6000).await;
+        s.finish(&a).await;
+        s.at(6050).await;
+        s.busy("P").await;
+        s.at(20_000).await;
+        assert!(s.told("P").is_empty());
+        s.idle("P").await;
+        assert_eq!(s.told("P"), ["20000 note silent: a completed, 1 open"]);
+    });
+}

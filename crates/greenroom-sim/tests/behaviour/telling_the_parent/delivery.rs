@@ -1,0 +1,350 @@
+//! Messages are owed, not tried: kept until accepted, looked up where their fate is unknown, dropped with a record.
+
+use greenroom::domain::task::TaskStatus;
+
+use super::notices;
+use crate::server::{Fate, On, cut_off, not_found, status};
+use crate::stage::{Stage, job, story};
+
+/// What became of the messages to `P` that its notifier still remembers, newest first.
+async fn fates(s: &Stage) -> Vec<String> {
+    let greenroom = s.greenroom.clone();
+    let records = s.answered(async move { greenroom.notifications(&"P".into()).await });
+    let records = records.await.into_iter();
+    records
+        .map(|record| format!("{} {}", record.facts.tasks.len(), record.fate))
+        .collect()
+}
+
+/// One task done at six seconds.
+async fn done(s: &Stage) -> greenroom::domain::ids::TaskId {
+    let a = s.launch(job("a")).await;
+    s.at(6000).await;
+    s.finish(&a).await;
+    a
+}
+
+#[test]
+fn a_final_that_is_refused_is_resent_with_backoff_until_it_is_taken() {
+    story(|s| async move {
+        s.server.always(On::Notify, Fate::Fails(status(500)));
+        done(&s).await;
+        s.at(200_000).await;
+        assert_eq!(
+            s.times(On::Notify),
+            [
+                6000, 7000, 9000, 13_000, 21_000, 37_000, 69_000, 129_000, 189_000
+            ]
+        );
+        s.server.mend(On::Notify);
+        s.at(600_000).await;
+        let told = s.told("P");
+        assert_eq!(told.len(), 10);
+        assert_eq!(told[9], "249000 final wakes: a completed");
+        let sent = notices(&s);
+        assert!(
+            sent.iter().all(|notice| notice.id == sent[0].id),
+            "one message, one id"
+        );
+    });
+}
+
+#[test]
+fn it_is_resent_though_nothing_runs_and_the_server_was_away() {
+    story(|s| async move {
+        let a = s.launch(job("a")).await;
+        s.at(6000).await;
+        s.quiet_answer(&a, "done");
+        s.server
+            .always(On::Notify, Fate::Fails(crate::server::unreachable()));
+        s.idle(&a).await;
+        assert!(s.names(TaskStatus::Running).await.is_empty());
+        s.at(100_000).await;
+        s.server.mend(On::Notify);
+        s.at(200_000).await;
+        assert_eq!(
+            s.told("P").last().map(String::as_str),
+            Some("129000 final wakes: a completed")
+        );
+    });
+}
+
+#[test]
+fn a_refused_note_is_merged_into_the_next() {
+    story(|s| async move {
+        let (a, b) = (s.launch(job("a")).await, s.launch(job("b")).await);
+        s.launch(job("c")).await;
+        s.server.next(On::Notify, Fate::Fails(status(500)));
+        s.at(6000).await;
+        s.finish(&a).await;
+        s.at(20_000).await;
+        assert_eq!(s.times(On::Notify), [6100], "it is not resent by itself");
+        s.finish(&b).await;
+        s.at(30_000).await;
+        assert_eq!(
+            s.told("P"),
+            [
+                "6100 note silent: a completed, 2 open",
+                "20000 note silent: a completed, b completed, 1 open",
+            ]
+        );
+    });
+}
+
+#[test]
+fn a_refused_note_is_dropped_when_a_final_follows() {
+    story(|s| async move {
+        let (a, b) = (s.launch(job("a")).await, s.launch(job("b")).await);
+        s.server.next(On::Notify, Fate::Fails(status(500)));
+        s.at(6000).await;
+        s.finish(&a).await;
+        s.at(7000).await;
+        s.finish(&b).await;
+        s.at(60_000).await;
+        assert_eq!(
+            s.told("P"),
+            [
+                "6100 note silent: a completed, 1 open",
+                "7000 final wakes: a completed, b completed",
+            ]
+        );
+    });
+}
+
+#[test]
+fn a_refused_note_that_wakes_is_owed_a_wake() {
+    story(|s| async move {
+        let a = s.launch(job("a")).await;
+        s.launch(job("b")).await;
+        s.server.next(On::Notify, Fate::Fails(status(500)));
+        s.at(6000).await;
+        s.fail(&a, "boom").await;
+        s.at(60_000).await;
+        assert_eq!(
+            s.told("P"),
+            [
+                "6100 note wakes: a error, 1 open",
+                "7100 note wakes: a error, 1 open"
+            ]
+        );
+    });
+}
+
+#[test]
+fn a_final_that_is_too_large_or_malformed_is_sent_in_its_shortest_form() {
+    for refusal in [400, 413, 422] {
+        story(move |s| async move {
+            s.server.next(On::Notify, Fate::Fails(status(refusal)));
+            let a = done(&s).await;
+            s.at(60_000).await;
+            assert_eq!(
+                s.told("P"),
+                [
+                    "6000 final wakes: a completed",
+                    "6000 final wakes: a completed"
+                ]
+            );
+            let sent = notices(&s);
+            assert!(sent[1].text.len() < sent[0].text.len());
+            assert!(
+                sent[1].text.contains(&format!("{a} completed")),
+                "{}",
+                sent[1].text
+            );
+            assert!(!sent[1].text.contains("background_output"));
+        });
+    }
+}
+
+#[test]
+fn the_shortest_form_is_resent_with_backoff_like_any() {
+    story(|s| async move {
+        s.server.always(On::Notify, Fate::Fails(status(413)));
+        done(&s).await;
+        s.at(10_000).await;
+        assert_eq!(s.times(On::Notify), [6000, 6000, 7000, 9000]);
+    });
+}
+
+#[test]
+fn a_parent_that_answers_404_is_gone_and_the_drop_is_recorded() {
+    story(|s| async move {
+        let (a, b) = (s.launch(job("a")).await, s.launch(job("b")).await);
+        s.server.next(On::Notify, Fate::Fails(not_found()));
+        s.at(6000).await;
+        s.fail(&a, "boom").await;
+        s.at(10_000).await;
+        assert_eq!(fates(&s).await, ["1 dropped"]);
+        s.finish(&b).await;
+        s.at(60_000).await;
+        assert_eq!(s.told("P").len(), 2, "{:?}", s.told("P"));
+    });
+}
+
+#[test]
+fn a_final_to_a_parent_that_is_gone_is_not_resent() {
+    story(|s| async move {
+        s.server.always(On::Notify, Fate::Fails(not_found()));
+        let a = done(&s).await;
+        s.at(600_000).await;
+        assert_eq!(s.times(On::Notify), [6000]);
+        s.at(606_000).await;
+        assert_eq!(s.state(&a).await, "gone");
+    });
+}
+
+#[test]
+fn a_final_that_timed_out_and_arrived_is_not_resent() {
+    story(|s| async move {
+        s.server.next(On::Notify, Fate::Lost);
+        done(&s).await;
+        s.at(35_999).await;
+        let reads = s.times(On::Messages).len();
+        s.at(36_000).await;
+        assert_eq!(s.times(On::Messages).len(), reads + 1, "it is looked up");
+        s.at(600_000).await;
+        assert_eq!(s.times(On::Notify), [6000]);
+    });
+}
+
+#[test]
+fn a_final_that_timed_out_and_did_not_arrive_is_resent() {
+    story(|s| async move {
+        s.server.next(On::Notify, Fate::Hangs);
+        done(&s).await;
+        s.at(600_000).await;
+        assert_eq!(s.times(On::Notify), [6000, 37_000]);
+    });
+}
+
+#[test]
+fn a_final_whose_connection_was_cut_is_looked_up_at_once() {
+    story(|s| async move {
+        s.server.next(On::Notify, Fate::Cut(cut_off()));
+        done(&s).await;
+        s.at(600_000).await;
+        assert_eq!(s.times(On::Notify), [6000]);
+    });
+    story(|s| async move {
+        s.server.next(On::Notify, Fate::Fails(cut_off()));
+        done(&s).await;
+        s.at(600_000).await;
+        assert_eq!(s.times(On::Notify), [6000, 7000]);
+    });
+}
+
+#[test]
+fn until_the_look_up_is_answered_nothing_is_resent() {
+    story(|s| async move {
+        s.server.next(On::Notify, Fate::Cut(cut_off()));
+        let a = s.launch(job("a")).await;
+        s.at(6000).await;
+        s.finish(&a).await;
+        assert_eq!(s.times(On::Notify), [6000]);
+        s.at(600_000).await;
+        assert_eq!(s.times(On::Notify), [6000]);
+    });
+    story(|s| async move {
+        s.server.next(On::Notify, Fate::Fails(cut_off()));
+        let a = s.launch(job("a")).await;
+        s.at(6000).await;
+        s.quiet_answer(&a, "done");
+        // The first read is the parent's voice; the look-ups after it fail.
+        s.server.next_for(On::Messages, "P", Fate::Late(0));
+        s.server
+            .always_for(On::Messages, "P", Fate::Fails(status(500)));
+        s.idle(&a).await;
+        s.at(60_000).await;
+        assert_eq!(s.times(On::Notify), [6000]);
+        s.server.mend(On::Messages);
+        s.at(200_000).await;
+        assert_eq!(s.times(On::Notify).len(), 2);
+    });
+}
+
+#[test]
+fn a_note_that_timed_out_is_looked_up_too() {
+    story(|s| async move {
+        let a = s.launch(job("a")).await;
+        s.launch(job("b")).await;
+        s.server.next(On::Notify, Fate::Lost);
+        s.at(6000).await;
+        s.finish(&a).await;
+        s.at(600_000).await;
+        assert_eq!(s.times(On::Notify), [6100]);
+        assert_eq!(fates(&s).await, ["1 delivered"]);
+    });
+}
+
+#[test]
+fn messages_go_out_in_order() {
+    story(|s| async move {
+        s.server.always(On::Notify, Fate::Fails(status(500)));
+        let a = s.launch(job("a")).await;
+        s.at(6000).await;
+        s.finish(&a).await;
+        let b = s.launch(job("b")).await;
+        s.at(15_000).await;
+        s.finish(&b).await;
+        s.at(100_000).await;
+        s.server.mend(On::Notify);
+        s.at(300_000).await;
+        let told = s.told("P");
+        assert!(
+            told[..told.len() - 1]
+                .iter()
+                .all(|line| line.ends_with("a completed")),
+            "{told:?}"
+        );
+        assert_eq!(
+            told[told.len() - 2..],
+            [
+                "129000 final wakes: a completed",
+                "129000 final wakes: b completed"
+            ]
+        );
+    });
+}
+
+#[test]
+fn after_a_day_a_message_is_dropped() {
+    story(|s| async move {
+        s.server.always(On::Notify, Fate::Fails(status(500)));
+        done(&s).await;
+        s.at(86_400_000).await;
+        let tried = s.times(On::Notify).len();
+        s.at(86_400_000 + 120_000).await;
+        assert!(s.times(On::Notify).len() <= tried + 1);
+        let tried = s.times(On::Notify).len();
+        s.server.mend(On::Notify);
+        s.at(2 * 86_400_000).await;
+        assert_eq!(s.times(On::Notify).len(), tried, "it was dropped");
+        // The parent can be told of what comes after it.
+        let b = s.launch(job("b")).await;
+        s.pass(6000).await;
+        s.finish(&b).await;
+        assert!(
+            s.told("P")
+                .last()
+                .is_some_and(|line| line.ends_with("final wakes: b completed"))
+        );
+    });
+}
+
+#[test]
+fn what_is_under_way_and_what_was_delivered_can_be_read() {
+    story(|s| async move {
+        let (a, b) = (s.launch(job("a")).await, s.launch(job("b")).await);
+        s.launch(job("c")).await;
+        s.at(6000).await;
+        s.finish(&a).await;
+        s.server.next(On::Notify, Fate::Late(1000));
+        s.at(6200).await;
+        assert_eq!(fates(&s).await, ["1 sending"]);
+        s.at(7500).await;
+        s.server.next(On::Notify, Fate::Late(1000));
+        s.finish(&b).await;
+        s.at(7700).await;
+        assert_eq!(fates(&s).await, ["1 sending", "1 delivered"]);
+    });
+}

@@ -1,0 +1,161 @@
+//! As whom the parent goes on: a wake never switches its agent, its model or its variant.
+
+use greenroom::domain::task::Launch;
+use serde_json::json;
+
+use super::notices;
+use crate::server::{Fate, On, status};
+use crate::stage::{Stage, job, model, story};
+
+fn said(name: &str, agent: &str, on: &str) -> Launch {
+    Launch {
+        parent_agent: Some(agent.to_owned()),
+        parent_model: Some(model(on)),
+        ..job(name)
+    }
+}
+
+async fn done(s: &Stage, launch: Launch) -> Vec<String> {
+    let a = s.launch(launch).await;
+    s.pass(6000).await;
+    s.finish(&a).await;
+    s.told("P")
+}
+
+#[test]
+fn it_is_the_parents_newest_message_that_names_any_of_them() {
+    story(|s| async move {
+        s.user_says("P", Some("old"), Some("acme/old")).await;
+        s.user_says("P", Some("lead"), Some("acme/big:high")).await;
+        s.user_says("P", None, None).await;
+        let told = done(&s, said("a", "other", "nova/x")).await;
+        assert_eq!(
+            told,
+            ["6000 final wakes: a completed as lead on acme/big:high"]
+        );
+    });
+}
+
+#[test]
+fn an_answer_names_its_model_too() {
+    story(|s| async move {
+        let info = json!({"role": "assistant", "agent": "plan", "providerID": "acme",
+            "modelID": "small", "variant": "low"});
+        s.server.add_message(&"P".into(), info, json!([]));
+        let told = done(&s, job("a")).await;
+        assert_eq!(
+            told,
+            ["6000 final wakes: a completed as plan on acme/small:low"]
+        );
+    });
+}
+
+#[test]
+fn a_compaction_is_not_the_parent_speaking() {
+    story(|s| async move {
+        s.user_says("P", Some("lead"), Some("acme/big")).await;
+        let info = json!({"role": "assistant", "agent": "compaction", "summary": true,
+            "providerID": "acme", "modelID": "tiny"});
+        s.server.add_message(&"P".into(), info, json!([]));
+        let told = done(&s, job("a")).await;
+        assert_eq!(told, ["6000 final wakes: a completed as lead on acme/big"]);
+    });
+}
+
+#[test]
+fn what_it_does_not_name_comes_from_the_launch() {
+    story(|s| async move {
+        s.user_says("P", Some("lead"), None).await;
+        let told = done(&s, said("a", "other", "nova/x:high")).await;
+        assert_eq!(
+            told,
+            ["6000 final wakes: a completed as lead on nova/x:high"]
+        );
+    });
+}
+
+#[test]
+fn half_a_model_is_no_model() {
+    story(|s| async move {
+        let info = json!({"role": "user", "agent": "lead", "model": {"providerID": "acme"}});
+        s.server.add_message(&"P".into(), info, json!([]));
+        let told = done(&s, said("a", "other", "nova/x")).await;
+        assert_eq!(told, ["6000 final wakes: a completed as lead on nova/x"]);
+    });
+}
+
+#[test]
+fn of_several_launches_the_newest_task_of_the_message_speaks() {
+    story(|s| async move {
+        let a = s.launch(said("a", "first", "acme/one")).await;
+        let b = s.launch(said("b", "second", "acme/two")).await;
+        let c = s.launch(said("c", "third", "acme/three")).await;
+        s.at(6000).await;
+        s.finish(&b).await;
+        s.at(6050).await;
+        s.finish(&a).await;
+        s.at(7000).await;
+        s.finish(&c).await;
+        assert_eq!(
+            s.told("P"),
+            [
+                "6100 note silent: b completed, a completed, 1 open as second on acme/two",
+                "7000 final wakes: a completed, b completed, c completed as third on acme/three",
+            ]
+        );
+    });
+}
+
+#[test]
+fn a_parent_that_says_nothing_and_a_launch_that_says_nothing_name_nobody() {
+    story(|s| async move {
+        let told = done(&s, job("a")).await;
+        assert_eq!(told, ["6000 final wakes: a completed"]);
+    });
+}
+
+#[test]
+fn messages_that_cannot_be_read_leave_it_to_the_launch() {
+    story(|s| async move {
+        s.user_says("P", Some("lead"), Some("acme/big")).await;
+        s.server
+            .always_for(On::Messages, "P", Fate::Fails(status(500)));
+        let told = done(&s, said("a", "other", "nova/x")).await;
+        assert_eq!(told, ["6000 final wakes: a completed as other on nova/x"]);
+    });
+}
+
+#[test]
+fn it_is_read_anew_for_each_message() {
+    story(|s| async move {
+        s.user_says("P", Some("lead"), Some("acme/big")).await;
+        let (a, b) = (s.launch(job("a")).await, s.launch(job("b")).await);
+        s.at(6000).await;
+        s.finish(&a).await;
+        s.at(7000).await;
+        s.user_says("P", Some("plan"), Some("acme/big")).await;
+        s.finish(&b).await;
+        assert_eq!(
+            s.told("P"),
+            [
+                "6100 note silent: a completed, 1 open as lead on acme/big",
+                "7000 final wakes: a completed, b completed as plan on acme/big",
+            ]
+        );
+    });
+}
+
+#[test]
+fn messages_are_marked_as_machine_written() {
+    story(|s| async move {
+        done(&s, job("a")).await;
+        let notice = &notices(&s)[0];
+        assert!(
+            notice
+                .text
+                .starts_with("<system-reminder>\n[ALL BACKGROUND TASKS COMPLETE]")
+        );
+        assert!(notice.text.ends_with("</system-reminder>"));
+        assert!(notice.id.as_str().starts_with("ntc_"));
+    });
+}
