@@ -351,10 +351,11 @@ impl Stage {
 
     /// Where a task stands, with its error and note: `error: boom (note)`; `gone` if it has left memory.
     pub async fn state(&self, task: &TaskId) -> String {
-        let Some(found) = self.find(task.as_str()).await else {
+        // By the list: a task that has left memory is still found by its id, in the journal.
+        let tasks = self.tasks().await;
+        let Some(task) = tasks.into_iter().find(|known| known.id == *task) else {
             return "gone".to_owned();
         };
-        let task = found.task;
         let error = task.error().map(|error| format!(": {error}"));
         let note = task.note().map(|note| format!(" ({note})"));
         format!(
