@@ -215,6 +215,23 @@ impl Loader {
 
     fn text(&mut self, name: &str, value: &str, origin: Origin) -> Result<(), ConfigError> {
         let raw = Raw::Text(value.to_owned());
+        // A whole table, as a file would write it: `limits.providers={anthropic=3}`.
+        if value.trim_start().starts_with('{')
+            && !KEYS
+                .iter()
+                .any(|key| key.name == name && matches!(key.kind, Kind::One(_)))
+        {
+            let written: Result<toml::Table, _> = format!("{name} = {value}").parse();
+            let written = written.map_err(|error| ConfigError::Invalid {
+                origin: origin.clone(),
+                key: name.to_owned(),
+                problem: format!(
+                    "expected a table such as {{ name = 1 }}: {}",
+                    error.message()
+                ),
+            })?;
+            return self.table("", &written, &origin);
+        }
         for key in KEYS {
             if key.name == name {
                 return self.put(key, None, &raw, origin);

@@ -211,6 +211,7 @@ impl From<OutputError> for ApiError {
     fn from(error: OutputError) -> Self {
         match error {
             OutputError::Unknown(name) => Self::no_task(&name),
+            OutputError::UnknownMessage(_) => Self::invalid(format!("sinceMessageID: {error}")),
             OutputError::Server(error) => error.into(),
         }
     }

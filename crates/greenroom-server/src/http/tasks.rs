@@ -73,6 +73,16 @@ pub async fn list(api: Data<Api>, query: Params<ListQuery>) -> Result<HttpRespon
         return Err(bad("limit is a number from 1 to 1000".to_owned()));
     }
     let statuses = statuses(status.as_deref().unwrap_or_default()).map_err(bad)?;
+    if cursor
+        .as_deref()
+        .is_some_and(|cursor| cursor.parse::<u64>().is_err())
+    {
+        return Err(ApiError::unreadable(
+            "invalid_query",
+            "cursor: no page begins there",
+            "use the nextCursor of the page before",
+        ));
+    }
     let page = api
         .greenroom
         .list(ListFilter {

@@ -275,7 +275,7 @@ fn raising_a_limit_starts_what_waits_at_once() {
         set(
             &s,
             LimitsChange {
-                default: Some(3),
+                default: Some(Some(3)),
                 ..LimitsChange::default()
             },
         )
@@ -284,7 +284,7 @@ fn raising_a_limit_starts_what_waits_at_once() {
         set(
             &s,
             LimitsChange {
-                default: Some(0),
+                default: Some(Some(0)),
                 ..LimitsChange::default()
             },
         )

@@ -6,6 +6,7 @@ use std::collections::VecDeque;
 use serde::{Deserialize, Serialize};
 
 use super::ids::{SessionId, TaskId};
+use super::notification::harmless;
 use super::task::{Task, TaskStatus, cut};
 
 /// How many entries a parent's history keeps.
@@ -86,7 +87,7 @@ pub fn markdown(entries: &[HistoryEntry]) -> String {
     }
     let mut text = String::from("## Background tasks\n\n");
     for entry in entries.iter().rev().take(SHOWN).rev() {
-        let description = entry.description.replace(['\n', '\r'], " ");
+        let description = harmless(&entry.description.replace(['\n', '\r'], " "));
         let session = entry
             .session
             .as_ref()

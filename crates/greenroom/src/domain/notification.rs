@@ -114,7 +114,7 @@ fn final_head(failed: usize) -> String {
 }
 
 fn line(task: &SettledFact, with_error: bool) -> String {
-    let description = cut(&task.description, 240).replace(['\n', '\r'], " ");
+    let description = harmless(&cut(&task.description, 240).replace(['\n', '\r'], " "));
     let mut line = format!(
         "- `{}` {}: {description} ({})\n",
         task.task,
@@ -127,9 +127,14 @@ fn line(task: &SettledFact, with_error: bool) -> String {
         } else {
             "Error"
         };
-        line.push_str(&format!("  {name}: {}\n", cut(error, MAX_ERROR)));
+        line.push_str(&format!("  {name}: {}\n", harmless(cut(error, MAX_ERROR))));
     }
     line
+}
+
+/// Text of others inside a message of ours: it must not close the wrapper that marks the message as ours.
+pub fn harmless(text: &str) -> String {
+    text.replace("system-reminder>", "system-reminder\u{203a}")
 }
 
 fn how_to_read(tasks: &[SettledFact]) -> String {

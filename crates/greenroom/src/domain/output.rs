@@ -214,13 +214,14 @@ pub fn result_text(messages: &[Message]) -> String {
     )
 }
 
-/// The messages a reader asked for, and whether there are more.
-pub fn page(messages: &[Message], options: &OutputOptions) -> (Vec<OutputMessage>, bool) {
+/// The messages a reader asked for, and whether there are more. None if the message to begin after is not there.
+pub fn page(messages: &[Message], options: &OutputOptions) -> Option<(Vec<OutputMessage>, bool)> {
     let after = match &options.since_message {
-        Some(since) => messages
-            .iter()
-            .position(|message| message.id.as_ref().is_some_and(|id| id.as_str() == since))
-            .map_or(0, |place| place + 1),
+        Some(since) => {
+            let named =
+                |message: &Message| message.id.as_ref().is_some_and(|id| id.as_str() == since);
+            messages.iter().position(named)? + 1
+        }
         None => 0,
     };
     let candidates = &messages[after..];
@@ -233,13 +234,13 @@ pub fn page(messages: &[Message], options: &OutputOptions) -> (Vec<OutputMessage
     } else {
         &candidates[..candidates.len().min(limit)]
     };
-    (
+    Some((
         shown
             .iter()
             .map(|message| for_readers(message, options))
             .collect(),
         candidates.len() > shown.len(),
-    )
+    ))
 }
 
 fn for_readers(message: &Message, options: &OutputOptions) -> OutputMessage {

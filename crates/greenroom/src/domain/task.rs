@@ -207,6 +207,9 @@ pub struct Launch {
     /// The model to use; without one the agent's own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub model: Option<ModelRef>,
+    /// Models to try when that one fails. Not built yet: a launch that names any is refused.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub fallback_models: Vec<ModelRef>,
     /// A label of the caller's, kept and shown.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub category: Option<String>,

@@ -27,6 +27,10 @@ pub fn launch(launch: &Launch) -> Result<(), Problem> {
     optional("parentAgent", launch.parent_agent.as_deref(), MAX_NAME)?;
     model("model", launch.model.as_ref())?;
     model("parentModel", launch.parent_model.as_ref())?;
+    if !launch.fallback_models.is_empty() {
+        let problem = "models to fall back on are not supported yet; leave the field out";
+        return Err(("fallbackModels", problem.to_owned()));
+    }
     optional("category", launch.category.as_deref(), MAX_NAME)?;
     optional("directory", launch.directory.as_deref(), 4096)?;
     if let Some(directory) = &launch.directory

@@ -131,6 +131,7 @@ pub struct Watch {
     user_messages: Vec<MessageId>,
     open_children: usize,
     owed: bool,
+    sends_in_flight: usize,
     holds_slot: bool,
     go_ons: u32,
     link_broke: bool,
@@ -171,6 +172,7 @@ impl Watch {
             user_messages: Vec::new(),
             open_children: 0,
             owed: false,
+            sends_in_flight: 0,
             holds_slot,
             go_ons: 0,
             link_broke: false,
@@ -193,8 +195,20 @@ impl Watch {
         self.link_broke = true;
     }
 
+    /// A further prompt is on its way to the session: until its fate is known the run does not complete.
+    pub fn sending(&mut self) {
+        self.sends_in_flight += 1;
+        self.signs += 1;
+    }
+
+    /// A further prompt was not taken.
+    pub fn not_sent(&mut self) {
+        self.sends_in_flight = self.sends_in_flight.saturating_sub(1);
+    }
+
     /// A further prompt was given to the session: activity.
     pub fn prompted_again(&mut self, now: Timestamp) -> Vec<Act> {
+        self.not_sent();
         let mut acts = self.activity(now);
         self.guard_again(now);
         acts.push(Act::Changed);
@@ -651,7 +665,7 @@ impl Watch {
     }
 
     fn waits_for_others(&self) -> bool {
-        self.open_children > 0 || self.owed
+        self.open_children > 0 || self.owed || self.sends_in_flight > 0
     }
 
     fn guard_again(&mut self, now: Timestamp) {

@@ -129,6 +129,9 @@ pub enum SendError {
 /// Why there is no output to show.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum OutputError {
+    /// The session has no such message.
+    #[error("the session has no message {0}")]
+    UnknownMessage(String),
     /// No such task.
     #[error("no task {0}")]
     Unknown(String),

@@ -18,7 +18,7 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::domain::history::HistoryEntry;
 use crate::domain::ids::{ConcurrencyKey, Run, SessionId, TaskId};
-use crate::domain::output::{Output, OutputOptions};
+use crate::domain::output::{Output, OutputOptions, RunScope};
 use crate::domain::session_event::SessionEvent;
 use crate::domain::task::{Launch, Resume, Task, Track};
 use crate::domain::validation;
@@ -326,12 +326,23 @@ impl Greenroom {
             Err(failure) => return Err(failure.into()),
         };
         if options.full_session {
-            let (page, more) = crate::domain::output::page(&messages, &options);
+            let Some((page, more)) = crate::domain::output::page(&messages, &options) else {
+                let since = options.since_message.unwrap_or_default();
+                return Err(OutputError::UnknownMessage(since));
+            };
             output.messages = Some(page);
             output.has_more = Some(more);
         }
         if ended {
-            output.result = Some(crate::domain::output::result_text(&messages));
+            // Of this run: a resume that failed must not show the answer of the run before.
+            let scope = RunScope {
+                task: output.task.id.clone(),
+                run: output.task.run,
+                started: output.task.started_at().unwrap_or_else(|| self.env.now()),
+                own_session: output.task.run == Run::FIRST,
+            };
+            let own = crate::domain::output::of_run(&messages, &scope);
+            output.result = Some(crate::domain::output::result_text(own));
         }
         Ok(output)
     }

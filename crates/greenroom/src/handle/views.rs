@@ -129,16 +129,17 @@ pub struct KeyReport {
     pub oldest_wait_ms: u64,
 }
 
-/// A change of the limits: what is left out stays, `None` inside a map removes that entry.
+/// A change of the limits: what is left out stays, `None` (null in JSON) removes: an entry of a map, or a changed number,
+/// which is then what the configuration says.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct LimitsChange {
     /// Of keys without a closer rule.
-    #[serde(default)]
-    pub default: Option<u32>,
+    #[serde(default, deserialize_with = "given")]
+    pub default: Option<Option<u32>>,
     /// Of all keys together.
-    #[serde(default)]
-    pub max: Option<u32>,
+    #[serde(default, deserialize_with = "given")]
+    pub max: Option<Option<u32>>,
     /// Of providers.
     #[serde(default)]
     pub providers: BTreeMap<String, Option<u32>>,
@@ -243,4 +244,9 @@ impl NoticeRecord {
             at,
         }
     }
+}
+
+/// Tells null from what is left out.
+fn given<'de, D: serde::Deserializer<'de>>(value: D) -> Result<Option<Option<u32>>, D::Error> {
+    Option::deserialize(value).map(Some)
 }

@@ -54,7 +54,7 @@ pub trait Journal: Send + Sync + 'static {
     /// Appends one change.
     fn append(&self, entry: Entry) -> Result<(), JournalError>;
 
-    /// The task of that id, or the newest of that session, also after it has left memory.
+    /// The task of that id or unique beginning of one, or the newest of that session, also after it has left memory.
     fn find(&self, name: &str) -> Option<Task>;
 
     /// Every task that has not been forgotten, in the order of acceptance.
@@ -63,6 +63,9 @@ pub trait Journal: Send + Sync + 'static {
 
 /// How many tasks the in-memory journal remembers after they have left the registry's memory; the oldest goes first.
 const REMEMBERED: usize = 1000;
+
+/// The shortest beginning of an id that finds a task.
+pub const SHORTEST_BEGINNING: usize = 3;
 
 /// Keeps everything in memory and outlives the registry, but not the process. It grows with the tasks in the registry's
 /// memory and remembers a bounded number of those that have left it, so that an id given to somebody still resolves.
@@ -108,19 +111,25 @@ impl Journal for MemoryJournal {
 
     fn find(&self, name: &str) -> Option<Task> {
         let kept = self.kept();
+        if let Some((_, task)) = kept.tasks.get(&TaskId::new(name)) {
+            return Some(task.clone());
+        }
+        let newest_first = || kept.left.iter().rev();
         let named = |task: &&Task| {
-            task.id.as_str() == name
-                || task
-                    .session
-                    .as_ref()
-                    .is_some_and(|session| session.as_str() == name)
+            let session = task.session.as_ref().map(SessionId::as_str);
+            task.id.as_str() == name || session == Some(name)
         };
-        let newest_first = kept.left.iter().rev();
-        kept.tasks
-            .get(&TaskId::new(name))
-            .map(|(_, task)| task)
-            .or_else(|| newest_first.clone().find(named))
-            .cloned()
+        if let Some(task) = newest_first().find(named) {
+            return Some(task.clone());
+        }
+        // A beginning must be long enough to mean something, and fit one task only.
+        let mut fitting = newest_first().filter(|task| task.id.as_str().starts_with(name));
+        let only = fitting
+            .next()
+            .filter(|_| name.len() >= SHORTEST_BEGINNING)?;
+        fitting
+            .all(|other| other.id == only.id)
+            .then(|| only.clone())
     }
 
     fn load(&self) -> Result<Vec<(u64, Task)>, JournalError> {

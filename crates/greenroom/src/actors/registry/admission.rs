@@ -69,6 +69,21 @@ impl Query for Track {
 }
 
 impl TaskRegistry {
+    /// Takes the ended task of a session that has left memory into it again.
+    fn recall(&mut self, session: &SessionId) -> Option<TaskId> {
+        let task = self.journal.find(session.as_str())?;
+        let fits = task.session.as_ref() == Some(session) && task.status().is_terminal();
+        if !fits || self.tasks.contains_key(&task.id) {
+            return None;
+        }
+        let id = self.new_entry(task);
+        // An ended task is in nobody's count of open ones.
+        let parent = self.tasks[&id].task.parent_session.clone();
+        self.count_closed(parent.as_ref());
+        self.by_session.insert(session.clone(), id.clone());
+        Some(id)
+    }
+
     /// A task in memory, or one that has left it and that the journal remembers.
     fn remembered(&self, id: &TaskId) -> Option<Task> {
         let kept = self.tasks.get(id).map(|entry| entry.task.clone());
@@ -119,7 +134,10 @@ impl TaskRegistry {
             .clone()
             .unwrap_or_else(|| SessionId::from(""));
         let unknown = || ResumeError::UnknownSession(session.clone());
-        let id = self.by_session.get(&session).cloned().ok_or_else(unknown)?;
+        let id = match self.by_session.get(&session) {
+            Some(id) => id.clone(),
+            None => self.recall(&session).ok_or_else(unknown)?,
+        };
         let status = self.tasks.get(&id).ok_or_else(unknown)?.task.status();
         match status {
             TaskStatus::Pending => {
@@ -184,6 +202,7 @@ impl TaskRegistry {
         let id = self.new_entry(task);
         self.take_over(&session, &id);
         self.by_session.insert(session.clone(), id.clone());
+        self.parent_session_ended(&session, false);
         self.recorded(&id, None);
         self.join_batch(&id, ctx);
         self.run_task(&id, Beginning::Watch(session.clone(), now), None);

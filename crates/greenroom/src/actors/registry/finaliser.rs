@@ -35,6 +35,7 @@ const DEATHS: u32 = 3;
 /// The record takes over what readers see of a run.
 pub(super) fn take_snapshot(task: &mut Task, snapshot: RunSnapshot) {
     task.progress = snapshot.progress;
+    task.spawn_depth = snapshot.depth;
     task.retrying = snapshot.retrying;
     task.asking = snapshot.asking;
     task.concurrency_key = snapshot.slot.map(|(_, key)| key);
@@ -87,8 +88,8 @@ impl TaskRegistry {
         self.count_closed(parent.as_ref());
         self.recorded(id, Some(from));
         self.settle_batch(id, end, ctx);
-        if let Some(session) = &session {
-            self.parent_session_ended(session, true);
+        if let Some(session) = session.filter(|session| self.by_session.get(session) == Some(id)) {
+            self.parent_session_ended(&session, true);
         }
         if let Some(parent) = &parent {
             self.tell_dependents(parent);

@@ -83,6 +83,7 @@ pub(crate) struct RunSnapshot {
     pub(crate) retrying: Option<Retrying>,
     pub(crate) asking: Vec<Asking>,
     pub(crate) note: Option<String>,
+    pub(crate) depth: u32,
     pub(crate) slot: Option<(PermitId, ConcurrencyKey)>,
 }
 

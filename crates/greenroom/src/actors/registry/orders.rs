@@ -31,7 +31,10 @@ impl Query for CancelTask {
 
     fn answer(self, registry: &mut TaskRegistry, ctx: &mut Context<TaskRegistry>) -> CancelAnswer {
         let Some(entry) = registry.tasks.get(&self.task) else {
-            return CancelAnswer::Unknown;
+            let left = registry.journal.find(self.task.as_str());
+            return left.map_or(CancelAnswer::Unknown, |task| {
+                CancelAnswer::NotCancellable(Box::new(task))
+            });
         };
         let task = entry.task.clone();
         if task.status().is_terminal() || (self.options.only_pending && entry.queued.is_none()) {
@@ -122,6 +125,10 @@ impl TaskRegistry {
         let Some(entry) = self.tasks.get(older) else {
             return;
         };
+        // An abort of the older one's that is still being looked after must not reach the newer.
+        entry
+            .superseded
+            .store(true, std::sync::atomic::Ordering::Release);
         let mut end = End::cancelled(Some(format!("Session taken over by {newest}")));
         end.abort_session = false;
         match &entry.actor {
@@ -190,7 +197,10 @@ impl Query for SendTo {
     )>;
 
     fn answer(self, registry: &mut TaskRegistry, _: &mut Context<TaskRegistry>) -> Self::Answer {
-        let entry = registry.tasks.get(&self.task)?;
+        let Some(entry) = registry.tasks.get(&self.task) else {
+            let left = registry.journal.find(self.task.as_str())?;
+            return Some((Box::new(left), None));
+        };
         let sent = entry.actor.as_ref().map(|actor| {
             let (reply, answer) = oneshot::channel();
             actor.do_send(SendPrompt {

@@ -59,7 +59,7 @@ impl TaskRegistry {
         if let Some(id) = self.by_session.get(&SessionId::new(name)) {
             return Some(id.clone());
         }
-        if name.len() < 3 {
+        if name.len() < crate::ports::journal::SHORTEST_BEGINNING {
             return None;
         }
         let mut fitting = self
@@ -204,9 +204,14 @@ impl Query for LimitsChange {
     type Answer = Limits;
 
     fn answer(self, registry: &mut TaskRegistry, _: &mut Context<TaskRegistry>) -> Limits {
+        let configured = registry.env.config.limits.clone();
         let limits = &mut registry.limits;
-        limits.default = self.default.unwrap_or(limits.default);
-        limits.max = self.max.unwrap_or(limits.max);
+        if let Some(default) = self.default {
+            limits.default = default.unwrap_or(configured.default);
+        }
+        if let Some(max) = self.max {
+            limits.max = max.unwrap_or(configured.max);
+        }
         for (table, changes) in [
             (&mut limits.providers, self.providers),
             (&mut limits.models, self.models),

@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use crate::actors::env::{Env, within};
 use crate::domain::ids::SessionId;
+use crate::domain::time::Timestamp;
+use crate::domain::transcript::Message;
 use crate::ports::agent_server::{ServerError, SessionStatus};
 
 /// How often an abort is tried in all.
@@ -23,12 +25,14 @@ pub(crate) async fn abort_session(
     answered: impl FnOnce(),
 ) {
     let mut answered = Some(answered);
+    let mut aborted_at = None;
     for _ in 0..TRIES {
         match within(env.config.calls.other, env.server.abort(&session)).await {
             Ok(()) => {
                 if let Some(answered) = answered.take() {
                     answered();
                 }
+                let since = *aborted_at.get_or_insert_with(|| env.now());
                 if !env.config.lifecycle.look_after_abort {
                     return;
                 }
@@ -38,7 +42,9 @@ pub(crate) async fn abort_session(
                 {
                     return;
                 }
-                if superseded.load(Ordering::Acquire) {
+                // It may be busy with something else by now: what somebody else has asked it is not ours to stop.
+                if superseded.load(Ordering::Acquire) || prompted_since(&env, &session, since).await
+                {
                     return;
                 }
             }
@@ -49,6 +55,20 @@ pub(crate) async fn abort_session(
     if let Some(answered) = answered.take() {
         answered();
     }
+}
+
+/// True if the newest message of a user is younger than that; also if that cannot be read, since an abort that was lost
+/// costs less than one that stops somebody else's turn.
+async fn prompted_since(env: &Env, session: &SessionId, since: Timestamp) -> bool {
+    let call = env.server.messages(session, Some(20));
+    let Ok(messages) = within(env.config.calls.other, call).await else {
+        return true;
+    };
+    let of_user = |message: &&Message| message.role.as_deref() == Some("user");
+    let newest = messages.iter().rev().find(of_user);
+    newest
+        .and_then(|message| message.created)
+        .is_some_and(|created| created >= since)
 }
 
 async fn still_busy(env: &Env, session: &SessionId, directory: Option<&str>) -> bool {

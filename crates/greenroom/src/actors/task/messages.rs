@@ -132,7 +132,9 @@ pub(super) struct PromptLookedUp {
 
 #[derive(Message)]
 #[rtype(result = "()")]
-pub(super) struct SentFurther;
+pub(super) struct SentFurther {
+    pub(super) accepted: bool,
+}
 
 #[derive(Message)]
 #[rtype(result = "()")]

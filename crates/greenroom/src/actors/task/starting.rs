@@ -109,13 +109,13 @@ impl TaskActor {
 
     pub(super) fn with_lineage(&mut self, lineage: Lineage, ctx: &mut Context<Self>) {
         let limit = self.env.config.safety.max_depth;
+        self.task.spawn_depth = lineage.depth;
         if lineage.depth > limit {
             return self.end(
                 End::error(format!("depth {} is more than {limit}", lineage.depth)),
                 ctx,
             );
         }
-        self.task.spawn_depth = lineage.depth;
         self.task.root_session = lineage.root;
         let directory = self
             .task

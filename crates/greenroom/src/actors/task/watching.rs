@@ -41,6 +41,7 @@ impl TaskActor {
             retrying: watch.and_then(|watch| watch.retrying.clone()),
             asking: watch.map(|watch| watch.asking.clone()).unwrap_or_default(),
             note: watch.and_then(|watch| watch.note.clone()),
+            depth: self.task.spawn_depth,
             slot: self
                 .permit
                 .as_ref()
@@ -309,6 +310,7 @@ impl Handler<SendPrompt> for TaskActor {
             return;
         };
         self.prompts += 1;
+        self.watch(Watch::sending);
         let request = self.prompt_request(self.prompts, send.text);
         let (env, me, directory) = (self.env.clone(), ctx.address(), self.directory.clone());
         actix_rt::spawn(async move {
@@ -320,9 +322,9 @@ impl Handler<SendPrompt> for TaskActor {
             {
                 answer = Ok(());
             }
-            if answer.is_ok() {
-                me.do_send(SentFurther);
-            }
+            me.do_send(SentFurther {
+                accepted: answer.is_ok(),
+            });
             // A caller that has gone away needs no answer.
             let _ = send.reply.send(answer.map_err(SendFailure::Server));
         });
@@ -332,8 +334,18 @@ impl Handler<SendPrompt> for TaskActor {
 impl Handler<SentFurther> for TaskActor {
     type Result = ();
 
-    fn handle(&mut self, _: SentFurther, ctx: &mut Context<Self>) {
-        self.watched(|watch, now| watch.prompted_again(now), ctx);
+    fn handle(&mut self, sent: SentFurther, ctx: &mut Context<Self>) {
+        let accepted = sent.accepted;
+        self.watched(
+            |watch, now| {
+                if accepted {
+                    return watch.prompted_again(now);
+                }
+                watch.not_sent();
+                Vec::new()
+            },
+            ctx,
+        );
     }
 }
 
