@@ -2,9 +2,13 @@
 //! limits.
 
 use std::future::Future;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt;
+
+use super::supervisor::panic_text;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::domain::time::Timestamp;
@@ -29,13 +33,22 @@ impl Env {
     }
 }
 
-/// A call that is given up after `limit`. An answer at that very instant counts.
+/// A call that is given up after `limit`. An answer at that very instant counts. A client that panics does not take the
+/// answer with it, or whoever waits for it would wait for ever: the call may have had its effect, more is not known.
 pub(crate) async fn within<T>(
     limit: Duration,
     call: impl Future<Output = Result<T, ServerError>>,
 ) -> Result<T, ServerError> {
+    let call = AssertUnwindSafe(call).catch_unwind();
     match tokio::time::timeout(limit, call).await {
-        Ok(answer) => answer,
+        Ok(Ok(answer)) => answer,
+        Ok(Err(panic)) => {
+            let panic = panic_text(&*panic);
+            tracing::error!(panic, "a call to the agent server panicked");
+            Err(ServerError::FateUnknown(format!(
+                "the call panicked: {panic}"
+            )))
+        }
         Err(_) => Err(ServerError::TimedOut(limit)),
     }
 }
