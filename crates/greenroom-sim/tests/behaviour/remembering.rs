@@ -1,0 +1,226 @@
+//! Remembering: history and its Markdown form, how long ended tasks stay in memory, and how they are found.
+
+use greenroom::domain::history::markdown;
+use greenroom::domain::task::{Launch, Track};
+
+use crate::server::{Fate, On};
+use crate::stage::{Stage, job, job_of, story, story_with};
+
+async fn history(s: &Stage, parent: &str) -> Vec<String> {
+    let entries = s.greenroom.history(&parent.into()).await.into_iter();
+    entries
+        .map(|entry| format!("{} {}", entry.description, entry.status.as_str()))
+        .collect()
+}
+
+#[test]
+fn a_history_has_every_task_of_its_parent_with_every_change() {
+    story_with(
+        |config| config.limits.default = 1,
+        |s| async move {
+            s.server.next(On::Create, Fate::Late(1000));
+            let a = s
+                .launch(Launch {
+                    category: Some("quick".to_owned()),
+                    ..job("a")
+                })
+                .await;
+            let b = s.launch(job("b")).await;
+            s.launch(job_of("Q", "q")).await;
+            assert_eq!(history(&s, "P").await, ["a pending", "b pending"]);
+            s.at(1000).await;
+            assert_eq!(history(&s, "P").await, ["a running", "b pending"]);
+            let entry = &s.greenroom.history(&"P".into()).await[0];
+            assert_eq!(
+                (entry.agent.as_str(), entry.category.as_deref()),
+                ("worker", Some("quick"))
+            );
+            assert_eq!(entry.session, s.server.session_of(&a));
+            s.at(7000).await;
+            s.fail(&a, "boom").await;
+            assert_eq!(history(&s, "P").await, ["a error", "b running"]);
+            s.resume(&a).await;
+            assert_eq!(history(&s, "P").await, ["a pending", "b running"]);
+            assert!(s.cancel(&b).await);
+            s.delete(&a).await;
+            assert_eq!(history(&s, "P").await, ["a cancelled", "b cancelled"]);
+        },
+    );
+}
+
+#[test]
+fn a_history_outlives_its_tasks() {
+    story(|s| async move {
+        let a = s.launch(job("a")).await;
+        s.at(6000).await;
+        s.finish(&a).await;
+        s.at(700_000).await;
+        assert_eq!(s.state(&a).await, "gone");
+        assert_eq!(history(&s, "P").await, ["a completed"]);
+    });
+}
+
+#[test]
+fn a_history_keeps_the_newest_hundred() {
+    story_with(
+        |config| config.limits.default = 0,
+        |s| async move {
+            for count in 0..130 {
+                s.launch(job(&format!("{count}"))).await;
+            }
+            let kept = history(&s, "P").await;
+            assert_eq!(kept.len(), 100);
+            assert_eq!(kept[0], "30 running");
+            assert_eq!(kept[99], "129 running");
+        },
+    );
+}
+
+#[test]
+fn a_task_that_moves_is_added_to_the_new_history_and_stays_up_to_date_in_the_old() {
+    story(|s| async move {
+        let (a, b) = (s.launch(job("a")).await, s.launch(job("b")).await);
+        s.at(6000).await;
+        s.track_as(Track {
+            task: a.clone(),
+            session: "x".into(),
+            parent_session: "Q".into(),
+            description: "x".to_owned(),
+            agent: None,
+            parent_agent: None,
+            concurrency_key: None,
+        })
+        .await;
+        assert_eq!(history(&s, "Q").await, ["a running"]);
+        s.at(7000).await;
+        s.fail(&a, "boom").await;
+        s.finish(&b).await;
+        assert_eq!(history(&s, "P").await, ["a error", "b completed"]);
+        assert_eq!(history(&s, "Q").await, ["a error"]);
+        s.resume(&a).await;
+        assert_eq!(history(&s, "P").await[0], "a running");
+    });
+}
+
+#[test]
+fn its_markdown_shows_the_newest_twenty_and_the_rule_to_resume() {
+    story_with(
+        |config| config.limits.default = 0,
+        |s| async move {
+            for count in 0..25 {
+                s.launch(job(&format!("job {count} {}", "é".repeat(500))))
+                    .await;
+            }
+            let last = s.tasks().await.pop().expect("there are some");
+            let text = markdown(&s.greenroom.history(&"P".into()).await);
+            let lines: Vec<&str> = text.lines().filter(|line| line.starts_with("- ")).collect();
+            assert_eq!(lines.len(), 20);
+            assert!(lines[0].contains("job 5 "), "{}", lines[0]);
+            assert!(lines[19].contains("job 24 "), "{}", lines[19]);
+            for wanted in [last.id.as_str(), "running", "worker"] {
+                assert!(lines[19].contains(wanted), "{wanted} in {}", lines[19]);
+            }
+            let session = last.session.expect("it runs");
+            assert!(lines[19].contains(session.as_str()));
+            let described = lines[19].find("job 24").expect("it is there");
+            assert_eq!(lines[19][described..].chars().count(), 240);
+            assert!(text.contains("Resume a session"), "{text}");
+            assert_eq!(markdown(&s.greenroom.history(&"nobody".into()).await), "");
+        },
+    );
+}
+
+#[test]
+fn an_ended_task_stays_ten_minutes_after_its_batch_has_closed() {
+    story(|s| async move {
+        let (a, b) = (s.launch(job("a")).await, s.launch(job("b")).await);
+        s.at(6000).await;
+        s.finish(&a).await;
+        // Its batch is open for another half hour.
+        for minute in 1..30 {
+            s.at(minute * 60_000).await;
+            s.work(&b).await;
+        }
+        assert_eq!(s.state(&a).await, "completed");
+        s.at(1_800_000).await;
+        s.finish(&b).await;
+        s.at(2_399_999).await;
+        assert_eq!(s.state(&a).await, "completed");
+        assert_eq!(s.state(&b).await, "completed");
+        s.at(2_400_000).await;
+        assert_eq!(s.state(&a).await, "gone");
+        assert_eq!(s.state(&b).await, "gone");
+    });
+}
+
+#[test]
+fn an_ended_task_stays_while_one_below_it_is_open() {
+    story(|s| async move {
+        let a = s.launch(job("a")).await;
+        let session = s.server.session_of(&a).expect("it runs");
+        let below = s.launch(job_of(session.as_str(), "below")).await;
+        let further = s.server.session_of(&below).expect("it runs");
+        let deepest = s.launch(job_of(further.as_str(), "deepest")).await;
+        s.at(6000).await;
+        assert!(s.cancel(&a).await);
+        assert!(s.cancel(&below).await);
+        for minute in 1..40 {
+            s.at(minute * 60_000).await;
+            s.work(&deepest).await;
+        }
+        assert_eq!(s.state(&a).await, "cancelled");
+        assert_eq!(s.state(&below).await, "cancelled");
+        s.at(2_400_000).await;
+        s.finish(&deepest).await;
+        s.at(3_600_000).await;
+        for task in [&a, &below, &deepest] {
+            assert_eq!(s.state(task).await, "gone");
+        }
+    });
+}
+
+#[test]
+fn a_task_is_found_by_id_by_the_unique_beginning_of_it_and_by_its_session() {
+    story(|s| async move {
+        let a = s.launch(job("a")).await;
+        let b = s.launch(job("b")).await;
+        let session = s.server.session_of(&a).expect("it runs");
+        let shared = a
+            .as_str()
+            .chars()
+            .zip(b.as_str().chars())
+            .take_while(|(one, other)| one == other)
+            .count();
+        for name in [a.as_str(), &a.as_str()[..=shared], session.as_str()] {
+            let found = s.find(name).await.map(|found| found.task.id);
+            assert_eq!(found.as_ref(), Some(&a), "{name}");
+        }
+        assert!(s.find("bg_").await.is_none(), "that is several");
+        assert!(s.find("nothing").await.is_none());
+        s.at(6000).await;
+        s.finish(&a).await;
+        s.finish(&b).await;
+        s.at(700_000).await;
+        assert!(s.find(session.as_str()).await.is_none());
+    });
+}
+
+#[test]
+fn reading_does_not_consume() {
+    story(|s| async move {
+        let a = s.launch(job("a")).await;
+        s.at(6000).await;
+        s.answer(&a, "the result").await;
+        s.idle(&a).await;
+        for _ in 0..2 {
+            let (greenroom, id) = (s.greenroom.clone(), a.to_string());
+            let output = s.answered(async move {
+                greenroom
+                    .output(&id, greenroom::domain::output::OutputOptions::default())
+                    .await
+            });
+            let output = output.await.expect("it is in memory");
+            assert_eq!(output.result.as_deref(), Some("the result"));
+        }
+    });
+}
