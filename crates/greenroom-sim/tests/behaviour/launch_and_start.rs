@@ -24,7 +24,7 @@ fn prompts(s: &Stage) -> Vec<TaskPrompt> {
     let calls = s.server.calls(On::Prompt).into_iter();
     calls
         .filter_map(|call| match call.what {
-            What::Prompt(_, prompt) => Some(*prompt),
+            What::Prompt(prompt) => Some(*prompt),
             _ => None,
         })
         .collect()

@@ -201,7 +201,12 @@ fn a_task_is_found_by_id_by_the_unique_beginning_of_it_and_by_its_session() {
         s.finish(&a).await;
         s.finish(&b).await;
         s.at(700_000).await;
-        assert!(s.find(session.as_str()).await.is_none());
+        assert_eq!(s.state(&a).await, "gone", "from memory");
+        for name in [a.as_str(), session.as_str()] {
+            let found = s.find(name).await.map(|found| found.task.id);
+            assert_eq!(found.as_ref(), Some(&a), "the journal remembers {name}");
+        }
+        assert!(s.find("bg_").await.is_none(), "that is several still");
     });
 }
 

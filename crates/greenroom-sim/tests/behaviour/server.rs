@@ -95,7 +95,7 @@ pub enum What {
     Nothing,
     Directory(String),
     Create(Box<NewSession>),
-    Prompt(Option<String>, Box<TaskPrompt>),
+    Prompt(Box<TaskPrompt>),
     Notify(Box<Notice>),
     Ask(String),
     Toast(Toast),
@@ -388,10 +388,10 @@ impl AgentServer for Server {
     async fn prompt(
         &self,
         session: &SessionId,
-        directory: Option<&str>,
+        _directory: Option<&str>,
         prompt: TaskPrompt,
     ) -> Result<(), ServerError> {
-        let what = What::Prompt(directory.map(str::to_owned), Box::new(prompt.clone()));
+        let what = What::Prompt(Box::new(prompt.clone()));
         let fate = self.meet(On::Prompt, Some(session), what);
         let part = json!({"type": "text", "text": prompt.text, "metadata": prompt.metadata});
         self.act(fate, |state, now| {

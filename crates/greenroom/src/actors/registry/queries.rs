@@ -29,7 +29,14 @@ impl Query for Find {
 
     fn answer(self, registry: &mut TaskRegistry, _: &mut Context<TaskRegistry>) -> Option<Found> {
         let Some(id) = registry.find(&self.0) else {
-            // It may have left memory: the journal remembers.
+            // It may have left memory: the journal remembers. A beginning that fits several tasks names none.
+            if registry
+                .by_age
+                .values()
+                .any(|id| id.as_str().starts_with(&self.0))
+            {
+                return None;
+            }
             let task = registry.journal.find(&self.0)?;
             return Some(Found {
                 task,
