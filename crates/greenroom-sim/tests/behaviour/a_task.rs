@@ -331,6 +331,37 @@ fn a_lost_abort_is_not_repeated_into_a_run_resumed_while_the_status_is_read() {
 }
 
 #[test]
+fn an_abort_is_not_repeated_into_a_turn_that_somebody_else_has_begun() {
+    story(|s| async move {
+        let a = s.launch(job("a")).await;
+        s.at(6000).await;
+        s.finish(&a).await;
+        assert_eq!(s.state(&a).await, "completed");
+        s.at(6300).await;
+        s.user_says(&a, None, None).await;
+        s.busy(&a).await;
+        s.at(20_000).await;
+        assert_eq!(s.times(On::Abort), [6000], "that turn is the user's");
+    });
+}
+
+#[test]
+fn an_abort_is_not_repeated_into_a_session_that_was_tracked_since() {
+    story(|s| async move {
+        let a = s.launch(job("a")).await;
+        let session = s.server.session_of(&a).expect("it runs").to_string();
+        s.at(6000).await;
+        s.finish(&a).await;
+        s.at(6300).await;
+        s.track("t", &session, None).await;
+        s.busy(session.as_str()).await;
+        s.at(12_000).await;
+        assert_eq!(s.times(On::Abort), [6000]);
+        assert_eq!(s.state(&"t".into()).await, "running");
+    });
+}
+
+#[test]
 fn only_a_resume_of_its_session_waits_for_an_abort() {
     story(|s| async move {
         let (a, b) = (s.launch(job("a")).await, s.launch(job("b")).await);

@@ -211,6 +211,28 @@ fn a_task_is_found_by_id_by_the_unique_beginning_of_it_and_by_its_session() {
 }
 
 #[test]
+fn the_result_of_a_resume_that_failed_is_not_the_answer_of_the_run_before() {
+    story(|s| async move {
+        let a = s.launch(job("a")).await;
+        s.at(6000).await;
+        s.answer(&a, "the old result").await;
+        s.idle(&a).await;
+        s.at(10_000).await;
+        s.resume(&a).await;
+        s.at(11_000).await;
+        s.fail(&a, "boom").await;
+        assert_eq!(s.state(&a).await, "error: boom");
+        let (greenroom, id) = (s.greenroom.clone(), a.to_string());
+        let options = greenroom::domain::output::OutputOptions::default();
+        let output = s.answered(async move { greenroom.output(&id, options).await });
+        assert_eq!(
+            output.await.expect("it is in memory").result.as_deref(),
+            Some("")
+        );
+    });
+}
+
+#[test]
 fn reading_does_not_consume() {
     story(|s| async move {
         let a = s.launch(job("a")).await;

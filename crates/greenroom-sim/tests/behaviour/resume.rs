@@ -278,6 +278,61 @@ fn a_send_is_a_further_prompt_of_the_same_run_and_activity() {
 }
 
 #[test]
+fn a_run_does_not_complete_while_a_further_prompt_is_on_its_way() {
+    story(|s| async move {
+        let a = s.launch(job("a")).await;
+        s.at(6000).await;
+        s.server.next(On::Messages, Fate::Late(500));
+        s.finish(&a).await;
+        s.server.next(On::Prompt, Fate::Late(1000));
+        let greenroom = s.greenroom.clone();
+        let task = a.clone();
+        let sent = actix_rt::spawn(async move { greenroom.send(&task, "also this".into()).await });
+        s.at(6600).await;
+        assert_eq!(
+            s.state(&a).await,
+            "running",
+            "the check began before the prompt"
+        );
+        s.at(7000).await;
+        assert!(sent.await.expect("nobody panics").is_ok());
+        s.busy(&a).await;
+        s.at(13_000).await;
+        s.finish(&a).await;
+        assert_eq!(s.state(&a).await, "completed");
+        assert_eq!(s.times(On::Abort), [13_000]);
+    });
+}
+
+#[test]
+fn a_task_that_has_left_memory_is_resumed_from_the_journal() {
+    story(|s| async move {
+        let a = s.launch(job("a")).await;
+        s.at(6000).await;
+        s.finish(&a).await;
+        let session = s.server.session_of(&a).expect("it ran");
+        s.at(700_000).await;
+        assert_eq!(s.state(&a).await, "gone");
+        assert!(!s.cancel(&a).await);
+        assert!(matches!(send(&s, &a).await, Err(SendError::NotRunning(_))));
+        let resumption = Resume {
+            session: Some(session),
+            prompt: "go on".into(),
+            ..Resume::default()
+        };
+        let task = s
+            .try_resume(resumption)
+            .await
+            .expect("the journal remembers it");
+        assert_eq!((task.id.clone(), task.run), (a.clone(), Run(2)));
+        s.at(706_000).await;
+        s.finish(&a).await;
+        assert_eq!(s.state(&a).await, "completed");
+        assert_eq!(s.in_use().await, 0);
+    });
+}
+
+#[test]
 fn only_a_running_task_is_sent_to() {
     story(|s| async move {
         s.server.next(On::Create, Fate::Late(1000));

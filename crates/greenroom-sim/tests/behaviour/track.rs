@@ -182,6 +182,26 @@ fn the_newest_task_wins_a_session_two_claim() {
 }
 
 #[test]
+fn a_session_that_was_taken_over_is_woken_like_any() {
+    story(|s| async move {
+        let a = s.launch(job("a")).await;
+        let session = s.server.session_of(&a).expect("it runs").to_string();
+        let c = s.launch(job_of(session.as_str(), "c")).await;
+        s.at(6000).await;
+        moved_to(&s, "t", &session, "Q").await;
+        s.idle(session.as_str()).await;
+        s.at(9000).await;
+        s.finish(&c).await;
+        s.at(9200).await;
+        assert_eq!(
+            s.told(&session),
+            ["9000 final wakes: c completed"],
+            "the task that has ended is not the one that runs there now"
+        );
+    });
+}
+
+#[test]
 fn a_session_whose_task_has_ended_can_be_taken_too() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
