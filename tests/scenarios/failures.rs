@@ -59,7 +59,7 @@ async fn an_unknown_model_is_named() {
         &scene,
         change,
         "Hello",
-        &["rehearsal/phantom", "rehearsal/small"],
+        &["rehearsal/phantom", "Available models: rehearsal/large"],
     )
     .await;
 }
