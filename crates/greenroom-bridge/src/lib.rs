@@ -4,10 +4,11 @@
 //! ```no_run
 //! use actix_web::App;
 //! use greenroom_bridge::{BridgeOptions, configure};
-//! # fn options() -> BridgeOptions { unimplemented!() }
-//! let options = options();
-//! let app = App::new().configure(|cfg| configure(cfg, options.clone()));
-//! # let _ = app;
+//! fn mount(options: BridgeOptions) {
+//!     let app = App::new().configure(|cfg| configure(cfg, options));
+//!     // …
+//! #   let _ = app;
+//! }
 //! ```
 //!
 //! - [`protocol`]: the frames, and how one is read.

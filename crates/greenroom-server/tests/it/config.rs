@@ -20,7 +20,7 @@ impl Place {
     fn new() -> Self {
         let root = tempfile::tempdir().unwrap();
         let home = root.path().join("home");
-        let folder = root.path().join("work");
+        let folder = root.path().join("stage");
         std::fs::create_dir_all(home.join(".config/greenroom")).unwrap();
         std::fs::create_dir_all(&folder).unwrap();
         let environment = Environment {
