@@ -1,5 +1,5 @@
-//! What every actor is given: the configuration, the agent server, the clock; and calls to the server with their time
-//! limits.
+//! What every actor is given: the configuration, the agent server, the clock, its health; and calls to the server with
+//! their time limits, whose answers come back as messages.
 
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use futures::FutureExt;
 
+use super::health::Health;
+use super::sabotage::Places;
 use super::supervisor::panic_text;
 use crate::clock::Clock;
 use crate::config::Config;
@@ -20,6 +22,8 @@ pub(crate) struct Env {
     pub(crate) config: Arc<Config>,
     pub(crate) server: Arc<dyn AgentServer>,
     pub(crate) clock: Clock,
+    pub(crate) health: Health,
+    pub(crate) places: Places,
 }
 
 impl Env {
@@ -31,6 +35,38 @@ impl Env {
     pub(crate) fn until(&self, at: Timestamp) -> Duration {
         at.since(self.now())
     }
+}
+
+/// Does `work` beside the actor that wants it and hands over what came of it. A panic on the way is something that came of
+/// it too, as `lost` says, or whoever waits for the answer would wait for ever.
+pub(crate) fn answer<T: 'static>(
+    env: &Env,
+    place: &'static str,
+    work: impl Future<Output = T> + 'static,
+    lost: impl FnOnce(String) -> T + 'static,
+    hand_over: impl FnOnce(T) + 'static,
+) {
+    let (places, health) = (env.places.clone(), env.health.clone());
+    actix_rt::spawn(async move {
+        let work = async {
+            places.pass(place);
+            work.await
+        };
+        hand_over(match AssertUnwindSafe(work).catch_unwind().await {
+            Ok(came) => came,
+            Err(panic) => {
+                let panic = panic_text(&*panic);
+                tracing::error!(place, panic, "a call was cut off by a panic");
+                health.call_panicked();
+                lost(panic)
+            }
+        });
+    });
+}
+
+/// What is known of a call that was cut off by a panic of ours: it may have had its effect.
+pub(crate) fn cut_off(panic: String) -> ServerError {
+    ServerError::FateUnknown(format!("the call was cut off: {panic}"))
 }
 
 /// A call that is given up after `limit`. An answer at that very instant counts. A client that panics does not take the

@@ -7,6 +7,7 @@ use actix::{Actor, AsyncContext, Context, Handler, Message};
 
 use super::desk::Desk;
 use super::registry::{Granted, TaskRegistry};
+use super::sabotage::Places;
 use super::slot_manager::{Acquire, Forget, SlotManager, SlotPermit};
 use crate::domain::concurrency::Age;
 use crate::domain::ids::{ConcurrencyKey, Run, TaskId};
@@ -38,6 +39,7 @@ pub(crate) struct KeyQueue {
     generation: u64,
     slots: Desk<SlotManager>,
     registry: Desk<TaskRegistry>,
+    places: Places,
 }
 
 impl KeyQueue {
@@ -47,7 +49,9 @@ impl KeyQueue {
         generation: u64,
         slots: Desk<SlotManager>,
         registry: Desk<TaskRegistry>,
+        places: Places,
     ) -> Self {
+        places.pass("queue: start");
         Self {
             key,
             waiting: BTreeMap::new(),
@@ -55,6 +59,7 @@ impl KeyQueue {
             generation,
             slots,
             registry,
+            places,
         }
     }
 
@@ -87,6 +92,7 @@ impl Handler<Enqueue> for KeyQueue {
     type Result = ();
 
     fn handle(&mut self, enqueue: Enqueue, ctx: &mut Context<Self>) {
+        self.places.pass("queue: Enqueue");
         self.waiting
             .insert(enqueue.age, (enqueue.task, enqueue.run));
         self.ask_for_head(ctx);
@@ -97,6 +103,7 @@ impl Handler<Withdraw> for KeyQueue {
     type Result = ();
 
     fn handle(&mut self, withdraw: Withdraw, ctx: &mut Context<Self>) {
+        self.places.pass("queue: Withdraw");
         self.waiting.remove(&withdraw.0);
         self.ask_for_head(ctx);
     }
@@ -106,6 +113,7 @@ impl Handler<SlotGranted> for KeyQueue {
     type Result = ();
 
     fn handle(&mut self, granted: SlotGranted, ctx: &mut Context<Self>) {
+        self.places.pass("queue: SlotGranted");
         self.asked_for = None;
         match self.waiting.pop_first() {
             Some((age, (task, run))) => {
@@ -132,6 +140,7 @@ impl Handler<AskAgain> for KeyQueue {
     type Result = ();
 
     fn handle(&mut self, _: AskAgain, ctx: &mut Context<Self>) {
+        self.places.pass("queue: AskAgain");
         self.asked_for = None;
         self.ask_for_head(ctx);
     }

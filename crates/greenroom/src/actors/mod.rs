@@ -2,10 +2,12 @@
 
 pub(crate) mod desk;
 pub(crate) mod env;
+pub(crate) mod health;
 pub(crate) mod key_queue;
 pub(crate) mod parent_notifier;
 pub(crate) mod poller;
 pub(crate) mod registry;
+pub mod sabotage;
 pub(crate) mod slot_manager;
 pub mod supervisor;
 pub(crate) mod task;

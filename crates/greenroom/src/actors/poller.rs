@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use actix::{Actor, Addr, AsyncContext, Context, Handler, Message, SpawnHandle};
 
-use super::env::{Env, within};
+use super::env::{Env, answer, cut_off, within};
 use super::task::{Observed, TaskActor};
 use crate::domain::ids::{Run, SessionId, TaskId};
 use crate::domain::task::Retrying;
@@ -65,6 +65,7 @@ pub(crate) struct Poller {
 
 impl Poller {
     pub(crate) fn new(env: Env) -> Self {
+        env.places.pass("poller: start");
         Self {
             env,
             watched: BTreeMap::new(),
@@ -87,15 +88,21 @@ impl Poller {
             }
             let (env, me) = (self.env.clone(), ctx.address());
             let asked_at = env.now();
-            actix_rt::spawn(async move {
-                let answer = within(env.config.calls.other, env.server.statuses(&directory)).await;
-                me.do_send(Answered {
-                    directory,
-                    asked_at,
-                    asked_for,
-                    answer,
-                });
-            });
+            let asked = Arc::clone(&directory);
+            answer(
+                &self.env,
+                "poller: status is answered",
+                async move { within(env.config.calls.other, env.server.statuses(&asked)).await },
+                |panic| Err(cut_off(panic)),
+                move |answer| {
+                    me.do_send(Answered {
+                        directory,
+                        asked_at,
+                        asked_for,
+                        answer,
+                    });
+                },
+            );
         }
     }
 
@@ -112,6 +119,7 @@ impl Handler<Watch> for Poller {
     type Result = ();
 
     fn handle(&mut self, watch: Watch, ctx: &mut Context<Self>) {
+        self.env.places.pass("poller: Watch");
         let Watch {
             task,
             run,
@@ -138,6 +146,7 @@ impl Handler<Unwatch> for Poller {
     type Result = ();
 
     fn handle(&mut self, unwatch: Unwatch, _: &mut Context<Self>) {
+        self.env.places.pass("poller: Unwatch");
         // The timer keeps its phase until a tick finds nothing running.
         self.watched.remove(&unwatch.0);
     }
@@ -147,6 +156,7 @@ impl Handler<Reconcile> for Poller {
     type Result = ();
 
     fn handle(&mut self, _: Reconcile, ctx: &mut Context<Self>) {
+        self.env.places.pass("poller: Reconcile");
         self.ask(ctx);
     }
 }
@@ -155,6 +165,7 @@ impl Handler<Tick> for Poller {
     type Result = ();
 
     fn handle(&mut self, _: Tick, ctx: &mut Context<Self>) {
+        self.env.places.pass("poller: Tick");
         self.timer = None;
         if self.watched.is_empty() {
             return;
@@ -168,6 +179,7 @@ impl Handler<Answered> for Poller {
     type Result = ();
 
     fn handle(&mut self, answered: Answered, _: &mut Context<Self>) {
+        self.env.places.pass("poller: Answered");
         self.in_flight.remove(&answered.directory);
         if let Err(failure) = &answered.answer {
             tracing::debug!(directory = %answered.directory, %failure, "a status call failed");

@@ -8,6 +8,7 @@ use tokio::sync::oneshot;
 
 use super::desk::Desk;
 use super::key_queue::KeyQueue;
+use super::sabotage::Places;
 use crate::config::Limits;
 use crate::domain::concurrency::{Age, PermitId, SlotTable};
 use crate::domain::ids::ConcurrencyKey;
@@ -113,14 +114,17 @@ pub(crate) struct SlotManager {
     // One entry per key with a head: bounded by the keys in use.
     queues: BTreeMap<ConcurrencyKey, (u64, Addr<KeyQueue>)>,
     desk: Desk<SlotManager>,
+    places: Places,
 }
 
 impl SlotManager {
-    pub(crate) fn new(limits: Limits, desk: Desk<SlotManager>) -> Self {
+    pub(crate) fn new(limits: Limits, desk: Desk<SlotManager>, places: Places) -> Self {
+        places.pass("slots: start");
         Self {
             table: SlotTable::new(limits),
             queues: BTreeMap::new(),
             desk,
+            places,
         }
     }
 
@@ -130,8 +134,9 @@ impl SlotManager {
         desk: Desk<SlotManager>,
         held: Vec<(PermitId, ConcurrencyKey)>,
         open: bool,
+        places: Places,
     ) -> Self {
-        let mut manager = Self::new(limits, desk);
+        let mut manager = Self::new(limits, desk, places);
         for (permit, key) in held {
             manager.table.restore(permit, key);
         }
@@ -168,6 +173,7 @@ impl Handler<Acquire> for SlotManager {
     type Result = ();
 
     fn handle(&mut self, ask: Acquire, _: &mut Context<Self>) {
+        self.places.pass("slots: Acquire");
         if self
             .queues
             .get(&ask.key)
@@ -186,6 +192,7 @@ impl Handler<Forget> for SlotManager {
     type Result = ();
 
     fn handle(&mut self, forget: Forget, _: &mut Context<Self>) {
+        self.places.pass("slots: Forget");
         if self
             .queues
             .get(&forget.key)
@@ -201,6 +208,7 @@ impl Handler<Adopt> for SlotManager {
     type Result = ();
 
     fn handle(&mut self, adopt: Adopt, _: &mut Context<Self>) {
+        self.places.pass("slots: Adopt");
         let id = self.table.adopt(adopt.key.clone());
         let permit = self.permit(id, adopt.key);
         adopt.to.do_send(Adopted(permit));
@@ -211,6 +219,7 @@ impl Handler<Release> for SlotManager {
     type Result = ();
 
     fn handle(&mut self, release: Release, _: &mut Context<Self>) {
+        self.places.pass("slots: Release");
         if self.table.release(release.0) {
             self.grant();
         }
@@ -221,6 +230,7 @@ impl Handler<SetLimits> for SlotManager {
     type Result = ();
 
     fn handle(&mut self, set: SetLimits, _: &mut Context<Self>) {
+        self.places.pass("slots: SetLimits");
         self.table.set_limits(set.0);
         self.grant();
     }
@@ -230,6 +240,7 @@ impl Handler<SetOpen> for SlotManager {
     type Result = ();
 
     fn handle(&mut self, set: SetOpen, _: &mut Context<Self>) {
+        self.places.pass("slots: SetOpen");
         self.table.set_open(set.0);
         self.grant();
     }
@@ -239,6 +250,7 @@ impl Handler<ReadSlots> for SlotManager {
     type Result = ();
 
     fn handle(&mut self, read: ReadSlots, _: &mut Context<Self>) {
+        self.places.pass("slots: ReadSlots");
         let snapshot = SlotsSnapshot {
             limits: self.table.limits().clone(),
             held_by_key: self.table.held_by_key(),

@@ -14,7 +14,7 @@ pub enum Exit {
 }
 
 /// Starts an actor on the current arbiter and calls `on_exit` once when it has ended, also by a panic in a handler, a
-/// timer or a future it spawned on its context. The actor's mailbox is closed by then.
+/// timer or a future it spawned on its context, or while it was built. The actor's mailbox is closed by then.
 ///
 /// ```
 /// use actix::{Actor, Context, Handler, Message};
@@ -43,7 +43,7 @@ pub enum Exit {
 /// });
 /// ```
 pub fn spawn_supervised<A>(
-    build: impl FnOnce(&mut Context<A>) -> A,
+    build: impl FnOnce(&mut Context<A>) -> A + 'static,
     on_exit: impl FnOnce(Exit) + 'static,
 ) -> Addr<A>
 where
@@ -51,8 +51,11 @@ where
 {
     let mut context = Context::new();
     let address = context.address();
-    let actor = build(&mut context);
-    let running: JoinHandle<()> = actix_rt::spawn(context.into_future(actor));
+    let running: JoinHandle<()> = actix_rt::spawn(async move {
+        // Built in here, so that a panic while it is built is its death and not that of whoever starts it.
+        let actor = build(&mut context);
+        context.into_future(actor).await;
+    });
     actix_rt::spawn(async move {
         let exit = match running.await {
             Err(failure) if failure.is_panic() => {

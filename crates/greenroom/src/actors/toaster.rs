@@ -3,7 +3,7 @@
 
 use actix::{Actor, Context, Handler, Message};
 
-use super::env::{Env, within};
+use super::env::{Env, answer, cut_off, within};
 use crate::ports::agent_server::{Toast, ToastVariant};
 
 /// Shows a toast.
@@ -29,6 +29,7 @@ pub(crate) struct Toaster {
 
 impl Toaster {
     pub(crate) fn new(env: Env) -> Self {
+        env.places.pass("toaster: start");
         Self {
             env,
             waiting: None,
@@ -45,12 +46,18 @@ impl Toaster {
         };
         self.in_flight = true;
         let (env, me) = (self.env.clone(), actix::AsyncContext::address(ctx));
-        actix_rt::spawn(async move {
-            if let Err(failure) = within(env.config.calls.other, env.server.toast(toast)).await {
-                tracing::debug!(%failure, "a toast was not shown");
-            }
-            me.do_send(Shown);
-        });
+        answer(
+            &self.env,
+            "toaster: toast is answered",
+            async move { within(env.config.calls.other, env.server.toast(toast)).await },
+            |panic| Err(cut_off(panic)),
+            move |shown| {
+                if let Err(failure) = shown {
+                    tracing::debug!(%failure, "a toast was not shown");
+                }
+                me.do_send(Shown);
+            },
+        );
     }
 }
 
@@ -62,6 +69,7 @@ impl Handler<Show> for Toaster {
     type Result = ();
 
     fn handle(&mut self, show: Show, ctx: &mut Context<Self>) {
+        self.env.places.pass("toaster: Show");
         self.waiting = Some(Toast {
             title: show.title,
             message: show.message,
@@ -75,6 +83,7 @@ impl Handler<Shown> for Toaster {
     type Result = ();
 
     fn handle(&mut self, _: Shown, ctx: &mut Context<Self>) {
+        self.env.places.pass("toaster: Shown");
         self.in_flight = false;
         self.show_next(ctx);
     }

@@ -6,11 +6,13 @@ mod views;
 
 use crate::actors::desk::Desk;
 use crate::actors::env::{Env, within};
+use crate::actors::health::Health;
 use crate::actors::registry::{
     Ask, CancelAnswer, CancelTask, Descendants, Desks, Find, Found, KeyWait, LaunchOnce,
     LinkChanged, ListTasks, Query, ReadHistory, ReadReadiness, SendTo, SessionHappened, Shutdown,
     TaskRegistry, TasksOf, WaitForRun, Waits,
 };
+use crate::actors::sabotage::{Places, Saboteur};
 use crate::actors::slot_manager::{ReadSlots, SlotManager, SlotsSnapshot};
 use crate::actors::supervisor::spawn_supervised;
 use crate::actors::task::SendFailure;
@@ -48,6 +50,24 @@ pub struct Greenroom {
     events: Arc<Semaphore>,
 }
 
+/// What a system is started in, besides its configuration and its ports.
+#[derive(Debug, Clone)]
+pub struct Surroundings {
+    /// The clock all of it reads.
+    pub clock: Clock,
+    /// Whoever makes our own actors fail on purpose; nobody, but in tests.
+    pub saboteur: Option<Arc<dyn Saboteur>>,
+}
+
+impl Default for Surroundings {
+    fn default() -> Self {
+        Self {
+            clock: Clock::system(),
+            saboteur: None,
+        }
+    }
+}
+
 impl Greenroom {
     /// Starts the actors on the current arbiter. Must be called inside a running actix system.
     pub fn start(
@@ -55,7 +75,7 @@ impl Greenroom {
         server: Arc<dyn AgentServer>,
         journal: Arc<dyn Journal>,
     ) -> Greenroom {
-        Self::start_with_clock(config, server, journal, Clock::system())
+        Self::start_within(config, server, journal, Surroundings::default())
     }
 
     /// The same with a clock of the caller's: tests start one at the epoch.
@@ -65,10 +85,26 @@ impl Greenroom {
         journal: Arc<dyn Journal>,
         clock: Clock,
     ) -> Greenroom {
+        let surroundings = Surroundings {
+            clock,
+            ..Surroundings::default()
+        };
+        Self::start_within(config, server, journal, surroundings)
+    }
+
+    /// The same in surroundings of the caller's choice.
+    pub fn start_within(
+        config: Config,
+        server: Arc<dyn AgentServer>,
+        journal: Arc<dyn Journal>,
+        surroundings: Surroundings,
+    ) -> Greenroom {
         let env = Env {
             config: Arc::new(config),
             server,
-            clock,
+            clock: surroundings.clock,
+            health: Health::default(),
+            places: Places::watched_by(surroundings.saboteur),
         };
         let (changes, _) = broadcast::channel(CHANGES_KEPT);
         let desks = Desks {
@@ -86,7 +122,7 @@ impl Greenroom {
         };
         let desk = desks.registry.clone();
         let registry = spawn_supervised(
-            |_| TaskRegistry::new(env, desks, journal, changes),
+            move |_| TaskRegistry::new(env, desks, journal, changes),
             |exit| {
                 tracing::debug!(?exit, "the registry has ended");
             },

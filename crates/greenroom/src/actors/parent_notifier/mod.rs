@@ -19,7 +19,7 @@ pub(crate) use self::messages::{
 use self::messages::{StatusRead, TimeUp};
 use self::sending::{Flight, Owed};
 use super::desk::Desk;
-use super::env::{Env, within};
+use super::env::{Env, answer, within};
 use super::registry::{Debts, TaskRegistry};
 use crate::domain::batch::{Batch, Due};
 use crate::domain::ids::SessionId;
@@ -57,6 +57,7 @@ impl ParentNotifier {
         ended: bool,
         salt: u64,
     ) -> Self {
+        env.places.pass("notifier: start");
         Self {
             env,
             registry,
@@ -133,27 +134,33 @@ impl ParentNotifier {
             self.parent.clone(),
             self.directory.clone(),
         );
-        actix_rt::spawn(async move {
-            let limit = env.config.calls.other;
-            let directory = match directory {
-                Some(directory) => Some(directory),
-                None => within(limit, env.server.session(&parent))
-                    .await
-                    .ok()
-                    .and_then(|record| record.directory),
-            };
-            let busy = match &directory {
-                Some(directory) => match within(limit, env.server.statuses(directory)).await {
-                    Ok(statuses) => Some(matches!(
+        answer(
+            &self.env,
+            "notifier: status is read",
+            async move {
+                let limit = env.config.calls.other;
+                let directory = match directory {
+                    Some(directory) => Some(directory),
+                    None => within(limit, env.server.session(&parent))
+                        .await
+                        .ok()
+                        .and_then(|record| record.directory),
+                };
+                let Some(known) = &directory else {
+                    return StatusRead(None, None);
+                };
+                let statuses = within(limit, env.server.statuses(known)).await;
+                let busy = statuses.ok().map(|statuses| {
+                    matches!(
                         statuses.get(&parent),
                         Some(SessionStatus::Busy | SessionStatus::Retry { .. })
-                    )),
-                    Err(_) => None,
-                },
-                None => None,
-            };
-            me.do_send(StatusRead(busy, directory));
-        });
+                    )
+                });
+                StatusRead(busy, directory)
+            },
+            |_| StatusRead(None, None),
+            move |read| me.do_send(read),
+        );
     }
 
     /// A final that waits behind another counts as sent a minute after its last task settled.
@@ -224,6 +231,7 @@ impl Handler<Joined> for ParentNotifier {
     type Result = ();
 
     fn handle(&mut self, joined: Joined, ctx: &mut Context<Self>) {
+        self.env.places.pass("notifier: Joined");
         if self.directory.is_none() {
             self.directory = joined.directory;
         }
@@ -236,6 +244,7 @@ impl Handler<Settled> for ParentNotifier {
     type Result = ();
 
     fn handle(&mut self, settled: Settled, ctx: &mut Context<Self>) {
+        self.env.places.pass("notifier: Settled");
         self.debt = settled.debt;
         // Behind a message in flight each keeps its own; what waits for its debounce or a busy parent is merged.
         let merge = matches!(self.flight, Flight::None | Flight::Status) || self.held;
@@ -249,6 +258,7 @@ impl Handler<Left> for ParentNotifier {
     type Result = ();
 
     fn handle(&mut self, left: Left, ctx: &mut Context<Self>) {
+        self.env.places.pass("notifier: Left");
         self.debt = left.debt;
         self.batch.leave(&left.task, self.env.now());
         self.step(ctx);
@@ -259,6 +269,7 @@ impl Handler<ParentHappened> for ParentNotifier {
     type Result = ();
 
     fn handle(&mut self, happened: ParentHappened, ctx: &mut Context<Self>) {
+        self.env.places.pass("notifier: ParentHappened");
         let now = self.env.now();
         self.session
             .event(&happened.0, &self.env.config.notifications, now);
@@ -270,6 +281,7 @@ impl Handler<ParentEnded> for ParentNotifier {
     type Result = ();
 
     fn handle(&mut self, ended: ParentEnded, _: &mut Context<Self>) {
+        self.env.places.pass("notifier: ParentEnded");
         self.session.set_ended(ended.0);
     }
 }
@@ -278,6 +290,7 @@ impl Handler<ParentGone> for ParentNotifier {
     type Result = ();
 
     fn handle(&mut self, _: ParentGone, ctx: &mut Context<Self>) {
+        self.env.places.pass("notifier: ParentGone");
         // Its timers would keep this actor alive, and sending, long after its last address was dropped.
         self.stopped = true;
         self.drop_debts("the parent was deleted");
@@ -289,6 +302,7 @@ impl Handler<Stop> for ParentNotifier {
     type Result = ();
 
     fn handle(&mut self, stop: Stop, ctx: &mut Context<Self>) {
+        self.env.places.pass("notifier: Stop");
         self.stopped = true;
         self.stopping = Some(stop.done);
         self.step(ctx);
@@ -299,6 +313,7 @@ impl Handler<StatusRead> for ParentNotifier {
     type Result = ();
 
     fn handle(&mut self, read: StatusRead, ctx: &mut Context<Self>) {
+        self.env.places.pass("notifier: StatusRead");
         self.flight = Flight::None;
         if self.directory.is_none() {
             self.directory = read.1;
@@ -312,6 +327,7 @@ impl Handler<TimeUp> for ParentNotifier {
     type Result = ();
 
     fn handle(&mut self, _: TimeUp, ctx: &mut Context<Self>) {
+        self.env.places.pass("notifier: TimeUp");
         self.timer = None;
         self.step(ctx);
     }

@@ -7,7 +7,7 @@ use actix::{AsyncContext, Context, Handler};
 
 use super::ParentNotifier;
 use super::messages::{Answered, ContextRead, LookedUp};
-use crate::actors::env::within;
+use crate::actors::env::{answer, cut_off, within};
 use crate::actors::registry::{BatchClosed, NoticeFate, NoticeReport, WakeAccepted};
 use crate::domain::batch::{Due, Note, Told};
 use crate::domain::ids::{NoticeId, TaskId};
@@ -46,13 +46,18 @@ impl ParentNotifier {
     pub(super) fn read_context(&mut self, ctx: &mut Context<Self>) {
         self.flight = Flight::Context;
         let (env, me, parent) = (self.env.clone(), ctx.address(), self.parent.clone());
-        actix_rt::spawn(async move {
-            let call = env.server.messages(&parent, Some(50));
-            let messages = within(env.config.calls.other, call)
-                .await
-                .unwrap_or_default();
-            me.do_send(ContextRead(messages));
-        });
+        answer(
+            &self.env,
+            "notifier: parent is read",
+            async move {
+                let call = env.server.messages(&parent, Some(50));
+                within(env.config.calls.other, call)
+                    .await
+                    .unwrap_or_default()
+            },
+            |_| Vec::new(),
+            move |messages| me.do_send(ContextRead(messages)),
+        );
     }
 
     /// Takes what is to be said now: an owed final, else what the batch says at this moment.
@@ -134,10 +139,13 @@ impl ParentNotifier {
         self.report(&owed, NoticeFate::Sending);
         self.flight = Flight::Sending(Box::new(owed));
         let (env, me, parent) = (self.env.clone(), ctx.address(), self.parent.clone());
-        actix_rt::spawn(async move {
-            let answer = within(env.config.calls.notify, env.server.notify(&parent, notice)).await;
-            me.do_send(Answered(answer));
-        });
+        answer(
+            &self.env,
+            "notifier: message is answered",
+            async move { within(env.config.calls.notify, env.server.notify(&parent, notice)).await },
+            |panic| Err(cut_off(panic)),
+            move |answer| me.do_send(Answered(answer)),
+        );
     }
 
     pub(super) fn accepted(&mut self, owed: &Owed) {
@@ -223,7 +231,8 @@ impl ParentNotifier {
         ))
     }
 
-    pub(super) fn look_up(&mut self, owed: Box<Owed>, ctx: &mut Context<Self>) {
+    /// Looks for a message of unknown fate among the parent's newest, in a while.
+    pub(super) fn look_up(&mut self, owed: Box<Owed>, first: Duration, ctx: &mut Context<Self>) {
         let (env, me, parent, id) = (
             self.env.clone(),
             ctx.address(),
@@ -231,27 +240,31 @@ impl ParentNotifier {
             owed.id.clone(),
         );
         self.flight = Flight::LookingUp(owed);
-        actix_rt::spawn(async move {
-            let mut wait = Duration::from_secs(1);
-            // Until the server says, nobody knows whether it arrived: sending it again might double it.
-            loop {
-                let call = env.server.messages(&parent, Some(50));
-                let found = match within(env.config.calls.other, call).await {
-                    Ok(messages) => Ok(find_notice(&messages, &id).is_some()),
-                    Err(gone @ ServerError::NotFound(_)) => Err(gone),
-                    Err(_) => {
-                        tokio::time::sleep(wait).await;
-                        wait = wait.saturating_mul(2).min(Duration::from_secs(60));
-                        if !me.connected() {
-                            return;
-                        }
-                        continue;
+        let still = me.clone();
+        answer(
+            &self.env,
+            "notifier: message is looked for",
+            async move {
+                if !first.is_zero() {
+                    tokio::time::sleep(first).await;
+                }
+                let mut wait = Duration::from_secs(1);
+                // Until the server says, nobody knows whether it arrived: sending it again might double it.
+                loop {
+                    let call = env.server.messages(&parent, Some(50));
+                    match within(env.config.calls.other, call).await {
+                        Ok(messages) => return Ok(find_notice(&messages, &id).is_some()),
+                        Err(gone @ ServerError::NotFound(_)) => return Err(gone),
+                        Err(failure) if !still.connected() => return Err(failure),
+                        Err(_) => {}
                     }
-                };
-                me.do_send(LookedUp(found));
-                return;
-            }
-        });
+                    tokio::time::sleep(wait).await;
+                    wait = wait.saturating_mul(2).min(Duration::from_secs(60));
+                }
+            },
+            |panic| Err(cut_off(panic)),
+            move |found| me.do_send(LookedUp(found)),
+        );
     }
 }
 
@@ -259,6 +272,7 @@ impl Handler<ContextRead> for ParentNotifier {
     type Result = ();
 
     fn handle(&mut self, read: ContextRead, ctx: &mut Context<Self>) {
+        self.env.places.pass("notifier: ContextRead");
         self.flight = Flight::None;
         let now = self.env.now();
         if !self.stopped
@@ -274,12 +288,13 @@ impl Handler<Answered> for ParentNotifier {
     type Result = ();
 
     fn handle(&mut self, answered: Answered, ctx: &mut Context<Self>) {
+        self.env.places.pass("notifier: Answered");
         let Flight::Sending(owed) = std::mem::replace(&mut self.flight, Flight::None) else {
             return;
         };
         match answered.0 {
             Ok(()) => self.accepted(&owed),
-            Err(failure) if failure.fate_is_unknown() => self.look_up(owed, ctx),
+            Err(failure) if failure.fate_is_unknown() => self.look_up(owed, Duration::ZERO, ctx),
             Err(failure) => self.refused(*owed, &failure),
         }
         self.step(ctx);
@@ -290,6 +305,7 @@ impl Handler<LookedUp> for ParentNotifier {
     type Result = ();
 
     fn handle(&mut self, looked: LookedUp, ctx: &mut Context<Self>) {
+        self.env.places.pass("notifier: LookedUp");
         let Flight::LookingUp(owed) = std::mem::replace(&mut self.flight, Flight::None) else {
             return;
         };
@@ -299,6 +315,9 @@ impl Handler<LookedUp> for ParentNotifier {
                 *owed,
                 &ServerError::FateUnknown("it was sent and did not arrive".to_owned()),
             ),
+            Err(failure) if failure.fate_is_unknown() => {
+                self.look_up(owed, Duration::from_secs(1), ctx);
+            }
             Err(failure) => self.refused(*owed, &failure),
         }
         self.step(ctx);

@@ -1,16 +1,17 @@
 //! How tasks come in and get their slot: launch, resume, track, and the grant.
 
-use actix::{Context, Handler};
+use actix::{Addr, Context, Handler};
 
 use super::{AbortDone, Deadline, Granted, Line, Query, RunChanged, RunStarted, TaskRegistry};
+use crate::actors::env::{answer, within};
 use crate::actors::key_queue::{Enqueue, KeyQueue, Withdraw};
+use crate::actors::poller;
 use crate::actors::slot_manager::SlotPermit;
 use crate::actors::supervisor::{Exit, spawn_supervised};
 use crate::actors::task::lineage::Lineage;
 use crate::actors::task::{Beginning, Go, TaskActor};
-use crate::actors::{env::within, poller};
 use crate::domain::idempotency::Reused;
-use crate::domain::ids::{Run, SessionId, TaskId};
+use crate::domain::ids::{ConcurrencyKey, Run, SessionId, TaskId};
 use crate::domain::lifecycle::End;
 use crate::domain::task::{Launch, Resume, Task, TaskStatus, Track};
 use crate::domain::time::duration_text;
@@ -286,10 +287,7 @@ impl TaskRegistry {
     /// is none.
     fn known_lineage(&self, parent: Option<&SessionId>) -> Option<Lineage> {
         let Some(parent) = parent else {
-            return Some(Lineage {
-                depth: 1,
-                ..Lineage::default()
-            });
+            return Some(Lineage::unknown());
         };
         let above = &self.tasks.get(self.by_session.get(parent)?)?.task;
         Some(Lineage {
@@ -312,41 +310,28 @@ impl TaskRegistry {
 
     /// Takes the place in line that the run's age gives it.
     pub(super) fn enqueue_again(&mut self, id: &TaskId, ctx: &mut Context<Self>) {
-        let generation = self.number();
         let Some(entry) = self.tasks.get_mut(id) else {
             return;
         };
         let age = entry.age;
         entry.queued = Some(age);
         let (key, run) = (entry.task.concurrency_group.clone(), entry.task.run);
-        let (slots, registry) = (self.desks.slots.clone(), self.desks.registry.clone());
-        let line = self.lines.entry(key.clone()).or_insert_with(|| {
-            let name = key.clone();
-            let told = registry.clone();
-            let queue = spawn_supervised(
-                |_| KeyQueue::new(key, generation, slots, registry),
-                move |exit| {
-                    if let Exit::Panicked(panic) = exit {
-                        told.send(super::finaliser::QueueDied {
-                            key: name,
-                            generation,
-                            panic,
-                        });
-                    }
-                },
-            );
-            Line {
-                queue,
+        if !self.lines.contains_key(&key) {
+            let line = Line {
+                queue: self.new_queue(&key),
                 waiting: Default::default(),
-            }
-        });
-        line.waiting.insert(age, id.clone());
-        self.waiting += 1;
-        line.queue.do_send(Enqueue {
-            age,
-            task: id.clone(),
-            run,
-        });
+            };
+            self.lines.insert(key.clone(), line);
+        }
+        if let Some(line) = self.lines.get_mut(&key) {
+            line.waiting.insert(age, id.clone());
+            self.waiting += 1;
+            line.queue.do_send(Enqueue {
+                age,
+                task: id.clone(),
+                run,
+            });
+        }
         if let Some(limit) = self.env.config.lifecycle.queue_ttl {
             let key = self.set_deadline(
                 self.env.now() + limit,
@@ -355,6 +340,46 @@ impl TaskRegistry {
             );
             if let Some(entry) = self.tasks.get_mut(id) {
                 entry.expiry = Some(key);
+            }
+        }
+    }
+
+    fn new_queue(&mut self, key: &ConcurrencyKey) -> Addr<KeyQueue> {
+        let generation = self.number();
+        let (slots, registry) = (self.desks.slots.clone(), self.desks.registry.clone());
+        let (told, places) = (registry.clone(), self.env.places.clone());
+        let (name, key) = (key.clone(), key.clone());
+        spawn_supervised(
+            move |_| KeyQueue::new(key, generation, slots, registry, places),
+            move |exit| {
+                if let Exit::Panicked(panic) = exit {
+                    told.send(super::finaliser::QueueDied {
+                        key: name,
+                        generation,
+                        panic,
+                    });
+                }
+            },
+        )
+    }
+
+    /// A key's queue has died: the next one is told who waits. Whoever joins the line meanwhile waits with it.
+    pub(super) fn rebuild_queue(&mut self, key: &ConcurrencyKey) {
+        if !self.lines.contains_key(key) {
+            return;
+        }
+        let queue = self.new_queue(key);
+        let Some(line) = self.lines.get_mut(key) else {
+            return;
+        };
+        line.queue = queue;
+        for (age, id) in &line.waiting {
+            if let Some(entry) = self.tasks.get(id) {
+                line.queue.do_send(Enqueue {
+                    age: *age,
+                    task: id.clone(),
+                    run: entry.task.run,
+                });
             }
         }
     }
@@ -433,7 +458,7 @@ impl TaskRegistry {
         let (env, desks, task) = (self.env.clone(), self.desks.clone(), entry.task.clone());
         let (told, name, run) = (desks.registry.clone(), id.clone(), task.run);
         let actor = spawn_supervised(
-            |_| TaskActor::new(env, desks.registry, desks.slots, task, beginning, permit),
+            move |_| TaskActor::new(env, desks.registry, desks.slots, task, beginning, permit),
             move |exit| {
                 if let Exit::Panicked(panic) = exit {
                     told.send(super::finaliser::TaskDied {
@@ -475,16 +500,24 @@ impl TaskRegistry {
 
     fn look_for_directory(&self, id: &TaskId, session: SessionId) {
         let (env, registry, task) = (self.env.clone(), self.desks.registry.clone(), id.clone());
-        actix_rt::spawn(async move {
-            let record = within(env.config.calls.other, env.server.session(&session)).await;
-            if let Some(directory) = record.ok().and_then(|record| record.directory) {
-                registry.send(super::DirectoryKnown {
-                    task,
-                    run: Run::FIRST,
-                    directory,
-                });
-            }
-        });
+        answer(
+            &self.env,
+            "registry: directory is read",
+            async move {
+                let record = within(env.config.calls.other, env.server.session(&session)).await;
+                record.ok().and_then(|record| record.directory)
+            },
+            |_| None,
+            move |directory| {
+                if let Some(directory) = directory {
+                    registry.send(super::DirectoryKnown {
+                        task,
+                        run: Run::FIRST,
+                        directory,
+                    });
+                }
+            },
+        );
     }
 }
 
@@ -492,6 +525,7 @@ impl Handler<super::DirectoryKnown> for TaskRegistry {
     type Result = ();
 
     fn handle(&mut self, known: super::DirectoryKnown, _: &mut Context<Self>) {
+        self.env.places.pass("registry: DirectoryKnown");
         let Some(entry) = self.tasks.get_mut(&known.task) else {
             return;
         };
@@ -506,6 +540,7 @@ impl Handler<Granted> for TaskRegistry {
     type Result = ();
 
     fn handle(&mut self, granted: Granted, ctx: &mut Context<Self>) {
+        self.env.places.pass("registry: Granted");
         let current = self.tasks.get(&granted.task).is_some_and(|entry| {
             entry.queued == Some(granted.age)
                 && entry.task.run == granted.run
@@ -530,6 +565,7 @@ impl Handler<AbortDone> for TaskRegistry {
     type Result = ();
 
     fn handle(&mut self, done: AbortDone, ctx: &mut Context<Self>) {
+        self.env.places.pass("registry: AbortDone");
         self.aborting.remove(&(done.task.clone(), done.run));
         if let Some(permit) = self
             .tasks
@@ -547,6 +583,7 @@ impl Handler<RunStarted> for TaskRegistry {
     type Result = ();
 
     fn handle(&mut self, started: RunStarted, _: &mut Context<Self>) {
+        self.env.places.pass("registry: RunStarted");
         let Some(entry) = self
             .tasks
             .get_mut(&started.task)
@@ -586,6 +623,7 @@ impl Handler<RunChanged> for TaskRegistry {
     type Result = ();
 
     fn handle(&mut self, changed: RunChanged, _: &mut Context<Self>) {
+        self.env.places.pass("registry: RunChanged");
         if let Some(entry) = self.tasks.get_mut(&changed.task)
             && entry.task.run == changed.run
             && entry.task.status() == TaskStatus::Running

@@ -8,7 +8,7 @@ use actix::{AsyncContext, Context, Handler, Message};
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::{DepthOf, TaskRegistry, Unreachable};
-use crate::actors::env::{reach_backoff, within};
+use crate::actors::env::{answer, reach_backoff, within};
 use crate::actors::parent_notifier::ParentHappened;
 use crate::actors::poller::Reconcile;
 use crate::actors::slot_manager::SetOpen;
@@ -106,10 +106,18 @@ impl TaskRegistry {
         }
         self.probing = true;
         let (env, registry) = (self.env.clone(), self.desks.registry.clone());
-        actix_rt::spawn(async move {
-            let answer = within(env.config.calls.other, env.server.health()).await;
-            registry.send(HealthAnswered(answer.is_ok()));
-        });
+        answer(
+            &self.env,
+            "registry: health is answered",
+            async move {
+                let answer = within(env.config.calls.other, env.server.health()).await;
+                answer.is_ok()
+            },
+            |_| false,
+            move |well| {
+                registry.send(HealthAnswered(well));
+            },
+        );
     }
 }
 
@@ -117,6 +125,7 @@ impl Handler<SessionHappened> for TaskRegistry {
     type Result = ();
 
     fn handle(&mut self, happened: SessionHappened, ctx: &mut Context<Self>) {
+        self.env.places.pass("registry: SessionHappened");
         let SessionEvent { session, what } = happened.event;
         if self.closing.is_some() {
             return;
@@ -149,6 +158,7 @@ impl Handler<DepthOf> for TaskRegistry {
     type Result = ();
 
     fn handle(&mut self, ask: DepthOf, _: &mut Context<Self>) {
+        self.env.places.pass("registry: DepthOf");
         let task = self
             .by_session
             .get(&ask.session)
@@ -164,6 +174,7 @@ impl Handler<LinkChanged> for TaskRegistry {
     type Result = ();
 
     fn handle(&mut self, changed: LinkChanged, _: &mut Context<Self>) {
+        self.env.places.pass("registry: LinkChanged");
         match changed.0 {
             EventLink::Connected => {
                 // Events that were missed are not replayed: everything running is looked at again.
@@ -184,6 +195,7 @@ impl Handler<Unreachable> for TaskRegistry {
     type Result = ();
 
     fn handle(&mut self, _: Unreachable, _: &mut Context<Self>) {
+        self.env.places.pass("registry: Unreachable");
         self.set_reachable(false);
         self.probe();
     }
@@ -193,6 +205,7 @@ impl Handler<HealthAnswered> for TaskRegistry {
     type Result = ();
 
     fn handle(&mut self, answered: HealthAnswered, ctx: &mut Context<Self>) {
+        self.env.places.pass("registry: HealthAnswered");
         self.set_reachable(answered.0);
         if answered.0 {
             self.probing = false;
@@ -209,6 +222,7 @@ impl Handler<Probe> for TaskRegistry {
     type Result = ();
 
     fn handle(&mut self, _: Probe, _: &mut Context<Self>) {
+        self.env.places.pass("registry: Probe");
         self.probing = false;
         self.probe();
     }

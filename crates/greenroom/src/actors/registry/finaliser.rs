@@ -1,9 +1,12 @@
 //! The finaliser: the registry's handler of an end, however it was decided. What an end leads to is listed at
 //! `domain::lifecycle::End` and done here, once; there is no second one. Deaths of actors come here too.
 
-use actix::{Context, Handler, Message};
+use std::time::Duration;
+
+use actix::{AsyncContext, Context, Handler, Message};
 
 use super::{Deadline, Entry, RunEnded, RunSnapshot, TaskRegistry};
+use crate::actors::health::Kind;
 use crate::actors::poller;
 use crate::actors::task::{Beginning, EndAccepted, EndRefused};
 use crate::domain::ids::{ConcurrencyKey, Run, SessionId, TaskId};
@@ -195,6 +198,7 @@ impl Handler<RunEnded> for TaskRegistry {
     type Result = ();
 
     fn handle(&mut self, ended: RunEnded, ctx: &mut Context<Self>) {
+        self.env.places.pass("registry: RunEnded");
         let Some(entry) = self
             .tasks
             .get(&ended.task)
@@ -226,7 +230,9 @@ impl Handler<TaskDied> for TaskRegistry {
     type Result = ();
 
     fn handle(&mut self, died: TaskDied, ctx: &mut Context<Self>) {
+        self.env.places.pass("registry: TaskDied");
         tracing::error!(task = %died.task, run = %died.run, panic = %died.panic, "a task actor panicked");
+        self.env.health.died(Kind::Task, self.env.now());
         self.aborting.remove(&(died.task.clone(), died.run));
         let Some(entry) = self
             .tasks
@@ -270,13 +276,27 @@ impl Handler<QueueDied> for TaskRegistry {
     type Result = ();
 
     fn handle(&mut self, died: QueueDied, ctx: &mut Context<Self>) {
+        self.env.places.pass("registry: QueueDied");
         tracing::error!(key = %died.key, generation = died.generation, panic = %died.panic, "a queue panicked");
-        let Some(line) = self.lines.remove(&died.key) else {
-            return;
-        };
-        self.waiting -= line.waiting.len();
-        for task in line.waiting.into_values() {
-            self.enqueue_again(&task, ctx);
+        match self.env.health.died(Kind::Queue, self.env.now()) {
+            Duration::ZERO => self.rebuild_queue(&died.key),
+            wait => {
+                ctx.notify_later(RebuildQueue(died.key), wait);
+            }
         }
+    }
+}
+
+/// A queue that died too often is built again after a while.
+#[derive(Message)]
+#[rtype(result = "()")]
+struct RebuildQueue(ConcurrencyKey);
+
+impl Handler<RebuildQueue> for TaskRegistry {
+    type Result = ();
+
+    fn handle(&mut self, rebuild: RebuildQueue, _: &mut Context<Self>) {
+        self.env.places.pass("registry: RebuildQueue");
+        self.rebuild_queue(&rebuild.0);
     }
 }

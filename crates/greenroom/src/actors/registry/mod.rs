@@ -200,6 +200,7 @@ impl<Q: Query> Handler<Ask<Q>> for TaskRegistry {
     type Result = ();
 
     fn handle(&mut self, ask: Ask<Q>, ctx: &mut Context<Self>) {
+        self.env.places.pass("registry: Ask");
         let answer = ask.query.answer(self, ctx);
         // Whoever asked may have gone away.
         let _ = ask.reply.send(answer);
@@ -293,7 +294,6 @@ pub(crate) struct TaskRegistry {
     reachable: bool,
     probing: bool,
     probe_tries: u32,
-    deaths: keepers::Deaths,
     closing: Option<shutdown::Closing>,
 }
 
@@ -307,6 +307,7 @@ impl TaskRegistry {
         journal: Arc<dyn Journal>,
         changes: broadcast::Sender<TaskChange>,
     ) -> Self {
+        env.places.pass("registry: start");
         let rng = match env.config.seed {
             Some(seed) => ChaCha8Rng::seed_from_u64(seed),
             None => ChaCha8Rng::from_seed(random_seed()),
@@ -336,7 +337,6 @@ impl TaskRegistry {
             reachable: true,
             probing: false,
             probe_tries: 0,
-            deaths: keepers::Deaths::default(),
             closing: None,
         }
     }
@@ -594,6 +594,7 @@ impl Handler<TimeUp> for TaskRegistry {
     type Result = ();
 
     fn handle(&mut self, _: TimeUp, ctx: &mut Context<Self>) {
+        self.env.places.pass("registry: TimeUp");
         self.timer = None;
         let now = self.env.now();
         while let Some(first) = self

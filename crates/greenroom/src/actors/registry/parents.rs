@@ -90,7 +90,7 @@ impl TaskRegistry {
         );
         let (told, died) = (registry.clone(), parent.clone());
         let notifier = spawn_supervised(
-            |_| ParentNotifier::new(env, registry, name, ended, salt),
+            move |_| ParentNotifier::new(env, registry, name, ended, salt),
             move |exit| {
                 if let Exit::Panicked(panic) = exit {
                     told.send(NotifierDied {
@@ -266,6 +266,7 @@ impl Handler<BatchClosed> for TaskRegistry {
     type Result = ();
 
     fn handle(&mut self, closed: BatchClosed, ctx: &mut Context<Self>) {
+        self.env.places.pass("registry: BatchClosed");
         for id in closed.tasks {
             let ended = self.tasks.get_mut(&id).filter(|entry| {
                 entry.batch.as_ref() == Some(&closed.parent) && entry.task.status().is_terminal()
@@ -282,6 +283,7 @@ impl Handler<Debts> for TaskRegistry {
     type Result = ();
 
     fn handle(&mut self, debts: Debts, _: &mut Context<Self>) {
+        self.env.places.pass("registry: Debts");
         let Some(known) = self.parents.get_mut(&debts.parent) else {
             return;
         };
@@ -302,6 +304,7 @@ impl Handler<WakeAccepted> for TaskRegistry {
     type Result = ();
 
     fn handle(&mut self, accepted: WakeAccepted, _: &mut Context<Self>) {
+        self.env.places.pass("registry: WakeAccepted");
         let entry = self
             .by_session
             .get(&accepted.parent)
@@ -316,6 +319,7 @@ impl Handler<NoticeReport> for TaskRegistry {
     type Result = ();
 
     fn handle(&mut self, report: NoticeReport, _: &mut Context<Self>) {
+        self.env.places.pass("registry: NoticeReport");
         let append = match &report.fate {
             NoticeFate::Sending => JournalEntry::Sending {
                 parent: report.parent.clone(),
@@ -348,6 +352,7 @@ impl Handler<NotifierDied> for TaskRegistry {
     type Result = ();
 
     fn handle(&mut self, died: NotifierDied, ctx: &mut Context<Self>) {
+        self.env.places.pass("registry: NotifierDied");
         tracing::error!(parent = %died.parent, panic = %died.panic, "a notifier panicked");
         if self
             .parents

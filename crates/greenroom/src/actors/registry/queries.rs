@@ -252,6 +252,7 @@ impl Handler<WaitForRun> for TaskRegistry {
     type Result = ();
 
     fn handle(&mut self, wait: WaitForRun, _: &mut Context<Self>) {
+        self.env.places.pass("registry: WaitForRun");
         let WaitForRun {
             task,
             run,
@@ -284,7 +285,7 @@ impl Query for ReadReadiness {
         if registry.closing.is_some() {
             problems.push("greenroom is shutting down".to_owned());
         }
-        for actor in registry.deaths.exhausted(registry.env.now()) {
+        for actor in registry.env.health.exhausted(registry.env.now()) {
             problems.push(format!("the {actor} fails again and again"));
         }
         let running = registry

@@ -151,6 +151,7 @@ impl Handler<Look> for TaskRegistry {
     type Result = ();
 
     fn handle(&mut self, _: Look, ctx: &mut Context<Self>) {
+        self.env.places.pass("registry: Look");
         self.consider_closed(ctx);
     }
 }
@@ -159,6 +160,7 @@ impl Handler<Shutdown> for TaskRegistry {
     type Result = ();
 
     fn handle(&mut self, shutdown: Shutdown, ctx: &mut Context<Self>) {
+        self.env.places.pass("registry: Shutdown");
         let ShutdownMode::Abort = shutdown.mode;
         match &mut self.closing {
             Some(closing) if closing.done => {
@@ -181,6 +183,7 @@ impl Handler<MessageDone> for TaskRegistry {
     type Result = ();
 
     fn handle(&mut self, done: MessageDone, ctx: &mut Context<Self>) {
+        self.env.places.pass("registry: MessageDone");
         if let Some(closing) = &mut self.closing {
             closing.messages = closing.messages.saturating_sub(1);
             if done.owes && !closing.report.untold.contains(&done.parent) {
@@ -195,6 +198,7 @@ impl Handler<MessagesGivenUp> for TaskRegistry {
     type Result = ();
 
     fn handle(&mut self, _: MessagesGivenUp, ctx: &mut Context<Self>) {
+        self.env.places.pass("registry: MessagesGivenUp");
         if let Some(closing) = &mut self.closing {
             closing.messages = 0;
         }
@@ -206,6 +210,7 @@ impl Handler<AbortsGivenUp> for TaskRegistry {
     type Result = ();
 
     fn handle(&mut self, _: AbortsGivenUp, _: &mut Context<Self>) {
+        self.env.places.pass("registry: AbortsGivenUp");
         if self.closing.as_ref().is_some_and(|closing| !closing.done) {
             tracing::warn!(
                 aborts = self.aborting.len(),

@@ -66,6 +66,7 @@ impl Handler<EndRun> for TaskActor {
     type Result = ();
 
     fn handle(&mut self, order: EndRun, ctx: &mut Context<Self>) {
+        self.env.places.pass("task: EndRun");
         let open = !matches!(self.phase, Phase::Ending(..) | Phase::Ended);
         if open {
             self.end(order.end, ctx);
@@ -82,6 +83,7 @@ impl Handler<EndRefused> for TaskActor {
     type Result = ();
 
     fn handle(&mut self, _: EndRefused, ctx: &mut Context<Self>) {
+        self.env.places.pass("task: EndRefused");
         if let Phase::Ending(end, Some(watch)) = std::mem::replace(&mut self.phase, Phase::Ended) {
             tracing::debug!(task = %self.task.id, outcome = ?end.outcome, "goes on: something depends on its session");
             self.phase = Phase::Watching(watch);
@@ -94,6 +96,7 @@ impl Handler<EndAccepted> for TaskActor {
     type Result = ();
 
     fn handle(&mut self, accepted: EndAccepted, ctx: &mut Context<Self>) {
+        self.env.places.pass("task: EndAccepted");
         let Phase::Ending(end, _) = std::mem::replace(&mut self.phase, Phase::Ended) else {
             return;
         };

@@ -24,6 +24,16 @@ pub(crate) struct Lineage {
     pub(crate) root: Option<SessionId>,
 }
 
+impl Lineage {
+    /// What is taken where nothing could be read.
+    pub(crate) fn unknown() -> Self {
+        Self {
+            depth: 1,
+            ..Self::default()
+        }
+    }
+}
+
 /// Reads the lineage of a parent that is no session of ours, all within one time limit. Only a server that cannot be
 /// reached is an error: what cannot be read counts as depth 1.
 pub(crate) async fn read_lineage(
@@ -31,10 +41,7 @@ pub(crate) async fn read_lineage(
     registry: &Desk<TaskRegistry>,
     parent: &SessionId,
 ) -> Result<Lineage, ServerError> {
-    let mut lineage = Lineage {
-        depth: 1,
-        ..Lineage::default()
-    };
+    let mut lineage = Lineage::unknown();
     let max_depth = env.config.safety.max_depth;
     let walk = async {
         let mut current = parent.clone();

@@ -91,6 +91,7 @@ impl TaskActor {
         beginning: Beginning,
         permit: Option<SlotPermit>,
     ) -> Self {
+        env.places.pass("task: start");
         // A launch or resume counts under its group; a tracked session counts only if a key was given.
         let counts = match (&permit, task.tracked && task.run == Run::FIRST) {
             (Some(permit), _) => Some(permit.key().clone()),

@@ -9,7 +9,7 @@ use super::messages::{
     CreateAnswered, CreateLookedUp, CreateTimedOut, LineageRead, PromptAnswered, PromptLookedUp,
 };
 use super::{Beginning, Go, Phase, Step, TaskActor};
-use crate::actors::env::{reach_backoff, within};
+use crate::actors::env::{answer, cut_off, reach_backoff, within};
 use crate::actors::registry::{RunStarted, Unreachable};
 use crate::domain::ids::{Run, SessionId};
 use crate::domain::lifecycle::End;
@@ -25,18 +25,15 @@ impl TaskActor {
             Step::Lineage => {
                 let registry = self.registry.clone();
                 let Some(parent) = self.task.parent_session.clone() else {
-                    return self.with_lineage(
-                        Lineage {
-                            depth: 1,
-                            ..Lineage::default()
-                        },
-                        ctx,
-                    );
+                    return self.with_lineage(Lineage::unknown(), ctx);
                 };
-                actix_rt::spawn(async move {
-                    let lineage = read_lineage(&env, &registry, &parent).await;
-                    me.do_send(LineageRead(lineage));
-                });
+                answer(
+                    &self.env,
+                    "task: lineage is read",
+                    async move { read_lineage(&env, &registry, &parent).await },
+                    |_| Ok(Lineage::unknown()),
+                    move |lineage| me.do_send(LineageRead(lineage)),
+                );
             }
             Step::Create => {
                 let Some(session) = self.creating.clone() else {
@@ -44,25 +41,35 @@ impl TaskActor {
                 };
                 let limit = self.env.config.calls.create;
                 self.create_in_flight = true;
-                actix_rt::spawn(async move {
-                    let mut call = env.server.create(session);
-                    let mut answer = within(limit, &mut call).await;
-                    if matches!(answer, Err(ServerError::TimedOut(_))) {
-                        me.do_send(CreateTimedOut);
-                        // The answer is awaited far beyond its limit: a session that comes late must be aborted.
-                        answer = within(limit.saturating_mul(20), call).await;
-                    }
-                    me.do_send(CreateAnswered(answer));
-                });
+                let late = me.clone();
+                answer(
+                    &self.env,
+                    "task: create is answered",
+                    async move {
+                        let mut call = env.server.create(session);
+                        let answer = within(limit, &mut call).await;
+                        if matches!(answer, Err(ServerError::TimedOut(_))) {
+                            late.do_send(CreateTimedOut);
+                            // The answer is awaited far beyond its limit: a session that comes late must be aborted.
+                            return within(limit.saturating_mul(20), call).await;
+                        }
+                        answer
+                    },
+                    |panic| Err(cut_off(panic)),
+                    move |answer| me.do_send(CreateAnswered(answer)),
+                );
             }
             Step::LookForCreate => {
                 let Some(session) = self.creating.clone() else {
                     return;
                 };
-                actix_rt::spawn(async move {
-                    let found = find_created(&env, &session).await;
-                    me.do_send(CreateLookedUp(found));
-                });
+                answer(
+                    &self.env,
+                    "task: created session is looked for",
+                    async move { find_created(&env, &session).await },
+                    |panic| Err(cut_off(panic)),
+                    move |found| me.do_send(CreateLookedUp(found)),
+                );
             }
             Step::Prompt => {
                 let (Some(session), Some((prompt, text))) =
@@ -72,11 +79,16 @@ impl TaskActor {
                 };
                 let request = self.prompt_request(prompt, text);
                 let directory = self.directory.clone();
-                actix_rt::spawn(async move {
-                    let call = env.server.prompt(&session, directory.as_deref(), request);
-                    let answer = within(env.config.calls.prompt, call).await;
-                    me.do_send(PromptAnswered { prompt, answer });
-                });
+                answer(
+                    &self.env,
+                    "task: prompt is answered",
+                    async move {
+                        let call = env.server.prompt(&session, directory.as_deref(), request);
+                        within(env.config.calls.prompt, call).await
+                    },
+                    |panic| Err(cut_off(panic)),
+                    move |answer| me.do_send(PromptAnswered { prompt, answer }),
+                );
             }
             Step::LookForPrompt => {
                 let (Some(session), Some((prompt, _))) =
@@ -85,10 +97,13 @@ impl TaskActor {
                     return;
                 };
                 let metadata = self.prompt_metadata(prompt);
-                actix_rt::spawn(async move {
-                    let arrived = prompt_arrived(&env, &session, &metadata).await;
-                    me.do_send(PromptLookedUp { prompt, arrived });
-                });
+                answer(
+                    &self.env,
+                    "task: prompt is looked for",
+                    async move { prompt_arrived(&env, &session, &metadata).await },
+                    |panic| Err(cut_off(panic)),
+                    move |arrived| me.do_send(PromptLookedUp { prompt, arrived }),
+                );
             }
         }
     }
@@ -205,6 +220,7 @@ impl Handler<LineageRead> for TaskActor {
     type Result = ();
 
     fn handle(&mut self, read: LineageRead, ctx: &mut Context<Self>) {
+        self.env.places.pass("task: LineageRead");
         if self.is_starting() {
             match read.0 {
                 Ok(lineage) => self.with_lineage(lineage, ctx),
@@ -219,6 +235,7 @@ impl Handler<CreateAnswered> for TaskActor {
     type Result = ();
 
     fn handle(&mut self, answered: CreateAnswered, ctx: &mut Context<Self>) {
+        self.env.places.pass("task: CreateAnswered");
         self.create_in_flight = false;
         match answered.0 {
             Ok(session) if self.is_starting() => self.session_is_there(session, ctx),
@@ -240,6 +257,7 @@ impl Handler<CreateTimedOut> for TaskActor {
     type Result = ();
 
     fn handle(&mut self, _: CreateTimedOut, ctx: &mut Context<Self>) {
+        self.env.places.pass("task: CreateTimedOut");
         if self.is_starting() {
             let limit = duration_text(self.env.config.calls.create);
             self.end(
@@ -255,6 +273,7 @@ impl Handler<CreateLookedUp> for TaskActor {
     type Result = ();
 
     fn handle(&mut self, looked: CreateLookedUp, ctx: &mut Context<Self>) {
+        self.env.places.pass("task: CreateLookedUp");
         match looked.0 {
             Ok(Some(session)) if self.is_starting() => self.session_is_there(session, ctx),
             Ok(Some(session)) => self.abort_late(session),
@@ -270,6 +289,7 @@ impl Handler<Go> for TaskActor {
     type Result = ();
 
     fn handle(&mut self, _: Go, ctx: &mut Context<Self>) {
+        self.env.places.pass("task: Go");
         if matches!(self.phase, Phase::Started) {
             let resumed = self.run > Run::FIRST;
             self.phase = Phase::Watching(self.new_watch(resumed, self.env.now()));
@@ -283,6 +303,7 @@ impl Handler<PromptAnswered> for TaskActor {
     type Result = ();
 
     fn handle(&mut self, answered: PromptAnswered, ctx: &mut Context<Self>) {
+        self.env.places.pass("task: PromptAnswered");
         let current = self
             .prompting
             .as_ref()
@@ -319,6 +340,7 @@ impl Handler<PromptLookedUp> for TaskActor {
     type Result = ();
 
     fn handle(&mut self, looked: PromptLookedUp, ctx: &mut Context<Self>) {
+        self.env.places.pass("task: PromptLookedUp");
         let current = self
             .prompting
             .as_ref()

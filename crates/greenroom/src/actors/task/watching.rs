@@ -9,7 +9,7 @@ use super::messages::{Checked, Existence, Explained, SentFurther, TimeUp};
 use super::{
     Dependents, Happened, LinkBroke, Observed, Phase, SendFailure, SendPrompt, TaskActor, Woken,
 };
-use crate::actors::env::{Env, within};
+use crate::actors::env::{Env, answer, cut_off, within};
 use crate::actors::registry::{RunChanged, RunSnapshot};
 use crate::actors::slot_manager::{Adopt, Adopted};
 use crate::config::FailedCheck;
@@ -90,10 +90,17 @@ impl TaskActor {
         };
         self.explaining = true;
         let (env, me) = (self.env.clone(), ctx.address());
-        actix_rt::spawn(async move {
-            let models = within(EXPLAINING, env.server.models(&directory)).await;
-            me.do_send(Explained(with_models(end, &models.unwrap_or_default())));
-        });
+        let as_it_was = end.clone();
+        answer(
+            &self.env,
+            "task: models are read",
+            async move {
+                let models = within(EXPLAINING, env.server.models(&directory)).await;
+                Explained(with_models(end, &models.unwrap_or_default()))
+            },
+            |_| Explained(as_it_was),
+            move |explained| me.do_send(explained),
+        );
     }
 
     pub(super) fn tell_changed(&self) {
@@ -137,10 +144,13 @@ impl TaskActor {
             own_session: self.run == Run::FIRST,
         };
         let (env, me) = (self.env.clone(), ctx.address());
-        actix_rt::spawn(async move {
-            let answer = read_for_check(&env, &session, &scope).await;
-            me.do_send(Checked(token, answer));
-        });
+        answer(
+            &self.env,
+            "task: check is answered",
+            async move { read_for_check(&env, &session, &scope).await },
+            CheckAnswer::Failed,
+            move |answer| me.do_send(Checked(token, answer)),
+        );
     }
 
     pub(super) fn ask_whether_it_exists(&mut self, ctx: &mut Context<Self>) {
@@ -148,14 +158,19 @@ impl TaskActor {
             return;
         };
         let (env, me) = (self.env.clone(), ctx.address());
-        actix_rt::spawn(async move {
-            let exists = match within(env.config.calls.other, env.server.session(&session)).await {
-                Ok(_) => Some(true),
-                Err(ServerError::NotFound(_)) => Some(false),
-                Err(_) => None,
-            };
-            me.do_send(Existence(exists));
-        });
+        answer(
+            &self.env,
+            "task: session is looked for",
+            async move {
+                match within(env.config.calls.other, env.server.session(&session)).await {
+                    Ok(_) => Some(true),
+                    Err(ServerError::NotFound(_)) => Some(false),
+                    Err(_) => None,
+                }
+            },
+            |_| None,
+            move |exists| me.do_send(Existence(exists)),
+        );
     }
 
     pub(super) fn reject(&mut self, ask: Asking) {
@@ -213,6 +228,7 @@ impl Handler<Explained> for TaskActor {
     type Result = ();
 
     fn handle(&mut self, explained: Explained, ctx: &mut Context<Self>) {
+        self.env.places.pass("task: Explained");
         self.end(explained.0, ctx);
         self.arm(ctx);
     }
@@ -222,6 +238,7 @@ impl Handler<Happened> for TaskActor {
     type Result = ();
 
     fn handle(&mut self, happened: Happened, ctx: &mut Context<Self>) {
+        self.env.places.pass("task: Happened");
         self.watched(|watch, now| watch.event(&happened.0, now), ctx);
     }
 }
@@ -230,6 +247,7 @@ impl Handler<Observed> for TaskActor {
     type Result = ();
 
     fn handle(&mut self, observed: Observed, ctx: &mut Context<Self>) {
+        self.env.places.pass("task: Observed");
         if observed.run == self.run {
             self.watched(
                 |watch, now| watch.observed(&observed.sighting, observed.asked_at, now),
@@ -243,6 +261,7 @@ impl Handler<Checked> for TaskActor {
     type Result = ();
 
     fn handle(&mut self, checked: Checked, ctx: &mut Context<Self>) {
+        self.env.places.pass("task: Checked");
         self.watched(|watch, now| watch.checked(checked.0, checked.1, now), ctx);
     }
 }
@@ -251,6 +270,7 @@ impl Handler<Existence> for TaskActor {
     type Result = ();
 
     fn handle(&mut self, existence: Existence, ctx: &mut Context<Self>) {
+        self.env.places.pass("task: Existence");
         self.watched(|watch, _| watch.existence(existence.0), ctx);
     }
 }
@@ -259,6 +279,7 @@ impl Handler<Dependents> for TaskActor {
     type Result = ();
 
     fn handle(&mut self, dependents: Dependents, ctx: &mut Context<Self>) {
+        self.env.places.pass("task: Dependents");
         self.dependents = (dependents.open, dependents.owed);
         self.watched(
             |watch, now| watch.dependents(dependents.open, dependents.owed, now),
@@ -271,6 +292,7 @@ impl Handler<Woken> for TaskActor {
     type Result = ();
 
     fn handle(&mut self, _: Woken, ctx: &mut Context<Self>) {
+        self.env.places.pass("task: Woken");
         self.watched(
             |watch, now| {
                 watch.woken(now);
@@ -285,6 +307,7 @@ impl Handler<LinkBroke> for TaskActor {
     type Result = ();
 
     fn handle(&mut self, _: LinkBroke, _: &mut Context<Self>) {
+        self.env.places.pass("task: LinkBroke");
         self.watch(Watch::link_broke);
     }
 }
@@ -293,6 +316,7 @@ impl Handler<Adopted> for TaskActor {
     type Result = ();
 
     fn handle(&mut self, adopted: Adopted, _: &mut Context<Self>) {
+        self.env.places.pass("task: Adopted");
         // A run that has ended meanwhile drops the permit, which gives the slot back.
         if matches!(self.phase, Phase::Watching(_)) {
             self.permit = Some(adopted.0);
@@ -305,6 +329,7 @@ impl Handler<SendPrompt> for TaskActor {
     type Result = ();
 
     fn handle(&mut self, send: SendPrompt, ctx: &mut Context<Self>) {
+        self.env.places.pass("task: SendPrompt");
         let (Phase::Watching(_), Some(session)) = (&self.phase, self.session.clone()) else {
             let _ = send.reply.send(Err(SendFailure::NotRunning));
             return;
@@ -313,21 +338,29 @@ impl Handler<SendPrompt> for TaskActor {
         self.watch(Watch::sending);
         let request = self.prompt_request(self.prompts, send.text);
         let (env, me, directory) = (self.env.clone(), ctx.address(), self.directory.clone());
-        actix_rt::spawn(async move {
-            let metadata = request.metadata.clone();
-            let call = env.server.prompt(&session, directory.as_deref(), request);
-            let mut answer = within(env.config.calls.notify, call).await;
-            if answer.as_ref().is_err_and(ServerError::fate_is_unknown)
-                && prompt_arrived(&env, &session, &metadata).await == Ok(true)
-            {
-                answer = Ok(());
-            }
-            me.do_send(SentFurther {
-                accepted: answer.is_ok(),
-            });
-            // A caller that has gone away needs no answer.
-            let _ = send.reply.send(answer.map_err(SendFailure::Server));
-        });
+        answer(
+            &self.env,
+            "task: further prompt is answered",
+            async move {
+                let metadata = request.metadata.clone();
+                let call = env.server.prompt(&session, directory.as_deref(), request);
+                let answer = within(env.config.calls.notify, call).await;
+                if answer.as_ref().is_err_and(ServerError::fate_is_unknown)
+                    && prompt_arrived(&env, &session, &metadata).await == Ok(true)
+                {
+                    return Ok(());
+                }
+                answer
+            },
+            |panic| Err(cut_off(panic)),
+            move |answer| {
+                me.do_send(SentFurther {
+                    accepted: answer.is_ok(),
+                });
+                // A caller that has gone away needs no answer.
+                let _ = send.reply.send(answer.map_err(SendFailure::Server));
+            },
+        );
     }
 }
 
@@ -335,6 +368,7 @@ impl Handler<SentFurther> for TaskActor {
     type Result = ();
 
     fn handle(&mut self, sent: SentFurther, ctx: &mut Context<Self>) {
+        self.env.places.pass("task: SentFurther");
         let accepted = sent.accepted;
         self.watched(
             |watch, now| {
@@ -353,6 +387,7 @@ impl Handler<TimeUp> for TaskActor {
     type Result = ();
 
     fn handle(&mut self, _: TimeUp, ctx: &mut Context<Self>) {
+        self.env.places.pass("task: TimeUp");
         self.timer = None;
         let now = self.env.now();
         if let Some((_, step)) = self.next_step.take_if(|(at, _)| *at <= now) {

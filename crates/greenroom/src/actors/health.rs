@@ -1,0 +1,135 @@
+//! How our own actors fare: who died how often, and who dies too often to be answered at once. It outlives each of them.
+//! Written by whoever answers for an actor; read for readiness and metrics.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use crate::domain::time::Timestamp;
+
+/// So many deaths of one kind within a minute are answered at once.
+const BUDGET: usize = 5;
+const WINDOW: Duration = Duration::from_secs(60);
+/// After that each is answered with this delay.
+const SLOW: Duration = Duration::from_secs(30);
+
+/// The kinds of actors.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Kind {
+    Registry,
+    Slots,
+    Queue,
+    Task,
+    Notifier,
+    Poller,
+    Toaster,
+}
+
+impl Kind {
+    pub(crate) const ALL: [Kind; 7] = [
+        Kind::Registry,
+        Kind::Slots,
+        Kind::Queue,
+        Kind::Task,
+        Kind::Notifier,
+        Kind::Poller,
+        Kind::Toaster,
+    ];
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Kind::Registry => "registry",
+            Kind::Slots => "slot manager",
+            Kind::Queue => "queue",
+            Kind::Task => "task",
+            Kind::Notifier => "notifier",
+            Kind::Poller => "poller",
+            Kind::Toaster => "toaster",
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+struct Record {
+    deaths: BTreeMap<Kind, u64>,
+    // The newest few deaths of each kind: no more than the budget asks for.
+    newest: BTreeMap<Kind, VecDeque<Timestamp>>,
+    calls_panicked: u64,
+}
+
+/// What is known of the actors' deaths.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Health(Arc<Mutex<Record>>);
+
+impl Health {
+    /// Notes a death by panic; answers how long its restart waits: not at all while the budget lasts.
+    pub(crate) fn died(&self, kind: Kind, now: Timestamp) -> Duration {
+        let mut record = self.record();
+        *record.deaths.entry(kind).or_default() += 1;
+        let newest = record.newest.entry(kind).or_default();
+        newest.push_back(now);
+        if newest.len() > BUDGET + 1 {
+            newest.pop_front();
+        }
+        match within_budget(newest, now) {
+            true => Duration::ZERO,
+            false => SLOW,
+        }
+    }
+
+    /// A call that an actor had under way panicked; the actor lives.
+    pub(crate) fn call_panicked(&self) {
+        self.record().calls_panicked += 1;
+    }
+
+    /// The kinds that die too often now.
+    pub(crate) fn exhausted(&self, now: Timestamp) -> Vec<&'static str> {
+        let record = self.record();
+        let exhausted = record
+            .newest
+            .iter()
+            .filter(|(_, newest)| !within_budget(newest, now));
+        exhausted.map(|(kind, _)| kind.name()).collect()
+    }
+
+    /// Deaths since the start by the actor's name, and calls that panicked.
+    pub(crate) fn counts(&self) -> (BTreeMap<&'static str, u64>, u64) {
+        let record = self.record();
+        let deaths = Kind::ALL.into_iter().map(|kind| {
+            let deaths = record.deaths.get(&kind).copied().unwrap_or(0);
+            (kind.name(), deaths)
+        });
+        (deaths.collect(), record.calls_panicked)
+    }
+
+    fn record(&self) -> MutexGuard<'_, Record> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn within_budget(newest: &VecDeque<Timestamp>, now: Timestamp) -> bool {
+    let recent = newest.iter().filter(|at| now.since(**at) < WINDOW);
+    recent.count() <= BUDGET
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_sixth_death_within_a_minute_waits_and_the_minute_after_is_forgiven() {
+        let health = Health::default();
+        for second in 0..5 {
+            let at = Timestamp::from_millis(second * 1000);
+            assert_eq!(health.died(Kind::Queue, at), Duration::ZERO);
+        }
+        let sixth = Timestamp::from_millis(5000);
+        assert_eq!(health.died(Kind::Queue, sixth), SLOW);
+        assert_eq!(health.exhausted(sixth), ["queue"]);
+        assert_eq!(health.died(Kind::Poller, sixth), Duration::ZERO);
+        let later = Timestamp::from_millis(70_000);
+        assert!(health.exhausted(later).is_empty());
+        assert_eq!(health.died(Kind::Queue, later), Duration::ZERO);
+        assert_eq!(health.counts().0["queue"], 7);
+    }
+}
