@@ -89,6 +89,15 @@ impl ApiError {
         )
     }
 
+    fn interrupted(problem: String) -> Self {
+        Self::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "interrupted",
+            problem,
+            "GET /v1/tasks shows whether it was accepted; an Idempotency-Key makes a launch safe to repeat",
+        )
+    }
+
     fn journal(problem: &str) -> Self {
         Self::new(
             StatusCode::SERVICE_UNAVAILABLE,
@@ -139,6 +148,7 @@ impl From<LaunchError> for ApiError {
             ),
             LaunchError::QueueFull { waiting } => Self::queue_full(waiting),
             LaunchError::ShuttingDown => Self::shutting_down(),
+            LaunchError::Interrupted => Self::interrupted(error.to_string()),
             LaunchError::Journal(problem) => Self::journal(&problem),
         }
     }
@@ -162,6 +172,7 @@ impl From<ResumeError> for ApiError {
             ResumeError::Invalid { field, problem } => Self::invalid_field(field, &problem),
             ResumeError::QueueFull { waiting } => Self::queue_full(waiting),
             ResumeError::ShuttingDown => Self::shutting_down(),
+            ResumeError::Interrupted => Self::interrupted(error.to_string()),
             ResumeError::Journal(problem) => Self::journal(&problem),
         }
     }
@@ -172,6 +183,7 @@ impl From<TrackError> for ApiError {
         match error {
             TrackError::Invalid { field, problem } => Self::invalid_field(field, &problem),
             TrackError::ShuttingDown => Self::shutting_down(),
+            TrackError::Interrupted => Self::interrupted(error.to_string()),
             TrackError::Journal(problem) => Self::journal(&problem),
         }
     }

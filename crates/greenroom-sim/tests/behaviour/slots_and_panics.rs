@@ -127,7 +127,10 @@ fn a_mixed_run_of_a_thousand_tasks_leaves_nothing() {
             let owed = s
                 .answered(async move { greenroom.notifications(&of).await })
                 .await;
-            assert!(owed.is_empty(), "{parent}: {owed:?}");
+            let open = owed
+                .iter()
+                .filter(|notice| matches!(notice.fate.as_str(), "owed" | "sending"));
+            assert_eq!(open.count(), 0, "{parent}: {owed:?}");
         }
         let mut named = std::collections::BTreeMap::<String, usize>::new();
         for call in s.server.calls(On::Notify) {

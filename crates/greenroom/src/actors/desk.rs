@@ -1,13 +1,27 @@
 //! Where the one actor of a kind can be reached, whichever generation of it lives. A message to nobody is dropped: every
 //! sender has a time limit or is told again when the next generation comes up.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
 
 use actix::dev::ToEnvelope;
 use actix::{Actor, Addr, Handler, Message};
 
+/// How often is looked whether somebody sits at a desk again.
+const LOOK: Duration = Duration::from_millis(10);
+
 /// The place of one actor.
 pub(crate) struct Desk<A: Actor>(Arc<Mutex<Option<Addr<A>>>>);
+
+/// A place that may be gone.
+pub(crate) struct WeakDesk<A: Actor>(Weak<Mutex<Option<Addr<A>>>>);
+
+impl<A: Actor> WeakDesk<A> {
+    /// The place, if anybody still needs it.
+    pub(crate) fn upgrade(&self) -> Option<Desk<A>> {
+        self.0.upgrade().map(Desk)
+    }
+}
 
 impl<A: Actor> Clone for Desk<A> {
     fn clone(&self) -> Self {
@@ -22,9 +36,34 @@ impl<A: Actor> Default for Desk<A> {
 }
 
 impl<A: Actor> Desk<A> {
+    /// The place without a hold on it: it goes with everybody who needs it.
+    pub(crate) fn weak(&self) -> WeakDesk<A> {
+        WeakDesk(Arc::downgrade(&self.0))
+    }
+
     /// The actor sits here from now on.
     pub(crate) fn put(&self, addr: Addr<A>) {
         *self.lock() = Some(addr);
+    }
+
+    /// Waits until somebody sits here, at most that long.
+    pub(crate) async fn taken(&self, limit: Duration) {
+        if self.is_taken() {
+            return;
+        }
+        let taken = async {
+            // Deaths are rare and short: looking again is cheaper than telling everybody who might wait.
+            while !self.is_taken() {
+                tokio::time::sleep(LOOK).await;
+            }
+        };
+        // Whoever waited finds out by sending.
+        let _ = tokio::time::timeout(limit, taken).await;
+    }
+
+    /// True if somebody sits here and takes messages.
+    pub(crate) fn is_taken(&self) -> bool {
+        self.lock().as_ref().is_some_and(Addr::connected)
     }
 
     /// Nobody sits here any more; the address is dropped, so that the mailbox drains and the actor ends.

@@ -11,10 +11,12 @@ use futures::FutureExt;
 use super::health::Health;
 use super::sabotage::Places;
 use super::supervisor::panic_text;
+use super::survivors::UnderWay;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::domain::time::Timestamp;
 use crate::ports::agent_server::{AgentServer, ServerError};
+use crate::ports::journal::{Entry, Journal};
 
 /// The surroundings of an actor.
 #[derive(Clone)]
@@ -22,6 +24,8 @@ pub(crate) struct Env {
     pub(crate) config: Arc<Config>,
     pub(crate) server: Arc<dyn AgentServer>,
     pub(crate) clock: Clock,
+    pub(crate) journal: Arc<dyn Journal>,
+    pub(crate) under_way: UnderWay,
     pub(crate) health: Health,
     pub(crate) places: Places,
 }
@@ -29,6 +33,13 @@ pub(crate) struct Env {
 impl Env {
     pub(crate) fn now(&self) -> Timestamp {
         self.clock.now()
+    }
+
+    /// Appends what was decided. What cannot be written is decided all the same, and said.
+    pub(crate) fn append(&self, entries: Vec<Entry>) {
+        if let Err(failure) = self.journal.append(entries) {
+            tracing::error!(%failure, "the journal could not be written");
+        }
     }
 
     /// How long until `at`; zero if it has passed.

@@ -5,7 +5,9 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use crate::domain::task::TaskStatus;
 use crate::domain::time::Timestamp;
+use crate::handle::Counters;
 
 /// So many deaths of one kind within a minute are answered at once.
 const BUDGET: usize = 5;
@@ -55,6 +57,10 @@ struct Record {
     // The newest few deaths of each kind: no more than the budget asks for.
     newest: BTreeMap<Kind, VecDeque<Timestamp>>,
     calls_panicked: u64,
+    aborts_failed: u64,
+    notices_delivered: u64,
+    notices_dropped: u64,
+    ended: BTreeMap<&'static str, u64>,
 }
 
 /// What is known of the actors' deaths.
@@ -92,14 +98,41 @@ impl Health {
         exhausted.map(|(kind, _)| kind.name()).collect()
     }
 
-    /// Deaths since the start by the actor's name, and calls that panicked.
-    pub(crate) fn counts(&self) -> (BTreeMap<&'static str, u64>, u64) {
+    /// An abort was refused, or not answered in time.
+    pub(crate) fn abort_failed(&self) {
+        self.record().aborts_failed += 1;
+    }
+
+    /// A message to a parent was accepted by the server.
+    pub(crate) fn notice_delivered(&self) {
+        self.record().notices_delivered += 1;
+    }
+
+    /// A message to a parent was given up.
+    pub(crate) fn notice_dropped(&self) {
+        self.record().notices_dropped += 1;
+    }
+
+    /// A run has ended in that state.
+    pub(crate) fn run_ended(&self, status: TaskStatus) {
+        *self.record().ended.entry(status.as_str()).or_default() += 1;
+    }
+
+    /// Everything counted since the start.
+    pub(crate) fn counters(&self) -> Counters {
         let record = self.record();
         let deaths = Kind::ALL.into_iter().map(|kind| {
             let deaths = record.deaths.get(&kind).copied().unwrap_or(0);
             (kind.name(), deaths)
         });
-        (deaths.collect(), record.calls_panicked)
+        Counters {
+            actor_deaths: deaths.collect(),
+            calls_panicked: record.calls_panicked,
+            aborts_failed: record.aborts_failed,
+            notices_delivered: record.notices_delivered,
+            notices_dropped: record.notices_dropped,
+            runs_ended: record.ended.clone(),
+        }
     }
 
     fn record(&self) -> MutexGuard<'_, Record> {
@@ -130,6 +163,6 @@ mod tests {
         let later = Timestamp::from_millis(70_000);
         assert!(health.exhausted(later).is_empty());
         assert_eq!(health.died(Kind::Queue, later), Duration::ZERO);
-        assert_eq!(health.counts().0["queue"], 7);
+        assert_eq!(health.counters().actor_deaths["queue"], 7);
     }
 }

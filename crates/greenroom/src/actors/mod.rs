@@ -10,5 +10,6 @@ pub(crate) mod registry;
 pub mod sabotage;
 pub(crate) mod slot_manager;
 pub mod supervisor;
+pub(crate) mod survivors;
 pub(crate) mod task;
 pub(crate) mod toaster;

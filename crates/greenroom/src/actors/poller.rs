@@ -30,6 +30,11 @@ pub(crate) struct Watch {
 #[rtype(result = "()")]
 pub(crate) struct Unwatch(pub(crate) TaskId);
 
+/// Nobody is watched any more: a registry that has been rebuilt says anew who runs.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct UnwatchAll;
+
 /// Asks now, besides the ticks: events may have been missed.
 #[derive(Message)]
 #[rtype(result = "()")]
@@ -149,6 +154,15 @@ impl Handler<Unwatch> for Poller {
         self.env.places.pass("poller: Unwatch");
         // The timer keeps its phase until a tick finds nothing running.
         self.watched.remove(&unwatch.0);
+    }
+}
+
+impl Handler<UnwatchAll> for Poller {
+    type Result = ();
+
+    fn handle(&mut self, _: UnwatchAll, _: &mut Context<Self>) {
+        self.env.places.pass("poller: UnwatchAll");
+        self.watched.clear();
     }
 }
 

@@ -9,6 +9,7 @@ use tokio::sync::oneshot;
 use super::desk::Desk;
 use super::key_queue::KeyQueue;
 use super::sabotage::Places;
+use super::survivors::Held;
 use crate::config::Limits;
 use crate::domain::concurrency::{Age, PermitId, SlotTable};
 use crate::domain::ids::ConcurrencyKey;
@@ -18,14 +19,11 @@ use crate::domain::ids::ConcurrencyKey;
 pub(crate) struct SlotPermit {
     id: PermitId,
     key: ConcurrencyKey,
+    held: Held,
     desk: Desk<SlotManager>,
 }
 
 impl SlotPermit {
-    pub(crate) fn id(&self) -> PermitId {
-        self.id
-    }
-
     pub(crate) fn key(&self) -> &ConcurrencyKey {
         &self.key
     }
@@ -34,6 +32,7 @@ impl SlotPermit {
 impl Drop for SlotPermit {
     fn drop(&mut self) {
         // Nothing here can panic: a panic in a drop while unwinding would end the process.
+        self.held.given_back(self.id);
         self.desk.send(Release(self.id));
     }
 }
@@ -113,41 +112,43 @@ pub(crate) struct SlotManager {
     table: SlotTable,
     // One entry per key with a head: bounded by the keys in use.
     queues: BTreeMap<ConcurrencyKey, (u64, Addr<KeyQueue>)>,
+    held: Held,
     desk: Desk<SlotManager>,
     places: Places,
 }
 
 impl SlotManager {
-    pub(crate) fn new(limits: Limits, desk: Desk<SlotManager>, places: Places) -> Self {
+    /// It takes over the slots that are held, if it is not the first.
+    pub(crate) fn new(
+        limits: Limits,
+        open: bool,
+        held: Held,
+        desk: Desk<SlotManager>,
+        places: Places,
+    ) -> Self {
         places.pass("slots: start");
+        let (permits, last) = held.all();
+        let mut table = SlotTable::new(limits);
+        table.continue_after(last);
+        for (permit, key) in permits {
+            table.restore(permit, key);
+        }
+        table.set_open(open);
         Self {
-            table: SlotTable::new(limits),
+            table,
             queues: BTreeMap::new(),
+            held,
             desk,
             places,
         }
     }
 
-    /// One that takes over from a predecessor: who holds what comes from the registry.
-    pub(crate) fn restored(
-        limits: Limits,
-        desk: Desk<SlotManager>,
-        held: Vec<(PermitId, ConcurrencyKey)>,
-        open: bool,
-        places: Places,
-    ) -> Self {
-        let mut manager = Self::new(limits, desk, places);
-        for (permit, key) in held {
-            manager.table.restore(permit, key);
-        }
-        manager.table.set_open(open);
-        manager
-    }
-
     fn permit(&self, id: PermitId, key: ConcurrencyKey) -> SlotPermit {
+        self.held.taken(id, key.clone());
         SlotPermit {
             id,
             key,
+            held: self.held.clone(),
             desk: self.desk.clone(),
         }
     }
@@ -258,5 +259,21 @@ impl Handler<ReadSlots> for SlotManager {
         };
         // A reader that has gone away needs no answer.
         let _ = read.0.send(snapshot);
+    }
+}
+
+/// The queues that asked are no more: a registry that has been rebuilt makes new ones.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct ForgetQueues;
+
+impl Handler<ForgetQueues> for SlotManager {
+    type Result = ();
+
+    fn handle(&mut self, _: ForgetQueues, _: &mut Context<Self>) {
+        self.places.pass("slots: ForgetQueues");
+        for (key, _) in std::mem::take(&mut self.queues) {
+            self.table.withdraw(&key);
+        }
     }
 }

@@ -128,6 +128,28 @@ impl Batch {
         self.consider_final(now);
     }
 
+    /// A task settles that the parent has been told of already.
+    pub fn settle_noted(&mut self, told: Told, now: Timestamp) {
+        let Some(place) = self.places.get(&told.fact.task) else {
+            return;
+        };
+        if let Some(member) = self
+            .members
+            .get_mut(place)
+            .filter(|member| member.settled.is_none())
+        {
+            member.settled = Some(told);
+            self.open -= 1;
+            self.consider_final(now);
+        }
+    }
+
+    /// Whether a task of the batch has settled; none if it is not in it.
+    pub fn has_settled(&self, task: &TaskId) -> Option<bool> {
+        let member = self.members.get(self.places.get(task)?)?;
+        Some(member.settled.is_some())
+    }
+
     /// A task leaves without a word: it was cancelled silently or moved to another parent. If it was the last one open,
     /// the final is due without it, or, with nothing to tell, the batch closes.
     pub fn leave(&mut self, task: &TaskId, now: Timestamp) {
@@ -243,6 +265,17 @@ impl Batch {
 }
 
 impl Note {
+    /// A note that was under way when the notifier before this one died.
+    pub fn under_way(told: Vec<Told>, remaining: usize, wakes: bool, since: Timestamp) -> Self {
+        Self {
+            told,
+            remaining,
+            wakes,
+            since,
+            refused: false,
+        }
+    }
+
     fn merge(&mut self, next: Note) {
         self.told.extend(next.told);
         self.remaining = next.remaining;

@@ -96,6 +96,11 @@ impl SlotTable {
         permit
     }
 
+    /// Numbers of permits up to that one have been given by a predecessor.
+    pub fn continue_after(&mut self, last: u64) {
+        self.next = self.next.max(last + 1);
+    }
+
     /// Takes over a slot that a predecessor had given.
     pub fn restore(&mut self, permit: PermitId, key: ConcurrencyKey) {
         self.next = self.next.max(permit.0 + 1);

@@ -17,6 +17,31 @@ pub const MOST: usize = 10_000;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Reused;
 
+/// A key as the journal keeps it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Kept {
+    /// The key.
+    pub key: String,
+    /// What was launched under it, in short.
+    pub print: u64,
+    /// The task.
+    pub task: TaskId,
+    /// When.
+    pub at: Timestamp,
+}
+
+impl Kept {
+    /// A task was launched under this key.
+    pub fn new(key: String, launch: &Launch, task: TaskId, at: Timestamp) -> Self {
+        Self {
+            key,
+            print: fingerprint(launch),
+            task,
+            at,
+        }
+    }
+}
+
 /// The keys of the last day.
 #[derive(Debug, Default)]
 pub struct LaunchKeys {
@@ -41,10 +66,16 @@ impl LaunchKeys {
     }
 
     /// A task was launched under this key.
-    pub fn remember(&mut self, key: String, launch: &Launch, task: TaskId, now: Timestamp) {
-        self.by_key.insert(key.clone(), (task, fingerprint(launch)));
-        self.oldest_first.push_back((now, key));
-        self.let_go(now);
+    pub fn remember(&mut self, kept: Kept) {
+        let Kept {
+            key,
+            print,
+            task,
+            at,
+        } = kept;
+        self.by_key.insert(key.clone(), (task, print));
+        self.oldest_first.push_back((at, key));
+        self.let_go(at);
     }
 
     fn let_go(&mut self, now: Timestamp) {
@@ -82,7 +113,7 @@ mod tests {
     #[test]
     fn a_key_stands_for_its_task_for_a_day() {
         let mut keys = LaunchKeys::default();
-        keys.remember("k".into(), &launch("a"), "bg_1".into(), NOW);
+        keys.remember(Kept::new("k".into(), &launch("a"), "bg_1".into(), NOW));
         assert_eq!(keys.look("k", &launch("a"), NOW), Ok(Some("bg_1".into())));
         assert_eq!(keys.look("other", &launch("a"), NOW), Ok(None));
         assert_eq!(keys.look("k", &launch("a"), NOW + REMEMBERED), Ok(None));
@@ -91,7 +122,7 @@ mod tests {
     #[test]
     fn a_key_is_not_taken_for_another_launch() {
         let mut keys = LaunchKeys::default();
-        keys.remember("k".into(), &launch("a"), "bg_1".into(), NOW);
+        keys.remember(Kept::new("k".into(), &launch("a"), "bg_1".into(), NOW));
         assert_eq!(keys.look("k", &launch("b"), NOW), Err(Reused));
     }
 
@@ -99,7 +130,7 @@ mod tests {
     fn no_more_are_kept_than_their_bound() {
         let mut keys = LaunchKeys::default();
         for n in 0..MOST + 5 {
-            keys.remember(n.to_string(), &launch("a"), "bg_1".into(), NOW);
+            keys.remember(Kept::new(n.to_string(), &launch("a"), "bg_1".into(), NOW));
         }
         assert_eq!(keys.by_key.len(), MOST);
         assert_eq!(keys.look("0", &launch("a"), NOW), Ok(None));

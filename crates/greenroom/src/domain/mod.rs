@@ -7,6 +7,7 @@ pub mod explanation;
 pub mod history;
 pub mod idempotency;
 pub mod ids;
+pub mod ledger;
 pub mod lifecycle;
 pub mod notice;
 pub mod notification;

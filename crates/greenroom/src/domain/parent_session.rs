@@ -62,6 +62,11 @@ impl ParentSession {
         self.silenced.is_some()
     }
 
+    /// Its user was known to have stopped it.
+    pub fn set_silenced(&mut self, now: Timestamp) {
+        self.silenced.get_or_insert(now);
+    }
+
     /// An event of its session.
     pub fn event(&mut self, what: &Happening, policy: &Notifications, now: Timestamp) {
         match what {

@@ -38,6 +38,11 @@ pub enum LaunchError {
     /// The system is shutting down.
     #[error("greenroom is shutting down")]
     ShuttingDown,
+    /// The system failed over it and is being put together again: it may have been accepted.
+    #[error(
+        "greenroom failed over this call and is being put together again; look whether it was accepted, then repeat it"
+    )]
+    Interrupted,
     /// The change could not be made durable.
     #[error("the journal cannot be written: {0}")]
     Journal(String),
@@ -69,6 +74,11 @@ pub enum ResumeError {
     /// The system is shutting down.
     #[error("greenroom is shutting down")]
     ShuttingDown,
+    /// The system failed over it and is being put together again: it may have been accepted.
+    #[error(
+        "greenroom failed over this call and is being put together again; look whether it was accepted, then repeat it"
+    )]
+    Interrupted,
     /// The change could not be made durable.
     #[error("the journal cannot be written: {0}")]
     Journal(String),
@@ -88,6 +98,11 @@ pub enum TrackError {
     /// The system is shutting down.
     #[error("greenroom is shutting down")]
     ShuttingDown,
+    /// The system failed over it and is being put together again: it may have been accepted.
+    #[error(
+        "greenroom failed over this call and is being put together again; look whether it was accepted, then repeat it"
+    )]
+    Interrupted,
     /// The change could not be made durable.
     #[error("the journal cannot be written: {0}")]
     Journal(String),

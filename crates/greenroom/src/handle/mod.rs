@@ -10,11 +10,11 @@ use crate::actors::health::Health;
 use crate::actors::registry::{
     Ask, CancelAnswer, CancelTask, Descendants, Desks, Find, Found, KeyWait, LaunchOnce,
     LinkChanged, ListTasks, Query, ReadHistory, ReadReadiness, SendTo, SessionHappened, Shutdown,
-    TaskRegistry, TasksOf, WaitForRun, Waits,
+    TaskRegistry, TasksOf, WaitForRun, Waits, keep_registry,
 };
 use crate::actors::sabotage::{Places, Saboteur};
 use crate::actors::slot_manager::{ReadSlots, SlotManager, SlotsSnapshot};
-use crate::actors::supervisor::spawn_supervised;
+use crate::actors::survivors::{Standing, UnderWay};
 use crate::actors::task::SendFailure;
 use crate::clock::Clock;
 use crate::config::Config;
@@ -29,6 +29,7 @@ use crate::ports::journal::Journal;
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::{Semaphore, broadcast, oneshot};
 
 pub use self::errors::*;
@@ -36,6 +37,11 @@ pub use self::views::*;
 
 /// How many events may be under way to the registry at once.
 const EVENTS_UNDER_WAY: usize = 256;
+
+/// How long a call waits for an actor that is being rebuilt.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// How often a call is made that may be made again.
+const TRIES: usize = 3;
 
 /// How many changes a slow subscriber may fall behind.
 const CHANGES_KEPT: usize = 1024;
@@ -48,6 +54,7 @@ pub struct Greenroom {
     env: Env,
     changes: broadcast::Sender<TaskChange>,
     events: Arc<Semaphore>,
+    standing: Arc<Standing>,
 }
 
 /// What a system is started in, besides its configuration and its ports.
@@ -103,39 +110,30 @@ impl Greenroom {
             config: Arc::new(config),
             server,
             clock: surroundings.clock,
+            journal,
+            under_way: UnderWay::default(),
             health: Health::default(),
             places: Places::watched_by(surroundings.saboteur),
         };
         let (changes, _) = broadcast::channel(CHANGES_KEPT);
-        let desks = Desks {
-            registry: Desk::default(),
-            slots: Desk::default(),
-            poller: Desk::default(),
-            toaster: Desk::default(),
-        };
+        let desks = Desks::new(env.config.limits.clone());
         let greenroom = Greenroom {
             registry: desks.registry.clone(),
             slots: desks.slots.clone(),
             env: env.clone(),
             changes: changes.clone(),
             events: Arc::new(Semaphore::new(EVENTS_UNDER_WAY)),
+            standing: Arc::clone(&desks.standing),
         };
-        let desk = desks.registry.clone();
-        let registry = spawn_supervised(
-            move |_| TaskRegistry::new(env, desks, journal, changes),
-            |exit| {
-                tracing::debug!(?exit, "the registry has ended");
-            },
-        );
-        desk.put(registry);
+        keep_registry(env, desks, changes);
         greenroom
     }
 
     /// Accepts a task and returns at once; it starts when its slot is free.
     pub async fn launch(&self, launch: Launch) -> Result<Task, LaunchError> {
-        self.ask(launch)
-            .await
-            .unwrap_or(Err(LaunchError::ShuttingDown))
+        let answer = self.ask(launch).await;
+        answer
+            .unwrap_or_else(|| Err(self.away(LaunchError::ShuttingDown, LaunchError::Interrupted)))
     }
 
     /// The same under a key: repeated within 24 hours it answers with the task of the first time, and true.
@@ -146,29 +144,31 @@ impl Greenroom {
     ) -> Result<(Task, bool), LaunchError> {
         validation::key(&key)
             .map_err(|(field, problem)| LaunchError::Invalid { field, problem })?;
-        let answer = self.ask(LaunchOnce { key, launch }).await;
-        answer.unwrap_or(Err(LaunchError::ShuttingDown))
+        // Under its key it may be asked for again.
+        let answer = self.ask_again(LaunchOnce { key, launch }).await;
+        answer
+            .unwrap_or_else(|| Err(self.away(LaunchError::ShuttingDown, LaunchError::Interrupted)))
     }
 
     /// Starts a new run of an ended task in its session; pending when this returns.
     pub async fn resume(&self, resume: Resume) -> Result<Task, ResumeError> {
-        self.ask(resume)
-            .await
-            .unwrap_or(Err(ResumeError::ShuttingDown))
+        let answer = self.ask(resume).await;
+        answer
+            .unwrap_or_else(|| Err(self.away(ResumeError::ShuttingDown, ResumeError::Interrupted)))
     }
 
     /// Adopts a session started elsewhere, at once.
     pub async fn track(&self, track: Track) -> Result<Task, TrackError> {
-        self.ask(track)
-            .await
-            .unwrap_or(Err(TrackError::ShuttingDown))
+        // It sets what is, so that it may be said again.
+        let answer = self.ask_again(track).await;
+        answer.unwrap_or_else(|| Err(self.away(TrackError::ShuttingDown, TrackError::Interrupted)))
     }
 
     /// Cancels one task; answers with the task after it.
     pub async fn cancel(&self, task: &TaskId, options: CancelOptions) -> Result<Task, CancelError> {
         let unknown = || CancelError::Unknown(task.clone());
         match self
-            .ask(CancelTask {
+            .ask_again(CancelTask {
                 task: task.clone(),
                 options,
             })
@@ -181,7 +181,7 @@ impl Greenroom {
             CancelAnswer::Asked(decided) => {
                 let cancelled = decided.await.unwrap_or(false);
                 let found = self
-                    .ask(Find(task.as_str().to_owned()))
+                    .ask_again(Find(task.as_str().to_owned()))
                     .await
                     .flatten()
                     .ok_or_else(unknown)?;
@@ -195,7 +195,7 @@ impl Greenroom {
 
     /// Cancels several; answers with those that were cancelled, oldest first.
     pub async fn cancel_all(&self, scope: CancelScope, options: CancelOptions) -> Vec<Task> {
-        let tasks = self.ask(scope).await.unwrap_or_default();
+        let tasks = self.ask_again(scope).await.unwrap_or_default();
         let mut cancelled = Vec::new();
         for task in tasks {
             if let Ok(task) = self.cancel(&task, options.clone()).await {
@@ -223,7 +223,10 @@ impl Greenroom {
         };
         match answer.await {
             Ok(Ok(())) => {
-                let found = self.ask(Find(task.as_str().to_owned())).await.flatten();
+                let found = self
+                    .ask_again(Find(task.as_str().to_owned()))
+                    .await
+                    .flatten();
                 Ok(found.map_or(*record, |found| found.task))
             }
             Ok(Err(SendFailure::Server(failure))) => Err(SendError::Server(failure)),
@@ -237,7 +240,7 @@ impl Greenroom {
             task,
             place,
             reachable,
-        } = self.ask(Find(name.to_owned())).await??;
+        } = self.ask_again(Find(name.to_owned())).await??;
         let waits_for = match place {
             Some(position) => {
                 let slots = self.read_slots().await?;
@@ -259,7 +262,7 @@ impl Greenroom {
 
     /// Tasks, newest first.
     pub async fn list(&self, filter: ListFilter) -> TaskPage {
-        self.ask(ListTasks(filter)).await.unwrap_or(TaskPage {
+        self.ask_again(ListTasks(filter)).await.unwrap_or(TaskPage {
             tasks: Vec::new(),
             next_cursor: None,
         })
@@ -268,15 +271,15 @@ impl Greenroom {
     /// Tasks whose parent is that session, in order of acceptance; with `descendants` also theirs, depth first.
     pub async fn tasks_of(&self, parent: &SessionId, descendants: bool) -> Vec<Task> {
         let tasks = match descendants {
-            true => self.ask(Descendants(parent.clone())).await,
-            false => self.ask(TasksOf(parent.clone())).await,
+            true => self.ask_again(Descendants(parent.clone())).await,
+            false => self.ask_again(TasksOf(parent.clone())).await,
         };
         tasks.unwrap_or_default()
     }
 
     /// What that parent's newest hundred tasks were, oldest first.
     pub async fn history(&self, parent: &SessionId) -> Vec<HistoryEntry> {
-        self.ask(ReadHistory(parent.clone()))
+        self.ask_again(ReadHistory(parent.clone()))
             .await
             .unwrap_or_default()
             .0
@@ -284,7 +287,7 @@ impl Greenroom {
 
     /// The newest messages to a parent that something is open or owed for, and what became of them, newest first.
     pub async fn notifications(&self, parent: &SessionId) -> Vec<NoticeRecord> {
-        self.ask(ReadHistory(parent.clone()))
+        self.ask_again(ReadHistory(parent.clone()))
             .await
             .unwrap_or_default()
             .1
@@ -297,7 +300,7 @@ impl Greenroom {
             max: 0,
             in_use: 0,
         };
-        let Some((waits, now)) = self.ask(Waits).await else {
+        let Some((waits, now)) = self.ask_again(Waits).await else {
             return empty;
         };
         let Some(slots) = self.read_slots().await else {
@@ -328,13 +331,13 @@ impl Greenroom {
 
     /// Changes limits while running: raising one starts what waits, lowering one stops nothing.
     pub async fn set_limits(&self, change: LimitsChange) -> LimitsReport {
-        self.ask(change).await;
+        self.ask_again(change).await;
         self.limits().await
     }
 
     /// The result or the messages of a task, read from the agent server; reading does not consume.
     pub async fn output(&self, name: &str, options: OutputOptions) -> Result<Output, OutputError> {
-        let found = self.ask(Find(name.to_owned())).await.flatten();
+        let found = self.ask_again(Find(name.to_owned())).await.flatten();
         let task = found
             .ok_or_else(|| OutputError::Unknown(name.to_owned()))?
             .task;
@@ -386,16 +389,27 @@ impl Greenroom {
     /// Waits until that run has started or ended (at once if it has). None if the task is not known or the run is over.
     /// Wakes by message, not by polling; the caller limits the time.
     pub async fn wait(&self, task: &TaskId, run: Run, until: WaitFor) -> Option<Task> {
-        let (reply, answer) = oneshot::channel();
-        if !self.registry.send(WaitForRun {
-            task: task.clone(),
-            run,
-            until,
-            reply,
-        }) {
-            return None;
+        // A registry that dies meanwhile takes the waiting with it: the next one is asked, as often as it takes.
+        loop {
+            if !self.standing.closing() {
+                self.registry.taken(PATIENCE).await;
+            }
+            let (reply, answer) = oneshot::channel();
+            if !self.registry.send(WaitForRun {
+                task: task.clone(),
+                run,
+                until,
+                reply,
+            }) {
+                return None;
+            }
+            if let Ok(answer) = answer.await {
+                return answer;
+            }
+            if self.standing.closing() {
+                return None;
+            }
         }
-        answer.await.ok().flatten()
     }
 
     /// Every change of a task's state from now on. A slow reader loses the oldest and is told so by the channel.
@@ -424,26 +438,46 @@ impl Greenroom {
 
     /// Whether the system can do its work.
     pub async fn readiness(&self) -> Readiness {
-        self.ask(ReadReadiness).await.unwrap_or_else(|| Readiness {
-            ready: false,
-            problems: vec!["greenroom has been shut down".to_owned()],
-            tasks: 0,
-            running: 0,
-            waiting: 0,
-        })
+        self.ask_again(ReadReadiness)
+            .await
+            .unwrap_or_else(|| Readiness {
+                ready: false,
+                problems: vec![self.away(
+                    "greenroom has been shut down".to_owned(),
+                    "greenroom is being put together again after a failure of its own".to_owned(),
+                )],
+                tasks: 0,
+                running: 0,
+                waiting: 0,
+            })
     }
 
     /// Ends everything; memory is empty afterwards. Bounded: messages in flight get 5 s, aborts 10 s.
     pub async fn shutdown(&self, mode: ShutdownMode) -> ShutdownReport {
-        let (reply, report) = oneshot::channel();
-        if !self.registry.send(Shutdown { mode, reply }) {
-            return ShutdownReport::default();
+        // A registry that dies meanwhile is followed by one that is told again.
+        for _ in 0..TRIES {
+            self.registry.taken(PATIENCE).await;
+            let (reply, report) = oneshot::channel();
+            if self.registry.send(Shutdown { mode, reply })
+                && let Ok(report) = report.await
+            {
+                return report;
+            }
         }
-        report.await.unwrap_or_default()
+        ShutdownReport::default()
     }
 
-    /// The answer to one question; none once the system is shut down.
+    /// What was counted since the start.
+    pub fn counters(&self) -> Counters {
+        self.env.health.counters()
+    }
+
+    /// The answer to one question; none once the system is shut down, or if the registry died over it. One that is being
+    /// rebuilt is waited for, a while.
     async fn ask<Q: Query>(&self, query: Q) -> Option<Q::Answer> {
+        if !self.standing.closing() {
+            self.registry.taken(PATIENCE).await;
+        }
         let (reply, answer) = oneshot::channel();
         if !self.registry.send(Ask { query, reply }) {
             return None;
@@ -451,12 +485,40 @@ impl Greenroom {
         answer.await.ok()
     }
 
-    async fn read_slots(&self) -> Option<SlotsSnapshot> {
-        let (reply, answer) = oneshot::channel();
-        if !self.slots.send(ReadSlots(reply)) {
-            return None;
+    /// The same for a question that may be asked twice: a registry that dies over it is asked again once it is back.
+    async fn ask_again<Q: Query + Clone>(&self, query: Q) -> Option<Q::Answer> {
+        for _ in 0..TRIES {
+            if let Some(answer) = self.ask(query.clone()).await {
+                return Some(answer);
+            }
+            if self.standing.closing() {
+                break;
+            }
         }
-        answer.await.ok()
+        None
+    }
+
+    /// Why a call has no answer.
+    fn away<E>(&self, closing: E, restarting: E) -> E {
+        match self.standing.closing() {
+            true => closing,
+            false => restarting,
+        }
+    }
+
+    async fn read_slots(&self) -> Option<SlotsSnapshot> {
+        for _ in 0..TRIES {
+            if !self.standing.closing() {
+                self.slots.taken(PATIENCE).await;
+            }
+            let (reply, answer) = oneshot::channel();
+            if self.slots.send(ReadSlots(reply))
+                && let Ok(slots) = answer.await
+            {
+                return Some(slots);
+            }
+        }
+        None
     }
 }
 

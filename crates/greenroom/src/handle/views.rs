@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::actors::registry::NoticeFate;
 use crate::domain::ids::{ConcurrencyKey, NoticeId, SessionId, TaskId};
+use crate::domain::ledger::{Fate, Posted};
 use crate::domain::notice::NoticeFacts;
 use crate::domain::task::{Task, TaskStatus};
 use crate::domain::time::Timestamp;
@@ -212,6 +212,25 @@ pub struct Readiness {
     pub waiting: usize,
 }
 
+/// What has happened since the start, in numbers that only rise.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+#[non_exhaustive]
+pub struct Counters {
+    /// Actors of ours that panicked and were rebuilt, by kind; every kind is named.
+    pub actor_deaths: BTreeMap<&'static str, u64>,
+    /// Calls beside an actor that panicked.
+    pub calls_panicked: u64,
+    /// Aborts that were refused or not answered in time.
+    pub aborts_failed: u64,
+    /// Messages to parents that the server has accepted.
+    pub notices_delivered: u64,
+    /// Messages to parents that were given up.
+    pub notices_dropped: u64,
+    /// Runs that have ended, by state.
+    pub runs_ended: BTreeMap<&'static str, u64>,
+}
+
 /// One message to a parent and what became of it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -220,7 +239,7 @@ pub struct NoticeRecord {
     pub id: NoticeId,
     /// What it says.
     pub facts: NoticeFacts,
-    /// `sending`, `delivered` or `dropped`.
+    /// `owed`, `sending`, `delivered` or `dropped`.
     pub fate: String,
     /// Why it was dropped.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -230,18 +249,19 @@ pub struct NoticeRecord {
 }
 
 impl NoticeRecord {
-    pub(crate) fn new(id: NoticeId, facts: NoticeFacts, fate: NoticeFate, at: Timestamp) -> Self {
-        let (fate, reason) = match fate {
-            NoticeFate::Sending => ("sending", None),
-            NoticeFate::Delivered => ("delivered", None),
-            NoticeFate::Dropped(why) => ("dropped", Some(why)),
+    pub(crate) fn new(posted: Posted) -> Self {
+        let (fate, reason) = match posted.fate {
+            Fate::Owed => ("owed", None),
+            Fate::Sending => ("sending", None),
+            Fate::Delivered => ("delivered", None),
+            Fate::Dropped(why) => ("dropped", Some(why)),
         };
         Self {
-            id,
-            facts,
+            id: posted.id,
+            facts: posted.facts,
             fate: fate.to_owned(),
             reason,
-            at,
+            at: posted.at,
         }
     }
 }

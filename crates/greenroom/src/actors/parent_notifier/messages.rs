@@ -7,6 +7,7 @@ use tokio::sync::oneshot;
 
 use crate::domain::batch::Told;
 use crate::domain::ids::TaskId;
+use crate::domain::ledger::Account;
 use crate::domain::session_event::Happening;
 use crate::domain::transcript::Message as Spoken;
 use crate::ports::agent_server::ServerError;
@@ -33,6 +34,15 @@ pub(crate) struct Settled {
 #[rtype(result = "()")]
 pub(crate) struct Left {
     pub(crate) task: TaskId,
+    pub(crate) debt: u64,
+}
+
+/// What the journal says of this parent: a registry that has been rebuilt may not have told all of it.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct Reconcile {
+    pub(crate) account: Account,
+    pub(crate) ended: bool,
     pub(crate) debt: u64,
 }
 

@@ -2,9 +2,11 @@
 //! its order; it sends one message at a time, keeps each until the server has accepted it, and holds back what would
 //! disturb a parent that works.
 //!
-//! Its rooms: here the batch and the next step, `sending` the messages and their fate.
+//! Its rooms: here the batch and the next step, `sending` the messages and their fate, `restoring` how one begins where
+//! another stopped.
 
 mod messages;
+mod restoring;
 mod sending;
 
 use std::collections::VecDeque;
@@ -14,7 +16,7 @@ use actix::{Actor, AsyncContext, Context, Handler, SpawnHandle};
 use tokio::sync::oneshot;
 
 pub(crate) use self::messages::{
-    Joined, Left, ParentEnded, ParentGone, ParentHappened, Settled, Stop,
+    Joined, Left, ParentEnded, ParentGone, ParentHappened, Reconcile, Settled, Stop,
 };
 use self::messages::{StatusRead, TimeUp};
 use self::sending::{Flight, Owed};
@@ -23,9 +25,11 @@ use super::env::{Env, answer, within};
 use super::registry::{Debts, TaskRegistry};
 use crate::domain::batch::{Batch, Due};
 use crate::domain::ids::SessionId;
+use crate::domain::ledger::Account;
 use crate::domain::parent_session::{Gate, ParentSession};
 use crate::domain::time::Timestamp;
 use crate::ports::agent_server::SessionStatus;
+use crate::ports::journal::Entry;
 
 pub(crate) struct ParentNotifier {
     env: Env,
@@ -47,6 +51,8 @@ pub(crate) struct ParentNotifier {
     timer: Option<(Timestamp, SpawnHandle)>,
     notices: u64,
     salt: u64,
+    /// What the journal knew when this notifier began.
+    account: Option<Account>,
 }
 
 impl ParentNotifier {
@@ -56,6 +62,7 @@ impl ParentNotifier {
         parent: SessionId,
         ended: bool,
         salt: u64,
+        account: Option<Account>,
     ) -> Self {
         env.places.pass("notifier: start");
         Self {
@@ -77,6 +84,7 @@ impl ParentNotifier {
             timer: None,
             notices: 0,
             salt,
+            account,
         }
     }
 
@@ -225,6 +233,13 @@ fn earlier(one: Option<Timestamp>, other: Timestamp) -> Option<Timestamp> {
 
 impl Actor for ParentNotifier {
     type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Context<Self>) {
+        if let Some(account) = self.account.take() {
+            self.restore(account, ctx);
+            self.step(ctx);
+        }
+    }
 }
 
 impl Handler<Joined> for ParentNotifier {
@@ -271,8 +286,13 @@ impl Handler<ParentHappened> for ParentNotifier {
     fn handle(&mut self, happened: ParentHappened, ctx: &mut Context<Self>) {
         self.env.places.pass("notifier: ParentHappened");
         let now = self.env.now();
+        let silenced = self.session.is_silenced();
         self.session
             .event(&happened.0, &self.env.config.notifications, now);
+        if self.session.is_silenced() != silenced {
+            let silenced = Entry::Silenced(self.parent.clone(), !silenced);
+            self.env.append(vec![silenced]);
+        }
         self.step(ctx);
     }
 }

@@ -8,14 +8,21 @@ use actix::{AsyncContext, Context, Handler};
 use super::ParentNotifier;
 use super::messages::{Answered, ContextRead, LookedUp};
 use crate::actors::env::{answer, cut_off, within};
-use crate::actors::registry::{BatchClosed, NoticeFate, NoticeReport, WakeAccepted};
+use crate::actors::registry::{BatchClosed, WakeAccepted};
 use crate::domain::batch::{Due, Note, Told};
 use crate::domain::ids::{NoticeId, TaskId};
+use crate::domain::ledger::{Fate, Posted};
 use crate::domain::notice::{NoticeFacts, NoticeKind};
 use crate::domain::notification::{Form, parent_voice, render};
 use crate::domain::time::Timestamp;
 use crate::domain::transcript::Message as Spoken;
 use crate::ports::agent_server::{Notice, ServerError, find_notice};
+use crate::ports::journal::Entry;
+
+/// What the sending of a message is called while it is under way.
+fn call_name(id: &NoticeId) -> String {
+    format!("notice {id}")
+}
 
 /// A message that is owed: its text is fixed, its tasks are settled.
 pub(super) struct Owed {
@@ -98,17 +105,13 @@ impl ParentNotifier {
     pub(super) fn close_batch(&mut self, since: Timestamp) -> Owed {
         let tasks: Vec<TaskId> = self.batch.tasks().cloned().collect();
         let told = self.batch.close();
-        self.registry.send(BatchClosed {
-            parent: self.parent.clone(),
-            tasks,
-        });
         let facts = NoticeFacts {
             kind: NoticeKind::Final,
             tasks: told.iter().map(|told| told.fact.clone()).collect(),
             remaining: 0,
         };
         let id = self.next_id();
-        Owed {
+        let owed = Owed {
             id,
             facts,
             told,
@@ -116,7 +119,17 @@ impl ParentNotifier {
             form: Form::Whole,
             note: None,
             sent_silently: false,
-        }
+        };
+        self.env.append(vec![Entry::Closed {
+            parent: self.parent.clone(),
+            posted: Box::new(self.posted(&owed, Fate::Owed)),
+            tasks: tasks.clone(),
+        }]);
+        self.registry.send(BatchClosed {
+            parent: self.parent.clone(),
+            tasks,
+        });
+        owed
     }
 
     pub(super) fn send(&mut self, mut owed: Owed, messages: &[Spoken], ctx: &mut Context<Self>) {
@@ -136,13 +149,21 @@ impl ParentNotifier {
             facts: owed.facts.clone(),
         };
         self.session.told();
-        self.report(&owed, NoticeFate::Sending);
+        // Said before it is sent: whoever takes over must know that it may have arrived.
+        self.env.append(vec![Entry::Sending {
+            parent: self.parent.clone(),
+            posted: Box::new(self.posted(&owed, Fate::Sending)),
+        }]);
+        let under_way = self.env.under_way.begin(call_name(&owed.id));
         self.flight = Flight::Sending(Box::new(owed));
         let (env, me, parent) = (self.env.clone(), ctx.address(), self.parent.clone());
         answer(
             &self.env,
             "notifier: message is answered",
-            async move { within(env.config.calls.notify, env.server.notify(&parent, notice)).await },
+            async move {
+                let _under_way = under_way;
+                within(env.config.calls.notify, env.server.notify(&parent, notice)).await
+            },
             |panic| Err(cut_off(panic)),
             move |answer| me.do_send(Answered(answer)),
         );
@@ -151,7 +172,8 @@ impl ParentNotifier {
     pub(super) fn accepted(&mut self, owed: &Owed) {
         self.failures = 0;
         self.not_before = None;
-        self.report(owed, NoticeFate::Delivered);
+        self.env.health.notice_delivered();
+        self.note_fate(owed, Fate::Delivered);
         if !owed.sent_silently {
             self.session.woken();
             self.registry.send(WakeAccepted {
@@ -165,9 +187,11 @@ impl ParentNotifier {
         let now = self.env.now();
         let gone = matches!(failure, ServerError::NotFound(_));
         if gone || now.since(owed.since) >= self.env.config.notifications.give_up {
-            return self.report(&owed, NoticeFate::Dropped(failure.to_string()));
+            return self.dropped(&owed, &failure.to_string());
         }
         if let Some(note) = owed.note.take() {
+            let returned = Entry::Returned(self.parent.clone(), owed.id.clone());
+            self.env.append(vec![returned]);
             let wakes = note.wakes;
             self.batch.note_refused(note);
             if wakes {
@@ -175,6 +199,7 @@ impl ParentNotifier {
             }
             return;
         }
+        self.note_fate(&owed, Fate::Owed);
         if let ServerError::Refused {
             status: Some(400 | 413 | 422),
             ..
@@ -201,7 +226,7 @@ impl ParentNotifier {
             owed.push(self.close_batch(self.env.now()));
         }
         for owed in owed {
-            self.report(&owed, NoticeFate::Dropped(why.to_owned()));
+            self.dropped(&owed, why);
         }
     }
 
@@ -212,14 +237,30 @@ impl ParentNotifier {
         self.not_before = Some(now + wait);
     }
 
-    pub(super) fn report(&self, owed: &Owed, fate: NoticeFate) {
-        self.registry.send(NoticeReport {
-            parent: self.parent.clone(),
+    fn posted(&self, owed: &Owed, fate: Fate) -> Posted {
+        Posted {
             id: owed.id.clone(),
             facts: owed.facts.clone(),
+            told: owed.told.clone(),
+            since: owed.since,
             fate,
             at: self.env.now(),
-        });
+        }
+    }
+
+    fn note_fate(&self, owed: &Owed, fate: Fate) {
+        self.env.append(vec![Entry::Fate {
+            parent: self.parent.clone(),
+            id: owed.id.clone(),
+            fate,
+            at: self.env.now(),
+        }]);
+    }
+
+    fn dropped(&self, owed: &Owed, why: &str) {
+        tracing::warn!(parent = %self.parent, notice = %owed.id, why, "a message to a parent was dropped");
+        self.env.health.notice_dropped();
+        self.note_fate(owed, Fate::Dropped(why.to_owned()));
     }
 
     pub(super) fn next_id(&mut self) -> NoticeId {
@@ -248,6 +289,9 @@ impl ParentNotifier {
                 if !first.is_zero() {
                     tokio::time::sleep(first).await;
                 }
+                // Sent by a notifier that has died since, it may still be on its way.
+                let limit = env.config.calls.notify;
+                env.under_way.over(&call_name(&id), limit).await;
                 let mut wait = Duration::from_secs(1);
                 // Until the server says, nobody knows whether it arrived: sending it again might double it.
                 loop {

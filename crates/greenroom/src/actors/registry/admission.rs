@@ -2,7 +2,9 @@
 
 use actix::{Addr, Context, Handler};
 
-use super::{AbortDone, Deadline, Granted, Line, Query, RunChanged, RunStarted, TaskRegistry};
+use super::{
+    AbortDone, Deadline, Granted, Line, Query, RunChanged, RunPrompted, RunStarted, TaskRegistry,
+};
 use crate::actors::env::{answer, within};
 use crate::actors::key_queue::{Enqueue, KeyQueue, Withdraw};
 use crate::actors::poller;
@@ -10,23 +12,25 @@ use crate::actors::slot_manager::SlotPermit;
 use crate::actors::supervisor::{Exit, spawn_supervised};
 use crate::actors::task::lineage::Lineage;
 use crate::actors::task::{Beginning, Go, TaskActor};
-use crate::domain::idempotency::Reused;
+use crate::domain::idempotency::{Kept as KeptKey, Reused};
 use crate::domain::ids::{ConcurrencyKey, Run, SessionId, TaskId};
 use crate::domain::lifecycle::End;
 use crate::domain::task::{Launch, Resume, Task, TaskStatus, Track};
 use crate::domain::time::duration_text;
 use crate::domain::validation;
 use crate::handle::{LaunchError, ResumeError, TrackError};
+use crate::ports::journal::Entry;
 
 impl Query for Launch {
     type Answer = Result<Task, LaunchError>;
 
     fn answer(self, registry: &mut TaskRegistry, ctx: &mut Context<TaskRegistry>) -> Self::Answer {
-        registry.launch(self, ctx)
+        registry.launch(self, None, ctx)
     }
 }
 
 /// A launch that may be repeated under its key.
+#[derive(Clone)]
 pub(crate) struct LaunchOnce {
     pub(crate) key: String,
     pub(crate) launch: Launch,
@@ -45,10 +49,7 @@ impl Query for LaunchOnce {
         if let Some(task) = known.and_then(|id| registry.remembered(&id)) {
             return Ok((task, true));
         }
-        let task = registry.launch(self.launch.clone(), ctx)?;
-        registry
-            .launch_keys
-            .remember(self.key, &self.launch, task.id.clone(), now);
+        let task = registry.launch(self.launch, Some(self.key), ctx)?;
         Ok((task, false))
     }
 }
@@ -72,15 +73,12 @@ impl Query for Track {
 impl TaskRegistry {
     /// Takes the ended task of a session that has left memory into it again.
     fn recall(&mut self, session: &SessionId) -> Option<TaskId> {
-        let task = self.journal.find(session.as_str())?;
+        let task = self.env.journal.find(session.as_str())?;
         let fits = task.session.as_ref() == Some(session) && task.status().is_terminal();
         if !fits || self.tasks.contains_key(&task.id) {
             return None;
         }
         let id = self.new_entry(task);
-        // An ended task is in nobody's count of open ones.
-        let parent = self.tasks[&id].task.parent_session.clone();
-        self.count_closed(parent.as_ref());
         self.by_session.insert(session.clone(), id.clone());
         Some(id)
     }
@@ -88,10 +86,15 @@ impl TaskRegistry {
     /// A task in memory, or one that has left it and that the journal remembers.
     fn remembered(&self, id: &TaskId) -> Option<Task> {
         let kept = self.tasks.get(id).map(|entry| entry.task.clone());
-        kept.or_else(|| self.journal.find(id.as_str()))
+        kept.or_else(|| self.env.journal.find(id.as_str()))
     }
 
-    fn launch(&mut self, launch: Launch, ctx: &mut Context<Self>) -> Result<Task, LaunchError> {
+    fn launch(
+        &mut self,
+        launch: Launch,
+        key: Option<String>,
+        ctx: &mut Context<Self>,
+    ) -> Result<Task, LaunchError> {
         if self.closing.is_some() {
             return Err(LaunchError::ShuttingDown);
         }
@@ -113,13 +116,18 @@ impl TaskRegistry {
             });
         }
         let depth = known.as_ref().map_or(1, |lineage| lineage.depth);
-        let id = self.new_id();
-        let mut task = Task::accept(id, launch, depth, self.env.now());
+        let (id, now) = (self.new_id(), self.env.now());
+        let key = key.map(|key| KeptKey::new(key, &launch, id.clone(), now));
+        let mut task = Task::accept(id, launch, depth, now);
         task.root_session = known.and_then(|lineage| lineage.root);
         let id = self.new_entry(task);
-        self.recorded(&id, None);
+        let with = self.joining(&id).into_iter();
+        self.recorded(&id, None, with.chain(key.clone().map(Entry::Key)));
+        if let Some(key) = key {
+            self.launch_keys.remember(key);
+        }
         self.join_batch(&id, ctx);
-        self.enqueue(&id, ctx);
+        self.enqueue_again(&id, ctx);
         self.toast_queued(&id);
         Ok(self.tasks[&id].task.clone())
     }
@@ -154,7 +162,7 @@ impl TaskRegistry {
                 waiting: self.waiting,
             });
         }
-        let now = self.env.now();
+        let (now, age) = (self.env.now(), self.age());
         let Some(entry) = self.tasks.get_mut(&id) else {
             return Err(unknown());
         };
@@ -162,6 +170,7 @@ impl TaskRegistry {
         entry.task.resume(resume, now).map_err(|illegal| {
             ResumeError::AlreadyRunning(session.clone(), illegal.from.as_str())
         })?;
+        entry.age = age;
         let removal = entry.removal.take();
         let new_parent = entry.task.parent_session.clone();
         if let Some(key) = removal {
@@ -175,10 +184,11 @@ impl TaskRegistry {
             }
             self.index(&id);
         }
-        self.recorded(&id, Some(status));
+        let joining = self.joining(&id);
+        self.recorded(&id, Some(status), joining);
         self.parent_session_ended(&session, false);
         self.join_batch(&id, ctx);
-        self.enqueue(&id, ctx);
+        self.enqueue_again(&id, ctx);
         Ok(self.tasks[&id].task.clone())
     }
 
@@ -204,7 +214,8 @@ impl TaskRegistry {
         self.take_over(&session, &id);
         self.by_session.insert(session.clone(), id.clone());
         self.parent_session_ended(&session, false);
-        self.recorded(&id, None);
+        let joining = self.joining(&id);
+        self.recorded(&id, None, joining);
         self.join_batch(&id, ctx);
         self.run_task(&id, Beginning::Watch(session.clone(), now), None);
         self.watch_session(&id);
@@ -223,7 +234,10 @@ impl TaskRegistry {
             .tasks
             .get(&id)
             .is_some_and(|entry| entry.task.parent_session.as_ref() != Some(&track.parent_session));
+        let mut with = Vec::new();
         if moved && open {
+            let batch = self.tasks.get(&id).and_then(|entry| entry.batch.clone());
+            with.extend(batch.map(|parent| Entry::Left(parent, id.clone())));
             self.leave_batch(&id);
         }
         let Some(entry) = self.tasks.get_mut(&id) else {
@@ -246,14 +260,18 @@ impl TaskRegistry {
                 self.unindex_parent(old, accepted);
             }
             self.index(&id);
-            if open {
-                let task = self.tasks[&id].task.clone();
-                self.record_history(&task);
-                self.join_batch(&id, ctx);
-                if let Some(old) = &old_parent {
-                    self.tell_dependents(old);
-                }
+        }
+        if moved && open {
+            with.extend(self.joining(&id));
+            self.append_task(&id, with);
+            let task = self.tasks[&id].task.clone();
+            self.record_history(&task);
+            self.join_batch(&id, ctx);
+            if let Some(old) = &old_parent {
+                self.tell_dependents(old);
             }
+        } else {
+            self.append_task(&id, []);
         }
         self.tasks[&id].task.clone()
     }
@@ -298,14 +316,6 @@ impl TaskRegistry {
                 .clone()
                 .or_else(|| above.parent_session.clone()),
         })
-    }
-
-    fn enqueue(&mut self, id: &TaskId, ctx: &mut Context<Self>) {
-        let age = self.age();
-        if let Some(entry) = self.tasks.get_mut(id) {
-            entry.age = age;
-        }
-        self.enqueue_again(id, ctx);
     }
 
     /// Takes the place in line that the run's age gives it.
@@ -434,14 +444,17 @@ impl TaskRegistry {
                     .store(true, std::sync::atomic::Ordering::Release);
                 Beginning::Resume(session.clone())
             }
-            _ if entry.relaunch => {
+            _ if entry.started_once == Some(task.run) => {
                 Beginning::Relaunch(self.known_lineage(task.parent_session.as_ref()))
             }
             _ => Beginning::Launch(self.known_lineage(task.parent_session.as_ref())),
         };
-        let held = Some((permit.id(), permit.key().clone()));
         if let Some(entry) = self.tasks.get_mut(id) {
-            entry.held = held;
+            let run = entry.task.run;
+            // Said before anything is made: whoever takes over must look for it.
+            if entry.started_once.replace(run) != Some(run) {
+                self.env.append(vec![Entry::Granted(id.clone(), run)]);
+            }
         }
         self.run_task(id, beginning, Some(permit));
     }
@@ -469,11 +482,32 @@ impl TaskRegistry {
                 }
             },
         );
+        self.desks
+            .tasks
+            .put(id.clone(), u64::from(run.0), actor.clone());
         entry.actor = Some(actor);
         entry.told_dependents = (0, false);
         if let Some(session) = entry.task.session.clone() {
             self.tell_dependents(&session);
         }
+    }
+
+    /// A run without an actor is attached to its session again; its slot is adopted.
+    pub(super) fn attach(&mut self, id: &TaskId) {
+        let Some(entry) = self.tasks.get(id) else {
+            return;
+        };
+        let task = &entry.task;
+        let (Some(session), Some(started)) = (task.session.clone(), task.started_at()) else {
+            return;
+        };
+        let prompted = entry.prompted == Some(task.run) || (task.tracked && task.run == Run::FIRST);
+        let beginning = match prompted {
+            true => Beginning::Watch(session, started),
+            false => Beginning::Reattach(session, started),
+        };
+        self.run_task(id, beginning, None);
+        self.watch_session(id);
     }
 
     /// The poller watches the session of a running task.
@@ -551,7 +585,7 @@ impl Handler<Granted> for TaskRegistry {
             return;
         }
         self.withdraw(&granted.task, true, ctx);
-        let aborting = self.aborting.iter().any(|(task, _)| *task == granted.task);
+        let aborting = self.desks.aborts.of(&granted.task).is_some();
         match self.tasks.get_mut(&granted.task) {
             // A resume waits for the abort of the run before, and for nothing else of it.
             Some(entry) if aborting => entry.granted = Some(granted.permit),
@@ -566,11 +600,11 @@ impl Handler<AbortDone> for TaskRegistry {
 
     fn handle(&mut self, done: AbortDone, ctx: &mut Context<Self>) {
         self.env.places.pass("registry: AbortDone");
-        self.aborting.remove(&(done.task.clone(), done.run));
-        if let Some(permit) = self
-            .tasks
-            .get_mut(&done.task)
-            .and_then(|entry| entry.granted.take())
+        if self.desks.aborts.of(&done.task).is_none()
+            && let Some(permit) = self
+                .tasks
+                .get_mut(&done.task)
+                .and_then(|entry| entry.granted.take())
             && self.closing.is_none()
         {
             self.start_run(&done.task, permit);
@@ -592,6 +626,13 @@ impl Handler<RunStarted> for TaskRegistry {
             return;
         };
         let from = entry.task.status();
+        if from == TaskStatus::Running && entry.task.session.as_ref() == Some(&started.session) {
+            // Said again to a registry that has been rebuilt, and knows: the actor may not have heard so.
+            if let Some(actor) = &entry.actor {
+                actor.do_send(Go);
+            }
+            return;
+        }
         entry.task.spawn_depth = started.depth;
         if started.root.is_some() {
             entry.task.root_session = started.root;
@@ -604,12 +645,11 @@ impl Handler<RunStarted> for TaskRegistry {
             tracing::debug!(%illegal, "a start came too late");
             return;
         }
-        entry.task.concurrency_key = started.slot.as_ref().map(|(_, key)| key.clone());
-        entry.held = started.slot;
+        entry.task.concurrency_key = started.slot;
         let actor = entry.actor.clone();
         self.by_session
             .insert(started.session.clone(), started.task.clone());
-        self.recorded(&started.task, Some(from));
+        self.recorded(&started.task, Some(from), []);
         self.watch_session(&started.task);
         self.answer_waiters(&started.task);
         if let Some(actor) = actor {
@@ -628,8 +668,22 @@ impl Handler<RunChanged> for TaskRegistry {
             && entry.task.run == changed.run
             && entry.task.status() == TaskStatus::Running
         {
-            entry.held.clone_from(&changed.snapshot.slot);
             super::finaliser::take_snapshot(&mut entry.task, changed.snapshot);
+        }
+    }
+}
+
+impl Handler<RunPrompted> for TaskRegistry {
+    type Result = ();
+
+    fn handle(&mut self, prompted: RunPrompted, _: &mut Context<Self>) {
+        self.env.places.pass("registry: RunPrompted");
+        if let Some(entry) = self.tasks.get_mut(&prompted.task)
+            && entry.task.run == prompted.run
+            && entry.prompted.replace(prompted.run) != Some(prompted.run)
+        {
+            let entry = Entry::Prompted(prompted.task, prompted.run);
+            self.env.append(vec![entry]);
         }
     }
 }

@@ -93,6 +93,7 @@ impl TaskRegistry {
     fn set_reachable(&mut self, reachable: bool) {
         if self.reachable != reachable {
             self.reachable = reachable;
+            self.desks.standing.set_reachable(reachable);
             tracing::warn!(reachable, "the way to the agent server has changed");
             self.desks
                 .slots
@@ -100,7 +101,7 @@ impl TaskRegistry {
         }
     }
 
-    fn probe(&mut self) {
+    pub(super) fn probe(&mut self) {
         if self.probing {
             return;
         }

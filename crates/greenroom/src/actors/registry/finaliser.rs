@@ -8,7 +8,7 @@ use actix::{AsyncContext, Context, Handler, Message};
 use super::{Deadline, Entry, RunEnded, RunSnapshot, TaskRegistry};
 use crate::actors::health::Kind;
 use crate::actors::poller;
-use crate::actors::task::{Beginning, EndAccepted, EndRefused};
+use crate::actors::task::{EndAccepted, EndRefused};
 use crate::domain::ids::{ConcurrencyKey, Run, SessionId, TaskId};
 use crate::domain::lifecycle::{End, Outcome};
 use crate::domain::task::{Task, TaskStatus};
@@ -41,7 +41,7 @@ pub(super) fn take_snapshot(task: &mut Task, snapshot: RunSnapshot) {
     task.spawn_depth = snapshot.depth;
     task.retrying = snapshot.retrying;
     task.asking = snapshot.asking;
-    task.concurrency_key = snapshot.slot.map(|(_, key)| key);
+    task.concurrency_key = snapshot.slot;
     if let Some(note) = snapshot.note {
         task.set_note(note);
     }
@@ -71,26 +71,17 @@ impl TaskRegistry {
             return;
         }
         entry.granted = None;
-        entry.held = None;
-        entry.relaunch = false;
         entry.deaths = 0;
         let (session, parent) = (
             entry.task.session.clone(),
             entry.task.parent_session.clone(),
         );
-        let actor = entry.actor.take();
-        if let Some(actor) = actor {
-            // Whoever prompts this session again sets the flag, so that an abort is not repeated into the next run.
-            entry.superseded = Default::default();
-            self.aborting.insert((id.clone(), run));
-            actor.do_send(EndAccepted {
-                superseded: entry.superseded.clone(),
-            });
-            self.desks.poller.send(poller::Unwatch(id.clone()));
-        }
+        self.env.health.run_ended(end.outcome.status());
+        let settlement = self.settlement(id, end);
+        self.recorded(id, Some(from), settlement.entry());
+        self.release(id, run);
         self.count_closed(parent.as_ref());
-        self.recorded(id, Some(from));
-        self.settle_batch(id, end, ctx);
+        self.settle(id, settlement);
         if let Some(session) = session.filter(|session| self.by_session.get(session) == Some(id)) {
             self.parent_session_ended(&session, true);
         }
@@ -107,6 +98,23 @@ impl TaskRegistry {
             .is_some_and(|entry| entry.batch.is_none())
         {
             self.remove_later(id, ctx);
+        }
+    }
+
+    /// The run's actor gives back its slot and aborts its session.
+    fn release(&mut self, id: &TaskId, run: Run) {
+        let Some(entry) = self.tasks.get_mut(id) else {
+            return;
+        };
+        self.desks.tasks.remove(id);
+        if let Some(actor) = entry.actor.take() {
+            // Whoever prompts this session again sets the flag, so that an abort is not repeated into the next run.
+            entry.superseded = Default::default();
+            let (superseded, registry) = (entry.superseded.clone(), self.desks.registry.clone());
+            let aborts = &self.desks.aborts;
+            let ticket = aborts.begin(id.clone(), run, superseded, registry);
+            actor.do_send(EndAccepted(ticket));
+            self.desks.poller.send(poller::Unwatch(id.clone()));
         }
     }
 
@@ -206,6 +214,10 @@ impl Handler<RunEnded> for TaskRegistry {
         else {
             return;
         };
+        if entry.task.status().is_terminal() {
+            // Said again to a registry that has been rebuilt, and knows: the actor may not have heard so.
+            return self.release(&ended.task, ended.run);
+        }
         if self.must_go_on(entry, &ended.end) {
             if let Some(actor) = &entry.actor {
                 actor.do_send(EndRefused);
@@ -233,7 +245,6 @@ impl Handler<TaskDied> for TaskRegistry {
         self.env.places.pass("registry: TaskDied");
         tracing::error!(task = %died.task, run = %died.run, panic = %died.panic, "a task actor panicked");
         self.env.health.died(Kind::Task, self.env.now());
-        self.aborting.remove(&(died.task.clone(), died.run));
         let Some(entry) = self
             .tasks
             .get_mut(&died.task)
@@ -245,6 +256,7 @@ impl Handler<TaskDied> for TaskRegistry {
             return;
         }
         entry.actor = None;
+        self.desks.tasks.remove(&died.task);
         entry.deaths += 1;
         self.desks.poller.send(poller::Unwatch(died.task.clone()));
         let (deaths, status) = (entry.deaths, entry.task.status());
@@ -257,17 +269,8 @@ impl Handler<TaskDied> for TaskRegistry {
                 self.finalise(&died.task, died.run, &end, None, ctx);
             }
             // Rebuilt from its record and attached to its session again; its slot is adopted.
-            (TaskStatus::Running, Some(session), Some(started)) => {
-                self.run_task(&died.task, Beginning::Watch(session, started), None);
-                self.watch_session(&died.task);
-            }
-            _ => {
-                if let Some(entry) = self.tasks.get_mut(&died.task) {
-                    entry.relaunch = true;
-                    entry.held = None;
-                }
-                self.enqueue_again(&died.task, ctx);
-            }
+            (TaskStatus::Running, Some(_), Some(_)) => self.attach(&died.task),
+            _ => self.enqueue_again(&died.task, ctx),
         }
     }
 }

@@ -5,15 +5,19 @@ use std::time::Duration;
 
 use actix::{AsyncContext, Context, Handler, Message};
 
-use super::TaskRegistry;
+use tokio::sync::{broadcast, oneshot};
+
+use super::{Desks, TaskRegistry};
+use crate::actors::desk::Desk;
+use crate::actors::env::Env;
 use crate::actors::health::Kind;
 use crate::actors::key_queue::AskAgain;
 use crate::actors::poller::Poller;
 use crate::actors::slot_manager::SlotManager;
 use crate::actors::supervisor::{Exit, spawn_supervised};
 use crate::actors::toaster::Toaster;
-use crate::domain::concurrency::PermitId;
-use crate::domain::ids::{ConcurrencyKey, TaskId};
+use crate::domain::ids::TaskId;
+use crate::handle::TaskChange;
 
 /// The kinds of actors kept alive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,11 +51,62 @@ struct KeptDied {
 #[rtype(result = "()")]
 struct Rebuild(Kept);
 
+/// Runs the registry, and the next one whenever it has died, until it ends by itself after a shutdown.
+pub(crate) fn keep_registry(env: Env, desks: Desks, changes: broadcast::Sender<TaskChange>) {
+    let exit = run_registry(&env, &desks, &changes);
+    let weak = desks.registry.weak();
+    let mut desks = desks;
+    // Held from here, the place would keep a registry that nobody needs any more.
+    desks.registry = Desk::default();
+    actix_rt::spawn(async move {
+        let mut exit = exit;
+        while let Ok(Exit::Panicked(panic)) = exit.await {
+            tracing::error!(panic, "the registry panicked");
+            let wait = env.health.died(Kind::Registry, env.now());
+            if !wait.is_zero() {
+                tokio::time::sleep(wait).await;
+            }
+            let Some(registry) = weak.upgrade() else {
+                return;
+            };
+            desks.registry = registry;
+            exit = run_registry(&env, &desks, &changes);
+            desks.registry = Desk::default();
+        }
+    });
+}
+
+fn run_registry(
+    env: &Env,
+    desks: &Desks,
+    changes: &broadcast::Sender<TaskChange>,
+) -> oneshot::Receiver<Exit> {
+    let (told, exit) = oneshot::channel();
+    let (env, changes, desk) = (env.clone(), changes.clone(), desks.registry.clone());
+    let desks = desks.clone();
+    let registry = spawn_supervised(
+        move |_| TaskRegistry::new(env, desks, changes),
+        move |exit| {
+            // Whoever keeps it listens for as long as there is anything to hear.
+            let _ = told.send(exit);
+        },
+    );
+    desk.put(registry);
+    exit
+}
+
 impl TaskRegistry {
-    /// Starts what the registry needs around it.
+    /// Starts what the registry needs around it and does not find.
     pub(super) fn start_kept(&mut self) {
         for kept in Kept::ALL {
-            self.build(kept);
+            let lives = match kept {
+                Kept::Slots => self.desks.slots.is_taken(),
+                Kept::Poller => self.desks.poller.is_taken(),
+                Kept::Toaster => self.desks.toaster.is_taken(),
+            };
+            if !lives {
+                self.build(kept);
+            }
         }
     }
 
@@ -65,12 +120,12 @@ impl TaskRegistry {
         let env = self.env.clone();
         match kept {
             Kept::Slots => {
-                let held = self.held_permits();
+                let held = self.desks.held.clone();
                 let (limits, desk) = (self.limits.clone(), self.desks.slots.clone());
-                let open = self.reachable && self.closing.is_none();
+                let open = self.reachable && !self.desks.standing.closing();
                 let places = env.places;
                 let slots = spawn_supervised(
-                    move |_| SlotManager::restored(limits, desk, held, open, places),
+                    move |_| SlotManager::new(limits, open, held, desk, places),
                     on_exit,
                 );
                 self.desks.slots.put(slots);
@@ -98,19 +153,6 @@ impl TaskRegistry {
                 .toaster
                 .put(spawn_supervised(move |_| Toaster::new(env), on_exit)),
         }
-    }
-
-    fn held_permits(&self) -> Vec<(PermitId, ConcurrencyKey)> {
-        let granted = self
-            .tasks
-            .values()
-            .filter_map(|entry| entry.granted.as_ref());
-        let granted = granted.map(|permit| (permit.id(), permit.key().clone()));
-        self.tasks
-            .values()
-            .filter_map(|entry| entry.held.clone())
-            .chain(granted)
-            .collect()
     }
 }
 

@@ -3,7 +3,7 @@
 //!
 //! Its rooms: `admission` (launch, resume, track, the slot granted), `finaliser` (the end), `orders` (cancel, send,
 //! takeover), `events` (the server's events, the way to the server), `parents` (batches and debts), `queries` (readers),
-//! `shutdown`.
+//! `keepers` (the actors it answers for), `restoring` (how one begins where another stopped), `shutdown`.
 
 mod admission;
 mod events;
@@ -12,6 +12,7 @@ mod keepers;
 mod orders;
 mod parents;
 mod queries;
+mod restoring;
 mod shutdown;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -26,24 +27,26 @@ use tokio::sync::{broadcast, oneshot};
 use super::desk::Desk;
 use super::env::Env;
 use super::key_queue::KeyQueue;
+use super::parent_notifier::ParentNotifier;
 use super::poller::Poller;
 use super::slot_manager::{SlotManager, SlotPermit};
+use super::survivors::{Aborts, Held, Roster, Standing};
 use super::task::TaskActor;
 use super::toaster::Toaster;
 use crate::config::Limits;
-use crate::domain::concurrency::{Age, PermitId};
+use crate::domain::concurrency::Age;
 use crate::domain::history::History;
 use crate::domain::idempotency::LaunchKeys;
-use crate::domain::ids::{ConcurrencyKey, NoticeId, Run, SessionId, TaskId};
+use crate::domain::ids::{ConcurrencyKey, Run, SessionId, TaskId};
 use crate::domain::lifecycle::End;
-use crate::domain::notice::NoticeFacts;
 use crate::domain::task::{Asking, Progress, Retrying, Task, TaskStatus};
 use crate::domain::time::Timestamp;
 use crate::handle::{TaskChange, WaitFor};
-use crate::ports::journal::{Entry as JournalEntry, Journal};
+use crate::ports::journal::Entry as JournalEntry;
 
 pub(crate) use admission::LaunchOnce;
 pub(crate) use events::{LinkChanged, SessionHappened};
+pub(crate) use keepers::keep_registry;
 pub(crate) use orders::{CancelAnswer, CancelTask, SendTo};
 pub(crate) use parents::Parent;
 pub(crate) use queries::{
@@ -72,8 +75,16 @@ pub(crate) struct RunStarted {
     pub(crate) directory: Option<String>,
     pub(crate) depth: u32,
     pub(crate) root: Option<SessionId>,
-    pub(crate) slot: Option<(PermitId, ConcurrencyKey)>,
+    pub(crate) slot: Option<ConcurrencyKey>,
     pub(crate) at: Timestamp,
+}
+
+/// The server has the prompt of a run.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct RunPrompted {
+    pub(crate) task: TaskId,
+    pub(crate) run: Run,
 }
 
 /// What readers see of a run while it goes on.
@@ -84,7 +95,7 @@ pub(crate) struct RunSnapshot {
     pub(crate) asking: Vec<Asking>,
     pub(crate) note: Option<String>,
     pub(crate) depth: u32,
-    pub(crate) slot: Option<(PermitId, ConcurrencyKey)>,
+    pub(crate) slot: Option<ConcurrencyKey>,
 }
 
 /// Something readers see has changed.
@@ -113,7 +124,6 @@ pub(crate) struct RunEnded {
 #[rtype(result = "()")]
 pub(crate) struct AbortDone {
     pub(crate) task: TaskId,
-    pub(crate) run: Run,
 }
 
 /// A call did not get to the server.
@@ -152,25 +162,6 @@ pub(crate) struct Debts {
 #[rtype(result = "()")]
 pub(crate) struct WakeAccepted {
     pub(crate) parent: SessionId,
-}
-
-/// What became of a message to a parent.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum NoticeFate {
-    Sending,
-    Delivered,
-    Dropped(String),
-}
-
-/// A message to a parent was begun, delivered or dropped.
-#[derive(Message)]
-#[rtype(result = "()")]
-pub(crate) struct NoticeReport {
-    pub(crate) parent: SessionId,
-    pub(crate) id: NoticeId,
-    pub(crate) facts: NoticeFacts,
-    pub(crate) fate: NoticeFate,
-    pub(crate) at: Timestamp,
 }
 
 /// Where the session of a tracked task works.
@@ -239,10 +230,11 @@ pub(crate) struct Entry {
     actor: Option<Addr<TaskActor>>,
     /// The age it queued with, kept so that it can take its old place again.
     age: Age,
-    /// The slot its run holds, as it last said.
-    held: Option<(PermitId, ConcurrencyKey)>,
-    /// Its actor died while it was starting: the session is looked for before one is made.
-    relaunch: bool,
+    /// The newest run that was granted a slot: if its actor dies while it starts, the session is looked for before one is
+    /// made.
+    started_once: Option<Run>,
+    /// The newest run whose prompt the server has.
+    prompted: Option<Run>,
     /// Granted while the abort of the run before was not answered.
     granted: Option<SlotPermit>,
     /// The parent whose batch it is in.
@@ -260,19 +252,39 @@ struct Line {
     waiting: BTreeMap<Age, TaskId>,
 }
 
-/// The desks of the long-lived actors.
+/// Where the other actors are, and what outlives a registry.
 #[derive(Clone)]
 pub(crate) struct Desks {
     pub(crate) registry: Desk<TaskRegistry>,
     pub(crate) slots: Desk<SlotManager>,
     pub(crate) poller: Desk<Poller>,
     pub(crate) toaster: Desk<Toaster>,
+    pub(crate) tasks: Roster<TaskId, TaskActor>,
+    pub(crate) notifiers: Roster<SessionId, ParentNotifier>,
+    pub(crate) aborts: Aborts,
+    pub(crate) held: Held,
+    pub(crate) standing: Arc<Standing>,
+}
+
+impl Desks {
+    pub(crate) fn new(limits: Limits) -> Self {
+        Self {
+            registry: Desk::default(),
+            slots: Desk::default(),
+            poller: Desk::default(),
+            toaster: Desk::default(),
+            tasks: Roster::default(),
+            notifiers: Roster::default(),
+            aborts: Aborts::default(),
+            held: Held::default(),
+            standing: Arc::new(Standing::new(limits)),
+        }
+    }
 }
 
 pub(crate) struct TaskRegistry {
     env: Env,
     desks: Desks,
-    journal: Arc<dyn Journal>,
     changes: broadcast::Sender<TaskChange>,
     limits: Limits,
     tasks: HashMap<TaskId, Entry>,
@@ -287,7 +299,6 @@ pub(crate) struct TaskRegistry {
     histories: BTreeMap<SessionId, (u64, History)>,
     deadlines: BTreeMap<DeadlineKey, Deadline>,
     timer: Option<(Timestamp, SpawnHandle)>,
-    aborting: BTreeSet<(TaskId, Run)>,
     next_age: Age,
     next_number: u64,
     rng: ChaCha8Rng,
@@ -301,22 +312,20 @@ pub(crate) struct TaskRegistry {
 const HISTORIES: usize = 10_000;
 
 impl TaskRegistry {
-    pub(crate) fn new(
-        env: Env,
-        desks: Desks,
-        journal: Arc<dyn Journal>,
-        changes: broadcast::Sender<TaskChange>,
-    ) -> Self {
+    pub(crate) fn new(env: Env, desks: Desks, changes: broadcast::Sender<TaskChange>) -> Self {
         env.places.pass("registry: start");
-        let rng = match env.config.seed {
+        let generation = desks.standing.next_generation();
+        let mut rng = match env.config.seed {
             Some(seed) => ChaCha8Rng::seed_from_u64(seed),
             None => ChaCha8Rng::from_seed(random_seed()),
         };
+        // A later registry must not draw what an earlier one has drawn.
+        rng.set_stream(generation);
         Self {
-            limits: env.config.limits.clone(),
+            limits: desks.standing.limits(),
+            reachable: desks.standing.reachable(),
             env,
             desks,
-            journal,
             changes,
             tasks: HashMap::new(),
             by_age: BTreeMap::new(),
@@ -330,11 +339,10 @@ impl TaskRegistry {
             histories: BTreeMap::new(),
             deadlines: BTreeMap::new(),
             timer: None,
-            aborting: BTreeSet::new(),
             next_age: 1,
-            next_number: 0,
+            // Numbers tell queues and notifiers from those of an earlier registry.
+            next_number: generation << 40,
             rng,
-            reachable: true,
             probing: false,
             probe_tries: 0,
             closing: None,
@@ -368,19 +376,19 @@ impl TaskRegistry {
         }
     }
 
-    /// After a change of state: journal, history, subscribers and the log, in one place.
-    fn recorded(&mut self, id: &TaskId, from: Option<TaskStatus>) {
+    /// After a change of state: journal, history, subscribers and the log, in one place. `with` is what belongs to it and
+    /// must not be in the journal without it.
+    fn recorded(
+        &mut self,
+        id: &TaskId,
+        from: Option<TaskStatus>,
+        with: impl IntoIterator<Item = JournalEntry>,
+    ) {
+        self.append_task(id, with);
         let Some(entry) = self.tasks.get(id) else {
             return;
         };
         let task = entry.task.clone();
-        let append = JournalEntry::Task {
-            accepted: entry.accepted,
-            task: Box::new(task.clone()),
-        };
-        if let Err(failure) = self.journal.append(append) {
-            tracing::error!(task = %id, %failure, "the journal could not be written");
-        }
         tracing::info!(
             task = %id,
             run = %task.run,
@@ -401,6 +409,20 @@ impl TaskRegistry {
         };
         // Nobody may listen.
         let _ = self.changes.send(change);
+    }
+
+    fn append_task(&self, id: &TaskId, with: impl IntoIterator<Item = JournalEntry>) {
+        let Some(entry) = self.tasks.get(id) else {
+            return;
+        };
+        let mut entries = vec![JournalEntry::Task {
+            accepted: entry.accepted,
+            age: entry.age,
+            task: Box::new(entry.task.clone()),
+        }];
+        entries.extend(with);
+        self.env.append(entries);
+        self.env.places.pass("registry: a change is in the journal");
     }
 
     /// The record is brought up to date in the history of its parent and of every parent that had it before.
@@ -526,9 +548,15 @@ impl TaskRegistry {
     }
 
     fn new_entry(&mut self, task: Task) -> TaskId {
-        let id = task.id.clone();
         let accepted = self.age();
-        self.count_open(task.parent_session.as_ref());
+        self.add_entry(task, accepted)
+    }
+
+    fn add_entry(&mut self, task: Task, accepted: Age) -> TaskId {
+        let id = task.id.clone();
+        if !task.status().is_terminal() {
+            self.count_open(task.parent_session.as_ref());
+        }
         self.tasks.insert(
             id.clone(),
             Entry {
@@ -536,8 +564,8 @@ impl TaskRegistry {
                 accepted,
                 queued: None,
                 age: accepted,
-                held: None,
-                relaunch: false,
+                started_once: None,
+                prompted: None,
                 actor: None,
                 granted: None,
                 batch: None,
@@ -574,9 +602,8 @@ impl TaskRegistry {
             // Whoever waited may have gone away.
             let _ = waiter.reply.send(Some(entry.task.clone()));
         }
-        if let Err(failure) = self.journal.append(JournalEntry::Forgotten(id.clone())) {
-            tracing::error!(task = %id, %failure, "the journal could not be written");
-        }
+        self.desks.tasks.remove(id);
+        self.env.append(vec![JournalEntry::Forgotten(id.clone())]);
         self.arm(ctx);
     }
 }
@@ -586,7 +613,7 @@ impl Actor for TaskRegistry {
 
     fn started(&mut self, ctx: &mut Context<Self>) {
         self.desks.registry.put(ctx.address());
-        self.start_kept();
+        self.restore(ctx);
     }
 }
 

@@ -12,6 +12,7 @@ use crate::domain::task::Task;
 use crate::handle::{CancelOptions, CancelScope};
 
 /// Cancels one task.
+#[derive(Clone)]
 pub(crate) struct CancelTask {
     pub(crate) task: TaskId,
     pub(crate) options: CancelOptions,
@@ -31,7 +32,7 @@ impl Query for CancelTask {
 
     fn answer(self, registry: &mut TaskRegistry, ctx: &mut Context<TaskRegistry>) -> CancelAnswer {
         let Some(entry) = registry.tasks.get(&self.task) else {
-            let left = registry.journal.find(self.task.as_str());
+            let left = registry.env.journal.find(self.task.as_str());
             return left.map_or(CancelAnswer::Unknown, |task| {
                 CancelAnswer::NotCancellable(Box::new(task))
             });
@@ -199,7 +200,7 @@ impl Query for SendTo {
 
     fn answer(self, registry: &mut TaskRegistry, _: &mut Context<TaskRegistry>) -> Self::Answer {
         let Some(entry) = registry.tasks.get(&self.task) else {
-            let left = registry.journal.find(self.task.as_str())?;
+            let left = registry.env.journal.find(self.task.as_str())?;
             return Some((Box::new(left), None));
         };
         let sent = entry.actor.as_ref().map(|actor| {

@@ -1,9 +1,12 @@
 //! Batches and debts as the registry sees them: it makes a parent's notifier when something joins, tells it of joins and
 //! ends in its own order, and lets it go when nothing is open or owed.
 
-use actix::{Addr, Context, Handler, Message};
+use std::time::Duration;
 
-use super::{BatchClosed, Debts, NoticeFate, NoticeReport, TaskRegistry, WakeAccepted};
+use actix::{Addr, AsyncContext, Context, Handler, Message};
+
+use super::{BatchClosed, Debts, Entry, TaskRegistry, WakeAccepted};
+use crate::actors::health::Kind;
 use crate::actors::parent_notifier::{
     Joined, Left, ParentEnded, ParentGone, ParentNotifier, Settled,
 };
@@ -12,12 +15,12 @@ use crate::actors::task::Woken;
 use crate::actors::toaster::Show;
 use crate::domain::batch::Told;
 use crate::domain::ids::{SessionId, TaskId};
+use crate::domain::ledger::{Account, Member};
 use crate::domain::lifecycle::End;
 use crate::domain::notice::SettledFact;
 use crate::domain::notification::MAX_ERROR;
 use crate::domain::task::{TaskStatus, cut};
 use crate::domain::time::duration_text;
-use crate::handle::NoticeRecord;
 use crate::ports::agent_server::ToastVariant;
 use crate::ports::journal::Entry as JournalEntry;
 use rand_chacha::rand_core::Rng;
@@ -32,8 +35,36 @@ pub(crate) struct Parent {
     /// True from the moment something is settled until the notifier has said that nothing is owed.
     pub(super) owes: bool,
     idle: bool,
-    /// The newest messages and what became of them; at most a hundred.
-    pub(super) notices: std::collections::VecDeque<NoticeRecord>,
+}
+
+/// What an end means for the parent's batch.
+pub(super) enum Settlement {
+    /// Nobody is told anything.
+    Nobody,
+    /// The run leaves the batch without a word.
+    Left(SessionId, TaskId),
+    /// The parent is owed this.
+    Owed {
+        parent: SessionId,
+        told: Box<Told>,
+        wakes: bool,
+    },
+}
+
+impl Settlement {
+    /// What the journal is told of it.
+    pub(super) fn entry(&self) -> Option<JournalEntry> {
+        match self {
+            Settlement::Nobody => None,
+            Settlement::Left(parent, task) => {
+                Some(JournalEntry::Left(parent.clone(), task.clone()))
+            }
+            Settlement::Owed { parent, told, .. } => Some(JournalEntry::Settled {
+                parent: parent.clone(),
+                told: told.clone(),
+            }),
+        }
+    }
 }
 
 /// A notifier panicked.
@@ -48,13 +79,9 @@ pub(crate) struct NotifierDied {
 impl TaskRegistry {
     /// The run joins its parent's batch, if it has a parent and anybody is told anything.
     pub(super) fn join_batch(&mut self, id: &TaskId, _ctx: &mut Context<Self>) {
-        if !self.env.config.notifications.enabled {
-            return;
-        }
-        let Some(task) = self.tasks.get(id).map(|entry| &entry.task) else {
-            return;
-        };
-        let (Some(parent), directory) = (task.parent_session.clone(), task.directory.clone())
+        let Some(JournalEntry::Joined {
+            parent, directory, ..
+        }) = self.joining(id)
         else {
             return;
         };
@@ -73,16 +100,44 @@ impl TaskRegistry {
         self.tell_dependents(&parent);
     }
 
-    fn ensure_notifier(&mut self, parent: &SessionId) {
-        if self.parents.contains_key(parent) {
-            return;
+    /// What the journal is told of a run that joins its parent's batch; none if nobody is told anything.
+    pub(super) fn joining(&self, id: &TaskId) -> Option<JournalEntry> {
+        let task = &self.tasks.get(id)?.task;
+        if !self.env.config.notifications.enabled {
+            return None;
         }
-        let (generation, salt) = (self.number(), self.rng.next_u64());
-        let ended = self
+        Some(JournalEntry::Joined {
+            parent: task.parent_session.clone()?,
+            task: id.clone(),
+            run: task.run,
+            directory: task.directory.clone(),
+        })
+    }
+
+    fn ensure_notifier(&mut self, parent: &SessionId) {
+        if !self.parents.contains_key(parent) {
+            // A parent that was stopped by its user and let go of meanwhile is still that.
+            let account = self.env.journal.account(parent);
+            let silenced = account.filter(|account| account.silenced && account.is_settled());
+            self.new_notifier(parent, silenced);
+        }
+    }
+
+    /// True if it is the session of a task of ours that has ended.
+    pub(super) fn has_ended(&self, session: &SessionId) -> bool {
+        let task = self
             .by_session
-            .get(parent)
-            .and_then(|id| self.tasks.get(id))
-            .is_some_and(|entry| entry.task.status().is_terminal());
+            .get(session)
+            .and_then(|id| self.tasks.get(id));
+        task.is_some_and(|entry| entry.task.status().is_terminal())
+    }
+
+    /// A notifier that begins with what the account says, if one is given.
+    pub(super) fn new_notifier(&mut self, parent: &SessionId, account: Option<Account>) {
+        let (generation, salt) = (self.number(), self.rng.next_u64());
+        let ended = self.has_ended(parent);
+        let open = account.as_ref().map_or(0, open_members);
+        let owes = account.is_some();
         let (env, registry, name) = (
             self.env.clone(),
             self.desks.registry.clone(),
@@ -90,7 +145,7 @@ impl TaskRegistry {
         );
         let (told, died) = (registry.clone(), parent.clone());
         let notifier = spawn_supervised(
-            move |_| ParentNotifier::new(env, registry, name, ended, salt),
+            move |_| ParentNotifier::new(env, registry, name, ended, salt, account),
             move |exit| {
                 if let Exit::Panicked(panic) = exit {
                     told.send(NotifierDied {
@@ -101,66 +156,97 @@ impl TaskRegistry {
                 }
             },
         );
-        self.parents.insert(
-            parent.clone(),
-            Parent {
-                notifier,
-                generation,
-                debt: 0,
-                open: 0,
-                owes: false,
-                idle: false,
-                notices: Default::default(),
-            },
-        );
+        self.know_parent(parent, notifier, generation, (0, open, owes));
     }
 
-    /// The run has ended: its parent is told, or not.
-    pub(super) fn settle_batch(&mut self, id: &TaskId, end: &End, _ctx: &mut Context<Self>) {
-        if end.skip_notification || self.closing.is_some() {
-            return self.leave_batch(id);
-        }
-        let wakes_on_failure = self.env.config.notifications.wake_on_failure;
-        let now = self.env.now();
+    /// `standing` is how much the notifier has been told, how many are open and whether it may owe anything.
+    pub(super) fn know_parent(
+        &mut self,
+        parent: &SessionId,
+        notifier: Addr<ParentNotifier>,
+        generation: u64,
+        (debt, open, owes): (u64, usize, bool),
+    ) {
+        self.desks
+            .notifiers
+            .put(parent.clone(), generation, notifier.clone());
+        let known = Parent {
+            notifier,
+            generation,
+            debt,
+            open,
+            owes,
+            idle: false,
+        };
+        self.parents.insert(parent.clone(), known);
+    }
+
+    /// What the end of a run means for its parent's batch.
+    pub(super) fn settlement(&self, id: &TaskId, end: &End) -> Settlement {
         let Some(entry) = self.tasks.get(id) else {
-            return;
+            return Settlement::Nobody;
         };
-        let Some(parent) = entry.batch.clone() else {
-            return;
+        let Some(parent) = entry
+            .batch
+            .clone()
+            .filter(|parent| self.parents.contains_key(parent))
+        else {
+            return Settlement::Nobody;
         };
+        if end.skip_notification || self.closing.is_some() {
+            return Settlement::Left(parent, id.clone());
+        }
+        let told = self.told(entry);
+        let failed = entry.task.status().is_failure();
+        Settlement::Owed {
+            parent,
+            wakes: self.env.config.notifications.wake_on_failure && failed,
+            told: Box::new(told),
+        }
+    }
+
+    /// What a parent is told of a task that has ended.
+    pub(super) fn told(&self, entry: &Entry) -> Told {
         let task = &entry.task;
-        let told = Told {
+        Told {
             fact: SettledFact {
-                task: id.clone(),
+                task: task.id.clone(),
                 status: task.status(),
                 description: task.description.clone(),
-                duration: duration_text(task.duration(now)),
+                duration: duration_text(task.duration(self.env.now())),
                 error: task.error().map(|error| cut(error, MAX_ERROR).to_owned()),
             },
             accepted: entry.accepted,
             parent_agent: task.parent_agent.clone(),
             parent_model: task.parent_model.clone(),
-        };
-        let wakes = wakes_on_failure && task.status().is_failure();
-        if let Some(known) = self.parents.get_mut(&parent) {
-            let append = JournalEntry::Settled {
-                parent: parent.clone(),
-                told: Box::new(told.clone()),
-            };
-            if let Err(failure) = self.journal.append(append) {
-                tracing::error!(task = %id, %failure, "the journal could not be written");
-            }
-            known.open = known.open.saturating_sub(1);
-            known.debt += 1;
-            known.owes = true;
-            known.notifier.do_send(Settled {
+        }
+    }
+
+    /// The parent's notifier is told of an end that is in the journal.
+    pub(super) fn settle(&mut self, id: &TaskId, settlement: Settlement) {
+        match settlement {
+            Settlement::Left(..) => self.leave_batch(id),
+            Settlement::Owed {
+                parent,
                 told,
                 wakes,
-                debt: known.debt,
-            });
-        } else if let Some(entry) = self.tasks.get_mut(id) {
-            // The parent is no more: nobody is told.
-            entry.batch = None;
+            } => {
+                if let Some(known) = self.parents.get_mut(&parent) {
+                    known.open = known.open.saturating_sub(1);
+                    known.debt += 1;
+                    known.owes = true;
+                    known.notifier.do_send(Settled {
+                        told: *told,
+                        wakes,
+                        debt: known.debt,
+                    });
+                }
+            }
+            Settlement::Nobody => {
+                if let Some(entry) = self.tasks.get_mut(id) {
+                    entry.batch = None;
+                }
+            }
         }
     }
 
@@ -183,6 +269,9 @@ impl TaskRegistry {
     /// The parent is no more: what is owed to it is dropped.
     pub(super) fn drop_parent(&mut self, parent: &SessionId) {
         if let Some(known) = self.parents.remove(parent) {
+            self.desks.notifiers.remove(parent);
+            let gone = JournalEntry::ParentGone(parent.clone(), self.env.now());
+            self.env.append(vec![gone]);
             known.notifier.do_send(ParentGone);
             tracing::info!(parent = %parent, "a parent is no more; what was owed to it is dropped");
         }
@@ -267,15 +356,7 @@ impl Handler<BatchClosed> for TaskRegistry {
 
     fn handle(&mut self, closed: BatchClosed, ctx: &mut Context<Self>) {
         self.env.places.pass("registry: BatchClosed");
-        for id in closed.tasks {
-            let ended = self.tasks.get_mut(&id).filter(|entry| {
-                entry.batch.as_ref() == Some(&closed.parent) && entry.task.status().is_terminal()
-            });
-            if let Some(entry) = ended {
-                entry.batch = None;
-                self.remove_later(&id, ctx);
-            }
-        }
+        self.leave_closed(&closed.parent, closed.tasks, ctx);
     }
 }
 
@@ -295,6 +376,7 @@ impl Handler<Debts> for TaskRegistry {
         known.idle = debts.idle && !debts.owes;
         if known.idle && known.open == 0 {
             self.parents.remove(&debts.parent);
+            self.desks.notifiers.remove(&debts.parent);
         }
         self.tell_dependents(&debts.parent);
     }
@@ -315,74 +397,81 @@ impl Handler<WakeAccepted> for TaskRegistry {
     }
 }
 
-impl Handler<NoticeReport> for TaskRegistry {
-    type Result = ();
-
-    fn handle(&mut self, report: NoticeReport, _: &mut Context<Self>) {
-        self.env.places.pass("registry: NoticeReport");
-        let append = match &report.fate {
-            NoticeFate::Sending => JournalEntry::Sending {
-                parent: report.parent.clone(),
-                id: report.id.clone(),
-                facts: report.facts.clone(),
-            },
-            NoticeFate::Delivered => JournalEntry::Delivered(report.id.clone()),
-            NoticeFate::Dropped(why) => {
-                tracing::warn!(parent = %report.parent, notice = %report.id, why, "a message to a parent was dropped");
-                JournalEntry::Dropped(report.id.clone(), why.clone())
-            }
-        };
-        if let Err(failure) = self.journal.append(append) {
-            tracing::error!(notice = %report.id, %failure, "the journal could not be written");
-        }
-        if let Some(known) = self.parents.get_mut(&report.parent) {
-            known.notices.retain(|record| record.id != report.id);
-            known.notices.push_front(NoticeRecord::new(
-                report.id,
-                report.facts,
-                report.fate,
-                report.at,
-            ));
-            known.notices.truncate(100);
-        }
-    }
-}
-
 impl Handler<NotifierDied> for TaskRegistry {
     type Result = ();
 
     fn handle(&mut self, died: NotifierDied, ctx: &mut Context<Self>) {
         self.env.places.pass("registry: NotifierDied");
         tracing::error!(parent = %died.parent, panic = %died.panic, "a notifier panicked");
-        if self
+        let current = self
             .parents
             .get(&died.parent)
-            .is_none_or(|known| known.generation != died.generation)
-        {
+            .is_some_and(|known| known.generation == died.generation);
+        if !current || self.closing.is_some() {
             return;
         }
-        // Rebuilt from what is known here: who is open, and who has settled and was not in a closed batch.
-        self.parents.remove(&died.parent);
-        let members: Vec<TaskId> = self
-            .children_of(&died.parent)
-            .into_iter()
-            .filter(|id| {
-                self.tasks
-                    .get(id)
-                    .is_some_and(|entry| entry.batch.as_ref() == Some(&died.parent))
-            })
-            .collect();
-        for id in &members {
-            self.join_batch(id, ctx);
-        }
-        for id in &members {
-            if self
-                .tasks
-                .get(id)
-                .is_some_and(|entry| entry.task.status().is_terminal())
-            {
-                self.settle_batch(id, &End::completed(), ctx);
+        match self.env.health.died(Kind::Notifier, self.env.now()) {
+            Duration::ZERO => {
+                self.rebuild_notifier(&died.parent, died.generation, ctx);
+            }
+            wait => {
+                let rebuild = RebuildNotifier(died.parent, died.generation);
+                ctx.notify_later(rebuild, wait);
             }
         }
     }
+}
+
+/// A notifier that died too often is built again after a while.
+#[derive(Message)]
+#[rtype(result = "()")]
+struct RebuildNotifier(SessionId, u64);
+
+impl Handler<RebuildNotifier> for TaskRegistry {
+    type Result = ();
+
+    fn handle(&mut self, rebuild: RebuildNotifier, ctx: &mut Context<Self>) {
+        self.env.places.pass("registry: RebuildNotifier");
+        self.rebuild_notifier(&rebuild.0, rebuild.1, ctx);
+    }
+}
+
+impl TaskRegistry {
+    /// The next notifier of a parent begins with what the journal says; whatever joined or settled meanwhile is there too.
+    fn rebuild_notifier(&mut self, parent: &SessionId, generation: u64, ctx: &mut Context<Self>) {
+        let still = self
+            .parents
+            .get(parent)
+            .is_some_and(|known| known.generation == generation);
+        if still && self.closing.is_none() {
+            let account = self.env.journal.account(parent).unwrap_or_default();
+            let strangers = self.children_of(parent).into_iter();
+            let strangers = strangers
+                .filter(|id| !account.members.iter().any(|member| member.task == *id))
+                .collect();
+            self.new_notifier(parent, Some(account));
+            // It may have died before it said that the batch was closed.
+            self.leave_closed(parent, strangers, ctx);
+            self.tell_dependents(parent);
+        }
+    }
+
+    /// These ended tasks are in a closed batch: they may leave memory in a while.
+    fn leave_closed(&mut self, parent: &SessionId, tasks: Vec<TaskId>, ctx: &mut Context<Self>) {
+        for id in tasks {
+            let ended = self.tasks.get_mut(&id).filter(|entry| {
+                entry.batch.as_ref() == Some(parent) && entry.task.status().is_terminal()
+            });
+            if let Some(entry) = ended {
+                entry.batch = None;
+                self.remove_later(&id, ctx);
+            }
+        }
+    }
+}
+
+/// The runs of a batch that have not ended.
+pub(super) fn open_members(account: &Account) -> usize {
+    let open = |member: &&Member| member.settled.is_none();
+    account.members.iter().filter(open).count()
 }

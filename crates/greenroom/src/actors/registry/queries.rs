@@ -14,6 +14,7 @@ use crate::domain::time::Timestamp;
 use crate::handle::{LimitsChange, ListFilter, NoticeRecord, Readiness, TaskPage, WaitFor};
 
 /// A task by its id, the unique beginning of its id, or its session.
+#[derive(Clone)]
 pub(crate) struct Find(pub(crate) String);
 
 /// A task, and its key and place in line if it waits.
@@ -37,7 +38,7 @@ impl Query for Find {
             {
                 return None;
             }
-            let task = registry.journal.find(&self.0)?;
+            let task = registry.env.journal.find(&self.0)?;
             return Some(Found {
                 task,
                 place: None,
@@ -81,6 +82,7 @@ impl TaskRegistry {
 }
 
 /// A page of tasks.
+#[derive(Clone)]
 pub(crate) struct ListTasks(pub(crate) ListFilter);
 
 impl Query for ListTasks {
@@ -129,6 +131,7 @@ impl Query for ListTasks {
 }
 
 /// The tasks of a session.
+#[derive(Clone)]
 pub(crate) struct TasksOf(pub(crate) SessionId);
 
 impl Query for TasksOf {
@@ -143,6 +146,7 @@ impl Query for TasksOf {
 }
 
 /// The tasks below a session.
+#[derive(Clone)]
 pub(crate) struct Descendants(pub(crate) SessionId);
 
 impl Query for Descendants {
@@ -157,6 +161,7 @@ impl Query for Descendants {
 }
 
 /// A parent's history, and what it is owed and was told.
+#[derive(Clone)]
 pub(crate) struct ReadHistory(pub(crate) SessionId);
 
 impl Query for ReadHistory {
@@ -167,15 +172,15 @@ impl Query for ReadHistory {
         let entries = history
             .map(|(_, history)| history.entries().cloned().collect())
             .unwrap_or_default();
-        let notices = registry
-            .parents
-            .get(&self.0)
-            .map(|parent| parent.notices.iter().cloned().collect());
-        (entries, notices.unwrap_or_default())
+        let account = registry.env.journal.account(&self.0);
+        let posted = account.map(|account| account.posted).unwrap_or_default();
+        let notices = posted.into_iter().rev().map(NoticeRecord::new);
+        (entries, notices.collect())
     }
 }
 
 /// Who waits for which key.
+#[derive(Clone)]
 pub(crate) struct Waits;
 
 /// How many wait for a key, and since when the oldest.
@@ -234,6 +239,7 @@ impl Query for LimitsChange {
             .desks
             .slots
             .send(crate::actors::slot_manager::SetLimits(limits.clone()));
+        registry.desks.standing.set_limits(limits.clone());
         limits.clone()
     }
 }
@@ -272,6 +278,7 @@ impl Handler<WaitForRun> for TaskRegistry {
 }
 
 /// Whether the system can do its work.
+#[derive(Clone)]
 pub(crate) struct ReadReadiness;
 
 impl Query for ReadReadiness {

@@ -106,7 +106,7 @@ impl TaskRegistry {
         let Some(closing) = &mut self.closing else {
             return;
         };
-        if closing.done || open || closing.messages > 0 || !self.aborting.is_empty() {
+        if closing.done || open || closing.messages > 0 || !self.desks.aborts.is_empty() {
             return;
         }
         self.finish();
@@ -133,7 +133,9 @@ impl TaskRegistry {
         self.waiting = 0;
         self.parents.clear();
         self.deadlines.clear();
-        self.aborting.clear();
+        self.desks.aborts.clear();
+        self.desks.tasks.clear();
+        self.desks.notifiers.clear();
         self.timer = None;
         self.desks.poller.clear();
         self.desks.toaster.clear();
@@ -169,6 +171,7 @@ impl Handler<Shutdown> for TaskRegistry {
             }
             Some(closing) => closing.replies.push(shutdown.reply),
             None => {
+                self.desks.standing.set_closing();
                 self.closing = Some(Closing {
                     replies: vec![shutdown.reply],
                     ..Closing::default()
@@ -213,7 +216,7 @@ impl Handler<AbortsGivenUp> for TaskRegistry {
         self.env.places.pass("registry: AbortsGivenUp");
         if self.closing.as_ref().is_some_and(|closing| !closing.done) {
             tracing::warn!(
-                aborts = self.aborting.len(),
+                aborts = self.desks.aborts.len(),
                 "aborts were not answered in time"
             );
             self.finish();

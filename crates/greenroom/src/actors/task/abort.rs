@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use crate::actors::env::{Env, within};
+use crate::actors::env::{Env, answer, within};
+use crate::actors::survivors::AbortTicket;
 use crate::domain::ids::SessionId;
 use crate::domain::time::Timestamp;
 use crate::domain::transcript::Message;
@@ -14,24 +15,32 @@ use crate::ports::agent_server::{ServerError, SessionStatus};
 /// How often an abort is tried in all.
 const TRIES: u32 = 3;
 
-/// Aborts a session. `answered` is called once, when the first abort was accepted or all were given up. One that
-/// succeeded can be lost all the same, so the status is read a second later and the abort repeated while the session is
-/// still busy, unless `superseded` says that somebody has prompted it meanwhile.
-pub(crate) async fn abort_session(
+/// Aborts a session. The ticket, if somebody waits for it, is given back when the first abort was accepted or all were given
+/// up. One that succeeded can be lost all the same, so the status is read a second later and the abort repeated while the
+/// session is still busy, unless `superseded` says that somebody has prompted it meanwhile.
+pub(super) fn abort_session(
+    env: &Env,
+    session: SessionId,
+    directory: Option<String>,
+    superseded: Arc<AtomicBool>,
+    ticket: Option<AbortTicket>,
+) {
+    let call = abort(env.clone(), session, directory, superseded, ticket);
+    answer(env, "task: abort is answered", call, |_| (), |()| ());
+}
+
+async fn abort(
     env: Env,
     session: SessionId,
     directory: Option<String>,
     superseded: Arc<AtomicBool>,
-    answered: impl FnOnce(),
+    mut ticket: Option<AbortTicket>,
 ) {
-    let mut answered = Some(answered);
     let mut aborted_at = None;
     for _ in 0..TRIES {
         match within(env.config.calls.other, env.server.abort(&session)).await {
             Ok(()) => {
-                if let Some(answered) = answered.take() {
-                    answered();
-                }
+                drop(ticket.take());
                 let since = *aborted_at.get_or_insert_with(|| env.now());
                 if !env.config.lifecycle.look_after_abort {
                     return;
@@ -49,11 +58,11 @@ pub(crate) async fn abort_session(
                 }
             }
             Err(ServerError::NotFound(_)) => break,
-            Err(failure) => tracing::warn!(session = %session, %failure, "an abort failed"),
+            Err(failure) => {
+                env.health.abort_failed();
+                tracing::warn!(session = %session, %failure, "an abort failed");
+            }
         }
-    }
-    if let Some(answered) = answered.take() {
-        answered();
     }
 }
 

@@ -2,15 +2,16 @@
 //! given back and the session aborted.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use actix::{Context, Handler};
 
 use super::abort::abort_session;
-use super::{EndAccepted, EndRefused, EndRun, Phase, TaskActor};
-use crate::actors::registry::{AbortDone, RunEnded};
+use super::{EndAccepted, EndRefused, EndRun, Phase, RegistryUp, TaskActor};
+use crate::actors::registry::RunEnded;
 use crate::domain::ids::SessionId;
 use crate::domain::lifecycle::End;
+use crate::ports::agent_server::ServerError;
 
 impl TaskActor {
     /// Decides the end. The registry records it; until then nothing else is decided.
@@ -26,38 +27,51 @@ impl TaskActor {
         self.next_step = None;
         let snapshot = self.snapshot(watch.as_deref());
         self.phase = Phase::Ending(end.clone(), watch);
-        self.registry.send(RunEnded {
-            task: self.task.id.clone(),
-            run: self.run,
-            session: self.session.clone(),
-            end,
-            snapshot,
-            at: self.env.now(),
-        });
+        self.ended = Some((end, snapshot, self.env.now()));
+        self.say_ended();
+    }
+
+    /// Tells the registry of the end that was decided, if one was.
+    fn say_ended(&self) {
+        if let Some((end, snapshot, at)) = self.ended.clone() {
+            self.registry.send(RunEnded {
+                task: self.task.id.clone(),
+                run: self.run,
+                session: self.session.clone(),
+                end,
+                snapshot,
+                at,
+            });
+        }
     }
 
     /// A session that nobody asked for any more: it was created for a run that has ended meanwhile.
     pub(super) fn abort_late(&mut self, session: SessionId) {
-        let (env, directory) = (self.env.clone(), self.directory.clone());
-        let (registry, done) = (self.registry.clone(), self.late_done.take());
-        let answered = move || {
-            if let Some(done) = done {
-                registry.send(done);
-            }
-        };
-        actix_rt::spawn(abort_session(
-            env,
-            session,
-            directory,
-            Arc::new(AtomicBool::new(false)),
-            answered,
-        ));
+        let (directory, never) = (self.directory.clone(), Arc::new(AtomicBool::new(false)));
+        abort_session(&self.env, session, directory, never, self.late_abort.take());
     }
 
     /// The create of a run that has ended failed after all: there is nothing to abort.
     pub(super) fn nothing_came(&mut self) {
-        if let Some(done) = self.late_done.take() {
-            self.registry.send(done);
+        self.late_abort = None;
+    }
+
+    /// A prompt of a run that has ended was answered after all. If it may have set the session to work, the abort that
+    /// came before it did not stop that: the session is aborted again, unless a later run has prompted it by now.
+    pub(super) fn prompt_came_late(&mut self, answer: &Result<(), ServerError>) {
+        let may_work = matches!(answer, Ok(()) | Err(ServerError::FateUnknown(_)));
+        let wanted = self
+            .superseded
+            .clone()
+            .filter(|superseded| !superseded.load(Ordering::Acquire));
+        // Where nobody looks after an abort, nobody repeats one either.
+        if let (true, true, Some(superseded), Some(session)) = (
+            may_work,
+            self.env.config.lifecycle.look_after_abort,
+            wanted,
+            self.session.clone(),
+        ) {
+            abort_session(&self.env, session, self.directory.clone(), superseded, None);
         }
     }
 }
@@ -87,6 +101,7 @@ impl Handler<EndRefused> for TaskActor {
         if let Phase::Ending(end, Some(watch)) = std::mem::replace(&mut self.phase, Phase::Ended) {
             tracing::debug!(task = %self.task.id, outcome = ?end.outcome, "goes on: something depends on its session");
             self.phase = Phase::Watching(watch);
+            self.ended = None;
         }
         self.arm(ctx);
     }
@@ -102,28 +117,35 @@ impl Handler<EndAccepted> for TaskActor {
         };
         self.permit = None;
         self.arm(ctx);
-        let done = AbortDone {
-            task: self.task.id.clone(),
-            run: self.run,
-        };
-        let registry = self.registry.clone();
+        let ticket = accepted.0;
         match self.session.clone().filter(|_| end.abort_session) {
             Some(session) => {
-                let (env, directory) = (self.env.clone(), self.directory.clone());
-                actix_rt::spawn(abort_session(
-                    env,
-                    session,
-                    directory,
-                    accepted.superseded,
-                    move || {
-                        registry.send(done);
-                    },
-                ));
+                let superseded = ticket.superseded();
+                self.superseded = Some(ticket.superseded());
+                let directory = self.directory.clone();
+                abort_session(&self.env, session, directory, superseded, Some(ticket));
             }
-            None if self.create_in_flight => self.late_done = Some(done),
-            None => {
-                registry.send(done);
+            None if self.create_in_flight => self.late_abort = Some(ticket),
+            None => drop(ticket),
+        }
+    }
+}
+
+impl Handler<RegistryUp> for TaskActor {
+    type Result = ();
+
+    fn handle(&mut self, _: RegistryUp, _: &mut Context<Self>) {
+        self.env.places.pass("task: RegistryUp");
+        match &self.phase {
+            Phase::Starting => {}
+            Phase::Started => self.say_started(),
+            Phase::Watching(_) => {
+                if self.prompting.is_none() {
+                    self.say_prompted();
+                }
+                self.tell_changed();
             }
+            Phase::Ending(..) | Phase::Ended => self.say_ended(),
         }
     }
 }

@@ -1,12 +1,12 @@
 //! What a task actor is told, and what its own calls and timers come back with.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
 use actix::Message;
 use tokio::sync::oneshot;
 
 use super::lineage::Lineage;
+use crate::actors::survivors::AbortTicket;
 use crate::domain::ids::{Run, SessionId};
 use crate::domain::lifecycle::End;
 use crate::domain::session_event::Happening;
@@ -23,8 +23,10 @@ pub(crate) enum Beginning {
     Relaunch(Option<Lineage>),
     /// The session of an earlier run is prompted again.
     Resume(SessionId),
-    /// A session started elsewhere, or before this actor, is watched as it is.
+    /// A session started elsewhere, or prompted before this actor, is watched as it is.
     Watch(SessionId, Timestamp),
+    /// The session of this run is there; whether its prompt was sent is looked for first.
+    Reattach(SessionId, Timestamp),
 }
 
 /// Something happened in the session.
@@ -54,13 +56,15 @@ pub(crate) struct EndRun {
 #[rtype(result = "()")]
 pub(crate) struct Go;
 
-/// The registry has recorded the end.
+/// The registry has recorded the end. Whoever holds the ticket answers for the abort.
 #[derive(Message)]
 #[rtype(result = "()")]
-pub(crate) struct EndAccepted {
-    /// Set when somebody prompts the session again.
-    pub(crate) superseded: Arc<AtomicBool>,
-}
+pub(crate) struct EndAccepted(pub(crate) AbortTicket);
+
+/// The registry has been rebuilt: what it may not have heard is said again.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct RegistryUp;
 
 /// The run cannot complete now: something depends on its session that it had not heard of.
 #[derive(Message)]

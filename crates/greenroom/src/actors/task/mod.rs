@@ -11,17 +11,21 @@ mod messages;
 mod starting;
 mod watching;
 
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
 use actix::{Actor, AsyncContext, Context, SpawnHandle};
 
 use self::messages::TimeUp;
 pub(crate) use self::messages::{
     Beginning, Dependents, EndAccepted, EndRefused, EndRun, Go, Happened, LinkBroke, Observed,
-    SendFailure, SendPrompt, Woken,
+    RegistryUp, SendFailure, SendPrompt, Woken,
 };
 use super::desk::Desk;
 use super::env::Env;
-use super::registry::{AbortDone, TaskRegistry};
+use super::registry::{RunSnapshot, TaskRegistry};
 use super::slot_manager::{SlotManager, SlotPermit};
+use super::survivors::AbortTicket;
 use crate::domain::ids::{ConcurrencyKey, Run, SessionId};
 use crate::domain::lifecycle::End;
 use crate::domain::task::Task;
@@ -38,6 +42,9 @@ enum Step {
     Prompt,
     LookForPrompt,
 }
+
+/// The number of the prompt that a run begins with.
+const FIRST_PROMPT: u32 = 1;
 
 enum Phase {
     /// On the way to a session.
@@ -64,12 +71,17 @@ pub(crate) struct TaskActor {
     permit: Option<SlotPermit>,
     phase: Phase,
     session: Option<SessionId>,
+    started_at: Timestamp,
     directory: Option<String>,
     creating: Option<NewSession>,
     /// A create may still answer, also long after it was given up: its session is aborted then.
     create_in_flight: bool,
-    /// What the registry is told once that session is aborted.
-    late_done: Option<AbortDone>,
+    /// Given back once that session is aborted.
+    late_abort: Option<AbortTicket>,
+    /// Once the run has ended and its session is to be at rest: whether somebody has prompted it again since.
+    superseded: Option<Arc<AtomicBool>>,
+    /// What the registry was told of the end, in case it did not hear it.
+    ended: Option<(End, RunSnapshot, Timestamp)>,
     dependents: (usize, bool),
     /// The end is decided and what exists instead is being asked for.
     explaining: bool,
@@ -109,11 +121,14 @@ impl TaskActor {
             permit,
             phase: Phase::Starting,
             session: None,
+            started_at: Timestamp::default(),
             directory: task.directory.clone(),
             task,
             creating: None,
             create_in_flight: false,
-            late_done: None,
+            late_abort: None,
+            superseded: None,
+            ended: None,
             dependents: (0, false),
             explaining: false,
             prompting: None,
@@ -140,7 +155,17 @@ impl TaskActor {
                 if self.counts.is_some() && self.permit.is_none() {
                     self.take_slot(ctx);
                 }
+                // Prompts of an actor before this one had numbers too, and theirs are not to be found under ours.
+                self.prompts = self.env.now().as_millis().rem_euclid(1 << 31) as u32;
                 self.phase = Phase::Watching(watch);
+            }
+            Beginning::Reattach(session, started) => {
+                self.session = Some(session);
+                self.phase = Phase::Watching(self.new_watch(self.run > Run::FIRST, started));
+                self.take_slot(ctx);
+                self.prompts = FIRST_PROMPT;
+                self.prompting = Some((FIRST_PROMPT, self.task.prompt.clone()));
+                self.step(Step::LookForPrompt, ctx);
             }
         }
     }

@@ -10,7 +10,7 @@ use super::messages::{
 };
 use super::{Beginning, Go, Phase, Step, TaskActor};
 use crate::actors::env::{answer, cut_off, reach_backoff, within};
-use crate::actors::registry::{RunStarted, Unreachable};
+use crate::actors::registry::{RunPrompted, RunStarted, Unreachable};
 use crate::domain::ids::{Run, SessionId};
 use crate::domain::lifecycle::End;
 use crate::domain::time::{Timestamp, duration_text};
@@ -41,11 +41,13 @@ impl TaskActor {
                 };
                 let limit = self.env.config.calls.create;
                 self.create_in_flight = true;
+                let under_way = self.env.under_way.begin(self.create_name());
                 let late = me.clone();
                 answer(
                     &self.env,
                     "task: create is answered",
                     async move {
+                        let _under_way = under_way;
                         let mut call = env.server.create(session);
                         let answer = within(limit, &mut call).await;
                         if matches!(answer, Err(ServerError::TimedOut(_))) {
@@ -63,10 +65,16 @@ impl TaskActor {
                 let Some(session) = self.creating.clone() else {
                     return;
                 };
+                let name = self.create_name();
                 answer(
                     &self.env,
                     "task: created session is looked for",
-                    async move { find_created(&env, &session).await },
+                    async move {
+                        // Made by an actor that has died since, it may still be on its way.
+                        let limit = env.config.calls.create;
+                        env.under_way.over(&name, limit).await;
+                        find_created(&env, &session).await
+                    },
                     |panic| Err(cut_off(panic)),
                     move |found| me.do_send(CreateLookedUp(found)),
                 );
@@ -79,10 +87,12 @@ impl TaskActor {
                 };
                 let request = self.prompt_request(prompt, text);
                 let directory = self.directory.clone();
+                let under_way = self.env.under_way.begin(self.prompt_name(prompt));
                 answer(
                     &self.env,
                     "task: prompt is answered",
                     async move {
+                        let _under_way = under_way;
                         let call = env.server.prompt(&session, directory.as_deref(), request);
                         within(env.config.calls.prompt, call).await
                     },
@@ -97,15 +107,30 @@ impl TaskActor {
                     return;
                 };
                 let metadata = self.prompt_metadata(prompt);
+                let name = self.prompt_name(prompt);
                 answer(
                     &self.env,
                     "task: prompt is looked for",
-                    async move { prompt_arrived(&env, &session, &metadata).await },
+                    async move {
+                        let limit = env.config.calls.prompt;
+                        env.under_way.over(&name, limit).await;
+                        prompt_arrived(&env, &session, &metadata).await
+                    },
                     |panic| Err(cut_off(panic)),
                     move |arrived| me.do_send(PromptLookedUp { prompt, arrived }),
                 );
             }
         }
+    }
+
+    /// What the create of this attempt is called while it is under way.
+    fn create_name(&self) -> String {
+        format!("create {} {} {}", self.task.id, self.run, self.attempt)
+    }
+
+    /// What a prompt of this run is called while it is under way.
+    fn prompt_name(&self, prompt: u32) -> String {
+        format!("prompt {} {} {prompt}", self.task.id, self.run)
     }
 
     pub(super) fn prompt_metadata(&self, prompt: u32) -> Value {
@@ -152,9 +177,18 @@ impl TaskActor {
     }
 
     pub(super) fn session_is_there(&mut self, session: SessionId, _ctx: &mut Context<Self>) {
-        self.session = Some(session.clone());
+        self.session = Some(session);
         self.reached();
         self.phase = Phase::Started;
+        self.started_at = self.env.now();
+        self.say_started();
+    }
+
+    /// Tells the registry that the run has its session.
+    pub(super) fn say_started(&self) {
+        let Some(session) = self.session.clone() else {
+            return;
+        };
         self.registry.send(RunStarted {
             task: self.task.id.clone(),
             run: self.run,
@@ -162,11 +196,16 @@ impl TaskActor {
             directory: self.directory.clone(),
             depth: self.task.spawn_depth,
             root: self.task.root_session.clone(),
-            slot: self
-                .permit
-                .as_ref()
-                .map(|permit| (permit.id(), permit.key().clone())),
-            at: self.env.now(),
+            slot: self.permit.as_ref().map(|permit| permit.key().clone()),
+            at: self.started_at,
+        });
+    }
+
+    /// Tells the registry that the server has the run's prompt.
+    pub(super) fn say_prompted(&self) {
+        self.registry.send(RunPrompted {
+            task: self.task.id.clone(),
+            run: self.run,
         });
     }
 
@@ -308,12 +347,16 @@ impl Handler<PromptAnswered> for TaskActor {
             .prompting
             .as_ref()
             .is_some_and(|(prompt, _)| *prompt == answered.prompt);
-        if !current || !matches!(self.phase, Phase::Watching(_)) {
+        if !matches!(self.phase, Phase::Watching(_)) {
+            return self.prompt_came_late(&answered.answer);
+        }
+        if !current {
             return;
         }
         match answered.answer {
             Ok(()) => {
                 self.prompting = None;
+                self.say_prompted();
                 self.reached();
                 let now = self.env.now();
                 self.watch(|watch| watch.prompt_accepted(now));
@@ -351,6 +394,7 @@ impl Handler<PromptLookedUp> for TaskActor {
         match looked.arrived {
             Ok(true) => {
                 self.prompting = None;
+                self.say_prompted();
                 self.reached();
                 let now = self.env.now();
                 self.watch(|watch| watch.prompt_accepted(now));

@@ -42,10 +42,7 @@ impl TaskActor {
             asking: watch.map(|watch| watch.asking.clone()).unwrap_or_default(),
             note: watch.and_then(|watch| watch.note.clone()),
             depth: self.task.spawn_depth,
-            slot: self
-                .permit
-                .as_ref()
-                .map(|permit| (permit.id(), permit.key().clone())),
+            slot: self.permit.as_ref().map(|permit| permit.key().clone()),
         }
     }
 

@@ -1,0 +1,222 @@
+//! How a registry begins where another stopped: the journal says what was decided, the survivors say who lives. Actors that
+//! live are kept and say again what they have; what died with the registry is built anew. The first registry of a system
+//! takes the same way and finds nothing.
+
+use std::collections::BTreeMap;
+
+use actix::{Addr, Context};
+
+use super::TaskRegistry;
+use super::parents::open_members;
+use crate::actors::parent_notifier::{ParentNotifier, Reconcile};
+use crate::actors::poller;
+use crate::actors::slot_manager::{ForgetQueues, SetOpen};
+use crate::actors::task::{Dependents, LinkBroke, RegistryUp, TaskActor, Woken};
+use crate::domain::concurrency::Age;
+use crate::domain::ids::{SessionId, TaskId};
+use crate::domain::ledger::Account;
+use crate::domain::task::{Task, TaskStatus};
+use crate::ports::journal::{Entry, Kept, KeptTask};
+
+type Living<K, A> = BTreeMap<K, (u64, Addr<A>)>;
+
+impl TaskRegistry {
+    /// Takes over from whoever was here before.
+    pub(super) fn restore(&mut self, ctx: &mut Context<Self>) {
+        let tasks = self.desks.tasks.living();
+        let notifiers = self.desks.notifiers.living();
+        let kept = self
+            .env
+            .journal
+            .load()
+            // Without it nothing can be decided; it is tried again like any death.
+            .unwrap_or_else(|failure| panic!("the journal cannot be read: {failure}"));
+        self.start_kept();
+        if kept.tasks.is_empty() && kept.left.is_empty() && kept.accounts.is_empty() {
+            // Nothing was decided yet; keys belong to tasks.
+            return;
+        }
+        tracing::warn!(
+            tasks = kept.tasks.len(),
+            living = tasks.len(),
+            "taking over"
+        );
+        let open = self.reachable && !self.desks.standing.closing();
+        self.desks.slots.send(ForgetQueues);
+        self.desks.slots.send(SetOpen(open));
+        self.desks.poller.send(poller::UnwatchAll);
+        let Kept {
+            tasks: records,
+            left,
+            accounts,
+            keys,
+        } = kept;
+        for key in keys {
+            self.launch_keys.remember(key);
+        }
+        for task in &left {
+            self.restore_history(task);
+        }
+        let mut in_line: BTreeMap<Age, TaskId> = BTreeMap::new();
+        for record in records {
+            in_line.insert(record.age, record.task.id.clone());
+            self.restore_task(record);
+        }
+        self.restore_parents(accounts, notifiers);
+        self.restore_runs(in_line.into_values().collect(), tasks, ctx);
+        // What happened meanwhile was told to nobody.
+        self.desks.poller.send(poller::Reconcile);
+        if !self.reachable {
+            self.probe();
+        }
+    }
+
+    fn restore_task(&mut self, record: KeptTask) {
+        let KeptTask {
+            accepted,
+            age,
+            granted,
+            prompted,
+            task,
+        } = record;
+        self.restore_history(&task);
+        self.next_age = self.next_age.max(accepted + 1).max(age + 1);
+        let session = task.session.clone();
+        let id = self.add_entry(task, accepted);
+        let superseded = self.desks.aborts.of(&id);
+        if let Some(entry) = self.tasks.get_mut(&id) {
+            entry.age = age;
+            entry.started_once = granted;
+            entry.prompted = prompted;
+            if let Some(superseded) = superseded {
+                entry.superseded = superseded;
+            }
+        }
+        // In the order of acceptance: the newest task of a session has it.
+        if let Some(session) = session {
+            self.by_session.insert(session, id);
+        }
+    }
+
+    fn restore_history(&mut self, task: &Task) {
+        let number = self.number();
+        for parent in task.former_parents.iter().chain(&task.parent_session) {
+            let (changed, history) = self.histories.entry(parent.clone()).or_default();
+            *changed = number;
+            history.record(task);
+        }
+    }
+
+    fn restore_parents(
+        &mut self,
+        accounts: Vec<(SessionId, Account)>,
+        mut notifiers: Living<SessionId, ParentNotifier>,
+    ) {
+        for (parent, mut account) in accounts {
+            self.restore_members(&parent, &mut account);
+            let Some((generation, notifier)) = notifiers.remove(&parent) else {
+                self.new_notifier(&parent, Some(account));
+                continue;
+            };
+            let open = open_members(&account);
+            notifier.do_send(Reconcile {
+                account,
+                ended: self.has_ended(&parent),
+                debt: FIRST_DEBT,
+            });
+            self.know_parent(&parent, notifier, generation, (FIRST_DEBT, open, true));
+        }
+        // Those left over owe nothing: they end as their addresses are dropped.
+    }
+
+    fn restore_members(&mut self, parent: &SessionId, account: &mut Account) {
+        let mut strangers = Vec::new();
+        for member in &mut account.members {
+            let current = self
+                .tasks
+                .get(&member.task)
+                .filter(|entry| entry.task.run == member.run);
+            let Some(entry) = current else {
+                if member.settled.is_none() {
+                    strangers.push(member.task.clone());
+                }
+                continue;
+            };
+            if member.settled.is_none() && entry.task.status().is_terminal() {
+                member.settled = Some(self.told(entry));
+            }
+            if let Some(entry) = self.tasks.get_mut(&member.task) {
+                entry.batch = Some(parent.clone());
+            }
+        }
+        for task in strangers {
+            account.leave(&task);
+            self.env.append(vec![Entry::Left(parent.clone(), task)]);
+        }
+    }
+
+    fn restore_runs(
+        &mut self,
+        in_line: Vec<TaskId>,
+        mut living: Living<TaskId, TaskActor>,
+        ctx: &mut Context<Self>,
+    ) {
+        for id in in_line {
+            let Some(entry) = self.tasks.get_mut(&id) else {
+                continue;
+            };
+            let (run, status) = (entry.task.run, entry.task.status());
+            let actor = living.remove(&id);
+            match actor.filter(|(number, _)| *number == u64::from(run.0)) {
+                Some((number, actor)) => {
+                    entry.actor = Some(actor.clone());
+                    self.desks.tasks.put(id.clone(), number, actor);
+                    self.take_up(&id);
+                }
+                None if status == TaskStatus::Pending => self.enqueue_again(&id, ctx),
+                None if status == TaskStatus::Running => self.attach(&id),
+                None => {}
+            }
+            let over = self
+                .tasks
+                .get(&id)
+                .is_some_and(|entry| entry.batch.is_none() && entry.task.status().is_terminal());
+            if over {
+                self.remove_later(&id, ctx);
+            }
+        }
+        // Those left over are of runs that are over and recorded: they only wait for an abort.
+    }
+
+    /// An actor that lives is told what it may have missed, and asked for what we may have.
+    fn take_up(&mut self, id: &TaskId) {
+        self.watch_session(id);
+        let session = self
+            .tasks
+            .get(id)
+            .and_then(|entry| entry.task.session.clone());
+        let open = session
+            .as_ref()
+            .map_or(0, |session| self.open_below(session));
+        let parent = session
+            .as_ref()
+            .and_then(|session| self.parents.get(session));
+        let (is_parent, owed) = (parent.is_some(), parent.is_some_and(|parent| parent.owes));
+        let Some(entry) = self.tasks.get_mut(id) else {
+            return;
+        };
+        entry.told_dependents = (open, owed);
+        if let Some(actor) = &entry.actor {
+            actor.do_send(Dependents { open, owed });
+            if is_parent {
+                // One of the messages that wake may have been accepted meanwhile.
+                actor.do_send(Woken);
+            }
+            actor.do_send(LinkBroke);
+            actor.do_send(RegistryUp);
+        }
+    }
+}
+
+/// What a notifier that lives is told its standing is.
+const FIRST_DEBT: u64 = 1;

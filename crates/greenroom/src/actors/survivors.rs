@@ -1,0 +1,268 @@
+//! What outlives a registry that dies, so that the next one finds it: which actors live, which calls and aborts are under
+//! way, which slots are held, the limits as they were last set. Everything here is either an address or is given back by
+//! being dropped; what is decided about it is decided by the registry alone.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use actix::{Actor, Addr};
+use tokio::sync::watch;
+
+use super::desk::Desk;
+use super::registry::{AbortDone, TaskRegistry};
+use crate::config::Limits;
+use crate::domain::concurrency::PermitId;
+use crate::domain::ids::{ConcurrencyKey, Run, TaskId};
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The actors of one kind by name, each with a number that tells it from others of that name. Written by the registry.
+pub(crate) struct Roster<K, A: Actor>(Arc<Mutex<BTreeMap<K, (u64, Addr<A>)>>>);
+
+impl<K, A: Actor> Clone for Roster<K, A> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<K, A: Actor> Default for Roster<K, A> {
+    fn default() -> Self {
+        Self(Arc::default())
+    }
+}
+
+impl<K: Ord + Clone, A: Actor> Roster<K, A> {
+    pub(crate) fn put(&self, name: K, number: u64, actor: Addr<A>) {
+        lock(&self.0).insert(name, (number, actor));
+    }
+
+    pub(crate) fn remove(&self, name: &K) {
+        let removed = lock(&self.0).remove(name);
+        drop(removed);
+    }
+
+    pub(crate) fn clear(&self) {
+        let all = std::mem::take(&mut *lock(&self.0));
+        drop(all);
+    }
+
+    /// Takes out all that live, in the order of their names.
+    pub(crate) fn living(&self) -> BTreeMap<K, (u64, Addr<A>)> {
+        let mut living = std::mem::take(&mut *lock(&self.0));
+        living.retain(|_, (_, actor)| actor.connected());
+        living
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        lock(&self.0).len()
+    }
+}
+
+/// The aborts of ended runs that are not answered.
+#[derive(Clone, Default)]
+pub(crate) struct Aborts(Arc<Mutex<BTreeMap<(TaskId, Run), Arc<AtomicBool>>>>);
+
+impl Aborts {
+    /// Somebody has to answer for the abort of that run from now on; the ticket is how.
+    pub(crate) fn begin(
+        &self,
+        task: TaskId,
+        run: Run,
+        superseded: Arc<AtomicBool>,
+        registry: Desk<TaskRegistry>,
+    ) -> AbortTicket {
+        lock(&self.0).insert((task.clone(), run), Arc::clone(&superseded));
+        AbortTicket {
+            task,
+            run,
+            superseded,
+            aborts: self.clone(),
+            registry,
+        }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        lock(&self.0).is_empty()
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        lock(&self.0).len()
+    }
+
+    /// Nobody waits for any of them any more.
+    pub(crate) fn clear(&self) {
+        lock(&self.0).clear();
+    }
+
+    /// The newest abort of a task that is not answered: the flag that says whether somebody has prompted the session since.
+    pub(crate) fn of(&self, task: &TaskId) -> Option<Arc<AtomicBool>> {
+        let aborts = lock(&self.0);
+        let of_task = aborts.range((task.clone(), Run(0))..=(task.clone(), Run(u32::MAX)));
+        of_task.last().map(|(_, superseded)| Arc::clone(superseded))
+    }
+}
+
+/// Whoever holds it answers for the abort of an ended run. Dropping it says that the abort was answered, given up, or not
+/// needed; it cannot be forgotten.
+pub(crate) struct AbortTicket {
+    task: TaskId,
+    run: Run,
+    superseded: Arc<AtomicBool>,
+    aborts: Aborts,
+    registry: Desk<TaskRegistry>,
+}
+
+impl AbortTicket {
+    /// Set once somebody prompts the session again.
+    pub(crate) fn superseded(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.superseded)
+    }
+}
+
+impl Drop for AbortTicket {
+    fn drop(&mut self) {
+        // Nothing here can panic: a panic in a drop while unwinding would end the process.
+        lock(&self.aborts.0).remove(&(self.task.clone(), self.run));
+        self.registry.send(AbortDone {
+            task: self.task.clone(),
+        });
+    }
+}
+
+/// Calls whose effect cannot be taken back, while they are under way.
+#[derive(Clone, Default)]
+pub(crate) struct UnderWay(Arc<Mutex<Calls>>);
+
+#[derive(Default)]
+struct Calls {
+    next: u64,
+    by_name: BTreeMap<(String, u64), watch::Receiver<()>>,
+}
+
+/// A call is under way until this is dropped.
+pub(crate) struct CallUnderWay {
+    name: (String, u64),
+    calls: UnderWay,
+    _over: watch::Sender<()>,
+}
+
+impl Drop for CallUnderWay {
+    fn drop(&mut self) {
+        lock(&self.calls.0).by_name.remove(&self.name);
+    }
+}
+
+impl UnderWay {
+    pub(crate) fn begin(&self, name: String) -> CallUnderWay {
+        let (over, is_over) = watch::channel(());
+        let mut calls = lock(&self.0);
+        calls.next += 1;
+        let name = (name, calls.next);
+        calls.by_name.insert(name.clone(), is_over);
+        CallUnderWay {
+            name,
+            calls: self.clone(),
+            _over: over,
+        }
+    }
+
+    /// Waits until no call of that name is under way, at most that long. A call whose maker has died may still have its
+    /// effect: only after it is over can be looked for what it has left.
+    pub(crate) async fn over(&self, name: &str, limit: Duration) {
+        let mut calls: Vec<watch::Receiver<()>> = {
+            let calls = lock(&self.0);
+            let named = (name.to_owned(), 0)..=(name.to_owned(), u64::MAX);
+            let named = calls.by_name.range(named);
+            named.map(|(_, call)| call.clone()).collect()
+        };
+        let all = async {
+            for call in &mut calls {
+                // An error says that the call is over; nothing is ever sent.
+                let _ = call.changed().await;
+            }
+        };
+        // Longer than its limit no call lasts.
+        let _ = tokio::time::timeout(limit, all).await;
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        lock(&self.0).by_name.len()
+    }
+}
+
+/// The slots that are held: a slot is held as long as its permit exists.
+#[derive(Clone, Default, Debug)]
+pub(crate) struct Held(
+    Arc<Mutex<BTreeMap<PermitId, ConcurrencyKey>>>,
+    Arc<AtomicU64>,
+);
+
+impl Held {
+    pub(crate) fn taken(&self, permit: PermitId, key: ConcurrencyKey) {
+        self.1.fetch_max(permit.0, Ordering::AcqRel);
+        lock(&self.0).insert(permit, key);
+    }
+
+    pub(crate) fn given_back(&self, permit: PermitId) {
+        lock(&self.0).remove(&permit);
+    }
+
+    /// Every slot held, and the number after which new permits are counted.
+    pub(crate) fn all(&self) -> (Vec<(PermitId, ConcurrencyKey)>, u64) {
+        let held = lock(&self.0);
+        let all = held.iter().map(|(permit, key)| (*permit, key.clone()));
+        (all.collect(), self.1.load(Ordering::Acquire))
+    }
+}
+
+/// What was set or found out while the system ran. Written by the registry.
+pub(crate) struct Standing {
+    limits: Mutex<Limits>,
+    reachable: AtomicBool,
+    closing: AtomicBool,
+    generations: AtomicU64,
+}
+
+impl Standing {
+    pub(crate) fn new(limits: Limits) -> Self {
+        Self {
+            limits: Mutex::new(limits),
+            reachable: AtomicBool::new(true),
+            closing: AtomicBool::new(false),
+            generations: AtomicU64::new(0),
+        }
+    }
+
+    pub(crate) fn limits(&self) -> Limits {
+        lock(&self.limits).clone()
+    }
+
+    pub(crate) fn set_limits(&self, limits: Limits) {
+        *lock(&self.limits) = limits;
+    }
+
+    pub(crate) fn reachable(&self) -> bool {
+        self.reachable.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn set_reachable(&self, reachable: bool) {
+        self.reachable.store(reachable, Ordering::Release);
+    }
+
+    pub(crate) fn closing(&self) -> bool {
+        self.closing.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn set_closing(&self) {
+        self.closing.store(true, Ordering::Release);
+    }
+
+    /// The number of the registry that begins now, from 1.
+    pub(crate) fn next_generation(&self) -> u64 {
+        self.generations.fetch_add(1, Ordering::AcqRel) + 1
+    }
+}

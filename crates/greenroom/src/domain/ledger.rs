@@ -1,0 +1,173 @@
+//! What a parent is owed, as the journal's changes add up to it: who is in its batch, who of them has settled, and what
+//! became of each message. A notifier that is rebuilt begins from this; readers see its messages. Pure.
+
+use std::collections::VecDeque;
+
+use super::batch::Told;
+use super::ids::{NoticeId, Run, TaskId};
+use super::notice::{NoticeFacts, NoticeKind};
+use super::time::Timestamp;
+
+/// How many messages that are over an account remembers; the oldest goes first.
+const REMEMBERED: usize = 100;
+
+/// A run in a parent's batch.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Member {
+    /// The task.
+    pub task: TaskId,
+    /// Its run.
+    pub run: Run,
+    /// What is to be told of it, once it has settled.
+    pub settled: Option<Told>,
+    /// True if an individual message has said so.
+    pub noted: bool,
+}
+
+/// What became of a message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fate {
+    /// A final whose batch is closed; not sent yet, or refused.
+    Owed,
+    /// On its way; whether it has arrived is not known.
+    Sending,
+    /// The server has accepted it.
+    Delivered,
+    /// Given up, with the reason.
+    Dropped(String),
+}
+
+/// One message to a parent.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Posted {
+    /// Its id, by which it is found again.
+    pub id: NoticeId,
+    /// What it says.
+    pub facts: NoticeFacts,
+    /// Of whom, and who speaks for the parent.
+    pub told: Vec<Told>,
+    /// Since when it is owed.
+    pub since: Timestamp,
+    /// What became of it.
+    pub fate: Fate,
+    /// When that was.
+    pub at: Timestamp,
+}
+
+/// What one parent is owed and was told.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Account {
+    /// Where the parent works, as the first to join said.
+    pub directory: Option<String>,
+    /// Its batch, in the order of joining.
+    pub members: Vec<Member>,
+    /// Messages in the order of their first mention.
+    pub posted: VecDeque<Posted>,
+    /// True from its user's abort until its user's next word.
+    pub silenced: bool,
+}
+
+impl Account {
+    /// A run joins the batch; an earlier run of the task is no longer in it.
+    pub fn join(&mut self, task: TaskId, run: Run, directory: Option<String>) {
+        self.leave(&task);
+        if self.directory.is_none() {
+            self.directory = directory;
+        }
+        self.members.push(Member {
+            task,
+            run,
+            settled: None,
+            noted: false,
+        });
+    }
+
+    /// A run of the batch has ended.
+    pub fn settle(&mut self, told: Told) {
+        let waits = self
+            .members
+            .iter_mut()
+            .find(|member| member.task == told.fact.task && member.settled.is_none());
+        if let Some(member) = waits {
+            member.settled = Some(told);
+        }
+    }
+
+    /// A run leaves the batch without a word.
+    pub fn leave(&mut self, task: &TaskId) {
+        self.members.retain(|member| member.task != *task);
+    }
+
+    /// The batch is closed: these tasks are in that final from now on.
+    pub fn close(&mut self, posted: Posted, tasks: &[TaskId]) {
+        self.members.retain(|member| !tasks.contains(&member.task));
+        self.post(posted);
+    }
+
+    /// A message is on its way. What an individual one says need not be said again.
+    pub fn sending(&mut self, posted: Posted) {
+        if posted.facts.kind == NoticeKind::Individual {
+            self.set_noted(&posted, true);
+        }
+        self.post(posted);
+    }
+
+    /// An individual message was refused: what it says goes into the next one.
+    pub fn returned(&mut self, id: &NoticeId) {
+        if let Some(place) = self.posted.iter().position(|posted| posted.id == *id)
+            && let Some(posted) = self.posted.remove(place)
+        {
+            self.set_noted(&posted, false);
+        }
+    }
+
+    /// A message has come to its end, or is owed again.
+    pub fn fate(&mut self, id: &NoticeId, fate: Fate, at: Timestamp) {
+        if let Some(posted) = self.posted.iter_mut().find(|posted| posted.id == *id) {
+            posted.fate = fate;
+            posted.at = at;
+        }
+        let over = |posted: &Posted| matches!(posted.fate, Fate::Delivered | Fate::Dropped(_));
+        while self.posted.iter().filter(|posted| over(posted)).count() > REMEMBERED {
+            match self.posted.iter().position(over) {
+                Some(oldest) => self.posted.remove(oldest),
+                None => break,
+            };
+        }
+    }
+
+    /// The parent is no more: nothing is owed to it.
+    pub fn gone(&mut self, at: Timestamp) {
+        self.members.clear();
+        for posted in &mut self.posted {
+            if matches!(posted.fate, Fate::Owed | Fate::Sending) {
+                posted.fate = Fate::Dropped("the parent was deleted".to_owned());
+                posted.at = at;
+            }
+        }
+    }
+
+    /// True if nobody is open and nothing is owed.
+    pub fn is_settled(&self) -> bool {
+        let owed = |posted: &Posted| matches!(posted.fate, Fate::Owed | Fate::Sending);
+        self.members.is_empty() && !self.posted.iter().any(owed)
+    }
+
+    fn post(&mut self, new: Posted) {
+        match self.posted.iter_mut().find(|posted| posted.id == new.id) {
+            Some(posted) => *posted = new,
+            None => self.posted.push_back(new),
+        }
+    }
+
+    fn set_noted(&mut self, posted: &Posted, noted: bool) {
+        for told in &posted.told {
+            let same = |member: &&mut Member| {
+                member.task == told.fact.task && member.settled.as_ref() == Some(told)
+            };
+            if let Some(member) = self.members.iter_mut().find(same) {
+                member.noted = noted;
+            }
+        }
+    }
+}
