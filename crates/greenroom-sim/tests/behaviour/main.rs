@@ -1,18 +1,19 @@
 //! The rules of behaviour, each told as a story under virtual time in the default profile. One module per heading; a
-//! test's name is the rule it holds the system to.
+//! test's name is the rule it holds the system to. `stage` is where they are told, on the agent server of `server`.
 
+mod cast;
+mod fate;
+mod happenings;
+mod record;
 mod server;
 mod stage;
 
 mod a_task;
-mod cancel;
+mod cancel_resume_track;
 mod concurrency;
 mod launch_and_start;
 mod remembering;
-mod resume;
 mod shutdown;
 mod slots_and_panics;
 mod telling_the_parent;
-mod track;
-mod unreachable;
 mod watching;

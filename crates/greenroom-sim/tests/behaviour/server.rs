@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+pub use crate::fate::*;
 use async_trait::async_trait;
 use greenroom::Clock;
 use greenroom::domain::ids::{SessionId, TaskId};
@@ -18,67 +19,6 @@ use greenroom::ports::agent_server::{
 };
 use greenroom_sim::session::Session;
 use serde_json::{Value, json};
-
-/// The calls there are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum On {
-    Session,
-    Create,
-    Prompt,
-    Notify,
-    Abort,
-    Statuses,
-    Messages,
-    Todos,
-    Below,
-    RejectAsk,
-    Toast,
-    Health,
-}
-
-/// What becomes of a call that does not simply work.
-#[derive(Debug, Clone)]
-pub enum Fate {
-    /// It fails and has no effect.
-    Fails(ServerError),
-    /// It has its effect, and fails all the same.
-    Cut(ServerError),
-    /// It is never answered and has no effect.
-    Hangs,
-    /// It has its effect and is never answered.
-    Lost,
-    /// It is answered with success and has no effect.
-    Ignored,
-    /// It works after so many milliseconds; a read answers what was true when it was asked.
-    Late(u64),
-    /// It fails after so many milliseconds.
-    LateFailure(u64, ServerError),
-    /// The code that makes the call panics.
-    Panics,
-}
-
-/// The connection was refused.
-pub fn unreachable() -> ServerError {
-    ServerError::Unreachable("connection refused".to_owned())
-}
-
-/// The connection was cut before the answer.
-pub fn cut_off() -> ServerError {
-    ServerError::FateUnknown("connection reset".to_owned())
-}
-
-/// The server answered with that status.
-pub fn status(status: u16) -> ServerError {
-    ServerError::Refused {
-        status: Some(status),
-        message: format!("refused with {status}"),
-    }
-}
-
-/// The server knows no such session.
-pub fn not_found() -> ServerError {
-    ServerError::NotFound("no such session".to_owned())
-}
 
 /// One call as it arrived.
 #[derive(Debug, Clone)]
@@ -95,7 +35,7 @@ pub enum What {
     Nothing,
     Directory(String),
     Create(Box<NewSession>),
-    Prompt(Box<TaskPrompt>),
+    Prompt(Option<String>, Box<TaskPrompt>),
     Notify(Box<Notice>),
     Ask(String),
     Toast(Toast),
@@ -388,10 +328,10 @@ impl AgentServer for Server {
     async fn prompt(
         &self,
         session: &SessionId,
-        _directory: Option<&str>,
+        directory: Option<&str>,
         prompt: TaskPrompt,
     ) -> Result<(), ServerError> {
-        let what = What::Prompt(Box::new(prompt.clone()));
+        let what = What::Prompt(directory.map(str::to_owned), Box::new(prompt.clone()));
         let fate = self.meet(On::Prompt, Some(session), what);
         let part = json!({"type": "text", "text": prompt.text, "metadata": prompt.metadata});
         self.act(fate, |state, now| {
@@ -493,6 +433,12 @@ impl AgentServer for Server {
     async fn toast(&self, toast: Toast) -> Result<(), ServerError> {
         let fate = self.meet(On::Toast, None, What::Toast(toast));
         self.act(fate, |_, _| Ok(())).await
+    }
+
+    async fn models(&self, directory: &str) -> Result<Vec<String>, ServerError> {
+        let fate = self.meet(On::Models, None, What::Directory(directory.to_owned()));
+        let models = ["acme/big", "acme/small"].map(str::to_owned).to_vec();
+        self.read(fate, |_| Ok(models)).await
     }
 
     async fn health(&self) -> Result<(), ServerError> {

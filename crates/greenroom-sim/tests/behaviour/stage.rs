@@ -8,21 +8,20 @@ use std::sync::{Arc, Once, mpsc};
 use std::time::Duration;
 
 use actix_rt::System;
-use greenroom::domain::ids::{ModelRef, SessionId, TaskId};
+use greenroom::domain::ids::TaskId;
 use greenroom::domain::task::{Launch, Resume, Task, TaskStatus, Track};
 use greenroom::domain::time::Timestamp;
-use greenroom::ports::agent_server::SessionStatus;
 use greenroom::ports::journal::MemoryJournal;
 use greenroom::{
     CancelError, CancelOptions, CancelScope, Clock, Config, EventLink, Greenroom, LaunchError,
     LimitsReport, ListFilter, ResumeError, ShutdownMode, TaskChange,
 };
 use greenroom_sim::quiet::Quiet;
-use serde_json::{Value, json};
 use tokio::sync::broadcast::Receiver;
 use tokio::time::{Instant, sleep_until};
 
-use crate::server::{On, Server, What};
+pub use crate::cast::*;
+use crate::server::Server;
 
 /// Real time for one story: all take milliseconds, unless actors keep each other busy at one instant.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -101,72 +100,6 @@ fn collect_panics() {
         }));
     });
     PANICS.set(Some(Vec::new()));
-}
-
-/// A launch of parent `P` by the agent `worker`; its name is its description.
-pub fn job(name: &str) -> Launch {
-    Launch {
-        description: name.to_owned(),
-        prompt: format!("do {name}"),
-        agent: "worker".to_owned(),
-        parent_session: Some("P".into()),
-        ..Launch::default()
-    }
-}
-
-/// The same for another parent.
-pub fn job_of(parent: impl Into<SessionId>, name: &str) -> Launch {
-    Launch {
-        parent_session: Some(parent.into()),
-        ..job(name)
-    }
-}
-
-/// The same with a model, as `provider/model` or `provider/model:variant`.
-pub fn job_on(model_name: &str, name: &str) -> Launch {
-    Launch {
-        model: Some(model(model_name)),
-        ..job(name)
-    }
-}
-
-/// `provider/model` or `provider/model:variant`.
-pub fn model(text: &str) -> ModelRef {
-    let (provider, rest) = text.split_once('/').expect("provider/model");
-    let (name, variant) = match rest.split_once(':') {
-        Some((name, variant)) => (name, Some(variant.to_owned())),
-        None => (rest, None),
-    };
-    ModelRef {
-        provider_id: provider.to_owned(),
-        model_id: name.to_owned(),
-        variant,
-    }
-}
-
-/// Who an event is about: a session, or the session of a task.
-pub trait Who {
-    fn session(&self, server: &Server) -> SessionId;
-}
-
-impl Who for &str {
-    fn session(&self, _: &Server) -> SessionId {
-        SessionId::new(self)
-    }
-}
-
-impl Who for &SessionId {
-    fn session(&self, _: &Server) -> SessionId {
-        (*self).clone()
-    }
-}
-
-impl Who for &TaskId {
-    fn session(&self, server: &Server) -> SessionId {
-        server
-            .session_of(self)
-            .expect("a session was made for the task")
-    }
 }
 
 /// The system, its server and its clock.
@@ -420,203 +353,4 @@ impl Stage {
         self.greenroom.event_link(link);
         self.settle().await;
     }
-
-    /// The server tells of something.
-    pub async fn event(&self, event: Value) {
-        self.together(event);
-        self.settle().await;
-    }
-
-    /// The server tells of something, and what follows in the story happens at once.
-    pub fn together(&self, event: Value) {
-        let greenroom = self.greenroom.clone();
-        actix_rt::spawn(async move { greenroom.event(&event).await });
-    }
-
-    /// The session works.
-    pub async fn busy(&self, who: impl Who) {
-        let session = who.session(&self.server);
-        self.server.set_status(&session, Some(SessionStatus::Busy));
-        self.event(status_event(&session, json!({"type": "busy"})))
-            .await;
-    }
-
-    /// The session has nothing to do, and says so.
-    pub async fn idle(&self, who: impl Who) {
-        let session = who.session(&self.server);
-        self.server.set_status(&session, None);
-        self.event(idle_event(&session)).await;
-    }
-
-    /// The session has nothing to do, but the event is lost.
-    pub fn quietly_idle(&self, who: impl Who) {
-        self.server.set_status(&who.session(&self.server), None);
-    }
-
-    /// An answer of the assistant is complete.
-    pub async fn answer(&self, who: impl Who, text: &str) {
-        let session = who.session(&self.server);
-        let info = self.quiet_answer(&session, text);
-        self.event(message_event(&session, &info)).await;
-    }
-
-    /// The same, but the event is lost.
-    pub fn quiet_answer(&self, who: impl Who, text: &str) -> Value {
-        let session = who.session(&self.server);
-        let info = json!({"role": "assistant", "finish": "stop",
-            "time": {"completed": self.now()}});
-        let parts = json!([{"type": "text", "text": text}]);
-        self.server.add_message(&session, info, parts)
-    }
-
-    /// A whole turn as opencode tells of it: busy, a finished answer, idle.
-    pub async fn finish(&self, who: impl Who) {
-        let session = who.session(&self.server);
-        self.busy(&session).await;
-        self.answer(&session, "done").await;
-        self.idle(&session).await;
-    }
-
-    /// Text of the assistant is streamed.
-    pub async fn work(&self, who: impl Who) {
-        let session = who.session(&self.server);
-        self.event(delta_event(&session)).await;
-    }
-
-    /// The session fails.
-    pub async fn fail(&self, who: impl Who, text: &str) {
-        let session = who.session(&self.server);
-        self.server.set_status(&session, None);
-        let error = json!({"name": "APIError", "data": {"message": text}});
-        self.event(error_event(&session, error)).await;
-    }
-
-    /// Somebody aborts the session.
-    pub async fn aborted(&self, who: impl Who) {
-        let session = who.session(&self.server);
-        self.server.set_status(&session, None);
-        self.event(abort_event(&session)).await;
-    }
-
-    /// The session is deleted.
-    pub async fn delete(&self, who: impl Who) {
-        let session = who.session(&self.server);
-        self.server.gone(&session);
-        self.event(json!({"type": "session.deleted", "properties": {"info": {"id": session}}}))
-            .await;
-    }
-
-    /// The user says something in a session, maybe to an agent with a model.
-    pub async fn user_says(&self, who: impl Who, agent: Option<&str>, model_name: Option<&str>) {
-        let session = who.session(&self.server);
-        let mut info = json!({"role": "user"});
-        if let Some(agent) = agent {
-            info["agent"] = json!(agent);
-        }
-        if let Some(name) = model_name {
-            info["model"] = json!(model(name));
-        }
-        let parts = json!([{"type": "text", "text": "hello"}]);
-        let info = self.server.add_message(&session, info, parts);
-        self.together(message_event(&session, &info));
-        let part = json!({"messageID": info["id"], "sessionID": session, "type": "text",
-            "text": "hello"});
-        self.event(part_event(&session, part)).await;
-    }
-
-    /// What a parent was told, one line each: when, which kind, whether it wakes, of whom, how many are open, as whom.
-    pub fn told(&self, parent: &str) -> Vec<String> {
-        let calls = self.server.calls(On::Notify).into_iter();
-        calls
-            .filter(|call| {
-                call.session
-                    .as_ref()
-                    .is_some_and(|to| to.as_str() == parent)
-            })
-            .filter_map(|call| match call.what {
-                What::Notify(notice) => Some(notice_line(call.at, &notice)),
-                _ => None,
-            })
-            .collect()
-    }
-
-    /// When each call of that kind arrived, and about what: a session, the task of a create, a directory.
-    pub fn calls(&self, on: On) -> Vec<String> {
-        let calls = self.server.calls(on).into_iter();
-        calls
-            .map(|call| {
-                let about = match (&call.what, &call.session) {
-                    (What::Create(new), _) => new.title.split(" (@").next().map(str::to_owned),
-                    (What::Directory(directory), None) => Some(directory.clone()),
-                    (_, session) => session.as_ref().map(ToString::to_string),
-                };
-                format!("{} {}", call.at, about.unwrap_or_default())
-                    .trim_end()
-                    .to_owned()
-            })
-            .collect()
-    }
-
-    /// When each call of that kind arrived.
-    pub fn times(&self, on: On) -> Vec<i64> {
-        self.server.calls(on).iter().map(|call| call.at).collect()
-    }
-}
-
-fn notice_line(at: i64, notice: &greenroom::ports::agent_server::Notice) -> String {
-    let tasks = notice.facts.tasks.iter();
-    let tasks: Vec<String> = tasks
-        .map(|fact| format!("{} {}", fact.description, fact.status.as_str()))
-        .collect();
-    let kind = match notice.facts.kind {
-        greenroom::domain::notice::NoticeKind::Individual => "note",
-        greenroom::domain::notice::NoticeKind::Final => "final",
-    };
-    let how = if notice.silent { "silent" } else { "wakes" };
-    let mut line = format!("{at} {kind} {how}: {}", tasks.join(", "));
-    if notice.facts.remaining > 0 {
-        line.push_str(&format!(", {} open", notice.facts.remaining));
-    }
-    if let Some(agent) = &notice.agent {
-        line.push_str(&format!(" as {agent}"));
-    }
-    if let Some(model) = &notice.model {
-        line.push_str(&format!(" on {}", model.key()));
-        if let Some(variant) = &model.variant {
-            line.push_str(&format!(":{variant}"));
-        }
-    }
-    line
-}
-
-pub fn status_event(session: &SessionId, status: Value) -> Value {
-    json!({"type": "session.status", "properties": {"sessionID": session, "status": status}})
-}
-
-pub fn idle_event(session: &SessionId) -> Value {
-    json!({"type": "session.idle", "properties": {"sessionID": session}})
-}
-
-pub fn delta_event(session: &SessionId) -> Value {
-    json!({"type": "message.part.delta", "properties": {"sessionID": session,
-        "messageID": "msg_streamed", "partID": "prt_1", "field": "text", "delta": "x"}})
-}
-
-pub fn message_event(session: &SessionId, info: &Value) -> Value {
-    json!({"type": "message.updated", "properties": {"sessionID": session, "info": info}})
-}
-
-pub fn part_event(session: &SessionId, part: Value) -> Value {
-    json!({"type": "message.part.updated", "properties": {"sessionID": session, "part": part}})
-}
-
-pub fn error_event(session: &SessionId, error: Value) -> Value {
-    json!({"type": "session.error", "properties": {"sessionID": session, "error": error}})
-}
-
-pub fn abort_event(session: &SessionId) -> Value {
-    error_event(
-        session,
-        json!({"name": "MessageAbortedError", "data": {"message": "Aborted"}}),
-    )
 }

@@ -87,8 +87,8 @@ fn another_error_of_a_resumed_run_is_no_echo() {
         assert!(s.cancel(&a).await);
         s.resume(&a).await;
         s.at(6100).await;
-        s.fail(&a, "Model not found").await;
-        assert_eq!(s.state(&a).await, "error: Model not found");
+        s.fail(&a, "overloaded").await;
+        assert_eq!(s.state(&a).await, "error: overloaded");
     });
 }
 

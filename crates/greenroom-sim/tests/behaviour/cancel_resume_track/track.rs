@@ -288,3 +288,47 @@ fn a_track_without_names_or_with_itself_as_parent_is_refused() {
         }
     });
 }
+
+#[test]
+fn no_session_can_be_put_below_itself() {
+    story(|s| async move {
+        let a = s.launch(job("a")).await;
+        let above = s.server.session_of(&a).expect("it runs").to_string();
+        let below = s.launch(job_of(above.as_str(), "below")).await;
+        let session = s.server.session_of(&below).expect("it runs").to_string();
+        let greenroom = s.greenroom.clone();
+        let track = tracked(a.as_str(), "x", &session);
+        let refused = s
+            .answered(async move { greenroom.track(track).await })
+            .await;
+        assert!(
+            matches!(
+                refused,
+                Err(TrackError::Invalid {
+                    field: "parentSessionID",
+                    ..
+                })
+            ),
+            "{refused:?}"
+        );
+        s.at(6000).await;
+        assert!(s.cancel(&a).await);
+        let resumed = s
+            .try_resume(greenroom::domain::task::Resume {
+                parent_session: Some(session.as_str().into()),
+                ..s.resumption(&a, "go on")
+            })
+            .await;
+        assert!(
+            matches!(
+                resumed,
+                Err(greenroom::ResumeError::Invalid {
+                    field: "parentSessionID",
+                    ..
+                })
+            ),
+            "{resumed:?}"
+        );
+        assert_eq!(s.state(&a).await, "cancelled");
+    });
+}

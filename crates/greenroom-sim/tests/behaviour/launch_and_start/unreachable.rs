@@ -221,3 +221,32 @@ fn what_runs_goes_on_while_the_server_is_away() {
         assert_eq!(s.told("P").len(), 1);
     });
 }
+
+#[test]
+fn a_resume_waits_for_the_server_too() {
+    story(|s| async move {
+        let a = s.launch(job("a")).await;
+        s.at(6000).await;
+        s.finish(&a).await;
+        s.at(8000).await;
+        s.server.down();
+        s.resume(&a).await;
+        // Nobody knew: it has its slot, and its prompt is tried again.
+        s.at(30_000).await;
+        assert_eq!(s.state(&a).await, "running");
+        s.server.up();
+        s.at(50_000).await;
+        s.finish(&a).await;
+        assert_eq!(s.state(&a).await, "completed");
+        // Now it is known beforehand: it stays in line.
+        s.server.down();
+        s.link(EventLink::Broken).await;
+        s.resume(&a).await;
+        s.at(80_000).await;
+        assert_eq!(s.state(&a).await, "pending");
+        assert_eq!(s.in_use().await, 0);
+        s.server.up();
+        s.at(100_000).await;
+        assert_eq!(s.state(&a).await, "running");
+    });
+}

@@ -11,7 +11,7 @@ use crate::stage::{Stage, job, part_event, story, story_with};
 
 fn last_prompt(s: &Stage) -> greenroom::ports::agent_server::TaskPrompt {
     match s.server.calls(On::Prompt).pop().map(|call| call.what) {
-        Some(What::Prompt(prompt)) => *prompt,
+        Some(What::Prompt(_, prompt)) => *prompt,
         other => panic!("{other:?} is no prompt"),
     }
 }

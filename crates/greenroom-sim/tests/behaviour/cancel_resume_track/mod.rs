@@ -1,0 +1,6 @@
+//! Cancel, resume, send and track.
+
+mod cancel;
+mod resume;
+mod stages;
+mod track;

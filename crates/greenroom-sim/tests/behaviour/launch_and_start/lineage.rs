@@ -1,0 +1,195 @@
+//! What a launch is refused for, and how deep a task is.
+
+use greenroom::LaunchError;
+use greenroom::domain::ids::ModelRef;
+use greenroom::domain::task::Launch;
+
+use super::creates;
+use crate::server::{Fate, On, status};
+use crate::stage::{job, job_of, story, story_with};
+
+#[test]
+fn a_launch_with_a_blank_or_oversized_field_is_refused_by_its_name() {
+    story(|s| async move {
+        let half = ModelRef {
+            provider_id: "acme".to_owned(),
+            model_id: " ".to_owned(),
+            variant: None,
+        };
+        let bad = [
+            (
+                "description",
+                Launch {
+                    description: " ".to_owned(),
+                    ..job("a")
+                },
+            ),
+            (
+                "prompt",
+                Launch {
+                    prompt: "\n".to_owned(),
+                    ..job("a")
+                },
+            ),
+            (
+                "agent",
+                Launch {
+                    agent: String::new(),
+                    ..job("a")
+                },
+            ),
+            (
+                "prompt",
+                Launch {
+                    prompt: "x".repeat(600_000),
+                    ..job("a")
+                },
+            ),
+            (
+                "model",
+                Launch {
+                    model: Some(half),
+                    ..job("a")
+                },
+            ),
+        ];
+        for (wanted, launch) in bad {
+            match s.try_launch(launch).await {
+                Err(LaunchError::Invalid { field, .. }) => assert_eq!(field, wanted),
+                other => panic!("{wanted}: {other:?}"),
+            }
+        }
+        assert!(s.tasks().await.is_empty());
+        assert!(s.told("P").is_empty(), "no batch was opened");
+    });
+}
+
+#[test]
+fn a_launch_calls_nobody_and_returns_at_once_whatever_the_server_does() {
+    story(|s| async move {
+        for on in [On::Session, On::Create, On::Toast, On::Statuses] {
+            s.server.always(on, Fate::Hangs);
+        }
+        // Both are answered in this very instant, though no call of theirs ever is.
+        let (a, b) = (s.launch(job("a")).await, s.launch(job("b")).await);
+        assert_eq!(s.state(&a).await, "pending");
+        assert_eq!(s.state(&b).await, "pending");
+        assert!(s.calls(On::Create).is_empty(), "the lineage comes first");
+    });
+}
+
+#[test]
+fn without_a_parent_nobody_is_asked_and_nobody_told() {
+    story(|s| async move {
+        let alone = Launch {
+            parent_session: None,
+            ..job("a")
+        };
+        let a = s.launch(alone).await;
+        s.at(6000).await;
+        s.finish(&a).await;
+        s.at(20_000).await;
+        assert_eq!(s.state(&a).await, "completed");
+        assert!(s.calls(On::Session).is_empty());
+        assert!(s.calls(On::Notify).is_empty());
+        assert_eq!(creates(&s)[0].parent, None);
+        assert_eq!(s.task(&a).await.spawn_depth, 1);
+        s.at(11 * 60_000).await;
+        assert_eq!(s.state(&a).await, "gone");
+    });
+}
+
+#[test]
+fn below_a_session_of_ours_the_depth_is_known_at_once() {
+    story(|s| async move {
+        let mut parent = "P".to_owned();
+        for depth in 1..=3 {
+            let id = s.launch(job_of(parent.as_str(), "x")).await;
+            let task = s.task(&id).await;
+            assert_eq!(task.spawn_depth, depth);
+            assert_eq!(
+                task.root_session.as_ref().map(|root| root.as_str()),
+                Some("P")
+            );
+            parent = s.server.session_of(&id).expect("it runs").to_string();
+        }
+        let refused = s.try_launch(job_of(parent.as_str(), "x")).await;
+        assert_eq!(refused, Err(LaunchError::TooDeep { depth: 4, limit: 3 }));
+        let text = refused.map(|_| ()).map_err(|error| error.to_string());
+        assert_eq!(text, Err("depth 4 is more than 3".to_owned()));
+    });
+}
+
+#[test]
+fn another_parent_is_looked_up_at_the_start_and_a_task_too_deep_ends_there() {
+    story(|s| async move {
+        s.server.has("C1", Some("P"));
+        s.server.has("C2", Some("C1"));
+        s.server.has("C3", Some("C2"));
+        let fine = s.launch(job_of("C2", "fine")).await;
+        assert_eq!(s.task(&fine).await.spawn_depth, 3);
+        let deep = s.launch(job_of("C3", "deep")).await;
+        assert_eq!(s.state(&deep).await, "error: depth 4 is more than 3");
+        assert_eq!(s.in_use().await, 1);
+        assert_eq!(s.calls(On::Create), ["0 fine"]);
+        s.at(1000).await;
+        assert_eq!(s.told("C3"), ["0 final wakes: deep error"]);
+    });
+}
+
+#[test]
+fn a_foreign_session_below_one_of_ours_counts_from_there() {
+    story(|s| async move {
+        let a = s.launch(job("a")).await;
+        let session = s.server.session_of(&a).expect("it runs");
+        s.server.has("F", Some(session.as_str()));
+        let b = s.launch(job_of("F", "b")).await;
+        let task = s.task(&b).await;
+        assert_eq!(task.spawn_depth, 3, "a is 1, F would be 2");
+        assert_eq!(
+            task.root_session.as_ref().map(|root| root.as_str()),
+            Some("P")
+        );
+    });
+}
+
+#[test]
+fn a_lineage_that_runs_in_a_circle_has_an_end() {
+    story_with(
+        |config| config.safety.max_depth = 10,
+        |s| async move {
+            s.server.has("X", Some("Y"));
+            s.server.has("Y", Some("X"));
+            let a = s.launch(job_of("X", "a")).await;
+            assert_eq!(s.state(&a).await, "running");
+            assert_eq!(s.task(&a).await.spawn_depth, 2);
+        },
+    );
+}
+
+#[test]
+fn a_lineage_that_cannot_be_read_counts_as_depth_one() {
+    story(|s| async move {
+        s.server.has("C1", Some("P"));
+        s.server
+            .always_for(On::Session, "P", Fate::Fails(status(500)));
+        let a = s.launch(job_of("C1", "a")).await;
+        assert_eq!(s.task(&a).await.spawn_depth, 1);
+        let b = s.launch(job_of("unknown", "b")).await;
+        assert_eq!(s.task(&b).await.spawn_depth, 1);
+    });
+}
+
+#[test]
+fn a_lineage_is_read_for_ten_seconds_in_all() {
+    story(|s| async move {
+        s.server.has("C1", Some("P"));
+        s.server.always(On::Session, Fate::Late(6000));
+        let a = s.launch(job_of("C1", "a")).await;
+        s.at(9999).await;
+        assert!(s.calls(On::Create).is_empty());
+        s.at(10_000).await;
+        assert_eq!(s.calls(On::Create), ["10000 a"]);
+        assert_eq!(s.task(&a).await.spawn_depth, 1);
+    });
+}

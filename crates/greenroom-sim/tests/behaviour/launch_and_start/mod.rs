@@ -1,0 +1,41 @@
+//! Launch and start: what is refused, where a task stands in its lineage, how it comes to its session and its prompt.
+
+mod calls;
+mod lineage;
+mod session;
+mod unreachable;
+
+use greenroom::domain::task::PermissionAction;
+use greenroom::ports::agent_server::{NewSession, TaskPrompt};
+
+use crate::server::{On, What};
+use crate::stage::Stage;
+
+fn creates(s: &Stage) -> Vec<NewSession> {
+    let calls = s.server.calls(On::Create).into_iter();
+    calls
+        .filter_map(|call| match call.what {
+            What::Create(new) => Some(*new),
+            _ => None,
+        })
+        .collect()
+}
+
+fn prompts(s: &Stage) -> Vec<TaskPrompt> {
+    let calls = s.server.calls(On::Prompt).into_iter();
+    calls
+        .filter_map(|call| match call.what {
+            What::Prompt(_, prompt) => Some(*prompt),
+            _ => None,
+        })
+        .collect()
+}
+
+/// `tool` for each denied tool, in order.
+fn denied(new: &NewSession) -> Vec<&str> {
+    new.permission
+        .iter()
+        .filter(|rule| rule.action == PermissionAction::Deny && rule.pattern == "*")
+        .map(|rule| rule.permission.as_str())
+        .collect()
+}

@@ -1,0 +1,73 @@
+//! What the server was called with, as lines that a story can name.
+
+use greenroom::domain::notice::NoticeKind;
+use greenroom::ports::agent_server::Notice;
+
+use crate::server::{On, What};
+use crate::stage::Stage;
+
+impl Stage {
+    /// What a parent was told, one line each: when, which kind, whether it wakes, of whom, how many are open, as whom.
+    pub fn told(&self, parent: &str) -> Vec<String> {
+        let calls = self.server.calls(On::Notify).into_iter();
+        calls
+            .filter(|call| {
+                call.session
+                    .as_ref()
+                    .is_some_and(|to| to.as_str() == parent)
+            })
+            .filter_map(|call| match call.what {
+                What::Notify(notice) => Some(notice_line(call.at, &notice)),
+                _ => None,
+            })
+            .collect()
+    }
+
+    /// When each call of that kind arrived, and about what: a session, the task of a create, a directory.
+    pub fn calls(&self, on: On) -> Vec<String> {
+        let calls = self.server.calls(on).into_iter();
+        calls
+            .map(|call| {
+                let about = match (&call.what, &call.session) {
+                    (What::Create(new), _) => new.title.split(" (@").next().map(str::to_owned),
+                    (What::Directory(directory), None) => Some(directory.clone()),
+                    (_, session) => session.as_ref().map(ToString::to_string),
+                };
+                format!("{} {}", call.at, about.unwrap_or_default())
+                    .trim_end()
+                    .to_owned()
+            })
+            .collect()
+    }
+
+    /// When each call of that kind arrived.
+    pub fn times(&self, on: On) -> Vec<i64> {
+        self.server.calls(on).iter().map(|call| call.at).collect()
+    }
+}
+
+fn notice_line(at: i64, notice: &Notice) -> String {
+    let tasks = notice.facts.tasks.iter();
+    let tasks: Vec<String> = tasks
+        .map(|fact| format!("{} {}", fact.description, fact.status.as_str()))
+        .collect();
+    let kind = match notice.facts.kind {
+        NoticeKind::Individual => "note",
+        NoticeKind::Final => "final",
+    };
+    let how = if notice.silent { "silent" } else { "wakes" };
+    let mut line = format!("{at} {kind} {how}: {}", tasks.join(", "));
+    if notice.facts.remaining > 0 {
+        line.push_str(&format!(", {} open", notice.facts.remaining));
+    }
+    if let Some(agent) = &notice.agent {
+        line.push_str(&format!(" as {agent}"));
+    }
+    if let Some(model) = &notice.model {
+        line.push_str(&format!(" on {}", model.key()));
+        if let Some(variant) = &model.variant {
+            line.push_str(&format!(":{variant}"));
+        }
+    }
+    line
+}
