@@ -113,22 +113,7 @@ pub fn of_run<'a>(messages: &'a [Message], scope: &RunScope) -> &'a [Message] {
     if scope.own_session {
         return messages;
     }
-    let is_prompt = |message: &Message| {
-        message
-            .parts
-            .iter()
-            .filter_map(|part| part.metadata.as_ref())
-            .any(|metadata| {
-                metadata
-                    .pointer("/greenroom/task")
-                    .and_then(|task| task.as_str())
-                    == Some(scope.task.as_str())
-                    && metadata
-                        .pointer("/greenroom/run")
-                        .and_then(serde_json::Value::as_u64)
-                        == Some(u64::from(scope.run.0))
-            })
-    };
+    let is_prompt = |message: &Message| message.is_prompt_of(&scope.task, scope.run);
     if let Some(prompt) = messages.iter().position(is_prompt) {
         return &messages[prompt + 1..];
     }

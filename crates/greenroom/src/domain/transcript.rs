@@ -3,7 +3,7 @@
 
 use serde_json::Value;
 
-use super::ids::{MessageId, ModelRef};
+use super::ids::{MessageId, ModelRef, Run, TaskId};
 use super::time::Timestamp;
 
 /// One message of a session.
@@ -115,6 +115,17 @@ impl Message {
                 .finish
                 .as_deref()
                 .is_some_and(|finish| finish != "tool-calls")
+    }
+
+    /// True if it is a prompt of that run: its part carries the metadata it was sent with.
+    pub fn is_prompt_of(&self, task: &TaskId, run: Run) -> bool {
+        let metadata = self.parts.iter().filter_map(|part| part.metadata.as_ref());
+        metadata
+            .filter_map(|metadata| metadata.get("greenroom"))
+            .any(|ours| {
+                ours.get("task").and_then(Value::as_str) == Some(task.as_str())
+                    && ours.get("run").and_then(Value::as_u64) == Some(u64::from(run.0))
+            })
     }
 
     /// The text of its text parts, joined. Blank ones are left out: an answer that was cut off and begun again leaves one.

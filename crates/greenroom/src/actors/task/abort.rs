@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::actors::env::{Env, answer, within};
 use crate::actors::survivors::AbortTicket;
-use crate::domain::ids::SessionId;
+use crate::domain::ids::{Run, SessionId, TaskId};
 use crate::domain::time::Timestamp;
 use crate::domain::transcript::Message;
 use crate::ports::agent_server::{ServerError, SessionStatus};
@@ -15,27 +15,32 @@ use crate::ports::agent_server::{ServerError, SessionStatus};
 /// How often an abort is tried in all.
 const TRIES: u32 = 3;
 
+/// What is to be aborted.
+#[derive(Debug, Clone)]
+pub(super) struct Aborted {
+    pub(super) session: SessionId,
+    pub(super) directory: Option<String>,
+    /// The run that has ended: its own prompts, which may reach the session late, are nobody else's.
+    pub(super) run: (TaskId, Run),
+    /// Set once somebody has prompted the session again.
+    pub(super) superseded: Arc<AtomicBool>,
+}
+
 /// Aborts a session. The ticket, if somebody waits for it, is given back when the first abort was accepted or all were given
 /// up. One that succeeded can be lost all the same, so the status is read a second later and the abort repeated while the
-/// session is still busy, unless `superseded` says that somebody has prompted it meanwhile.
-pub(super) fn abort_session(
-    env: &Env,
-    session: SessionId,
-    directory: Option<String>,
-    superseded: Arc<AtomicBool>,
-    ticket: Option<AbortTicket>,
-) {
-    let call = abort(env.clone(), session, directory, superseded, ticket);
+/// session is still busy, unless somebody has prompted it meanwhile.
+pub(super) fn abort_session(env: &Env, aborted: Aborted, ticket: Option<AbortTicket>) {
+    let call = abort(env.clone(), aborted, ticket);
     answer(env, "task: abort is answered", call, |_| (), |()| ());
 }
 
-async fn abort(
-    env: Env,
-    session: SessionId,
-    directory: Option<String>,
-    superseded: Arc<AtomicBool>,
-    mut ticket: Option<AbortTicket>,
-) {
+async fn abort(env: Env, aborted: Aborted, mut ticket: Option<AbortTicket>) {
+    let Aborted {
+        session,
+        directory,
+        run,
+        superseded,
+    } = aborted;
     let mut aborted_at = None;
     for _ in 0..TRIES {
         match within(env.config.calls.other, env.server.abort(&session)).await {
@@ -52,7 +57,8 @@ async fn abort(
                     return;
                 }
                 // It may be busy with something else by now: what somebody else has asked it is not ours to stop.
-                if superseded.load(Ordering::Acquire) || prompted_since(&env, &session, since).await
+                if superseded.load(Ordering::Acquire)
+                    || prompted_since(&env, &session, &run, since).await
                 {
                     return;
                 }
@@ -66,15 +72,22 @@ async fn abort(
     }
 }
 
-/// True if the newest message of a user is younger than that; also if that cannot be read, since an abort that was lost
-/// costs less than one that stops somebody else's turn.
-async fn prompted_since(env: &Env, session: &SessionId, since: Timestamp) -> bool {
+/// True if the newest prompt of anybody but that run is younger than that; also if that cannot be read, since an abort that
+/// was lost costs less than one that stops somebody else's turn.
+async fn prompted_since(
+    env: &Env,
+    session: &SessionId,
+    (task, run): &(TaskId, Run),
+    since: Timestamp,
+) -> bool {
     let call = env.server.messages(session, Some(20));
     let Ok(messages) = within(env.config.calls.other, call).await else {
         return true;
     };
-    let of_user = |message: &&Message| message.role.as_deref() == Some("user");
-    let newest = messages.iter().rev().find(of_user);
+    let of_others = |message: &&Message| {
+        message.role.as_deref() == Some("user") && !message.is_prompt_of(task, *run)
+    };
+    let newest = messages.iter().rev().find(of_others);
     newest
         .and_then(|message| message.created)
         .is_some_and(|created| created >= since)
@@ -87,6 +100,7 @@ async fn still_busy(env: &Env, session: &SessionId, directory: Option<&str>) -> 
             statuses.get(session),
             Some(SessionStatus::Busy | SessionStatus::Retry { .. })
         ),
-        Err(_) => false,
+        // Unknown is not idle: an abort too many is harmless, one too few lets it work on unseen.
+        Err(_) => true,
     }
 }

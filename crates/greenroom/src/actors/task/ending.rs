@@ -6,12 +6,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use actix::{Context, Handler};
 
-use super::abort::abort_session;
+use super::abort::{Aborted, abort_session};
 use super::{EndAccepted, EndRefused, EndRun, Phase, RegistryUp, TaskActor};
 use crate::actors::registry::RunEnded;
 use crate::domain::ids::SessionId;
 use crate::domain::lifecycle::End;
-use crate::ports::agent_server::ServerError;
 
 impl TaskActor {
     /// Decides the end. The registry records it; until then nothing else is decided.
@@ -47,8 +46,17 @@ impl TaskActor {
 
     /// A session that nobody asked for any more: it was created for a run that has ended meanwhile.
     pub(super) fn abort_late(&mut self, session: SessionId) {
-        let (directory, never) = (self.directory.clone(), Arc::new(AtomicBool::new(false)));
-        abort_session(&self.env, session, directory, never, self.late_abort.take());
+        let aborted = self.aborted(session, Arc::default());
+        abort_session(&self.env, aborted, self.late_abort.take());
+    }
+
+    fn aborted(&self, session: SessionId, superseded: Arc<AtomicBool>) -> Aborted {
+        Aborted {
+            session,
+            directory: self.directory.clone(),
+            run: (self.task.id.clone(), self.run),
+            superseded,
+        }
     }
 
     /// The create of a run that has ended failed after all: there is nothing to abort.
@@ -56,22 +64,14 @@ impl TaskActor {
         self.late_abort = None;
     }
 
-    /// A prompt of a run that has ended was answered after all. If it may have set the session to work, the abort that
-    /// came before it did not stop that: the session is aborted again, unless a later run has prompted it by now.
-    pub(super) fn prompt_came_late(&mut self, answer: &Result<(), ServerError>) {
-        let may_work = matches!(answer, Ok(()) | Err(ServerError::FateUnknown(_)));
-        let wanted = self
-            .superseded
-            .clone()
-            .filter(|superseded| !superseded.load(Ordering::Acquire));
+    /// A prompt of this run was on its way when the run ended, and may have reached the session after the abort.
+    pub(super) fn abort_again(&self) {
         // Where nobody looks after an abort, nobody repeats one either.
-        if let (true, true, Some(superseded), Some(session)) = (
-            may_work,
-            self.env.config.lifecycle.look_after_abort,
-            wanted,
-            self.session.clone(),
-        ) {
-            abort_session(&self.env, session, self.directory.clone(), superseded, None);
+        let looked_after = self.env.config.lifecycle.look_after_abort;
+        if let (true, Phase::Ended, Some(aborted)) = (looked_after, &self.phase, &self.aborting)
+            && !aborted.superseded.load(Ordering::Acquire)
+        {
+            abort_session(&self.env, aborted.clone(), None);
         }
     }
 }
@@ -120,10 +120,9 @@ impl Handler<EndAccepted> for TaskActor {
         let ticket = accepted.0;
         match self.session.clone().filter(|_| end.abort_session) {
             Some(session) => {
-                let superseded = ticket.superseded();
-                self.superseded = Some(ticket.superseded());
-                let directory = self.directory.clone();
-                abort_session(&self.env, session, directory, superseded, Some(ticket));
+                let aborted = self.aborted(session, ticket.superseded());
+                self.aborting = Some(aborted.clone());
+                abort_session(&self.env, aborted, Some(ticket));
             }
             None if self.create_in_flight => self.late_abort = Some(ticket),
             None => drop(ticket),

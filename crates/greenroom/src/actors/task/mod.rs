@@ -11,9 +11,6 @@ mod messages;
 mod starting;
 mod watching;
 
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
-
 use actix::{Actor, AsyncContext, Context, SpawnHandle};
 
 use self::messages::TimeUp;
@@ -78,8 +75,8 @@ pub(crate) struct TaskActor {
     create_in_flight: bool,
     /// Given back once that session is aborted.
     late_abort: Option<AbortTicket>,
-    /// Once the run has ended and its session is to be at rest: whether somebody has prompted it again since.
-    superseded: Option<Arc<AtomicBool>>,
+    /// The abort that its end has led to.
+    aborting: Option<abort::Aborted>,
     /// What the registry was told of the end, in case it did not hear it.
     ended: Option<(End, RunSnapshot, Timestamp)>,
     dependents: (usize, bool),
@@ -127,7 +124,7 @@ impl TaskActor {
             creating: None,
             create_in_flight: false,
             late_abort: None,
-            superseded: None,
+            aborting: None,
             ended: None,
             dependents: (0, false),
             explaining: false,

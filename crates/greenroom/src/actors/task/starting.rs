@@ -347,10 +347,14 @@ impl Handler<PromptAnswered> for TaskActor {
             .prompting
             .as_ref()
             .is_some_and(|(prompt, _)| *prompt == answered.prompt);
-        if !matches!(self.phase, Phase::Watching(_)) {
-            return self.prompt_came_late(&answered.answer);
+        let arrived = match &answered.answer {
+            Ok(()) => true,
+            Err(failure) => failure.fate_is_unknown(),
+        };
+        if arrived {
+            self.abort_again();
         }
-        if !current {
+        if !current || !matches!(self.phase, Phase::Watching(_)) {
             return;
         }
         match answered.answer {

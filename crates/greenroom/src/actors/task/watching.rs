@@ -367,6 +367,9 @@ impl Handler<SentFurther> for TaskActor {
     fn handle(&mut self, sent: SentFurther, ctx: &mut Context<Self>) {
         self.env.places.pass("task: SentFurther");
         let accepted = sent.accepted;
+        if accepted {
+            self.abort_again();
+        }
         self.watched(
             |watch, now| {
                 if accepted {
