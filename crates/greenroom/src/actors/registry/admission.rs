@@ -2,6 +2,7 @@
 
 use actix::{Addr, Context, Handler};
 
+use super::orders::taken_over_by;
 use super::{
     AbortDone, Deadline, Granted, Line, Query, RunChanged, RunPrompted, RunStarted, TaskRegistry,
 };
@@ -616,7 +617,7 @@ impl Handler<AbortDone> for TaskRegistry {
 impl Handler<RunStarted> for TaskRegistry {
     type Result = ();
 
-    fn handle(&mut self, started: RunStarted, _: &mut Context<Self>) {
+    fn handle(&mut self, started: RunStarted, ctx: &mut Context<Self>) {
         self.env.places.pass("registry: RunStarted");
         let Some(entry) = self
             .tasks
@@ -647,6 +648,11 @@ impl Handler<RunStarted> for TaskRegistry {
         }
         entry.task.concurrency_key = started.slot;
         let actor = entry.actor.clone();
+        if let Some(newest) = self.claimant_after(&started.task, &started.session) {
+            // Claimed in the moment between the server's answer and this record of it: nothing is prompted.
+            self.order_end(&started.task, taken_over_by(&newest), ctx);
+            return;
+        }
         self.by_session
             .insert(started.session.clone(), started.task.clone());
         self.recorded(&started.task, Some(from), []);

@@ -87,6 +87,13 @@ impl Query for CancelScope {
     }
 }
 
+/// The end of a task whose session a newer one has claimed: the session goes on.
+pub(super) fn taken_over_by(newest: &TaskId) -> End {
+    let mut end = End::cancelled(Some(format!("Session taken over by {newest}")));
+    end.abort_session = false;
+    end
+}
+
 impl TaskRegistry {
     /// Ends a task by order. One that waits is ended here and now; one with an actor is asked, and the answer says
     /// whether it had not ended by itself.
@@ -130,8 +137,7 @@ impl TaskRegistry {
         entry
             .superseded
             .store(true, std::sync::atomic::Ordering::Release);
-        let mut end = End::cancelled(Some(format!("Session taken over by {newest}")));
-        end.abort_session = false;
+        let end = taken_over_by(newest);
         match &entry.actor {
             Some(actor) => actor.do_send(EndRun { end, reply: None }),
             None => {
@@ -141,6 +147,14 @@ impl TaskRegistry {
                 });
             }
         }
+    }
+
+    /// The task that has claimed this session since that one was accepted, if it is open.
+    pub(super) fn claimant_after(&self, task: &TaskId, session: &SessionId) -> Option<TaskId> {
+        let claimant = self.by_session.get(session)?;
+        let (newer, older) = (self.tasks.get(claimant)?, self.tasks.get(task)?);
+        let open = !newer.task.status().is_terminal();
+        (open && newer.accepted > older.accepted).then(|| claimant.clone())
     }
 
     /// The tasks below a session, depth first, parents before children, each once.
