@@ -45,7 +45,7 @@ pub(crate) struct ParentNotifier {
     session: ParentSession,
     held: bool,
     debt: u64,
-    told_debts: Option<(u64, bool)>,
+    told_debts: Option<(u64, bool, bool)>,
     stopping: Option<oneshot::Sender<bool>>,
     stopped: bool,
     timer: Option<(Timestamp, SpawnHandle)>,
@@ -192,13 +192,14 @@ impl ParentNotifier {
     pub(super) fn tell_debts(&mut self) {
         let owes =
             self.batch.owes() || !self.closed.is_empty() || !matches!(self.flight, Flight::None);
-        if self.told_debts != Some((self.debt, owes)) {
-            self.told_debts = Some((self.debt, owes));
+        let idle = self.batch.is_empty() && !self.session.is_silenced();
+        if self.told_debts != Some((self.debt, owes, idle)) {
+            self.told_debts = Some((self.debt, owes, idle));
             self.registry.send(Debts {
                 parent: self.parent.clone(),
                 debt: self.debt,
                 owes,
-                idle: self.batch.is_empty() && !self.session.is_silenced(),
+                idle,
             });
         }
     }
