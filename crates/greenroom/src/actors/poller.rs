@@ -12,6 +12,7 @@ use crate::domain::ids::{Run, SessionId, TaskId};
 use crate::domain::task::Retrying;
 use crate::domain::time::Timestamp;
 use crate::domain::watch::Sighting;
+use crate::handle::{Census, counted};
 use crate::ports::agent_server::{ServerError, SessionStatus};
 
 /// A run is watched from now on, or its directory has become known.
@@ -231,3 +232,13 @@ fn sight(status: Option<&SessionStatus>) -> Sighting {
         }),
     }
 }
+
+impl Poller {
+    fn count(&self, census: &mut Census) {
+        census.polled = self.watched.len();
+        census.polls_in_flight = self.in_flight.len();
+        census.timers += usize::from(self.timer.is_some());
+    }
+}
+
+counted!(Poller);

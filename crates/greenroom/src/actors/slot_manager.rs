@@ -13,6 +13,7 @@ use super::survivors::Held;
 use crate::config::Limits;
 use crate::domain::concurrency::{Age, PermitId, SlotTable};
 use crate::domain::ids::ConcurrencyKey;
+use crate::handle::{Census, counted};
 
 /// A slot that is held. Dropping it gives the slot back; there is no other way and none is needed.
 #[derive(Debug)]
@@ -277,3 +278,11 @@ impl Handler<ForgetQueues> for SlotManager {
         }
     }
 }
+impl SlotManager {
+    fn count(&self, census: &mut Census) {
+        census.slots_held = self.table.held();
+        census.slots_asked = self.table.asked().max(self.queues.len());
+    }
+}
+
+counted!(SlotManager);

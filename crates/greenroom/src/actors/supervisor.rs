@@ -1,6 +1,9 @@
 //! Running an actor so that its death is seen. `actix::Supervisor` restarts nothing that panicked; here the actor's future
 //! is awaited, and whoever is responsible hears how it ended.
 
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+
 use actix::{Actor, Addr, AsyncContext, Context};
 use tokio::task::JoinHandle;
 
@@ -51,7 +54,9 @@ where
 {
     let mut context = Context::new();
     let address = context.address();
+    let alive = Alive::of::<A>();
     let running: JoinHandle<()> = actix_rt::spawn(async move {
+        let _alive = alive;
         // Built in here, so that a panic while it is built is its death and not that of whoever starts it.
         let actor = build(&mut context);
         context.into_future(actor).await;
@@ -66,6 +71,44 @@ where
         on_exit(exit);
     });
     address
+}
+
+thread_local! {
+    // One entry a kind of actor. Actors live and end on the thread of their arbiter.
+    static LIVE: RefCell<BTreeMap<&'static str, usize>> = const { RefCell::new(BTreeMap::new()) };
+}
+
+/// Counts an actor for as long as it lives, however it ends.
+struct Alive(&'static str);
+
+impl Alive {
+    fn of<A>() -> Self {
+        let kind = std::any::type_name::<A>();
+        LIVE.with_borrow_mut(|live| *live.entry(kind).or_default() += 1);
+        Self(kind)
+    }
+}
+
+impl Drop for Alive {
+    fn drop(&mut self) {
+        // The thread may be ending, and a panic in a drop would end the process.
+        let _ = LIVE.try_with(|live| {
+            if let Some(count) = live
+                .try_borrow_mut()
+                .ok()
+                .as_mut()
+                .and_then(|live| live.get_mut(self.0))
+            {
+                *count = count.saturating_sub(1);
+            }
+        });
+    }
+}
+
+/// How many actors of that kind live on this arbiter.
+pub(super) fn living<A>() -> usize {
+    let kind = std::any::type_name::<A>();
+    LIVE.with_borrow(|live| live.get(kind).copied().unwrap_or(0))
 }
 
 /// The text of a panic.

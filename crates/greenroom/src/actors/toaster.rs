@@ -4,6 +4,7 @@
 use actix::{Actor, Context, Handler, Message};
 
 use super::env::{Env, answer, cut_off, within};
+use crate::handle::{Census, counted};
 use crate::ports::agent_server::{Toast, ToastVariant};
 
 /// Shows a toast.
@@ -88,3 +89,11 @@ impl Handler<Shown> for Toaster {
         self.show_next(ctx);
     }
 }
+
+impl Toaster {
+    fn count(&self, census: &mut Census) {
+        census.toasts = usize::from(self.waiting.is_some()) + usize::from(self.in_flight);
+    }
+}
+
+counted!(Toaster);

@@ -162,6 +162,11 @@ impl SlotTable {
         self.holders.len()
     }
 
+    /// Keys whose oldest waiting start has asked for a slot.
+    pub fn asked(&self) -> usize {
+        self.heads.len()
+    }
+
     fn has_room(&self, key: &ConcurrencyKey) -> bool {
         let limit = self.limits.of(key);
         limit == 0 || self.used_with(key) < limit as usize

@@ -78,6 +78,16 @@ impl LaunchKeys {
         self.let_go(at);
     }
 
+    /// How many keys are remembered.
+    pub fn len(&self) -> usize {
+        self.by_key.len()
+    }
+
+    /// Whether none is.
+    pub fn is_empty(&self) -> bool {
+        self.by_key.is_empty()
+    }
+
     fn let_go(&mut self, now: Timestamp) {
         while let Some((since, key)) = self.oldest_first.front()
             && (now.since(*since) >= REMEMBERED || self.oldest_first.len() > MOST)

@@ -1,6 +1,7 @@
 //! What users hold. A [`Greenroom`] is a cheap clone that may be used from any thread; the actors live on the arbiter
 //! that started them. Every call is one message to the registry and has an answer, also after a shutdown.
 
+mod census;
 mod errors;
 mod views;
 
@@ -32,6 +33,8 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Semaphore, broadcast, oneshot};
 
+pub use self::census::Census;
+pub(crate) use self::census::{Count, counted};
 pub use self::errors::*;
 pub use self::views::*;
 

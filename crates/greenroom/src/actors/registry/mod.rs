@@ -6,6 +6,7 @@
 //! `keepers` (the actors it answers for), `restoring` (how one begins where another stopped), `shutdown`.
 
 mod admission;
+mod census;
 mod events;
 mod finaliser;
 mod keepers;
@@ -45,6 +46,7 @@ use crate::handle::{TaskChange, WaitFor};
 use crate::ports::journal::Entry as JournalEntry;
 
 pub(crate) use admission::LaunchOnce;
+pub(crate) use census::ReadCensus;
 pub(crate) use events::{LinkChanged, SessionHappened};
 pub(crate) use keepers::keep_registry;
 pub(crate) use orders::{CancelAnswer, CancelTask, SendTo};

@@ -1,0 +1,56 @@
+//! What the registry keeps, counted.
+
+use actix::Context;
+
+use super::{Desks, Query, TaskRegistry};
+use crate::actors::key_queue::KeyQueue;
+use crate::actors::parent_notifier::ParentNotifier;
+use crate::actors::poller::Poller;
+use crate::actors::slot_manager::SlotManager;
+use crate::actors::supervisor::living;
+use crate::actors::task::TaskActor;
+use crate::actors::toaster::Toaster;
+use crate::handle::Census;
+
+/// Begins a census: the registry's part, the actors that live, and where the others are asked.
+pub(crate) struct ReadCensus;
+
+impl Query for ReadCensus {
+    type Answer = (Census, Desks);
+
+    fn answer(self, registry: &mut TaskRegistry, _: &mut Context<TaskRegistry>) -> Self::Answer {
+        (registry.census(), registry.desks.clone())
+    }
+}
+
+impl TaskRegistry {
+    fn census(&self) -> Census {
+        let waiters = self.tasks.values().map(|entry| entry.waiters.len());
+        let notices = self.parents.values().map(|parent| parent.notices.len());
+        Census {
+            registries: living::<TaskRegistry>(),
+            slot_managers: living::<SlotManager>(),
+            pollers: living::<Poller>(),
+            toasters: living::<Toaster>(),
+            key_queues: living::<KeyQueue>(),
+            task_actors: living::<TaskActor>(),
+            notifiers: living::<ParentNotifier>(),
+            tasks: self.tasks.len(),
+            places: self.by_age.len(),
+            sessions: self.by_session.len(),
+            parents_of_tasks: self.children.len(),
+            parents_of_open: self.open_children.len(),
+            parents: self.parents.len(),
+            notices: notices.sum(),
+            lines: self.lines.len(),
+            waiting: self.waiting,
+            waiters: waiters.sum(),
+            aborting: self.aborting.len(),
+            deadlines: self.deadlines.len(),
+            timers: usize::from(self.timer.is_some()) + usize::from(self.probing),
+            launch_keys: self.launch_keys.len(),
+            histories: self.histories.len(),
+            ..Census::default()
+        }
+    }
+}

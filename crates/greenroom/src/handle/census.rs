@@ -1,0 +1,122 @@
+//! A census: how much the system keeps at this moment, counted by each actor that keeps it. Read by tests that hold it to
+//! its promise that memory is empty when nothing is open, owed or to be remembered, and by anybody who looks for a leak.
+
+use actix::{Actor, Context, Handler, Message};
+use tokio::sync::oneshot;
+
+use super::Greenroom;
+use crate::actors::desk::Desk;
+use crate::actors::registry::ReadCensus;
+
+/// What the system keeps.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Census {
+    /// Registries alive; one until the system is dropped.
+    pub registries: usize,
+    /// Slot managers alive; one until shutdown.
+    pub slot_managers: usize,
+    /// Pollers alive; one until shutdown.
+    pub pollers: usize,
+    /// Toasters alive; one until shutdown.
+    pub toasters: usize,
+    /// Queues alive, one a key that somebody waits for.
+    pub key_queues: usize,
+    /// Actors of runs alive, those included that still look after an abort.
+    pub task_actors: usize,
+    /// Notifiers alive, one a parent with something open or owed.
+    pub notifiers: usize,
+    /// Tasks in memory.
+    pub tasks: usize,
+    /// Their places in the order of acceptance.
+    pub places: usize,
+    /// Sessions that lead to a task.
+    pub sessions: usize,
+    /// Parents with tasks in memory.
+    pub parents_of_tasks: usize,
+    /// Parents with open tasks.
+    pub parents_of_open: usize,
+    /// Parents with something open or owed.
+    pub parents: usize,
+    /// Records of messages to those parents.
+    pub notices: usize,
+    /// Keys that somebody waits for.
+    pub lines: usize,
+    /// Tasks that wait for a slot.
+    pub waiting: usize,
+    /// Callers that wait for a run to start or end.
+    pub waiters: usize,
+    /// Ended runs whose abort is not answered.
+    pub aborting: usize,
+    /// Deadlines set.
+    pub deadlines: usize,
+    /// Timers armed by long-lived actors.
+    pub timers: usize,
+    /// Launch keys remembered: for a day, and a bounded number.
+    pub launch_keys: usize,
+    /// Parents whose history is kept: a bounded number, for good.
+    pub histories: usize,
+    /// Slots held.
+    pub slots_held: usize,
+    /// Keys whose first in line has asked for a slot.
+    pub slots_asked: usize,
+    /// Runs that are polled.
+    pub polled: usize,
+    /// Status calls under way.
+    pub polls_in_flight: usize,
+    /// Toasts that wait or are under way.
+    pub toasts: usize,
+    /// Events of the server that are under way to the registry.
+    pub events: usize,
+}
+
+/// Asks a long-lived actor to add what it keeps.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct Count {
+    pub(crate) census: Census,
+    pub(crate) reply: oneshot::Sender<Census>,
+}
+
+/// An actor that adds what it keeps when it is asked to.
+macro_rules! counted {
+    ($actor:ty) => {
+        impl actix::Handler<$crate::handle::Count> for $actor {
+            type Result = ();
+
+            fn handle(&mut self, count: $crate::handle::Count, _: &mut actix::Context<Self>) {
+                let mut census = count.census;
+                self.count(&mut census);
+                // Whoever asked may have gone away.
+                let _ = count.reply.send(census);
+            }
+        }
+    };
+}
+pub(crate) use counted;
+
+impl Greenroom {
+    /// Counts what the system keeps at this moment. All zero but the histories after a shutdown.
+    pub async fn census(&self) -> Census {
+        let Some((mut census, desks)) = self.ask(ReadCensus).await else {
+            return Census::default();
+        };
+        census.events = super::EVENTS_UNDER_WAY - self.events.available_permits();
+        census = counted_by(&desks.slots, census).await;
+        census = counted_by(&desks.poller, census).await;
+        counted_by(&desks.toaster, census).await
+    }
+}
+
+/// The census with what that actor adds; without, if there is none.
+async fn counted_by<A>(desk: &Desk<A>, census: Census) -> Census
+where
+    A: Actor<Context = Context<A>> + Handler<Count>,
+{
+    let (reply, answer) = oneshot::channel();
+    let before = census.clone();
+    match desk.send(Count { census, reply }) {
+        true => answer.await.unwrap_or(before),
+        false => before,
+    }
+}
