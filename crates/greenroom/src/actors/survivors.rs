@@ -211,6 +211,10 @@ impl Held {
         lock(&self.0).remove(&permit);
     }
 
+    pub(crate) fn len(&self) -> usize {
+        lock(&self.0).len()
+    }
+
     /// Every slot held, and the number after which new permits are counted.
     pub(crate) fn all(&self) -> (Vec<(PermitId, ConcurrencyKey)>, u64) {
         let held = lock(&self.0);

@@ -38,8 +38,12 @@ pub struct Census {
     pub parents_of_open: usize,
     /// Parents with something open or owed.
     pub parents: usize,
-    /// Records of messages to those parents.
-    pub notices: usize,
+    /// Actors that a registry would find if it had to be rebuilt.
+    pub rosters: usize,
+    /// Calls under way whose effect cannot be taken back.
+    pub calls: usize,
+    /// Permits for slots that exist.
+    pub permits: usize,
     /// Keys that somebody waits for.
     pub lines: usize,
     /// Tasks that wait for a slot.

@@ -26,7 +26,6 @@ impl Query for ReadCensus {
 impl TaskRegistry {
     fn census(&self) -> Census {
         let waiters = self.tasks.values().map(|entry| entry.waiters.len());
-        let notices = self.parents.values().map(|parent| parent.notices.len());
         Census {
             registries: living::<TaskRegistry>(),
             slot_managers: living::<SlotManager>(),
@@ -41,11 +40,13 @@ impl TaskRegistry {
             parents_of_tasks: self.children.len(),
             parents_of_open: self.open_children.len(),
             parents: self.parents.len(),
-            notices: notices.sum(),
+            rosters: self.desks.tasks.len() + self.desks.notifiers.len(),
+            calls: self.env.under_way.len(),
+            permits: self.desks.held.len(),
             lines: self.lines.len(),
             waiting: self.waiting,
             waiters: waiters.sum(),
-            aborting: self.aborting.len(),
+            aborting: self.desks.aborts.len(),
             deadlines: self.deadlines.len(),
             timers: usize::from(self.timer.is_some()) + usize::from(self.probing),
             launch_keys: self.launch_keys.len(),
