@@ -75,12 +75,22 @@ impl TaskRegistry {
     /// Takes the ended task of a session that has left memory into it again.
     fn recall(&mut self, session: &SessionId) -> Option<TaskId> {
         let task = self.env.journal.find(session.as_str())?;
-        let fits = task.session.as_ref() == Some(session) && task.status().is_terminal();
-        if !fits || self.tasks.contains_key(&task.id) {
+        if task.session.as_ref() != Some(session) {
             return None;
         }
+        self.take_back(task)
+    }
+
+    /// Takes an ended task that has left memory into it again, if it is one.
+    fn take_back(&mut self, task: Task) -> Option<TaskId> {
+        if !task.status().is_terminal() || self.tasks.contains_key(&task.id) {
+            return None;
+        }
+        let session = task.session.clone();
         let id = self.new_entry(task);
-        self.by_session.insert(session.clone(), id.clone());
+        if let Some(session) = session {
+            self.by_session.entry(session).or_insert_with(|| id.clone());
+        }
         Some(id)
     }
 
@@ -199,6 +209,14 @@ impl TaskRegistry {
         }
         validation::track(&track)
             .map_err(|(field, problem)| TrackError::Invalid { field, problem })?;
+        // Also one that has left memory is known: it must not begin a second life under its id.
+        let left = self.env.journal.find(track.task.as_str());
+        if let Some(id) = left
+            .filter(|task| task.id == track.task)
+            .and_then(|task| self.take_back(task))
+        {
+            self.remove_later(&id, ctx);
+        }
         let known = self.tasks.get(&track.task);
         let session = known.map_or(Some(&track.session), |entry| entry.task.session.as_ref());
         self.refuse_cycle(session, Some(&track.parent_session))
