@@ -345,6 +345,12 @@ impl Stage {
         self.limits().await.in_use
     }
 
+    /// What the system keeps at this moment.
+    pub async fn census(&self) -> greenroom::Census {
+        let greenroom = self.greenroom.clone();
+        self.answered(async move { greenroom.census().await }).await
+    }
+
     pub fn changes(&self) -> Receiver<TaskChange> {
         self.greenroom.subscribe()
     }
