@@ -12,6 +12,7 @@ mod a_task;
 mod cancel_resume_track;
 mod concurrency;
 mod launch_and_start;
+mod matrix;
 mod memory;
 mod remembering;
 mod shutdown;

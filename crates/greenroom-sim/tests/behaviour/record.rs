@@ -3,7 +3,7 @@
 use greenroom::domain::notice::NoticeKind;
 use greenroom::ports::agent_server::Notice;
 
-use crate::server::{On, What};
+use crate::server::{Call, On, What};
 use crate::stage::Stage;
 
 impl Stage {
@@ -16,10 +16,7 @@ impl Stage {
                     .as_ref()
                     .is_some_and(|to| to.as_str() == parent)
             })
-            .filter_map(|call| match call.what {
-                What::Notify(notice) => Some(notice_line(call.at, &notice)),
-                _ => None,
-            })
+            .filter_map(|call| Some(format!("{} {}", call.at, line_of(&call)?)))
             .collect()
     }
 
@@ -46,7 +43,15 @@ impl Stage {
     }
 }
 
-fn notice_line(at: i64, notice: &Notice) -> String {
+/// What a message to a parent says, without when.
+pub fn line_of(call: &Call) -> Option<String> {
+    match &call.what {
+        What::Notify(notice) => Some(notice_line(notice)),
+        _ => None,
+    }
+}
+
+fn notice_line(notice: &Notice) -> String {
     let tasks = notice.facts.tasks.iter();
     let tasks: Vec<String> = tasks
         .map(|fact| format!("{} {}", fact.description, fact.status.as_str()))
@@ -56,7 +61,7 @@ fn notice_line(at: i64, notice: &Notice) -> String {
         NoticeKind::Final => "final",
     };
     let how = if notice.silent { "silent" } else { "wakes" };
-    let mut line = format!("{at} {kind} {how}: {}", tasks.join(", "));
+    let mut line = format!("{kind} {how}: {}", tasks.join(", "));
     if notice.facts.remaining > 0 {
         line.push_str(&format!(", {} open", notice.facts.remaining));
     }

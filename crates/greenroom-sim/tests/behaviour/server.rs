@@ -57,6 +57,7 @@ struct State {
     down: bool,
     made: u32,
     messages: u32,
+    when_made: Option<Box<dyn FnOnce() + Send>>,
 }
 
 /// The server. A cheap clone.
@@ -147,6 +148,11 @@ impl Server {
             left,
             fate,
         });
+    }
+
+    /// What happens in the instant in which the next session is made, before anybody hears of it.
+    pub fn when_made(&self, what: Box<dyn FnOnce() + Send>) {
+        self.state().when_made = Some(what);
     }
 
     /// The newest session made for a task.
@@ -317,6 +323,9 @@ impl AgentServer for Server {
             session.directory.clone_from(&new.directory);
             state.sessions.insert(id.clone(), session);
             state.made_for.push((new.task.clone(), id.clone()));
+            if let Some(what) = state.when_made.take() {
+                what();
+            }
             Ok(Some(id))
         });
         made.await?.ok_or_else(|| ServerError::Refused {

@@ -1,0 +1,199 @@
+//! Plays one cell of the matrix: a task at a stage, an event, and then a world that goes on until all is over and the
+//! memory is empty.
+
+use std::ops::Range;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use greenroom::config::OnParentAbort;
+use greenroom::domain::ids::{SessionId, TaskId};
+use greenroom::domain::task::TaskStatus;
+use greenroom::{CancelOptions, EventLink};
+
+use super::events::Event;
+use super::stages::{AtStage, brought_to};
+use super::table::Outcome;
+use crate::server::{Call, On, What};
+use crate::stage::{Stage, story_with};
+
+/// Plays that event at that stage and tells what came of it.
+pub fn played(event: Event, stage: AtStage) -> Outcome {
+    let outcome = Arc::new(Mutex::new(None));
+    let told = Arc::clone(&outcome);
+    story_with(
+        move |config| {
+            config.limits.default = 2;
+            if event == Event::ParentAbortedWithTasks {
+                config.notifications.on_parent_abort = OnParentAbort::Cancel;
+            }
+        },
+        move |s| async move {
+            let seen = play(&s, event, stage).await;
+            *told.lock().unwrap_or_else(PoisonError::into_inner) = Some(seen);
+        },
+    );
+    let mut outcome = outcome.lock().unwrap_or_else(PoisonError::into_inner);
+    outcome.take().expect("the story tells it")
+}
+
+async fn play(s: &Stage, event: Event, stage: AtStage) -> Outcome {
+    s.server.has("R", None);
+    let a = brought_to(s, stage).await;
+    let mut changes = s.changes();
+    let begun = if stage == AtStage::Created {
+        s.now()
+    } else {
+        s.now() + 1
+    };
+    let answer = match stage {
+        AtStage::Created => in_the_instant_of_the_session(s, event, &a).await,
+        _ => {
+            s.pass(1).await;
+            let happening = event.happens(s.clone(), a.clone());
+            s.answered(happening).await
+        }
+    };
+    let (state, slots) = (s.state(&a).await, s.in_use().await);
+    let away = the_world_goes_on(s, event, &a).await;
+    let mut ends = Vec::new();
+    while let Ok(change) = changes.try_recv() {
+        if change.task.id == a && change.to.is_terminal() {
+            let error = change.task.error().map(|error| format!(": {error}"));
+            ends.push(format!(
+                "{}{}",
+                change.to.as_str(),
+                error.unwrap_or_default()
+            ));
+        }
+    }
+    let heard = |call: &Call| call.at >= begun && !away.contains(&call.at);
+    let outcome = Outcome {
+        answer,
+        state,
+        slots,
+        end: or_nothing(ends.join("; ")),
+        calls: or_nothing(calls_for(s, &a, heard).join(", ")),
+        told: or_nothing(told(s, &a, heard).join("; ")),
+    };
+    nothing_is_left(s, &a).await;
+    outcome
+}
+
+fn or_nothing(text: String) -> String {
+    if text.is_empty() {
+        "–".to_owned()
+    } else {
+        text
+    }
+}
+
+/// Makes the event happen between the answer that brings the session and whoever hears of it.
+async fn in_the_instant_of_the_session(s: &Stage, event: Event, a: &TaskId) -> String {
+    let answer = Arc::new(Mutex::new(None));
+    let (stage, task, told) = (s.clone(), a.clone(), Arc::clone(&answer));
+    s.server.when_made(Box::new(move || {
+        actix_rt::spawn(async move {
+            let answered = event.happens(stage, task).await;
+            *told.lock().unwrap_or_else(PoisonError::into_inner) = Some(answered);
+        });
+    }));
+    s.pass(1).await;
+    let mut answer = answer.lock().unwrap_or_else(PoisonError::into_inner);
+    answer
+        .take()
+        .expect("the session was made and the event answered")
+}
+
+/// Every session finishes its turn, again and again, until nobody runs. Answers when the server was away.
+async fn the_world_goes_on(s: &Stage, event: Event, a: &TaskId) -> Range<i64> {
+    let mut away = 0..0;
+    match event {
+        Event::Unreachable => {
+            let since = s.now();
+            s.pass(60_000).await;
+            s.server.up();
+            away = since..s.now();
+            s.link(EventLink::Connected).await;
+        }
+        Event::TakeOver => {
+            // What is seen is how the older one ends; the newer one goes without a trace.
+            s.pass(6000).await;
+            let quietly = CancelOptions {
+                abort_session: false,
+                ..CancelOptions::default()
+            };
+            let known = s.try_cancel(&"t".into(), quietly).await;
+            assert!(known.is_ok(), "t had ended by itself");
+            if let Some(session) = s.server.session_of(a) {
+                s.quietly_idle(&session);
+            }
+        }
+        _ => {}
+    }
+    for _ in 0..12 {
+        s.pass(6000).await;
+        for task in s.tasks().await {
+            if let (TaskStatus::Running, Some(session)) = (task.status(), &task.session)
+                && (s.server.status_of(session).is_some() || was_woken(s, session))
+            {
+                s.finish(session).await;
+            }
+        }
+    }
+    if matches!(event, Event::ParentAborted | Event::ParentAbortedWithTasks) {
+        s.user_says("P", None, None).await;
+    }
+    away
+}
+
+fn was_woken(s: &Stage, session: &SessionId) -> bool {
+    let told = s.told(session.as_str());
+    told.iter().any(|line| line.contains("wakes"))
+}
+
+/// The calls that made, prompted or aborted a session for the task, in their order.
+fn calls_for(s: &Stage, a: &TaskId, heard: impl Fn(&Call) -> bool) -> Vec<&'static str> {
+    let session = s.server.session_of(a);
+    let log = s.server.log().into_iter();
+    log.filter(heard)
+        .filter_map(|call| match (&call.on, &call.what) {
+            (On::Create, What::Create(new)) if new.task == *a => Some("create"),
+            (On::Prompt, _) if call.session == session => Some("prompt"),
+            (On::Abort, _) if call.session == session => Some("abort"),
+            _ => None,
+        })
+        .collect()
+}
+
+/// What everybody but `Q` was told, parent by parent; the session of the task is called `a`.
+fn told(s: &Stage, a: &TaskId, heard: impl Fn(&Call) -> bool) -> Vec<String> {
+    let own = s.server.session_of(a);
+    let calls = s.server.calls(On::Notify).into_iter().filter(heard);
+    let mut told: Vec<(String, String)> = calls
+        .filter(|call| call.session.as_ref().is_none_or(|to| to.as_str() != "Q"))
+        .filter_map(|call| {
+            let parent = if call.session == own {
+                "a".to_owned()
+            } else {
+                call.session.as_ref()?.to_string()
+            };
+            Some((parent, crate::record::line_of(&call)?))
+        })
+        .collect();
+    // Which of two parents is told first in one instant is nobody's business.
+    told.sort_by(|(one, _), (other, _)| one.cmp(other));
+    told.into_iter()
+        .map(|(parent, line)| format!("{parent}: {line}"))
+        .collect()
+}
+
+/// A quarter of an hour later nobody is in memory, nobody holds or waits for a slot, and no session is left at work.
+async fn nothing_is_left(s: &Stage, a: &TaskId) {
+    s.pass(900_000).await;
+    let census = s.census().await;
+    let mut empty = crate::memory::empty(&census);
+    empty.histories = census.histories;
+    assert_eq!(census, empty, "left in memory");
+    if let Some(session) = s.server.session_of(a) {
+        assert_eq!(s.server.status_of(&session), None, "left at work");
+    }
+}

@@ -1,0 +1,318 @@
+//! The table of outcomes: what `behaviour.md` asks of each event at each stage. The tests hold the system to it, and the
+//! page in `docs/` shows it.
+
+use super::events::Event;
+use super::stages::AtStage::{self, *};
+
+/// What comes of an event.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outcome {
+    /// What the caller is answered.
+    pub answer: String,
+    /// Where the task stands at once, `gone` if it has left memory.
+    pub state: String,
+    /// Slots in use at once, those of others too.
+    pub slots: usize,
+    /// How its run ends, when the world goes on.
+    pub end: String,
+    /// The calls that make, prompt or abort a session for it from then on.
+    pub calls: String,
+    /// What parents are told from then on.
+    pub told: String,
+}
+
+impl Outcome {
+    fn new(state: &str, slots: usize, end: &str, calls: &str, told: &str) -> Self {
+        Self {
+            answer: "–".to_owned(),
+            state: state.to_owned(),
+            slots,
+            end: end.to_owned(),
+            calls: calls.to_owned(),
+            told: told.to_owned(),
+        }
+    }
+
+    fn answered(mut self, answer: &str) -> Self {
+        answer.clone_into(&mut self.answer);
+        self
+    }
+
+    fn calls(mut self, calls: &str) -> Self {
+        calls.clone_into(&mut self.calls);
+        self
+    }
+
+    fn told(mut self, told: &str) -> Self {
+        told.clone_into(&mut self.told);
+        self
+    }
+
+    fn slots(mut self, slots: usize) -> Self {
+        self.slots = slots;
+        self
+    }
+
+    fn state(mut self, state: &str) -> Self {
+        state.clone_into(&mut self.state);
+        self
+    }
+
+    fn but(mut self, from: &str, to: &str) -> Self {
+        self.told = self.told.replace(from, to);
+        self
+    }
+}
+
+const NOBODY: &str = "–";
+
+/// What comes of that event at that stage; none where it cannot happen, since there is no session yet.
+pub fn expected(event: Event, stage: AtStage) -> Option<Outcome> {
+    let of_session = matches!(
+        event,
+        Event::SessionDeleted
+            | Event::SessionError
+            | Event::SessionAborted
+            | Event::Idle
+            | Event::Resume
+            | Event::ResumeTwice
+            | Event::TakeOver
+    );
+    if of_session && stage.is_before_session() {
+        return None;
+    }
+    Some(match event {
+        Event::Nothing | Event::LimitLowered => goes_on(stage),
+        Event::Unreachable => match stage {
+            // The check is answered, and the abort does not get there.
+            Checking => goes_on(stage).calls("–"),
+            _ => goes_on(stage),
+        },
+        Event::Cancel => cancelled(stage),
+        Event::CancelFromAbove => cancelled_from_above(stage),
+        Event::CancelPending => match stage {
+            QueuedHead | QueuedBehind => cancelled(stage),
+            _ => goes_on(stage).answered("not cancellable"),
+        },
+        Event::SessionDeleted => session_deleted(stage),
+        Event::ParentDeleted => parent_deleted(stage),
+        Event::SessionError => failed(stage, "error", ": boom"),
+        Event::SessionAborted => {
+            failed(stage, "interrupt", ": the session was aborted from outside")
+        }
+        Event::Idle => match stage {
+            // It has answered: it is done.
+            Running => goes_on(stage).state("completed").slots(0),
+            _ => goes_on(stage),
+        },
+        Event::Resume => resumed(stage).0,
+        Event::ResumeTwice => {
+            let (outcome, again) = resumed(stage);
+            let answer = format!("{}; {again}", outcome.answer);
+            outcome.answered(&answer)
+        }
+        Event::Send => sent(stage),
+        Event::TrackKnown => {
+            let state = recorded(stage);
+            goes_on(stage).answered(&format!("{state} of P")).but(
+                "P: final wakes: a completed",
+                "P: final wakes: a completed as lead",
+            )
+        }
+        Event::Reparent => {
+            let state = recorded(stage);
+            goes_on(stage)
+                .answered(&format!("{state} of R"))
+                .but("P: ", "R: ")
+        }
+        Event::TakeOver => taken_over(stage),
+        Event::LimitRaised => match stage {
+            QueuedHead => goes_on(stage).state("running").slots(3),
+            QueuedBehind => goes_on(stage).state("running").slots(4),
+            _ => goes_on(stage),
+        },
+        // A wake never overrides the user.
+        Event::ParentAborted => goes_on(stage).but("P: final wakes", "P: final silent"),
+        Event::ParentAbortedWithTasks => parent_aborted_with_tasks(stage),
+        Event::Shutdown => shut_down(stage),
+    })
+}
+
+/// What comes of a task that nothing happens to.
+fn goes_on(stage: AtStage) -> Outcome {
+    let told = "P: final wakes: a completed";
+    let completes = |state, slots, calls| Outcome::new(state, slots, "completed", calls, told);
+    match stage {
+        QueuedHead | QueuedBehind => completes("pending", 2, "create, prompt, abort"),
+        Granted | Creating => completes("pending", 1, "prompt, abort"),
+        // The prompt follows the session in the same instant.
+        Created => completes("running", 1, "prompt, abort"),
+        Prompting | Running | IdleDeferred | Checking => completes("running", 1, "abort"),
+        // The slot is that of its own task.
+        WaitingForOwn => completes("running", 1, "abort")
+            .told("P: final wakes: a completed; a: final wakes: c completed"),
+        Settling | Ended => Outcome::new("completed", 0, "–", "–", NOBODY),
+    }
+}
+
+/// Where the record stands at that stage.
+fn recorded(stage: AtStage) -> String {
+    match stage {
+        Created => "pending".to_owned(),
+        _ => goes_on(stage).state,
+    }
+}
+
+/// The run ends with that state and reason, at once; its session is aborted where one was made, and once more when
+/// something that was under way has set it to work after that.
+fn ends(stage: AtStage, outcome: &str, reason: &str) -> Outcome {
+    let end = format!("{outcome}{reason}");
+    let ended = |slots, calls| {
+        let told = format!("P: final wakes: a {outcome}");
+        Outcome::new(&end, slots, &end, calls, &told)
+    };
+    match stage {
+        QueuedHead | QueuedBehind => ended(2, "–"),
+        // The abort of the run before is under way; this one has made and prompted nothing.
+        Granted => ended(0, "–"),
+        // What comes back from the create is aborted, and nothing is prompted.
+        Creating | Created => ended(0, "abort"),
+        // The prompt gets there after the first abort.
+        Prompting => ended(0, "abort, abort"),
+        Running | IdleDeferred | Checking => ended(0, "abort"),
+        // Its own task goes on, for nobody who runs.
+        WaitingForOwn => {
+            let told = format!("P: final wakes: a {outcome}; a: final silent: c completed");
+            ended(1, "abort").told(&told)
+        }
+        Settling | Ended => goes_on(stage),
+    }
+}
+
+fn cancelled(stage: AtStage) -> Outcome {
+    let answer = match stage {
+        Settling | Ended => "not cancellable",
+        _ => "cancelled",
+    };
+    ends(stage, "cancelled", "").answered(answer)
+}
+
+fn cancelled_from_above(stage: AtStage) -> Outcome {
+    match stage {
+        Settling | Ended => goes_on(stage).answered("nobody"),
+        WaitingForOwn => ends(stage, "cancelled", "")
+            .answered("a, c")
+            .slots(0)
+            .but("c completed", "c cancelled"),
+        // The tasks are looked up first and then cancelled, one by one: the prompt is sent in between.
+        Created => ends(stage, "cancelled", "")
+            .answered("a")
+            .calls("prompt, abort"),
+        _ => ends(stage, "cancelled", "").answered("a"),
+    }
+}
+
+fn session_deleted(stage: AtStage) -> Outcome {
+    let gone = ends(stage, "cancelled", ": Session deleted").state("gone");
+    match stage {
+        // Nobody knew the session: its prompt is refused.
+        Created => ends(stage, "interrupt", ": no such session").calls("prompt, abort"),
+        // The prompt is refused: nothing works in a session that is gone.
+        Prompting => gone.calls("abort"),
+        // Everything below goes too, and nobody tells a session that is gone.
+        WaitingForOwn => gone.slots(0).told("P: final wakes: a cancelled"),
+        _ => gone,
+    }
+}
+
+fn parent_deleted(stage: AtStage) -> Outcome {
+    let gone = ends(stage, "cancelled", ": Session deleted")
+        .state("gone")
+        .told(NOBODY);
+    match stage {
+        WaitingForOwn => gone.slots(0),
+        _ => gone,
+    }
+}
+
+fn failed(stage: AtStage, outcome: &str, reason: &str) -> Outcome {
+    match stage {
+        // No run of it works in that session.
+        Granted | Created | Settling | Ended => goes_on(stage),
+        _ => ends(stage, outcome, reason),
+    }
+}
+
+/// What comes of a resume, and what a second caller of the same instant is answered.
+fn resumed(stage: AtStage) -> (Outcome, &'static str) {
+    let again = |state, slots| {
+        Outcome::new(
+            state,
+            slots,
+            "completed",
+            "prompt, abort",
+            "P: final wakes: a completed",
+        )
+        .answered("accepted")
+    };
+    match stage {
+        // Granted, and it waits for the abort of the run before.
+        Settling => (again("pending", 1), "already being resumed"),
+        Ended => (again("running", 1), "already being resumed"),
+        Granted => (
+            goes_on(stage).answered("already being resumed"),
+            "already being resumed",
+        ),
+        Created => (
+            goes_on(stage).answered("unknown session"),
+            "unknown session",
+        ),
+        _ => (
+            goes_on(stage).answered("already running"),
+            "already running",
+        ),
+    }
+}
+
+fn sent(stage: AtStage) -> Outcome {
+    match stage {
+        Prompting | Running | IdleDeferred | Checking => {
+            goes_on(stage).answered("accepted").calls("prompt, abort")
+        }
+        // It goes on: it counts again, above the limit if it must be.
+        WaitingForOwn => goes_on(stage)
+            .answered("accepted")
+            .calls("prompt, abort")
+            .slots(2),
+        _ => goes_on(stage).answered("not running"),
+    }
+}
+
+fn taken_over(stage: AtStage) -> Outcome {
+    let answer = "running of Q";
+    match stage {
+        Settling | Ended => goes_on(stage).answered(answer),
+        // The session goes on under the newer task: no abort.
+        _ => ends(stage, "cancelled", ": Session taken over by t")
+            .answered(answer)
+            .calls("–"),
+    }
+}
+
+fn parent_aborted_with_tasks(stage: AtStage) -> Outcome {
+    let stopped = ends(stage, "cancelled", ": the parent was stopped by its user")
+        .but("P: final wakes", "P: final silent");
+    match stage {
+        WaitingForOwn => stopped.slots(0).but("c completed", "c cancelled"),
+        _ => stopped,
+    }
+}
+
+fn shut_down(stage: AtStage) -> Outcome {
+    let stopped = ends(stage, "cancelled", ": Shutdown").told(NOBODY).slots(0);
+    match stage {
+        // What is under way is awaited: the abort of the run before, the create, the prompt.
+        Granted | Creating | Prompting | Settling => stopped,
+        _ => stopped.state("gone"),
+    }
+}
