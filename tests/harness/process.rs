@@ -84,6 +84,15 @@ impl Process {
             .unwrap_or_else(|| -status.signal().unwrap_or_default())
     }
 
+    /// How much of it is in memory, in KiB; none where the system does not say (it is read from `/proc`).
+    pub fn resident_kib(&self) -> Option<u64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).ok()?;
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix("VmRSS:"))?;
+        line.trim().trim_end_matches("kB").trim().parse().ok()
+    }
+
     fn pid(&self) -> Pid {
         Pid::from_raw(i32::try_from(self.child.id()).expect("a pid is an i32"))
     }

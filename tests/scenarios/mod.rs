@@ -7,6 +7,7 @@ mod failures;
 mod interface;
 mod limits;
 mod link;
+mod memory;
 mod operations;
 mod others;
 mod restart;
@@ -26,5 +27,6 @@ pub fn all() -> Vec<(&'static str, Vec<crate::Story>)> {
         ("operations", operations::stories()),
         ("interface", interface::stories()),
         ("command", command::stories()),
+        ("memory", memory::stories()),
     ]
 }
