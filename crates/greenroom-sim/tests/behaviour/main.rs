@@ -14,6 +14,7 @@ mod concurrency;
 mod launch_and_start;
 mod matrix;
 mod memory;
+mod panics;
 mod remembering;
 mod shutdown;
 mod slots_and_panics;

@@ -12,9 +12,10 @@ use greenroom::domain::ids::TaskId;
 use greenroom::domain::task::{Launch, Resume, Task, TaskStatus, Track};
 use greenroom::domain::time::Timestamp;
 use greenroom::ports::journal::MemoryJournal;
+use greenroom::sabotage::Saboteur;
 use greenroom::{
     CancelError, CancelOptions, CancelScope, Clock, Config, EventLink, Greenroom, LaunchError,
-    LimitsReport, ListFilter, ResumeError, ShutdownMode, TaskChange,
+    LimitsReport, ListFilter, ResumeError, ShutdownMode, Surroundings, TaskChange,
 };
 use greenroom_sim::quiet::Quiet;
 use tokio::sync::broadcast::Receiver;
@@ -40,7 +41,7 @@ pub fn story_with<F: Future<Output = ()>>(
     set: impl FnOnce(&mut Config) + Send + 'static,
     tell: impl FnOnce(Stage) -> F + Send + 'static,
 ) {
-    let panics = run(set, tell);
+    let panics = run(set, None, tell);
     assert!(panics.is_empty(), "actors panicked: {panics:?}");
 }
 
@@ -49,11 +50,20 @@ pub fn broken_story<F: Future<Output = ()>>(
     set: impl FnOnce(&mut Config) + Send + 'static,
     tell: impl FnOnce(Stage) -> F + Send + 'static,
 ) -> Vec<String> {
-    run(set, tell)
+    run(set, None, tell)
+}
+
+/// Tells a story in which actors of ours are made to fail, and answers the panics there were.
+pub fn sabotaged_story<F: Future<Output = ()>>(
+    saboteur: Arc<dyn Saboteur>,
+    tell: impl FnOnce(Stage) -> F + Send + 'static,
+) -> Vec<String> {
+    run(|_| {}, Some(saboteur), tell)
 }
 
 fn run<F: Future<Output = ()>>(
     set: impl FnOnce(&mut Config) + Send + 'static,
+    saboteur: Option<Arc<dyn Saboteur>>,
     tell: impl FnOnce(Stage) -> F + Send + 'static,
 ) -> Vec<String> {
     let mut config = Config {
@@ -68,7 +78,7 @@ fn run<F: Future<Output = ()>>(
         let runtime = quiet.runtime().expect("a runtime can be made");
         collect_panics();
         System::with_tokio_rt(|| runtime).block_on(async move {
-            let stage = Stage::new(config, quiet);
+            let stage = Stage::new(config, quiet, saboteur);
             tell(stage.clone()).await;
             stage.close().await;
         });
@@ -113,14 +123,14 @@ pub struct Stage {
 }
 
 impl Stage {
-    fn new(config: Config, quiet: Quiet) -> Self {
+    fn new(config: Config, quiet: Quiet, saboteur: Option<Arc<dyn Saboteur>>) -> Self {
         let clock = Clock::starting_at(Timestamp::from_millis(0));
         let server = Server::new(clock);
-        let greenroom = Greenroom::start_with_clock(
+        let greenroom = Greenroom::start_within(
             config,
             Arc::new(server.clone()),
             Arc::new(MemoryJournal::default()),
-            clock,
+            Surroundings { clock, saboteur },
         );
         Self {
             greenroom,

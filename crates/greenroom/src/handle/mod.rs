@@ -23,7 +23,7 @@ use crate::domain::history::HistoryEntry;
 use crate::domain::ids::{ConcurrencyKey, Run, SessionId, TaskId};
 use crate::domain::output::{Output, OutputOptions, RunScope};
 use crate::domain::session_event::SessionEvent;
-use crate::domain::task::{Launch, Resume, Task, Track};
+use crate::domain::task::{Launch, Resume, Task, TaskStatus, Track};
 use crate::domain::validation;
 use crate::ports::agent_server::{AgentServer, ServerError};
 use crate::ports::journal::Journal;
@@ -182,15 +182,20 @@ impl Greenroom {
             CancelAnswer::NotCancellable(task) => Err(CancelError::NotCancellable(task)),
             CancelAnswer::Cancelled(task) => Ok(*task),
             CancelAnswer::Asked(decided) => {
-                let cancelled = decided.await.unwrap_or(false);
-                let found = self
-                    .ask_again(Find(task.as_str().to_owned()))
-                    .await
-                    .flatten()
-                    .ok_or_else(unknown)?;
-                match cancelled {
-                    true => Ok(found.task),
-                    false => Err(CancelError::NotCancellable(Box::new(found.task))),
+                let decided = decided.await;
+                let read = || self.ask_again(Find(task.as_str().to_owned()));
+                let mut found = read().await.flatten().ok_or_else(unknown)?.task;
+                if decided.is_err() && !found.status().is_terminal() {
+                    // A run whose actor died over it is cancelled by the registry, once it hears of the death.
+                    let ended = self.wait(task, found.run, WaitFor::Ended);
+                    found = match tokio::time::timeout(PATIENCE, ended).await {
+                        Ok(Some(ended)) => ended,
+                        _ => read().await.flatten().ok_or_else(unknown)?.task,
+                    };
+                }
+                match decided.unwrap_or(found.status() == TaskStatus::Cancelled) {
+                    true => Ok(found),
+                    false => Err(CancelError::NotCancellable(Box::new(found))),
                 }
             }
         }

@@ -1,6 +1,7 @@
 //! The finaliser: the registry's handler of an end, however it was decided. What an end leads to is listed at
 //! `domain::lifecycle::End` and done here, once; there is no second one. Deaths of actors come here too.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use actix::{AsyncContext, Context, Handler, Message};
@@ -8,6 +9,7 @@ use actix::{AsyncContext, Context, Handler, Message};
 use super::{Deadline, Entry, RunEnded, RunSnapshot, TaskRegistry};
 use crate::actors::health::Kind;
 use crate::actors::poller;
+use crate::actors::task::abort::{Aborted, abort_session};
 use crate::actors::task::{EndAccepted, EndRefused};
 use crate::domain::ids::{ConcurrencyKey, Run, SessionId, TaskId};
 use crate::domain::lifecycle::{End, Outcome};
@@ -72,6 +74,7 @@ impl TaskRegistry {
         }
         entry.granted = None;
         entry.deaths = 0;
+        entry.ordered = None;
         let (session, parent) = (
             entry.task.session.clone(),
             entry.task.parent_session.clone(),
@@ -79,7 +82,8 @@ impl TaskRegistry {
         self.env.health.run_ended(end.outcome.status());
         let settlement = self.settlement(id, end);
         self.recorded(id, Some(from), settlement.entry());
-        self.release(id, run);
+        let orphan = from == TaskStatus::Running && end.abort_session;
+        self.release(id, run, orphan);
         self.count_closed(parent.as_ref());
         self.settle(id, settlement);
         if let Some(session) = session.filter(|session| self.by_session.get(session) == Some(id)) {
@@ -101,20 +105,35 @@ impl TaskRegistry {
         }
     }
 
-    /// The run's actor gives back its slot and aborts its session.
-    fn release(&mut self, id: &TaskId, run: Run) {
+    /// The run's actor gives back its slot and aborts its session. Where it has died, its slot is back already and the
+    /// abort is ours.
+    fn release(&mut self, id: &TaskId, run: Run, orphan: bool) {
         let Some(entry) = self.tasks.get_mut(id) else {
             return;
         };
         self.desks.tasks.remove(id);
-        if let Some(actor) = entry.actor.take() {
-            // Whoever prompts this session again sets the flag, so that an abort is not repeated into the next run.
-            entry.superseded = Default::default();
-            let (superseded, registry) = (entry.superseded.clone(), self.desks.registry.clone());
-            let aborts = &self.desks.aborts;
-            let ticket = aborts.begin(id.clone(), run, superseded, registry);
-            actor.do_send(EndAccepted(ticket));
-            self.desks.poller.send(poller::Unwatch(id.clone()));
+        let actor = entry.actor.take();
+        if actor.is_none() && !orphan {
+            return;
+        }
+        // Whoever prompts this session again sets the flag, so that an abort is not repeated into the next run.
+        entry.superseded = Default::default();
+        let (superseded, registry) = (entry.superseded.clone(), self.desks.registry.clone());
+        let aborts = &self.desks.aborts;
+        let ticket = aborts.begin(id.clone(), run, superseded.clone(), registry);
+        self.desks.poller.send(poller::Unwatch(id.clone()));
+        match (actor, entry.task.session.clone()) {
+            (Some(actor), _) => actor.do_send(EndAccepted(ticket)),
+            (None, Some(session)) => {
+                let aborted = Aborted {
+                    session,
+                    directory: entry.task.directory.clone(),
+                    run: (id.clone(), run),
+                    superseded,
+                };
+                abort_session(&self.env, aborted, Some(Arc::new(ticket)));
+            }
+            (None, None) => drop(ticket),
         }
     }
 
@@ -216,7 +235,7 @@ impl Handler<RunEnded> for TaskRegistry {
         };
         if entry.task.status().is_terminal() {
             // Said again to a registry that has been rebuilt, and knows: the actor may not have heard so.
-            return self.release(&ended.task, ended.run);
+            return self.release(&ended.task, ended.run, false);
         }
         if self.must_go_on(entry, &ended.end) {
             if let Some(actor) = &entry.actor {
@@ -260,6 +279,10 @@ impl Handler<TaskDied> for TaskRegistry {
         entry.deaths += 1;
         self.desks.poller.send(poller::Unwatch(died.task.clone()));
         let (deaths, status) = (entry.deaths, entry.task.status());
+        if let Some(end) = entry.ordered.take() {
+            // It died with the order to end it.
+            return self.finalise(&died.task, died.run, &end, None, ctx);
+        }
         match (status, entry.task.session.clone(), entry.task.started_at()) {
             _ if deaths >= DEATHS => {
                 let end = End::error(format!(

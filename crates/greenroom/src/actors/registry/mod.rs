@@ -237,6 +237,8 @@ pub(crate) struct Entry {
     started_once: Option<Run>,
     /// The newest run whose prompt the server has.
     prompted: Option<Run>,
+    /// The order to end it that its actor was given first.
+    ordered: Option<End>,
     /// Granted while the abort of the run before was not answered.
     granted: Option<SlotPermit>,
     /// The parent whose batch it is in.
@@ -569,6 +571,7 @@ impl TaskRegistry {
                 started_once: None,
                 prompted: None,
                 actor: None,
+                ordered: None,
                 granted: None,
                 batch: None,
                 superseded: Arc::new(AtomicBool::new(false)),

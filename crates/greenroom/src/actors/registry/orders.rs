@@ -103,9 +103,11 @@ impl TaskRegistry {
         end: End,
         ctx: &mut Context<Self>,
     ) -> Option<oneshot::Receiver<bool>> {
-        let entry = self.tasks.get(id)?;
+        let entry = self.tasks.get_mut(id)?;
         match &entry.actor {
             Some(actor) => {
+                // In case it dies before it hears of it.
+                entry.ordered.get_or_insert_with(|| end.clone());
                 let (reply, decided) = oneshot::channel();
                 actor.do_send(EndRun {
                     end,

@@ -17,24 +17,24 @@ const TRIES: u32 = 3;
 
 /// What is to be aborted.
 #[derive(Debug, Clone)]
-pub(super) struct Aborted {
-    pub(super) session: SessionId,
-    pub(super) directory: Option<String>,
+pub(crate) struct Aborted {
+    pub(crate) session: SessionId,
+    pub(crate) directory: Option<String>,
     /// The run that has ended: its own prompts, which may reach the session late, are nobody else's.
-    pub(super) run: (TaskId, Run),
+    pub(crate) run: (TaskId, Run),
     /// Set once somebody has prompted the session again.
-    pub(super) superseded: Arc<AtomicBool>,
+    pub(crate) superseded: Arc<AtomicBool>,
 }
 
 /// Aborts a session. The ticket, if somebody waits for it, is given back when the first abort was accepted or all were given
 /// up. One that succeeded can be lost all the same, so the status is read a second later and the abort repeated while the
 /// session is still busy, unless somebody has prompted it meanwhile.
-pub(super) fn abort_session(env: &Env, aborted: Aborted, ticket: Option<AbortTicket>) {
+pub(crate) fn abort_session(env: &Env, aborted: Aborted, ticket: Option<Arc<AbortTicket>>) {
     let call = abort(env.clone(), aborted, ticket);
     answer(env, "task: abort is answered", call, |_| (), |()| ());
 }
 
-async fn abort(env: Env, aborted: Aborted, mut ticket: Option<AbortTicket>) {
+async fn abort(env: Env, aborted: Aborted, mut ticket: Option<Arc<AbortTicket>>) {
     let Aborted {
         session,
         directory,

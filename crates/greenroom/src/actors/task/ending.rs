@@ -4,9 +4,10 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use actix::{Context, Handler};
+use actix::{AsyncContext, Context, Handler};
 
 use super::abort::{Aborted, abort_session};
+use super::messages::LatePromptGivenUp;
 use super::{EndAccepted, EndRefused, EndRun, Phase, RegistryUp, TaskActor};
 use crate::actors::registry::RunEnded;
 use crate::domain::ids::SessionId;
@@ -47,7 +48,7 @@ impl TaskActor {
     /// A session that nobody asked for any more: it was created for a run that has ended meanwhile.
     pub(super) fn abort_late(&mut self, session: SessionId) {
         let aborted = self.aborted(session, Arc::default());
-        abort_session(&self.env, aborted, self.late_abort.take());
+        abort_session(&self.env, aborted, self.late_abort.take().map(Arc::new));
     }
 
     fn aborted(&self, session: SessionId, superseded: Arc<AtomicBool>) -> Aborted {
@@ -65,14 +66,25 @@ impl TaskActor {
     }
 
     /// A prompt of this run was on its way when the run ended, and may have reached the session after the abort.
-    pub(super) fn abort_again(&self) {
+    pub(super) fn abort_again(&mut self) {
+        let ticket = self.late_prompt.take();
         // Where nobody looks after an abort, nobody repeats one either.
         let looked_after = self.env.config.lifecycle.look_after_abort;
         if let (true, Phase::Ended, Some(aborted)) = (looked_after, &self.phase, &self.aborting)
             && !aborted.superseded.load(Ordering::Acquire)
         {
-            abort_session(&self.env, aborted.clone(), None);
+            abort_session(&self.env, aborted.clone(), ticket);
         }
+    }
+}
+
+impl Handler<LatePromptGivenUp> for TaskActor {
+    type Result = ();
+
+    fn handle(&mut self, _: LatePromptGivenUp, _: &mut Context<Self>) {
+        self.env.places.pass("task: LatePromptGivenUp");
+        // Nobody waits for it any longer; if it comes all the same, the session is still aborted again.
+        self.late_prompt = None;
     }
 }
 
@@ -120,8 +132,14 @@ impl Handler<EndAccepted> for TaskActor {
         let ticket = accepted.0;
         match self.session.clone().filter(|_| end.abort_session) {
             Some(session) => {
+                let ticket = Arc::new(ticket);
                 let aborted = self.aborted(session, ticket.superseded());
                 self.aborting = Some(aborted.clone());
+                if self.prompt_in_flight && self.env.config.lifecycle.look_after_abort {
+                    // It may set the session to work once more: a resume waits for that too, a while.
+                    self.late_prompt = Some(Arc::clone(&ticket));
+                    ctx.notify_later(LatePromptGivenUp, self.env.config.calls.other);
+                }
                 abort_session(&self.env, aborted, Some(ticket));
             }
             None if self.create_in_flight => self.late_abort = Some(ticket),

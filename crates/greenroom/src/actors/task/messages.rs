@@ -134,6 +134,11 @@ pub(super) struct PromptLookedUp {
     pub(super) arrived: Result<bool, ServerError>,
 }
 
+/// A prompt that was on its way when the run ended has not been answered in time.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(super) struct LatePromptGivenUp;
+
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(super) struct SentFurther {

@@ -4,12 +4,14 @@
 //!
 //! Its rooms: `starting` (to the session and its prompt, with `lineage`), `watching`, `ending` (with `abort`).
 
-mod abort;
+pub(crate) mod abort;
 mod ending;
 pub(crate) mod lineage;
 mod messages;
 mod starting;
 mod watching;
+
+use std::sync::Arc;
 
 use actix::{Actor, AsyncContext, Context, SpawnHandle};
 
@@ -75,6 +77,10 @@ pub(crate) struct TaskActor {
     create_in_flight: bool,
     /// Given back once that session is aborted.
     late_abort: Option<AbortTicket>,
+    /// The run's prompt is on its way.
+    prompt_in_flight: bool,
+    /// Given back once a prompt that was on its way when the run ended is known to have come, or not.
+    late_prompt: Option<Arc<AbortTicket>>,
     /// The abort that its end has led to.
     aborting: Option<abort::Aborted>,
     /// What the registry was told of the end, in case it did not hear it.
@@ -124,6 +130,8 @@ impl TaskActor {
             creating: None,
             create_in_flight: false,
             late_abort: None,
+            prompt_in_flight: false,
+            late_prompt: None,
             aborting: None,
             ended: None,
             dependents: (0, false),

@@ -1,0 +1,387 @@
+//! A panic of our own at every place an actor passes, one at a time: the task ends or goes on, the slot comes back, the
+//! parent is told exactly once, everything else runs on. One story with most of what a system does is told again and again.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use greenroom::CancelOptions;
+use greenroom::domain::ids::{SessionId, TaskId};
+use greenroom::domain::notice::NoticeKind;
+use greenroom::domain::task::{Launch, Resume, Task, TaskStatus, Track};
+use greenroom::sabotage::Saboteur;
+
+use crate::server::{On, What};
+use crate::stage::*;
+
+/// Strikes at one place, from the `from`-th passing on, so many times.
+struct Strikes {
+    place: &'static str,
+    from: usize,
+    times: usize,
+    passed: Mutex<BTreeMap<&'static str, usize>>,
+}
+
+impl Strikes {
+    fn at(place: &'static str, from: usize, times: usize) -> Arc<Self> {
+        Arc::new(Self {
+            place,
+            from,
+            times,
+            passed: Mutex::default(),
+        })
+    }
+
+    fn passed(&self) -> BTreeMap<&'static str, usize> {
+        let passed = self.passed.lock().unwrap_or_else(PoisonError::into_inner);
+        passed.clone()
+    }
+}
+
+impl Saboteur for Strikes {
+    fn strikes(&self, place: &'static str) -> bool {
+        let mut passed = self.passed.lock().unwrap_or_else(PoisonError::into_inner);
+        let nth = passed.entry(place).or_default();
+        *nth += 1;
+        place == self.place && (self.from..self.from + self.times).contains(nth)
+    }
+}
+
+/// What is asked of the system while it may be putting itself together.
+async fn asked<T: 'static>(s: &Stage, question: impl Future<Output = T> + 'static) -> T {
+    let asked = actix_rt::spawn(question);
+    for _ in 0..4000 {
+        s.settle().await;
+        if asked.is_finished() {
+            return asked.await.expect("the question did not panic");
+        }
+        s.pass(10).await;
+    }
+    panic!("no answer at {}", s.now());
+}
+
+async fn launch(s: &Stage, launch: Launch) -> TaskId {
+    let (greenroom, key) = (s.greenroom.clone(), launch.description.clone());
+    let launched = asked(s, async move { greenroom.launch_once(key, launch).await }).await;
+    launched.expect("it is accepted").0.id
+}
+
+async fn tasks(s: &Stage) -> Vec<Task> {
+    let greenroom = s.greenroom.clone();
+    asked(s, async move { greenroom.list(Default::default()).await })
+        .await
+        .tasks
+}
+
+/// The session of a task once it has one.
+async fn session(s: &Stage, task: &TaskId) -> Option<SessionId> {
+    for _ in 0..4000 {
+        if let Some(session) = s.server.session_of(task) {
+            return Some(session);
+        }
+        let over = |known: &Task| known.id == *task && known.status().is_terminal();
+        if tasks(s).await.iter().any(over) {
+            return None;
+        }
+        s.pass(10).await;
+    }
+    None
+}
+
+/// A whole turn of a task's session, if it has one and is open.
+async fn finish(s: &Stage, task: &TaskId) {
+    if let Some(session) = session(s, task).await {
+        s.finish(&session).await;
+    }
+}
+
+async fn resume(s: &Stage, session: SessionId) {
+    for _ in 0..20 {
+        let greenroom = s.greenroom.clone();
+        let resume = Resume {
+            session: Some(session.clone()),
+            prompt: "go on".to_owned(),
+            ..Resume::default()
+        };
+        // One that was cut off may have been accepted all the same; then it is said to run already.
+        if asked(s, async move { greenroom.resume(resume).await })
+            .await
+            .is_ok()
+        {
+            return;
+        }
+        s.pass(500).await;
+    }
+}
+
+/// The story: two that run and one that waits, one that fails, a child of a child, a prompt in between, a cancel, a resume,
+/// an adopted session, a change of limits, a user that stops a parent, a deleted session.
+async fn tell(s: &Stage) {
+    let g = &s.greenroom;
+    for name in ["alpha", "beta", "gamma", "delta", "epsilon"] {
+        let parent = if name == "delta" { "Q" } else { "P" };
+        let key = if name == "delta" { "acme/x" } else { "acme/y" };
+        launch(
+            s,
+            Launch {
+                model: Some(model(key)),
+                ..job_of(parent, name)
+            },
+        )
+        .await;
+    }
+    s.pass(1000).await;
+    let ids: BTreeMap<String, TaskId> = tasks(s)
+        .await
+        .into_iter()
+        .map(|task| (task.description.clone(), task.id))
+        .collect();
+    for name in ["alpha", "beta"] {
+        if let Some(session) = session(s, &ids[name]).await {
+            s.busy(&session).await;
+            s.work(&session).await;
+        }
+    }
+    let mut child = None;
+    if let Some(beta) = session(s, &ids["beta"]).await {
+        child = Some(launch(s, job_of(beta.clone(), "child")).await);
+        let (g, id) = (g.clone(), ids["beta"].clone());
+        // It may fail with what it breaks; it is only a word more.
+        drop(asked(s, async move { g.send(&id, "more".to_owned()).await }).await);
+        s.finish(&beta).await;
+    }
+    let change = serde_json::from_value(serde_json::json!({"max": 4})).expect("a change");
+    let greenroom = g.clone();
+    asked(s, async move { greenroom.set_limits(change).await }).await;
+    s.pass(3000).await;
+    let (greenroom, id) = (g.clone(), ids["epsilon"].clone());
+    drop(
+        asked(s, async move {
+            greenroom.cancel(&id, CancelOptions::default()).await
+        })
+        .await,
+    );
+    if let Some(delta) = session(s, &ids["delta"]).await {
+        s.fail(&delta, "boom").await;
+    }
+    let track = Track {
+        task: "tracked".into(),
+        session: "elsewhere".into(),
+        parent_session: "Q".into(),
+        description: "tracked".to_owned(),
+        agent: None,
+        parent_agent: None,
+        concurrency_key: Some("acme/y".into()),
+    };
+    s.server.has("elsewhere", None);
+    let greenroom = g.clone();
+    drop(asked(s, async move { greenroom.track(track).await }).await);
+    s.pass(3000).await;
+    s.finish("elsewhere").await;
+    finish(s, &ids["alpha"]).await;
+    if let Some(child) = child {
+        finish(s, &child).await;
+    }
+    s.pass(7000).await;
+    s.link(greenroom::EventLink::Broken).await;
+    s.link(greenroom::EventLink::Connected).await;
+    finish(s, &ids["gamma"]).await;
+    finish(s, &ids["beta"]).await;
+    s.pass(7000).await;
+    if let Some(alpha) = session(s, &ids["alpha"]).await {
+        resume(s, alpha.clone()).await;
+        s.pass(1000).await;
+        s.finish(&alpha).await;
+        s.pass(7000).await;
+    }
+    let doomed = launch(s, job_of("Q", "doomed")).await;
+    s.aborted("Q").await;
+    if let Some(doomed) = session(s, &doomed).await {
+        s.delete(&doomed).await;
+    }
+    // Whatever is still open is brought to its end, and the 30 s of a restart that waits have passed.
+    for _ in 0..30 {
+        let all = tasks(s).await;
+        let open: Vec<&Task> = all
+            .iter()
+            .filter(|task| !task.status().is_terminal())
+            .collect();
+        if open.is_empty() && s.now() > 150_000 {
+            break;
+        }
+        for task in open {
+            if let Some(session) = s.server.session_of(&task.id) {
+                s.finish(&session).await;
+            }
+        }
+        s.pass(7000).await;
+    }
+    s.pass(90_000).await;
+}
+
+/// What must hold at the end, whatever broke on the way.
+async fn holds(s: &Stage, place: &str) {
+    let all = tasks(s).await;
+    for task in &all {
+        assert!(
+            task.status().is_terminal(),
+            "{place}: {} is {}",
+            task.description,
+            task.status().as_str()
+        );
+    }
+    let census = s.greenroom.census().await;
+    let (held, waiting) = (census.slots_held, census.waiting);
+    assert_eq!(
+        (held, census.permits, waiting),
+        (0, 0, 0),
+        "{place}: {census:?}"
+    );
+    assert_eq!(census.registries, 1, "{place}");
+    assert_eq!(
+        (census.calls, census.aborting),
+        (0, 0),
+        "{place}: {census:?}"
+    );
+    // A session is made once, and each run is prompted once.
+    let mut made = BTreeMap::<String, usize>::new();
+    for call in s.server.calls(On::Create) {
+        if let What::Create(new) = call.what {
+            *made.entry(new.title).or_default() += 1;
+        }
+    }
+    assert!(made.values().all(|times| *times == 1), "{place}: {made:?}");
+    let mut prompted = BTreeMap::<(String, String), usize>::new();
+    for call in s.server.calls(On::Prompt) {
+        if let (What::Prompt(_, prompt), Some(session)) = (call.what, call.session) {
+            let prompt = (session.to_string(), prompt.text);
+            *prompted.entry(prompt).or_default() += 1;
+        }
+    }
+    assert!(
+        prompted.values().all(|times| *times == 1),
+        "{place}: {prompted:?}"
+    );
+    // Of every run that has ended its parent is told once in a final; no message arrives twice.
+    let mut finals = BTreeMap::<String, usize>::new();
+    let mut arrived = BTreeMap::<String, usize>::new();
+    for call in s.server.calls(On::Notify) {
+        let What::Notify(notice) = call.what else {
+            continue;
+        };
+        *arrived.entry(notice.id.to_string()).or_default() += 1;
+        if notice.facts.kind == NoticeKind::Final {
+            for fact in notice.facts.tasks {
+                *finals.entry(fact.description).or_default() += 1;
+            }
+        }
+    }
+    assert!(
+        arrived.values().all(|times| *times == 1),
+        "{place}: {arrived:?}"
+    );
+    for task in &all {
+        let told = finals.get(&task.description).copied().unwrap_or(0);
+        let runs = usize::try_from(task.run.0).expect("few runs");
+        // A task that is resumed while its batch is open is in it once.
+        assert!(
+            (1..=runs).contains(&told),
+            "{place}: {} was told {finals:?}",
+            task.description
+        );
+    }
+    for parent in ["P", "Q"] {
+        let notices = s.greenroom.notifications(&parent.into()).await;
+        let open = notices.iter().find(|notice| notice.fate != "delivered");
+        assert!(open.is_none(), "{place}: {parent} is owed {open:?}");
+    }
+    let readiness = s.greenroom.readiness().await;
+    assert!(readiness.ready, "{place}: {readiness:?}");
+    // And it goes on: a new task runs to its end.
+    let after = launch(s, job_of("P", "after")).await;
+    s.pass(6000).await;
+    finish(s, &after).await;
+    s.pass(7000).await;
+    let after = tasks(s).await.into_iter().find(|task| task.id == after);
+    assert_eq!(
+        after.map(|task| task.status()),
+        Some(TaskStatus::Completed),
+        "{place}: nothing runs any more"
+    );
+}
+
+fn survives(place: &'static str, from: usize, times: usize) {
+    let name = format!("{place} ({from}, {times} times)");
+    let strikes = Strikes::at(place, from, times);
+    let panics = sabotaged_story(strikes.clone(), move |s| async move {
+        tell(&s).await;
+        holds(&s, &name).await;
+    });
+    let strange = panics.iter().find(|panic| !panic.contains("sabotage at"));
+    assert!(strange.is_none(), "{place}: {strange:?}");
+    assert!(!panics.is_empty(), "{place} was passed and nothing broke");
+}
+
+/// Every place that the story passes, and how often.
+fn places() -> BTreeMap<&'static str, usize> {
+    let nowhere = Strikes::at("", 0, 0);
+    let panics = sabotaged_story(nowhere.clone(), |s| async move {
+        tell(&s).await;
+        holds(&s, "nowhere").await;
+    });
+    assert!(panics.is_empty(), "{panics:?}");
+    nowhere.passed()
+}
+
+fn survives_at(actor: &str) {
+    let places = places();
+    let of_actor: Vec<_> = places
+        .into_iter()
+        .filter(|(place, _)| place.starts_with(actor))
+        .collect();
+    assert!(!of_actor.is_empty(), "the story passes no place of {actor}");
+    for (place, times) in of_actor {
+        let mut chosen = vec![1, 2, times / 2, times];
+        chosen.sort_unstable();
+        chosen.dedup();
+        for nth in chosen {
+            if (1..=times).contains(&nth) {
+                survives(place, nth, 1);
+            }
+        }
+    }
+}
+
+#[test]
+fn the_registry_is_rebuilt_wherever_it_dies() {
+    survives_at("registry:");
+}
+
+#[test]
+fn a_run_goes_on_or_ends_wherever_its_actor_dies() {
+    survives_at("task:");
+}
+
+#[test]
+fn a_parent_is_told_once_wherever_its_notifier_dies() {
+    survives_at("notifier:");
+}
+
+#[test]
+fn a_line_keeps_its_order_wherever_its_queue_dies() {
+    survives_at("queue:");
+}
+
+#[test]
+fn no_slot_is_lost_wherever_the_slot_manager_dies() {
+    survives_at("slots:");
+}
+
+#[test]
+fn runs_are_watched_wherever_the_poller_dies() {
+    survives_at("poller:");
+}
+
+#[test]
+fn nobody_misses_the_toaster() {
+    survives_at("toaster:");
+}
