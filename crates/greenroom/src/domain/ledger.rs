@@ -1,7 +1,7 @@
 //! What a parent is owed, as the journal's changes add up to it: who is in its batch, who of them has settled, and what
 //! became of each message. A notifier that is rebuilt begins from this; readers see its messages. Pure.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use super::batch::Told;
 use super::ids::{NoticeId, Run, TaskId};
@@ -59,8 +59,9 @@ pub struct Posted {
 pub struct Account {
     /// Where the parent works, as the first to join said.
     pub directory: Option<String>,
-    /// Its batch, in the order of joining.
-    pub members: Vec<Member>,
+    members: BTreeMap<u64, Member>,
+    places: HashMap<TaskId, u64>,
+    next_place: u64,
     /// Messages in the order of their first mention.
     pub posted: VecDeque<Posted>,
     /// True from its user's abort until its user's next word.
@@ -74,33 +75,58 @@ impl Account {
         if self.directory.is_none() {
             self.directory = directory;
         }
-        self.members.push(Member {
+        let place = self.next_place;
+        self.next_place += 1;
+        self.places.insert(task.clone(), place);
+        let member = Member {
             task,
             run,
             settled: None,
             noted: false,
-        });
+        };
+        self.members.insert(place, member);
+    }
+
+    /// Its batch, in the order of joining.
+    pub fn members(&self) -> impl Iterator<Item = &Member> {
+        self.members.values()
+    }
+
+    /// True if the task is in the batch.
+    pub fn has(&self, task: &TaskId) -> bool {
+        self.places.contains_key(task)
+    }
+
+    /// How many of the batch have not ended.
+    pub fn open(&self) -> usize {
+        let open = |member: &&Member| member.settled.is_none();
+        self.members.values().filter(open).count()
+    }
+
+    fn member(&mut self, task: &TaskId) -> Option<&mut Member> {
+        self.members.get_mut(self.places.get(task)?)
     }
 
     /// A run of the batch has ended.
     pub fn settle(&mut self, told: Told) {
-        let waits = self
-            .members
-            .iter_mut()
-            .find(|member| member.task == told.fact.task && member.settled.is_none());
-        if let Some(member) = waits {
+        let waits = self.member(&told.fact.task);
+        if let Some(member) = waits.filter(|member| member.settled.is_none()) {
             member.settled = Some(told);
         }
     }
 
     /// A run leaves the batch without a word.
     pub fn leave(&mut self, task: &TaskId) {
-        self.members.retain(|member| member.task != *task);
+        if let Some(place) = self.places.remove(task) {
+            self.members.remove(&place);
+        }
     }
 
     /// The batch is closed: these tasks are in that final from now on.
     pub fn close(&mut self, posted: Posted, tasks: &[TaskId]) {
-        self.members.retain(|member| !tasks.contains(&member.task));
+        for task in tasks {
+            self.leave(task);
+        }
         self.post(posted);
     }
 
@@ -139,6 +165,7 @@ impl Account {
     /// The parent is no more: nothing is owed to it.
     pub fn gone(&mut self, at: Timestamp) {
         self.members.clear();
+        self.places.clear();
         for posted in &mut self.posted {
             if matches!(posted.fate, Fate::Owed | Fate::Sending) {
                 posted.fate = Fate::Dropped("the parent was deleted".to_owned());
@@ -162,10 +189,8 @@ impl Account {
 
     fn set_noted(&mut self, posted: &Posted, noted: bool) {
         for told in &posted.told {
-            let same = |member: &&mut Member| {
-                member.task == told.fact.task && member.settled.as_ref() == Some(told)
-            };
-            if let Some(member) = self.members.iter_mut().find(same) {
+            let same = |member: &&mut Member| member.settled.as_ref() == Some(told);
+            if let Some(member) = self.member(&told.fact.task).filter(same) {
                 member.noted = noted;
             }
         }

@@ -17,14 +17,14 @@ impl ParentNotifier {
     /// Takes over what a notifier before this one has left.
     pub(super) fn restore(&mut self, account: Account, ctx: &mut Context<Self>) {
         let now = self.env.now();
-        self.directory = account.directory;
+        self.directory = account.directory.clone();
         if account.silenced {
             self.session.set_silenced(now);
         }
-        for member in &account.members {
+        for member in account.members() {
             self.batch.join(member.task.clone());
         }
-        for member in account.members {
+        for member in account.members() {
             self.settle_member(member);
         }
         for posted in account.posted {
@@ -43,9 +43,11 @@ impl ParentNotifier {
         }
     }
 
-    fn settle_member(&mut self, member: Member) {
+    fn settle_member(&mut self, member: &Member) {
         let now = self.env.now();
-        let Some(told) = member.settled else { return };
+        let Some(told) = member.settled.clone() else {
+            return;
+        };
         if member.noted {
             self.batch.settle_noted(told, now);
         } else {
@@ -83,17 +85,17 @@ impl Handler<Reconcile> for ParentNotifier {
     fn handle(&mut self, reconcile: Reconcile, ctx: &mut Context<Self>) {
         self.env.places.pass("notifier: Reconcile");
         let now = self.env.now();
-        let members = reconcile.account.members;
+        let account = reconcile.account;
         let strangers: Vec<TaskId> = self
             .batch
             .tasks()
-            .filter(|task| !members.iter().any(|member| member.task == **task))
+            .filter(|task| !account.has(task))
             .cloned()
             .collect();
         for task in strangers {
             self.batch.leave(&task, now);
         }
-        for member in members {
+        for member in account.members() {
             match (self.batch.has_settled(&member.task), &member.settled) {
                 (None, _) | (Some(true), None) => self.batch.join(member.task.clone()),
                 _ => {}

@@ -15,7 +15,7 @@ use crate::actors::task::Woken;
 use crate::actors::toaster::Show;
 use crate::domain::batch::Told;
 use crate::domain::ids::{SessionId, TaskId};
-use crate::domain::ledger::{Account, Member};
+use crate::domain::ledger::Account;
 use crate::domain::lifecycle::End;
 use crate::domain::notice::SettledFact;
 use crate::domain::notification::MAX_ERROR;
@@ -136,7 +136,7 @@ impl TaskRegistry {
     pub(super) fn new_notifier(&mut self, parent: &SessionId, account: Option<Account>) {
         let (generation, salt) = (self.number(), self.rng.next_u64());
         let ended = self.has_ended(parent);
-        let open = account.as_ref().map_or(0, open_members);
+        let open = account.as_ref().map_or(0, Account::open);
         let owes = account.is_some();
         let (env, registry, name) = (
             self.env.clone(),
@@ -446,9 +446,7 @@ impl TaskRegistry {
         if still && self.closing.is_none() {
             let account = self.env.journal.account(parent).unwrap_or_default();
             let strangers = self.children_of(parent).into_iter();
-            let strangers = strangers
-                .filter(|id| !account.members.iter().any(|member| member.task == *id))
-                .collect();
+            let strangers = strangers.filter(|id| !account.has(id)).collect();
             self.new_notifier(parent, Some(account));
             // It may have died before it said that the batch was closed.
             self.leave_closed(parent, strangers, ctx);
@@ -468,10 +466,4 @@ impl TaskRegistry {
             }
         }
     }
-}
-
-/// The runs of a batch that have not ended.
-pub(super) fn open_members(account: &Account) -> usize {
-    let open = |member: &&Member| member.settled.is_none();
-    account.members.iter().filter(open).count()
 }

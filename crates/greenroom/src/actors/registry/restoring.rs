@@ -7,7 +7,6 @@ use std::collections::BTreeMap;
 use actix::{Addr, Context};
 
 use super::TaskRegistry;
-use super::parents::open_members;
 use crate::actors::parent_notifier::{ParentNotifier, Reconcile};
 use crate::actors::poller;
 use crate::actors::slot_manager::{ForgetQueues, SetOpen};
@@ -118,7 +117,7 @@ impl TaskRegistry {
                 self.new_notifier(&parent, Some(account));
                 continue;
             };
-            let open = open_members(&account);
+            let open = account.open();
             notifier.do_send(Reconcile {
                 account,
                 ended: self.has_ended(&parent),
@@ -130,24 +129,28 @@ impl TaskRegistry {
     }
 
     fn restore_members(&mut self, parent: &SessionId, account: &mut Account) {
-        let mut strangers = Vec::new();
-        for member in &mut account.members {
+        let (mut strangers, mut ends) = (Vec::new(), Vec::new());
+        for member in account.members() {
             let current = self
                 .tasks
-                .get(&member.task)
+                .get_mut(&member.task)
                 .filter(|entry| entry.task.run == member.run);
-            let Some(entry) = current else {
-                if member.settled.is_none() {
-                    strangers.push(member.task.clone());
+            match current {
+                Some(entry) => {
+                    entry.batch = Some(parent.clone());
+                    if member.settled.is_none() && entry.task.status().is_terminal() {
+                        ends.push(member.task.clone());
+                    }
                 }
-                continue;
-            };
-            if member.settled.is_none() && entry.task.status().is_terminal() {
-                member.settled = Some(self.told(entry));
+                None if member.settled.is_none() => strangers.push(member.task.clone()),
+                None => {}
             }
-            if let Some(entry) = self.tasks.get_mut(&member.task) {
-                entry.batch = Some(parent.clone());
-            }
+        }
+        for told in ends
+            .iter()
+            .filter_map(|id| Some(self.told(self.tasks.get(id)?)))
+        {
+            account.settle(told);
         }
         for task in strangers {
             account.leave(&task);
