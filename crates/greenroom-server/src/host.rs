@@ -13,6 +13,7 @@ use greenroom::{Greenroom, ShutdownMode};
 use greenroom_bridge::BridgeOptions;
 
 use crate::config::{Events, Settings};
+use crate::http::connection;
 use crate::http::guard::{Guard, guard};
 use crate::http::{Api, configure};
 
@@ -83,6 +84,7 @@ impl Service {
                 .wrap(from_fn(guard))
                 .configure(move |cfg| configure(cfg, api))
         })
+        .on_connect(|socket, _| connection::bound(socket))
         .workers(WORKERS)
         .max_connections(CONNECTIONS / WORKERS)
         .shutdown_timeout(LAST_REQUESTS_S)

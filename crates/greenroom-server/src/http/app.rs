@@ -8,7 +8,7 @@ use greenroom_bridge::BridgeOptions;
 
 use super::error::ApiError;
 use super::guard::Guard;
-use super::{health, limits, sessions, tasks};
+use super::{events, health, limits, sessions, tasks};
 
 /// What the handlers work with.
 #[derive(Debug, Clone)]
@@ -54,6 +54,7 @@ pub fn configure(cfg: &mut ServiceConfig, api: Api) {
                 .route(web::get().to(sessions::history)),
         )
         .service(at("/v1/session-events", &[Method::POST]).route(web::post().to(sessions::events)))
+        .service(at("/v1/events", &[Method::GET]).route(web::get().to(events::stream)))
         .service(
             at("/v1/limits", &[Method::GET, Method::PUT])
                 .route(web::get().to(limits::show))

@@ -1,8 +1,11 @@
 //! The HTTP API: [`app`] mounts it, [`guard`] decides who may call, [`input`] reads requests, [`error`] is what every
-//! refusal looks like. The handlers stand by what they are about: [`tasks`], [`sessions`], [`limits`], [`health`].
+//! refusal looks like, [`connection`] bounds a socket. The handlers stand by what they are about: [`tasks`], [`sessions`], [`events`], [`limits`],
+//! [`health`].
 
 pub mod app;
+pub mod connection;
 pub mod error;
+pub mod events;
 pub mod guard;
 pub mod health;
 pub mod input;

@@ -5,6 +5,7 @@
 mod command;
 mod config;
 mod docs;
+mod events;
 mod http;
 mod support;
 mod texts;

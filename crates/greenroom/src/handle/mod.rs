@@ -2,6 +2,7 @@
 //! that started them. Every call is one message to the registry and has an answer, also after a shutdown.
 
 mod census;
+mod changes;
 mod errors;
 mod views;
 
@@ -35,6 +36,8 @@ use tokio::sync::{Semaphore, broadcast, oneshot};
 
 pub use self::census::Census;
 pub(crate) use self::census::{Count, counted};
+pub(crate) use self::changes::Changes;
+pub use self::changes::{CHANGES_KEPT, ChangeFeed, Followed, NumberedChange, Since};
 pub use self::errors::*;
 pub use self::views::*;
 
@@ -46,16 +49,13 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// How often a call is made that may be made again.
 const TRIES: usize = 3;
 
-/// How many changes a slow subscriber may fall behind.
-const CHANGES_KEPT: usize = 1024;
-
 /// The system, as its users hold it.
 #[derive(Clone)]
 pub struct Greenroom {
     registry: Desk<TaskRegistry>,
     slots: Desk<SlotManager>,
     env: Env,
-    changes: broadcast::Sender<TaskChange>,
+    changes: Changes,
     events: Arc<Semaphore>,
     standing: Arc<Standing>,
 }
@@ -118,7 +118,7 @@ impl Greenroom {
             health: Health::default(),
             places: Places::watched_by(surroundings.saboteur),
         };
-        let (changes, _) = broadcast::channel(CHANGES_KEPT);
+        let changes = Changes::new(env.clock.now());
         let desks = Desks::new(env.config.limits.clone());
         let greenroom = Greenroom {
             registry: desks.registry.clone(),
@@ -425,6 +425,12 @@ impl Greenroom {
         self.changes.subscribe()
     }
 
+    /// Every change of a task's state with its number, also what was before now as far as it is kept
+    /// ([`CHANGES_KEPT`]). A reader too slow for that is told what it missed; nobody waits for it.
+    pub fn follow(&self, since: Since) -> ChangeFeed {
+        self.changes.follow(since)
+    }
+
     /// Takes an event of the agent server as it is. Unknown ones are ignored; waits while too many are under way.
     pub async fn event(&self, event: &Value) {
         let Some(event) = SessionEvent::read(event) else {
@@ -462,6 +468,12 @@ impl Greenroom {
 
     /// Ends everything; memory is empty afterwards. Bounded: messages in flight get 5 s, aborts 10 s.
     pub async fn shutdown(&self, mode: ShutdownMode) -> ShutdownReport {
+        let report = self.shut_down(mode).await;
+        self.changes.close();
+        report
+    }
+
+    async fn shut_down(&self, mode: ShutdownMode) -> ShutdownReport {
         // A registry that dies meanwhile is followed by one that is told again.
         for _ in 0..TRIES {
             self.registry.taken(PATIENCE).await;

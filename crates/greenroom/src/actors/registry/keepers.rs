@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use actix::{AsyncContext, Context, Handler, Message};
 
-use tokio::sync::{broadcast, oneshot};
+use tokio::sync::oneshot;
 
 use super::{Desks, TaskRegistry};
 use crate::actors::desk::Desk;
@@ -17,7 +17,7 @@ use crate::actors::slot_manager::SlotManager;
 use crate::actors::supervisor::{Exit, spawn_supervised};
 use crate::actors::toaster::Toaster;
 use crate::domain::ids::TaskId;
-use crate::handle::TaskChange;
+use crate::handle::Changes;
 
 /// The kinds of actors kept alive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,7 +52,7 @@ struct KeptDied {
 struct Rebuild(Kept);
 
 /// Runs the registry, and the next one whenever it has died, until it ends by itself after a shutdown.
-pub(crate) fn keep_registry(env: Env, desks: Desks, changes: broadcast::Sender<TaskChange>) {
+pub(crate) fn keep_registry(env: Env, desks: Desks, changes: Changes) {
     let exit = run_registry(&env, &desks, &changes);
     let weak = desks.registry.weak();
     let mut desks = desks;
@@ -76,11 +76,7 @@ pub(crate) fn keep_registry(env: Env, desks: Desks, changes: broadcast::Sender<T
     });
 }
 
-fn run_registry(
-    env: &Env,
-    desks: &Desks,
-    changes: &broadcast::Sender<TaskChange>,
-) -> oneshot::Receiver<Exit> {
+fn run_registry(env: &Env, desks: &Desks, changes: &Changes) -> oneshot::Receiver<Exit> {
     let (told, exit) = oneshot::channel();
     let (env, changes, desk) = (env.clone(), changes.clone(), desks.registry.clone());
     let desks = desks.clone();

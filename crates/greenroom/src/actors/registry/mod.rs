@@ -23,7 +23,7 @@ use std::sync::atomic::AtomicBool;
 use actix::{Actor, Addr, AsyncContext, Context, Handler, Message, SpawnHandle};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
-use tokio::sync::{broadcast, oneshot};
+use tokio::sync::oneshot;
 
 use super::desk::Desk;
 use super::env::Env;
@@ -42,7 +42,7 @@ use crate::domain::ids::{ConcurrencyKey, Run, SessionId, TaskId};
 use crate::domain::lifecycle::End;
 use crate::domain::task::{Asking, Progress, Retrying, Task, TaskStatus};
 use crate::domain::time::Timestamp;
-use crate::handle::{TaskChange, WaitFor};
+use crate::handle::{Changes, TaskChange, WaitFor};
 use crate::ports::journal::Entry as JournalEntry;
 
 pub(crate) use admission::LaunchOnce;
@@ -289,7 +289,7 @@ impl Desks {
 pub(crate) struct TaskRegistry {
     env: Env,
     desks: Desks,
-    changes: broadcast::Sender<TaskChange>,
+    changes: Changes,
     limits: Limits,
     tasks: HashMap<TaskId, Entry>,
     by_age: BTreeMap<Age, TaskId>,
@@ -316,7 +316,7 @@ pub(crate) struct TaskRegistry {
 const HISTORIES: usize = 10_000;
 
 impl TaskRegistry {
-    pub(crate) fn new(env: Env, desks: Desks, changes: broadcast::Sender<TaskChange>) -> Self {
+    pub(crate) fn new(env: Env, desks: Desks, changes: Changes) -> Self {
         env.places.pass("registry: start");
         let generation = desks.standing.next_generation();
         let mut rng = match env.config.seed {
@@ -411,8 +411,7 @@ impl TaskRegistry {
             to: task.status(),
             task,
         };
-        // Nobody may listen.
-        let _ = self.changes.send(change);
+        self.changes.publish(change);
     }
 
     fn append_task(&self, id: &TaskId, with: impl IntoIterator<Item = JournalEntry>) {

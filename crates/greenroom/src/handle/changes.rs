@@ -1,0 +1,380 @@
+//! The changes of tasks, numbered, newest kept: what a reader that was cut off goes on from. The registry publishes;
+//! every reader walks the ring by number and so neither loses nor doubles one between what is kept and what is live. A
+//! reader that falls behind what is kept is told so instead of being waited for.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::{broadcast, watch};
+
+use super::TaskChange;
+use crate::domain::time::Timestamp;
+
+/// Changes kept for readers that come back.
+pub const CHANGES_KEPT: usize = 10_000;
+/// Bytes of text in them: tasks carry their prompts, and ten thousand long ones would not fit into memory.
+const TEXT_KEPT: usize = 64 * 1024 * 1024;
+/// How many changes a subscriber of the channel may fall behind.
+const CHANNEL: usize = 1024;
+/// How many changes a reader takes at a time.
+const HANDFUL: usize = 64;
+/// Numbers begin at the milliseconds of the start times this, so that a service started later counts on above the
+/// numbers of the one before, as long as that one did not make a thousand changes a millisecond.
+const PER_MILLISECOND: u64 = 1000;
+
+/// A change and its number. Numbers rise strictly, also over a restart of the process.
+#[derive(Debug, Clone)]
+pub struct NumberedChange {
+    /// Its number.
+    pub number: u64,
+    /// What changed.
+    pub change: Arc<TaskChange>,
+}
+
+/// Where a reader begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Since {
+    /// With the next change.
+    Now,
+    /// With all that is kept.
+    Kept,
+    /// With the one after that number.
+    Number(u64),
+    /// With the first one after that time.
+    Time(Timestamp),
+}
+
+/// What a reader gets.
+#[derive(Debug, Clone)]
+pub enum Followed {
+    /// The next change.
+    Change(NumberedChange),
+    /// Changes were missed: the reader was too slow or away too long, or named a number that was never given. What was
+    /// known must be read anew; the next change is the one after that number.
+    Missed {
+        /// The newest number there is.
+        newest: u64,
+    },
+}
+
+struct Kept {
+    /// The number of the newest change ever.
+    newest: u64,
+    changes: VecDeque<Arc<TaskChange>>,
+    text: usize,
+    /// True if a change has left since the start.
+    lost: bool,
+}
+
+/// Where changes are published and read. Clones share one ring.
+#[derive(Clone)]
+pub(crate) struct Changes {
+    kept: Arc<Mutex<Kept>>,
+    /// The newest number; a closed one is past the end of the service.
+    newest: Arc<watch::Sender<Option<u64>>>,
+    channel: broadcast::Sender<TaskChange>,
+}
+
+impl Changes {
+    pub(crate) fn new(now: Timestamp) -> Self {
+        let newest = u64::try_from(now.as_millis())
+            .unwrap_or(0)
+            .saturating_mul(PER_MILLISECOND);
+        let kept = Kept {
+            newest,
+            changes: VecDeque::new(),
+            text: 0,
+            lost: false,
+        };
+        Self {
+            kept: Arc::new(Mutex::new(kept)),
+            newest: Arc::new(watch::Sender::new(Some(newest))),
+            channel: broadcast::channel(CHANNEL).0,
+        }
+    }
+
+    /// Gives the change the next number and tells everybody.
+    pub(crate) fn publish(&self, change: TaskChange) {
+        // Nobody may listen.
+        let _ = self.channel.send(change.clone());
+        let mut kept = self.kept();
+        kept.newest += 1;
+        kept.text += text_of(&change);
+        kept.changes.push_back(Arc::new(change));
+        while kept.changes.len() > CHANGES_KEPT || (kept.text > TEXT_KEPT && kept.changes.len() > 1)
+        {
+            if let Some(left) = kept.changes.pop_front() {
+                kept.text = kept.text.saturating_sub(text_of(&left));
+                kept.lost = true;
+            }
+        }
+        let number = kept.newest;
+        drop(kept);
+        self.newest
+            .send_modify(|newest| *newest = newest.map(|newest| newest.max(number)));
+    }
+
+    /// No change comes any more: readers end when they have read what is kept.
+    pub(crate) fn close(&self) {
+        self.newest.send_replace(None);
+    }
+
+    pub(crate) fn subscribe(&self) -> broadcast::Receiver<TaskChange> {
+        self.channel.subscribe()
+    }
+
+    pub(crate) fn follow(&self, since: Since) -> ChangeFeed {
+        let kept = self.kept();
+        let oldest = kept.before_oldest();
+        let (after, missed) = match since {
+            Since::Now => (kept.newest, false),
+            Since::Kept => (oldest, kept.lost),
+            Since::Number(number) => (number, false),
+            Since::Time(at) => {
+                let earlier = kept.changes.partition_point(|change| change.at <= at);
+                let missed = earlier == 0 && kept.lost;
+                (oldest + earlier as u64, missed)
+            }
+        };
+        drop(kept);
+        ChangeFeed {
+            changes: self.clone(),
+            seen: self.newest.subscribe(),
+            after,
+            missed,
+            taken: VecDeque::new(),
+        }
+    }
+
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Kept {
+    /// The number before that of the oldest change kept.
+    fn before_oldest(&self) -> u64 {
+        self.newest - self.changes.len() as u64
+    }
+}
+
+/// The texts that a task may have at any length; the rest of it is small.
+fn text_of(change: &TaskChange) -> usize {
+    let task = &change.task;
+    let content = task.skill_content.as_ref().map_or(0, String::len);
+    task.prompt.len() + content + task.skills.iter().map(String::len).sum::<usize>()
+}
+
+impl fmt::Debug for Changes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kept = self.kept();
+        f.debug_struct("Changes")
+            .field("newest", &kept.newest)
+            .field("kept", &kept.changes.len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// One reader's way through the changes.
+#[derive(Debug)]
+pub struct ChangeFeed {
+    changes: Changes,
+    seen: watch::Receiver<Option<u64>>,
+    after: u64,
+    /// What it asked for is not all there any more.
+    missed: bool,
+    taken: VecDeque<NumberedChange>,
+}
+
+impl ChangeFeed {
+    /// The number of the newest change that was read, or after which reading begins.
+    pub fn position(&self) -> u64 {
+        let next = self.taken.front().map(|change| change.number - 1);
+        next.unwrap_or(self.after)
+    }
+
+    /// The next change, waiting for it; none once the system is shut down and all was read. May be dropped while it
+    /// waits and called again.
+    pub async fn next(&mut self) -> Option<Followed> {
+        loop {
+            if let Some(change) = self.taken.pop_front() {
+                return Some(Followed::Change(change));
+            }
+            // Marked as seen before the look, so that a change in between wakes the wait below.
+            let open = self.seen.borrow_and_update().is_some();
+            if let Some(missed) = self.take() {
+                return Some(missed);
+            }
+            if !self.taken.is_empty() {
+                continue;
+            }
+            if !open || self.seen.changed().await.is_err() {
+                return None;
+            }
+        }
+    }
+
+    /// Takes a handful of what follows, or says that it is not there any more.
+    fn take(&mut self) -> Option<Followed> {
+        let kept = self.changes.kept();
+        let before_oldest = kept.before_oldest();
+        if self.missed || self.after < before_oldest || self.after > kept.newest {
+            let newest = kept.newest;
+            drop(kept);
+            self.after = newest;
+            self.missed = false;
+            return Some(Followed::Missed { newest });
+        }
+        let skip = usize::try_from(self.after - before_oldest).unwrap_or(usize::MAX);
+        let following = kept.changes.iter().skip(skip).take(HANDFUL);
+        for change in following {
+            self.after += 1;
+            self.taken.push_back(NumberedChange {
+                number: self.after,
+                change: Arc::clone(change),
+            });
+        }
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::ids::TaskId;
+    use crate::domain::task::{Launch, Task, TaskStatus};
+
+    fn change(number: usize, prompt: &str) -> TaskChange {
+        let launch = Launch {
+            description: format!("change {number}"),
+            prompt: prompt.to_owned(),
+            agent: "general".to_owned(),
+            ..Launch::default()
+        };
+        let at = Timestamp::from_millis(i64::try_from(number).unwrap());
+        let task = Task::accept(TaskId::from_random(1), launch, 1, at);
+        TaskChange {
+            at,
+            task,
+            from: None,
+            to: TaskStatus::Pending,
+        }
+    }
+
+    fn ring(changes: usize) -> Changes {
+        let ring = Changes::new(Timestamp::from_millis(0));
+        for number in 1..=changes {
+            ring.publish(change(number, "x"));
+        }
+        ring
+    }
+
+    /// Reads until the feed ends: numbers of changes, and `None` where something was missed.
+    async fn read(ring: &Changes, since: Since) -> Vec<Option<u64>> {
+        let mut feed = ring.follow(since);
+        ring.close();
+        let mut read = Vec::new();
+        while let Some(next) = feed.next().await {
+            read.push(match next {
+                Followed::Change(change) => {
+                    let label = format!("change {}", change.number);
+                    assert_eq!(change.change.task.description, label);
+                    Some(change.number)
+                }
+                Followed::Missed { .. } => None,
+            });
+        }
+        read
+    }
+
+    fn numbers(range: std::ops::RangeInclusive<u64>) -> Vec<Option<u64>> {
+        range.map(Some).collect()
+    }
+
+    #[tokio::test]
+    async fn a_reader_goes_on_where_it_stopped() {
+        assert_eq!(read(&ring(200), Since::Number(3)).await, numbers(4..=200));
+        assert_eq!(read(&ring(5), Since::Kept).await, numbers(1..=5));
+        assert_eq!(read(&ring(5), Since::Number(5)).await, []);
+        assert_eq!(read(&ring(5), Since::Now).await, []);
+        let at = Timestamp::from_millis(2);
+        assert_eq!(read(&ring(5), Since::Time(at)).await, numbers(3..=5));
+    }
+
+    #[tokio::test]
+    async fn what_was_missed_is_said_plainly() {
+        let too_many = CHANGES_KEPT + 10;
+        assert_eq!(read(&ring(too_many), Since::Number(9)).await, [None]);
+        let kept = read(&ring(too_many), Since::Number(10)).await;
+        assert_eq!(kept, numbers(11..=too_many as u64));
+        assert_eq!(read(&ring(too_many), Since::Kept).await, [None]);
+        assert_eq!(read(&ring(3), Since::Number(4)).await, [None]);
+        assert_eq!(read(&ring(3), Since::Number(u64::MAX)).await, [None]);
+    }
+
+    #[tokio::test]
+    async fn a_reader_too_slow_for_the_ring_is_told_and_goes_on() {
+        let ring = ring(0);
+        let mut feed = ring.follow(Since::Now);
+        ring.publish(change(1, "x"));
+        assert!(matches!(feed.next().await, Some(Followed::Change(first)) if first.number == 1));
+        for number in 2..=CHANGES_KEPT + 2 {
+            ring.publish(change(number, "x"));
+        }
+        let newest = CHANGES_KEPT as u64 + 2;
+        assert!(matches!(feed.next().await, Some(Followed::Missed { newest: n }) if n == newest));
+        ring.publish(change(CHANGES_KEPT + 3, "x"));
+        assert!(
+            matches!(feed.next().await, Some(Followed::Change(next)) if next.number == newest + 1)
+        );
+    }
+
+    #[tokio::test]
+    async fn readers_beside_a_writer_lose_and_double_nothing() {
+        let ring = ring(0);
+        let mut readers = Vec::new();
+        for _ in 0..4 {
+            let mut feed = ring.follow(Since::Now);
+            readers.push(tokio::spawn(async move {
+                let mut last = 0;
+                while let Some(Followed::Change(change)) = feed.next().await {
+                    assert_eq!(change.number, last + 1);
+                    last = change.number;
+                }
+                last
+            }));
+        }
+        for number in 1..=3000 {
+            ring.publish(change(number, "x"));
+            if number % 7 == 0 {
+                tokio::task::yield_now().await;
+            }
+        }
+        ring.close();
+        for reader in readers {
+            assert_eq!(reader.await.unwrap(), 3000);
+        }
+    }
+
+    #[tokio::test]
+    async fn long_prompts_are_not_kept_without_bound() {
+        let ring = ring(0);
+        let prompt = "x".repeat(1024 * 1024);
+        for number in 1..=100 {
+            ring.publish(change(number, &prompt));
+        }
+        assert_eq!(ring.kept().changes.len(), TEXT_KEPT / prompt.len());
+        assert_eq!(read(&ring, Since::Number(36)).await, numbers(37..=100));
+    }
+
+    #[test]
+    fn a_service_started_later_counts_on_above() {
+        let first = Changes::new(Timestamp::from_millis(1_795_327_503_283));
+        first.publish(change(1, "x"));
+        let second = Changes::new(Timestamp::from_millis(1_795_327_503_284));
+        assert!(first.kept().newest < second.kept().newest);
+        // A script reads numbers as doubles.
+        assert!(second.kept().newest < 1 << 53);
+    }
+}
