@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use greenroom::domain::ids::SessionId;
-use greenroom::domain::task::AskKind;
+use greenroom::domain::task::{AskAnswer, AskKind};
 use greenroom::domain::transcript::Message;
 use greenroom::ports::agent_server::{
     AgentServer, NewSession, Notice, ServerError, SessionRecord, SessionStatus, TaskPrompt, Toast,
@@ -281,24 +281,29 @@ impl AgentServer for OpencodeServer {
         Ok(sessions.iter().map(wire::session).collect())
     }
 
-    async fn reject_ask(
+    async fn answer_ask(
         &self,
         session: &SessionId,
         ask: &str,
         kind: AskKind,
+        answer: &AskAnswer,
     ) -> Result<(), ServerError> {
         // Requests are kept per directory, and unlike a session's id theirs does not lead there.
         let directory = self.session(session).await?.directory;
-        let (path, body) = match kind {
-            AskKind::Permission => (
-                ["permission", ask, "reply"],
-                Some(json!({"reply": "reject"})),
+        let reply = |reply: &str| (["permission", ask, "reply"], Some(json!({"reply": reply})));
+        let (path, body) = match (answer, kind) {
+            (AskAnswer::Once, _) => reply("once"),
+            (AskAnswer::Always, _) => reply("always"),
+            (AskAnswer::Reject, AskKind::Permission) => reply("reject"),
+            (AskAnswer::Reject, AskKind::Question) => (["question", ask, "reject"], None),
+            (AskAnswer::Answers(answers), _) => (
+                ["question", ask, "reply"],
+                Some(json!({"answers": answers})),
             ),
-            AskKind::Question => (["question", ask, "reject"], None),
         };
         let call = Call {
             directory: directory.as_deref(),
-            ..Call::post("rejecting a request", &path, body)
+            ..Call::post("answering a request", &path, body)
         };
         self.transport.order(call).await
     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use greenroom::clock::Clock;
 use greenroom::domain::ids::{NoticeId, SessionId};
-use greenroom::domain::task::AskKind;
+use greenroom::domain::task::{AskAnswer, AskKind};
 use greenroom::domain::transcript::Message;
 use greenroom::ports::agent_server::{
     AgentServer, NewSession, Notice, ServerError, SessionRecord, SessionStatus, TaskPrompt, Toast,
@@ -336,7 +336,13 @@ impl AgentServer for ScriptedServer {
         Ok(below.map(|(id, session)| session.record(id)).collect())
     }
 
-    async fn reject_ask(&self, _: &SessionId, _: &str, _: AskKind) -> Result<(), ServerError> {
+    async fn answer_ask(
+        &self,
+        _: &SessionId,
+        _: &str,
+        _: AskKind,
+        _: &AskAnswer,
+    ) -> Result<(), ServerError> {
         Ok(())
     }
 

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::support::{Reply, Stub};
 use greenroom::domain::ids::{SessionId, TaskId};
-use greenroom::domain::task::AskKind;
+use greenroom::domain::task::{AskAnswer, AskKind};
 use greenroom::ports::agent_server::{
     AgentServer as _, NewSession, ServerError, TaskPrompt, Toast, ToastVariant,
 };
@@ -350,6 +350,36 @@ async fn a_request_is_rejected_in_the_directory_of_its_session() {
         posts[1].target,
         "/question/que_1/reject?directory=%2Fits+own"
     );
+}
+
+#[tokio::test]
+async fn a_request_is_answered_in_the_words_of_its_kind() {
+    let stub = Stub::always(200, r#"{"id":"ses_1","directory":"/d"}"#).await;
+    let server = server(&stub.url);
+    let labels = AskAnswer::Answers(vec![vec!["a".to_owned(), "b".to_owned()]]);
+    for (ask, kind, answer) in [
+        ("per_1", AskKind::Permission, AskAnswer::Once),
+        ("per_2", AskKind::Permission, AskAnswer::Always),
+        ("que_1", AskKind::Question, labels),
+    ] {
+        server
+            .answer_ask(&session(), ask, kind, &answer)
+            .await
+            .unwrap();
+    }
+    let posts: Vec<_> = stub
+        .requests()
+        .into_iter()
+        .filter(|request| request.method == "POST")
+        .map(|request| (request.target.clone(), request.json()))
+        .collect();
+    let path = |path: &str| format!("/{path}/reply?directory=%2Fd");
+    let wanted = [
+        (path("permission/per_1"), json!({"reply": "once"})),
+        (path("permission/per_2"), json!({"reply": "always"})),
+        (path("question/que_1"), json!({"answers": [["a", "b"]]})),
+    ];
+    assert_eq!(posts, wanted);
 }
 
 #[tokio::test]

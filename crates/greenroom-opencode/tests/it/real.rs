@@ -8,7 +8,7 @@ use crate::support::{Told, model};
 use greenroom::EventLink::{Broken, Connected};
 use greenroom::domain::ids::{NoticeId, SessionId};
 use greenroom::domain::notice::{NoticeFacts, NoticeKind};
-use greenroom::domain::task::{AskKind, PermissionAction};
+use greenroom::domain::task::{AskAnswer, AskKind, PermissionAction};
 use greenroom::ports::agent_server::{
     AgentServer as _, Notice, ServerError, SessionStatus, TaskPrompt, Toast, ToastVariant,
     find_notice,
@@ -247,6 +247,60 @@ async fn a_message_to_a_parent_is_found_again_by_its_id() {
         ("All done", Some("plan"))
     );
     house.child.stop().await;
+}
+
+#[tokio::test]
+async fn what_a_child_asks_for_is_answered() {
+    if !asked_for() {
+        return;
+    }
+    let model = model::start().await;
+    let mut house = House::open(&format!("{}/v1", model.url), None).await;
+
+    let session = house
+        .create(None, vec![rule("bash", PermissionAction::Ask)])
+        .await;
+    let call = r#"CALL bash {"command":"echo hi","description":"says hi"}"#;
+    house.prompt(&session, "build", call).await;
+    let asked = house
+        .heard
+        .event("permission.asked", session.as_str())
+        .await;
+    let ask = asked["id"].as_str().unwrap().to_owned();
+    let permission = AskKind::Permission;
+    house
+        .server
+        .answer_ask(&session, &ask, permission, &AskAnswer::Once)
+        .await
+        .unwrap();
+    house.heard.event("session.idle", session.as_str()).await;
+    let again = house
+        .server
+        .answer_ask(&session, &ask, permission, &AskAnswer::Once)
+        .await;
+    assert!(matches!(again, Err(ServerError::NotFound(_))), "{again:?}");
+
+    let session = house.create(None, Vec::new()).await;
+    let question = json!({"question": "Which?", "header": "Which", "options": [{"label": "a", "description": "the first"}]});
+    let call = format!("CALL question {}", json!({"questions": [question]}));
+    house.prompt(&session, "build", &call).await;
+    let asked = house.heard.event("question.asked", session.as_str()).await;
+    let chosen = AskAnswer::Answers(vec![vec!["a".to_owned()]]);
+    house
+        .server
+        .answer_ask(
+            &session,
+            asked["id"].as_str().unwrap(),
+            AskKind::Question,
+            &chosen,
+        )
+        .await
+        .unwrap();
+    house
+        .heard
+        .event("question.replied", session.as_str())
+        .await;
+    house.heard.event("session.idle", session.as_str()).await;
 }
 
 #[tokio::test]

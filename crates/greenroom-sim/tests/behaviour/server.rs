@@ -10,7 +10,7 @@ pub use crate::fate::*;
 use async_trait::async_trait;
 use greenroom::Clock;
 use greenroom::domain::ids::{SessionId, TaskId};
-use greenroom::domain::task::AskKind;
+use greenroom::domain::task::{AskAnswer, AskKind};
 use greenroom::domain::time::Timestamp;
 use greenroom::domain::transcript::Message;
 use greenroom::ports::agent_server::{
@@ -429,12 +429,16 @@ impl AgentServer for Server {
         self.read(fate, look).await
     }
 
-    async fn reject_ask(
+    async fn answer_ask(
         &self,
         session: &SessionId,
         ask: &str,
         _: AskKind,
+        answer: &AskAnswer,
     ) -> Result<(), ServerError> {
+        if *answer != AskAnswer::Reject {
+            return Ok(());
+        }
         let fate = self.meet(On::RejectAsk, Some(session), What::Ask(ask.to_owned()));
         self.act(fate, |_, _| Ok(())).await
     }

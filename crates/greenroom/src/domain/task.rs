@@ -128,6 +128,40 @@ pub enum AskKind {
     Question,
 }
 
+impl AskKind {
+    /// As JSON and people name it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Permission => "permission",
+            Self::Question => "question",
+        }
+    }
+}
+
+/// What somebody answers to a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AskAnswer {
+    /// A permission, this time.
+    Once,
+    /// A permission, from now on.
+    Always,
+    /// No.
+    Reject,
+    /// The labels chosen, or texts of one's own, for each of the questions in their order.
+    Answers(Vec<Vec<String>>),
+}
+
+impl AskAnswer {
+    /// True if a request of that kind can be answered so.
+    pub fn fits(&self, kind: AskKind) -> bool {
+        match self {
+            Self::Reject => true,
+            Self::Once | Self::Always => kind == AskKind::Permission,
+            Self::Answers(_) => kind == AskKind::Question,
+        }
+    }
+}
+
 /// One try of a run with one model. The list grows when fallback models arrive (a later feature): today a run has one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

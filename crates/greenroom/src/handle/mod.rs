@@ -1,6 +1,7 @@
 //! What users hold. A [`Greenroom`] is a cheap clone that may be used from any thread; the actors live on the arbiter
 //! that started them. Every call is one message to the registry and has an answer, also after a shutdown.
 
+mod asks;
 mod census;
 mod changes;
 mod errors;
@@ -34,6 +35,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Semaphore, broadcast, oneshot};
 
+pub use self::asks::{AskError, OpenAsk};
 pub use self::census::Census;
 pub(crate) use self::census::{Count, counted};
 pub(crate) use self::changes::Changes;

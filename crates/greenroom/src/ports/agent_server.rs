@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::domain::ids::{MessageId, ModelRef, NoticeId, SessionId, TaskId};
 use crate::domain::notice::NoticeFacts;
-use crate::domain::task::{AskKind, PermissionRule};
+use crate::domain::task::{AskAnswer, AskKind, PermissionRule};
 use crate::domain::time::Timestamp;
 use crate::domain::transcript::Message;
 
@@ -213,13 +213,25 @@ pub trait AgentServer: Send + Sync + 'static {
         directory: &str,
     ) -> Result<Vec<SessionRecord>, ServerError>;
 
+    /// Answers a request a session hangs on. The answer fits its kind.
+    async fn answer_ask(
+        &self,
+        session: &SessionId,
+        ask: &str,
+        kind: AskKind,
+        answer: &AskAnswer,
+    ) -> Result<(), ServerError>;
+
     /// Rejects a request a session hangs on.
     async fn reject_ask(
         &self,
         session: &SessionId,
         ask: &str,
         kind: AskKind,
-    ) -> Result<(), ServerError>;
+    ) -> Result<(), ServerError> {
+        self.answer_ask(session, ask, kind, &AskAnswer::Reject)
+            .await
+    }
 
     /// Shows a toast, if anybody looks.
     async fn toast(&self, toast: Toast) -> Result<(), ServerError>;

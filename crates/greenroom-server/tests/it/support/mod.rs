@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use greenroom::domain::ids::{MessageId, SessionId};
-use greenroom::domain::task::AskKind;
+use greenroom::domain::task::{AskAnswer, AskKind};
 use greenroom::domain::time::Timestamp;
 use greenroom::domain::transcript::{Message, Part};
 use greenroom::ports::agent_server::{
@@ -34,6 +34,8 @@ struct State {
     busy: BTreeSet<SessionId>,
     answered: BTreeMap<SessionId, Timestamp>,
     aborted: BTreeSet<SessionId>,
+    answers: Vec<(SessionId, String, AskAnswer)>,
+    tools: bool,
 }
 
 impl Fake {
@@ -53,6 +55,20 @@ impl Fake {
             .unwrap()
             .answered
             .insert(session.into(), now);
+    }
+
+    /// What was answered to requests, in order.
+    pub fn answers(&self) -> Vec<(String, AskAnswer)> {
+        let state = self.state.lock().unwrap();
+        let answers = state.answers.iter();
+        answers
+            .map(|(_, ask, answer)| (ask.clone(), answer.clone()))
+            .collect()
+    }
+
+    /// Answers come after a call of a tool.
+    pub fn call_tools(&self) {
+        self.state.lock().unwrap().tools = true;
     }
 
     /// True if it was aborted.
@@ -126,7 +142,14 @@ impl AgentServer for Fake {
             "answer to: {}",
             state.prompts.get(session).cloned().unwrap_or_default()
         );
-        Ok(vec![Message {
+        let called = Message::read(&json!({
+            "info": {"id": format!("msg_{session}_0"), "role": "assistant", "finish": "tool-calls",
+                     "time": {"created": at.as_millis(), "completed": at.as_millis()}},
+            "parts": [{"type": "tool", "callID": "call_1", "tool": "bash",
+                       "state": {"status": "completed", "input": {}, "output": "42 files"}}],
+        }));
+        let before = state.tools.then_some(called);
+        let answer = Message {
             id: Some(MessageId::from(format!("msg_{session}_{}", at.as_millis()))),
             role: Some("assistant".to_owned()),
             created: Some(*at),
@@ -138,7 +161,8 @@ impl AgentServer for Fake {
                 ..Part::default()
             }],
             ..Message::default()
-        }])
+        };
+        Ok(before.into_iter().chain([answer]).collect())
     }
 
     async fn todos(&self, _: &SessionId) -> Result<Vec<Todo>, ServerError> {
@@ -153,7 +177,20 @@ impl AgentServer for Fake {
         Ok(Vec::new())
     }
 
-    async fn reject_ask(&self, _: &SessionId, _: &str, _: AskKind) -> Result<(), ServerError> {
+    async fn answer_ask(
+        &self,
+        session: &SessionId,
+        ask: &str,
+        _: AskKind,
+        answer: &AskAnswer,
+    ) -> Result<(), ServerError> {
+        // Of two answers the server takes the first, like opencode.
+        let mut state = self.state.lock().unwrap();
+        if state.answers.iter().any(|(_, known, _)| known == ask) {
+            return Err(ServerError::NotFound(format!("Request not found: {ask}")));
+        }
+        let answer = (session.clone(), ask.to_owned(), answer.clone());
+        state.answers.push(answer);
         Ok(())
     }
 
@@ -309,6 +346,14 @@ impl Host {
         tokio::time::timeout(PATIENCE, watch)
             .await
             .unwrap_or_else(|_| panic!("{id} does not get there"))
+    }
+
+    /// Hands in one event.
+    pub async fn event(&self, event: Value) {
+        let (status, _) = self
+            .post("/v1/session-events", json!({"events": [event]}))
+            .await;
+        assert_eq!(status, 202);
     }
 
     /// The session answers, and says so.

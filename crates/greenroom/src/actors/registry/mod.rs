@@ -2,10 +2,12 @@
 //! running, routes events to the one who decides, and is the finaliser of every way to the end.
 //!
 //! Its rooms: `admission` (launch, resume, track, the slot granted), `finaliser` (the end), `orders` (cancel, send,
-//! takeover), `events` (the server's events, the way to the server), `parents` (batches and debts), `queries` (readers),
-//! `keepers` (the actors it answers for), `restoring` (how one begins where another stopped), `shutdown`.
+//! takeover), `events` (the server's events, the way to the server), `parents` (batches and debts), `asks` (what children
+//! wait for), `queries` (readers), `keepers` (the actors it answers for), `restoring` (how one begins where another
+//! stopped), `shutdown`.
 
 mod admission;
+mod asks;
 mod census;
 mod events;
 mod finaliser;
@@ -46,6 +48,7 @@ use crate::handle::{Changes, TaskChange, WaitFor};
 use crate::ports::journal::Entry as JournalEntry;
 
 pub(crate) use admission::LaunchOnce;
+pub(crate) use asks::{AskGone, FindAsk, FoundAsk, ListAsks};
 pub(crate) use census::ReadCensus;
 pub(crate) use events::{LinkChanged, SessionHappened};
 pub(crate) use keepers::keep_registry;

@@ -1,0 +1,95 @@
+//! What children wait for somebody to answer: found here across all running tasks, and cleared when the server has taken
+//! an answer, so that the record shows it at once and not only with the server's event.
+
+use std::sync::Arc;
+
+use actix::Context;
+
+use super::{Query, TaskRegistry};
+use crate::actors::task::Happened;
+use crate::domain::ids::{Run, SessionId, TaskId};
+use crate::domain::session_event::Happening;
+use crate::domain::task::{Asking, Task};
+use crate::handle::OpenAsk;
+
+/// Every open request, oldest first.
+#[derive(Clone)]
+pub(crate) struct ListAsks;
+
+impl Query for ListAsks {
+    type Answer = Vec<OpenAsk>;
+
+    fn answer(self, registry: &mut TaskRegistry, _: &mut Context<TaskRegistry>) -> Vec<OpenAsk> {
+        let limit = registry.env.config.lifecycle.ask_timeout;
+        let tasks = registry.tasks.values().map(|entry| &entry.task);
+        let mut asks: Vec<OpenAsk> = tasks
+            .flat_map(|task| task.asking.iter().map(move |ask| (task, ask)))
+            .filter_map(|(task, ask)| {
+                Some(OpenAsk {
+                    ask: ask.clone(),
+                    task: task.id.clone(),
+                    session: task.session.clone()?,
+                    parent_session: task.parent_session.clone(),
+                    description: task.description.clone(),
+                    agent: task.agent.clone(),
+                    rejected_at: ask.since + limit,
+                })
+            })
+            .collect();
+        asks.sort_by(|a, b| (a.ask.since, &a.ask.id).cmp(&(b.ask.since, &b.ask.id)));
+        asks
+    }
+}
+
+/// Where a request is to be answered.
+#[derive(Clone)]
+pub(crate) struct FindAsk(pub(crate) String);
+
+/// A request and the run that waits for it.
+pub(crate) struct FoundAsk {
+    pub(crate) ask: Asking,
+    pub(crate) task: TaskId,
+    pub(crate) run: Run,
+    pub(crate) session: SessionId,
+}
+
+impl Query for FindAsk {
+    type Answer = Option<FoundAsk>;
+
+    fn answer(self, registry: &mut TaskRegistry, _: &mut Context<TaskRegistry>) -> Self::Answer {
+        let tasks = registry.tasks.values().map(|entry| &entry.task);
+        let (task, ask) = tasks
+            .flat_map(|task| task.asking.iter().map(move |ask| (task, ask)))
+            .find(|(_, ask)| ask.id == self.0)?;
+        Some(FoundAsk {
+            ask: ask.clone(),
+            task: task.id.clone(),
+            run: task.run,
+            session: task.session.clone()?,
+        })
+    }
+}
+
+/// The server has taken an answer to a request, or does not know it any more; answers with the task.
+#[derive(Clone)]
+pub(crate) struct AskGone {
+    pub(crate) ask: String,
+    pub(crate) task: TaskId,
+    pub(crate) run: Run,
+}
+
+impl Query for AskGone {
+    type Answer = Option<Task>;
+
+    fn answer(self, registry: &mut TaskRegistry, _: &mut Context<TaskRegistry>) -> Option<Task> {
+        let AskGone { ask, task, run } = self;
+        let entry = registry.tasks.get_mut(&task)?;
+        if entry.task.run == run {
+            entry.task.asking.retain(|asking| asking.id != ask);
+            if let Some(actor) = &entry.actor {
+                actor.do_send(Happened(Arc::new(Happening::Answered { id: ask })));
+            }
+        }
+        Some(entry.task.clone())
+    }
+}
