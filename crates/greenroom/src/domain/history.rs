@@ -16,6 +16,7 @@ pub const SHOWN: usize = 20;
 
 /// One task as its parent's history knows it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct HistoryEntry {
     /// The task.

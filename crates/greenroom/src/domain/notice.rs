@@ -7,6 +7,7 @@ use super::task::TaskStatus;
 
 /// The facts of one message to a parent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct NoticeFacts {
     /// `individual` or `final`.
@@ -19,6 +20,7 @@ pub struct NoticeFacts {
 
 /// The two kinds of messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum NoticeKind {
     /// Some of a batch have settled.
@@ -29,6 +31,7 @@ pub enum NoticeKind {
 
 /// What was true of a task when it settled.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct SettledFact {
     /// The task.

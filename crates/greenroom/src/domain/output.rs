@@ -26,6 +26,7 @@ pub struct OutputOptions {
 
 /// What there is to read of a task.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Output {
     /// The task as it is now.
@@ -46,6 +47,7 @@ pub struct Output {
 
 /// One message, for readers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct OutputMessage {
     /// The server's id.
@@ -68,6 +70,7 @@ pub struct OutputMessage {
 
 /// One tool call, for readers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct OutputTool {
     /// Its name.

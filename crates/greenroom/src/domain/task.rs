@@ -9,6 +9,7 @@ use super::time::Timestamp;
 
 /// Where a task stands. Four of the six are terminal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum TaskStatus {
     /// Accepted, waits for its slot or its session.
@@ -61,6 +62,7 @@ impl TaskStatus {
 
 /// What a run has done so far.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Progress {
     /// Tool calls of all runs, each counted once.
@@ -93,6 +95,7 @@ impl Progress {
 
 /// The server backs off for this run's provider: until when, and why.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Retrying {
     /// The attempt the server has reached.
@@ -107,6 +110,7 @@ pub struct Retrying {
 
 /// What a child waits for somebody to answer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Asking {
     /// The server's id of the request (`per_…`, `que_…`).
     pub id: String,
@@ -120,6 +124,7 @@ pub struct Asking {
 
 /// The two kinds of requests a session can hang on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum AskKind {
     /// `permission.asked`
@@ -164,6 +169,7 @@ impl AskAnswer {
 
 /// One try of a run with one model. The list grows when fallback models arrive (a later feature): today a run has one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Attempt {
     /// The run it belongs to.
@@ -186,6 +192,7 @@ pub struct Attempt {
 
 /// A rule of what a session may do, in the agent server's own terms.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct PermissionRule {
     /// The tool or permission, for instance `edit`; `*` for all.
@@ -198,6 +205,7 @@ pub struct PermissionRule {
 
 /// What a [`PermissionRule`] says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum PermissionAction {
     /// Done without asking.
@@ -210,13 +218,17 @@ pub enum PermissionAction {
 
 /// What a caller gives to launch a task.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Launch {
     /// A few words for people.
+    #[cfg_attr(feature = "schema", schemars(regex(pattern = r"\S")))]
     pub description: String,
     /// What the agent is told.
+    #[cfg_attr(feature = "schema", schemars(regex(pattern = r"\S")))]
     pub prompt: String,
     /// Who does it.
+    #[cfg_attr(feature = "schema", schemars(regex(pattern = r"\S")))]
     pub agent: String,
     /// The session that asks; without one nobody is notified.
     #[serde(
@@ -242,13 +254,23 @@ pub struct Launch {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub model: Option<ModelRef>,
     /// Models to try when that one fails. Not built yet: a launch that names any is refused.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(
+        default,
+        deserialize_with = "or_default",
+        skip_serializing_if = "Vec::is_empty"
+    )]
+    #[cfg_attr(feature = "schema", schemars(with = "Option<Vec<ModelRef>>"))]
     pub fallback_models: Vec<ModelRef>,
     /// A label of the caller's, kept and shown.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub category: Option<String>,
     /// Names of skills, kept and shown.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(
+        default,
+        deserialize_with = "or_default",
+        skip_serializing_if = "Vec::is_empty"
+    )]
+    #[cfg_attr(feature = "schema", schemars(with = "Option<Vec<String>>"))]
     pub skills: Vec<String>,
     /// Sent as the system text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -257,7 +279,12 @@ pub struct Launch {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub directory: Option<String>,
     /// What the session may do, before the restrictions of its agent.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(
+        default,
+        deserialize_with = "or_default",
+        skip_serializing_if = "Vec::is_empty"
+    )]
+    #[cfg_attr(feature = "schema", schemars(with = "Option<Vec<PermissionRule>>"))]
     pub permission: Vec<PermissionRule>,
 }
 
@@ -278,6 +305,7 @@ pub struct Resume {
 
 /// What a caller gives to have a session watched that was started elsewhere.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Track {
     /// The id to know it by; a known one updates that task.
@@ -290,6 +318,7 @@ pub struct Track {
     #[serde(rename = "parentSessionID")]
     pub parent_session: SessionId,
     /// A few words for people.
+    #[cfg_attr(feature = "schema", schemars(regex(pattern = r"\S")))]
     pub description: String,
     /// Who does it; without it the task is called `task`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -304,6 +333,7 @@ pub struct Track {
 
 /// A task: the record of one prompt for one agent, run in a child session.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Task {
     /// `bg_…`
@@ -439,6 +469,18 @@ impl Task {
     pub fn session_metadata(&self, attempt: u32) -> Value {
         serde_json::json!({ "greenroom": { "task": self.id, "run": self.run, "attempt": attempt } })
     }
+}
+
+/// Reads null like what is left out, so that callers need not tell the two apart.
+///
+/// # Errors
+/// Whatever reading the value says.
+pub fn or_default<'de, D, T>(value: D) -> Result<T, D::Error>
+where
+    D: serde::Deserializer<'de>,
+    T: Default + Deserialize<'de>,
+{
+    Ok(Option::deserialize(value)?.unwrap_or_default())
 }
 
 /// Text cut to at most `max` characters, whole characters only.

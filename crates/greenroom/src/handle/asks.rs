@@ -12,6 +12,7 @@ use crate::ports::agent_server::ServerError;
 
 /// A request that a child waits for, and whose it is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct OpenAsk {
     /// The request.

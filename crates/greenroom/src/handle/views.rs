@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::domain::ids::{ConcurrencyKey, NoticeId, SessionId, TaskId};
 use crate::domain::ledger::{Fate, Posted};
 use crate::domain::notice::NoticeFacts;
-use crate::domain::task::{Task, TaskStatus};
+use crate::domain::task::{Task, TaskStatus, or_default};
 use crate::domain::time::Timestamp;
 
 /// How a task is cancelled.
@@ -65,6 +65,7 @@ pub struct ListFilter {
 
 /// One page of tasks.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct TaskPage {
     /// Newest first.
@@ -87,6 +88,7 @@ pub struct TaskDetail {
 
 /// What a pending task waits for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct WaitsFor {
     /// Its key.
@@ -102,7 +104,8 @@ pub struct WaitsFor {
 }
 
 /// Slots, key by key.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct LimitsReport {
     /// Every key in use or waited for, and every key with a rule of its own.
@@ -115,6 +118,7 @@ pub struct LimitsReport {
 
 /// Slots of one key.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct KeyReport {
     /// The key.
@@ -132,24 +136,36 @@ pub struct KeyReport {
 /// A change of the limits: what is left out stays, `None` (null in JSON) removes: an entry of a map, or a changed number,
 /// which is then what the configuration says.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct LimitsChange {
     /// Of keys without a closer rule.
     #[serde(default, deserialize_with = "given")]
+    #[cfg_attr(feature = "schema", schemars(with = "Option<u32>"))]
     pub default: Option<Option<u32>>,
     /// Of all keys together.
     #[serde(default, deserialize_with = "given")]
+    #[cfg_attr(feature = "schema", schemars(with = "Option<u32>"))]
     pub max: Option<Option<u32>>,
     /// Of providers.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
+    #[cfg_attr(
+        feature = "schema",
+        schemars(with = "Option<BTreeMap<String, Option<u32>>>")
+    )]
     pub providers: BTreeMap<String, Option<u32>>,
     /// Of models.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
+    #[cfg_attr(
+        feature = "schema",
+        schemars(with = "Option<BTreeMap<String, Option<u32>>>")
+    )]
     pub models: BTreeMap<String, Option<u32>>,
 }
 
 /// One change of a task's state, as subscribers see it.
 #[derive(Debug, Clone, PartialEq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct TaskChange {
     /// When.
     pub at: Timestamp,
@@ -198,6 +214,7 @@ pub enum EventLink {
 
 /// Whether the system can do its work.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Readiness {
     /// True if tasks are started and watched.
@@ -233,6 +250,7 @@ pub struct Counters {
 
 /// One message to a parent and what became of it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct NoticeRecord {
     /// Its id.
