@@ -34,7 +34,7 @@ pub struct Output {
     /// The text of the last answer of an ended task, at most 32,000 characters.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub result: Option<String>,
-    /// The messages, if asked for.
+    /// The messages of the session, or those of the answer, if asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub messages: Option<Vec<OutputMessage>>,
     /// True if there are more messages than shown.
@@ -200,6 +200,24 @@ pub fn result_text(messages: &[Message]) -> String {
     format!(
         "{shown}\n… (cut at {MAX_RESULT} characters; page through the whole session with fullSession)"
     )
+}
+
+/// The messages of the last answer: what came after the newest message of a user, with the reasoning and tool results
+/// asked for, at most the newest of them, and whether there are more.
+pub fn answer(messages: &[Message], options: &OutputOptions) -> (Vec<OutputMessage>, bool) {
+    let of_user = |message: &Message| message.role.as_deref() == Some("user");
+    let begin = messages
+        .iter()
+        .rposition(of_user)
+        .map_or(0, |prompt| prompt + 1);
+    let of_answer = &messages[begin..];
+    let limit = options
+        .message_limit
+        .unwrap_or(MAX_MESSAGES)
+        .clamp(1, MAX_MESSAGES);
+    let shown = &of_answer[of_answer.len().saturating_sub(limit)..];
+    let read = shown.iter().map(|message| for_readers(message, options));
+    (read.collect(), of_answer.len() > shown.len())
 }
 
 /// The messages a reader asked for, and whether there are more. None if the message to begin after is not there.

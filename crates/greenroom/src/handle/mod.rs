@@ -305,16 +305,11 @@ impl Greenroom {
 
     /// Slots, key by key.
     pub async fn limits(&self) -> LimitsReport {
-        let empty = LimitsReport {
-            keys: Vec::new(),
-            max: 0,
-            in_use: 0,
-        };
         let Some((waits, now)) = self.ask_again(Waits).await else {
-            return empty;
+            return LimitsReport::default();
         };
         let Some(slots) = self.read_slots().await else {
-            return empty;
+            return LimitsReport::default();
         };
         let mut keys: BTreeSet<ConcurrencyKey> = waits.keys().cloned().collect();
         keys.extend(slots.held_by_key.keys().cloned());
@@ -334,8 +329,11 @@ impl Greenroom {
         });
         LimitsReport {
             keys: keys.collect(),
+            default: slots.limits.default,
             max: slots.limits.max,
             in_use: slots.held,
+            providers: slots.limits.providers.into_iter().collect(),
+            models: slots.limits.models.into_iter().collect(),
         }
     }
 
@@ -392,6 +390,11 @@ impl Greenroom {
             };
             let own = crate::domain::output::of_run(&messages, &scope);
             output.result = Some(crate::domain::output::result_text(own));
+            if !options.full_session && (options.include_tool_results || options.include_thinking) {
+                let (answer, more) = crate::domain::output::answer(own, &options);
+                output.messages = Some(answer);
+                output.has_more = Some(more);
+            }
         }
         Ok(output)
     }

@@ -110,6 +110,15 @@ pub struct WaitsFor {
 pub struct LimitsReport {
     /// Every key in use or waited for, and every key with a rule of its own.
     pub keys: Vec<KeyReport>,
+    /// The rule for every key without a closer one.
+    #[serde(default)]
+    pub default: u32,
+    /// Rules of providers, shared by all their models that have none of their own.
+    #[serde(default)]
+    pub providers: BTreeMap<String, u32>,
+    /// Rules of models and agents.
+    #[serde(default)]
+    pub models: BTreeMap<String, u32>,
     /// The cap of all keys together; zero is unlimited.
     pub max: u32,
     /// Slots in use by all keys together.
@@ -246,6 +255,18 @@ pub struct Counters {
     pub notices_dropped: u64,
     /// Runs that have ended, by state.
     pub runs_ended: BTreeMap<&'static str, u64>,
+}
+
+/// What there is now, in numbers.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct Tally {
+    /// Tasks in memory, by state and key.
+    pub tasks: BTreeMap<(TaskStatus, ConcurrencyKey), usize>,
+    /// Requests of children that wait for an answer.
+    pub asks: usize,
+    /// Parents that are owed a message.
+    pub parents_owed: usize,
 }
 
 /// One message to a parent and what became of it.
