@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use actix_web::http::header::AUTHORIZATION;
+use actix_web::http::header::{ALLOW, AUTHORIZATION};
 use actix_web::web::{self, Data, Payload, ServiceConfig};
 use actix_web::{HttpRequest, HttpResponse};
 use actix_ws::{
@@ -27,8 +27,18 @@ pub const REPLACED: u16 = 4001;
 
 /// Mounts the bridge at [`PATH`].
 pub fn configure(cfg: &mut ServiceConfig, options: BridgeOptions) {
-    cfg.app_data(Data::new(options))
-        .service(web::resource(PATH).route(web::get().to(upgrade)));
+    cfg.app_data(Data::new(options)).service(
+        web::resource(PATH)
+            .route(web::get().to(upgrade))
+            .default_service(web::to(wrong_method)),
+    );
+}
+
+async fn wrong_method(request: HttpRequest) -> HttpResponse {
+    let mut builder = HttpResponse::MethodNotAllowed();
+    builder.insert_header((ALLOW, "GET"));
+    let message = format!("{} {PATH} is no call", request.method());
+    refuse(builder, "method_not_allowed", &message, "use GET")
 }
 
 async fn upgrade(

@@ -1,14 +1,15 @@
-//! Mounts the API: one route per line of the contract, and answers in the shape of errors for what is no route.
+//! Mounts the API: every call of [`super::calls`], and answers in the shape of errors for what is no call.
 
+use actix_web::http::header::ALLOW;
 use actix_web::http::{Method, StatusCode};
-use actix_web::web::{self, Data, ServiceConfig};
-use actix_web::{HttpRequest, Resource};
+use actix_web::web::{self, Data, PathConfig, ServiceConfig};
+use actix_web::{HttpRequest, Resource, ResponseError};
 use greenroom::Greenroom;
 use greenroom_bridge::BridgeOptions;
 
+use super::calls::calls;
 use super::error::ApiError;
 use super::guard::Guard;
-use super::{events, health, limits, sessions, tasks};
 
 /// What the handlers work with.
 #[derive(Debug, Clone)]
@@ -24,66 +25,57 @@ pub struct Api {
 /// Mounts everything. The app must be wrapped in [`super::guard::guard`].
 pub fn configure(cfg: &mut ServiceConfig, api: Api) {
     let bridge = api.bridge.clone();
-    cfg.app_data(Data::new(api))
-        .service(at("/healthz", &[Method::GET]).route(web::get().to(health::healthz)))
-        .service(at("/readyz", &[Method::GET]).route(web::get().to(health::readyz)))
-        .service(
-            at("/v1/tasks", &[Method::GET, Method::POST])
-                .route(web::get().to(tasks::list))
-                .route(web::post().to(tasks::launch)),
+    cfg.app_data(Data::new(api));
+    cfg.app_data(PathConfig::default().error_handler(|error, _| {
+        let hint = "percent-encode what is no plain text";
+        ApiError::unreadable(
+            "invalid_path",
+            format!("the path cannot be read: {error}"),
+            hint,
         )
-        // Before `{id}`, which would take their names for ids.
-        .service(
-            at("/v1/tasks/cancel", &[Method::POST]).route(web::post().to(tasks::cancel_several)),
-        )
-        .service(at("/v1/tasks/track", &[Method::POST]).route(web::post().to(tasks::track)))
-        .service(at("/v1/tasks/{id}", &[Method::GET]).route(web::get().to(tasks::get)))
-        .service(at("/v1/tasks/{id}/output", &[Method::GET]).route(web::get().to(tasks::output)))
-        .service(at("/v1/tasks/{id}/cancel", &[Method::POST]).route(web::post().to(tasks::cancel)))
-        .service(at("/v1/tasks/{id}/send", &[Method::POST]).route(web::post().to(tasks::send)))
-        .service(
-            at("/v1/sessions/{session}/resume", &[Method::POST])
-                .route(web::post().to(sessions::resume)),
-        )
-        .service(
-            at("/v1/sessions/{session}/tasks", &[Method::GET])
-                .route(web::get().to(sessions::tasks)),
-        )
-        .service(
-            at("/v1/sessions/{session}/history", &[Method::GET])
-                .route(web::get().to(sessions::history)),
-        )
-        .service(at("/v1/session-events", &[Method::POST]).route(web::post().to(sessions::events)))
-        .service(at("/v1/events", &[Method::GET]).route(web::get().to(events::stream)))
-        .service(
-            at("/v1/limits", &[Method::GET, Method::PUT])
-                .route(web::get().to(limits::show))
-                .route(web::put().to(limits::change)),
-        )
-        .configure(|cfg| greenroom_bridge::configure(cfg, bridge))
+        .into()
+    }));
+    let calls = calls();
+    let mut paths: Vec<&str> = calls.iter().map(|call| call.path).collect();
+    paths.dedup();
+    paths.sort_by_key(|path| path.contains('{'));
+    let mut mounted: Vec<&str> = Vec::new();
+    for path in paths {
+        if mounted.contains(&path) {
+            continue;
+        }
+        mounted.push(path);
+        let of_path = || calls.iter().filter(move |call| call.path == path);
+        let methods = of_path().map(|call| call.method.clone()).collect();
+        let mut resource = at(path, methods);
+        for call in of_path() {
+            resource = resource.route(call.route());
+        }
+        cfg.service(resource);
+    }
+    cfg.configure(|cfg| greenroom_bridge::configure(cfg, bridge))
         .default_service(web::to(no_route));
 }
 
 /// A resource that names the methods it takes when it is called with another.
-fn at(path: &str, methods: &'static [Method]) -> Resource {
+fn at(path: &str, methods: Vec<Method>) -> Resource {
+    let allowed = methods
+        .iter()
+        .map(Method::as_str)
+        .collect::<Vec<_>>()
+        .join(", ");
     web::resource(path).default_service(web::to(move |request: HttpRequest| {
-        let allowed = methods
-            .iter()
-            .map(Method::as_str)
-            .collect::<Vec<_>>()
-            .join(", ");
         let refusal = ApiError::new(
             StatusCode::METHOD_NOT_ALLOWED,
             "method_not_allowed",
             format!("{} {} is no call", request.method(), request.path()),
             format!("use {allowed}"),
         );
+        let allowed = allowed.clone();
         async move {
-            let mut response = actix_web::ResponseError::error_response(&refusal);
+            let mut response = refusal.error_response();
             if let Ok(value) = allowed.parse() {
-                response
-                    .headers_mut()
-                    .insert(actix_web::http::header::ALLOW, value);
+                response.headers_mut().insert(ALLOW, value);
             }
             response
         }

@@ -6,7 +6,9 @@ use std::fmt;
 use actix_web::http::StatusCode;
 use actix_web::{HttpResponse, ResponseError};
 use greenroom::ports::agent_server::ServerError;
-use greenroom::{CancelError, LaunchError, OutputError, ResumeError, SendError, TrackError};
+use greenroom::{
+    AskError, CancelError, LaunchError, OutputError, ResumeError, SendError, TrackError,
+};
 use serde_json::json;
 
 /// A refusal.
@@ -45,6 +47,15 @@ impl ApiError {
         hint: impl Into<String>,
     ) -> Self {
         Self::new(StatusCode::BAD_REQUEST, code, message, hint)
+    }
+
+    /// 400: a parameter of the query is not possible.
+    pub fn query(problem: impl fmt::Display) -> Self {
+        Self::unreadable(
+            "invalid_query",
+            format!("query: {problem}"),
+            "correct the parameter, or leave it out",
+        )
     }
 
     /// 422: the request is understood, but a value in it is not possible.
@@ -225,6 +236,26 @@ impl From<OutputError> for ApiError {
             OutputError::Unknown(name) => Self::no_task(&name),
             OutputError::UnknownMessage(_) => Self::invalid(format!("sinceMessageID: {error}")),
             OutputError::Server(error) => error.into(),
+        }
+    }
+}
+
+impl From<AskError> for ApiError {
+    fn from(error: AskError) -> Self {
+        match error {
+            AskError::Unknown(id) => Self::new(
+                StatusCode::NOT_FOUND,
+                "ask_not_found",
+                format!(
+                    "no open request {:?}",
+                    greenroom::domain::task::cut(&id, 100)
+                ),
+                "it may have been answered, rejected or withdrawn; GET /v1/asks lists the open ones",
+            ),
+            AskError::Unfitting(..) => Self::invalid(format!(
+                "answer: {error}; a permission takes once, always or reject, a question answers or reject"
+            )),
+            AskError::Server(error) => error.into(),
         }
     }
 }

@@ -4,18 +4,19 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use actix_web::http::StatusCode;
 use actix_web::web::{Bytes, Data};
 use actix_web::{HttpRequest, HttpResponse};
 use futures::{Stream, stream};
 use greenroom::domain::ids::SessionId;
 use greenroom::domain::time::Timestamp;
 use greenroom::{ChangeFeed, Followed, NumberedChange, Since};
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::json;
 use tokio::time::timeout;
 
 use super::app::Api;
+use super::call::{EventStream, Raw};
 use super::error::ApiError;
 use super::input::Params;
 
@@ -25,11 +26,13 @@ const HEARTBEAT: Duration = Duration::from_secs(15);
 const RETRY_MS: u32 = 1000;
 
 /// The query of the stream.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct EventsQuery {
+    /// Only changes of this parent's tasks.
     #[serde(rename = "parentSessionID")]
     parent_session: Option<SessionId>,
+    /// The id of the last event the reader had, 0 for all that are kept, or an RFC 3339 time.
     since: Option<String>,
 }
 
@@ -38,7 +41,7 @@ pub async fn stream(
     api: Data<Api>,
     request: HttpRequest,
     query: Params<EventsQuery>,
-) -> Result<HttpResponse, ApiError> {
+) -> Result<Raw<EventStream>, ApiError> {
     let EventsQuery {
         parent_session,
         since,
@@ -51,11 +54,11 @@ pub async fn stream(
         (None, None) => Since::Now,
     };
     let feed = api.greenroom.follow(since);
-    Ok(HttpResponse::build(StatusCode::OK)
-        .content_type("text/event-stream; charset=utf-8")
+    let response = HttpResponse::Ok()
         .insert_header(("Cache-Control", "no-store"))
         .insert_header(("X-Accel-Buffering", "no"))
-        .streaming(frames(feed, parent_session)))
+        .streaming(frames(feed, parent_session));
+    Ok(Raw::build(response))
 }
 
 /// The number of an event, 0 for all that are kept, or a time.

@@ -1,18 +1,41 @@
 //! Whether the service lives, and whether it can do its work.
 
-use actix_web::HttpResponse;
 use actix_web::web::Data;
-use serde_json::json;
+use greenroom::Readiness;
+use schemars::JsonSchema;
+use serde::Serialize;
 
 use super::app::Api;
+use super::call::{Either, Json};
+
+/// A process that answers.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct Alive {
+    /// `ok`
+    status: &'static str,
+    /// Of the service.
+    version: &'static str,
+}
 
 /// `GET /healthz`: the process answers.
-pub async fn healthz() -> HttpResponse {
-    HttpResponse::Ok().json(json!({ "status": "ok", "version": env!("CARGO_PKG_VERSION") }))
+pub async fn healthz() -> Json<Alive> {
+    Json(Alive {
+        status: "ok",
+        version: env!("CARGO_PKG_VERSION"),
+    })
+}
+
+/// Whether tasks are started and watched, and what is in the way.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct Ready {
+    #[serde(flatten)]
+    readiness: Readiness,
+    /// Bridges connected.
+    bridges: usize,
 }
 
 /// `GET /readyz`: 200 if tasks are started and watched, else 503 with what is in the way.
-pub async fn readyz(api: Data<Api>) -> HttpResponse {
+pub async fn readyz(api: Data<Api>) -> Either<Json<Ready>, Json<Ready, 503>> {
     let mut readiness = api.greenroom.readiness().await;
     let bridges = api.bridge.bridges.len();
     if api.bridge.only_source && bridges == 0 {
@@ -21,17 +44,11 @@ pub async fn readyz(api: Data<Api>) -> HttpResponse {
             .problems
             .push("no bridge is connected, and opencode.events is \"bridge\"".to_owned());
     }
-    let mut response = if readiness.ready {
-        HttpResponse::Ok()
+    let is_ready = readiness.ready;
+    let answer = Ready { readiness, bridges };
+    if is_ready {
+        Either::Usual(Json(answer))
     } else {
-        HttpResponse::ServiceUnavailable()
-    };
-    response.json(json!({
-        "ready": readiness.ready,
-        "problems": readiness.problems,
-        "tasks": readiness.tasks,
-        "running": readiness.running,
-        "waiting": readiness.waiting,
-        "bridges": bridges,
-    }))
+        Either::Other(Json(answer))
+    }
 }

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use actix_web::dev::Payload;
 use actix_web::http::StatusCode;
-use actix_web::web::Query;
 use actix_web::{FromRequest, HttpRequest};
 use futures::StreamExt;
 use futures::future::{LocalBoxFuture, Ready, ready};
+use schemars::{Schema, SchemaGenerator, json_schema};
 use serde::de::{DeserializeOwned, Error as _};
 use serde::{Deserialize, Deserializer};
 
@@ -18,8 +18,10 @@ use super::error::ApiError;
 pub const BODY_LIMIT: usize = 1024 * 1024;
 /// How much of a body that is too large is still read, so that its sender gets to see the answer.
 const DRAIN_LIMIT: usize = 32 * 1024 * 1024;
+/// How long an answer to an unfinished request may take to be written.
+const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 /// How long a body may take.
-const BODY_WITHIN: Duration = Duration::from_secs(30);
+const BODY_WITHIN: Duration = Duration::from_secs(10);
 
 /// A JSON body; an empty one reads as `{}`.
 #[derive(Debug)]
@@ -30,27 +32,36 @@ impl<T: DeserializeOwned + 'static> FromRequest for Body<T> {
     type Future = LocalBoxFuture<'static, Result<Self, ApiError>>;
 
     fn from_request(_: &HttpRequest, payload: &mut Payload) -> Self::Future {
-        let payload = payload.take();
+        let mut payload = payload.take();
         Box::pin(async move {
-            let bytes = match tokio::time::timeout(BODY_WITHIN, collect(payload)).await {
-                Ok(bytes) => bytes?,
-                Err(_) => {
-                    let message = format!("the body did not come within {BODY_WITHIN:?}");
-                    let hint = "send the body with the request";
-                    return Err(ApiError::new(
-                        StatusCode::REQUEST_TIMEOUT,
-                        "body_too_slow",
-                        message,
-                        hint,
-                    ));
-                }
-            };
+            let read_in_time = tokio::time::timeout(BODY_WITHIN, collect(&mut payload)).await;
+            let bytes = read_in_time.unwrap_or_else(|_| {
+                Err(ApiError::new(
+                    StatusCode::REQUEST_TIMEOUT,
+                    "body_too_slow",
+                    format!("the body did not come within {BODY_WITHIN:?}"),
+                    "send the body with the request",
+                ))
+            });
+            if bytes.is_err() {
+                leave_unread(payload);
+            }
+            let bytes = bytes?;
             read(&bytes).map(Body)
         })
     }
 }
 
-async fn collect(mut payload: Payload) -> Result<Vec<u8>, ApiError> {
+/// Has the connection closed after the answer. A chunked body that is dropped unfinished would be read to its end first,
+/// however long that takes; one that is still held is not.
+fn leave_unread(payload: Payload) {
+    actix_web::rt::spawn(async move {
+        tokio::time::sleep(ANSWER_WITHIN).await;
+        drop(payload);
+    });
+}
+
+async fn collect(payload: &mut Payload) -> Result<Vec<u8>, ApiError> {
     let mut bytes = Vec::new();
     let mut total: usize = 0;
     while let Some(chunk) = payload.next().await {
@@ -135,25 +146,24 @@ impl<T: DeserializeOwned> FromRequest for Params<T> {
     type Future = Ready<Result<Self, ApiError>>;
 
     fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
-        let read =
-            Query::<T>::from_query(request.query_string()).map(|query| Params(query.into_inner()));
-        ready(read.map_err(|error| {
-            let text = error.to_string();
-            let problem = text
-                .strip_prefix("Query deserialize error: ")
-                .unwrap_or(&text);
-            let code = if problem.starts_with("unknown field") {
-                "unknown_field"
-            } else {
-                "invalid_query"
-            };
-            ApiError::unreadable(
-                code,
-                format!("query: {problem}"),
-                "correct the parameter, or leave it out",
-            )
-        }))
+        ready(read_query(request.query_string()).map(Params))
     }
+}
+
+fn read_query<T: DeserializeOwned>(query: &str) -> Result<T, ApiError> {
+    let pairs = serde_urlencoded::Deserializer::new(form_urlencoded::parse(query.as_bytes()));
+    serde_path_to_error::deserialize(pairs).map_err(|error| {
+        let path = error.path().to_string();
+        let problem = error.into_inner().to_string();
+        if problem.starts_with("unknown field") {
+            let hint = "correct the parameter, or leave it out";
+            return ApiError::unreadable("unknown_field", format!("query: {problem}"), hint);
+        }
+        match path.as_str() {
+            "." => ApiError::query(problem),
+            path => ApiError::query(format!("{path}: {problem}")),
+        }
+    })
 }
 
 /// A switch in a query: `true`, `1` or nothing after its name; `false` or `0`.
@@ -166,4 +176,12 @@ pub fn switch<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Err
             "expected true or false, found {other:?}"
         ))),
     }
+}
+
+/// What [`switch`] reads.
+pub fn switch_schema(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": ["boolean", "string"],
+        "enum": [true, false, "true", "false", "1", "0", ""],
+    })
 }

@@ -1,10 +1,10 @@
 //! Slots: shown, and changed while running.
 
-use actix_web::HttpResponse;
 use actix_web::web::Data;
-use greenroom::LimitsChange;
+use greenroom::{LimitsChange, LimitsReport};
 
 use super::app::Api;
+use super::call::Json;
 use super::error::ApiError;
 use super::input::Body;
 
@@ -12,12 +12,15 @@ use super::input::Body;
 const MOST_ENTRIES: usize = 1000;
 
 /// `GET /v1/limits`
-pub async fn show(api: Data<Api>) -> HttpResponse {
-    HttpResponse::Ok().json(api.greenroom.limits().await)
+pub async fn show(api: Data<Api>) -> Json<LimitsReport> {
+    Json(api.greenroom.limits().await)
 }
 
 /// `PUT /v1/limits`: merged into what holds; null removes an entry.
-pub async fn change(api: Data<Api>, change: Body<LimitsChange>) -> Result<HttpResponse, ApiError> {
+pub async fn change(
+    api: Data<Api>,
+    change: Body<LimitsChange>,
+) -> Result<Json<LimitsReport>, ApiError> {
     let change = change.0;
     for (field, entries) in [("providers", &change.providers), ("models", &change.models)] {
         if entries.len() > MOST_ENTRIES {
@@ -35,5 +38,5 @@ pub async fn change(api: Data<Api>, change: Body<LimitsChange>) -> Result<HttpRe
             )));
         }
     }
-    Ok(HttpResponse::Ok().json(api.greenroom.set_limits(change).await))
+    Ok(Json(api.greenroom.set_limits(change).await))
 }

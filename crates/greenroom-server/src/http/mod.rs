@@ -1,15 +1,21 @@
 //! The HTTP API: [`app`] mounts it, [`guard`] decides who may call, [`input`] reads requests, [`error`] is what every
-//! refusal looks like, [`connection`] bounds a socket. The handlers stand by what they are about: [`tasks`], [`sessions`], [`events`], [`limits`],
-//! [`health`].
+//! refusal looks like, [`connection`] bounds a socket. [`calls`] lists every [`call`]; the router and the document
+//! ([`openapi`], shown by [`docs`]) are made of that list. The handlers stand by what they are about: [`tasks`],
+//! [`sessions`], [`asks`], [`events`], [`limits`], [`health`].
 
 pub mod app;
+pub mod asks;
+pub mod call;
+pub mod calls;
 pub mod connection;
+pub mod docs;
 pub mod error;
 pub mod events;
 pub mod guard;
 pub mod health;
 pub mod input;
 pub mod limits;
+pub mod openapi;
 pub mod sessions;
 pub mod tasks;
 

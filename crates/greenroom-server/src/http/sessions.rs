@@ -1,36 +1,43 @@
 //! Calls that name a session: its tasks, its history, going on in it; and events handed in without a websocket.
 
-use actix_web::HttpResponse;
 use actix_web::web::{Data, Path};
-use greenroom::domain::history::markdown;
+use greenroom::NoticeRecord;
+use greenroom::domain::history::{HistoryEntry, markdown};
 use greenroom::domain::ids::{MessageId, SessionId};
-use greenroom::domain::task::Resume;
-use serde::Deserialize;
-use serde_json::{Value, json};
+use greenroom::domain::task::{Resume, Task};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::app::Api;
+use super::call::{self, Either, Json, Raw};
 use super::error::ApiError;
-use super::input::{Body, Params, switch};
+use super::input::{Body, Params, switch, switch_schema};
 
 /// The body of a resume.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ResumeBody {
+    /// What the agent is told.
+    #[schemars(regex(pattern = r"\S"))]
     prompt: String,
+    /// Who is told of the end; without it the old parent.
     #[serde(rename = "parentSessionID", default)]
     parent_session: Option<SessionId>,
+    /// The message in which it asked.
     #[serde(rename = "parentMessageID", default)]
     parent_message: Option<MessageId>,
+    /// The parent's agent.
     #[serde(default)]
     parent_agent: Option<String>,
 }
 
-/// `POST /v1/sessions/{session}/resume`: a new run of the task of that session.
+/// `POST /v1/sessions/{sessionID}/resume`: a new run of the task of that session.
 pub async fn resume(
     api: Data<Api>,
     session: Path<String>,
     body: Body<ResumeBody>,
-) -> Result<HttpResponse, ApiError> {
+) -> Result<Json<Task, 202>, ApiError> {
     let ResumeBody {
         prompt,
         parent_session,
@@ -45,30 +52,39 @@ pub async fn resume(
         parent_message,
         parent_agent,
     };
-    Ok(HttpResponse::Accepted().json(api.greenroom.resume(resume).await?))
+    Ok(Json(api.greenroom.resume(resume).await?))
 }
 
 /// The query of a session's tasks.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TasksQuery {
+    /// All tasks below them too, depth first.
     #[serde(default, deserialize_with = "switch")]
+    #[schemars(schema_with = "switch_schema")]
     descendants: bool,
 }
 
-/// `GET /v1/sessions/{session}/tasks`: in order of acceptance; descendants depth first.
+/// Tasks of a session.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct Tasks {
+    /// In order of acceptance.
+    tasks: Vec<Task>,
+}
+
+/// `GET /v1/sessions/{sessionID}/tasks`: in order of acceptance; descendants depth first.
 pub async fn tasks(
     api: Data<Api>,
     session: Path<String>,
     query: Params<TasksQuery>,
-) -> HttpResponse {
+) -> Json<Tasks> {
     let session = SessionId::from(session.into_inner());
     let tasks = api.greenroom.tasks_of(&session, query.0.descendants).await;
-    HttpResponse::Ok().json(json!({ "tasks": tasks }))
+    Json(Tasks { tasks })
 }
 
 /// The forms of a history.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 enum HistoryFormat {
     #[default]
@@ -77,42 +93,70 @@ enum HistoryFormat {
 }
 
 /// The query of a history.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct HistoryQuery {
+    /// `json`, or `markdown`: the compact form that a session's compaction carries along.
     #[serde(default)]
     format: HistoryFormat,
 }
 
-/// `GET /v1/sessions/{session}/history`: the newest hundred tasks of a parent, oldest first.
+/// A parent's history.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct History {
+    /// Oldest first.
+    history: Vec<HistoryEntry>,
+}
+
+/// `GET /v1/sessions/{sessionID}/history`: the newest hundred tasks of a parent, oldest first.
 pub async fn history(
     api: Data<Api>,
     session: Path<String>,
     query: Params<HistoryQuery>,
-) -> HttpResponse {
+) -> Either<Json<History>, Raw<call::Markdown>> {
     let entries = api
         .greenroom
         .history(&SessionId::from(session.into_inner()))
         .await;
     match query.0.format {
-        HistoryFormat::Json => HttpResponse::Ok().json(json!({ "history": entries })),
-        HistoryFormat::Markdown => HttpResponse::Ok()
-            .content_type("text/markdown; charset=utf-8")
-            .body(markdown(&entries)),
+        HistoryFormat::Json => Either::Usual(Json(History { history: entries })),
+        HistoryFormat::Markdown => Either::Other(Raw::new(markdown(&entries))),
     }
+}
+
+/// Messages to a parent.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct Notifications {
+    /// Newest first.
+    notifications: Vec<NoticeRecord>,
+}
+
+/// `GET /v1/sessions/{sessionID}/notifications`: what is owed, was delivered or was dropped.
+pub async fn notifications(api: Data<Api>, session: Path<String>) -> Json<Notifications> {
+    let session = SessionId::from(session.into_inner());
+    let notifications = api.greenroom.notifications(&session).await;
+    Json(Notifications { notifications })
 }
 
 /// Events of the agent server, from a host that has no websocket.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct EventsBody {
+    /// As the agent server has sent them; unknown ones are ignored.
     events: Vec<Value>,
 }
 
+/// How many events were taken.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct Accepted {
+    accepted: usize,
+}
+
 /// `POST /v1/session-events`: answered when the system has taken all of them.
-pub async fn events(api: Data<Api>, body: Body<EventsBody>) -> HttpResponse {
+pub async fn events(api: Data<Api>, body: Body<EventsBody>) -> Json<Accepted, 202> {
     for event in &body.0.events {
         api.greenroom.event(event).await;
     }
-    HttpResponse::Accepted().json(json!({ "accepted": body.0.events.len() }))
+    let accepted = body.0.events.len();
+    Json(Accepted { accepted })
 }

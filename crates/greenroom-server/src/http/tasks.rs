@@ -2,18 +2,21 @@
 
 use std::time::Duration;
 
+use actix_web::HttpRequest;
 use actix_web::web::{Data, Path};
-use actix_web::{HttpRequest, HttpResponse};
 use greenroom::domain::ids::SessionId;
-use greenroom::domain::output::OutputOptions;
-use greenroom::domain::task::{Launch, TaskStatus, Track};
-use greenroom::{CancelError, CancelOptions, CancelScope, ListFilter, TaskDetail, WaitFor};
-use serde::Deserialize;
-use serde_json::json;
+use greenroom::domain::output::{Output, OutputOptions};
+use greenroom::domain::task::{Launch, Task, TaskStatus, Track, or_default};
+use greenroom::{
+    CancelError, CancelOptions, CancelScope, ListFilter, TaskDetail, TaskPage, WaitFor, WaitsFor,
+};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 use super::app::Api;
+use super::call::{Either, Json};
 use super::error::ApiError;
-use super::input::{Body, Params, switch};
+use super::input::{Body, Params, switch, switch_schema};
 
 /// How long a blocking read waits at most.
 const LONGEST_WAIT_MS: u64 = 600_000;
@@ -25,36 +28,45 @@ pub async fn launch(
     api: Data<Api>,
     request: HttpRequest,
     launch: Body<Launch>,
-) -> Result<HttpResponse, ApiError> {
+) -> Result<Either<Json<Task, 201>, Json<Task>>, ApiError> {
     let Some(key) = request.headers().get("idempotency-key") else {
-        return Ok(HttpResponse::Created().json(api.greenroom.launch(launch.0).await?));
+        let task = api.greenroom.launch(launch.0).await?;
+        return Ok(Either::Usual(Json(task)));
     };
     let key = key
         .to_str()
         .map_err(|_| ApiError::invalid("Idempotency-Key: must be visible ASCII"))?;
     let (task, repeated) = api.greenroom.launch_once(key.to_owned(), launch.0).await?;
-    let mut answer = if repeated {
-        HttpResponse::Ok()
-    } else {
-        HttpResponse::Created()
-    };
-    Ok(answer.json(task))
+    Ok(match repeated {
+        true => Either::Other(Json(task)),
+        false => Either::Usual(Json(task)),
+    })
 }
 
 /// The query of the list of tasks.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ListQuery {
+    /// States, with commas between them.
+    #[schemars(regex(
+        pattern = "^((pending|running|completed|error|cancelled|interrupt)(,|$))*$"
+    ))]
     status: Option<String>,
+    /// Only tasks of this parent.
     #[serde(rename = "parentSessionID")]
     parent_session: Option<SessionId>,
+    /// Only tasks of this agent.
     agent: Option<String>,
+    /// At most so many; 100 without it.
+    #[schemars(range(min = 1, max = 1000))]
     limit: Option<usize>,
+    /// The nextCursor of the page before.
+    #[schemars(regex(pattern = "^[0-9]{1,19}$"))]
     cursor: Option<String>,
 }
 
 /// `GET /v1/tasks`: newest first.
-pub async fn list(api: Data<Api>, query: Params<ListQuery>) -> Result<HttpResponse, ApiError> {
+pub async fn list(api: Data<Api>, query: Params<ListQuery>) -> Result<Json<TaskPage>, ApiError> {
     let ListQuery {
         status,
         parent_session,
@@ -62,17 +74,10 @@ pub async fn list(api: Data<Api>, query: Params<ListQuery>) -> Result<HttpRespon
         limit,
         cursor,
     } = query.0;
-    let bad = |problem: String| {
-        ApiError::unreadable(
-            "invalid_query",
-            format!("query: {problem}"),
-            "correct the parameter, or leave it out",
-        )
-    };
     if limit.is_some_and(|limit| !(1..=1000).contains(&limit)) {
-        return Err(bad("limit is a number from 1 to 1000".to_owned()));
+        return Err(ApiError::query("limit: a number from 1 to 1000"));
     }
-    let statuses = statuses(status.as_deref().unwrap_or_default()).map_err(bad)?;
+    let statuses = statuses(status.as_deref().unwrap_or_default()).map_err(ApiError::query)?;
     if cursor
         .as_deref()
         .is_some_and(|cursor| cursor.parse::<u64>().is_err())
@@ -93,7 +98,7 @@ pub async fn list(api: Data<Api>, query: Params<ListQuery>) -> Result<HttpRespon
             cursor,
         })
         .await;
-    Ok(HttpResponse::Ok().json(page))
+    Ok(Json(page))
 }
 
 /// States with commas between them; none for an empty text.
@@ -113,7 +118,7 @@ fn statuses(text: &str) -> Result<Vec<TaskStatus>, String> {
                         .map(|status| status.as_str())
                         .collect();
                     format!(
-                        "status {:?} is none of {}",
+                        "status: {:?} is none of {}",
                         greenroom::domain::task::cut(name, 60),
                         known.join(", ")
                     )
@@ -129,46 +134,56 @@ async fn find(api: &Api, name: &str) -> Result<TaskDetail, ApiError> {
         .ok_or_else(|| ApiError::no_task(name))
 }
 
-/// `GET /v1/tasks/{id}`: the task, with what it waits for if it waits.
-pub async fn get(api: Data<Api>, id: Path<String>) -> Result<HttpResponse, ApiError> {
-    let TaskDetail { task, waits_for } = find(&api, &id).await?;
-    let mut body = serde_json::to_value(task).map_err(unwritable)?;
-    if let (Some(waits_for), Some(fields)) = (waits_for, body.as_object_mut()) {
-        fields.insert(
-            "waitsFor".to_owned(),
-            serde_json::to_value(waits_for).map_err(unwritable)?,
-        );
-    }
-    Ok(HttpResponse::Ok().json(body))
+/// A task, and what it waits for.
+#[derive(Debug, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ShownTask {
+    #[serde(flatten)]
+    task: Task,
+    /// Why it waits, if it waits.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    waits_for: Option<WaitsFor>,
 }
 
-fn unwritable(error: serde_json::Error) -> ApiError {
-    ApiError::new(
-        actix_web::http::StatusCode::INTERNAL_SERVER_ERROR,
-        "internal",
-        format!("the task has no JSON form: {error}"),
-        "this is a bug; please report it",
-    )
+/// `GET /v1/tasks/{id}`: the task, with what it waits for if it waits.
+pub async fn get(api: Data<Api>, id: Path<String>) -> Result<Json<ShownTask>, ApiError> {
+    let TaskDetail { task, waits_for } = find(&api, &id).await?;
+    Ok(Json(ShownTask { task, waits_for }))
 }
 
 /// The query of an output.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct OutputQuery {
+    /// Wait for the end of the run.
     #[serde(default, deserialize_with = "switch")]
+    #[schemars(schema_with = "switch_schema")]
     block: bool,
+    /// How long to wait at most, in milliseconds: 60,000 without it, never more than 600,000.
     timeout_ms: Option<u64>,
+    /// The messages of the whole session.
     #[serde(default, deserialize_with = "switch")]
+    #[schemars(schema_with = "switch_schema")]
     full_session: bool,
+    /// Reasoning too; without fullSession that of the answer.
     #[serde(default, deserialize_with = "switch")]
+    #[schemars(schema_with = "switch_schema")]
     include_thinking: bool,
+    /// What tools gave back too; without fullSession those of the answer.
     #[serde(default, deserialize_with = "switch")]
+    #[schemars(schema_with = "switch_schema")]
     include_tool_results: bool,
+    /// At most so many messages: 100 without it, never more.
+    #[schemars(range(min = 1))]
     message_limit: Option<usize>,
+    /// The newest messages rather than the oldest.
     #[serde(default, deserialize_with = "switch")]
+    #[schemars(schema_with = "switch_schema")]
     from_end: bool,
+    /// Only messages after that one.
     #[serde(rename = "sinceMessageID")]
     since_message: Option<String>,
+    /// Reasoning is cut to so many characters; 2,000 without it.
     thinking_max_chars: Option<usize>,
 }
 
@@ -177,8 +192,11 @@ pub async fn output(
     api: Data<Api>,
     id: Path<String>,
     query: Params<OutputQuery>,
-) -> Result<HttpResponse, ApiError> {
+) -> Result<Json<Output>, ApiError> {
     let query = query.0;
+    if query.message_limit == Some(0) {
+        return Err(ApiError::query("messageLimit: at least 1"));
+    }
     let task = find(&api, &id).await?.task;
     let mut timed_out = None;
     if query.block && !task.status().is_terminal() {
@@ -205,24 +223,25 @@ pub async fn output(
     let mut output = api.greenroom.output(task.id.as_str(), options).await?;
     // It may have ended between the time limit and the reading.
     output.timed_out = timed_out.filter(|_| !output.task.status().is_terminal());
-    Ok(HttpResponse::Ok().json(output))
+    Ok(Json(output))
 }
 
 /// The body of a cancel.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct CancelBody {
+    /// Why: kept as the task's error and told to the parent.
     reason: Option<String>,
-    #[serde(default)]
+    /// Keep it out of the parent's messages.
+    #[serde(default, deserialize_with = "or_default")]
+    #[schemars(with = "Option<bool>")]
     skip_notification: bool,
-    #[serde(default = "yes")]
-    abort_session: bool,
-    #[serde(default)]
+    /// Abort its session; true without it.
+    abort_session: Option<bool>,
+    /// All tasks below it too.
+    #[serde(default, deserialize_with = "or_default")]
+    #[schemars(with = "Option<bool>")]
     descendants: bool,
-}
-
-fn yes() -> bool {
-    true
 }
 
 /// Characters of a reason.
@@ -242,7 +261,7 @@ pub async fn cancel(
     api: Data<Api>,
     id: Path<String>,
     body: Body<CancelBody>,
-) -> Result<HttpResponse, ApiError> {
+) -> Result<Json<Task>, ApiError> {
     let CancelBody {
         reason,
         skip_notification,
@@ -254,11 +273,11 @@ pub async fn cancel(
     let options = CancelOptions {
         reason,
         skip_notification,
-        abort_session,
+        abort_session: abort_session.unwrap_or(true),
         ..CancelOptions::default()
     };
     if !descendants {
-        return Ok(HttpResponse::Ok().json(api.greenroom.cancel(&task.id, options).await?));
+        return Ok(Json(api.greenroom.cancel(&task.id, options).await?));
     }
     let cancelled = api
         .greenroom
@@ -268,27 +287,40 @@ pub async fn cancel(
     if cancelled.is_empty() {
         return Err(CancelError::NotCancellable(Box::new(after)).into());
     }
-    Ok(HttpResponse::Ok().json(after))
+    Ok(Json(after))
 }
 
-/// The body of a cancel of several.
-#[derive(Debug, Deserialize)]
+/// The body of a cancel of several: either a session or all.
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct CancelSeveralBody {
+    /// All tasks below that session.
     #[serde(rename = "parentSessionID")]
     parent_session: Option<SessionId>,
-    #[serde(default)]
+    /// All there are.
+    #[serde(default, deserialize_with = "or_default")]
+    #[schemars(with = "Option<bool>")]
     all: bool,
+    /// Why: kept as the tasks' error and told to their parents.
     reason: Option<String>,
-    #[serde(default)]
+    /// Keep them out of their parents' messages.
+    #[serde(default, deserialize_with = "or_default")]
+    #[schemars(with = "Option<bool>")]
     skip_notification: bool,
+}
+
+/// What was cancelled.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct Cancelled {
+    /// Oldest first.
+    cancelled: Vec<Task>,
 }
 
 /// `POST /v1/tasks/cancel`: all tasks descending from a session, or all there are.
 pub async fn cancel_several(
     api: Data<Api>,
     body: Body<CancelSeveralBody>,
-) -> Result<HttpResponse, ApiError> {
+) -> Result<Json<Cancelled>, ApiError> {
     let CancelSeveralBody {
         parent_session,
         all,
@@ -310,13 +342,15 @@ pub async fn cancel_several(
         ..CancelOptions::default()
     };
     let cancelled = api.greenroom.cancel_all(scope, options).await;
-    Ok(HttpResponse::Ok().json(json!({ "cancelled": cancelled })))
+    Ok(Json(Cancelled { cancelled }))
 }
 
 /// The body of a further prompt.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SendBody {
+    /// What the agent is told.
+    #[schemars(regex(pattern = r"\S"))]
     prompt: String,
 }
 
@@ -325,12 +359,12 @@ pub async fn send(
     api: Data<Api>,
     id: Path<String>,
     body: Body<SendBody>,
-) -> Result<HttpResponse, ApiError> {
+) -> Result<Json<Task, 202>, ApiError> {
     let task = find(&api, &id).await?.task;
-    Ok(HttpResponse::Accepted().json(api.greenroom.send(&task.id, body.0.prompt).await?))
+    Ok(Json(api.greenroom.send(&task.id, body.0.prompt).await?))
 }
 
 /// `POST /v1/tasks/track`: adopts a session started elsewhere.
-pub async fn track(api: Data<Api>, track: Body<Track>) -> Result<HttpResponse, ApiError> {
-    Ok(HttpResponse::Ok().json(api.greenroom.track(track.0).await?))
+pub async fn track(api: Data<Api>, track: Body<Track>) -> Result<Json<Task>, ApiError> {
+    Ok(Json(api.greenroom.track(track.0).await?))
 }

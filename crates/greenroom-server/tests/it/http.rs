@@ -259,6 +259,9 @@ async fn limits_are_changed_while_running() {
         .await;
     assert_eq!((status, &report["max"]), (200, &json!(9)));
     host.running(id).await;
+    let (_, shown) = host.get("/v1/limits").await;
+    let rules = ["default", "providers", "models", "max"].map(|rule| &shown[rule]);
+    assert_eq!(json!(rules), json!([2, {}, {"acme/big": 3}, 9]));
     let (status, error) = host
         .request(Method::PUT, "/v1/limits", r#"{"models": {"": 3}}"#)
         .await;
@@ -573,6 +576,75 @@ async fn a_configured_token_is_required() {
         200,
         "health says nothing worth a secret"
     );
+    host.stop().await;
+}
+
+#[actix_rt::test]
+async fn null_is_the_same_as_left_out() {
+    let host = Host::start(&[]).await;
+    let mut body = launch("wait");
+    for field in [
+        "parentSessionID",
+        "parentMessageID",
+        "parentAgent",
+        "parentModel",
+        "model",
+        "fallbackModels",
+        "category",
+        "skills",
+        "skillContent",
+        "directory",
+        "permission",
+    ] {
+        body[field] = Value::Null;
+    }
+    let (status, task) = host.post("/v1/tasks", body).await;
+    assert_eq!(status, 201, "{task}");
+    let cancel = json!({"reason": null, "skipNotification": null, "abortSession": null, "descendants": null});
+    let path = format!("/v1/tasks/{}/cancel", task["id"].as_str().unwrap());
+    assert_eq!(host.post(&path, cancel).await.0, 200);
+    let all =
+        json!({"all": true, "parentSessionID": null, "reason": null, "skipNotification": null});
+    assert_eq!(host.post("/v1/tasks/cancel", all).await.0, 200);
+    let limits = r#"{"default": null, "max": null, "providers": null, "models": null}"#;
+    assert_eq!(host.request(Method::PUT, "/v1/limits", limits).await.0, 200);
+    host.stop().await;
+}
+
+#[actix_rt::test]
+async fn health_answers_without_a_body_and_the_bridge_in_our_shape() {
+    let host = Host::start(&[]).await;
+    for path in ["/healthz", "/readyz"] {
+        let answer = host.client.head(host.url(path)).send().await.unwrap();
+        assert_eq!(answer.status(), 200, "{path}");
+        assert!(answer.bytes().await.unwrap().is_empty());
+    }
+    let (status, error) = host.post("/v1/bridge", json!({})).await;
+    refused((status, &error), 405, "method_not_allowed", "POST");
+    let (status, error) = host.get("/v1/bridge").await;
+    refused((status, &error), 400, "not_a_websocket", "");
+    host.stop().await;
+}
+
+#[actix_rt::test]
+async fn what_tools_gave_back_is_shown_with_the_answer() {
+    let host = Host::start(&[]).await;
+    host.fake.call_tools();
+    let (_, task) = host.post("/v1/tasks", launch("count files")).await;
+    let id = task["id"].as_str().unwrap();
+    let session = host.running(id).await;
+    host.finish(&session).await;
+    host.ended(id).await;
+    let path = format!("/v1/tasks/{id}/output");
+    let (_, plain) = host.get(&path).await;
+    assert!(plain.get("messages").is_none(), "{plain}");
+    let (_, with) = host.get(&format!("{path}?includeToolResults")).await;
+    assert_eq!(with["result"], plain["result"]);
+    assert_eq!(with["messages"][0]["tools"][0]["output"], "42 files");
+    let (status, error) = host.get(&format!("{path}?messageLimit=0")).await;
+    refused((status, &error), 400, "invalid_query", "messageLimit");
+    let (status, error) = host.get(&format!("{path}?messageLimit=x")).await;
+    refused((status, &error), 400, "invalid_query", "messageLimit");
     host.stop().await;
 }
 

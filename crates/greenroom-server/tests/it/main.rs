@@ -2,10 +2,12 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod asks;
 mod command;
 mod config;
 mod docs;
 mod events;
 mod http;
+mod openapi;
 mod support;
 mod texts;

@@ -1,0 +1,89 @@
+//! Every call of the API, in the order in which they are routed and documented.
+
+use actix_web::http::Method;
+use serde_json::json;
+
+use super::call::Call;
+use super::{asks, docs, events, health, limits, sessions, tasks};
+
+/// The calls. A path without parameters stands before one that would take its name for a parameter.
+#[rustfmt::skip]
+pub fn calls() -> Vec<Call> {
+    let (get, head, post, put) = (Method::GET, Method::HEAD, Method::POST, Method::PUT);
+    let mut calls = Vec::new();
+    calls.extend([
+        Call::new(post.clone(), "/v1/tasks", "launchTask", "Launches a task: accepted, in line, and answered at once", tasks::launch)
+            .header("Idempotency-Key", "Repeated within 24 hours it answers the same task, with 200")
+            .refuses(422, "too_deep", "a task of a task of a task …: safety.max_depth is reached")
+            .refuses(422, "idempotency_key_reused", "the key was used for another launch")
+            .refuses(429, "queue_full", "limits.max_waiting tasks wait already")
+            .refuses(503, "shutting_down", "the service is shutting down")
+            .refuses(503, "interrupted", "the service failed over it and is being put together again")
+            .refuses(503, "journal_unwritable", "the journal cannot be written")
+            .example(json!({"description": "look around", "prompt": "What is here?", "agent": "general"})),
+        Call::new(get.clone(), "/v1/tasks", "listTasks", "Tasks, newest first", tasks::list),
+    ]);
+    calls.extend([
+        Call::new(post.clone(), "/v1/tasks/cancel", "cancelTasks", "Cancels all tasks below a session, or all there are", tasks::cancel_several)
+            .example(json!({"parentSessionID": "ses_0"})),
+        Call::new(post.clone(), "/v1/tasks/track", "trackTask", "Adopts a session started elsewhere, at once", tasks::track)
+            .refuses(503, "shutting_down", "the service is shutting down")
+            .refuses(503, "interrupted", "the service failed over it and is being put together again")
+            .refuses(503, "journal_unwritable", "the journal cannot be written")
+            .example(json!({"taskID": "bg_0000abcd", "sessionID": "ses_1", "parentSessionID": "ses_0", "description": "adopted"})),
+        Call::new(get.clone(), "/v1/tasks/{id}", "getTask", "One task, with what it waits for if it waits", tasks::get)
+            .refuses(404, "task_not_found", "no task of that id, beginning of an id, or session"),
+        Call::new(get.clone(), "/v1/tasks/{id}/output", "readOutput", "The result, or the messages; reading consumes nothing", tasks::output)
+            .refuses(404, "task_not_found", "no task of that id, beginning of an id, or session")
+            .refuses(422, "invalid_value", "sinceMessageID names no message of the session")
+            .refuses(503, "agent_server_unreachable", "the agent server gives no messages")
+            .refuses(503, "agent_server_refused", "the agent server gives no messages"),
+        Call::new(post.clone(), "/v1/tasks/{id}/cancel", "cancelTask", "Cancels a task that waits or runs", tasks::cancel)
+            .refuses(404, "task_not_found", "no task of that id, beginning of an id, or session")
+            .refuses(409, "not_cancellable", "it has ended already; nothing changed")
+            .example(json!({"reason": "not needed any more"})),
+        Call::new(post.clone(), "/v1/tasks/{id}/send", "sendPrompt", "Gives a running task a further prompt", tasks::send)
+            .refuses(404, "task_not_found", "no task of that id, beginning of an id, or session")
+            .refuses(409, "not_running", "it waits, or has ended")
+            .refuses(503, "agent_server_unreachable", "the agent server does not take the prompt")
+            .refuses(503, "agent_server_refused", "the agent server does not take the prompt")
+            .example(json!({"prompt": "Look into the tests too."})),
+    ]);
+    calls.extend([
+        Call::new(post.clone(), "/v1/sessions/{sessionID}/resume", "resumeSession", "Starts a new run of an ended task in its session", sessions::resume)
+            .refuses(404, "session_not_found", "no task has that session")
+            .refuses(409, "already_running", "its task has not ended")
+            .refuses(429, "queue_full", "limits.max_waiting tasks wait already")
+            .refuses(503, "shutting_down", "the service is shutting down")
+            .refuses(503, "interrupted", "the service failed over it and is being put together again")
+            .refuses(503, "journal_unwritable", "the journal cannot be written")
+            .example(json!({"prompt": "Go on with the second half."})),
+        Call::new(get.clone(), "/v1/sessions/{sessionID}/tasks", "listTasksOfSession", "A session's tasks, in order of acceptance", sessions::tasks),
+        Call::new(get.clone(), "/v1/sessions/{sessionID}/history", "readHistory", "What a parent's newest hundred tasks were", sessions::history),
+        Call::new(get.clone(), "/v1/sessions/{sessionID}/notifications", "listNotifications", "The messages to a parent and what became of them, newest first", sessions::notifications),
+        Call::new(post.clone(), "/v1/session-events", "pushEvents", "Hands in events of the agent server, for hosts that have no websocket", sessions::events)
+            .example(json!({"events": [{"type": "session.idle", "properties": {"sessionID": "ses_1"}}]})),
+        Call::new(get.clone(), "/v1/asks", "listAsks", "What children wait for somebody to answer, oldest first", asks::list),
+        Call::new(post, "/v1/asks/{askID}", "answerAsk", "Answers a permission request or a question of a child", asks::answer)
+            .refuses(404, "ask_not_found", "no open request of that id: it never was, or has been answered")
+            .refuses(503, "agent_server_unreachable", "the agent server does not take the answer")
+            .refuses(503, "agent_server_refused", "the agent server does not take the answer")
+            .example(json!({"answer": "once"})),
+        Call::new(get.clone(), "/v1/events", "followEvents", "Server-sent events, one per change of a task", events::stream)
+            .header("Last-Event-ID", "The id of the last event the reader had; goes before `since`"),
+        Call::new(get.clone(), "/v1/limits", "showLimits", "Slots in use and limits, key by key", limits::show),
+        Call::new(put, "/v1/limits", "changeLimits", "Changes limits while running; not kept over a restart", limits::change)
+            .example(json!({"default": 3, "models": {"anthropic/claude-opus": 1}})),
+    ]);
+    for (method, healthz, readyz) in [(get.clone(), "healthz", "readyz"), (head, "healthzHead", "readyzHead")] {
+        calls.extend([
+            Call::new(method.clone(), "/healthz", healthz, "Whether the process answers", health::healthz).open(),
+            Call::new(method, "/readyz", readyz, "Whether tasks are started and watched", health::readyz).open(),
+        ]);
+    }
+    calls.extend([
+        Call::new(get.clone(), "/openapi.json", "openapi", "This document", docs::document).open(),
+        Call::new(get, "/docs", "docs", "This document as a page", docs::page).open(),
+    ]);
+    calls
+}
