@@ -15,6 +15,7 @@ use greenroom_bridge::BridgeOptions;
 use crate::config::{Events, Settings};
 use crate::http::connection;
 use crate::http::guard::{Guard, guard};
+use crate::http::metrics::Requests;
 use crate::http::{Api, configure};
 
 /// Threads that answer requests.
@@ -77,6 +78,7 @@ impl Service {
             greenroom: greenroom.clone(),
             guard: guarded,
             bridge: bridge.clone(),
+            requests: Requests::default(),
         };
         let http = HttpServer::new(move || {
             let api = api.clone();

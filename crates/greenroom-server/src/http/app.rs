@@ -10,6 +10,7 @@ use greenroom_bridge::BridgeOptions;
 use super::calls::calls;
 use super::error::ApiError;
 use super::guard::Guard;
+use super::metrics::Requests;
 
 /// What the handlers work with.
 #[derive(Debug, Clone)]
@@ -20,6 +21,8 @@ pub struct Api {
     pub guard: Guard,
     /// The bridge.
     pub bridge: BridgeOptions,
+    /// Requests answered so far.
+    pub requests: Requests,
 }
 
 /// Mounts everything. The app must be wrapped in [`super::guard::guard`].

@@ -4,7 +4,7 @@ use actix_web::http::Method;
 use serde_json::json;
 
 use super::call::Call;
-use super::{asks, docs, events, health, limits, sessions, tasks};
+use super::{asks, docs, events, health, limits, metrics, sessions, tasks};
 
 /// The calls. A path without parameters stands before one that would take its name for a parameter.
 #[rustfmt::skip]
@@ -82,6 +82,7 @@ pub fn calls() -> Vec<Call> {
         ]);
     }
     calls.extend([
+        Call::new(get.clone(), "/metrics", "metrics", "Metrics in OpenMetrics text", metrics::show),
         Call::new(get.clone(), "/openapi.json", "openapi", "This document", docs::document).open(),
         Call::new(get, "/docs", "docs", "This document as a page", docs::page).open(),
     ]);

@@ -33,10 +33,17 @@ pub async fn guard<B: MessageBody + 'static>(
         Some(api) => api.guard.judge(&request),
         None => Ok(()),
     };
-    match verdict {
-        Ok(()) => Ok(next.call(request).await?.map_into_left_body()),
-        Err(refusal) => Ok(request.error_response(refusal).map_into_right_body()),
+    let requests = request
+        .app_data::<Data<Api>>()
+        .map(|api| api.requests.clone());
+    let response = match verdict {
+        Ok(()) => next.call(request).await?.map_into_left_body(),
+        Err(refusal) => request.error_response(refusal).map_into_right_body(),
+    };
+    if let Some(requests) = requests {
+        requests.count(&response);
     }
+    Ok(response)
 }
 
 impl Guard {

@@ -8,6 +8,7 @@ mod config;
 mod docs;
 mod events;
 mod http;
+mod metrics;
 mod openapi;
 mod support;
 mod texts;

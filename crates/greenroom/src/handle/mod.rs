@@ -11,9 +11,9 @@ use crate::actors::desk::Desk;
 use crate::actors::env::{Env, within};
 use crate::actors::health::Health;
 use crate::actors::registry::{
-    Ask, CancelAnswer, CancelTask, Descendants, Desks, Find, Found, KeyWait, LaunchOnce,
-    LinkChanged, ListTasks, Query, ReadHistory, ReadReadiness, SendTo, SessionHappened, Shutdown,
-    TaskRegistry, TasksOf, WaitForRun, Waits, keep_registry,
+    Ask, CancelAnswer, CancelTask, CountTasks, Descendants, Desks, Find, Found, KeyWait,
+    LaunchOnce, LinkChanged, ListTasks, Query, ReadHistory, ReadReadiness, SendTo, SessionHappened,
+    Shutdown, TaskRegistry, TasksOf, WaitForRun, Waits, keep_registry,
 };
 use crate::actors::sabotage::{Places, Saboteur};
 use crate::actors::slot_manager::{ReadSlots, SlotManager, SlotsSnapshot};
@@ -453,6 +453,11 @@ impl Greenroom {
     /// Tells whether events flow.
     pub fn event_link(&self, link: EventLink) {
         self.registry.send(LinkChanged(link));
+    }
+
+    /// What there is now, counted; what has happened since the start is in [`Greenroom::counters`].
+    pub async fn tally(&self) -> Tally {
+        self.ask_again(CountTasks).await.unwrap_or_default()
     }
 
     /// Whether the system can do its work.

@@ -55,8 +55,8 @@ pub(crate) use keepers::keep_registry;
 pub(crate) use orders::{CancelAnswer, CancelTask, SendTo};
 pub(crate) use parents::Parent;
 pub(crate) use queries::{
-    Descendants, Find, Found, KeyWait, ListTasks, ReadHistory, ReadReadiness, TasksOf, WaitForRun,
-    Waits,
+    CountTasks, Descendants, Find, Found, KeyWait, ListTasks, ReadHistory, ReadReadiness, TasksOf,
+    WaitForRun, Waits,
 };
 pub(crate) use shutdown::Shutdown;
 

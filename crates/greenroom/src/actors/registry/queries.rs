@@ -11,7 +11,7 @@ use crate::domain::history::HistoryEntry;
 use crate::domain::ids::{ConcurrencyKey, Run, SessionId, TaskId};
 use crate::domain::task::{Task, TaskStatus};
 use crate::domain::time::Timestamp;
-use crate::handle::{LimitsChange, ListFilter, NoticeRecord, Readiness, TaskPage, WaitFor};
+use crate::handle::{LimitsChange, ListFilter, NoticeRecord, Readiness, Tally, TaskPage, WaitFor};
 
 /// A task by its id, the unique beginning of its id, or its session.
 #[derive(Clone)]
@@ -241,6 +241,26 @@ impl Query for LimitsChange {
             .send(crate::actors::slot_manager::SetLimits(limits.clone()));
         registry.desks.standing.set_limits(limits.clone());
         limits.clone()
+    }
+}
+
+/// What there is now, counted.
+#[derive(Clone)]
+pub(crate) struct CountTasks;
+
+impl Query for CountTasks {
+    type Answer = Tally;
+
+    fn answer(self, registry: &mut TaskRegistry, _: &mut Context<TaskRegistry>) -> Tally {
+        let mut tally = Tally::default();
+        for task in registry.tasks.values().map(|entry| &entry.task) {
+            let key = (task.status(), task.concurrency_group.clone());
+            *tally.tasks.entry(key).or_default() += 1;
+            tally.asks += task.asking.len();
+        }
+        let owed = registry.parents.values().filter(|parent| parent.owes);
+        tally.parents_owed = owed.count();
+        tally
     }
 }
 

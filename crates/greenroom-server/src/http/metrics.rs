@@ -1,0 +1,281 @@
+//! `GET /metrics`: OpenMetrics text, made when asked for of what the actor system says of itself, and of the requests
+//! counted here. Names are part of the contract and stand in `docs/api.md`.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::AtomicU64;
+
+use actix_web::dev::ServiceResponse;
+use actix_web::web::Data;
+use greenroom::domain::task::TaskStatus;
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::info::Info;
+use prometheus_client::registry::Registry;
+
+use super::app::Api;
+use super::call::{OpenMetrics, Raw};
+use super::error::ApiError;
+
+/// Series of one name with a key in them. Keys come from callers and may be any number; what is beyond is summed up
+/// under [`OTHERS`].
+const MOST_KEYS: usize = 200;
+/// The key of all further ones.
+const OTHERS: &str = "(others)";
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByRequest {
+    method: String,
+    route: String,
+    status: u16,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByState {
+    state: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByActor {
+    actor: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByStateAndKey {
+    state: &'static str,
+    key: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByKey {
+    key: String,
+}
+
+/// Requests answered so far, by method, route and status. Routes are those of the API, so that the number of series is
+/// bounded.
+#[derive(Debug, Clone, Default)]
+pub struct Requests(Family<ByRequest, Counter>);
+
+impl Requests {
+    /// Counts one answer.
+    pub fn count<B>(&self, response: &ServiceResponse<B>) {
+        let request = response.request();
+        let method = match request.method().as_str() {
+            known @ ("GET" | "HEAD" | "POST" | "PUT" | "DELETE" | "PATCH" | "OPTIONS") => known,
+            _ => "other",
+        };
+        let labels = ByRequest {
+            method: method.to_owned(),
+            route: request.match_pattern().unwrap_or_else(|| "none".to_owned()),
+            status: response.status().as_u16(),
+        };
+        self.0.get_or_create(&labels).inc();
+    }
+}
+
+/// Writes the metrics of now.
+pub async fn show(api: Data<Api>) -> Result<Raw<OpenMetrics>, ApiError> {
+    let mut registry = Registry::with_prefix("greenroom");
+    let build = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
+    registry.register("build", "The service", build);
+    let requests = api.requests.0.clone();
+    registry.register(
+        "http_requests",
+        "Requests answered, by method, route and status",
+        requests,
+    );
+    register_tasks(&mut registry, &api).await;
+    register_slots(&mut registry, &api).await;
+    register_counters(&mut registry, &api);
+
+    let readiness = api.greenroom.readiness().await;
+    let gauge = |value: usize| {
+        let gauge = Gauge::<i64>::default();
+        gauge.set(count(value));
+        gauge
+    };
+    registry.register(
+        "ready",
+        "1 if tasks are started and watched",
+        gauge(usize::from(readiness.ready)),
+    );
+    registry.register(
+        "bridges",
+        "Bridges connected",
+        gauge(api.bridge.bridges.len()),
+    );
+
+    let mut text = String::new();
+    encode(&mut text, &registry).map_err(|error| {
+        ApiError::new(
+            actix_web::http::StatusCode::INTERNAL_SERVER_ERROR,
+            "internal",
+            format!("the metrics have no text: {error}"),
+            "this is a bug; please report it",
+        )
+    })?;
+    Ok(Raw::new(text))
+}
+
+async fn register_tasks(registry: &mut Registry, api: &Api) {
+    let tally = api.greenroom.tally().await;
+    let mut by_state: BTreeMap<TaskStatus, BTreeMap<String, usize>> = BTreeMap::new();
+    for ((state, key), tasks) in tally.tasks {
+        add(by_state.entry(state).or_default(), key.as_str(), tasks);
+    }
+    let tasks = Family::<ByStateAndKey, Gauge>::default();
+    for (state, keys) in by_state {
+        for (key, number) in keys {
+            let labels = ByStateAndKey {
+                state: state.as_str(),
+                key,
+            };
+            tasks.get_or_create(&labels).set(count(number));
+        }
+    }
+    registry.register("tasks", "Tasks in memory, by state and key", tasks);
+    for (name, help, value) in [
+        (
+            "asks",
+            "Requests of children that wait for an answer",
+            tally.asks,
+        ),
+        (
+            "parents_owed",
+            "Parents that are owed a message",
+            tally.parents_owed,
+        ),
+    ] {
+        let gauge = Gauge::<i64>::default();
+        gauge.set(count(value));
+        registry.register(name, help, gauge);
+    }
+}
+
+/// What has happened since the start.
+fn register_counters(registry: &mut Registry, api: &Api) {
+    let counters = api.greenroom.counters();
+    let ended = Family::<ByState, Counter>::default();
+    for state in TaskStatus::ALL
+        .into_iter()
+        .filter(|state| state.is_terminal())
+    {
+        let state = state.as_str();
+        let runs = counters.runs_ended.get(state).copied().unwrap_or(0);
+        ended.get_or_create(&ByState { state }).inc_by(runs);
+    }
+    registry.register("runs_ended", "Runs that have ended, by state", ended);
+    let deaths = Family::<ByActor, Counter>::default();
+    for (actor, number) in counters.actor_deaths {
+        deaths.get_or_create(&ByActor { actor }).inc_by(number);
+    }
+    registry.register(
+        "actor_restarts",
+        "Actors of the service that panicked and were rebuilt, by kind",
+        deaths,
+    );
+    for (name, help, value) in [
+        (
+            "calls_panicked",
+            "Calls beside an actor that panicked",
+            counters.calls_panicked,
+        ),
+        (
+            "aborts_failed",
+            "Aborts that were refused or not answered in time",
+            counters.aborts_failed,
+        ),
+        (
+            "notices_delivered",
+            "Messages to parents that the agent server has accepted",
+            counters.notices_delivered,
+        ),
+        (
+            "notices_dropped",
+            "Messages to parents that were given up",
+            counters.notices_dropped,
+        ),
+    ] {
+        let counter = Counter::<u64>::default();
+        counter.inc_by(value);
+        registry.register(name, help, counter);
+    }
+}
+
+async fn register_slots(registry: &mut Registry, api: &Api) {
+    let limits = api.greenroom.limits().await;
+    let mut used = BTreeMap::new();
+    let mut waiting = BTreeMap::new();
+    let mut allowed: BTreeMap<String, usize> = BTreeMap::new();
+    let mut oldest: BTreeMap<String, u64> = BTreeMap::new();
+    for report in &limits.keys {
+        let key = report.key.as_str();
+        add(&mut used, key, report.in_use);
+        add(&mut waiting, key, report.waiting);
+        if allowed.len() < MOST_KEYS {
+            allowed.insert(key.to_owned(), report.limit as usize);
+        }
+        let name = name_for(&oldest, key);
+        let longest = oldest.entry(name).or_default();
+        *longest = (*longest).max(report.oldest_wait_ms);
+    }
+    for (name, help, values) in [
+        ("slots_in_use", "Slots held, by key", used),
+        (
+            "slots_limit",
+            "The limit a key counts against; 0 is unlimited",
+            allowed,
+        ),
+        ("tasks_waiting", "Tasks waiting for a slot, by key", waiting),
+    ] {
+        let family = Family::<ByKey, Gauge>::default();
+        for (key, value) in values {
+            family.get_or_create(&ByKey { key }).set(count(value));
+        }
+        registry.register(name, help, family);
+    }
+    let waits = Family::<ByKey, Gauge<f64, AtomicU64>>::default();
+    for (key, longest) in oldest {
+        // Milliseconds as seconds: a wait that a double cannot tell to the millisecond is none to be told so.
+        #[expect(clippy::cast_precision_loss, reason = "seconds for people and graphs")]
+        let seconds = longest as f64 / 1000.0;
+        waits.get_or_create(&ByKey { key }).set(seconds);
+    }
+    registry.register(
+        "oldest_wait_seconds",
+        "How long the oldest waiting task of a key has waited",
+        waits,
+    );
+    for (name, help, value) in [
+        (
+            "slots_in_use_all",
+            "Slots held by all keys together",
+            limits.in_use,
+        ),
+        (
+            "slots_limit_all",
+            "The cap of all keys together; 0 is unlimited",
+            limits.max as usize,
+        ),
+    ] {
+        let gauge = Gauge::<i64>::default();
+        gauge.set(count(value));
+        registry.register(name, help, gauge);
+    }
+}
+
+fn name_for<T>(values: &BTreeMap<String, T>, key: &str) -> String {
+    let fits = values.len() < MOST_KEYS || values.contains_key(key);
+    if fits { key } else { OTHERS }.to_owned()
+}
+
+fn add(values: &mut BTreeMap<String, usize>, key: &str, number: usize) {
+    let name = name_for(values, key);
+    *values.entry(name).or_default() += number;
+}
+
+fn count(value: usize) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
