@@ -177,6 +177,8 @@ pub(crate) fn todos(answer: &Value) -> Option<Vec<Todo>> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use greenroom::domain::ids::{NoticeId, TaskId};
     use greenroom::domain::notice::{NoticeFacts, NoticeKind, SettledFact};
     use greenroom::domain::task::{PermissionAction, PermissionRule, TaskStatus};
@@ -188,6 +190,39 @@ mod tests {
             provider_id: "p".to_owned(),
             model_id: "m".to_owned(),
             variant: Some("high".to_owned()),
+        }
+    }
+
+    /// Any JSON, with the names that answers have in any place.
+    fn anything() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            any::<f64>().prop_map(Value::from),
+            "\\PC{0,12}".prop_map(Value::from),
+            "(ses_1|busy|retry|idle|error|)".prop_map(Value::from),
+        ];
+        let name = "(id|parentID|directory|metadata|type|attempt|next|message|providers|models|status|content|error|\\PC{0,3})";
+        leaf.prop_recursive(5, 64, 8, move |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..8).prop_map(Value::from),
+                prop::collection::hash_map(name, inner, 0..8)
+                    .prop_map(|fields| Value::Object(fields.into_iter().collect())),
+            ]
+        })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 2000, ..ProptestConfig::default() })]
+
+        /// Whatever the server answers, reading it is no panic.
+        #[test]
+        fn any_answer_is_read(answer in anything()) {
+            session(&answer);
+            statuses(&answer);
+            models(&answer);
+            todos(&answer);
         }
     }
 

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod asks;
+mod bad_input;
 mod command;
 mod config;
 mod docs;
@@ -10,5 +11,6 @@ mod events;
 mod http;
 mod metrics;
 mod openapi;
+mod slow_clients;
 mod support;
 mod texts;
