@@ -1,13 +1,18 @@
 //! What can be wrong with the configuration. Every error names where the value came from, its key, and what to do.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Where a value comes from; later variants win over earlier ones.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Origin {
     /// A configuration file.
-    File(PathBuf),
+    File {
+        /// The file.
+        path: PathBuf,
+        /// The line of the key, from 1, where it is known.
+        line: Option<usize>,
+    },
     /// An environment variable.
     Env(String),
     /// A flag of the command line, as it was written.
@@ -17,7 +22,11 @@ pub enum Origin {
 impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::File(path) => write!(f, "{}", path.display()),
+            Self::File {
+                path,
+                line: Some(line),
+            } => write!(f, "{}:{line}", path.display()),
+            Self::File { path, line: None } => write!(f, "{}", path.display()),
             Self::Env(name) => write!(f, "environment variable {name}"),
             Self::Flag(flag) => f.write_str(flag),
         }
@@ -35,12 +44,20 @@ pub enum ConfigError {
         /// What the system says.
         source: std::io::Error,
     },
-    /// A file is not TOML.
-    #[error("{}: {}", path.display(), .problem.trim_end())]
-    NoToml {
+    /// A file is larger than any configuration.
+    #[error("{}: larger than {most} bytes", path.display())]
+    TooLarge {
         /// The file.
         path: PathBuf,
-        /// What the parser says, with the line.
+        /// The most that is read.
+        most: u64,
+    },
+    /// A file is not TOML.
+    #[error("{origin}: {problem}")]
+    NoToml {
+        /// The file and the line.
+        origin: Origin,
+        /// What the parser says.
         problem: String,
     },
     /// A key that does not exist.
@@ -82,12 +99,40 @@ pub enum ConfigError {
 }
 
 impl ConfigError {
+    /// The file and the line, where it stands in one.
+    pub fn place(&self) -> Option<(&Path, Option<usize>)> {
+        match self {
+            Self::Unreadable { path, .. } | Self::TooLarge { path, .. } => Some((path, None)),
+            Self::NoToml { origin, .. }
+            | Self::UnknownKey { origin, .. }
+            | Self::NoValue { origin }
+            | Self::Invalid { origin, .. }
+            | Self::TokenNeeded { origin, .. } => match origin {
+                Origin::File { path, line } => Some((path, *line)),
+                Origin::Env(_) | Origin::Flag(_) => None,
+            },
+        }
+    }
+
+    /// The key it is about, if it is about one.
+    pub fn key(&self) -> Option<&str> {
+        match self {
+            Self::UnknownKey { key, .. } | Self::Invalid { key, .. } => Some(key),
+            Self::TokenNeeded { .. } => Some("listen"),
+            Self::Unreadable { .. }
+            | Self::TooLarge { .. }
+            | Self::NoToml { .. }
+            | Self::NoValue { .. } => None,
+        }
+    }
+
     /// What a person can do about it.
     pub fn hint(&self) -> String {
         match self {
             Self::Unreadable { .. } => {
                 "check the path and its permissions, or leave the file out".to_owned()
             }
+            Self::TooLarge { .. } => "name a configuration file, or leave it out".to_owned(),
             Self::NoToml { .. } => {
                 "correct the line; `key = \"value\"` is how a text is written".to_owned()
             }

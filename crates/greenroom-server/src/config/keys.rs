@@ -1,20 +1,23 @@
 //! Every key there is: its name, what it means, what it takes and where it goes. The loader reads nothing that is not
-//! in this table, and help and errors are made from it.
+//! in this table, and help, errors, schema and the effective configuration are made from it.
 
 use std::time::Duration;
 
+use super::kinds::{
+    Field, NEVER, Put, Takes, always, count, flag, limit, optional, time_text, wait,
+};
 use super::readers;
-use super::settings::Settings;
-use super::value::Raw;
-
-/// What stands for "never" where the system knows no such thing: ten years.
-pub const NEVER: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
 const MS: Duration = Duration::from_millis(1);
+const HUNDREDTH: Duration = Duration::from_millis(10);
+const TENTH: Duration = Duration::from_millis(100);
 const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_secs(3600);
 const DAY: Duration = Duration::from_secs(24 * 3600);
-const MANY: u32 = 1_000_000;
+const MONTH: Duration = Duration::from_secs(30 * 24 * 3600);
+const DECADE: Duration = Duration::from_secs(3650 * 24 * 3600);
+/// The largest number of anything.
+pub const MANY: u32 = 1_000_000;
 
 /// One key of the configuration.
 #[derive(Debug)]
@@ -23,98 +26,67 @@ pub struct Key {
     pub name: &'static str,
     /// What it means, in a line.
     pub about: &'static str,
-    /// What it takes.
-    pub kind: Kind,
+    /// What it takes and where it goes.
+    pub field: Field,
 }
 
-/// What a key takes and where it goes.
-#[derive(Debug)]
-pub enum Kind {
-    /// A value that is read and stored by one function.
-    One(fn(&mut Settings, &Raw) -> Result<(), String>),
-    /// Values by name, below the key: `limits.models."acme/big"`.
-    Named(fn(&mut Settings, &str, &Raw) -> Result<(), String>),
+impl Key {
+    /// True if values stand below it by name.
+    pub fn is_named(&self) -> bool {
+        matches!(self.field.put, Put::Named(_))
+    }
+
+    /// True if its value is never shown.
+    pub fn is_secret(&self) -> bool {
+        self.name == "token"
+    }
 }
 
-macro_rules! count {
-    ($min:expr, $max:expr, $($field:tt)+) => {
-        Kind::One(|settings, raw| { settings.$($field)+ = raw.count($min, $max)?; Ok(()) })
-    };
-}
-macro_rules! flag {
-    ($($field:tt)+) => { Kind::One(|settings, raw| { settings.$($field)+ = raw.flag()?; Ok(()) }) };
-}
-/// A time in which zero means zero.
-macro_rules! wait {
-    ($max:expr, $($field:tt)+) => {
-        Kind::One(|settings, raw| { settings.$($field)+ = raw.time_or_zero(MS, $max)?.unwrap_or_default(); Ok(()) })
-    };
-}
-/// A time limit in which zero means never.
-macro_rules! limit {
-    ($min:expr, $max:expr, $($field:tt)+) => {
-        Kind::One(|settings, raw| { settings.$($field)+ = raw.time_or_zero($min, $max)?.unwrap_or(NEVER); Ok(()) })
-    };
-}
-/// A time limit that must be there.
-macro_rules! always {
-    ($min:expr, $max:expr, $($field:tt)+) => {
-        Kind::One(|settings, raw| {
-            settings.$($field)+ = raw.time($min, $max)?;
-            Ok(())
-        })
-    };
-}
-
-const fn key(name: &'static str, kind: Kind, about: &'static str) -> Key {
-    Key { name, about, kind }
+const fn key(name: &'static str, field: Field, about: &'static str) -> Key {
+    Key { name, about, field }
 }
 
 /// Every key.
 pub static KEYS: &[Key] = &[
     key(
         "listen",
-        Kind::One(readers::listen),
+        readers::LISTEN,
         "address and port of the service; another than loopback needs a token",
     ),
-    key(
-        "token",
-        Kind::One(readers::token),
-        "the secret callers must bring",
-    ),
+    key("token", readers::TOKEN, "the secret callers must bring"),
     key(
         "token_file",
-        Kind::One(readers::token_file),
+        readers::TOKEN_FILE,
         "a file that holds the secret",
     ),
     key(
         "journal",
-        Kind::One(readers::journal),
+        readers::JOURNAL,
         "where tasks are kept over a restart; empty keeps nothing",
     ),
     key(
         "opencode.url",
-        Kind::One(readers::url),
+        readers::URL,
         "where the agent server listens",
     ),
     key(
         "opencode.username",
-        Kind::One(readers::username),
+        readers::USERNAME,
         "the user the agent server knows",
     ),
     key(
         "opencode.password_env",
-        Kind::One(readers::password_env),
+        readers::PASSWORD_ENV,
         "the variable that holds the agent server's password",
     ),
     key(
         "opencode.directory",
-        Kind::One(readers::directory),
+        readers::DIRECTORY,
         "where sessions work if neither the launch nor the parent says",
     ),
     key(
         "opencode.events",
-        Kind::One(readers::events),
+        readers::EVENTS,
         "where events come from: stream, bridge or both",
     ),
     key(
@@ -129,17 +101,17 @@ pub static KEYS: &[Key] = &[
     ),
     key(
         "limits.providers",
-        Kind::Named(readers::provider),
+        readers::PROVIDERS,
         "tasks at once of a provider, shared by its models",
     ),
     key(
         "limits.models",
-        Kind::Named(readers::model),
+        readers::MODELS,
         "tasks at once of one provider/model",
     ),
     key(
         "limits.max_waiting",
-        Kind::One(readers::max_waiting),
+        readers::MAX_WAITING,
         "tasks that may wait; one more is refused",
     ),
     key(
@@ -149,12 +121,12 @@ pub static KEYS: &[Key] = &[
     ),
     key(
         "lifecycle.poll_interval",
-        always!(10 * MS, HOUR, core.lifecycle.poll_interval),
+        always!(HUNDREDTH, HOUR, core.lifecycle.poll_interval),
         "how often the server is asked while anything runs",
     ),
     key(
         "lifecycle.stale_timeout",
-        limit!(MS, 30 * DAY, core.lifecycle.stale_timeout),
+        limit!(MS, MONTH, core.lifecycle.stale_timeout),
         "silence after which a run is given up; 0 never",
     ),
     key(
@@ -164,32 +136,32 @@ pub static KEYS: &[Key] = &[
     ),
     key(
         "lifecycle.task_ttl",
-        limit!(MS, 30 * DAY, core.lifecycle.task_ttl),
+        limit!(MS, MONTH, core.lifecycle.task_ttl),
         "silence after which a run that calls itself busy is given up; 0 never",
     ),
     key(
         "lifecycle.not_taken_up",
-        Kind::One(readers::not_taken_up),
+        optional!(MONTH, core.lifecycle.not_taken_up),
         "idle without an answer for so long: the prompt was not taken up; 0 never",
     ),
     key(
         "lifecycle.retry_timeout",
-        limit!(MS, 30 * DAY, core.lifecycle.retry_timeout),
+        limit!(MS, MONTH, core.lifecycle.retry_timeout),
         "how long the server may back off for a provider; 0 for ever",
     ),
     key(
         "lifecycle.ask_timeout",
-        limit!(MS, 30 * DAY, core.lifecycle.ask_timeout),
+        limit!(MS, MONTH, core.lifecycle.ask_timeout),
         "how long a child may wait for an answer; 0 for ever",
     ),
     key(
         "lifecycle.queue_ttl",
-        Kind::One(readers::queue_ttl),
+        optional!(MONTH, core.lifecycle.queue_ttl),
         "how long a task may wait for its slot; 0 for ever",
     ),
     key(
         "lifecycle.server_down",
-        limit!(MS, 30 * DAY, core.lifecycle.server_down),
+        limit!(MS, MONTH, core.lifecycle.server_down),
         "how long a start tries to reach the server; 0 for ever",
     ),
     key(
@@ -199,17 +171,17 @@ pub static KEYS: &[Key] = &[
     ),
     key(
         "lifecycle.keep_ended",
-        wait!(30 * DAY, core.lifecycle.keep_ended),
+        wait!(MONTH, core.lifecycle.keep_ended),
         "how long an ended task stays in memory after its batch has closed",
     ),
     key(
         "lifecycle.retention",
-        always!(SECOND, 3650 * DAY, core.lifecycle.retention),
+        always!(SECOND, DECADE, core.lifecycle.retention),
         "how long the journal keeps a task",
     ),
     key(
         "lifecycle.failed_check",
-        Kind::One(readers::failed_check),
+        readers::FAILED_CHECK,
         "what a completion check without an answer means: retry or passed",
     ),
     key(
@@ -254,12 +226,12 @@ pub static KEYS: &[Key] = &[
     ),
     key(
         "notifications.on_parent_abort",
-        Kind::One(readers::on_parent_abort),
+        readers::ON_PARENT_ABORT,
         "what happens to the tasks of an aborted parent: keep or cancel",
     ),
     key(
         "notifications.give_up",
-        limit!(SECOND, 3650 * DAY, core.notifications.give_up),
+        limit!(SECOND, DECADE, core.notifications.give_up),
         "after this time a message that cannot be delivered is dropped; 0 never",
     ),
     key(
@@ -279,27 +251,27 @@ pub static KEYS: &[Key] = &[
     ),
     key(
         "calls.create",
-        always!(100 * MS, HOUR, core.calls.create),
+        always!(TENTH, HOUR, core.calls.create),
         "how long making a session may take",
     ),
     key(
         "calls.prompt",
-        always!(100 * MS, HOUR, core.calls.prompt),
+        always!(TENTH, HOUR, core.calls.prompt),
         "how long the prompt of a task may take",
     ),
     key(
         "calls.notify",
-        always!(100 * MS, HOUR, core.calls.notify),
+        always!(TENTH, HOUR, core.calls.notify),
         "how long the prompt of a parent may take",
     ),
     key(
         "calls.other",
-        always!(100 * MS, HOUR, core.calls.other),
+        always!(TENTH, HOUR, core.calls.other),
         "how long every other call may take",
     ),
     key(
         "agents",
-        Kind::Named(readers::agent),
+        readers::AGENTS,
         "what an agent may not do: `agents.NAME.deny`, and what it is given back: `.allow`",
     ),
 ];

@@ -1,162 +1,253 @@
-//! How the values that are more than a number, a switch or a time are read, and where they go. The table of keys names
-//! these functions.
+//! The keys that are more than a number, a switch or a time: how each is read, where it goes, and how it is written
+//! back. The table of keys names these fields.
 
-use std::path::PathBuf;
-use std::time::Duration;
+use std::path::{Path, PathBuf};
 
 use greenroom::config::{FailedCheck, OnParentAbort};
+use toml::{Table, Value};
 
+use super::keys::MANY;
+use super::kinds::{Field, Takes};
 use super::settings::{Events, Listen, Settings, TokenSource};
 use super::value::Raw;
 
-const MS: Duration = Duration::from_millis(1);
-const LONGEST: Duration = Duration::from_secs(30 * 24 * 3600);
-const MANY: u32 = 1_000_000;
+const ANY_TEXT: Takes = Takes::Text { pattern: None };
+const COUNT: Takes = Takes::Count { min: 0, max: MANY };
 
-pub(super) fn listen(settings: &mut Settings, raw: &Raw) -> Result<(), String> {
-    settings.listen = Listen::read(&raw.text()?)?;
-    Ok(())
-}
+pub(super) const LISTEN: Field = Field::one(
+    Takes::Text {
+        pattern: Some(r"^\s*(localhost|[0-9.]+|\[[0-9A-Fa-f:.%]+\]):[0-9]{1,5}\s*$"),
+    },
+    |settings, raw| {
+        settings.listen = Listen::read(&raw.text()?)?;
+        Ok(())
+    },
+    |settings| Value::String(settings.listen.0.to_string()),
+);
 
-pub(super) fn token(settings: &mut Settings, raw: &Raw) -> Result<(), String> {
-    let text = raw.text()?;
-    settings.token_source = if text.trim().is_empty() {
-        TokenSource::None
-    } else {
-        TokenSource::Text(text)
-    };
-    Ok(())
-}
+pub(super) const TOKEN: Field = Field::one(
+    ANY_TEXT,
+    |settings, raw| {
+        // What was given is not repeated: it may be most of the secret.
+        let text = raw
+            .text()
+            .map_err(|_| "expected a text in quotes without control characters".to_owned())?;
+        settings.token_source = if text.trim().is_empty() {
+            TokenSource::None
+        } else {
+            TokenSource::Text(text)
+        };
+        Ok(())
+    },
+    |settings| match &settings.token_source {
+        TokenSource::Text(text) => Value::String(text.clone()),
+        TokenSource::None | TokenSource::File(_) => nothing(),
+    },
+);
 
-pub(super) fn token_file(settings: &mut Settings, raw: &Raw) -> Result<(), String> {
-    let text = raw.text()?;
-    if !text.is_empty() {
-        settings.token_source = TokenSource::File(PathBuf::from(text));
-    }
-    Ok(())
-}
-
-pub(super) fn journal(settings: &mut Settings, raw: &Raw) -> Result<(), String> {
-    let text = raw.text()?;
-    settings.journal = (!text.trim().is_empty()).then(|| PathBuf::from(text));
-    Ok(())
-}
-
-pub(super) fn url(settings: &mut Settings, raw: &Raw) -> Result<(), String> {
-    let text = raw.text()?;
-    let problem =
-        || format!("expected an address such as \"http://127.0.0.1:4096\", found {text:?}");
-    let url = reqwest::Url::parse(text.trim()).map_err(|_| problem())?;
-    if url.scheme() != "http" || url.host_str().is_none() {
-        return Err(problem());
-    }
-    settings.opencode.url = url.as_str().trim_end_matches('/').to_owned();
-    Ok(())
-}
-
-pub(super) fn username(settings: &mut Settings, raw: &Raw) -> Result<(), String> {
-    settings.opencode.username = raw.text()?;
-    Ok(())
-}
-
-pub(super) fn password_env(settings: &mut Settings, raw: &Raw) -> Result<(), String> {
-    settings.opencode.password_env = raw.text()?;
-    Ok(())
-}
-
-pub(super) fn directory(settings: &mut Settings, raw: &Raw) -> Result<(), String> {
-    settings.core.directory = raw.text()?;
-    Ok(())
-}
-
-pub(super) fn events(settings: &mut Settings, raw: &Raw) -> Result<(), String> {
-    settings.opencode.events = choice(
-        raw,
-        &[
-            ("stream", Events::Stream),
-            ("bridge", Events::Bridge),
-            ("both", Events::Both),
-        ],
-    )?;
-    Ok(())
-}
-
-pub(super) fn max_waiting(settings: &mut Settings, raw: &Raw) -> Result<(), String> {
-    settings.core.limits.max_waiting = raw.count(1, MANY)? as usize;
-    Ok(())
-}
-
-pub(super) fn not_taken_up(settings: &mut Settings, raw: &Raw) -> Result<(), String> {
-    settings.core.lifecycle.not_taken_up = raw.time_or_zero(MS, LONGEST)?;
-    Ok(())
-}
-
-pub(super) fn queue_ttl(settings: &mut Settings, raw: &Raw) -> Result<(), String> {
-    settings.core.lifecycle.queue_ttl = raw.time_or_zero(MS, LONGEST)?;
-    Ok(())
-}
-
-pub(super) fn failed_check(settings: &mut Settings, raw: &Raw) -> Result<(), String> {
-    let known = [
-        ("retry", FailedCheck::Retry { failures: 3 }),
-        ("passed", FailedCheck::CountsAsPassed),
-    ];
-    settings.core.lifecycle.failed_check = choice(raw, &known)?;
-    Ok(())
-}
-
-pub(super) fn on_parent_abort(settings: &mut Settings, raw: &Raw) -> Result<(), String> {
-    let known = [
-        ("keep", OnParentAbort::Keep),
-        ("cancel", OnParentAbort::Cancel),
-    ];
-    settings.core.notifications.on_parent_abort = choice(raw, &known)?;
-    Ok(())
-}
-
-pub(super) fn provider(settings: &mut Settings, name: &str, raw: &Raw) -> Result<(), String> {
-    let count = raw.count(0, MANY)?;
-    settings
-        .core
-        .limits
-        .providers
-        .insert(name.to_owned(), count);
-    Ok(())
-}
-
-pub(super) fn model(settings: &mut Settings, name: &str, raw: &Raw) -> Result<(), String> {
-    let count = raw.count(0, MANY)?;
-    settings.core.limits.models.insert(name.to_owned(), count);
-    Ok(())
-}
-
-pub(super) fn agent(settings: &mut Settings, name: &str, raw: &Raw) -> Result<(), String> {
-    if let Raw::Toml(toml::Value::Table(rules)) = raw {
-        settings.core.agents.entry(name.to_owned()).or_default();
-        for (list, value) in rules {
-            agent(
-                settings,
-                &format!("{name}.{list}"),
-                &Raw::Toml(value.clone()),
-            )?;
+pub(super) const TOKEN_FILE: Field = Field::one(
+    ANY_TEXT,
+    |settings, raw| {
+        let text = raw.text()?;
+        if !text.is_empty() {
+            settings.token_source = TokenSource::File(PathBuf::from(text));
         }
+        Ok(())
+    },
+    |settings| match &settings.token_source {
+        TokenSource::File(file) => path(file),
+        TokenSource::None | TokenSource::Text(_) => nothing(),
+    },
+);
+
+pub(super) const JOURNAL: Field = Field::one(
+    ANY_TEXT,
+    |settings, raw| {
+        let text = raw.text()?;
+        settings.journal = (!text.trim().is_empty()).then(|| PathBuf::from(text));
+        Ok(())
+    },
+    |settings| settings.journal.as_deref().map_or_else(nothing, path),
+);
+
+pub(super) const URL: Field = Field::one(
+    Takes::Text {
+        pattern: Some(r"^\s*[Hh][Tt][Tt][Pp]://[^/?#\s]+"),
+    },
+    |settings, raw| {
+        let text = raw.text()?;
+        let problem = || {
+            let found = greenroom::domain::task::cut(&text, 60);
+            format!("expected an address such as \"http://127.0.0.1:4096\", found {found:?}")
+        };
+        let url = reqwest::Url::parse(text.trim()).map_err(|_| problem())?;
+        if url.scheme() != "http" || url.host_str().is_none() {
+            return Err(problem());
+        }
+        settings.opencode.url = url.as_str().trim_end_matches('/').to_owned();
+        Ok(())
+    },
+    |settings| Value::String(settings.opencode.url.clone()),
+);
+
+pub(super) const USERNAME: Field = Field::one(
+    ANY_TEXT,
+    |settings, raw| {
+        settings.opencode.username = raw.text()?;
+        Ok(())
+    },
+    |settings| Value::String(settings.opencode.username.clone()),
+);
+
+pub(super) const PASSWORD_ENV: Field = Field::one(
+    ANY_TEXT,
+    |settings, raw| {
+        settings.opencode.password_env = raw.text()?;
+        Ok(())
+    },
+    |settings| Value::String(settings.opencode.password_env.clone()),
+);
+
+pub(super) const DIRECTORY: Field = Field::one(
+    ANY_TEXT,
+    |settings, raw| {
+        settings.core.directory = raw.text()?;
+        Ok(())
+    },
+    |settings| Value::String(settings.core.directory.clone()),
+);
+
+pub(super) const EVENTS: Field = Field::one(
+    Takes::Choice(&["stream", "bridge", "both"]),
+    |settings, raw| {
+        settings.opencode.events = choice(raw, &EVENTS_BY_NAME)?;
+        Ok(())
+    },
+    |settings| name_of(&EVENTS_BY_NAME, &settings.opencode.events),
+);
+
+const EVENTS_BY_NAME: [(&str, Events); 3] = [
+    ("stream", Events::Stream),
+    ("bridge", Events::Bridge),
+    ("both", Events::Both),
+];
+
+pub(super) const MAX_WAITING: Field = Field::one(
+    Takes::Count { min: 1, max: MANY },
+    |settings, raw| {
+        settings.core.limits.max_waiting = raw.count(1, MANY)? as usize;
+        Ok(())
+    },
+    |settings| Value::Integer(i64::try_from(settings.core.limits.max_waiting).unwrap_or(i64::MAX)),
+);
+
+pub(super) const FAILED_CHECK: Field = Field::one(
+    Takes::Choice(&["retry", "passed"]),
+    |settings, raw| {
+        settings.core.lifecycle.failed_check = choice(raw, &FAILED_CHECKS)?;
+        Ok(())
+    },
+    |settings| name_of(&FAILED_CHECKS, &settings.core.lifecycle.failed_check),
+);
+
+const FAILED_CHECKS: [(&str, FailedCheck); 2] = [
+    ("retry", FailedCheck::Retry { failures: 3 }),
+    ("passed", FailedCheck::CountsAsPassed),
+];
+
+pub(super) const ON_PARENT_ABORT: Field = Field::one(
+    Takes::Choice(&["keep", "cancel"]),
+    |settings, raw| {
+        settings.core.notifications.on_parent_abort = choice(raw, &PARENT_ABORTS)?;
+        Ok(())
+    },
+    |settings| name_of(&PARENT_ABORTS, &settings.core.notifications.on_parent_abort),
+);
+
+const PARENT_ABORTS: [(&str, OnParentAbort); 2] = [
+    ("keep", OnParentAbort::Keep),
+    ("cancel", OnParentAbort::Cancel),
+];
+
+pub(super) const PROVIDERS: Field = Field::named(
+    COUNT,
+    |settings, name, raw| {
+        let count = raw.count(0, MANY)?;
+        let providers = &mut settings.core.limits.providers;
+        providers.insert(name.to_owned(), count);
+        Ok(())
+    },
+    |settings| counts(settings.core.limits.providers.iter()),
+);
+
+pub(super) const MODELS: Field = Field::named(
+    COUNT,
+    |settings, name, raw| {
+        let count = raw.count(0, MANY)?;
+        settings.core.limits.models.insert(name.to_owned(), count);
+        Ok(())
+    },
+    |settings| counts(settings.core.limits.models.iter()),
+);
+
+pub(super) const AGENTS: Field = Field::named(Takes::Rules, agent, |settings| {
+    let rules = settings.core.agents.iter().map(|(agent, rules)| {
+        let mut lists = Table::new();
+        for (list, names) in [("deny", &rules.deny), ("allow", &rules.allow)] {
+            lists.insert(list.to_owned(), Value::from(names.clone()));
+        }
+        (agent.clone(), Value::Table(lists))
+    });
+    Value::Table(rules.collect())
+});
+
+/// `agents.NAME` with an empty table, which frees the agent of its built-in rule, or one list of it.
+fn agent(settings: &mut Settings, name: &str, raw: &Raw) -> Result<(), String> {
+    let agents = &mut settings.core.agents;
+    if matches!(raw, Raw::Toml(Value::Table(rules)) if rules.is_empty()) {
+        agents.entry(name.to_owned()).or_default();
         return Ok(());
     }
     let (agent, list) = name
         .rsplit_once('.')
         .ok_or("expected `deny` or `allow` below the agent's name")?;
+    if agent.trim().is_empty() {
+        return Err("expected the name of an agent before the dot".to_owned());
+    }
+    if !matches!(list, "deny" | "allow") {
+        let list = greenroom::domain::task::cut(list, 60);
+        return Err(format!(
+            "expected `deny` or `allow` below the agent's name, found {list:?}"
+        ));
+    }
     let names = raw.names()?;
-    let rules = settings.core.agents.entry(agent.to_owned()).or_default();
+    let rules = agents.entry(agent.to_owned()).or_default();
     match list {
         "deny" => rules.deny = names,
-        "allow" => rules.allow = names,
-        other => {
-            return Err(format!(
-                "expected `deny` or `allow` below the agent's name, found `{other}`"
-            ));
-        }
+        _ => rules.allow = names,
     }
     Ok(())
+}
+
+fn nothing() -> Value {
+    Value::String(String::new())
+}
+
+fn path(path: &Path) -> Value {
+    Value::String(path.to_string_lossy().into_owned())
+}
+
+fn counts<'a>(entries: impl Iterator<Item = (&'a String, &'a u32)>) -> Value {
+    Value::Table(
+        entries
+            .map(|(name, count)| (name.clone(), Value::Integer((*count).into())))
+            .collect(),
+    )
+}
+
+fn name_of<T: PartialEq>(known: &[(&str, T)], value: &T) -> Value {
+    let name = known.iter().find(|(_, known)| known == value);
+    Value::String(name.map(|(name, _)| (*name).to_owned()).unwrap_or_default())
 }
 
 fn choice<T: Copy>(raw: &Raw, known: &[(&str, T)]) -> Result<T, String> {
@@ -167,6 +258,7 @@ fn choice<T: Copy>(raw: &Raw, known: &[(&str, T)]) -> Result<T, String> {
         .map(|(_, value)| *value)
         .ok_or_else(|| {
             let names: Vec<&str> = known.iter().map(|(name, _)| *name).collect();
-            format!("expected one of {}, found {text:?}", names.join(", "))
+            let found = greenroom::domain::task::cut(&text, 60);
+            format!("expected one of {}, found {found:?}", names.join(", "))
         })
 }

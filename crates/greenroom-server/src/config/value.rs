@@ -3,6 +3,9 @@
 
 use std::time::Duration;
 
+/// No text is longer, in bytes; no path can be.
+pub const LONGEST_TEXT: usize = 4096;
+
 /// A value as it was given.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Raw {
@@ -13,10 +16,13 @@ pub enum Raw {
 }
 
 impl Raw {
-    /// A text.
+    /// A text: bounded, and nothing in it that a terminal would act on or a file name cannot hold.
     pub fn text(&self) -> Result<String, String> {
         match self {
-            Self::Text(text) | Self::Toml(toml::Value::String(text)) => Ok(text.clone()),
+            Self::Text(text) | Self::Toml(toml::Value::String(text)) => {
+                plain(text)?;
+                Ok(text.clone())
+            }
             Self::Toml(other) => Err(format!("expected a text in quotes, found {}", found(other))),
         }
     }
@@ -100,6 +106,7 @@ impl Raw {
                 .ok_or_else(problem)?,
             Self::Toml(_) => return Err(problem()),
         };
+        names.iter().try_for_each(|name| plain(name))?;
         if names.len() <= 100 {
             Ok(names)
         } else {
@@ -113,6 +120,25 @@ impl Raw {
             Self::Toml(value) => found(value),
             Self::Text(text) => quoted(text),
         }
+    }
+}
+
+/// Refuses what no text of the configuration has in it. A variable that is no UTF-8 comes with replacement characters.
+pub(super) fn plain(text: &str) -> Result<(), String> {
+    if text.len() > LONGEST_TEXT {
+        return Err(format!(
+            "expected at most {LONGEST_TEXT} bytes, found {}",
+            text.len()
+        ));
+    }
+    match text
+        .chars()
+        .find(|c| c.is_control() || *c == char::REPLACEMENT_CHARACTER)
+    {
+        None => Ok(()),
+        Some(c) => Err(format!(
+            "expected a text of printable characters, found {c:?} in it"
+        )),
     }
 }
 

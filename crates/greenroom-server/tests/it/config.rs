@@ -10,14 +10,14 @@ use greenroom_server::config::{ConfigError, Environment, Events, Origin, Setting
 const SECOND: Duration = Duration::from_secs(1);
 
 /// A home and a folder of their own.
-struct Place {
-    root: tempfile::TempDir,
-    environment: Environment,
-    sources: Sources,
+pub struct Place {
+    pub root: tempfile::TempDir,
+    pub environment: Environment,
+    pub sources: Sources,
 }
 
 impl Place {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let root = tempfile::tempdir().unwrap();
         let home = root.path().join("home");
         let folder = root.path().join("stage");
@@ -35,29 +35,29 @@ impl Place {
         }
     }
 
-    fn user_file(self, text: &str) -> Self {
+    pub fn user_file(self, text: &str) -> Self {
         std::fs::write(self.environment.user_file().unwrap(), text).unwrap();
         self
     }
 
-    fn folder_file(self, text: &str) -> Self {
+    pub fn folder_file(self, text: &str) -> Self {
         std::fs::write(self.environment.folder.join("greenroom.toml"), text).unwrap();
         self
     }
 
-    fn env(mut self, name: &str, value: &str) -> Self {
+    pub fn env(mut self, name: &str, value: &str) -> Self {
         self.environment
             .variables
             .insert(name.to_owned(), value.to_owned());
         self
     }
 
-    fn set(mut self, written: &str) -> Self {
+    pub fn set(mut self, written: &str) -> Self {
         self.sources.set.push(written.to_owned());
         self
     }
 
-    fn settings(&self) -> Settings {
+    pub fn settings(&self) -> Settings {
         load(&self.sources, &self.environment).unwrap().settings
     }
 
@@ -124,7 +124,10 @@ fn later_layers_win_and_their_origin_is_kept() {
     assert_eq!(loaded.settings.listen.0.port(), 2);
     assert_eq!(
         loaded.origins["limits.default"],
-        Origin::File(place.environment.user_file().unwrap())
+        Origin::File {
+            path: place.environment.user_file().unwrap(),
+            line: Some(2)
+        }
     );
     assert_eq!(
         loaded.origins["limits.max_waiting"],
@@ -132,7 +135,7 @@ fn later_layers_win_and_their_origin_is_kept() {
     );
     assert_eq!(
         loaded.origins["lifecycle.min_idle"],
-        Origin::Flag("--set lifecycle.min_idle=4s".to_owned())
+        Origin::Flag("--set lifecycle.min_idle".to_owned())
     );
     assert_eq!(
         loaded.origins["listen"],

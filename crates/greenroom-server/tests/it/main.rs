@@ -12,5 +12,6 @@ mod http;
 mod metrics;
 mod openapi;
 mod slow_clients;
+mod schema;
 mod support;
 mod texts;

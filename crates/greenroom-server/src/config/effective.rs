@@ -1,0 +1,100 @@
+//! What holds in the end: every key with its value and where that came from, as `greenroom config show` prints it. What
+//! it prints is a configuration file again.
+
+use toml::Value;
+
+use super::error::Origin;
+use super::keys::{KEYS, Key};
+use super::kinds::Takes;
+use super::layers::Loaded;
+use super::loader::written;
+
+/// One value that holds.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Effective {
+    /// Its key, as a file would write it.
+    pub key: String,
+    /// The value; none for a secret that is set.
+    pub value: Option<Value>,
+    /// Where it comes from; none for a default.
+    pub origin: Option<Origin>,
+}
+
+/// Every value that holds, in the order of the table of keys; of keys with entries by name, those there are.
+pub fn effective(loaded: &Loaded) -> Vec<Effective> {
+    KEYS.iter().flat_map(|key| of_key(key, loaded)).collect()
+}
+
+fn of_key(key: &Key, loaded: &Loaded) -> Vec<Effective> {
+    let value = (key.field.get)(&loaded.settings);
+    let Value::Table(entries) = value else {
+        let hidden = key.is_secret() && value.as_str() != Some("");
+        return vec![Effective {
+            key: key.name.to_owned(),
+            value: (!hidden).then_some(value),
+            origin: loaded.origins.get(key.name).cloned(),
+        }];
+    };
+    let origin = |entry: &str| {
+        let name = format!("{}.{}", key.name, written(entry));
+        loaded.origins.get(&name).cloned()
+    };
+    let mut all = Vec::new();
+    for (entry, value) in entries {
+        let name = format!("{}.{}", key.name, toml_key(&entry));
+        match (key.field.takes, value) {
+            (Takes::Rules, Value::Table(lists)) => {
+                for (list, names) in lists {
+                    all.push(Effective {
+                        key: format!("{name}.{list}"),
+                        value: Some(names),
+                        origin: origin(&format!("{entry}.{list}")).or_else(|| origin(&entry)),
+                    });
+                }
+            }
+            (_, value) => all.push(Effective {
+                key: name,
+                value: Some(value),
+                origin: origin(&entry),
+            }),
+        }
+    }
+    all
+}
+
+/// A part of a key as TOML wants it.
+fn toml_key(part: &str) -> String {
+    let bare = !part.is_empty()
+        && part
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-'));
+    if bare {
+        part.to_owned()
+    } else {
+        Value::String(part.to_owned()).to_string()
+    }
+}
+
+/// The values as a configuration file, with the origin of each as a comment behind it.
+pub fn toml_text(values: &[Effective]) -> String {
+    let lines: Vec<(String, String)> = values
+        .iter()
+        .map(|value| {
+            let origin = value
+                .origin
+                .as_ref()
+                .map_or_else(|| "default".to_owned(), ToString::to_string);
+            match &value.value {
+                Some(shown) => (format!("{} = {shown}", value.key), origin),
+                None => (format!("# {} is set and not shown", value.key), origin),
+            }
+        })
+        .collect();
+    // One long line does not push all comments aside.
+    let widths = lines.iter().map(|(line, _)| line.chars().count());
+    let width = widths.filter(|width| *width <= 56).max().unwrap_or(0);
+    lines
+        .iter()
+        .map(|(line, origin)| format!("{line:width$}  # {origin}\n"))
+        .collect()
+}
