@@ -135,6 +135,16 @@ impl Client {
             .await
     }
 
+    /// Replaces something.
+    pub async fn put<T: DeserializeOwned>(
+        &self,
+        path: &[&str],
+        body: &Value,
+    ) -> Result<T, Failure> {
+        self.call(Method::PUT, path, &[], Some(body), CALL_WITHIN)
+            .await
+    }
+
     /// Reads what there is after the end of a task, which may take [`BLOCK`].
     pub async fn wait<T: DeserializeOwned>(&self, id: &str) -> Result<T, Failure> {
         let millis = BLOCK.as_millis().to_string();

@@ -6,11 +6,21 @@ use clap::{CommandFactory, Parser};
 
 use super::args::{Cli, Command};
 use super::failure::Failure;
-use super::{manage, run, serve, up};
+use super::serve::say;
+use super::term::{fit, one_line};
+use super::{configure, limits, manage, run, serve, up};
+
+/// A refusal longer than this, in bytes, repeats more of the command line than anybody reads.
+const LONGEST_REFUSAL: usize = 2000;
+/// Columns of its lines then.
+const LONGEST_LINE: usize = 300;
 
 /// The whole command.
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => refuse(&error),
+    };
     match actix_rt::System::new().block_on(dispatch(cli.command)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
@@ -20,6 +30,22 @@ pub fn main() -> ExitCode {
             ExitCode::from(failure.code)
         }
     }
+}
+
+/// Says what is wrong with the words, or what was asked for (`--help`), and ends with the fitting exit code. A word that
+/// would flood or drive the terminal is not repeated as it is.
+fn refuse(error: &clap::Error) -> ! {
+    let text = error.to_string();
+    let harmless = |c: char| !c.is_control() || c == '\n';
+    if !error.use_stderr() || (text.len() <= LONGEST_REFUSAL && text.chars().all(harmless)) {
+        error.exit();
+    }
+    let lines: Vec<String> = text
+        .lines()
+        .map(|line| fit(&one_line(line), LONGEST_LINE))
+        .collect();
+    say(&lines.join("\n"));
+    std::process::exit(error.exit_code());
 }
 
 async fn dispatch(command: Command) -> Result<(), Failure> {
@@ -33,6 +59,8 @@ async fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Cancel(args) => manage::cancel(args).await,
         Command::Resume(args) => run::resume(args).await,
         Command::Send(args) => manage::send(args).await,
+        Command::Limits(args) => limits::limits(args).await,
+        Command::Config(args) => configure::config(args),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "greenroom", &mut script);

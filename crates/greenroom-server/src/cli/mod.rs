@@ -4,8 +4,10 @@
 
 pub mod args;
 pub mod client;
+pub mod configure;
 pub mod dispatch;
 pub mod failure;
+pub mod limits;
 pub mod live;
 pub mod manage;
 pub mod run;

@@ -2,12 +2,13 @@
 
 use std::io::IsTerminal;
 
+use greenroom::domain::ids::ModelRef;
 use greenroom::domain::task::{Launch, Task, TaskStatus, cut};
 use serde_json::{Value, json};
 
 use super::args::{ResumeArgs, RunArgs};
 use super::client::{Client, Shown};
-use super::failure::{FAILED, Failure, USAGE};
+use super::failure::{FAILED, Failure};
 use super::live;
 use super::serve::say;
 use super::term::{one_line, out, printable};
@@ -20,37 +21,24 @@ const DESCRIPTION: usize = 60;
 pub async fn run(args: RunArgs) -> Result<(), Failure> {
     let environment = Environment::of_process();
     let client = Client::new(&args.client, &environment)?;
-    let body = serde_json::to_value(launch(&args, &environment)?).map_err(|error| {
+    let body = serde_json::to_value(launch(&args, &environment)).map_err(|error| {
         Failure::new(FAILED, format!("the launch has no JSON form: {error}"), "")
     })?;
     let task: Task = client.post(&["v1", "tasks"], &body).await?;
     finish(&client, &task, args.detach, args.client.json).await
 }
 
-fn launch(args: &RunArgs, environment: &Environment) -> Result<Launch, Failure> {
-    let model = match args.model.as_deref().map(|model| model.split_once('/')) {
-        None => None,
-        Some(Some((provider, model))) if !provider.is_empty() && !model.is_empty() => {
-            Some(greenroom::domain::ids::ModelRef {
-                provider_id: provider.to_owned(),
-                model_id: model.to_owned(),
-                variant: args.variant.clone(),
-            })
-        }
-        Some(_) => {
-            let hint = "write it as PROVIDER/MODEL, for instance anthropic/claude-opus";
-            return Err(Failure::new(
-                USAGE,
-                "--model names no provider and model",
-                hint,
-            ));
-        }
-    };
+fn launch(args: &RunArgs, environment: &Environment) -> Launch {
+    let model = args.model.as_ref().map(|(provider, model)| ModelRef {
+        provider_id: provider.clone(),
+        model_id: model.clone(),
+        variant: args.variant.clone(),
+    });
     let description = match &args.description {
         Some(description) => description.clone(),
         None => cut(&one_line(&args.prompt), DESCRIPTION).to_owned(),
     };
-    Ok(Launch {
+    Launch {
         description,
         prompt: args.prompt.clone(),
         agent: args.agent.clone(),
@@ -61,7 +49,7 @@ fn launch(args: &RunArgs, environment: &Environment) -> Result<Launch, Failure> 
             .as_ref()
             .map(|path| environment.path(path).to_string_lossy().into_owned()),
         ..Launch::default()
-    })
+    }
 }
 
 /// Goes on with an ended task in its session.

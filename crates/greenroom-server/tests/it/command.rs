@@ -8,7 +8,7 @@ use crate::support::Host;
 use serde_json::{Value, json};
 
 /// A run of the binary in an environment of its own.
-fn greenroom(args: &[&str]) -> Command {
+pub fn greenroom(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_greenroom"));
     command
         .args(args)
@@ -19,14 +19,14 @@ fn greenroom(args: &[&str]) -> Command {
     command
 }
 
-struct Ran {
-    code: i32,
-    stdout: String,
-    stderr: String,
+pub struct Ran {
+    pub code: i32,
+    pub stdout: String,
+    pub stderr: String,
 }
 
 /// Runs it to its end, off this thread: the service of the test lives here.
-async fn ran(mut command: Command) -> Ran {
+pub async fn ran(mut command: Command) -> Ran {
     let Output {
         status,
         stdout,
@@ -43,7 +43,7 @@ async fn ran(mut command: Command) -> Ran {
     }
 }
 
-async fn on(host: &Host, args: &[&str]) -> Ran {
+pub async fn on(host: &Host, args: &[&str]) -> Ran {
     let mut command = greenroom(args);
     command.env("GREENROOM_URL", host.url(""));
     ran(command).await
@@ -211,6 +211,48 @@ async fn exit_codes_tell_usage_from_a_service_that_is_not_there() {
     assert_eq!(ran(command).await.code, 0);
     let script = ran(greenroom(&["completions", "bash"])).await;
     assert!(script.code == 0 && script.stdout.contains("_greenroom"));
+    host.stop().await;
+}
+
+#[actix_rt::test]
+async fn limits_are_shown_and_changed_while_running() {
+    let host = Host::start(&[("limits.default", "2")]).await;
+    let launch = ["run", "wait", "--detach", "--model", "acme/big"];
+    for _ in 0..3 {
+        on(&host, &launch).await;
+    }
+    let shown = on(&host, &["limits"]).await;
+    let row = |text: &str, key: &str| -> Vec<String> {
+        let line = text.lines().find(|line| line.starts_with(key)).unwrap();
+        line.split_whitespace().map(str::to_owned).collect()
+    };
+    assert_eq!(row(&shown.stdout, "acme/big")[1..4], ["2", "2", "1"]);
+    let set = on(&host, &["limits", "set", "acme/big", "3"]).await;
+    assert_eq!((set.code, set.stderr.as_str()), (0, ""));
+    let json = on(&host, &["limits", "show", "--json"]).await;
+    let json: Value = serde_json::from_str(&json.stdout).unwrap();
+    assert_eq!(json["keys"][0]["limit"], 3, "{json}");
+    let unset = on(&host, &["limits", "set", "acme/big", "unset"]).await;
+    assert_eq!(row(&unset.stdout, "acme/big")[2], "2");
+    let provider = on(&host, &["limits", "set", "acme", "7"]).await;
+    assert_eq!(row(&provider.stdout, "acme/big")[2], "7");
+    let max = on(&host, &["limits", "set", "max", "9", "--json"]).await;
+    let max: Value = serde_json::from_str(&max.stdout).unwrap();
+    assert_eq!(max["max"], 9);
+    for wrong in [
+        &["limits", "set", "default", "-1"][..],
+        &["limits", "set", "default", "many"],
+        &["limits", "set", "default", "1000001"],
+        &["limits", "set", "", "1"],
+        &["limits", "set", "default"],
+    ] {
+        let refused = on(&host, wrong).await;
+        assert_eq!(
+            (refused.code, refused.stdout.as_str()),
+            (2, ""),
+            "{wrong:?}"
+        );
+    }
     host.stop().await;
 }
 

@@ -6,6 +6,7 @@ mod asks;
 mod bad_input;
 mod command;
 mod config;
+mod config_command;
 mod docs;
 mod events;
 mod http;

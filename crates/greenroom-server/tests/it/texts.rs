@@ -54,12 +54,17 @@ fn several() -> Vec<Task> {
 fn help() {
     let mut command = Cli::command().term_width(100);
     let mut text = command.render_long_help().to_string();
-    for mut sub in command.get_subcommands().cloned().collect::<Vec<_>>() {
-        sub = sub.term_width(100);
-        let help = sub.render_help();
-        text.push_str(&format!("\n──── {}\n{help}", sub.get_name()));
-    }
+    below(&command, "", &mut text);
     insta::assert_snapshot!(text);
+}
+
+fn below(command: &clap::Command, above: &str, text: &mut String) {
+    for sub in command.get_subcommands() {
+        let name = format!("{above}{}", sub.get_name());
+        let help = sub.clone().term_width(100).render_help();
+        text.push_str(&format!("\n──── {name}\n{help}"));
+        below(sub, &format!("{name} "), text);
+    }
 }
 
 #[test]

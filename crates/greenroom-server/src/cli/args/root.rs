@@ -1,0 +1,58 @@
+//! The command and what there is to do.
+
+use clap::{Parser, Subcommand};
+use clap_complete::Shell;
+
+use super::{
+    CancelArgs, ConfigArgs, LimitsArgs, ListArgs, OneArgs, OutputArgs, ResumeArgs, RunArgs,
+    SendArgs, ServeArgs, UpArgs,
+};
+
+/// Runs background tasks for AI agents on opencode, and wakes whoever asked when they are done.
+#[derive(Debug, Parser)]
+#[command(
+    name = "greenroom",
+    version,
+    max_term_width = 100,
+    disable_help_subcommand = true
+)]
+#[command(after_help = "Start with `greenroom up`.\n\
+    Exit codes: 0 done, 1 the task or operation failed, 2 usage or configuration,\n\
+    3 the service or the agent server cannot be reached.")]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What there is to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Start opencode and the service on it, and say where they are
+    Up(UpArgs),
+    /// Run the service on an opencode that runs already
+    Serve(ServeArgs),
+    /// Launch a task, watch it, print its result
+    Run(RunArgs),
+    /// List tasks, newest first
+    List(ListArgs),
+    /// Show a task
+    Show(OneArgs),
+    /// Print the result of a task, or what it has written so far
+    Output(OutputArgs),
+    /// Cancel tasks
+    Cancel(CancelArgs),
+    /// Go on with an ended task in its session
+    Resume(ResumeArgs),
+    /// Give a running task a further instruction
+    Send(SendArgs),
+    /// Show the slots by key, or change a limit at once
+    Limits(LimitsArgs),
+    /// Check, show, describe or import the configuration
+    Config(ConfigArgs),
+    /// Print a completion script for a shell
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
+}

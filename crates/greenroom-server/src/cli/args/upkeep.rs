@@ -1,0 +1,103 @@
+//! The words of the commands about the service itself: its limits, its configuration.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+
+use super::service::{ClientArgs, ServiceArgs};
+use super::words::{self, Wish};
+use crate::config::Sources;
+
+/// `limits`
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub struct LimitsArgs {
+    /// What to do; showing, without it.
+    #[command(subcommand)]
+    pub command: Option<LimitsCommand>,
+    /// The service.
+    #[command(flatten)]
+    pub client: ClientArgs,
+}
+
+/// What there is to do with limits.
+#[derive(Debug, Subcommand)]
+pub enum LimitsCommand {
+    /// Show the slots by key
+    Show(ClientArgs),
+    /// Change a limit at once; it holds until the service ends
+    Set(LimitArgs),
+}
+
+/// `limits set`
+#[derive(Debug, Args)]
+pub struct LimitArgs {
+    /// `default` (each key without a rule), `max` (all keys together), a PROVIDER or agent, or a PROVIDER/MODEL
+    #[arg(value_parser = words::line)]
+    pub key: String,
+    /// Tasks at once; 0 is unlimited, `unset` goes back to what holds without it
+    #[arg(value_name = "N", value_parser = words::wish)]
+    pub limit: Wish,
+    /// The service.
+    #[command(flatten)]
+    pub client: ClientArgs,
+}
+
+/// `config`
+#[derive(Debug, Args)]
+pub struct ConfigArgs {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: ConfigCommand,
+}
+
+/// What there is to do with the configuration.
+#[derive(Debug, Subcommand)]
+pub enum ConfigCommand {
+    /// Say every problem there is, with its place
+    Check(LayersArgs),
+    /// Print what holds and where each value comes from, as a configuration file
+    Show(LayersArgs),
+    /// Print the JSON schema of the configuration file
+    Schema,
+    /// Print the `background_task` block of an oh-my-opencode.json(c) as a configuration file
+    Import(ImportArgs),
+}
+
+/// The layers of a configuration.
+#[derive(Debug, Args)]
+pub struct LayersArgs {
+    /// Where opencode listens [default: http://127.0.0.1:4096]
+    #[arg(long, value_name = "URL", value_parser = words::maybe)]
+    pub opencode: Option<String>,
+    /// The flags of a service.
+    #[command(flatten)]
+    pub service: ServiceArgs,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+impl LayersArgs {
+    /// As the loader of the configuration wants it.
+    pub fn sources(&self) -> Sources {
+        let mut sources = self.service.sources();
+        if let Some(url) = &self.opencode {
+            sources
+                .flags
+                .push(("opencode.url", url.clone(), "--opencode"));
+        }
+        sources
+    }
+}
+
+/// `config import`
+#[derive(Debug, Args)]
+pub struct ImportArgs {
+    /// The file
+    #[arg(value_parser = words::path)]
+    pub file: PathBuf,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
