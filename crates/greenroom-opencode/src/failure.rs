@@ -82,6 +82,7 @@ fn text_of(body: &[u8]) -> Option<String> {
         .iter()
         .find_map(|place| at(place));
     let name = at("/name").or_else(|| at("/_tag"));
+    let said = said.map(without_stack);
     let text = match (said, at("/data/ref")) {
         // The reference is what finds the cause in opencode's own log.
         (Some(said), Some(reference)) => format!("{said} ({reference})"),
@@ -96,6 +97,34 @@ fn text_of(body: &[u8]) -> Option<String> {
         },
     };
     Some(cut(&text, TEXT_LIMIT).to_owned())
+}
+
+/// A text without the stack trace that opencode puts behind some of its messages: frames are its own business, and
+/// people look for the sentence before them.
+fn without_stack(text: &str) -> &str {
+    let mut end = 0;
+    for line in text.split_inclusive('\n') {
+        if is_frame(line.trim()) {
+            break;
+        }
+        end += line.len();
+    }
+    // A text of frames alone is better than none.
+    match text[..end].trim_end() {
+        "" => text,
+        before => before,
+    }
+}
+
+/// `at name (file:1:2)`, `at file:1:2`, `at <anonymous>`; not `at ["parts"]`, which names a place in what was sent.
+fn is_frame(line: &str) -> bool {
+    line.strip_prefix("at ").is_some_and(|place| {
+        place.ends_with(')')
+            || place.ends_with('>')
+            || place
+                .rsplit_once(':')
+                .is_some_and(|(_, column)| column.parse::<u32>().is_ok())
+    })
 }
 
 /// The innermost cause of an error, which is the one people recognise ("connection refused").
@@ -143,6 +172,17 @@ mod tests {
         assert!(message(503, "").starts_with("opencode answered 503 without a text"));
         assert!(message(500, "{}").contains("500"));
         assert!(message(302, "").contains("opencode.url"));
+    }
+
+    #[test]
+    fn a_stack_trace_is_left_out() {
+        let body = |text: &str| serde_json::json!({"data": {"message": text}}).to_string();
+        let trace = "No such directory: /x\n    at open (node:fs:12:3)\n    at async /$bunfs/root/a.js:1:2\n    at <anonymous>\n";
+        assert_eq!(message(500, &body(trace)), "No such directory: /x");
+        let frames = "at open (node:fs:12:3)";
+        assert_eq!(message(500, &body(frames)), frames);
+        let place = "Missing key\n  at [\"parts\"]";
+        assert_eq!(message(400, &body(place)), place);
     }
 
     #[test]
