@@ -100,26 +100,35 @@ pub async fn find(
     explicit: Option<&Path>,
     say: &mut (dyn FnMut(&str) + Send),
 ) -> Result<Found, InstallError> {
-    if let Some(path) = explicit {
-        let program = which::which(path).map_err(|_| InstallError::NotAProgram {
-            path: path.to_owned(),
-        })?;
-        return Ok(Found {
-            program,
-            origin: Origin::Given,
-        });
-    }
-    if let Ok(program) = which::which("opencode") {
-        return Ok(Found {
-            program,
-            origin: Origin::Path,
-        });
+    if let Some(found) = present(explicit)? {
+        return Ok(found);
     }
     let program = pinned(&cache_folder()?, say).await?;
     Ok(Found {
         program,
         origin: Origin::Cache,
     })
+}
+
+/// The one [`find`] would find without installing anything; none if it would have to.
+///
+/// # Errors
+/// The one that is named is none, or there can be none on this machine.
+pub fn present(explicit: Option<&Path>) -> Result<Option<Found>, InstallError> {
+    if let Some(path) = explicit {
+        let program = which::which(path).map_err(|_| InstallError::NotAProgram {
+            path: path.to_owned(),
+        })?;
+        let origin = Origin::Given;
+        return Ok(Some(Found { program, origin }));
+    }
+    if let Ok(program) = which::which("opencode") {
+        let origin = Origin::Path;
+        return Ok(Some(Found { program, origin }));
+    }
+    let program = program_in(&place_in(&cache_folder()?), &npm::platform_package()?);
+    let origin = Origin::Cache;
+    Ok(program.is_file().then_some(Found { program, origin }))
 }
 
 /// `$GREENROOM_CACHE`, else `$XDG_CACHE_HOME/greenroom`, else `~/.cache/greenroom`.

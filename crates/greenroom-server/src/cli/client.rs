@@ -14,11 +14,13 @@ use serde_json::Value;
 use super::args::ClientArgs;
 use super::failure::{FAILED, Failure, UNREACHABLE, USAGE};
 use crate::config::layers::read_token;
-use crate::config::{Environment, Sources, load};
+use crate::config::{Environment, Settings, Sources, load};
 
 const CONNECT_WITHIN: Duration = Duration::from_secs(3);
 /// The service itself waits up to ten seconds for the agent server.
 const CALL_WITHIN: Duration = Duration::from_secs(40);
+/// A look at a service that may be something else.
+const LOOK_WITHIN: Duration = Duration::from_secs(10);
 /// How long one blocking read waits in the service.
 pub const BLOCK: Duration = Duration::from_secs(600);
 
@@ -55,7 +57,27 @@ struct RefusalBody {
 
 impl Client {
     /// The service that the arguments, the environment, or the configuration name.
+    ///
+    /// # Errors
+    /// A configuration or token file that cannot be read, or an address that is none.
     pub fn new(args: &ClientArgs, environment: &Environment) -> Result<Self, Failure> {
+        if args.url.is_some() {
+            return Self::beside(args, environment, None);
+        }
+        // On the machine of the service its own configuration says where it is.
+        let settings = load(&Sources::default(), environment)?.settings;
+        Self::beside(args, environment, Some(&settings))
+    }
+
+    /// The same with a configuration that has been read already, if there is one.
+    ///
+    /// # Errors
+    /// A token file that cannot be read, or an address that is none.
+    pub fn beside(
+        args: &ClientArgs,
+        environment: &Environment,
+        settings: Option<&Settings>,
+    ) -> Result<Self, Failure> {
         let mut token = match (
             &args.token_file,
             environment.variables.get("GREENROOM_TOKEN"),
@@ -67,32 +89,25 @@ impl Client {
                         .map_err(|p| Failure::new(USAGE, format!("--token-file: {p}"), hint))?,
                 )
             }
-            (None, Some(text)) => Token::new(text),
+            (None, Some(text)) => token_of_variable(text)?,
             (None, None) => None,
         };
-        let url = match &args.url {
-            Some(url) => url.clone(),
-            None => {
-                // On the machine of the service its own configuration says where it is.
-                let settings = load(&Sources::default(), environment)?.settings;
-                token = token.or(settings.token);
-                let mut address = settings.listen.0;
-                if address.port() == 0 {
-                    address.set_port(crate::config::Listen::DEFAULT.0.port());
-                }
-                if address.ip().is_unspecified() {
-                    address.set_ip(std::net::Ipv4Addr::LOCALHOST.into());
-                }
-                format!("http://{address}")
+        let url = match (&args.url, settings) {
+            (Some(url), _) => url.clone(),
+            (None, Some(settings)) => {
+                token = token.or_else(|| settings.token.clone());
+                settings.url()
             }
+            (None, None) => Settings::default().url(),
         };
-        let base = Url::parse(&url)
+        let base = Url::parse(url.trim())
             .ok()
             .filter(|base| base.scheme() == "http" && base.host_str().is_some());
         let base = base.ok_or_else(|| {
+            let url = greenroom::domain::task::cut(&url, 100);
             Failure::new(
                 USAGE,
-                format!("{url:?} is no address of a service"),
+                format!("--url: {url:?} is no address of a service"),
                 "it looks like http://127.0.0.1:7717",
             )
         })?;
@@ -176,6 +191,17 @@ impl Client {
         )
     }
 
+    /// The status of an answer and its body, whatever they are; null for a body that is no JSON.
+    ///
+    /// # Errors
+    /// Nobody answers.
+    pub async fn look(&self, path: &[&str]) -> Result<(u16, Value), Failure> {
+        let (status, bytes) = self
+            .answer(Method::GET, path, &[], None, LOOK_WITHIN)
+            .await?;
+        Ok((status, serde_json::from_slice(&bytes).unwrap_or_default()))
+    }
+
     async fn call<T: DeserializeOwned>(
         &self,
         method: Method,
@@ -184,6 +210,30 @@ impl Client {
         body: Option<&Value>,
         within: Duration,
     ) -> Result<T, Failure> {
+        let (status, bytes) = self.answer(method, path, query, body, within).await?;
+        if (200..300).contains(&status) {
+            return serde_json::from_slice(&bytes).map_err(|error| self.strange(&error));
+        }
+        Err(match serde_json::from_slice::<Refusal>(&bytes) {
+            Ok(Refusal { error }) => {
+                Failure::new(exit_code(status, &error.code), error.message, error.hint)
+            }
+            Err(_) => Failure::new(
+                UNREACHABLE,
+                format!("{} answers {status} and is no Greenroom", self.url()),
+                "check --url; `greenroom up` starts a service",
+            ),
+        })
+    }
+
+    async fn answer(
+        &self,
+        method: Method,
+        path: &[&str],
+        query: &[(&str, &str)],
+        body: Option<&Value>,
+        within: Duration,
+    ) -> Result<(u16, Vec<u8>), Failure> {
         let mut url = self.base.clone();
         if let Ok(mut segments) = url.path_segments_mut() {
             // Ids come from the command line: pushed one by one they are percent-encoded.
@@ -200,26 +250,12 @@ impl Client {
             .send()
             .await
             .map_err(|error| self.unreachable(&error))?;
-        let status = answer.status();
+        let status = answer.status().as_u16();
         let bytes = answer
             .bytes()
             .await
             .map_err(|error| self.unreachable(&error))?;
-        if status.is_success() {
-            return serde_json::from_slice(&bytes).map_err(|error| self.strange(&error));
-        }
-        Err(match serde_json::from_slice::<Refusal>(&bytes) {
-            Ok(Refusal { error }) => Failure::new(
-                exit_code(status.as_u16(), &error.code),
-                error.message,
-                error.hint,
-            ),
-            Err(_) => Failure::new(
-                UNREACHABLE,
-                format!("{} answers {status} and is no Greenroom", self.url()),
-                "check --url; `greenroom up` starts a service",
-            ),
-        })
+        Ok((status, bytes.to_vec()))
     }
 
     fn unreachable(&self, error: &reqwest::Error) -> Failure {
@@ -235,6 +271,15 @@ impl Client {
             hint,
         )
     }
+}
+
+/// The secret in the variable, which goes into a header.
+fn token_of_variable(text: &str) -> Result<Option<Token>, Failure> {
+    crate::config::value::plain(text.trim()).map_err(|_| {
+        let hint = "put the secret alone into it, or use --token-file";
+        Failure::new(USAGE, "GREENROOM_TOKEN: it is no secret of one line", hint)
+    })?;
+    Ok(Token::new(text))
 }
 
 fn exit_code(status: u16, code: &str) -> u8 {

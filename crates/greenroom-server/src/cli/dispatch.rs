@@ -8,7 +8,7 @@ use super::args::{Cli, Command};
 use super::failure::Failure;
 use super::serve::say;
 use super::term::{fit, one_line};
-use super::{configure, limits, manage, run, serve, up};
+use super::{asks, configure, doctor, limits, manage, run, serve, up};
 
 /// A refusal longer than this, in bytes, repeats more of the command line than anybody reads.
 const LONGEST_REFUSAL: usize = 2000;
@@ -17,6 +17,7 @@ const LONGEST_LINE: usize = 300;
 
 /// The whole command.
 pub fn main() -> ExitCode {
+    super::term::make_room_for_panics();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => refuse(&error),
@@ -60,6 +61,9 @@ async fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Resume(args) => run::resume(args).await,
         Command::Send(args) => manage::send(args).await,
         Command::Limits(args) => limits::limits(args).await,
+        Command::Asks(args) => asks::asks(args).await,
+        Command::Answer(args) => asks::answer(args).await,
+        Command::Doctor(args) => doctor::doctor(args).await,
         Command::Config(args) => configure::config(args),
         Command::Completions { shell } => {
             let mut script = Vec::new();

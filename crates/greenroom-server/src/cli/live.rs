@@ -1,6 +1,7 @@
 //! Watching a task from the command line until its run has ended: the live line, and Ctrl-C, which asks once whether
 //! to cancel and leaves at the second time. `run` and `resume` use it.
 
+use std::cell::RefCell;
 use std::io::{BufRead, IsTerminal, Write};
 use std::time::Duration;
 
@@ -15,6 +16,7 @@ use tokio::time::{Instant, interval, timeout};
 
 use super::client::{Client, Shown};
 use super::failure::{FAILED, Failure};
+use super::patience::patiently;
 use super::show;
 use super::term::{LiveLine, one_line};
 
@@ -52,22 +54,39 @@ impl Watch<'_> {
         })?;
         let client = self.client;
         let id = self.task.as_str();
-        let mut end = std::pin::pin!(ended(client, id));
+        let news = RefCell::new(None);
+        let visible = self.line.is_visible();
+        let tell = |text: &str| match visible {
+            // The line is drawn over and over: what is said must not run into it.
+            true => drop(news.replace(Some(text.to_owned()))),
+            false => super::serve::say(text),
+        };
+        let mut end = std::pin::pin!(ended(client, id, tell));
         let mut ticks = interval(REDRAW);
         let mut drawn: u32 = 0;
         let mut question: Option<oneshot::Receiver<bool>> = None;
         let mut asked = false;
         loop {
             tokio::select! {
-                output = &mut end => return output,
+                output = &mut end => {
+                    if question.is_some() {
+                        // The question stands there without an answer.
+                        super::serve::say("");
+                    }
+                    return output;
+                }
                 _ = ticks.tick(), if self.line.is_visible() && question.is_none() => {
                     if drawn.is_multiple_of(ASK_EVERY) {
                         // A line that is late is left out, so that Ctrl-C is heard.
                         let path = ["v1", "tasks", id];
-                        let news = client.get(&path, &[]);
-                        self.shown = timeout(NEWS_WITHIN, news).await.ok().and_then(Result::ok);
+                        let look = client.get(&path, &[]);
+                        self.shown = timeout(NEWS_WITHIN, look).await.ok().and_then(Result::ok);
                     }
                     drawn = drawn.wrapping_add(1);
+                    if let Some(text) = news.take() {
+                        self.line.clear();
+                        super::serve::say(&text);
+                    }
                     self.draw();
                 }
                 _ = interrupts.recv() => {
@@ -82,7 +101,11 @@ impl Watch<'_> {
                     question = None;
                     if answer {
                         let reason = json!({ "reason": "cancelled at the terminal" });
-                        let _: Value = client.post(&["v1", "tasks", id, "cancel"], &reason).await?;
+                        match client.post::<Value>(&["v1", "tasks", id, "cancel"], &reason).await {
+                            // It has ended by itself meanwhile: its end says how.
+                            Ok(_) | Err(Failure { code: FAILED, .. }) => {}
+                            Err(failure) => return Err(failure),
+                        }
                     }
                 }
             }
@@ -111,10 +134,11 @@ impl Watch<'_> {
     }
 }
 
-/// Reads again and again until the run has ended: one read waits at most ten minutes.
-async fn ended(client: &Client, id: &str) -> Result<Output, Failure> {
+/// Reads again and again until the run has ended: one read waits at most ten minutes, and a service that goes away is
+/// waited for.
+async fn ended(client: &Client, id: &str, tell: impl Fn(&str)) -> Result<Output, Failure> {
     loop {
-        let output: Output = client.wait(id).await?;
+        let output: Output = patiently(async || client.wait(id).await, &tell).await?;
         if output.task.status().is_terminal() {
             return Ok(output);
         }

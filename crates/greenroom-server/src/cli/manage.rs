@@ -1,13 +1,10 @@
 //! The commands of every day: `list`, `show`, `output`, `cancel`, `send`.
 
-use std::time::Duration;
-
 use greenroom::TaskPage;
-use greenroom::domain::output::{Output, OutputMessage};
+use greenroom::domain::output::Output;
 use greenroom::domain::task::Task;
 use greenroom::domain::time::Timestamp;
 use serde_json::{Value, json};
-use tokio::time::sleep;
 
 use super::args::{CancelArgs, ListArgs, OneArgs, OutputArgs, SendArgs};
 use super::client::{Client, Shown};
@@ -17,9 +14,6 @@ use super::serve::say;
 use super::show;
 use super::term::{Style, out, stdout_columns};
 use crate::config::Environment;
-
-/// How often `output --follow` looks for more.
-const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 fn now() -> Timestamp {
     greenroom::clock::Clock::system().now()
@@ -74,7 +68,7 @@ pub async fn show(args: OneArgs) -> Result<(), Failure> {
 pub async fn output(args: OutputArgs) -> Result<(), Failure> {
     let client = Client::new(&args.client, &Environment::of_process())?;
     if args.follow {
-        return follow(&client, &args).await;
+        return super::follow::follow(&client, &args).await;
     }
     let full = if args.full { "true" } else { "false" };
     let query = [("fullSession", full), ("includeToolResults", full)];
@@ -95,49 +89,6 @@ pub async fn output(args: OutputArgs) -> Result<(), Failure> {
             output.task.id,
             output.task.status().as_str()
         )),
-    }
-    Ok(())
-}
-
-/// Prints messages as they come. The newest one may still grow, so it is printed once another follows or the run ends.
-async fn follow(client: &Client, args: &OutputArgs) -> Result<(), Failure> {
-    let mut since: Option<String> = None;
-    loop {
-        let mut query = vec![("fullSession", "true"), ("messageLimit", "100")];
-        if let Some(since) = &since {
-            query.push(("sinceMessageID", since));
-        }
-        let output: Output = client
-            .get(&["v1", "tasks", &args.id, "output"], &query)
-            .await?;
-        let ended = output.task.status().is_terminal();
-        let more = output.has_more == Some(true);
-        let messages = output.messages.clone().unwrap_or_default();
-        let settled = if ended || more {
-            messages.len()
-        } else {
-            messages.len().saturating_sub(1)
-        };
-        for message in &messages[..settled] {
-            print_message(message, args.client.json)?;
-            since = message.id.clone().or(since);
-        }
-        if ended && !more {
-            say(&super::live::ending(&output.task));
-            return Ok(());
-        }
-        if !more {
-            sleep(LOOK_AGAIN).await;
-        }
-    }
-}
-
-fn print_message(message: &OutputMessage, json: bool) -> Result<(), Failure> {
-    if json {
-        // One line each, so that a reader can take them as they come.
-        out(&format!("{}\n", json!(message)));
-    } else {
-        print_text(&show::message(message));
     }
     Ok(())
 }

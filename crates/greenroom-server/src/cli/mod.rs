@@ -3,13 +3,18 @@
 //! [`term`].
 
 pub mod args;
+pub mod asks;
+pub mod checks;
 pub mod client;
 pub mod configure;
 pub mod dispatch;
+pub mod doctor;
 pub mod failure;
+pub mod follow;
 pub mod limits;
 pub mod live;
 pub mod manage;
+pub mod patience;
 pub mod run;
 pub mod serve;
 pub mod show;

@@ -3,8 +3,11 @@
 
 use std::borrow::Cow;
 use std::io::{IsTerminal, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use greenroom::domain::task::TaskStatus;
+
+use super::doctor::Verdict;
 use unicode_width::UnicodeWidthChar;
 
 /// Writes data to stdout. A reader that has gone (`| head`) ends the command without a word, as it should.
@@ -53,6 +56,18 @@ impl Style {
         self.paint(status, status.as_str())
     }
 
+    /// A text in the colour of what is in order, odd (yellow) or in the way (red).
+    pub fn verdict(self, verdict: Verdict, text: &str) -> String {
+        self.paint(
+            match verdict {
+                Verdict::Ok => TaskStatus::Completed,
+                Verdict::Warn => TaskStatus::Cancelled,
+                Verdict::Fail => TaskStatus::Error,
+            },
+            text,
+        )
+    }
+
     /// A text in the colour of a state.
     pub fn paint(self, status: TaskStatus, text: &str) -> String {
         let code = match status {
@@ -74,7 +89,7 @@ impl Style {
 pub fn one_line(text: &str) -> String {
     let mut line = String::with_capacity(text.len());
     for word in text
-        .split(|c: char| c.is_whitespace() || c.is_control())
+        .split(|c: char| c.is_whitespace() || drives(c))
         .filter(|word| !word.is_empty())
     {
         if !line.is_empty() {
@@ -85,10 +100,17 @@ pub fn one_line(text: &str) -> String {
     line
 }
 
+/// True for what a terminal acts on instead of showing it: control characters, and those that turn the direction of
+/// what follows, so that it reads as something else.
+fn drives(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
 /// A text of several lines for a terminal: control characters but line ends and tabs are left out. Elsewhere it is
 /// data, and stays as it is.
 pub fn printable(text: &str, terminal: bool) -> Cow<'_, str> {
-    let harmless = |c: char| !c.is_control() || matches!(c, '\n' | '\t');
+    let harmless = |c: char| !drives(c) || matches!(c, '\n' | '\t');
     if !terminal || text.chars().all(harmless) {
         return Cow::Borrowed(text);
     }
@@ -128,11 +150,27 @@ pub fn stdout_columns() -> Option<usize> {
         })
 }
 
-/// One line on stderr that is drawn over and over; nothing at all if stderr is no terminal.
+/// Whether a live line stands on the terminal, for whoever must write there without knowing it.
+static DRAWN: AtomicBool = AtomicBool::new(false);
+
+/// Makes room for the words of a panic: they come before anything is unwound.
+pub fn make_room_for_panics() {
+    let usual = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        if DRAWN.swap(false, Ordering::Relaxed) {
+            let _ = write!(std::io::stderr(), "\r\u{1b}[2K");
+        }
+        usual(panic);
+    }));
+}
+
+/// One line on stderr that is drawn over and over; nothing at all if stderr is no terminal. The cursor is never hidden
+/// and no mode is changed, so that there is nothing to put back, however the command ends.
 #[derive(Debug)]
 pub struct LiveLine {
     terminal: bool,
-    drawn: bool,
+    /// What stands there, and how wide the terminal was then.
+    drawn: Option<(String, usize)>,
 }
 
 impl LiveLine {
@@ -140,7 +178,7 @@ impl LiveLine {
     pub fn new() -> Self {
         Self {
             terminal: std::io::stderr().is_terminal(),
-            drawn: false,
+            drawn: None,
         }
     }
 
@@ -151,24 +189,42 @@ impl LiveLine {
 
     /// Draws `text` in place of what was there.
     pub fn draw(&mut self, text: &str) {
-        if self.terminal {
-            let width = terminal_size::terminal_size_of(std::io::stderr())
-                .map_or(80, |(width, _)| usize::from(width.0));
-            let _ = write!(
-                std::io::stderr(),
-                "\r\u{1b}[2K{}",
-                fit(text, width.saturating_sub(1))
-            );
-            self.drawn = true;
+        if !self.terminal {
+            return;
         }
+        let width = stderr_columns();
+        let text = fit(text, width.saturating_sub(1));
+        if self.drawn.as_ref() == Some(&(text.clone(), width)) {
+            return;
+        }
+        let _ = write!(std::io::stderr(), "{}{text}", self.erasure(width));
+        self.drawn = Some((text, width));
+        DRAWN.store(true, Ordering::Relaxed);
     }
 
     /// Takes it away.
     pub fn clear(&mut self) {
-        if std::mem::take(&mut self.drawn) {
-            let _ = write!(std::io::stderr(), "\r\u{1b}[2K");
+        if self.drawn.is_some() {
+            let _ = write!(std::io::stderr(), "{}", self.erasure(stderr_columns()));
+            self.drawn = None;
+            DRAWN.store(false, Ordering::Relaxed);
         }
     }
+
+    /// What erases what stands there. A terminal that became narrower has broken the line into several.
+    fn erasure(&self, width: usize) -> String {
+        let rows = match &self.drawn {
+            Some((text, before)) if width < *before && width > 0 => columns(text).div_ceil(width),
+            _ => 1,
+        };
+        let up = "\u{1b}[1A".repeat(rows.saturating_sub(1));
+        format!("\r{up}\u{1b}[J")
+    }
+}
+
+/// The columns of the terminal behind stderr.
+fn stderr_columns() -> usize {
+    terminal_size::terminal_size_of(std::io::stderr()).map_or(80, |(width, _)| usize::from(width.0))
 }
 
 impl Default for LiveLine {

@@ -86,6 +86,20 @@ pub struct Settings {
     pub(crate) token_source: TokenSource,
 }
 
+impl Settings {
+    /// Where a caller on this machine finds the service.
+    pub fn url(&self) -> String {
+        let mut address = self.listen.0;
+        if address.port() == 0 {
+            address.set_port(Listen::DEFAULT.0.port());
+        }
+        if address.ip().is_unspecified() {
+            address.set_ip(Ipv4Addr::LOCALHOST.into());
+        }
+        format!("http://{address}")
+    }
+}
+
 impl Default for Settings {
     fn default() -> Self {
         Self {

@@ -124,7 +124,7 @@ impl Raw {
 }
 
 /// Refuses what no text of the configuration has in it. A variable that is no UTF-8 comes with replacement characters.
-pub(super) fn plain(text: &str) -> Result<(), String> {
+pub(crate) fn plain(text: &str) -> Result<(), String> {
     if text.len() > LONGEST_TEXT {
         return Err(format!(
             "expected at most {LONGEST_TEXT} bytes, found {}",

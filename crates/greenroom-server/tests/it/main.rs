@@ -5,10 +5,12 @@
 mod asks;
 mod bad_input;
 mod command;
+mod command_asks;
 mod config;
 mod config_command;
 mod docs;
 mod events;
+mod doctor;
 mod http;
 mod metrics;
 mod openapi;

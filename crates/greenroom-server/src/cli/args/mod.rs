@@ -10,4 +10,6 @@ pub mod words;
 pub use root::{Cli, Command};
 pub use service::{ClientArgs, ServeArgs, ServiceArgs, UpArgs};
 pub use tasks::{CancelArgs, ListArgs, OneArgs, OutputArgs, ResumeArgs, RunArgs, SendArgs};
-pub use upkeep::{ConfigArgs, ConfigCommand, LimitsArgs, LimitsCommand};
+pub use upkeep::{
+    AnswerArgs, AsksArgs, ConfigArgs, ConfigCommand, DoctorArgs, LimitsArgs, LimitsCommand,
+};

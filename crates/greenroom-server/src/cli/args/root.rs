@@ -4,8 +4,8 @@ use clap::{Parser, Subcommand};
 use clap_complete::Shell;
 
 use super::{
-    CancelArgs, ConfigArgs, LimitsArgs, ListArgs, OneArgs, OutputArgs, ResumeArgs, RunArgs,
-    SendArgs, ServeArgs, UpArgs,
+    AnswerArgs, AsksArgs, CancelArgs, ConfigArgs, DoctorArgs, LimitsArgs, ListArgs, OneArgs,
+    OutputArgs, ResumeArgs, RunArgs, SendArgs, ServeArgs, UpArgs,
 };
 
 /// Runs background tasks for AI agents on opencode, and wakes whoever asked when they are done.
@@ -48,6 +48,12 @@ pub enum Command {
     Send(SendArgs),
     /// Show the slots by key, or change a limit at once
     Limits(LimitsArgs),
+    /// List what children ask for
+    Asks(AsksArgs),
+    /// Answer what a child asks for
+    Answer(AnswerArgs),
+    /// Say what is in the way, and what to do
+    Doctor(DoctorArgs),
     /// Check, show, describe or import the configuration
     Config(ConfigArgs),
     /// Print a completion script for a shell

@@ -1,8 +1,9 @@
-//! The words of the commands about the service itself: its limits, its configuration.
+//! The words of the commands about the service itself: its limits, what is asked of people, its configuration and
+//! health.
 
 use std::path::PathBuf;
 
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 
 use super::service::{ClientArgs, ServiceArgs};
 use super::words::{self, Wish};
@@ -38,6 +39,57 @@ pub struct LimitArgs {
     /// Tasks at once; 0 is unlimited, `unset` goes back to what holds without it
     #[arg(value_name = "N", value_parser = words::wish)]
     pub limit: Wish,
+    /// The service.
+    #[command(flatten)]
+    pub client: ClientArgs,
+}
+
+/// `asks`
+#[derive(Debug, Args)]
+pub struct AsksArgs {
+    /// The service.
+    #[command(flatten)]
+    pub client: ClientArgs,
+}
+
+/// `answer`
+#[derive(Debug, Args)]
+#[group(id = "reply", required = true, multiple = false, args = ["answer", "say"])]
+pub struct AnswerArgs {
+    /// The request, or a beginning of its id that fits no other
+    #[arg(value_parser = words::line)]
+    pub ask: String,
+    /// Allow it this time, allow it from now on, or reject it
+    #[arg(value_enum)]
+    pub answer: Option<Answer>,
+    /// The answer to a question; once for each of its questions, in their order
+    #[arg(long, value_name = "TEXT", value_parser = words::line)]
+    pub say: Vec<String>,
+    /// The service.
+    #[command(flatten)]
+    pub client: ClientArgs,
+}
+
+/// The answers in one word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Answer {
+    /// This time.
+    Once,
+    /// From now on.
+    Always,
+    /// Not at all.
+    Reject,
+}
+
+/// `doctor`
+#[derive(Debug, Args)]
+pub struct DoctorArgs {
+    /// The opencode to check [default: the one that `up` would start]
+    #[arg(long, value_name = "FILE", value_parser = words::path)]
+    pub opencode_bin: Option<PathBuf>,
+    /// Check this file instead of ~/.config/greenroom/config.toml and ./greenroom.toml
+    #[arg(long, value_name = "FILE", value_parser = words::path)]
+    pub config: Option<PathBuf>,
     /// The service.
     #[command(flatten)]
     pub client: ClientArgs,
