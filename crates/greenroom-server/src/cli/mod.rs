@@ -19,6 +19,7 @@ pub mod run;
 pub mod serve;
 pub mod show;
 pub mod signals;
+pub mod stage_folder;
 pub mod term;
 pub mod up;
 

@@ -12,6 +12,7 @@ use super::args::UpArgs;
 use super::failure::{FAILED, Failure, UNREACHABLE};
 use super::serve::{Attached, say, say_where_tasks_are_kept, take_signals};
 use super::signals::Signals;
+use super::stage_folder;
 use crate::config::{Environment, Events, Listen, Settings, load};
 use crate::logging;
 
@@ -129,9 +130,7 @@ impl House {
                 "check that the temporary folder can be written",
             )
         };
-        let folder = tempfile::Builder::new()
-            .prefix("greenroom-rehearsal-")
-            .tempdir()
+        let folder = stage_folder::make()
             .map_err(|error| failed(format!("no temporary folder: {error}")))?;
         let path = folder.path().to_owned();
         self.folder = Some(folder);
