@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use greenroom::domain::task::cut;
+use greenroom::domain::transcript::without_stack;
 use greenroom::ports::agent_server::ServerError;
 use serde_json::Value;
 
@@ -97,34 +98,6 @@ fn text_of(body: &[u8]) -> Option<String> {
         },
     };
     Some(cut(&text, TEXT_LIMIT).to_owned())
-}
-
-/// A text without the stack trace that opencode puts behind some of its messages: frames are its own business, and
-/// people look for the sentence before them.
-fn without_stack(text: &str) -> &str {
-    let mut end = 0;
-    for line in text.split_inclusive('\n') {
-        if is_frame(line.trim()) {
-            break;
-        }
-        end += line.len();
-    }
-    // A text of frames alone is better than none.
-    match text[..end].trim_end() {
-        "" => text,
-        before => before,
-    }
-}
-
-/// `at name (file:1:2)`, `at file:1:2`, `at <anonymous>`; not `at ["parts"]`, which names a place in what was sent.
-fn is_frame(line: &str) -> bool {
-    line.strip_prefix("at ").is_some_and(|place| {
-        place.ends_with(')')
-            || place.ends_with('>')
-            || place
-                .rsplit_once(':')
-                .is_some_and(|(_, column)| column.parse::<u32>().is_ok())
-    })
 }
 
 /// The innermost cause of an error, which is the one people recognise ("connection refused").

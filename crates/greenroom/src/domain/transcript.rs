@@ -201,7 +201,7 @@ pub fn error_text(error: &Value) -> String {
         .or_else(|| error.get("name").and_then(Value::as_str))
         .or_else(|| error.as_str())
         .filter(|text| !text.trim().is_empty())
-        .unwrap_or("unknown error");
+        .map_or("unknown error", without_stack);
     super::task::cut(text, 2000).to_owned()
 }
 
@@ -239,4 +239,32 @@ fn millis(value: &Value) -> Option<Timestamp> {
         .as_i64()
         .or_else(|| value.as_f64().map(|float| float as i64))?;
     Some(Timestamp::from_millis(number))
+}
+
+/// A text without the stack trace that opencode puts behind some of its messages: frames are its own business, and
+/// people look for the sentence before them.
+pub fn without_stack(text: &str) -> &str {
+    let mut end = 0;
+    for line in text.split_inclusive('\n') {
+        if is_frame(line.trim()) {
+            break;
+        }
+        end += line.len();
+    }
+    // A text of frames alone is better than none.
+    match text[..end].trim_end() {
+        "" => text,
+        before => before,
+    }
+}
+
+/// `at name (file:1:2)`, `at file:1:2`, `at <anonymous>`; not `at ["parts"]`, which names a place in what was sent.
+fn is_frame(line: &str) -> bool {
+    line.strip_prefix("at ").is_some_and(|place| {
+        place.ends_with(')')
+            || place.ends_with('>')
+            || place
+                .rsplit_once(':')
+                .is_some_and(|(_, column)| column.parse::<u32>().is_ok())
+    })
 }
