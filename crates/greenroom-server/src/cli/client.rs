@@ -14,6 +14,7 @@ use serde_json::Value;
 use super::args::ClientArgs;
 use super::failure::{FAILED, Failure, UNREACHABLE, USAGE};
 use crate::config::layers::read_token;
+use crate::config::settings::has_host;
 use crate::config::{Environment, Settings, Sources, load};
 
 const CONNECT_WITHIN: Duration = Duration::from_secs(3);
@@ -102,7 +103,7 @@ impl Client {
         };
         let base = Url::parse(url.trim())
             .ok()
-            .filter(|base| base.scheme() == "http" && base.host_str().is_some());
+            .filter(|base| base.scheme() == "http" && has_host(base));
         let base = base.ok_or_else(|| {
             let url = greenroom::domain::task::cut(&url, 100);
             Failure::new(

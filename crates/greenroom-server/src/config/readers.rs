@@ -8,7 +8,7 @@ use toml::{Table, Value};
 
 use super::keys::MANY;
 use super::kinds::{Field, Takes};
-use super::settings::{Events, Listen, Settings, TokenSource};
+use super::settings::{Events, Listen, Settings, TokenSource, has_host};
 use super::value::Raw;
 
 const ANY_TEXT: Takes = Takes::Text { pattern: None };
@@ -81,7 +81,7 @@ pub(super) const URL: Field = Field::one(
             format!("expected an address such as \"http://127.0.0.1:4096\", found {found:?}")
         };
         let url = reqwest::Url::parse(text.trim()).map_err(|_| problem())?;
-        if url.scheme() != "http" || url.host_str().is_none() {
+        if url.scheme() != "http" || !has_host(&url) {
             return Err(problem());
         }
         settings.opencode.url = url.as_str().trim_end_matches('/').to_owned();

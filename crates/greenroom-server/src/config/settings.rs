@@ -36,6 +36,12 @@ impl Listen {
     }
 }
 
+/// True if an address names a host that can be one: no name is longer than 253 bytes.
+pub(crate) fn has_host(url: &reqwest::Url) -> bool {
+    url.host_str()
+        .is_some_and(|host| !host.is_empty() && host.len() <= 253)
+}
+
 /// Where events come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Events {

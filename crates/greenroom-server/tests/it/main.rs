@@ -18,3 +18,4 @@ mod slow_clients;
 mod schema;
 mod support;
 mod texts;
+mod words;

@@ -1,0 +1,264 @@
+//! Every flag and every key with input that cannot be meant: refused with exit code 2 and its name, before anybody is
+//! called, with nothing on stdout. The flags come from the grammar itself and the keys from the table, so that a new one
+//! is tried too.
+
+use clap::{Arg, ArgAction, Command, CommandFactory};
+use greenroom_server::cli::Failure;
+use greenroom_server::cli::args::Cli;
+use greenroom_server::config::keys::KEYS;
+use greenroom_server::config::kinds::Takes;
+use greenroom_server::config::load;
+
+use crate::command::{greenroom, ran};
+use crate::config::Place;
+
+/// The words that make a command complete, so that what is wrong is the word that is tried and nothing else.
+fn complete(command: &str) -> &'static [&'static str] {
+    match command {
+        "run" => &["do it"],
+        "show" | "output" | "cancel" => &["bg_1"],
+        "resume" | "send" => &["bg_1", "do it"],
+        "limits set" => &["default", "3"],
+        "answer" => &["per_1", "once"],
+        "config import" => &["file.json"],
+        "completions" => &["bash"],
+        _ => &[],
+    }
+}
+
+/// Flags that cannot stand beside the words above.
+fn instead(command: &str, flag: &str) -> bool {
+    matches!(
+        (command, flag),
+        ("cancel", "parent" | "all") | ("answer", "say")
+    )
+}
+
+/// Every command that does something, by its words.
+fn commands() -> Vec<(String, Command)> {
+    fn below(command: &Command, above: &str, all: &mut Vec<(String, Command)>) {
+        for sub in command.get_subcommands() {
+            let name = format!("{above}{}", sub.get_name());
+            if !sub.is_subcommand_required_set() {
+                all.push((name.clone(), sub.clone()));
+            }
+            below(sub, &format!("{name} "), all);
+        }
+    }
+    let mut all = Vec::new();
+    below(&Cli::command(), "", &mut all);
+    all
+}
+
+fn words(command: &str, more: &[&str]) -> Vec<String> {
+    let mut words: Vec<String> = vec!["greenroom".to_owned()];
+    words.extend(command.split(' ').map(str::to_owned));
+    words.extend(more.iter().map(|&word| word.to_owned()));
+    words
+}
+
+#[track_caller]
+fn refused(words: &[String], name: &str) {
+    let error = Cli::command()
+        .try_get_matches_from(words)
+        .expect_err(&format!("{words:?} is refused"));
+    assert_eq!(error.exit_code(), 2, "{words:?}");
+    assert!(error.use_stderr(), "{words:?}");
+    let text = error.to_string();
+    assert!(text.contains(name), "{words:?} names {name}: {text}");
+}
+
+fn takes_a_value(arg: &Arg) -> bool {
+    matches!(arg.get_action(), ArgAction::Set | ArgAction::Append)
+}
+
+#[test]
+fn every_flag_refuses_what_it_cannot_take() {
+    let long = "x".repeat(5000);
+    let mut tried = 0;
+    for (name, command) in commands() {
+        let usual = complete(&name);
+        let fine = Cli::command().try_get_matches_from(words(&name, usual));
+        assert!(fine.is_ok(), "{name}: {fine:?}");
+        refused(
+            &words(&name, &[usual, &["--frobnicate"]].concat()),
+            "--frobnicate",
+        );
+        for arg in command.get_arguments() {
+            let Some(long_flag) = arg.get_long() else {
+                continue;
+            };
+            let flag = format!("--{long_flag}");
+            if long_flag == "help" {
+                continue;
+            }
+            let base: &[&str] = if instead(&name, long_flag) {
+                &usual[..usual.len() - 1]
+            } else {
+                usual
+            };
+            if !takes_a_value(arg) {
+                refused(
+                    &words(&name, &[base, &[&format!("{flag}=x")]].concat()),
+                    &flag,
+                );
+                refused(&words(&name, &[base, &[&flag, &flag]].concat()), &flag);
+                continue;
+            }
+            refused(&words(&name, &[base, &[&flag]].concat()), &flag);
+            for bad in ["a\u{1b}[2Jb", "a\u{0}b", "a\nb", "\u{7f}", &long] {
+                refused(
+                    &words(&name, &[base, &[&format!("{flag}={bad}")]].concat()),
+                    &flag,
+                );
+                tried += 1;
+            }
+            let repeats = matches!(arg.get_action(), ArgAction::Append);
+            if !repeats && !arg.is_required_set() {
+                let twice = [
+                    flag.as_str(),
+                    "http://127.0.0.1:1",
+                    &flag,
+                    "http://127.0.0.1:1",
+                ];
+                let text = Cli::command()
+                    .try_get_matches_from(words(&name, &[base, &twice].concat()))
+                    .unwrap_err()
+                    .to_string();
+                assert!(text.contains(&flag), "{name} {flag}: {text}");
+            }
+        }
+    }
+    assert!(tried > 200, "only {tried} words were tried");
+}
+
+#[test]
+fn every_word_without_a_flag_is_looked_at() {
+    let long = "x".repeat(5000);
+    for (name, command) in commands() {
+        let usual = complete(&name);
+        for (place, arg) in command.get_positionals().enumerate() {
+            let value_name = arg.get_value_names().unwrap()[0].to_string();
+            let with = |word: &str| {
+                let mut all: Vec<&str> = usual.to_vec();
+                all[place] = word;
+                words(&name, &all)
+            };
+            refused(&with(""), &value_name);
+            // What an agent is told may be any text; the service bounds it.
+            if value_name != "PROMPT" {
+                for bad in ["a\u{1b}[2Jb", "a\u{0}b", &long] {
+                    refused(&with(bad), &value_name);
+                }
+            }
+        }
+        if !usual.is_empty() && name != "cancel" {
+            let too_many = [usual, &["one", "more"]].concat();
+            refused(&words(&name, &too_many), "one");
+            let last = command.get_positionals().count();
+            assert_eq!(last, usual.len(), "{name}");
+        }
+    }
+}
+
+/// What no key takes, given as text.
+fn never(takes: Takes) -> Vec<String> {
+    let long = "9".repeat(5000);
+    let mut bad = vec![
+        "\u{1b}[2J".to_owned(),
+        "a\u{0}b".to_owned(),
+        "\u{fffd}".to_owned(),
+        long,
+    ];
+    match takes {
+        Takes::Text { .. } => {}
+        _ => bad.extend(["", "nonsense", "-1", "{", "{ a = {} }"].map(str::to_owned)),
+    }
+    bad
+}
+
+#[test]
+fn every_key_refuses_what_it_cannot_take_from_every_layer() {
+    let mut tried = 0;
+    for key in KEYS {
+        for bad in never(key.field.takes) {
+            // A list of names that is one odd name, or none, is a list.
+            if matches!(key.field.takes, Takes::Rules)
+                && !bad.contains(['\u{1b}', '\u{0}', '\u{fffd}'])
+            {
+                continue;
+            }
+            let name = match (key.is_named(), key.field.takes) {
+                (true, Takes::Rules) => format!("{}.x.deny", key.name),
+                (true, _) => format!("{}.x", key.name),
+                (false, _) => key.name.to_owned(),
+            };
+            let variable = format!("GREENROOM_{}", name.to_uppercase().replace('.', "__"));
+            let file = format!("{name} = {}", toml::Value::String(bad.clone()));
+            for place in [
+                Place::new().set(&format!("{name}={bad}")),
+                Place::new().env(&variable, &bad),
+                Place::new().folder_file(&file),
+            ] {
+                let error = load(&place.sources, &place.environment)
+                    .err()
+                    .unwrap_or_else(|| panic!("{name} takes {bad:.20?}"));
+                let failure = Failure::from(error);
+                let text = failure.text();
+                assert_eq!(failure.code, 2);
+                assert!(text.contains(key.name), "{name}: {text}");
+                assert!(
+                    !text.contains('\u{1b}') && text.len() < 1000,
+                    "{name}: {text}"
+                );
+                tried += 1;
+            }
+        }
+    }
+    assert!(tried > 5 * KEYS.len(), "only {tried} values were tried");
+}
+
+#[actix_rt::test]
+async fn a_refusal_neither_floods_nor_drives_the_terminal() {
+    let long = "x".repeat(100_000);
+    for args in [
+        &["list", "--agent", &long][..],
+        &["list", "--agent", "\u{1b}[2J\u{1b}]0;title\u{7}"],
+        &["show", &long],
+        &["\u{1b}[31mlist"],
+        &["list", "--url", &format!("http://{}", &long[..3000])],
+        &["serve", "--set", &format!("limits.{}=1", &long[..3000])],
+        &["config", "check", "--set", "\u{9b}2J=1"],
+        &["config", "show", "--config", "/nowhere/at/all"],
+        &["limits", "set", "default", "NaN"],
+    ] {
+        let refused = ran(greenroom(args)).await;
+        assert_eq!(
+            (refused.code, refused.stdout.as_str()),
+            (2, ""),
+            "{}",
+            refused.stderr
+        );
+        assert!(refused.stderr.starts_with("error: "), "{}", refused.stderr);
+        assert!(
+            refused.stderr.len() < 3000,
+            "{} bytes",
+            refused.stderr.len()
+        );
+        let drives = |c: char| c.is_control() && c != '\n';
+        assert!(!refused.stderr.contains(drives), "{:?}", refused.stderr);
+    }
+    let mut command = greenroom(&["config", "check"]);
+    use std::os::unix::ffi::OsStrExt as _;
+    command.env(
+        "GREENROOM_LIMITS__DEFAULT",
+        std::ffi::OsStr::from_bytes(b"\xff"),
+    );
+    let refused = ran(command).await;
+    assert_eq!((refused.code, refused.stdout.as_str()), (2, ""));
+    assert!(
+        refused.stderr.contains("limits.default"),
+        "{}",
+        refused.stderr
+    );
+}
