@@ -127,7 +127,7 @@ impl Watch<'_> {
         // Behind the `^C` that the terminal shows.
         super::serve::say("");
         let hint = format!(
-            "`greenroom output {0}` waits for nothing and shows what there is, `greenroom cancel {0}` stops it",
+            "`greenroom output {0} --follow` watches it again, `greenroom cancel {0}` stops it",
             self.task
         );
         Failure::new(FAILED, format!("left; task {} goes on", self.task), hint)
@@ -149,7 +149,7 @@ async fn ended(client: &Client, id: &str, tell: impl Fn(&str)) -> Result<Output,
 fn ask() -> oneshot::Receiver<bool> {
     let _ = write!(
         std::io::stderr(),
-        "\ncancel the task? [y/N] (Ctrl-C again leaves, and the task goes on) "
+        "\ncancel the task? [y/N] (Ctrl-C leaves) "
     );
     let (answer, answered) = oneshot::channel();
     std::thread::spawn(move || {

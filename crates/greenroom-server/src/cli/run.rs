@@ -3,7 +3,7 @@
 use std::io::IsTerminal;
 
 use greenroom::domain::ids::ModelRef;
-use greenroom::domain::task::{Launch, Task, TaskStatus, cut};
+use greenroom::domain::task::{Launch, Task, TaskStatus};
 use serde_json::{Value, json};
 
 use super::args::{ResumeArgs, RunArgs};
@@ -11,10 +11,10 @@ use super::client::{Client, Shown};
 use super::failure::{FAILED, Failure};
 use super::live;
 use super::serve::say;
-use super::term::{one_line, out, printable};
+use super::term::{fit, one_line, out, printable, stderr_width};
 use crate::config::Environment;
 
-/// Characters of a description that is made from the prompt.
+/// Columns of a description that is made from the prompt.
 const DESCRIPTION: usize = 60;
 
 /// Launches a task, watches it, prints its result.
@@ -36,7 +36,7 @@ fn launch(args: &RunArgs, environment: &Environment) -> Launch {
     });
     let description = match &args.description {
         Some(description) => description.clone(),
-        None => cut(&one_line(&args.prompt), DESCRIPTION).to_owned(),
+        None => fit(&one_line(&args.prompt), DESCRIPTION),
     };
     Launch {
         description,
@@ -84,7 +84,8 @@ async fn finish(client: &Client, task: &Task, detach: bool, json: bool) -> Resul
         return Ok(());
     }
     if !json {
-        say(&format!("{} {}", task.id, one_line(&task.description)));
+        let line = format!("{} {}", task.id, one_line(&task.description));
+        say(&stderr_width().map_or_else(|| line.clone(), |width| fit(&line, width)));
     }
     let output = live::until_end(client, &task.id).await?;
     let completed = output.task.status() == TaskStatus::Completed;

@@ -8,7 +8,11 @@ use greenroom::domain::time::{Timestamp, duration_text};
 use super::client::Shown;
 use super::term::{Style, columns, fit, one_line};
 
-/// Tasks, a line each; cut to the terminal's columns if there is one.
+/// Columns that a description keeps, as long as others can give way.
+const DESCRIPTION: usize = 16;
+
+/// Tasks, a line each; cut to the terminal's columns if there is one. Where it is narrow, tool calls, agent and time are
+/// left out, in this order.
 pub fn table(tasks: &[Task], now: Timestamp, style: Style, width: Option<usize>) -> String {
     if tasks.is_empty() {
         return "no tasks\n".to_owned();
@@ -19,6 +23,13 @@ pub fn table(tasks: &[Task], now: Timestamp, style: Style, width: Option<usize>)
     for row in std::iter::once(&head).chain(&rows) {
         for (width, cell) in widths.iter_mut().zip(row) {
             *width = (*width).max(columns(cell));
+        }
+    }
+    if let Some(width) = width {
+        for column in [4, 2, 3] {
+            if widths[..5].iter().map(|width| width + 2).sum::<usize>() + DESCRIPTION > width {
+                widths[column] = 0;
+            }
         }
     }
     let mut text = line(&head, &widths, width, |_, cell| cell);
@@ -66,7 +77,7 @@ fn line(
         if column == 5 {
             let room = width.map_or(usize::MAX, |width| width.saturating_sub(used));
             text.push_str(&fit(cell, room));
-        } else {
+        } else if widths[column] > 0 {
             let padded = format!("{cell}{}", " ".repeat(widths[column] - columns(cell)));
             text.push_str(&paint(column, padded));
             text.push_str("  ");

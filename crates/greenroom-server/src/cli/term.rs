@@ -193,7 +193,8 @@ impl LiveLine {
             return;
         }
         let width = stderr_columns();
-        let text = fit(text, width.saturating_sub(1));
+        // The terminal writes `^C` behind it when that is pressed, which must not begin another row.
+        let text = fit(text, width.saturating_sub(3));
         if self.drawn.as_ref() == Some(&(text.clone(), width)) {
             return;
         }
@@ -222,7 +223,11 @@ impl LiveLine {
     }
 }
 
-/// The columns of the terminal behind stderr.
+/// The columns of the terminal behind stderr, if there is one.
+pub fn stderr_width() -> Option<usize> {
+    std::io::stderr().is_terminal().then(stderr_columns)
+}
+
 fn stderr_columns() -> usize {
     terminal_size::terminal_size_of(std::io::stderr()).map_or(80, |(width, _)| usize::from(width.0))
 }
