@@ -59,3 +59,47 @@ pub async fn patiently<T>(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn away() -> Failure {
+        Failure::new(UNREACHABLE, "the service cannot be reached", "start it")
+    }
+
+    /// Plays these answers one after the other; what was told meanwhile, and the outcome.
+    async fn played(answers: Vec<Result<u8, Failure>>) -> (Vec<String>, Result<u8, Failure>) {
+        let mut answers = answers.into_iter();
+        let mut told = Vec::new();
+        let outcome = patiently(
+            async || answers.next().expect("no more calls than answers"),
+            |text| told.push(text.to_owned()),
+        )
+        .await;
+        (told, outcome)
+    }
+
+    #[actix_rt::test]
+    async fn a_service_that_goes_away_is_waited_for() {
+        let (told, outcome) = played(vec![Err(away()), Err(away()), Ok(7)]).await;
+        assert_eq!(outcome, Ok(7));
+        assert_eq!(
+            told.len(),
+            2,
+            "once that it has gone, once that it is back: {told:?}"
+        );
+        assert!(told[0].contains("waiting") && told[1].contains("back"));
+    }
+
+    #[actix_rt::test]
+    async fn what_a_restart_forgot_is_said_so_and_other_refusals_are_as_they_are() {
+        let unknown = || Failure::new(FAILED, "no task \"bg_1\"", "look");
+        let (_, outcome) = played(vec![Err(away()), Err(unknown())]).await;
+        let failure = outcome.unwrap_err();
+        assert_eq!(failure.code, FAILED);
+        assert!(failure.message.contains("started again: no task"));
+        let (told, outcome) = played(vec![Err(unknown())]).await;
+        assert_eq!((told.len(), outcome), (0, Err(unknown())));
+    }
+}

@@ -17,5 +17,6 @@ mod openapi;
 mod slow_clients;
 mod schema;
 mod support;
+mod terminal;
 mod texts;
 mod words;

@@ -1,0 +1,216 @@
+//! `greenroom run` on a terminal: a pseudo-terminal of its own, what is written to it looked at as it comes.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::process::{Child, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use nix::pty::{Winsize, openpty};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use unicode_width::UnicodeWidthStr;
+
+use crate::command::greenroom;
+use crate::support::Host;
+
+const PATIENCE: Duration = Duration::from_secs(20);
+const COLUMNS: u16 = 40;
+
+/// The command on a terminal of forty columns.
+struct Terminal {
+    child: Child,
+    keys: File,
+    seen: Arc<Mutex<Vec<u8>>>,
+}
+
+impl Terminal {
+    fn start(host: &Host, args: &[&str], variables: &[(&str, &str)]) -> Self {
+        let size = Winsize {
+            ws_row: 10,
+            ws_col: COLUMNS,
+            ws_xpixel: 0,
+            ws_ypixel: 0,
+        };
+        let pty = openpty(Some(&size), None).unwrap();
+        let inside = || Stdio::from(pty.slave.try_clone().unwrap());
+        let mut command = greenroom(args);
+        command
+            .env("GREENROOM_URL", host.url(""))
+            .envs(variables.iter().copied())
+            .stdin(inside())
+            .stdout(inside())
+            .stderr(inside());
+        let child = command.spawn().unwrap();
+        // It holds this side of the terminal too, and would keep it open.
+        drop(command);
+        drop(pty.slave);
+        let keys = File::from(pty.master);
+        let mut screen = keys.try_clone().unwrap();
+        let seen: Arc<Mutex<Vec<u8>>> = Arc::default();
+        let kept = seen.clone();
+        std::thread::spawn(move || {
+            let mut piece = [0; 4096];
+            // Ends with an error when the last program on the terminal has ended.
+            while let Ok(read @ 1..) = screen.read(&mut piece) {
+                kept.lock().unwrap().extend_from_slice(&piece[..read]);
+            }
+        });
+        Self { child, keys, seen }
+    }
+
+    fn seen(&self) -> String {
+        String::from_utf8_lossy(&self.seen.lock().unwrap()).into_owned()
+    }
+
+    async fn shows(&self, text: &str) {
+        let begin = Instant::now();
+        while !self.seen().contains(text) {
+            assert!(begin.elapsed() < PATIENCE, "no {text:?}: {:?}", self.seen());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// What the terminal sends for Ctrl-C. It is not the controlling one, so the key itself would do nothing.
+    fn interrupt(&self) {
+        let pid = Pid::from_raw(i32::try_from(self.child.id()).unwrap());
+        kill(pid, Signal::SIGINT).unwrap();
+    }
+
+    fn types(&mut self, keys: &str) {
+        self.keys.write_all(keys.as_bytes()).unwrap();
+    }
+
+    async fn ends(mut self) -> (i32, String) {
+        let begin = Instant::now();
+        let code = loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                break status.code().unwrap();
+            }
+            assert!(begin.elapsed() < PATIENCE, "{:?}", self.seen());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        };
+        (code, self.seen())
+    }
+}
+
+impl Drop for Terminal {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Every row that was drawn, as wide as it was; nothing but the erasing of the live line drives the terminal.
+fn rows(seen: &str) -> Vec<String> {
+    let text = seen.replace("\r\u{1b}[J", "\n").replace("\r\n", "\n");
+    assert!(!text.contains('\u{1b}'), "{text:?}");
+    text.lines().map(str::to_owned).collect()
+}
+
+#[actix_rt::test]
+async fn a_task_is_watched_in_one_line_that_fits() {
+    let host = Host::start(&[]).await;
+    let long = "日本語 words that are much longer than the terminal is wide";
+    let terminal = Terminal::start(
+        &host,
+        &["run", "x", "--description", long],
+        &[("NO_COLOR", "1")],
+    );
+    let id = host.newest().await;
+    let session = host.running(&id).await;
+    terminal.shows("running · 1s").await;
+    host.finish(&session).await;
+    terminal.shows("answer to: x").await;
+    let seen = terminal.seen();
+    for row in rows(&seen) {
+        assert!(row.width() <= usize::from(COLUMNS), "{row:?}");
+    }
+    let rows = rows(&seen);
+    assert!(
+        rows[0].starts_with(&format!("{id} 日本語")) && rows[0].ends_with('…'),
+        "{rows:?}"
+    );
+    assert_eq!(rows.last().unwrap(), "answer to: x");
+    // The live line is away before anything else is said.
+    let end = seen.find(" completed after").unwrap();
+    assert!(seen[..end].contains(&format!("\r\u{1b}[J{id}")));
+    host.stop().await;
+}
+
+#[actix_rt::test]
+async fn an_interrupt_asks_and_yes_cancels() {
+    let host = Host::start(&[]).await;
+    let mut terminal = Terminal::start(&host, &["run", "x"], &[]);
+    let id = host.newest().await;
+    host.running(&id).await;
+    terminal.shows("running").await;
+    terminal.interrupt();
+    terminal.shows("cancel the task? [y/N]").await;
+    terminal.types("y\n");
+    let (code, _) = ends_with(terminal, "cancelled at the terminal").await;
+    assert_eq!(code, 1);
+    assert_eq!(host.ended(&id).await["status"], "cancelled");
+    host.stop().await;
+}
+
+#[actix_rt::test]
+async fn a_second_interrupt_leaves_and_the_task_goes_on() {
+    let host = Host::start(&[]).await;
+    let terminal = Terminal::start(&host, &["run", "x"], &[]);
+    let id = host.newest().await;
+    let session = host.running(&id).await;
+    terminal.shows("running").await;
+    terminal.interrupt();
+    terminal.shows("cancel the task? [y/N]").await;
+    terminal.interrupt();
+    let (code, _) = ends_with(terminal, "goes on").await;
+    assert_eq!(code, 1);
+    host.finish(&session).await;
+    assert_eq!(host.ended(&id).await["status"], "completed");
+    host.stop().await;
+}
+
+#[actix_rt::test]
+async fn a_task_that_ends_while_it_is_asked_about_begins_a_row_of_its_own() {
+    let host = Host::start(&[]).await;
+    let terminal = Terminal::start(&host, &["run", "x"], &[("NO_COLOR", "1")]);
+    let id = host.newest().await;
+    let session = host.running(&id).await;
+    terminal.shows("running").await;
+    terminal.interrupt();
+    terminal.shows("(Ctrl-C leaves) ").await;
+    host.finish(&session).await;
+    let (code, seen) = ends_with(terminal, "answer to: x").await;
+    assert_eq!(code, 0);
+    let rows = rows(&seen);
+    assert!(
+        rows.contains(&"cancel the task? [y/N] (Ctrl-C leaves) ".to_owned()),
+        "{rows:?}"
+    );
+    host.stop().await;
+}
+
+#[actix_rt::test]
+async fn after_a_no_it_is_watched_on() {
+    let host = Host::start(&[]).await;
+    let mut terminal = Terminal::start(&host, &["run", "x"], &[]);
+    let id = host.newest().await;
+    let session = host.running(&id).await;
+    terminal.shows("running").await;
+    terminal.interrupt();
+    terminal.shows("cancel the task? [y/N]").await;
+    terminal.types("n\n");
+    terminal.shows("running · 1s").await;
+    host.finish(&session).await;
+    let (code, seen) = ends_with(terminal, "answer to: x").await;
+    assert_eq!(code, 0);
+    assert!(seen.trim_end().ends_with("answer to: x"), "{seen:?}");
+    host.stop().await;
+}
+
+/// The end of the command, once all it said has come through the terminal.
+async fn ends_with(terminal: Terminal, text: &str) -> (i32, String) {
+    terminal.shows(text).await;
+    terminal.ends().await
+}
