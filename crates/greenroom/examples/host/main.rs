@@ -1,0 +1,57 @@
+//! Somebody's own actix-web application with background tasks in it: `cargo run -p greenroom --example host`. Events of
+//! the agent server are pushed in by a route; `echo` stands for the agent server.
+
+mod echo;
+
+use std::sync::Arc;
+
+use actix_web::web::{Data, Json, Path, ServiceConfig, get, post};
+use actix_web::{App, HttpResponse, HttpServer};
+use greenroom::domain::task::Launch;
+use greenroom::ports::journal::MemoryJournal;
+use greenroom::{Config, Greenroom, ShutdownMode};
+
+pub use echo::Echo;
+
+/// Accepts a task and answers at once; it starts when its slot is free.
+async fn launch(greenroom: Data<Greenroom>, launch: Json<Launch>) -> HttpResponse {
+    match greenroom.launch(launch.into_inner()).await {
+        Ok(task) => HttpResponse::Created().json(task),
+        Err(refused) => HttpResponse::BadRequest().body(refused.to_string()),
+    }
+}
+
+/// A task by its id, or by its session.
+async fn show(greenroom: Data<Greenroom>, name: Path<String>) -> HttpResponse {
+    match greenroom.find(&name).await {
+        Some(found) => HttpResponse::Ok().json(found.task),
+        None => HttpResponse::NotFound().body("no such task"),
+    }
+}
+
+/// Takes events of the agent server, as they are.
+async fn events(greenroom: Data<Greenroom>, events: Json<Vec<serde_json::Value>>) -> HttpResponse {
+    for event in events.iter() {
+        greenroom.event(event).await;
+    }
+    HttpResponse::Accepted().finish()
+}
+
+pub fn routes(app: &mut ServiceConfig) {
+    app.route("/tasks", post().to(launch))
+        .route("/tasks/{name}", get().to(show))
+        .route("/events", post().to(events));
+}
+
+#[actix_web::main]
+async fn main() -> std::io::Result<()> {
+    let journal = Arc::new(MemoryJournal::default());
+    let greenroom = Greenroom::start(Config::default(), Arc::new(Echo::default()), journal);
+    let shared = Data::new(greenroom.clone());
+    HttpServer::new(move || App::new().app_data(shared.clone()).configure(routes))
+        .bind(("127.0.0.1", 8080))?
+        .run()
+        .await?;
+    greenroom.shutdown(ShutdownMode::Abort).await;
+    Ok(())
+}
