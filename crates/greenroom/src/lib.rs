@@ -13,7 +13,9 @@
 //! - [`domain`] decides, purely: states, slots, batches, watching, wording.
 //! - `actors` own: one mailbox around one domain value each.
 //! - [`ports`] are what the system needs from outside.
-//! - [`supervisor`] runs an actor so that its death is seen; [`sabotage`] brings one about, for tests.
+//! - [`sabotage`] brings about the death of an actor, for tests.
+
+#![deny(missing_docs)]
 
 mod actors;
 pub mod clock;
@@ -22,7 +24,7 @@ pub mod domain;
 mod handle;
 pub mod ports;
 
-pub use actors::{sabotage, supervisor};
+pub use actors::sabotage;
 pub use clock::Clock;
 pub use config::Config;
 pub use handle::*;

@@ -147,7 +147,9 @@ pub struct ShownTask {
 
 /// `GET /v1/tasks/{id}`: the task, with what it waits for if it waits.
 pub async fn get(api: Data<Api>, id: Path<String>) -> Result<Json<ShownTask>, ApiError> {
-    let TaskDetail { task, waits_for } = find(&api, &id).await?;
+    let TaskDetail {
+        task, waits_for, ..
+    } = find(&api, &id).await?;
     Ok(Json(ShownTask { task, waits_for }))
 }
 

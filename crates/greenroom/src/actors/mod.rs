@@ -9,7 +9,7 @@ pub(crate) mod poller;
 pub(crate) mod registry;
 pub mod sabotage;
 pub(crate) mod slot_manager;
-pub mod supervisor;
+pub(crate) mod supervisor;
 pub(crate) mod survivors;
 pub(crate) mod task;
 pub(crate) mod toaster;

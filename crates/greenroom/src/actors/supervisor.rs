@@ -18,33 +18,6 @@ pub enum Exit {
 
 /// Starts an actor on the current arbiter and calls `on_exit` once when it has ended, also by a panic in a handler, a
 /// timer or a future it spawned on its context, or while it was built. The actor's mailbox is closed by then.
-///
-/// ```
-/// use actix::{Actor, Context, Handler, Message};
-/// use greenroom::supervisor::{Exit, spawn_supervised};
-///
-/// struct Glass;
-/// impl Actor for Glass {
-///     type Context = Context<Self>;
-/// }
-///
-/// #[derive(Message)]
-/// #[rtype(result = "()")]
-/// struct Drop;
-/// impl Handler<Drop> for Glass {
-///     type Result = ();
-///     fn handle(&mut self, _: Drop, _: &mut Self::Context) {
-///         panic!("broken");
-///     }
-/// }
-///
-/// actix::System::new().block_on(async {
-///     let (told, hears) = tokio::sync::oneshot::channel();
-///     let glass = spawn_supervised(|_| Glass, |exit| { let _ = told.send(exit); });
-///     glass.do_send(Drop);
-///     assert_eq!(hears.await.unwrap(), Exit::Panicked("broken".to_owned()));
-/// });
-/// ```
 pub fn spawn_supervised<A>(
     build: impl FnOnce(&mut Context<A>) -> A + 'static,
     on_exit: impl FnOnce(Exit) + 'static,
@@ -118,4 +91,45 @@ pub(super) fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
         .map(|&text| text.to_owned())
         .or_else(|| panic.downcast_ref::<String>().cloned())
         .unwrap_or_else(|| "a panic without a text".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use actix::{Handler, Message, System};
+
+    struct Glass;
+
+    impl Actor for Glass {
+        type Context = Context<Self>;
+    }
+
+    #[derive(Message)]
+    #[rtype(result = "()")]
+    struct Fall;
+
+    impl Handler<Fall> for Glass {
+        type Result = ();
+
+        fn handle(&mut self, _: Fall, _: &mut Self::Context) {
+            panic!("broken");
+        }
+    }
+
+    #[test]
+    fn the_death_of_an_actor_is_heard_with_its_reason() {
+        System::new().block_on(async {
+            let (told, hears) = tokio::sync::oneshot::channel();
+            let glass = spawn_supervised(
+                |_| Glass,
+                |exit| {
+                    let _ = told.send(exit);
+                },
+            );
+            assert_eq!(living::<Glass>(), 1);
+            glass.do_send(Fall);
+            assert_eq!(hears.await.unwrap(), Exit::Panicked("broken".to_owned()));
+            assert_eq!(living::<Glass>(), 0);
+        });
+    }
 }

@@ -110,7 +110,7 @@ pub struct IllegalTransition {
 
 impl Task {
     /// A launch was accepted: the task is pending, in its first run.
-    pub fn accept(id: TaskId, launch: Launch, depth: u32, now: Timestamp) -> Task {
+    pub(crate) fn accept(id: TaskId, launch: Launch, depth: u32, now: Timestamp) -> Task {
         let group = match &launch.model {
             Some(model) => model.key(),
             None => ConcurrencyKey::new(&launch.agent),
@@ -152,7 +152,7 @@ impl Task {
     }
 
     /// A session started elsewhere is adopted: the task is running at once.
-    pub fn adopt(track: Track, now: Timestamp) -> Task {
+    pub(crate) fn adopt(track: Track, now: Timestamp) -> Task {
         let agent = track.agent.unwrap_or_else(|| "task".to_owned());
         let group = track
             .concurrency_key
@@ -173,7 +173,7 @@ impl Task {
     }
 
     /// The session is there: pending becomes running.
-    pub fn start(
+    pub(crate) fn start(
         &mut self,
         session: SessionId,
         directory: Option<String>,
@@ -185,7 +185,11 @@ impl Task {
     }
 
     /// The run ends. A second end of the same run is an error and changes nothing.
-    pub fn end(&mut self, end: &End, now: Timestamp) -> Result<TaskStatus, IllegalTransition> {
+    pub(crate) fn end(
+        &mut self,
+        end: &End,
+        now: Timestamp,
+    ) -> Result<TaskStatus, IllegalTransition> {
         let from = self.status;
         self.require(!from.is_terminal(), end.outcome.status())?;
         self.status = end.outcome.status();
@@ -206,7 +210,11 @@ impl Task {
     }
 
     /// A new run in the same session: terminal becomes pending. Tool count and the time of acceptance stay.
-    pub fn resume(&mut self, resume: Resume, now: Timestamp) -> Result<(), IllegalTransition> {
+    pub(crate) fn resume(
+        &mut self,
+        resume: Resume,
+        now: Timestamp,
+    ) -> Result<(), IllegalTransition> {
         self.require(self.status.is_terminal(), TaskStatus::Pending)?;
         self.run = self.run.next();
         self.status = TaskStatus::Pending;
@@ -232,7 +240,7 @@ impl Task {
     }
 
     /// The task gets another parent; the old one's history keeps it.
-    pub fn move_to(&mut self, parent: SessionId) {
+    pub(crate) fn move_to(&mut self, parent: SessionId) {
         if self.parent_session.as_ref() == Some(&parent) {
             return;
         }
@@ -247,7 +255,7 @@ impl Task {
     }
 
     /// Leaves a word for readers while the run goes on.
-    pub fn set_note(&mut self, note: String) {
+    pub(crate) fn set_note(&mut self, note: String) {
         if !self.status.is_terminal() {
             self.note = Some(note);
         }

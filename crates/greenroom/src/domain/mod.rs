@@ -1,22 +1,24 @@
 //! Decisions. Pure: no actix, no I/O, no clock; `now` comes in as an argument.
+//!
+//! Public is what callers, agent servers and journals speak of; how it is decided is not.
 
 pub mod batch;
-pub mod calls;
+pub(crate) mod calls;
 pub mod concurrency;
-pub mod explanation;
+pub(crate) mod explanation;
 pub mod history;
 pub mod idempotency;
 pub mod ids;
 pub mod ledger;
-pub mod lifecycle;
+pub(crate) mod lifecycle;
 pub mod notice;
-pub mod notification;
+pub(crate) mod notification;
 pub mod output;
-pub mod parent_session;
+pub(crate) mod parent_session;
 pub mod restrictions;
 pub mod session_event;
 pub mod task;
 pub mod time;
 pub mod transcript;
-pub mod validation;
-pub mod watch;
+pub(crate) mod validation;
+pub(crate) mod watch;

@@ -28,6 +28,7 @@ pub struct OutputOptions {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
+#[non_exhaustive]
 pub struct Output {
     /// The task as it is now.
     pub task: Task,

@@ -1,4 +1,5 @@
 //! Why a call of a user was refused: one enum per operation, with what a person needs to know.
+//! They are exhaustive on purpose: a host that answers each in its own way should be told by the compiler of a new one.
 
 use crate::domain::ids::{SessionId, TaskId};
 use crate::domain::task::Task;

@@ -67,6 +67,7 @@ pub struct ListFilter {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
+#[non_exhaustive]
 pub struct TaskPage {
     /// Newest first.
     pub tasks: Vec<Task>,
@@ -78,6 +79,7 @@ pub struct TaskPage {
 /// A task and why it waits, if it waits.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
+#[non_exhaustive]
 pub struct TaskDetail {
     /// The task.
     pub task: Task,
@@ -90,6 +92,7 @@ pub struct TaskDetail {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
+#[non_exhaustive]
 pub struct WaitsFor {
     /// Its key.
     pub key: ConcurrencyKey,
@@ -107,6 +110,7 @@ pub struct WaitsFor {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
+#[non_exhaustive]
 pub struct LimitsReport {
     /// Every key in use or waited for, and every key with a rule of its own.
     pub keys: Vec<KeyReport>,
@@ -129,6 +133,7 @@ pub struct LimitsReport {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
+#[non_exhaustive]
 pub struct KeyReport {
     /// The key.
     pub key: ConcurrencyKey,
@@ -175,6 +180,7 @@ pub struct LimitsChange {
 /// One change of a task's state, as subscribers see it.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[non_exhaustive]
 pub struct TaskChange {
     /// When.
     pub at: Timestamp,
@@ -198,6 +204,7 @@ pub enum WaitFor {
 
 /// How a shutdown treats what is open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum ShutdownMode {
     /// Running and waiting tasks become cancelled, "Shutdown", and their sessions are aborted.
     Abort,
@@ -205,6 +212,7 @@ pub enum ShutdownMode {
 
 /// What a shutdown left.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub struct ShutdownReport {
     /// Tasks that were running or waiting.
     pub cancelled: Vec<TaskId>,
@@ -225,6 +233,7 @@ pub enum EventLink {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
+#[non_exhaustive]
 pub struct Readiness {
     /// True if tasks are started and watched.
     pub ready: bool,
@@ -273,6 +282,7 @@ pub struct Tally {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
+#[non_exhaustive]
 pub struct NoticeRecord {
     /// Its id.
     pub id: NoticeId,
