@@ -6,7 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use greenroom::domain::ids::SessionId;
-use greenroom::domain::task::AskKind;
+use greenroom::domain::task::{AskAnswer, AskKind};
 use greenroom::domain::transcript::Message;
 use greenroom::ports::agent_server::{
     AgentServer, NewSession, Notice, ServerError, SessionRecord, SessionStatus, TaskPrompt, Toast,
@@ -96,7 +96,13 @@ impl AgentServer for Echo {
         Ok(Vec::new())
     }
 
-    async fn reject_ask(&self, _: &SessionId, _: &str, _: AskKind) -> Result<(), ServerError> {
+    async fn answer_ask(
+        &self,
+        _: &SessionId,
+        _: &str,
+        _: AskKind,
+        _: &AskAnswer,
+    ) -> Result<(), ServerError> {
         Ok(())
     }
 

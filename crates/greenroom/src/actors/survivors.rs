@@ -20,8 +20,11 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The actors of one kind by name, each with a number that tells it from others of that name. Written by the registry.
-pub(crate) struct Roster<K, A: Actor>(Arc<Mutex<BTreeMap<K, (u64, Addr<A>)>>>);
+/// Actors of one kind by name, each with a number that tells it from others of that name.
+pub(crate) type Living<K, A> = BTreeMap<K, (u64, Addr<A>)>;
+
+/// Where they are kept. Written by the registry.
+pub(crate) struct Roster<K, A: Actor>(Arc<Mutex<Living<K, A>>>);
 
 impl<K, A: Actor> Clone for Roster<K, A> {
     fn clone(&self) -> Self {
@@ -51,7 +54,7 @@ impl<K: Ord + Clone, A: Actor> Roster<K, A> {
     }
 
     /// Takes out all that live, in the order of their names.
-    pub(crate) fn living(&self) -> BTreeMap<K, (u64, Addr<A>)> {
+    pub(crate) fn living(&self) -> Living<K, A> {
         let mut living = std::mem::take(&mut *lock(&self.0));
         living.retain(|_, (_, actor)| actor.connected());
         living
@@ -62,9 +65,12 @@ impl<K: Ord + Clone, A: Actor> Roster<K, A> {
     }
 }
 
+/// By run: whether somebody has prompted its session since.
+type Superseded = BTreeMap<(TaskId, Run), Arc<AtomicBool>>;
+
 /// The aborts of ended runs that are not answered.
 #[derive(Clone, Default)]
-pub(crate) struct Aborts(Arc<Mutex<BTreeMap<(TaskId, Run), Arc<AtomicBool>>>>);
+pub(crate) struct Aborts(Arc<Mutex<Superseded>>);
 
 impl Aborts {
     /// Somebody has to answer for the abort of that run from now on; the ticket is how.

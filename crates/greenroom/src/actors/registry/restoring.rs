@@ -4,20 +4,19 @@
 
 use std::collections::BTreeMap;
 
-use actix::{Addr, Context};
+use actix::Context;
 
 use super::TaskRegistry;
 use crate::actors::parent_notifier::{ParentNotifier, Reconcile};
 use crate::actors::poller;
 use crate::actors::slot_manager::{ForgetQueues, SetOpen};
+use crate::actors::survivors::Living;
 use crate::actors::task::{Dependents, LinkBroke, RegistryUp, TaskActor, Woken};
 use crate::domain::concurrency::Age;
 use crate::domain::ids::{SessionId, TaskId};
 use crate::domain::ledger::Account;
 use crate::domain::task::{Task, TaskStatus};
 use crate::ports::journal::{Entry, Kept, KeptTask};
-
-type Living<K, A> = BTreeMap<K, (u64, Addr<A>)>;
 
 impl TaskRegistry {
     /// Takes over from whoever was here before.
