@@ -156,6 +156,8 @@ impl Batch {
         if self.leave_place(task) {
             for note in &mut self.notes {
                 note.told.retain(|told| told.fact.task != *task);
+                // With the failure its wake has gone.
+                note.wakes &= note.told.iter().any(|told| told.fact.status.is_failure());
             }
             self.notes.retain(|note| !note.told.is_empty());
             self.consider_final(now);
