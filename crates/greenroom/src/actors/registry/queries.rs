@@ -29,7 +29,27 @@ impl Query for Find {
     type Answer = Option<Found>;
 
     fn answer(self, registry: &mut TaskRegistry, _: &mut Context<TaskRegistry>) -> Option<Found> {
-        let Some(id) = registry.find(&self.0) else {
+        // A whole id that has left memory comes before the beginning of another.
+        let whole = |name: &str| {
+            registry
+                .env
+                .journal
+                .find(name)
+                .filter(|task| task.id.as_str() == name)
+        };
+        let found = registry.find(&self.0);
+        let left = match &found {
+            Some(id) if id.as_str() == self.0 => None,
+            _ => whole(&self.0),
+        };
+        if let Some(task) = left {
+            return Some(Found {
+                task,
+                place: None,
+                reachable: registry.reachable,
+            });
+        }
+        let Some(id) = found else {
             // It may have left memory: the journal remembers. A beginning that fits several tasks names none.
             if registry
                 .by_age
