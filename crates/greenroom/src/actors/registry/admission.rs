@@ -156,7 +156,12 @@ impl TaskRegistry {
         let unknown = || ResumeError::UnknownSession(session.clone());
         let id = match self.by_session.get(&session) {
             Some(id) => id.clone(),
-            None => self.recall(&session).ok_or_else(unknown)?,
+            None => {
+                let id = self.recall(&session).ok_or_else(unknown)?;
+                // It leaves again, unless the resume is accepted.
+                self.remove_later(&id, ctx);
+                id
+            }
         };
         let status = self.tasks.get(&id).ok_or_else(unknown)?.task.status();
         match status {
