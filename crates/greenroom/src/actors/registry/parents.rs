@@ -123,13 +123,16 @@ impl TaskRegistry {
         }
     }
 
-    /// True if it is the session of a task of ours that has ended.
+    /// True if it is the session of a task of ours that has ended, also of one that has left memory.
     pub(super) fn has_ended(&self, session: &SessionId) -> bool {
-        let task = self
-            .by_session
-            .get(session)
-            .and_then(|id| self.tasks.get(id));
-        task.is_some_and(|entry| entry.task.status().is_terminal())
+        if let Some(id) = self.by_session.get(session) {
+            let entry = self.tasks.get(id);
+            return entry.is_some_and(|entry| entry.task.status().is_terminal());
+        }
+        let left = self.env.journal.find(session.as_str());
+        left.is_some_and(|task| {
+            task.session.as_ref() == Some(session) && task.status().is_terminal()
+        })
     }
 
     /// A notifier that begins with what the account says, if one is given.
