@@ -57,7 +57,7 @@ impl TaskRegistry {
         );
         // Nobody is told who is a session of the cascade; everybody else is.
         for parent in &gone {
-            self.drop_parent(parent);
+            self.drop_parent(parent, ctx);
         }
         for id in tasks {
             let Some(entry) = self.tasks.get(&id) else {

@@ -270,13 +270,31 @@ impl TaskRegistry {
     }
 
     /// The parent is no more: what is owed to it is dropped.
-    pub(super) fn drop_parent(&mut self, parent: &SessionId) {
-        if let Some(known) = self.parents.remove(parent) {
-            self.desks.notifiers.remove(parent);
-            let gone = JournalEntry::ParentGone(parent.clone(), self.env.now());
-            self.env.append(vec![gone]);
-            known.notifier.do_send(ParentGone);
-            tracing::info!(parent = %parent, "a parent is no more; what was owed to it is dropped");
+    pub(super) fn drop_parent(&mut self, parent: &SessionId, ctx: &mut Context<Self>) {
+        let Some(known) = self.parents.remove(parent) else {
+            return;
+        };
+        self.desks.notifiers.remove(parent);
+        let gone = JournalEntry::ParentGone(parent.clone(), self.env.now());
+        self.env.append(vec![gone]);
+        known.notifier.do_send(ParentGone);
+        tracing::info!(parent = %parent, "a parent is no more; what was owed to it is dropped");
+        // Its batch never closes: who settled in it and was given another parent since leaves memory all the same.
+        let settled: Vec<TaskId> = self
+            .tasks
+            .iter_mut()
+            .filter(|(_, entry)| {
+                entry.batch.as_ref() == Some(parent) && entry.task.status().is_terminal()
+            })
+            .map(|(id, entry)| {
+                entry.batch = None;
+                id.clone()
+            })
+            .collect::<std::collections::BTreeSet<_>>()
+            .into_iter()
+            .collect();
+        for id in settled {
+            self.remove_later(&id, ctx);
         }
     }
 
