@@ -361,7 +361,7 @@ impl Stage {
         self.answered(async move { greenroom.census().await }).await
     }
 
-    pub fn changes(&self) -> Receiver<TaskChange> {
+    pub fn changes(&self) -> Receiver<Arc<TaskChange>> {
         self.greenroom.subscribe()
     }
 

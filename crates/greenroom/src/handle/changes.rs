@@ -12,9 +12,9 @@ use super::TaskChange;
 use crate::domain::time::Timestamp;
 
 /// Changes kept for readers that come back.
-pub const CHANGES_KEPT: usize = 10_000;
-/// Bytes of text in them: tasks carry their prompts, and ten thousand long ones would not fit into memory.
-const TEXT_KEPT: usize = 64 * 1024 * 1024;
+pub const CHANGES_KEPT: usize = 2_000;
+/// Bytes of text in them: tasks carry their prompts, and so many long ones would not fit into memory.
+const TEXT_KEPT: usize = 32 * 1024 * 1024;
 /// How many changes a subscriber of the channel may fall behind.
 const CHANNEL: usize = 1024;
 /// How many changes a reader takes at a time.
@@ -73,7 +73,7 @@ pub(crate) struct Changes {
     kept: Arc<Mutex<Kept>>,
     /// The newest number; a closed one is past the end of the service.
     newest: Arc<watch::Sender<Option<u64>>>,
-    channel: broadcast::Sender<TaskChange>,
+    channel: broadcast::Sender<Arc<TaskChange>>,
 }
 
 impl Changes {
@@ -96,12 +96,13 @@ impl Changes {
 
     /// Gives the change the next number and tells everybody.
     pub(crate) fn publish(&self, change: TaskChange) {
+        let change = Arc::new(change);
         // Nobody may listen.
-        let _ = self.channel.send(change.clone());
+        let _ = self.channel.send(Arc::clone(&change));
         let mut kept = self.kept();
         kept.newest += 1;
         kept.text += text_of(&change);
-        kept.changes.push_back(Arc::new(change));
+        kept.changes.push_back(change);
         while kept.changes.len() > CHANGES_KEPT || (kept.text > TEXT_KEPT && kept.changes.len() > 1)
         {
             if let Some(left) = kept.changes.pop_front() {
@@ -120,7 +121,7 @@ impl Changes {
         self.newest.send_replace(None);
     }
 
-    pub(crate) fn subscribe(&self) -> broadcast::Receiver<TaskChange> {
+    pub(crate) fn subscribe(&self) -> broadcast::Receiver<Arc<TaskChange>> {
         self.channel.subscribe()
     }
 
@@ -256,7 +257,7 @@ mod tests {
         let task = Task::accept(TaskId::from_random(1), launch, 1, at);
         TaskChange {
             at,
-            task,
+            task: Arc::new(task),
             from: None,
             to: TaskStatus::Pending,
         }

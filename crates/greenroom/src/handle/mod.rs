@@ -426,7 +426,7 @@ impl Greenroom {
     }
 
     /// Every change of a task's state from now on. A slow reader loses the oldest and is told so by the channel.
-    pub fn subscribe(&self) -> broadcast::Receiver<TaskChange> {
+    pub fn subscribe(&self) -> broadcast::Receiver<Arc<TaskChange>> {
         self.changes.subscribe()
     }
 

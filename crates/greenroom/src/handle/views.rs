@@ -1,6 +1,7 @@
 //! What users give and get: options, filters, reports, changes.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -185,7 +186,8 @@ pub struct TaskChange {
     /// When.
     pub at: Timestamp,
     /// The task after it.
-    pub task: Task,
+    #[serde(serialize_with = "as_it_is")]
+    pub task: Arc<Task>,
     /// The state before; none for a launch or track.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub from: Option<TaskStatus>,
@@ -313,6 +315,11 @@ impl NoticeRecord {
             at: posted.at,
         }
     }
+}
+
+/// A task is written the same whoever shares it.
+fn as_it_is<S: serde::Serializer>(task: &Arc<Task>, serializer: S) -> Result<S::Ok, S::Error> {
+    Task::serialize(task, serializer)
 }
 
 /// Tells null from what is left out.

@@ -391,11 +391,9 @@ impl TaskRegistry {
         from: Option<TaskStatus>,
         with: impl IntoIterator<Item = JournalEntry>,
     ) {
-        self.append_task(id, with);
-        let Some(entry) = self.tasks.get(id) else {
+        let Some(task) = self.append_task(id, with) else {
             return;
         };
-        let task = entry.task.clone();
         tracing::info!(
             task = %id,
             run = %task.run,
@@ -417,18 +415,23 @@ impl TaskRegistry {
         self.changes.publish(change);
     }
 
-    fn append_task(&self, id: &TaskId, with: impl IntoIterator<Item = JournalEntry>) {
-        let Some(entry) = self.tasks.get(id) else {
-            return;
-        };
+    /// The record as it stands in the journal from now on, with what belongs to it.
+    fn append_task(
+        &self,
+        id: &TaskId,
+        with: impl IntoIterator<Item = JournalEntry>,
+    ) -> Option<Arc<Task>> {
+        let entry = self.tasks.get(id)?;
+        let task = Arc::new(entry.task.clone());
         let mut entries = vec![JournalEntry::Task {
             accepted: entry.accepted,
             age: entry.age,
-            task: Box::new(entry.task.clone()),
+            task: Arc::clone(&task),
         }];
         entries.extend(with);
         self.env.append(entries);
         self.env.places.pass("registry: a change is in the journal");
+        Some(task)
     }
 
     /// The record is brought up to date in the history of its parent and of every parent that had it before.

@@ -80,7 +80,7 @@ impl TaskRegistry {
         self.restore_history(&task);
         self.next_age = self.next_age.max(accepted + 1).max(age + 1);
         let session = task.session.clone();
-        let id = self.add_entry(task, accepted);
+        let id = self.add_entry(Task::clone(&task), accepted);
         let superseded = self.desks.aborts.of(&id);
         if let Some(entry) = self.tasks.get_mut(&id) {
             entry.age = age;

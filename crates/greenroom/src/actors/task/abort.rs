@@ -85,7 +85,9 @@ async fn prompted_since(
         return true;
     };
     let of_others = |message: &&Message| {
-        message.role.as_deref() == Some("user") && !message.is_prompt_of(task, *run)
+        // A notice of ours asks nothing of a session whose task has ended.
+        let notice = message.parts.iter().any(|part| part.notice_id().is_some());
+        message.role.as_deref() == Some("user") && !notice && !message.is_prompt_of(task, *run)
     };
     let newest = messages.iter().rev().find(of_others);
     newest

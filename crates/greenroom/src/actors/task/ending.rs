@@ -65,12 +65,17 @@ impl TaskActor {
         self.late_abort = None;
     }
 
-    /// A prompt of this run was on its way when the run ended, and may have reached the session after the abort.
-    pub(super) fn abort_again(&mut self) {
-        let ticket = self.late_prompt.take();
+    /// A prompt of this run is answered. Where the run has ended meanwhile, it may have reached the session after the
+    /// abort: the session is aborted again, and whoever waits for the abort waits for this one too.
+    pub(super) fn prompt_is_over(&mut self, arrived: bool) {
+        self.prompts_in_flight = self.prompts_in_flight.saturating_sub(1);
+        let ticket = match self.prompts_in_flight {
+            0 => self.late_prompt.take(),
+            _ => self.late_prompt.clone(),
+        };
         // Where nobody looks after an abort, nobody repeats one either.
-        let looked_after = self.env.config.lifecycle.look_after_abort;
-        if let (true, Phase::Ended, Some(aborted)) = (looked_after, &self.phase, &self.aborting)
+        let wanted = arrived && self.env.config.lifecycle.look_after_abort;
+        if let (true, Phase::Ended, Some(aborted)) = (wanted, &self.phase, &self.aborting)
             && !aborted.superseded.load(Ordering::Acquire)
         {
             abort_session(&self.env, aborted.clone(), ticket);
@@ -135,7 +140,7 @@ impl Handler<EndAccepted> for TaskActor {
                 let ticket = Arc::new(ticket);
                 let aborted = self.aborted(session, ticket.superseded());
                 self.aborting = Some(aborted.clone());
-                if self.prompt_in_flight && self.env.config.lifecycle.look_after_abort {
+                if self.prompts_in_flight > 0 && self.env.config.lifecycle.look_after_abort {
                     // It may set the session to work once more: a resume waits for that too, a while.
                     self.late_prompt = Some(Arc::clone(&ticket));
                     ctx.notify_later(LatePromptGivenUp, self.env.config.calls.other);

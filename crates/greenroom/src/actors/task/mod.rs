@@ -77,8 +77,8 @@ pub(crate) struct TaskActor {
     create_in_flight: bool,
     /// Given back once that session is aborted.
     late_abort: Option<AbortTicket>,
-    /// The run's prompt is on its way.
-    prompt_in_flight: bool,
+    /// Prompts on their way to the session.
+    prompts_in_flight: usize,
     /// Given back once a prompt that was on its way when the run ended is known to have come, or not.
     late_prompt: Option<Arc<AbortTicket>>,
     /// The abort that its end has led to.
@@ -130,7 +130,7 @@ impl TaskActor {
             creating: None,
             create_in_flight: false,
             late_abort: None,
-            prompt_in_flight: false,
+            prompts_in_flight: 0,
             late_prompt: None,
             aborting: None,
             ended: None,

@@ -87,7 +87,7 @@ impl TaskActor {
                 };
                 let request = self.prompt_request(prompt, text);
                 let directory = self.directory.clone();
-                self.prompt_in_flight = true;
+                self.prompts_in_flight += 1;
                 let under_way = self.env.under_way.begin(self.prompt_name(prompt));
                 answer(
                     &self.env,
@@ -348,15 +348,11 @@ impl Handler<PromptAnswered> for TaskActor {
             .prompting
             .as_ref()
             .is_some_and(|(prompt, _)| *prompt == answered.prompt);
-        self.prompt_in_flight = false;
         let arrived = match &answered.answer {
             Ok(()) => true,
             Err(failure) => failure.fate_is_unknown(),
         };
-        if arrived {
-            self.abort_again();
-        }
-        self.late_prompt = None;
+        self.prompt_is_over(arrived);
         if !current || !matches!(self.phase, Phase::Watching(_)) {
             return;
         }

@@ -332,6 +332,7 @@ impl Handler<SendPrompt> for TaskActor {
             return;
         };
         self.prompts += 1;
+        self.prompts_in_flight += 1;
         self.watch(Watch::sending);
         let request = self.prompt_request(self.prompts, send.text);
         let (env, me, directory) = (self.env.clone(), ctx.address(), self.directory.clone());
@@ -367,9 +368,7 @@ impl Handler<SentFurther> for TaskActor {
     fn handle(&mut self, sent: SentFurther, ctx: &mut Context<Self>) {
         self.env.places.pass("task: SentFurther");
         let accepted = sent.accepted;
-        if accepted {
-            self.abort_again();
-        }
+        self.prompt_is_over(accepted);
         self.watched(
             |watch, now| {
                 if accepted {

@@ -2,7 +2,7 @@
 //! what is owed, and remembers a bounded number of those that are over.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::{Entry, Journal, JournalError, Kept, KeptTask, SHORTEST_BEGINNING};
 use crate::domain::idempotency::{Kept as KeptKey, MOST};
@@ -24,7 +24,7 @@ pub struct MemoryJournal {
 #[derive(Debug, Default)]
 struct Memory {
     tasks: HashMap<TaskId, KeptTask>,
-    left: VecDeque<Task>,
+    left: VecDeque<Arc<Task>>,
     accounts: BTreeMap<SessionId, Account>,
     // Parents that nothing is owed to, in the order in which that became so; some are owed something again.
     settled: VecDeque<SessionId>,
@@ -44,7 +44,7 @@ impl Memory {
                 accepted,
                 age,
                 task,
-            } => self.record(accepted, age, *task),
+            } => self.record(accepted, age, task),
             Entry::Granted(task, run) => {
                 if let Some(kept) = self.tasks.get_mut(&task) {
                     kept.granted = Some(run);
@@ -94,7 +94,7 @@ impl Memory {
         }
     }
 
-    fn record(&mut self, accepted: u64, age: u64, task: Task) {
+    fn record(&mut self, accepted: u64, age: u64, task: Arc<Task>) {
         let (granted, prompted) = self
             .tasks
             .get(&task.id)
@@ -150,15 +150,15 @@ impl Journal for MemoryJournal {
     fn find(&self, name: &str) -> Option<Task> {
         let memory = self.memory();
         if let Some(kept) = memory.tasks.get(&TaskId::new(name)) {
-            return Some(kept.task.clone());
+            return Some(Task::clone(&kept.task));
         }
         let newest_first = || memory.left.iter().rev();
-        let named = |task: &&Task| {
+        let named = |task: &&Arc<Task>| {
             let session = task.session.as_ref().map(SessionId::as_str);
             task.id.as_str() == name || session == Some(name)
         };
         if let Some(task) = newest_first().find(named) {
-            return Some(task.clone());
+            return Some(Task::clone(task));
         }
         // A beginning must be long enough to mean something, and fit one task only.
         let mut fitting = newest_first().filter(|task| task.id.as_str().starts_with(name));
@@ -167,7 +167,7 @@ impl Journal for MemoryJournal {
             .filter(|_| name.len() >= SHORTEST_BEGINNING)?;
         fitting
             .all(|other| other.id == only.id)
-            .then(|| only.clone())
+            .then(|| Task::clone(only))
     }
 
     fn account(&self, parent: &SessionId) -> Option<Account> {

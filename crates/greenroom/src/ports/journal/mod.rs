@@ -4,6 +4,8 @@
 
 mod memory;
 
+use std::sync::Arc;
+
 use crate::domain::batch::Told;
 use crate::domain::concurrency::Age;
 use crate::domain::idempotency::Kept as KeptKey;
@@ -24,7 +26,7 @@ pub enum Entry {
         /// The place of its run.
         age: Age,
         /// The record.
-        task: Box<Task>,
+        task: Arc<Task>,
     },
     /// The run was granted its slot: a session may be made from here on.
     Granted(TaskId, Run),
@@ -101,7 +103,7 @@ pub struct KeptTask {
     /// The newest run whose prompt was accepted.
     pub prompted: Option<Run>,
     /// The record.
-    pub task: Task,
+    pub task: Arc<Task>,
 }
 
 /// Everything a registry needs to go on where another stopped.
@@ -110,7 +112,7 @@ pub struct Kept {
     /// Every task that has not left memory, in the order of acceptance.
     pub tasks: Vec<KeptTask>,
     /// Tasks that have left memory and are remembered, oldest first.
-    pub left: Vec<Task>,
+    pub left: Vec<Arc<Task>>,
     /// What parents are owed, for every parent with something open or owed.
     pub accounts: Vec<(SessionId, Account)>,
     /// The keys of launches, oldest first.

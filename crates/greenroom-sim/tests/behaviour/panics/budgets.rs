@@ -1,0 +1,104 @@
+//! An actor that dies again and again: it is answered at once a few times, then every half minute, and readiness says so.
+
+use super::{Strikes, asked, finish, launch};
+use crate::server::On;
+use crate::stage::*;
+
+/// Lets a system whose actor of one kind dies `times` times over run for two minutes with one task.
+fn dies_often(place: &'static str, times: usize, look: fn(&Stage, &[String])) {
+    let strikes = Strikes::at(place, 1, times);
+    let panics = sabotaged_story(strikes, move |s| async move {
+        let greenroom = s.greenroom.clone();
+        let task = launch(&s, job("a")).await;
+        s.pass(2000).await;
+        let readiness = asked(&s, async move { greenroom.readiness().await }).await;
+        look(&s, &readiness.problems);
+        s.pass(120_000).await;
+        finish(&s, &task).await;
+        s.pass(90_000).await;
+        finish(&s, &task).await;
+        s.pass(7000).await;
+        let readiness = s.greenroom.readiness().await;
+        assert!(readiness.ready, "{readiness:?}");
+        assert_eq!(s.state(&task).await, "completed");
+        let finals = s
+            .told("P")
+            .into_iter()
+            .filter(|line| line.contains("final"));
+        assert_eq!(finals.count(), 1);
+    });
+    assert_eq!(panics.len(), times, "{panics:?}");
+}
+
+#[test]
+fn a_kind_that_dies_often_is_rebuilt_every_half_minute_and_readiness_says_so() {
+    dies_often("queue: Enqueue", 7, |s, problems| {
+        assert_eq!(problems, ["the queue fails again and again"]);
+        assert_eq!(s.greenroom.counters().actor_deaths["queue"], 6);
+    });
+    dies_often("slots: start", 7, |s, problems| {
+        assert_eq!(problems, ["the slot manager fails again and again"]);
+        assert_eq!(s.greenroom.counters().actor_deaths["slot manager"], 6);
+    });
+}
+
+#[test]
+fn five_deaths_within_a_minute_are_answered_at_once() {
+    dies_often("slots: Acquire", 5, |s, problems| {
+        assert!(problems.is_empty(), "{problems:?}");
+        assert_eq!(s.greenroom.counters().actor_deaths["slot manager"], 5);
+    });
+}
+
+#[test]
+fn a_registry_that_dies_often_is_waited_for_and_comes_back() {
+    let strikes = Strikes::at("registry: Ask", 2, 6);
+    let panics = sabotaged_story(strikes, |s| async move {
+        let task = launch(&s, job("a")).await;
+        // Each question kills it, until it comes back only every half minute.
+        for _ in 0..3 {
+            let greenroom = s.greenroom.clone();
+            asked(&s, async move { greenroom.readiness().await }).await;
+        }
+        let readiness = s.greenroom.readiness().await;
+        assert!(!readiness.ready, "{readiness:?}");
+        assert_eq!(
+            readiness.problems,
+            ["greenroom is being put together again after a failure of its own"]
+        );
+        s.pass(60_000).await;
+        finish(&s, &task).await;
+        s.pass(7000).await;
+        assert!(s.greenroom.readiness().await.ready);
+        assert_eq!(s.greenroom.counters().actor_deaths["registry"], 6);
+        assert_eq!(s.state(&task).await, "completed");
+    });
+    assert_eq!(panics.len(), 6, "{panics:?}");
+}
+
+#[test]
+fn a_run_whose_actor_dies_three_times_ends_as_an_error_and_its_parent_is_told() {
+    let strikes = Strikes::at("task: Happened", 1, 3);
+    let panics = sabotaged_story(strikes, |s| async move {
+        let (task, other) = (launch(&s, job("a")).await, launch(&s, job("b")).await);
+        s.pass(1000).await;
+        for _ in 0..3 {
+            s.work(&task).await;
+            s.pass(100).await;
+        }
+        let state = s.state(&task).await;
+        assert!(
+            state.starts_with("error: greenroom failed at it 3 times"),
+            "{state}"
+        );
+        assert_eq!(s.calls(On::Abort).len(), 1, "its session does not work on");
+        assert_eq!(s.in_use().await, 1, "its slot is back");
+        assert_eq!(s.state(&other).await, "running");
+        s.pass(6000).await;
+        finish(&s, &other).await;
+        s.pass(7000).await;
+        let last = s.told("P").pop().unwrap_or_default();
+        assert!(last.contains("final wakes: a error, b completed"), "{last}");
+    });
+    assert_eq!(panics.len(), 3, "{panics:?}");
+}
