@@ -8,8 +8,9 @@ use super::call::Json;
 use super::error::ApiError;
 use super::input::Body;
 
-/// Entries of one change; what is kept for good must not grow by one call without bound.
+/// Entries of one change, and in all: what is kept for good must not grow by calls without bound.
 const MOST_ENTRIES: usize = 1000;
+const MOST_KEPT: usize = 10_000;
 
 /// `GET /v1/limits`
 pub async fn show(api: Data<Api>) -> Json<LimitsReport> {
@@ -22,10 +23,23 @@ pub async fn change(
     change: Body<LimitsChange>,
 ) -> Result<Json<LimitsReport>, ApiError> {
     let change = change.0;
+    let held = api.greenroom.limits().await;
     for (field, entries) in [("providers", &change.providers), ("models", &change.models)] {
         if entries.len() > MOST_ENTRIES {
             return Err(ApiError::invalid(format!(
                 "{field}: more than {MOST_ENTRIES} entries"
+            )));
+        }
+        let kept = match field {
+            "providers" => &held.providers,
+            _ => &held.models,
+        };
+        let new = entries
+            .iter()
+            .filter(|(name, limit)| limit.is_some() && !kept.contains_key(*name));
+        if kept.len() + new.count() > MOST_KEPT {
+            return Err(ApiError::invalid(format!(
+                "{field}: more than {MOST_KEPT} entries in all; remove some with null"
             )));
         }
         if let Some(name) = entries

@@ -266,6 +266,17 @@ async fn limits_are_changed_while_running() {
         .request(Method::PUT, "/v1/limits", r#"{"models": {"": 3}}"#)
         .await;
     refused((status, &error), 422, "invalid_value", "models");
+    for batch in 0..11 {
+        let entries = (0..1000).map(|number| (format!("model {batch} {number}"), json!(1)));
+        let models: serde_json::Map<String, Value> = entries.collect();
+        let body = json!({ "models": models }).to_string();
+        let (status, error) = host.request(Method::PUT, "/v1/limits", &body).await;
+        // One entry is there from before.
+        match batch {
+            0..9 => assert_eq!(status, 200),
+            _ => refused((status, &error), 422, "invalid_value", "models"),
+        }
+    }
     let (status, error) = host
         .request(Method::PUT, "/v1/limits", r#"{"default": -1}"#)
         .await;
