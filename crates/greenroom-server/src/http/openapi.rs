@@ -12,6 +12,7 @@ use serde_json::{Map, Value, json};
 
 use super::call::Call;
 use super::calls::calls;
+use super::schemas::{bound_numbers, never_null, never_null_in_answers};
 
 /// The document.
 pub static DOCUMENT: LazyLock<Value> = LazyLock::new(|| document(&calls()));
@@ -74,6 +75,7 @@ fn document(calls: &[Call]) -> Value {
         },
     });
     never_null_in_answers(&mut document);
+    bound_numbers(&mut document);
     document
 }
 
@@ -266,76 +268,9 @@ fn bridge(refusal: &Schema) -> Value {
     }})
 }
 
-/// Schemas say what is read, where null is the same as nothing. Answers never have a null, so what only they are made of
-/// says so.
-fn never_null_in_answers(document: &mut Value) {
-    let mut read = BTreeSet::new();
-    for path in document["paths"].as_object().into_iter().flatten() {
-        for operation in path.1.as_object().into_iter().flatten() {
-            collect_refs(&operation.1["requestBody"], &mut read);
-        }
-    }
-    let schemas = document["components"]["schemas"].clone();
-    loop {
-        let before = read.len();
-        for name in read.clone() {
-            collect_refs(&schemas[&name], &mut read);
-        }
-        if read.len() == before {
-            break;
-        }
-    }
-    let schemas = document["components"]["schemas"].as_object_mut();
-    for (_, schema) in schemas
-        .into_iter()
-        .flatten()
-        .filter(|(name, _)| !read.contains(*name))
-    {
-        never_null(schema);
-    }
-}
-
-fn collect_refs(value: &Value, found: &mut BTreeSet<String>) {
-    match value {
-        Value::Object(fields) => {
-            let name = fields
-                .get("$ref")
-                .and_then(Value::as_str)
-                .and_then(|target| target.strip_prefix("#/components/schemas/"));
-            found.extend(name.map(str::to_owned));
-            fields.values().for_each(|value| collect_refs(value, found));
-        }
-        Value::Array(values) => values.iter().for_each(|value| collect_refs(value, found)),
-        _ => {}
-    }
-}
-
-/// Takes null out of a schema's types, here and below.
-fn never_null(schema: &mut Value) {
-    match schema {
-        Value::Object(fields) => {
-            if fields.get("default") == Some(&Value::Null) {
-                fields.remove("default");
-            }
-            if let Some(Value::Array(types)) = fields.get_mut("type") {
-                types.retain(|kind| kind != "null");
-                if types.len() == 1 {
-                    let only = types.remove(0);
-                    fields.insert("type".to_owned(), only);
-                }
-            }
-            if let Some(Value::Array(options)) = fields.get_mut("anyOf") {
-                options.retain(|option| option["type"] != "null");
-            }
-            fields.values_mut().for_each(never_null);
-        }
-        Value::Array(values) => values.iter_mut().for_each(never_null),
-        _ => {}
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::schemas::collect_refs;
     use super::*;
 
     #[test]

@@ -149,6 +149,7 @@ pub struct EventsBody {
 /// How many events were taken.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct Accepted {
+    /// All of them, unknown ones included.
     accepted: usize,
 }
 

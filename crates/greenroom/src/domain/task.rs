@@ -375,15 +375,20 @@ pub struct Task {
     pub prompt: String,
     /// Who does it.
     pub agent: String,
+    /// Where it stands.
     pub(in crate::domain) status: TaskStatus,
     /// When it was accepted.
     pub queued_at: Timestamp,
+    /// When this run's session was there; none while it waits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(in crate::domain) started_at: Option<Timestamp>,
+    /// When this run ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(in crate::domain) completed_at: Option<Timestamp>,
+    /// Why this run failed or was cancelled, for people.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(in crate::domain) error: Option<String>,
+    /// What else a reader should know of how it went.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(in crate::domain) note: Option<String>,
     /// What the run has done so far.
