@@ -1,5 +1,5 @@
 //! TaskActor: owns one run from its granted slot to its end. It makes the session, sends the prompt, watches, and tells
-//! the registry what came of it. Decisions about a running session are `domain/watch.rs`; this is its mailbox, timers and
+//! the registry what came of it. Decisions about a running session are `domain/watch`; this is its mailbox, timers and
 //! calls. Whatever it is told or told back carries the run, and nothing is prompted once the run is ending.
 //!
 //! Its rooms: `starting` (to the session and its prompt, with `lineage`), `watching`, `ending` (with `abort`).

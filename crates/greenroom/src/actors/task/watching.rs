@@ -1,4 +1,4 @@
-//! Watching: events, polls and answers go through `domain/watch.rs`, and what it asks for is done here.
+//! Watching: events, polls and answers go through `domain/watch`, and what it asks for is done here.
 
 use std::time::Duration;
 

@@ -1,0 +1,112 @@
+//! Whether the run is done: the completion check, one at a time, and what its answer leads to.
+
+use super::{Act, Check, CheckAnswer, CheckToken, Watch, failure_end};
+use crate::config::FailedCheck;
+use crate::domain::lifecycle::End;
+use crate::domain::time::Timestamp;
+
+impl Watch {
+    /// The answer to a completion check. One that was overtaken by a sign of life says nothing.
+    pub fn checked(&mut self, token: CheckToken, answer: CheckAnswer, now: Timestamp) -> Vec<Act> {
+        let Some(check) = self.check.take_if(|check| check.token == token) else {
+            return Vec::new();
+        };
+        if check.signs != self.signs {
+            return Vec::new();
+        }
+        let findings = match answer {
+            CheckAnswer::Found(findings) => findings,
+            CheckAnswer::Gone => {
+                return vec![Act::End(End::error("the session does not exist any more"))];
+            }
+            CheckAnswer::Failed(why) => return self.check_failed(why),
+        };
+        self.failed_checks = 0;
+        if let Some(failure) = findings.failed {
+            return vec![Act::End(failure_end(failure.aborted, &failure.text))];
+        }
+        if self.waits_for_others() {
+            return Vec::new();
+        }
+        if findings.unfinished || (!findings.answered && self.link_broke) {
+            return self.lost_by_server(now);
+        }
+        if findings.output && findings.open_todos == 0 {
+            return vec![Act::End(End::completed())];
+        }
+        if check.stale {
+            return vec![Act::End(self.stale_end(&findings))];
+        }
+        if !findings.answered
+            && !findings.output
+            && let (Some(limit), Some(idle)) = (self.config.lifecycle.not_taken_up, self.idle_since)
+            && now.since(idle) >= limit
+        {
+            return vec![Act::End(End::interrupt("the prompt was not taken up"))];
+        }
+        if !findings.output && self.absent_polls >= 3 {
+            return vec![Act::AskWhetherItExists];
+        }
+        Vec::new()
+    }
+
+    /// Whether the session exists; none if the server did not say.
+    pub fn existence(&mut self, exists: Option<bool>) -> Vec<Act> {
+        match exists {
+            Some(false) => vec![Act::End(End::error("the session does not exist any more"))],
+            _ => Vec::new(),
+        }
+    }
+
+    pub(super) fn begin_check(&mut self, stale: bool, now: Timestamp) -> Vec<Act> {
+        if self.waits_for_others() {
+            return self.let_go_if_waiting(now);
+        }
+        if let Some(check) = &mut self.check
+            && check.signs == self.signs
+        {
+            check.stale |= stale;
+            return Vec::new();
+        }
+        self.next_token += 1;
+        let token = CheckToken(self.next_token);
+        self.check = Some(Check {
+            token,
+            signs: self.signs,
+            stale,
+        });
+        vec![Act::Check(token)]
+    }
+
+    pub(super) fn check_failed(&mut self, why: String) -> Vec<Act> {
+        let FailedCheck::Retry { failures } = self.config.lifecycle.failed_check else {
+            return Vec::new();
+        };
+        self.failed_checks += 1;
+        if self.failed_checks < failures {
+            return Vec::new();
+        }
+        vec![Act::End(End::completed().with_note(format!(
+            "taken as done; its messages could not be read: {why}"
+        )))]
+    }
+
+    /// The server forgot the run (it was restarted): the session is idle with an answer that was begun and not finished.
+    pub(super) fn lost_by_server(&mut self, now: Timestamp) -> Vec<Act> {
+        let settled = self
+            .idle_since
+            .is_some_and(|idle| now.since(idle) >= self.config.lifecycle.poll_interval);
+        if !settled {
+            return Vec::new();
+        }
+        if self.go_ons >= self.config.lifecycle.restart_attempts {
+            return vec![Act::End(End::interrupt(
+                "the agent server lost the run and did not take it up again",
+            ))];
+        }
+        self.go_ons += 1;
+        self.guard_again(now);
+        self.prompt_accepted = None;
+        vec![Act::GoOn]
+    }
+}

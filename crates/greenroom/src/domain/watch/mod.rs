@@ -1,0 +1,346 @@
+//! Watching one run from its session to its end: every rule that reads events, polls and checks and says what follows.
+//! Owned by the run's task actor, which does what the returned [`Act`]s ask for; pure.
+//!
+//! Its rooms: here the run and its clocks, `events` what the server tells, `checking` whether it is done, `silence` what
+//! polls see and when it has been silent for too long.
+
+mod checking;
+mod events;
+mod silence;
+
+use std::time::Duration;
+
+use super::calls::CallTally;
+use super::ids::MessageId;
+use super::lifecycle::{End, Outcome};
+use super::task::{Asking, Progress, Retrying};
+use super::time::{Timestamp, duration_text};
+use crate::config::Config;
+
+/// What the owner of a run is asked to do.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Act {
+    /// Read the session's messages and todos and come back with [`Watch::checked`].
+    Check(CheckToken),
+    /// Ask the server whether the session exists and come back with [`Watch::existence`].
+    AskWhetherItExists,
+    /// Reject a request nobody answered.
+    Reject(Asking),
+    /// Prompt the session to go on where it stopped and come back with [`Watch::prompt_accepted`].
+    GoOn,
+    /// Give the slot back: the run is idle and waits only for tasks of its own.
+    LetGoOfSlot,
+    /// Count again, above the limit if it must be.
+    TakeSlotAgain,
+    /// Something readers see has changed.
+    Changed,
+    /// The run has ended.
+    End(End),
+}
+
+/// Names one completion check; a late answer of another is dropped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CheckToken(u64);
+
+/// What a poll saw of the session.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Sighting {
+    /// It works.
+    Busy,
+    /// The server backs off.
+    Retry(Retrying),
+    /// Listed as idle.
+    Idle,
+    /// Not listed: idle, or not there.
+    Absent,
+    /// The status was not to be had; it says nothing.
+    Unknown,
+}
+
+/// What a completion check found in the messages and todos of this run.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Findings {
+    /// There is output of this run.
+    pub output: bool,
+    /// There is an assistant message of this run.
+    pub answered: bool,
+    /// The last assistant message of this run was begun and never finished.
+    pub unfinished: bool,
+    /// The last assistant message of this run carries an error.
+    pub failed: Option<Failure>,
+    /// Todos in any state but completed and cancelled.
+    pub open_todos: usize,
+}
+
+/// An error that a message or event carries.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    /// Somebody aborted the session.
+    pub aborted: bool,
+    /// The text.
+    pub text: String,
+}
+
+/// The answer to a completion check.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CheckAnswer {
+    /// What was found.
+    Found(Findings),
+    /// The server says there is no such session.
+    Gone,
+    /// It could not be answered.
+    Failed(String),
+}
+
+#[derive(Debug)]
+struct Check {
+    token: CheckToken,
+    signs: u64,
+    stale: bool,
+}
+
+#[derive(Debug)]
+struct Turn {
+    message: Option<MessageId>,
+    finished_at: Option<Timestamp>,
+}
+
+/// One run, watched.
+#[derive(Debug)]
+pub struct Watch {
+    config: Config,
+    resumed: bool,
+    started: Timestamp,
+    guard_from: Timestamp,
+    prompt_accepted: Option<Timestamp>,
+    /// What readers see of its work.
+    pub progress: Progress,
+    /// The server backs off for it.
+    pub retrying: Option<Retrying>,
+    /// What it waits for somebody to answer.
+    pub asking: Vec<Asking>,
+    /// What a reader should know of how it went.
+    pub note: Option<String>,
+    last_sign: Timestamp,
+    signs: u64,
+    seen_busy: bool,
+    turn: Option<Turn>,
+    deferred: bool,
+    idle_since: Option<Timestamp>,
+    absent_polls: u32,
+    check: Option<Check>,
+    next_token: u64,
+    failed_checks: u32,
+    retry_deadline: Option<Timestamp>,
+    calls: CallTally,
+    user_messages: Vec<MessageId>,
+    open_children: usize,
+    owed: bool,
+    sends_in_flight: usize,
+    holds_slot: bool,
+    go_ons: u32,
+    link_broke: bool,
+    reported: Timestamp,
+}
+
+impl Watch {
+    /// A run that has its session now. `resumed` if the session is older than the run.
+    pub fn new(
+        config: Config,
+        progress: Progress,
+        resumed: bool,
+        holds_slot: bool,
+        now: Timestamp,
+    ) -> Self {
+        Self {
+            config,
+            resumed,
+            started: now,
+            guard_from: now,
+            prompt_accepted: None,
+            progress,
+            retrying: None,
+            asking: Vec::new(),
+            note: None,
+            last_sign: now,
+            signs: 0,
+            seen_busy: false,
+            turn: None,
+            deferred: false,
+            idle_since: None,
+            absent_polls: 0,
+            check: None,
+            next_token: 0,
+            failed_checks: 0,
+            retry_deadline: None,
+            calls: CallTally::default(),
+            user_messages: Vec::new(),
+            open_children: 0,
+            owed: false,
+            sends_in_flight: 0,
+            holds_slot,
+            go_ons: 0,
+            link_broke: false,
+            reported: now,
+        }
+    }
+
+    /// When this run got its session.
+    pub fn started(&self) -> Timestamp {
+        self.started
+    }
+
+    /// The server has accepted a prompt of this run. Polls asked before it say nothing of this run.
+    pub fn prompt_accepted(&mut self, now: Timestamp) {
+        self.prompt_accepted = Some(now);
+    }
+
+    /// Events were lost since the run began, maybe because the server was restarted.
+    pub fn link_broke(&mut self) {
+        self.link_broke = true;
+    }
+
+    /// A further prompt is on its way to the session: until its fate is known the run does not complete.
+    pub fn sending(&mut self) {
+        self.sends_in_flight += 1;
+        self.signs += 1;
+    }
+
+    /// A further prompt was not taken.
+    pub fn not_sent(&mut self) {
+        self.sends_in_flight = self.sends_in_flight.saturating_sub(1);
+    }
+
+    /// A further prompt was given to the session: activity.
+    pub fn prompted_again(&mut self, now: Timestamp) -> Vec<Act> {
+        self.not_sent();
+        let mut acts = self.activity(now);
+        self.guard_again(now);
+        acts.push(Act::Changed);
+        acts
+    }
+
+    /// A message of ours that wakes was accepted by this run's session: the guard begins again.
+    pub fn woken(&mut self, now: Timestamp) {
+        self.last_sign = now;
+        self.guard_again(now);
+    }
+
+    /// What depends on this run's session: its open tasks, and whether a message of ours is owed to it. A change is a
+    /// sign of life of the tasks below.
+    pub fn dependents(&mut self, open: usize, owed: bool, now: Timestamp) -> Vec<Act> {
+        if open != self.open_children {
+            self.last_sign = now;
+        }
+        self.open_children = open;
+        self.owed = owed;
+        self.let_go_if_waiting(now)
+    }
+
+    /// The earliest time at which [`Watch::time`] has something to do.
+    pub fn next_deadline(&self) -> Option<Timestamp> {
+        let deferred = self.deferred.then(|| self.guard_ends());
+        let asks = self
+            .asking
+            .iter()
+            .map(|ask| ask.since + self.config.lifecycle.ask_timeout);
+        deferred
+            .into_iter()
+            .chain(self.retry_deadline)
+            .chain(asks)
+            .min()
+    }
+
+    /// What is due at `now`.
+    pub fn time(&mut self, now: Timestamp) -> Vec<Act> {
+        if let Some(deadline) = self.retry_deadline
+            && deadline <= now
+        {
+            let said = self
+                .retrying
+                .as_ref()
+                .map(|retrying| retrying.message.as_str());
+            let text = said
+                .filter(|text| !text.is_empty())
+                .unwrap_or("the provider asks to wait");
+            return vec![Act::End(End::error(text).with_note(format!(
+                "the provider was retried for {} in vain",
+                duration_text(self.config.lifecycle.retry_timeout)
+            )))];
+        }
+        let mut acts = Vec::new();
+        let limit = self.config.lifecycle.ask_timeout;
+        let (late, open): (Vec<Asking>, Vec<Asking>) = self
+            .asking
+            .drain(..)
+            .partition(|ask| ask.since + limit <= now);
+        self.asking = open;
+        for ask in late {
+            self.note = Some(format!(
+                "asked, and rejected after {} without an answer: {}",
+                duration_text(limit),
+                ask.what
+            ));
+            acts.extend(self.sign(now));
+            acts.push(Act::Reject(ask));
+            acts.push(Act::Changed);
+        }
+        if self.deferred && self.guard_ends() <= now {
+            self.deferred = false;
+            acts.extend(self.begin_check(false, now));
+        }
+        acts
+    }
+
+    /// The slot was given back or taken again, as the acts asked.
+    pub fn holds_slot(&mut self, holds: bool) {
+        self.holds_slot = holds;
+    }
+
+    fn let_go_if_waiting(&mut self, _now: Timestamp) -> Vec<Act> {
+        let waits = self.open_children > 0 && self.idle_since.is_some() && !self.deferred;
+        if waits && self.holds_slot {
+            vec![Act::LetGoOfSlot]
+        } else {
+            Vec::new()
+        }
+    }
+
+    fn waits_for_others(&self) -> bool {
+        self.open_children > 0 || self.owed || self.sends_in_flight > 0
+    }
+
+    fn guard_again(&mut self, now: Timestamp) {
+        self.guard_from = now;
+        self.turn = None;
+        self.idle_since = None;
+        self.absent_polls = 0;
+        self.deferred = false;
+        self.signs += 1;
+    }
+
+    fn guard_ends(&self) -> Timestamp {
+        self.guard_from + self.config.lifecycle.min_idle
+    }
+
+    /// Mere activity is reported at most once a second: streamed text would double every message otherwise.
+    fn report(&mut self, mut acts: Vec<Act>, now: Timestamp) -> Vec<Act> {
+        if !acts.contains(&Act::Changed) && now.since(self.reported) >= Duration::from_secs(1) {
+            acts.push(Act::Changed);
+        }
+        if acts.contains(&Act::Changed) {
+            self.reported = now;
+        }
+        acts
+    }
+}
+
+fn failure_end(aborted: bool, text: &str) -> End {
+    if aborted {
+        return End::new(
+            Outcome::Interrupt,
+            Some("the session was aborted from outside".to_owned()),
+        );
+    }
+    End::error(text)
+}

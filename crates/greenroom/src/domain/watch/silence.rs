@@ -1,0 +1,98 @@
+//! What polls see, and when a run has been silent for too long.
+
+use std::time::Duration;
+
+use super::{Act, Findings, Sighting, Watch};
+use crate::domain::lifecycle::End;
+use crate::domain::time::{Timestamp, duration_text};
+
+impl Watch {
+    /// What a poll saw, as of the moment it asked. Stale and silent runs are judged here.
+    pub fn observed(
+        &mut self,
+        sighting: &Sighting,
+        asked_at: Timestamp,
+        now: Timestamp,
+    ) -> Vec<Act> {
+        let mut acts = match sighting {
+            Sighting::Busy if self.idle_since.is_none_or(|idle| idle <= asked_at) => {
+                self.busy(asked_at)
+            }
+            Sighting::Retry(retrying) if self.idle_since.is_none_or(|idle| idle <= asked_at) => {
+                self.retry(retrying.clone(), asked_at)
+            }
+            Sighting::Idle | Sighting::Absent if !self.is_too_early(asked_at) => {
+                self.absent_polls = if *sighting == Sighting::Absent {
+                    self.absent_polls + 1
+                } else {
+                    0
+                };
+                self.idle_since.get_or_insert(asked_at);
+                match sighting {
+                    Sighting::Absent if self.absent_polls < 2 => Vec::new(),
+                    _ => self.begin_check(false, now),
+                }
+            }
+            _ => Vec::new(),
+        };
+        if !acts.iter().any(|act| matches!(act, Act::End(_))) {
+            acts.extend(self.judge_silence(sighting, now));
+        }
+        acts
+    }
+
+    pub(super) fn judge_silence(&mut self, sighting: &Sighting, now: Timestamp) -> Vec<Act> {
+        let lifecycle = &self.config.lifecycle;
+        // A prompt that is still under way has its own limits: the call's, and how long the server may be away.
+        if self.prompt_accepted.is_none() || !self.asking.is_empty() {
+            return Vec::new();
+        }
+        if matches!(sighting, Sighting::Busy | Sighting::Unknown) {
+            if now.since(self.progress.last_update) <= lifecycle.task_ttl {
+                return Vec::new();
+            }
+            let silent = duration_text(lifecycle.task_ttl);
+            return vec![Act::End(End::error(format!(
+                "no activity for {silent} though the session says it works"
+            )))];
+        }
+        // While a task below it is open, that one is watched itself.
+        let silent = matches!(sighting, Sighting::Idle | Sighting::Absent)
+            && self.open_children == 0
+            && now.since(self.started) >= lifecycle.stale_min_runtime
+            && now.since(self.last_sign) > lifecycle.stale_timeout;
+        if silent && !self.owed {
+            self.begin_check(true, now)
+        } else {
+            Vec::new()
+        }
+    }
+
+    pub(super) fn stale_end(&self, findings: &Findings) -> End {
+        let silence = minutes(self.config.lifecycle.stale_timeout);
+        if !findings.output {
+            return End::cancelled(Some(format!("Stale timeout (no activity for {silence})")));
+        }
+        let note = match findings.open_todos {
+            0 => format!("no activity for {silence}"),
+            1 => "1 todo left open".to_owned(),
+            todos => format!("{todos} todos left open"),
+        };
+        End::completed().with_note(note)
+    }
+
+    pub(super) fn is_too_early(&self, asked_at: Timestamp) -> bool {
+        asked_at < self.guard_ends()
+            || asked_at < self.last_sign
+            || self
+                .prompt_accepted
+                .is_none_or(|accepted| asked_at < accepted)
+    }
+}
+
+fn minutes(time: Duration) -> String {
+    match (time.as_secs() / 60, time.as_secs() % 60) {
+        (minutes, 0) if minutes > 0 => format!("{minutes}min"),
+        _ => duration_text(time),
+    }
+}
