@@ -135,6 +135,9 @@ impl Handler<SessionHappened> for TaskRegistry {
             return self.session_deleted(&session, ctx);
         }
         let aborted = matches!(what, Happening::Error { aborted: true, .. });
+        // While the server backs off, an abort shows in an assistant's message alone.
+        let may_tell_of_an_abort = aborted
+            || matches!(&what, Happening::Message(message) if message.role.as_deref() == Some("assistant"));
         let what = Arc::new(what);
         let ours = self
             .by_session
@@ -145,7 +148,7 @@ impl Handler<SessionHappened> for TaskRegistry {
         }
         // The abort of a session of ours is its own run's business, and mostly our own doing.
         if let Some(parent) = self.parents.get(&session)
-            && !(aborted && ours.is_some())
+            && !(may_tell_of_an_abort && ours.is_some())
         {
             parent.notifier.do_send(ParentHappened(what));
             if aborted {
