@@ -1,7 +1,7 @@
 //! TaskRegistry: owns the table of tasks, its indexes and the removal deadlines. It decides for every task that is not
 //! running, routes events to the one who decides, and is the finaliser of every way to the end.
 //!
-//! Its rooms: `admission` (launch, resume, track, the slot granted), `finaliser` (the end), `orders` (cancel, send,
+//! Its rooms: `admission` (launch, resume, track), `line` (waiting), `runs`, `finaliser` (the end), `orders` (cancel, send,
 //! takeover), `events` (the server's events, the way to the server), `parents` (batches and debts), `asks` (what children
 //! wait for), `queries` (readers), `keepers` (the actors it answers for), `restoring` (how one begins where another
 //! stopped), `shutdown`.
@@ -12,11 +12,18 @@ mod census;
 mod events;
 mod finaliser;
 mod keepers;
+mod line;
+mod messages;
+mod notifiers;
 mod orders;
 mod parents;
 mod queries;
+mod records;
 mod restoring;
+mod runs;
 mod shutdown;
+mod table;
+mod toasts;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -42,16 +49,19 @@ use crate::domain::history::History;
 use crate::domain::idempotency::LaunchKeys;
 use crate::domain::ids::{ConcurrencyKey, Run, SessionId, TaskId};
 use crate::domain::lifecycle::End;
-use crate::domain::task::{Asking, Progress, Retrying, Task, TaskStatus};
+use crate::domain::task::Task;
 use crate::domain::time::Timestamp;
-use crate::handle::{Changes, TaskChange, WaitFor};
-use crate::ports::journal::Entry as JournalEntry;
+use crate::handle::{Changes, WaitFor};
 
 pub(crate) use admission::LaunchOnce;
 pub(crate) use asks::{AskGone, FindAsk, FoundAsk, ListAsks};
 pub(crate) use census::ReadCensus;
 pub(crate) use events::{LinkChanged, SessionHappened};
 pub(crate) use keepers::keep_registry;
+pub(crate) use messages::{
+    AbortDone, BatchClosed, Debts, DepthOf, DirectoryKnown, Granted, RunChanged, RunEnded,
+    RunPrompted, RunSnapshot, RunStarted, Unreachable, WakeAccepted,
+};
 pub(crate) use orders::{CancelAnswer, CancelTask, SendTo};
 pub(crate) use parents::Parent;
 pub(crate) use queries::{
@@ -59,124 +69,6 @@ pub(crate) use queries::{
     WaitForRun, Waits,
 };
 pub(crate) use shutdown::Shutdown;
-
-/// A slot was granted to a waiting run.
-#[derive(Message)]
-#[rtype(result = "()")]
-pub(crate) struct Granted {
-    pub(crate) task: TaskId,
-    pub(crate) run: Run,
-    pub(crate) age: Age,
-    pub(crate) permit: SlotPermit,
-}
-
-/// A run has its session and is about to be prompted.
-#[derive(Message)]
-#[rtype(result = "()")]
-pub(crate) struct RunStarted {
-    pub(crate) task: TaskId,
-    pub(crate) run: Run,
-    pub(crate) session: SessionId,
-    pub(crate) directory: Option<String>,
-    pub(crate) depth: u32,
-    pub(crate) root: Option<SessionId>,
-    pub(crate) slot: Option<ConcurrencyKey>,
-    pub(crate) at: Timestamp,
-}
-
-/// The server has the prompt of a run.
-#[derive(Message)]
-#[rtype(result = "()")]
-pub(crate) struct RunPrompted {
-    pub(crate) task: TaskId,
-    pub(crate) run: Run,
-}
-
-/// What readers see of a run while it goes on.
-#[derive(Debug, Clone)]
-pub(crate) struct RunSnapshot {
-    pub(crate) progress: Progress,
-    pub(crate) retrying: Option<Retrying>,
-    pub(crate) asking: Vec<Asking>,
-    pub(crate) note: Option<String>,
-    pub(crate) depth: u32,
-    pub(crate) slot: Option<ConcurrencyKey>,
-}
-
-/// Something readers see has changed.
-#[derive(Message)]
-#[rtype(result = "()")]
-pub(crate) struct RunChanged {
-    pub(crate) task: TaskId,
-    pub(crate) run: Run,
-    pub(crate) snapshot: RunSnapshot,
-}
-
-/// A run has ended.
-#[derive(Message)]
-#[rtype(result = "()")]
-pub(crate) struct RunEnded {
-    pub(crate) task: TaskId,
-    pub(crate) run: Run,
-    pub(crate) session: Option<SessionId>,
-    pub(crate) end: End,
-    pub(crate) snapshot: RunSnapshot,
-    pub(crate) at: Timestamp,
-}
-
-/// The abort of an ended run was answered, given up, or not needed.
-#[derive(Message)]
-#[rtype(result = "()")]
-pub(crate) struct AbortDone {
-    pub(crate) task: TaskId,
-}
-
-/// A call did not get to the server.
-#[derive(Message)]
-#[rtype(result = "()")]
-pub(crate) struct Unreachable;
-
-/// How deep a session of ours is, and its root.
-#[derive(Message)]
-#[rtype(result = "()")]
-pub(crate) struct DepthOf {
-    pub(crate) session: SessionId,
-    pub(crate) reply: oneshot::Sender<Option<(u32, Option<SessionId>)>>,
-}
-
-/// A batch was closed: its tasks may leave memory in a while.
-#[derive(Message)]
-#[rtype(result = "()")]
-pub(crate) struct BatchClosed {
-    pub(crate) parent: SessionId,
-    pub(crate) tasks: Vec<TaskId>,
-}
-
-/// Whether anything is owed to a parent, as of what it was told last.
-#[derive(Message)]
-#[rtype(result = "()")]
-pub(crate) struct Debts {
-    pub(crate) parent: SessionId,
-    pub(crate) debt: u64,
-    pub(crate) owes: bool,
-    pub(crate) idle: bool,
-}
-
-/// A message that wakes was accepted by a parent's session.
-#[derive(Message)]
-#[rtype(result = "()")]
-pub(crate) struct WakeAccepted {
-    pub(crate) parent: SessionId,
-}
-
-/// Where the session of a tracked task works.
-#[derive(Message)]
-#[rtype(result = "()")]
-pub(crate) struct DirectoryKnown {
-    pub(crate) task: TaskId,
-    pub(crate) run: Run,
-    pub(crate) directory: String,
-}
 
 /// A question that is answered at once.
 pub(crate) trait Query: Send + 'static {
@@ -315,9 +207,6 @@ pub(crate) struct TaskRegistry {
     closing: Option<shutdown::Closing>,
 }
 
-/// How many parents' histories are kept; the one changed longest ago goes first.
-const HISTORIES: usize = 10_000;
-
 impl TaskRegistry {
     pub(crate) fn new(env: Env, desks: Desks, changes: Changes) -> Self {
         env.places.pass("registry: start");
@@ -383,89 +272,6 @@ impl TaskRegistry {
         }
     }
 
-    /// After a change of state: journal, history, subscribers and the log, in one place. `with` is what belongs to it and
-    /// must not be in the journal without it.
-    fn recorded(
-        &mut self,
-        id: &TaskId,
-        from: Option<TaskStatus>,
-        with: impl IntoIterator<Item = JournalEntry>,
-    ) {
-        let Some(task) = self.append_task(id, with) else {
-            return;
-        };
-        tracing::info!(
-            task = %id,
-            run = %task.run,
-            from = from.map_or("-", TaskStatus::as_str),
-            to = task.status().as_str(),
-            session = task.session.as_ref().map_or("-", SessionId::as_str),
-            parent = task.parent_session.as_ref().map_or("-", SessionId::as_str),
-            key = %task.concurrency_group,
-            error = task.error().unwrap_or("-"),
-            "task"
-        );
-        self.record_history(&task);
-        let change = TaskChange {
-            at: self.env.now(),
-            from,
-            to: task.status(),
-            task,
-        };
-        self.changes.publish(change);
-    }
-
-    /// The record as it stands in the journal from now on, with what belongs to it.
-    fn append_task(
-        &self,
-        id: &TaskId,
-        with: impl IntoIterator<Item = JournalEntry>,
-    ) -> Option<Arc<Task>> {
-        let entry = self.tasks.get(id)?;
-        let task = Arc::new(entry.task.clone());
-        let mut entries = vec![JournalEntry::Task {
-            accepted: entry.accepted,
-            age: entry.age,
-            task: Arc::clone(&task),
-        }];
-        entries.extend(with);
-        self.env.append(entries);
-        self.env.places.pass("registry: a change is in the journal");
-        Some(task)
-    }
-
-    /// The record is brought up to date in the history of its parent and of every parent that had it before.
-    fn record_history(&mut self, task: &Task) {
-        let number = self.number();
-        if let Some(parent) = &task.parent_session {
-            let (changed, history) = self.histories.entry(parent.clone()).or_default();
-            *changed = number;
-            history.record(task);
-            if self.histories.len() > HISTORIES
-                && let Some(oldest) = self
-                    .histories
-                    .iter()
-                    .min_by_key(|(_, (changed, _))| *changed)
-                    .map(|(parent, _)| parent.clone())
-            {
-                self.histories.remove(&oldest);
-            }
-        }
-        for parent in self.former_parents(task) {
-            if let Some((_, history)) = self.histories.get_mut(&parent) {
-                history.record(task);
-            }
-        }
-    }
-
-    fn former_parents(&self, task: &Task) -> Vec<SessionId> {
-        task.former_parents
-            .iter()
-            .filter(|parent| Some(*parent) != task.parent_session.as_ref())
-            .cloned()
-            .collect()
-    }
-
     fn set_deadline(
         &mut self,
         at: Timestamp,
@@ -490,131 +296,6 @@ impl TaskRegistry {
         if let Some(at) = due {
             self.timer = Some((at, ctx.notify_later(TimeUp, self.env.until(at))));
         }
-    }
-
-    /// Tells the actor of a session's run what depends on that session, if that has changed.
-    fn tell_dependents(&mut self, session: &SessionId) {
-        let open = self.open_below(session);
-        let owed = self.parents.get(session).is_some_and(|parent| parent.owes);
-        let Some(entry) = self
-            .by_session
-            .get(session)
-            .and_then(|id| self.tasks.get_mut(id))
-        else {
-            return;
-        };
-        if let Some(actor) = &entry.actor
-            && entry.told_dependents != (open, owed)
-        {
-            entry.told_dependents = (open, owed);
-            actor.do_send(super::task::Dependents { open, owed });
-        }
-    }
-
-    /// The tasks not ended whose parent is that session.
-    fn open_below(&self, session: &SessionId) -> usize {
-        self.open_children.get(session).copied().unwrap_or(0)
-    }
-
-    /// A task of that parent is open from now on.
-    fn count_open(&mut self, parent: Option<&SessionId>) {
-        if let Some(parent) = parent {
-            *self.open_children.entry(parent.clone()).or_default() += 1;
-        }
-    }
-
-    /// A task of that parent has ended, or has another parent now.
-    fn count_closed(&mut self, parent: Option<&SessionId>) {
-        let Some(parent) = parent else { return };
-        if let Some(open) = self.open_children.get_mut(parent) {
-            *open = open.saturating_sub(1);
-            if *open == 0 {
-                self.open_children.remove(parent);
-            }
-        }
-    }
-
-    fn index(&mut self, id: &TaskId) {
-        let Some(entry) = self.tasks.get(id) else {
-            return;
-        };
-        self.by_age.insert(entry.accepted, id.clone());
-        if let Some(parent) = &entry.task.parent_session {
-            self.children
-                .entry(parent.clone())
-                .or_default()
-                .insert(entry.accepted);
-        }
-    }
-
-    fn unindex_parent(&mut self, parent: &SessionId, accepted: Age) {
-        if let Some(ages) = self.children.get_mut(parent) {
-            ages.remove(&accepted);
-            if ages.is_empty() {
-                self.children.remove(parent);
-            }
-        }
-    }
-
-    fn new_entry(&mut self, task: Task) -> TaskId {
-        let accepted = self.age();
-        self.add_entry(task, accepted)
-    }
-
-    fn add_entry(&mut self, task: Task, accepted: Age) -> TaskId {
-        let id = task.id.clone();
-        if !task.status().is_terminal() {
-            self.count_open(task.parent_session.as_ref());
-        }
-        self.tasks.insert(
-            id.clone(),
-            Entry {
-                task,
-                accepted,
-                queued: None,
-                age: accepted,
-                started_once: None,
-                prompted: None,
-                actor: None,
-                ordered: None,
-                granted: None,
-                batch: None,
-                superseded: Arc::new(AtomicBool::new(false)),
-                removal: None,
-                expiry: None,
-                waiters: Vec::new(),
-                told_dependents: (0, false),
-                deaths: 0,
-            },
-        );
-        self.index(&id);
-        id
-    }
-
-    /// The task leaves memory; what it still owes its parent is kept by the notifier.
-    fn forget(&mut self, id: &TaskId, ctx: &mut Context<Self>) {
-        let Some(entry) = self.tasks.remove(id) else {
-            return;
-        };
-        self.by_age.remove(&entry.accepted);
-        if let Some(parent) = &entry.task.parent_session {
-            self.unindex_parent(parent, entry.accepted);
-        }
-        if let Some(session) = &entry.task.session
-            && self.by_session.get(session) == Some(id)
-        {
-            self.by_session.remove(session);
-        }
-        for key in entry.removal.into_iter().chain(entry.expiry) {
-            self.deadlines.remove(&key);
-        }
-        for waiter in entry.waiters {
-            // Whoever waited may have gone away.
-            let _ = waiter.reply.send(Some(entry.task.clone()));
-        }
-        self.desks.tasks.remove(id);
-        self.env.append(vec![JournalEntry::Forgotten(id.clone())]);
-        self.arm(ctx);
     }
 }
 

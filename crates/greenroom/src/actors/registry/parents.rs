@@ -1,34 +1,29 @@
 //! Batches and debts as the registry sees them: it makes a parent's notifier when something joins, tells it of joins and
 //! ends in its own order, and lets it go when nothing is open or owed.
 
-use std::time::Duration;
-
-use actix::{Addr, AsyncContext, Context, Handler, Message};
+use actix::{Addr, Context, Handler};
+use rand_chacha::rand_core::Rng;
 
 use super::{BatchClosed, Debts, Entry, TaskRegistry, WakeAccepted};
-use crate::actors::health::Kind;
 use crate::actors::parent_notifier::{
     Joined, Left, ParentEnded, ParentGone, ParentNotifier, Settled,
 };
 use crate::actors::supervisor::{Exit, spawn_supervised};
 use crate::actors::task::Woken;
-use crate::actors::toaster::Show;
 use crate::domain::batch::Told;
 use crate::domain::ids::{SessionId, TaskId};
 use crate::domain::ledger::Account;
 use crate::domain::lifecycle::End;
 use crate::domain::notice::SettledFact;
 use crate::domain::notification::MAX_ERROR;
-use crate::domain::task::{TaskStatus, cut};
+use crate::domain::task::cut;
 use crate::domain::time::duration_text;
-use crate::ports::agent_server::ToastVariant;
 use crate::ports::journal::Entry as JournalEntry;
-use rand_chacha::rand_core::Rng;
 
 /// What the registry keeps of a parent with something open or owed.
 pub(crate) struct Parent {
     pub(super) notifier: Addr<ParentNotifier>,
-    generation: u64,
+    pub(super) generation: u64,
     /// How many joins, ends and leaves it was told.
     debt: u64,
     pub(super) open: usize,
@@ -65,15 +60,6 @@ impl Settlement {
             }),
         }
     }
-}
-
-/// A notifier panicked.
-#[derive(Message)]
-#[rtype(result = "()")]
-pub(crate) struct NotifierDied {
-    parent: SessionId,
-    generation: u64,
-    panic: String,
 }
 
 impl TaskRegistry {
@@ -151,7 +137,7 @@ impl TaskRegistry {
             move |_| ParentNotifier::new(env, registry, name, ended, salt, account),
             move |exit| {
                 if let Exit::Panicked(panic) = exit {
-                    told.send(NotifierDied {
+                    told.send(super::notifiers::NotifierDied {
                         parent: died,
                         generation,
                         panic,
@@ -304,72 +290,6 @@ impl TaskRegistry {
             known.notifier.do_send(ParentEnded(ended));
         }
     }
-
-    pub(super) fn toast_queued(&self, id: &TaskId) {
-        if !self.env.config.notifications.toasts {
-            return;
-        }
-        let Some(entry) = self.tasks.get(id) else {
-            return;
-        };
-        let names = |wanted: TaskStatus| {
-            // Among the newest few: a long line must not make each launch longer.
-            let newest = self.by_age.values().rev().take(200);
-            let names: Vec<&str> = newest
-                .filter_map(|id| self.tasks.get(id))
-                .filter(|entry| entry.task.status() == wanted)
-                .map(|entry| cut(&entry.task.description, 40))
-                .take(5)
-                .collect();
-            names.join(", ")
-        };
-        let mut message = cut(&entry.task.description, 80).to_owned();
-        for (label, status) in [
-            ("running", TaskStatus::Running),
-            ("waiting", TaskStatus::Pending),
-        ] {
-            let names = names(status);
-            if !names.is_empty() {
-                message.push_str(&format!("\n{label}: {names}"));
-            }
-        }
-        let title = "Background task queued".to_owned();
-        self.desks.toaster.send(Show {
-            title,
-            message,
-            variant: ToastVariant::Info,
-        });
-    }
-
-    pub(super) fn toast_ended(&self, id: &TaskId) {
-        if !self.env.config.notifications.toasts {
-            return;
-        }
-        let Some(entry) = self.tasks.get(id) else {
-            return;
-        };
-        let task = &entry.task;
-        let all = task
-            .parent_session
-            .as_ref()
-            .is_some_and(|parent| self.open_below(parent) == 0);
-        let title = if all {
-            "All background tasks finished"
-        } else {
-            "Background task finished"
-        };
-        let variant = if task.status().is_failure() {
-            ToastVariant::Error
-        } else {
-            ToastVariant::Success
-        };
-        let message = format!("{}: {}", cut(&task.description, 80), task.status().as_str());
-        self.desks.toaster.send(Show {
-            title: title.to_owned(),
-            message,
-            variant,
-        });
-    }
 }
 
 impl Handler<BatchClosed> for TaskRegistry {
@@ -414,77 +334,6 @@ impl Handler<WakeAccepted> for TaskRegistry {
             .and_then(|id| self.tasks.get(id));
         if let Some(actor) = entry.and_then(|entry| entry.actor.as_ref()) {
             actor.do_send(Woken);
-        }
-    }
-}
-
-impl Handler<NotifierDied> for TaskRegistry {
-    type Result = ();
-
-    fn handle(&mut self, died: NotifierDied, ctx: &mut Context<Self>) {
-        self.env.places.pass("registry: NotifierDied");
-        tracing::error!(parent = %died.parent, panic = %died.panic, "a notifier panicked");
-        let current = self
-            .parents
-            .get(&died.parent)
-            .is_some_and(|known| known.generation == died.generation);
-        if !current || self.closing.is_some() {
-            return;
-        }
-        match self.env.health.died(Kind::Notifier, self.env.now()) {
-            Duration::ZERO => {
-                self.rebuild_notifier(&died.parent, died.generation, ctx);
-            }
-            wait => {
-                let rebuild = RebuildNotifier(died.parent, died.generation);
-                ctx.notify_later(rebuild, wait);
-            }
-        }
-    }
-}
-
-/// A notifier that died too often is built again after a while.
-#[derive(Message)]
-#[rtype(result = "()")]
-struct RebuildNotifier(SessionId, u64);
-
-impl Handler<RebuildNotifier> for TaskRegistry {
-    type Result = ();
-
-    fn handle(&mut self, rebuild: RebuildNotifier, ctx: &mut Context<Self>) {
-        self.env.places.pass("registry: RebuildNotifier");
-        self.rebuild_notifier(&rebuild.0, rebuild.1, ctx);
-    }
-}
-
-impl TaskRegistry {
-    /// The next notifier of a parent begins with what the journal says; whatever joined or settled meanwhile is there too.
-    fn rebuild_notifier(&mut self, parent: &SessionId, generation: u64, ctx: &mut Context<Self>) {
-        let still = self
-            .parents
-            .get(parent)
-            .is_some_and(|known| known.generation == generation);
-        if still && self.closing.is_none() {
-            let account = self.env.journal.account(parent).unwrap_or_default();
-            let strangers = self.children_of(parent).into_iter();
-            let strangers = strangers.filter(|id| !account.has(id)).collect();
-            self.new_notifier(parent, Some(account));
-            // It may have died before it said that the batch was closed.
-            self.leave_closed(parent, strangers, ctx);
-            self.tell_dependents(parent);
-        }
-    }
-
-    /// These ended tasks are in a closed batch: they may leave memory in a while.
-    fn leave_closed(&mut self, parent: &SessionId, tasks: Vec<TaskId>, ctx: &mut Context<Self>) {
-        for id in tasks {
-            let ended = self.tasks.get_mut(&id).filter(|entry| {
-                entry.batch.as_ref() == Some(parent) && entry.task.status().is_terminal()
-            });
-            if let Some(entry) = ended {
-                entry.batch = None;
-                self.remove_later(&id, ctx);
-            }
         }
     }
 }

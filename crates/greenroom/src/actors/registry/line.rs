@@ -1,0 +1,168 @@
+//! Waiting: a run takes its place in its key's line and leaves it, with a slot or without.
+
+use actix::{Addr, Context, Handler};
+
+use super::{AbortDone, Deadline, Granted, Line, TaskRegistry};
+use crate::actors::key_queue::{Enqueue, KeyQueue, Withdraw};
+use crate::actors::supervisor::{Exit, spawn_supervised};
+use crate::domain::ids::{ConcurrencyKey, Run, TaskId};
+use crate::domain::lifecycle::End;
+use crate::domain::time::duration_text;
+
+impl TaskRegistry {
+    /// Takes the place in line that the run's age gives it.
+    pub(super) fn enqueue_again(&mut self, id: &TaskId, ctx: &mut Context<Self>) {
+        let Some(entry) = self.tasks.get_mut(id) else {
+            return;
+        };
+        let age = entry.age;
+        entry.queued = Some(age);
+        let (key, run) = (entry.task.concurrency_group.clone(), entry.task.run);
+        if !self.lines.contains_key(&key) {
+            let line = Line {
+                queue: self.new_queue(&key),
+                waiting: Default::default(),
+            };
+            self.lines.insert(key.clone(), line);
+        }
+        if let Some(line) = self.lines.get_mut(&key) {
+            line.waiting.insert(age, id.clone());
+            self.waiting += 1;
+            line.queue.do_send(Enqueue {
+                age,
+                task: id.clone(),
+                run,
+            });
+        }
+        if let Some(limit) = self.env.config.lifecycle.queue_ttl {
+            let key = self.set_deadline(
+                self.env.now() + limit,
+                Deadline::QueueTtl(id.clone(), run),
+                ctx,
+            );
+            if let Some(entry) = self.tasks.get_mut(id) {
+                entry.expiry = Some(key);
+            }
+        }
+    }
+
+    pub(super) fn new_queue(&mut self, key: &ConcurrencyKey) -> Addr<KeyQueue> {
+        let generation = self.number();
+        let (slots, registry) = (self.desks.slots.clone(), self.desks.registry.clone());
+        let (told, places) = (registry.clone(), self.env.places.clone());
+        let (name, key) = (key.clone(), key.clone());
+        spawn_supervised(
+            move |_| KeyQueue::new(key, generation, slots, registry, places),
+            move |exit| {
+                if let Exit::Panicked(panic) = exit {
+                    told.send(super::finaliser::QueueDied {
+                        key: name,
+                        generation,
+                        panic,
+                    });
+                }
+            },
+        )
+    }
+
+    /// A key's queue has died: the next one is told who waits. Whoever joins the line meanwhile waits with it.
+    pub(super) fn rebuild_queue(&mut self, key: &ConcurrencyKey) {
+        if !self.lines.contains_key(key) {
+            return;
+        }
+        let queue = self.new_queue(key);
+        let Some(line) = self.lines.get_mut(key) else {
+            return;
+        };
+        line.queue = queue;
+        for (age, id) in &line.waiting {
+            if let Some(entry) = self.tasks.get(id) {
+                line.queue.do_send(Enqueue {
+                    age: *age,
+                    task: id.clone(),
+                    run: entry.task.run,
+                });
+            }
+        }
+    }
+
+    /// The run waits no more, granted or not. Its queue goes with its last waiter.
+    pub(super) fn withdraw(&mut self, id: &TaskId, granted: bool, ctx: &mut Context<Self>) {
+        let Some(entry) = self.tasks.get_mut(id) else {
+            return;
+        };
+        if let Some(key) = entry.expiry.take() {
+            self.deadlines.remove(&key);
+        }
+        if let Some(age) = entry.queued.take() {
+            let key = entry.task.concurrency_group.clone();
+            if let Some(line) = self.lines.get_mut(&key)
+                && line.waiting.remove(&age).is_some()
+            {
+                self.waiting -= 1;
+                if !granted {
+                    line.queue.do_send(Withdraw(age));
+                }
+                if line.waiting.is_empty() {
+                    self.lines.remove(&key);
+                }
+            }
+        }
+        self.arm(ctx);
+    }
+
+    pub(super) fn expire_waiting(&mut self, id: &TaskId, run: Run, ctx: &mut Context<Self>) {
+        let waits = self
+            .tasks
+            .get(id)
+            .is_some_and(|entry| entry.task.run == run && entry.queued.is_some());
+        if waits {
+            let limit = self.env.config.lifecycle.queue_ttl.unwrap_or_default();
+            let end = End::error(format!("it waited {} for a slot", duration_text(limit)));
+            self.finalise(id, run, &end, None, ctx);
+        }
+    }
+}
+
+impl Handler<Granted> for TaskRegistry {
+    type Result = ();
+
+    fn handle(&mut self, granted: Granted, ctx: &mut Context<Self>) {
+        self.env.places.pass("registry: Granted");
+        let current = self.tasks.get(&granted.task).is_some_and(|entry| {
+            entry.queued == Some(granted.age)
+                && entry.task.run == granted.run
+                && !entry.task.status().is_terminal()
+        });
+        if !current || self.closing.is_some() {
+            // A grant to someone who has left comes back by being dropped.
+            return;
+        }
+        self.withdraw(&granted.task, true, ctx);
+        let aborting = self.desks.aborts.of(&granted.task).is_some();
+        match self.tasks.get_mut(&granted.task) {
+            // A resume waits for the abort of the run before, and for nothing else of it.
+            Some(entry) if aborting => entry.granted = Some(granted.permit),
+            Some(_) => self.start_run(&granted.task, granted.permit),
+            None => {}
+        }
+    }
+}
+
+impl Handler<AbortDone> for TaskRegistry {
+    type Result = ();
+
+    fn handle(&mut self, done: AbortDone, ctx: &mut Context<Self>) {
+        self.env.places.pass("registry: AbortDone");
+        if self.desks.aborts.of(&done.task).is_none()
+            && let Some(permit) = self
+                .tasks
+                .get_mut(&done.task)
+                .and_then(|entry| entry.granted.take())
+            && self.closing.is_none()
+        {
+            self.start_run(&done.task, permit);
+        }
+        self.consider_closed(ctx);
+    }
+}

@@ -1,0 +1,129 @@
+//! What the registry is told by queues, runs and notifiers.
+
+use actix::Message;
+use tokio::sync::oneshot;
+
+use crate::actors::slot_manager::SlotPermit;
+use crate::domain::concurrency::Age;
+use crate::domain::ids::{ConcurrencyKey, Run, SessionId, TaskId};
+use crate::domain::lifecycle::End;
+use crate::domain::task::{Asking, Progress, Retrying};
+use crate::domain::time::Timestamp;
+
+/// A slot was granted to a waiting run.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct Granted {
+    pub(crate) task: TaskId,
+    pub(crate) run: Run,
+    pub(crate) age: Age,
+    pub(crate) permit: SlotPermit,
+}
+
+/// A run has its session and is about to be prompted.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct RunStarted {
+    pub(crate) task: TaskId,
+    pub(crate) run: Run,
+    pub(crate) session: SessionId,
+    pub(crate) directory: Option<String>,
+    pub(crate) depth: u32,
+    pub(crate) root: Option<SessionId>,
+    pub(crate) slot: Option<ConcurrencyKey>,
+    pub(crate) at: Timestamp,
+}
+
+/// The server has the prompt of a run.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct RunPrompted {
+    pub(crate) task: TaskId,
+    pub(crate) run: Run,
+}
+
+/// What readers see of a run while it goes on.
+#[derive(Debug, Clone)]
+pub(crate) struct RunSnapshot {
+    pub(crate) progress: Progress,
+    pub(crate) retrying: Option<Retrying>,
+    pub(crate) asking: Vec<Asking>,
+    pub(crate) note: Option<String>,
+    pub(crate) depth: u32,
+    pub(crate) slot: Option<ConcurrencyKey>,
+}
+
+/// Something readers see has changed.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct RunChanged {
+    pub(crate) task: TaskId,
+    pub(crate) run: Run,
+    pub(crate) snapshot: RunSnapshot,
+}
+
+/// A run has ended.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct RunEnded {
+    pub(crate) task: TaskId,
+    pub(crate) run: Run,
+    pub(crate) session: Option<SessionId>,
+    pub(crate) end: End,
+    pub(crate) snapshot: RunSnapshot,
+    pub(crate) at: Timestamp,
+}
+
+/// The abort of an ended run was answered, given up, or not needed.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct AbortDone {
+    pub(crate) task: TaskId,
+}
+
+/// A call did not get to the server.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct Unreachable;
+
+/// How deep a session of ours is, and its root.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct DepthOf {
+    pub(crate) session: SessionId,
+    pub(crate) reply: oneshot::Sender<Option<(u32, Option<SessionId>)>>,
+}
+
+/// A batch was closed: its tasks may leave memory in a while.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct BatchClosed {
+    pub(crate) parent: SessionId,
+    pub(crate) tasks: Vec<TaskId>,
+}
+
+/// Whether anything is owed to a parent, as of what it was told last.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct Debts {
+    pub(crate) parent: SessionId,
+    pub(crate) debt: u64,
+    pub(crate) owes: bool,
+    pub(crate) idle: bool,
+}
+
+/// A message that wakes was accepted by a parent's session.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct WakeAccepted {
+    pub(crate) parent: SessionId,
+}
+
+/// Where the session of a tracked task works.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct DirectoryKnown {
+    pub(crate) task: TaskId,
+    pub(crate) run: Run,
+    pub(crate) directory: String,
+}

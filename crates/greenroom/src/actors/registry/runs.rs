@@ -1,0 +1,234 @@
+//! Runs with an actor: made when the slot is there, attached again, and what they report of themselves.
+
+use actix::{Context, Handler};
+
+use super::orders::taken_over_by;
+use super::{RunChanged, RunPrompted, RunStarted, TaskRegistry};
+use crate::actors::env::{answer, within};
+use crate::actors::poller;
+use crate::actors::slot_manager::SlotPermit;
+use crate::actors::supervisor::{Exit, spawn_supervised};
+use crate::actors::task::{Beginning, Go, TaskActor};
+use crate::domain::ids::{Run, SessionId, TaskId};
+use crate::domain::task::TaskStatus;
+use crate::ports::journal::Entry;
+
+impl TaskRegistry {
+    /// The slot is there: the task actor is made in this very step, and decides from now on.
+    pub(super) fn start_run(&mut self, id: &TaskId, permit: SlotPermit) {
+        let Some(entry) = self.tasks.get(id) else {
+            return;
+        };
+        let task = &entry.task;
+        let beginning = match (&task.session, task.run) {
+            (Some(session), run) if run > Run::FIRST => {
+                entry
+                    .superseded
+                    .store(true, std::sync::atomic::Ordering::Release);
+                Beginning::Resume(session.clone())
+            }
+            _ if entry.started_once == Some(task.run) => {
+                Beginning::Relaunch(self.known_lineage(task.parent_session.as_ref()))
+            }
+            _ => Beginning::Launch(self.known_lineage(task.parent_session.as_ref())),
+        };
+        if let Some(entry) = self.tasks.get_mut(id) {
+            let run = entry.task.run;
+            // Said before anything is made: whoever takes over must look for it.
+            if entry.started_once.replace(run) != Some(run) {
+                self.env.append(vec![Entry::Granted(id.clone(), run)]);
+            }
+        }
+        self.run_task(id, beginning, Some(permit));
+    }
+
+    pub(super) fn run_task(
+        &mut self,
+        id: &TaskId,
+        beginning: Beginning,
+        permit: Option<SlotPermit>,
+    ) {
+        let Some(entry) = self.tasks.get_mut(id) else {
+            return;
+        };
+        let (env, desks, task) = (self.env.clone(), self.desks.clone(), entry.task.clone());
+        let (told, name, run) = (desks.registry.clone(), id.clone(), task.run);
+        let actor = spawn_supervised(
+            move |_| TaskActor::new(env, desks.registry, desks.slots, task, beginning, permit),
+            move |exit| {
+                if let Exit::Panicked(panic) = exit {
+                    told.send(super::finaliser::TaskDied {
+                        task: name,
+                        run,
+                        panic,
+                    });
+                }
+            },
+        );
+        self.desks
+            .tasks
+            .put(id.clone(), u64::from(run.0), actor.clone());
+        entry.actor = Some(actor);
+        entry.told_dependents = (0, false);
+        if let Some(session) = entry.task.session.clone() {
+            self.tell_dependents(&session);
+        }
+    }
+
+    /// A run without an actor is attached to its session again; its slot is adopted.
+    pub(super) fn attach(&mut self, id: &TaskId) {
+        let Some(entry) = self.tasks.get(id) else {
+            return;
+        };
+        let task = &entry.task;
+        let (Some(session), Some(started)) = (task.session.clone(), task.started_at()) else {
+            return;
+        };
+        let prompted = entry.prompted == Some(task.run) || (task.tracked && task.run == Run::FIRST);
+        let beginning = match prompted {
+            true => Beginning::Watch(session, started),
+            false => Beginning::Reattach(session, started),
+        };
+        self.run_task(id, beginning, None);
+        self.watch_session(id);
+    }
+
+    /// The poller watches the session of a running task.
+    pub(super) fn watch_session(&mut self, id: &TaskId) {
+        let Some(entry) = self.tasks.get(id) else {
+            return;
+        };
+        let (Some(session), Some(actor)) = (entry.task.session.clone(), entry.actor.clone()) else {
+            return;
+        };
+        let directory = entry
+            .task
+            .directory
+            .clone()
+            .unwrap_or_else(|| self.env.config.directory.clone());
+        self.desks.poller.send(poller::Watch {
+            task: id.clone(),
+            run: entry.task.run,
+            session,
+            directory: directory.into(),
+            actor,
+        });
+    }
+
+    pub(super) fn look_for_directory(&self, id: &TaskId, session: SessionId) {
+        let (env, registry, task) = (self.env.clone(), self.desks.registry.clone(), id.clone());
+        answer(
+            &self.env,
+            "registry: directory is read",
+            async move {
+                let record = within(env.config.calls.other, env.server.session(&session)).await;
+                record.ok().and_then(|record| record.directory)
+            },
+            |_| None,
+            move |directory| {
+                if let Some(directory) = directory {
+                    registry.send(super::DirectoryKnown {
+                        task,
+                        run: Run::FIRST,
+                        directory,
+                    });
+                }
+            },
+        );
+    }
+}
+
+impl Handler<super::DirectoryKnown> for TaskRegistry {
+    type Result = ();
+
+    fn handle(&mut self, known: super::DirectoryKnown, _: &mut Context<Self>) {
+        self.env.places.pass("registry: DirectoryKnown");
+        let Some(entry) = self.tasks.get_mut(&known.task) else {
+            return;
+        };
+        if entry.task.run == known.run && entry.task.status() == TaskStatus::Running {
+            entry.task.directory = Some(known.directory);
+            self.watch_session(&known.task);
+        }
+    }
+}
+
+impl Handler<RunStarted> for TaskRegistry {
+    type Result = ();
+
+    fn handle(&mut self, started: RunStarted, ctx: &mut Context<Self>) {
+        self.env.places.pass("registry: RunStarted");
+        let Some(entry) = self
+            .tasks
+            .get_mut(&started.task)
+            .filter(|entry| entry.task.run == started.run)
+        else {
+            return;
+        };
+        let from = entry.task.status();
+        if from == TaskStatus::Running && entry.task.session.as_ref() == Some(&started.session) {
+            // Said again to a registry that has been rebuilt, and knows: the actor may not have heard so.
+            if let Some(actor) = &entry.actor {
+                actor.do_send(Go);
+            }
+            return;
+        }
+        entry.task.spawn_depth = started.depth;
+        if started.root.is_some() {
+            entry.task.root_session = started.root;
+        }
+        if let Err(illegal) =
+            entry
+                .task
+                .start(started.session.clone(), started.directory, started.at)
+        {
+            tracing::debug!(%illegal, "a start came too late");
+            return;
+        }
+        entry.task.concurrency_key = started.slot;
+        let actor = entry.actor.clone();
+        if let Some(newest) = self.claimant_after(&started.task, &started.session) {
+            // Claimed in the moment between the server's answer and this record of it: nothing is prompted.
+            self.order_end(&started.task, taken_over_by(&newest), ctx);
+            return;
+        }
+        self.by_session
+            .insert(started.session.clone(), started.task.clone());
+        self.recorded(&started.task, Some(from), []);
+        self.watch_session(&started.task);
+        self.answer_waiters(&started.task);
+        if let Some(actor) = actor {
+            actor.do_send(Go);
+        }
+        self.tell_dependents(&started.session);
+    }
+}
+
+impl Handler<RunChanged> for TaskRegistry {
+    type Result = ();
+
+    fn handle(&mut self, changed: RunChanged, _: &mut Context<Self>) {
+        self.env.places.pass("registry: RunChanged");
+        if let Some(entry) = self.tasks.get_mut(&changed.task)
+            && entry.task.run == changed.run
+            && entry.task.status() == TaskStatus::Running
+        {
+            super::finaliser::take_snapshot(&mut entry.task, changed.snapshot);
+        }
+    }
+}
+
+impl Handler<RunPrompted> for TaskRegistry {
+    type Result = ();
+
+    fn handle(&mut self, prompted: RunPrompted, _: &mut Context<Self>) {
+        self.env.places.pass("registry: RunPrompted");
+        if let Some(entry) = self.tasks.get_mut(&prompted.task)
+            && entry.task.run == prompted.run
+            && entry.prompted.replace(prompted.run) != Some(prompted.run)
+        {
+            let entry = Entry::Prompted(prompted.task, prompted.run);
+            self.env.append(vec![entry]);
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! The table of tasks and its indexes: what belongs to whom, how many are open below a session, who leaves memory.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use actix::Context;
+
+use super::{Entry, TaskRegistry};
+use crate::domain::concurrency::Age;
+use crate::domain::ids::{SessionId, TaskId};
+use crate::domain::task::Task;
+use crate::ports::journal::Entry as JournalEntry;
+
+impl TaskRegistry {
+    /// Tells the actor of a session's run what depends on that session, if that has changed.
+    pub(super) fn tell_dependents(&mut self, session: &SessionId) {
+        let open = self.open_below(session);
+        let owed = self.parents.get(session).is_some_and(|parent| parent.owes);
+        let Some(entry) = self
+            .by_session
+            .get(session)
+            .and_then(|id| self.tasks.get_mut(id))
+        else {
+            return;
+        };
+        if let Some(actor) = &entry.actor
+            && entry.told_dependents != (open, owed)
+        {
+            entry.told_dependents = (open, owed);
+            actor.do_send(crate::actors::task::Dependents { open, owed });
+        }
+    }
+
+    /// The tasks not ended whose parent is that session.
+    pub(super) fn open_below(&self, session: &SessionId) -> usize {
+        self.open_children.get(session).copied().unwrap_or(0)
+    }
+
+    /// A task of that parent is open from now on.
+    pub(super) fn count_open(&mut self, parent: Option<&SessionId>) {
+        if let Some(parent) = parent {
+            *self.open_children.entry(parent.clone()).or_default() += 1;
+        }
+    }
+
+    /// A task of that parent has ended, or has another parent now.
+    pub(super) fn count_closed(&mut self, parent: Option<&SessionId>) {
+        let Some(parent) = parent else { return };
+        if let Some(open) = self.open_children.get_mut(parent) {
+            *open = open.saturating_sub(1);
+            if *open == 0 {
+                self.open_children.remove(parent);
+            }
+        }
+    }
+
+    pub(super) fn index(&mut self, id: &TaskId) {
+        let Some(entry) = self.tasks.get(id) else {
+            return;
+        };
+        self.by_age.insert(entry.accepted, id.clone());
+        if let Some(parent) = &entry.task.parent_session {
+            self.children
+                .entry(parent.clone())
+                .or_default()
+                .insert(entry.accepted);
+        }
+    }
+
+    pub(super) fn unindex_parent(&mut self, parent: &SessionId, accepted: Age) {
+        if let Some(ages) = self.children.get_mut(parent) {
+            ages.remove(&accepted);
+            if ages.is_empty() {
+                self.children.remove(parent);
+            }
+        }
+    }
+
+    pub(super) fn new_entry(&mut self, task: Task) -> TaskId {
+        let accepted = self.age();
+        self.add_entry(task, accepted)
+    }
+
+    pub(super) fn add_entry(&mut self, task: Task, accepted: Age) -> TaskId {
+        let id = task.id.clone();
+        if !task.status().is_terminal() {
+            self.count_open(task.parent_session.as_ref());
+        }
+        self.tasks.insert(
+            id.clone(),
+            Entry {
+                task,
+                accepted,
+                queued: None,
+                age: accepted,
+                started_once: None,
+                prompted: None,
+                actor: None,
+                ordered: None,
+                granted: None,
+                batch: None,
+                superseded: Arc::new(AtomicBool::new(false)),
+                removal: None,
+                expiry: None,
+                waiters: Vec::new(),
+                told_dependents: (0, false),
+                deaths: 0,
+            },
+        );
+        self.index(&id);
+        id
+    }
+
+    /// The task leaves memory; what it still owes its parent is kept by the notifier.
+    pub(super) fn forget(&mut self, id: &TaskId, ctx: &mut Context<Self>) {
+        let Some(entry) = self.tasks.remove(id) else {
+            return;
+        };
+        self.by_age.remove(&entry.accepted);
+        if let Some(parent) = &entry.task.parent_session {
+            self.unindex_parent(parent, entry.accepted);
+        }
+        if let Some(session) = &entry.task.session
+            && self.by_session.get(session) == Some(id)
+        {
+            self.by_session.remove(session);
+        }
+        for key in entry.removal.into_iter().chain(entry.expiry) {
+            self.deadlines.remove(&key);
+        }
+        for waiter in entry.waiters {
+            // Whoever waited may have gone away.
+            let _ = waiter.reply.send(Some(entry.task.clone()));
+        }
+        self.desks.tasks.remove(id);
+        self.env.append(vec![JournalEntry::Forgotten(id.clone())]);
+        self.arm(ctx);
+    }
+}

@@ -1,0 +1,75 @@
+//! What is shown on the user's screen of tasks that come and go.
+
+use super::TaskRegistry;
+use crate::actors::toaster::Show;
+use crate::domain::ids::TaskId;
+use crate::domain::task::{TaskStatus, cut};
+use crate::ports::agent_server::ToastVariant;
+
+impl TaskRegistry {
+    pub(super) fn toast_queued(&self, id: &TaskId) {
+        if !self.env.config.notifications.toasts {
+            return;
+        }
+        let Some(entry) = self.tasks.get(id) else {
+            return;
+        };
+        let names = |wanted: TaskStatus| {
+            // Among the newest few: a long line must not make each launch longer.
+            let newest = self.by_age.values().rev().take(200);
+            let names: Vec<&str> = newest
+                .filter_map(|id| self.tasks.get(id))
+                .filter(|entry| entry.task.status() == wanted)
+                .map(|entry| cut(&entry.task.description, 40))
+                .take(5)
+                .collect();
+            names.join(", ")
+        };
+        let mut message = cut(&entry.task.description, 80).to_owned();
+        for (label, status) in [
+            ("running", TaskStatus::Running),
+            ("waiting", TaskStatus::Pending),
+        ] {
+            let names = names(status);
+            if !names.is_empty() {
+                message.push_str(&format!("\n{label}: {names}"));
+            }
+        }
+        let title = "Background task queued".to_owned();
+        self.desks.toaster.send(Show {
+            title,
+            message,
+            variant: ToastVariant::Info,
+        });
+    }
+
+    pub(super) fn toast_ended(&self, id: &TaskId) {
+        if !self.env.config.notifications.toasts {
+            return;
+        }
+        let Some(entry) = self.tasks.get(id) else {
+            return;
+        };
+        let task = &entry.task;
+        let all = task
+            .parent_session
+            .as_ref()
+            .is_some_and(|parent| self.open_below(parent) == 0);
+        let title = if all {
+            "All background tasks finished"
+        } else {
+            "Background task finished"
+        };
+        let variant = if task.status().is_failure() {
+            ToastVariant::Error
+        } else {
+            ToastVariant::Success
+        };
+        let message = format!("{}: {}", cut(&task.description, 80), task.status().as_str());
+        self.desks.toaster.send(Show {
+            title: title.to_owned(),
+            message,
+            variant,
+        });
+    }
+}
