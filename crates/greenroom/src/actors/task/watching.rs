@@ -314,8 +314,9 @@ impl Handler<Adopted> for TaskActor {
 
     fn handle(&mut self, adopted: Adopted, _: &mut Context<Self>) {
         self.env.places.pass("task: Adopted");
-        // A run that has ended meanwhile drops the permit, which gives the slot back.
-        if matches!(self.phase, Phase::Watching(_)) {
+        // A run that has ended meanwhile, or waits for others again, drops the permit, which gives the slot back: kept, it
+        // would never be let go of, and a task below that waits for it would wait for ever.
+        if matches!(&self.phase, Phase::Watching(watch) if watch.wants_slot()) {
             self.permit = Some(adopted.0);
             self.tell_changed();
         }

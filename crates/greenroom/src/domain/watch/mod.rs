@@ -292,6 +292,11 @@ impl Watch {
         acts
     }
 
+    /// True if the run counts: one that was let go of meanwhile gives back a slot that arrives late.
+    pub fn wants_slot(&self) -> bool {
+        self.holds_slot
+    }
+
     /// The slot was given back or taken again, as the acts asked.
     pub fn holds_slot(&mut self, holds: bool) {
         self.holds_slot = holds;
