@@ -11,9 +11,11 @@
 //! | [`trace`] | the rows of what happened |
 //! | [`check`] | a trace against what its story demands |
 //! | [`runner`] | the thread, the runtime and the panics of one story |
+//! | [`explore`] | random scenarios against a model of opencode, judged by promises |
 
 pub mod check;
 pub mod driver;
+pub mod explore;
 pub mod names;
 pub mod observe;
 pub mod quiet;

@@ -71,14 +71,12 @@ fn tell(story: &Story) -> Result<String, StoryError> {
     let runtime = quiet.runtime()?;
     collect_panics();
     let mut trace = System::with_tokio_rt(|| runtime).block_on(driver::tell(story, &quiet, &names));
-    trace
-        .unhandled_errors
-        .extend(PANICS.take().unwrap_or_default());
+    trace.unhandled_errors.extend(collected_panics());
     Ok(names.rewrite(&serde_json::to_string(&trace)?))
 }
 
 /// From now on panics of this thread are collected, and said nowhere else.
-fn collect_panics() {
+pub(crate) fn collect_panics() {
     static HOOK: Once = Once::new();
     HOOK.call_once(|| {
         let usual = std::panic::take_hook();
@@ -96,4 +94,9 @@ fn collect_panics() {
         }));
     });
     PANICS.set(Some(Vec::new()));
+}
+
+/// The panics of this thread since [`collect_panics`], as texts.
+pub(crate) fn collected_panics() -> Vec<String> {
+    PANICS.take().unwrap_or_default()
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use greenroom::Config;
 use indexmap::IndexMap;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 /// One story.
@@ -243,21 +243,25 @@ pub enum Action {
 }
 
 /// How a task is cancelled; absent is the default of the handle.
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct CancelHow {
     /// Who asks.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub source: Option<String>,
     /// Why.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
     /// Whether its session is aborted.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub abort_session: Option<bool>,
     /// Whether its parent is not told.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub skip_notification: Option<bool>,
 }
 
 /// What is asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, serde::Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub enum QueryKind {
     /// The tasks of a session.

@@ -1,6 +1,7 @@
 //! What is done with the workspace besides building it. `cargo xtask test` is the one command that tests everything: it
 //! fetches what the tests need, builds, runs, and says how long each step took.
 
+mod explore;
 mod steps;
 mod test;
 
@@ -20,13 +21,16 @@ struct Args {
 enum Task {
     /// Runs every test: units, stories in virtual time, and end to end on the real agent server.
     Test(test::Options),
+    /// Tells thousands of random schedules under virtual time and looks for broken promises.
+    Explore,
 }
 
 fn main() -> ExitCode {
-    let Args {
-        task: Task::Test(options),
-    } = Args::parse();
-    match test::run(&options) {
+    let done = match Args::parse().task {
+        Task::Test(options) => test::run(&options),
+        Task::Explore => explore::run(),
+    };
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(problem) => {
             eprintln!("xtask: {problem}");

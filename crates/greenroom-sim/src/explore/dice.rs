@@ -1,0 +1,147 @@
+//! Everything that is left to chance, decided by name: the same name under the same seed always falls the same way, and
+//! what else is asked changes nothing. So a scenario keeps its course while steps are taken out of it, and every decision
+//! that is not the usual one can be written down and told again without a seed. The model asks; shrinking reads.
+
+use std::collections::BTreeMap;
+
+/// Decides by name.
+#[derive(Debug, Clone)]
+pub struct Dice {
+    seed: u64,
+    /// Set for a scenario whose decisions are written down: what is not among them is as usual.
+    written: Option<BTreeMap<String, i64>>,
+    fallen: BTreeMap<String, i64>,
+    calm: bool,
+}
+
+impl Dice {
+    /// Dice that fall by chance, or as it is written.
+    pub fn new(seed: u64, written: Option<BTreeMap<String, i64>>) -> Self {
+        Self {
+            seed,
+            written,
+            fallen: BTreeMap::new(),
+            calm: false,
+        }
+    }
+
+    /// From now on everything is as usual.
+    pub fn calm_down(&mut self) {
+        self.calm = true;
+    }
+
+    /// A decision: `usual`, or whatever `draw` makes of a random source of this name.
+    pub fn decide(
+        &mut self,
+        name: String,
+        usual: i64,
+        draw: impl FnOnce(&mut Source) -> i64,
+    ) -> i64 {
+        if self.calm {
+            return usual;
+        }
+        if let Some(written) = &self.written {
+            return written.get(&name).copied().unwrap_or(usual);
+        }
+        let decision = draw(&mut Source::named(self.seed, &name));
+        if decision != usual {
+            self.fallen.insert(name, decision);
+        }
+        decision
+    }
+
+    /// Every decision that was not the usual one.
+    pub fn fallen(&self) -> &BTreeMap<String, i64> {
+        self.written.as_ref().unwrap_or(&self.fallen)
+    }
+}
+
+/// A small random source (SplitMix64): good enough to explore with, and the same on every machine.
+#[derive(Debug, Clone)]
+pub struct Source(u64);
+
+impl Source {
+    /// The source of a seed.
+    pub fn new(seed: u64) -> Self {
+        Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ 0x5851_f42d_4c95_7f2d)
+    }
+
+    /// The source of a name under a seed.
+    pub fn named(seed: u64, name: &str) -> Self {
+        // FNV-1a.
+        let hash = name.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+        });
+        let mut source = Self::new(seed ^ hash);
+        source.bits();
+        source
+    }
+
+    /// The next 64 bits.
+    pub fn bits(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut bits = self.0;
+        bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        bits ^ (bits >> 31)
+    }
+
+    /// A number below `bound`; zero for a bound of zero.
+    pub fn below(&mut self, bound: u64) -> u64 {
+        self.bits().checked_rem(bound).unwrap_or(0)
+    }
+
+    /// A number from `low` up to and with `high`.
+    pub fn between(&mut self, low: i64, high: i64) -> i64 {
+        let span = u64::try_from(high.saturating_sub(low)).unwrap_or(0) + 1;
+        low + i64::try_from(self.below(span)).unwrap_or(0)
+    }
+
+    /// True so many times in a thousand.
+    pub fn chance(&mut self, permille: u32) -> bool {
+        self.below(1000) < u64::from(permille)
+    }
+
+    /// One of several; they must not be none.
+    pub fn one_of<'a, T>(&mut self, choices: &'a [T]) -> &'a T {
+        let place = self.below(choices.len() as u64);
+        &choices[usize::try_from(place).unwrap_or(0)]
+    }
+
+    /// The place of one of several by weight; the first if all weigh nothing.
+    pub fn weighed(&mut self, weights: &[u32]) -> usize {
+        let mut rest = self.below(weights.iter().map(|&weight| u64::from(weight)).sum());
+        for (place, &weight) in weights.iter().enumerate() {
+            if rest < u64::from(weight) {
+                return place;
+            }
+            rest -= u64::from(weight);
+        }
+        0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_falls_the_same_way_whatever_else_is_asked() {
+        let draw = |source: &mut Source| source.between(0, 1_000_000);
+        let mut one = Dice::new(7, None);
+        one.decide("other".to_owned(), -1, draw);
+        let first = one.decide("it".to_owned(), -1, draw);
+        assert_eq!(Dice::new(7, None).decide("it".to_owned(), -1, draw), first);
+        assert_ne!(Dice::new(8, None).decide("it".to_owned(), -1, draw), first);
+    }
+
+    #[test]
+    fn what_is_written_is_told_again() {
+        let draw = |source: &mut Source| source.between(1, 9);
+        let mut dice = Dice::new(7, None);
+        let decided = dice.decide("it".to_owned(), 0, draw);
+        let mut again = Dice::new(99, Some(dice.fallen().clone()));
+        assert_eq!(again.decide("it".to_owned(), 0, draw), decided);
+        assert_eq!(again.decide("another".to_owned(), 0, draw), 0);
+    }
+}

@@ -1,0 +1,171 @@
+//! Tells one scenario to the real actors, on the current system: takes its steps at their times, mends the server at the end,
+//! waits until everything has come to rest, and looks at what is left.
+
+mod steps;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use greenroom::clock::Clock;
+use greenroom::config::Limits;
+use greenroom::domain::ids::TaskId;
+use greenroom::domain::time::Timestamp;
+use greenroom::ports::journal::MemoryJournal;
+use greenroom::sabotage::Saboteur;
+use greenroom::{Greenroom, Surroundings};
+use tokio::time::{Instant, sleep, sleep_until};
+
+use super::ledger::Ledger;
+use super::leftovers;
+use super::log::{Log, What};
+use super::model::Model;
+use super::promises::{self, Violation};
+use super::scenario::Scenario;
+use crate::names::Names;
+use crate::quiet::Quiet;
+
+/// How a scenario went.
+#[derive(Debug, Clone)]
+pub struct Told {
+    /// The promise that was broken first, if any was.
+    pub violation: Option<Violation>,
+    /// Everything that happened.
+    pub log: Log,
+    /// The decisions that were not the usual ones.
+    pub fallen: std::collections::BTreeMap<String, i64>,
+    /// How much virtual time it took, in milliseconds.
+    pub took: i64,
+}
+
+/// Tells a scenario.
+pub async fn tell(scenario: &Scenario, quiet: &Quiet) -> Told {
+    let clock = Clock::starting_at(Timestamp::from_millis(0));
+    let config = scenario.config();
+    let log = Log::new(clock, Ledger::new(config.clone()), promises::all(scenario));
+    let model = Model::new(&scenario.opencode, clock, log.clone());
+    let server = Arc::new(model.clone());
+    let alive = Arc::downgrade(&server);
+    let saboteur = Arc::new(model.clone());
+    let surroundings = Surroundings {
+        clock,
+        saboteur: scenario
+            .sabotages()
+            .then_some(saboteur as Arc<dyn Saboteur>),
+    };
+    let journal = Arc::new(MemoryJournal::default());
+    let greenroom = Greenroom::start_within(config, server, journal, surroundings);
+    log.listen(greenroom.subscribe());
+    let pump = actix_rt::spawn(model.clone().pump(greenroom.clone()));
+    let mut driver = Driver {
+        limits: scenario.config().limits,
+        scenario,
+        greenroom,
+        model: model.clone(),
+        log: log.clone(),
+        names: Names::default(),
+        started: Instant::now(),
+        quiet,
+        closed: false,
+    };
+    driver.story().await;
+    if log.violation().is_none() {
+        leftovers::after_rest(&driver.greenroom, &log, quiet, driver.closed).await;
+    }
+    let Driver { greenroom, .. } = driver;
+    if log.violation().is_none() {
+        leftovers::after_shutdown(greenroom, &log, quiet, pump, &alive).await;
+    }
+    let fallen = model.fallen();
+    Told {
+        violation: log.violation(),
+        log,
+        fallen,
+        took: clock.now().as_millis(),
+    }
+}
+
+struct Driver<'a> {
+    scenario: &'a Scenario,
+    greenroom: Greenroom,
+    model: Model,
+    log: Log,
+    names: Names,
+    limits: Limits,
+    started: Instant,
+    quiet: &'a Quiet,
+    closed: bool,
+}
+
+impl Driver<'_> {
+    async fn story(&mut self) {
+        for step in &self.scenario.steps {
+            let at = self.started + Duration::from_millis(step.at);
+            if at > Instant::now() {
+                sleep_until(at).await;
+            }
+            self.quiet.settle().await;
+            if self.log.violation().is_some() {
+                return;
+            }
+            self.take(&step.deed);
+        }
+        let healed = self.started + Duration::from_millis(self.scenario.healed_at);
+        if healed > Instant::now() {
+            sleep_until(healed).await;
+        }
+        self.quiet.settle().await;
+        self.model.heal();
+        self.rest().await;
+    }
+
+    /// Waits until no run is open and nothing is owed, for as long as that may take after the server was mended.
+    async fn rest(&mut self) {
+        let until = Instant::now() + self.patience();
+        while Instant::now() < until && self.log.violation().is_none() {
+            sleep(Duration::from_secs(5)).await;
+            self.quiet.settle().await;
+            self.look_up_unpublished().await;
+            if self.log.read(|ledger| ledger.open().next().is_none()) {
+                break;
+            }
+        }
+        // What is owed: at most a ceiling, a backoff of a minute, and the calls on the way.
+        sleep(Duration::from_secs(200)).await;
+        self.quiet.settle().await;
+        if self.log.violation().is_none() {
+            self.log.judge_end();
+        }
+    }
+
+    /// After a panic of ours a change may have been published to nobody: readers are told all the same.
+    async fn look_up_unpublished(&mut self) {
+        let open: Vec<TaskId> = self.log.read(|ledger| match ledger.sabotaged {
+            true => ledger.open().map(|run| run.task.clone()).collect(),
+            false => Vec::new(),
+        });
+        for task in open {
+            let (greenroom, log) = (self.greenroom.clone(), self.log.clone());
+            actix_rt::spawn(async move {
+                if let Some(found) = greenroom.find(task.as_str()).await {
+                    log.push(What::Found(Box::new(found.task)));
+                }
+            });
+        }
+        self.quiet.settle().await;
+    }
+
+    /// Every time limit that a run can wait for, for each of those that may wait for one another.
+    fn patience(&self) -> Duration {
+        let config = self.scenario.config();
+        let lifecycle = &config.lifecycle;
+        let one = lifecycle.stale_timeout
+            + lifecycle.stale_min_runtime
+            + lifecycle.task_ttl
+            + lifecycle.retry_timeout
+            + lifecycle.ask_timeout
+            + lifecycle.not_taken_up.unwrap_or_default()
+            + Duration::from_secs(900);
+        let runs = self.log.read(|ledger| ledger.open().count());
+        one * u32::try_from(runs + 1).unwrap_or(u32::MAX)
+    }
+}

@@ -1,0 +1,321 @@
+//! The steps of a scenario, one function each. What a step asks of the system is a task of its own, and its answer is written
+//! down when it comes; what it does to the server is done at once.
+
+use greenroom::domain::ids::{ConcurrencyKey, SessionId, TaskId};
+use greenroom::domain::task::{Resume, Task, Track};
+use greenroom::{CancelOptions, CancelScope, LimitsChange, ShutdownMode};
+use serde_json::{Map, Value};
+
+use super::Driver;
+use crate::explore::log::{Order, What};
+use crate::explore::model::Model;
+use crate::explore::scenario::Deed;
+use crate::story::CancelHow;
+
+impl Driver<'_> {
+    /// Takes one step. What it asks is a task of its own; tasks are first polled in the order in which they are spawned.
+    pub(super) fn take(&mut self, deed: &Deed) {
+        match deed {
+            Deed::Launch { r#as: alias, input } => self.launch(alias, input),
+            Deed::Cancel { task, options } => self.cancel(task, options, false),
+            Deed::CancelPending { task } => self.cancel(task, &CancelHow::default(), true),
+            Deed::CancelAll { session } => self.cancel_all(session.as_deref()),
+            Deed::Resume {
+                session,
+                prompt,
+                parent_session,
+            } => self.resume(session, prompt, parent_session.as_deref()),
+            Deed::Send { task, prompt } => self.send(task, prompt),
+            Deed::Track {
+                task,
+                session,
+                parent_session,
+                agent,
+                concurrency_key,
+            } => {
+                self.track(
+                    task,
+                    session,
+                    parent_session,
+                    agent.clone(),
+                    concurrency_key.as_deref(),
+                );
+            }
+            Deed::SetLimits { limits } => self.set_limits(limits),
+            Deed::UserMessage { session } => {
+                if let Some(id) = self.session(session) {
+                    self.model.open_session(&id, None);
+                    self.model.user_message(&id);
+                }
+            }
+            Deed::UserAbort { session } => self.with_session(session, Model::user_abort),
+            Deed::UserAnswer { session } => self.with_session(session, Model::user_answer),
+            Deed::Delete { session } => self.with_session(session, Model::delete),
+            Deed::Outage { ms } => self.model.go_away(*ms, false),
+            Deed::Restart { ms } => self.model.go_away(*ms, true),
+            Deed::BreakLink { ms } => self.model.break_link(*ms),
+            Deed::Shutdown => {
+                self.closed = true;
+                self.log.push(What::Asked(Order::Shutdown));
+                let (greenroom, log) = (self.greenroom.clone(), self.log.clone());
+                actix_rt::spawn(async move {
+                    let report = greenroom.shutdown(ShutdownMode::Abort).await;
+                    log.push(What::Closed(report));
+                });
+            }
+        }
+    }
+
+    fn with_session(&self, session: &str, act: impl FnOnce(&Model, &SessionId)) {
+        if let Some(id) = self.session(session) {
+            act(&self.model, &id);
+        }
+    }
+
+    /// Asks for something and writes down the answer.
+    fn ask<F>(&self, order: Order, work: F)
+    where
+        F: Future<Output = Result<Option<Box<Task>>, String>> + 'static,
+    {
+        let asked = self.log.push(What::Asked(order));
+        let log = self.log.clone();
+        actix_rt::spawn(async move {
+            let answer = work.await;
+            log.push(What::Told { asked, answer });
+        });
+    }
+
+    fn launch(&self, alias: &str, input: &Map<String, Value>) {
+        let mut input = input.clone();
+        input.insert("description".to_owned(), alias.into());
+        input.insert("prompt".to_owned(), "go".into());
+        if let Some(parent) = input.get("parentSessionID").and_then(Value::as_str) {
+            let Some(parent) = self.session(parent) else {
+                return;
+            };
+            self.open_parent(&parent);
+            input.insert("parentSessionID".to_owned(), parent.as_str().into());
+        }
+        let parent = input
+            .get("parentSessionID")
+            .and_then(Value::as_str)
+            .map(SessionId::from);
+        let (greenroom, names, name) =
+            (self.greenroom.clone(), self.names.clone(), alias.to_owned());
+        names.launching(&name);
+        let launch =
+            serde_json::from_value(Value::Object(input)).map_err(|error| error.to_string());
+        self.ask(
+            Order::Launch {
+                alias: alias.to_owned(),
+                parent,
+            },
+            async move {
+                let launched = match launch {
+                    Ok(launch) => greenroom
+                        .launch(launch)
+                        .await
+                        .map_err(|error| error.to_string()),
+                    Err(error) => Err(error),
+                };
+                names.launched(&name, launched.as_ref().ok().map(|task| task.id.as_str()));
+                Ok(Some(Box::new(launched?)))
+            },
+        );
+    }
+
+    /// A parent that is nobody's child was there before, unless it is to be a ghost.
+    fn open_parent(&self, parent: &SessionId) {
+        if !parent.as_str().contains("ghost") {
+            self.model.open_session(parent, None);
+        }
+    }
+
+    fn cancel(&self, alias: &str, how: &CancelHow, only_pending: bool) {
+        let Some(task) = self.task(alias) else { return };
+        let usual = CancelOptions::default();
+        let skip = how.skip_notification.unwrap_or(usual.skip_notification);
+        let options = CancelOptions {
+            source: how.source.clone().unwrap_or(usual.source),
+            reason: if skip {
+                Some("without a word".to_owned())
+            } else {
+                how.reason.clone()
+            },
+            abort_session: how.abort_session.unwrap_or(usual.abort_session),
+            skip_notification: skip,
+            only_pending,
+        };
+        let order = Order::Cancel {
+            task: task.clone(),
+            skip,
+            abort: options.abort_session,
+            only_pending,
+        };
+        let greenroom = self.greenroom.clone();
+        self.ask(order, async move {
+            let task = greenroom
+                .cancel(&task, options)
+                .await
+                .map_err(|error| error.to_string())?;
+            Ok(Some(Box::new(task)))
+        });
+    }
+
+    fn cancel_all(&self, session: Option<&str>) {
+        let below = match session {
+            Some(session) => match self.session(session) {
+                Some(session) => Some(session),
+                None => return,
+            },
+            None => None,
+        };
+        let scope = below
+            .clone()
+            .map_or(CancelScope::All, CancelScope::Descendants);
+        let greenroom = self.greenroom.clone();
+        self.ask(Order::CancelAll { below }, async move {
+            greenroom.cancel_all(scope, CancelOptions::default()).await;
+            Ok(None)
+        });
+    }
+
+    fn resume(&self, session: &str, prompt: &str, parent: Option<&str>) {
+        let Some(session) = self.session(session) else {
+            return;
+        };
+        let parent = match parent {
+            Some(parent) => match self.session(parent) {
+                Some(parent) => Some(parent),
+                None => return,
+            },
+            None => None,
+        };
+        if let Some(parent) = &parent {
+            self.open_parent(parent);
+        }
+        let resume = Resume {
+            session: Some(session.clone()),
+            prompt: prompt.to_owned(),
+            parent_session: parent.clone(),
+            ..Resume::default()
+        };
+        let greenroom = self.greenroom.clone();
+        self.ask(Order::Resume { session, parent }, async move {
+            let task = greenroom
+                .resume(resume)
+                .await
+                .map_err(|error| error.to_string())?;
+            Ok(Some(Box::new(task)))
+        });
+    }
+
+    fn send(&self, alias: &str, prompt: &str) {
+        let Some(task) = self.task(alias) else { return };
+        let (greenroom, prompt) = (self.greenroom.clone(), prompt.to_owned());
+        self.ask(Order::Send { task: task.clone() }, async move {
+            let task = greenroom
+                .send(&task, prompt)
+                .await
+                .map_err(|error| error.to_string())?;
+            Ok(Some(Box::new(task)))
+        });
+    }
+
+    fn track(
+        &self,
+        alias: &str,
+        session: &str,
+        parent: &str,
+        agent: Option<String>,
+        key: Option<&str>,
+    ) {
+        let (Some(session), Some(parent)) = (self.session(session), self.session(parent)) else {
+            return;
+        };
+        self.open_parent(&parent);
+        self.model.open_session(&session, Some(parent.clone()));
+        // A known task by its id, a new one by a name of its own.
+        let task = self.task(alias).unwrap_or_else(|| TaskId::new(alias));
+        self.names.launched(alias, Some(task.as_str()));
+        let track = Track {
+            task: task.clone(),
+            session: session.clone(),
+            parent_session: parent.clone(),
+            description: alias.to_owned(),
+            agent,
+            parent_agent: None,
+            concurrency_key: key.map(ConcurrencyKey::new),
+        };
+        let greenroom = self.greenroom.clone();
+        self.ask(
+            Order::Track {
+                task,
+                session,
+                parent,
+            },
+            async move {
+                let task = greenroom
+                    .track(track)
+                    .await
+                    .map_err(|error| error.to_string())?;
+                Ok(Some(Box::new(task)))
+            },
+        );
+    }
+
+    fn set_limits(&mut self, limits: &Map<String, Value>) {
+        let Ok(change) = serde_json::from_value::<LimitsChange>(Value::Object(limits.clone()))
+        else {
+            return;
+        };
+        let usual = self.scenario.config().limits;
+        if let Some(default) = change.default {
+            self.limits.default = default.unwrap_or(usual.default);
+        }
+        if let Some(max) = change.max {
+            self.limits.max = max.unwrap_or(usual.max);
+        }
+        for (table, changes) in [
+            (&mut self.limits.providers, &change.providers),
+            (&mut self.limits.models, &change.models),
+        ] {
+            for (name, limit) in changes {
+                match limit {
+                    Some(limit) => table.insert(name.clone(), *limit),
+                    None => table.remove(name),
+                };
+            }
+        }
+        let greenroom = self.greenroom.clone();
+        self.ask(
+            Order::SetLimits(Box::new(self.limits.clone())),
+            async move {
+                greenroom.set_limits(change).await;
+                Ok(None)
+            },
+        );
+    }
+
+    /// The id of a task by its alias; none if no such task was accepted.
+    fn task(&self, alias: &str) -> Option<TaskId> {
+        let id = self.names.id(alias);
+        (id != alias
+            || self
+                .log
+                .read(|ledger| ledger.newest(&TaskId::new(alias)).is_some()))
+        .then(|| TaskId::new(id))
+    }
+
+    /// A session by its id, or by the alias of its task; none if that task has none.
+    fn session(&self, name: &str) -> Option<SessionId> {
+        let Some(alias) = name.strip_prefix('$') else {
+            return Some(SessionId::new(name));
+        };
+        let task = self.task(alias)?;
+        self.log.read(|ledger| {
+            let mut runs = ledger.runs.iter().rev().filter(|run| run.task == task);
+            runs.find_map(|run| run.session.clone())
+        })
+    }
+}

@@ -1,0 +1,263 @@
+//! How the ledger is kept: what each entry of the log says of runs and sessions.
+
+use greenroom::domain::ids::{Run, SessionId, TaskId};
+use greenroom::domain::task::{Task, TaskStatus};
+
+use super::{Ledger, Mark, Origin, RunFacts, STILL};
+use crate::explore::log::{Call, Entry, Fact, Order, What};
+
+impl Ledger {
+    /// Takes an entry of the log in.
+    pub fn see(&mut self, place: usize, entry: &Entry) {
+        let mark = Mark {
+            place,
+            at: entry.at,
+        };
+        match &entry.what {
+            What::Asked(order) => self.asked(mark, order),
+            What::Told { asked, answer } => {
+                if let (Some(Order::Track { task, parent, .. }), Ok(_)) =
+                    (self.orders.get(asked).cloned(), answer)
+                {
+                    self.moving.remove(&task);
+                    self.moved(&task, &parent, mark);
+                }
+            }
+            What::Found(task) => self.found(mark, task),
+            What::Closed(_) => self.closed = Some(mark),
+            What::Changed(change) => self.changed(mark, change),
+            What::Call { number, call } => {
+                self.calls.insert(*number, call.clone());
+                self.called(mark, call);
+            }
+            What::Effect(number) => self.effect(mark, *number),
+            What::Returned { answer, .. } if answer != "ok" => self.trouble = Some(mark),
+            What::Returned { .. } => {}
+            What::Event {
+                session,
+                kind,
+                sign,
+            } => self.heard(mark, session, kind, *sign),
+            What::Truth { session, fact } => self.truth(mark, session, *fact),
+            What::Link(_) | What::Online(_) => self.trouble = Some(mark),
+            What::Healed => self.healed = Some(mark),
+            What::Sabotaged(_) => {
+                self.sabotaged = true;
+                self.runs
+                    .iter_mut()
+                    .filter(|run| run.is_open())
+                    .for_each(|run| run.sabotaged = true);
+            }
+        }
+    }
+
+    /// What a reader was told of a task stands for the changes that were published to nobody.
+    fn found(&mut self, mark: Mark, task: &Task) {
+        for run in self
+            .runs
+            .iter_mut()
+            .filter(|run| run.task == task.id && run.is_open())
+        {
+            if run.run < task.run || task.status().is_terminal() {
+                run.ended = Some((mark, task.status()));
+                run.error = task.error().map(str::to_owned);
+                run.session.clone_from(&task.session);
+            }
+        }
+    }
+
+    fn asked(&mut self, mark: Mark, order: &Order) {
+        self.orders.insert(mark.place, order.clone());
+        match order {
+            Order::Cancel { task, skip, .. } => {
+                if let Some(&place) = self.newest.get(task) {
+                    let run = &mut self.runs[place];
+                    run.cancel_asked.get_or_insert(mark);
+                    if *skip {
+                        run.skip_asked.get_or_insert(mark);
+                    }
+                }
+            }
+            Order::CancelAll { .. } => {
+                for run in self.runs.iter_mut().filter(|run| run.is_open()) {
+                    run.cancel_asked.get_or_insert(mark);
+                }
+            }
+            Order::Track { task, .. } => {
+                self.aliases
+                    .entry(task.to_string())
+                    .or_insert_with(|| task.to_string());
+                if self.newest.contains_key(task) {
+                    self.moving.insert(task.clone());
+                }
+            }
+            Order::Shutdown => {
+                self.closing.get_or_insert(mark);
+            }
+            _ => {}
+        }
+    }
+
+    fn moved(&mut self, task: &TaskId, parent: &SessionId, mark: Mark) {
+        if let Some(&place) = self.newest.get(task) {
+            let run = &mut self.runs[place];
+            if run.is_open() && run.parent.as_ref() != Some(parent) {
+                run.moved = Some(mark);
+                let old = run.parent.replace(parent.clone());
+                self.children_changed(old.as_ref());
+                self.children_changed(Some(parent));
+            }
+        }
+    }
+
+    fn changed(&mut self, mark: Mark, change: &greenroom::TaskChange) {
+        let task = &change.task;
+        let name = (task.id.clone(), task.run);
+        if !self.index.contains_key(&name) {
+            let origin = match (task.tracked, task.run) {
+                (_, run) if run > Run::FIRST => Origin::Resume,
+                (true, _) => Origin::Track,
+                _ => Origin::Launch,
+            };
+            self.aliases
+                .entry(task.id.to_string())
+                .or_insert_with(|| task.description.clone());
+            self.index.insert(name.clone(), self.runs.len());
+            self.newest.insert(task.id.clone(), self.runs.len());
+            self.runs.push(RunFacts {
+                task: task.id.clone(),
+                run: task.run,
+                origin,
+                key: task.concurrency_group.clone(),
+                counts: origin != Origin::Track || task.concurrency_key.is_some(),
+                parent: task.parent_session.clone(),
+                joined: task.parent_session.clone(),
+                session: task.session.clone(),
+                accepted: mark,
+                started: None,
+                created: false,
+                prompted: None,
+                running: None,
+                ended: None,
+                error: None,
+                note: None,
+                skip_asked: None,
+                cancel_asked: None,
+                moved: None,
+                lenient_until: None,
+                // Its acceptance was published to nobody.
+                sabotaged: change.from.is_some() && change.to != TaskStatus::Pending,
+            });
+            self.children_changed(task.parent_session.as_ref());
+        }
+        let run = &mut self.runs[self.index[&name]];
+        run.parent.clone_from(&task.parent_session);
+        if task.session.is_some() {
+            run.session.clone_from(&task.session);
+        }
+        if change.to == TaskStatus::Running {
+            run.running.get_or_insert(mark);
+            if let Some(session) = &task.session {
+                self.sessions.entry(session.clone()).or_default().owner = Some(task.id.clone());
+            }
+        }
+        let (session, at) = (run.session.clone(), self.index[&name]);
+        if let Some(session) = session
+            && self.open_below(&session).next().is_some()
+        {
+            self.runs[at].lenient_until = Some(STILL);
+        }
+        let run = &mut self.runs[at];
+        if change.to.is_terminal() {
+            run.ended = Some((mark, change.to));
+            run.error = task.error().map(str::to_owned);
+            run.note = task.note().map(str::to_owned);
+            self.children_changed(task.parent_session.as_ref());
+        }
+    }
+
+    /// The tasks of a session have changed: while any is open, its own run may have let go of its slot.
+    fn children_changed(&mut self, session: Option<&SessionId>) {
+        let Some(session) = session else { return };
+        for run in self
+            .runs
+            .iter_mut()
+            .filter(|run| run.is_open() && run.session.as_ref() == Some(session))
+        {
+            run.lenient_until = Some(STILL);
+        }
+    }
+
+    fn called(&mut self, mark: Mark, call: &Call) {
+        if let Call::Create { task, run, .. } | Call::Prompt { task, run, .. } = call
+            && let Some(&place) = self.index.get(&(task.clone(), *run))
+        {
+            self.runs[place].started.get_or_insert(mark);
+        }
+    }
+
+    fn effect(&mut self, mark: Mark, number: u64) {
+        match self.calls.get(&number) {
+            Some(Call::Create { task, run, .. }) => {
+                if let Some(&place) = self.index.get(&(task.clone(), *run)) {
+                    self.runs[place].created = true;
+                }
+            }
+            Some(Call::Prompt { task, run, .. }) => {
+                if let Some(&place) = self.index.get(&(task.clone(), *run)) {
+                    self.runs[place].prompted.get_or_insert(mark);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn heard(&mut self, mark: Mark, session: &SessionId, kind: &str, sign: bool) {
+        if kind == "session.error aborted" {
+            self.sessions.entry(session.clone()).or_default().stop_heard = Some(mark);
+        }
+        if sign && self.open_below(session).next().is_none() {
+            for run in self
+                .runs
+                .iter_mut()
+                .filter(|run| run.is_open() && run.session.as_ref() == Some(session))
+            {
+                if run.lenient_until == Some(STILL) {
+                    run.lenient_until = Some(mark);
+                }
+            }
+        }
+    }
+
+    fn truth(&mut self, mark: Mark, session: &SessionId, fact: Fact) {
+        let known = self.sessions.entry(session.clone()).or_default();
+        match fact {
+            Fact::Busy | Fact::Idle => {
+                known.busy = fact == Fact::Busy;
+                known.since = Some(mark);
+            }
+            Fact::Said => known.said = Some(mark),
+            Fact::Answered => {}
+            Fact::Todos(open) => known.todos = open,
+            Fact::Deleted => {
+                known.deleted = Some(mark);
+                self.deletions = true;
+            }
+            Fact::AbortLost => known.lost_abort = true,
+            Fact::Spoken => known.spoken = Some(mark),
+            Fact::Stopped => {
+                known.stopped = Some(mark);
+                known.troubled = Some((mark, fact));
+            }
+            Fact::Failed
+            | Fact::Aborted
+            | Fact::Hangs
+            | Fact::Retries
+            | Fact::Asks
+            | Fact::NotTakenUp
+            | Fact::Forgotten => {
+                known.troubled = Some((mark, fact));
+            }
+        }
+    }
+}

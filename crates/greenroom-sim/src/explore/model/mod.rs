@@ -1,0 +1,146 @@
+//! A model of opencode behind the `AgentServer` port: sessions that are busy and idle as the real ones are, with events that
+//! may be lost, late, doubled and out of order, and calls that may go wrong in every way a call can. Greenroom calls it
+//! through [`port`]; the driver acts on it as users do; everything that is due later waits in one agenda, which [`Model::pump`]
+//! works through.
+//!
+//! | room | owns |
+//! |---|---|
+//! | [`world`] | the sessions, the agenda, the way to the server |
+//! | [`session`] | one session: its messages as the server lists them |
+//! | [`turn`], [`playing`] | what a session does with a prompt, beat by beat |
+//! | [`deeds`] | what users and operators do: speak, stop, answer, delete, restart |
+//! | [`port`], [`fate`] | the calls, and how they go wrong |
+
+mod deeds;
+mod fate;
+mod playing;
+mod port;
+mod session;
+mod turn;
+mod world;
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use greenroom::clock::Clock;
+use greenroom::sabotage::Saboteur;
+use greenroom::{EventLink, Greenroom};
+use tokio::sync::Notify;
+
+use super::dice::Dice;
+use super::log::{Log, What};
+use super::scenario::Opencode;
+
+pub use turn::TurnKind;
+use world::{Due, World};
+
+/// Where every session works that nobody put elsewhere.
+pub const BASE: &str = "/base";
+
+/// The model. A cheap clone.
+#[derive(Debug, Clone)]
+pub struct Model {
+    clock: Clock,
+    world: Arc<Mutex<World>>,
+    due: Arc<Notify>,
+    log: Log,
+}
+
+impl Saboteur for Model {
+    fn strikes(&self, place: &'static str) -> bool {
+        self.sabotages(place)
+    }
+}
+
+impl Model {
+    /// A server without sessions.
+    pub fn new(opencode: &Opencode, clock: Clock, log: Log) -> Self {
+        let due = Arc::new(Notify::new());
+        let dice = Dice::new(opencode.seed, opencode.decisions.clone());
+        let world = World::new(
+            opencode.odds.clone(),
+            dice,
+            clock,
+            log.clone(),
+            Arc::clone(&due),
+        );
+        Self {
+            clock,
+            world: Arc::new(Mutex::new(world)),
+            due,
+            log,
+        }
+    }
+
+    /// Does what is due, when it is due, and hands events to the system. Never ends by itself.
+    pub async fn pump(self, greenroom: Greenroom) {
+        loop {
+            let called = self.due.notified();
+            let now = self.clock.now().as_millis();
+            let (next, at) = self.world().take_due(now);
+            match (next, at) {
+                (Some(due), _) => self.handle(due, &greenroom).await,
+                (None, Some(at)) => {
+                    let wait = Duration::from_millis(u64::try_from(at - now).unwrap_or(0));
+                    // Called earlier if something is put before it.
+                    let _ = tokio::time::timeout(wait, called).await;
+                }
+                (None, None) => called.await,
+            }
+        }
+    }
+
+    async fn handle(&self, due: Due, greenroom: &Greenroom) {
+        match due {
+            Due::Event(event) => {
+                self.log.push(What::Event {
+                    session: event.session.clone(),
+                    kind: event.kind,
+                    sign: event.sign,
+                });
+                greenroom.event(&event.value).await;
+            }
+            Due::Beat { session, turn } => self.world().beat(&session, turn),
+            Due::Online => self.world().come_back(),
+            Due::Link(up) => {
+                if self.world().set_link(up) {
+                    self.log.push(What::Link(up));
+                    greenroom.event_link(if up {
+                        EventLink::Connected
+                    } else {
+                        EventLink::Broken
+                    });
+                }
+            }
+        }
+    }
+
+    /// True if an actor of ours is to panic at this place now.
+    fn sabotages(&self, place: &str) -> bool {
+        // A registry that dies while it shuts down comes back open: known, and not looked for here.
+        if self.log.read(|ledger| ledger.closing.is_some()) {
+            return false;
+        }
+        let mut world = self.world();
+        let odds = world.odds.sabotage;
+        let nth = world.count(place);
+        let name = format!("sabotage {place} {nth}");
+        let struck = world.dice.decide(name, 0, |source| {
+            i64::from(source.below(100_000) < u64::from(odds))
+        });
+        drop(world);
+        if struck > 0 {
+            self.log.push(What::Sabotaged(place.to_owned()));
+        }
+        struck > 0
+    }
+
+    /// Decisions that were not the usual ones.
+    pub fn fallen(&self) -> std::collections::BTreeMap<String, i64> {
+        self.world().dice.fallen().clone()
+    }
+
+    fn world(&self) -> MutexGuard<'_, World> {
+        self.world.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

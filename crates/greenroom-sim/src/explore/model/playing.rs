@@ -1,0 +1,275 @@
+//! The beats of a turn, played: what changes in the session, what is emitted, what is true from then on.
+
+use std::collections::VecDeque;
+
+use greenroom::domain::ids::SessionId;
+use serde_json::json;
+
+use super::session::assistant_message;
+use super::turn::{Beat, Phase, Turn};
+use super::world::{Due, World};
+use crate::explore::log::Fact;
+
+impl World {
+    pub(super) fn play(&mut self, id: &SessionId, beat: Beat, again: bool) {
+        match beat {
+            Beat::Busy => self.emit_status(id, json!({"type": "busy"})),
+            Beat::Begin => self.begin_answer(id),
+            Beat::Tool(phase) => self.tool(id, phase, again),
+            Beat::EndStep => {
+                self.finish_answer(id, "tool-calls");
+                self.emit_status(id, json!({"type": "busy"}));
+            }
+            Beat::Text => self.text(id),
+            Beat::Todos(open) => {
+                self.set_todos(id, open);
+            }
+            Beat::Ask => self.ask(id),
+            Beat::Retry(attempt) => {
+                self.with_turn(id, |turn| turn.retry = Some(attempt));
+                self.truth(id, Fact::Retries);
+                self.emit_status(
+                    id,
+                    json!({"type": "retry", "attempt": attempt, "message": "too many requests"}),
+                );
+            }
+            Beat::Resume => {
+                self.with_turn(id, |turn| turn.retry = None);
+                self.emit_status(id, json!({"type": "busy"}));
+            }
+            Beat::Hang => self.truth(id, Fact::Hangs),
+            Beat::Fail => self.fail(id, "APIError", "the provider said no"),
+            Beat::NoModel => {
+                self.truth(id, Fact::Failed);
+                self.emit_error(id, "UnknownError", "Model not found: acme/nothing.");
+                self.end_turn(id);
+                self.emit_error(
+                    id,
+                    "UnknownError",
+                    "Model not found: acme/nothing. at run (index.js)",
+                );
+            }
+            Beat::Finish => {
+                self.finish_answer(id, "stop");
+                self.truth(id, Fact::Answered);
+                self.with_turn(id, |turn| {
+                    if std::mem::take(&mut turn.unanswered) {
+                        turn.beats =
+                            VecDeque::from([Beat::Begin, Beat::Text, Beat::Finish, Beat::Idle]);
+                    }
+                });
+            }
+            Beat::Idle => {
+                self.emit_status(id, json!({"type": "busy"}));
+                let unanswered = self
+                    .sessions
+                    .get(id)
+                    .and_then(|session| session.turn.as_ref())
+                    .is_some_and(|turn| turn.unanswered);
+                self.end_turn(id);
+                let twice =
+                    self.dice
+                        .decide(format!("idle {id} {} twice", self.turns(id)), 0, |source| {
+                            i64::from(source.chance(200))
+                        });
+                if twice > 0 {
+                    self.emit_idle(id);
+                }
+                self.emit(id, "session.updated", json!({"info": {"id": id}}));
+                self.emit(id, "session.diff", json!({}));
+                self.emit_question(id);
+                if unanswered {
+                    self.begin_turn(id);
+                }
+            }
+        }
+    }
+
+    fn with_turn(&mut self, id: &SessionId, change: impl FnOnce(&mut Turn)) {
+        if let Some(turn) = self
+            .sessions
+            .get_mut(id)
+            .and_then(|session| session.turn.as_mut())
+        {
+            change(turn);
+        }
+    }
+
+    fn turns(&self, id: &SessionId) -> u32 {
+        self.sessions.get(id).map_or(0, |session| session.turns)
+    }
+
+    fn begin_answer(&mut self, id: &SessionId) {
+        let (message, now) = (self.next_message(), self.now());
+        let Some(session) = self.sessions.get_mut(id) else {
+            return;
+        };
+        let agent = session.agent.clone();
+        session
+            .messages
+            .push(assistant_message(&message, id, now, &agent));
+        self.with_turn(id, |turn| {
+            turn.unseen = false;
+            // A step sees every message that is there when it begins.
+            turn.unanswered = false;
+        });
+        self.emit_answer(id);
+    }
+
+    fn finish_answer(&mut self, id: &SessionId, finish: &str) {
+        let now = self.now();
+        if let Some(info) = self
+            .sessions
+            .get_mut(id)
+            .and_then(|session| session.answer())
+        {
+            info["time"]["completed"] = json!(now);
+            info["finish"] = json!(finish);
+        }
+        self.emit_answer(id);
+    }
+
+    /// Adds a part to the answer under way, wherever a message of the user has come behind it.
+    fn put(&mut self, id: &SessionId, mut part: serde_json::Value) {
+        let Some(session) = self.sessions.get_mut(id) else {
+            return;
+        };
+        let Some(place) = session
+            .messages
+            .iter()
+            .rposition(|message| message["info"]["role"] == "assistant")
+        else {
+            return;
+        };
+        let behind = session.messages.split_off(place + 1);
+        part["id"] = json!(format!(
+            "prt_{}_{}",
+            session.messages[place]["info"]["id"]
+                .as_str()
+                .unwrap_or_default(),
+            part["id"].as_str().unwrap_or_default()
+        ));
+        let part = session.put_part(part);
+        session.messages.extend(behind);
+        self.emit(id, "message.part.updated", json!({"part": part}));
+    }
+
+    fn tool(&mut self, id: &SessionId, phase: Phase, again: bool) {
+        if phase == Phase::Pending {
+            self.with_turn(id, |turn| turn.tools += 1);
+            self.truth(id, Fact::Said);
+        }
+        let number = self
+            .sessions
+            .get(id)
+            .and_then(|session| session.turn.as_ref())
+            .map_or(0, |turn| turn.tools);
+        let turn = self.turns(id);
+        let status = match phase {
+            Phase::Pending => "pending",
+            Phase::Running => "running",
+            Phase::Completed => "completed",
+        };
+        let input = if again {
+            json!({"command": "ls"})
+        } else {
+            json!({"command": format!("{turn} {number}")})
+        };
+        let input = if phase == Phase::Pending {
+            json!({})
+        } else {
+            input
+        };
+        self.put(id, json!({
+            "id": "tool", "type": "tool", "tool": "bash", "callID": format!("call_{turn}_{number}"),
+            "state": {"status": status, "input": input},
+        }));
+    }
+
+    fn text(&mut self, id: &SessionId) {
+        self.put(id, json!({"id": "text", "type": "text", "text": ""}));
+        self.emit(
+            id,
+            "message.part.delta",
+            json!({"field": "text", "delta": "done"}),
+        );
+        self.put(id, json!({"id": "text", "type": "text", "text": "done"}));
+        self.truth(id, Fact::Said);
+    }
+
+    fn set_todos(&mut self, id: &SessionId, open: usize) {
+        if let Some(session) = self.sessions.get_mut(id) {
+            session.open_todos = open;
+        }
+        self.truth(id, Fact::Todos(open));
+        self.emit(id, "todo.updated", json!({"todos": []}));
+    }
+
+    fn ask(&mut self, id: &SessionId) {
+        let ask = format!("per_{id}_{}", self.turns(id));
+        self.with_turn(id, |turn| turn.ask = Some(ask.clone()));
+        self.truth(id, Fact::Asks);
+        self.emit(
+            id,
+            "permission.asked",
+            json!({"id": ask, "permission": "bash", "patterns": ["ls"]}),
+        );
+    }
+
+    /// What a session asks is answered: it goes on.
+    pub(super) fn answered(&mut self, id: &SessionId) -> bool {
+        let turn = self
+            .sessions
+            .get_mut(id)
+            .and_then(|session| session.turn.as_mut());
+        let Some((ask, number)) = turn.and_then(|turn| Some((turn.ask.take()?, turn.number)))
+        else {
+            return false;
+        };
+        self.emit(
+            id,
+            "permission.replied",
+            json!({"requestID": ask, "reply": "once"}),
+        );
+        self.schedule(
+            5,
+            Due::Beat {
+                session: id.clone(),
+                turn: number,
+            },
+        );
+        true
+    }
+
+    /// The turn is over and the session idle.
+    pub(super) fn end_turn(&mut self, id: &SessionId) {
+        if let Some(session) = self.sessions.get_mut(id) {
+            session.turn = None;
+        }
+        self.truth(id, Fact::Idle);
+        self.emit_idle(id);
+    }
+
+    /// The run fails: the error first, idle, then the message that carries it, and idle again.
+    pub(super) fn fail(&mut self, id: &SessionId, name: &str, message: &str) {
+        let fact = if name == "MessageAbortedError" {
+            Fact::Aborted
+        } else {
+            Fact::Failed
+        };
+        self.truth(id, fact);
+        self.emit_error(id, name, message);
+        self.end_turn(id);
+        let now = self.now();
+        if let Some(info) = self
+            .sessions
+            .get_mut(id)
+            .and_then(|session| session.answer())
+        {
+            info["error"] = json!({"name": name, "data": {"message": message}});
+            info["time"]["completed"] = json!(now);
+        }
+        self.emit_answer(id);
+        self.emit_idle(id);
+    }
+}

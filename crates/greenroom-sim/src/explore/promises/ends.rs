@@ -1,0 +1,80 @@
+//! Promise 1, **Ends**: "Every accepted task reaches exactly one terminal state per run, whatever the server does." And no
+//! other transition than those of the table exists.
+
+use std::collections::BTreeMap;
+
+use greenroom::domain::ids::{Run, TaskId};
+use greenroom::domain::task::TaskStatus;
+
+use super::Promise;
+use crate::explore::ledger::Ledger;
+use crate::explore::log::{Entry, What};
+
+/// Where every task stands.
+#[derive(Debug, Default)]
+pub(super) struct Ends {
+    stands: BTreeMap<TaskId, (Run, TaskStatus)>,
+}
+
+impl Promise for Ends {
+    fn name(&self) -> &'static str {
+        "1 Ends"
+    }
+
+    fn see(&mut self, _: usize, entry: &Entry, ledger: &Ledger) -> Option<String> {
+        let What::Changed(change) = &entry.what else {
+            return None;
+        };
+        let (task, from, to) = (&change.task, change.from, change.to);
+        let before = self.stands.insert(task.id.clone(), (task.run, to));
+        let told = || {
+            format!(
+                "{} run {} goes from {:?} to {}",
+                task.id,
+                task.run,
+                from,
+                to.as_str()
+            )
+        };
+        if ledger.sabotaged {
+            // A change that was decided when its registry died may have been published to nobody; an end is still the only
+            // one of its run.
+            let again = before.is_some_and(|(run, status)| run == task.run && status.is_terminal());
+            return again.then(|| format!("{}, but stood at {before:?}", told()));
+        }
+        if before.map(|(_, status)| status) != from {
+            return Some(format!("{}, but stood at {before:?}", told()));
+        }
+        let run = before.map_or(Run(0), |(run, _)| run);
+        let legal = match (from, to) {
+            (None, TaskStatus::Pending | TaskStatus::Running) => task.run == Run::FIRST,
+            (Some(TaskStatus::Pending), TaskStatus::Running) => task.run == run,
+            (Some(TaskStatus::Pending | TaskStatus::Running), to) if to.is_terminal() => {
+                task.run == run
+            }
+            (Some(from), TaskStatus::Pending) if from.is_terminal() => task.run == run.next(),
+            _ => false,
+        };
+        if !legal {
+            return Some(format!("{}, which is no transition", told()));
+        }
+        let ended = task.completed_at().is_some();
+        let disordered = task.started_at().is_some_and(|started| {
+            started < task.queued_at && task.run == Run::FIRST
+                || task.completed_at().is_some_and(|ended| ended < started)
+        });
+        (ended != to.is_terminal() || disordered).then(|| {
+            format!(
+                "{}, started {:?}, ended {:?}",
+                told(),
+                task.started_at(),
+                task.completed_at()
+            )
+        })
+    }
+
+    fn at_end(&mut self, ledger: &Ledger) -> Option<String> {
+        let run = ledger.open().next()?;
+        Some(format!("{} run {} never ended", run.task, run.run))
+    }
+}

@@ -1,0 +1,113 @@
+//! Promise 2, **Slots**, the line: "starts are FIFO per key (in order of acceptance)". A run that starts while an older one of
+//! its key shows no sign of having been granted anything has overtaken it. Signs are its own calls, the look-up of its
+//! parent, and for a resume the abort or the prompt of the run before that it waits for.
+
+use std::collections::BTreeMap;
+
+use greenroom::domain::ids::{Run, SessionId, TaskId};
+
+use super::Promise;
+use crate::explore::ledger::{Ledger, Origin, RunFacts};
+use crate::explore::log::{Call, Entry, What};
+
+type Name = (TaskId, Run);
+
+/// Who may have been overtaken.
+#[derive(Debug, Default)]
+pub(super) struct Fifo {
+    /// The newest look-up of each session.
+    looked_up: BTreeMap<SessionId, usize>,
+    /// Aborts and prompts that are not answered: a resume waits for both.
+    unanswered: BTreeMap<u64, SessionId>,
+    /// To be judged when the instant is over: who, by whom.
+    overtaken: Vec<(i64, Name, Name)>,
+}
+
+impl Fifo {
+    fn waits_unseen(&self, run: &RunFacts) -> bool {
+        let looked = run
+            .parent
+            .as_ref()
+            .and_then(|parent| self.looked_up.get(parent));
+        let aborts = self
+            .unanswered
+            .values()
+            .any(|session| run.session.as_ref() == Some(session));
+        run.is_open()
+            && run.started.is_none()
+            && !run.sabotaged
+            && run.moved.is_none()
+            && match run.origin {
+                Origin::Launch => looked.is_none_or(|&looked| looked < run.accepted.place),
+                Origin::Resume => !aborts,
+                Origin::Track => false,
+            }
+    }
+}
+
+impl Promise for Fifo {
+    fn name(&self) -> &'static str {
+        "2 Slots (FIFO)"
+    }
+
+    fn see(&mut self, place: usize, entry: &Entry, ledger: &Ledger) -> Option<String> {
+        let over: Vec<_> = self
+            .overtaken
+            .extract_if(.., |(at, ..)| *at < entry.at)
+            .collect();
+        for (_, older, younger) in over {
+            if ledger
+                .run(&older.0, older.1)
+                .is_some_and(|run| self.waits_unseen(run))
+            {
+                return Some(format!(
+                    "{} run {} was started before {} run {}, which was accepted earlier under the same key",
+                    younger.0, younger.1, older.0, older.1
+                ));
+            }
+        }
+        if let What::Call {
+            number,
+            call: Call::Abort(session) | Call::Prompt { session, .. },
+        } = &entry.what
+        {
+            self.unanswered.insert(*number, session.clone());
+        }
+        match &entry.what {
+            What::Call {
+                call: Call::Get(session),
+                ..
+            } => {
+                self.looked_up.insert(session.clone(), place);
+            }
+            What::Returned { number, .. } => {
+                self.unanswered.remove(number);
+            }
+            What::Call {
+                call: Call::Create { task, run, .. } | Call::Prompt { task, run, .. },
+                ..
+            } => {
+                let started = ledger.run(task, *run)?;
+                if started.started.is_none_or(|started| started.place != place)
+                    || started.origin == Origin::Track
+                {
+                    return None;
+                }
+                for older in ledger.open() {
+                    if older.key == started.key
+                        && older.accepted < started.accepted
+                        && self.waits_unseen(older)
+                    {
+                        self.overtaken.push((
+                            entry.at,
+                            (older.task.clone(), older.run),
+                            (task.clone(), *run),
+                        ));
+                    }
+                }
+            }
+            _ => {}
+        }
+        None
+    }
+}

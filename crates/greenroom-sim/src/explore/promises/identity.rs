@@ -1,0 +1,181 @@
+//! Promise 4, **Identity**: "A late answer, event or timer of an earlier run never touches a later one." Seen from the server:
+//! nothing is prompted or made for a run that has ended, nothing takes effect twice, nothing is begun after a shutdown, and
+//! nothing goes on in a session of ours that nobody watches.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use greenroom::domain::ids::{Run, SessionId, TaskId};
+
+use super::Promise;
+use crate::explore::ledger::Ledger;
+use crate::explore::log::{Call, Entry, Fact, Order, What};
+
+/// What has had its effect, and whose sessions may go on.
+#[derive(Debug, Default)]
+pub(super) struct Identity {
+    prompted: BTreeSet<(TaskId, Run, u64)>,
+    made: BTreeSet<(TaskId, Run)>,
+    /// Sessions of ours, busy since something of ours.
+    working: BTreeMap<SessionId, bool>,
+    /// Sessions that others have prompted, whose aborts failed or were not wanted.
+    excused: BTreeSet<SessionId>,
+    aborts: BTreeMap<u64, SessionId>,
+    unaborted: BTreeSet<TaskId>,
+}
+
+impl Identity {
+    fn call(
+        &mut self,
+        place: usize,
+        entry: &Entry,
+        call: &Call,
+        ledger: &Ledger,
+    ) -> Option<String> {
+        if let Call::Create { task, run, .. } | Call::Prompt { task, run, .. } = call {
+            let facts = ledger.run(task, *run)?;
+            if let Some((ended, status)) = facts.ended
+                && ended.place < place
+            {
+                return Some(format!(
+                    "{task} run {run} is {} since {}, and then: {call:?}",
+                    status.as_str(),
+                    ended.at
+                ));
+            }
+        }
+        let begins = matches!(
+            call,
+            Call::Create { .. } | Call::Prompt { .. } | Call::Notify { .. }
+        );
+        // A registry that is dead when it is told to close comes back open: known, and not looked for here.
+        if begins
+            && !ledger.sabotaged
+            && ledger.closing.is_some_and(|closing| closing.at < entry.at)
+        {
+            return Some(format!("after the shutdown was asked for: {call:?}"));
+        }
+        // What a call that was on its way has left is still aborted, however late it is answered.
+        let cleans = matches!(call, Call::Abort(_) | Call::Statuses | Call::Messages(_));
+        let minute = 60_000;
+        if ledger
+            .closed
+            .is_some_and(|closed| closed.at + minute < entry.at && !cleans)
+        {
+            return Some(format!("a minute after the shutdown was done: {call:?}"));
+        }
+        None
+    }
+
+    fn effect(&mut self, call: &Call, ledger: &Ledger) -> Option<String> {
+        match call {
+            Call::Prompt {
+                task, run, prompt, ..
+            } if !ledger.sabotaged => {
+                let first = self.prompted.insert((task.clone(), *run, *prompt));
+                (!first).then(|| {
+                    format!("prompt {prompt} of {task} run {run} reached its session twice")
+                })
+            }
+            Call::Create { task, run, .. } => {
+                let first = self.made.insert((task.clone(), *run));
+                (!first).then(|| format!("two sessions were made for {task} run {run}"))
+            }
+            _ => None,
+        }
+    }
+}
+
+impl Promise for Identity {
+    fn name(&self) -> &'static str {
+        "4 Identity"
+    }
+
+    fn see(&mut self, place: usize, entry: &Entry, ledger: &Ledger) -> Option<String> {
+        match &entry.what {
+            What::Call { number, call } => {
+                // Without its messages nobody knows whose turn it is: then it is left alone.
+                if let Call::Abort(session) | Call::Messages(session) = call {
+                    self.aborts.insert(*number, session.clone());
+                }
+                self.call(place, entry, call, ledger)
+            }
+            What::Returned { number, answer } if answer != "ok" => {
+                self.excused.extend(self.aborts.get(number).cloned());
+                None
+            }
+            What::Effect(number) => {
+                let call = ledger.call(*number)?;
+                // A message that was on its way when its parent ended wakes it all the same.
+                if let Call::Notify { parent, notice } = call
+                    && !notice.silent
+                    && let Some(owner) = ledger
+                        .session(parent)
+                        .and_then(|known| known.owner.as_ref())
+                    && ledger.newest(owner).is_some_and(|run| !run.is_open())
+                {
+                    self.excused.insert(parent.clone());
+                }
+                if let Call::Prompt {
+                    session, task, run, ..
+                } = call
+                    && let Some((ended, _)) = ledger.run(task, *run)?.ended
+                {
+                    // Where nobody looks after an abort, nobody stops what a late prompt begins either; and a resume
+                    // waits for a late prompt only a while.
+                    let wait = i64::try_from(ledger.config.calls.other.as_millis()).unwrap_or(0);
+                    let newest = ledger.newest(task).is_some_and(|newest| newest.run == *run);
+                    let late = ended.at + wait <= entry.at && !newest;
+                    if late || !ledger.config.lifecycle.look_after_abort {
+                        self.excused.insert(session.clone());
+                    }
+                }
+                self.effect(call, ledger)
+            }
+            What::Asked(Order::Cancel {
+                task, abort: false, ..
+            }) => {
+                self.unaborted.insert(task.clone());
+                None
+            }
+            What::Truth { session, fact } => {
+                match fact {
+                    Fact::Busy => {
+                        self.working.insert(session.clone(), true);
+                    }
+                    Fact::Idle => {
+                        self.working.insert(session.clone(), false);
+                    }
+                    Fact::Spoken | Fact::Deleted => {
+                        self.excused.insert(session.clone());
+                    }
+                    _ => {}
+                }
+                None
+            }
+            _ => None,
+        }
+    }
+
+    fn at_end(&mut self, ledger: &Ledger) -> Option<String> {
+        for (session, working) in &self.working {
+            let Some(owner) = ledger
+                .session(session)
+                .and_then(|known| known.owner.as_ref())
+            else {
+                continue;
+            };
+            let lost = ledger
+                .session(session)
+                .is_some_and(|known| known.lost_abort);
+            let hopeless = lost && !ledger.config.lifecycle.look_after_abort;
+            let excused = self.excused.contains(session)
+                || self.unaborted.contains(owner)
+                || hopeless
+                || ledger.sabotaged;
+            if *working && !excused && ledger.newest(owner).is_some_and(|run| !run.is_open()) {
+                return Some(format!("{session} still works, and {owner} has ended"));
+            }
+        }
+        None
+    }
+}

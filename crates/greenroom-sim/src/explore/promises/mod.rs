@@ -1,0 +1,68 @@
+//! The promises of the behaviour page, as code: one file for each, beside its number and its sentence. Each is shown every
+//! entry of the log when it is written, and looks once more when everything has come to rest. They judge by what reached
+//! the server and what the handle said; nothing in here reads the system's own state.
+
+mod ends;
+mod fifo;
+mod identity;
+mod slots;
+mod truth;
+mod wakes;
+
+use std::fmt::Debug;
+
+use super::ledger::Ledger;
+use super::log::Entry;
+use super::scenario::Scenario;
+
+/// A promise that was broken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Violation {
+    /// Which.
+    pub promise: &'static str,
+    /// How.
+    pub text: String,
+    /// When, in virtual milliseconds.
+    pub at: i64,
+}
+
+impl Violation {
+    /// What is broken, without the names, times and numbers of this scenario.
+    pub fn kind(&self) -> String {
+        let words = self
+            .text
+            .split(|c: char| c.is_whitespace() || c == '(' || c == '"');
+        let plain = words.filter(|word| !word.chars().any(|c| c.is_ascii_digit()));
+        let words: Vec<&str> = plain.take(10).collect();
+        format!("{}: {}", self.promise, words.join(" "))
+    }
+}
+
+/// One promise.
+pub trait Promise: Debug + Send {
+    /// Its number and name.
+    fn name(&self) -> &'static str;
+
+    /// An entry is written; the ledger has it already. What is wrong, if anything is.
+    fn see(&mut self, place: usize, entry: &Entry, ledger: &Ledger) -> Option<String>;
+
+    /// Everything has come to rest. What is wrong, if anything is.
+    fn at_end(&mut self, _ledger: &Ledger) -> Option<String> {
+        None
+    }
+}
+
+/// All of them, for a scenario.
+pub fn all(scenario: &Scenario) -> Vec<Box<dyn Promise>> {
+    let odds = &scenario.opencode.odds;
+    let written = scenario.opencode.decisions.is_some();
+    let calm = !written && odds.events_are_true() && odds.calls_are_true();
+    vec![
+        Box::new(ends::Ends::default()),
+        Box::new(slots::Slots::new(scenario.config().limits)),
+        Box::new(fifo::Fifo::default()),
+        Box::new(wakes::Wakes::new(calm)),
+        Box::new(identity::Identity::default()),
+        Box::new(truth::Truth::new(calm)),
+    ]
+}

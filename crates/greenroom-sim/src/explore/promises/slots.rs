@@ -1,0 +1,179 @@
+//! Promise 2, **Slots**: "No run is started while a limit it counts against is full". What is counted is what the server
+//! sees: runs a session was asked for, or that were prompted, and that have not ended. The rules of which limit counts
+//! are written here once more, apart from the system's.
+//!
+//! A grant cannot be seen, only the first call after it, which may be much later (the parent is looked up first, a resume
+//! waits for an abort). So a start is wrong only if no moment since the youngest of those who hold the limit was accepted
+//! would have had room for all of them: the last grant among them lies in that time, and everybody held then.
+
+use std::collections::BTreeMap;
+
+use greenroom::config::Limits;
+use greenroom::domain::ids::ConcurrencyKey;
+
+use super::Promise;
+use crate::explore::ledger::{Ledger, Mark, Origin, RunFacts};
+use crate::explore::log::{Call, Entry, Order, What};
+
+/// The limits, with the places in the log between which each may have been in force.
+#[derive(Debug)]
+pub(super) struct Slots {
+    limits: Vec<InForce>,
+}
+
+#[derive(Debug)]
+struct InForce {
+    until: usize,
+    asked: usize,
+    limits: Limits,
+}
+
+impl Slots {
+    pub(super) fn new(limits: Limits) -> Self {
+        Self {
+            limits: vec![InForce {
+                until: usize::MAX,
+                asked: 0,
+                limits,
+            }],
+        }
+    }
+
+    fn started(&self, place: usize, run: &RunFacts, ledger: &Ledger) -> Option<String> {
+        let mut wrong = None;
+        for rule in &self.limits {
+            let (mine, limit) = bucket(&rule.limits, &run.key);
+            let one = over(place, run, ledger, limit, rule, |other| {
+                bucket(&rule.limits, &other.key).0 == mine
+            });
+            let all = over(place, run, ledger, rule.limits.max, rule, |_| true);
+            match (one, all) {
+                (Verdict::NotThen, Verdict::NotThen) => {}
+                (Verdict::Over(count), _) => {
+                    wrong = Some(format!("{count} run, and {mine} has {limit}"))
+                }
+                (_, Verdict::Over(count)) => {
+                    wrong = Some(format!(
+                        "{count} run, and all keys together have {}",
+                        rule.limits.max
+                    ))
+                }
+                // Under these limits, which may have been in force, it was right.
+                _ => return None,
+            }
+        }
+        wrong.map(|wrong| {
+            format!(
+                "{} run {} is started on {}: {wrong}",
+                run.task, run.run, run.key
+            )
+        })
+    }
+}
+
+/// What one rule says of a start.
+enum Verdict {
+    NotThen,
+    Fine,
+    Over(usize),
+}
+
+fn over(
+    place: usize,
+    run: &RunFacts,
+    ledger: &Ledger,
+    limit: u32,
+    rule: &InForce,
+    same: impl Fn(&RunFacts) -> bool,
+) -> Verdict {
+    let holders: Vec<&RunFacts> = ledger
+        .runs
+        .iter()
+        .filter(|other| other.occupies() && same(other))
+        .collect();
+    let youngest = holders
+        .iter()
+        .filter(|other| other.origin != Origin::Track)
+        .map(|other| other.accepted)
+        .max();
+    let youngest = youngest.unwrap_or(run.accepted);
+    if rule.until < youngest.place || rule.asked > place {
+        return Verdict::NotThen;
+    }
+    let count = holders
+        .iter()
+        .filter(|other| held_for_sure(other, youngest))
+        .count();
+    if limit > 0 && count > limit as usize {
+        Verdict::Over(count)
+    } else {
+        Verdict::Fine
+    }
+}
+
+/// True if that run held its slot from that moment on at the latest.
+fn held_for_sure(run: &RunFacts, since: Mark) -> bool {
+    let adopted = run.origin == Origin::Track && run.accepted >= since;
+    let let_go = run.lenient_until.is_some_and(|until| until.at >= since.at);
+    !adopted && !let_go && !run.sabotaged
+}
+
+/// The name of the limit a key counts against, and how much it is; zero is unlimited.
+fn bucket(limits: &Limits, key: &ConcurrencyKey) -> (String, u32) {
+    let key = key.as_str();
+    let of = |table: &BTreeMap<String, u32>, name: &str| table.get(name).copied();
+    if let Some(limit) = of(&limits.models, key) {
+        return (format!("key {key}"), limit);
+    }
+    match key.find('/').map(|slash| &key[..slash]) {
+        Some(provider) => match of(&limits.providers, provider) {
+            Some(limit) => (format!("provider {provider}"), limit),
+            None => (format!("key {key}"), limits.default),
+        },
+        None => (
+            format!("key {key}"),
+            of(&limits.providers, key).unwrap_or(limits.default),
+        ),
+    }
+}
+
+impl Promise for Slots {
+    fn name(&self) -> &'static str {
+        "2 Slots"
+    }
+
+    fn see(&mut self, place: usize, entry: &Entry, ledger: &Ledger) -> Option<String> {
+        match &entry.what {
+            What::Asked(Order::SetLimits(limits)) => {
+                self.limits.push(InForce {
+                    until: usize::MAX,
+                    asked: place,
+                    limits: (**limits).clone(),
+                });
+                None
+            }
+            What::Told { asked, .. } => {
+                // Once a change is answered, what was before it is over.
+                let mut before = self.limits.iter_mut().filter(|rule| rule.asked < *asked);
+                if matches!(ledger.order(*asked), Some(Order::SetLimits(_))) {
+                    before
+                        .by_ref()
+                        .for_each(|rule| rule.until = rule.until.min(place));
+                }
+                None
+            }
+            What::Call {
+                call: Call::Create { task, run, .. } | Call::Prompt { task, run, .. },
+                ..
+            } => {
+                let run = ledger.run(task, *run)?;
+                let begins =
+                    run.started.is_some_and(|started| started.place == place) && run.is_open();
+                (begins && run.origin != Origin::Track)
+                    .then(|| self.started(place, run, ledger))
+                    .flatten()
+            }
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,394 @@
+//! Promise 3, **Wakes**: "For every batch the parent gets exactly one final message, which asks it to go on; besides it only a
+//! failure may wake. None is lost, none doubled, none says \"one still running\" without a later message." And what a
+//! message says is true: states, errors and counts are those of the runs, as they are known from elsewhere.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use greenroom::domain::ids::{NoticeId, Run, SessionId, TaskId};
+use greenroom::domain::notice::{NoticeKind, SettledFact};
+use greenroom::domain::task::TaskStatus;
+use greenroom::ports::agent_server::Notice;
+
+use super::Promise;
+use crate::explore::ledger::{Ledger, Mark, RunFacts};
+use crate::explore::log::{Call, Entry, Order, What};
+
+type Name = (TaskId, Run);
+
+/// What every parent was told.
+#[derive(Debug)]
+pub(super) struct Wakes {
+    calm: bool,
+    notices: BTreeMap<NoticeId, Told>,
+    /// How many were open below a parent, from which place in the log on.
+    open: BTreeMap<SessionId, Vec<(usize, usize)>>,
+    parents: BTreeSet<SessionId>,
+}
+
+#[derive(Debug)]
+struct Told {
+    parent: SessionId,
+    kind: NoticeKind,
+    runs: Vec<Name>,
+    effects: u32,
+    at: Mark,
+}
+
+impl Wakes {
+    pub(super) fn new(calm: bool) -> Self {
+        Self {
+            calm,
+            notices: BTreeMap::new(),
+            open: BTreeMap::new(),
+            parents: BTreeSet::new(),
+        }
+    }
+
+    fn sent(
+        &mut self,
+        mark: Mark,
+        parent: &SessionId,
+        notice: &Notice,
+        ledger: &Ledger,
+    ) -> Option<String> {
+        if ledger.sabotaged {
+            return None;
+        }
+        if let Some(wrong) = self.wakes_rightly(mark, parent, notice, ledger) {
+            return Some(format!("{parent} {} {wrong}", notice.id));
+        }
+        if self.notices.contains_key(&notice.id) {
+            return None;
+        }
+        let mut told = Told {
+            parent: parent.clone(),
+            kind: notice.facts.kind,
+            runs: Vec::new(),
+            effects: 0,
+            at: mark,
+        };
+        for fact in &notice.facts.tasks {
+            let Some(run) = self.run_told(parent, notice.facts.kind, fact, ledger) else {
+                return Some(format!(
+                    "{parent} is told of {}, of which no end is to be told to it",
+                    fact.task
+                ));
+            };
+            let status = run.ended.map(|(_, status)| status);
+            if status != Some(fact.status) || run.error.as_deref() != fact.error.as_deref() {
+                return Some(format!(
+                    "{parent} is told that {} is {} ({:?}), and its run {} is {status:?} ({:?})",
+                    fact.task,
+                    fact.status.as_str(),
+                    fact.error,
+                    run.run,
+                    run.error
+                ));
+            }
+            if run.skip_asked.is_some()
+                && fact.status == TaskStatus::Cancelled
+                && run.error.as_deref() == Some("without a word")
+            {
+                return Some(format!(
+                    "{parent} is told of {}, which was to be kept out of its messages",
+                    fact.task
+                ));
+            }
+            told.runs.push((run.task.clone(), run.run));
+        }
+        let wrong = match notice.facts.kind {
+            NoticeKind::Final => self.closes_rightly(mark, parent, notice, &told, ledger),
+            NoticeKind::Individual => self.counts_rightly(mark, parent, notice, &told, ledger),
+        };
+        self.notices.insert(notice.id.clone(), told);
+        wrong.map(|wrong| format!("{parent} {} {wrong}", notice.id))
+    }
+
+    /// The run that a message speaks of: one of that task which has ended with this parent in that way. A message says
+    /// what was true when the task settled, and the task may have gone on since: a message on the way speaks of the
+    /// oldest it has not told of, one that closes the batch of the newest.
+    fn run_told<'a>(
+        &self,
+        parent: &SessionId,
+        kind: NoticeKind,
+        fact: &SettledFact,
+        ledger: &'a Ledger,
+    ) -> Option<&'a RunFacts> {
+        let ended = || {
+            ledger.runs.iter().rev().filter(|run| {
+                let with =
+                    run.parent.as_ref() == Some(parent) || run.joined.as_ref() == Some(parent);
+                run.task == fact.task && with && !run.is_open()
+            })
+        };
+        let so: Vec<&RunFacts> = ended()
+            .filter(|run| {
+                run.ended.map(|(_, status)| status) == Some(fact.status) && run.error == fact.error
+            })
+            .collect();
+        let oldest = so.iter().rev().find(|run| !self.was_told(parent, run));
+        let chosen = match kind {
+            NoticeKind::Final => so.first(),
+            NoticeKind::Individual => oldest.or(so.first()),
+        };
+        chosen.copied().or_else(|| ended().next())
+    }
+
+    fn was_told(&self, parent: &SessionId, run: &RunFacts) -> bool {
+        let name = (run.task.clone(), run.run);
+        self.notices
+            .values()
+            .any(|told| told.parent == *parent && told.effects > 0 && told.runs.contains(&name))
+    }
+
+    fn closes_rightly(
+        &self,
+        mark: Mark,
+        parent: &SessionId,
+        notice: &Notice,
+        told: &Told,
+        ledger: &Ledger,
+    ) -> Option<String> {
+        let earlier = self
+            .notices
+            .values()
+            .filter(|earlier| earlier.kind == NoticeKind::Final && earlier.parent == *parent);
+        for earlier in earlier {
+            if let Some((task, run)) = told.runs.iter().find(|run| earlier.runs.contains(run)) {
+                return Some(format!(
+                    "is a second final message that tells of {task} run {run}"
+                ));
+            }
+        }
+        if notice.facts.remaining != 0 {
+            return Some(format!(
+                "closes a batch, and says that {} remain",
+                notice.facts.remaining
+            ));
+        }
+        let ceiling =
+            i64::try_from(ledger.config.notifications.wake_ceiling.as_millis()).unwrap_or(i64::MAX);
+        let settled = self.ends(told, ledger).max()?;
+        let closed_at = mark.at.min(settled.at.saturating_add(ceiling));
+        let open = ledger
+            .open_below(parent)
+            .find(|run| run.moved.unwrap_or(run.accepted).at.max(run.accepted.at) < closed_at);
+        let open = open.filter(|_| ledger.moving.is_empty());
+        open.map(|run| {
+            format!(
+                "closes the batch, and {} run {} is open in it since {}",
+                run.task, run.run, run.accepted.at
+            )
+        })
+    }
+
+    fn counts_rightly(
+        &self,
+        mark: Mark,
+        parent: &SessionId,
+        notice: &Notice,
+        told: &Told,
+        ledger: &Ledger,
+    ) -> Option<String> {
+        for earlier in self
+            .notices
+            .values()
+            .filter(|earlier| earlier.parent == *parent && earlier.effects > 0)
+        {
+            if let Some((task, run)) = told.runs.iter().find(|run| earlier.runs.contains(run)) {
+                return Some(format!(
+                    "tells of {task} run {run}, of which it was told before"
+                ));
+            }
+        }
+        let newest = self.ends(told, ledger).max()?;
+        let counts = self.open.get(parent)?;
+        let before = counts
+            .iter()
+            .rev()
+            .find(|(place, _)| *place <= newest.place)
+            .into_iter();
+        let since = counts
+            .iter()
+            .filter(|(place, _)| *place > newest.place && *place <= mark.place);
+        let seen: BTreeSet<usize> = before.chain(since).map(|(_, open)| *open).collect();
+        let (low, high) = (seen.first().copied()?, seen.last().copied()?);
+        let said = notice.facts.remaining;
+        let wrong = (said < low || said > high) && ledger.moving.is_empty();
+        wrong.then(|| format!("says that {said} remain, and there were {low} to {high}"))
+    }
+
+    fn ends(&self, told: &Told, ledger: &Ledger) -> impl Iterator<Item = Mark> {
+        let ends: Vec<Mark> = told
+            .runs
+            .iter()
+            .filter_map(|(task, run)| Some(ledger.run(task, *run)?.ended?.0))
+            .collect();
+        ends.into_iter()
+    }
+
+    fn wakes_rightly(
+        &self,
+        mark: Mark,
+        parent: &SessionId,
+        notice: &Notice,
+        ledger: &Ledger,
+    ) -> Option<String> {
+        let failure = notice
+            .facts
+            .tasks
+            .iter()
+            .any(|fact| matches!(fact.status, TaskStatus::Error | TaskStatus::Interrupt));
+        let ought = match notice.facts.kind {
+            NoticeKind::Final => true,
+            NoticeKind::Individual => failure && ledger.config.notifications.wake_on_failure,
+        };
+        let (may, must) = silence(mark, parent, ledger, self.calm);
+        match (ought, notice.silent) {
+            (false, false) => {
+                Some("wakes its parent, and is neither final nor a failure".to_owned())
+            }
+            (true, false) if must => {
+                Some("wakes a parent that has ended or that its user has stopped".to_owned())
+            }
+            (true, true) if !may => Some("does not wake its parent".to_owned()),
+            _ => None,
+        }
+    }
+
+    fn owed(&self, run: &RunFacts, ledger: &Ledger) -> Option<String> {
+        let parent = run.parent.as_ref()?;
+        let (ended, status) = run.ended?;
+        let gone = ledger.is_gone(parent) || parent.as_str().contains("ghost");
+        // A later run of it in the same batch tells of the task instead, there or wherever it was moved.
+        let again = ledger.runs.iter().any(|next| {
+            next.task == run.task
+                && next.run > run.run
+                && (next.joined.as_ref() == Some(parent) || next.parent.as_ref() == Some(parent))
+        });
+        // Nobody is told who is a session of the cascade.
+        let owned = ledger
+            .session(parent)
+            .is_some_and(|known| known.owner.is_some());
+        let cascade = owned && run.error.as_deref() == Some("Session deleted");
+        if gone
+            || cascade
+            || run.skip_asked.is_some()
+            || again
+            || run.moved.is_some()
+            || !ledger.config.notifications.enabled
+        {
+            return None;
+        }
+        let name = (run.task.clone(), run.run);
+        let said = self.notices.values().any(|told| {
+            told.kind == NoticeKind::Final
+                && told.effects > 0
+                && told.parent == *parent
+                && told.runs.contains(&name)
+        });
+        (!said).then(|| {
+            format!(
+                "{parent} was never told in a final message that {} run {} is {} since {}",
+                run.task,
+                run.run,
+                status.as_str(),
+                ended.at
+            )
+        })
+    }
+}
+
+/// Whether a message to that parent may be silent though it would wake, and whether it must be.
+fn silence(mark: Mark, parent: &SessionId, ledger: &Ledger, calm: bool) -> (bool, bool) {
+    let Some(known) = ledger.session(parent) else {
+        return (false, false);
+    };
+    if known.deleted.is_some() {
+        return (true, false);
+    }
+    if let Some(run) = known.owner.as_ref().and_then(|owner| ledger.newest(owner)) {
+        return match run.ended {
+            Some((ended, _)) => (true, ended.at < mark.at && !ledger.deletions),
+            // It may just go on again.
+            None => (run.accepted.at == mark.at || known.stopped.is_some(), false),
+        };
+    }
+    let Some(stopped) = known
+        .stopped
+        .filter(|_| ledger.config.notifications.silence_after_parent_abort)
+    else {
+        return (false, false);
+    };
+    let spoken_since = known
+        .spoken
+        .is_some_and(|spoken| spoken.at > stopped.at + 5000 && spoken.at + 1000 < mark.at);
+    let may = !(calm && ledger.trouble.is_none() && spoken_since);
+    let must = known.stop_heard.is_some_and(|heard| {
+        let owed = ledger.runs.iter().any(|run| {
+            run.parent.as_ref() == Some(parent)
+                && run.accepted.at < heard.at
+                && run.moved.is_none()
+                && run.ended.is_none_or(|(ended, _)| ended.at >= heard.at)
+        });
+        heard.at < mark.at && owed && known.spoken.is_none_or(|spoken| spoken < stopped)
+    });
+    (may, must)
+}
+
+impl Promise for Wakes {
+    fn name(&self) -> &'static str {
+        "3 Wakes"
+    }
+
+    fn see(&mut self, place: usize, entry: &Entry, ledger: &Ledger) -> Option<String> {
+        let mark = Mark {
+            place,
+            at: entry.at,
+        };
+        match &entry.what {
+            What::Changed(change) => {
+                self.parents.extend(change.task.parent_session.clone());
+            }
+            What::Told { asked, .. } => {
+                if let Some(Order::Track { parent, .. }) = ledger.order(*asked) {
+                    self.parents.insert(parent.clone());
+                }
+            }
+            What::Call {
+                call: Call::Notify { parent, notice },
+                ..
+            } => return self.sent(mark, parent, notice, ledger),
+            What::Effect(number) => {
+                if let Some(Call::Notify { parent, notice }) = ledger.call(*number)
+                    && let Some(told) = self.notices.get_mut(&notice.id)
+                {
+                    told.effects += 1;
+                    if told.effects > 1 && !ledger.sabotaged {
+                        return Some(format!(
+                            "{parent} got {} twice, first sent at {}",
+                            notice.id, told.at.at
+                        ));
+                    }
+                }
+                return None;
+            }
+            _ => return None,
+        }
+        for parent in &self.parents {
+            let open = ledger.open_below(parent).count();
+            let counts = self.open.entry(parent.clone()).or_default();
+            if counts.last().is_none_or(|(_, known)| *known != open) {
+                counts.push((place, open));
+            }
+        }
+        None
+    }
+
+    fn at_end(&mut self, ledger: &Ledger) -> Option<String> {
+        if ledger.closing.is_some() || ledger.sabotaged {
+            return None;
+        }
+        ledger.runs.iter().find_map(|run| self.owed(run, ledger))
+    }
+}

@@ -1,0 +1,110 @@
+//! Many seeds on several threads, in order, until one breaks a promise or the time is over.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::generate;
+use super::outcome::{Outcome, run};
+use super::promises::Violation;
+use super::scenario::{Profile, Scenario};
+
+/// Real time for one scenario: all of them take milliseconds, unless actors keep each other busy.
+pub const LIMIT: Duration = Duration::from_secs(60);
+
+/// What was found among some seeds.
+#[derive(Debug)]
+pub struct Found {
+    /// The lowest seed that broke a promise, with its scenario and what came of it.
+    pub broken: Option<(u64, Scenario, Outcome)>,
+    /// The first seed that was not told.
+    pub next: u64,
+    /// How many were told.
+    pub told: u64,
+    /// Every kind of violation, with how many seeds showed it and the lowest of them.
+    pub kinds: BTreeMap<String, (u64, u64)>,
+}
+
+/// When to stop.
+#[derive(Debug, Clone, Copy)]
+pub struct Bounds {
+    /// How many scenarios are told at once.
+    pub threads: usize,
+    /// Real time for all of them.
+    pub time: Option<Duration>,
+    /// Whether to go on after a violation, to see how many kinds there are.
+    pub survey: bool,
+    /// Whether each is told a second time, to see that nothing differs.
+    pub twice: bool,
+}
+
+/// Tells the scenarios of these seeds. All below [`Found::next`] were told.
+pub fn explore(seeds: Range<u64>, profile: Profile, bounds: Bounds) -> Found {
+    let until = bounds.time.map(|time| Instant::now() + time);
+    let (next, told, stop) = (
+        AtomicU64::new(seeds.start),
+        AtomicU64::new(0),
+        AtomicBool::new(false),
+    );
+    let kinds: Mutex<BTreeMap<String, (u64, u64)>> = Mutex::default();
+    let broken: Mutex<Option<(u64, Scenario, Outcome)>> = Mutex::new(None);
+    std::thread::scope(|scope| {
+        for _ in 0..bounds.threads.max(1) {
+            scope.spawn(|| {
+                while !stop.load(Ordering::Acquire)
+                    && until.is_none_or(|until| Instant::now() < until)
+                {
+                    let seed = next.fetch_add(1, Ordering::AcqRel);
+                    if seed >= seeds.end {
+                        break;
+                    }
+                    let scenario = generate::scenario(seed, profile);
+                    let mut outcome = run(&scenario, LIMIT);
+                    if bounds.twice && outcome.violation.is_none() {
+                        outcome.violation = difference(&outcome, &run(&scenario, LIMIT));
+                    }
+                    told.fetch_add(1, Ordering::AcqRel);
+                    if let Some(violation) = &outcome.violation {
+                        stop.store(!bounds.survey, Ordering::Release);
+                        let mut kinds = kinds.lock().unwrap_or_else(PoisonError::into_inner);
+                        let (count, lowest) = kinds.entry(violation.kind()).or_insert((0, seed));
+                        (*count, *lowest) = (*count + 1, seed.min(*lowest));
+                        drop(kinds);
+                        let mut broken = broken.lock().unwrap_or_else(PoisonError::into_inner);
+                        if broken.as_ref().is_none_or(|(known, ..)| seed < *known) {
+                            *broken = Some((seed, scenario, outcome));
+                        }
+                    }
+                }
+            });
+        }
+    });
+    Found {
+        broken: broken.into_inner().unwrap_or_else(PoisonError::into_inner),
+        next: next.into_inner().min(seeds.end),
+        told: told.into_inner(),
+        kinds: kinds.into_inner().unwrap_or_else(PoisonError::into_inner),
+    }
+}
+
+/// Where two tellings of one scenario part.
+fn difference(once: &Outcome, again: &Outcome) -> Option<Violation> {
+    let place = once
+        .lines
+        .iter()
+        .zip(&again.lines)
+        .position(|(one, other)| one != other)
+        .or((once.lines.len() != again.lines.len())
+            .then_some(once.lines.len().min(again.lines.len())))?;
+    Some(Violation {
+        promise: "the same seed, the same trace",
+        text: format!(
+            "line {place} is {:?} and {:?}",
+            once.lines.get(place),
+            again.lines.get(place)
+        ),
+        at: once.took,
+    })
+}

@@ -1,0 +1,175 @@
+//! The smallest scenario that still breaks the same promise: first every decision of the server is written down, so that
+//! nothing is left to chance, then steps, decisions and settings are taken out for as long as the promise stays broken.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use super::outcome::{Outcome, run};
+use super::scenario::{Odds, Scenario, Settings};
+
+/// Real time for one attempt.
+const LIMIT: Duration = Duration::from_secs(20);
+
+/// Shrinks a scenario that came to `outcome`, for at most so long. What comes back breaks the same promise.
+pub fn shrink(scenario: &Scenario, outcome: &Outcome, patience: Duration) -> (Scenario, Outcome) {
+    let Some(violation) = &outcome.violation else {
+        return (scenario.clone(), outcome.clone());
+    };
+    let mut shrinker = Shrinker {
+        broken: violation.kind(),
+        best: scenario.clone(),
+        outcome: outcome.clone(),
+        until: Instant::now() + patience,
+    };
+    let mut written = scenario.clone();
+    written.opencode.decisions = Some(outcome.fallen.clone());
+    // Late events keep their order or not; all else the odds say is written down.
+    written.opencode.odds = Odds {
+        event_reordered: scenario.opencode.odds.event_reordered,
+        ..Odds::default()
+    };
+    shrinker.attempt(written);
+    loop {
+        let before = shrinker.size();
+        shrinker.steps();
+        shrinker.decisions();
+        shrinker.settings();
+        if shrinker.size() == before || shrinker.is_over() {
+            break;
+        }
+    }
+    shrinker.earlier_end();
+    shrinker.best.about = shrinker
+        .outcome
+        .violation
+        .as_ref()
+        .map_or_else(String::new, |broken| {
+            format!("{}: {}", broken.promise, broken.text)
+        });
+    (shrinker.best, shrinker.outcome)
+}
+
+struct Shrinker {
+    broken: String,
+    best: Scenario,
+    outcome: Outcome,
+    until: Instant,
+}
+
+impl Shrinker {
+    /// Takes a scenario over if it breaks the same promise.
+    fn attempt(&mut self, scenario: Scenario) -> bool {
+        if self.is_over() {
+            return false;
+        }
+        let outcome = run(&scenario, LIMIT);
+        let same = outcome
+            .violation
+            .as_ref()
+            .is_some_and(|broken| broken.kind() == self.broken);
+        if same {
+            (self.best, self.outcome) = (scenario, outcome);
+        }
+        same
+    }
+
+    fn is_over(&self) -> bool {
+        Instant::now() >= self.until
+    }
+
+    fn size(&self) -> (usize, usize, Settings) {
+        let decisions = self
+            .best
+            .opencode
+            .decisions
+            .as_ref()
+            .map_or(0, BTreeMap::len);
+        (self.best.steps.len(), decisions, self.best.config.clone())
+    }
+
+    /// Leaves out ever smaller runs of steps.
+    fn steps(&mut self) {
+        self.chunks(
+            self.best.steps.len(),
+            |scenario, from, to| {
+                scenario.steps.drain(from..to.min(scenario.steps.len()));
+            },
+            |scenario| scenario.steps.len(),
+        );
+    }
+
+    fn decisions(&mut self) {
+        let count = |scenario: &Scenario| {
+            scenario
+                .opencode
+                .decisions
+                .as_ref()
+                .map_or(0, BTreeMap::len)
+        };
+        self.chunks(
+            count(&self.best),
+            |scenario, from, to| {
+                if let Some(decisions) = &mut scenario.opencode.decisions {
+                    let names: Vec<String> = decisions
+                        .keys()
+                        .skip(from)
+                        .take(to - from)
+                        .cloned()
+                        .collect();
+                    for name in names {
+                        decisions.remove(&name);
+                    }
+                }
+            },
+            count,
+        );
+    }
+
+    fn chunks(
+        &mut self,
+        length: usize,
+        leave_out: impl Fn(&mut Scenario, usize, usize),
+        length_of: impl Fn(&Scenario) -> usize,
+    ) {
+        let mut size = length;
+        while size > 0 && !self.is_over() {
+            let mut from = 0;
+            while from < length_of(&self.best) && !self.is_over() {
+                let mut smaller = self.best.clone();
+                leave_out(&mut smaller, from, from + size);
+                if !self.attempt(smaller) {
+                    from += size;
+                }
+            }
+            size /= 2;
+        }
+    }
+
+    /// Leaves out each setting.
+    fn settings(&mut self) {
+        let Ok(serde_json::Value::Object(known)) = serde_json::to_value(&self.best.config) else {
+            return;
+        };
+        for name in known.keys() {
+            let Ok(serde_json::Value::Object(mut fewer)) = serde_json::to_value(&self.best.config)
+            else {
+                return;
+            };
+            fewer.remove(name);
+            if let Ok(config) = serde_json::from_value(fewer.into()) {
+                let smaller = Scenario {
+                    config,
+                    ..self.best.clone()
+                };
+                self.attempt(smaller);
+            }
+        }
+    }
+
+    /// The server is mended right after the last step, if that does not matter.
+    fn earlier_end(&mut self) {
+        let mut smaller = self.best.clone();
+        smaller.healed_at = smaller.steps.last().map_or(0, |step| step.at) + 1;
+        self.attempt(smaller);
+    }
+}
