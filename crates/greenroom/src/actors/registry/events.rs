@@ -135,9 +135,10 @@ impl Handler<SessionHappened> for TaskRegistry {
             return self.session_deleted(&session, ctx);
         }
         let aborted = matches!(what, Happening::Error { aborted: true, .. });
-        // While the server backs off, an abort shows in an assistant's message alone.
+        // While the server backs off, an abort shows only as a message that is completed for no reason.
         let may_tell_of_an_abort = aborted
-            || matches!(&what, Happening::Message(message) if message.role.as_deref() == Some("assistant"));
+            || matches!(&what, Happening::Message(message)
+                if message.completed.is_some() && message.finish.is_none());
         let what = Arc::new(what);
         let ours = self
             .by_session
@@ -148,7 +149,7 @@ impl Handler<SessionHappened> for TaskRegistry {
         }
         // The abort of a session of ours is its own run's business, and mostly our own doing.
         if let Some(parent) = self.parents.get(&session)
-            && !(may_tell_of_an_abort && ours.is_some())
+            && !(may_tell_of_an_abort && (ours.is_some() || self.has_ended(&session)))
         {
             parent.notifier.do_send(ParentHappened(what));
             if aborted {
