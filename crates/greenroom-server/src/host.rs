@@ -64,7 +64,7 @@ impl Service {
         let greenroom = Greenroom::start(
             settings.core.clone(),
             agent,
-            Arc::new(MemoryJournal::default()),
+            Arc::new(MemoryJournal::keeping(settings.core.lifecycle.retention)),
         );
         let instance = format!("gr_{}", &uuid::Uuid::new_v4().simple().to_string()[..8]);
         let mut bridge = BridgeOptions::new(Arc::new(greenroom.clone()), instance);

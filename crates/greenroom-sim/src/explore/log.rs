@@ -39,7 +39,7 @@ pub enum What {
     /// The shutdown is done.
     Closed(ShutdownReport),
     /// A task has changed.
-    Changed(Box<TaskChange>),
+    Changed(Arc<TaskChange>),
     /// A reader was told of a task, of which a change was published to nobody.
     Found(Box<Task>),
     /// A call arrives at the server, or would if it could be reached.
@@ -173,7 +173,7 @@ pub struct Log(Arc<Mutex<Inner>>);
 struct Inner {
     clock: Clock,
     entries: Vec<Entry>,
-    changes: Option<broadcast::Receiver<TaskChange>>,
+    changes: Option<broadcast::Receiver<Arc<TaskChange>>>,
     ledger: Ledger,
     promises: Vec<Box<dyn Promise>>,
     violation: Option<Violation>,
@@ -195,7 +195,7 @@ impl Log {
     }
 
     /// From now on changes of tasks are written down, each before whatever follows it.
-    pub fn listen(&self, changes: broadcast::Receiver<TaskChange>) {
+    pub fn listen(&self, changes: broadcast::Receiver<Arc<TaskChange>>) {
         self.inner().changes = Some(changes);
     }
 
@@ -287,7 +287,7 @@ impl Inner {
                 return;
             };
             match changes.try_recv() {
-                Ok(change) => self.write(What::Changed(Box::new(change))),
+                Ok(change) => self.write(What::Changed(change)),
                 Err(broadcast::error::TryRecvError::Lagged(_)) => {
                     self.violate(
                         "the explorer",

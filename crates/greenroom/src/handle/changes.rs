@@ -5,6 +5,7 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::{broadcast, watch};
 
@@ -65,6 +66,7 @@ struct Kept {
     text: usize,
     /// True if a change has left since the start.
     lost: bool,
+    retention: Duration,
 }
 
 /// Where changes are published and read. Clones share one ring.
@@ -77,7 +79,8 @@ pub(crate) struct Changes {
 }
 
 impl Changes {
-    pub(crate) fn new(now: Timestamp) -> Self {
+    /// Changes are kept for `retention` at most.
+    pub(crate) fn new(now: Timestamp, retention: Duration) -> Self {
         let newest = u64::try_from(now.as_millis())
             .unwrap_or(0)
             .saturating_mul(PER_MILLISECOND);
@@ -86,6 +89,7 @@ impl Changes {
             changes: VecDeque::new(),
             text: 0,
             lost: false,
+            retention,
         };
         Self {
             kept: Arc::new(Mutex::new(kept)),
@@ -100,11 +104,11 @@ impl Changes {
         // Nobody may listen.
         let _ = self.channel.send(Arc::clone(&change));
         let mut kept = self.kept();
+        let now = change.at;
         kept.newest += 1;
         kept.text += text_of(&change);
         kept.changes.push_back(change);
-        while kept.changes.len() > CHANGES_KEPT || (kept.text > TEXT_KEPT && kept.changes.len() > 1)
-        {
+        while kept.is_too_much(now) {
             if let Some(left) = kept.changes.pop_front() {
                 kept.text = kept.text.saturating_sub(text_of(&left));
                 kept.lost = true;
@@ -154,6 +158,13 @@ impl Changes {
 }
 
 impl Kept {
+    fn is_too_much(&self, now: Timestamp) -> bool {
+        let oldest = self.changes.front();
+        self.changes.len() > CHANGES_KEPT
+            || (self.text > TEXT_KEPT && self.changes.len() > 1)
+            || oldest.is_some_and(|oldest| now.since(oldest.at) > self.retention)
+    }
+
     /// The number before that of the oldest change kept.
     fn before_oldest(&self) -> u64 {
         self.newest - self.changes.len() as u64
@@ -264,7 +275,7 @@ mod tests {
     }
 
     fn ring(changes: usize) -> Changes {
-        let ring = Changes::new(Timestamp::from_millis(0));
+        let ring = Changes::new(Timestamp::from_millis(0), Duration::MAX);
         for number in 1..=changes {
             ring.publish(change(number, "x"));
         }
@@ -371,9 +382,9 @@ mod tests {
 
     #[test]
     fn a_service_started_later_counts_on_above() {
-        let first = Changes::new(Timestamp::from_millis(1_795_327_503_283));
+        let first = Changes::new(Timestamp::from_millis(1_795_327_503_283), Duration::MAX);
         first.publish(change(1, "x"));
-        let second = Changes::new(Timestamp::from_millis(1_795_327_503_284));
+        let second = Changes::new(Timestamp::from_millis(1_795_327_503_284), Duration::MAX);
         assert!(first.kept().newest < second.kept().newest);
         // A script reads numbers as doubles.
         assert!(second.kept().newest < 1 << 53);

@@ -120,7 +120,7 @@ impl Greenroom {
             health: Health::default(),
             places: Places::watched_by(surroundings.saboteur),
         };
-        let changes = Changes::new(env.clock.now());
+        let changes = Changes::new(env.clock.now(), env.config.lifecycle.retention);
         let desks = Desks::new(env.config.limits.clone());
         let greenroom = Greenroom {
             registry: desks.registry.clone(),

@@ -133,7 +133,8 @@ impl TaskRegistry {
             let _ = waiter.reply.send(Some(entry.task.clone()));
         }
         self.desks.tasks.remove(id);
-        self.env.append(vec![JournalEntry::Forgotten(id.clone())]);
+        self.env
+            .append(vec![JournalEntry::Forgotten(id.clone(), self.env.now())]);
         self.arm(ctx);
     }
 }

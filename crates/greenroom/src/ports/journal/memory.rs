@@ -3,12 +3,15 @@
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use super::{Entry, Journal, JournalError, Kept, KeptTask, SHORTEST_BEGINNING};
+use crate::config::Lifecycle;
 use crate::domain::idempotency::{Kept as KeptKey, MOST};
 use crate::domain::ids::{SessionId, TaskId};
 use crate::domain::ledger::Account;
 use crate::domain::task::Task;
+use crate::domain::time::Timestamp;
 
 /// How many tasks are remembered after they have left the registry's memory; the oldest goes first.
 const TASKS: usize = 1000;
@@ -16,15 +19,23 @@ const TASKS: usize = 1000;
 const PARENTS: usize = 1000;
 
 /// Keeps everything in memory.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct MemoryJournal {
     memory: Mutex<Memory>,
+}
+
+impl Default for MemoryJournal {
+    fn default() -> Self {
+        Self::keeping(Lifecycle::default().retention)
+    }
 }
 
 #[derive(Debug, Default)]
 struct Memory {
     tasks: HashMap<TaskId, KeptTask>,
-    left: VecDeque<Arc<Task>>,
+    // With when they left.
+    left: VecDeque<(Timestamp, Arc<Task>)>,
+    retention: Duration,
     accounts: BTreeMap<SessionId, Account>,
     // Parents that nothing is owed to, in the order in which that became so; some are owed something again.
     settled: VecDeque<SessionId>,
@@ -32,6 +43,18 @@ struct Memory {
 }
 
 impl MemoryJournal {
+    /// One that remembers tasks for so long after they have left the registry's memory (`lifecycle.retention`), and never
+    /// more than a thousand of them.
+    pub fn keeping(retention: Duration) -> Self {
+        let memory = Memory {
+            retention,
+            ..Memory::default()
+        };
+        Self {
+            memory: Mutex::new(memory),
+        }
+    }
+
     fn memory(&self) -> MutexGuard<'_, Memory> {
         self.memory.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -90,7 +113,7 @@ impl Memory {
                     self.keys.pop_front();
                 }
             }
-            Entry::Forgotten(task) => self.forget(&task),
+            Entry::Forgotten(task, at) => self.forget(&task, at),
         }
     }
 
@@ -109,11 +132,15 @@ impl Memory {
         self.tasks.insert(kept.task.id.clone(), kept);
     }
 
-    fn forget(&mut self, task: &TaskId) {
+    fn forget(&mut self, task: &TaskId, at: Timestamp) {
         if let Some(kept) = self.tasks.remove(task) {
-            self.left.push_back(kept.task);
+            self.left.push_back((at, kept.task));
         }
-        if self.left.len() > TASKS {
+        let over = |left: &VecDeque<(Timestamp, Arc<Task>)>| {
+            let oldest = left.front();
+            left.len() > TASKS || oldest.is_some_and(|(left, _)| at.since(*left) > self.retention)
+        };
+        while over(&self.left) {
             self.left.pop_front();
         }
     }
@@ -152,7 +179,7 @@ impl Journal for MemoryJournal {
         if let Some(kept) = memory.tasks.get(&TaskId::new(name)) {
             return Some(Task::clone(&kept.task));
         }
-        let newest_first = || memory.left.iter().rev();
+        let newest_first = || memory.left.iter().rev().map(|(_, task)| task);
         let named = |task: &&Arc<Task>| {
             let session = task.session.as_ref().map(SessionId::as_str);
             task.id.as_str() == name || session == Some(name)
@@ -184,11 +211,43 @@ impl Journal for MemoryJournal {
             .filter(|(_, account)| !account.is_settled() || account.silenced);
         Ok(Kept {
             tasks,
-            left: memory.left.iter().cloned().collect(),
+            left: memory
+                .left
+                .iter()
+                .map(|(_, task)| Arc::clone(task))
+                .collect(),
             accounts: owed
                 .map(|(parent, account)| (parent.clone(), account.clone()))
                 .collect(),
             keys: memory.keys.iter().cloned().collect(),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::task::Launch;
+
+    #[test]
+    fn a_task_that_has_left_is_found_for_as_long_as_is_wanted() {
+        let journal = MemoryJournal::keeping(Duration::from_secs(10));
+        let leaves = |name: &str, millis| {
+            let at = Timestamp::from_millis(millis);
+            let task = Task::accept(name.into(), Launch::default(), 1, at);
+            let entry = Entry::Task {
+                accepted: 1,
+                age: 1,
+                task: Arc::new(task),
+            };
+            let left = Entry::Forgotten(name.into(), at);
+            journal.append(vec![entry, left]).unwrap();
+        };
+        leaves("bg_00000001", 0);
+        leaves("bg_00000002", 10_000);
+        assert!(journal.find("bg_00000001").is_some());
+        leaves("bg_00000003", 10_001);
+        assert!(journal.find("bg_00000001").is_none());
+        assert!(journal.find("bg_00000002").is_some());
     }
 }

@@ -88,7 +88,7 @@ pub enum Entry {
     /// A launch was accepted under a key.
     Key(KeptKey),
     /// A task has left memory.
-    Forgotten(TaskId),
+    Forgotten(TaskId, Timestamp),
 }
 
 /// A task as the journal knows it.
