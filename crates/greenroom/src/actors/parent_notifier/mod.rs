@@ -48,6 +48,8 @@ pub(crate) struct ParentNotifier {
     told_debts: Option<(u64, bool, bool)>,
     stopping: Option<oneshot::Sender<bool>>,
     stopped: bool,
+    /// The parent is no more: what this one still has to say, it says to nobody.
+    gone: bool,
     timer: Option<(Timestamp, SpawnHandle)>,
     notices: u64,
     salt: u64,
@@ -81,6 +83,7 @@ impl ParentNotifier {
             told_debts: None,
             stopping: None,
             stopped: false,
+            gone: false,
             timer: None,
             notices: 0,
             salt,
@@ -190,6 +193,10 @@ impl ParentNotifier {
 
     /// The registry must know when nothing is owed any more: a parent's own run does not complete before.
     pub(super) fn tell_debts(&mut self) {
+        // Its parent may have got another notifier since, whose debts these are not.
+        if self.gone {
+            return;
+        }
         let owes =
             self.batch.owes() || !self.closed.is_empty() || !matches!(self.flight, Flight::None);
         let idle = self.batch.is_empty() && !self.session.is_silenced();
@@ -313,7 +320,7 @@ impl Handler<ParentGone> for ParentNotifier {
     fn handle(&mut self, _: ParentGone, ctx: &mut Context<Self>) {
         self.env.places.pass("notifier: ParentGone");
         // Its timers would keep this actor alive, and sending, long after its last address was dropped.
-        self.stopped = true;
+        (self.stopped, self.gone) = (true, true);
         self.drop_debts("the parent was deleted");
         self.arm(None, ctx);
     }
