@@ -49,8 +49,9 @@ impl Truth {
         }
         let known = ledger.session(session)?;
         let since = match run.origin {
-            Origin::Track => None,
-            _ => run.prompted,
+            // In a session that was made for it, everything is of this run.
+            Origin::Track | Origin::Launch => None,
+            Origin::Resume => run.prompted,
         };
         let said = known
             .said
