@@ -484,6 +484,7 @@ impl Greenroom {
     }
 
     async fn shut_down(&self, mode: ShutdownMode) -> ShutdownReport {
+        self.standing.set_closing();
         // A registry that dies meanwhile is followed by one that is told again.
         for _ in 0..TRIES {
             self.registry.taken(PATIENCE).await;

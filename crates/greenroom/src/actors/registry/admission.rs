@@ -96,7 +96,7 @@ impl TaskRegistry {
         key: Option<String>,
         ctx: &mut Context<Self>,
     ) -> Result<Task, LaunchError> {
-        if self.closing.is_some() {
+        if self.is_closing() {
             return Err(LaunchError::ShuttingDown);
         }
         validation::launch(&launch)
@@ -134,7 +134,7 @@ impl TaskRegistry {
     }
 
     fn resume(&mut self, resume: Resume, ctx: &mut Context<Self>) -> Result<Task, ResumeError> {
-        if self.closing.is_some() {
+        if self.is_closing() {
             return Err(ResumeError::ShuttingDown);
         }
         validation::resume(&resume)
@@ -199,7 +199,7 @@ impl TaskRegistry {
     }
 
     fn track(&mut self, track: Track, ctx: &mut Context<Self>) -> Result<Task, TrackError> {
-        if self.closing.is_some() {
+        if self.is_closing() {
             return Err(TrackError::ShuttingDown);
         }
         validation::track(&track)

@@ -42,6 +42,7 @@ impl TaskRegistry {
             task,
         };
         self.changes.publish(change);
+        self.env.places.pass("registry: a change is in the journal");
     }
 
     /// The record as it stands in the journal from now on, with what belongs to it.
@@ -59,7 +60,6 @@ impl TaskRegistry {
         }];
         entries.extend(with);
         self.env.append(entries);
-        self.env.places.pass("registry: a change is in the journal");
         Some(task)
     }
 

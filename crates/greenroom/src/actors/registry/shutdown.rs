@@ -51,6 +51,11 @@ struct MessagesGivenUp;
 struct AbortsGivenUp;
 
 impl TaskRegistry {
+    /// True from the moment a shutdown is asked for, also if the registry that was asked has died since.
+    pub(super) fn is_closing(&self) -> bool {
+        self.closing.is_some() || self.desks.standing.closing()
+    }
+
     fn close(&mut self, ctx: &mut Context<Self>) {
         self.desks.slots.send(SetOpen(false));
         let registry = self.desks.registry.clone();
@@ -171,7 +176,6 @@ impl Handler<Shutdown> for TaskRegistry {
             }
             Some(closing) => closing.replies.push(shutdown.reply),
             None => {
-                self.desks.standing.set_closing();
                 self.closing = Some(Closing {
                     replies: vec![shutdown.reply],
                     ..Closing::default()
