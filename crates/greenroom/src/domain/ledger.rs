@@ -97,6 +97,15 @@ impl Account {
         self.places.contains_key(task)
     }
 
+    /// True if that run of the task is in the batch.
+    pub fn has_run(&self, task: &TaskId, run: Run) -> bool {
+        let member = self
+            .places
+            .get(task)
+            .and_then(|place| self.members.get(place));
+        member.is_some_and(|member| member.run == run)
+    }
+
     /// How many of the batch have not ended.
     pub fn open(&self) -> usize {
         let open = |member: &&Member| member.settled.is_none();

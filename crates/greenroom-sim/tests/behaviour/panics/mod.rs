@@ -2,6 +2,7 @@
 //! parent is told exactly once, everything else runs on. One story with most of what a system does is told again and again.
 
 mod budgets;
+mod twice;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};

@@ -95,7 +95,10 @@ impl Handler<Reconcile> for ParentNotifier {
         for task in strangers {
             self.batch.leave(&task, now);
         }
-        for member in account.members() {
+        // Between the registry's look and this one the batch may have been closed: who is in that final is not told again.
+        let current = self.env.journal.account(&self.parent).unwrap_or_default();
+        let still = |member: &&Member| current.has_run(&member.task, member.run);
+        for member in account.members().filter(still) {
             match (self.batch.has_settled(&member.task), &member.settled) {
                 (None, _) | (Some(true), None) => self.batch.join(member.task.clone()),
                 _ => {}
