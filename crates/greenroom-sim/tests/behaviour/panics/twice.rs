@@ -1,6 +1,8 @@
 //! Deaths that come close together, or just when something else happens: what one of them has answered the other must not
 //! answer once more.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use super::*;
 
 /// Strikes at several places, each at one passing of it.
@@ -15,6 +17,25 @@ impl Saboteur for Several {
         let nth = passed.entry(place).or_default();
         *nth += 1;
         self.at.contains(&(place, *nth))
+    }
+}
+
+/// Strikes once at the next passing after it was armed.
+struct Armed {
+    place: &'static str,
+    armed: AtomicBool,
+}
+
+impl Armed {
+    fn at(place: &'static str) -> Arc<Self> {
+        let armed = AtomicBool::new(false);
+        Arc::new(Self { place, armed })
+    }
+}
+
+impl Saboteur for Armed {
+    fn strikes(&self, place: &'static str) -> bool {
+        place == self.place && self.armed.swap(false, Ordering::SeqCst)
     }
 }
 
@@ -41,4 +62,22 @@ fn a_batch_that_closes_while_the_registry_is_rebuilt_is_told_once() {
         });
         assert_eq!(panics.len(), 2, "{at:?}: {panics:?}");
     }
+}
+
+#[test]
+fn a_registry_that_is_built_while_the_server_is_away_asks_for_it_also_before_the_first_task() {
+    let word = Armed::at("registry: Ask");
+    let panics = sabotaged_story(word.clone(), move |s| async move {
+        s.server.down();
+        s.link(greenroom::EventLink::Broken).await;
+        word.armed.store(true, Ordering::SeqCst);
+        let greenroom = s.greenroom.clone();
+        asked(&s, async move { greenroom.readiness().await }).await;
+        s.server.up();
+        s.pass(20_000).await;
+        let task = launch(&s, job("a")).await;
+        s.pass(1000).await;
+        assert_eq!(s.state(&task).await, "running");
+    });
+    assert_eq!(panics.len(), 1, "{panics:?}");
 }

@@ -30,6 +30,10 @@ impl TaskRegistry {
             // Without it nothing can be decided; it is tried again like any death.
             .unwrap_or_else(|failure| panic!("the journal cannot be read: {failure}"));
         self.start_kept();
+        if !self.reachable {
+            // Whoever asked before is gone, and nothing starts until somebody has an answer.
+            self.probe();
+        }
         if kept.tasks.is_empty() && kept.left.is_empty() && kept.accounts.is_empty() {
             // Nothing was decided yet; keys belong to tasks.
             return;
@@ -64,9 +68,6 @@ impl TaskRegistry {
         self.restore_runs(in_line.into_values().collect(), tasks, ctx);
         // What happened meanwhile was told to nobody.
         self.desks.poller.send(poller::Reconcile);
-        if !self.reachable {
-            self.probe();
-        }
     }
 
     fn restore_task(&mut self, record: KeptTask) {
