@@ -117,13 +117,14 @@ impl TaskRegistry {
                 self.new_notifier(&parent, Some(account));
                 continue;
             };
-            let open = account.open();
+            // A number that nothing it was told before had: what it says of that is not what it says of this.
+            let (open, debt) = (account.open(), self.number());
             notifier.do_send(Reconcile {
                 account,
                 ended: self.has_ended(&parent),
-                debt: FIRST_DEBT,
+                debt,
             });
-            self.know_parent(&parent, notifier, generation, (FIRST_DEBT, open, true));
+            self.know_parent(&parent, notifier, generation, (debt, open, true));
         }
         // Those left over owe nothing: they end as their addresses are dropped.
     }
@@ -220,6 +221,3 @@ impl TaskRegistry {
         }
     }
 }
-
-/// What a notifier that lives is told its standing is.
-const FIRST_DEBT: u64 = 1;
