@@ -81,3 +81,28 @@ fn a_registry_that_is_built_while_the_server_is_away_asks_for_it_also_before_the
     });
     assert_eq!(panics.len(), 1, "{panics:?}");
 }
+
+#[test]
+fn a_run_whose_actor_dies_after_it_has_told_of_its_end_is_aborted_all_the_same() {
+    let word = Armed::at("task: Happened");
+    let panics = sabotaged_story(word.clone(), move |s| async move {
+        let task = launch(&s, job("a")).await;
+        s.pass(6000).await;
+        let session = session(&s, &task).await.expect("it runs");
+        s.busy(&session).await;
+        word.armed.store(true, Ordering::SeqCst);
+        let (greenroom, id) = (s.greenroom.clone(), task.clone());
+        let cancelled =
+            actix_rt::spawn(async move { greenroom.cancel(&id, CancelOptions::default()).await });
+        s.together(part_event(
+            &session,
+            serde_json::json!({"id": "1", "type": "tool", "tool": "bash"}),
+        ));
+        s.pass(3000).await;
+        assert!(cancelled.await.expect("it is answered").is_ok());
+        assert_eq!(s.state(&task).await, "cancelled");
+        assert_eq!(s.calls(On::Abort).len(), 1, "its session works on unseen");
+        assert_eq!(s.in_use().await, 0);
+    });
+    assert_eq!(panics.len(), 1, "{panics:?}");
+}

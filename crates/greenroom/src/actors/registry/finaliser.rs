@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix::{AsyncContext, Context, Handler, Message};
+use actix::{Addr, AsyncContext, Context, Handler, Message};
 
 use super::{Deadline, Entry, RunEnded, RunSnapshot, TaskRegistry};
 use crate::actors::health::Kind;
@@ -112,7 +112,9 @@ impl TaskRegistry {
             return;
         };
         self.desks.tasks.remove(id);
-        let actor = entry.actor.take();
+        self.desks.poller.send(poller::Unwatch(id.clone()));
+        // One that died after it had told of the end takes nothing over any more.
+        let actor = entry.actor.take().filter(Addr::connected);
         if actor.is_none() && !orphan {
             return;
         }
@@ -121,7 +123,6 @@ impl TaskRegistry {
         let (superseded, registry) = (entry.superseded.clone(), self.desks.registry.clone());
         let aborts = &self.desks.aborts;
         let ticket = aborts.begin(id.clone(), run, superseded.clone(), registry);
-        self.desks.poller.send(poller::Unwatch(id.clone()));
         match (actor, entry.task.session.clone()) {
             (Some(actor), _) => actor.do_send(EndAccepted(ticket)),
             (None, Some(session)) => {
@@ -274,9 +275,14 @@ impl Handler<TaskDied> for TaskRegistry {
         if entry.task.status().is_terminal() {
             return;
         }
+        entry.deaths += 1;
+        let lives = entry.actor.as_ref().is_some_and(Addr::connected);
+        if lives || entry.queued.is_some() || entry.granted.is_some() {
+            // A registry that was built meanwhile has seen that it is dead, and answered that already.
+            return;
+        }
         entry.actor = None;
         self.desks.tasks.remove(&died.task);
-        entry.deaths += 1;
         self.desks.poller.send(poller::Unwatch(died.task.clone()));
         let (deaths, status) = (entry.deaths, entry.task.status());
         if let Some(end) = entry.ordered.take() {
