@@ -1,7 +1,7 @@
 //! `cargo xtask explore`: ten thousand random schedules of the default profile, two thousand of the reference, and a
 //! thousand told twice. Bounded to a few minutes; the same seeds each time.
 
-use crate::steps::{StepError, cargo, step};
+use crate::steps::{StepError, built, cargo, step};
 
 /// Tells them; the first broken promise is shown, made small, and written to the current folder.
 pub fn run() -> Result<(), StepError> {
@@ -10,9 +10,9 @@ pub fn run() -> Result<(), StepError> {
         cargo(&["build", "--workspace", "--bin", "greenroom-sim"], &[])
     })?;
     let explore = |words: &[&str]| {
-        let mut all = vec!["run", "--quiet", "--bin", "greenroom-sim", "--", "explore"];
+        let mut all = vec!["explore"];
         all.extend(words);
-        cargo(&all, &[])
+        built("greenroom-sim", &all)
     };
     step("10,000 seeds", || explore(&["--seeds", "0..10000"]))?;
     step("2,000 seeds of the reference profile", || {

@@ -56,13 +56,27 @@ pub fn last_step(
 pub fn cargo(args: &[&str], environment: &[(&str, &std::ffi::OsStr)]) -> Result<(), StepError> {
     let program = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
     let mut command = Command::new(&program);
-    command.args(args).envs(environment.iter().copied());
+    command.envs(environment.iter().copied());
+    run(command, &program, args)
+}
+
+/// Runs a program of the workspace that was built before.
+pub fn built(name: &str, args: &[&str]) -> Result<(), StepError> {
+    let target = std::env::var("CARGO_TARGET_DIR").unwrap_or_else(|_| "target".to_owned());
+    let program = format!("{target}/debug/{name}");
+    run(Command::new(&program), name, args)
+}
+
+fn run(mut command: Command, name: &str, args: &[&str]) -> Result<(), StepError> {
     let status = command
+        .args(args)
         .status()
-        .map_err(|source| StepError::Start { program, source })?;
-    if status.success() {
-        Ok(())
-    } else {
-        Err(StepError::Failed(format!("cargo {}", args.join(" "))))
+        .map_err(|source| StepError::Start {
+            program: name.to_owned(),
+            source,
+        })?;
+    match status.success() {
+        true => Ok(()),
+        false => Err(StepError::Failed(format!("{name} {}", args.join(" ")))),
     }
 }

@@ -45,7 +45,7 @@ impl Kept {
 /// The keys of the last day.
 #[derive(Debug, Default)]
 pub struct LaunchKeys {
-    by_key: HashMap<String, (TaskId, u64)>,
+    by_key: HashMap<String, (TaskId, u64, Timestamp)>,
     oldest_first: VecDeque<(Timestamp, String)>,
 }
 
@@ -60,7 +60,7 @@ impl LaunchKeys {
         self.let_go(now);
         match self.by_key.get(key) {
             None => Ok(None),
-            Some((task, print)) if *print == fingerprint(launch) => Ok(Some(task.clone())),
+            Some((task, print, _)) if *print == fingerprint(launch) => Ok(Some(task.clone())),
             Some(_) => Err(Reused),
         }
     }
@@ -73,7 +73,7 @@ impl LaunchKeys {
             task,
             at,
         } = kept;
-        self.by_key.insert(key.clone(), (task, print));
+        self.by_key.insert(key.clone(), (task, print, at));
         self.oldest_first.push_back((at, key));
         self.let_go(at);
     }
@@ -92,7 +92,10 @@ impl LaunchKeys {
         while let Some((since, key)) = self.oldest_first.front()
             && (now.since(*since) >= REMEMBERED || self.oldest_first.len() > MOST)
         {
-            self.by_key.remove(key);
+            // A key that was used again since belongs to the newer launch.
+            if self.by_key.get(key).is_some_and(|(.., at)| at == since) {
+                self.by_key.remove(key);
+            }
             self.oldest_first.pop_front();
         }
     }

@@ -107,7 +107,7 @@ impl TaskRegistry {
 
     /// The run's actor gives back its slot and aborts its session. Where it has died, its slot is back already and the
     /// abort is ours.
-    fn release(&mut self, id: &TaskId, run: Run, orphan: bool) {
+    pub(super) fn release(&mut self, id: &TaskId, run: Run, orphan: bool) {
         let Some(entry) = self.tasks.get_mut(id) else {
             return;
         };

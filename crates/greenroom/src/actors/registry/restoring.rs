@@ -175,7 +175,11 @@ impl TaskRegistry {
                 Some((number, actor)) => {
                     entry.actor = Some(actor.clone());
                     self.desks.tasks.put(id.clone(), number, actor);
-                    self.take_up(&id);
+                    match status.is_terminal() {
+                        // It may not have heard that its end is recorded.
+                        true => self.release(&id, run, false),
+                        false => self.take_up(&id),
+                    }
                 }
                 None if status == TaskStatus::Pending => self.enqueue_again(&id, ctx),
                 None if status == TaskStatus::Running => self.attach(&id),
