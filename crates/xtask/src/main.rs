@@ -2,6 +2,7 @@
 //! fetches what the tests need, builds, runs, and says how long each step took.
 
 mod explore;
+mod faults;
 mod steps;
 mod test;
 
@@ -23,12 +24,15 @@ enum Task {
     Test(test::Options),
     /// Tells thousands of random schedules under virtual time and looks for broken promises.
     Explore,
+    /// Puts deliberate faults into a copy of the project, one at a time, and has the explorer look for each.
+    Faults(faults::Options),
 }
 
 fn main() -> ExitCode {
     let done = match Args::parse().task {
         Task::Test(options) => test::run(&options),
         Task::Explore => explore::run(),
+        Task::Faults(options) => faults::run(&options).map_err(Into::into),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -25,6 +25,9 @@ pub enum StepError {
     /// The agent server is not there and could not be fetched.
     #[error(transparent)]
     Opencode(#[from] greenroom_opencode::install::InstallError),
+    /// Faults could not be tried, or were not caught.
+    #[error(transparent)]
+    Faults(#[from] crate::faults::FaultsError),
     /// The installation could not be run at all.
     #[error("cannot start a runtime: {0}")]
     Runtime(std::io::Error),
