@@ -73,12 +73,13 @@ type Superseded = BTreeMap<(TaskId, Run), Arc<AtomicBool>>;
 pub(crate) struct Aborts(Arc<Mutex<Superseded>>);
 
 impl Aborts {
-    /// Somebody has to answer for the abort of that run from now on; the ticket is how.
+    /// Somebody has to answer for the abort of that run from now on, if one is wanted; the ticket is how.
     pub(crate) fn begin(
         &self,
         task: TaskId,
         run: Run,
         superseded: Arc<AtomicBool>,
+        wanted: bool,
         registry: Desk<TaskRegistry>,
     ) -> AbortTicket {
         lock(&self.0).insert((task.clone(), run), Arc::clone(&superseded));
@@ -86,6 +87,7 @@ impl Aborts {
             task,
             run,
             superseded,
+            settled: AtomicBool::new(!wanted),
             aborts: self.clone(),
             registry,
         }
@@ -113,16 +115,22 @@ impl Aborts {
 }
 
 /// Whoever holds it answers for the abort of an ended run. Dropping it says that the abort was answered, given up, or not
-/// needed; it cannot be forgotten.
+/// needed; it cannot be forgotten. Dropped before that was settled, by a panic, it says so: the abort is still to be made.
 pub(crate) struct AbortTicket {
     task: TaskId,
     run: Run,
     superseded: Arc<AtomicBool>,
+    settled: AtomicBool,
     aborts: Aborts,
     registry: Desk<TaskRegistry>,
 }
 
 impl AbortTicket {
+    /// The abort was answered or given up, or none is needed.
+    pub(crate) fn settle(&self) {
+        self.settled.store(true, Ordering::Release);
+    }
+
     /// Set once somebody prompts the session again.
     pub(crate) fn superseded(&self) -> Arc<AtomicBool> {
         Arc::clone(&self.superseded)
@@ -135,6 +143,9 @@ impl Drop for AbortTicket {
         lock(&self.aborts.0).remove(&(self.task.clone(), self.run));
         self.registry.send(AbortDone {
             task: self.task.clone(),
+            run: self.run,
+            superseded: Arc::clone(&self.superseded),
+            settled: self.settled.load(Ordering::Acquire),
         });
     }
 }

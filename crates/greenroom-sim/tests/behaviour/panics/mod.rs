@@ -1,6 +1,7 @@
 //! A panic of our own at every place an actor passes, one at a time: the task ends or goes on, the slot comes back, the
 //! parent is told exactly once, everything else runs on. One story with most of what a system does is told again and again.
 
+mod aborts;
 mod budgets;
 mod twice;
 

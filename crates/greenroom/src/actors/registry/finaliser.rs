@@ -2,11 +2,12 @@
 //! `domain::lifecycle::End` and done here, once; there is no second one. Deaths of actors come here too.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use actix::{Addr, AsyncContext, Context, Handler, Message};
 
-use super::{Deadline, Entry, RunEnded, RunSnapshot, TaskRegistry};
+use super::{AbortDone, Deadline, Entry, RunEnded, RunSnapshot, TaskRegistry};
 use crate::actors::health::Kind;
 use crate::actors::poller;
 use crate::actors::task::abort::{Aborted, abort_session};
@@ -82,8 +83,8 @@ impl TaskRegistry {
         self.env.health.run_ended(end.outcome.status());
         let settlement = self.settlement(id, end);
         self.recorded(id, Some(from), settlement.entry());
-        let orphan = from == TaskStatus::Running && end.abort_session;
-        self.release(id, run, orphan);
+        let wanted = from == TaskStatus::Running && end.abort_session;
+        self.release(id, run, wanted);
         self.count_closed(parent.as_ref());
         self.settle(id, settlement);
         if let Some(session) = session.filter(|session| self.by_session.get(session) == Some(id)) {
@@ -107,7 +108,7 @@ impl TaskRegistry {
 
     /// The run's actor gives back its slot and aborts its session. Where it has died, its slot is back already and the
     /// abort is ours.
-    pub(super) fn release(&mut self, id: &TaskId, run: Run, orphan: bool) {
+    pub(super) fn release(&mut self, id: &TaskId, run: Run, wanted: bool) {
         let Some(entry) = self.tasks.get_mut(id) else {
             return;
         };
@@ -115,14 +116,14 @@ impl TaskRegistry {
         self.desks.poller.send(poller::Unwatch(id.clone()));
         // One that died after it had told of the end takes nothing over any more.
         let actor = entry.actor.take().filter(Addr::connected);
-        if actor.is_none() && !orphan {
+        if actor.is_none() && !wanted {
             return;
         }
         // Whoever prompts this session again sets the flag, so that an abort is not repeated into the next run.
         entry.superseded = Default::default();
         let (superseded, registry) = (entry.superseded.clone(), self.desks.registry.clone());
         let aborts = &self.desks.aborts;
-        let ticket = aborts.begin(id.clone(), run, superseded.clone(), registry);
+        let ticket = aborts.begin(id.clone(), run, superseded.clone(), wanted, registry);
         match (actor, entry.task.session.clone()) {
             (Some(actor), _) => actor.do_send(EndAccepted(ticket)),
             (None, Some(session)) => {
@@ -136,6 +137,39 @@ impl TaskRegistry {
             }
             (None, None) => drop(ticket),
         }
+    }
+
+    /// Whoever was to abort the session of an ended run has died over it: it is done here, a few times at most. False if
+    /// nothing is to be aborted any more.
+    pub(super) fn abort_again(&mut self, done: &AbortDone) -> bool {
+        let Some(entry) = self
+            .tasks
+            .get_mut(&done.task)
+            .filter(|entry| entry.task.run == done.run && entry.task.status().is_terminal())
+        else {
+            return false;
+        };
+        let superseded = Arc::clone(&done.superseded);
+        let wanted = !done.settled && !superseded.load(Ordering::Acquire);
+        let Some(session) = entry.task.session.clone().filter(|_| wanted) else {
+            entry.deaths = 0;
+            return false;
+        };
+        entry.deaths += 1;
+        if entry.deaths > DEATHS {
+            return false;
+        }
+        let aborted = Aborted {
+            session,
+            directory: entry.task.directory.clone(),
+            run: (done.task.clone(), done.run),
+            superseded: Arc::clone(&superseded),
+        };
+        let (task, registry) = (done.task.clone(), self.desks.registry.clone());
+        let aborts = &self.desks.aborts;
+        let ticket = aborts.begin(task, done.run, superseded, true, registry);
+        abort_session(&self.env, aborted, Some(Arc::new(ticket)));
+        true
     }
 
     fn withdraw_if_ending(&mut self, id: &TaskId, run: Run, ctx: &mut Context<Self>) {

@@ -154,6 +154,9 @@ impl Handler<AbortDone> for TaskRegistry {
 
     fn handle(&mut self, done: AbortDone, ctx: &mut Context<Self>) {
         self.env.places.pass("registry: AbortDone");
+        if self.abort_again(&done) {
+            return;
+        }
         if self.desks.aborts.of(&done.task).is_none()
             && let Some(permit) = self
                 .tasks

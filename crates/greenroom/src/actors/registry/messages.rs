@@ -1,5 +1,8 @@
 //! What the registry is told by queues, runs and notifiers.
 
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
 use actix::Message;
 use tokio::sync::oneshot;
 
@@ -79,6 +82,10 @@ pub(crate) struct RunEnded {
 #[rtype(result = "()")]
 pub(crate) struct AbortDone {
     pub(crate) task: TaskId,
+    pub(crate) run: Run,
+    pub(crate) superseded: Arc<AtomicBool>,
+    /// False if whoever was to make it has died over it.
+    pub(crate) settled: bool,
 }
 
 /// A call did not get to the server.

@@ -45,7 +45,7 @@ async fn abort(env: Env, aborted: Aborted, mut ticket: Option<Arc<AbortTicket>>)
     for _ in 0..TRIES {
         match within(env.config.calls.other, env.server.abort(&session)).await {
             Ok(()) => {
-                drop(ticket.take());
+                settle(ticket.take());
                 let since = *aborted_at.get_or_insert_with(|| env.now());
                 if !env.config.lifecycle.look_after_abort {
                     return;
@@ -69,6 +69,13 @@ async fn abort(env: Env, aborted: Aborted, mut ticket: Option<Arc<AbortTicket>>)
                 tracing::warn!(session = %session, %failure, "an abort failed");
             }
         }
+    }
+    settle(ticket);
+}
+
+fn settle(ticket: Option<Arc<AbortTicket>>) {
+    if let Some(ticket) = ticket {
+        ticket.settle();
     }
 }
 

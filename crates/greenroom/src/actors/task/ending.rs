@@ -62,7 +62,9 @@ impl TaskActor {
 
     /// The create of a run that has ended failed after all: there is nothing to abort.
     pub(super) fn nothing_came(&mut self) {
-        self.late_abort = None;
+        if let Some(ticket) = self.late_abort.take() {
+            ticket.settle();
+        }
     }
 
     /// A prompt of this run is answered. Where the run has ended meanwhile, it may have reached the session after the
@@ -148,7 +150,7 @@ impl Handler<EndAccepted> for TaskActor {
                 abort_session(&self.env, aborted, Some(ticket));
             }
             None if self.create_in_flight => self.late_abort = Some(ticket),
-            None => drop(ticket),
+            None => ticket.settle(),
         }
     }
 }
