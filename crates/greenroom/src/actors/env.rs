@@ -16,7 +16,7 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::domain::time::Timestamp;
 use crate::ports::agent_server::{AgentServer, ServerError};
-use crate::ports::journal::{Entry, Journal};
+use crate::ports::journal::{Entry, Journal, Place};
 
 /// The surroundings of an actor.
 #[derive(Clone)]
@@ -35,11 +35,48 @@ impl Env {
         self.clock.now()
     }
 
-    /// Appends what was decided. What cannot be written is decided all the same, and said.
-    pub(crate) fn append(&self, entries: Vec<Entry>) {
-        if let Err(failure) = self.journal.append(entries) {
-            tracing::error!(%failure, "the journal could not be written");
+    /// Appends what was decided. Nothing of it may be seen outside before it is durable.
+    pub(crate) fn append(&self, entries: Vec<Entry>) -> Place {
+        self.journal.append(self.now(), entries)
+    }
+
+    /// Ready once everything that was decided before this was called is durable: what reaches the agent server waits for
+    /// it, so that a crash leaves no effect that nobody remembers the cause of. A journal that cannot be written at present
+    /// is waited for.
+    pub(crate) fn durable(&self) -> impl Future<Output = ()> + use<> {
+        let (place, mut standing) = (self.journal.decided(), self.journal.standing());
+        async move {
+            // The journal lives as long as anybody who appends to it.
+            let _ = standing
+                .wait_for(|standing| standing.durable >= place)
+                .await;
         }
+    }
+
+    /// The same for whoever has a caller waiting: an error says why the journal cannot be written.
+    pub(crate) fn durable_or_failing(&self) -> impl Future<Output = Result<(), Arc<str>>> + use<> {
+        let (place, mut standing) = (self.journal.decided(), self.journal.standing());
+        async move {
+            let known = standing
+                .wait_for(|standing| standing.durable >= place || standing.failing.is_some())
+                .await;
+            match known {
+                Ok(standing) if standing.durable < place => {
+                    Err(standing.failing.clone().unwrap_or_default())
+                }
+                _ => Ok(()),
+            }
+        }
+    }
+
+    /// True if everything up to there is durable.
+    pub(crate) fn is_durable(&self, place: Place) -> bool {
+        self.journal.standing().borrow().durable >= place
+    }
+
+    /// Why the journal cannot be written at present.
+    pub(crate) fn journal_failing(&self) -> Option<Arc<str>> {
+        self.journal.standing().borrow().failing.clone()
     }
 
     /// How long until `at`; zero if it has passed.

@@ -4,12 +4,15 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::ids::{ModelRef, TaskId};
 use super::notice::SettledFact;
 use super::time::Timestamp;
 
 /// What was true of a task when it settled, with what its launch or resume said of the parent.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Told {
     /// What readers are told.
     pub fact: SettledFact,

@@ -1,8 +1,9 @@
 //! Launches that may be repeated: the same key within 24 hours means the same task. Owned by the registry; pure.
 
 use std::collections::{HashMap, VecDeque};
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
 
 use super::ids::TaskId;
 use super::task::Launch;
@@ -18,7 +19,8 @@ pub const MOST: usize = 10_000;
 pub struct Reused;
 
 /// A key as the journal keeps it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Kept {
     /// The key.
     pub key: String,
@@ -78,6 +80,11 @@ impl LaunchKeys {
         self.let_go(at);
     }
 
+    /// The task was never accepted: its key is free again.
+    pub fn forget(&mut self, task: &TaskId) {
+        self.by_key.retain(|_, (of, ..)| of != task);
+    }
+
     /// How many keys are remembered.
     pub fn len(&self) -> usize {
         self.by_key.len()
@@ -101,13 +108,13 @@ impl LaunchKeys {
     }
 }
 
+/// The same for the same launch under every version of the program, since journals outlive it: 64-bit FNV-1a of the JSON.
 fn fingerprint(launch: &Launch) -> u64 {
-    let mut hasher = DefaultHasher::new();
     // A launch is made of strings and lists: it always has a JSON form, and the same one every time.
-    serde_json::to_string(launch)
-        .unwrap_or_default()
-        .hash(&mut hasher);
-    hasher.finish()
+    let text = serde_json::to_string(launch).unwrap_or_default();
+    text.bytes().fold(0xcbf2_9ce4_8422_2325, |print, byte| {
+        (print ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    })
 }
 
 #[cfg(test)]

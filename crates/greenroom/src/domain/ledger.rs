@@ -3,16 +3,20 @@
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
+use serde::{Deserialize, Serialize};
+
 use super::batch::Told;
 use super::ids::{NoticeId, Run, TaskId};
 use super::notice::{NoticeFacts, NoticeKind};
 use super::time::Timestamp;
+use crate::ports::journal::Entry;
 
 /// How many messages that are over an account remembers; the oldest goes first.
 const REMEMBERED: usize = 100;
 
 /// A run in a parent's batch.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Member {
     /// The task.
     pub task: TaskId,
@@ -25,7 +29,8 @@ pub struct Member {
 }
 
 /// What became of a message.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub enum Fate {
     /// A final whose batch is closed; not sent yet, or refused.
     Owed,
@@ -38,7 +43,8 @@ pub enum Fate {
 }
 
 /// One message to a parent.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Posted {
     /// Its id, by which it is found again.
     pub id: NoticeId,
@@ -54,8 +60,9 @@ pub struct Posted {
     pub at: Timestamp,
 }
 
-/// What one parent is owed and was told.
-#[derive(Debug, Clone, Default, PartialEq)]
+/// What one parent is owed and was told. Written down whole, it is an [`AccountRecord`].
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(from = "AccountRecord", into = "AccountRecord")]
 pub struct Account {
     /// Where the parent works, as the first to join said.
     pub directory: Option<String>,
@@ -68,7 +75,78 @@ pub struct Account {
     pub silenced: bool,
 }
 
+/// An account as it is written down.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AccountRecord {
+    /// Where the parent works.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub directory: Option<String>,
+    /// Its batch, in the order of joining.
+    pub members: Vec<Member>,
+    /// Its messages, in the order of their first mention.
+    pub posted: VecDeque<Posted>,
+    /// True from its user's abort until its user's next word.
+    pub silenced: bool,
+}
+
+impl From<Account> for AccountRecord {
+    fn from(account: Account) -> Self {
+        Self {
+            directory: account.directory,
+            members: account.members.into_values().collect(),
+            posted: account.posted,
+            silenced: account.silenced,
+        }
+    }
+}
+
+impl From<AccountRecord> for Account {
+    fn from(record: AccountRecord) -> Self {
+        let mut account = Account {
+            directory: record.directory,
+            posted: record.posted,
+            silenced: record.silenced,
+            ..Account::default()
+        };
+        for member in record.members {
+            let place = account.next_place;
+            account.next_place += 1;
+            account.places.insert(member.task.clone(), place);
+            account.members.insert(place, member);
+        }
+        account
+    }
+}
+
 impl Account {
+    /// A change from the journal, if it is one of an account.
+    pub fn apply(&mut self, entry: Entry) {
+        match entry {
+            Entry::Joined {
+                task,
+                run,
+                directory,
+                ..
+            } => self.join(task, run, directory),
+            Entry::Settled { told, .. } => self.settle(*told),
+            Entry::Left(_, task) => self.leave(&task),
+            Entry::Closed { posted, tasks, .. } => self.close(*posted, &tasks),
+            Entry::Sending { posted, .. } => self.sending(*posted),
+            Entry::Returned(_, id) => self.returned(&id),
+            Entry::Fate { id, fate, at, .. } => self.fate(&id, fate, at),
+            Entry::ParentGone(_, at) => self.gone(at),
+            Entry::Silenced(_, silenced) => self.silenced = silenced,
+            Entry::Task { .. }
+            | Entry::Granted(..)
+            | Entry::Prompted(..)
+            | Entry::Aborted(..)
+            | Entry::Key(_)
+            | Entry::Forgotten(..)
+            | Entry::Unaccepted(_) => {}
+        }
+    }
+
     /// A run joins the batch; an earlier run of the task is no longer in it.
     pub fn join(&mut self, task: TaskId, run: Run, directory: Option<String>) {
         self.leave(&task);

@@ -1,6 +1,7 @@
 //! The changes of tasks, numbered, newest kept: what a reader that was cut off goes on from. The registry publishes;
-//! every reader walks the ring by number and so neither loses nor doubles one between what is kept and what is live. A
-//! reader that falls behind what is kept is told so instead of being waited for.
+//! every reader walks the ring by number and so neither loses nor doubles one between what is kept and what is live. What
+//! has left the ring, or was before this process, is read from the journal where that keeps it. A reader that falls behind
+//! what is kept is told so instead of being waited for.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -11,6 +12,7 @@ use tokio::sync::{broadcast, watch};
 
 use super::TaskChange;
 use crate::domain::time::Timestamp;
+use crate::ports::journal::{ChangesFrom, Journal};
 
 /// Changes kept for readers that come back.
 pub const CHANGES_KEPT: usize = 2_000;
@@ -60,9 +62,13 @@ pub enum Followed {
 }
 
 struct Kept {
-    /// The number of the newest change ever.
+    /// The number of the newest change that was published.
     newest: u64,
-    changes: VecDeque<Arc<TaskChange>>,
+    /// The newest number that was given to a change, published or not yet.
+    given: u64,
+    changes: VecDeque<NumberedChange>,
+    /// The number of the newest change that is not in the ring: it has left, or was before this process.
+    gone: u64,
     text: usize,
     /// True if a change has left since the start.
     lost: bool,
@@ -76,17 +82,20 @@ pub(crate) struct Changes {
     /// The newest number; a closed one is past the end of the service.
     newest: Arc<watch::Sender<Option<u64>>>,
     channel: broadcast::Sender<Arc<TaskChange>>,
+    journal: Arc<dyn Journal>,
 }
 
 impl Changes {
-    /// Changes are kept for `retention` at most.
-    pub(crate) fn new(now: Timestamp, retention: Duration) -> Self {
+    /// Changes are kept for `retention` at most. Those before this one may be in the journal.
+    pub(crate) fn new(now: Timestamp, retention: Duration, journal: Arc<dyn Journal>) -> Self {
         let newest = u64::try_from(now.as_millis())
             .unwrap_or(0)
             .saturating_mul(PER_MILLISECOND);
         let kept = Kept {
             newest,
+            given: newest,
             changes: VecDeque::new(),
+            gone: newest,
             text: 0,
             lost: false,
             retention,
@@ -95,26 +104,41 @@ impl Changes {
             kept: Arc::new(Mutex::new(kept)),
             newest: Arc::new(watch::Sender::new(Some(newest))),
             channel: broadcast::channel(CHANNEL).0,
+            journal,
         }
     }
 
-    /// Gives the change the next number and tells everybody.
-    pub(crate) fn publish(&self, change: TaskChange) {
+    /// Numbers go on above that one, which the journal has given.
+    pub(crate) fn go_on_after(&self, number: u64) {
+        let mut kept = self.kept();
+        kept.given = kept.given.max(number);
+    }
+
+    /// The number of the next change.
+    pub(crate) fn next_number(&self) -> u64 {
+        let mut kept = self.kept();
+        kept.given += 1;
+        kept.given
+    }
+
+    /// Tells everybody of a change, in the order of the numbers. One that is left out never became known.
+    pub(crate) fn publish(&self, number: u64, change: TaskChange) {
         let change = Arc::new(change);
         // Nobody may listen.
         let _ = self.channel.send(Arc::clone(&change));
         let mut kept = self.kept();
         let now = change.at;
-        kept.newest += 1;
+        kept.newest = number;
+        kept.given = kept.given.max(number);
         kept.text += text_of(&change);
-        kept.changes.push_back(change);
+        kept.changes.push_back(NumberedChange { number, change });
         while kept.is_too_much(now) {
             if let Some(left) = kept.changes.pop_front() {
-                kept.text = kept.text.saturating_sub(text_of(&left));
+                kept.text = kept.text.saturating_sub(text_of(&left.change));
+                kept.gone = left.number;
                 kept.lost = true;
             }
         }
-        let number = kept.newest;
         drop(kept);
         self.newest
             .send_modify(|newest| *newest = newest.map(|newest| newest.max(number)));
@@ -130,16 +154,28 @@ impl Changes {
     }
 
     pub(crate) fn follow(&self, since: Since) -> ChangeFeed {
+        let in_journal = |from| {
+            let first = self.journal.changes(from, 1)?;
+            first.first().map(|change| change.changed.number - 1)
+        };
+        let earlier = match since {
+            Since::Kept => in_journal(ChangesFrom::After(0)),
+            Since::Time(at) => in_journal(ChangesFrom::Since(at)),
+            Since::Now | Since::Number(_) => None,
+        };
         let kept = self.kept();
-        let oldest = kept.before_oldest();
-        let (after, missed) = match since {
-            Since::Now => (kept.newest, false),
-            Since::Kept => (oldest, kept.lost),
-            Since::Number(number) => (number, false),
-            Since::Time(at) => {
-                let earlier = kept.changes.partition_point(|change| change.at <= at);
-                let missed = earlier == 0 && kept.lost;
-                (oldest + earlier as u64, missed)
+        let (after, missed) = match (since, earlier) {
+            (_, Some(before_first)) => (before_first, false),
+            (Since::Now, _) => (kept.newest, false),
+            (Since::Kept, _) => (kept.gone, kept.lost),
+            (Since::Number(number), _) => (number, false),
+            (Since::Time(at), _) => {
+                let later = kept.changes.partition_point(|kept| kept.change.at <= at);
+                let after = match later {
+                    0 => kept.gone,
+                    _ => kept.changes[later - 1].number,
+                };
+                (after, later == 0 && kept.lost)
             }
         };
         drop(kept);
@@ -162,12 +198,7 @@ impl Kept {
         let oldest = self.changes.front();
         self.changes.len() > CHANGES_KEPT
             || (self.text > TEXT_KEPT && self.changes.len() > 1)
-            || oldest.is_some_and(|oldest| now.since(oldest.at) > self.retention)
-    }
-
-    /// The number before that of the oldest change kept.
-    fn before_oldest(&self) -> u64 {
-        self.newest - self.changes.len() as u64
+            || oldest.is_some_and(|oldest| now.since(oldest.change.at) > self.retention)
     }
 }
 
@@ -229,25 +260,53 @@ impl ChangeFeed {
 
     /// Takes a handful of what follows, or says that it is not there any more.
     fn take(&mut self) -> Option<Followed> {
-        let kept = self.changes.kept();
-        let before_oldest = kept.before_oldest();
-        if self.missed || self.after < before_oldest || self.after > kept.newest {
-            let newest = kept.newest;
-            drop(kept);
+        let (gone, newest) = {
+            let kept = self.changes.kept();
+            (kept.gone, kept.newest)
+        };
+        if !self.missed && self.after < gone && !self.take_from_journal(gone) {
+            self.missed = true;
+        }
+        if self.missed || self.after > newest {
             self.after = newest;
             self.missed = false;
             return Some(Followed::Missed { newest });
         }
-        let skip = usize::try_from(self.after - before_oldest).unwrap_or(usize::MAX);
-        let following = kept.changes.iter().skip(skip).take(HANDFUL);
-        for change in following {
-            self.after += 1;
-            self.taken.push_back(NumberedChange {
-                number: self.after,
-                change: Arc::clone(change),
-            });
+        if self.taken.is_empty() {
+            let kept = self.changes.kept();
+            let first = kept
+                .changes
+                .partition_point(|change| change.number <= self.after);
+            self.taken
+                .extend(kept.changes.iter().skip(first).take(HANDFUL).cloned());
+        }
+        if let Some(last) = self.taken.back() {
+            self.after = last.number;
         }
         None
+    }
+
+    /// Takes a handful of what the ring does not hold; false if nobody keeps it.
+    fn take_from_journal(&mut self, gone: u64) -> bool {
+        let from = ChangesFrom::After(self.after);
+        let Some(earlier) = self.changes.journal.changes(from, HANDFUL) else {
+            return false;
+        };
+        // A number that was never given has nothing before it either.
+        self.after = gone;
+        for kept in earlier {
+            let change = TaskChange {
+                at: kept.at,
+                from: kept.changed.from,
+                to: kept.task.status(),
+                task: kept.task,
+            };
+            self.taken.push_back(NumberedChange {
+                number: kept.changed.number,
+                change: Arc::new(change),
+            });
+        }
+        true
     }
 }
 
@@ -256,6 +315,7 @@ mod tests {
     use super::*;
     use crate::domain::ids::TaskId;
     use crate::domain::task::{Launch, Task, TaskStatus};
+    use crate::ports::journal::MemoryJournal;
 
     fn change(number: usize, prompt: &str) -> TaskChange {
         let launch = Launch {
@@ -274,10 +334,19 @@ mod tests {
         }
     }
 
+    fn begun_at(millis: i64) -> Changes {
+        let journal = Arc::new(MemoryJournal::default());
+        Changes::new(Timestamp::from_millis(millis), Duration::MAX, journal)
+    }
+
+    fn publish(ring: &Changes, number: usize, prompt: &str) {
+        ring.publish(ring.next_number(), change(number, prompt));
+    }
+
     fn ring(changes: usize) -> Changes {
-        let ring = Changes::new(Timestamp::from_millis(0), Duration::MAX);
+        let ring = begun_at(0);
         for number in 1..=changes {
-            ring.publish(change(number, "x"));
+            publish(&ring, number, "x");
         }
         ring
     }
@@ -329,14 +398,14 @@ mod tests {
     async fn a_reader_too_slow_for_the_ring_is_told_and_goes_on() {
         let ring = ring(0);
         let mut feed = ring.follow(Since::Now);
-        ring.publish(change(1, "x"));
+        publish(&ring, 1, "x");
         assert!(matches!(feed.next().await, Some(Followed::Change(first)) if first.number == 1));
         for number in 2..=CHANGES_KEPT + 2 {
-            ring.publish(change(number, "x"));
+            publish(&ring, number, "x");
         }
         let newest = CHANGES_KEPT as u64 + 2;
         assert!(matches!(feed.next().await, Some(Followed::Missed { newest: n }) if n == newest));
-        ring.publish(change(CHANGES_KEPT + 3, "x"));
+        publish(&ring, CHANGES_KEPT + 3, "x");
         assert!(
             matches!(feed.next().await, Some(Followed::Change(next)) if next.number == newest + 1)
         );
@@ -358,7 +427,7 @@ mod tests {
             }));
         }
         for number in 1..=3000 {
-            ring.publish(change(number, "x"));
+            publish(&ring, number, "x");
             if number % 7 == 0 {
                 tokio::task::yield_now().await;
             }
@@ -374,7 +443,7 @@ mod tests {
         let ring = ring(0);
         let prompt = "x".repeat(1024 * 1024);
         for number in 1..=100 {
-            ring.publish(change(number, &prompt));
+            publish(&ring, number, &prompt);
         }
         assert_eq!(ring.kept().changes.len(), TEXT_KEPT / prompt.len());
         assert_eq!(read(&ring, Since::Number(68)).await, numbers(69..=100));
@@ -382,9 +451,9 @@ mod tests {
 
     #[test]
     fn a_service_started_later_counts_on_above() {
-        let first = Changes::new(Timestamp::from_millis(1_795_327_503_283), Duration::MAX);
-        first.publish(change(1, "x"));
-        let second = Changes::new(Timestamp::from_millis(1_795_327_503_284), Duration::MAX);
+        let first = begun_at(1_795_327_503_283);
+        publish(&first, 1, "x");
+        let second = begun_at(1_795_327_503_284);
         assert!(first.kept().newest < second.kept().newest);
         // A script reads numbers as doubles.
         assert!(second.kept().newest < 1 << 53);

@@ -11,7 +11,7 @@ use crate::actors::desk::Desk;
 use crate::actors::env::{Env, within};
 use crate::actors::health::Health;
 use crate::actors::registry::{
-    Ask, CancelAnswer, CancelTask, CountTasks, Descendants, Desks, Find, Found, KeyWait,
+    Ask, CancelAnswer, CancelTask, CountTasks, Descendants, Desks, Find, FindDecided, Found, KeyWait,
     LaunchOnce, LinkChanged, ListTasks, Query, ReadHistory, ReadReadiness, SendTo, SessionHappened,
     Shutdown, TaskRegistry, TasksOf, WaitForRun, Waits, keep_registry,
 };
@@ -120,7 +120,8 @@ impl Greenroom {
             health: Health::default(),
             places: Places::watched_by(surroundings.saboteur),
         };
-        let changes = Changes::new(env.clock.now(), env.config.lifecycle.retention);
+        let journal = Arc::clone(&env.journal);
+        let changes = Changes::new(env.clock.now(), env.config.lifecycle.retention, journal);
         let desks = Desks::new(env.config.limits.clone());
         let greenroom = Greenroom {
             registry: desks.registry.clone(),
@@ -185,14 +186,14 @@ impl Greenroom {
             CancelAnswer::Cancelled(task) => Ok(*task),
             CancelAnswer::Asked(decided) => {
                 let decided = decided.await;
-                let read = || self.ask_again(Find(task.as_str().to_owned()));
-                let mut found = read().await.flatten().ok_or_else(unknown)?.task;
+                let read = || self.ask_again(FindDecided(task.clone()));
+                let mut found = read().await.flatten().ok_or_else(unknown)?;
                 if decided.is_err() && !found.status().is_terminal() {
                     // A run whose actor died over it is cancelled by the registry, once it hears of the death.
                     let ended = self.wait(task, found.run, WaitFor::Ended);
                     found = match tokio::time::timeout(PATIENCE, ended).await {
                         Ok(Some(ended)) => ended,
-                        _ => read().await.flatten().ok_or_else(unknown)?.task,
+                        _ => read().await.flatten().ok_or_else(unknown)?,
                     };
                 }
                 match decided.unwrap_or(found.status() == TaskStatus::Cancelled) {

@@ -155,6 +155,7 @@ impl ParentNotifier {
             posted: Box::new(self.posted(&owed, Fate::Sending)),
         }]);
         let under_way = self.env.under_way.begin(call_name(&owed.id));
+        let durable = self.env.durable();
         self.flight = Flight::Sending(Box::new(owed));
         let (env, me, parent) = (self.env.clone(), ctx.address(), self.parent.clone());
         answer(
@@ -162,6 +163,7 @@ impl ParentNotifier {
             "notifier: message is answered",
             async move {
                 let _under_way = under_way;
+                durable.await;
                 within(env.config.calls.notify, env.server.notify(&parent, notice)).await
             },
             |panic| Err(cut_off(panic)),

@@ -1,19 +1,39 @@
 //! How tasks come in: launch, resume, track.
 
-use actix::Context;
+use std::sync::Arc;
+
+use actix::{Context, Handler, Message};
 
 use super::{Query, TaskRegistry};
 use crate::actors::task::Beginning;
 use crate::actors::task::lineage::Lineage;
 use crate::domain::idempotency::{Kept as KeptKey, Reused};
-use crate::domain::ids::{SessionId, TaskId};
+use crate::domain::ids::{Run, SessionId, TaskId};
+use crate::domain::lifecycle::End;
 use crate::domain::task::{Launch, Resume, Task, TaskStatus, Track};
 use crate::domain::validation;
 use crate::handle::{LaunchError, ResumeError, TrackError};
 use crate::ports::journal::Entry;
 
+/// A run that was accepted could not be made durable, and whoever asked for it was told that it was refused.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct TakeBack {
+    pub(crate) task: TaskId,
+    pub(crate) run: Run,
+    pub(crate) why: Arc<str>,
+}
+
 impl Query for Launch {
     type Answer = Result<Task, LaunchError>;
+    const DECIDES: bool = true;
+
+    fn unwritten(answer: Self::Answer, why: &str) -> (Self::Answer, Option<(TaskId, Run)>) {
+        match answer {
+            Ok(task) => (Err(LaunchError::Journal(why.to_owned())), Some((task.id, task.run))),
+            refused => (refused, None),
+        }
+    }
 
     fn answer(self, registry: &mut TaskRegistry, ctx: &mut Context<TaskRegistry>) -> Self::Answer {
         registry.launch(self, None, ctx)
@@ -30,6 +50,16 @@ pub(crate) struct LaunchOnce {
 impl Query for LaunchOnce {
     /// The task, and whether it was launched before.
     type Answer = Result<(Task, bool), LaunchError>;
+    const DECIDES: bool = true;
+
+    fn unwritten(answer: Self::Answer, why: &str) -> (Self::Answer, Option<(TaskId, Run)>) {
+        match answer {
+            Ok((task, false)) => (Err(LaunchError::Journal(why.to_owned())), Some((task.id, task.run))),
+            // Launched before, and perhaps not durable yet either: whoever asked then is told so.
+            Ok((_, true)) => (Err(LaunchError::Journal(why.to_owned())), None),
+            refused => (refused, None),
+        }
+    }
 
     fn answer(self, registry: &mut TaskRegistry, ctx: &mut Context<TaskRegistry>) -> Self::Answer {
         let now = registry.env.now();
@@ -47,6 +77,14 @@ impl Query for LaunchOnce {
 
 impl Query for Resume {
     type Answer = Result<Task, ResumeError>;
+    const DECIDES: bool = true;
+
+    fn unwritten(answer: Self::Answer, why: &str) -> (Self::Answer, Option<(TaskId, Run)>) {
+        match answer {
+            Ok(task) => (Err(ResumeError::Journal(why.to_owned())), Some((task.id, task.run))),
+            refused => (refused, None),
+        }
+    }
 
     fn answer(self, registry: &mut TaskRegistry, ctx: &mut Context<TaskRegistry>) -> Self::Answer {
         registry.resume(self, ctx)
@@ -55,6 +93,15 @@ impl Query for Resume {
 
 impl Query for Track {
     type Answer = Result<Task, TrackError>;
+    const DECIDES: bool = true;
+
+    fn unwritten(answer: Self::Answer, why: &str) -> (Self::Answer, Option<(TaskId, Run)>) {
+        match answer {
+            // A session that somebody else has started goes on, and so does its task: it may be tracked again.
+            Ok(_) => (Err(TrackError::Journal(why.to_owned())), None),
+            refused => (refused, None),
+        }
+    }
 
     fn answer(self, registry: &mut TaskRegistry, ctx: &mut Context<TaskRegistry>) -> Self::Answer {
         registry.track(self, ctx)
@@ -85,7 +132,7 @@ impl TaskRegistry {
     }
 
     /// A task in memory, or one that has left it and that the journal remembers.
-    fn remembered(&self, id: &TaskId) -> Option<Task> {
+    pub(super) fn remembered(&self, id: &TaskId) -> Option<Task> {
         let kept = self.tasks.get(id).map(|entry| entry.task.clone());
         kept.or_else(|| self.env.journal.find(id.as_str()))
     }
@@ -98,6 +145,9 @@ impl TaskRegistry {
     ) -> Result<Task, LaunchError> {
         if self.is_closing() {
             return Err(LaunchError::ShuttingDown);
+        }
+        if let Some(why) = self.env.journal_failing() {
+            return Err(LaunchError::Journal(why.to_string()));
         }
         validation::launch(&launch)
             .map_err(|(field, problem)| LaunchError::Invalid { field, problem })?;
@@ -136,6 +186,9 @@ impl TaskRegistry {
     fn resume(&mut self, resume: Resume, ctx: &mut Context<Self>) -> Result<Task, ResumeError> {
         if self.is_closing() {
             return Err(ResumeError::ShuttingDown);
+        }
+        if let Some(why) = self.env.journal_failing() {
+            return Err(ResumeError::Journal(why.to_string()));
         }
         validation::resume(&resume)
             .map_err(|(field, problem)| ResumeError::Invalid { field, problem })?;
@@ -201,6 +254,9 @@ impl TaskRegistry {
     fn track(&mut self, track: Track, ctx: &mut Context<Self>) -> Result<Task, TrackError> {
         if self.is_closing() {
             return Err(TrackError::ShuttingDown);
+        }
+        if let Some(why) = self.env.journal_failing() {
+            return Err(TrackError::Journal(why.to_string()));
         }
         validation::track(&track)
             .map_err(|(field, problem)| TrackError::Invalid { field, problem })?;
@@ -330,5 +386,25 @@ impl TaskRegistry {
                 .clone()
                 .or_else(|| above.parent_session.clone()),
         })
+    }
+}
+
+impl Handler<TakeBack> for TaskRegistry {
+    type Result = ();
+
+    fn handle(&mut self, back: TakeBack, ctx: &mut Context<Self>) {
+        self.env.places.pass("registry: TakeBack");
+        let current = self.tasks.get(&back.task).is_some_and(|entry| {
+            entry.task.run == back.run && !entry.task.status().is_terminal()
+        });
+        if !current {
+            return;
+        }
+        self.launch_keys.forget(&back.task);
+        self.env.append(vec![Entry::Unaccepted(back.task.clone())]);
+        let reason = format!("the journal could not be written: {}", back.why);
+        let mut end = End::cancelled(Some(reason));
+        end.skip_notification = true;
+        self.order_end(&back.task, end, ctx);
     }
 }

@@ -93,7 +93,6 @@ impl TaskRegistry {
         if let Some(parent) = &parent {
             self.tell_dependents(parent);
         }
-        self.answer_waiters(id);
         self.toast_ended(id);
         if end.forget {
             self.forget(id, ctx);
@@ -227,7 +226,10 @@ impl TaskRegistry {
         let Some(entry) = self.tasks.get_mut(id) else {
             return;
         };
-        let (run, status, task) = (entry.task.run, entry.task.status(), entry.task.clone());
+        let Some(task) = entry.as_shown().cloned() else {
+            return;
+        };
+        let (run, status) = (task.run, task.status());
         for waiter in std::mem::take(&mut entry.waiters) {
             let over = waiter.run < run;
             let met = match waiter.until {

@@ -8,6 +8,7 @@ use crate::actors::supervisor::{Exit, spawn_supervised};
 use crate::domain::ids::{ConcurrencyKey, Run, TaskId};
 use crate::domain::lifecycle::End;
 use crate::domain::time::duration_text;
+use crate::ports::journal::Entry;
 
 impl TaskRegistry {
     /// Takes the place in line that the run's age gives it.
@@ -157,6 +158,8 @@ impl Handler<AbortDone> for TaskRegistry {
         if self.abort_again(&done) {
             return;
         }
+        let aborted = Entry::Aborted(done.task.clone(), done.run);
+        self.env.append(vec![aborted]);
         if self.desks.aborts.of(&done.task).is_none()
             && let Some(permit) = self
                 .tasks

@@ -43,6 +43,7 @@ use super::slot_manager::{SlotManager, SlotPermit};
 use super::survivors::{Aborts, Held, Roster, Standing};
 use super::task::TaskActor;
 use super::toaster::Toaster;
+use super::unshown::Unshown;
 use crate::config::Limits;
 use crate::domain::concurrency::Age;
 use crate::domain::history::History;
@@ -65,7 +66,7 @@ pub(crate) use messages::{
 pub(crate) use orders::{CancelAnswer, CancelTask, SendTo};
 pub(crate) use parents::Parent;
 pub(crate) use queries::{
-    CountTasks, Descendants, Find, Found, KeyWait, ListTasks, ReadHistory, ReadReadiness, TasksOf,
+    CountTasks, Descendants, Find, FindDecided, Found, KeyWait, ListTasks, ReadHistory, ReadReadiness, TasksOf,
     WaitForRun, Waits,
 };
 pub(crate) use shutdown::Shutdown;
@@ -73,7 +74,15 @@ pub(crate) use shutdown::Shutdown;
 /// A question that is answered at once.
 pub(crate) trait Query: Send + 'static {
     type Answer: Send + 'static;
+    /// True if the answer says what was decided, and so must be durable before it is given.
+    const DECIDES: bool = false;
+
     fn answer(self, registry: &mut TaskRegistry, ctx: &mut Context<TaskRegistry>) -> Self::Answer;
+
+    /// The answer to give instead where the journal cannot be written, for that reason, and the run that is taken back.
+    fn unwritten(answer: Self::Answer, _why: &str) -> (Self::Answer, Option<(TaskId, Run)>) {
+        (answer, None)
+    }
 }
 
 /// A question and where its answer goes.
@@ -90,8 +99,26 @@ impl<Q: Query> Handler<Ask<Q>> for TaskRegistry {
     fn handle(&mut self, ask: Ask<Q>, ctx: &mut Context<Self>) {
         self.env.places.pass("registry: Ask");
         let answer = ask.query.answer(self, ctx);
-        // Whoever asked may have gone away.
-        let _ = ask.reply.send(answer);
+        if !Q::DECIDES || self.env.is_durable(self.env.journal.decided()) {
+            // Whoever asked may have gone away.
+            let _ = ask.reply.send(answer);
+            return;
+        }
+        let (registry, durable) = (self.desks.registry.clone(), self.env.durable_or_failing());
+        actix_rt::spawn(async move {
+            let answer = match durable.await {
+                Ok(()) => answer,
+                Err(why) => {
+                    let (answer, taken_back) = Q::unwritten(answer, &why);
+                    if let Some((task, run)) = taken_back {
+                        registry.send(admission::TakeBack { task, run, why });
+                    }
+                    answer
+                }
+            };
+            // Whoever asked may have gone away.
+            let _ = ask.reply.send(answer);
+        });
     }
 }
 
@@ -144,6 +171,11 @@ pub(crate) struct Entry {
     waiters: Vec<Waiter>,
     told_dependents: (usize, bool),
     deaths: u32,
+    /// As it was appended last.
+    record: Option<Arc<Task>>,
+    /// How many of its changes readers have not been shown yet, and what they see of it meanwhile.
+    unshown: usize,
+    shown: Option<Arc<Task>>,
 }
 
 struct Line {
@@ -162,6 +194,7 @@ pub(crate) struct Desks {
     pub(crate) notifiers: Roster<SessionId, ParentNotifier>,
     pub(crate) aborts: Aborts,
     pub(crate) held: Held,
+    pub(crate) unshown: Unshown,
     pub(crate) standing: Arc<Standing>,
 }
 
@@ -176,6 +209,7 @@ impl Desks {
             notifiers: Roster::default(),
             aborts: Aborts::default(),
             held: Held::default(),
+            unshown: Unshown::default(),
             standing: Arc::new(Standing::new(limits)),
         }
     }
@@ -204,6 +238,8 @@ pub(crate) struct TaskRegistry {
     reachable: bool,
     probing: bool,
     probe_tries: u32,
+    /// True while it has asked to be told when more is durable.
+    awaits_durable: bool,
     closing: Option<shutdown::Closing>,
 }
 
@@ -241,6 +277,7 @@ impl TaskRegistry {
             rng,
             probing: false,
             probe_tries: 0,
+            awaits_durable: false,
             closing: None,
         }
     }
@@ -266,7 +303,8 @@ impl TaskRegistry {
                 .as_fields()
                 .0;
             let id = TaskId::from_random(random);
-            if !self.tasks.contains_key(&id) {
+            let known = |left: Task| left.id == id;
+            if !self.tasks.contains_key(&id) && !self.env.journal.find(id.as_str()).is_some_and(known) {
                 return id;
             }
         }

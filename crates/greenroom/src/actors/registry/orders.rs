@@ -29,6 +29,7 @@ pub(crate) enum CancelAnswer {
 
 impl Query for CancelTask {
     type Answer = CancelAnswer;
+    const DECIDES: bool = true;
 
     fn answer(self, registry: &mut TaskRegistry, ctx: &mut Context<TaskRegistry>) -> CancelAnswer {
         let Some(entry) = registry.tasks.get(&self.task) else {

@@ -71,7 +71,7 @@ impl Query for Find {
             Some(line.waiting.range(..=age).count())
         });
         Some(Found {
-            task: entry.task.clone(),
+            task: entry.as_shown()?.clone(),
             place,
             reachable: registry.reachable,
         })
@@ -101,6 +101,19 @@ impl TaskRegistry {
     }
 }
 
+/// A task by its id as it was decided, told once that is durable.
+#[derive(Clone)]
+pub(crate) struct FindDecided(pub(crate) TaskId);
+
+impl Query for FindDecided {
+    type Answer = Option<Task>;
+    const DECIDES: bool = true;
+
+    fn answer(self, registry: &mut TaskRegistry, _: &mut Context<TaskRegistry>) -> Option<Task> {
+        registry.remembered(&self.0)
+    }
+}
+
 /// A page of tasks.
 #[derive(Clone)]
 pub(crate) struct ListTasks(pub(crate) ListFilter);
@@ -123,7 +136,9 @@ impl Query for ListTasks {
             let Some(entry) = registry.tasks.get(id) else {
                 continue;
             };
-            let task = &entry.task;
+            let Some(task) = entry.as_shown() else {
+                continue;
+            };
             let fits = (filter.statuses.is_empty() || filter.statuses.contains(&task.status()))
                 && filter
                     .parent_session
@@ -160,7 +175,7 @@ impl Query for TasksOf {
     fn answer(self, registry: &mut TaskRegistry, _: &mut Context<TaskRegistry>) -> Vec<Task> {
         let ids = registry.children_of(&self.0);
         ids.iter()
-            .filter_map(|id| Some(registry.tasks.get(id)?.task.clone()))
+            .filter_map(|id| registry.tasks.get(id)?.as_shown().cloned())
             .collect()
     }
 }
@@ -175,7 +190,7 @@ impl Query for Descendants {
     fn answer(self, registry: &mut TaskRegistry, _: &mut Context<TaskRegistry>) -> Vec<Task> {
         let ids = registry.below(&self.0);
         ids.iter()
-            .filter_map(|id| Some(registry.tasks.get(id)?.task.clone()))
+            .filter_map(|id| registry.tasks.get(id)?.as_shown().cloned())
             .collect()
     }
 }
@@ -273,7 +288,7 @@ impl Query for CountTasks {
 
     fn answer(self, registry: &mut TaskRegistry, _: &mut Context<TaskRegistry>) -> Tally {
         let mut tally = Tally::default();
-        for task in registry.tasks.values().map(|entry| &entry.task) {
+        for task in registry.tasks.values().filter_map(|entry| entry.as_shown()) {
             let key = (task.status(), task.concurrency_group.clone());
             *tally.tasks.entry(key).or_default() += 1;
             tally.asks += task.asking.len();
@@ -331,6 +346,9 @@ impl Query for ReadReadiness {
         }
         if registry.closing.is_some() {
             problems.push("greenroom is shutting down".to_owned());
+        }
+        if let Some(why) = registry.env.journal_failing() {
+            problems.push(format!("the journal cannot be written: {why}"));
         }
         for actor in registry.env.health.exhausted(registry.env.now()) {
             problems.push(format!("the {actor} fails again and again"));

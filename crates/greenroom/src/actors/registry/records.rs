@@ -1,15 +1,24 @@
-//! Every change of a record goes through here: journal, history, subscribers and the log, in one place.
+//! Every change of a record goes through here: journal, history, subscribers and the log, in one place. It is decided when
+//! it is appended; readers are shown it, and those who wait for it answered, once it is durable.
 
 use std::sync::Arc;
 
-use super::TaskRegistry;
+use actix::{Context, Handler, Message};
+
+use super::{Entry, TaskRegistry};
+use crate::actors::unshown::Pending;
 use crate::domain::ids::{SessionId, TaskId};
 use crate::domain::task::{Task, TaskStatus};
 use crate::handle::TaskChange;
-use crate::ports::journal::Entry;
+use crate::ports::journal::{Changed, Entry as JournalEntry, Place};
 
 /// How many parents' histories are kept; the one changed longest ago goes first.
 const HISTORIES: usize = 10_000;
+
+/// More of what was decided is durable.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct MoreDurable;
 
 impl TaskRegistry {
     /// After a change of state: journal, history, subscribers and the log, in one place. `with` is what belongs to it and
@@ -18,11 +27,17 @@ impl TaskRegistry {
         &mut self,
         id: &TaskId,
         from: Option<TaskStatus>,
-        with: impl IntoIterator<Item = Entry>,
+        with: impl IntoIterator<Item = JournalEntry>,
     ) {
-        let Some(task) = self.append_task(id, with) else {
+        let Some(entry) = self.tasks.get_mut(id) else {
             return;
         };
+        let before = entry.record.clone();
+        if entry.unshown == 0 {
+            entry.shown = before;
+        }
+        entry.unshown += 1;
+        let task = Arc::new(entry.task.clone());
         tracing::info!(
             task = %id,
             run = %task.run,
@@ -34,33 +49,79 @@ impl TaskRegistry {
             error = task.error().unwrap_or("-"),
             "task"
         );
-        self.record_history(&task);
+        let number = self.changes.next_number();
         let change = TaskChange {
             at: self.env.now(),
             from,
             to: task.status(),
-            task,
+            task: Arc::clone(&task),
         };
-        self.changes.publish(change);
+        self.desks.unshown.push(number, change);
+        let place = self.append_record(id, task, Some(Changed { number, from }), with);
+        self.desks.unshown.appended(number, place);
+        self.show_durable();
         self.env.places.pass("registry: a change is in the journal");
     }
 
-    /// The record as it stands in the journal from now on, with what belongs to it.
+    /// The record as it stands in the journal from now on, with what belongs to it, where the state is as it was.
     pub(super) fn append_task(
-        &self,
+        &mut self,
         id: &TaskId,
-        with: impl IntoIterator<Item = Entry>,
-    ) -> Option<Arc<Task>> {
-        let entry = self.tasks.get(id)?;
-        let task = Arc::new(entry.task.clone());
-        let mut entries = vec![Entry::Task {
-            accepted: entry.accepted,
-            age: entry.age,
-            task: Arc::clone(&task),
-        }];
+        with: impl IntoIterator<Item = JournalEntry>,
+    ) {
+        if let Some(entry) = self.tasks.get(id) {
+            let task = Arc::new(entry.task.clone());
+            self.append_record(id, task, None, with);
+        }
+    }
+
+    fn append_record(
+        &mut self,
+        id: &TaskId,
+        task: Arc<Task>,
+        changed: Option<Changed>,
+        with: impl IntoIterator<Item = JournalEntry>,
+    ) -> Place {
+        let mut entries = Vec::new();
+        if let Some(entry) = self.tasks.get_mut(id) {
+            entry.record = Some(Arc::clone(&task));
+            entries.push(JournalEntry::Task {
+                accepted: entry.accepted,
+                age: entry.age,
+                task,
+                changed,
+            });
+        }
         entries.extend(with);
-        self.env.append(entries);
-        Some(task)
+        self.env.append(entries)
+    }
+
+    /// Shows what is durable, and asks to be told when more is.
+    pub(super) fn show_durable(&mut self) {
+        let durable = self.env.journal.standing().borrow().durable;
+        while let Some(pending) = self.desks.unshown.take(durable) {
+            self.show(pending);
+        }
+        if !self.desks.unshown.is_empty() && !self.awaits_durable {
+            self.awaits_durable = true;
+            let (registry, durable) = (self.desks.registry.clone(), self.env.durable());
+            actix_rt::spawn(async move {
+                durable.await;
+                registry.send(MoreDurable);
+            });
+        }
+    }
+
+    fn show(&mut self, pending: Pending) {
+        let Pending { number, change, .. } = pending;
+        let task = Arc::clone(&change.task);
+        if let Some(entry) = self.tasks.get_mut(&task.id) {
+            entry.unshown = entry.unshown.saturating_sub(1);
+            entry.shown = (entry.unshown > 0).then(|| Arc::clone(&task));
+        }
+        self.record_history(&task);
+        self.changes.publish(number, change);
+        self.answer_waiters(&task.id);
     }
 
     /// The record is brought up to date in the history of its parent and of every parent that had it before.
@@ -93,5 +154,25 @@ impl TaskRegistry {
             .filter(|parent| Some(*parent) != task.parent_session.as_ref())
             .cloned()
             .collect()
+    }
+}
+
+impl Entry {
+    /// The task as readers see it: as it is, or as it was when that was last durable. None for one that is not yet.
+    pub(super) fn as_shown(&self) -> Option<&Task> {
+        match (self.unshown, &self.shown) {
+            (0, _) => Some(&self.task),
+            (_, shown) => shown.as_deref(),
+        }
+    }
+}
+
+impl Handler<MoreDurable> for TaskRegistry {
+    type Result = ();
+
+    fn handle(&mut self, _: MoreDurable, _: &mut Context<Self>) {
+        self.env.places.pass("registry: MoreDurable");
+        self.awaits_durable = false;
+        self.show_durable();
     }
 }

@@ -29,6 +29,10 @@ impl TaskRegistry {
             .load()
             // Without it nothing can be decided; it is tried again like any death.
             .unwrap_or_else(|failure| panic!("the journal cannot be read: {failure}"));
+        self.changes.go_on_after(kept.newest_change);
+        // What the one before had decided and not shown.
+        let decided = self.env.journal.decided();
+        self.desks.unshown.settle(kept.newest_change, decided);
         self.start_kept();
         if !self.reachable {
             // Whoever asked before is gone, and nothing starts until somebody has an answer.
@@ -52,6 +56,7 @@ impl TaskRegistry {
             left,
             accounts,
             keys,
+            newest_change: _,
         } = kept;
         for key in keys {
             self.launch_keys.remember(key);
@@ -66,6 +71,7 @@ impl TaskRegistry {
         }
         self.restore_parents(accounts, notifiers);
         self.restore_runs(in_line.into_values().collect(), tasks, ctx);
+        self.show_durable();
         // What happened meanwhile was told to nobody.
         self.desks.poller.send(poller::Reconcile);
     }
@@ -76,6 +82,7 @@ impl TaskRegistry {
             age,
             granted,
             prompted,
+            aborted: _,
             task,
         } = record;
         self.restore_history(&task);
@@ -87,6 +94,7 @@ impl TaskRegistry {
             entry.age = age;
             entry.started_once = granted;
             entry.prompted = prompted;
+            entry.record = Some(task);
             if let Some(superseded) = superseded {
                 entry.superseded = superseded;
             }

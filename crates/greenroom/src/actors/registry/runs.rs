@@ -196,7 +196,6 @@ impl Handler<RunStarted> for TaskRegistry {
             .insert(started.session.clone(), started.task.clone());
         self.recorded(&started.task, Some(from), []);
         self.watch_session(&started.task);
-        self.answer_waiters(&started.task);
         if let Some(actor) = actor {
             actor.do_send(Go);
         }

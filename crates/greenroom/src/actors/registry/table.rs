@@ -105,6 +105,9 @@ impl TaskRegistry {
                 waiters: Vec::new(),
                 told_dependents: (0, false),
                 deaths: 0,
+                record: None,
+                unshown: 0,
+                shown: None,
             },
         );
         self.index(&id);
@@ -128,13 +131,19 @@ impl TaskRegistry {
         for key in entry.removal.into_iter().chain(entry.expiry) {
             self.deadlines.remove(&key);
         }
-        for waiter in entry.waiters {
-            // Whoever waited may have gone away.
-            let _ = waiter.reply.send(Some(entry.task.clone()));
+        let forgotten = JournalEntry::Forgotten(id.clone(), self.env.now());
+        self.env.append(vec![forgotten]);
+        if !entry.waiters.is_empty() {
+            let durable = self.env.durable();
+            actix_rt::spawn(async move {
+                durable.await;
+                for waiter in entry.waiters {
+                    // Whoever waited may have gone away.
+                    let _ = waiter.reply.send(Some(entry.task.clone()));
+                }
+            });
         }
         self.desks.tasks.remove(id);
-        self.env
-            .append(vec![JournalEntry::Forgotten(id.clone(), self.env.now())]);
         self.arm(ctx);
     }
 }

@@ -15,6 +15,9 @@ use crate::ports::agent_server::{ServerError, SessionStatus};
 /// How often an abort is tried in all.
 const TRIES: u32 = 3;
 
+/// How long an abort waits for its end to be durable.
+const DURABLE: Duration = Duration::from_secs(2);
+
 /// What is to be aborted.
 #[derive(Debug, Clone)]
 pub(crate) struct Aborted {
@@ -41,6 +44,9 @@ async fn abort(env: Env, aborted: Aborted, mut ticket: Option<Arc<AbortTicket>>)
         run,
         superseded,
     } = aborted;
+    // The end comes first, but a session must not work on for ever because a disk is full.
+    let durable = env.durable();
+    let _ = tokio::time::timeout(DURABLE, durable).await;
     let mut aborted_at = None;
     for _ in 0..TRIES {
         match within(env.config.calls.other, env.server.abort(&session)).await {

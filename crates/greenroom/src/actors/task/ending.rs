@@ -25,6 +25,7 @@ impl TaskActor {
             }
         };
         self.next_step = None;
+        self.wanted.store(false, Ordering::Release);
         let snapshot = self.snapshot(watch.as_deref());
         self.phase = Phase::Ending(end.clone(), watch);
         self.ended = Some((end, snapshot, self.env.now()));
@@ -121,6 +122,7 @@ impl Handler<EndRefused> for TaskActor {
             tracing::debug!(task = %self.task.id, outcome = ?end.outcome, "goes on: something depends on its session");
             self.phase = Phase::Watching(watch);
             self.ended = None;
+            self.wanted.store(true, Ordering::Release);
         }
         self.arm(ctx);
     }

@@ -12,6 +12,7 @@ mod starting;
 mod watching;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use actix::{Actor, AsyncContext, Context, SpawnHandle};
 
@@ -73,6 +74,8 @@ pub(crate) struct TaskActor {
     started_at: Timestamp,
     directory: Option<String>,
     creating: Option<NewSession>,
+    /// False once the run is ending: a call that was decided and not begun is not made any more.
+    wanted: Arc<AtomicBool>,
     /// A create may still answer, also long after it was given up: its session is aborted then.
     create_in_flight: bool,
     /// Given back once that session is aborted.
@@ -128,6 +131,7 @@ impl TaskActor {
             directory: task.directory.clone(),
             task,
             creating: None,
+            wanted: Arc::new(AtomicBool::new(true)),
             create_in_flight: false,
             late_abort: None,
             prompts_in_flight: 0,

@@ -1,6 +1,9 @@
 //! How a run comes to its session and its prompt. A cancel wins at every point: whatever comes back to a run that has
 //! ended meanwhile is dropped, and a session that comes back is aborted.
 
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
 use actix::{AsyncContext, Context, Handler};
 use serde_json::{Value, json};
 
@@ -16,6 +19,11 @@ use crate::domain::lifecycle::End;
 use crate::domain::time::{Timestamp, duration_text};
 use crate::domain::watch::Watch;
 use crate::ports::agent_server::{ServerError, TaskPrompt};
+
+/// The run ended before the call was made.
+fn called_off() -> ServerError {
+    ServerError::Unreachable("the run has ended".to_owned())
+}
 
 impl TaskActor {
     /// Does one step of the start, or of going on.
@@ -43,11 +51,16 @@ impl TaskActor {
                 self.create_in_flight = true;
                 let under_way = self.env.under_way.begin(self.create_name());
                 let late = me.clone();
+                let (durable, wanted) = (self.env.durable(), Arc::clone(&self.wanted));
                 answer(
                     &self.env,
                     "task: create is answered",
                     async move {
                         let _under_way = under_way;
+                        durable.await;
+                        if !wanted.load(Ordering::Acquire) {
+                            return Err(called_off());
+                        }
                         let mut call = env.server.create(session);
                         let answer = within(limit, &mut call).await;
                         if matches!(answer, Err(ServerError::TimedOut(_))) {
@@ -89,11 +102,16 @@ impl TaskActor {
                 let directory = self.directory.clone();
                 self.prompts_in_flight += 1;
                 let under_way = self.env.under_way.begin(self.prompt_name(prompt));
+                let (durable, wanted) = (self.env.durable(), Arc::clone(&self.wanted));
                 answer(
                     &self.env,
                     "task: prompt is answered",
                     async move {
                         let _under_way = under_way;
+                        durable.await;
+                        if !wanted.load(Ordering::Acquire) {
+                            return Err(called_off());
+                        }
                         let call = env.server.prompt(&session, directory.as_deref(), request);
                         within(env.config.calls.prompt, call).await
                     },

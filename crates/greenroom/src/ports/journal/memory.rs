@@ -1,27 +1,38 @@
-//! The journal that outlives the actors but not the process. It grows with the tasks in the registry's memory and with
-//! what is owed, and remembers a bounded number of those that are over.
+//! The journal that outlives the actors but not the process: what is decided is durable at once. It remembers a bounded
+//! number of tasks that are over, and of each task a bounded story.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::{Entry, Journal, JournalError, Kept, KeptTask, SHORTEST_BEGINNING};
+use tokio::sync::watch;
+
+use super::{ChangesFrom, Entry, Fold, Journal, JournalError, Kept, KeptChange, Place, Standing};
 use crate::config::Lifecycle;
-use crate::domain::idempotency::{Kept as KeptKey, MOST};
 use crate::domain::ids::{SessionId, TaskId};
 use crate::domain::ledger::Account;
+use crate::domain::story::{self, Line};
 use crate::domain::task::Task;
 use crate::domain::time::Timestamp;
 
-/// How many tasks are remembered after they have left the registry's memory; the oldest goes first.
-const TASKS: usize = 1000;
-/// How many parents are remembered that nothing is owed to; the one changed longest ago goes first.
-const PARENTS: usize = 1000;
+/// How many lines of a story are kept; after that the newest takes the place of the one before it.
+const LINES: usize = 100;
+/// How many stories are kept; the one begun longest ago goes first.
+const STORIES: usize = 2_000;
 
 /// Keeps everything in memory.
 #[derive(Debug)]
 pub struct MemoryJournal {
     memory: Mutex<Memory>,
+    standing: watch::Sender<Standing>,
+}
+
+#[derive(Debug, Default)]
+struct Memory {
+    fold: Fold,
+    place: Place,
+    stories: HashMap<String, Vec<(Timestamp, Line)>>,
+    oldest_first: VecDeque<String>,
 }
 
 impl Default for MemoryJournal {
@@ -30,28 +41,22 @@ impl Default for MemoryJournal {
     }
 }
 
-#[derive(Debug, Default)]
-struct Memory {
-    tasks: HashMap<TaskId, KeptTask>,
-    // With when they left.
-    left: VecDeque<(Timestamp, Arc<Task>)>,
-    retention: Duration,
-    accounts: BTreeMap<SessionId, Account>,
-    // Parents that nothing is owed to, in the order in which that became so; some are owed something again.
-    settled: VecDeque<SessionId>,
-    keys: VecDeque<KeptKey>,
-}
-
 impl MemoryJournal {
     /// One that remembers tasks for so long after they have left the registry's memory (`lifecycle.retention`), and never
     /// more than a thousand of them.
     pub fn keeping(retention: Duration) -> Self {
+        Self::resuming(retention, Kept::default())
+    }
+
+    /// One that goes on from what another journal had kept.
+    pub fn resuming(retention: Duration, kept: Kept) -> Self {
         let memory = Memory {
-            retention,
+            fold: Fold::resuming(retention, kept),
             ..Memory::default()
         };
         Self {
             memory: Mutex::new(memory),
+            standing: watch::Sender::new(Standing::default()),
         }
     }
 
@@ -61,171 +66,77 @@ impl MemoryJournal {
 }
 
 impl Memory {
-    fn append(&mut self, entry: Entry) {
-        match entry {
-            Entry::Task {
-                accepted,
-                age,
-                task,
-            } => self.record(accepted, age, task),
-            Entry::Granted(task, run) => {
-                if let Some(kept) = self.tasks.get_mut(&task) {
-                    kept.granted = Some(run);
-                }
-            }
-            Entry::Prompted(task, run) => {
-                if let Some(kept) = self.tasks.get_mut(&task) {
-                    kept.prompted = Some(run);
-                }
-            }
-            Entry::Joined {
-                parent,
-                task,
-                run,
-                directory,
-            } => self.account(parent, |account| account.join(task, run, directory)),
-            Entry::Settled { parent, told } => {
-                self.account(parent, |account| account.settle(*told));
-            }
-            Entry::Left(parent, task) => self.account(parent, |account| account.leave(&task)),
-            Entry::Closed {
-                parent,
-                posted,
-                tasks,
-            } => self.account(parent, |account| account.close(*posted, &tasks)),
-            Entry::Sending { parent, posted } => {
-                self.account(parent, |account| account.sending(*posted));
-            }
-            Entry::Returned(parent, id) => self.account(parent, |account| account.returned(&id)),
-            Entry::Fate {
-                parent,
-                id,
-                fate,
-                at,
-            } => self.account(parent, |account| account.fate(&id, fate, at)),
-            Entry::ParentGone(parent, at) => self.account(parent, |account| account.gone(at)),
-            Entry::Silenced(parent, silenced) => {
-                self.account(parent, |account| account.silenced = silenced);
-            }
-            Entry::Key(key) => {
-                self.keys.push_back(key);
-                if self.keys.len() > MOST {
-                    self.keys.pop_front();
-                }
-            }
-            Entry::Forgotten(task, at) => self.forget(&task, at),
-        }
-    }
-
-    fn record(&mut self, accepted: u64, age: u64, task: Arc<Task>) {
-        let (granted, prompted) = self
-            .tasks
-            .get(&task.id)
-            .map_or((None, None), |kept| (kept.granted, kept.prompted));
-        let kept = KeptTask {
-            accepted,
-            age,
-            granted,
-            prompted,
-            task,
-        };
-        self.tasks.insert(kept.task.id.clone(), kept);
-    }
-
-    fn forget(&mut self, task: &TaskId, at: Timestamp) {
-        if let Some(kept) = self.tasks.remove(task) {
-            self.left.push_back((at, kept.task));
-        }
-        let over = |left: &VecDeque<(Timestamp, Arc<Task>)>| {
-            let oldest = left.front();
-            left.len() > TASKS || oldest.is_some_and(|(left, _)| at.since(*left) > self.retention)
-        };
-        while over(&self.left) {
-            self.left.pop_front();
-        }
-    }
-
-    fn account(&mut self, parent: SessionId, change: impl FnOnce(&mut Account)) {
-        let account = self.accounts.entry(parent.clone()).or_default();
-        let was_settled = account.is_settled();
-        change(account);
-        if account.is_settled() && !was_settled {
-            self.settled.push_back(parent);
-        }
-        while self.settled.len() > PARENTS {
-            let oldest = self.settled.pop_front();
-            let over = |parent: &SessionId| {
-                let account = self.accounts.get(parent);
-                account.is_none_or(Account::is_settled) && !self.settled.contains(parent)
-            };
-            if let Some(oldest) = oldest.filter(over) {
-                self.accounts.remove(&oldest);
+    fn tell(&mut self, at: Timestamp, subject: String, line: Line) {
+        if !self.stories.contains_key(&subject) {
+            self.oldest_first.push_back(subject.clone());
+            if self.oldest_first.len() > STORIES
+                && let Some(oldest) = self.oldest_first.pop_front()
+            {
+                self.stories.remove(&oldest);
             }
         }
+        let story = self.stories.entry(subject).or_default();
+        if story.len() == LINES {
+            story.pop();
+        }
+        story.push((at, line));
     }
 }
 
 impl Journal for MemoryJournal {
-    fn append(&self, entries: Vec<Entry>) -> Result<(), JournalError> {
+    fn append(&self, at: Timestamp, entries: Vec<Entry>) -> Place {
         let mut memory = self.memory();
         for entry in entries {
-            memory.append(entry);
+            for (subject, line) in story::lines(&entry) {
+                memory.tell(at, subject, line);
+            }
+            memory.fold.append(entry);
         }
-        Ok(())
+        memory.place.0 += 1;
+        let place = memory.place;
+        drop(memory);
+        self.standing
+            .send_modify(|standing| standing.durable = standing.durable.max(place));
+        place
+    }
+
+    fn decided(&self) -> Place {
+        self.memory().place
+    }
+
+    fn standing(&self) -> watch::Receiver<Standing> {
+        self.standing.subscribe()
     }
 
     fn find(&self, name: &str) -> Option<Task> {
-        let memory = self.memory();
-        if let Some(kept) = memory.tasks.get(&TaskId::new(name)) {
-            return Some(Task::clone(&kept.task));
-        }
-        let newest_first = || memory.left.iter().rev().map(|(_, task)| task);
-        let named = |task: &&Arc<Task>| {
-            let session = task.session.as_ref().map(SessionId::as_str);
-            task.id.as_str() == name || session == Some(name)
-        };
-        if let Some(task) = newest_first().find(named) {
-            return Some(Task::clone(task));
-        }
-        // A beginning must be long enough to mean something, and fit one task only.
-        let mut fitting = newest_first().filter(|task| task.id.as_str().starts_with(name));
-        let only = fitting
-            .next()
-            .filter(|_| name.len() >= SHORTEST_BEGINNING)?;
-        fitting
-            .all(|other| other.id == only.id)
-            .then(|| Task::clone(only))
+        self.memory().fold.find(name)
     }
 
     fn account(&self, parent: &SessionId) -> Option<Account> {
-        self.memory().accounts.get(parent).cloned()
+        self.memory().fold.account(parent).cloned()
     }
 
     fn load(&self) -> Result<Kept, JournalError> {
+        Ok(self.memory().fold.kept())
+    }
+
+    fn story(&self, task: &TaskId) -> Vec<(Timestamp, Line)> {
         let memory = self.memory();
-        let mut tasks: Vec<KeptTask> = memory.tasks.values().cloned().collect();
-        tasks.sort_by_key(|kept| kept.accepted);
-        let owed = memory
-            .accounts
-            .iter()
-            .filter(|(_, account)| !account.is_settled() || account.silenced);
-        Ok(Kept {
-            tasks,
-            left: memory
-                .left
-                .iter()
-                .map(|(_, task)| Arc::clone(task))
-                .collect(),
-            accounts: owed
-                .map(|(parent, account)| (parent.clone(), account.clone()))
-                .collect(),
-            keys: memory.keys.iter().cloned().collect(),
+        story::told(task, |subject| {
+            memory.stories.get(subject).cloned().unwrap_or_default()
         })
+    }
+
+    fn changes(&self, _: ChangesFrom, _: usize) -> Option<Vec<KeptChange>> {
+        // The newest are kept beside it, for a journal of any kind.
+        None
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
     use crate::domain::task::Launch;
 
@@ -239,9 +150,10 @@ mod tests {
                 accepted: 1,
                 age: 1,
                 task: Arc::new(task),
+                changed: None,
             };
             let left = Entry::Forgotten(name.into(), at);
-            journal.append(vec![entry, left]).unwrap();
+            journal.append(at, vec![entry, left]);
         };
         leaves("bg_00000001", 0);
         leaves("bg_00000002", 10_000);

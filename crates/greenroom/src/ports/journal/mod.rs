@@ -1,23 +1,42 @@
-//! Where the system remembers. Each change is decided first and then durable, and only a durable one is shown, answered
-//! or told. What a registry or a notifier needs to take over from one that died is folded from these changes; the
+//! Where the system remembers. Each change is *decided* first, and used at once for further decisions; then it is
+//! *durable*, and only then shown, answered or told, and only then does anything reach the agent server that follows from
+//! it. Places rise with every append, and what is durable is always everything up to some place.
+//!
+//! What a registry or a notifier needs to take over from one that died is folded from these changes ([`Fold`]). The
 //! in-memory form ([`MemoryJournal`]) outlives the actors, one on disk the process.
 
+mod fold;
 mod memory;
 
 use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
 
 use crate::domain::batch::Told;
 use crate::domain::concurrency::Age;
 use crate::domain::idempotency::Kept as KeptKey;
 use crate::domain::ids::{NoticeId, Run, SessionId, TaskId};
 use crate::domain::ledger::{Account, Fate, Posted};
-use crate::domain::task::Task;
+use crate::domain::story::Line;
+use crate::domain::task::{Task, TaskStatus};
 use crate::domain::time::Timestamp;
 
+pub use self::fold::Fold;
 pub use self::memory::MemoryJournal;
 
+/// A change of a task's state, as readers of changes get it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Changed {
+    /// Its number among all changes; they rise strictly, also over a restart of the process.
+    pub number: u64,
+    /// Where the task stood before; none for a new one.
+    pub from: Option<TaskStatus>,
+}
+
 /// One change.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub enum Entry {
     /// A task's record after a change. `accepted` is its place in the order of acceptance, `age` its run's place in line.
     Task {
@@ -27,11 +46,15 @@ pub enum Entry {
         age: Age,
         /// The record.
         task: Arc<Task>,
+        /// Set if its state has changed, or it is new.
+        changed: Option<Changed>,
     },
     /// The run was granted its slot: a session may be made from here on.
     Granted(TaskId, Run),
     /// The server has accepted the run's prompt.
     Prompted(TaskId, Run),
+    /// Nobody has to abort the session of that ended run any more.
+    Aborted(TaskId, Run),
     /// A run belongs to a parent's batch.
     Joined {
         /// Whose batch.
@@ -89,6 +112,45 @@ pub enum Entry {
     Key(KeptKey),
     /// A task has left memory.
     Forgotten(TaskId, Timestamp),
+    /// A launch could not be made durable in time and was refused: its key is free again.
+    Unaccepted(TaskId),
+}
+
+impl Entry {
+    /// The parent whose account it changes, if it changes one.
+    pub fn parent(&self) -> Option<&SessionId> {
+        match self {
+            Self::Joined { parent, .. }
+            | Self::Settled { parent, .. }
+            | Self::Closed { parent, .. }
+            | Self::Sending { parent, .. }
+            | Self::Fate { parent, .. }
+            | Self::Left(parent, _)
+            | Self::Returned(parent, _)
+            | Self::ParentGone(parent, _)
+            | Self::Silenced(parent, _) => Some(parent),
+            Self::Task { .. }
+            | Self::Granted(..)
+            | Self::Prompted(..)
+            | Self::Aborted(..)
+            | Self::Key(_)
+            | Self::Forgotten(..)
+            | Self::Unaccepted(_) => None,
+        }
+    }
+}
+
+/// How many appends there were: where a journal stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub struct Place(pub u64);
+
+/// How far a journal has come.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Standing {
+    /// Everything up to here is durable.
+    pub durable: Place,
+    /// Why it cannot be written at present, for people. What is appended meanwhile is kept and written once it can be.
+    pub failing: Option<Arc<str>>,
 }
 
 /// A task as the journal knows it.
@@ -102,6 +164,8 @@ pub struct KeptTask {
     pub granted: Option<Run>,
     /// The newest run whose prompt was accepted.
     pub prompted: Option<Run>,
+    /// The newest run whose session needs no abort any more.
+    pub aborted: Option<Run>,
     /// The record.
     pub task: Arc<Task>,
 }
@@ -117,6 +181,28 @@ pub struct Kept {
     pub accounts: Vec<(SessionId, Account)>,
     /// The keys of launches, oldest first.
     pub keys: Vec<KeptKey>,
+    /// The number of the newest change of a task's state; zero if there was none.
+    pub newest_change: u64,
+}
+
+/// A change of a task's state that a journal has kept for readers that come back.
+#[derive(Debug, Clone, PartialEq)]
+pub struct KeptChange {
+    /// When it was.
+    pub at: Timestamp,
+    /// Its number, and where the task stood before.
+    pub changed: Changed,
+    /// The record after it.
+    pub task: Arc<Task>,
+}
+
+/// Where a reader of kept changes begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ChangesFrom {
+    /// With the first one after that number.
+    After(u64),
+    /// With the first one after that time.
+    Since(Timestamp),
 }
 
 /// The journal cannot be written or read.
@@ -124,10 +210,18 @@ pub struct Kept {
 #[error("{0}")]
 pub struct JournalError(pub String);
 
-/// The journal.
+/// The journal. There is one writer, the system it was given to.
 pub trait Journal: Send + Sync + 'static {
-    /// Appends changes that belong together: all of them, or none.
-    fn append(&self, entries: Vec<Entry>) -> Result<(), JournalError>;
+    /// Appends changes that belong together: after a crash there are all of them, or none. They are decided when this
+    /// returns, so that `find`, `account` and `load` know them; when they are durable is told by `standing`. Never waits
+    /// and never fails: a journal that cannot be written keeps what was appended until it can, and says so in `standing`.
+    fn append(&self, at: Timestamp, entries: Vec<Entry>) -> Place;
+
+    /// The place of the newest append.
+    fn decided(&self) -> Place;
+
+    /// How far it has come, and every change of that.
+    fn standing(&self) -> watch::Receiver<Standing>;
 
     /// The task of that id or unique beginning of one, or the newest of that session, also after it has left memory.
     fn find(&self, name: &str) -> Option<Task>;
@@ -137,6 +231,12 @@ pub trait Journal: Send + Sync + 'static {
 
     /// Everything a registry needs to go on.
     fn load(&self) -> Result<Kept, JournalError>;
+
+    /// What happened to a task, oldest first, as far as it is remembered ([`crate::domain::story`]).
+    fn story(&self, task: &TaskId) -> Vec<(Timestamp, Line)>;
+
+    /// At most so many changes of tasks' states, by number; none if changes from there on are not kept.
+    fn changes(&self, from: ChangesFrom, most: usize) -> Option<Vec<KeptChange>>;
 }
 
 /// The shortest beginning of an id that finds a task.

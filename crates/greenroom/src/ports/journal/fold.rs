@@ -1,0 +1,198 @@
+//! What the changes add up to: every task in the registry's memory, what parents are owed, the keys of launches. It grows
+//! with these, and remembers a bounded number of those that are over. Every journal has one in memory, so that actors are
+//! built anew from what was decided, durable or not.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{Entry, Kept, KeptTask, SHORTEST_BEGINNING};
+use crate::domain::idempotency::{Kept as KeptKey, MOST};
+use crate::domain::ids::{SessionId, TaskId};
+use crate::domain::ledger::Account;
+use crate::domain::task::Task;
+use crate::domain::time::Timestamp;
+
+/// How many tasks are remembered after they have left the registry's memory; the oldest goes first.
+const TASKS: usize = 1000;
+/// How many parents are remembered that nothing is owed to; the one changed longest ago goes first.
+const PARENTS: usize = 1000;
+
+/// What the changes add up to.
+#[derive(Debug, Default)]
+pub struct Fold {
+    tasks: HashMap<TaskId, KeptTask>,
+    // With when they left.
+    left: VecDeque<(Timestamp, Arc<Task>)>,
+    retention: Duration,
+    accounts: BTreeMap<SessionId, Account>,
+    // Parents that nothing is owed to, in the order in which that became so; some are owed something again.
+    settled: VecDeque<SessionId>,
+    keys: VecDeque<KeptKey>,
+    newest_change: u64,
+}
+
+impl Fold {
+    /// One that remembers tasks for so long after they have left the registry's memory (`lifecycle.retention`), and never
+    /// more than a thousand of them.
+    pub fn keeping(retention: Duration) -> Self {
+        Self {
+            retention,
+            ..Self::default()
+        }
+    }
+
+    /// One that goes on from what another was saved as.
+    pub fn resuming(retention: Duration, kept: Kept) -> Self {
+        let mut fold = Self::keeping(retention);
+        for task in kept.tasks {
+            fold.tasks.insert(task.task.id.clone(), task);
+        }
+        fold.accounts.extend(kept.accounts);
+        fold.keys.extend(kept.keys);
+        fold.newest_change = kept.newest_change;
+        fold
+    }
+
+    /// Adds one change.
+    pub fn append(&mut self, entry: Entry) {
+        match entry {
+            Entry::Task {
+                accepted,
+                age,
+                task,
+                changed,
+            } => {
+                let number = changed.map_or(0, |changed| changed.number);
+                self.newest_change = self.newest_change.max(number);
+                self.record(accepted, age, task);
+            }
+            Entry::Granted(task, run) => {
+                if let Some(kept) = self.tasks.get_mut(&task) {
+                    kept.granted = Some(run);
+                }
+            }
+            Entry::Prompted(task, run) => {
+                if let Some(kept) = self.tasks.get_mut(&task) {
+                    kept.prompted = Some(run);
+                }
+            }
+            Entry::Aborted(task, run) => {
+                if let Some(kept) = self.tasks.get_mut(&task) {
+                    kept.aborted = Some(run);
+                }
+            }
+            Entry::Key(key) => {
+                self.keys.push_back(key);
+                if self.keys.len() > MOST {
+                    self.keys.pop_front();
+                }
+            }
+            Entry::Forgotten(task, at) => self.forget(&task, at),
+            Entry::Unaccepted(task) => {
+                self.keys.retain(|key| key.task != task);
+            }
+            entry => {
+                if let Some(parent) = entry.parent().cloned() {
+                    self.change(parent, entry);
+                }
+            }
+        }
+    }
+
+    fn record(&mut self, accepted: u64, age: u64, task: Arc<Task>) {
+        let before = self.tasks.get(&task.id);
+        let kept = KeptTask {
+            accepted,
+            age,
+            granted: before.and_then(|kept| kept.granted),
+            prompted: before.and_then(|kept| kept.prompted),
+            aborted: before.and_then(|kept| kept.aborted),
+            task,
+        };
+        self.tasks.insert(kept.task.id.clone(), kept);
+    }
+
+    fn forget(&mut self, task: &TaskId, at: Timestamp) {
+        if let Some(kept) = self.tasks.remove(task) {
+            self.left.push_back((at, kept.task));
+        }
+        let over = |left: &VecDeque<(Timestamp, Arc<Task>)>| {
+            let oldest = left.front();
+            left.len() > TASKS || oldest.is_some_and(|(left, _)| at.since(*left) > self.retention)
+        };
+        while over(&self.left) {
+            self.left.pop_front();
+        }
+    }
+
+    fn change(&mut self, parent: SessionId, entry: Entry) {
+        let account = self.accounts.entry(parent.clone()).or_default();
+        let was_settled = account.is_settled();
+        account.apply(entry);
+        if account.is_settled() && !was_settled {
+            self.settled.push_back(parent);
+        }
+        while self.settled.len() > PARENTS {
+            let oldest = self.settled.pop_front();
+            let over = |parent: &SessionId| {
+                let account = self.accounts.get(parent);
+                account.is_none_or(Account::is_settled) && !self.settled.contains(parent)
+            };
+            if let Some(oldest) = oldest.filter(over) {
+                self.accounts.remove(&oldest);
+            }
+        }
+    }
+
+    /// The task of that id or unique beginning of one, or the newest of that session that has left memory.
+    pub fn find(&self, name: &str) -> Option<Task> {
+        if let Some(kept) = self.tasks.get(&TaskId::new(name)) {
+            return Some(Task::clone(&kept.task));
+        }
+        let newest_first = || self.left.iter().rev().map(|(_, task)| task);
+        let named = |task: &&Arc<Task>| {
+            let session = task.session.as_ref().map(SessionId::as_str);
+            task.id.as_str() == name || session == Some(name)
+        };
+        if let Some(task) = newest_first().find(named) {
+            return Some(Task::clone(task));
+        }
+        // A beginning must be long enough to mean something, and fit one task only.
+        let mut fitting = newest_first().filter(|task| task.id.as_str().starts_with(name));
+        let only = fitting
+            .next()
+            .filter(|_| name.len() >= SHORTEST_BEGINNING)?;
+        fitting
+            .all(|other| other.id == only.id)
+            .then(|| Task::clone(only))
+    }
+
+    /// What that parent is owed and was told.
+    pub fn account(&self, parent: &SessionId) -> Option<&Account> {
+        self.accounts.get(parent)
+    }
+
+    /// Everything a registry needs to go on.
+    pub fn kept(&self) -> Kept {
+        let mut tasks: Vec<KeptTask> = self.tasks.values().cloned().collect();
+        tasks.sort_by_key(|kept| kept.accepted);
+        let owed = self
+            .accounts
+            .iter()
+            .filter(|(_, account)| !account.is_settled() || account.silenced);
+        Kept {
+            tasks,
+            left: self
+                .left
+                .iter()
+                .map(|(_, task)| Arc::clone(task))
+                .collect(),
+            accounts: owed
+                .map(|(parent, account)| (parent.clone(), account.clone()))
+                .collect(),
+            keys: self.keys.iter().cloned().collect(),
+            newest_change: self.newest_change,
+        }
+    }
+}
