@@ -11,13 +11,17 @@
 //! | [`trace`] | the rows of what happened |
 //! | [`check`] | a trace against what its story demands |
 //! | [`runner`] | the thread, the runtime and the panics of one story |
+//! | [`disk`] | a journal on a disk that is slow, full, or outlives its system |
+//! | [`power`] | a system that is cut off from everything at one instant |
 //! | [`explore`] | random scenarios against a model of opencode, judged by promises |
 
 pub mod check;
+pub mod disk;
 pub mod driver;
 pub mod explore;
 pub mod names;
 pub mod observe;
+pub mod power;
 pub mod quiet;
 pub mod rules;
 pub mod runner;

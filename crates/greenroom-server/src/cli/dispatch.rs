@@ -8,7 +8,7 @@ use super::args::{Cli, Command};
 use super::failure::Failure;
 use super::serve::say;
 use super::term::{fit, one_line};
-use super::{asks, configure, doctor, limits, manage, run, serve, up};
+use super::{asks, configure, doctor, limits, manage, run, serve, up, why};
 
 /// A refusal longer than this, in bytes, repeats more of the command line than anybody reads.
 const LONGEST_REFUSAL: usize = 2000;
@@ -56,6 +56,7 @@ async fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Run(args) => run::run(args).await,
         Command::List(args) => manage::list(args).await,
         Command::Show(args) => manage::show(args).await,
+        Command::Why(args) => why::why(args).await,
         Command::Output(args) => manage::output(args).await,
         Command::Cancel(args) => manage::cancel(args).await,
         Command::Resume(args) => run::resume(args).await,

@@ -15,7 +15,7 @@ use super::show;
 use super::term::{Style, out, stdout_columns};
 use crate::config::Environment;
 
-fn now() -> Timestamp {
+pub(super) fn now() -> Timestamp {
     greenroom::clock::Clock::system().now()
 }
 

@@ -22,6 +22,7 @@ pub mod signals;
 pub mod stage_folder;
 pub mod term;
 pub mod up;
+pub mod why;
 
 pub use dispatch::main;
 pub use failure::Failure;

@@ -33,6 +33,8 @@ pub fn calls() -> Vec<Call> {
             .example(json!({"taskID": "bg_0000abcd", "sessionID": "ses_1", "parentSessionID": "ses_0", "description": "adopted"})),
         Call::new(get.clone(), "/v1/tasks/{id}", "getTask", "One task, with what it waits for if it waits", tasks::get)
             .refuses(404, "task_not_found", "no task of that id, beginning of an id, or session"),
+        Call::new(get.clone(), "/v1/tasks/{id}/why", "explainTask", "What happened to a task, oldest first, and what it waits for", tasks::why)
+            .refuses(404, "task_not_found", "no task of that id, beginning of an id, or session"),
         Call::new(get.clone(), "/v1/tasks/{id}/output", "readOutput", "The result, or the messages; reading consumes nothing", tasks::output)
             .refuses(404, "task_not_found", "no task of that id, beginning of an id, or session")
             .refuses(422, "invalid_value", "sinceMessageID names no message of the session")

@@ -9,6 +9,7 @@ use greenroom::domain::output::{Output, OutputOptions};
 use greenroom::domain::task::{Launch, Task, TaskStatus, Track, or_default};
 use greenroom::{
     CancelError, CancelOptions, CancelScope, ListFilter, TaskDetail, TaskPage, WaitFor, WaitsFor,
+    Why,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -151,6 +152,12 @@ pub async fn get(api: Data<Api>, id: Path<String>) -> Result<Json<ShownTask>, Ap
         task, waits_for, ..
     } = find(&api, &id).await?;
     Ok(Json(ShownTask { task, waits_for }))
+}
+
+/// `GET /v1/tasks/{id}/why`: what happened to it, and what it waits for if it waits in line.
+pub async fn why(api: Data<Api>, id: Path<String>) -> Result<Json<Why>, ApiError> {
+    let why = api.greenroom.why(&id).await;
+    Ok(Json(why.ok_or_else(|| ApiError::no_task(&id))?))
 }
 
 /// The query of an output.

@@ -9,6 +9,7 @@ mod server;
 mod stage;
 
 mod a_task;
+mod across_crashes;
 mod cancel_resume_track;
 mod concurrency;
 mod launch_and_start;

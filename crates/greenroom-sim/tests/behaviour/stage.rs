@@ -11,12 +11,13 @@ use actix_rt::System;
 use greenroom::domain::ids::TaskId;
 use greenroom::domain::task::{Launch, Resume, Task, TaskStatus, Track};
 use greenroom::domain::time::Timestamp;
-use greenroom::ports::journal::MemoryJournal;
 use greenroom::sabotage::Saboteur;
 use greenroom::{
     CancelError, CancelOptions, CancelScope, Clock, Config, EventLink, Greenroom, LaunchError,
     LimitsReport, ListFilter, ResumeError, ShutdownMode, Surroundings, TaskChange,
 };
+use greenroom_sim::disk::Disk;
+use greenroom_sim::power::{Plug, Power};
 use greenroom_sim::quiet::Quiet;
 use tokio::sync::broadcast::Receiver;
 use tokio::time::{Instant, sleep_until};
@@ -117,28 +118,75 @@ fn collect_panics() {
 pub struct Stage {
     pub greenroom: Greenroom,
     pub server: Server,
+    pub disk: Disk,
+    config: Config,
+    saboteur: Option<Arc<dyn Saboteur>>,
+    power: Power,
     quiet: Quiet,
     clock: Clock,
     started: Instant,
+}
+
+/// A system on this disk, with power of its own.
+fn start(
+    config: &Config,
+    server: &Server,
+    disk: &Disk,
+    surroundings: Surroundings,
+) -> (Greenroom, Power) {
+    let journal = disk.journal();
+    let power = Power::new(Arc::clone(&journal));
+    let plug = Plug::new(
+        Arc::new(server.clone()),
+        power.clone(),
+        Arc::new(|_, _, _| false),
+    );
+    let greenroom = Greenroom::start_within(config.clone(), Arc::new(plug), journal, surroundings);
+    (greenroom, power)
 }
 
 impl Stage {
     fn new(config: Config, quiet: Quiet, saboteur: Option<Arc<dyn Saboteur>>) -> Self {
         let clock = Clock::starting_at(Timestamp::from_millis(0));
         let server = Server::new(clock);
-        let greenroom = Greenroom::start_within(
-            config,
-            Arc::new(server.clone()),
-            Arc::new(MemoryJournal::default()),
-            Surroundings { clock, saboteur },
-        );
+        // Durable within the instant, but not within the step: what must wait for it does.
+        let disk = Disk::new(config.lifecycle.retention, Arc::new(|_| Duration::ZERO));
+        let surroundings = Surroundings {
+            clock,
+            saboteur: saboteur.clone(),
+        };
+        let (greenroom, power) = start(&config, &server, &disk, surroundings);
         Self {
             greenroom,
             server,
+            disk,
+            config,
+            saboteur,
+            power,
             quiet,
             clock,
             started: Instant::now(),
         }
+    }
+
+    /// The process ends at this instant, and the next one begins so many milliseconds later.
+    pub async fn crash(&mut self, down: u64) {
+        self.power.lose();
+        let left = self.greenroom.clone();
+        actix_rt::spawn(async move { left.shutdown(ShutdownMode::Abort).await });
+        self.begin_again(down).await;
+    }
+
+    /// Another process goes on with what is on the disk.
+    pub async fn begin_again(&mut self, after: u64) {
+        self.pass(after).await;
+        self.config.seed = self.config.seed.map(|seed| seed + 1);
+        let surroundings = Surroundings {
+            clock: self.clock,
+            saboteur: self.saboteur.clone(),
+        };
+        (self.greenroom, self.power) = start(&self.config, &self.server, &self.disk, surroundings);
+        self.settle().await;
     }
 
     /// Everything open is cancelled; then no slot may be held, nobody wait, and history agree with the records.

@@ -111,10 +111,7 @@ fn changed_line(task: &Task, from: Option<TaskStatus>) -> Line {
 
 /// The story of a task: its own lines and those of the messages that told of it, in the order of time. `kept` says what is
 /// kept about a task or a message.
-pub fn told<T: Ord + Copy>(
-    task: &TaskId,
-    kept: impl Fn(&str) -> Vec<(T, Line)>,
-) -> Vec<(T, Line)> {
+pub fn told<T: Ord + Copy>(task: &TaskId, kept: impl Fn(&str) -> Vec<(T, Line)>) -> Vec<(T, Line)> {
     let mut story = kept(task.as_str());
     let mut messages: Vec<String> = Vec::new();
     for (_, line) in story.iter().filter(|(_, line)| line.what == TELLING) {

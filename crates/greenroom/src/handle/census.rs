@@ -50,6 +50,8 @@ pub struct Census {
     pub waiting: usize,
     /// Callers that wait for a run to start or end.
     pub waiters: usize,
+    /// Changes that are decided and not yet shown.
+    pub unshown: usize,
     /// Ended runs whose abort is not answered.
     pub aborting: usize,
     /// Deadlines set.

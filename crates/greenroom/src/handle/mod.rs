@@ -11,9 +11,9 @@ use crate::actors::desk::Desk;
 use crate::actors::env::{Env, within};
 use crate::actors::health::Health;
 use crate::actors::registry::{
-    Ask, CancelAnswer, CancelTask, CountTasks, Descendants, Desks, Find, FindDecided, Found, KeyWait,
-    LaunchOnce, LinkChanged, ListTasks, Query, ReadHistory, ReadReadiness, SendTo, SessionHappened,
-    Shutdown, TaskRegistry, TasksOf, WaitForRun, Waits, keep_registry,
+    Ask, CancelAnswer, CancelTask, CountTasks, Descendants, Desks, Find, FindDecided, Found,
+    KeyWait, LaunchOnce, LinkChanged, ListTasks, Query, ReadHistory, ReadReadiness, SendTo,
+    SessionHappened, Shutdown, TaskRegistry, TasksOf, WaitForRun, Waits, keep_registry,
 };
 use crate::actors::sabotage::{Places, Saboteur};
 use crate::actors::slot_manager::{ReadSlots, SlotManager, SlotsSnapshot};
@@ -48,6 +48,8 @@ const EVENTS_UNDER_WAY: usize = 256;
 
 /// How long a call waits for an actor that is being rebuilt.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How long a shutdown waits for the journal.
+const JOURNAL: Duration = Duration::from_secs(5);
 /// How often a call is made that may be made again.
 const TRIES: usize = 3;
 
@@ -477,9 +479,36 @@ impl Greenroom {
             })
     }
 
-    /// Ends everything; memory is empty afterwards. Bounded: messages in flight get 5 s, aborts 10 s.
+    /// What happened to a task, and what it waits for if it waits in line. Kept as long as the journal keeps the task.
+    pub async fn why(&self, name: &str) -> Option<Why> {
+        let TaskDetail { task, waits_for } = self.find(name).await?;
+        let events = self.env.journal.story(&task.id);
+        let events = events.into_iter().map(|(at, line)| WhyEvent {
+            at,
+            what: line.what,
+            detail: line.detail,
+        });
+        Some(Why {
+            task: task.id,
+            waits_for,
+            events: events.collect(),
+        })
+    }
+
+    /// True if the journal outlives the process, so that [`ShutdownMode::Detach`] loses nothing.
+    pub fn outlives(&self) -> bool {
+        self.env.journal.outlives()
+    }
+
+    /// Ends everything; memory is empty afterwards. Bounded: messages in flight get 5 s, aborts 10 s, the journal 5 s.
     pub async fn shutdown(&self, mode: ShutdownMode) -> ShutdownReport {
         let report = self.shut_down(mode).await;
+        if tokio::time::timeout(JOURNAL, self.env.durable())
+            .await
+            .is_err()
+        {
+            tracing::error!("the journal could not be written before the end");
+        }
         self.changes.close();
         report
     }

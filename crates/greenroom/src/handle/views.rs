@@ -107,6 +107,34 @@ pub struct WaitsFor {
     pub text: String,
 }
 
+/// What happened to a task, and what it waits for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase")]
+#[non_exhaustive]
+pub struct Why {
+    /// The task.
+    pub task: TaskId,
+    /// What it waits for, while it waits in line.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waits_for: Option<WaitsFor>,
+    /// What happened, oldest first.
+    pub events: Vec<WhyEvent>,
+}
+
+/// One thing that happened to a task.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[non_exhaustive]
+pub struct WhyEvent {
+    /// When.
+    pub at: Timestamp,
+    /// What, in a word or two.
+    pub what: String,
+    /// The particulars; empty if there are none.
+    pub detail: String,
+}
+
 /// Slots, key by key.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
@@ -210,14 +238,19 @@ pub enum WaitFor {
 pub enum ShutdownMode {
     /// Running and waiting tasks become cancelled, "Shutdown", and their sessions are aborted.
     Abort,
+    /// Tasks keep their states and sessions go on: the next start picks all up. For a journal that outlives the process;
+    /// with any other they would be forgotten.
+    Detach,
 }
 
 /// What a shutdown left.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct ShutdownReport {
-    /// Tasks that were running or waiting.
+    /// Tasks that were running or waiting, and are cancelled.
     pub cancelled: Vec<TaskId>,
+    /// Tasks that were running or waiting, and that the next start picks up.
+    pub detached: Vec<TaskId>,
     /// Parents that are owed a message they did not get.
     pub untold: Vec<SessionId>,
 }

@@ -38,6 +38,8 @@ pub enum Command {
     List(ListArgs),
     /// Show a task
     Show(OneArgs),
+    /// Say what a task waits for or why it ended, with what happened to it
+    Why(OneArgs),
     /// Print the result of a task, or what it has written so far
     Output(OutputArgs),
     /// Cancel tasks

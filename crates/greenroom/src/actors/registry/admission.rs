@@ -30,7 +30,10 @@ impl Query for Launch {
 
     fn unwritten(answer: Self::Answer, why: &str) -> (Self::Answer, Option<(TaskId, Run)>) {
         match answer {
-            Ok(task) => (Err(LaunchError::Journal(why.to_owned())), Some((task.id, task.run))),
+            Ok(task) => (
+                Err(LaunchError::Journal(why.to_owned())),
+                Some((task.id, task.run)),
+            ),
             refused => (refused, None),
         }
     }
@@ -54,7 +57,10 @@ impl Query for LaunchOnce {
 
     fn unwritten(answer: Self::Answer, why: &str) -> (Self::Answer, Option<(TaskId, Run)>) {
         match answer {
-            Ok((task, false)) => (Err(LaunchError::Journal(why.to_owned())), Some((task.id, task.run))),
+            Ok((task, false)) => (
+                Err(LaunchError::Journal(why.to_owned())),
+                Some((task.id, task.run)),
+            ),
             // Launched before, and perhaps not durable yet either: whoever asked then is told so.
             Ok((_, true)) => (Err(LaunchError::Journal(why.to_owned())), None),
             refused => (refused, None),
@@ -81,7 +87,10 @@ impl Query for Resume {
 
     fn unwritten(answer: Self::Answer, why: &str) -> (Self::Answer, Option<(TaskId, Run)>) {
         match answer {
-            Ok(task) => (Err(ResumeError::Journal(why.to_owned())), Some((task.id, task.run))),
+            Ok(task) => (
+                Err(ResumeError::Journal(why.to_owned())),
+                Some((task.id, task.run)),
+            ),
             refused => (refused, None),
         }
     }
@@ -394,9 +403,10 @@ impl Handler<TakeBack> for TaskRegistry {
 
     fn handle(&mut self, back: TakeBack, ctx: &mut Context<Self>) {
         self.env.places.pass("registry: TakeBack");
-        let current = self.tasks.get(&back.task).is_some_and(|entry| {
-            entry.task.run == back.run && !entry.task.status().is_terminal()
-        });
+        let current = self
+            .tasks
+            .get(&back.task)
+            .is_some_and(|entry| entry.task.run == back.run && !entry.task.status().is_terminal());
         if !current {
             return;
         }

@@ -10,12 +10,14 @@ use actix::{Addr, AsyncContext, Context, Handler, Message};
 use super::{AbortDone, Deadline, Entry, RunEnded, RunSnapshot, TaskRegistry};
 use crate::actors::health::Kind;
 use crate::actors::poller;
-use crate::actors::task::abort::{Aborted, abort_session};
+use crate::actors::task::abort::{AbortAfterCrash, Aborted, After, abort_if_busy, abort_session};
+use crate::actors::task::lineage::new_session;
 use crate::actors::task::{EndAccepted, EndRefused};
 use crate::domain::ids::{ConcurrencyKey, Run, SessionId, TaskId};
 use crate::domain::lifecycle::{End, Outcome};
 use crate::domain::task::{Task, TaskStatus};
 use crate::handle::WaitFor;
+use crate::ports::journal::Entry as JournalEntry;
 
 /// A task actor panicked.
 #[derive(Message)]
@@ -82,8 +84,16 @@ impl TaskRegistry {
         );
         self.env.health.run_ended(end.outcome.status());
         let settlement = self.settlement(id, end);
-        self.recorded(id, Some(from), settlement.entry());
         let wanted = from == TaskStatus::Running && end.abort_session;
+        let mut with: Vec<JournalEntry> = settlement.entry().into_iter().collect();
+        if let Some(entry) = self.tasks.get_mut(id)
+            && !wanted
+            && entry.actor.is_none()
+        {
+            entry.aborted = Some(run);
+            with.push(JournalEntry::Aborted(id.clone(), run));
+        }
+        self.recorded(id, Some(from), with);
         self.release(id, run, wanted);
         self.count_closed(parent.as_ref());
         self.settle(id, settlement);
@@ -136,6 +146,50 @@ impl TaskRegistry {
             }
             (None, None) => drop(ticket),
         }
+    }
+
+    /// Nobody has to abort the session of that run any more.
+    pub(super) fn note_aborted(&mut self, id: &TaskId, run: Run) {
+        if let Some(entry) = self
+            .tasks
+            .get_mut(id)
+            .filter(|entry| entry.task.run == run && entry.aborted != Some(run))
+        {
+            entry.aborted = Some(run);
+            self.env
+                .append(vec![JournalEntry::Aborted(id.clone(), run)]);
+        }
+    }
+
+    /// The process ended before it was known that the session of an ended run had been aborted. If it still works it is
+    /// aborted, unless somebody else has asked it something since; a session that was being made is looked for.
+    pub(super) fn abort_after_crash(&mut self, id: &TaskId) {
+        let Some(entry) = self.tasks.get(id) else {
+            return;
+        };
+        let (task, run) = (&entry.task, entry.task.run);
+        let ended = task.completed_at();
+        let is_newest = |session: &SessionId| self.by_session.get(session) == Some(id);
+        let session = match &task.session {
+            Some(session) if is_newest(session) => After::Session(session.clone()),
+            None if entry.started_once == Some(run) => {
+                let directory = task.directory.clone();
+                let directory = directory.unwrap_or_else(|| self.env.config.directory.clone());
+                After::Created(Box::new(new_session(&self.env, task, directory, 1)))
+            }
+            _ => return self.note_aborted(id, run),
+        };
+        let aborted = AbortAfterCrash {
+            session,
+            directory: task.directory.clone(),
+            run: (id.clone(), run),
+            superseded: Arc::clone(&entry.superseded),
+            ended,
+        };
+        let (superseded, registry) = (aborted.superseded.clone(), self.desks.registry.clone());
+        let aborts = &self.desks.aborts;
+        let ticket = aborts.begin(id.clone(), run, superseded, true, registry);
+        abort_if_busy(&self.env, aborted, ticket);
     }
 
     /// Whoever was to abort the session of an ended run has died over it: it is done here, a few times at most. False if

@@ -8,7 +8,6 @@ use crate::actors::supervisor::{Exit, spawn_supervised};
 use crate::domain::ids::{ConcurrencyKey, Run, TaskId};
 use crate::domain::lifecycle::End;
 use crate::domain::time::duration_text;
-use crate::ports::journal::Entry;
 
 impl TaskRegistry {
     /// Takes the place in line that the run's age gives it.
@@ -36,11 +35,10 @@ impl TaskRegistry {
             });
         }
         if let Some(limit) = self.env.config.lifecycle.queue_ttl {
-            let key = self.set_deadline(
-                self.env.now() + limit,
-                Deadline::QueueTtl(id.clone(), run),
-                ctx,
-            );
+            let Some(since) = self.tasks.get(id).map(|entry| entry.task.queued_at) else {
+                return;
+            };
+            let key = self.set_deadline(since + limit, Deadline::QueueTtl(id.clone(), run), ctx);
             if let Some(entry) = self.tasks.get_mut(id) {
                 entry.expiry = Some(key);
             }
@@ -158,8 +156,7 @@ impl Handler<AbortDone> for TaskRegistry {
         if self.abort_again(&done) {
             return;
         }
-        let aborted = Entry::Aborted(done.task.clone(), done.run);
-        self.env.append(vec![aborted]);
+        self.note_aborted(&done.task, done.run);
         if self.desks.aborts.of(&done.task).is_none()
             && let Some(permit) = self
                 .tasks

@@ -66,8 +66,8 @@ pub(crate) use messages::{
 pub(crate) use orders::{CancelAnswer, CancelTask, SendTo};
 pub(crate) use parents::Parent;
 pub(crate) use queries::{
-    CountTasks, Descendants, Find, FindDecided, Found, KeyWait, ListTasks, ReadHistory, ReadReadiness, TasksOf,
-    WaitForRun, Waits,
+    CountTasks, Descendants, Find, FindDecided, Found, KeyWait, ListTasks, ReadHistory,
+    ReadReadiness, TasksOf, WaitForRun, Waits,
 };
 pub(crate) use shutdown::Shutdown;
 
@@ -159,6 +159,8 @@ pub(crate) struct Entry {
     started_once: Option<Run>,
     /// The newest run whose prompt the server has.
     prompted: Option<Run>,
+    /// The newest run whose session needs no abort any more.
+    aborted: Option<Run>,
     /// The order to end it that its actor was given first.
     ordered: Option<End>,
     /// Granted while the abort of the run before was not answered.
@@ -304,7 +306,9 @@ impl TaskRegistry {
                 .0;
             let id = TaskId::from_random(random);
             let known = |left: Task| left.id == id;
-            if !self.tasks.contains_key(&id) && !self.env.journal.find(id.as_str()).is_some_and(known) {
+            if !self.tasks.contains_key(&id)
+                && !self.env.journal.find(id.as_str()).is_some_and(known)
+            {
                 return id;
             }
         }

@@ -182,7 +182,9 @@ impl TaskRegistry {
         else {
             return Settlement::Nobody;
         };
-        if end.skip_notification || self.closing.is_some() {
+        // After a shutdown nobody is told; with a journal that outlives it the next start does it.
+        let never = self.closing.is_some() && !self.env.journal.outlives();
+        if end.skip_notification || never {
             return Settlement::Left(parent, id.clone());
         }
         let told = self.told(entry);

@@ -82,7 +82,7 @@ impl TaskRegistry {
             age,
             granted,
             prompted,
-            aborted: _,
+            aborted,
             task,
         } = record;
         self.restore_history(&task);
@@ -95,6 +95,7 @@ impl TaskRegistry {
             entry.started_once = granted;
             entry.prompted = prompted;
             entry.record = Some(task);
+            entry.aborted = aborted;
             if let Some(superseded) = superseded {
                 entry.superseded = superseded;
             }
@@ -191,6 +192,14 @@ impl TaskRegistry {
                 }
                 None if status == TaskStatus::Pending => self.enqueue_again(&id, ctx),
                 None if status == TaskStatus::Running => self.attach(&id),
+                None if self.desks.aborts.of(&id).is_none()
+                    && self
+                        .tasks
+                        .get(&id)
+                        .is_some_and(|entry| entry.aborted != Some(run)) =>
+                {
+                    self.abort_after_crash(&id);
+                }
                 None => {}
             }
             let over = self

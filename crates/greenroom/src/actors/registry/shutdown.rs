@@ -9,6 +9,7 @@ use tokio::sync::oneshot;
 use super::TaskRegistry;
 use crate::actors::parent_notifier::Stop;
 use crate::actors::slot_manager::SetOpen;
+use crate::actors::task::LetGo;
 use crate::domain::ids::{SessionId, TaskId};
 use crate::domain::lifecycle::End;
 use crate::handle::{ShutdownMode, ShutdownReport};
@@ -32,6 +33,8 @@ pub(crate) struct Closing {
     replies: Vec<oneshot::Sender<ShutdownReport>>,
     report: ShutdownReport,
     messages: usize,
+    /// Tasks keep their states.
+    detach: bool,
     done: bool,
 }
 
@@ -84,6 +87,10 @@ impl TaskRegistry {
             .cloned()
             .collect();
         for id in open {
+            if self.closing.as_ref().is_some_and(|closing| closing.detach) {
+                self.let_go(&id, ctx);
+                continue;
+            }
             // A parent that still waited for this task was not told of its end.
             let untold = self.tasks.get(&id).and_then(|entry| entry.batch.clone());
             if let Some(closing) = &mut self.closing {
@@ -102,6 +109,20 @@ impl TaskRegistry {
         ctx.notify(Look);
     }
 
+    /// The task stays as it is recorded; nothing is begun for it any more, and its session goes on.
+    fn let_go(&mut self, id: &TaskId, ctx: &mut Context<Self>) {
+        self.withdraw(id, false, ctx);
+        if let Some(entry) = self.tasks.get_mut(id) {
+            entry.granted = None;
+            if let Some(actor) = entry.actor.take() {
+                actor.do_send(LetGo);
+            }
+        }
+        if let Some(closing) = &mut self.closing {
+            closing.report.detached.push(id.clone());
+        }
+    }
+
     /// Done once every run has ended, every abort is answered and no message is in flight.
     pub(super) fn consider_closed(&mut self, _ctx: &mut Context<Self>) {
         let open = self
@@ -111,6 +132,7 @@ impl TaskRegistry {
         let Some(closing) = &mut self.closing else {
             return;
         };
+        let open = open && !closing.detach;
         if closing.done || open || closing.messages > 0 || !self.desks.aborts.is_empty() {
             return;
         }
@@ -168,7 +190,6 @@ impl Handler<Shutdown> for TaskRegistry {
 
     fn handle(&mut self, shutdown: Shutdown, ctx: &mut Context<Self>) {
         self.env.places.pass("registry: Shutdown");
-        let ShutdownMode::Abort = shutdown.mode;
         match &mut self.closing {
             Some(closing) if closing.done => {
                 // Whoever asked may have gone away.
@@ -178,6 +199,7 @@ impl Handler<Shutdown> for TaskRegistry {
             None => {
                 self.closing = Some(Closing {
                     replies: vec![shutdown.reply],
+                    detach: shutdown.mode == ShutdownMode::Detach,
                     ..Closing::default()
                 });
                 self.close(ctx);

@@ -95,6 +95,7 @@ impl TaskRegistry {
                 age: accepted,
                 started_once: None,
                 prompted: None,
+                aborted: None,
                 actor: None,
                 ordered: None,
                 granted: None,

@@ -5,12 +5,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use crate::actors::env::{Env, answer, within};
+use super::lineage::find_created;
+use crate::actors::env::{Env, answer, reach_backoff, within};
 use crate::actors::survivors::AbortTicket;
 use crate::domain::ids::{Run, SessionId, TaskId};
 use crate::domain::time::Timestamp;
 use crate::domain::transcript::Message;
-use crate::ports::agent_server::{ServerError, SessionStatus};
+use crate::ports::agent_server::{NewSession, ServerError, SessionStatus};
 
 /// How often an abort is tried in all.
 const TRIES: u32 = 3;
@@ -77,6 +78,76 @@ async fn abort(env: Env, aborted: Aborted, mut ticket: Option<Arc<AbortTicket>>)
         }
     }
     settle(ticket);
+}
+
+/// What may have to be aborted after the process has ended and begun again.
+pub(crate) struct AbortAfterCrash {
+    pub(crate) session: After,
+    pub(crate) directory: Option<String>,
+    pub(crate) run: (TaskId, Run),
+    pub(crate) superseded: Arc<AtomicBool>,
+    /// When the run ended.
+    pub(crate) ended: Option<Timestamp>,
+}
+
+/// The session of a run that has ended.
+pub(crate) enum After {
+    /// Known.
+    Session(SessionId),
+    /// It was being made, and may be there.
+    Created(Box<NewSession>),
+}
+
+/// Aborts the session of an ended run if it works and nobody else has asked it something since the end.
+pub(crate) fn abort_if_busy(env: &Env, after: AbortAfterCrash, ticket: AbortTicket) {
+    let (env, ticket) = (env.clone(), Arc::new(ticket));
+    let within_env = env.clone();
+    let call = async move {
+        let env = within_env;
+        let found = match &after.session {
+            After::Session(session) => Some(session.clone()),
+            After::Created(new) => look_until_known(&env, new).await,
+        };
+        let wanted = match &found {
+            None => None,
+            Some(session) if still_busy(&env, session, after.directory.as_deref()).await => {
+                let since = after.ended.unwrap_or_default();
+                (!prompted_since(&env, session, &after.run, since).await).then(|| session.clone())
+            }
+            Some(_) => None,
+        };
+        let Some(session) = wanted.filter(|_| !after.superseded.load(Ordering::Acquire)) else {
+            ticket.settle();
+            return;
+        };
+        let aborted = Aborted {
+            session,
+            directory: after.directory,
+            run: after.run,
+            superseded: after.superseded,
+        };
+        abort(env, aborted, Some(ticket)).await;
+    };
+    answer(
+        &env,
+        "task: abort after a crash is answered",
+        call,
+        |_| (),
+        |()| (),
+    );
+}
+
+/// The session that a create made before the process ended, if it made one; a server that is away is asked again for a
+/// minute.
+async fn look_until_known(env: &Env, new: &NewSession) -> Option<SessionId> {
+    for attempt in 1..=10 {
+        match find_created(env, new).await {
+            Ok(found) => return found,
+            Err(failure) => tracing::debug!(task = %new.task, %failure, "not looked for yet"),
+        }
+        tokio::time::sleep(reach_backoff(attempt)).await;
+    }
+    None
 }
 
 fn settle(ticket: Option<Arc<AbortTicket>>) {

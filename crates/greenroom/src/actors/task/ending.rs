@@ -8,7 +8,7 @@ use actix::{AsyncContext, Context, Handler};
 
 use super::abort::{Aborted, abort_session};
 use super::messages::LatePromptGivenUp;
-use super::{EndAccepted, EndRefused, EndRun, Phase, RegistryUp, TaskActor};
+use super::{EndAccepted, EndRefused, EndRun, LetGo, Phase, RegistryUp, TaskActor};
 use crate::actors::registry::RunEnded;
 use crate::domain::ids::SessionId;
 use crate::domain::lifecycle::End;
@@ -48,6 +48,10 @@ impl TaskActor {
 
     /// A session that nobody asked for any more: it was created for a run that has ended meanwhile.
     pub(super) fn abort_late(&mut self, session: SessionId) {
+        if self.let_go {
+            // The next start finds it.
+            return;
+        }
         let aborted = self.aborted(session, Arc::default());
         abort_session(&self.env, aborted, self.late_abort.take().map(Arc::new));
     }
@@ -154,6 +158,23 @@ impl Handler<EndAccepted> for TaskActor {
             None if self.create_in_flight => self.late_abort = Some(ticket),
             None => ticket.settle(),
         }
+    }
+}
+
+impl Handler<LetGo> for TaskActor {
+    type Result = ();
+
+    fn handle(&mut self, _: LetGo, ctx: &mut Context<Self>) {
+        self.env.places.pass("task: LetGo");
+        if matches!(self.phase, Phase::Ending(..) | Phase::Ended) {
+            return;
+        }
+        self.phase = Phase::Ended;
+        self.let_go = true;
+        self.next_step = None;
+        self.permit = None;
+        self.wanted.store(false, Ordering::Release);
+        self.arm(ctx);
     }
 }
 

@@ -51,6 +51,11 @@ pub(crate) struct EndRun {
     pub(crate) reply: Option<oneshot::Sender<bool>>,
 }
 
+/// The system shuts down and the run goes on without it: nothing is begun for it any more, and nothing ended.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct LetGo;
+
 /// The registry has recorded the start: the prompt may be sent.
 #[derive(Message)]
 #[rtype(result = "()")]

@@ -18,8 +18,8 @@ use actix::{Actor, AsyncContext, Context, SpawnHandle};
 
 use self::messages::TimeUp;
 pub(crate) use self::messages::{
-    Beginning, Dependents, EndAccepted, EndRefused, EndRun, Go, Happened, LinkBroke, Observed,
-    RegistryUp, SendFailure, SendPrompt, Woken,
+    Beginning, Dependents, EndAccepted, EndRefused, EndRun, Go, Happened, LetGo, LinkBroke,
+    Observed, RegistryUp, SendFailure, SendPrompt, Woken,
 };
 use super::desk::Desk;
 use super::env::Env;
@@ -86,6 +86,8 @@ pub(crate) struct TaskActor {
     late_prompt: Option<Arc<AbortTicket>>,
     /// The abort that its end has led to.
     aborting: Option<abort::Aborted>,
+    /// The system shuts down and the run goes on without it.
+    let_go: bool,
     /// What the registry was told of the end, in case it did not hear it.
     ended: Option<(End, RunSnapshot, Timestamp)>,
     dependents: (usize, bool),
@@ -132,6 +134,7 @@ impl TaskActor {
             task,
             creating: None,
             wanted: Arc::new(AtomicBool::new(true)),
+            let_go: false,
             create_in_flight: false,
             late_abort: None,
             prompts_in_flight: 0,

@@ -21,7 +21,7 @@ use crate::domain::watch::Watch;
 use crate::ports::agent_server::{ServerError, TaskPrompt};
 
 /// The run ended before the call was made.
-fn called_off() -> ServerError {
+pub(super) fn called_off() -> ServerError {
     ServerError::Unreachable("the run has ended".to_owned())
 }
 

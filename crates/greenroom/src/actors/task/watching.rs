@@ -1,11 +1,15 @@
 //! Watching: events, polls and answers go through `domain/watch`, and what it asks for is done here.
 
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
 use std::time::Duration;
 
 use actix::{AsyncContext, Context, Handler};
 
 use super::lineage::prompt_arrived;
 use super::messages::{Checked, Existence, Explained, SentFurther, TimeUp};
+use super::starting::called_off;
 use super::{
     Dependents, Happened, LinkBroke, Observed, Phase, SendFailure, SendPrompt, TaskActor, Woken,
 };
@@ -337,10 +341,15 @@ impl Handler<SendPrompt> for TaskActor {
         self.watch(Watch::sending);
         let request = self.prompt_request(self.prompts, send.text);
         let (env, me, directory) = (self.env.clone(), ctx.address(), self.directory.clone());
+        let (durable, wanted) = (self.env.durable(), Arc::clone(&self.wanted));
         answer(
             &self.env,
             "task: further prompt is answered",
             async move {
+                durable.await;
+                if !wanted.load(Ordering::Acquire) {
+                    return Err(called_off());
+                }
                 let metadata = request.metadata.clone();
                 let call = env.server.prompt(&session, directory.as_deref(), request);
                 let answer = within(env.config.calls.notify, call).await;

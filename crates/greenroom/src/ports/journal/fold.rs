@@ -183,11 +183,7 @@ impl Fold {
             .filter(|(_, account)| !account.is_settled() || account.silenced);
         Kept {
             tasks,
-            left: self
-                .left
-                .iter()
-                .map(|(_, task)| Arc::clone(task))
-                .collect(),
+            left: self.left.iter().map(|(_, task)| Arc::clone(task)).collect(),
             accounts: owed
                 .map(|(parent, account)| (parent.clone(), account.clone()))
                 .collect(),

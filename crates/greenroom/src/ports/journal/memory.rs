@@ -108,6 +108,10 @@ impl Journal for MemoryJournal {
         self.standing.subscribe()
     }
 
+    fn outlives(&self) -> bool {
+        false
+    }
+
     fn find(&self, name: &str) -> Option<Task> {
         self.memory().fold.find(name)
     }

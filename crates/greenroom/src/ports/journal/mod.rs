@@ -223,6 +223,9 @@ pub trait Journal: Send + Sync + 'static {
     /// How far it has come, and every change of that.
     fn standing(&self) -> watch::Receiver<Standing>;
 
+    /// True if it outlives the process: what is open or owed at the end of one is taken up by the next.
+    fn outlives(&self) -> bool;
+
     /// The task of that id or unique beginning of one, or the newest of that session, also after it has left memory.
     fn find(&self, name: &str) -> Option<Task>;
 

@@ -1,0 +1,274 @@
+//! A disk under virtual time: what is appended becomes durable some time later, in order and in groups, unless the disk is
+//! full or the process ends first. It outlives the systems that write to it, so that a crash can be told: whatever was not
+//! durable is lost, and the next system begins with what was.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use greenroom::domain::ids::{SessionId, TaskId};
+use greenroom::domain::ledger::Account;
+use greenroom::domain::story::Line;
+use greenroom::domain::task::Task;
+use greenroom::domain::time::Timestamp;
+use greenroom::ports::journal::{
+    ChangesFrom, Entry, Journal, JournalError, Kept, KeptChange, MemoryJournal, Place, Standing,
+};
+use tokio::sync::watch;
+use tokio::time::sleep;
+
+/// How often a disk that is full is tried again.
+const AGAIN: Duration = Duration::from_secs(1);
+
+type Append = (Timestamp, Vec<Entry>);
+
+/// How long the n-th commit takes.
+pub type Lag = Arc<dyn Fn(u64) -> Duration + Send + Sync>;
+
+#[derive(Default)]
+struct State {
+    durable: Vec<Append>,
+    full: Option<Arc<str>>,
+    commits: u64,
+}
+
+/// The disk.
+#[derive(Clone)]
+pub struct Disk {
+    state: Arc<Mutex<State>>,
+    retention: Duration,
+    lag: Lag,
+}
+
+impl Disk {
+    /// An empty one. The journals on it remember tasks for so long.
+    pub fn new(retention: Duration, lag: Lag) -> Self {
+        Self {
+            state: Arc::default(),
+            retention,
+            lag,
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A journal that begins with what is durable. Its system is alone with the disk until the journal is killed.
+    pub fn journal(&self) -> Arc<DiskJournal> {
+        let decided = MemoryJournal::keeping(self.retention);
+        for (at, entries) in &self.state().durable {
+            decided.append(*at, entries.clone());
+        }
+        let standing = Standing {
+            durable: decided.decided(),
+            failing: None,
+        };
+        Arc::new(DiskJournal {
+            disk: self.clone(),
+            decided,
+            pending: Arc::default(),
+            standing: Arc::new(watch::Sender::new(standing)),
+            killed: Arc::default(),
+            fate: Mutex::default(),
+        })
+    }
+
+    /// From now on nothing can be written, for that reason; with none it can again.
+    pub fn set_full(&self, why: Option<&str>) {
+        self.state().full = why.map(Arc::from);
+    }
+
+    /// How many appends are durable.
+    pub fn appends(&self) -> usize {
+        self.state().durable.len()
+    }
+}
+
+#[derive(Default)]
+struct Pending {
+    appends: VecDeque<(Place, Append)>,
+    committing: bool,
+}
+
+/// The journal of one system on the disk.
+pub struct DiskJournal {
+    disk: Disk,
+    decided: MemoryJournal,
+    pending: Arc<Mutex<Pending>>,
+    standing: Arc<watch::Sender<Standing>>,
+    killed: Arc<AtomicBool>,
+    fate: Mutex<Option<Fate>>,
+}
+
+/// Decides at each append and each commit whether the process ends there: before an append, or after a commit of which
+/// nobody has heard yet. Whoever decides so kills the journal.
+pub type Fate = Arc<dyn Fn(&'static str) -> bool + Send + Sync>;
+
+impl DiskJournal {
+    /// From now on that fate decides.
+    pub fn set_fate(&self, fate: Fate) {
+        *lock(&self.fate) = Some(fate);
+    }
+
+    fn ends_at(fate: Option<Fate>, moment: &'static str) -> bool {
+        fate.is_some_and(|fate| fate(moment))
+    }
+
+    /// The process has ended: nothing more becomes durable.
+    pub fn kill(&self) {
+        self.killed.store(true, Ordering::Release);
+        lock(&self.pending).appends.clear();
+    }
+
+    /// Writes what waits, again and again, until nothing does.
+    async fn commit(
+        disk: Disk,
+        pending: Arc<Mutex<Pending>>,
+        standing: Arc<watch::Sender<Standing>>,
+        killed: Arc<AtomicBool>,
+        fate: Option<Fate>,
+    ) {
+        loop {
+            let group = lock(&pending).appends.len();
+            let nth = {
+                let mut state = disk.state();
+                state.commits += 1;
+                state.commits
+            };
+            let lag = (disk.lag)(nth);
+            if !lag.is_zero() {
+                sleep(lag).await;
+            }
+            loop {
+                if killed.load(Ordering::Acquire) {
+                    return;
+                }
+                let full = disk.state().full.clone();
+                let Some(why) = full else { break };
+                standing.send_if_modified(|standing| {
+                    let news = standing.failing.as_ref() != Some(&why);
+                    standing.failing = Some(Arc::clone(&why));
+                    news
+                });
+                sleep(AGAIN).await;
+            }
+            let mut waiting = lock(&pending);
+            let written: Vec<(Place, Append)> = waiting.appends.drain(..group).collect();
+            let durable = written.last().map(|(place, _)| *place);
+            disk.state()
+                .durable
+                .extend(written.into_iter().map(|(_, append)| append));
+            waiting.committing = !waiting.appends.is_empty();
+            let more = waiting.committing;
+            drop(waiting);
+            if Self::ends_at(fate.clone(), "commit") {
+                return;
+            }
+            if let Some(durable) = durable {
+                standing.send_replace(Standing {
+                    durable,
+                    failing: None,
+                });
+            }
+            if !more {
+                return;
+            }
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Journal for DiskJournal {
+    fn append(&self, at: Timestamp, entries: Vec<Entry>) -> Place {
+        let place = self.decided.append(at, entries.clone());
+        let fate = lock(&self.fate).clone();
+        if self.killed.load(Ordering::Acquire) || Self::ends_at(fate.clone(), "append") {
+            return place;
+        }
+        let mut pending = lock(&self.pending);
+        pending.appends.push_back((place, (at, entries)));
+        if !pending.committing {
+            pending.committing = true;
+            let (disk, waiting) = (self.disk.clone(), Arc::clone(&self.pending));
+            let (standing, killed) = (Arc::clone(&self.standing), Arc::clone(&self.killed));
+            actix_rt::spawn(Self::commit(disk, waiting, standing, killed, fate));
+        }
+        place
+    }
+
+    fn decided(&self) -> Place {
+        self.decided.decided()
+    }
+
+    fn standing(&self) -> watch::Receiver<Standing> {
+        self.standing.subscribe()
+    }
+
+    fn outlives(&self) -> bool {
+        true
+    }
+
+    fn find(&self, name: &str) -> Option<Task> {
+        self.decided.find(name)
+    }
+
+    fn account(&self, parent: &SessionId) -> Option<Account> {
+        self.decided.account(parent)
+    }
+
+    fn load(&self) -> Result<Kept, JournalError> {
+        self.decided.load()
+    }
+
+    fn story(&self, task: &TaskId) -> Vec<(Timestamp, Line)> {
+        self.decided.story(task)
+    }
+
+    fn changes(&self, from: ChangesFrom, most: usize) -> Option<Vec<KeptChange>> {
+        let state = self.disk.state();
+        let changes = state.durable.iter().flat_map(|(at, entries)| {
+            entries.iter().filter_map(|entry| match entry {
+                Entry::Task {
+                    task,
+                    changed: Some(changed),
+                    ..
+                } => Some(KeptChange {
+                    at: *at,
+                    changed: *changed,
+                    task: Arc::clone(task),
+                }),
+                _ => None,
+            })
+        });
+        let wanted = changes.filter(|change| match from {
+            ChangesFrom::After(number) => change.changed.number > number,
+            ChangesFrom::Since(at) => change.at > at,
+        });
+        Some(wanted.take(most).collect())
+    }
+}
+
+impl fmt::Debug for Disk {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = self.state();
+        f.debug_struct("Disk")
+            .field("appends", &state.durable.len())
+            .field("full", &state.full)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for DiskJournal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DiskJournal")
+            .field("disk", &self.disk)
+            .field("waiting", &lock(&self.pending).appends.len())
+            .finish_non_exhaustive()
+    }
+}

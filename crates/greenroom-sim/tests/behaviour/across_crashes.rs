@@ -1,0 +1,290 @@
+//! The process ends at some instant and another goes on with what was on the disk: every task goes on or ends, each parent
+//! gets its one final message, nothing is begun twice. And while nothing can be written: nothing new, nothing lost.
+
+use greenroom::domain::task::TaskStatus;
+use greenroom::{LaunchError, ShutdownMode};
+
+use crate::server::{Fate, On};
+use crate::stage::{Stage, job, story, story_with};
+
+fn minute(s: &Stage) -> u64 {
+    u64::try_from(s.now()).unwrap_or_default() + 60_000
+}
+
+#[test]
+fn what_ran_goes_on_and_is_neither_made_nor_prompted_again() {
+    story(|mut s| async move {
+        let a = s.launch(job("a")).await;
+        s.at(6000).await;
+        s.busy(&a).await;
+        s.crash(1000).await;
+        assert_eq!(s.state(&a).await, "running");
+        assert_eq!(s.slots().await, ["worker 1/5"]);
+        s.at(20_000).await;
+        s.finish(&a).await;
+        s.at(minute(&s)).await;
+        assert_eq!(s.state(&a).await, "completed");
+        assert_eq!(s.told("P"), ["20000 final wakes: a completed"]);
+        assert_eq!(s.calls(On::Create).len(), 1);
+        assert_eq!(s.calls(On::Prompt).len(), 1);
+    });
+}
+
+#[test]
+fn what_finished_meanwhile_is_settled_and_told_once() {
+    story(|mut s| async move {
+        let (a, b) = (s.launch(job("a")).await, s.launch(job("b")).await);
+        s.at(6000).await;
+        s.finish(&b).await;
+        s.busy(&a).await;
+        s.at(8000).await;
+        assert_eq!(s.told("P"), ["6000 note silent: b completed, 1 open"]);
+        s.quiet_answer(&a, "done");
+        s.quietly_idle(&a);
+        s.crash(5000).await;
+        s.at(minute(&s)).await;
+        let ended = s.task(&a).await;
+        assert_eq!(ended.status(), TaskStatus::Completed);
+        let finals: Vec<String> = s.told("P").into_iter().skip(1).collect();
+        assert_eq!(finals.len(), 1, "{finals:?}");
+        assert!(finals[0].ends_with("final wakes: a completed, b completed"));
+    });
+}
+
+#[test]
+fn what_waited_waits_in_the_old_order() {
+    story_with(
+        |config| config.limits.default = 1,
+        |mut s| async move {
+            let a = s.launch(job("a")).await;
+            for name in ["b", "c", "d"] {
+                s.launch(job(name)).await;
+            }
+            s.at(6000).await;
+            s.busy(&a).await;
+            s.crash(100).await;
+            assert_eq!(s.slots().await, ["worker 1/1 +3"]);
+            for _ in 0..4 {
+                for task in s.tasks().await {
+                    if task.status() == TaskStatus::Running {
+                        s.pass(6000).await;
+                        s.finish(&task.id).await;
+                    }
+                }
+                s.pass(1000).await;
+            }
+            let made = s.calls(On::Create).into_iter();
+            let made: Vec<String> = made.map(|line| line[line.len() - 1..].to_owned()).collect();
+            assert_eq!(made, ["a", "b", "c", "d"]);
+        },
+    );
+}
+
+#[test]
+fn a_session_that_was_made_and_not_heard_of_is_found_again() {
+    story(|mut s| async move {
+        s.server.next(On::Create, Fate::Lost);
+        let a = s.launch(job("a")).await;
+        s.at(3000).await;
+        s.crash(1000).await;
+        s.at(minute(&s)).await;
+        assert_eq!(s.state(&a).await, "running");
+        assert_eq!(s.calls(On::Create).len(), 1, "{:?}", s.calls(On::Create));
+        assert_eq!(s.calls(On::Prompt).len(), 1);
+    });
+}
+
+#[test]
+fn a_final_whose_fate_is_unknown_is_looked_for_before_it_is_sent_again() {
+    for arrives in [true, false] {
+        story(move |mut s| async move {
+            let a = s.launch(job("a")).await;
+            s.at(6000).await;
+            let fate = if arrives { Fate::Lost } else { Fate::Hangs };
+            s.server.next(On::Notify, fate);
+            s.finish(&a).await;
+            s.at(6100).await;
+            s.crash(1000).await;
+            s.server.mend(On::Notify);
+            s.at(minute(&s)).await;
+            let expected = if arrives { 1 } else { 2 };
+            assert_eq!(s.told("P").len(), expected, "{:?}", s.told("P"));
+            s.at(minute(&s) + 600_000).await;
+            assert_eq!(s.told("P").len(), expected, "{:?}", s.told("P"));
+        });
+    }
+}
+
+#[test]
+fn an_end_whose_abort_was_not_made_is_aborted_after_the_start() {
+    story(|mut s| async move {
+        let a = s.launch(job("a")).await;
+        s.at(6000).await;
+        s.busy(&a).await;
+        s.server.always(On::Abort, Fate::Hangs);
+        assert!(s.cancel(&a).await);
+        s.at(6500).await;
+        s.crash(1000).await;
+        s.server.mend(On::Abort);
+        let before = s.calls(On::Abort).len();
+        s.at(minute(&s)).await;
+        assert_eq!(s.state(&a).await, "cancelled");
+        assert!(s.calls(On::Abort).len() > before, "its session works on");
+    });
+}
+
+#[test]
+fn while_the_disk_is_full_nothing_new_is_accepted_and_what_runs_goes_on() {
+    story(|s| async move {
+        let a = s.launch(job("a")).await;
+        s.at(6000).await;
+        s.disk.set_full(Some("the disk is full"));
+        // The first to be caught by it is taken back; the rest is refused at once.
+        for name in ["b", "c"] {
+            let refused = s.try_launch(job(name)).await;
+            assert_eq!(
+                refused,
+                Err(LaunchError::Journal("the disk is full".to_owned())),
+                "{name}"
+            );
+        }
+        let greenroom = s.greenroom.clone();
+        let ready = s.answered(async move { greenroom.readiness().await }).await;
+        assert!(!ready.ready);
+        assert_eq!(
+            ready.problems,
+            ["the journal cannot be written: the disk is full"]
+        );
+        s.finish(&a).await;
+        s.at(20_000).await;
+        // Decided, and shown to nobody: no slot is held, and readers see what was written last.
+        assert_eq!(s.in_use().await, 0);
+        assert_eq!(s.state(&a).await, "running");
+        assert!(s.told("P").is_empty(), "{:?}", s.told("P"));
+        assert_eq!(s.calls(On::Create), ["0 a"], "what was refused is not made");
+        s.disk.set_full(None);
+        s.at(23_000).await;
+        assert_eq!(s.state(&a).await, "completed");
+        let told = s.told("P");
+        assert_eq!(told.len(), 1, "{told:?}");
+        assert!(told[0].ends_with("final wakes: a completed"), "{told:?}");
+        s.launch(job("d")).await;
+        assert_eq!(s.names(TaskStatus::Running).await, ["d"]);
+        assert_eq!(s.names(TaskStatus::Cancelled).await, ["b"]);
+    });
+}
+
+#[test]
+fn a_crash_while_the_disk_is_full_forgets_what_was_only_decided() {
+    story(|mut s| async move {
+        let a = s.launch(job("a")).await;
+        s.at(6000).await;
+        s.disk.set_full(Some("the disk is full"));
+        s.finish(&a).await;
+        s.at(8000).await;
+        s.crash(1000).await;
+        s.disk.set_full(None);
+        s.at(minute(&s)).await;
+        // It is found as it stands: idle, with its answer.
+        assert_eq!(s.state(&a).await, "completed");
+        let told = s.told("P");
+        assert_eq!(told.len(), 1, "{told:?}");
+    });
+}
+
+#[test]
+fn a_detached_shutdown_ends_nothing_and_the_next_start_picks_all_up() {
+    story_with(
+        |config| config.limits.default = 1,
+        |mut s| async move {
+            let (a, b) = (s.launch(job("a")).await, s.launch(job("b")).await);
+            s.at(6000).await;
+            s.busy(&a).await;
+            let greenroom = s.greenroom.clone();
+            let report = s
+                .answered(async move { greenroom.shutdown(ShutdownMode::Detach).await })
+                .await;
+            assert_eq!(report.detached, [a.clone(), b.clone()]);
+            assert_eq!(report.cancelled, []);
+            assert!(s.tasks().await.is_empty());
+            assert!(s.calls(On::Abort).is_empty());
+            s.begin_again(5000).await;
+            assert_eq!(s.state(&a).await, "running");
+            assert_eq!(s.state(&b).await, "pending");
+            s.finish(&a).await;
+            s.pass(6000).await;
+            s.finish(&b).await;
+            s.at(minute(&s)).await;
+            assert_eq!(s.calls(On::Prompt).len(), 2);
+            assert_eq!(s.calls(On::Create).len(), 2);
+            let told = s.told("P");
+            let finals = told.iter().filter(|line| line.contains("final"));
+            assert_eq!(finals.count(), 1, "{told:?}");
+        },
+    );
+}
+
+#[test]
+fn what_an_aborting_shutdown_owes_is_told_by_the_next_start() {
+    story(|mut s| async move {
+        let a = s.launch(job("a")).await;
+        s.at(6000).await;
+        let report = s.shutdown().await;
+        s.at(20_000).await;
+        let report = report.await.expect("no panic");
+        assert_eq!(report.cancelled, [a.clone()]);
+        assert!(s.told("P").is_empty());
+        s.begin_again(5000).await;
+        s.at(minute(&s)).await;
+        let told = s.told("P");
+        assert_eq!(told.len(), 1, "{told:?}");
+        assert!(told[0].ends_with("final wakes: a cancelled"), "{told:?}");
+    });
+}
+
+#[test]
+fn changes_go_on_where_a_reader_stopped_and_stories_are_kept() {
+    story(|mut s| async move {
+        let a = s.launch(job("a")).await;
+        s.at(6000).await;
+        let mut feed = s.greenroom.follow(greenroom::Since::Kept);
+        let mut last = 0;
+        while let Some(Some(greenroom::Followed::Change(change))) =
+            futures::FutureExt::now_or_never(feed.next())
+        {
+            last = change.number;
+        }
+        s.crash(1000).await;
+        s.finish(&a).await;
+        s.at(minute(&s)).await;
+        let mut feed = s.greenroom.follow(greenroom::Since::Number(last));
+        let mut after = Vec::new();
+        while let Some(Some(next)) = futures::FutureExt::now_or_never(feed.next()) {
+            let greenroom::Followed::Change(change) = next else {
+                panic!("something was missed: {next:?}");
+            };
+            assert!(change.number > last);
+            last = change.number;
+            after.push(change.change.to.as_str());
+        }
+        assert_eq!(after, ["completed"]);
+        let (greenroom, name) = (s.greenroom.clone(), a.to_string());
+        let why = s
+            .answered(async move { greenroom.why(&name).await })
+            .await
+            .expect("it is known");
+        let events: Vec<&str> = why.events.iter().map(|event| event.what.as_str()).collect();
+        assert_eq!(
+            events,
+            [
+                "accepted",
+                "slot granted",
+                "running",
+                "prompt accepted",
+                "completed",
+                "telling the parent",
+                "parent told"
+            ]
+        );
+    });
+}
