@@ -121,6 +121,8 @@ pub struct Ledger {
     sessions: BTreeMap<SessionId, SessionFacts>,
     aliases: BTreeMap<String, String>,
     orders: BTreeMap<usize, Order>,
+    /// Whose children each task was while it was open: what their histories keep.
+    parents: BTreeMap<TaskId, BTreeSet<SessionId>>,
     calls: BTreeMap<u64, Call>,
     /// Asked to shut down.
     pub closing: Option<Mark>,
@@ -149,6 +151,7 @@ impl Ledger {
             sessions: BTreeMap::new(),
             aliases: BTreeMap::new(),
             orders: BTreeMap::new(),
+            parents: BTreeMap::new(),
             calls: BTreeMap::new(),
             closing: None,
             closed: None,
@@ -175,6 +178,11 @@ impl Ledger {
     /// The newest run of every task.
     pub fn newest_runs(&self) -> impl Iterator<Item = &RunFacts> {
         self.newest.values().map(|&place| &self.runs[place])
+    }
+
+    /// Every parent a task had while it was open.
+    pub fn parents(&self, task: &TaskId) -> impl Iterator<Item = &SessionId> {
+        self.parents.get(task).into_iter().flatten()
     }
 
     /// What is true of a session.

@@ -99,7 +99,7 @@ async fn look(greenroom: Greenroom, log: Log, closed: bool) {
     if closed {
         return;
     }
-    for (task, run, status, parent, session) in log.read(newest) {
+    for (task, run, status, parents, session) in log.read(newest) {
         let Some(found) = greenroom.find(task.as_str()).await else {
             return log.violate("5 Truth", format!("{task} is not to be found"));
         };
@@ -115,14 +115,17 @@ async fn look(greenroom: Greenroom, log: Log, closed: bool) {
             );
         }
         // Panics of ours cost histories what they had of settled tasks with another parent since.
-        let Some(parent) = parent.filter(|_| !log.read(|ledger| ledger.sabotaged)) else {
+        if log.read(|ledger| ledger.sabotaged) {
             continue;
-        };
-        let history = greenroom.history(&parent).await;
-        match history.iter().find(|entry| entry.task == task) {
-            Some(entry) if Some(entry.status) == status && entry.session == session => {}
-            other => {
-                return log.violate("5 Truth", format!("{task} is {status:?} in {session:?}, and the history of {parent} says {other:?}"));
+        }
+        // Who had the task before is told of it as well as who has it now.
+        for parent in parents {
+            let history = greenroom.history(&parent).await;
+            match history.iter().find(|entry| entry.task == task) {
+                Some(entry) if Some(entry.status) == status && entry.session == session => {}
+                other => {
+                    return log.violate("5 Truth", format!("{task} is {status:?} in {session:?}, and the history of {parent} says {other:?}"));
+                }
             }
         }
     }
@@ -132,7 +135,7 @@ type Newest = (
     greenroom::domain::ids::TaskId,
     greenroom::domain::ids::Run,
     Option<greenroom::domain::task::TaskStatus>,
-    Option<SessionId>,
+    Vec<SessionId>,
     Option<SessionId>,
 );
 
@@ -145,7 +148,7 @@ fn newest(ledger: &Ledger) -> Vec<Newest> {
                 run.task.clone(),
                 run.run,
                 status,
-                run.parent.clone(),
+                ledger.parents(&run.task).cloned().collect(),
                 run.session.clone(),
             )
         })

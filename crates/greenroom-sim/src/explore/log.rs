@@ -131,6 +131,8 @@ pub enum Call {
 /// What can be true of a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fact {
+    /// It is there: a call of ours has made it.
+    Made,
     /// It begins to work.
     Busy,
     /// It has nothing more to do.

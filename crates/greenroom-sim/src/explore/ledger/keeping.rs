@@ -104,6 +104,8 @@ impl Ledger {
             if run.is_open() && run.parent.as_ref() != Some(parent) {
                 run.moved = Some(mark);
                 let old = run.parent.replace(parent.clone());
+                let parents = self.parents.entry(task.clone()).or_default();
+                parents.insert(parent.clone());
                 self.children_changed(old.as_ref());
                 self.children_changed(Some(parent));
             }
@@ -113,6 +115,10 @@ impl Ledger {
     fn changed(&mut self, mark: Mark, change: &greenroom::TaskChange) {
         let task = &change.task;
         let name = (task.id.clone(), task.run);
+        if let Some(parent) = &task.parent_session {
+            let parents = self.parents.entry(task.id.clone()).or_default();
+            parents.insert(parent.clone());
+        }
         if !self.index.contains_key(&name) {
             let origin = match (task.tracked, task.run) {
                 (_, run) if run > Run::FIRST => Origin::Resume,
@@ -237,7 +243,7 @@ impl Ledger {
                 known.since = Some(mark);
             }
             Fact::Said => known.said = Some(mark),
-            Fact::Answered => {}
+            Fact::Made | Fact::Answered => {}
             Fact::Todos(open) => known.todos = open,
             Fact::Deleted => {
                 known.deleted = Some(mark);

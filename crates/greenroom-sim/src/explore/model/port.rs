@@ -20,7 +20,7 @@ use super::Model;
 use super::fate::Fate;
 use super::session::Session;
 use super::world::World;
-use crate::explore::log::{Call, Log, What};
+use crate::explore::log::{Call, Fact, Log, What};
 
 /// A call that has arrived.
 struct Arrived {
@@ -219,6 +219,7 @@ impl AgentServer for Model {
                 ..Session::default()
             };
             world.sessions.insert(id.clone(), made);
+            world.truth(&id, Fact::Made);
             world.emit(&id, "session.created", json!({"info": {"id": id}}));
             Ok(id)
         })

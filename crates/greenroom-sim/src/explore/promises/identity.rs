@@ -4,10 +4,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use greenroom::TaskChange;
 use greenroom::domain::ids::{Run, SessionId, TaskId};
+use greenroom::domain::task::TaskStatus;
 
 use super::Promise;
-use crate::explore::ledger::Ledger;
+use crate::explore::ledger::{Ledger, Mark, Origin};
 use crate::explore::log::{Call, Entry, Fact, Order, What};
 
 /// What has had its effect, and whose sessions may go on.
@@ -21,6 +23,16 @@ pub(super) struct Identity {
     excused: BTreeSet<SessionId>,
     aborts: BTreeMap<u64, SessionId>,
     unaborted: BTreeSet<TaskId>,
+    /// The session that the call which has its effect now has made.
+    made_now: Option<SessionId>,
+    /// Sessions that creates on their way have made, by the call.
+    created: BTreeMap<u64, SessionId>,
+    /// Sessions that came back for runs that had ended, and were not aborted yet.
+    unwanted: BTreeMap<SessionId, TaskId>,
+    /// When the system may last have heard of each session that it works.
+    seen_busy: BTreeMap<SessionId, Mark>,
+    /// When each session last was aborted by anybody.
+    stopped: BTreeMap<SessionId, Mark>,
 }
 
 impl Identity {
@@ -85,13 +97,104 @@ impl Identity {
     }
 }
 
+impl Identity {
+    /// What came back for a run that had ended meanwhile must be aborted; what is, is.
+    fn late_sessions(&mut self, place: usize, what: &What, ledger: &Ledger) {
+        match what {
+            What::Truth {
+                session,
+                fact: Fact::Made,
+            } => self.made_now = Some(session.clone()),
+            What::Effect(number) => {
+                if let (Some(session), Some(Call::Create { .. })) =
+                    (self.made_now.take(), ledger.call(*number))
+                {
+                    self.created.insert(*number, session);
+                }
+            }
+            What::Returned { number, answer } => {
+                let made = self.created.remove(number).filter(|_| answer == "ok");
+                if let (Some(session), Some(Call::Create { task, run, .. })) =
+                    (made, ledger.call(*number))
+                    && let Some((ended, _)) = ledger.run(task, *run).and_then(|run| run.ended)
+                    && ended.place < place
+                {
+                    self.unwanted.insert(session, task.clone());
+                }
+            }
+            What::Call {
+                call: Call::Abort(session),
+                ..
+            } => {
+                self.unwanted.remove(session);
+            }
+            _ => {}
+        }
+    }
+
+    /// What the system may know of who works and who was stopped.
+    fn follow(&mut self, mark: Mark, what: &What, ledger: &Ledger) {
+        match what {
+            What::Event { session, kind, .. }
+                if matches!(
+                    kind.as_str(),
+                    "session.status busy" | "session.status retry"
+                ) =>
+            {
+                self.seen_busy.insert(session.clone(), mark);
+            }
+            What::Effect(number) if matches!(ledger.call(*number), Some(Call::Statuses)) => {
+                let busy = self.working.iter().filter(|(_, working)| **working);
+                self.seen_busy
+                    .extend(busy.map(|(session, _)| (session.clone(), mark)));
+            }
+            What::Truth {
+                session,
+                fact: Fact::Aborted | Fact::Stopped,
+            } => {
+                self.stopped.insert(session.clone(), mark);
+            }
+            _ => {}
+        }
+    }
+
+    /// "Nor does an abort error in a resumed run that has not been seen busy yet: it is the echo of the abort before."
+    fn echoed(&self, change: &TaskChange, ledger: &Ledger) -> Option<String> {
+        let text = change.task.error()?;
+        let run = ledger.run(&change.task.id, change.task.run)?;
+        let (session, running) = (run.session.as_ref()?, run.running?);
+        let since = |known: &BTreeMap<SessionId, Mark>| {
+            known.get(session).is_some_and(|mark| *mark >= running)
+        };
+        let echo = change.to == TaskStatus::Interrupt
+            && text == "the session was aborted from outside"
+            && run.origin == Origin::Resume
+            && !run.sabotaged
+            && !since(&self.seen_busy)
+            && !since(&self.stopped);
+        echo.then(|| {
+            format!(
+                "{} run {} is ended by an abort that was before it: since it runs nobody was seen at work or stopped",
+                run.task, run.run
+            )
+        })
+    }
+}
+
 impl Promise for Identity {
     fn name(&self) -> &'static str {
         "4 Identity"
     }
 
     fn see(&mut self, place: usize, entry: &Entry, ledger: &Ledger) -> Option<String> {
+        let mark = Mark {
+            place,
+            at: entry.at,
+        };
+        self.late_sessions(place, &entry.what, ledger);
+        self.follow(mark, &entry.what, ledger);
         match &entry.what {
+            What::Changed(change) => self.echoed(change, ledger),
             What::Call { number, call } => {
                 // Without its messages nobody knows whose turn it is: then it is left alone.
                 if let Call::Abort(session) | Call::Messages(session) = call {
@@ -157,6 +260,13 @@ impl Promise for Identity {
     }
 
     fn at_end(&mut self, ledger: &Ledger) -> Option<String> {
+        if let Some((session, task)) = self.unwanted.iter().next()
+            && !ledger.sabotaged
+        {
+            return Some(format!(
+                "{session} came back after {task} had ended, and was never aborted"
+            ));
+        }
         for (session, working) in &self.working {
             let Some(owner) = ledger
                 .session(session)

@@ -2,9 +2,11 @@
 //! entry of the log when it is written, and looks once more when everything has come to rest. They judge by what reached
 //! the server and what the handle said; nothing in here reads the system's own state.
 
+mod deadlines;
 mod ends;
 mod fifo;
 mod identity;
+mod idle;
 mod slots;
 mod truth;
 mod wakes;
@@ -59,10 +61,12 @@ pub fn all(scenario: &Scenario) -> Vec<Box<dyn Promise>> {
     let calm = !written && odds.events_are_true() && odds.calls_are_true();
     vec![
         Box::new(ends::Ends::default()),
+        Box::new(deadlines::Deadlines::default()),
         Box::new(slots::Slots::new(scenario.config().limits)),
         Box::new(fifo::Fifo::default()),
         Box::new(wakes::Wakes::new(calm)),
         Box::new(identity::Identity::default()),
         Box::new(truth::Truth::new(calm)),
+        Box::new(idle::Idle::default()),
     ]
 }

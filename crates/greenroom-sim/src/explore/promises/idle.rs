@@ -1,0 +1,154 @@
+//! Promise 5, **Truth**, of completed runs: a run is done only if its session was seen idle after its last sign of life. "Any
+//! sign of life in between drops it"; a check's answer "is dropped if the run has shown a sign of life since the check
+//! began"; an absent session counts "only after two polls in a row, those of the first 5 s and those before a sign of life
+//! not counted"; "a failed status call says nothing about anybody". Judged by what the system was handed, not by what is
+//! true at the server: so it holds whatever events and calls go astray.
+
+use std::collections::BTreeMap;
+
+use greenroom::domain::ids::SessionId;
+use greenroom::domain::task::TaskStatus;
+
+use super::Promise;
+use crate::explore::ledger::{Ledger, Mark, RunFacts};
+use crate::explore::log::{Call, Entry, What};
+
+/// What the system was told of every session with a run.
+#[derive(Debug, Default)]
+pub(super) struct Idle {
+    heard: BTreeMap<SessionId, Heard>,
+    /// Status calls on their way: when they were asked, and who was not listed when they were answered.
+    asked: BTreeMap<u64, (Mark, Vec<SessionId>)>,
+}
+
+/// Since the run began.
+#[derive(Debug, Default)]
+struct Heard {
+    sign: Option<Mark>,
+    /// The newest idle event since that sign.
+    idle: Option<Mark>,
+    /// Status answers since that sign, asked after the guard, that did not list it.
+    absent: u32,
+    /// The newest status answer that listed it, as of when it was asked.
+    listed: Option<Mark>,
+}
+
+impl Idle {
+    fn event(&mut self, mark: Mark, session: &SessionId, kind: &str, sign: bool) {
+        let Some(heard) = self.heard.get_mut(session) else {
+            return;
+        };
+        // What is answered is a sign of life only if it was known to be asked.
+        let sure = sign && kind != "permission.replied" && kind != "question.rejected";
+        if sure {
+            (heard.sign, heard.idle, heard.absent) = (Some(mark), None, 0);
+        } else if matches!(kind, "session.idle" | "session.status idle") {
+            heard.idle = Some(mark);
+        }
+    }
+
+    /// A status call was answered: it speaks as of the moment it was asked.
+    fn answered(&mut self, asked: Mark, absent: &[SessionId], ledger: &Ledger) {
+        let guard = i64::try_from(ledger.config.lifecycle.min_idle.as_millis()).unwrap_or(0);
+        for run in ledger.open() {
+            let (Some(session), Some(running)) = (&run.session, run.running) else {
+                continue;
+            };
+            let Some(heard) = self.heard.get_mut(session) else {
+                continue;
+            };
+            if !absent.contains(session) {
+                heard.listed = heard.listed.max(Some(asked));
+            } else if asked.at >= running.at + guard
+                && heard.sign.is_none_or(|sign| sign.at <= asked.at)
+            {
+                heard.absent += 1;
+            }
+        }
+    }
+
+    fn completed(&self, at: i64, run: &RunFacts, ledger: &Ledger) -> Option<String> {
+        let heard = self.heard.get(run.session.as_ref()?)?;
+        let running = run.running?;
+        let silent_since = heard
+            .sign
+            .max(heard.listed)
+            .map_or(running.at, |last| last.at);
+        let lifecycle = &ledger.config.lifecycle;
+        let millis = |time: std::time::Duration| i64::try_from(time.as_millis()).unwrap_or(0);
+        // One that is silent for too long ends at the first status that does not list it.
+        let stale = heard.absent > 0
+            && running.at + millis(lifecycle.stale_min_runtime) <= at
+            && silent_since + millis(lifecycle.stale_timeout) < at;
+        let crossed = heard.sign.is_some_and(|sign| sign.at >= at);
+        if heard.idle.is_some() || heard.absent > 1 || stale || crossed || run.sabotaged {
+            return None;
+        }
+        Some(format!(
+            "{} run {} is completed, and was seen idle {} since it began or showed a sign of life, {:?}",
+            run.task,
+            run.run,
+            if heard.absent == 0 {
+                "never"
+            } else {
+                "by one poll"
+            },
+            heard.sign
+        ))
+    }
+}
+
+impl Promise for Idle {
+    fn name(&self) -> &'static str {
+        "5 Truth (idle)"
+    }
+
+    fn see(&mut self, place: usize, entry: &Entry, ledger: &Ledger) -> Option<String> {
+        let mark = Mark {
+            place,
+            at: entry.at,
+        };
+        match &entry.what {
+            What::Event {
+                session,
+                kind,
+                sign,
+            } => self.event(mark, session, kind, *sign),
+            What::Call {
+                number,
+                call: Call::Statuses,
+            } => {
+                self.asked.insert(*number, (mark, Vec::new()));
+            }
+            What::Effect(number) => {
+                if let Some((_, absent)) = self.asked.get_mut(number) {
+                    let idle = |session: &&SessionId| {
+                        ledger.session(session).is_none_or(|known| !known.busy)
+                    };
+                    *absent = self.heard.keys().filter(idle).cloned().collect();
+                }
+            }
+            What::Returned { number, answer } => {
+                if let Some((asked, absent)) = self.asked.remove(number)
+                    && answer == "ok"
+                {
+                    self.answered(asked, &absent, ledger);
+                }
+            }
+            What::Changed(change) => {
+                let run = ledger.run(&change.task.id, change.task.run)?;
+                match change.to {
+                    TaskStatus::Running => {
+                        // Whatever was before it says nothing of this run.
+                        let session = run.session.clone()?;
+                        self.heard.insert(session, Heard::default());
+                    }
+                    TaskStatus::Completed => return self.completed(entry.at, run, ledger),
+                    _ => {}
+                }
+            }
+            _ => {}
+        }
+        None
+    }
+}
