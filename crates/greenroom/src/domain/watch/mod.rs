@@ -193,6 +193,8 @@ impl Watch {
     /// The server has accepted a prompt of this run. Polls asked before it say nothing of this run.
     pub fn prompt_accepted(&mut self, now: Timestamp) {
         self.prompt_accepted = Some(now);
+        // Idle before it had anything to do says nothing of whether it takes it up.
+        self.idle_since = self.idle_since.map(|_| now);
     }
 
     /// Events were lost since the run began, maybe because the server was restarted.
