@@ -328,12 +328,11 @@ impl TaskRegistry {
         let (old_parent, accepted) = (entry.task.parent_session.clone(), entry.accepted);
         if moved {
             let new_parent = track.parent_session;
+            // Also of a settled one the old parent's history keeps what it says, and is told of runs to come.
+            entry.task.move_to(new_parent.clone());
             if open {
-                entry.task.move_to(new_parent.clone());
                 self.count_closed(old_parent.as_ref());
                 self.count_open(Some(&new_parent));
-            } else {
-                entry.task.parent_session = Some(new_parent);
             }
             if let Some(old) = &old_parent {
                 self.unindex_parent(old, accepted);
