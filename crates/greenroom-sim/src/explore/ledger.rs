@@ -138,6 +138,9 @@ pub struct Ledger {
     pub sabotaged: bool,
     /// Tasks whose change of parent was asked for and not answered.
     pub moving: BTreeSet<TaskId>,
+    /// Cancels that are not answered, by their place in the log, of one task or of several: a run that is accepted
+    /// meanwhile may be one of those meant.
+    cancelling: BTreeMap<usize, Option<TaskId>>,
 }
 
 impl Ledger {
@@ -160,6 +163,7 @@ impl Ledger {
             deletions: false,
             sabotaged: false,
             moving: BTreeSet::new(),
+            cancelling: BTreeMap::new(),
         }
     }
 

@@ -16,6 +16,7 @@ impl Ledger {
         match &entry.what {
             What::Asked(order) => self.asked(mark, order),
             What::Told { asked, answer } => {
+                self.cancelling.remove(asked);
                 if let (Some(Order::Track { task, parent, .. }), Ok(_)) =
                     (self.orders.get(asked).cloned(), answer)
                 {
@@ -70,6 +71,7 @@ impl Ledger {
         self.orders.insert(mark.place, order.clone());
         match order {
             Order::Cancel { task, skip, .. } => {
+                self.cancelling.insert(mark.place, Some(task.clone()));
                 if let Some(&place) = self.newest.get(task) {
                     let run = &mut self.runs[place];
                     run.cancel_asked.get_or_insert(mark);
@@ -79,6 +81,7 @@ impl Ledger {
                 }
             }
             Order::CancelAll { .. } => {
+                self.cancelling.insert(mark.place, None);
                 for run in self.runs.iter_mut().filter(|run| run.is_open()) {
                     run.cancel_asked.get_or_insert(mark);
                 }
@@ -130,6 +133,10 @@ impl Ledger {
                 .or_insert_with(|| task.description.clone());
             self.index.insert(name.clone(), self.runs.len());
             self.newest.insert(task.id.clone(), self.runs.len());
+            let meant = self
+                .cancelling
+                .values()
+                .any(|of| of.as_ref().is_none_or(|of| *of == task.id));
             self.runs.push(RunFacts {
                 task: task.id.clone(),
                 run: task.run,
@@ -148,7 +155,7 @@ impl Ledger {
                 error: None,
                 note: None,
                 skip_asked: None,
-                cancel_asked: None,
+                cancel_asked: meant.then_some(mark),
                 moved: None,
                 lenient_until: None,
                 // Its acceptance was published to nobody.
