@@ -1,6 +1,6 @@
 //! Promise 2, **Slots**, the line: "starts are FIFO per key (in order of acceptance)". A run that starts while an older one of
 //! its key shows no sign of having been granted anything has overtaken it. Signs are its own calls, the look-up of its
-//! parent, and for a resume the abort or the prompt of the run before that it waits for.
+//! parent, and for a resume the abort or the prompt of the run before that it waits for, which may have to be looked for.
 
 use std::collections::BTreeMap;
 
@@ -17,7 +17,7 @@ type Name = (TaskId, Run);
 pub(super) struct Fifo {
     /// The newest look-up of each session.
     looked_up: BTreeMap<SessionId, usize>,
-    /// Aborts and prompts that are not answered: a resume waits for both.
+    /// Aborts, prompts and looks for prompts that are not answered: a resume waits for all of them.
     unanswered: BTreeMap<u64, SessionId>,
     /// To be judged when the instant is over: who, by whom.
     overtaken: Vec<(i64, Name, Name)>,
@@ -68,7 +68,7 @@ impl Promise for Fifo {
         }
         if let What::Call {
             number,
-            call: Call::Abort(session) | Call::Prompt { session, .. },
+            call: Call::Abort(session) | Call::Prompt { session, .. } | Call::Messages(session),
         } = &entry.what
         {
             self.unanswered.insert(*number, session.clone());
