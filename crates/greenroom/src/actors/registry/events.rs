@@ -53,7 +53,7 @@ impl TaskRegistry {
         gone.extend(
             tasks
                 .iter()
-                .filter_map(|id| self.tasks.get(id)?.task.session.clone()),
+                .filter_map(|id| self.session_it_has(id).cloned()),
         );
         // Nobody is told who is a session of the cascade; everybody else is.
         for parent in &gone {

@@ -65,10 +65,7 @@ impl Query for CancelScope {
             CancelScope::All => registry.by_age.values().cloned().collect(),
             CancelScope::Descendants(session) => registry.below(&session),
             CancelScope::Tree(task) => {
-                let session = registry
-                    .tasks
-                    .get(&task)
-                    .and_then(|entry| entry.task.session.clone());
+                let session = registry.session_it_has(&task).cloned();
                 let mut ids = vec![task];
                 ids.extend(
                     session
@@ -160,16 +157,19 @@ impl TaskRegistry {
         (open && newer.accepted > older.accepted).then(|| claimant.clone())
     }
 
+    /// The session of a task, unless a newer task has it now: what is below it is below that one then.
+    pub(super) fn session_it_has(&self, id: &TaskId) -> Option<&SessionId> {
+        let session = self.tasks.get(id)?.task.session.as_ref()?;
+        (self.by_session.get(session) == Some(id)).then_some(session)
+    }
+
     /// The tasks below a session, depth first, parents before children, each once.
     pub(super) fn below(&self, session: &SessionId) -> Vec<TaskId> {
         let mut found = Vec::new();
         let mut seen = std::collections::HashSet::from([session.clone()]);
         let mut stack: Vec<TaskId> = self.children_of(session).into_iter().rev().collect();
         while let Some(id) = stack.pop() {
-            let below = self
-                .tasks
-                .get(&id)
-                .and_then(|entry| entry.task.session.clone());
+            let below = self.session_it_has(&id).cloned();
             found.push(id);
             if let Some(below) = below.filter(|below| seen.insert(below.clone())) {
                 stack.extend(self.children_of(&below).into_iter().rev());
