@@ -147,11 +147,13 @@ impl Watch {
     /// A run that has its session now. `resumed` if the session is older than the run.
     pub fn new(
         config: Config,
-        progress: Progress,
+        mut progress: Progress,
         resumed: bool,
         holds_slot: bool,
         now: Timestamp,
     ) -> Self {
+        // The time in line is no silence of the run.
+        progress.last_update = progress.last_update.max(now);
         Self {
             config,
             resumed,

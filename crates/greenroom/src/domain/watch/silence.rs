@@ -44,11 +44,12 @@ impl Watch {
     pub(super) fn judge_silence(&mut self, sighting: &Sighting, now: Timestamp) -> Vec<Act> {
         let lifecycle = &self.config.lifecycle;
         // A prompt that is still under way has its own limits: the call's, and how long the server may be away.
-        if self.prompt_accepted.is_none() || !self.asking.is_empty() {
+        let Some(accepted) = self.prompt_accepted.filter(|_| self.asking.is_empty()) else {
             return Vec::new();
-        }
+        };
         if matches!(sighting, Sighting::Busy | Sighting::Unknown) {
-            if now.since(self.progress.last_update) <= lifecycle.task_ttl {
+            // Before its prompt was accepted it had nothing to do.
+            if now.since(self.progress.last_update.max(accepted)) <= lifecycle.task_ttl {
                 return Vec::new();
             }
             let silent = duration_text(lifecycle.task_ttl);
