@@ -33,7 +33,8 @@ pub struct ParentSession {
     next_look: Option<Timestamp>,
     ended: bool,
     silenced: Option<Timestamp>,
-    told_while_silenced: bool,
+    /// Messages of ours may be among the user messages that are heard of.
+    told: bool,
     newest_user_message: Option<MessageId>,
     candidate: Option<MessageId>,
 }
@@ -62,9 +63,10 @@ impl ParentSession {
         self.silenced.is_some()
     }
 
-    /// Its user was known to have stopped it.
+    /// Its user was known to have stopped it. Whoever knew so may have told it something since.
     pub fn set_silenced(&mut self, now: Timestamp) {
         self.silenced.get_or_insert(now);
+        self.told = true;
     }
 
     /// An event of its session.
@@ -116,7 +118,7 @@ impl ParentSession {
 
     /// A message of ours goes out.
     pub fn told(&mut self) {
-        self.told_while_silenced |= self.silenced.is_some();
+        self.told = true;
     }
 
     /// A message of ours that wakes was accepted: what was known of its work is over.
@@ -157,7 +159,6 @@ impl ParentSession {
     fn aborted(&mut self, policy: &Notifications, now: Timestamp) {
         if policy.silence_after_parent_abort {
             self.silenced = Some(now);
-            self.told_while_silenced = false;
             self.candidate = None;
         }
     }
@@ -178,7 +179,8 @@ impl ParentSession {
         if !news || created.is_some_and(|created| created < since) {
             return;
         }
-        if self.told_while_silenced {
+        // One that went out before the abort was heard of may be heard of after it.
+        if self.told {
             self.candidate = id;
         } else {
             self.silenced = None;
@@ -323,6 +325,20 @@ mod tests {
             json!({"type": "message.updated", "properties": {"sessionID": "p",
                    "info": {"id": "msg_1", "role": "assistant", "time": {"created": 1000, "completed": 2000}}}}),
             at(2),
+        );
+        assert!(parent.0.is_silent());
+    }
+
+    #[test]
+    fn a_message_that_went_out_before_the_abort_was_heard_of_is_not_the_user_speaking() {
+        let mut parent = Parent::new();
+        parent.0.told();
+        parent.abort(at(5));
+        parent.user("msg_2", 6, at(6));
+        parent.part(
+            "msg_2",
+            json!({"synthetic": true, "metadata": {"greenroom": {"id": "ntc_1"}}}),
+            at(6),
         );
         assert!(parent.0.is_silent());
     }
