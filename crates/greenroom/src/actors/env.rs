@@ -14,7 +14,9 @@ use super::supervisor::panic_text;
 use super::survivors::UnderWay;
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::domain::ids::SessionId;
 use crate::domain::time::Timestamp;
+use crate::domain::transcript::Message;
 use crate::ports::agent_server::{AgentServer, ServerError};
 use crate::ports::journal::{Entry, Journal, Place};
 
@@ -135,6 +137,28 @@ pub(crate) async fn within<T>(
         }
         Err(_) => Err(ServerError::TimedOut(limit)),
     }
+}
+
+/// How far back a message is looked for.
+const FAR_BACK: usize = 500;
+
+/// Looks for something among a session's newest messages; where they fill the page and it is not among them, further back:
+/// a session that works fast says more in a moment than a page holds, and "not on this page" is not "not there".
+pub(crate) async fn find_message<T>(
+    env: &Env,
+    session: &SessionId,
+    page: usize,
+    look: impl Fn(&[Message]) -> Option<T>,
+) -> Result<Option<T>, ServerError> {
+    for limit in [page, FAR_BACK] {
+        let call = env.server.messages(session, Some(limit));
+        let messages = within(env.config.calls.other, call).await?;
+        let found = look(&messages);
+        if found.is_some() || messages.len() < limit {
+            return Ok(found);
+        }
+    }
+    Ok(None)
 }
 
 /// 0.5 s doubling to 10 s: how long to wait before the `attempt`-th try (from 1) to reach a server that cannot be reached.

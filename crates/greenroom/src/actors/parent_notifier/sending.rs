@@ -7,7 +7,7 @@ use actix::{AsyncContext, Context, Handler};
 
 use super::ParentNotifier;
 use super::messages::{Answered, ContextRead, LookedUp};
-use crate::actors::env::{answer, cut_off, within};
+use crate::actors::env::{answer, cut_off, find_message, within};
 use crate::actors::registry::{BatchClosed, WakeAccepted};
 use crate::domain::batch::{Due, Note, Told};
 use crate::domain::ids::{NoticeId, TaskId};
@@ -297,9 +297,9 @@ impl ParentNotifier {
                 let mut wait = Duration::from_secs(1);
                 // Until the server says, nobody knows whether it arrived: sending it again might double it.
                 loop {
-                    let call = env.server.messages(&parent, Some(50));
-                    match within(env.config.calls.other, call).await {
-                        Ok(messages) => return Ok(find_notice(&messages, &id).is_some()),
+                    let look = |messages: &[Spoken]| find_notice(messages, &id).map(|_| ());
+                    match find_message(&env, &parent, 50, look).await {
+                        Ok(found) => return Ok(found.is_some()),
                         Err(gone @ ServerError::NotFound(_)) => return Err(gone),
                         Err(failure) if !still.connected() => return Err(failure),
                         Err(_) => {}

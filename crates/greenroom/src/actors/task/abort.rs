@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::lineage::find_created;
-use crate::actors::env::{Env, answer, reach_backoff, within};
+use crate::actors::env::{Env, answer, find_message, reach_backoff, within};
 use crate::actors::survivors::AbortTicket;
 use crate::domain::ids::{Run, SessionId, TaskId};
 use crate::domain::time::Timestamp;
@@ -164,17 +164,16 @@ async fn prompted_since(
     (task, run): &(TaskId, Run),
     since: Timestamp,
 ) -> bool {
-    let call = env.server.messages(session, Some(20));
-    let Ok(messages) = within(env.config.calls.other, call).await else {
-        return true;
-    };
     let of_others = |message: &&Message| {
         // A notice of ours asks nothing of a session whose task has ended.
         let notice = message.parts.iter().any(|part| part.notice_id().is_some());
         message.role.as_deref() == Some("user") && !notice && !message.is_prompt_of(task, *run)
     };
-    let newest = messages.iter().rev().find(of_others);
-    newest
+    let newest = |messages: &[Message]| messages.iter().rev().find(of_others).cloned();
+    let Ok(found) = find_message(env, session, 20, newest).await else {
+        return true;
+    };
+    found
         .and_then(|message| message.created)
         .is_some_and(|created| created >= since)
 }

@@ -7,10 +7,11 @@ use serde_json::Value;
 use tokio::sync::oneshot;
 
 use crate::actors::desk::Desk;
-use crate::actors::env::{Env, within};
+use crate::actors::env::{Env, find_message, within};
 use crate::actors::registry::{DepthOf, TaskRegistry};
 use crate::domain::ids::SessionId;
 use crate::domain::task::Task;
+use crate::domain::transcript::Message;
 use crate::ports::agent_server::{NewSession, ServerError};
 
 /// What is known of the sessions above a task.
@@ -140,18 +141,15 @@ pub(crate) async fn prompt_arrived(
     session: &SessionId,
     metadata: &Value,
 ) -> Result<bool, ServerError> {
-    let messages = within(
-        env.config.calls.other,
-        env.server.messages(session, Some(20)),
-    )
-    .await?;
     let wanted = metadata.get("greenroom");
-    Ok(messages.iter().any(|message| {
+    let is_it = |message: &Message| {
         message.parts.iter().any(|part| {
             part.metadata
                 .as_ref()
                 .and_then(|found| found.get("greenroom"))
                 == wanted
         })
-    }))
+    };
+    let look = |messages: &[Message]| messages.iter().any(is_it).then_some(());
+    Ok(find_message(env, session, 20, look).await?.is_some())
 }
