@@ -15,6 +15,7 @@ use super::registry::{AbortDone, TaskRegistry};
 use crate::config::Limits;
 use crate::domain::concurrency::PermitId;
 use crate::domain::ids::{ConcurrencyKey, Run, TaskId};
+use crate::handle::ShutdownMode;
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -244,7 +245,7 @@ impl Held {
 pub(crate) struct Standing {
     limits: Mutex<Limits>,
     reachable: AtomicBool,
-    closing: AtomicBool,
+    closing: watch::Sender<Option<ShutdownMode>>,
     generations: AtomicU64,
 }
 
@@ -253,7 +254,7 @@ impl Standing {
         Self {
             limits: Mutex::new(limits),
             reachable: AtomicBool::new(true),
-            closing: AtomicBool::new(false),
+            closing: watch::Sender::new(None),
             generations: AtomicU64::new(0),
         }
     }
@@ -275,11 +276,24 @@ impl Standing {
     }
 
     pub(crate) fn closing(&self) -> bool {
-        self.closing.load(Ordering::Acquire)
+        self.closing.borrow().is_some()
     }
 
-    pub(crate) fn set_closing(&self) {
-        self.closing.store(true, Ordering::Release);
+    /// How a shutdown that was asked for treats what is open.
+    pub(crate) fn closing_mode(&self) -> Option<ShutdownMode> {
+        *self.closing.borrow()
+    }
+
+    /// A shutdown is asked for. The first word counts.
+    pub(crate) fn set_closing(&self, mode: ShutdownMode) {
+        self.closing
+            .send_modify(|closing| *closing = closing.or(Some(mode)));
+    }
+
+    /// Waits until a shutdown is asked for.
+    pub(crate) async fn closes(&self) {
+        // The sender lives as long as this does.
+        let _ = self.closing.subscribe().wait_for(Option::is_some).await;
     }
 
     /// The number of the registry that begins now, from 1.

@@ -514,12 +514,12 @@ impl Greenroom {
     }
 
     async fn shut_down(&self, mode: ShutdownMode) -> ShutdownReport {
-        self.standing.set_closing();
+        self.standing.set_closing(mode);
         // A registry that dies meanwhile is followed by one that is told again.
         for _ in 0..TRIES {
             self.registry.taken(PATIENCE).await;
             let (reply, report) = oneshot::channel();
-            if self.registry.send(Shutdown { mode, reply })
+            if self.registry.send(Shutdown { reply })
                 && let Ok(report) = report.await
             {
                 return report;

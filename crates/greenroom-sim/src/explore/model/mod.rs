@@ -117,8 +117,8 @@ impl Model {
 
     /// True if an actor of ours is to panic at this place now.
     fn sabotages(&self, place: &str) -> bool {
-        // A registry that dies while it shuts down comes back open: known, and not looked for here.
-        if self.log.read(|ledger| ledger.closing.is_some()) {
+        // What is left after a shutdown only cleans up.
+        if self.log.read(|ledger| ledger.closed.is_some()) {
             return false;
         }
         let mut world = self.world();

@@ -59,11 +59,7 @@ impl Identity {
             call,
             Call::Create { .. } | Call::Prompt { .. } | Call::Notify { .. }
         );
-        // A registry that is dead when it is told to close comes back open: known, and not looked for here.
-        if begins
-            && !ledger.sabotaged
-            && ledger.closing.is_some_and(|closing| closing.at < entry.at)
-        {
+        if begins && ledger.closing.is_some_and(|closing| closing.at < entry.at) {
             return Some(format!("after the shutdown was asked for: {call:?}"));
         }
         // What a call that was on its way has left is still aborted, however late it is answered.

@@ -63,9 +63,8 @@ pub(crate) fn keep_registry(env: Env, desks: Desks, changes: Changes) {
         while let Ok(Exit::Panicked(panic)) = exit.await {
             tracing::error!(panic, "the registry panicked");
             let wait = env.health.died(Kind::Registry, env.now());
-            if !wait.is_zero() {
-                tokio::time::sleep(wait).await;
-            }
+            // A shutdown cannot wait for it: there must be somebody who ends what runs.
+            let _ = tokio::time::timeout(wait, desks.standing.closes()).await;
             let Some(registry) = weak.upgrade() else {
                 return;
             };

@@ -346,7 +346,7 @@ impl Actor for TaskRegistry {
 
     fn started(&mut self, ctx: &mut Context<Self>) {
         self.desks.registry.put(ctx.address());
-        self.restore(ctx);
+        self.begin(ctx);
     }
 }
 

@@ -19,8 +19,16 @@ use crate::domain::task::{Task, TaskStatus};
 use crate::ports::journal::{Entry, Kept, KeptTask};
 
 impl TaskRegistry {
-    /// Takes over from whoever was here before.
-    pub(super) fn restore(&mut self, ctx: &mut Context<Self>) {
+    /// Takes over from whoever was here before. Where a shutdown was asked for meanwhile, it begins in that very step:
+    /// whoever asked may not be able to say so again.
+    pub(super) fn begin(&mut self, ctx: &mut Context<Self>) {
+        self.restore(ctx);
+        if self.desks.standing.closing() {
+            self.begin_closing(None, ctx);
+        }
+    }
+
+    fn restore(&mut self, ctx: &mut Context<Self>) {
         let tasks = self.desks.tasks.living();
         let notifiers = self.desks.notifiers.living();
         let kept = self

@@ -19,11 +19,10 @@ const ABORTS: Duration = Duration::from_secs(10);
 /// How long messages in flight are awaited.
 const MESSAGES: Duration = Duration::from_secs(5);
 
-/// Ends everything; the answer comes when it is done.
+/// Ends everything, in the mode that was set before; the answer comes when it is done.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(crate) struct Shutdown {
-    pub(crate) mode: ShutdownMode,
     pub(crate) reply: oneshot::Sender<ShutdownReport>,
 }
 
@@ -57,6 +56,19 @@ impl TaskRegistry {
     /// True from the moment a shutdown is asked for, also if the registry that was asked has died since.
     pub(super) fn is_closing(&self) -> bool {
         self.closing.is_some() || self.desks.standing.closing()
+    }
+
+    pub(super) fn begin_closing(
+        &mut self,
+        reply: Option<oneshot::Sender<ShutdownReport>>,
+        ctx: &mut Context<Self>,
+    ) {
+        self.closing = Some(Closing {
+            replies: reply.into_iter().collect(),
+            detach: self.desks.standing.closing_mode() == Some(ShutdownMode::Detach),
+            ..Closing::default()
+        });
+        self.close(ctx);
     }
 
     fn close(&mut self, ctx: &mut Context<Self>) {
@@ -147,9 +159,13 @@ impl TaskRegistry {
         for parent in &closing.report.untold {
             tracing::warn!(parent = %parent, "not told of the end of its background tasks");
         }
-        for reply in closing.replies.drain(..) {
-            // Whoever asked may have gone away.
-            let _ = reply.send(closing.report.clone());
+        // Read once: whoever asks later learns of nothing, unless nobody has asked yet.
+        if !closing.replies.is_empty() {
+            let report = std::mem::take(&mut closing.report);
+            for reply in closing.replies.drain(..) {
+                // Whoever asked may have gone away.
+                let _ = reply.send(report.clone());
+            }
         }
         self.tasks.clear();
         self.by_age.clear();
@@ -193,17 +209,10 @@ impl Handler<Shutdown> for TaskRegistry {
         match &mut self.closing {
             Some(closing) if closing.done => {
                 // Whoever asked may have gone away.
-                let _ = shutdown.reply.send(ShutdownReport::default());
+                let _ = shutdown.reply.send(std::mem::take(&mut closing.report));
             }
             Some(closing) => closing.replies.push(shutdown.reply),
-            None => {
-                self.closing = Some(Closing {
-                    replies: vec![shutdown.reply],
-                    detach: shutdown.mode == ShutdownMode::Detach,
-                    ..Closing::default()
-                });
-                self.close(ctx);
-            }
+            None => self.begin_closing(Some(shutdown.reply), ctx),
         }
     }
 }
