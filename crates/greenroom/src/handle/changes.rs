@@ -12,7 +12,7 @@ use tokio::sync::{broadcast, watch};
 
 use super::TaskChange;
 use crate::domain::time::Timestamp;
-use crate::ports::journal::{ChangesFrom, Journal};
+use crate::ports::journal::{ChangesFrom, Journal, KeptChange};
 
 /// Changes kept for readers that come back.
 pub const CHANGES_KEPT: usize = 2_000;
@@ -159,7 +159,8 @@ impl Changes {
             first.first().map(|change| change.changed.number - 1)
         };
         let earlier = match since {
-            Since::Kept => in_journal(ChangesFrom::After(0)),
+            // The number before the first is not kept, once the journal has let go of any.
+            Since::Kept => in_journal(ChangesFrom::Since(Timestamp::from_millis(i64::MIN))),
             Since::Time(at) => in_journal(ChangesFrom::Since(at)),
             Since::Now | Since::Number(_) => None,
         };
@@ -294,7 +295,9 @@ impl ChangeFeed {
         };
         // A number that was never given has nothing before it either.
         self.after = gone;
-        for kept in earlier {
+        // The ring has what comes after; the newest may be durable and not published yet.
+        let gone = |kept: &KeptChange| kept.changed.number <= gone;
+        for kept in earlier.into_iter().take_while(gone) {
             let change = TaskChange {
                 at: kept.at,
                 from: kept.changed.from,
