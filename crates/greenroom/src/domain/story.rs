@@ -28,6 +28,17 @@ impl Line {
     }
 }
 
+/// How many lines of a story are kept; after that the newest takes the place of the one before it.
+pub const LINES: usize = 100;
+
+/// Adds a line to what is kept of a story.
+pub fn keep<T>(story: &mut Vec<(T, Line)>, at: T, line: Line) {
+    if story.len() == LINES {
+        story.pop();
+    }
+    story.push((at, line));
+}
+
 /// A message is about to be sent: the line of each of its tasks, which names the message.
 const TELLING: &str = "telling the parent";
 

@@ -147,25 +147,45 @@ impl Fold {
 
     /// The task of that id or unique beginning of one, or the newest of that session that has left memory.
     pub fn find(&self, name: &str) -> Option<Task> {
-        if let Some(kept) = self.tasks.get(&TaskId::new(name)) {
-            return Some(Task::clone(&kept.task));
-        }
-        let newest_first = || self.left.iter().rev().map(|(_, task)| task);
-        let named = |task: &&Arc<Task>| {
-            let session = task.session.as_ref().map(SessionId::as_str);
-            task.id.as_str() == name || session == Some(name)
-        };
-        if let Some(task) = newest_first().find(named) {
+        if let Some(task) = self.named(name) {
             return Some(Task::clone(task));
         }
-        // A beginning must be long enough to mean something, and fit one task only.
-        let mut fitting = newest_first().filter(|task| task.id.as_str().starts_with(name));
-        let only = fitting
-            .next()
-            .filter(|_| name.len() >= SHORTEST_BEGINNING)?;
+        let mut fitting = self.beginning(name);
+        let only = fitting.next()?;
         fitting
             .all(|other| other.id == only.id)
             .then(|| Task::clone(only))
+    }
+
+    /// The task of that whole id, or the newest of that session that has left memory.
+    pub fn named(&self, name: &str) -> Option<&Arc<Task>> {
+        if let Some(kept) = self.tasks.get(&TaskId::new(name)) {
+            return Some(&kept.task);
+        }
+        self.newest_left_first().find(|task| {
+            let session = task.session.as_ref().map(SessionId::as_str);
+            task.id.as_str() == name || session == Some(name)
+        })
+    }
+
+    /// The tasks that have left memory and whose ids begin so, newest first; none if the beginning is too short to mean
+    /// something.
+    pub fn beginning(&self, name: &str) -> impl Iterator<Item = &Arc<Task>> {
+        self.newest_left_first().filter(move |task| {
+            name.len() >= SHORTEST_BEGINNING && task.id.as_str().starts_with(name)
+        })
+    }
+
+    fn newest_left_first(&self) -> impl Iterator<Item = &Arc<Task>> {
+        self.left.iter().rev().map(|(_, task)| task)
+    }
+
+    /// What was kept elsewhere of a parent that this one does not remember.
+    pub fn recall(&mut self, parent: SessionId, account: Account) {
+        if account.is_settled() {
+            self.settled.push_back(parent.clone());
+        }
+        self.accounts.insert(parent, account);
     }
 
     /// What that parent is owed and was told.

@@ -15,8 +15,6 @@ use crate::domain::story::{self, Line};
 use crate::domain::task::Task;
 use crate::domain::time::Timestamp;
 
-/// How many lines of a story are kept; after that the newest takes the place of the one before it.
-const LINES: usize = 100;
 /// How many stories are kept; the one begun longest ago goes first.
 const STORIES: usize = 2_000;
 
@@ -75,11 +73,7 @@ impl Memory {
                 self.stories.remove(&oldest);
             }
         }
-        let story = self.stories.entry(subject).or_default();
-        if story.len() == LINES {
-            story.pop();
-        }
-        story.push((at, line));
+        story::keep(self.stories.entry(subject).or_default(), at, line);
     }
 }
 

@@ -5,6 +5,8 @@
 //! What a registry or a notifier needs to take over from one that died is folded from these changes ([`Fold`]). The
 //! in-memory form ([`MemoryJournal`]) outlives the actors, one on disk the process.
 
+#[cfg(feature = "conformance")]
+pub mod conformance;
 mod fold;
 mod memory;
 
@@ -175,7 +177,8 @@ pub struct KeptTask {
 pub struct Kept {
     /// Every task that has not left memory, in the order of acceptance.
     pub tasks: Vec<KeptTask>,
-    /// Tasks that have left memory and are remembered, oldest first.
+    /// Tasks that have left memory and are remembered, oldest first: the newest 10,000 at most. A journal on disk leaves
+    /// their prompts out.
     pub left: Vec<Arc<Task>>,
     /// What parents are owed, for every parent with something open or owed.
     pub accounts: Vec<(SessionId, Account)>,
@@ -238,7 +241,8 @@ pub trait Journal: Send + Sync + 'static {
     /// What happened to a task, oldest first, as far as it is remembered ([`crate::domain::story`]).
     fn story(&self, task: &TaskId) -> Vec<(Timestamp, Line)>;
 
-    /// At most so many changes of tasks' states, by number; none if changes from there on are not kept.
+    /// At most so many changes of tasks' states that are durable, by number; none if those after that number are not all
+    /// kept. From a time on it is those that are kept.
     fn changes(&self, from: ChangesFrom, most: usize) -> Option<Vec<KeptChange>>;
 }
 

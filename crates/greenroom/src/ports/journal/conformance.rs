@@ -1,0 +1,535 @@
+//! What every journal must do, as functions that a journal's tests call with a way to make one. Behind the feature
+//! `conformance`; nothing of the product uses it. Times are those of today, since a journal lets go of what is old.
+
+use std::sync::{Arc, LazyLock};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use serde_json::json;
+
+use super::{Changed, ChangesFrom, Entry, Journal, Kept, KeptTask, Place};
+use crate::domain::batch::Told;
+use crate::domain::idempotency::Kept as KeptKey;
+use crate::domain::ids::{NoticeId, Run, SessionId, TaskId};
+use crate::domain::ledger::{Account, AccountRecord, Fate, Posted};
+use crate::domain::notice::{NoticeFacts, NoticeKind, SettledFact};
+use crate::domain::task::{Launch, Task, TaskStatus};
+use crate::domain::time::Timestamp;
+
+/// The retention that journals under test are made with.
+pub const RETENTION: Duration = Duration::from_secs(14 * 24 * 3600);
+
+/// Makes a journal.
+pub type Make<'a> = &'a dyn Fn() -> Arc<dyn Journal>;
+
+static BASE: LazyLock<i64> = LazyLock::new(|| {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    let millis = since.map_or(0, |since| since.as_millis());
+    i64::try_from(millis).unwrap_or(0)
+});
+
+/// So many milliseconds after the tests began.
+pub fn at(millis: i64) -> Timestamp {
+    Timestamp::from_millis(*BASE + millis)
+}
+
+/// A task as a launch makes it.
+pub fn task(id: &str, parent: Option<&str>) -> Task {
+    let launch = Launch {
+        description: format!("the work of {id}"),
+        prompt: format!("do what {id} is for"),
+        agent: "general".to_owned(),
+        parent_session: parent.map(SessionId::new),
+        skill_content: Some("how it is done".to_owned()),
+        ..Launch::default()
+    };
+    Task::accept(TaskId::new(id), launch, 1, at(0))
+}
+
+/// The same task in that state, and in a session once it has one.
+///
+/// # Panics
+/// Never: a task with another state is a task.
+pub fn in_state(task: &Task, status: TaskStatus) -> Task {
+    let mut record = serde_json::to_value(task).expect("a task has a JSON form");
+    record["status"] = json!(status);
+    if status != TaskStatus::Pending {
+        record["sessionID"] = json!(format!("ses_{}", task.id));
+        record["startedAt"] = json!(at(1));
+    }
+    if status.is_terminal() {
+        record["completedAt"] = json!(at(2));
+    }
+    serde_json::from_value(record).expect("a task with another state")
+}
+
+/// The record, without a change of its state.
+pub fn record(accepted: u64, task: &Task) -> Entry {
+    Entry::Task {
+        accepted,
+        age: accepted,
+        task: Arc::new(task.clone()),
+        changed: None,
+    }
+}
+
+/// The record, with a change of its state.
+pub fn change(accepted: u64, task: &Task, number: u64, from: Option<TaskStatus>) -> Entry {
+    Entry::Task {
+        accepted,
+        age: accepted,
+        task: Arc::new(task.clone()),
+        changed: Some(Changed { number, from }),
+    }
+}
+
+/// What a parent is to be told of a task.
+pub fn told(task: &str) -> Told {
+    let fact = SettledFact {
+        task: TaskId::new(task),
+        status: TaskStatus::Completed,
+        description: format!("the work of {task}"),
+        duration: "5s".to_owned(),
+        error: None,
+    };
+    Told {
+        fact,
+        accepted: 1,
+        parent_agent: None,
+        parent_model: None,
+    }
+}
+
+/// A message to a parent.
+pub fn posted(id: &str, kind: NoticeKind, of: &[&str], fate: Fate) -> Posted {
+    let told: Vec<Told> = of.iter().map(|task| self::told(task)).collect();
+    Posted {
+        id: NoticeId::new(id),
+        facts: NoticeFacts {
+            kind,
+            tasks: told.iter().map(|told| told.fact.clone()).collect(),
+            remaining: 0,
+        },
+        told,
+        since: at(2),
+        fate,
+        at: at(2),
+    }
+}
+
+fn joined(parent: &str, task: &str) -> Entry {
+    Entry::Joined {
+        parent: parent.into(),
+        task: task.into(),
+        run: Run::FIRST,
+        directory: Some("/work".to_owned()),
+    }
+}
+
+fn settled(parent: &str, task: &str) -> Entry {
+    Entry::Settled {
+        parent: parent.into(),
+        told: Box::new(told(task)),
+    }
+}
+
+fn fate(parent: &str, id: &str, fate: Fate) -> Entry {
+    Entry::Fate {
+        parent: parent.into(),
+        id: id.into(),
+        fate,
+        at: at(3),
+    }
+}
+
+/// Waits until that much is durable.
+///
+/// # Panics
+/// If the journal is gone.
+pub fn until_durable(journal: &dyn Journal, place: Place) {
+    let mut standing = journal.standing();
+    let durable = standing.wait_for(|standing| standing.durable >= place);
+    futures::executor::block_on(durable).expect("the journal lives");
+}
+
+/// What a journal keeps, in a form that can be compared: an account as it is written down, tasks that have left by id.
+pub type Comparable = (
+    Vec<KeptTask>,
+    Vec<TaskId>,
+    Vec<(SessionId, AccountRecord)>,
+    Vec<KeptKey>,
+    u64,
+);
+
+/// In that form.
+pub fn comparable(kept: Kept) -> Comparable {
+    let mut left: Vec<TaskId> = kept.left.iter().map(|task| task.id.clone()).collect();
+    left.sort();
+    let record = |(parent, account): (SessionId, Account)| (parent, AccountRecord::from(account));
+    (
+        kept.tasks,
+        left,
+        kept.accounts.into_iter().map(record).collect(),
+        kept.keys,
+        kept.newest_change,
+    )
+}
+
+fn kept(journal: &dyn Journal) -> Comparable {
+    comparable(journal.load().expect("it can be read"))
+}
+
+/// Every check of one journal in one process.
+pub fn all(make: Make<'_>) {
+    what_is_appended_is_decided_at_once(make);
+    places_rise_and_become_durable(make);
+    a_task_is_found_while_and_after_it_is_in_memory(make);
+    marks_belong_to_tasks_in_memory(make);
+    an_account_is_what_its_changes_add_up_to(make);
+    keys_stay_until_their_launch_was_not_accepted(make);
+    a_story_is_told_in_its_order(make);
+    a_task_is_forgotten_after_its_retention(make);
+}
+
+/// Every check of a journal that is opened again: `open` opens the same one each time, after the last was dropped.
+pub fn all_durable(open: Make<'_>) {
+    everything_comes_back(open);
+    changes_are_read_again(open);
+}
+
+/// What was appended is known before it is durable.
+pub fn what_is_appended_is_decided_at_once(make: Make<'_>) {
+    let journal = make();
+    let new = task("bg_0000000a", Some("ses_p"));
+    let place = journal.append(
+        at(0),
+        vec![change(1, &new, 7, None), joined("ses_p", "bg_0000000a")],
+    );
+    assert_eq!(journal.decided(), place);
+    assert_eq!(journal.find("bg_0000000a"), Some(new));
+    let account = journal.account(&"ses_p".into()).expect("an account");
+    assert!(account.has(&"bg_0000000a".into()));
+    let kept = journal.load().expect("it can be read");
+    assert_eq!(kept.tasks.len(), 1);
+    assert_eq!(kept.accounts.len(), 1);
+    assert_eq!(kept.newest_change, 7);
+}
+
+/// Places rise by one, and all of them become durable.
+pub fn places_rise_and_become_durable(make: Make<'_>) {
+    let journal = make();
+    let before = journal.decided();
+    let mut last = before;
+    for number in 1..=50 {
+        let task = task(&format!("bg_{number:08x}"), None);
+        let place = journal.append(at(number), vec![record(number.cast_unsigned(), &task)]);
+        assert_eq!(place.0, last.0 + 1);
+        last = place;
+    }
+    until_durable(&*journal, last);
+    let standing = journal.standing().borrow().clone();
+    assert_eq!(standing.durable, last);
+    assert_eq!(standing.failing, None);
+    let tasks = journal.load().expect("it can be read").tasks;
+    let accepted: Vec<u64> = tasks.iter().map(|task| task.accepted).collect();
+    assert!(accepted.is_sorted());
+    assert_eq!(accepted.len(), 50);
+}
+
+/// By its id always; by its session or a beginning of its id after it has left memory.
+pub fn a_task_is_found_while_and_after_it_is_in_memory(make: Make<'_>) {
+    let journal = make();
+    let ended = |id: &str| in_state(&task(id, None), TaskStatus::Completed);
+    let (first, second) = (ended("bg_aa000001"), ended("bg_aa000002"));
+    journal.append(at(1), vec![record(1, &first)]);
+    journal.append(at(2), vec![record(2, &second)]);
+    assert_eq!(journal.find("bg_aa000001").as_ref(), Some(&first));
+    assert_eq!(journal.find("bg_00000000"), None);
+    let left = |id: &str, millis| vec![Entry::Forgotten(id.into(), at(millis))];
+    let place = journal.append(at(3), left("bg_aa000001", 3));
+    for wait in [false, true] {
+        if wait {
+            until_durable(&*journal, place);
+        }
+        assert_eq!(journal.find("bg_aa000001").as_ref(), Some(&first));
+        assert_eq!(journal.find("ses_bg_aa000001").as_ref(), Some(&first));
+        assert_eq!(journal.find("bg_aa").as_ref(), Some(&first));
+        assert_eq!(journal.find("bg"), None, "too short to mean anything");
+        assert_eq!(journal.find(""), None);
+    }
+    journal.append(at(4), left("bg_aa000002", 4));
+    assert_eq!(journal.find("bg_aa"), None, "it fits two");
+    assert_eq!(journal.find("bg_aa000002").as_ref(), Some(&second));
+    let kept = journal.load().expect("it can be read");
+    assert_eq!(kept.tasks, []);
+    let left: Vec<&str> = kept.left.iter().map(|task| task.id.as_str()).collect();
+    assert_eq!(left, ["bg_aa000001", "bg_aa000002"]);
+
+    let resumed = in_state(&first, TaskStatus::Pending);
+    journal.append(at(5), vec![record(3, &resumed)]);
+    assert_eq!(journal.find("bg_aa000001"), Some(resumed));
+    assert_eq!(journal.load().expect("it can be read").tasks.len(), 1);
+}
+
+/// Which run was granted, prompted and aborted is known of tasks in memory only.
+pub fn marks_belong_to_tasks_in_memory(make: Make<'_>) {
+    let journal = make();
+    let id = || TaskId::new("bg_0000000b");
+    let new = task("bg_0000000b", None);
+    journal.append(at(1), vec![record(1, &new)]);
+    journal.append(at(2), vec![Entry::Granted(id(), Run(1))]);
+    journal.append(at(3), vec![record(1, &new), Entry::Prompted(id(), Run(1))]);
+    journal.append(at(4), vec![Entry::Aborted(id(), Run(1))]);
+    let marks = || {
+        let task = journal.load().expect("it can be read").tasks.remove(0);
+        (task.granted, task.prompted, task.aborted)
+    };
+    assert_eq!(marks(), (Some(Run(1)), Some(Run(1)), Some(Run(1))));
+    journal.append(at(5), vec![Entry::Forgotten(id(), at(5))]);
+    journal.append(at(6), vec![Entry::Granted(id(), Run(2))]);
+    journal.append(at(7), vec![record(2, &new)]);
+    assert_eq!(marks(), (None, None, None));
+}
+
+/// An account is the ledger's sum of its entries; nobody is owed anything in the end.
+pub fn an_account_is_what_its_changes_add_up_to(make: Make<'_>) {
+    let journal = make();
+    let mut expected = Account::default();
+    let parent = SessionId::new("ses_p");
+    let owed = Box::new(posted(
+        "ntc_2",
+        NoticeKind::Final,
+        &["bg_1", "bg_2"],
+        Fate::Owed,
+    ));
+    let note = Box::new(posted(
+        "ntc_1",
+        NoticeKind::Individual,
+        &["bg_1"],
+        Fate::Sending,
+    ));
+    let changes = vec![
+        joined("ses_p", "bg_1"),
+        joined("ses_p", "bg_2"),
+        settled("ses_p", "bg_1"),
+        Entry::Sending {
+            parent: parent.clone(),
+            posted: note,
+        },
+        fate("ses_p", "ntc_1", Fate::Delivered),
+        settled("ses_p", "bg_2"),
+        Entry::Closed {
+            parent: parent.clone(),
+            posted: owed,
+            tasks: vec!["bg_1".into(), "bg_2".into()],
+        },
+        fate("ses_p", "ntc_2", Fate::Sending),
+    ];
+    for change in changes {
+        expected.apply(change.clone());
+        journal.append(at(1), vec![change]);
+        assert_eq!(journal.account(&parent).as_ref(), Some(&expected));
+        assert_eq!(kept(&*journal).2.len(), 1, "something is open or owed");
+    }
+    journal.append(at(4), vec![fate("ses_p", "ntc_2", Fate::Delivered)]);
+    assert_eq!(kept(&*journal).2, []);
+    let told = journal.account(&parent).expect("it is remembered");
+    assert_eq!(told.posted.len(), 2);
+    assert_eq!(journal.account(&"ses_other".into()), None);
+    journal.append(at(5), vec![Entry::Silenced(parent, true)]);
+    assert_eq!(kept(&*journal).2.len(), 1, "it is silenced");
+}
+
+/// Keys come back in their order; one whose launch was refused is free.
+pub fn keys_stay_until_their_launch_was_not_accepted(make: Make<'_>) {
+    let journal = make();
+    let key = |key: &str, task: &str, millis| {
+        KeptKey::new(key.to_owned(), &Launch::default(), task.into(), at(millis))
+    };
+    let keys = [
+        key("a", "bg_1", 1),
+        key("b", "bg_2", 2),
+        key("a", "bg_3", 3),
+    ];
+    for key in &keys {
+        journal.append(key.at, vec![Entry::Key(key.clone())]);
+    }
+    assert_eq!(kept(&*journal).3, keys);
+    journal.append(at(4), vec![Entry::Unaccepted("bg_2".into())]);
+    assert_eq!(kept(&*journal).3, [keys[0].clone(), keys[2].clone()]);
+}
+
+/// A task's own lines and those of the messages about it, however far the disk has come, and never without bound.
+pub fn a_story_is_told_in_its_order(make: Make<'_>) {
+    let journal = make();
+    let id = TaskId::new("bg_0000000c");
+    let new = task("bg_0000000c", Some("ses_p"));
+    journal.append(at(1), vec![change(1, &new, 1, None)]);
+    let place = journal.append(at(2), vec![Entry::Granted(id.clone(), Run(1))]);
+    let note = posted("ntc_9", NoticeKind::Final, &["bg_0000000c"], Fate::Sending);
+    journal.append(
+        at(3),
+        vec![Entry::Sending {
+            parent: "ses_p".into(),
+            posted: Box::new(note),
+        }],
+    );
+    let told = |journal: &dyn Journal| -> Vec<(i64, String)> {
+        let story = journal.story(&id).into_iter();
+        story
+            .map(|(when, line)| (when.as_millis() - at(0).as_millis(), line.what))
+            .collect()
+    };
+    let line = |millis, what: &str| (millis, what.to_owned());
+    let mut expected = vec![
+        line(1, "accepted"),
+        line(2, "slot granted"),
+        line(3, "telling the parent"),
+    ];
+    assert_eq!(told(&*journal), expected);
+    until_durable(&*journal, place);
+    let place = journal.append(at(4), vec![fate("ses_p", "ntc_9", Fate::Delivered)]);
+    expected.push(line(4, "parent told"));
+    assert_eq!(told(&*journal), expected);
+    until_durable(&*journal, place);
+    assert_eq!(told(&*journal), expected);
+    let mut last = place;
+    for millis in 10..500 {
+        last = journal.append(at(millis), vec![Entry::Granted(id.clone(), Run(2))]);
+    }
+    let begun = told(&*journal);
+    until_durable(&*journal, last);
+    assert_eq!(told(&*journal), begun);
+    assert!(begun.len() < 200, "{} lines", begun.len());
+    assert_eq!(begun.last(), Some(&line(499, "slot granted")));
+}
+
+/// A task that left memory longer ago than the retention is not known any more.
+pub fn a_task_is_forgotten_after_its_retention(make: Make<'_>) {
+    let journal = make();
+    let left = |id: &str, when: Timestamp| {
+        let ended = in_state(&task(id, None), TaskStatus::Completed);
+        journal.append(
+            when,
+            vec![record(1, &ended), Entry::Forgotten(id.into(), when)],
+        )
+    };
+    left("bg_00000001", at(0));
+    let place = left("bg_00000002", at(0) + RETENTION);
+    until_durable(&*journal, place);
+    assert!(journal.find("bg_00000001").is_some());
+    let place = left("bg_00000003", at(1) + RETENTION);
+    until_durable(&*journal, place);
+    assert_eq!(journal.find("bg_00000001"), None);
+    assert!(journal.find("bg_00000002").is_some());
+}
+
+/// A journal that is opened again keeps what the last one kept.
+pub fn everything_comes_back(open: Make<'_>) {
+    let journal = open();
+    let base = journal.load().expect("it can be read").newest_change;
+    let new = task("bg_dd000001", Some("ses_d"));
+    let running = in_state(&new, TaskStatus::Running);
+    let gone = in_state(&task("bg_dd000002", None), TaskStatus::Error);
+    let key = KeptKey::new(
+        "k".to_owned(),
+        &Launch::default(),
+        "bg_dd000001".into(),
+        at(1),
+    );
+    let id = || TaskId::new("bg_dd000001");
+    journal.append(
+        at(1),
+        vec![
+            change(11, &new, base + 1, None),
+            Entry::Key(key),
+            joined("ses_d", "bg_dd000001"),
+        ],
+    );
+    journal.append(at(2), vec![Entry::Granted(id(), Run(1))]);
+    let from = Some(TaskStatus::Pending);
+    journal.append(at(3), vec![change(11, &running, base + 2, from)]);
+    journal.append(at(4), vec![Entry::Prompted(id(), Run(1))]);
+    journal.append(
+        at(5),
+        vec![
+            record(12, &gone),
+            Entry::Forgotten("bg_dd000002".into(), at(5)),
+        ],
+    );
+    for number in 0..300 {
+        let note = format!("ntc_d{number}");
+        let posted = posted(&note, NoticeKind::Individual, &["bg_x"], Fate::Sending);
+        let sending = Entry::Sending {
+            parent: "ses_d".into(),
+            posted: Box::new(posted),
+        };
+        journal.append(at(6), vec![sending]);
+        journal.append(at(7), vec![fate("ses_d", &note, Fate::Delivered)]);
+    }
+    let (before, story) = (kept(&*journal), journal.story(&id()));
+    // What waits is written at the end.
+    drop(journal);
+    for _ in 0..2 {
+        let journal = open();
+        assert_eq!(kept(&*journal), before);
+        assert_eq!(journal.story(&id()), story);
+        assert_eq!(journal.find("bg_dd000001").as_ref(), Some(&running));
+        assert_eq!(journal.find("bg_dd000002").as_ref(), Some(&gone));
+        assert_eq!(journal.find("ses_bg_dd000002").as_ref(), Some(&gone));
+        assert_eq!(journal.find("bg_dd000002").as_ref(), Some(&gone));
+        assert_eq!(journal.decided(), Place(0));
+    }
+    // Nothing is owed any more, and it is told again after that: what it was told before stays.
+    let journal = open();
+    journal.append(at(8), vec![Entry::ParentGone("ses_d".into(), at(8))]);
+    drop(journal);
+    let journal = open();
+    assert_eq!(kept(&*journal).2, []);
+    journal.append(at(9), vec![joined("ses_d", "bg_dd000009")]);
+    let account = journal.account(&"ses_d".into()).expect("an account");
+    assert_eq!(account.posted.len(), 100);
+    assert_eq!(account.open(), 1);
+    let before = kept(&*journal);
+    drop(journal);
+    assert_eq!(kept(&*open()), before);
+}
+
+/// Changes can be read again from any number or time, whole and in their order.
+pub fn changes_are_read_again(open: Make<'_>) {
+    let journal = open();
+    let base = journal.load().expect("it can be read").newest_change;
+    let new = task("bg_ee000001", None);
+    let running = in_state(&new, TaskStatus::Running);
+    let ended = in_state(&running, TaskStatus::Completed);
+    let step = |millis, task: &Task, number, from| {
+        journal.append(at(millis), vec![change(21, task, base + number, from)])
+    };
+    step(101, &new, 1, None);
+    step(102, &running, 2, Some(TaskStatus::Pending));
+    step(103, &ended, 5, Some(TaskStatus::Running));
+    drop(journal);
+    let journal = open();
+    let read = |from, most| {
+        let changes = journal.changes(from, most).expect("they are kept");
+        let changes = changes.into_iter();
+        changes
+            .map(|kept| (kept.changed.number - base, kept.at, Task::clone(&kept.task)))
+            .collect::<Vec<_>>()
+    };
+    let whole = [
+        (1, at(101), new),
+        (2, at(102), running),
+        (5, at(103), ended),
+    ];
+    assert_eq!(read(ChangesFrom::After(base), 10), whole);
+    assert_eq!(read(ChangesFrom::After(base), 2), whole[..2]);
+    assert_eq!(read(ChangesFrom::After(base + 2), 10), whole[2..]);
+    assert_eq!(read(ChangesFrom::After(base + 3), 10), whole[2..]);
+    assert_eq!(read(ChangesFrom::After(base + 5), 10), []);
+    assert_eq!(read(ChangesFrom::After(u64::MAX), 10), []);
+    assert_eq!(read(ChangesFrom::Since(at(101)), 10), whole[1..]);
+    assert_eq!(read(ChangesFrom::Since(at(103)), 10), []);
+    let from = journal.changes(ChangesFrom::After(base + 2), 1);
+    let from = from.and_then(|changes| Some(changes.first()?.changed.from));
+    assert_eq!(from, Some(Some(TaskStatus::Running)));
+}
