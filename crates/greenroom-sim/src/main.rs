@@ -142,6 +142,7 @@ fn profile(text: &str) -> Result<Profile, String> {
     match text {
         "default" => Ok(Profile::Default),
         "reference" => Ok(Profile::Reference),
+        "crashes" => Ok(Profile::Crashes),
         _ => Err("default or reference".to_owned()),
     }
 }

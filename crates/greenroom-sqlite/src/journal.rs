@@ -253,6 +253,10 @@ fn read(db: &Connection, now: Timestamp, retention: Duration) -> Read<(Kept, Vec
 }
 
 impl Journal for SqliteJournal {
+    fn outlives(&self) -> bool {
+        true
+    }
+
     fn append(&self, at: Timestamp, entries: Vec<Entry>) -> Place {
         let mut state = self.shared.state();
         let mut parents: Vec<SessionId> = Vec::new();

@@ -3,25 +3,24 @@
 
 mod steps;
 
-use std::sync::Arc;
 use std::time::Duration;
 
+use greenroom::Greenroom;
 use greenroom::clock::Clock;
 use greenroom::config::Limits;
 use greenroom::domain::ids::TaskId;
 use greenroom::domain::time::Timestamp;
-use greenroom::ports::journal::MemoryJournal;
-use greenroom::sabotage::Saboteur;
-use greenroom::{Greenroom, Surroundings};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::ledger::Ledger;
 use super::leftovers;
 use super::log::{Log, What};
+use super::machine::{Machine, Process};
 use super::model::Model;
 use super::promises::{self, Violation};
 use super::scenario::Scenario;
 use crate::names::Names;
+use crate::power::Power;
 use crate::quiet::Quiet;
 
 /// How a scenario went.
@@ -43,23 +42,15 @@ pub async fn tell(scenario: &Scenario, quiet: &Quiet) -> Told {
     let config = scenario.config();
     let log = Log::new(clock, Ledger::new(config.clone()), promises::all(scenario));
     let model = Model::new(&scenario.opencode, clock, log.clone());
-    let server = Arc::new(model.clone());
-    let alive = Arc::downgrade(&server);
-    let saboteur = Arc::new(model.clone());
-    let surroundings = Surroundings {
-        clock,
-        saboteur: scenario
-            .sabotages()
-            .then_some(saboteur as Arc<dyn Saboteur>),
-    };
-    let journal = Arc::new(MemoryJournal::default());
-    let greenroom = Greenroom::start_within(config, server, journal, surroundings);
-    log.listen(greenroom.subscribe());
-    let pump = actix_rt::spawn(model.clone().pump(greenroom.clone()));
+    let mut machine = Machine::new(scenario, model.clone(), log.clone(), clock);
+    let process = machine.start();
+    let pump = actix_rt::spawn(model.clone().pump());
     let mut driver = Driver {
         limits: scenario.config().limits,
         scenario,
-        greenroom,
+        greenroom: process.greenroom.clone(),
+        process,
+        machine,
         model: model.clone(),
         log: log.clone(),
         names: Names::default(),
@@ -71,7 +62,12 @@ pub async fn tell(scenario: &Scenario, quiet: &Quiet) -> Told {
     if log.violation().is_none() {
         leftovers::after_rest(&driver.greenroom, &log, quiet, driver.closed).await;
     }
-    let Driver { greenroom, .. } = driver;
+    let Driver {
+        greenroom, process, ..
+    } = driver;
+    let alive = process.alive.clone();
+    drop(process);
+    model.heard_by(None);
     if log.violation().is_none() {
         leftovers::after_shutdown(greenroom, &log, quiet, pump, &alive).await;
     }
@@ -87,6 +83,8 @@ pub async fn tell(scenario: &Scenario, quiet: &Quiet) -> Told {
 struct Driver<'a> {
     scenario: &'a Scenario,
     greenroom: Greenroom,
+    process: Process,
+    machine: Machine,
     model: Model,
     log: Log,
     names: Names,
@@ -100,22 +98,49 @@ impl Driver<'_> {
     async fn story(&mut self) {
         for step in &self.scenario.steps {
             let at = self.started + Duration::from_millis(step.at);
-            if at > Instant::now() {
-                sleep_until(at).await;
-            }
-            self.quiet.settle().await;
+            self.until(at).await;
             if self.log.violation().is_some() {
                 return;
             }
             self.take(&step.deed);
         }
         let healed = self.started + Duration::from_millis(self.scenario.healed_at);
-        if healed > Instant::now() {
-            sleep_until(healed).await;
-        }
-        self.quiet.settle().await;
+        self.until(healed).await;
         self.model.heal();
         self.rest().await;
+    }
+
+    /// Waits until that moment and until nothing is ready any more; a process that ends meanwhile is followed by another.
+    async fn until(&mut self, moment: Instant) {
+        loop {
+            match self.process.power.clone() {
+                Some(power) => {
+                    tokio::select! {
+                        biased;
+                        () = power.lost() => {
+                            self.begin_again().await;
+                            continue;
+                        }
+                        () = sleep_until(moment) => {}
+                    }
+                }
+                None if moment > Instant::now() => sleep_until(moment).await,
+                None => {}
+            }
+            self.quiet.settle().await;
+            let lost = |power: &Power| !power.is_on();
+            if self.process.power.as_ref().is_some_and(lost) {
+                self.begin_again().await;
+                continue;
+            }
+            return;
+        }
+    }
+
+    async fn begin_again(&mut self) {
+        self.process = self.machine.begin_again(&self.process).await;
+        self.greenroom = self.process.greenroom.clone();
+        self.limits = self.scenario.config().limits;
     }
 
     /// Waits until no run is open and nothing is owed, for as long as that may take after the server was mended.

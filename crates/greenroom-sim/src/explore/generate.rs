@@ -28,6 +28,10 @@ pub fn scenario(seed: u64, profile: Profile) -> Scenario {
     let mut source = Source::named(seed, "scenario");
     let mut odds = odds(&mut source);
     odds.sabotage = sabotage(&mut source);
+    if profile == Profile::Crashes {
+        odds.crash = *Source::named(seed, "crashes").one_of(&[20, 60, 200]);
+        odds.sabotage = 0;
+    }
     let config = settings(&mut source);
     let mut author = Author {
         source,

@@ -134,6 +134,8 @@ pub struct Ledger {
     pub trouble: Option<Mark>,
     /// Some session was deleted.
     pub deletions: bool,
+    /// The last time the process ended.
+    pub crashed: Option<Mark>,
     /// Actors were made to panic.
     pub sabotaged: bool,
     /// Tasks whose change of parent was asked for and not answered.
@@ -161,6 +163,7 @@ impl Ledger {
             healed: None,
             trouble: None,
             deletions: false,
+            crashed: None,
             sabotaged: false,
             moving: BTreeSet::new(),
             cancelling: BTreeMap::new(),

@@ -6,12 +6,12 @@ use std::sync::Weak;
 use std::time::Duration;
 
 use greenroom::domain::ids::SessionId;
+use greenroom::ports::agent_server::AgentServer;
 use greenroom::{Census, Greenroom, ListFilter, ShutdownMode};
 use tokio::task::JoinHandle;
 
 use super::ledger::Ledger;
 use super::log::Log;
-use super::model::Model;
 use crate::quiet::Quiet;
 
 /// Looks at what is left after everything has come to rest.
@@ -56,7 +56,7 @@ pub async fn after_shutdown(
     log: &Log,
     quiet: &Quiet,
     pump: JoinHandle<()>,
-    alive: &Weak<Model>,
+    alive: &Weak<dyn AgentServer>,
 ) {
     let closing = actix_rt::spawn(async move {
         greenroom.shutdown(ShutdownMode::Abort).await;

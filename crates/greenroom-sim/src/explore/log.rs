@@ -64,6 +64,8 @@ pub enum What {
     Healed,
     /// An actor of ours is made to panic.
     Sabotaged(String),
+    /// The process ends there.
+    Crashed(String),
 }
 
 /// What the driver asks for.
@@ -176,6 +178,8 @@ struct Inner {
     clock: Clock,
     entries: Vec<Entry>,
     changes: Option<broadcast::Receiver<Arc<TaskChange>>>,
+    /// How many changes are written down.
+    changed: usize,
     ledger: Ledger,
     promises: Vec<Box<dyn Promise>>,
     violation: Option<Violation>,
@@ -189,6 +193,7 @@ impl Log {
             clock,
             entries: Vec::new(),
             changes: None,
+            changed: 0,
             ledger,
             promises,
             violation: None,
@@ -199,6 +204,23 @@ impl Log {
     /// From now on changes of tasks are written down, each before whatever follows it.
     pub fn listen(&self, changes: broadcast::Receiver<Arc<TaskChange>>) {
         self.inner().changes = Some(changes);
+    }
+
+    /// The process has ended at that place: nothing it still says is heard.
+    pub fn crashed(&self, place: &str) {
+        let mut inner = self.inner();
+        inner.catch_up();
+        inner.changes = None;
+        inner.write(What::Crashed(place.to_owned()));
+    }
+
+    /// Every change that was ever durable: those that nobody was told of before the crash are written down now.
+    pub fn go_on_with(&self, all: impl Iterator<Item = Arc<TaskChange>>) {
+        let mut inner = self.inner();
+        let known = inner.changed;
+        for change in all.skip(known) {
+            inner.write(What::Changed(change));
+        }
     }
 
     /// Writes something down and gives its place.
@@ -307,6 +329,9 @@ impl Inner {
             what,
         };
         let place = self.entries.len();
+        if matches!(entry.what, What::Changed(_)) {
+            self.changed += 1;
+        }
         self.ledger.see(place, &entry);
         if self.violation.is_none() {
             let Self {

@@ -8,6 +8,7 @@
 //! | [`dice`] | everything that is left to chance, by name |
 //! | [`model`] | opencode, in memory |
 //! | [`driver`] | the steps of a scenario, and its rest |
+//! | `machine` | the process the system runs in, and its crashes |
 //! | [`log`], [`ledger`] | what happened, and what follows from it for every run and session |
 //! | [`promises`], [`leftovers`] | what must hold, at every step and at the end |
 //! | [`shrink`] | the smallest scenario that still breaks a promise |
@@ -19,6 +20,7 @@ pub mod generate;
 pub mod ledger;
 pub mod leftovers;
 pub mod log;
+mod machine;
 pub mod model;
 pub mod outcome;
 pub mod promises;

@@ -43,6 +43,8 @@ pub enum Profile {
     Default,
     /// Those of the reference implementation.
     Reference,
+    /// The product's own, and the process ends at random instants: there is a disk, and another process goes on.
+    Crashes,
 }
 
 /// What a scenario sets; all else is the profile's. Times are milliseconds.
@@ -135,6 +137,8 @@ pub struct Odds {
     pub call_slow_ms: i64,
     /// One of our own actors panics at a place it passes, in a hundred thousand.
     pub sabotage: u32,
+    /// The process ends at an append, a commit, or before or after a call; in ten thousand.
+    pub crash: u32,
     /// An abort is answered and lost.
     pub abort_lost: u32,
     /// How often which kind of turn, by weight, in the order of [`super::model::TurnKind`].
@@ -253,10 +257,15 @@ impl Scenario {
         self.opencode.odds.sabotage > 0 || written.next().is_some()
     }
 
+    /// True if the process may end and another begin.
+    pub fn crashes(&self) -> bool {
+        self.profile == Profile::Crashes
+    }
+
     /// The configuration it asks for.
     pub fn config(&self) -> Config {
         let mut config = match self.profile {
-            Profile::Default => Config::default(),
+            Profile::Default | Profile::Crashes => Config::default(),
             Profile::Reference => Config::reference(),
         };
         let set = &self.config;

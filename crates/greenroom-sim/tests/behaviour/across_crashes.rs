@@ -232,7 +232,7 @@ fn what_an_aborting_shutdown_owes_is_told_by_the_next_start() {
         let report = s.shutdown().await;
         s.at(20_000).await;
         let report = report.await.expect("no panic");
-        assert_eq!(report.cancelled, [a.clone()]);
+        assert_eq!(report.cancelled, [a]);
         assert!(s.told("P").is_empty());
         s.begin_again(5000).await;
         s.at(minute(&s)).await;

@@ -223,6 +223,14 @@ pub struct TaskChange {
     pub to: TaskStatus,
 }
 
+impl TaskChange {
+    /// The change after which the task was that, from a state it had before.
+    pub fn new(at: Timestamp, task: Arc<Task>, from: Option<TaskStatus>) -> Self {
+        let to = task.status();
+        Self { at, task, from, to }
+    }
+}
+
 /// What a caller waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WaitFor {

@@ -78,9 +78,13 @@ impl Driver<'_> {
         F: Future<Output = Result<Option<Box<Task>>, String>> + 'static,
     {
         let asked = self.log.push(What::Asked(order));
-        let log = self.log.clone();
+        let (log, power) = (self.log.clone(), self.process.power.clone());
         actix_rt::spawn(async move {
             let answer = work.await;
+            if power.is_some_and(|power| !power.is_on()) {
+                // A process that has ended answers nobody.
+                return;
+            }
             log.push(What::Told { asked, answer });
         });
     }

@@ -42,6 +42,15 @@ impl Ledger {
             What::Truth { session, fact } => self.truth(mark, session, *fact),
             What::Link(_) | What::Online(_) => self.trouble = Some(mark),
             What::Healed => self.healed = Some(mark),
+            What::Crashed(_) => {
+                (self.crashed, self.trouble) = (Some(mark), Some(mark));
+                // Whoever was on the way to its session waits in line again.
+                for run in self.runs.iter_mut().filter(|run| run.is_open()) {
+                    if run.running.is_none() {
+                        run.started = None;
+                    }
+                }
+            }
             What::Sabotaged(_) => {
                 self.sabotaged = true;
                 self.runs

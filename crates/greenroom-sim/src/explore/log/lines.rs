@@ -86,6 +86,7 @@ impl fmt::Display for Entry {
             }
             What::Healed => f.write_str("healed"),
             What::Sabotaged(place) => write!(f, "sabotage {place}"),
+            What::Crashed(place) => write!(f, "crash    {place}"),
         }
     }
 }

@@ -37,6 +37,9 @@ use world::{Due, World};
 /// Where every session works that nobody put elsewhere.
 pub const BASE: &str = "/base";
 
+/// How often a process ends in one scenario.
+const CRASHES: u32 = 4;
+
 /// The model. A cheap clone.
 #[derive(Debug, Clone)]
 pub struct Model {
@@ -44,6 +47,7 @@ pub struct Model {
     world: Arc<Mutex<World>>,
     due: Arc<Notify>,
     log: Log,
+    ear: Arc<Mutex<Option<Greenroom>>>,
 }
 
 impl Saboteur for Model {
@@ -69,17 +73,18 @@ impl Model {
             world: Arc::new(Mutex::new(world)),
             due,
             log,
+            ear: Arc::default(),
         }
     }
 
     /// Does what is due, when it is due, and hands events to the system. Never ends by itself.
-    pub async fn pump(self, greenroom: Greenroom) {
+    pub async fn pump(self) {
         loop {
             let called = self.due.notified();
             let now = self.clock.now().as_millis();
             let (next, at) = self.world().take_due(now);
             match (next, at) {
-                (Some(due), _) => self.handle(due, &greenroom).await,
+                (Some(due), _) => self.handle(due).await,
                 (None, Some(at)) => {
                     let wait = Duration::from_millis(u64::try_from(at - now).unwrap_or(0));
                     // Called earlier if something is put before it.
@@ -90,9 +95,15 @@ impl Model {
         }
     }
 
-    async fn handle(&self, due: Due, greenroom: &Greenroom) {
+    async fn handle(&self, due: Due) {
+        let greenroom = self
+            .ear
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
         match due {
             Due::Event(event) => {
+                let Some(greenroom) = greenroom else { return };
                 self.log.push(What::Event {
                     session: event.session.clone(),
                     kind: event.kind,
@@ -105,11 +116,13 @@ impl Model {
             Due::Link(up) => {
                 if self.world().set_link(up) {
                     self.log.push(What::Link(up));
-                    greenroom.event_link(if up {
-                        EventLink::Connected
-                    } else {
-                        EventLink::Broken
-                    });
+                    if let Some(greenroom) = greenroom {
+                        greenroom.event_link(if up {
+                            EventLink::Connected
+                        } else {
+                            EventLink::Broken
+                        });
+                    }
                 }
             }
         }
@@ -133,6 +146,57 @@ impl Model {
             self.log.push(What::Sabotaged(place.to_owned()));
         }
         struck > 0
+    }
+
+    /// Who hears events from now on; nobody while no process runs.
+    pub fn heard_by(&self, greenroom: Option<Greenroom>) {
+        *self.ear.lock().unwrap_or_else(PoisonError::into_inner) = greenroom;
+    }
+
+    /// True if events flow.
+    pub fn link_is_up(&self) -> bool {
+        self.world().link_up
+    }
+
+    /// True if the process ends at this place now. Not once it is to be shut down, nor too often.
+    pub fn crashes(&self, place: &str) -> bool {
+        if self.log.read(|ledger| ledger.closing.is_some()) {
+            return false;
+        }
+        let mut world = self.world();
+        let odds = world.odds.crash;
+        let nth = world.count(&format!("crash {place}"));
+        let ended = world.calls.get("crashes").copied().unwrap_or(0);
+        let name = format!("crash {place} {nth}");
+        let ends = world.dice.decide(name, 0, |source| {
+            i64::from(ended < CRASHES && source.below(10_000) < u64::from(odds))
+        }) > 0;
+        if ends {
+            world.count("crashes");
+        }
+        ends
+    }
+
+    /// For how many milliseconds no process runs after that one.
+    pub fn stays_down(&self, process: u64) -> u64 {
+        let down = self
+            .world()
+            .dice
+            .decide(format!("down {process}"), 200, |source| {
+                *source.one_of(&[1, 200, 200, 3000, 60_000, 900_000])
+            });
+        u64::try_from(down).unwrap_or(0)
+    }
+
+    /// How long that commit takes.
+    pub fn commit_takes(&self, commit: u64) -> Duration {
+        let takes = self
+            .world()
+            .dice
+            .decide(format!("commit {commit} takes"), 1, |source| {
+                *source.one_of(&[0, 1, 1, 2, 5, 5, 20, 20, 700])
+            });
+        Duration::from_millis(u64::try_from(takes).unwrap_or(0))
     }
 
     /// Decisions that were not the usual ones.

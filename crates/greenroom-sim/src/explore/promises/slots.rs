@@ -152,6 +152,19 @@ impl Promise for Slots {
                 });
                 None
             }
+            What::Crashed(_) => {
+                // Limits that were set are not kept over a restart.
+                let configured = self.limits[0].limits.clone();
+                for rule in &mut self.limits {
+                    rule.until = rule.until.min(place);
+                }
+                self.limits.push(InForce {
+                    until: usize::MAX,
+                    asked: place,
+                    limits: configured,
+                });
+                None
+            }
             What::Told { asked, .. } => {
                 // Once a change is answered, what was before it is over.
                 let mut before = self.limits.iter_mut().filter(|rule| rule.asked < *asked);
