@@ -1,10 +1,14 @@
 //! Cancel: what it ends, what it leaves, and who hears of it. The stages of a start are in `launch_and_start`.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::task::Poll;
+
 use greenroom::domain::task::TaskStatus;
 use greenroom::{CancelError, CancelOptions, CancelScope};
 
 use crate::server::{Fate, On};
-use crate::stage::{Stage, job, job_of, story, story_with};
+use crate::stage::{Stage, Who, idle_event, job, job_of, story, story_with};
 
 fn quietly() -> CancelOptions {
     CancelOptions {
@@ -50,6 +54,56 @@ fn it_is_true_once_and_then_changes_nothing() {
         );
         assert_eq!(s.told("P"), ["6000 final wakes: a cancelled"]);
     });
+}
+
+async fn pass_turns(turns: usize) {
+    for _ in 0..turns {
+        // The runtime's own yield would wait until nothing else is to be done.
+        let mut passed = false;
+        std::future::poll_fn(|context| {
+            context.waker().wake_by_ref();
+            match std::mem::replace(&mut passed, true) {
+                true => Poll::Ready(()),
+                false => Poll::Pending,
+            }
+        })
+        .await;
+    }
+}
+
+/// The completion of a task is refused if somebody launches below it in that moment; a cancel that has come just after the
+/// completion was decided must not be lost with it. The moment is shifted turn by turn of the runtime.
+#[test]
+fn it_is_true_or_the_task_has_ended_by_itself_in_whichever_moment_it_comes() {
+    let (cancelled, completed) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicU32::new(0)));
+    for turns in 0..40 {
+        let (cancelled, completed) = (Arc::clone(&cancelled), Arc::clone(&completed));
+        story(move |s| async move {
+            let a = s.launch(job("a")).await;
+            s.at(6000).await;
+            let session = (&a).session(&s.server);
+            s.quiet_answer(&session, "done");
+            s.quietly_idle(&session);
+            s.together(idle_event(&session));
+            let (greenroom, below, id) = (s.greenroom.clone(), s.greenroom.clone(), a.clone());
+            actix_rt::spawn(async move {
+                pass_turns(turns).await;
+                below.launch(job_of(session, "below")).await
+            });
+            let cancel = s.answered(async move {
+                pass_turns(turns).await;
+                greenroom.cancel(&id, CancelOptions::default()).await
+            });
+            let so = cancel.await.is_ok();
+            let state = s.state(&a).await;
+            assert_ne!(state, "running", "after {turns} turns");
+            assert_eq!(so, state == "cancelled", "after {turns} turns: {state}");
+            let count = if so { cancelled } else { completed };
+            count.fetch_add(1, Ordering::Relaxed);
+        });
+    }
+    assert!(cancelled.load(Ordering::Relaxed) > 0, "some came before");
+    assert!(completed.load(Ordering::Relaxed) > 0, "some came after");
 }
 
 #[test]

@@ -130,7 +130,7 @@ impl TaskRegistry {
         else {
             return;
         };
-        let Some(entry) = self.tasks.get(older) else {
+        let Some(entry) = self.tasks.get_mut(older) else {
             return;
         };
         // An abort of the older one's that is still being looked after must not reach the newer.
@@ -139,7 +139,11 @@ impl TaskRegistry {
             .store(true, std::sync::atomic::Ordering::Release);
         let end = taken_over_by(newest);
         match &entry.actor {
-            Some(actor) => actor.do_send(EndRun { end, reply: None }),
+            Some(actor) => {
+                // In case it dies before it hears of it.
+                entry.ordered.get_or_insert_with(|| end.clone());
+                actor.do_send(EndRun { end, reply: None });
+            }
             None => {
                 self.desks.registry.send(EndByOrder {
                     task: older.clone(),

@@ -105,14 +105,15 @@ impl Handler<EndRun> for TaskActor {
 
     fn handle(&mut self, order: EndRun, ctx: &mut Context<Self>) {
         self.env.places.pass("task: EndRun");
-        let open = !matches!(self.phase, Phase::Ending(..) | Phase::Ended);
-        if open {
-            self.end(order.end, ctx);
-            self.arm(ctx);
-        }
-        if let Some(reply) = order.reply {
-            // A caller that has gone away needs no answer.
-            let _ = reply.send(open);
+        match self.phase {
+            // Where its own end is refused, the first of these holds.
+            Phase::Ending(..) => self.orders.push(order),
+            Phase::Ended => order.decided(false),
+            _ => {
+                self.end(order.end.clone(), ctx);
+                self.arm(ctx);
+                order.decided(true);
+            }
         }
     }
 }
@@ -127,6 +128,11 @@ impl Handler<EndRefused> for TaskActor {
             self.phase = Phase::Watching(watch);
             self.ended = None;
             self.wanted.store(true, Ordering::Release);
+            if !self.orders.is_empty() {
+                let first = self.orders.remove(0);
+                self.end(first.end.clone(), ctx);
+                first.decided(true);
+            }
         }
         self.arm(ctx);
     }
@@ -140,6 +146,9 @@ impl Handler<EndAccepted> for TaskActor {
         let Phase::Ending(end, _) = std::mem::replace(&mut self.phase, Phase::Ended) else {
             return;
         };
+        for order in self.orders.drain(..) {
+            order.decided(false);
+        }
         self.permit = None;
         self.arm(ctx);
         let ticket = accepted.0;

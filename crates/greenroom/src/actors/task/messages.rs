@@ -56,6 +56,16 @@ pub(crate) struct EndRun {
 #[rtype(result = "()")]
 pub(crate) struct LetGo;
 
+impl EndRun {
+    /// Answers whoever ordered it: whether this is how the run ends.
+    pub(super) fn decided(self, so: bool) {
+        if let Some(reply) = self.reply {
+            // A caller that has gone away needs no answer.
+            let _ = reply.send(so);
+        }
+    }
+}
+
 /// The registry has recorded the start: the prompt may be sent.
 #[derive(Message)]
 #[rtype(result = "()")]

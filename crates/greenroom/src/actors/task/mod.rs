@@ -90,6 +90,8 @@ pub(crate) struct TaskActor {
     let_go: bool,
     /// What the registry was told of the end, in case it did not hear it.
     ended: Option<(End, RunSnapshot, Timestamp)>,
+    /// Orders to end it that came when an end was decided and not yet recorded; as many as callers wait.
+    orders: Vec<EndRun>,
     dependents: (usize, bool),
     /// The end is decided and what exists instead is being asked for.
     explaining: bool,
@@ -141,6 +143,7 @@ impl TaskActor {
             late_prompt: None,
             aborting: None,
             ended: None,
+            orders: Vec::new(),
             dependents: (0, false),
             explaining: false,
             prompting: None,
