@@ -69,6 +69,17 @@ impl ParentSession {
         self.told = true;
     }
 
+    /// When the stop by its user is forgotten if nothing is open or owed until then: whoever has not come back after so
+    /// long is not waited for in memory for ever.
+    pub fn forgotten_at(&self, policy: &Notifications) -> Option<Timestamp> {
+        self.silenced.map(|since| since + policy.give_up)
+    }
+
+    /// Its user counts as back.
+    pub fn forget_stop(&mut self) {
+        self.silenced = None;
+    }
+
     /// An event of its session.
     pub fn event(&mut self, what: &Happening, policy: &Notifications, now: Timestamp) {
         match what {

@@ -9,6 +9,9 @@ use super::notices;
 use crate::server::On;
 use crate::stage::{job, job_of, message_event, part_event, story, story_with};
 
+/// In milliseconds.
+const HOUR: u64 = 3_600_000;
+
 #[test]
 fn after_the_user_stops_a_parent_its_tasks_go_on_and_its_messages_are_silent() {
     story(|s| async move {
@@ -49,6 +52,32 @@ fn until_the_user_speaks_again() {
             [
                 "6100 note silent: a error, 1 open",
                 "20000 final wakes: a error, b completed"
+            ]
+        );
+    });
+}
+
+#[test]
+fn a_stop_whose_user_never_returns_is_forgotten_after_a_day_with_nothing_to_tell() {
+    story(|s| async move {
+        let a = s.launch(job("a")).await;
+        s.at(5000).await;
+        s.aborted("P").await;
+        s.at(6000).await;
+        s.finish(&a).await;
+        s.at(HOUR).await;
+        assert_eq!(s.census().await.notifiers, 1, "its user may come back");
+        s.at(25 * HOUR).await;
+        assert_eq!(s.census().await.notifiers, 0);
+        // Whoever launches in this session now has spoken in it.
+        let b = s.launch(job("b")).await;
+        s.pass(6000).await;
+        s.finish(&b).await;
+        assert_eq!(
+            s.told("P"),
+            [
+                "6000 final silent: a completed",
+                "90006000 final wakes: b completed"
             ]
         );
     });

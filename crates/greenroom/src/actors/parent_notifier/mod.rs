@@ -115,9 +115,30 @@ impl ParentNotifier {
                 }
             }
         }
+        if let Some(at) = self.forget_stop(now) {
+            wait = earlier(wait, at);
+        }
         self.arm(wait, ctx);
         self.tell_debts();
         self.tell_stopped();
+    }
+
+    /// A stop by the parent's user keeps this notifier, which listens for the user's return, but not for ever. Answers when
+    /// it is forgotten, if it is not yet time.
+    fn forget_stop(&mut self, now: Timestamp) -> Option<Timestamp> {
+        let quiet = self.batch.is_empty()
+            && self.closed.is_empty()
+            && matches!(self.flight, Flight::None)
+            && !self.stopped;
+        let at = self.session.forgotten_at(&self.env.config.notifications);
+        let at = at.filter(|_| quiet)?;
+        if at > now {
+            return Some(at);
+        }
+        self.session.forget_stop();
+        self.env
+            .append(vec![Entry::Silenced(self.parent.clone(), false)]);
+        None
     }
 
     /// When the next message may be sent, whether it wakes, and since when it is owed.
