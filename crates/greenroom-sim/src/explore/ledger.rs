@@ -120,6 +120,8 @@ pub struct Ledger {
     newest: BTreeMap<TaskId, usize>,
     sessions: BTreeMap<SessionId, SessionFacts>,
     aliases: BTreeMap<String, String>,
+    /// The parents that settled tasks were given: of these only the record has changed.
+    given: BTreeMap<TaskId, SessionId>,
     orders: BTreeMap<usize, Order>,
     /// Whose children each task was while it was open: what their histories keep.
     parents: BTreeMap<TaskId, BTreeSet<SessionId>>,
@@ -155,6 +157,7 @@ impl Ledger {
             newest: BTreeMap::new(),
             sessions: BTreeMap::new(),
             aliases: BTreeMap::new(),
+            given: BTreeMap::new(),
             orders: BTreeMap::new(),
             parents: BTreeMap::new(),
             calls: BTreeMap::new(),
@@ -207,7 +210,10 @@ impl Ledger {
                 return true;
             }
             let owner = known.and_then(|known| known.owner.as_ref());
-            above = owner.and_then(|owner| self.newest(owner)?.parent.as_ref());
+            above = owner.and_then(|owner| {
+                let given = self.given.get(owner);
+                given.or(self.newest(owner)?.parent.as_ref())
+            });
         }
         false
     }

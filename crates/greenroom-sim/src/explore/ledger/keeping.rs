@@ -113,7 +113,9 @@ impl Ledger {
     fn moved(&mut self, task: &TaskId, parent: &SessionId, mark: Mark) {
         if let Some(&place) = self.newest.get(task) {
             let run = &mut self.runs[place];
-            if run.is_open() && run.parent.as_ref() != Some(parent) {
+            if !run.is_open() {
+                self.given.insert(task.clone(), parent.clone());
+            } else if run.parent.as_ref() != Some(parent) {
                 run.moved = Some(mark);
                 let old = run.parent.replace(parent.clone());
                 let parents = self.parents.entry(task.clone()).or_default();
@@ -142,6 +144,7 @@ impl Ledger {
                 .or_insert_with(|| task.description.clone());
             self.index.insert(name.clone(), self.runs.len());
             self.newest.insert(task.id.clone(), self.runs.len());
+            self.given.remove(&task.id);
             let meant = self
                 .cancelling
                 .values()
