@@ -115,24 +115,48 @@ pub(crate) fn new_session(env: &Env, task: &Task, directory: String, attempt: u3
     }
 }
 
-/// Looks for the session that a create of unknown fate may have made, by its metadata.
+/// A parent, none for all sessions, and a directory.
+pub(crate) type Place = (Option<SessionId>, String);
+
+/// Where a session may have been made for a task by an actor before this one: the task may have got another parent since.
+pub(crate) fn earlier_places(env: &Env, task: &Task, directory: &str) -> Vec<Place> {
+    let parents = task.former_parents.iter().cloned();
+    let own = task.directory.as_ref().unwrap_or(&env.config.directory);
+    parents
+        .map(|parent| (Some(parent), directory.to_owned()))
+        .chain([(None, own.clone())])
+        .collect()
+}
+
+/// Looks for the session that a create of unknown fate may have made, by its metadata: where it was to be made now, then
+/// in those other places.
 pub(crate) async fn find_created(
     env: &Env,
     session: &NewSession,
+    others: Vec<Place>,
 ) -> Result<Option<SessionId>, ServerError> {
-    let below = env
-        .server
-        .sessions_below(session.parent.as_ref(), &session.directory);
-    let sessions = within(env.config.calls.other, below).await?;
     let wanted = session.metadata.get("greenroom");
-    let found = sessions.into_iter().find(|record| {
-        record
-            .metadata
-            .as_ref()
-            .and_then(|metadata| metadata.get("greenroom"))
-            .is_some_and(|made| Some(made) == wanted)
-    });
-    Ok(found.and_then(|record| record.id))
+    let here = (session.parent.clone(), session.directory.clone());
+    let others = others.into_iter().filter(|place| *place != here);
+    for (number, (parent, directory)) in std::iter::once(here.clone()).chain(others).enumerate() {
+        let below = env.server.sessions_below(parent.as_ref(), &directory);
+        let sessions = match within(env.config.calls.other, below).await {
+            // What was there has gone with it.
+            Err(ServerError::NotFound(_)) if number > 0 => continue,
+            answer => answer?,
+        };
+        let found = sessions.into_iter().find(|record| {
+            record
+                .metadata
+                .as_ref()
+                .and_then(|metadata| metadata.get("greenroom"))
+                .is_some_and(|made| Some(made) == wanted)
+        });
+        if let Some(id) = found.and_then(|record| record.id) {
+            return Ok(Some(id));
+        }
+    }
+    Ok(None)
 }
 
 /// True if a prompt of unknown fate has reached its session: its part carries the metadata it was sent with.

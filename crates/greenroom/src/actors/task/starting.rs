@@ -7,7 +7,9 @@ use std::sync::atomic::Ordering;
 use actix::{AsyncContext, Context, Handler};
 use serde_json::{Value, json};
 
-use super::lineage::{Lineage, find_created, new_session, prompt_arrived, read_lineage};
+use super::lineage::{
+    Lineage, earlier_places, find_created, new_session, prompt_arrived, read_lineage,
+};
 use super::messages::{
     CreateAnswered, CreateLookedUp, CreateTimedOut, LineageRead, PromptAnswered, PromptLookedUp,
 };
@@ -79,6 +81,12 @@ impl TaskActor {
                     return;
                 };
                 let name = self.create_name();
+                let others = match self.beginning {
+                    Beginning::Relaunch(_) => {
+                        earlier_places(&self.env, &self.task, &session.directory)
+                    }
+                    _ => Vec::new(),
+                };
                 answer(
                     &self.env,
                     "task: created session is looked for",
@@ -86,7 +94,7 @@ impl TaskActor {
                         // Made by an actor that has died since, it may still be on its way.
                         let limit = env.config.calls.create;
                         env.under_way.over(&name, limit).await;
-                        find_created(&env, &session).await
+                        find_created(&env, &session, others).await
                     },
                     |panic| Err(cut_off(panic)),
                     move |found| me.do_send(CreateLookedUp(found)),
