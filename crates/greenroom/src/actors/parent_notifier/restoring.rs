@@ -24,8 +24,11 @@ impl ParentNotifier {
         for member in account.members() {
             self.batch.join(member.task.clone());
         }
-        for member in account.members() {
-            self.settle_member(member);
+        // Who was told of first, so that no message counts them among those still open.
+        for noted in [true, false] {
+            for member in account.members().filter(|member| member.noted == noted) {
+                self.settle_member(member);
+            }
         }
         for posted in account.posted {
             match posted.fate {
