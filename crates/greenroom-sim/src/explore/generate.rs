@@ -27,7 +27,7 @@ const AGENTS: [&str; 5] = ["explore", "build", "acme", "build", "nobody"];
 pub fn scenario(seed: u64, profile: Profile) -> Scenario {
     let mut source = Source::named(seed, "scenario");
     let mut odds = odds(&mut source);
-    odds.sabotage = sabotage(&mut source);
+    sabotage(&mut source, &mut odds);
     if profile == Profile::Crashes {
         odds.crash = *Source::named(seed, "crashes").one_of(&[20, 60, 200]);
         odds.sabotage = 0;
@@ -86,10 +86,32 @@ fn odds(source: &mut Source) -> Odds {
 }
 
 /// One of our own actors panics in every fourth scenario.
-fn sabotage(source: &mut Source) -> u32 {
-    match source.chance(250) {
-        true => *source.one_of(&[20, 100, 500]),
-        false => 0,
+///
+/// Where all of them may, little is left to be judged; so in half of those scenarios only one kind does, and often.
+fn sabotage(source: &mut Source, odds: &mut Odds) {
+    if !source.chance(250) {
+        return;
+    }
+    odds.sabotage = *source.one_of(&[20, 100, 500]);
+    if source.chance(500) {
+        let kinds = [
+            "slots",
+            "queue",
+            "notifier",
+            "notifier: Answered",
+            "notifier: ParentHappened",
+            "poller",
+            "task",
+        ];
+        odds.sabotage_of = (*source.one_of(&kinds)).to_owned();
+        odds.sabotage *= if odds.sabotage_of.contains(':') {
+            40
+        } else {
+            10
+        };
+        // What was on its way matters only where it may not have arrived.
+        odds.call_refused += *source.one_of(&[0, 20]);
+        odds.call_cut_before += *source.one_of(&[0, 40]);
     }
 }
 

@@ -140,6 +140,8 @@ pub struct Ledger {
     pub crashed: Option<Mark>,
     /// Actors were made to panic.
     pub sabotaged: bool,
+    /// The registry was made to panic last.
+    pub registry_died: Option<Mark>,
     /// Tasks whose change of parent was asked for and not answered.
     pub moving: BTreeSet<TaskId>,
     /// Cancels that are not answered, by their place in the log, of one task or of several: a run that is accepted
@@ -168,6 +170,7 @@ impl Ledger {
             deletions: false,
             crashed: None,
             sabotaged: false,
+            registry_died: None,
             moving: BTreeSet::new(),
             cancelling: BTreeMap::new(),
         }
@@ -216,6 +219,12 @@ impl Ledger {
             });
         }
         false
+    }
+
+    /// A registry that is dead when it is told to close comes back half a minute later, and open: known, and not looked for.
+    pub fn died_before_closing(&self) -> bool {
+        let dead = self.registry_died.zip(self.closing);
+        dead.is_some_and(|(died, closing)| died.at + 31_000 > closing.at)
     }
 
     /// How many sessions their users have stopped.

@@ -82,6 +82,9 @@ pub async fn after_shutdown(
 }
 
 async fn look(greenroom: Greenroom, log: Log, closed: bool) {
+    if log.read(Ledger::died_before_closing) {
+        return;
+    }
     let limits = greenroom.limits().await;
     let waiting: usize = limits.keys.iter().map(|key| key.waiting).sum();
     if limits.in_use > 0 || waiting > 0 {

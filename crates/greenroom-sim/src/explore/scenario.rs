@@ -139,6 +139,8 @@ pub struct Odds {
     pub sabotage: u32,
     /// The process ends at an append, a commit, or before or after a call; in ten thousand.
     pub crash: u32,
+    /// Only at places whose name begins so.
+    pub sabotage_of: String,
     /// An abort is answered and lost.
     pub abort_lost: u32,
     /// How often which kind of turn, by weight, in the order of [`super::model::TurnKind`].

@@ -51,7 +51,13 @@ impl Ledger {
                     }
                 }
             }
-            What::Sabotaged(_) => {
+            // Queues, slots, notifiers and the poller decide nothing of a run: what they die of must not be seen.
+            What::Sabotaged(place)
+                if !place.starts_with("registry") && !place.starts_with("task") => {}
+            What::Sabotaged(place) => {
+                if place.starts_with("registry") {
+                    self.registry_died = Some(mark);
+                }
                 self.sabotaged = true;
                 self.runs
                     .iter_mut()

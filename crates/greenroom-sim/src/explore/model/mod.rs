@@ -137,6 +137,9 @@ impl Model {
         let mut world = self.world();
         let odds = world.odds.sabotage;
         let nth = world.count(place);
+        if !place.starts_with(world.odds.sabotage_of.as_str()) {
+            return false;
+        }
         let name = format!("sabotage {place} {nth}");
         let struck = world.dice.decide(name, 0, |source| {
             i64::from(source.below(100_000) < u64::from(odds))

@@ -74,6 +74,9 @@ impl Promise for Ends {
     }
 
     fn at_end(&mut self, ledger: &Ledger) -> Option<String> {
+        if ledger.died_before_closing() {
+            return None;
+        }
         let run = ledger.open().next()?;
         Some(format!("{} run {} never ended", run.task, run.run))
     }

@@ -23,6 +23,8 @@ pub(super) struct Wakes {
     /// How many were open below a parent, from which place in the log on.
     open: BTreeMap<SessionId, Vec<(usize, usize)>>,
     parents: BTreeSet<SessionId>,
+    /// When notifiers were made to panic.
+    deaths: Vec<Mark>,
 }
 
 #[derive(Debug)]
@@ -41,6 +43,7 @@ impl Wakes {
             notices: BTreeMap::new(),
             open: BTreeMap::new(),
             parents: BTreeSet::new(),
+            deaths: Vec::new(),
         }
     }
 
@@ -169,7 +172,10 @@ impl Wakes {
         let ceiling =
             i64::try_from(ledger.config.notifications.wake_ceiling.as_millis()).unwrap_or(i64::MAX);
         let settled = self.ends(told, ledger).max()?;
+        // What its notifier had begun to send when it died is sent by the next one.
+        let begun = self.deaths.iter().find(|died| **died >= settled);
         let closed_at = mark.at.min(settled.at.saturating_add(ceiling));
+        let closed_at = begun.map_or(closed_at, |begun| closed_at.min(begun.at));
         let open = ledger
             .open_below(parent)
             .find(|run| run.moved.unwrap_or(run.accepted).at.max(run.accepted.at) < closed_at);
@@ -244,6 +250,10 @@ impl Wakes {
             NoticeKind::Individual => failure && ledger.config.notifications.wake_on_failure,
         };
         let (may, must) = silence(mark, parent, ledger, self.calm);
+        // A notifier that dies of the event that its user has stopped it takes that along.
+        let heard = ledger.session(parent).and_then(|known| known.stop_heard);
+        let died = |heard: Mark| self.deaths.iter().any(|died| died.at == heard.at);
+        let must = must && !heard.is_some_and(died);
         match (ought, notice.silent) {
             (false, false) => {
                 Some("wakes its parent, and is neither final nor a failure".to_owned())
@@ -370,6 +380,12 @@ impl Promise for Wakes {
                             notice.id, told.at.at
                         ));
                     }
+                }
+                return None;
+            }
+            What::Sabotaged(place) => {
+                if place.starts_with("notifier") {
+                    self.deaths.push(mark);
                 }
                 return None;
             }
