@@ -3,6 +3,7 @@
 
 mod steps;
 
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use greenroom::Greenroom;
@@ -10,6 +11,7 @@ use greenroom::clock::Clock;
 use greenroom::config::Limits;
 use greenroom::domain::ids::TaskId;
 use greenroom::domain::time::Timestamp;
+use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::ledger::Ledger;
@@ -18,7 +20,7 @@ use super::log::{Log, What};
 use super::machine::{Machine, Process};
 use super::model::Model;
 use super::promises::{self, Violation};
-use super::scenario::Scenario;
+use super::scenario::{Deed, Scenario};
 use crate::names::Names;
 use crate::power::Power;
 use crate::quiet::Quiet;
@@ -43,30 +45,33 @@ pub async fn tell(scenario: &Scenario, quiet: &Quiet) -> Told {
     let log = Log::new(clock, Ledger::new(config.clone()), promises::all(scenario));
     let model = Model::new(&scenario.opencode, clock, log.clone());
     let mut machine = Machine::new(scenario, model.clone(), log.clone(), clock);
-    let process = machine.start();
-    let pump = actix_rt::spawn(model.clone().pump());
-    let mut driver = Driver {
-        limits: scenario.config().limits,
-        scenario,
-        greenroom: process.greenroom.clone(),
-        process,
-        machine,
+    let hands = Hands {
+        process: Arc::new(Mutex::new(machine.start())),
         model: model.clone(),
         log: log.clone(),
         names: Names::default(),
+    };
+    let pump = actix_rt::spawn(model.clone().pump());
+    let ambushes = actix_rt::spawn(hands.clone().ambush(model.ambushes()));
+    let mut driver = Driver {
+        limits: scenario.config().limits,
+        scenario,
+        hands,
+        machine,
         started: Instant::now(),
         quiet,
         closed: false,
     };
     driver.story().await;
+    ambushes.abort();
     if log.violation().is_none() {
-        leftovers::after_rest(&driver.greenroom, &log, quiet, driver.closed).await;
+        leftovers::after_rest(&driver.hands.greenroom(), &log, quiet, driver.closed).await;
     }
-    let Driver {
-        greenroom, process, ..
-    } = driver;
-    let alive = process.alive.clone();
-    drop(process);
+    let (greenroom, alive) = {
+        let process = driver.hands.process();
+        (process.greenroom.clone(), process.alive.clone())
+    };
+    drop(driver);
     model.heard_by(None);
     if log.violation().is_none() {
         leftovers::after_shutdown(greenroom, &log, quiet, pump, &alive).await;
@@ -80,14 +85,41 @@ pub async fn tell(scenario: &Scenario, quiet: &Quiet) -> Told {
     }
 }
 
-struct Driver<'a> {
-    scenario: &'a Scenario,
-    greenroom: Greenroom,
-    process: Process,
-    machine: Machine,
+/// What steps are taken with, by the driver and at the answers of calls.
+#[derive(Clone)]
+struct Hands {
+    process: Arc<Mutex<Process>>,
     model: Model,
     log: Log,
     names: Names,
+}
+
+impl Hands {
+    /// The process that runs, or ran last.
+    fn process(&self) -> MutexGuard<'_, Process> {
+        self.process.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn greenroom(&self) -> Greenroom {
+        self.process().greenroom.clone()
+    }
+
+    fn power(&self) -> Option<Power> {
+        self.process().power.clone()
+    }
+
+    /// Does at the answers of calls what the model wants done there.
+    async fn ambush(self, mut wanted: mpsc::UnboundedReceiver<Deed>) {
+        while let Some(deed) = wanted.recv().await {
+            self.take(&deed);
+        }
+    }
+}
+
+struct Driver<'a> {
+    scenario: &'a Scenario,
+    hands: Hands,
+    machine: Machine,
     limits: Limits,
     started: Instant,
     quiet: &'a Quiet,
@@ -99,21 +131,21 @@ impl Driver<'_> {
         for step in &self.scenario.steps {
             let at = self.started + Duration::from_millis(step.at);
             self.until(at).await;
-            if self.log.violation().is_some() {
+            if self.hands.log.violation().is_some() {
                 return;
             }
             self.take(&step.deed);
         }
         let healed = self.started + Duration::from_millis(self.scenario.healed_at);
         self.until(healed).await;
-        self.model.heal();
+        self.hands.model.heal();
         self.rest().await;
     }
 
     /// Waits until that moment and until nothing is ready any more; a process that ends meanwhile is followed by another.
     async fn until(&mut self, moment: Instant) {
         loop {
-            match self.process.power.clone() {
+            match self.hands.power() {
                 Some(power) => {
                     tokio::select! {
                         biased;
@@ -129,7 +161,7 @@ impl Driver<'_> {
             }
             self.quiet.settle().await;
             let lost = |power: &Power| !power.is_on();
-            if self.process.power.as_ref().is_some_and(lost) {
+            if self.hands.power().as_ref().is_some_and(lost) {
                 self.begin_again().await;
                 continue;
             }
@@ -138,38 +170,39 @@ impl Driver<'_> {
     }
 
     async fn begin_again(&mut self) {
-        self.process = self.machine.begin_again(&self.process).await;
-        self.greenroom = self.process.greenroom.clone();
+        let lost = self.hands.greenroom();
+        let next = self.machine.begin_again(lost).await;
+        *self.hands.process() = next;
         self.limits = self.scenario.config().limits;
     }
 
     /// Waits until no run is open and nothing is owed, for as long as that may take after the server was mended.
     async fn rest(&mut self) {
         let until = Instant::now() + self.patience();
-        while Instant::now() < until && self.log.violation().is_none() {
+        while Instant::now() < until && self.hands.log.violation().is_none() {
             sleep(Duration::from_secs(5)).await;
             self.quiet.settle().await;
             self.look_up_unpublished().await;
-            if self.log.read(|ledger| ledger.open().next().is_none()) {
+            if self.hands.log.read(|ledger| ledger.open().next().is_none()) {
                 break;
             }
         }
         // What is owed: at most a ceiling, a backoff of a minute, and the calls on the way.
         sleep(Duration::from_secs(200)).await;
         self.quiet.settle().await;
-        if self.log.violation().is_none() {
-            self.log.judge_end();
+        if self.hands.log.violation().is_none() {
+            self.hands.log.judge_end();
         }
     }
 
     /// After a panic of ours a change may have been published to nobody: readers are told all the same.
     async fn look_up_unpublished(&mut self) {
-        let open: Vec<TaskId> = self.log.read(|ledger| match ledger.sabotaged {
+        let open: Vec<TaskId> = self.hands.log.read(|ledger| match ledger.sabotaged {
             true => ledger.open().map(|run| run.task.clone()).collect(),
             false => Vec::new(),
         });
         for task in open {
-            let (greenroom, log) = (self.greenroom.clone(), self.log.clone());
+            let (greenroom, log) = (self.hands.greenroom(), self.hands.log.clone());
             actix_rt::spawn(async move {
                 if let Some(found) = greenroom.find(task.as_str()).await {
                     log.push(What::Found(Box::new(found.task)));
@@ -190,7 +223,7 @@ impl Driver<'_> {
             + lifecycle.ask_timeout
             + lifecycle.not_taken_up.unwrap_or_default()
             + Duration::from_secs(900);
-        let runs = self.log.read(|ledger| ledger.open().count());
+        let runs = self.hands.log.read(|ledger| ledger.open().count());
         one * u32::try_from(runs + 1).unwrap_or(u32::MAX)
     }
 }

@@ -61,6 +61,7 @@ fn odds(source: &mut Source) -> Odds {
         turns: turns(source),
         ..Odds::default()
     };
+    odds.ambush = *source.one_of(&[0, 0, 5, 30]);
     // A third of the scenarios has true events, a third true calls: what goes wrong there is nobody's fault but ours.
     if source.chance(650) {
         odds.event_lost = *source.one_of(&[0, 20, 100, 300]);

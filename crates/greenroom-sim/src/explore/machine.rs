@@ -121,8 +121,7 @@ impl Machine {
     }
 
     /// The process has lost its power. What is left of it in this one is shut down; the next begins after a while.
-    pub(super) async fn begin_again(&mut self, lost: &Process) -> Process {
-        let left = lost.greenroom.clone();
+    pub(super) async fn begin_again(&mut self, left: Greenroom) -> Process {
         actix_rt::spawn(async move { left.shutdown(ShutdownMode::Abort).await });
         let down = self.model.stays_down(self.begun);
         tokio::time::sleep(Duration::from_millis(down)).await;

@@ -141,6 +141,8 @@ pub struct Odds {
     pub crash: u32,
     /// Only at places whose name begins so.
     pub sabotage_of: String,
+    /// Somebody does something at the very instant at which a call is answered.
+    pub ambush: u32,
     /// An abort is answered and lost.
     pub abort_lost: u32,
     /// How often which kind of turn, by weight, in the order of [`super::model::TurnKind`].

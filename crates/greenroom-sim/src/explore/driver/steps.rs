@@ -6,7 +6,7 @@ use greenroom::domain::task::{Resume, Task, Track};
 use greenroom::{CancelOptions, CancelScope, LimitsChange, ShutdownMode};
 use serde_json::{Map, Value};
 
-use super::Driver;
+use super::{Driver, Hands};
 use crate::explore::log::{Order, What};
 use crate::explore::model::Model;
 use crate::explore::scenario::Deed;
@@ -15,6 +15,58 @@ use crate::story::CancelHow;
 impl Driver<'_> {
     /// Takes one step. What it asks is a task of its own; tasks are first polled in the order in which they are spawned.
     pub(super) fn take(&mut self, deed: &Deed) {
+        match deed {
+            Deed::SetLimits { limits } => self.set_limits(limits),
+            Deed::Shutdown => {
+                self.closed = true;
+                let (greenroom, log) = (self.hands.greenroom(), self.hands.log.clone());
+                log.push(What::Asked(Order::Shutdown));
+                actix_rt::spawn(async move {
+                    let report = greenroom.shutdown(ShutdownMode::Abort).await;
+                    log.push(What::Closed(report));
+                });
+            }
+            deed => self.hands.take(deed),
+        }
+    }
+
+    fn set_limits(&mut self, limits: &Map<String, Value>) {
+        let Ok(change) = serde_json::from_value::<LimitsChange>(Value::Object(limits.clone()))
+        else {
+            return;
+        };
+        let usual = self.scenario.config().limits;
+        if let Some(default) = change.default {
+            self.limits.default = default.unwrap_or(usual.default);
+        }
+        if let Some(max) = change.max {
+            self.limits.max = max.unwrap_or(usual.max);
+        }
+        for (table, changes) in [
+            (&mut self.limits.providers, &change.providers),
+            (&mut self.limits.models, &change.models),
+        ] {
+            for (name, limit) in changes {
+                match limit {
+                    Some(limit) => table.insert(name.clone(), *limit),
+                    None => table.remove(name),
+                };
+            }
+        }
+        let greenroom = self.hands.greenroom();
+        self.hands.ask(
+            Order::SetLimits(Box::new(self.limits.clone())),
+            async move {
+                greenroom.set_limits(change).await;
+                Ok(None)
+            },
+        );
+    }
+}
+
+impl Hands {
+    /// Takes a step that needs nothing of the driver.
+    pub(super) fn take(&self, deed: &Deed) {
         match deed {
             Deed::Launch { r#as: alias, input } => self.launch(alias, input),
             Deed::Cancel { task, options } => self.cancel(task, options, false),
@@ -41,7 +93,6 @@ impl Driver<'_> {
                     concurrency_key.as_deref(),
                 );
             }
-            Deed::SetLimits { limits } => self.set_limits(limits),
             Deed::UserMessage { session } => {
                 if let Some(id) = self.session(session) {
                     self.model.open_session(&id, None);
@@ -54,15 +105,8 @@ impl Driver<'_> {
             Deed::Outage { ms } => self.model.go_away(*ms, false),
             Deed::Restart { ms } => self.model.go_away(*ms, true),
             Deed::BreakLink { ms } => self.model.break_link(*ms),
-            Deed::Shutdown => {
-                self.closed = true;
-                self.log.push(What::Asked(Order::Shutdown));
-                let (greenroom, log) = (self.greenroom.clone(), self.log.clone());
-                actix_rt::spawn(async move {
-                    let report = greenroom.shutdown(ShutdownMode::Abort).await;
-                    log.push(What::Closed(report));
-                });
-            }
+            // The driver's own.
+            Deed::SetLimits { .. } | Deed::Shutdown => {}
         }
     }
 
@@ -78,7 +122,7 @@ impl Driver<'_> {
         F: Future<Output = Result<Option<Box<Task>>, String>> + 'static,
     {
         let asked = self.log.push(What::Asked(order));
-        let (log, power) = (self.log.clone(), self.process.power.clone());
+        let (log, power) = (self.log.clone(), self.power());
         actix_rt::spawn(async move {
             let answer = work.await;
             if power.is_some_and(|power| !power.is_on()) {
@@ -104,8 +148,7 @@ impl Driver<'_> {
             .get("parentSessionID")
             .and_then(Value::as_str)
             .map(SessionId::from);
-        let (greenroom, names, name) =
-            (self.greenroom.clone(), self.names.clone(), alias.to_owned());
+        let (greenroom, names, name) = (self.greenroom(), self.names.clone(), alias.to_owned());
         names.launching(&name);
         let launch =
             serde_json::from_value(Value::Object(input)).map_err(|error| error.to_string());
@@ -156,7 +199,7 @@ impl Driver<'_> {
             abort: options.abort_session,
             only_pending,
         };
-        let greenroom = self.greenroom.clone();
+        let greenroom = self.greenroom();
         self.ask(order, async move {
             let task = greenroom
                 .cancel(&task, options)
@@ -177,7 +220,7 @@ impl Driver<'_> {
         let scope = below
             .clone()
             .map_or(CancelScope::All, CancelScope::Descendants);
-        let greenroom = self.greenroom.clone();
+        let greenroom = self.greenroom();
         self.ask(Order::CancelAll { below }, async move {
             greenroom.cancel_all(scope, CancelOptions::default()).await;
             Ok(None)
@@ -204,7 +247,7 @@ impl Driver<'_> {
             parent_session: parent.clone(),
             ..Resume::default()
         };
-        let greenroom = self.greenroom.clone();
+        let greenroom = self.greenroom();
         self.ask(Order::Resume { session, parent }, async move {
             let task = greenroom
                 .resume(resume)
@@ -216,7 +259,7 @@ impl Driver<'_> {
 
     fn send(&self, alias: &str, prompt: &str) {
         let Some(task) = self.task(alias) else { return };
-        let (greenroom, prompt) = (self.greenroom.clone(), prompt.to_owned());
+        let (greenroom, prompt) = (self.greenroom(), prompt.to_owned());
         self.ask(Order::Send { task: task.clone() }, async move {
             let task = greenroom
                 .send(&task, prompt)
@@ -251,7 +294,7 @@ impl Driver<'_> {
             parent_agent: None,
             concurrency_key: key.map(ConcurrencyKey::new),
         };
-        let greenroom = self.greenroom.clone();
+        let greenroom = self.greenroom();
         self.ask(
             Order::Track {
                 task,
@@ -264,39 +307,6 @@ impl Driver<'_> {
                     .await
                     .map_err(|error| error.to_string())?;
                 Ok(Some(Box::new(task)))
-            },
-        );
-    }
-
-    fn set_limits(&mut self, limits: &Map<String, Value>) {
-        let Ok(change) = serde_json::from_value::<LimitsChange>(Value::Object(limits.clone()))
-        else {
-            return;
-        };
-        let usual = self.scenario.config().limits;
-        if let Some(default) = change.default {
-            self.limits.default = default.unwrap_or(usual.default);
-        }
-        if let Some(max) = change.max {
-            self.limits.max = max.unwrap_or(usual.max);
-        }
-        for (table, changes) in [
-            (&mut self.limits.providers, &change.providers),
-            (&mut self.limits.models, &change.models),
-        ] {
-            for (name, limit) in changes {
-                match limit {
-                    Some(limit) => table.insert(name.clone(), *limit),
-                    None => table.remove(name),
-                };
-            }
-        }
-        let greenroom = self.greenroom.clone();
-        self.ask(
-            Order::SetLimits(Box::new(self.limits.clone())),
-            async move {
-                greenroom.set_limits(change).await;
-                Ok(None)
             },
         );
     }

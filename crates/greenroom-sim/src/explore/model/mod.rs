@@ -10,7 +10,9 @@
 //! | [`turn`], [`playing`] | what a session does with a prompt, beat by beat |
 //! | [`deeds`] | what users and operators do: speak, stop, answer, delete, restart |
 //! | [`port`], [`fate`] | the calls, and how they go wrong |
+//! | [`ambush`] | what is done at the very instant of an answer |
 
+mod ambush;
 mod deeds;
 mod fate;
 mod playing;
@@ -25,11 +27,11 @@ use std::time::Duration;
 use greenroom::clock::Clock;
 use greenroom::sabotage::Saboteur;
 use greenroom::{EventLink, Greenroom};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, mpsc};
 
 use super::dice::Dice;
 use super::log::{Log, What};
-use super::scenario::Opencode;
+use super::scenario::{Deed, Opencode};
 
 pub use turn::TurnKind;
 use world::{Due, World};
@@ -135,11 +137,11 @@ impl Model {
             return false;
         }
         let mut world = self.world();
-        let odds = world.odds.sabotage;
-        let nth = world.count(place);
         if !place.starts_with(world.odds.sabotage_of.as_str()) {
             return false;
         }
+        let odds = world.odds.sabotage;
+        let nth = world.count(place);
         let name = format!("sabotage {place} {nth}");
         let struck = world.dice.decide(name, 0, |source| {
             i64::from(source.below(100_000) < u64::from(odds))
@@ -200,6 +202,14 @@ impl Model {
                 *source.one_of(&[0, 1, 1, 2, 5, 5, 20, 20, 700])
             });
         Duration::from_millis(u64::try_from(takes).unwrap_or(0))
+    }
+
+    /// From now on what is to be done at the answers of calls comes out here.
+    pub fn ambushes(&self) -> mpsc::UnboundedReceiver<Deed> {
+        // Bounded by the calls: at most one each.
+        let (sender, receiver) = mpsc::unbounded_channel();
+        self.world().ambushes = Some(sender);
+        receiver
     }
 
     /// Decisions that were not the usual ones.

@@ -108,7 +108,14 @@ impl Model {
             number: self.log.call(call),
             answer: "given up".to_owned(),
         };
+        let concerned = self.concerned(open.number);
+        let name = format!("call {kind} {about}");
         let answer = self.go(open.number, self.arrive(kind, about), effect).await;
+        if let Some((task, session)) = concerned {
+            for _ in 0..self.ambush(&name, &task, session) {
+                tokio::task::yield_now().await;
+            }
+        }
         open.answer = match &answer {
             Ok(_) => "ok".to_owned(),
             Err(failure) => failure.to_string(),

@@ -7,12 +7,12 @@ use std::sync::Arc;
 use greenroom::clock::Clock;
 use greenroom::domain::ids::SessionId;
 use serde_json::{Value, json};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, mpsc};
 
 use super::session::{Session, user_message};
 use crate::explore::dice::Dice;
 use crate::explore::log::{Fact, Log, What};
-use crate::explore::scenario::Odds;
+use crate::explore::scenario::{Deed, Odds};
 
 /// What is due at some time.
 #[derive(Debug, Clone)]
@@ -56,6 +56,8 @@ pub(super) struct World {
     /// No event in order overtakes this time.
     last_event: i64,
     pub(super) calls: BTreeMap<String, u32>,
+    /// Where what is to be done at the answers of calls goes.
+    pub(super) ambushes: Option<mpsc::UnboundedSender<Deed>>,
 }
 
 impl World {
@@ -76,6 +78,7 @@ impl World {
             messages: 0,
             last_event: 0,
             calls: BTreeMap::new(),
+            ambushes: None,
         }
     }
 
