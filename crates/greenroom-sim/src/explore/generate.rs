@@ -105,14 +105,13 @@ fn sabotage(source: &mut Source, odds: &mut Odds) {
             "task",
         ];
         odds.sabotage_of = (*source.one_of(&kinds)).to_owned();
-        odds.sabotage *= if odds.sabotage_of.contains(':') {
-            40
-        } else {
-            10
-        };
-        // What was on its way matters only where it may not have arrived.
-        odds.call_refused += *source.one_of(&[0, 20]);
-        odds.call_cut_before += *source.one_of(&[0, 40]);
+        odds.sabotage *= 10;
+        if odds.sabotage_of.contains(':') {
+            odds.sabotage *= 10;
+            // What was on its way matters only where it may not have arrived.
+            odds.call_refused += *source.one_of(&[0, 40]);
+            odds.call_cut_before += *source.one_of(&[20, 120]);
+        }
     }
 }
 

@@ -51,9 +51,13 @@ impl Ledger {
                     }
                 }
             }
-            // Queues, slots, notifiers and the poller decide nothing of a run: what they die of must not be seen.
+            // Queues, slots, notifiers and the poller decide nothing of a run: what they die of must not be seen. A call of
+            // theirs may have been cut off, as others are.
             What::Sabotaged(place)
-                if !place.starts_with("registry") && !place.starts_with("task") => {}
+                if !place.starts_with("registry") && !place.starts_with("task") =>
+            {
+                self.trouble = Some(mark);
+            }
             What::Sabotaged(place) => {
                 if place.starts_with("registry") {
                     self.registry_died = Some(mark);

@@ -35,7 +35,11 @@ impl Model {
     /// A call is about to be answered. Gives how many polls of other tasks later.
     pub(super) fn ambush(&self, call: &str, task: &TaskId, session: Option<SessionId>) -> i64 {
         let mut world = self.world();
-        let odds = world.odds.ambush;
+        // An abort leaves an echo behind it, and what waits for it goes on.
+        let (odds, usual) = match call.starts_with("call abort") {
+            true => (world.odds.ambush * 4, 4),
+            false => (world.odds.ambush, 0),
+        };
         let nth = world.count(&format!("{call} answered"));
         let fallen = world
             .dice
@@ -52,7 +56,11 @@ impl Model {
             task: task.to_string(),
             options: CancelHow::default(),
         };
-        let deed = match ((fallen - 1) / POLLS, session) {
+        let what = match (fallen - 1) / POLLS {
+            0..=3 => usual,
+            other => other,
+        };
+        let deed = match (what, session) {
             (4, Some(session)) => Deed::Resume {
                 session: session.to_string(),
                 prompt: "go on".to_owned(),

@@ -250,9 +250,14 @@ impl Wakes {
             NoticeKind::Individual => failure && ledger.config.notifications.wake_on_failure,
         };
         let (may, must) = silence(mark, parent, ledger, self.calm);
-        // A notifier that dies of the event that its user has stopped it takes that along.
+        // A notifier that dies of the event that its user has stopped it takes that along; one that died too often is built
+        // again half a minute later, and hears nothing until then.
         let heard = ledger.session(parent).and_then(|known| known.stop_heard);
-        let died = |heard: Mark| self.deaths.iter().any(|died| died.at == heard.at);
+        let deaf = |at: i64| (at - 31_000)..=at;
+        let died = |heard: Mark| {
+            let mut deaths = self.deaths.iter();
+            deaths.any(|died| deaf(heard.at).contains(&died.at))
+        };
         let must = must && !heard.is_some_and(died);
         match (ought, notice.silent) {
             (false, false) => {
