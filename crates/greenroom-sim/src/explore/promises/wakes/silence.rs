@@ -1,0 +1,91 @@
+//! Promise 3, **Wakes**, of each message: whether it may wake its parent, whether it must, and whether it must not. "Messages
+//! to it are silent from then on until its next user message"; "a parent that is the session of a task that has ended is told
+//! silently".
+
+use greenroom::domain::ids::SessionId;
+use greenroom::domain::notice::NoticeKind;
+use greenroom::domain::task::TaskStatus;
+use greenroom::ports::agent_server::Notice;
+
+use super::Wakes;
+use crate::explore::ledger::{Ledger, Mark};
+
+/// For so long a notifier that died too often is not built again, in milliseconds, and a moment.
+const DEAF: i64 = 31_000;
+
+impl Wakes {
+    pub(super) fn wakes_rightly(
+        &self,
+        mark: Mark,
+        parent: &SessionId,
+        notice: &Notice,
+        ledger: &Ledger,
+    ) -> Option<String> {
+        let failure = notice
+            .facts
+            .tasks
+            .iter()
+            .any(|fact| matches!(fact.status, TaskStatus::Error | TaskStatus::Interrupt));
+        let ought = match notice.facts.kind {
+            NoticeKind::Final => true,
+            NoticeKind::Individual => failure && ledger.config.notifications.wake_on_failure,
+        };
+        let (may, must) = silence(mark, parent, ledger, self.calm);
+        // A notifier that dies of the event that its user has stopped it takes that along; one that died too often is built
+        // again half a minute later, and hears nothing until then.
+        let heard = ledger.session(parent).and_then(|known| known.stop_heard);
+        let deaf = |at: i64| (at - DEAF)..=at;
+        let died = |heard: Mark| {
+            let mut deaths = self.deaths.iter();
+            deaths.any(|died| deaf(heard.at).contains(&died.at))
+        };
+        let must = must && !heard.is_some_and(died);
+        match (ought, notice.silent) {
+            (false, false) => {
+                Some("wakes its parent, and is neither final nor a failure".to_owned())
+            }
+            (true, false) if must => {
+                Some("wakes a parent that has ended or that its user has stopped".to_owned())
+            }
+            (true, true) if !may => Some("does not wake its parent".to_owned()),
+            _ => None,
+        }
+    }
+}
+
+/// Whether a message to that parent may be silent though it would wake, and whether it must be.
+fn silence(mark: Mark, parent: &SessionId, ledger: &Ledger, calm: bool) -> (bool, bool) {
+    let Some(known) = ledger.session(parent) else {
+        return (false, false);
+    };
+    if known.deleted.is_some() {
+        return (true, false);
+    }
+    if let Some(run) = known.owner.as_ref().and_then(|owner| ledger.newest(owner)) {
+        return match run.ended {
+            Some((ended, _)) => (true, ended.at < mark.at && !ledger.deletions),
+            // It may just go on again.
+            None => (run.accepted.at == mark.at || known.stopped.is_some(), false),
+        };
+    }
+    let Some(stopped) = known
+        .stopped
+        .filter(|_| ledger.config.notifications.silence_after_parent_abort)
+    else {
+        return (false, false);
+    };
+    let spoken_since = known
+        .spoken
+        .is_some_and(|spoken| spoken.at > stopped.at + 5000 && spoken.at + 1000 < mark.at);
+    let may = !(calm && ledger.trouble.is_none() && spoken_since);
+    let must = known.stop_heard.is_some_and(|heard| {
+        let owed = ledger.runs.iter().any(|run| {
+            run.parent.as_ref() == Some(parent)
+                && run.accepted.at < heard.at
+                && run.moved.is_none()
+                && run.ended.is_none_or(|(ended, _)| ended.at >= heard.at)
+        });
+        heard.at < mark.at && owed && known.spoken.is_none_or(|spoken| spoken < stopped)
+    });
+    (may, must)
+}
