@@ -232,9 +232,12 @@ impl ParentNotifier {
         }
     }
 
+    fn is_in_flight(&self) -> bool {
+        matches!(self.flight, Flight::Sending(_) | Flight::LookingUp(_))
+    }
+
     pub(super) fn tell_stopped(&mut self) {
-        let in_flight = matches!(self.flight, Flight::Sending(_) | Flight::LookingUp(_));
-        if self.stopped && !in_flight {
+        if self.stopped && !self.is_in_flight() {
             let owes = self.batch.owes() || !self.closed.is_empty();
             if let Some(done) = self.stopping.take() {
                 // Whoever asked may have given up waiting.
@@ -318,6 +321,10 @@ impl Handler<ParentHappened> for ParentNotifier {
         let silenced = self.session.is_silenced();
         self.session
             .event(&happened.0, &self.env.config.notifications, now);
+        if self.is_in_flight() {
+            // Stopped meanwhile, it is told all the same: what arrives is not its user's.
+            self.session.told();
+        }
         if self.session.is_silenced() != silenced {
             let silenced = Entry::Silenced(self.parent.clone(), !silenced);
             self.env.append(vec![silenced]);
