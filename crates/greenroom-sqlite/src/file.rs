@@ -100,6 +100,15 @@ pub(crate) fn reading(path: &Path) -> Result<Connection, OpenError> {
     open().map_err(|source| OpenError::of(path, source))
 }
 
+/// How many bytes the journal's files have together.
+pub(crate) fn bytes(path: &Path) -> u64 {
+    ["", "-wal", "-shm"]
+        .iter()
+        .filter_map(|end| std::fs::metadata(beside(path, end)).ok())
+        .map(|about| about.len())
+        .sum()
+}
+
 /// Looks at every page.
 pub(crate) fn check(db: &Connection, path: &Path) -> Result<(), OpenError> {
     let found = db.query_row("PRAGMA quick_check(1)", [], |row| row.get::<_, String>(0));

@@ -24,6 +24,7 @@ use crate::error::{OpenError, RowError};
 use crate::file::{self, Identity};
 use crate::lock::Lock;
 use crate::reading::{self, Read};
+use crate::retention::before;
 use crate::schema;
 use crate::state::{Shared, State};
 use crate::store::{Appended, Touched};
@@ -79,6 +80,7 @@ impl SqliteJournal {
             db,
             path: path.to_owned(),
             identity,
+            retention,
             _lock: lock,
         };
         let reader = file::reading(path)?;
@@ -101,11 +103,7 @@ impl SqliteJournal {
 
     /// How many bytes its files have.
     pub fn file_bytes(&self) -> u64 {
-        ["", "-wal", "-shm"]
-            .iter()
-            .filter_map(|end| std::fs::metadata(file::beside(&self.path, end)).ok())
-            .map(|about| about.len())
-            .sum()
+        file::bytes(&self.path)
     }
 
     /// Writes what waits, for five seconds at most, and ends the writer: what is appended afterwards is not kept. Also
@@ -216,12 +214,6 @@ impl State {
     fn since(&self, retention: Duration) -> Timestamp {
         before(self.newest, retention)
     }
-}
-
-/// So long before that time.
-pub(crate) fn before(now: Timestamp, time: Duration) -> Timestamp {
-    let time = i64::try_from(time.as_millis()).unwrap_or(i64::MAX);
-    Timestamp::from_millis(now.as_millis().saturating_sub(time))
 }
 
 /// The time of the wall clock.

@@ -1,7 +1,7 @@
 //! The journal on disk: one SQLite file, no server, safe over a crash of the process or the machine.
 //!
 //! What was decided is folded in memory by the rules of the crate `greenroom`; SQL only stores it. [`SqliteJournal`] is
-//! what the system appends to, one thread of its own writes ([`mod@writer`]), and [`upkeep`] looks after the file while a
+//! what the system appends to, one thread of its own writes (`writer.rs`), and [`upkeep`] looks after the file while a
 //! service uses it or none does.
 //!
 //! ```no_run
@@ -21,9 +21,11 @@ mod file;
 mod journal;
 mod lock;
 mod reading;
+mod retention;
 mod schema;
 mod state;
 mod store;
+pub mod upkeep;
 mod writer;
 
 pub use error::{OpenError, RowError};

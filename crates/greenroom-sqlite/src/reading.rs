@@ -103,6 +103,33 @@ pub(crate) fn left(db: &Connection, since: Timestamp, most: usize) -> Read<Vec<A
     })
 }
 
+/// A task as it is written out.
+pub(crate) struct Exported {
+    /// Its place, to go on after.
+    pub(crate) place: i64,
+    pub(crate) task: Task,
+    pub(crate) left_at: Option<Timestamp>,
+}
+
+/// The next tasks in the order of their launch.
+pub(crate) fn page(db: &Connection, after: Option<i64>, most: usize) -> Read<Vec<Exported>> {
+    let sql = "SELECT tasks.rowid, id, record, prompt, skill_content, left_at
+         FROM tasks LEFT JOIN texts ON texts.task = tasks.id AND texts.run = tasks.run
+         WHERE tasks.rowid > ?1 ORDER BY tasks.rowid LIMIT ?2";
+    all(db, sql, params![after.unwrap_or(i64::MIN), most], |row| {
+        let id: String = row.get(1)?;
+        let record = row.get_ref(2)?.as_str()?;
+        let left_at: Option<i64> = row.get(5)?;
+        let place = row.get(0)?;
+        let task = task("tasks", id, record, row.get(3)?, row.get(4)?);
+        Ok(task.map(|task| Exported {
+            place,
+            task,
+            left_at: left_at.map(Timestamp::from_millis),
+        }))
+    })
+}
+
 /// The task of that id, or the newest of that session, that has left memory since then.
 pub(crate) fn named(db: &Connection, name: &str, since: Timestamp) -> Read<Option<Task>> {
     let sql = format!(

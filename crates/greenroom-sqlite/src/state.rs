@@ -15,6 +15,9 @@ use crate::store::Appended;
 /// So many appends are written in one transaction at most: it stays short, and its rows few.
 const GROUP: usize = 2_000;
 
+/// So long tidying up gives way to what waits to be written.
+const TIDY_LATE: Duration = Duration::from_secs(1);
+
 /// What the journal and its writer share.
 pub(crate) struct Shared {
     state: Mutex<State>,
@@ -85,6 +88,11 @@ impl Shared {
     pub(crate) fn next(&self, idle_at: Instant) -> Work {
         let mut state = self.state();
         loop {
+            // What is to be tidied up does not wait for ever for a pause.
+            let late = Instant::now().saturating_duration_since(idle_at);
+            if late > TIDY_LATE && state.end.is_none() {
+                return Work::Idle;
+            }
             let is_over = state.end.is_some_and(|end| Instant::now() >= end);
             if !state.waiting.is_empty() && !is_over {
                 return Work::Write(state.waiting.iter().take(GROUP).cloned().collect());

@@ -8,7 +8,9 @@ use std::time::{Duration, Instant};
 use rusqlite::{Connection, ErrorCode};
 
 use crate::file::Identity;
+use crate::journal::now;
 use crate::lock::Lock;
+use crate::retention::{self, Cut, Done};
 use crate::state::{Shared, Work};
 use crate::store::{self, Appended};
 
@@ -25,6 +27,8 @@ pub(crate) struct Writer {
     pub(crate) path: PathBuf,
     /// The file that was opened: what is written to another, or to none, would be lost.
     pub(crate) identity: Identity,
+    /// How long tasks are kept after they have left memory.
+    pub(crate) retention: Duration,
     /// Kept for as long as anything is written.
     pub(crate) _lock: Arc<Lock>,
 }
@@ -46,12 +50,26 @@ impl Writer {
     /// Works until the journal ends.
     pub(crate) fn run(mut self) {
         let _farewell = Farewell(Arc::clone(&self.shared));
-        let mut idle_at = Instant::now() + TIDY_EVERY;
+        // At once: nobody may have let go of anything for long.
+        let mut idle_at = Instant::now();
         loop {
             match self.shared.next(idle_at) {
                 Work::Write(batch) => self.write(&batch),
-                Work::Idle => idle_at = Instant::now() + TIDY_EVERY,
+                Work::Idle => idle_at = Instant::now() + self.tidy(),
                 Work::End => return,
+            }
+        }
+    }
+
+    /// Lets go of some of what is over; says when to go on.
+    fn tidy(&mut self) -> Duration {
+        match retention::step(&mut self.db, Cut::by_age(now(), self.retention)) {
+            Ok(Done { more: true, .. }) => Duration::ZERO,
+            Ok(_) => TIDY_EVERY,
+            Err(error) => {
+                let why = self.explain(&error);
+                tracing::warn!(why, "the journal cannot let go of what is over");
+                TIDY_EVERY
             }
         }
     }
