@@ -8,9 +8,10 @@ use actix_web::dev::ServerHandle;
 use actix_web::middleware::from_fn;
 use actix_web::{App, HttpServer};
 use greenroom::ports::agent_server::AgentServer;
-use greenroom::ports::journal::MemoryJournal;
+use greenroom::ports::journal::{Journal, MemoryJournal};
 use greenroom::{Greenroom, ShutdownMode};
 use greenroom_bridge::BridgeOptions;
+use greenroom_sqlite::{OpenError, SqliteJournal};
 
 use crate::config::{Events, Settings};
 use crate::http::connection;
@@ -36,6 +37,22 @@ pub enum HostError {
         /// What the system says.
         source: std::io::Error,
     },
+    /// The journal cannot be used.
+    #[error(transparent)]
+    Journal(#[from] OpenError),
+}
+
+impl HostError {
+    /// What the reader can do.
+    pub fn hint(&self) -> String {
+        match self {
+            Self::Listen { .. } => {
+                "stop what listens there, or choose another address with --listen 127.0.0.1:0"
+                    .to_owned()
+            }
+            Self::Journal(error) => error.hint(),
+        }
+    }
 }
 
 /// A running service.
@@ -45,6 +62,7 @@ pub struct Service {
     bridge: BridgeOptions,
     http: ServerHandle,
     address: SocketAddr,
+    journal: Option<Arc<SqliteJournal>>,
 }
 
 impl Service {
@@ -61,11 +79,16 @@ impl Service {
             source,
         })?;
 
-        let greenroom = Greenroom::start(
-            settings.core.clone(),
-            agent,
-            Arc::new(MemoryJournal::keeping(settings.core.lifecycle.retention)),
-        );
+        let retention = settings.core.lifecycle.retention;
+        let on_disk = match &settings.journal {
+            Some(path) => Some(Arc::new(SqliteJournal::open(path, retention)?)),
+            None => None,
+        };
+        let journal: Arc<dyn Journal> = match &on_disk {
+            Some(journal) => Arc::clone(journal) as Arc<dyn Journal>,
+            None => Arc::new(MemoryJournal::keeping(retention)),
+        };
+        let greenroom = Greenroom::start(settings.core.clone(), agent, journal);
         let instance = format!("gr_{}", &uuid::Uuid::new_v4().simple().to_string()[..8]);
         let mut bridge = BridgeOptions::new(Arc::new(greenroom.clone()), instance);
         bridge.token = settings.token.clone();
@@ -79,6 +102,7 @@ impl Service {
             guard: guarded,
             bridge: bridge.clone(),
             requests: Requests::default(),
+            journal: on_disk.clone(),
         };
         let http = HttpServer::new(move || {
             let api = api.clone();
@@ -105,6 +129,7 @@ impl Service {
             bridge,
             http: handle,
             address,
+            journal: on_disk,
         })
     }
 
@@ -132,6 +157,10 @@ impl Service {
         }
         self.bridge.bridges.close();
         self.http.stop(true).await;
+        if let Some(journal) = self.journal {
+            // It may wait for the disk, and there is nobody left to hear that it was in vain but the log.
+            let _ = actix_web::web::block(move || journal.close()).await;
+        }
         tracing::info!("service stopped");
     }
 }

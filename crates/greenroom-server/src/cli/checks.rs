@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use greenroom_opencode::install::{self, PINNED_VERSION};
 use greenroom_opencode::{HealthError, ServerAddress, wait_until_healthy};
+use greenroom_sqlite::{OpenError, upkeep};
 use serde_json::Value;
 
 use super::args::ClientArgs;
@@ -262,17 +263,39 @@ pub fn secrets(loaded: &Loaded, environment: &Environment) -> Vec<Finding> {
         .collect()
 }
 
-/// The journal, if one is asked for.
-pub fn journal(loaded: &Loaded) -> Option<Finding> {
-    let path = loaded.settings.journal.as_ref()?;
-    Some(Finding::warn(
-        "journal",
-        format!(
-            "{} is not written in this version: tasks are kept in memory only",
-            path.display()
-        ),
-        "a restart of the service forgets its tasks; leave `journal` out until then",
-    ))
+/// The journal: whether it can be read, and who uses it.
+pub fn journal(loaded: &Loaded) -> Finding {
+    const OF: &str = "journal";
+    let Some(path) = &loaded.settings.journal else {
+        return Finding::warn(
+            OF,
+            "none: a restart of the service forgets its tasks",
+            "name a file with `journal`",
+        );
+    };
+    match upkeep::stats(path) {
+        Ok(stats) => {
+            let user = match (stats.in_use, stats.used_by) {
+                (true, Some(pid)) => format!(", in use by the process {pid}"),
+                (true, None) => ", in use".to_owned(),
+                (false, _) => String::new(),
+            };
+            let tasks = stats.open + stats.ended;
+            let says = format!(
+                "{}: {tasks} tasks, {} KiB{user}",
+                path.display(),
+                stats.bytes / 1024
+            );
+            Finding::ok(OF, says)
+        }
+        Err(OpenError::Missing { path }) => {
+            Finding::ok(OF, format!("{}: the first start makes it", path.display()))
+        }
+        Err(error @ OpenError::Older { .. }) => {
+            Finding::ok(OF, format!("{error}: the next start brings it up to date"))
+        }
+        Err(error) => Finding::fail(OF, error.to_string(), error.hint()),
+    }
 }
 
 /// opencode's plugin, where opencode would find it.

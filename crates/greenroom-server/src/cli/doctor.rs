@@ -103,7 +103,7 @@ pub async fn doctor(args: DoctorArgs) -> Result<(), Failure> {
     findings.extend(checks::agent_server(&loaded, service.runs).await);
     findings.extend(service.findings);
     findings.extend(checks::secrets(&loaded, &environment));
-    findings.extend(checks::journal(&loaded));
+    findings.push(checks::journal(&loaded));
     findings.push(checks::plugin(&environment));
 
     if args.client.json {

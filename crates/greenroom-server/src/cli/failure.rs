@@ -48,7 +48,6 @@ impl From<ConfigError> for Failure {
 
 impl From<HostError> for Failure {
     fn from(error: HostError) -> Self {
-        let hint = "stop what listens there, or choose another address with --listen 127.0.0.1:0";
-        Self::new(FAILED, error.to_string(), hint)
+        Self::new(FAILED, error.to_string(), error.hint())
     }
 }

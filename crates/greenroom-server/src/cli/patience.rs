@@ -52,7 +52,7 @@ pub async fn patiently<T>(
                 return Err(Failure::new(
                     FAILED,
                     format!("the service was started again: {}", failure.message),
-                    "without a journal a restart forgets its tasks; launch it again with `greenroom run`",
+                    "a service without a journal forgets its tasks; launch it again with `greenroom run`",
                 ));
             }
             Err(failure) => return Err(failure),

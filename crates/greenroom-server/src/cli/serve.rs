@@ -31,7 +31,7 @@ pub async fn serve(args: ServeArgs) -> Result<(), Failure> {
     }
     let settings = load(&sources, &environment)?.settings;
     logging::init();
-    say_where_tasks_are_kept(&settings);
+    say_if_nothing_is_kept(&settings);
     let mut signals = take_signals()?;
     let mut attached = Attached::start(&settings, &settings.opencode.url)?;
     tokio::select! {
@@ -52,13 +52,10 @@ pub(super) fn take_signals() -> Result<Signals, Failure> {
         .map_err(|error| Failure::new(FAILED, format!("signals cannot be taken: {error}"), ""))
 }
 
-/// Until tasks can be kept on disk, a journal that is asked for is not there, and the reader should know.
-pub(super) fn say_where_tasks_are_kept(settings: &Settings) {
-    if let Some(journal) = &settings.journal {
-        say(&format!(
-            "note: tasks are kept in memory only; {} is not written in this version",
-            journal.display()
-        ));
+/// Who keeps nothing should know what that means.
+pub(super) fn say_if_nothing_is_kept(settings: &Settings) {
+    if settings.journal.is_none() {
+        say("note: no journal is configured; a restart forgets every task");
     }
 }
 

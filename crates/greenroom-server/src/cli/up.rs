@@ -10,7 +10,7 @@ use greenroom_rehearsal::{MODELS, Rehearsal};
 
 use super::args::UpArgs;
 use super::failure::{FAILED, Failure, UNREACHABLE};
-use super::serve::{Attached, say, say_where_tasks_are_kept, take_signals};
+use super::serve::{Attached, say, say_if_nothing_is_kept, take_signals};
 use super::signals::Signals;
 use super::stage_folder;
 use crate::config::{Environment, Events, Listen, Settings, load};
@@ -21,10 +21,15 @@ const UP_WITHIN: Duration = Duration::from_secs(90);
 
 /// Runs the command.
 pub async fn up(args: UpArgs) -> Result<(), Failure> {
-    let settings = load(&args.service.sources(), &Environment::of_process())?.settings;
+    let loaded = load(&args.service.sources(), &Environment::of_process())?;
+    let journal_is_chosen = loaded.origins.contains_key("journal");
+    let settings = loaded.settings;
     logging::init();
     let mut signals = take_signals()?;
-    let mut house = House::default();
+    let mut house = House {
+        journal_is_chosen,
+        ..House::default()
+    };
     let end = tokio::select! {
         end = house.open(&args, settings) => end.map(|()| None),
         () = signals.next() => Ok(Some(())),
@@ -51,6 +56,7 @@ async fn close(house: House, signals: Signals) {
         child,
         rehearsal,
         folder,
+        journal_is_chosen: _,
     } = house;
     if let Some(attached) = attached {
         attached.stop().await;
@@ -72,11 +78,12 @@ struct House {
     rehearsal: Option<Rehearsal>,
     child: Option<OpencodeChild>,
     attached: Option<Attached>,
+    /// True if somebody has said where tasks are kept.
+    journal_is_chosen: bool,
 }
 
 impl House {
     async fn open(&mut self, args: &UpArgs, mut settings: Settings) -> Result<(), Failure> {
-        say_where_tasks_are_kept(&settings);
         let found = install::find(args.opencode_bin.as_deref(), &mut |line: &str| say(line))
             .await
             .map_err(|error| {
@@ -91,6 +98,7 @@ impl House {
         } else {
             own_setup(&found.program, &settings)?
         };
+        say_if_nothing_is_kept(&settings);
         let log = options.log.clone();
         let child = OpencodeChild::start(options).map_err(|error| {
             Failure::new(FAILED, chain(&error), "check --directory and the log")
@@ -106,13 +114,7 @@ impl House {
         attached.until_answering().await;
         let attached = self.attached.insert(attached);
         let service = attached.service().address();
-        say(&welcome(
-            args.rehearsal,
-            service,
-            &address,
-            &log,
-            &settings.core.directory,
-        ));
+        say(&welcome(args.rehearsal, service, &address, &log, &settings));
         attached.say_ready();
         Ok(())
     }
@@ -142,6 +144,10 @@ impl House {
             .await
             .map_err(|error| failed(chain(&error)))?;
         settings.core.directory = hermetic.project.to_string_lossy().into_owned();
+        if !self.journal_is_chosen {
+            // Its sessions end with it: the user's own journal has nothing to do with them.
+            settings.journal = Some(path.join("journal.db"));
+        }
         // Of the rehearsal's own opencode, not of the user's.
         settings.opencode.username = "opencode".to_owned();
         settings.opencode.password = None;
@@ -197,13 +203,16 @@ fn welcome(
     service: std::net::SocketAddr,
     opencode: &str,
     log: &Path,
-    directory: &str,
+    settings: &Settings,
 ) -> String {
     let mut lines = vec![
         format!("service    http://{service}"),
         format!("opencode   {opencode} (log {})", log.display()),
-        format!("folder     {directory}"),
+        format!("folder     {}", settings.core.directory),
     ];
+    if let Some(journal) = &settings.journal {
+        lines.push(format!("journal    {}", journal.display()));
+    }
     let prompt = if rehearsal {
         lines.push(format!(
             "model      {PROVIDER}/{}, scripted: no key, no cost",

@@ -177,7 +177,11 @@ fn finish(loader: Loader, environment: &Environment) -> (Loaded, Vec<ConfigError
         .path(Path::new(&settings.core.directory))
         .to_string_lossy()
         .into_owned();
-    settings.journal = settings.journal.map(|path| environment.path(&path));
+    let usual_without_home = environment.home.is_none() && !origins.contains_key("journal");
+    settings.journal = settings
+        .journal
+        .filter(|_| !usual_without_home)
+        .map(|path| environment.path(&path));
     settings.opencode.password = environment
         .variables
         .get(&settings.opencode.password_env)

@@ -76,6 +76,9 @@ pub(crate) enum TokenSource {
     File(PathBuf),
 }
 
+/// Where tasks are kept unless another place is configured.
+pub const JOURNAL: &str = "~/.local/share/greenroom/journal.db";
+
 /// Everything the command needs to know.
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -111,7 +114,7 @@ impl Default for Settings {
         Self {
             listen: Listen::DEFAULT,
             token: None,
-            journal: None,
+            journal: Some(PathBuf::from(JOURNAL)),
             opencode: OpencodeSettings {
                 url: "http://127.0.0.1:4096".to_owned(),
                 username: "opencode".to_owned(),

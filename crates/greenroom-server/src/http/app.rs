@@ -1,11 +1,14 @@
 //! Mounts the API: every call of [`super::calls`], and answers in the shape of errors for what is no call.
 
+use std::sync::Arc;
+
 use actix_web::http::header::ALLOW;
 use actix_web::http::{Method, StatusCode};
 use actix_web::web::{self, Data, PathConfig, ServiceConfig};
 use actix_web::{HttpRequest, Resource, ResponseError};
 use greenroom::Greenroom;
 use greenroom_bridge::BridgeOptions;
+use greenroom_sqlite::SqliteJournal;
 
 use super::calls::calls;
 use super::error::ApiError;
@@ -23,6 +26,8 @@ pub struct Api {
     pub bridge: BridgeOptions,
     /// Requests answered so far.
     pub requests: Requests,
+    /// The journal on disk, if there is one.
+    pub journal: Option<Arc<SqliteJournal>>,
 }
 
 /// Mounts everything. The app must be wrapped in [`super::guard::guard`].

@@ -7,6 +7,7 @@ use std::sync::atomic::AtomicU64;
 use actix_web::dev::ServiceResponse;
 use actix_web::web::Data;
 use greenroom::domain::task::TaskStatus;
+use greenroom::ports::journal::Journal;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
@@ -89,6 +90,7 @@ pub async fn show(api: Data<Api>) -> Result<Raw<OpenMetrics>, ApiError> {
     register_tasks(&mut registry, &api).await;
     register_slots(&mut registry, &api).await;
     register_counters(&mut registry, &api);
+    register_journal(&mut registry, &api);
 
     let readiness = api.greenroom.readiness().await;
     let gauge = |value: usize| {
@@ -150,6 +152,36 @@ async fn register_tasks(registry: &mut Registry, api: &Api) {
     ] {
         let gauge = Gauge::<i64>::default();
         gauge.set(count(value));
+        registry.register(name, help, gauge);
+    }
+}
+
+/// The journal on disk, if there is one.
+fn register_journal(registry: &mut Registry, api: &Api) {
+    let Some(journal) = &api.journal else {
+        return;
+    };
+    let (decided, standing) = (journal.decided(), journal.standing().borrow().clone());
+    let lag = decided.0.saturating_sub(standing.durable.0);
+    for (name, help, value) in [
+        (
+            "journal_lag",
+            "Changes that wait to be written to the journal",
+            lag,
+        ),
+        (
+            "journal_failing",
+            "1 if the journal cannot be written",
+            u64::from(standing.failing.is_some()),
+        ),
+        (
+            "journal_bytes",
+            "The size of the journal's files",
+            journal.file_bytes(),
+        ),
+    ] {
+        let gauge = Gauge::<i64>::default();
+        gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
         registry.register(name, help, gauge);
     }
 }

@@ -83,7 +83,11 @@ fn without_anything_the_defaults_hold() {
     assert_eq!(settings.opencode.url, "http://127.0.0.1:4096");
     assert_eq!(settings.opencode.events, Events::Both);
     assert!(settings.token.is_none());
-    assert_eq!(settings.journal, None);
+    let home = place.environment.home.clone().unwrap();
+    assert_eq!(
+        settings.journal,
+        Some(home.join(".local/share/greenroom/journal.db"))
+    );
     assert_eq!(
         Path::new(&settings.core.directory),
         place.environment.folder

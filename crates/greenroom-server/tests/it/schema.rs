@@ -192,6 +192,7 @@ fn what_is_shown_is_a_configuration_again() {
         .set("limits.models.\"acme/big\"=2")
         .env("GREENROOM_LIFECYCLE__STALE_TIMEOUT", "0")
         .set("opencode.directory=/project")
+        .set("journal=/kept/journal.db")
         .set("notifications.debounce=1s 500ms");
     let loaded = load(&place.sources, &place.environment).unwrap();
     let text = toml_text(&effective(&loaded));

@@ -216,6 +216,7 @@ impl Host {
     pub async fn start(set: &[(&str, &str)]) -> Self {
         let usual = [
             ("listen", "127.0.0.1:0"),
+            ("journal", ""),
             ("lifecycle.min_idle", "0"),
             ("lifecycle.poll_interval", "50ms"),
         ];
