@@ -38,7 +38,7 @@ fn what_finished_meanwhile_is_settled_and_told_once() {
         s.finish(&b).await;
         s.busy(&a).await;
         s.at(8000).await;
-        assert_eq!(s.told("P"), ["6000 note silent: b completed, 1 open"]);
+        assert_eq!(s.told("P"), ["6100 note silent: b completed, 1 open"]);
         s.quiet_answer(&a, "done");
         s.quietly_idle(&a);
         s.crash(5000).await;

@@ -122,7 +122,11 @@ pub struct Ledger {
     aliases: BTreeMap<String, String>,
     /// The parents that settled tasks were given: of these only the record has changed.
     given: BTreeMap<TaskId, SessionId>,
+    /// The last place of every time there was an entry at.
+    moments: BTreeMap<i64, usize>,
     orders: BTreeMap<usize, Order>,
+    /// Cancels that are not answered: what they meet may be a run that nobody has heard of yet.
+    cancels: BTreeMap<usize, (Mark, Order)>,
     /// Whose children each task was while it was open: what their histories keep.
     parents: BTreeMap<TaskId, BTreeSet<SessionId>>,
     calls: BTreeMap<u64, Call>,
@@ -160,7 +164,9 @@ impl Ledger {
             sessions: BTreeMap::new(),
             aliases: BTreeMap::new(),
             given: BTreeMap::new(),
+            moments: BTreeMap::new(),
             orders: BTreeMap::new(),
+            cancels: BTreeMap::new(),
             parents: BTreeMap::new(),
             calls: BTreeMap::new(),
             closing: None,

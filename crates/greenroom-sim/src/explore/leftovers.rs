@@ -171,6 +171,11 @@ async fn emptied(greenroom: Greenroom, log: Log) {
     (wanted.registries, wanted.slot_managers) = (1, 1);
     (wanted.pollers, wanted.toasters) = (1, 1);
     wanted.histories = census.histories;
+    if log.read(|ledger| ledger.crashed.is_some()) {
+        // What a process that has ended has left behind in this one waits for a disk that will never answer.
+        wanted.registries = census.registries;
+        wanted.task_actors = census.task_actors;
+    }
     // Who was stopped by its user and has not spoken since is remembered as that.
     let stopped = log.read(Ledger::stopped);
     wanted.notifiers = census.notifiers.min(stopped);

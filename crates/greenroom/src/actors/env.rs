@@ -12,6 +12,7 @@ use super::health::Health;
 use super::sabotage::Places;
 use super::supervisor::panic_text;
 use super::survivors::UnderWay;
+use super::unshown::Unshown;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::domain::ids::SessionId;
@@ -27,6 +28,7 @@ pub(crate) struct Env {
     pub(crate) server: Arc<dyn AgentServer>,
     pub(crate) clock: Clock,
     pub(crate) journal: Arc<dyn Journal>,
+    pub(crate) unshown: Unshown,
     pub(crate) under_way: UnderWay,
     pub(crate) health: Health,
     pub(crate) places: Places,
@@ -42,10 +44,20 @@ impl Env {
         self.journal.append(self.now(), entries)
     }
 
-    /// Ready once everything that was decided before this was called is durable: what reaches the agent server waits for
-    /// it, so that a crash leaves no effect that nobody remembers the cause of. A journal that cannot be written at present
-    /// is waited for.
+    /// Ready once everything that was decided before this was called is durable, and readers have been shown it: what
+    /// reaches the agent server waits for that, so that a crash leaves no effect that nobody remembers the cause of, and
+    /// nobody is told what readers do not see yet. A journal that cannot be written at present is waited for.
     pub(crate) fn durable(&self) -> impl Future<Output = ()> + use<> {
+        let (written, unshown) = (self.written(), self.unshown.clone());
+        let place = self.journal.decided();
+        async move {
+            written.await;
+            unshown.shown_up_to(place).await;
+        }
+    }
+
+    /// Ready once everything that was decided before this was called is durable, whoever has seen it.
+    pub(crate) fn written(&self) -> impl Future<Output = ()> + use<> {
         let (place, mut standing) = (self.journal.decided(), self.journal.standing());
         async move {
             // The journal lives as long as anybody who appends to it.
@@ -58,22 +70,26 @@ impl Env {
     /// The same for whoever has a caller waiting: an error says why the journal cannot be written.
     pub(crate) fn durable_or_failing(&self) -> impl Future<Output = Result<(), Arc<str>>> + use<> {
         let (place, mut standing) = (self.journal.decided(), self.journal.standing());
+        let unshown = self.unshown.clone();
         async move {
-            let known = standing
+            let failing = standing
                 .wait_for(|standing| standing.durable >= place || standing.failing.is_some())
-                .await;
-            match known {
-                Ok(standing) if standing.durable < place => {
-                    Err(standing.failing.clone().unwrap_or_default())
-                }
-                _ => Ok(()),
+                .await
+                .ok()
+                .filter(|standing| standing.durable < place)
+                .and_then(|standing| standing.failing.clone());
+            if let Some(why) = failing {
+                return Err(why);
             }
+            unshown.shown_up_to(place).await;
+            Ok(())
         }
     }
 
-    /// True if everything up to there is durable.
-    pub(crate) fn is_durable(&self, place: Place) -> bool {
-        self.journal.standing().borrow().durable >= place
+    /// True if everything that was decided is durable and shown.
+    pub(crate) fn is_durable(&self) -> bool {
+        let durable = self.journal.standing().borrow().durable;
+        durable >= self.journal.decided() && self.unshown.is_empty()
     }
 
     /// Why the journal cannot be written at present.

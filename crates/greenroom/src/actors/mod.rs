@@ -13,4 +13,4 @@ pub(crate) mod supervisor;
 pub(crate) mod survivors;
 pub(crate) mod task;
 pub(crate) mod toaster;
-mod unshown;
+pub(crate) mod unshown;

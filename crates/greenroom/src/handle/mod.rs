@@ -19,6 +19,7 @@ use crate::actors::sabotage::{Places, Saboteur};
 use crate::actors::slot_manager::{ReadSlots, SlotManager, SlotsSnapshot};
 use crate::actors::survivors::{Standing, UnderWay};
 use crate::actors::task::SendFailure;
+use crate::actors::unshown::Unshown;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::domain::history::HistoryEntry;
@@ -118,6 +119,7 @@ impl Greenroom {
             server,
             clock: surroundings.clock,
             journal,
+            unshown: Unshown::default(),
             under_way: UnderWay::default(),
             health: Health::default(),
             places: Places::watched_by(surroundings.saboteur),

@@ -13,9 +13,11 @@ impl Ledger {
             place,
             at: entry.at,
         };
+        self.moments.insert(entry.at, place);
         match &entry.what {
             What::Asked(order) => self.asked(mark, order),
             What::Told { asked, answer } => {
+                self.cancels.remove(asked);
                 self.cancelling.remove(asked);
                 if let (Some(Order::Track { task, parent, .. }), Ok(_)) =
                     (self.orders.get(asked).cloned(), answer)
@@ -88,6 +90,9 @@ impl Ledger {
 
     fn asked(&mut self, mark: Mark, order: &Order) {
         self.orders.insert(mark.place, order.clone());
+        if let Order::Cancel { .. } | Order::CancelAll { .. } = order {
+            self.cancels.insert(mark.place, (mark, order.clone()));
+        }
         match order {
             Order::Cancel { task, skip, .. } => {
                 self.cancelling.insert(mark.place, Some(task.clone()));
@@ -138,12 +143,14 @@ impl Ledger {
 
     fn changed(&mut self, mark: Mark, change: &greenroom::TaskChange) {
         let task = &change.task;
+        let mark = self.decided(mark, change.at.as_millis());
         let name = (task.id.clone(), task.run);
         if let Some(parent) = &task.parent_session {
             let parents = self.parents.entry(task.id.clone()).or_default();
             parents.insert(parent.clone());
         }
-        if !self.index.contains_key(&name) {
+        let new = !self.index.contains_key(&name);
+        if new {
             let origin = match (task.tracked, task.run) {
                 (_, run) if run > Run::FIRST => Origin::Resume,
                 (true, _) => Origin::Track,
@@ -185,6 +192,9 @@ impl Ledger {
             });
             self.children_changed(task.parent_session.as_ref());
         }
+        if new {
+            self.crossed_by_cancels(&name);
+        }
         let run = &mut self.runs[self.index[&name]];
         run.parent.clone_from(&task.parent_session);
         if task.session.is_some() {
@@ -208,6 +218,35 @@ impl Ledger {
             run.error = task.error().map(str::to_owned);
             run.note = task.note().map(str::to_owned);
             self.children_changed(task.parent_session.as_ref());
+        }
+    }
+
+    /// When a change was decided that is told now: with a slow disk that was a while ago.
+    fn decided(&self, told: Mark, at: i64) -> Mark {
+        if at >= told.at {
+            return told;
+        }
+        let before = self.moments.range(..=at).next_back();
+        let place = before.map_or(0, |(_, place)| *place);
+        Mark { place, at }
+    }
+
+    /// A run that is heard of only now may be what a cancel meant.
+    fn crossed_by_cancels(&mut self, name: &(TaskId, Run)) {
+        let run = &mut self.runs[self.index[name]];
+        for (mark, order) in self.cancels.values() {
+            match order {
+                Order::Cancel { task, skip, .. } if *task == run.task => {
+                    run.cancel_asked.get_or_insert(*mark);
+                    if *skip {
+                        run.skip_asked.get_or_insert(*mark);
+                    }
+                }
+                Order::CancelAll { .. } => {
+                    run.cancel_asked.get_or_insert(*mark);
+                }
+                _ => {}
+            }
         }
     }
 

@@ -143,7 +143,9 @@ impl Promise for Idle {
                         let session = run.session.clone()?;
                         self.heard.insert(session, Heard::default());
                     }
-                    TaskStatus::Completed => return self.completed(entry.at, run, ledger),
+                    TaskStatus::Completed => {
+                        return self.completed(change.at.as_millis(), run, ledger);
+                    }
                     _ => {}
                 }
             }

@@ -46,7 +46,7 @@ impl TaskRegistry {
             lines: self.lines.len(),
             waiting: self.waiting,
             waiters: waiters.sum(),
-            unshown: self.desks.unshown.len(),
+            unshown: self.env.unshown.len(),
             aborting: self.desks.aborts.len(),
             deadlines: self.deadlines.len(),
             timers: usize::from(self.timer.is_some()) + usize::from(self.probing),

@@ -11,7 +11,7 @@ use super::{AbortDone, Deadline, Entry, RunEnded, RunSnapshot, TaskRegistry};
 use crate::actors::health::Kind;
 use crate::actors::poller;
 use crate::actors::task::abort::{AbortAfterCrash, Aborted, After, abort_if_busy, abort_session};
-use crate::actors::task::lineage::new_session;
+use crate::actors::task::lineage::{earlier_places, new_session};
 use crate::actors::task::{EndAccepted, EndRefused};
 use crate::domain::ids::{ConcurrencyKey, Run, SessionId, TaskId};
 use crate::domain::lifecycle::{End, Outcome};
@@ -175,7 +175,9 @@ impl TaskRegistry {
             None if entry.started_once == Some(run) => {
                 let directory = task.directory.clone();
                 let directory = directory.unwrap_or_else(|| self.env.config.directory.clone());
-                After::Created(Box::new(new_session(&self.env, task, directory, 1)))
+                let others = earlier_places(&self.env, task, &directory);
+                let new = new_session(&self.env, task, directory, 1);
+                After::Created(Box::new(new), others)
             }
             _ => return self.note_aborted(id, run),
         };

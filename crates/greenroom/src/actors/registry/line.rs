@@ -35,10 +35,8 @@ impl TaskRegistry {
             });
         }
         if let Some(limit) = self.env.config.lifecycle.queue_ttl {
-            let Some(since) = self.tasks.get(id).map(|entry| entry.task.queued_at) else {
-                return;
-            };
-            let key = self.set_deadline(since + limit, Deadline::QueueTtl(id.clone(), run), ctx);
+            let at = self.env.now() + limit;
+            let key = self.set_deadline(at, Deadline::QueueTtl(id.clone(), run), ctx);
             if let Some(entry) = self.tasks.get_mut(id) {
                 entry.expiry = Some(key);
             }

@@ -43,7 +43,6 @@ use super::slot_manager::{SlotManager, SlotPermit};
 use super::survivors::{Aborts, Held, Roster, Standing};
 use super::task::TaskActor;
 use super::toaster::Toaster;
-use super::unshown::Unshown;
 use crate::config::Limits;
 use crate::domain::concurrency::Age;
 use crate::domain::history::History;
@@ -99,7 +98,7 @@ impl<Q: Query> Handler<Ask<Q>> for TaskRegistry {
     fn handle(&mut self, ask: Ask<Q>, ctx: &mut Context<Self>) {
         self.env.places.pass("registry: Ask");
         let answer = ask.query.answer(self, ctx);
-        if !Q::DECIDES || self.env.is_durable(self.env.journal.decided()) {
+        if !Q::DECIDES || self.env.is_durable() {
             // Whoever asked may have gone away.
             let _ = ask.reply.send(answer);
             return;
@@ -196,7 +195,6 @@ pub(crate) struct Desks {
     pub(crate) notifiers: Roster<SessionId, ParentNotifier>,
     pub(crate) aborts: Aborts,
     pub(crate) held: Held,
-    pub(crate) unshown: Unshown,
     pub(crate) standing: Arc<Standing>,
 }
 
@@ -211,7 +209,6 @@ impl Desks {
             notifiers: Roster::default(),
             aborts: Aborts::default(),
             held: Held::default(),
-            unshown: Unshown::default(),
             standing: Arc::new(Standing::new(limits)),
         }
     }

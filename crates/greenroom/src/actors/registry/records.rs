@@ -56,9 +56,9 @@ impl TaskRegistry {
             to: task.status(),
             task: Arc::clone(&task),
         };
-        self.desks.unshown.push(number, change);
+        self.env.unshown.push(number, change);
         let place = self.append_record(id, task, Some(Changed { number, from }), with);
-        self.desks.unshown.appended(number, place);
+        self.env.unshown.appended(number, place);
         self.show_durable();
         self.env.places.pass("registry: a change is in the journal");
     }
@@ -99,12 +99,13 @@ impl TaskRegistry {
     /// Shows what is durable, and asks to be told when more is.
     pub(super) fn show_durable(&mut self) {
         let durable = self.env.journal.standing().borrow().durable;
-        while let Some(pending) = self.desks.unshown.take(durable) {
+        while let Some(pending) = self.env.unshown.take(durable) {
             self.show(pending);
         }
-        if !self.desks.unshown.is_empty() && !self.awaits_durable {
+        self.env.unshown.have_been_shown();
+        if !self.env.unshown.is_empty() && !self.awaits_durable {
             self.awaits_durable = true;
-            let (registry, durable) = (self.desks.registry.clone(), self.env.durable());
+            let (registry, durable) = (self.desks.registry.clone(), self.env.written());
             actix_rt::spawn(async move {
                 durable.await;
                 registry.send(MoreDurable);
@@ -170,9 +171,10 @@ impl Entry {
 impl Handler<MoreDurable> for TaskRegistry {
     type Result = ();
 
-    fn handle(&mut self, _: MoreDurable, _: &mut Context<Self>) {
+    fn handle(&mut self, _: MoreDurable, ctx: &mut Context<Self>) {
         self.env.places.pass("registry: MoreDurable");
         self.awaits_durable = false;
         self.show_durable();
+        self.consider_closed(ctx);
     }
 }

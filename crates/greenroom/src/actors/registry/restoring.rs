@@ -40,7 +40,7 @@ impl TaskRegistry {
         self.changes.go_on_after(kept.newest_change);
         // What the one before had decided and not shown.
         let decided = self.env.journal.decided();
-        self.desks.unshown.settle(kept.newest_change, decided);
+        self.env.unshown.settle(kept.newest_change, decided);
         self.start_kept();
         if !self.reachable {
             // Whoever asked before is gone, and nothing starts until somebody has an answer.

@@ -148,6 +148,10 @@ impl TaskRegistry {
         if closing.done || open || closing.messages > 0 || !self.desks.aborts.is_empty() {
             return;
         }
+        if !self.env.unshown.is_empty() {
+            // Whoever reads changes is still told of the ends.
+            return;
+        }
         self.finish();
     }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use super::lineage::find_created;
+use super::lineage::{Place, find_created};
 use crate::actors::env::{Env, answer, find_message, reach_backoff, within};
 use crate::actors::survivors::AbortTicket;
 use crate::domain::ids::{Run, SessionId, TaskId};
@@ -95,7 +95,7 @@ pub(crate) enum After {
     /// Known.
     Session(SessionId),
     /// It was being made, and may be there.
-    Created(Box<NewSession>),
+    Created(Box<NewSession>, Vec<Place>),
 }
 
 /// Aborts the session of an ended run if it works and nobody else has asked it something since the end.
@@ -106,7 +106,7 @@ pub(crate) fn abort_if_busy(env: &Env, after: AbortAfterCrash, ticket: AbortTick
         let env = within_env;
         let found = match &after.session {
             After::Session(session) => Some(session.clone()),
-            After::Created(new) => look_until_known(&env, new).await,
+            After::Created(new, others) => look_until_known(&env, new, others).await,
         };
         let wanted = match &found {
             None => None,
@@ -139,9 +139,9 @@ pub(crate) fn abort_if_busy(env: &Env, after: AbortAfterCrash, ticket: AbortTick
 
 /// The session that a create made before the process ended, if it made one; a server that is away is asked again for a
 /// minute.
-async fn look_until_known(env: &Env, new: &NewSession) -> Option<SessionId> {
+async fn look_until_known(env: &Env, new: &NewSession, others: &[Place]) -> Option<SessionId> {
     for attempt in 1..=10 {
-        match find_created(env, new).await {
+        match find_created(env, new, others.to_vec()).await {
             Ok(found) => return found,
             Err(failure) => tracing::debug!(task = %new.task, %failure, "not looked for yet"),
         }
