@@ -78,7 +78,9 @@ fn silence(mark: Mark, parent: &SessionId, ledger: &Ledger, calm: bool) -> (bool
         .spoken
         .is_some_and(|spoken| spoken.at > stopped.at + 5000 && spoken.at + 1000 < mark.at);
     let may = !(calm && ledger.trouble.is_none() && spoken_since);
-    let must = known.stop_heard.is_some_and(|heard| {
+    // Only the newest stop counts: one of a turn that had not begun is heard of by nobody.
+    let heard = known.stop_heard.filter(|heard| *heard > stopped);
+    let must = heard.is_some_and(|heard| {
         let owed = ledger.runs.iter().any(|run| {
             run.parent.as_ref() == Some(parent)
                 && run.accepted.at < heard.at
