@@ -2,7 +2,7 @@
 //! with these, and remembers a bounded number of those that are over. Every journal has one in memory, so that actors are
 //! built anew from what was decided, durable or not.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -162,20 +162,25 @@ impl Fold {
         if let Some(kept) = self.tasks.get(&TaskId::new(name)) {
             return Some(&kept.task);
         }
-        self.newest_left_first().find(|task| {
+        let named = |task: &&Arc<Task>| {
             let session = task.session.as_ref().map(SessionId::as_str);
             task.id.as_str() == name || session == Some(name)
-        })
+        };
+        self.newest_left_first()
+            .find(|task| named(task) && !self.tasks.contains_key(&task.id))
     }
 
     /// The tasks that have left memory and whose ids begin so, newest first; none if the beginning is too short to mean
     /// something.
     pub fn beginning(&self, name: &str) -> impl Iterator<Item = &Arc<Task>> {
-        self.newest_left_first().filter(move |task| {
+        let begins = move |task: &&Arc<Task>| {
             name.len() >= SHORTEST_BEGINNING && task.id.as_str().starts_with(name)
-        })
+        };
+        self.newest_left_first()
+            .filter(move |task| begins(task) && !self.tasks.contains_key(&task.id))
     }
 
+    /// Some of them may have come back.
     fn newest_left_first(&self) -> impl Iterator<Item = &Arc<Task>> {
         self.left.iter().rev().map(|(_, task)| task)
     }
@@ -193,6 +198,18 @@ impl Fold {
         self.accounts.get(parent)
     }
 
+    /// Tasks that have left memory and did not come back, each as it left last, oldest first.
+    fn left(&self) -> Vec<Arc<Task>> {
+        let mut seen = HashSet::new();
+        let mut left: Vec<Arc<Task>> = self
+            .newest_left_first()
+            .filter(|task| !self.tasks.contains_key(&task.id) && seen.insert(&task.id))
+            .cloned()
+            .collect();
+        left.reverse();
+        left
+    }
+
     /// Everything a registry needs to go on.
     pub fn kept(&self) -> Kept {
         let mut tasks: Vec<KeptTask> = self.tasks.values().cloned().collect();
@@ -203,7 +220,7 @@ impl Fold {
             .filter(|(_, account)| !account.is_settled() || account.silenced);
         Kept {
             tasks,
-            left: self.left.iter().map(|(_, task)| Arc::clone(task)).collect(),
+            left: self.left(),
             accounts: owed
                 .map(|(parent, account)| (parent.clone(), account.clone()))
                 .collect(),
