@@ -2,7 +2,7 @@
 //! used, and recognised again when somebody has put another in its place.
 
 use std::fs::{DirBuilder, File, OpenOptions};
-use std::io;
+use std::io::{self, Read};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -34,8 +34,8 @@ pub(crate) fn private(path: &Path) -> io::Result<File> {
         .open(path)
 }
 
-/// Makes the folder and the file where they are not there yet. SQLite gives its other files the mode of this one.
-pub(crate) fn make(path: &Path) -> Result<(), OpenError> {
+/// Makes the folder and the file where they are not there yet; returns true if the file was there. SQLite gives its other files the mode of this one.
+pub(crate) fn make(path: &Path) -> Result<bool, OpenError> {
     let folder = match path.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
         _ => Path::new("."),
@@ -49,7 +49,8 @@ pub(crate) fn make(path: &Path) -> Result<(), OpenError> {
         .mode(0o700)
         .create(folder)
         .map_err(unusable(folder))?;
-    if !path.exists() {
+    let was_there = path.exists();
+    if !was_there {
         private(path).map_err(unusable(path))?;
         // The name must outlive a power cut as the contents do.
         let synced = File::open(folder).and_then(|folder| folder.sync_all());
@@ -58,7 +59,7 @@ pub(crate) fn make(path: &Path) -> Result<(), OpenError> {
         let source = io::Error::from(io::ErrorKind::IsADirectory);
         return Err(unusable(path)(source));
     }
-    Ok(())
+    Ok(was_there)
 }
 
 /// Which file is at that path: two are the same only if this is.
@@ -98,6 +99,54 @@ pub(crate) fn reading(path: &Path) -> Result<Connection, OpenError> {
         Ok(db)
     };
     open().map_err(|source| OpenError::of(path, source))
+}
+
+/// What a file holds by its size and its first bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Extent {
+    /// As much as it says, or the rest may be in the log beside it.
+    Whole,
+    /// Nothing at all.
+    Empty,
+    /// Not all that it says it holds.
+    CutOff { bytes: u64, of: u64 },
+    /// No database.
+    Other,
+}
+
+/// Looks before SQLite does, which would take a file that was cut off very short for a new one.
+pub(crate) fn extent(path: &Path) -> io::Result<Extent> {
+    const MAGIC: &[u8; 16] = b"SQLite format 3\0";
+    let mut file = File::open(path)?;
+    let bytes = file.metadata()?.len();
+    if bytes == 0 {
+        return Ok(Extent::Empty);
+    }
+    let mut head = [0; 100];
+    let read = usize::try_from(bytes).map_or(head.len(), |bytes| bytes.min(head.len()));
+    file.read_exact(&mut head[..read])?;
+    let begins = read.min(MAGIC.len());
+    if head[..begins] != MAGIC[..begins] {
+        return Ok(Extent::Other);
+    }
+    if read < head.len() {
+        let of = head.len() as u64;
+        return Ok(Extent::CutOff { bytes, of });
+    }
+    // Where the form of the file has them: the size of a page, of which 65,536 does not fit, and how many there are.
+    let page = match u64::from(u16::from_be_bytes([head[16], head[17]])) {
+        1 => 65_536,
+        page => page,
+    };
+    let pages = u32::from_be_bytes([head[28], head[29], head[30], head[31]]);
+    // What is in the log may be on its way into it; without a first page SQLite would throw the log away.
+    let log = std::fs::metadata(beside(path, "-wal")).map_or(0, |log| log.len());
+    let of = page * if log > 0 { 1 } else { u64::from(pages) };
+    Ok(if bytes < of {
+        Extent::CutOff { bytes, of }
+    } else {
+        Extent::Whole
+    })
 }
 
 /// How many bytes the journal's files have together.

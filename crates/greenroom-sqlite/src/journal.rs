@@ -1,32 +1,32 @@
 //! The journal port on SQLite. Decisions are made on a fold in memory; one thread writes them behind it; what has left
 //! memory is looked up in the file.
 
+use std::collections::HashSet;
 use std::fmt::Display;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use greenroom::domain::idempotency::REMEMBERED;
 use greenroom::domain::ids::{SessionId, TaskId};
 use greenroom::domain::ledger::Account;
-use greenroom::domain::story::{self, Line};
+use greenroom::domain::story::Line;
 use greenroom::domain::task::Task;
 use greenroom::domain::time::Timestamp;
 use greenroom::ports::journal::{
-    ChangesFrom, Entry, Fold, Journal, JournalError, Kept, KeptChange, Place, SHORTEST_BEGINNING,
-    Standing,
+    ChangesFrom, Entry, Fold, Journal, JournalError, Kept, KeptChange, Place, Standing,
 };
 use rusqlite::Connection;
 use tokio::sync::watch;
 
 use crate::error::{OpenError, RowError};
-use crate::file::{self, Identity};
+use crate::file::{self, Extent, Identity};
 use crate::lock::Lock;
 use crate::reading::{self, Read};
 use crate::retention::before;
 use crate::schema;
-use crate::state::{Shared, State};
+use crate::state::Shared;
 use crate::store::{Appended, Touched};
 use crate::writer::Writer;
 
@@ -38,10 +38,10 @@ const LAST_WRITES: Duration = Duration::from_secs(5);
 /// A journal in one file.
 #[derive(Debug)]
 pub struct SqliteJournal {
-    path: PathBuf,
-    retention: Duration,
-    shared: Arc<Shared>,
-    reader: Mutex<Connection>,
+    pub(crate) path: PathBuf,
+    pub(crate) retention: Duration,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) reader: Mutex<Connection>,
     /// What was read of tasks that had left, until the first registry has begun.
     left: Mutex<Option<Vec<Arc<Task>>>>,
     writer: Mutex<Option<JoinHandle<()>>>,
@@ -54,25 +54,47 @@ impl SqliteJournal {
     /// # Errors
     /// The file cannot be used, is used by another process, is damaged or of a newer version. It is left as it is then.
     pub fn open(path: &Path, retention: Duration) -> Result<Self, OpenError> {
-        file::make(path)?;
-        let lock = Arc::new(Lock::take(path)?);
+        let was_there = file::make(path)?;
+        let mut lock = Lock::take(path)?;
         let unusable = |source| OpenError::Unusable {
             path: path.to_owned(),
             source,
         };
+        if was_there {
+            let damaged = |what| OpenError::Damaged {
+                path: path.to_owned(),
+                what,
+            };
+            match file::extent(path).map_err(unusable)? {
+                // Made, and nothing in it yet, is what a crash may leave; nothing in it any more is not.
+                Extent::Empty if lock.made_before() => {
+                    return Err(damaged("it is empty".to_owned()));
+                }
+                Extent::CutOff { bytes, of } => {
+                    return Err(damaged(format!("it has {bytes} bytes of {of}")));
+                }
+                Extent::Other => {
+                    return Err(OpenError::Foreign {
+                        path: path.to_owned(),
+                        what: "it is not an SQLite database".to_owned(),
+                    });
+                }
+                Extent::Whole | Extent::Empty => {}
+            }
+        }
         let identity = Identity::of(path).map_err(unusable)?;
         let mut db = file::writing(path)?;
         file::check(&db, path)?;
         schema::bring_up_to_date(&mut db, path)?;
         let failed = |source| OpenError::of(path, source);
-        // Places count from the start of a process; also shows that it can be written.
-        db.execute("UPDATE marks SET value = 0 WHERE name = 'place'", [])
-            .map_err(failed)?;
-
+        lock.made();
         let now = now();
         let (kept, left) = read(&db, now, retention)
             .map_err(failed)?
             .map_err(|error| OpenError::row(path, &error))?;
+        // Places count from the start of a process; also shows that it can be written.
+        db.execute("UPDATE marks SET value = 0 WHERE name = 'place'", [])
+            .map_err(failed)?;
         let fold = Fold::resuming(retention, kept);
         let shared = Arc::new(Shared::new(fold, now));
         let writer = Writer {
@@ -123,96 +145,6 @@ impl SqliteJournal {
             );
         }
         unwritten
-    }
-
-    fn reader(&self) -> MutexGuard<'_, Connection> {
-        self.reader.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The answer of a look-up; one that fails is logged, and nothing is known then.
-    fn known<T>(&self, read: Read<Option<T>>) -> Option<T> {
-        let failed = |error: &dyn Display| {
-            tracing::error!(journal = %self.path.display(), %error, "the journal cannot be read");
-        };
-        match read {
-            Ok(Ok(found)) => found,
-            Ok(Err(error)) => {
-                failed(&error);
-                None
-            }
-            Err(error) => {
-                failed(&error);
-                None
-            }
-        }
-    }
-
-    /// What the disk and what waits for it say of a parent. The state is held meanwhile, so that nothing is taken for
-    /// written that was not read.
-    fn recall(&self, state: &State, parent: &SessionId) -> Option<Account> {
-        let mut account = self.known(self.snapshot(|db| {
-            let place = reading::mark(db, "place")?;
-            Ok(reading::account(db, parent.as_str())?.map(|account| Some((place, account))))
-        }));
-        let (place, kept) = account.take().unwrap_or_default();
-        let mut account = kept;
-        for entry in state.after(place) {
-            if entry.parent() == Some(parent) {
-                account.get_or_insert_default().apply(entry.clone());
-            }
-        }
-        account
-    }
-
-    /// Reads several things as of one moment.
-    fn snapshot<T>(&self, read: impl FnOnce(&Connection) -> Read<T>) -> Read<T> {
-        let mut reader = self.reader();
-        let moment = reader.transaction()?;
-        read(&moment)
-    }
-
-    /// A task that has left memory.
-    fn find_left(&self, state: &State, name: &str) -> Option<Task> {
-        let since = state.since(self.retention);
-        let named = self.snapshot(|db| reading::named(db, name, since));
-        if let Some(task) = self.known(named) {
-            return Some(task);
-        }
-        if name.len() < SHORTEST_BEGINNING {
-            return None;
-        }
-        let on_disk = self.snapshot(|db| Ok(Ok(Some(reading::beginning(db, name, since)?))));
-        let on_disk = self.known(on_disk).unwrap_or_default();
-        let in_memory = state.fold.beginning(name).map(|task| task.id.as_str());
-        let mut fitting: Vec<&str> = on_disk
-            .iter()
-            .map(String::as_str)
-            .chain(in_memory)
-            .collect();
-        fitting.sort_unstable();
-        fitting.dedup();
-        let [only] = fitting[..] else {
-            return None;
-        };
-        let in_memory = state.fold.beginning(name).next();
-        in_memory
-            .map(|task| Task::clone(task))
-            .or_else(|| self.known(self.snapshot(|db| reading::named(db, only, since))))
-    }
-}
-
-impl State {
-    /// What is not known to be on disk and came after that place.
-    fn after(&self, place: u64) -> impl Iterator<Item = &Entry> {
-        self.waiting
-            .iter()
-            .filter(move |appended| appended.place > place)
-            .flat_map(|appended| &appended.entries)
-    }
-
-    /// What left memory before then is forgotten.
-    fn since(&self, retention: Duration) -> Timestamp {
-        before(self.newest, retention)
     }
 }
 
@@ -338,9 +270,10 @@ impl Journal for SqliteJournal {
             }
         };
         drop(state);
-        // What has left in this process may not be on disk yet.
-        let newer: std::collections::HashSet<TaskId> =
-            kept.left.iter().map(|task| task.id.clone()).collect();
+        // What has left or come back in this process may not be on disk yet.
+        let back = kept.tasks.iter().map(|kept| &kept.task);
+        let newer = kept.left.iter().chain(back);
+        let newer: HashSet<TaskId> = newer.map(|task| task.id.clone()).collect();
         let mut left: Vec<Arc<Task>> = on_disk
             .into_iter()
             .filter(|task| !newer.contains(&task.id))
@@ -351,37 +284,7 @@ impl Journal for SqliteJournal {
     }
 
     fn story(&self, task: &TaskId) -> Vec<(Timestamp, Line)> {
-        let state = self.shared.state();
-        let mut reader = self.reader();
-        let moment = reader.transaction();
-        let place = moment
-            .as_ref()
-            .ok()
-            .and_then(|db| reading::mark(db, "place").ok());
-        story::told(task, |subject| {
-            let on_disk = match &moment {
-                Ok(db) => reading::lines(db, subject),
-                Err(_) => Ok(Vec::new()),
-            };
-            let mut lines = self
-                .known(on_disk.map(|lines| Ok(Some(lines))))
-                .unwrap_or_default();
-            let place = place.unwrap_or(u64::MAX);
-            for appended in state
-                .waiting
-                .iter()
-                .filter(|appended| appended.place > place)
-            {
-                for entry in &appended.entries {
-                    for (about, line) in story::lines(entry) {
-                        if about == subject {
-                            story::keep(&mut lines, appended.at, line);
-                        }
-                    }
-                }
-            }
-            lines
-        })
+        self.told(task)
     }
 
     fn changes(&self, from: ChangesFrom, most: usize) -> Option<Vec<KeptChange>> {

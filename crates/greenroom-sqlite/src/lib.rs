@@ -20,6 +20,7 @@ mod error;
 mod file;
 mod journal;
 mod lock;
+mod lookup;
 mod reading;
 mod retention;
 mod schema;

@@ -14,7 +14,14 @@ const BRIEFLY_HELD: Duration = Duration::from_millis(200);
 
 /// The right to write a journal; given back when it is dropped. The file stays: removing it could remove another's.
 #[derive(Debug)]
-pub(crate) struct Lock(#[expect(dead_code, reason = "held, not used")] File);
+pub(crate) struct Lock {
+    held: File,
+    /// True if a journal was made beside it before.
+    made_before: bool,
+}
+
+/// What is said in the file once there is a journal: an empty one is then known for what it is, one cut off.
+const MADE: &str = "made";
 
 fn beside(journal: &Path) -> PathBuf {
     file::beside(journal, ".lock")
@@ -45,14 +52,32 @@ impl Lock {
                 Err(TryLockError::Error(source)) => return Err(unusable(source)),
             }
         }
-        let say = |held: &mut File| {
+        let made_before = content(&mut held).lines().nth(1) == Some(MADE);
+        let mut lock = Self { held, made_before };
+        lock.say(if made_before { MADE } else { "" });
+        Ok(lock)
+    }
+
+    /// True if a journal was made beside it before.
+    pub(crate) fn made_before(&self) -> bool {
+        self.made_before
+    }
+
+    /// There is a journal beside it from now on.
+    pub(crate) fn made(&mut self) {
+        if !self.made_before {
+            self.say(MADE);
+        }
+    }
+
+    /// For people, and for who takes it next: on a full disk the lock holds without it.
+    fn say(&mut self, made: &str) {
+        let write = |held: &mut File| {
             held.set_len(0)?;
             held.seek(SeekFrom::Start(0))?;
-            writeln!(held, "{}", std::process::id())
+            write!(held, "{}\n{made}\n", std::process::id())
         };
-        // Only for the message: on a full disk the lock holds without it.
-        let _ = say(&mut held);
-        Ok(Self(held))
+        let _ = write(&mut self.held);
     }
 }
 
@@ -66,8 +91,12 @@ pub(crate) fn holder(journal: &Path) -> Option<Option<u32>> {
 }
 
 fn said(lock: &mut File) -> Option<u32> {
+    content(lock).lines().next()?.parse().ok()
+}
+
+fn content(lock: &mut File) -> String {
     let mut text = String::new();
-    // A pid has no more digits than that, whatever somebody has put there.
-    lock.take(20).read_to_string(&mut text).ok()?;
-    text.trim().parse().ok()
+    // It is no longer than that, whatever somebody has put there; what is no text says nothing.
+    let read = lock.take(40).read_to_string(&mut text);
+    read.map_or_else(|_| String::new(), |_| text)
 }

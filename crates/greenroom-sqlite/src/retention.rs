@@ -65,17 +65,15 @@ pub(crate) fn step(db: &mut Connection, cut: Cut) -> rusqlite::Result<Done> {
 }
 
 fn tasks(rows: &Transaction<'_>, cut: Cut) -> rusqlite::Result<usize> {
-    let over: Vec<String> = rows
+    let mut over: Vec<String> = rows
         .prepare_cached("SELECT id FROM tasks WHERE left_at < ?1 LIMIT ?2")?
         .query_map(params![cut.over_before.as_millis(), TASKS], |row| {
             row.get(0)
         })?
         .collect::<rusqlite::Result<_>>()?;
-    let over = if over.is_empty() && cut.ended {
-        ended(rows)?
-    } else {
-        over
-    };
+    if cut.ended {
+        over.extend(ended(rows, TASKS - over.len())?);
+    }
     for task in &over {
         for sql in [
             "DELETE FROM stories WHERE subject = ?1",
@@ -90,7 +88,7 @@ fn tasks(rows: &Transaction<'_>, cut: Cut) -> rusqlite::Result<usize> {
 }
 
 /// Tasks that have ended, whose parent is owed nothing, and below which nothing is open.
-fn ended(rows: &Transaction<'_>) -> rusqlite::Result<Vec<String>> {
+fn ended(rows: &Transaction<'_>, most: usize) -> rusqlite::Result<Vec<String>> {
     rows.prepare_cached(
         "SELECT id FROM tasks WHERE left_at IS NULL AND status NOT IN ('pending', 'running')
             AND coalesce(json_extract(record, '$.parentSessionID') NOT IN
@@ -98,7 +96,7 @@ fn ended(rows: &Transaction<'_>) -> rusqlite::Result<Vec<String>> {
             AND coalesce(session NOT IN (SELECT parent FROM parents WHERE settled = 0), TRUE)
          LIMIT ?1",
     )?
-    .query_map([TASKS], |row| row.get(0))?
+    .query_map([most], |row| row.get(0))?
     .collect()
 }
 

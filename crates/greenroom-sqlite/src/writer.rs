@@ -30,7 +30,7 @@ pub(crate) struct Writer {
     /// How long tasks are kept after they have left memory.
     pub(crate) retention: Duration,
     /// Kept for as long as anything is written.
-    pub(crate) _lock: Arc<Lock>,
+    pub(crate) _lock: Lock,
 }
 
 /// Says at the end of the thread that it has ended, and that something went wrong if it panicked.
@@ -56,8 +56,17 @@ impl Writer {
             match self.shared.next(idle_at) {
                 Work::Write(batch) => self.write(&batch),
                 Work::Idle => idle_at = Instant::now() + self.tidy(),
-                Work::End => return,
+                Work::End => return self.tidy_up(),
             }
+        }
+    }
+
+    /// The file is whole without the log beside it from here on.
+    fn tidy_up(&self) {
+        let sql = "PRAGMA wal_checkpoint(TRUNCATE)";
+        if let Err(error) = self.db.query_row(sql, [], |_| Ok(())) {
+            // The next start does it.
+            tracing::debug!(%error, "the journal's log stays");
         }
     }
 

@@ -1,0 +1,187 @@
+//! What is let go of: everything of tasks that left memory longer ago than the retention, in small steps beside the work;
+//! what is still wanted stays.
+
+use std::time::{Duration, Instant};
+
+use greenroom::domain::idempotency::Kept as KeptKey;
+use greenroom::domain::ledger::Fate;
+use greenroom::domain::notice::NoticeKind;
+use greenroom::domain::task::{Launch, TaskStatus};
+use greenroom::domain::time::Timestamp;
+use greenroom::ports::journal::conformance::{at, change, in_state, posted, task};
+use greenroom::ports::journal::{ChangesFrom, Entry, Journal};
+use greenroom_sqlite::upkeep::{self, Purge, Stats};
+use rusqlite::Connection;
+
+use crate::kept::{PATIENCE, Stage};
+
+const DAY: i64 = 24 * 3600 * 1000;
+
+fn days_ago(days: i64) -> Timestamp {
+    at(-days * DAY)
+}
+
+/// A task that was launched, told of and left memory that many days ago.
+fn over(journal: &dyn Journal, number: u64, days: i64) {
+    let id = format!("bg_{number:08x}");
+    let parent = format!("ses_p{number}");
+    let when = days_ago(days);
+    let new = task(&id, Some(&parent));
+    let ended = in_state(&new, TaskStatus::Completed);
+    let note = format!("ntc_{number}");
+    let key = KeptKey::new(
+        format!("key {number}"),
+        &Launch::default(),
+        id.as_str().into(),
+        when,
+    );
+    let from = Some(TaskStatus::Running);
+    journal.append(
+        when,
+        vec![change(number, &new, number * 2 + 1, None), Entry::Key(key)],
+    );
+    journal.append(when, vec![change(number, &ended, number * 2 + 2, from)]);
+    journal.append(
+        when,
+        vec![
+            Entry::Sending {
+                parent: parent.as_str().into(),
+                posted: Box::new(posted(&note, NoticeKind::Final, &[&id], Fate::Sending)),
+            },
+            Entry::Fate {
+                parent: parent.as_str().into(),
+                id: note.into(),
+                fate: Fate::Delivered,
+                at: when,
+            },
+        ],
+    );
+    journal.append(when, vec![Entry::Forgotten(id.into(), when)]);
+}
+
+fn rows(stage: &Stage, table: &str) -> i64 {
+    let db = Connection::open(stage.path()).unwrap();
+    db.query_row(&format!("SELECT count(*) FROM {table}"), [], |row| {
+        row.get(0)
+    })
+    .unwrap()
+}
+
+fn once(stage: &Stage, so: impl Fn(&Stats) -> bool) -> Stats {
+    let begin = Instant::now();
+    loop {
+        let stats = upkeep::stats(&stage.path()).unwrap();
+        if so(&stats) {
+            return stats;
+        }
+        assert!(begin.elapsed() < PATIENCE, "{stats:?}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn what_is_old_goes_at_the_start_and_the_rest_stays() {
+    let stage = Stage::new();
+    let journal = stage.open();
+    for number in 0..700 {
+        over(&journal, number, if number < 650 { 20 } else { 3 });
+    }
+    drop(journal);
+    let journal = stage.open();
+    // Keys of three days ago are over too.
+    let stats = once(&stage, |stats| {
+        stats.left == 50 && stats.changes == 100 && stats.keys == 0
+    });
+    assert_eq!(stats.open, 0);
+    assert!(journal.find("bg_00000000").is_none());
+    assert!(journal.find("bg_0000028a").is_some());
+    assert_eq!(journal.story(&"bg_00000000".into()), []);
+    assert_eq!(journal.story(&"bg_0000028a".into()).len(), 5);
+    let of_messages = "stories WHERE subject >= 'ntc_'";
+    once(&stage, |_| {
+        rows(&stage, of_messages) == 50 && rows(&stage, "ledger") == 100
+    });
+    assert_eq!(rows(&stage, "texts"), 50);
+    assert!(journal.account(&"ses_p0".into()).is_none());
+    assert!(journal.account(&"ses_p650".into()).is_some());
+
+    assert_eq!(
+        journal.changes(ChangesFrom::After(0), 9),
+        None,
+        "not all are kept"
+    );
+    assert_eq!(journal.changes(ChangesFrom::After(1299), 9), None);
+    assert_eq!(
+        journal.changes(ChangesFrom::After(1300), 9).unwrap().len(),
+        9
+    );
+    let first = journal
+        .changes(ChangesFrom::Since(days_ago(30)), 1)
+        .unwrap();
+    assert_eq!(first[0].changed.number, 1301);
+    assert_eq!(journal.load().unwrap().newest_change, 1400);
+}
+
+#[test]
+fn numbers_go_on_above_changes_that_are_gone() {
+    let stage = Stage::new();
+    over(&stage.open(), 7, 20);
+    let journal = stage.open();
+    once(&stage, |stats| stats.changes == 0);
+    drop(journal);
+    assert_eq!(stage.open().load().unwrap().newest_change, 16);
+}
+
+#[test]
+fn a_purge_takes_what_has_ended_and_leaves_what_somebody_waits_for() {
+    let stage = Stage::new();
+    let journal = stage.open();
+    over(&journal, 1, 5);
+    over(&journal, 2, 1);
+    let parent = |number: u64| format!("ses_q{number}");
+    let ended = |number: u64, id: &str| {
+        let task = in_state(&task(id, Some(&parent(number))), TaskStatus::Completed);
+        journal.append(at(0), vec![change(number, &task, 90 + number, None)]);
+    };
+    // In memory: of a parent that is owed nothing, of one that waits for another task, and above that other task.
+    ended(3, "bg_in_memory");
+    ended(4, "bg_of_a_batch");
+    ended(5, "bg_above");
+    for of in [parent(4), "ses_bg_above".to_owned()] {
+        let running = in_state(
+            &task(&format!("bg_for_{of}"), Some(&of)),
+            TaskStatus::Running,
+        );
+        let joined = Entry::Joined {
+            parent: of.as_str().into(),
+            task: running.id.clone(),
+            run: running.run,
+            directory: None,
+        };
+        journal.append(at(0), vec![change(6, &running, 99, None), joined]);
+    }
+    drop(journal);
+    let path = stage.path();
+    let three_days = Purge::OlderThan(Duration::from_secs(3 * 24 * 3600));
+    assert_eq!(upkeep::purge(&path, three_days).unwrap(), 1);
+    assert_eq!(upkeep::purge(&path, Purge::AllEnded).unwrap(), 2);
+    assert_eq!(upkeep::purge(&path, Purge::AllEnded).unwrap(), 0);
+    let journal = stage.open();
+    for (id, stays) in [
+        ("bg_00000001", false),
+        ("bg_00000002", false),
+        ("bg_in_memory", false),
+        ("bg_of_a_batch", true),
+        ("bg_above", true),
+        ("bg_for_ses_q4", true),
+        ("bg_for_ses_bg_above", true),
+    ] {
+        assert_eq!(journal.find(id).is_some(), stays, "{id}");
+    }
+    assert_eq!(journal.load().unwrap().accounts.len(), 2);
+    let mut lines = Vec::new();
+    assert_eq!(upkeep::export(&path, &mut lines).unwrap(), 4);
+    drop(journal);
+    let (before, after) = upkeep::vacuum(&path).unwrap();
+    assert!(after <= before);
+}
