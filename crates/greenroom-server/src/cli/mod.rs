@@ -11,6 +11,7 @@ pub mod dispatch;
 pub mod doctor;
 pub mod failure;
 pub mod follow;
+pub mod journal;
 pub mod limits;
 pub mod live;
 pub mod manage;

@@ -12,6 +12,7 @@ mod docs;
 mod doctor;
 mod events;
 mod http;
+mod journal;
 mod metrics;
 mod openapi;
 mod schema;

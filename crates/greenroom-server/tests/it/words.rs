@@ -20,6 +20,8 @@ fn complete(command: &str) -> &'static [&'static str] {
         "resume" | "send" => &["bg_1", "do it"],
         "limits set" => &["default", "3"],
         "answer" => &["per_1", "once"],
+        "journal export" => &["file.jsonl"],
+        "journal purge" => &["--all-ended"],
         "config import" => &["file.json"],
         "completions" => &["bash"],
         _ => &[],
@@ -30,7 +32,9 @@ fn complete(command: &str) -> &'static [&'static str] {
 fn instead(command: &str, flag: &str) -> bool {
     matches!(
         (command, flag),
-        ("cancel", "parent" | "all") | ("answer", "say")
+        ("cancel", "parent" | "all")
+            | ("answer", "say")
+            | ("journal purge", "all-ended" | "older-than")
     )
 }
 
@@ -152,7 +156,7 @@ fn every_word_without_a_flag_is_looked_at() {
                 }
             }
         }
-        if !usual.is_empty() && name != "cancel" {
+        if !usual.is_empty() && !matches!(name.as_str(), "cancel" | "journal purge") {
             let too_many = [usual, &["one", "more"]].concat();
             refused(&words(&name, &too_many), "one");
             let last = command.get_positionals().count();

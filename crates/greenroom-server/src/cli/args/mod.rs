@@ -11,5 +11,6 @@ pub use root::{Cli, Command};
 pub use service::{ClientArgs, ServeArgs, ServiceArgs, UpArgs};
 pub use tasks::{CancelArgs, ListArgs, OneArgs, OutputArgs, ResumeArgs, RunArgs, SendArgs};
 pub use upkeep::{
-    AnswerArgs, AsksArgs, ConfigArgs, ConfigCommand, DoctorArgs, LimitsArgs, LimitsCommand,
+    AnswerArgs, AsksArgs, ConfigArgs, ConfigCommand, DoctorArgs, JournalArgs, LimitsArgs,
+    LimitsCommand,
 };

@@ -4,8 +4,8 @@ use clap::{Parser, Subcommand};
 use clap_complete::Shell;
 
 use super::{
-    AnswerArgs, AsksArgs, CancelArgs, ConfigArgs, DoctorArgs, LimitsArgs, ListArgs, OneArgs,
-    OutputArgs, ResumeArgs, RunArgs, SendArgs, ServeArgs, UpArgs,
+    AnswerArgs, AsksArgs, CancelArgs, ConfigArgs, DoctorArgs, JournalArgs, LimitsArgs, ListArgs,
+    OneArgs, OutputArgs, ResumeArgs, RunArgs, SendArgs, ServeArgs, UpArgs,
 };
 
 /// Runs background tasks for AI agents on opencode, and wakes whoever asked when they are done.
@@ -56,6 +56,8 @@ pub enum Command {
     Answer(AnswerArgs),
     /// Say what is in the way, and what to do
     Doctor(DoctorArgs),
+    /// Look after the file in which tasks are kept
+    Journal(JournalArgs),
     /// Check, show, describe or import the configuration
     Config(ConfigArgs),
     /// Print a completion script for a shell

@@ -2,6 +2,7 @@
 //! health.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
 
@@ -93,6 +94,80 @@ pub struct DoctorArgs {
     /// The service.
     #[command(flatten)]
     pub client: ClientArgs,
+}
+
+/// `journal`
+#[derive(Debug, Args)]
+pub struct JournalArgs {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: JournalCommand,
+}
+
+/// What there is to do with a journal.
+#[derive(Debug, Subcommand)]
+pub enum JournalCommand {
+    /// Say what is in it; works beside a service
+    Stats {
+        /// Which.
+        #[command(flatten)]
+        file: JournalFile,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Make the file as small as what is in it
+    Vacuum {
+        /// Which.
+        #[command(flatten)]
+        file: JournalFile,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Write every task with its story, a line of JSON each; works beside a service
+    Export {
+        /// A file that is not there yet [default: stdout]
+        #[arg(value_name = "FILE", value_parser = words::path)]
+        to: Option<PathBuf>,
+        /// Which.
+        #[command(flatten)]
+        file: JournalFile,
+    },
+    /// Remove tasks that are over, and all that belongs to them
+    Purge(PurgeArgs),
+}
+
+/// Which journal.
+#[derive(Debug, Args)]
+pub struct JournalFile {
+    /// The file [default: the configured one]
+    #[arg(long, value_name = "FILE", value_parser = words::path)]
+    pub journal: Option<PathBuf>,
+    /// Read this file instead of ~/.config/greenroom/config.toml and ./greenroom.toml
+    #[arg(long, value_name = "FILE", value_parser = words::path)]
+    pub config: Option<PathBuf>,
+}
+
+/// `journal purge`
+#[derive(Debug, Args)]
+#[group(id = "over", required = true, multiple = false, args = ["older_than", "all_ended"])]
+pub struct PurgeArgs {
+    /// Those that left the service's memory that long ago, for instance 7d
+    #[arg(long, value_name = "AGE", value_parser = words::age)]
+    pub older_than: Option<Duration>,
+    /// All that have ended and that nobody waits for
+    #[arg(long)]
+    pub all_ended: bool,
+    /// Do not ask
+    #[arg(long)]
+    pub yes: bool,
+    /// Which.
+    #[command(flatten)]
+    pub file: JournalFile,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// `config`

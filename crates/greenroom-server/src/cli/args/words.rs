@@ -2,6 +2,7 @@
 //! without bound, nothing that would drive a terminal or cannot be part of a path or a header.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use greenroom::domain::task::TaskStatus;
 
@@ -41,6 +42,15 @@ pub fn maybe(text: &str) -> Result<String, String> {
 /// As of [`line`].
 pub fn path(text: &str) -> Result<PathBuf, String> {
     line(text).map(PathBuf::from)
+}
+
+/// A time as people write it.
+///
+/// # Errors
+/// It is none.
+pub fn age(text: &str) -> Result<Duration, String> {
+    humantime::parse_duration(&line(text)?)
+        .map_err(|_| "write it as a time, for instance 7d or 12h".to_owned())
 }
 
 /// What an agent is told: a text of any form that says something. The service bounds it.
