@@ -118,7 +118,7 @@ async fn look(greenroom: Greenroom, log: Log, closed: bool) {
             );
         }
         // Panics of ours cost histories what they had of settled tasks with another parent since.
-        if log.read(|ledger| ledger.sabotaged) {
+        if log.read(|ledger| ledger.registry_died.is_some()) {
             continue;
         }
         // Who had the task before is told of it as well as who has it now.

@@ -36,7 +36,7 @@ impl Promise for Ends {
                 to.as_str()
             )
         };
-        if ledger.sabotaged {
+        if ledger.registry_died.is_some() {
             // A change that was decided when its registry died may have been published to nobody; an end is still the only
             // one of its run.
             let again = before.is_some_and(|(run, status)| run == task.run && status.is_terminal());

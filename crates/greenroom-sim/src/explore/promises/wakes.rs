@@ -56,7 +56,7 @@ impl Wakes {
         notice: &Notice,
         ledger: &Ledger,
     ) -> Option<String> {
-        if ledger.sabotaged {
+        if ledger.registry_died.is_some() {
             return None;
         }
         if let Some(wrong) = self.wakes_rightly(mark, parent, notice, ledger) {
@@ -306,7 +306,7 @@ impl Promise for Wakes {
                     && let Some(told) = self.notices.get_mut(&notice.id)
                 {
                     told.effects += 1;
-                    if told.effects > 1 && !ledger.sabotaged {
+                    if told.effects > 1 && !ledger.registry_died.is_some() {
                         return Some(format!(
                             "{parent} got {} twice, first sent at {}",
                             notice.id, told.at.at
@@ -334,7 +334,7 @@ impl Promise for Wakes {
     }
 
     fn at_end(&mut self, ledger: &Ledger) -> Option<String> {
-        if ledger.closing.is_some() || ledger.sabotaged {
+        if ledger.closing.is_some() || ledger.registry_died.is_some() {
             return None;
         }
         ledger.runs.iter().find_map(|run| self.owed(run, ledger))
