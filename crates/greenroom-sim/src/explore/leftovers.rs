@@ -175,6 +175,7 @@ async fn emptied(greenroom: Greenroom, log: Log) {
         // What a process that has ended has left behind in this one waits for a disk that will never answer.
         wanted.registries = census.registries;
         wanted.task_actors = census.task_actors;
+        wanted.notifiers = wanted.notifiers.max(census.notifiers);
     }
     // Who was stopped by its user and has not spoken since is remembered as that.
     let stopped = log.read(Ledger::stopped);

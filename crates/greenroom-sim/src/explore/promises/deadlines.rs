@@ -51,7 +51,7 @@ impl Deadlines {
                     self.backing_off.remove(session);
                 }
             }
-            What::Sabotaged(_) => self.backing_off.clear(),
+            What::Sabotaged(_) | What::Crashed(_) => self.backing_off.clear(),
             _ => {}
         }
     }

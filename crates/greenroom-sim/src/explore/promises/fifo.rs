@@ -75,7 +75,7 @@ impl Promise for Fifo {
         }
         match &entry.what {
             What::Call {
-                call: Call::Get(session),
+                call: Call::Get(session) | Call::Below(Some(session)),
                 ..
             } => {
                 self.looked_up.insert(session.clone(), place);

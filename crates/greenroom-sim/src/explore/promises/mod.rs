@@ -58,13 +58,18 @@ pub trait Promise: Debug + Send {
 pub fn all(scenario: &Scenario) -> Vec<Box<dyn Promise>> {
     let odds = &scenario.opencode.odds;
     let written = scenario.opencode.decisions.is_some();
-    let calm = !written && odds.events_are_true() && odds.calls_are_true();
+    // A disk takes a second at most, and what is said while no process runs goes astray.
+    let (lag, crashes) = match scenario.crashes() {
+        true => (1000, true),
+        false => (0, false),
+    };
+    let calm = !written && !crashes && odds.events_are_true() && odds.calls_are_true();
     vec![
         Box::new(ends::Ends::default()),
         Box::new(deadlines::Deadlines::default()),
         Box::new(slots::Slots::new(scenario.config().limits)),
         Box::new(fifo::Fifo::default()),
-        Box::new(wakes::Wakes::new(calm)),
+        Box::new(wakes::Wakes::new(calm, lag)),
         Box::new(identity::Identity::default()),
         Box::new(truth::Truth::new(calm)),
         Box::new(idle::Idle::default()),

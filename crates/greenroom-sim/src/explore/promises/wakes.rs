@@ -21,6 +21,8 @@ type Name = (TaskId, Run);
 #[derive(Debug)]
 pub(super) struct Wakes {
     calm: bool,
+    /// How long what was decided may wait for the disk, in milliseconds.
+    lag: i64,
     notices: BTreeMap<NoticeId, Told>,
     /// How many were open below a parent, from which place in the log on.
     open: BTreeMap<SessionId, Vec<(usize, usize)>>,
@@ -39,9 +41,10 @@ struct Told {
 }
 
 impl Wakes {
-    pub(super) fn new(calm: bool) -> Self {
+    pub(super) fn new(calm: bool, lag: i64) -> Self {
         Self {
             calm,
+            lag,
             notices: BTreeMap::new(),
             open: BTreeMap::new(),
             parents: BTreeSet::new(),
@@ -176,7 +179,7 @@ impl Wakes {
         let settled = self.ends(told, ledger).max()?;
         // What its notifier had begun to send when it died is sent by the next one.
         let begun = self.deaths.iter().find(|died| **died >= settled);
-        let closed_at = mark.at.min(settled.at.saturating_add(ceiling));
+        let closed_at = (mark.at - self.lag).min(settled.at.saturating_add(ceiling));
         let closed_at = begun.map_or(closed_at, |begun| closed_at.min(begun.at));
         let open = ledger
             .open_below(parent)
@@ -313,6 +316,10 @@ impl Promise for Wakes {
                         ));
                     }
                 }
+                return None;
+            }
+            What::Crashed(_) => {
+                self.deaths.push(mark);
                 return None;
             }
             What::Sabotaged(place) => {

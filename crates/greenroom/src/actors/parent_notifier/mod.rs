@@ -10,6 +10,8 @@ mod restoring;
 mod sending;
 
 use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use actix::{Actor, AsyncContext, Context, Handler, SpawnHandle};
@@ -48,6 +50,8 @@ pub(crate) struct ParentNotifier {
     told_debts: Option<(u64, bool, bool)>,
     stopping: Option<oneshot::Sender<bool>>,
     stopped: bool,
+    /// False once nothing may be begun any more: a message that waits for the journal is not sent then.
+    open: Arc<AtomicBool>,
     /// The parent is no more: what this one still has to say, it says to nobody.
     gone: bool,
     timer: Option<(Timestamp, SpawnHandle)>,
@@ -83,6 +87,7 @@ impl ParentNotifier {
             told_debts: None,
             stopping: None,
             stopped: false,
+            open: Arc::new(AtomicBool::new(true)),
             gone: false,
             timer: None,
             notices: 0,
@@ -349,6 +354,7 @@ impl Handler<ParentGone> for ParentNotifier {
         self.env.places.pass("notifier: ParentGone");
         // Its timers would keep this actor alive, and sending, long after its last address was dropped.
         (self.stopped, self.gone) = (true, true);
+        self.open.store(false, Ordering::Release);
         self.drop_debts("the parent was deleted");
         self.arm(None, ctx);
     }
@@ -360,6 +366,7 @@ impl Handler<Stop> for ParentNotifier {
     fn handle(&mut self, stop: Stop, ctx: &mut Context<Self>) {
         self.env.places.pass("notifier: Stop");
         self.stopped = true;
+        self.open.store(false, Ordering::Release);
         self.stopping = Some(stop.done);
         self.step(ctx);
     }

@@ -1,6 +1,8 @@
 //! Messages on their way to the parent: composed at the last moment, kept until accepted, looked up where their fate is
 //! unknown, and sent again with backoff.
 
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use actix::{AsyncContext, Context, Handler};
@@ -155,7 +157,7 @@ impl ParentNotifier {
             posted: Box::new(self.posted(&owed, Fate::Sending)),
         }]);
         let under_way = self.env.under_way.begin(call_name(&owed.id));
-        let durable = self.env.durable();
+        let (durable, open) = (self.env.durable(), Arc::clone(&self.open));
         self.flight = Flight::Sending(Box::new(owed));
         let (env, me, parent) = (self.env.clone(), ctx.address(), self.parent.clone());
         answer(
@@ -164,6 +166,11 @@ impl ParentNotifier {
             async move {
                 let _under_way = under_way;
                 durable.await;
+                if !open.load(Ordering::Acquire) {
+                    return Err(ServerError::Unreachable(
+                        "nothing is begun any more".to_owned(),
+                    ));
+                }
                 within(env.config.calls.notify, env.server.notify(&parent, notice)).await
             },
             |panic| Err(cut_off(panic)),

@@ -6,9 +6,9 @@ use super::orders::taken_over_by;
 use super::{RunChanged, RunPrompted, RunStarted, TaskRegistry};
 use crate::actors::env::{answer, within};
 use crate::actors::poller;
-use crate::actors::slot_manager::SlotPermit;
+use crate::actors::slot_manager::{Adopt, SlotPermit};
 use crate::actors::supervisor::{Exit, spawn_supervised};
-use crate::actors::task::{Beginning, Go, TaskActor};
+use crate::actors::task::{Beginning, Go, TaskActor, counts_as};
 use crate::domain::ids::{Run, SessionId, TaskId};
 use crate::domain::task::TaskStatus;
 use crate::ports::journal::Entry;
@@ -52,6 +52,10 @@ impl TaskRegistry {
             return;
         };
         let (env, desks, task) = (self.env.clone(), self.desks.clone(), entry.task.clone());
+        let (slots, key) = (self.desks.slots.clone(), counts_as(&task));
+        // In the place of whoever held it before: asked for here, it comes before anything that waits.
+        let adopts = permit.is_none()
+            && matches!(&beginning, Beginning::Watch(..) | Beginning::Reattach(..));
         let (told, name, run) = (desks.registry.clone(), id.clone(), task.run);
         let actor = spawn_supervised(
             move |_| TaskActor::new(env, desks.registry, desks.slots, task, beginning, permit),
@@ -65,6 +69,10 @@ impl TaskRegistry {
                 }
             },
         );
+        if let Some(key) = key.filter(|_| adopts) {
+            let to = actor.clone().recipient();
+            slots.send(Adopt { key, to });
+        }
         self.desks
             .tasks
             .put(id.clone(), u64::from(run.0), actor.clone());

@@ -104,6 +104,15 @@ pub(crate) struct TaskActor {
     timer: Option<(Timestamp, SpawnHandle)>,
 }
 
+/// The key that a run without a permit counts under: a launch or resume under its group, a tracked session only if a key
+/// was given.
+pub(crate) fn counts_as(task: &Task) -> Option<ConcurrencyKey> {
+    match task.tracked && task.run == Run::FIRST {
+        true => task.concurrency_key.clone(),
+        false => Some(task.concurrency_group.clone()),
+    }
+}
+
 impl TaskActor {
     pub(crate) fn new(
         env: Env,
@@ -114,11 +123,9 @@ impl TaskActor {
         permit: Option<SlotPermit>,
     ) -> Self {
         env.places.pass("task: start");
-        // A launch or resume counts under its group; a tracked session counts only if a key was given.
-        let counts = match (&permit, task.tracked && task.run == Run::FIRST) {
-            (Some(permit), _) => Some(permit.key().clone()),
-            (None, true) => task.concurrency_key.clone(),
-            (None, false) => Some(task.concurrency_group.clone()),
+        let counts = match &permit {
+            Some(permit) => Some(permit.key().clone()),
+            None => counts_as(&task),
         };
         Self {
             env,
@@ -167,9 +174,6 @@ impl TaskActor {
                 let resumed = self.run > Run::FIRST;
                 let mut watch = self.new_watch(resumed, started);
                 watch.prompt_accepted(started);
-                if self.counts.is_some() && self.permit.is_none() {
-                    self.take_slot(ctx);
-                }
                 // Prompts of an actor before this one had numbers too, and theirs are not to be found under ours.
                 self.prompts = self.env.now().as_millis().rem_euclid(1 << 31) as u32;
                 self.phase = Phase::Watching(watch);
@@ -177,7 +181,6 @@ impl TaskActor {
             Beginning::Reattach(session, started) => {
                 self.session = Some(session);
                 self.phase = Phase::Watching(self.new_watch(self.run > Run::FIRST, started));
-                self.take_slot(ctx);
                 self.prompts = FIRST_PROMPT;
                 self.prompting = Some((FIRST_PROMPT, self.task.prompt.clone()));
                 self.step(Step::LookForPrompt, ctx);
