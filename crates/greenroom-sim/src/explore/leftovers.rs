@@ -171,17 +171,17 @@ async fn emptied(greenroom: Greenroom, log: Log) {
     (wanted.registries, wanted.slot_managers) = (1, 1);
     (wanted.pollers, wanted.toasters) = (1, 1);
     wanted.histories = census.histories;
+    // Who was stopped by its user and has not spoken since is remembered as that.
+    let stopped = log.read(Ledger::stopped);
+    wanted.notifiers = census.notifiers.min(stopped);
+    wanted.parents = census.parents.min(stopped);
+    wanted.rosters = census.rosters.min(stopped);
     if log.read(|ledger| ledger.crashed.is_some()) {
         // What a process that has ended has left behind in this one waits for a disk that will never answer.
         wanted.registries = census.registries;
         wanted.task_actors = census.task_actors;
         wanted.notifiers = wanted.notifiers.max(census.notifiers);
     }
-    // Who was stopped by its user and has not spoken since is remembered as that.
-    let stopped = log.read(Ledger::stopped);
-    wanted.notifiers = census.notifiers.min(stopped);
-    wanted.parents = census.parents.min(stopped);
-    wanted.rosters = census.rosters.min(stopped);
     if census != wanted {
         return log.violate(
             "2 Slots (memory)",

@@ -226,8 +226,8 @@ impl Ledger {
         if at >= told.at {
             return told;
         }
-        let before = self.moments.range(..=at).next_back();
-        let place = before.map_or(0, |(_, place)| *place);
+        let before = self.moments.range(..at).next_back();
+        let place = before.map_or(0, |(_, place)| *place + 1);
         Mark { place, at }
     }
 

@@ -58,9 +58,9 @@ pub trait Promise: Debug + Send {
 pub fn all(scenario: &Scenario) -> Vec<Box<dyn Promise>> {
     let odds = &scenario.opencode.odds;
     let written = scenario.opencode.decisions.is_some();
-    // A disk takes a second at most, and what is said while no process runs goes astray.
+    // A disk takes two seconds at most, and what is said while no process runs goes astray.
     let (lag, crashes) = match scenario.crashes() {
-        true => (1000, true),
+        true => (2000, true),
         false => (0, false),
     };
     let calm = !written && !crashes && odds.events_are_true() && odds.calls_are_true();
