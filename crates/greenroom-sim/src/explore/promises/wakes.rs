@@ -309,7 +309,7 @@ impl Promise for Wakes {
                     && let Some(told) = self.notices.get_mut(&notice.id)
                 {
                     told.effects += 1;
-                    if told.effects > 1 && !ledger.registry_died.is_some() {
+                    if told.effects > 1 && ledger.registry_died.is_none() {
                         return Some(format!(
                             "{parent} got {} twice, first sent at {}",
                             notice.id, told.at.at
