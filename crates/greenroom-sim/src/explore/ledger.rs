@@ -142,6 +142,8 @@ pub struct Ledger {
     pub deletions: bool,
     /// The last time the process ended.
     pub crashed: Option<Mark>,
+    /// A change was told later than it was decided: the disk is slow.
+    pub slow: bool,
     /// Actors were made to panic.
     pub sabotaged: bool,
     /// The registry was made to panic last.
@@ -175,6 +177,7 @@ impl Ledger {
             trouble: None,
             deletions: false,
             crashed: None,
+            slow: false,
             sabotaged: false,
             registry_died: None,
             moving: BTreeSet::new(),

@@ -89,6 +89,7 @@ impl Aborts {
             run,
             superseded,
             settled: AtomicBool::new(!wanted),
+            needless: AtomicBool::new(!wanted),
             aborts: self.clone(),
             registry,
         }
@@ -122,14 +123,22 @@ pub(crate) struct AbortTicket {
     run: Run,
     superseded: Arc<AtomicBool>,
     settled: AtomicBool,
+    /// Nothing has to be looked after any more either.
+    needless: AtomicBool,
     aborts: Aborts,
     registry: Desk<TaskRegistry>,
 }
 
 impl AbortTicket {
-    /// The abort was answered or given up, or none is needed.
+    /// The abort was answered; whoever made it still looks whether it had its effect.
     pub(crate) fn settle(&self) {
         self.settled.store(true, Ordering::Release);
+    }
+
+    /// No abort is needed.
+    pub(crate) fn not_needed(&self) {
+        self.needless.store(true, Ordering::Release);
+        self.settle();
     }
 
     /// Set once somebody prompts the session again.
@@ -147,6 +156,7 @@ impl Drop for AbortTicket {
             run: self.run,
             superseded: Arc::clone(&self.superseded),
             settled: self.settled.load(Ordering::Acquire),
+            needless: self.needless.load(Ordering::Acquire),
         });
     }
 }

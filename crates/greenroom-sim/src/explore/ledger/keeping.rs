@@ -143,6 +143,7 @@ impl Ledger {
 
     fn changed(&mut self, mark: Mark, change: &greenroom::TaskChange) {
         let task = &change.task;
+        self.slow |= change.at.as_millis() < mark.at;
         let mark = self.decided(mark, change.at.as_millis());
         let name = (task.id.clone(), task.run);
         if let Some(parent) = &task.parent_session {

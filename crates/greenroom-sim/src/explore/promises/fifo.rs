@@ -96,6 +96,8 @@ impl Promise for Fifo {
                 for older in ledger.open() {
                     if older.key == started.key
                         && older.accepted < started.accepted
+                        // Told late, those of one instant are in no order.
+                        && (!ledger.slow || older.accepted.at < started.accepted.at)
                         && self.waits_unseen(older)
                     {
                         self.overtaken.push((

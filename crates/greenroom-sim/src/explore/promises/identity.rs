@@ -258,6 +258,7 @@ impl Promise for Identity {
     fn at_end(&mut self, ledger: &Ledger) -> Option<String> {
         if let Some((session, task)) = self.unwanted.iter().next()
             && !ledger.sabotaged
+            && ledger.crashed.is_none()
         {
             return Some(format!(
                 "{session} came back after {task} had ended, and was never aborted"

@@ -113,7 +113,7 @@ fn over(
 
 /// True if that run held its slot from that moment on at the latest.
 fn held_for_sure(run: &RunFacts, since: Mark) -> bool {
-    let adopted = run.origin == Origin::Track && run.accepted >= since;
+    let adopted = run.origin == Origin::Track && run.accepted.at >= since.at;
     let let_go = run.lenient_until.is_some_and(|until| until.at >= since.at);
     !adopted && !let_go && !run.sabotaged
 }

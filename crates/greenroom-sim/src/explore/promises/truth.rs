@@ -59,7 +59,7 @@ impl Truth {
         if !said {
             return Some(format!("{}, and has said nothing since {since:?}", name()));
         }
-        if known.todos > 0 && change.task.note().is_none() {
+        if known.todos > 0 && change.task.note().is_none() && !ledger.slow {
             return Some(format!(
                 "{} without a note, and {} todos are open",
                 name(),

@@ -141,6 +141,7 @@ impl TaskRegistry {
                     directory: entry.task.directory.clone(),
                     run: (id.clone(), run),
                     superseded,
+                    registry: self.desks.registry.clone(),
                 };
                 abort_session(&self.env, aborted, Some(Arc::new(ticket)));
             }
@@ -187,6 +188,7 @@ impl TaskRegistry {
             run: (id.clone(), run),
             superseded: Arc::clone(&entry.superseded),
             ended,
+            registry: self.desks.registry.clone(),
         };
         let (superseded, registry) = (aborted.superseded.clone(), self.desks.registry.clone());
         let aborts = &self.desks.aborts;
@@ -219,6 +221,7 @@ impl TaskRegistry {
             directory: entry.task.directory.clone(),
             run: (done.task.clone(), done.run),
             superseded: Arc::clone(&superseded),
+            registry: self.desks.registry.clone(),
         };
         let (task, registry) = (done.task.clone(), self.desks.registry.clone());
         let aborts = &self.desks.aborts;

@@ -2,7 +2,7 @@
 
 use actix::{Addr, Context, Handler};
 
-use super::{AbortDone, Deadline, Granted, Line, TaskRegistry};
+use super::{AbortDone, AbortOver, Deadline, Granted, Line, TaskRegistry};
 use crate::actors::key_queue::{Enqueue, KeyQueue, Withdraw};
 use crate::actors::supervisor::{Exit, spawn_supervised};
 use crate::domain::ids::{ConcurrencyKey, Run, TaskId};
@@ -146,6 +146,15 @@ impl Handler<Granted> for TaskRegistry {
     }
 }
 
+impl Handler<AbortOver> for TaskRegistry {
+    type Result = ();
+
+    fn handle(&mut self, over: AbortOver, _: &mut Context<Self>) {
+        self.env.places.pass("registry: AbortOver");
+        self.note_aborted(&over.task, over.run);
+    }
+}
+
 impl Handler<AbortDone> for TaskRegistry {
     type Result = ();
 
@@ -154,7 +163,9 @@ impl Handler<AbortDone> for TaskRegistry {
         if self.abort_again(&done) {
             return;
         }
-        self.note_aborted(&done.task, done.run);
+        if done.needless {
+            self.note_aborted(&done.task, done.run);
+        }
         if self.desks.aborts.of(&done.task).is_none()
             && let Some(permit) = self
                 .tasks

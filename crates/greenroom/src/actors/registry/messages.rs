@@ -86,6 +86,16 @@ pub(crate) struct AbortDone {
     pub(crate) superseded: Arc<AtomicBool>,
     /// False if whoever was to make it has died over it.
     pub(crate) settled: bool,
+    /// True if nobody looks after it any longer.
+    pub(crate) needless: bool,
+}
+
+/// The session of an ended run needs no abort any more: it was looked at after the last, or there is none.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct AbortOver {
+    pub(crate) task: TaskId,
+    pub(crate) run: Run,
 }
 
 /// A call did not get to the server.

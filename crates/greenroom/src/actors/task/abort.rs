@@ -6,7 +6,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::lineage::{Place, find_created};
+use crate::actors::desk::Desk;
 use crate::actors::env::{Env, answer, find_message, reach_backoff, within};
+use crate::actors::registry::{AbortOver, TaskRegistry};
 use crate::actors::survivors::AbortTicket;
 use crate::domain::ids::{Run, SessionId, TaskId};
 use crate::domain::time::Timestamp;
@@ -28,6 +30,8 @@ pub(crate) struct Aborted {
     pub(crate) run: (TaskId, Run),
     /// Set once somebody has prompted the session again.
     pub(crate) superseded: Arc<AtomicBool>,
+    /// Told when nothing is to be done any more.
+    pub(crate) registry: Desk<TaskRegistry>,
 }
 
 /// Aborts a session. The ticket, if somebody waits for it, is given back when the first abort was accepted or all were given
@@ -38,12 +42,19 @@ pub(crate) fn abort_session(env: &Env, aborted: Aborted, ticket: Option<Arc<Abor
     answer(env, "task: abort is answered", call, |_| (), |()| ());
 }
 
-async fn abort(env: Env, aborted: Aborted, mut ticket: Option<Arc<AbortTicket>>) {
+async fn abort(env: Env, aborted: Aborted, ticket: Option<Arc<AbortTicket>>) {
+    let (registry, (task, run)) = (aborted.registry.clone(), aborted.run.clone());
+    try_to_abort(env, aborted, ticket).await;
+    registry.send(AbortOver { task, run });
+}
+
+async fn try_to_abort(env: Env, aborted: Aborted, mut ticket: Option<Arc<AbortTicket>>) {
     let Aborted {
         session,
         directory,
         run,
         superseded,
+        registry: _,
     } = aborted;
     // The end comes first, but a session must not work on for ever because a disk is full.
     let durable = env.durable();
@@ -88,6 +99,7 @@ pub(crate) struct AbortAfterCrash {
     pub(crate) superseded: Arc<AtomicBool>,
     /// When the run ended.
     pub(crate) ended: Option<Timestamp>,
+    pub(crate) registry: Desk<TaskRegistry>,
 }
 
 /// The session of a run that has ended.
@@ -117,7 +129,7 @@ pub(crate) fn abort_if_busy(env: &Env, after: AbortAfterCrash, ticket: AbortTick
             Some(_) => None,
         };
         let Some(session) = wanted.filter(|_| !after.superseded.load(Ordering::Acquire)) else {
-            ticket.settle();
+            ticket.not_needed();
             return;
         };
         let aborted = Aborted {
@@ -125,6 +137,7 @@ pub(crate) fn abort_if_busy(env: &Env, after: AbortAfterCrash, ticket: AbortTick
             directory: after.directory,
             run: after.run,
             superseded: after.superseded,
+            registry: after.registry,
         };
         abort(env, aborted, Some(ticket)).await;
     };

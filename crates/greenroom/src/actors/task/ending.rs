@@ -62,13 +62,14 @@ impl TaskActor {
             directory: self.directory.clone(),
             run: (self.task.id.clone(), self.run),
             superseded,
+            registry: self.registry.clone(),
         }
     }
 
     /// The create of a run that has ended failed after all: there is nothing to abort.
     pub(super) fn nothing_came(&mut self) {
         if let Some(ticket) = self.late_abort.take() {
-            ticket.settle();
+            ticket.not_needed();
         }
     }
 
@@ -165,7 +166,7 @@ impl Handler<EndAccepted> for TaskActor {
                 abort_session(&self.env, aborted, Some(ticket));
             }
             None if self.create_in_flight => self.late_abort = Some(ticket),
-            None => ticket.settle(),
+            None => ticket.not_needed(),
         }
     }
 }
