@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::future::pending;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
 use greenroom::domain::ids::SessionId;
@@ -16,14 +17,16 @@ use greenroom::ports::agent_server::{
     Todo,
 };
 use greenroom::sabotage::Saboteur;
-use tokio::sync::watch;
+use tokio::sync::Notify;
 
 use crate::disk::DiskJournal;
 
 /// The power of one system.
 #[derive(Debug, Clone)]
 pub struct Power {
-    on: Arc<watch::Sender<bool>>,
+    on: Arc<AtomicBool>,
+    // Wakes in the order of waiting, so that a scenario can be told again.
+    loss: Arc<Notify>,
     journal: Arc<DiskJournal>,
 }
 
@@ -31,26 +34,30 @@ impl Power {
     /// The power of a system that writes to this journal.
     pub fn new(journal: Arc<DiskJournal>) -> Self {
         Self {
-            on: Arc::new(watch::Sender::new(true)),
+            on: Arc::new(AtomicBool::new(true)),
+            loss: Arc::default(),
             journal,
         }
     }
 
     /// True until it is lost.
     pub fn is_on(&self) -> bool {
-        *self.on.borrow()
+        self.on.load(Ordering::Acquire)
     }
 
     /// It is lost, now.
     pub fn lose(&self) {
         self.journal.kill();
-        self.on.send_replace(false);
+        self.on.store(false, Ordering::Release);
+        self.loss.notify_waiters();
     }
 
     /// Ready once it is lost.
     pub async fn lost(&self) {
-        // Whoever waits holds a sender.
-        let _ = self.on.subscribe().wait_for(|on| !on).await;
+        let loss = self.loss.notified();
+        if self.is_on() {
+            loss.await;
+        }
     }
 }
 

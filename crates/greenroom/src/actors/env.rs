@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use futures::FutureExt;
 
+use super::durability::Durability;
 use super::health::Health;
 use super::sabotage::Places;
 use super::supervisor::panic_text;
@@ -29,6 +30,7 @@ pub(crate) struct Env {
     pub(crate) clock: Clock,
     pub(crate) journal: Arc<dyn Journal>,
     pub(crate) unshown: Unshown,
+    pub(crate) durability: Durability,
     pub(crate) under_way: UnderWay,
     pub(crate) health: Health,
     pub(crate) places: Places,
@@ -48,48 +50,7 @@ impl Env {
     /// reaches the agent server waits for that, so that a crash leaves no effect that nobody remembers the cause of, and
     /// nobody is told what readers do not see yet. A journal that cannot be written at present is waited for.
     pub(crate) fn durable(&self) -> impl Future<Output = ()> + use<> {
-        let (written, unshown) = (self.written(), self.unshown.clone());
-        let place = self.journal.decided();
-        async move {
-            written.await;
-            unshown.shown_up_to(place).await;
-        }
-    }
-
-    /// Ready once everything that was decided before this was called is durable, whoever has seen it.
-    pub(crate) fn written(&self) -> impl Future<Output = ()> + use<> {
-        let (place, mut standing) = (self.journal.decided(), self.journal.standing());
-        async move {
-            // The journal lives as long as anybody who appends to it.
-            let _ = standing
-                .wait_for(|standing| standing.durable >= place)
-                .await;
-        }
-    }
-
-    /// The same for whoever has a caller waiting: an error says why the journal cannot be written.
-    pub(crate) fn durable_or_failing(&self) -> impl Future<Output = Result<(), Arc<str>>> + use<> {
-        let (place, mut standing) = (self.journal.decided(), self.journal.standing());
-        let unshown = self.unshown.clone();
-        async move {
-            let failing = standing
-                .wait_for(|standing| standing.durable >= place || standing.failing.is_some())
-                .await
-                .ok()
-                .filter(|standing| standing.durable < place)
-                .and_then(|standing| standing.failing.clone());
-            if let Some(why) = failing {
-                return Err(why);
-            }
-            unshown.shown_up_to(place).await;
-            Ok(())
-        }
-    }
-
-    /// True if everything that was decided is durable and shown.
-    pub(crate) fn is_durable(&self) -> bool {
-        let durable = self.journal.standing().borrow().durable;
-        durable >= self.journal.decided() && self.unshown.is_empty()
+        self.durability.shown()
     }
 
     /// Why the journal cannot be written at present.

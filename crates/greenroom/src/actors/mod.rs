@@ -1,6 +1,7 @@
 //! Ownership. Each actor is a mailbox, timers and I/O around one domain value; what it decides is in `domain/`.
 
 pub(crate) mod desk;
+pub(crate) mod durability;
 pub(crate) mod env;
 pub(crate) mod health;
 pub(crate) mod key_queue;

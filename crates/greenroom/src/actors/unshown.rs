@@ -4,8 +4,6 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::watch;
-
 use crate::handle::TaskChange;
 use crate::ports::journal::Place;
 
@@ -21,15 +19,11 @@ pub(crate) struct Pending {
 /// Those on their way, oldest first. It grows while the journal cannot be written, by a few changes for each task that is
 /// open then: nothing new is accepted meanwhile.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Unshown {
-    pending: Arc<Mutex<VecDeque<Pending>>>,
-    /// Counts how often some were shown.
-    shown: Arc<watch::Sender<u64>>,
-}
+pub(crate) struct Unshown(Arc<Mutex<VecDeque<Pending>>>);
 
 impl Unshown {
     fn pending(&self) -> MutexGuard<'_, VecDeque<Pending>> {
-        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A change is about to be appended.
@@ -72,22 +66,11 @@ impl Unshown {
         pending.pop_front()
     }
 
-    /// Those that were taken have been shown.
-    pub(crate) fn have_been_shown(&self) {
-        self.shown
-            .send_modify(|times| *times = times.wrapping_add(1));
-    }
-
-    /// Waits until readers have been shown every change up to there.
-    pub(crate) async fn shown_up_to(&self, place: Place) {
-        let mut shown = self.shown.subscribe();
-        // The sender lives as long as this does.
-        let _ = shown
-            .wait_for(|_| {
-                let oldest = self.pending().front().map(|pending| pending.place);
-                oldest.is_none_or(|at| at.is_some_and(|at| at > place))
-            })
-            .await;
+    /// The place of the oldest one; one that is being appended has none before it either.
+    pub(crate) fn oldest(&self) -> Option<Place> {
+        let pending = self.pending();
+        let first = pending.front()?;
+        Some(first.place.unwrap_or_default())
     }
 
     pub(crate) fn is_empty(&self) -> bool {

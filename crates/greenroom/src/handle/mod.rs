@@ -8,6 +8,7 @@ mod errors;
 mod views;
 
 use crate::actors::desk::Desk;
+use crate::actors::durability::Durability;
 use crate::actors::env::{Env, within};
 use crate::actors::health::Health;
 use crate::actors::registry::{
@@ -114,12 +115,14 @@ impl Greenroom {
         journal: Arc<dyn Journal>,
         surroundings: Surroundings,
     ) -> Greenroom {
+        let unshown = Unshown::default();
         let env = Env {
             config: Arc::new(config),
             server,
             clock: surroundings.clock,
+            durability: Durability::new(Arc::clone(&journal), unshown.clone()),
             journal,
-            unshown: Unshown::default(),
+            unshown,
             under_way: UnderWay::default(),
             health: Health::default(),
             places: Places::watched_by(surroundings.saboteur),

@@ -98,12 +98,15 @@ impl<Q: Query> Handler<Ask<Q>> for TaskRegistry {
     fn handle(&mut self, ask: Ask<Q>, ctx: &mut Context<Self>) {
         self.env.places.pass("registry: Ask");
         let answer = ask.query.answer(self, ctx);
-        if !Q::DECIDES || self.env.is_durable() {
+        if !Q::DECIDES || self.env.durability.is_over() {
             // Whoever asked may have gone away.
             let _ = ask.reply.send(answer);
             return;
         }
-        let (registry, durable) = (self.desks.registry.clone(), self.env.durable_or_failing());
+        let (registry, durable) = (
+            self.desks.registry.clone(),
+            self.env.durability.shown_or_failing(),
+        );
         actix_rt::spawn(async move {
             let answer = match durable.await {
                 Ok(()) => answer,

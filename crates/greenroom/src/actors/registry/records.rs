@@ -102,10 +102,10 @@ impl TaskRegistry {
         while let Some(pending) = self.env.unshown.take(durable) {
             self.show(pending);
         }
-        self.env.unshown.have_been_shown();
+        self.env.durability.wake();
         if !self.env.unshown.is_empty() && !self.awaits_durable {
             self.awaits_durable = true;
-            let (registry, durable) = (self.desks.registry.clone(), self.env.written());
+            let (registry, durable) = (self.desks.registry.clone(), self.env.durability.written());
             actix_rt::spawn(async move {
                 durable.await;
                 registry.send(MoreDurable);

@@ -1,0 +1,175 @@
+//! Waiting for what was decided to be durable. Whoever waits is woken in the order of the journal, not in whatever order a
+//! channel has: effects keep the order of their causes, and a run under virtual time can be repeated. One task follows the
+//! journal while anybody waits.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::oneshot;
+
+use super::unshown::Unshown;
+use crate::ports::journal::{Journal, Place};
+
+/// What a waiter waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Until {
+    /// It is written.
+    Written,
+    /// It is written, and readers have been shown it.
+    Shown,
+    /// The same, or it cannot be written at present.
+    ShownOrFailing,
+}
+
+struct Waiter {
+    until: Until,
+    reply: oneshot::Sender<Result<(), Arc<str>>>,
+}
+
+#[derive(Default)]
+struct Waiting {
+    // One per effect, answer or reader under way: bounded by the tasks that are open.
+    waiters: BTreeMap<(Place, u64), Waiter>,
+    entered: u64,
+    followed: bool,
+}
+
+/// The way of what was decided to being durable. Clones are one.
+#[derive(Clone)]
+pub(crate) struct Durability {
+    journal: Arc<dyn Journal>,
+    unshown: Unshown,
+    waiting: Arc<Mutex<Waiting>>,
+}
+
+impl Durability {
+    pub(crate) fn new(journal: Arc<dyn Journal>, unshown: Unshown) -> Self {
+        Self {
+            journal,
+            unshown,
+            waiting: Arc::default(),
+        }
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Ready once everything that was decided before this was called is written, whoever has seen it.
+    pub(crate) fn written(&self) -> impl Future<Output = ()> + use<> {
+        let written = self.wait(Until::Written);
+        async move {
+            let _ = written.await;
+        }
+    }
+
+    /// The same, and readers have been shown it.
+    pub(crate) fn shown(&self) -> impl Future<Output = ()> + use<> {
+        let shown = self.wait(Until::Shown);
+        async move {
+            let _ = shown.await;
+        }
+    }
+
+    /// The same for whoever has a caller waiting: an error says why the journal cannot be written.
+    pub(crate) fn shown_or_failing(&self) -> impl Future<Output = Result<(), Arc<str>>> + use<> {
+        self.wait(Until::ShownOrFailing)
+    }
+
+    /// True if everything that was decided is written and shown.
+    pub(crate) fn is_over(&self) -> bool {
+        let written = self.journal.standing().borrow().durable;
+        written >= self.journal.decided() && self.unshown.is_empty()
+    }
+
+    fn wait(&self, until: Until) -> impl Future<Output = Result<(), Arc<str>>> + use<> {
+        let place = self.journal.decided();
+        let wait = match self.is_there(place, until) {
+            true => None,
+            false => Some(self.enter(place, until)),
+        };
+        async move {
+            match wait {
+                None => Ok(()),
+                // Nobody is left to say so: the system has been let go of.
+                Some(wait) => wait.await.unwrap_or(Ok(())),
+            }
+        }
+    }
+
+    fn is_there(&self, place: Place, until: Until) -> bool {
+        let written = self.journal.standing().borrow().durable;
+        written >= place
+            && (until == Until::Written
+                || self.unshown.oldest().is_none_or(|oldest| oldest > place))
+    }
+
+    fn enter(&self, place: Place, until: Until) -> oneshot::Receiver<Result<(), Arc<str>>> {
+        let (reply, answer) = oneshot::channel();
+        let mut waiting = self.waiting();
+        waiting.entered += 1;
+        let number = waiting.entered;
+        let waiter = Waiter { until, reply };
+        waiting.waiters.insert((place, number), waiter);
+        if !std::mem::replace(&mut waiting.followed, true) {
+            actix_rt::spawn(self.clone().follow());
+        }
+        answer
+    }
+
+    /// Follows the journal until nobody waits.
+    async fn follow(self) {
+        let mut standing = self.journal.standing();
+        loop {
+            self.wake();
+            if self.is_left() {
+                return;
+            }
+            if standing.changed().await.is_err() {
+                self.waiting().followed = false;
+                return;
+            }
+        }
+    }
+
+    fn is_left(&self) -> bool {
+        let mut waiting = self.waiting();
+        if waiting.waiters.is_empty() {
+            waiting.followed = false;
+        }
+        !waiting.followed
+    }
+
+    /// Wakes whoever has waited long enough, in the order of the journal.
+    pub(crate) fn wake(&self) {
+        let (written, failing) = {
+            let standing = self.journal.standing();
+            let standing = standing.borrow();
+            (standing.durable, standing.failing.clone())
+        };
+        let oldest = self.unshown.oldest();
+        let over: Vec<(Waiter, Result<(), Arc<str>>)> = {
+            let mut waiting = self.waiting();
+            let over = waiting.waiters.extract_if(.., |(place, _), waiter| {
+                let shown = || oldest.is_none_or(|oldest| oldest > *place);
+                let gone = waiter.reply.is_closed();
+                let failing =
+                    waiter.until == Until::ShownOrFailing && failing.is_some() && written < *place;
+                gone || failing
+                    || (written >= *place && (waiter.until == Until::Written || shown()))
+            });
+            over.map(|((place, _), waiter)| {
+                let answer = match &failing {
+                    Some(why) if written < place => Err(Arc::clone(why)),
+                    _ => Ok(()),
+                };
+                (waiter, answer)
+            })
+            .collect()
+        };
+        for (waiter, answer) in over {
+            // Whoever waited may have gone away.
+            let _ = waiter.reply.send(answer);
+        }
+    }
+}
