@@ -16,7 +16,7 @@ use crate::config::Place;
 fn complete(command: &str) -> &'static [&'static str] {
     match command {
         "run" => &["do it"],
-        "show" | "output" | "cancel" => &["bg_1"],
+        "show" | "why" | "output" | "cancel" => &["bg_1"],
         "resume" | "send" => &["bg_1", "do it"],
         "limits set" => &["default", "3"],
         "answer" => &["per_1", "once"],
