@@ -1,6 +1,7 @@
 //! What is done with the workspace besides building it. `cargo xtask test` is the one command that tests everything: it
 //! fetches what the tests need, builds, runs, and says how long each step took.
 
+mod bench;
 mod explore;
 mod faults;
 mod steps;
@@ -22,6 +23,8 @@ struct Args {
 enum Task {
     /// Runs every test: units, stories in virtual time, and end to end on the real agent server.
     Test(test::Options),
+    /// Measures, and prints tables: the journal.
+    Bench,
     /// Tells thousands of random schedules under virtual time and looks for broken promises.
     Explore,
     /// Puts deliberate faults into a copy of the project, one at a time, and has the explorer look for each.
@@ -31,6 +34,7 @@ enum Task {
 fn main() -> ExitCode {
     let done = match Args::parse().task {
         Task::Test(options) => test::run(&options),
+        Task::Bench => bench::run(),
         Task::Explore => explore::run(),
         Task::Faults(options) => faults::run(&options).map_err(Into::into),
     };

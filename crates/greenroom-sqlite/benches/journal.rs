@@ -1,0 +1,257 @@
+//! How fast the journal is, as a table: `cargo xtask bench`. Launches made durable per second and how long one waits, with
+//! 1, 10 and 100 at a time, in memory, on disk, and as bare SQLite commits in the same folder; how long a restart takes with
+//! 10,000 tasks, and how large they are. The numbers in docs/journal.md are of this.
+
+#![expect(clippy::unwrap_used, reason = "a bench fails by panicking")]
+
+use std::path::Path;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use greenroom::domain::ids::{Run, SessionId, TaskId};
+use greenroom::domain::ledger::Fate;
+use greenroom::domain::notice::NoticeKind;
+use greenroom::domain::task::{Launch, Task, TaskStatus};
+use greenroom::ports::journal::conformance::{RETENTION, at, change, in_state, posted, task, told};
+use greenroom::ports::journal::{Entry, Journal, MemoryJournal, Place};
+use greenroom_sqlite::{SqliteJournal, upkeep};
+use rusqlite::Connection;
+
+/// A slice of the measuring of one.
+const SLICE: Duration = Duration::from_secs(1);
+/// So many slices of each, in turn: what else the disk does meanwhile meets all alike.
+const SLICES: u64 = 6;
+const TASKS: u64 = 10_000;
+
+fn main() {
+    let folder = tempfile::tempdir().unwrap();
+    println!("| launches made durable | at a time | per second | p50 | p99 |");
+    println!("|---|---|---|---|---|");
+    for at_a_time in [1, 10, 100] {
+        let (mut memory, mut disk, mut bare) = (Vec::new(), Vec::new(), Vec::new());
+        for slice in 0..SLICES {
+            let in_memory: Arc<dyn Journal> = Arc::new(MemoryJournal::keeping(RETENTION));
+            memory.extend(appends(in_memory, at_a_time));
+            let path = folder.path().join(format!("{at_a_time} {slice}.db"));
+            let on_disk: Arc<dyn Journal> =
+                Arc::new(SqliteJournal::open(&path, RETENTION).unwrap());
+            disk.extend(appends(on_disk, at_a_time));
+            bare.extend(commits(&path.with_extension("bare"), at_a_time));
+        }
+        row("journal in memory", at_a_time, memory);
+        row("journal on disk", at_a_time, disk);
+        row("bare SQLite commits", at_a_time, bare);
+    }
+    println!();
+    restart(folder.path());
+}
+
+fn row(what: &str, at_a_time: u64, mut waits: Vec<Duration>) {
+    waits.sort_unstable();
+    let of = |part: f64| {
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            clippy::cast_precision_loss,
+            reason = "a place in a list"
+        )]
+        let place = (waits.len() as f64 * part) as usize;
+        let wait = waits[place.min(waits.len() - 1)];
+        format!("{:.2} ms", wait.as_secs_f64() * 1000.0)
+    };
+    let per_second = waits.len() as u64 / (SLICES * SLICE.as_secs());
+    println!(
+        "| {what} | {at_a_time} | {per_second} | {} | {} |",
+        of(0.5),
+        of(0.99)
+    );
+}
+
+/// A launch as the registry appends it, with a prompt of some length.
+fn launched(number: u64) -> (Task, Vec<Entry>) {
+    let id = format!("bg_{number:08x}");
+    let parent = format!("ses_{}", number / 8);
+    let launch = Launch {
+        description: format!("look into part {number}"),
+        prompt: "Find out why the build is slow, and say what to do about it. ".repeat(10),
+        agent: "explore".to_owned(),
+        parent_session: Some(SessionId::new(&parent)),
+        ..Launch::default()
+    };
+    let mut new = task(&id, Some(&parent));
+    new.description = launch.description;
+    new.prompt = launch.prompt;
+    new.skill_content = None;
+    let joined = Entry::Joined {
+        parent: parent.as_str().into(),
+        task: id.as_str().into(),
+        run: Run::FIRST,
+        directory: Some("/home/somebody/project".to_owned()),
+    };
+    let entries = vec![change(number, &new, number * 3 + 1, None), joined];
+    (new, entries)
+}
+
+/// So many at a time append, wait until it is durable, and begin again.
+fn appends(journal: Arc<dyn Journal>, at_a_time: u64) -> Vec<Duration> {
+    let next = Rc::new(std::cell::Cell::new(0));
+    each(at_a_time, move || {
+        let (journal, next) = (Arc::clone(&journal), Rc::clone(&next));
+        async move {
+            let number = next.get();
+            next.set(number + 1);
+            let (_, entries) = launched(number);
+            let begin = Instant::now();
+            let place = journal.append(at(1), entries);
+            durable(&*journal, place).await;
+            begin.elapsed()
+        }
+    })
+}
+
+async fn durable(journal: &dyn Journal, place: Place) {
+    let mut standing = journal.standing();
+    standing.wait_for(|now| now.durable >= place).await.unwrap();
+}
+
+/// One row of the same size a commit, with the same care of the disk.
+fn commits(path: &Path, at_a_time: u64) -> Vec<Duration> {
+    let db = Connection::open(path).unwrap();
+    db.pragma_update_and_check(None, "journal_mode", "wal", |_| Ok(()))
+        .unwrap();
+    db.pragma_update(None, "synchronous", "full").unwrap();
+    db.execute_batch("CREATE TABLE rows (number INTEGER PRIMARY KEY, body TEXT)")
+        .unwrap();
+    let db = Rc::new(db);
+    let body = Rc::new(serde_json::to_string(&launched(1).1).unwrap());
+    each(at_a_time, move || {
+        let (db, body) = (Rc::clone(&db), Rc::clone(&body));
+        async move {
+            let begin = Instant::now();
+            // Others wait their turn, as for a connection that many share.
+            tokio::task::yield_now().await;
+            let mut insert = db
+                .prepare_cached("INSERT INTO rows (body) VALUES (?1)")
+                .unwrap();
+            insert.execute([&*body]).unwrap();
+            begin.elapsed()
+        }
+    })
+}
+
+fn each<F: Future<Output = Duration> + 'static>(
+    at_a_time: u64,
+    once: impl Fn() -> F + Clone + 'static,
+) -> Vec<Duration> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .build()
+        .unwrap();
+    let local = tokio::task::LocalSet::new();
+    let end = Instant::now() + SLICE;
+    let tasks: Vec<_> = (0..at_a_time)
+        .map(|_| {
+            let once = once.clone();
+            local.spawn_local(async move {
+                let mut waits = Vec::new();
+                while Instant::now() < end {
+                    waits.push(once().await);
+                    tokio::task::yield_now().await;
+                }
+                waits
+            })
+        })
+        .collect();
+    runtime.block_on(local.run_until(async {
+        let mut all = Vec::new();
+        for task in tasks {
+            all.extend(task.await.unwrap());
+        }
+        all
+    }))
+}
+
+/// A whole life of a task: launched, run, told of; half of them have left memory.
+fn lived(journal: &dyn Journal, number: u64) {
+    let (new, launch) = launched(number);
+    let (id, parent) = (new.id.clone(), new.parent_session.clone().unwrap());
+    let running = in_state(&new, TaskStatus::Running);
+    let ended = in_state(&new, TaskStatus::Completed);
+    journal.append(at(1), launch);
+    journal.append(at(2), vec![Entry::Granted(id.clone(), Run::FIRST)]);
+    let from = Some(TaskStatus::Pending);
+    journal.append(at(3), vec![change(number, &running, number * 3 + 2, from)]);
+    journal.append(at(4), vec![Entry::Prompted(id.clone(), Run::FIRST)]);
+    let settled = Entry::Settled {
+        parent: parent.clone(),
+        told: Box::new(told(id.as_str())),
+    };
+    let from = Some(TaskStatus::Running);
+    journal.append(
+        at(5),
+        vec![change(number, &ended, number * 3 + 3, from), settled],
+    );
+    if number % 8 < 7 {
+        return;
+    }
+    // The batch of eight is closed and told of.
+    let batch: Vec<TaskId> = (number - 7..=number)
+        .map(|number| TaskId::new(format!("bg_{number:08x}")))
+        .collect();
+    let names: Vec<&str> = batch.iter().map(TaskId::as_str).collect();
+    let notice = format!("ntc_{number}");
+    let message = |fate| Box::new(posted(&notice, NoticeKind::Final, &names, fate));
+    let closed = Entry::Closed {
+        parent: parent.clone(),
+        posted: message(Fate::Owed),
+        tasks: batch.clone(),
+    };
+    journal.append(at(6), vec![closed]);
+    let sending = Entry::Sending {
+        parent: parent.clone(),
+        posted: message(Fate::Sending),
+    };
+    journal.append(at(7), vec![sending]);
+    let delivered = Entry::Fate {
+        parent,
+        id: notice.as_str().into(),
+        fate: Fate::Delivered,
+        at: at(8),
+    };
+    journal.append(at(8), vec![delivered]);
+    if number < TASKS / 2 {
+        for task in batch {
+            journal.append(at(9), vec![Entry::Forgotten(task, at(9))]);
+        }
+    }
+}
+
+fn restart(folder: &Path) {
+    let path = folder.join("restart.db");
+    let journal = SqliteJournal::open(&path, RETENTION).unwrap();
+    for number in 0..TASKS {
+        lived(&journal, number);
+    }
+    drop(journal);
+    let prompt = launched(0).0.prompt.len();
+    let bytes = upkeep::stats(&path).unwrap().bytes;
+    let mut times = Vec::new();
+    for _ in 0..5 {
+        let begin = Instant::now();
+        let journal = SqliteJournal::open(&path, RETENTION).unwrap();
+        let kept = journal.load().unwrap();
+        times.push(begin.elapsed());
+        assert_eq!((kept.tasks.len() + kept.left.len()) as u64, TASKS);
+    }
+    times.sort_unstable();
+    println!("| with {TASKS} tasks, half of them in memory | |");
+    println!("|---|---|");
+    println!(
+        "| opened, checked and loaded | {:.0} ms |",
+        times[2].as_secs_f64() * 1000.0
+    );
+    println!(
+        "| bytes a task, its prompt of {prompt} bytes among them | {} |",
+        bytes / TASKS
+    );
+}
