@@ -1,7 +1,6 @@
 //! What the other tests share: a journal in a folder of its own, and tasks to put into it.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
 use greenroom::domain::ids::TaskId;
@@ -89,10 +88,6 @@ pub fn until(journal: &dyn Journal, so: impl Fn(&Standing) -> bool) -> Standing 
     let reached = async { tokio::time::timeout(PATIENCE, standing.wait_for(|now| so(now))).await };
     let reached = runtime.block_on(reached).expect("in time");
     reached.unwrap().clone()
-}
-
-pub fn shared(journal: SqliteJournal) -> Arc<dyn Journal> {
-    Arc::new(journal)
 }
 
 pub fn mode(path: &Path) -> u32 {
