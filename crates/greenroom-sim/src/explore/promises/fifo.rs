@@ -35,6 +35,7 @@ impl Fifo {
             .any(|session| run.session.as_ref() == Some(session));
         run.is_open()
             && run.started.is_none()
+            && run.running.is_none()
             && !run.sabotaged
             && run.moved.is_none()
             && match run.origin {

@@ -141,7 +141,12 @@ impl Promise for Idle {
                     TaskStatus::Running => {
                         // Whatever was before it says nothing of this run.
                         let session = run.session.clone()?;
-                        self.heard.insert(session, Heard::default());
+                        let since = change.at.as_millis();
+                        // Told late, it has been heard of since it was decided.
+                        let heard = self.heard.get(&session).and_then(|heard| heard.idle);
+                        if heard.is_none_or(|idle| idle.at < since || since == entry.at) {
+                            self.heard.insert(session, Heard::default());
+                        }
                     }
                     TaskStatus::Completed => {
                         return self.completed(change.at.as_millis(), run, ledger);

@@ -162,7 +162,10 @@ impl Wakes {
             .values()
             .filter(|earlier| earlier.kind == NoticeKind::Final && earlier.parent == *parent);
         for earlier in earlier {
-            if let Some((task, run)) = told.runs.iter().find(|run| earlier.runs.contains(run)) {
+            // What was on its way when the process ended may speak of the run before, in the same words.
+            let sure = |name: &&Name| ledger.crashed.is_none() || name.1 == Run::FIRST;
+            let again = told.runs.iter().filter(sure);
+            if let Some((task, run)) = again.into_iter().find(|run| earlier.runs.contains(run)) {
                 return Some(format!(
                     "is a second final message that tells of {task} run {run}"
                 ));
