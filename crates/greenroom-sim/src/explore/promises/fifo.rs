@@ -15,6 +15,8 @@ type Name = (TaskId, Run);
 /// Who may have been overtaken.
 #[derive(Debug, Default)]
 pub(super) struct Fifo {
+    /// The newest look for a session that may have been made before.
+    looked_for: Option<usize>,
     /// The newest look-up of each session.
     looked_up: BTreeMap<SessionId, usize>,
     /// Aborts, prompts and looks for prompts that are not answered: a resume waits for all of them.
@@ -25,10 +27,10 @@ pub(super) struct Fifo {
 
 impl Fifo {
     fn waits_unseen(&self, run: &RunFacts) -> bool {
-        let looked = run
-            .parent
-            .as_ref()
-            .and_then(|parent| self.looked_up.get(parent));
+        let looked = match &run.parent {
+            Some(parent) => self.looked_up.get(parent),
+            None => self.looked_for.as_ref(),
+        };
         let aborts = self
             .unanswered
             .values()
@@ -81,6 +83,11 @@ impl Promise for Fifo {
             } => {
                 self.looked_up.insert(session.clone(), place);
             }
+            // A session without a parent is looked for among all.
+            What::Call {
+                call: Call::Below(None),
+                ..
+            } => self.looked_for = Some(place),
             What::Returned { number, .. } => {
                 self.unanswered.remove(number);
             }

@@ -183,7 +183,7 @@ impl Wakes {
         // What its notifier had begun to send when it died is sent by the next one.
         let begun = self.deaths.iter().find(|died| **died >= settled);
         let closed_at = (mark.at - self.lag).min(settled.at.saturating_add(ceiling));
-        let closed_at = begun.map_or(closed_at, |begun| closed_at.min(begun.at));
+        let closed_at = begun.map_or(closed_at, |begun| closed_at.min(begun.at - self.lag));
         let open = ledger
             .open_below(parent)
             .find(|run| run.moved.unwrap_or(run.accepted).at.max(run.accepted.at) < closed_at);

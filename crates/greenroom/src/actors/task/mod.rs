@@ -174,18 +174,22 @@ impl TaskActor {
                 let resumed = self.run > Run::FIRST;
                 let mut watch = self.new_watch(resumed, started);
                 watch.prompt_accepted(started);
-                // Prompts of an actor before this one had numbers too, and theirs are not to be found under ours.
-                self.prompts = self.env.now().as_millis().rem_euclid(1 << 31) as u32;
+                self.prompts = self.unused_number();
                 self.phase = Phase::Watching(watch);
             }
             Beginning::Reattach(session, started) => {
                 self.session = Some(session);
                 self.phase = Phase::Watching(self.new_watch(self.run > Run::FIRST, started));
-                self.prompts = FIRST_PROMPT;
+                self.prompts = self.unused_number();
                 self.prompting = Some((FIRST_PROMPT, self.task.prompt.clone()));
                 self.step(Step::LookForPrompt, ctx);
             }
         }
+    }
+
+    /// Prompts of an actor before this one had numbers too, and theirs are not to be found under ours.
+    fn unused_number(&self) -> u32 {
+        self.env.now().as_millis().rem_euclid(1 << 31) as u32
     }
 
     /// One timer for whatever is due first.

@@ -30,11 +30,12 @@ impl Wakes {
             NoticeKind::Final => true,
             NoticeKind::Individual => failure && ledger.config.notifications.wake_on_failure,
         };
-        let (may, must) = silence(mark, parent, ledger, self.calm);
+        let (may, must) = silence(mark, parent, ledger, (self.calm, self.lag));
         // A notifier that dies of the event that its user has stopped it takes that along; one that died too often is built
         // again half a minute later, and hears nothing until then.
         let heard = ledger.session(parent).and_then(|known| known.stop_heard);
-        let deaf = |at: i64| (at - DEAF)..=at;
+        // What was heard just before the process ended may not have been written.
+        let deaf = |at: i64| (at - DEAF)..=at + self.lag;
         let died = |heard: Mark| {
             let mut deaths = self.deaths.iter();
             deaths.any(|died| deaf(heard.at).contains(&died.at))
@@ -54,7 +55,12 @@ impl Wakes {
 }
 
 /// Whether a message to that parent may be silent though it would wake, and whether it must be.
-fn silence(mark: Mark, parent: &SessionId, ledger: &Ledger, calm: bool) -> (bool, bool) {
+fn silence(
+    mark: Mark,
+    parent: &SessionId,
+    ledger: &Ledger,
+    (calm, lag): (bool, i64),
+) -> (bool, bool) {
     let Some(known) = ledger.session(parent) else {
         return (false, false);
     };
@@ -65,7 +71,10 @@ fn silence(mark: Mark, parent: &SessionId, ledger: &Ledger, calm: bool) -> (bool
         return match run.ended {
             Some((ended, _)) => (true, ended.at < mark.at && !ledger.deletions),
             // It may just go on again.
-            None => (run.accepted.at == mark.at || known.stopped.is_some(), false),
+            None => (
+                mark.at - run.accepted.at <= lag || known.stopped.is_some(),
+                false,
+            ),
         };
     }
     let Some(stopped) = known
