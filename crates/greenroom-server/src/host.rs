@@ -9,7 +9,7 @@ use actix_web::middleware::from_fn;
 use actix_web::{App, HttpServer};
 use greenroom::ports::agent_server::AgentServer;
 use greenroom::ports::journal::{Journal, MemoryJournal};
-use greenroom::{Greenroom, ShutdownMode};
+use greenroom::{Greenroom, ShutdownMode, ShutdownReport};
 use greenroom_bridge::BridgeOptions;
 use greenroom_sqlite::{OpenError, SqliteJournal};
 
@@ -143,17 +143,37 @@ impl Service {
         &self.greenroom
     }
 
-    /// Ends everything, bounded: tasks first, while readers can still be told of their end, then the sockets.
-    pub async fn stop(self) {
-        let report = self.greenroom.shutdown(ShutdownMode::Abort).await;
+    /// How it is to be stopped so that the least is lost: open tasks are left to the next start if there will be a journal
+    /// to find them in, else they are cancelled.
+    pub fn lasting_mode(&self) -> ShutdownMode {
+        match self.greenroom.outlives() {
+            true => ShutdownMode::Detach,
+            false => ShutdownMode::Abort,
+        }
+    }
+
+    /// Ends everything, bounded: tasks first, while readers can still be told of their end, then the sockets. In mode
+    /// `Detach` open tasks are left to the next start: only for a journal that outlives the process.
+    pub async fn stop(self, mode: ShutdownMode) -> ShutdownReport {
+        let report = self.greenroom.shutdown(mode).await;
         if !report.cancelled.is_empty() {
             tracing::info!(
                 tasks = report.cancelled.len(),
                 "tasks cancelled by the shutdown"
             );
         }
+        if !report.detached.is_empty() {
+            tracing::info!(
+                tasks = report.detached.len(),
+                "tasks left to the next start"
+            );
+        }
         for parent in &report.untold {
-            tracing::warn!(%parent, "not told of its tasks' end");
+            if self.greenroom.outlives() {
+                tracing::info!(%parent, "told at the next start");
+            } else {
+                tracing::warn!(%parent, "not told of its tasks' end");
+            }
         }
         self.bridge.bridges.close();
         self.http.stop(true).await;
@@ -162,5 +182,6 @@ impl Service {
             let _ = actix_web::web::block(move || journal.close()).await;
         }
         tracing::info!("service stopped");
+        report
     }
 }

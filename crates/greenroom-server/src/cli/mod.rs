@@ -10,6 +10,7 @@ pub mod configure;
 pub mod dispatch;
 pub mod doctor;
 pub mod failure;
+pub mod farewell;
 pub mod follow;
 pub mod journal;
 pub mod limits;

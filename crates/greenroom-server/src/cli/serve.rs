@@ -6,11 +6,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use greenroom::ports::agent_server::AgentServer;
+use greenroom::{ShutdownMode, ShutdownReport};
 use greenroom_opencode::{EventStream, OpencodeServer, ServerAddress, StreamTuning};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::args::ServeArgs;
 use super::failure::{FAILED, Failure, USAGE};
+use super::farewell::{OwnServer, farewell};
 use super::signals::Signals;
 use crate::config::{Environment, Events, Settings, load};
 use crate::host::Service;
@@ -42,7 +44,11 @@ pub async fn serve(args: ServeArgs) -> Result<(), Failure> {
         () = signals.next() => {}
     }
     signals.arm_exit();
-    attached.stop().await;
+    let mode = attached.service().lasting_mode();
+    let report = attached.stop(mode).await;
+    if let Some(words) = farewell(&report, OwnServer::GoesOn) {
+        say(&words);
+    }
     Ok(())
 }
 
@@ -142,10 +148,11 @@ impl Attached {
     }
 
     /// Ends both, the event stream last: ends of tasks may still come through it.
-    pub(super) async fn stop(self) {
-        self.service.stop().await;
+    pub(super) async fn stop(self, mode: ShutdownMode) -> ShutdownReport {
+        let report = self.service.stop(mode).await;
         if let Some(events) = self.events {
             events.stop().await;
         }
+        report
     }
 }

@@ -4,12 +4,14 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use greenroom::ShutdownMode;
 use greenroom_opencode::hermetic::{Hermetic, PROVIDER};
 use greenroom_opencode::{ChildState, OpencodeChild, ServeOptions, install};
 use greenroom_rehearsal::{MODELS, Rehearsal};
 
 use super::args::UpArgs;
 use super::failure::{FAILED, Failure, UNREACHABLE};
+use super::farewell::{OwnServer, farewell};
 use super::serve::{Attached, say, say_if_nothing_is_kept, take_signals};
 use super::signals::Signals;
 use super::stage_folder;
@@ -56,10 +58,18 @@ async fn close(house: House, signals: Signals) {
         child,
         rehearsal,
         folder,
-        journal_is_chosen: _,
+        journal_is_chosen,
     } = house;
     if let Some(attached) = attached {
-        attached.stop().await;
+        let mode = match folder.is_some() && !journal_is_chosen {
+            // The journal goes with the folder: no start will find it.
+            true => ShutdownMode::Abort,
+            false => attached.service().lasting_mode(),
+        };
+        let report = attached.stop(mode).await;
+        if let Some(words) = farewell(&report, OwnServer::EndsToo) {
+            say(&words);
+        }
     }
     if let Some(child) = child {
         child.stop().await;

@@ -375,7 +375,8 @@ impl Host {
     }
 
     pub async fn stop(self) {
-        self.service.stop().await;
+        let mode = self.service.lasting_mode();
+        self.service.stop(mode).await;
     }
 }
 
