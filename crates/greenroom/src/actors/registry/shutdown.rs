@@ -160,7 +160,9 @@ impl TaskRegistry {
             return;
         };
         closing.done = true;
-        for parent in &closing.report.untold {
+        // With a journal that is there at the next start nothing is lost: it is owed.
+        let untold = &closing.report.untold;
+        for parent in untold.iter().filter(|_| !self.env.journal.outlives()) {
             tracing::warn!(parent = %parent, "not told of the end of its background tasks");
         }
         // Read once: whoever asks later learns of nothing, unless nobody has asked yet.
