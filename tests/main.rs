@@ -16,6 +16,8 @@ use tokio::runtime::Runtime;
 
 /// A story that takes longer has hung.
 const LONGEST: Duration = Duration::from_secs(300);
+/// What one more crash adds to it, where more were asked for.
+const LONGER: Duration = Duration::from_secs(6);
 /// Stories wait more than they work: more of them run at once than there are processors.
 const AT_ONCE: usize = 4;
 
@@ -69,10 +71,11 @@ impl Story {
             true => (Some(harness::alone()), None),
             false => (None, Some(harness::together())),
         };
-        let played = RUNTIME.block_on(async { tokio::time::timeout(LONGEST, (self.play)()).await });
+        let longest = LONGEST + LONGER * scenarios::crashes_asked_for();
+        let played = RUNTIME.block_on(async { tokio::time::timeout(longest, (self.play)()).await });
         assert!(
             played.is_ok(),
-            "the story did not come to its end in {LONGEST:?}"
+            "the story did not come to its end in {longest:?}"
         );
     }
 }

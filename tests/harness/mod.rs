@@ -1,13 +1,17 @@
 //! What every story stands on: processes that end with their story, the agent server, the service, a model to script.
 
+mod caller;
 mod events;
+mod follower;
 mod opencode;
 mod process;
 mod proxy;
 mod service;
 mod stage;
 
+pub use caller::Caller;
 pub use events::EventTap;
+pub use follower::Follower;
 pub use opencode::Opencode;
 pub use process::{Process, free_port};
 pub use proxy::Proxy;

@@ -141,6 +141,16 @@ impl Opencode {
             .expect("a list of messages")
     }
 
+    /// The sessions of a directory, children too.
+    pub async fn sessions(&self, directory: &Path) -> Vec<Value> {
+        let path = format!("/session?directory={}&limit=100000", directory.display());
+        self.ask(Method::GET, &path, None)
+            .await
+            .as_array()
+            .cloned()
+            .expect("a list of sessions")
+    }
+
     /// True if a session of that directory works or waits to try again.
     pub async fn is_busy(&self, directory: &Path, session: &str) -> bool {
         let path = format!("/session/status?directory={}", directory.display());

@@ -93,6 +93,11 @@ impl Process {
         line.trim().trim_end_matches("kB").trim().parse().ok()
     }
 
+    /// Its id, as the system knows it.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     fn pid(&self) -> Pid {
         Pid::from_raw(i32::try_from(self.child.id()).expect("a pid is an i32"))
     }

@@ -1,6 +1,7 @@
 //! The built command as a service, and its HTTP API as a program of somebody else's would use it: JSON, nothing of the
 //! crates behind it.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -19,6 +20,9 @@ pub struct Service {
     url: String,
     http: Client,
     home: PathBuf,
+    args: Vec<OsString>,
+    log: PathBuf,
+    starts: usize,
 }
 
 /// The built command.
@@ -44,21 +48,20 @@ impl Service {
         log: &Path,
     ) -> Self {
         let home = log.parent().expect("a log lies in a folder");
-        let mut command = greenroom(home);
-        command.args([
-            "serve",
-            "--opencode",
-            opencode_url,
-            "--listen",
-            "127.0.0.1:0",
-            "--journal",
-            "",
-        ]);
-        command.arg("--directory").arg(directory);
-        for setting in settings {
-            command.args(["--set", setting]);
+        let mut args: Vec<OsString> = ["serve", "--listen", "127.0.0.1:0", "--opencode"]
+            .map(OsString::from)
+            .into();
+        args.extend([opencode_url.into(), "--directory".into(), directory.into()]);
+        if !settings
+            .iter()
+            .any(|setting| setting.starts_with("journal="))
+        {
+            args.extend(["--journal".into(), "".into()]);
         }
-        let mut process = Process::start("greenroom", &mut command, log);
+        for setting in settings {
+            args.extend(["--set".into(), setting.into()]);
+        }
+        let mut process = begin(home, &args, log);
         let url = ready(&mut process).await;
         let http = Client::builder()
             .timeout(Duration::from_secs(120))
@@ -69,7 +72,22 @@ impl Service {
             url,
             http,
             home: home.to_owned(),
+            args,
+            log: log.to_owned(),
+            starts: 1,
         }
+    }
+
+    /// Starts it again as it was started, without waiting for it. The one before must have ended.
+    pub fn begin_again(&mut self) {
+        let log = self.log.with_extension(format!("{}.log", self.starts));
+        self.starts += 1;
+        self.process = begin(&self.home, &self.args, &log);
+    }
+
+    /// Waits until the one that was begun again is ready; it listens elsewhere then.
+    pub async fn is_back(&mut self) {
+        self.url = ready(&mut self.process).await;
     }
 
     /// Where it listens, as `http://…`.
@@ -181,6 +199,12 @@ impl Service {
         command.args(args).env("GREENROOM_URL", &self.url);
         run(command).await
     }
+}
+
+fn begin(home: &Path, args: &[OsString], log: &Path) -> Process {
+    let mut command = greenroom(home);
+    command.args(args);
+    Process::start("greenroom", &mut command, log)
 }
 
 /// What a command said, and its exit code.

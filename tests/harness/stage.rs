@@ -96,6 +96,7 @@ impl Stage {
     pub async fn own() -> Self {
         let folder = tempfile::Builder::new()
             .prefix("greenroom-e2e-")
+            .disable_cleanup(std::env::var_os("GREENROOM_E2E_KEEP").is_some())
             .tempdir()
             .expect("a temporary folder");
         let rehearsal = Rehearsal::start(([127, 0, 0, 1], 0).into()).expect("the model starts");

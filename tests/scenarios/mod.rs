@@ -3,8 +3,10 @@
 mod bridge;
 mod command;
 mod completion;
+mod crash;
 mod failures;
 mod interface;
+mod lasting;
 mod limits;
 mod link;
 mod memory;
@@ -12,6 +14,8 @@ mod operations;
 mod others;
 mod restart;
 mod stage;
+
+pub use crash::crashes_asked_for;
 
 /// Every story, by module.
 pub fn all() -> Vec<(&'static str, Vec<crate::Story>)> {
@@ -22,6 +26,8 @@ pub fn all() -> Vec<(&'static str, Vec<crate::Story>)> {
         ("failures", failures::stories()),
         ("others", others::stories()),
         ("restart", restart::stories()),
+        ("crash", crash::stories()),
+        ("lasting", lasting::stories()),
         ("link", link::stories()),
         ("bridge", bridge::stories()),
         ("operations", operations::stories()),
