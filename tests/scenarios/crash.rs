@@ -329,7 +329,7 @@ async fn count(scene: &Scene, parents: &[Parent], accepted: &[Accepted]) -> Coun
     sessions.extend(made.into_values().flatten());
     for session in sessions {
         let notices = notices(scene, &session).await;
-        let distinct: BTreeSet<String> = notices.iter().map(|notice| id_of(notice)).collect();
+        let distinct: BTreeSet<String> = notices.iter().map(id_of).collect();
         assert_eq!(
             distinct.len(),
             notices.len(),

@@ -84,15 +84,20 @@ impl Durability {
 
     fn wait(&self, until: Until) -> impl Future<Output = Result<(), Arc<str>>> + use<> {
         let place = self.journal.decided();
-        let wait = match self.is_there(place, until) {
-            true => None,
-            false => Some(self.enter(place, until)),
+        let failing = self.journal.standing().borrow().failing.clone();
+        let known = match (self.is_there(place, until), failing) {
+            (true, _) => Some(Ok(())),
+            // Known already: nothing may change for a while.
+            (false, Some(why)) if until == Until::ShownOrFailing => Some(Err(why)),
+            (false, _) => None,
         };
+        let wait = known.is_none().then(|| self.enter(place, until));
         async move {
-            match wait {
-                None => Ok(()),
+            match (known, wait) {
+                (Some(known), _) => known,
                 // Nobody is left to say so: the system has been let go of.
-                Some(wait) => wait.await.unwrap_or(Ok(())),
+                (None, Some(wait)) => wait.await.unwrap_or(Ok(())),
+                (None, None) => Ok(()),
             }
         }
     }

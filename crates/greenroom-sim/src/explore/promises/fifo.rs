@@ -26,7 +26,7 @@ pub(super) struct Fifo {
 }
 
 impl Fifo {
-    fn waits_unseen(&self, run: &RunFacts) -> bool {
+    fn waits_unseen(&self, run: &RunFacts, slow: bool) -> bool {
         let looked = match &run.parent {
             Some(parent) => self.looked_up.get(parent),
             None => self.looked_for.as_ref(),
@@ -42,7 +42,7 @@ impl Fifo {
             && run.moved.is_none()
             && match run.origin {
                 Origin::Launch => looked.is_none_or(|&looked| looked < run.accepted.place),
-                Origin::Resume => !aborts,
+                Origin::Resume => !aborts && !slow,
                 Origin::Track => false,
             }
     }
@@ -61,7 +61,7 @@ impl Promise for Fifo {
         for (_, older, younger) in over {
             if ledger
                 .run(&older.0, older.1)
-                .is_some_and(|run| self.waits_unseen(run))
+                .is_some_and(|run| self.waits_unseen(run, ledger.slow))
             {
                 return Some(format!(
                     "{} run {} was started before {} run {}, which was accepted earlier under the same key",
@@ -106,7 +106,7 @@ impl Promise for Fifo {
                         && older.accepted < started.accepted
                         // Told late, those of one instant are in no order.
                         && (!ledger.slow || older.accepted.at < started.accepted.at)
-                        && self.waits_unseen(older)
+                        && self.waits_unseen(older, ledger.slow)
                     {
                         self.overtaken.push((
                             entry.at,

@@ -254,7 +254,6 @@ impl TaskRegistry {
         }
         let joining = self.joining(&id);
         self.recorded(&id, Some(status), joining);
-        self.parent_session_ended(&session, false);
         self.join_batch(&id, ctx);
         self.enqueue_again(&id, ctx);
         Ok(self.tasks[&id].task.clone())

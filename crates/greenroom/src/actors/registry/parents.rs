@@ -16,7 +16,7 @@ use crate::domain::ledger::Account;
 use crate::domain::lifecycle::End;
 use crate::domain::notice::SettledFact;
 use crate::domain::notification::MAX_ERROR;
-use crate::domain::task::cut;
+use crate::domain::task::{TaskStatus, cut};
 use crate::domain::time::duration_text;
 use crate::ports::journal::Entry as JournalEntry;
 
@@ -109,11 +109,12 @@ impl TaskRegistry {
         }
     }
 
-    /// True if it is the session of a task of ours that has ended, also of one that has left memory.
+    /// True if it is the session of a task of ours that has ended, also of one that has left memory. While a resume waits
+    /// in line nothing has changed: woken, the session would work unwatched, and its own prompt is still to come.
     pub(super) fn has_ended(&self, session: &SessionId) -> bool {
         if let Some(id) = self.by_session.get(session) {
             let entry = self.tasks.get(id);
-            return entry.is_some_and(|entry| entry.task.status().is_terminal());
+            return entry.is_some_and(|entry| entry.task.status() != TaskStatus::Running);
         }
         let left = self.env.journal.find(session.as_str());
         left.is_some_and(|task| {

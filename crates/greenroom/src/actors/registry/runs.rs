@@ -203,6 +203,7 @@ impl Handler<RunStarted> for TaskRegistry {
         self.by_session
             .insert(started.session.clone(), started.task.clone());
         self.recorded(&started.task, Some(from), []);
+        self.parent_session_ended(&started.session, false);
         self.watch_session(&started.task);
         if let Some(actor) = actor {
             actor.do_send(Go);

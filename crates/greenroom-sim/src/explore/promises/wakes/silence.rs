@@ -70,9 +70,11 @@ fn silence(
     if let Some(run) = known.owner.as_ref().and_then(|owner| ledger.newest(owner)) {
         return match run.ended {
             Some((ended, _)) => (true, ended.at < mark.at && !ledger.deletions),
-            // It may just go on again.
+            // It may just go on again, or wait in line for that.
             None => (
-                mark.at - run.accepted.at <= lag || known.stopped.is_some(),
+                run.running
+                    .is_none_or(|running| mark.at - running.at <= lag)
+                    || known.stopped.is_some(),
                 false,
             ),
         };
