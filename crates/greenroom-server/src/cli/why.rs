@@ -28,8 +28,8 @@ pub async fn why(args: OneArgs) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The story of a task.
-fn story(why: &Why, shown: &Shown, now: Timestamp) -> String {
+/// The story of a task, one line an event with its time of day, and last how it stands.
+pub fn story(why: &Why, shown: &Shown, now: Timestamp) -> String {
     let task = &shown.task;
     let mut text = format!("{}  {}\n", task.id, one_line(&task.description));
     let mut day = String::new();

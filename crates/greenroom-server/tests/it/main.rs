@@ -20,4 +20,5 @@ mod slow_clients;
 mod support;
 mod terminal;
 mod texts;
+mod why;
 mod words;
