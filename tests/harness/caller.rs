@@ -52,6 +52,18 @@ impl Caller {
         (status, task, asked)
     }
 
+    /// POST, as often as it takes to be answered. Returns the status of the answer, what it says, and how often it was
+    /// asked.
+    pub async fn post(&self, path: &str, body: &Value) -> (u16, Value, u32) {
+        let mut asked = 0;
+        let (status, answer) = until(path, async || {
+            asked += 1;
+            answered(self.request(Method::POST, path).json(body)).await
+        })
+        .await;
+        (status, answer, asked)
+    }
+
     /// GET, as often as it takes to be answered.
     pub async fn get(&self, path: &str) -> (u16, Value) {
         until(path, async || {

@@ -18,7 +18,7 @@ pub use proxy::Proxy;
 pub use service::{Ran, Service, greenroom, ready, run};
 pub use stage::{
     Parent, Scene, Stage, alone, id_of, is_finished_answer, needs, notice_of, opencode_bin,
-    session_of, text_of, together,
+    session_of, text_of, together, unused_model,
 };
 
 use std::time::{Duration, Instant};

@@ -177,10 +177,7 @@ impl<S: AsRef<Stage>> Scene<S> {
             .folder
             .path()
             .join(format!("{}.log", file_name(project.path())));
-        let model = format!(
-            "m{}",
-            NEXT_MODEL.fetch_add(1, Ordering::Relaxed) % STORY_MODELS
-        );
+        let model = unused_model();
         let service = Service::start(opencode_url, project.path(), settings, &log).await;
         Self {
             service,
@@ -354,6 +351,14 @@ pub fn notice_of(message: &Value) -> Option<&Value> {
         .filter_map(|part| part["metadata"].get("greenroom"))
         // The prompts of tasks are marked too, with other words.
         .find(|mark| mark.get("kind").is_some())
+}
+
+/// A model that no other story uses.
+pub fn unused_model() -> String {
+    format!(
+        "m{}",
+        NEXT_MODEL.fetch_add(1, Ordering::Relaxed) % STORY_MODELS
+    )
 }
 
 fn file_name(path: &Path) -> String {

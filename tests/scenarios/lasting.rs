@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
+use reqwest::Method;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -14,6 +15,8 @@ use crate::harness::{
 crate::stories![
     a_stopped_service_leaves_its_tasks_to_the_next,
     what_a_stopped_service_owed_is_told_by_the_next,
+    a_failure_while_nobody_watched_is_a_failure,
+    a_cancel_cut_off_by_a_kill_is_carried_out,
     an_interrupt_stops_it_the_same_way_and_a_second_at_once,
     a_launch_repeated_with_its_key_after_a_kill_is_the_same_task,
     ids_and_output_outlive_memory_and_the_process,
@@ -103,6 +106,53 @@ async fn what_a_stopped_service_owed_is_told_by_the_next() {
     scene.service.is_back().await;
     scene.service.reaches(&id, "completed").await;
     assert_eq!(scene.service.result(&id).await["result"], "meanwhile");
+    scene.told_once(&parent, &[&id]).await;
+}
+
+async fn a_failure_while_nobody_watched_is_a_failure() {
+    let (mut scene, _folder) = lasting(&[]).await;
+    let parent = scene.parent("build").await;
+    let prompt = "[[wait 1s]][[fail 401]]";
+    let task = scene.launch_and_see_it_work(&parent, prompt).await;
+    let (id, session) = (id_of(&task), session_of(&task));
+    scene.service.process.kill();
+    until("the session has failed while nobody watched", async || {
+        let messages = scene.opencode().messages(&session).await;
+        let failed = |message: &Value| message["info"]["error"].is_object();
+        messages.iter().any(failed).then_some(())
+    })
+    .await;
+    scene.service.begin_again();
+    scene.service.is_back().await;
+    let task = scene.service.reaches(&id, "error").await;
+    let error = task["error"].as_str().unwrap_or_default();
+    assert!(error.contains("rehearsed failure 401"), "{task}");
+    scene.told_once(&parent, &[&id]).await;
+}
+
+async fn a_cancel_cut_off_by_a_kill_is_carried_out() {
+    let (mut scene, _folder) = lasting(&[]).await;
+    let parent = scene.parent("build").await;
+    let id = id_of(&scene.launch_and_see_it_work(&parent, "[[wait 60s]]").await);
+    let path = format!("/v1/tasks/{id}/cancel");
+    let cancel = scene.service.request(Method::POST, &path).json(&json!({}));
+    let asked = tokio::spawn(cancel.send());
+    // Not before it has arrived, and most often before it is answered.
+    tokio::time::sleep(Duration::from_millis(4)).await;
+    scene.service.process.kill();
+    let answered = asked.await.is_ok_and(|answer| answer.is_ok());
+    scene.service.begin_again();
+    scene.service.is_back().await;
+    if scene.service.task(&id).await["status"] == "running" {
+        assert!(!answered, "what was answered is kept");
+        let (status, task) = scene.service.post(&path, json!({})).await;
+        assert_eq!(status, 200, "{task}");
+    }
+    scene.service.reaches(&id, "cancelled").await;
+    until("the session is aborted", async || {
+        (scene.stage.level(&scene.model).now == 0).then_some(())
+    })
+    .await;
     scene.told_once(&parent, &[&id]).await;
 }
 
