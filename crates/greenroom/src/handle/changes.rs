@@ -112,6 +112,10 @@ impl Changes {
     pub(crate) fn go_on_after(&self, number: u64) {
         let mut kept = self.kept();
         kept.given = kept.given.max(number);
+        if kept.changes.is_empty() && kept.newest < number {
+            // The clock was set back since: all that was before this process is up to there.
+            (kept.newest, kept.gone) = (number, number);
+        }
     }
 
     /// The number of the next change.
@@ -450,6 +454,15 @@ mod tests {
         }
         assert_eq!(ring.kept().changes.len(), TEXT_KEPT / prompt.len());
         assert_eq!(read(&ring, Since::Number(68)).await, numbers(69..=100));
+    }
+
+    #[test]
+    fn a_clock_that_was_set_back_does_not_give_numbers_again() {
+        let ring = begun_at(0);
+        ring.go_on_after(5_000);
+        assert!(ring.next_number() > 5_000);
+        let feed = ring.follow(Since::Now);
+        assert_eq!(feed.position(), 5_000);
     }
 
     #[test]
