@@ -1,6 +1,8 @@
-//! A wire between the service and the agent server that a story can cut: all of it, or only what carries events.
+//! A wire between the service and the agent server that a story can cut: all of it, or only what carries events; or that
+//! lets answers wait.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -20,6 +22,7 @@ enum Wire {
 pub struct Proxy {
     port: u16,
     wire: Arc<watch::Sender<Wire>>,
+    slowness: Arc<watch::Sender<Duration>>,
     listener: JoinHandle<()>,
 }
 
@@ -34,15 +37,17 @@ impl Proxy {
             .expect("a bound socket has an address")
             .port();
         let wire = Arc::new(watch::Sender::new(Wire::Whole));
-        let of_all = Arc::clone(&wire);
+        let slowness = Arc::new(watch::Sender::new(Duration::ZERO));
+        let (of_all, slow) = (Arc::clone(&wire), slowness.subscribe());
         let listener = tokio::spawn(async move {
             while let Ok((near, _)) = listener.accept().await {
-                tokio::spawn(carry(near, to, of_all.subscribe()));
+                tokio::spawn(carry(near, to, of_all.subscribe(), slow.clone()));
             }
         });
         Self {
             port,
             wire,
+            slowness,
             listener,
         }
     }
@@ -62,6 +67,12 @@ impl Proxy {
         self.wire.send_replace(Wire::NoEvents);
     }
 
+    /// From now on what the agent server answers comes that much later, except events: it has done its work while whoever
+    /// asked does not know.
+    pub fn hold_answers(&self, slowness: Duration) {
+        self.slowness.send_replace(slowness);
+    }
+
     /// Lets everything through again.
     pub fn mend(&self) {
         self.wire.send_replace(Wire::Whole);
@@ -76,7 +87,12 @@ impl Drop for Proxy {
 }
 
 /// One connection, until either side or the wire ends it.
-async fn carry(mut near: TcpStream, to: u16, mut wire: watch::Receiver<Wire>) {
+async fn carry(
+    mut near: TcpStream,
+    to: u16,
+    mut wire: watch::Receiver<Wire>,
+    slowness: watch::Receiver<Duration>,
+) {
     let Ok(mut far) = TcpStream::connect(("127.0.0.1", to)).await else {
         return;
     };
@@ -103,7 +119,13 @@ async fn carry(mut near: TcpStream, to: u16, mut wire: watch::Receiver<Wire>) {
                 _ => return,
             },
             read = far.read(&mut back) => match read {
-                Ok(length) if length > 0 => near.write_all(&back[..length]).await.map_err(|_| ()),
+                Ok(length) if length > 0 => {
+                    let slowness = *slowness.borrow();
+                    if !has_events && !slowness.is_zero() {
+                        tokio::time::sleep(slowness).await;
+                    }
+                    near.write_all(&back[..length]).await.map_err(|_| ())
+                }
                 _ => return,
             },
         };

@@ -13,7 +13,9 @@ use rand_chacha::ChaCha8Rng;
 use serde_json::{Value, json};
 
 use self::count::{Counted, count, rest};
-use crate::harness::{Caller, Follower, Parent, Scene, Service, id_of, until, unused_model};
+use crate::harness::{
+    Caller, Follower, Parent, Proxy, Scene, Service, Stage, id_of, until, unused_model,
+};
 
 crate::stories![; alone nothing_is_lost_or_doubled_at_any_instant];
 
@@ -26,6 +28,8 @@ const PARENTS: usize = 4;
 const TASKS_EACH: usize = 4;
 /// Tasks of each wave that have two children each, so that twenty are launched.
 const WITH_CHILDREN: usize = 2;
+/// How long answers of the agent server are held.
+const HELD: Duration = Duration::from_millis(150);
 /// Of each of the two models.
 const SLOTS: usize = 3;
 
@@ -71,7 +75,10 @@ async fn nothing_is_lost_or_doubled_at_any_instant() {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let folder = tempfile::tempdir().unwrap();
     let journal = format!("journal={}", folder.path().join("journal.db").display());
-    let mut scene = Scene::set(&[&journal, &format!("limits.default={SLOTS}")]).await;
+    let stage = Stage::shared().await;
+    let proxy = Proxy::start(stage.opencode.port()).await;
+    let settings = [&*journal, &format!("limits.default={SLOTS}")];
+    let mut scene = Scene::on(stage, &proxy.url(), &settings).await;
     let models = [scene.model.clone(), unused_model()];
     let caller = Caller::new(scene.service.url());
     let follower = Follower::start(caller.clone());
@@ -84,6 +91,8 @@ async fn nothing_is_lost_or_doubled_at_any_instant() {
         for agent in ["build", "plan"].into_iter().cycle().take(PARENTS) {
             parents.push(scene.parent(agent).await);
         }
+        // Every other wave dies with calls under way, most of which have had their effect.
+        proxy.hold_answers(HELD * u32::from(all.len() % 2 == 0));
         let wanted = wave(&scene, &models, &parents, all.len(), &mut rng);
         let launches = join_all(wanted.into_iter().map(|wanted| launch(&caller, wanted)));
         let killing = kill(&mut scene.service, &caller, kills, &mut rng);
