@@ -92,7 +92,7 @@ async fn nothing_is_lost_or_doubled_at_any_instant() {
             parents.push(scene.parent(agent).await);
         }
         // Every other wave dies with calls under way, most of which have had their effect.
-        proxy.hold_answers(HELD * u32::from(all.len() % 2 == 0));
+        proxy.hold_answers(HELD * u32::from(all.len().is_multiple_of(2)));
         let wanted = wave(&scene, &models, &parents, all.len(), &mut rng);
         let launches = join_all(wanted.into_iter().map(|wanted| launch(&caller, wanted)));
         let killing = kill(&mut scene.service, &caller, kills, &mut rng);
