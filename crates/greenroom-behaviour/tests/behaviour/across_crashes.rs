@@ -281,6 +281,9 @@ fn changes_go_on_where_a_reader_stopped_and_stories_are_kept() {
                 "slot granted",
                 "running",
                 "prompt accepted",
+                "greenroom was started again",
+                "idle",
+                "checked",
                 "completed",
                 "telling the parent",
                 "parent told"

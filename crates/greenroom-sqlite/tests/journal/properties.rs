@@ -6,6 +6,7 @@ use greenroom::domain::idempotency::Kept as KeptKey;
 use greenroom::domain::ids::Run;
 use greenroom::domain::ledger::{Account, AccountRecord, Fate};
 use greenroom::domain::notice::NoticeKind;
+use greenroom::domain::story::Line;
 use greenroom::domain::task::{Launch, TaskStatus};
 use greenroom::ports::journal::conformance::{
     RETENTION, at, change, in_state, posted, record, task, told,
@@ -95,6 +96,7 @@ fn entries() -> impl Strategy<Value = Entry> {
         }),
         2 => ids().prop_map(|task| Entry::Forgotten(task.into(), at(5))),
         1 => ids().prop_map(|task| Entry::Unaccepted(task.into())),
+        1 => ids().prop_map(|task| Entry::Noted(task.into(), Line::new("seen", "something"))),
     ]
 }
 

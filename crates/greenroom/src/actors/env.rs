@@ -16,7 +16,8 @@ use super::survivors::UnderWay;
 use super::unshown::Unshown;
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::domain::ids::SessionId;
+use crate::domain::ids::{SessionId, TaskId};
+use crate::domain::story::Line;
 use crate::domain::time::Timestamp;
 use crate::domain::transcript::Message;
 use crate::ports::agent_server::{AgentServer, ServerError};
@@ -37,6 +38,11 @@ pub(crate) struct Env {
 }
 
 impl Env {
+    /// Adds a line to the story of a task; nothing else follows from it.
+    pub(crate) fn note(&self, task: &TaskId, line: Line) {
+        self.append(vec![Entry::Noted(task.clone(), line)]);
+    }
+
     pub(crate) fn now(&self) -> Timestamp {
         self.clock.now()
     }

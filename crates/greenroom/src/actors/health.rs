@@ -83,6 +83,11 @@ impl Health {
         }
     }
 
+    /// How many of that kind have died since the start.
+    pub(crate) fn deaths(&self, kind: Kind) -> u64 {
+        self.record().deaths.get(&kind).copied().unwrap_or(0)
+    }
+
     /// A call that an actor had under way panicked; the actor lives.
     pub(crate) fn call_panicked(&self) {
         self.record().calls_panicked += 1;

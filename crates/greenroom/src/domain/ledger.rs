@@ -143,6 +143,7 @@ impl Account {
             | Entry::Aborted(..)
             | Entry::Key(_)
             | Entry::Forgotten(..)
+            | Entry::Noted(..)
             | Entry::Unaccepted(_) => {}
         }
     }

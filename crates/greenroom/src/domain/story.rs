@@ -20,7 +20,8 @@ pub struct Line {
 }
 
 impl Line {
-    fn new(what: &str, detail: impl Into<String>) -> Self {
+    /// What happened in a word or two, and the particulars.
+    pub fn new(what: &str, detail: impl Into<String>) -> Self {
         Self {
             what: what.to_owned(),
             detail: detail.into(),
@@ -58,6 +59,7 @@ pub fn lines(entry: &Entry) -> Vec<(String, Line)> {
         }
         Entry::Granted(task, run) => of(task, "slot granted", format!("run {run}")),
         Entry::Prompted(task, run) => of(task, "prompt accepted", format!("run {run}")),
+        Entry::Noted(task, line) => vec![(task.as_str().to_owned(), line.clone())],
         Entry::Left(parent, task) => of(task, "left its batch", format!("{parent} is not told")),
         Entry::Sending { parent, posted } => {
             let kind = match posted.facts.kind {

@@ -7,5 +7,6 @@ mod deleted;
 mod failures;
 mod idle;
 mod poll;
+mod remarks;
 mod restart;
 mod silence;

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use actix::Context;
 
 use super::TaskRegistry;
+use crate::actors::health::Kind;
 use crate::actors::parent_notifier::{ParentNotifier, Reconcile};
 use crate::actors::poller;
 use crate::actors::slot_manager::{ForgetQueues, SetOpen};
@@ -15,6 +16,7 @@ use crate::actors::task::{Dependents, LinkBroke, RegistryUp, TaskActor, Woken};
 use crate::domain::concurrency::Age;
 use crate::domain::ids::{SessionId, TaskId};
 use crate::domain::ledger::Account;
+use crate::domain::story::Line;
 use crate::domain::task::{Task, TaskStatus};
 use crate::ports::journal::{Entry, Kept, KeptTask};
 
@@ -198,8 +200,14 @@ impl TaskRegistry {
                         false => self.take_up(&id),
                     }
                 }
-                None if status == TaskStatus::Pending => self.enqueue_again(&id, ctx),
-                None if status == TaskStatus::Running => self.attach(&id),
+                None if status == TaskStatus::Pending => {
+                    self.note_taken_over(&id, "back in line");
+                    self.enqueue_again(&id, ctx);
+                }
+                None if status == TaskStatus::Running => {
+                    self.note_taken_over(&id, "attached to its session again");
+                    self.attach(&id);
+                }
                 None if self.desks.aborts.of(&id).is_none()
                     && self
                         .tasks
@@ -219,6 +227,15 @@ impl TaskRegistry {
             }
         }
         // Those left over are of runs that are over and recorded: they only wait for an abort.
+    }
+
+    /// The story of a task says that the process was started again, and how the task goes on.
+    fn note_taken_over(&self, id: &TaskId, how: &str) {
+        // A registry that only died leaves those in line where they are, and those that died with it have a line of theirs.
+        if self.env.health.deaths(Kind::Registry) == 0 {
+            self.env
+                .note(id, Line::new("greenroom was started again", how));
+        }
     }
 
     /// An actor that lives is told what it may have missed, and asked for what we may have.

@@ -129,6 +129,9 @@ impl TaskActor {
         let now = self.env.now();
         if let Phase::Watching(watch) = &mut self.phase {
             let acts = look(watch, now);
+            for remark in watch.take_remarks() {
+                self.env.note(&self.task.id, remark);
+            }
             self.act(acts, ctx);
         }
         self.arm(ctx);

@@ -32,8 +32,17 @@ impl Watch {
             return self.lost_by_server(now);
         }
         if findings.output && findings.open_todos == 0 {
+            self.remark("checked", "it has answered, and no todo is open");
             return vec![Act::End(End::completed())];
         }
+        self.remark(
+            "checked, not done",
+            match (findings.output, findings.open_todos) {
+                (true, 1) => "1 todo is open".to_owned(),
+                (true, todos) => format!("{todos} todos are open"),
+                (false, _) => "it has not answered yet".to_owned(),
+            },
+        );
         if check.stale {
             return vec![Act::End(self.stale_end(&findings))];
         }
@@ -83,6 +92,7 @@ impl Watch {
             return Vec::new();
         };
         self.failed_checks += 1;
+        self.remark("not checked", why.as_str());
         if self.failed_checks < failures {
             return Vec::new();
         }
@@ -105,6 +115,7 @@ impl Watch {
             ))];
         }
         self.go_ons += 1;
+        self.remark("told to go on", "the agent server had lost its last turn");
         self.guard_again(now);
         self.prompt_accepted = None;
         vec![Act::GoOn]

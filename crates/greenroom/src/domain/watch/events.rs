@@ -38,6 +38,7 @@ impl Watch {
             Happening::Asked { id, kind, what } => {
                 let mut acts = self.sign(now);
                 if !self.asking.iter().any(|ask| ask.id == *id) && self.asking.len() < 100 {
+                    self.remark("asks", what.as_str());
                     self.asking.push(Asking {
                         id: id.clone(),
                         kind: *kind,
@@ -146,6 +147,7 @@ impl Watch {
             .get_or_insert(seen_at + self.config.lifecycle.retry_timeout);
         // Every poll sees the same wait again: that is no change.
         if self.retrying.as_ref() != Some(&retrying) {
+            self.remark("the agent server backs off", retrying.message.as_str());
             self.retrying = Some(retrying);
             acts.push(Act::Changed);
         }
@@ -165,6 +167,7 @@ impl Watch {
             self.deferred = true;
             return Vec::new();
         }
+        self.remark("idle", "an event says so");
         self.begin_check(false, now)
     }
 
@@ -196,6 +199,7 @@ impl Watch {
         if self.holds_slot {
             Vec::new()
         } else {
+            self.remark("works again", "");
             vec![Act::TakeSlotAgain]
         }
     }

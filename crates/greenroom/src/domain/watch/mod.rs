@@ -13,6 +13,7 @@ use std::time::Duration;
 use super::calls::CallTally;
 use super::ids::MessageId;
 use super::lifecycle::{End, Outcome};
+use super::story::Line;
 use super::task::{Asking, Progress, Retrying};
 use super::time::{Timestamp, duration_text};
 use crate::config::Config;
@@ -37,6 +38,9 @@ pub enum Act {
     /// The run has ended.
     End(End),
 }
+
+/// How many different things are remarked on between two prompts of a session.
+const REMARKS: usize = 20;
 
 /// Names one completion check; a late answer of another is dropped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -141,6 +145,10 @@ pub struct Watch {
     go_ons: u32,
     link_broke: bool,
     reported: Timestamp,
+    // Emptied after every look; a look adds a few at most.
+    remarks: Vec<Line>,
+    // Since the session was prompted last, at most so many as fit.
+    remarked: Vec<Line>,
 }
 
 impl Watch {
@@ -184,6 +192,22 @@ impl Watch {
             go_ons: 0,
             link_broke: false,
             reported: now,
+            remarks: Vec::new(),
+            remarked: Vec::new(),
+        }
+    }
+
+    /// What was seen since the last call that the story of the task should tell.
+    pub fn take_remarks(&mut self) -> Vec<Line> {
+        std::mem::take(&mut self.remarks)
+    }
+
+    /// Something worth telling. Said once, however often it is seen again before the session is prompted again.
+    fn remark(&mut self, what: &str, detail: impl Into<String>) {
+        let line = Line::new(what, detail);
+        if self.remarked.len() < REMARKS && !self.remarked.contains(&line) {
+            self.remarked.push(line.clone());
+            self.remarks.push(line);
         }
     }
 
@@ -286,6 +310,7 @@ impl Watch {
                 ask.what
             ));
             acts.extend(self.sign(now));
+            self.remark("question rejected", ask.what.as_str());
             acts.push(Act::Reject(ask));
             acts.push(Act::Changed);
         }
@@ -309,6 +334,13 @@ impl Watch {
     fn let_go_if_waiting(&mut self, _now: Timestamp) -> Vec<Act> {
         let waits = self.open_children > 0 && self.idle_since.is_some() && !self.deferred;
         if waits && self.holds_slot {
+            self.remark(
+                "slot given back",
+                match self.open_children {
+                    1 => "it waits for a task of its own".to_owned(),
+                    open => format!("it waits for {open} tasks of its own"),
+                },
+            );
             vec![Act::LetGoOfSlot]
         } else {
             Vec::new()
@@ -321,6 +353,7 @@ impl Watch {
 
     fn guard_again(&mut self, now: Timestamp) {
         self.guard_from = now;
+        self.remarked.clear();
         self.turn = None;
         self.idle_since = None;
         self.absent_polls = 0;

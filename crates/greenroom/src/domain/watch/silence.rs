@@ -30,7 +30,14 @@ impl Watch {
                 self.idle_since.get_or_insert(asked_at);
                 match sighting {
                     Sighting::Absent if self.absent_polls < 2 => Vec::new(),
-                    _ => self.begin_check(false, now),
+                    Sighting::Absent => {
+                        self.remark("idle", "polls do not list it as busy");
+                        self.begin_check(false, now)
+                    }
+                    _ => {
+                        self.remark("idle", "a poll lists it so");
+                        self.begin_check(false, now)
+                    }
                 }
             }
             _ => Vec::new(),
@@ -63,6 +70,8 @@ impl Watch {
             && now.since(self.started) >= lifecycle.stale_min_runtime
             && now.since(self.last_sign) > lifecycle.stale_timeout;
         if silent && !self.owed {
+            let silence = minutes(lifecycle.stale_timeout);
+            self.remark("silent", format!("no sign of life for {silence}"));
             self.begin_check(true, now)
         } else {
             Vec::new()

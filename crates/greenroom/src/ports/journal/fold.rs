@@ -92,6 +92,7 @@ impl Fold {
             Entry::Unaccepted(task) => {
                 self.keys.retain(|key| key.task != task);
             }
+            Entry::Noted(..) => {}
             entry => {
                 if let Some(parent) = entry.parent().cloned() {
                     self.change(parent, entry);

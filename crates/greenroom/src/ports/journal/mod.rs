@@ -55,6 +55,8 @@ pub enum Entry {
     Granted(TaskId, Run),
     /// The server has accepted the run's prompt.
     Prompted(TaskId, Run),
+    /// Something was seen or done that readers of the task's story should know; nothing else follows from it.
+    Noted(TaskId, Line),
     /// Nobody has to abort the session of that ended run any more.
     Aborted(TaskId, Run),
     /// A run belongs to a parent's batch.
@@ -134,6 +136,7 @@ impl Entry {
             Self::Task { .. }
             | Self::Granted(..)
             | Self::Prompted(..)
+            | Self::Noted(..)
             | Self::Aborted(..)
             | Self::Key(_)
             | Self::Forgotten(..)
