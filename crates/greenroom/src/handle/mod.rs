@@ -446,9 +446,13 @@ impl Greenroom {
 
     /// Takes an event of the agent server as it is. Unknown ones are ignored; waits while too many are under way.
     pub async fn event(&self, event: &Value) {
-        let Some(event) = SessionEvent::read(event) else {
-            return;
-        };
+        if let Some(event) = SessionEvent::read(event) {
+            self.happened(event).await;
+        }
+    }
+
+    /// The same for one that has been read already.
+    pub async fn happened(&self, event: SessionEvent) {
         // The semaphore is never closed.
         if let Ok(permit) = Arc::clone(&self.events).acquire_owned().await {
             self.registry.send(SessionHappened {

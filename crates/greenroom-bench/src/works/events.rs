@@ -1,0 +1,95 @@
+//! How fast the signs of life of running tasks reach their actors.
+
+use std::sync::Arc;
+
+use greenroom::Greenroom;
+use greenroom::domain::ids::SessionId;
+use greenroom::domain::session_event::{Happening, SessionEvent};
+
+use super::Round;
+use crate::bare;
+use crate::clock::processor_time;
+use crate::instant_server::InstantServer;
+use crate::stage::{launch_all, on_this_thread, start, unlimited};
+
+/// Events of one round: enough for every task to have one.
+const EVENTS: usize = 300_000;
+
+async fn running(count: usize) -> (Greenroom, Vec<SessionId>) {
+    let server = Arc::new(InstantServer::default());
+    let greenroom = start(unlimited(), &server);
+    launch_all(&greenroom, 0..count, 10, 20).await;
+    server.until_prompted(count).await;
+    let sessions = (0..count).map(|number| SessionId::from(format!("ses_{number:010}")));
+    let sessions = sessions.collect();
+    // Everything that the prompts have led to is over.
+    for _ in 0..16 {
+        greenroom.tally().await;
+    }
+    (greenroom, sessions)
+}
+
+/// Typed events, spread over so many running tasks.
+pub fn typed(count: usize) -> Round {
+    on_this_thread(async move {
+        let (greenroom, sessions) = running(count).await;
+        let event = |number: usize| SessionEvent {
+            session: sessions[number % count].clone(),
+            what: Happening::Delta { message: None },
+        };
+        for number in 0..count.min(10_000) {
+            greenroom.happened(event(number)).await;
+        }
+        greenroom.tally().await;
+        let begin = processor_time();
+        for number in 0..EVENTS {
+            greenroom.happened(event(number)).await;
+        }
+        greenroom.tally().await;
+        tokio::task::yield_now().await;
+        let rate = EVENTS as f64 / (processor_time() - begin).as_secs_f64();
+        Round::beside(rate, bare::messages_per_second(EVENTS, count).await)
+    })
+}
+
+/// The same from 300 bytes of JSON each, beside reading the JSON alone.
+pub fn from_text(count: usize) -> Round {
+    on_this_thread(async move {
+        let (greenroom, sessions) = running(count).await;
+        let texts: Vec<String> = sessions.iter().map(|session| text(session)).collect();
+        greenroom.event(&read(&texts[0])).await;
+        greenroom.tally().await;
+        let begin = processor_time();
+        for number in 0..EVENTS {
+            greenroom.event(&read(&texts[number % count])).await;
+        }
+        greenroom.tally().await;
+        tokio::task::yield_now().await;
+        let rate = EVENTS as f64 / (processor_time() - begin).as_secs_f64();
+        let begin = processor_time();
+        for number in 0..EVENTS {
+            std::hint::black_box(read(&texts[number % count]));
+        }
+        let bare = EVENTS as f64 / (processor_time() - begin).as_secs_f64();
+        Round::beside(rate, bare)
+    })
+}
+
+fn read(text: &str) -> serde_json::Value {
+    serde_json::from_str(text).expect("it was made of JSON")
+}
+
+fn text(session: &SessionId) -> String {
+    let event = serde_json::json!({
+        "id": "evt_dfe2c1a8b001X9Y8Z7W6V5U4T3",
+        "type": "message.part.delta",
+        "properties": {
+            "sessionID": session,
+            "messageID": "msg_dfe2c1a8b002A1B2C3D4E5F6G7",
+            "partID": "prt_dfe2c1a8b003H8I9J0K1L2M3N4",
+            "field": "text",
+            "delta": "some words of what the agent has to say, as they come from the model",
+        },
+    });
+    event.to_string()
+}

@@ -1,0 +1,160 @@
+//! What is measured. Each work is one function of a scale that does one round and says what it came to.
+
+mod ends;
+mod events;
+mod launches;
+mod polls;
+
+use serde::{Deserialize, Serialize};
+
+/// What one round came to.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Round {
+    /// In the unit of the work.
+    pub value: f64,
+    /// The same of the bare mechanism, in the same process.
+    pub bare: Option<f64>,
+    /// What else there is to say.
+    pub notes: String,
+}
+
+impl Round {
+    /// A figure with nothing to hold it against.
+    pub fn alone(value: f64) -> Self {
+        Self {
+            value,
+            bare: None,
+            notes: String::new(),
+        }
+    }
+
+    /// A figure beside that of the bare mechanism.
+    pub fn beside(value: f64, bare: f64) -> Self {
+        Self {
+            bare: Some(bare),
+            ..Self::alone(value)
+        }
+    }
+}
+
+/// Which way is better.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Better {
+    /// Rates.
+    More,
+    /// Times and sizes.
+    Less,
+}
+
+/// Something that is measured.
+#[derive(Debug)]
+pub struct Work {
+    /// For people, and to choose by.
+    pub name: &'static str,
+    /// Of the figures.
+    pub unit: &'static str,
+    /// With how many it is done; the smallest first.
+    pub scales: &'static [usize],
+    /// Which way is better.
+    pub better: Better,
+    /// What it should come to.
+    pub target: &'static str,
+    /// One round.
+    pub run: fn(usize) -> Round,
+}
+
+/// Everything that is measured, in the order of the table.
+pub const WORKS: &[Work] = &[
+    Work {
+        name: "launch to prompted",
+        unit: "tasks/s",
+        scales: &[1_000, 10_000, 100_000],
+        better: Better::More,
+        target: "≥ 200k, ≥ 0.25 of bare",
+        run: launches::to_prompted,
+    },
+    Work {
+        name: "launches behind limit 5, the last tenth",
+        unit: "tasks/s",
+        scales: &[10_000, 1_000_000],
+        better: Better::More,
+        target: "≥ 0.7 of the first tenth; ≤ 900 bytes a task",
+        run: launches::behind_a_limit,
+    },
+    Work {
+        name: "typed events to running tasks",
+        unit: "events/s",
+        scales: &[100, 1_000, 10_000, 100_000],
+        better: Better::More,
+        target: "≥ 0.3 of bare",
+        run: events::typed,
+    },
+    Work {
+        name: "events from JSON text to running tasks",
+        unit: "events/s",
+        scales: &[100, 10_000],
+        better: Better::More,
+        target: "≥ 0.6 of parsing alone",
+        run: events::from_text,
+    },
+    Work {
+        name: "whole lives of tasks",
+        unit: "tasks/s",
+        scales: &[1_000, 10_000],
+        better: Better::More,
+        target: "≥ 100k, flat",
+        run: ends::whole_lives,
+    },
+    Work {
+        name: "slot freed to next prompt, p99",
+        unit: "µs",
+        scales: &[1_000],
+        better: Better::Less,
+        target: "≤ 100 µs",
+        run: ends::hand_over,
+    },
+    Work {
+        name: "cancel of one parent's tasks",
+        unit: "ms",
+        scales: &[1_000, 10_000],
+        better: Better::Less,
+        target: "≤ 50 ms with 10,000",
+        run: ends::cancel_all,
+    },
+    Work {
+        name: "one poll of all running tasks",
+        unit: "µs",
+        scales: &[100, 1_000, 10_000],
+        better: Better::Less,
+        target: "≤ 1.5 × bare",
+        run: polls::one_poll,
+    },
+    Work {
+        name: "memory of a running task",
+        unit: "bytes",
+        scales: &[10_000, 100_000],
+        better: Better::Less,
+        target: "≤ 3,000 beyond its texts",
+        run: launches::memory_running,
+    },
+    Work {
+        name: "memory of an ended task in memory",
+        unit: "bytes",
+        scales: &[10_000, 100_000],
+        better: Better::Less,
+        target: "≤ 1,000 beyond its texts",
+        run: ends::memory_ended,
+    },
+];
+
+/// A work and its scale in one word.
+pub fn name(work: &Work, scale: usize) -> String {
+    format!("{}#{scale}", work.name)
+}
+
+/// The other way round.
+pub fn named(name: &str) -> Option<(&'static Work, usize)> {
+    let (name, scale) = name.rsplit_once('#')?;
+    let work = WORKS.iter().find(|work| work.name == name)?;
+    Some((work, scale.parse().ok()?))
+}
