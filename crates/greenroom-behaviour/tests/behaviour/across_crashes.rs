@@ -2,7 +2,7 @@
 //! gets its one final message, nothing is begun twice. And while nothing can be written: nothing new, nothing lost.
 
 use greenroom::domain::task::TaskStatus;
-use greenroom::{LaunchError, ShutdownMode};
+use greenroom::{LaunchError, ResumeError, ShutdownMode};
 
 use crate::server::{Fate, On};
 use crate::stage::{Stage, job, story, story_with};
@@ -171,6 +171,31 @@ fn while_the_disk_is_full_nothing_new_is_accepted_and_what_runs_goes_on() {
         s.launch(job("d")).await;
         assert_eq!(s.names(TaskStatus::Running).await, ["d"]);
         assert_eq!(s.names(TaskStatus::Cancelled).await, ["b"]);
+    });
+}
+
+#[test]
+fn a_resume_that_is_taken_back_leaves_the_key_of_its_launch() {
+    story(|s| async move {
+        let once = |s: &Stage| {
+            let greenroom = s.greenroom.clone();
+            async move { greenroom.launch_once("key".to_owned(), job("a")).await }
+        };
+        let (a, _) = s.answered(once(&s)).await.expect("it is accepted");
+        s.at(6000).await;
+        s.finish(&a.id).await;
+        s.at(8000).await;
+        s.disk.set_full(Some("the disk is full"));
+        let refused = s.try_resume(s.resumption(&a.id, "go on")).await;
+        assert_eq!(
+            refused,
+            Err(ResumeError::Journal("the disk is full".to_owned()))
+        );
+        s.disk.set_full(None);
+        s.at(20_000).await;
+        let again = s.answered(once(&s)).await.expect("it is known");
+        assert_eq!((again.0.id, again.1), (a.id, true));
+        assert_eq!(s.calls(On::Create), ["0 a"]);
     });
 }
 

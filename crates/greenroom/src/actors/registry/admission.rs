@@ -408,8 +408,11 @@ impl Handler<TakeBack> for TaskRegistry {
         if !current {
             return;
         }
-        self.launch_keys.forget(&back.task);
-        self.env.append(vec![Entry::Unaccepted(back.task.clone())]);
+        if back.run == Run::FIRST {
+            // A resume that is taken back leaves the launch of its task as it was: repeated, it launches nothing.
+            self.launch_keys.forget(&back.task);
+            self.env.append(vec![Entry::Unaccepted(back.task.clone())]);
+        }
         let reason = format!("the journal could not be written: {}", back.why);
         let mut end = End::cancelled(Some(reason));
         end.skip_notification = true;
