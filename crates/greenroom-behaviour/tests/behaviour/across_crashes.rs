@@ -1,6 +1,7 @@
 //! The process ends at some instant and another goes on with what was on the disk: every task goes on or ends, each parent
 //! gets its one final message, nothing is begun twice. And while nothing can be written: nothing new, nothing lost.
 
+use greenroom::domain::ids::Run;
 use greenroom::domain::task::TaskStatus;
 use greenroom::{LaunchError, ResumeError, ShutdownMode};
 
@@ -196,6 +197,28 @@ fn a_resume_that_is_taken_back_leaves_the_key_of_its_launch() {
         let again = s.answered(once(&s)).await.expect("it is known");
         assert_eq!((again.0.id, again.1), (a.id, true));
         assert_eq!(s.calls(On::Create), ["0 a"]);
+    });
+}
+
+#[test]
+fn a_task_that_has_left_memory_is_still_found_after_a_resume_that_is_taken_back() {
+    story(|s| async move {
+        let a = s.launch(job("a")).await;
+        s.at(6000).await;
+        s.finish(&a).await;
+        s.at(700_000).await;
+        assert_eq!(s.state(&a).await, "gone");
+        s.disk.set_full(Some("the disk is full"));
+        let refused = s.try_resume(s.resumption(&a, "go on")).await;
+        assert!(
+            matches!(refused, Err(ResumeError::Journal(_))),
+            "{refused:?}"
+        );
+        let task = s.task(&a).await;
+        assert_eq!((task.run, task.status()), (Run(1), TaskStatus::Completed));
+        s.disk.set_full(None);
+        s.pass(3000).await;
+        assert_eq!(s.task(&a).await.run, Run(2));
     });
 }
 

@@ -132,8 +132,12 @@ impl TaskRegistry {
         if !task.status().is_terminal() || self.tasks.contains_key(&task.id) {
             return None;
         }
-        let session = task.session.clone();
+        let (session, record) = (task.session.clone(), Arc::new(task.clone()));
         let id = self.new_entry(task);
+        if let Some(entry) = self.tasks.get_mut(&id) {
+            // What readers see until something newer is durable.
+            entry.record = Some(record);
+        }
         if let Some(session) = session {
             self.by_session.entry(session).or_insert_with(|| id.clone());
         }
