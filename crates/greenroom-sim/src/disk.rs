@@ -19,7 +19,7 @@ use greenroom::ports::journal::{
 use tokio::sync::watch;
 use tokio::time::sleep;
 
-/// How often a disk that is full is tried again.
+/// How often a disk that is full, or hangs, is tried again.
 const AGAIN: Duration = Duration::from_secs(1);
 
 type Append = (Timestamp, Vec<Entry>);
@@ -31,6 +31,7 @@ pub type Lag = Arc<dyn Fn(u64) -> Duration + Send + Sync>;
 struct State {
     durable: Vec<Append>,
     full: Option<Arc<str>>,
+    hangs: bool,
     commits: u64,
 }
 
@@ -79,6 +80,11 @@ impl Disk {
     /// From now on nothing can be written, for that reason; with none it can again.
     pub fn set_full(&self, why: Option<&str>) {
         self.state().full = why.map(Arc::from);
+    }
+
+    /// From now on a commit neither comes to its end nor fails, until it is set back.
+    pub fn set_hanging(&self, hangs: bool) {
+        self.state().hangs = hangs;
     }
 
     /// How many appends are durable.
@@ -146,13 +152,19 @@ impl DiskJournal {
                 if killed.load(Ordering::Acquire) {
                     return;
                 }
-                let full = disk.state().full.clone();
-                let Some(why) = full else { break };
-                standing.send_if_modified(|standing| {
-                    let news = standing.failing.as_ref() != Some(&why);
-                    standing.failing = Some(Arc::clone(&why));
-                    news
-                });
+                let (full, hangs) = {
+                    let state = disk.state();
+                    (state.full.clone(), state.hangs)
+                };
+                match full {
+                    Some(why) => standing.send_if_modified(|standing| {
+                        let news = standing.failing.as_ref() != Some(&why);
+                        standing.failing = Some(Arc::clone(&why));
+                        news
+                    }),
+                    None if hangs => false,
+                    None => break,
+                };
                 sleep(AGAIN).await;
             }
             let mut waiting = lock(&pending);
@@ -260,6 +272,7 @@ impl fmt::Debug for Disk {
         f.debug_struct("Disk")
             .field("appends", &state.durable.len())
             .field("full", &state.full)
+            .field("hangs", &state.hangs)
             .finish_non_exhaustive()
     }
 }

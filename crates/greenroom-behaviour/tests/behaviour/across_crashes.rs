@@ -223,6 +223,41 @@ fn a_task_that_has_left_memory_is_still_found_after_a_resume_that_is_taken_back(
 }
 
 #[test]
+fn a_disk_that_hangs_keeps_nobody_waiting_for_more_than_ten_seconds() {
+    story(|s| async move {
+        let a = s.launch(job("a")).await;
+        s.at(6000).await;
+        s.finish(&a).await;
+        s.at(20_000).await;
+        s.disk.set_hanging(true);
+        let (greenroom, resume) = (s.greenroom.clone(), s.resumption(&a, "go on"));
+        let resumed = actix_rt::spawn(async move { greenroom.resume(resume).await });
+        let greenroom = s.greenroom.clone();
+        let launched = actix_rt::spawn(async move { greenroom.launch(job("b")).await });
+        s.at(29_999).await;
+        assert!(!launched.is_finished() && !resumed.is_finished());
+        s.at(30_000).await;
+        assert!(launched.is_finished() && resumed.is_finished());
+        let why = "what was asked for was not written within 10s";
+        let refused = launched.await.expect("no panic");
+        assert_eq!(refused, Err(LaunchError::Journal(why.to_owned())));
+        let refused = resumed.await.expect("no panic");
+        assert_eq!(refused, Err(ResumeError::Journal(why.to_owned())));
+        s.at(50_000).await;
+        s.disk.set_hanging(false);
+        s.at(80_000).await;
+        // Both were taken back: nothing is begun that somebody was told had been refused.
+        let reason = format!("cancelled: the journal could not be written: {why}");
+        assert_eq!(s.state(&a).await, reason);
+        assert_eq!(s.names(TaskStatus::Cancelled).await, ["a", "b"]);
+        assert_eq!(s.calls(On::Create), ["0 a"]);
+        assert_eq!(s.calls(On::Prompt).len(), 1);
+        s.launch(job("c")).await;
+        assert_eq!(s.names(TaskStatus::Running).await, ["c"]);
+    });
+}
+
+#[test]
 fn a_crash_while_the_disk_is_full_forgets_what_was_only_decided() {
     story(|mut s| async move {
         let a = s.launch(job("a")).await;

@@ -28,6 +28,7 @@ mod toasts;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
 use actix::{Actor, Addr, AsyncContext, Context, Handler, Message, SpawnHandle};
 use rand_chacha::ChaCha8Rng;
@@ -50,7 +51,7 @@ use crate::domain::idempotency::LaunchKeys;
 use crate::domain::ids::{ConcurrencyKey, Run, SessionId, TaskId};
 use crate::domain::lifecycle::End;
 use crate::domain::task::Task;
-use crate::domain::time::Timestamp;
+use crate::domain::time::{Timestamp, duration_text};
 use crate::handle::{Changes, WaitFor};
 
 pub(crate) use admission::LaunchOnce;
@@ -84,6 +85,10 @@ pub(crate) trait Query: Send + 'static {
     }
 }
 
+/// How long an answer that must be durable waits for the journal: one that hangs without failing must not keep anybody
+/// waiting for ever.
+const WRITTEN_WITHIN: Duration = Duration::from_secs(10);
+
 /// A question and where its answer goes.
 #[derive(Message)]
 #[rtype(result = "()")]
@@ -108,7 +113,8 @@ impl<Q: Query> Handler<Ask<Q>> for TaskRegistry {
             self.env.durability.shown_or_failing(),
         );
         actix_rt::spawn(async move {
-            let answer = match durable.await {
+            let durable = tokio::time::timeout(WRITTEN_WITHIN, durable).await;
+            let answer = match durable.unwrap_or_else(|_| Err(not_written_in_time())) {
                 Ok(()) => answer,
                 Err(why) => {
                     let (answer, taken_back) = Q::unwritten(answer, &why);
@@ -369,6 +375,11 @@ impl Handler<TimeUp> for TaskRegistry {
         }
         self.arm(ctx);
     }
+}
+
+fn not_written_in_time() -> Arc<str> {
+    let limit = duration_text(WRITTEN_WITHIN);
+    format!("what was asked for was not written within {limit}").into()
 }
 
 fn random_seed() -> [u8; 32] {
