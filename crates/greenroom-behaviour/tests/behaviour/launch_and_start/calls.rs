@@ -1,7 +1,7 @@
 //! The calls of a start: refused, late, lost, of unknown fate.
 
-use greenroom::LaunchError;
 use greenroom::domain::task::Launch;
+use greenroom::{EventLink, LaunchError};
 use serde_json::json;
 
 use super::prompts;
@@ -139,6 +139,46 @@ fn a_prompt_has_two_minutes() {
             );
         },
     );
+}
+
+#[test]
+fn a_prompt_that_the_server_does_not_have_yet_cannot_be_left_lying() {
+    story(|s| async move {
+        s.server.next(On::Prompt, Fate::Late(80_000));
+        let a = s.launch(job("a")).await;
+        // Idle, because it has nothing to do yet.
+        s.at(10_000).await;
+        s.idle(&a).await;
+        s.at(60_000).await;
+        s.idle(&a).await;
+        assert_eq!(s.state(&a).await, "running");
+        // The time counts from here: idle ever since.
+        s.at(80_000).await;
+        s.idle(&a).await;
+        s.at(109_000).await;
+        assert_eq!(s.state(&a).await, "running");
+        s.at(114_000).await;
+        assert_eq!(s.state(&a).await, "interrupt: the prompt was not taken up");
+    });
+}
+
+#[test]
+fn a_prompt_that_is_still_on_its_way_is_not_followed_by_another() {
+    story(|s| async move {
+        s.server.next(On::Prompt, Fate::Late(80_000));
+        let a = s.launch(job("a")).await;
+        s.at(3000).await;
+        s.link(EventLink::Broken).await;
+        s.link(EventLink::Connected).await;
+        s.at(10_000).await;
+        s.idle(&a).await;
+        s.at(20_000).await;
+        s.idle(&a).await;
+        s.at(90_000).await;
+        assert_eq!(s.times(On::Prompt), [0], "nothing was lost that had begun");
+        s.finish(&a).await;
+        assert_eq!(s.state(&a).await, "completed");
+    });
 }
 
 #[test]

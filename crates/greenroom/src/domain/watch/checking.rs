@@ -28,8 +28,13 @@ impl Watch {
         if self.waits_for_others() {
             return Vec::new();
         }
+        // A prompt that is still under way has its own limits, and nothing of it was lost or left lying.
+        let has_prompt = self.prompt_accepted.is_some();
         if findings.unfinished || (!findings.answered && self.link_broke) {
-            return self.lost_by_server(now);
+            return match has_prompt {
+                true => self.lost_by_server(now),
+                false => Vec::new(),
+            };
         }
         if findings.output && findings.open_todos == 0 {
             self.remark("checked", "it has answered, and no todo is open");
@@ -46,7 +51,8 @@ impl Watch {
         if check.stale {
             return vec![Act::End(self.stale_end(&findings))];
         }
-        if !findings.answered
+        if has_prompt
+            && !findings.answered
             && !findings.output
             && let (Some(limit), Some(idle)) = (self.config.lifecycle.not_taken_up, self.idle_since)
             && now.since(idle) >= limit
