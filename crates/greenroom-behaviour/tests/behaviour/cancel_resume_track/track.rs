@@ -1,7 +1,7 @@
 //! Track: a session started elsewhere is adopted at once.
 
-use greenroom::TrackError;
-use greenroom::domain::task::{TaskStatus, Track};
+use greenroom::domain::task::{Resume, TaskStatus, Track};
+use greenroom::{ResumeError, TrackError};
 
 use crate::server::{Fate, On};
 use crate::stage::{Stage, job, job_of, story, story_with};
@@ -330,5 +330,42 @@ fn no_session_can_be_put_below_itself() {
             "{resumed:?}"
         );
         assert_eq!(s.state(&a).await, "cancelled");
+    });
+}
+
+#[test]
+fn a_session_is_not_put_below_itself_by_way_of_one_that_has_left_memory() {
+    story(|s| async move {
+        let a = s.launch(job("a")).await;
+        s.at(6000).await;
+        let b = s
+            .launch(job_of(s.server.session_of(&a).expect("it runs"), "b"))
+            .await;
+        s.at(12_000).await;
+        s.finish(&b).await;
+        s.finish(&a).await;
+        s.at(800_000).await;
+        assert!(s.tasks().await.is_empty(), "both have left memory");
+        let below = Resume {
+            parent_session: s.server.session_of(&b),
+            ..s.resumption(&a, "go on")
+        };
+        let refused = s.try_resume(below).await;
+        assert!(
+            matches!(
+                &refused,
+                Err(ResumeError::Invalid { field, .. }) if *field == "parentSessionID"
+            ),
+            "{refused:?}"
+        );
+        // Each by itself where it was, they end.
+        s.resume(&a).await;
+        s.resume(&b).await;
+        s.pass(6000).await;
+        s.finish(&b).await;
+        s.pass(90_000).await;
+        s.finish(&a).await;
+        s.pass(10_000).await;
+        assert_eq!(s.names(TaskStatus::Completed).await, ["a", "b"]);
     });
 }

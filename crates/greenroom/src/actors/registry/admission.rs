@@ -219,7 +219,8 @@ impl TaskRegistry {
                 id
             }
         };
-        let status = self.tasks.get(&id).ok_or_else(unknown)?.task.status();
+        let task = &self.tasks.get(&id).ok_or_else(unknown)?.task;
+        let (status, parent) = (task.status(), task.parent_session.clone());
         match status {
             TaskStatus::Pending => {
                 return Err(ResumeError::AlreadyRunning(session, "being resumed"));
@@ -227,7 +228,9 @@ impl TaskRegistry {
             TaskStatus::Running => return Err(ResumeError::AlreadyRunning(session, "running")),
             _ => {}
         }
-        self.refuse_cycle(Some(&session), resume.parent_session.as_ref())
+        // One that names no parent goes on below the one it has.
+        let parent = resume.parent_session.as_ref().or(parent.as_ref());
+        self.refuse_cycle(Some(&session), parent)
             .map_err(|(field, problem)| ResumeError::Invalid { field, problem })?;
         if self.waiting >= self.limits.max_waiting {
             return Err(ResumeError::QueueFull {
@@ -373,13 +376,20 @@ impl TaskRegistry {
                 let problem = "is the session of the task itself, or below it; name one above it";
                 return Err(("parentSessionID", problem.to_owned()));
             }
-            let task = self
-                .by_session
-                .get(&current)
-                .and_then(|id| self.tasks.get(id));
-            above = task.and_then(|entry| entry.task.parent_session.clone());
+            above = self.parent_of(&current);
         }
         Ok(())
+    }
+
+    /// What the newest task of a session says is above it, also one that has left memory: it may come back.
+    fn parent_of(&self, session: &SessionId) -> Option<SessionId> {
+        let id = self.by_session.get(session);
+        if let Some(entry) = id.and_then(|id| self.tasks.get(id)) {
+            return entry.task.parent_session.clone();
+        }
+        let left = self.env.journal.find(session.as_str())?;
+        left.parent_session
+            .filter(|_| left.session.as_ref() == Some(session))
     }
 
     /// What is known at once of the sessions above a new task: everything if the parent is a session of ours, or there
