@@ -106,3 +106,26 @@ fn a_run_whose_actor_dies_after_it_has_told_of_its_end_is_aborted_all_the_same()
     });
     assert_eq!(panics.len(), 1, "{panics:?}");
 }
+
+#[test]
+fn a_slot_that_was_asked_for_when_its_manager_died_is_counted_all_the_same() {
+    for at in [
+        vec![("slots: Adopt", 1)],
+        // Whoever builds the next manager is itself not the one who heard of the death.
+        vec![("slots: Adopt", 1), ("registry: KeptDied", 1)],
+    ] {
+        let deaths = at.len();
+        let several = Arc::new(Several {
+            at,
+            passed: Mutex::default(),
+        });
+        let panics = sabotaged_story(several, move |s| async move {
+            s.track("t", "S", Some("acme/x")).await;
+            s.pass(1000).await;
+            assert_eq!(s.slots().await, ["acme/x 1/5"]);
+            let task = s.task(&"t".into()).await;
+            assert_eq!(task.concurrency_key, Some("acme/x".into()));
+        });
+        assert_eq!(panics.len(), deaths, "{panics:?}");
+    }
+}

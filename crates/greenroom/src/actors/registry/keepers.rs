@@ -15,6 +15,7 @@ use crate::actors::key_queue::AskAgain;
 use crate::actors::poller::Poller;
 use crate::actors::slot_manager::SlotManager;
 use crate::actors::supervisor::{Exit, spawn_supervised};
+use crate::actors::task::SlotsUp;
 use crate::actors::toaster::Toaster;
 use crate::domain::ids::TaskId;
 use crate::handle::Changes;
@@ -124,6 +125,13 @@ impl TaskRegistry {
                     on_exit,
                 );
                 self.desks.slots.put(slots);
+                // Those that run and were promised a slot come before those that wait.
+                for id in self.by_age.values() {
+                    let entry = self.tasks.get(id);
+                    if let Some(actor) = entry.and_then(|entry| entry.actor.as_ref()) {
+                        actor.do_send(SlotsUp);
+                    }
+                }
                 for line in self.lines.values() {
                     line.queue.do_send(AskAgain);
                 }

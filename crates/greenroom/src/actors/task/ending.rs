@@ -191,7 +191,7 @@ impl Handler<LetGo> for TaskActor {
 impl Handler<RegistryUp> for TaskActor {
     type Result = ();
 
-    fn handle(&mut self, _: RegistryUp, _: &mut Context<Self>) {
+    fn handle(&mut self, _: RegistryUp, ctx: &mut Context<Self>) {
         self.env.places.pass("task: RegistryUp");
         match &self.phase {
             Phase::Starting => {}
@@ -201,6 +201,8 @@ impl Handler<RegistryUp> for TaskActor {
                     self.say_prompted();
                 }
                 self.tell_changed();
+                // A manager that died just before the registry is followed by one that nobody was told of.
+                self.ask_for_lost_slot(ctx);
             }
             Phase::Ending(..) | Phase::Ended => self.say_ended(),
         }

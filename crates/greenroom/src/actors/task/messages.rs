@@ -81,6 +81,11 @@ pub(crate) struct EndAccepted(pub(crate) AbortTicket);
 #[rtype(result = "()")]
 pub(crate) struct RegistryUp;
 
+/// Slots are given out by another manager from now on: what the one before was asked for it may not have given.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct SlotsUp;
+
 /// The run cannot complete now: something depends on its session that it had not heard of.
 #[derive(Message)]
 #[rtype(result = "()")]

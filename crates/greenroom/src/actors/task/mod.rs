@@ -19,7 +19,7 @@ use actix::{Actor, AsyncContext, Context, SpawnHandle};
 use self::messages::TimeUp;
 pub(crate) use self::messages::{
     Beginning, Dependents, EndAccepted, EndRefused, EndRun, Go, Happened, LetGo, LinkBroke,
-    Observed, RegistryUp, SendFailure, SendPrompt, Woken,
+    Observed, RegistryUp, SendFailure, SendPrompt, SlotsUp, Woken,
 };
 use super::desk::Desk;
 use super::env::Env;

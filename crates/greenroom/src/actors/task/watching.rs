@@ -11,7 +11,8 @@ use super::lineage::prompt_arrived;
 use super::messages::{Checked, Existence, Explained, SentFurther, TimeUp};
 use super::starting::called_off;
 use super::{
-    Dependents, Happened, LinkBroke, Observed, Phase, SendFailure, SendPrompt, TaskActor, Woken,
+    Dependents, Happened, LinkBroke, Observed, Phase, SendFailure, SendPrompt, SlotsUp, TaskActor,
+    Woken,
 };
 use crate::actors::env::{Env, answer, cut_off, within};
 use crate::actors::registry::{RunChanged, RunSnapshot};
@@ -33,6 +34,16 @@ impl TaskActor {
                 key,
                 to: ctx.address().recipient(),
             });
+        }
+    }
+
+    /// A run that counts and has no slot asks once more: the manager that was to give it has died over it. If it gives one
+    /// all the same, the second takes the place of the first, which gives that back.
+    pub(super) fn ask_for_lost_slot(&mut self, ctx: &mut Context<Self>) {
+        if self.permit.is_none()
+            && matches!(&self.phase, Phase::Watching(watch) if watch.wants_slot())
+        {
+            self.take_slot(ctx);
         }
     }
 
@@ -327,6 +338,15 @@ impl Handler<Adopted> for TaskActor {
             self.permit = Some(adopted.0);
             self.tell_changed();
         }
+    }
+}
+
+impl Handler<SlotsUp> for TaskActor {
+    type Result = ();
+
+    fn handle(&mut self, _: SlotsUp, ctx: &mut Context<Self>) {
+        self.env.places.pass("task: SlotsUp");
+        self.ask_for_lost_slot(ctx);
     }
 }
 
