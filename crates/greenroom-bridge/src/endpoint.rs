@@ -183,7 +183,7 @@ impl Socket {
                     "the first frame must be a hello: {problem}"
                 )));
             }
-            FromBridge::Event(_) | FromBridge::Unknown(_) => {
+            _ => {
                 return Err(End::Refused("the first frame must be a hello".to_owned()));
             }
         };
@@ -253,7 +253,14 @@ impl Socket {
                 Err(end) => return end,
                 Ok(frame) => match FromBridge::read(&frame) {
                     FromBridge::Event(event) => self.pass_on(&event, &mut pings).await,
-                    FromBridge::Unknown(_) => Ok(()),
+                    // Tools and requests are not carried yet.
+                    FromBridge::Unknown(_)
+                    | FromBridge::ToolCall(_)
+                    | FromBridge::BadToolCall { .. }
+                    | FromBridge::ToolAbort(_)
+                    | FromBridge::Response(_)
+                    | FromBridge::Compaction { .. }
+                    | FromBridge::Reconcile => Ok(()),
                     FromBridge::Hello(_) => {
                         self.complain("this bridge has said hello already").await
                     }

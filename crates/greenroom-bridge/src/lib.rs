@@ -16,8 +16,10 @@
 //! - [`options`]: what a host gives its bridge.
 //! - [`endpoint`]: one socket, from its upgrade to its close.
 //! - [`sink`]: where events go.
+//! - [`desk`]: who answers the tools that agents use.
 //! - [`token`]: the shared secret, compared in constant time.
 
+pub mod desk;
 pub mod endpoint;
 pub mod options;
 pub mod protocol;
@@ -25,6 +27,7 @@ pub mod registry;
 pub mod sink;
 pub mod token;
 
+pub use desk::{ToolAnswer, ToolCall, ToolContext, ToolDesk};
 pub use endpoint::configure;
 pub use options::{BridgeLimits, BridgeOptions};
 pub use registry::{BridgeInfo, Bridges};

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use crate::desk::ToolDesk;
 use crate::registry::Bridges;
 use crate::sink::EventSink;
 use crate::token::Token;
@@ -13,6 +14,8 @@ use crate::token::Token;
 pub struct BridgeOptions {
     /// Where events go.
     pub sink: Arc<dyn EventSink>,
+    /// Who answers tools; without one their callers are told that there are none.
+    pub tools: Option<Arc<dyn ToolDesk>>,
     /// The secret a bridge must bring, in its hello or as a bearer header.
     pub token: Option<Token>,
     /// Which service this is; another text after a restart.
@@ -59,6 +62,7 @@ impl BridgeOptions {
     pub fn new(sink: Arc<dyn EventSink>, instance: impl Into<String>) -> Self {
         Self {
             sink,
+            tools: None,
             token: None,
             instance: instance.into(),
             only_source: false,
