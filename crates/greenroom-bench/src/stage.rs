@@ -7,7 +7,7 @@ use futures::StreamExt;
 use greenroom::domain::ids::{ModelRef, SessionId};
 use greenroom::domain::task::{Launch, Task};
 use greenroom::ports::agent_server::AgentServer;
-use greenroom::ports::journal::MemoryJournal;
+use greenroom::ports::journal::{Journal, MemoryJournal};
 use greenroom::{Config, Greenroom};
 
 /// Calls of one host at a time: enough that the actors never wait for it.
@@ -40,10 +40,19 @@ pub fn unlimited() -> Config {
     config
 }
 
-/// The actors, on that server.
+/// The actors, on that server, with a journal in memory.
 pub fn start(config: Config, server: &Arc<impl AgentServer>) -> Greenroom {
+    start_with(config, server, Arc::new(MemoryJournal::default()))
+}
+
+/// The actors, on that server and that journal.
+pub fn start_with(
+    config: Config,
+    server: &Arc<impl AgentServer>,
+    journal: Arc<dyn Journal>,
+) -> Greenroom {
     let server: Arc<dyn AgentServer> = server.clone();
-    Greenroom::start(config, server, Arc::new(MemoryJournal::default()))
+    Greenroom::start(config, server, journal)
 }
 
 /// The launch of that number, by one of so many parents, under one of so many keys.

@@ -1,7 +1,9 @@
 //! What is measured. Each work is one function of a scale that does one round and says what it came to.
 
+mod durable;
 mod ends;
 mod events;
+mod http;
 mod launches;
 mod polls;
 
@@ -120,6 +122,22 @@ pub const WORKS: &[Work] = &[
         better: Better::Less,
         target: "≤ 50 ms with 10,000",
         run: ends::cancel_all,
+    },
+    Work {
+        name: "durable launches, by so many clients",
+        unit: "launches/s",
+        scales: &[1, 10, 100],
+        better: Better::More,
+        target: "more than bare commits",
+        run: durable::launches,
+    },
+    Work {
+        name: "HTTP launch on disk, p99, so many connections",
+        unit: "ms",
+        scales: &[64],
+        better: Better::Less,
+        target: "≤ 10 ms, p50 ≤ 2 ms",
+        run: http::launches,
     },
     Work {
         name: "one poll of all running tasks",

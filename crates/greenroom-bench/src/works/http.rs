@@ -1,0 +1,83 @@
+//! Launches over HTTP, on the whole service with its journal on disk, in this process. The clock of the wall counts.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use greenroom::ShutdownMode;
+use greenroom_server::config::{Listen, Settings};
+use greenroom_server::host::Service;
+
+use super::Round;
+use super::durable::percentile;
+use crate::instant_server::InstantServer;
+use crate::stage::{on_this_thread, unlimited};
+
+/// How long the connections launch.
+const SLICE: Duration = Duration::from_secs(3);
+
+/// So many connections, each of which launches again as soon as it has its answer.
+pub fn launches(connections: usize) -> Round {
+    let folder = tempfile::tempdir().expect("a folder for temporary files");
+    let mut settings = Settings::default();
+    settings.listen = Listen(SocketAddr::from(([127, 0, 0, 1], 0)));
+    settings.journal = Some(folder.path().join("journal.db"));
+    settings.core = unlimited();
+    settings.core.limits.default = 5;
+    on_this_thread(async move {
+        let server = Arc::new(InstantServer::default());
+        let service = Service::start(&settings, server).expect("a free port and a new file");
+        let address = service.address();
+        let (done, clients) = tokio::sync::oneshot::channel();
+        // Clients live on a thread of their own, as they would elsewhere.
+        std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .expect("a thread for the clients");
+            // Whoever waits is there as long as this runs.
+            let _ = done.send(runtime.block_on(clients_of(address, connections)));
+        });
+        let took = clients.await.expect("the clients end");
+        service.stop(ShutdownMode::Detach).await;
+        let rate = took.len() as f64 / SLICE.as_secs_f64();
+        Round {
+            notes: format!("p50 {:.1} ms; {rate:.0}/s", percentile(&took, 50)),
+            ..Round::alone(percentile(&took, 99))
+        }
+    })
+}
+
+async fn clients_of(address: SocketAddr, connections: usize) -> Vec<Duration> {
+    let end = Instant::now() + SLICE;
+    let url = format!("http://{address}/v1/tasks");
+    let clients = (0..connections).map(|number| {
+        let url = url.clone();
+        async move {
+            // One each, so that each has a connection of its own.
+            let client = reqwest::Client::builder()
+                .no_proxy()
+                .build()
+                .expect("a client needs nothing");
+            let launch = serde_json::json!({
+                "description": "look into it",
+                "prompt": "Look into it and say what you found.",
+                "agent": format!("agent{}", number % 20),
+            });
+            let mut took = Vec::new();
+            while Instant::now() < end {
+                let begin = Instant::now();
+                let answer = client.post(&url).json(&launch).send().await;
+                let answer = answer.expect("the service answers");
+                assert_eq!(answer.status(), 201);
+                // Read to its end, so that the connection is used again.
+                answer.bytes().await.expect("the service answers whole");
+                took.push(begin.elapsed());
+            }
+            took
+        }
+    });
+    let mut took = futures::future::join_all(clients).await.concat();
+    took.sort_unstable();
+    took
+}
