@@ -236,8 +236,8 @@ mod tests {
             agent: "explore".to_owned(),
             model: Some(model()),
             permission: vec![PermissionRule {
-                permission: "task".to_owned(),
-                pattern: "*".to_owned(),
+                permission: "task".into(),
+                pattern: "*".into(),
                 action: PermissionAction::Deny,
             }],
             metadata: json!({"greenroom": {"task": "bg_00000001"}}),

@@ -194,7 +194,10 @@ pub(super) const AGENTS: Field = Field::named(Takes::Rules, agent, |settings| {
     let rules = settings.core.agents.iter().map(|(agent, rules)| {
         let mut lists = Table::new();
         for (list, names) in [("deny", &rules.deny), ("allow", &rules.allow)] {
-            lists.insert(list.to_owned(), Value::from(names.clone()));
+            lists.insert(
+                list.to_owned(),
+                Value::from(names.iter().map(|name| &**name).collect::<Vec<_>>()),
+            );
         }
         (agent.clone(), Value::Table(lists))
     });
@@ -223,8 +226,8 @@ fn agent(settings: &mut Settings, name: &str, raw: &Raw) -> Result<(), String> {
     let names = raw.names()?;
     let rules = agents.entry(agent.to_owned()).or_default();
     match list {
-        "deny" => rules.deny = names,
-        _ => rules.allow = names,
+        "deny" => rules.deny = names.into_iter().map(Into::into).collect(),
+        _ => rules.allow = names.into_iter().map(Into::into).collect(),
     }
     Ok(())
 }

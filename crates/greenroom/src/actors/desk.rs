@@ -1,7 +1,7 @@
 //! Where the one actor of a kind can be reached, whichever generation of it lives. A message to nobody is dropped: every
 //! sender has a time limit or is told again when the next generation comes up.
 
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use actix::dev::ToEnvelope;
@@ -11,10 +11,13 @@ use actix::{Actor, Addr, Handler, Message};
 const LOOK: Duration = Duration::from_millis(10);
 
 /// The place of one actor.
-pub(crate) struct Desk<A: Actor>(Arc<Mutex<Option<Addr<A>>>>);
+pub(crate) struct Desk<A: Actor>(Arc<Taken<A>>);
+
+// The address is shared, not cloned: a clone of an address is an allocation, and there is one for every message.
+type Taken<A> = Mutex<Option<Arc<Addr<A>>>>;
 
 /// A place that may be gone.
-pub(crate) struct WeakDesk<A: Actor>(Weak<Mutex<Option<Addr<A>>>>);
+pub(crate) struct WeakDesk<A: Actor>(Weak<Taken<A>>);
 
 impl<A: Actor> WeakDesk<A> {
     /// The place, if anybody still needs it.
@@ -43,7 +46,7 @@ impl<A: Actor> Desk<A> {
 
     /// The actor sits here from now on.
     pub(crate) fn put(&self, addr: Addr<A>) {
-        *self.lock() = Some(addr);
+        *self.lock() = Some(Arc::new(addr));
     }
 
     /// Waits until somebody sits here, at most that long.
@@ -63,7 +66,7 @@ impl<A: Actor> Desk<A> {
 
     /// True if somebody sits here and takes messages.
     pub(crate) fn is_taken(&self) -> bool {
-        self.lock().as_ref().is_some_and(Addr::connected)
+        self.lock().as_ref().is_some_and(|addr| addr.connected())
     }
 
     /// Nobody sits here any more; the address is dropped, so that the mailbox drains and the actor ends.
@@ -80,7 +83,7 @@ impl<A: Actor> Desk<A> {
         A: Handler<M>,
         A::Context: ToEnvelope<A, M>,
     {
-        // The address is cloned out, so that no lock is held while the mailbox is touched.
+        // Taken out, so that no lock is held while the mailbox is touched.
         let addr = self.lock().clone();
         match addr {
             Some(addr) if addr.connected() => {
@@ -91,7 +94,7 @@ impl<A: Actor> Desk<A> {
         }
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Option<Addr<A>>> {
+    fn lock(&self) -> MutexGuard<'_, Option<Arc<Addr<A>>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

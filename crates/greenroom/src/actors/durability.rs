@@ -5,10 +5,10 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 use super::unshown::Unshown;
-use crate::ports::journal::{Journal, Place};
+use crate::ports::journal::{Journal, Place, Standing};
 
 /// What a waiter waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,6 +38,7 @@ struct Waiting {
 #[derive(Clone)]
 pub(crate) struct Durability {
     journal: Arc<dyn Journal>,
+    standing: watch::Receiver<Standing>,
     unshown: Unshown,
     waiting: Arc<Mutex<Waiting>>,
 }
@@ -45,6 +46,7 @@ pub(crate) struct Durability {
 impl Durability {
     pub(crate) fn new(journal: Arc<dyn Journal>, unshown: Unshown) -> Self {
         Self {
+            standing: journal.standing(),
             journal,
             unshown,
             waiting: Arc::default(),
@@ -76,20 +78,28 @@ impl Durability {
         self.wait(Until::ShownOrFailing)
     }
 
+    /// How far the journal is written.
+    pub(crate) fn durable(&self) -> Place {
+        self.standing.borrow().durable
+    }
+
+    /// Why it cannot be written at present.
+    pub(crate) fn failing(&self) -> Option<Arc<str>> {
+        self.standing.borrow().failing.clone()
+    }
+
     /// True if everything that was decided is written and shown.
     pub(crate) fn is_over(&self) -> bool {
-        let written = self.journal.standing().borrow().durable;
-        written >= self.journal.decided() && self.unshown.is_empty()
+        self.durable() >= self.journal.decided() && self.unshown.is_empty()
     }
 
     fn wait(&self, until: Until) -> impl Future<Output = Result<(), Arc<str>>> + use<> {
         let place = self.journal.decided();
-        let failing = self.journal.standing().borrow().failing.clone();
-        let known = match (self.is_there(place, until), failing) {
-            (true, _) => Some(Ok(())),
+        let known = match self.is_there(place, until) {
+            true => Some(Ok(())),
             // Known already: nothing may change for a while.
-            (false, Some(why)) if until == Until::ShownOrFailing => Some(Err(why)),
-            (false, _) => None,
+            false if until == Until::ShownOrFailing => self.failing().map(Err),
+            false => None,
         };
         let wait = known.is_none().then(|| self.enter(place, until));
         async move {
@@ -103,8 +113,7 @@ impl Durability {
     }
 
     fn is_there(&self, place: Place, until: Until) -> bool {
-        let written = self.journal.standing().borrow().durable;
-        written >= place
+        self.durable() >= place
             && (until == Until::Written
                 || self.unshown.oldest().is_none_or(|oldest| oldest > place))
     }
@@ -148,10 +157,12 @@ impl Durability {
     /// Wakes whoever has waited long enough, in the order of the journal.
     pub(crate) fn wake(&self) {
         let (written, failing) = {
-            let standing = self.journal.standing();
-            let standing = standing.borrow();
+            let standing = self.standing.borrow();
             (standing.durable, standing.failing.clone())
         };
+        if self.waiting().waiters.is_empty() {
+            return;
+        }
         let oldest = self.unshown.oldest();
         let over: Vec<(Waiter, Result<(), Arc<str>>)> = {
             let mut waiting = self.waiting();

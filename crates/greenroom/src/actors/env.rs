@@ -23,9 +23,12 @@ use crate::domain::transcript::Message;
 use crate::ports::agent_server::{AgentServer, ServerError};
 use crate::ports::journal::{Entry, Journal, Place};
 
-/// The surroundings of an actor.
+/// The surroundings of an actor. A clone is one reference: every call under way has one.
 #[derive(Clone)]
-pub(crate) struct Env {
+pub(crate) struct Env(Arc<Parts>);
+
+/// What the surroundings are made of.
+pub(crate) struct Parts {
     pub(crate) config: Arc<Config>,
     pub(crate) server: Arc<dyn AgentServer>,
     pub(crate) clock: Clock,
@@ -35,6 +38,20 @@ pub(crate) struct Env {
     pub(crate) under_way: UnderWay,
     pub(crate) health: Health,
     pub(crate) places: Places,
+}
+
+impl std::ops::Deref for Env {
+    type Target = Parts;
+
+    fn deref(&self) -> &Parts {
+        &self.0
+    }
+}
+
+impl From<Parts> for Env {
+    fn from(parts: Parts) -> Self {
+        Self(Arc::new(parts))
+    }
 }
 
 impl Env {
@@ -61,7 +78,7 @@ impl Env {
 
     /// Why the journal cannot be written at present.
     pub(crate) fn journal_failing(&self) -> Option<Arc<str>> {
-        self.journal.standing().borrow().failing.clone()
+        self.durability.failing()
     }
 
     /// How long until `at`; zero if it has passed.

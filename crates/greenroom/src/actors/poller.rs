@@ -199,18 +199,29 @@ impl Handler<Answered> for Poller {
         if let Err(failure) = &answered.answer {
             tracing::debug!(directory = %answered.directory, %failure, "a status call failed");
         }
-        for (task, run) in answered.asked_for {
-            let Some(watched) = self.watched.get(&task).filter(|watched| watched.run == run) else {
+        let Answered {
+            asked_at,
+            asked_for,
+            answer,
+            ..
+        } = answered;
+        // Both are in the order of their tasks, so that one pass over them does, however many run.
+        let mut watched = self.watched.iter().peekable();
+        for (task, run) in asked_for {
+            while watched.next_if(|(other, _)| **other < task).is_some() {}
+            let Some((_, watched)) =
+                watched.next_if(|(other, watched)| **other == task && watched.run == run)
+            else {
                 continue;
             };
-            let sighting = match &answered.answer {
+            let sighting = match &answer {
                 Err(_) => Sighting::Unknown,
                 Ok(statuses) => sight(statuses.get(&watched.session)),
             };
             watched.actor.do_send(Observed {
                 run,
                 sighting,
-                asked_at: answered.asked_at,
+                asked_at,
             });
         }
     }

@@ -1,6 +1,8 @@
 //! What a child session may not do, said once, as permission rules at its creation. The caller's rules come first, then
 //! the agent's restrictions, then what is always denied; a rule is never overwritten by something weaker.
 
+use std::borrow::Cow;
+
 use serde::{Deserialize, Serialize};
 
 use super::task::{PermissionAction, PermissionRule};
@@ -14,16 +16,16 @@ pub const SPAWNING_TOOLS: [&str; 2] = ["background_task", "background_send"];
 pub struct AgentRules {
     /// Denied beyond what is always denied.
     #[serde(default)]
-    pub deny: Vec<String>,
+    pub deny: Vec<Cow<'static, str>>,
     /// `task` or `question`, given back.
     #[serde(default)]
-    pub allow: Vec<String>,
+    pub allow: Vec<Cow<'static, str>>,
 }
 
 impl AgentRules {
     /// The rule that holds for an agent unless the configuration has one; names are matched without case.
     pub fn built_in(agent: &str) -> AgentRules {
-        let deny: &[&str] = match agent.to_ascii_lowercase().as_str() {
+        let deny: &[&'static str] = match agent.to_ascii_lowercase().as_str() {
             "explore" | "librarian" | "oracle" => &[
                 "write",
                 "edit",
@@ -36,7 +38,7 @@ impl AgentRules {
             _ => &[],
         };
         AgentRules {
-            deny: deny.iter().map(|&tool| tool.to_owned()).collect(),
+            deny: deny.iter().map(|&tool| tool.into()).collect(),
             allow: Vec::new(),
         }
     }
@@ -49,9 +51,9 @@ pub fn rules(
     at_max_depth: bool,
 ) -> Vec<PermissionRule> {
     // The server lets the last rule that matches win, so a denial of the caller is repeated after what we allow.
-    let deny = |tool: &str| PermissionRule {
-        permission: tool.to_owned(),
-        pattern: "*".to_owned(),
+    let deny = |tool: Cow<'static, str>| PermissionRule {
+        permission: tool,
+        pattern: "*".into(),
         action: PermissionAction::Deny,
     };
     let given_back = |tool: &str| {
@@ -61,23 +63,17 @@ pub fn rules(
             .any(|allowed| allowed.eq_ignore_ascii_case(tool))
     };
     let mut rules: Vec<PermissionRule> = caller.to_vec();
-    let mut denied: Vec<&str> = Vec::new();
+    let first = rules.len();
     let always = ["question", "task"]
         .into_iter()
         .filter(|tool| !given_back(tool));
     let spawning = SPAWNING_TOOLS.into_iter().filter(|_| at_max_depth);
-    for tool in agent
-        .deny
-        .iter()
-        .map(String::as_str)
-        .chain(always)
-        .chain(spawning)
-    {
-        if !denied.contains(&tool) {
-            denied.push(tool);
+    let ours = always.chain(spawning).map(Cow::Borrowed);
+    for tool in agent.deny.iter().cloned().chain(ours) {
+        if !rules[first..].iter().any(|rule| rule.permission == tool) {
+            rules.push(deny(tool));
         }
     }
-    rules.extend(denied.into_iter().map(deny));
     rules
 }
 
@@ -89,7 +85,7 @@ mod tests {
         rules
             .iter()
             .filter(|rule| rule.action == PermissionAction::Deny)
-            .map(|rule| rule.permission.as_str())
+            .map(|rule| &*rule.permission)
             .collect()
     }
 
@@ -121,7 +117,7 @@ mod tests {
     fn an_agent_may_be_given_the_question_back() {
         let agent = AgentRules {
             deny: vec![],
-            allow: vec!["question".to_owned()],
+            allow: vec!["question".into()],
         };
         assert_eq!(denied(&rules(&[], &agent, false)), ["task"]);
     }

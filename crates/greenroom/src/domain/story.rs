@@ -1,6 +1,8 @@
 //! What happened to a task, in words: one line per change that matters to somebody who asks why it waits or why it ended.
 //! The journal keeps the lines; `greenroom why` and `GET /v1/tasks/{id}/why` tell them. Pure.
 
+use std::borrow::Cow;
+
 use serde::{Deserialize, Serialize};
 
 use super::ids::TaskId;
@@ -14,16 +16,16 @@ use crate::ports::journal::Entry;
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Line {
     /// What happened, in a word or two.
-    pub what: String,
+    pub what: Cow<'static, str>,
     /// The particulars; empty if there are none.
     pub detail: String,
 }
 
 impl Line {
     /// What happened in a word or two, and the particulars.
-    pub fn new(what: &str, detail: impl Into<String>) -> Self {
+    pub fn new(what: impl Into<Cow<'static, str>>, detail: impl Into<String>) -> Self {
         Self {
-            what: what.to_owned(),
+            what: what.into(),
             detail: detail.into(),
         }
     }
@@ -44,10 +46,10 @@ pub fn keep<T>(story: &mut Vec<(T, Line)>, at: T, line: Line) {
 const TELLING: &str = "telling the parent";
 
 /// The lines a change adds, each with whom it is about: a task by its id, or a message to a parent by its own.
-pub fn lines(entry: &Entry) -> Vec<(String, Line)> {
-    let of = |task: &TaskId, what: &str, detail: String| {
-        vec![(task.as_str().to_owned(), Line::new(what, detail))]
-    };
+pub fn lines(entry: &Entry) -> Vec<(&str, Line)> {
+    fn of<'a>(task: &'a TaskId, what: &'static str, detail: String) -> Vec<(&'a str, Line)> {
+        vec![(task.as_str(), Line::new(what, detail))]
+    }
     match entry {
         Entry::Task {
             task,
@@ -55,11 +57,11 @@ pub fn lines(entry: &Entry) -> Vec<(String, Line)> {
             ..
         } => {
             let line = changed_line(task, changed.from);
-            vec![(task.id.as_str().to_owned(), line)]
+            vec![(task.id.as_str(), line)]
         }
         Entry::Granted(task, run) => of(task, "slot granted", format!("run {run}")),
         Entry::Prompted(task, run) => of(task, "prompt accepted", format!("run {run}")),
-        Entry::Noted(task, line) => vec![(task.as_str().to_owned(), line.clone())],
+        Entry::Noted(task, line) => vec![(task.as_str(), line.clone())],
         Entry::Left(parent, task) => of(task, "left its batch", format!("{parent} is not told")),
         Entry::Sending { parent, posted } => {
             let kind = match posted.facts.kind {
@@ -68,12 +70,10 @@ pub fn lines(entry: &Entry) -> Vec<(String, Line)> {
             };
             let tasks = posted.told.iter().map(|told| &told.fact.task);
             let line = Line::new(TELLING, format!("{} {kind} to {parent}", posted.id));
-            tasks
-                .map(|task| (task.as_str().to_owned(), line.clone()))
-                .collect()
+            tasks.map(|task| (task.as_str(), line.clone())).collect()
         }
         Entry::Returned(_, id) => vec![(
-            id.as_str().to_owned(),
+            id.as_str(),
             Line::new("message refused", "the next one says it too"),
         )],
         Entry::Fate { id, fate, .. } => {
@@ -83,7 +83,7 @@ pub fn lines(entry: &Entry) -> Vec<(String, Line)> {
                 Fate::Owed => Line::new("message not accepted", "it is sent again"),
                 Fate::Sending => return Vec::new(),
             };
-            vec![(id.as_str().to_owned(), line)]
+            vec![(id.as_str(), line)]
         }
         Entry::Forgotten(task, _) => of(task, "left memory", String::new()),
         Entry::Task { changed: None, .. }

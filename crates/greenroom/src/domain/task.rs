@@ -1,6 +1,8 @@
 //! A task as it is recorded and shown, and what it was launched with. Its state is written by `lifecycle.rs` alone:
 //! the fields that hold it are private to the domain.
 
+use std::borrow::Cow;
+
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -200,9 +202,9 @@ pub struct Attempt {
 #[serde(deny_unknown_fields)]
 pub struct PermissionRule {
     /// The tool or permission, for instance `edit`; `*` for all.
-    pub permission: String,
+    pub permission: Cow<'static, str>,
     /// What it applies to; `*` for everything.
-    pub pattern: String,
+    pub pattern: Cow<'static, str>,
     /// `allow`, `ask` or `deny`.
     pub action: PermissionAction,
 }

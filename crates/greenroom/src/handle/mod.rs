@@ -9,7 +9,7 @@ mod views;
 
 use crate::actors::desk::Desk;
 use crate::actors::durability::Durability;
-use crate::actors::env::{Env, within};
+use crate::actors::env::{Env, Parts, within};
 use crate::actors::health::Health;
 use crate::actors::registry::{
     Ask, CancelAnswer, CancelTask, CountTasks, Descendants, Desks, Find, FindDecided, Found,
@@ -116,7 +116,7 @@ impl Greenroom {
         surroundings: Surroundings,
     ) -> Greenroom {
         let unshown = Unshown::default();
-        let env = Env {
+        let env = Env::from(Parts {
             config: Arc::new(config),
             server,
             clock: surroundings.clock,
@@ -126,7 +126,7 @@ impl Greenroom {
             under_way: UnderWay::default(),
             health: Health::default(),
             places: Places::watched_by(surroundings.saboteur),
-        };
+        });
         let journal = Arc::clone(&env.journal);
         let changes = Changes::new(env.clock.now(), env.config.lifecycle.retention, journal);
         let desks = Desks::new(env.config.limits.clone());
@@ -494,7 +494,7 @@ impl Greenroom {
         let events = self.env.journal.story(&task.id);
         let events = events.into_iter().map(|(at, line)| WhyEvent {
             at,
-            what: line.what,
+            what: line.what.into_owned(),
             detail: line.detail,
         });
         Some(Why {

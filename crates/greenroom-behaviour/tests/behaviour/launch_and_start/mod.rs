@@ -36,6 +36,6 @@ fn denied(new: &NewSession) -> Vec<&str> {
     new.permission
         .iter()
         .filter(|rule| rule.action == PermissionAction::Deny && rule.pattern == "*")
-        .map(|rule| rule.permission.as_str())
+        .map(|rule| &*rule.permission)
         .collect()
 }

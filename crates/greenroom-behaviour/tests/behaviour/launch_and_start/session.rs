@@ -110,8 +110,8 @@ fn restrictions_of_an_agent_are_configured_and_may_give_back() {
     story_with(
         |config| {
             let rules = AgentRules {
-                deny: vec!["bash".to_owned()],
-                allow: vec!["task".to_owned()],
+                deny: vec!["bash".into()],
+                allow: vec!["task".into()],
             };
             config.agents.insert("Worker".to_owned(), rules);
         },
@@ -126,8 +126,8 @@ fn restrictions_of_an_agent_are_configured_and_may_give_back() {
 fn the_callers_rules_come_first_and_are_not_weakened() {
     story(|s| async move {
         let rule = |permission: &str, pattern: &str, action| PermissionRule {
-            permission: permission.to_owned(),
-            pattern: pattern.to_owned(),
+            permission: permission.to_owned().into(),
+            pattern: pattern.to_owned().into(),
             action,
         };
         let given = vec![

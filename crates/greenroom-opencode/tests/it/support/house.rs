@@ -118,8 +118,8 @@ pub fn model_ref(name: &str) -> ModelRef {
 
 pub fn rule(permission: &str, action: PermissionAction) -> PermissionRule {
     PermissionRule {
-        permission: permission.to_owned(),
-        pattern: "*".to_owned(),
+        permission: permission.to_owned().into(),
+        pattern: "*".into(),
         action,
     }
 }

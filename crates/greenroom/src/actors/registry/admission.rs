@@ -146,7 +146,7 @@ impl TaskRegistry {
 
     /// A task in memory, or one that has left it and that the journal remembers.
     pub(super) fn remembered(&self, id: &TaskId) -> Option<Task> {
-        let kept = self.tasks.get(id).map(|entry| entry.task.clone());
+        let kept = self.tasks.get(id).map(|entry| Task::clone(&entry.task));
         kept.or_else(|| self.env.journal.find(id.as_str()))
     }
 
@@ -193,7 +193,7 @@ impl TaskRegistry {
         self.join_batch(&id, ctx);
         self.enqueue_again(&id, ctx);
         self.toast_queued(&id);
-        Ok(self.tasks[&id].task.clone())
+        Ok(Task::clone(&self.tasks[&id].task))
     }
 
     fn resume(&mut self, resume: Resume, ctx: &mut Context<Self>) -> Result<Task, ResumeError> {
@@ -242,7 +242,7 @@ impl TaskRegistry {
             return Err(unknown());
         };
         let (old_parent, accepted) = (entry.task.parent_session.clone(), entry.accepted);
-        entry.task.resume(resume, now).map_err(|illegal| {
+        entry.task_mut().resume(resume, now).map_err(|illegal| {
             ResumeError::AlreadyRunning(session.clone(), illegal.from.as_str())
         })?;
         entry.age = age;
@@ -263,7 +263,7 @@ impl TaskRegistry {
         self.recorded(&id, Some(status), joining);
         self.join_batch(&id, ctx);
         self.enqueue_again(&id, ctx);
-        Ok(self.tasks[&id].task.clone())
+        Ok(Task::clone(&self.tasks[&id].task))
     }
 
     fn track(&mut self, track: Track, ctx: &mut Context<Self>) -> Result<Task, TrackError> {
@@ -305,7 +305,7 @@ impl TaskRegistry {
         self.run_task(&id, Beginning::Watch(session.clone(), now), None);
         self.watch_session(&id);
         self.look_for_directory(&id, session);
-        Ok(self.tasks[&id].task.clone())
+        Ok(Task::clone(&self.tasks[&id].task))
     }
 
     /// A known task gets another parent or parent agent; the rest stays. Of a settled one only the record changes.
@@ -329,13 +329,13 @@ impl TaskRegistry {
             unreachable!("the caller has looked")
         };
         if track.parent_agent.is_some() {
-            entry.task.parent_agent = track.parent_agent;
+            entry.task_mut().parent_agent = track.parent_agent;
         }
         let (old_parent, accepted) = (entry.task.parent_session.clone(), entry.accepted);
         if moved {
             let new_parent = track.parent_session;
             // Also of a settled one the old parent's history keeps what it says, and is told of runs to come.
-            entry.task.move_to(new_parent.clone());
+            entry.task_mut().move_to(new_parent.clone());
             if open {
                 self.count_closed(old_parent.as_ref());
                 self.count_open(Some(&new_parent));
@@ -348,7 +348,7 @@ impl TaskRegistry {
         if moved && open {
             with.extend(self.joining(&id));
             self.append_task(&id, with);
-            let task = self.tasks[&id].task.clone();
+            let task = Arc::clone(&self.tasks[&id].task);
             self.record_history(&task);
             self.join_batch(&id, ctx);
             if let Some(old) = &old_parent {
@@ -357,7 +357,7 @@ impl TaskRegistry {
         } else {
             self.append_task(&id, []);
         }
-        self.tasks[&id].task.clone()
+        Task::clone(&self.tasks[&id].task)
     }
 
     /// A session cannot be below itself: a task that waits for its own end would never end.

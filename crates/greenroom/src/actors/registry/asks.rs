@@ -85,11 +85,11 @@ impl Query for AskGone {
         let AskGone { ask, task, run } = self;
         let entry = registry.tasks.get_mut(&task)?;
         if entry.task.run == run {
-            entry.task.asking.retain(|asking| asking.id != ask);
+            entry.task_mut().asking.retain(|asking| asking.id != ask);
             if let Some(actor) = &entry.actor {
                 actor.do_send(Happened(Arc::new(Happening::Answered { id: ask })));
             }
         }
-        Some(entry.task.clone())
+        Some(Task::clone(&entry.task))
     }
 }

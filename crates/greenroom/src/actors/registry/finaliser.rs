@@ -70,9 +70,9 @@ impl TaskRegistry {
         };
         let from = entry.task.status();
         if let (Some(snapshot), false) = (snapshot, from.is_terminal()) {
-            take_snapshot(&mut entry.task, snapshot);
+            take_snapshot(entry.task_mut(), snapshot);
         }
-        if let Err(illegal) = entry.task.end(end, now) {
+        if let Err(illegal) = entry.task_mut().end(end, now) {
             tracing::debug!(%illegal, "an end came too late");
             return;
         }

@@ -119,7 +119,7 @@ impl TaskRegistry {
                 let held = self.desks.held.clone();
                 let (limits, desk) = (self.limits.clone(), self.desks.slots.clone());
                 let open = self.reachable && !self.desks.standing.closing();
-                let places = env.places;
+                let places = env.places.clone();
                 let slots = spawn_supervised(
                     move |_| SlotManager::new(limits, open, held, desk, places),
                     on_exit,

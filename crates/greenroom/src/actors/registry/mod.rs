@@ -155,7 +155,8 @@ struct Waiter {
 
 /// A task in memory and all that belongs to it.
 pub(crate) struct Entry {
-    task: Task,
+    /// Shared with whoever has the record: a change makes a copy of its own where somebody has.
+    task: Arc<Task>,
     accepted: Age,
     /// Its place in line, while it waits there.
     queued: Option<Age>,

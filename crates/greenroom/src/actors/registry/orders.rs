@@ -38,7 +38,7 @@ impl Query for CancelTask {
                 CancelAnswer::NotCancellable(Box::new(task))
             });
         };
-        let task = entry.task.clone();
+        let task = Task::clone(&entry.task);
         if task.status().is_terminal() || (self.options.only_pending && entry.queued.is_none()) {
             return CancelAnswer::NotCancellable(Box::new(task));
         }
@@ -49,7 +49,7 @@ impl Query for CancelTask {
         match registry.order_end(&self.task, end, ctx) {
             Some(decided) => CancelAnswer::Asked(decided),
             None => match registry.tasks.get(&self.task) {
-                Some(entry) => CancelAnswer::Cancelled(Box::new(entry.task.clone())),
+                Some(entry) => CancelAnswer::Cancelled(Box::new(Task::clone(&entry.task))),
                 None => CancelAnswer::Unknown,
             },
         }
@@ -232,6 +232,6 @@ impl Query for SendTo {
             });
             answer
         });
-        Some((Box::new(entry.task.clone()), sent))
+        Some((Box::new(Task::clone(&entry.task)), sent))
     }
 }

@@ -37,7 +37,7 @@ impl TaskRegistry {
             entry.shown = before;
         }
         entry.unshown += 1;
-        let task = Arc::new(entry.task.clone());
+        let task = Arc::clone(&entry.task);
         tracing::info!(
             task = %id,
             run = %task.run,
@@ -70,7 +70,7 @@ impl TaskRegistry {
         with: impl IntoIterator<Item = JournalEntry>,
     ) {
         if let Some(entry) = self.tasks.get(id) {
-            let task = Arc::new(entry.task.clone());
+            let task = Arc::clone(&entry.task);
             self.append_record(id, task, None, with);
         }
     }
@@ -98,7 +98,7 @@ impl TaskRegistry {
 
     /// Shows what is durable, and asks to be told when more is.
     pub(super) fn show_durable(&mut self) {
-        let durable = self.env.journal.standing().borrow().durable;
+        let durable = self.env.durability.durable();
         while let Some(pending) = self.env.unshown.take(durable) {
             self.show(pending);
         }
@@ -159,6 +159,11 @@ impl TaskRegistry {
 }
 
 impl Entry {
+    /// The task, to be changed.
+    pub(super) fn task_mut(&mut self) -> &mut Task {
+        Arc::make_mut(&mut self.task)
+    }
+
     /// The task as readers see it: as it is, or as it was when that was last durable. None for one that is not yet.
     pub(super) fn as_shown(&self) -> Option<&Task> {
         match (self.unshown, &self.shown) {

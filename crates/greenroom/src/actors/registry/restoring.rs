@@ -3,6 +3,7 @@
 //! takes the same way and finds nothing.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use actix::Context;
 
@@ -98,7 +99,7 @@ impl TaskRegistry {
         self.restore_history(&task);
         self.next_age = self.next_age.max(accepted + 1).max(age + 1);
         let session = task.session.clone();
-        let id = self.add_entry(Task::clone(&task), accepted);
+        let id = self.add_entry(Arc::clone(&task), accepted);
         let superseded = self.desks.aborts.of(&id);
         if let Some(entry) = self.tasks.get_mut(&id) {
             entry.age = age;

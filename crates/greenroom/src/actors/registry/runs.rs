@@ -155,7 +155,7 @@ impl Handler<super::DirectoryKnown> for TaskRegistry {
             return;
         };
         if entry.task.run == known.run && entry.task.status() == TaskStatus::Running {
-            entry.task.directory = Some(known.directory);
+            entry.task_mut().directory = Some(known.directory);
             self.watch_session(&known.task);
         }
     }
@@ -181,19 +181,19 @@ impl Handler<RunStarted> for TaskRegistry {
             }
             return;
         }
-        entry.task.spawn_depth = started.depth;
+        entry.task_mut().spawn_depth = started.depth;
         if started.root.is_some() {
-            entry.task.root_session = started.root;
+            entry.task_mut().root_session = started.root;
         }
         if let Err(illegal) =
             entry
-                .task
+                .task_mut()
                 .start(started.session.clone(), started.directory, started.at)
         {
             tracing::debug!(%illegal, "a start came too late");
             return;
         }
-        entry.task.concurrency_key = started.slot;
+        entry.task_mut().concurrency_key = started.slot;
         let actor = entry.actor.clone();
         if let Some(newest) = self.claimant_after(&started.task, &started.session) {
             // Claimed in the moment between the server's answer and this record of it: nothing is prompted.
@@ -221,7 +221,7 @@ impl Handler<RunChanged> for TaskRegistry {
             && entry.task.run == changed.run
             && entry.task.status() == TaskStatus::Running
         {
-            super::finaliser::take_snapshot(&mut entry.task, changed.snapshot);
+            super::finaliser::take_snapshot(entry.task_mut(), changed.snapshot);
         }
     }
 }

@@ -76,12 +76,13 @@ impl TaskRegistry {
         }
     }
 
-    pub(super) fn new_entry(&mut self, task: Task) -> TaskId {
+    pub(super) fn new_entry(&mut self, task: impl Into<Arc<Task>>) -> TaskId {
         let accepted = self.age();
         self.add_entry(task, accepted)
     }
 
-    pub(super) fn add_entry(&mut self, task: Task, accepted: Age) -> TaskId {
+    pub(super) fn add_entry(&mut self, task: impl Into<Arc<Task>>, accepted: Age) -> TaskId {
+        let task = task.into();
         let id = task.id.clone();
         if !task.status().is_terminal() {
             self.count_open(task.parent_session.as_ref());
@@ -140,7 +141,7 @@ impl TaskRegistry {
                 durable.await;
                 for waiter in entry.waiters {
                     // Whoever waited may have gone away.
-                    let _ = waiter.reply.send(Some(entry.task.clone()));
+                    let _ = waiter.reply.send(Some(Task::clone(&entry.task)));
                 }
             });
         }

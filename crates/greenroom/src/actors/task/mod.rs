@@ -31,7 +31,6 @@ use crate::domain::lifecycle::End;
 use crate::domain::task::Task;
 use crate::domain::time::Timestamp;
 use crate::domain::watch::Watch;
-use crate::ports::agent_server::NewSession;
 
 /// What a start does once its wait is over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,7 +62,7 @@ pub(crate) struct TaskActor {
     env: Env,
     registry: Desk<TaskRegistry>,
     slots: Desk<SlotManager>,
-    task: Task,
+    task: Arc<Task>,
     run: Run,
     attempt: u32,
     beginning: Beginning,
@@ -73,7 +72,6 @@ pub(crate) struct TaskActor {
     session: Option<SessionId>,
     started_at: Timestamp,
     directory: Option<String>,
-    creating: Option<NewSession>,
     /// False once the run is ending: a call that was decided and not begun is not made any more.
     wanted: Arc<AtomicBool>,
     /// A create may still answer, also long after it was given up: its session is aborted then.
@@ -118,7 +116,7 @@ impl TaskActor {
         env: Env,
         registry: Desk<TaskRegistry>,
         slots: Desk<SlotManager>,
-        task: Task,
+        task: Arc<Task>,
         beginning: Beginning,
         permit: Option<SlotPermit>,
     ) -> Self {
@@ -141,7 +139,6 @@ impl TaskActor {
             started_at: Timestamp::default(),
             directory: task.directory.clone(),
             task,
-            creating: None,
             wanted: Arc::new(AtomicBool::new(true)),
             let_go: false,
             create_in_flight: false,

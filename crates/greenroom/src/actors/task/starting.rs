@@ -20,7 +20,7 @@ use crate::domain::ids::{Run, SessionId};
 use crate::domain::lifecycle::End;
 use crate::domain::time::{Timestamp, duration_text};
 use crate::domain::watch::Watch;
-use crate::ports::agent_server::{ServerError, TaskPrompt};
+use crate::ports::agent_server::{NewSession, ServerError, TaskPrompt};
 
 /// The run ended before the call was made.
 pub(super) fn called_off() -> ServerError {
@@ -46,7 +46,7 @@ impl TaskActor {
                 );
             }
             Step::Create => {
-                let Some(session) = self.creating.clone() else {
+                let Some(session) = self.wanted_session() else {
                     return;
                 };
                 let limit = self.env.config.calls.create;
@@ -77,7 +77,7 @@ impl TaskActor {
                 );
             }
             Step::LookForCreate => {
-                let Some(session) = self.creating.clone() else {
+                let Some(session) = self.wanted_session() else {
                     return;
                 };
                 let name = self.create_name();
@@ -150,6 +150,12 @@ impl TaskActor {
         }
     }
 
+    /// The session this attempt asks for; the same every time it is asked.
+    fn wanted_session(&self) -> Option<NewSession> {
+        let directory = self.directory.clone()?;
+        Some(new_session(&self.env, &self.task, directory, self.attempt))
+    }
+
     /// What the create of this attempt is called while it is under way.
     fn create_name(&self) -> String {
         format!("create {} {} {}", self.task.id, self.run, self.attempt)
@@ -176,22 +182,25 @@ impl TaskActor {
 
     pub(super) fn with_lineage(&mut self, lineage: Lineage, ctx: &mut Context<Self>) {
         let limit = self.env.config.safety.max_depth;
-        self.task.spawn_depth = lineage.depth;
+        if self.task.spawn_depth != lineage.depth {
+            Arc::make_mut(&mut self.task).spawn_depth = lineage.depth;
+        }
         if lineage.depth > limit {
             return self.end(
                 End::error(format!("depth {} is more than {limit}", lineage.depth)),
                 ctx,
             );
         }
-        self.task.root_session = lineage.root;
+        if self.task.root_session != lineage.root {
+            Arc::make_mut(&mut self.task).root_session = lineage.root;
+        }
         let directory = self
             .task
             .directory
             .clone()
             .or(lineage.directory)
             .unwrap_or_else(|| self.env.config.directory.clone());
-        self.directory = Some(directory.clone());
-        self.creating = Some(new_session(&self.env, &self.task, directory, self.attempt));
+        self.directory = Some(directory);
         let made_before = matches!(self.beginning, Beginning::Relaunch(_));
         self.step(
             if made_before {
@@ -262,9 +271,8 @@ impl TaskActor {
     }
 
     pub(super) fn new_watch(&self, resumed: bool, started: Timestamp) -> Box<Watch> {
-        let config = (*self.env.config).clone();
         let mut watch = Box::new(Watch::new(
-            config,
+            Arc::clone(&self.env.config),
             self.task.progress.clone(),
             resumed,
             true,

@@ -8,6 +8,7 @@ mod checking;
 mod events;
 mod silence;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::calls::CallTally;
@@ -112,7 +113,7 @@ struct Turn {
 /// One run, watched.
 #[derive(Debug)]
 pub struct Watch {
-    config: Config,
+    config: Arc<Config>,
     resumed: bool,
     started: Timestamp,
     guard_from: Timestamp,
@@ -154,7 +155,7 @@ pub struct Watch {
 impl Watch {
     /// A run that has its session now. `resumed` if the session is older than the run.
     pub fn new(
-        config: Config,
+        config: Arc<Config>,
         mut progress: Progress,
         resumed: bool,
         holds_slot: bool,
@@ -203,7 +204,7 @@ impl Watch {
     }
 
     /// Something worth telling. Said once, however often it is seen again before the session is prompted again.
-    fn remark(&mut self, what: &str, detail: impl Into<String>) {
+    fn remark(&mut self, what: &'static str, detail: impl Into<String>) {
         let line = Line::new(what, detail);
         if self.remarked.len() < REMARKS && !self.remarked.contains(&line) {
             self.remarked.push(line.clone());

@@ -376,7 +376,7 @@ pub fn a_story_is_told_in_its_order(make: Make<'_>) {
     let told = |journal: &dyn Journal| -> Vec<(i64, String)> {
         let story = journal.story(&id).into_iter();
         story
-            .map(|(when, line)| (when.as_millis() - at(0).as_millis(), line.what))
+            .map(|(when, line)| (when.as_millis() - at(0).as_millis(), line.what.into_owned()))
             .collect()
     };
     let line = |millis, what: &str| (millis, what.to_owned());

@@ -64,16 +64,17 @@ impl MemoryJournal {
 }
 
 impl Memory {
-    fn tell(&mut self, at: Timestamp, subject: String, line: Line) {
-        if !self.stories.contains_key(&subject) {
-            self.oldest_first.push_back(subject.clone());
-            if self.oldest_first.len() > STORIES
-                && let Some(oldest) = self.oldest_first.pop_front()
-            {
-                self.stories.remove(&oldest);
-            }
+    fn tell(&mut self, at: Timestamp, subject: &str, line: Line) {
+        if let Some(story) = self.stories.get_mut(subject) {
+            return story::keep(story, at, line);
         }
-        story::keep(self.stories.entry(subject).or_default(), at, line);
+        self.oldest_first.push_back(subject.to_owned());
+        if self.oldest_first.len() > STORIES
+            && let Some(oldest) = self.oldest_first.pop_front()
+        {
+            self.stories.remove(&oldest);
+        }
+        self.stories.insert(subject.to_owned(), vec![(at, line)]);
     }
 }
 
