@@ -7,7 +7,8 @@ use actix_web::http::StatusCode;
 use actix_web::{HttpResponse, ResponseError};
 use greenroom::ports::agent_server::ServerError;
 use greenroom::{
-    AskError, CancelError, LaunchError, OutputError, ResumeError, SendError, TrackError,
+    AskError, CancelError, LaunchError, LimitsError, OutputError, ResumeError, SendError,
+    TrackError,
 };
 use serde_json::json;
 
@@ -196,6 +197,20 @@ impl From<TrackError> for ApiError {
             TrackError::ShuttingDown => Self::shutting_down(),
             TrackError::Interrupted => Self::interrupted(error.to_string()),
             TrackError::Journal(problem) => Self::journal(&problem),
+        }
+    }
+}
+
+impl From<LimitsError> for ApiError {
+    fn from(error: LimitsError) -> Self {
+        match error {
+            LimitsError::ShuttingDown => Self::shutting_down(),
+            LimitsError::Interrupted => Self::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "interrupted",
+                error.to_string(),
+                "GET /v1/limits shows them as they are",
+            ),
         }
     }
 }

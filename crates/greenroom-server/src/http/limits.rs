@@ -52,5 +52,5 @@ pub async fn change(
             )));
         }
     }
-    Ok(Json(api.greenroom.set_limits(change).await))
+    Ok(Json(api.greenroom.set_limits(change).await?))
 }

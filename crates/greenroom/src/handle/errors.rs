@@ -85,6 +85,19 @@ pub enum ResumeError {
     Journal(String),
 }
 
+/// Why limits were not changed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum LimitsError {
+    /// The system is shutting down.
+    #[error("greenroom is shutting down")]
+    ShuttingDown,
+    /// The system is being put together again.
+    #[error(
+        "greenroom is being put together again after a failure of its own; the limits are as they were, set them again in a while"
+    )]
+    Interrupted,
+}
+
 /// Why a track was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TrackError {

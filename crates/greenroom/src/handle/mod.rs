@@ -345,10 +345,13 @@ impl Greenroom {
         }
     }
 
-    /// Changes limits while running: raising one starts what waits, lowering one stops nothing.
-    pub async fn set_limits(&self, change: LimitsChange) -> LimitsReport {
-        self.ask_again(change).await;
-        self.limits().await
+    /// Changes limits while running: raising one starts what waits, lowering one stops nothing. An error says that nothing
+    /// was changed.
+    pub async fn set_limits(&self, change: LimitsChange) -> Result<LimitsReport, LimitsError> {
+        if self.ask_again(change).await.is_none() {
+            return Err(self.away(LimitsError::ShuttingDown, LimitsError::Interrupted));
+        }
+        Ok(self.limits().await)
     }
 
     /// The result or the messages of a task, read from the agent server; reading does not consume.

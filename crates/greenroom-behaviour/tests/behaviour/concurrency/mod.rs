@@ -31,7 +31,8 @@ fn acme(config: &mut Config) {
 async fn set(s: &Stage, change: LimitsChange) {
     let greenroom = s.greenroom.clone();
     s.answered(async move { greenroom.set_limits(change).await })
-        .await;
+        .await
+        .expect("they are set");
 }
 
 #[test]

@@ -256,5 +256,5 @@ async fn limit(s: &Stage, limit: u32) {
         default: Some(Some(limit)),
         ..LimitsChange::default()
     };
-    s.greenroom.set_limits(change).await;
+    s.greenroom.set_limits(change).await.expect("they are set");
 }

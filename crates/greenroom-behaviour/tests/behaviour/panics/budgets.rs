@@ -1,5 +1,7 @@
 //! An actor that dies again and again: it is answered at once a few times, then every half minute, and readiness says so.
 
+use greenroom::{LimitsChange, LimitsError};
+
 use super::{Strikes, asked, finish, launch};
 use crate::server::On;
 use crate::stage::*;
@@ -72,6 +74,33 @@ fn a_registry_that_dies_often_is_waited_for_and_comes_back() {
         assert!(s.greenroom.readiness().await.ready);
         assert_eq!(s.greenroom.counters().actor_deaths["registry"], 6);
         assert_eq!(s.state(&task).await, "completed");
+    });
+    assert_eq!(panics.len(), 6, "{panics:?}");
+}
+
+#[test]
+fn limits_that_nobody_could_set_are_not_said_to_be_set() {
+    let strikes = Strikes::at("registry: Ask", 1, 6);
+    let panics = sabotaged_story(strikes, |s| async move {
+        for _ in 0..2 {
+            let greenroom = s.greenroom.clone();
+            asked(&s, async move { greenroom.readiness().await }).await;
+        }
+        let change = || LimitsChange {
+            default: Some(Some(1)),
+            ..LimitsChange::default()
+        };
+        let greenroom = s.greenroom.clone();
+        let set = asked(&s, async move { greenroom.set_limits(change()).await }).await;
+        assert!(matches!(set, Err(LimitsError::Interrupted)), "{set:?}");
+        s.pass(40_000).await;
+        let greenroom = s.greenroom.clone();
+        let set = asked(&s, async move { greenroom.set_limits(change()).await }).await;
+        assert_eq!(set.map(|limits| limits.keys.len()).ok(), Some(0));
+        launch(&s, job("a")).await;
+        launch(&s, job("b")).await;
+        s.settle().await;
+        assert_eq!(s.slots().await, ["worker 1/1 +1"]);
     });
     assert_eq!(panics.len(), 6, "{panics:?}");
 }

@@ -1,16 +1,23 @@
 //! The steps of a scenario, one function each. What a step asks of the system is a task of its own, and its answer is written
 //! down when it comes; what it does to the server is done at once.
 
+use std::time::Duration;
+
 use greenroom::domain::ids::{ConcurrencyKey, SessionId, TaskId};
 use greenroom::domain::task::{Resume, Task, Track};
 use greenroom::{CancelOptions, CancelScope, LimitsChange, ShutdownMode};
 use serde_json::{Map, Value};
+use tokio::time::sleep;
 
 use super::{Driver, Hands};
 use crate::explore::log::{Order, What};
 use crate::explore::model::Model;
 use crate::explore::scenario::Deed;
 use crate::story::CancelHow;
+
+/// How often limits are set that could not be set, and how long is waited in between.
+const TRIES: usize = 12;
+const AGAIN: Duration = Duration::from_secs(5);
 
 impl Driver<'_> {
     /// Takes one step. What it asks is a task of its own; tasks are first polled in the order in which they are spawned.
@@ -57,8 +64,14 @@ impl Driver<'_> {
         self.hands.ask(
             Order::SetLimits(Box::new(self.limits.clone())),
             async move {
-                greenroom.set_limits(change).await;
-                Ok(None)
+                // Whoever sets them asks until they are set: what follows builds on them.
+                for _ in 0..TRIES {
+                    match greenroom.set_limits(change.clone()).await {
+                        Ok(_) => return Ok(None),
+                        Err(_) => sleep(AGAIN).await,
+                    }
+                }
+                Err("nobody could set them".to_owned())
             },
         );
     }

@@ -165,6 +165,17 @@ impl Promise for Slots {
                 });
                 None
             }
+            What::Told {
+                asked,
+                answer: Err(_),
+            } => {
+                // Limits that could not be set are in force no longer than it took to say so.
+                let mine = self.limits.iter_mut().filter(|rule| rule.asked == *asked);
+                if matches!(ledger.order(*asked), Some(Order::SetLimits(_))) {
+                    mine.for_each(|rule| rule.until = rule.until.min(place));
+                }
+                None
+            }
             What::Told { asked, .. } => {
                 // Once a change is answered, what was before it is over.
                 let mut before = self.limits.iter_mut().filter(|rule| rule.asked < *asked);
