@@ -141,6 +141,10 @@ pub fn findings(messages: &[Message], scope: &RunScope) -> super::watch::Finding
         .rev()
         .find(|message| message.role.as_deref() == Some("assistant") && !message.summary);
     super::watch::Findings {
+        prompted: scope.own_session
+            || messages
+                .iter()
+                .any(|message| message.is_prompt_of(&scope.task, scope.run)),
         output: own.iter().any(is_output),
         answered: last.is_some(),
         // Only a message with a time can be unfinished: without one nothing is known of when it was completed.

@@ -182,6 +182,38 @@ fn a_prompt_that_is_still_on_its_way_is_not_followed_by_another() {
 }
 
 #[test]
+fn what_a_session_does_before_it_has_the_prompt_is_not_its_run() {
+    story(|s| async move {
+        let a = s.launch(job("a")).await;
+        s.at(6000).await;
+        s.finish(&a).await;
+        s.at(8000).await;
+        s.server.next(On::Prompt, Fate::Late(40_000));
+        s.resume(&a).await;
+        // Its user asks it something meanwhile, and it answers that.
+        s.at(20_000).await;
+        s.finish(&a).await;
+        s.at(47_999).await;
+        assert_eq!(s.state(&a).await, "running");
+        s.at(55_000).await;
+        s.finish(&a).await;
+        assert_eq!(s.state(&a).await, "completed");
+        assert_eq!(s.times(On::Prompt), [0, 8000]);
+    });
+}
+
+#[test]
+fn a_prompt_that_is_there_is_answered_though_its_call_is_not() {
+    story(|s| async move {
+        s.server.next(On::Prompt, Fate::Lost);
+        let a = s.launch(job("a")).await;
+        s.at(6000).await;
+        s.finish(&a).await;
+        assert_eq!(s.state(&a).await, "completed");
+    });
+}
+
+#[test]
 fn a_prompt_of_unknown_fate_that_arrived_is_not_repeated() {
     story(|s| async move {
         s.server.next(On::Prompt, Fate::Cut(cut_off()));

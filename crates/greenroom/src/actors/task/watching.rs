@@ -220,6 +220,7 @@ async fn read_for_check(env: &Env, session: &SessionId, scope: &RunScope) -> Che
         Ok(messages) => findings(&messages, scope),
         Err(ServerError::NotFound(_)) => return CheckAnswer::Gone,
         Err(_) if trusting => Findings {
+            prompted: true,
             output: true,
             answered: true,
             ..Findings::default()

@@ -22,14 +22,18 @@ impl Watch {
             CheckAnswer::Failed(why) => return self.check_failed(why),
         };
         self.failed_checks = 0;
+        // A prompt that is still under way has its own limits. Until the server has it, a session that is older than the
+        // run does what others asked.
+        let has_prompt = self.prompt_accepted.is_some();
+        if !has_prompt && !findings.prompted {
+            return Vec::new();
+        }
         if let Some(failure) = findings.failed {
             return vec![Act::End(failure_end(failure.aborted, &failure.text))];
         }
         if self.waits_for_others() {
             return Vec::new();
         }
-        // A prompt that is still under way has its own limits, and nothing of it was lost or left lying.
-        let has_prompt = self.prompt_accepted.is_some();
         if findings.unfinished || (!findings.answered && self.link_broke) {
             return match has_prompt {
                 true => self.lost_by_server(now),

@@ -67,6 +67,8 @@ pub enum Sighting {
 pub struct Findings {
     /// There is output of this run.
     pub output: bool,
+    /// A prompt of this run is among the messages, or the session was made for this run: all in it is its own.
+    pub prompted: bool,
     /// There is an assistant message of this run.
     pub answered: bool,
     /// The last assistant message of this run was begun and never finished.
