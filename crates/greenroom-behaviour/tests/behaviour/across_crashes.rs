@@ -32,6 +32,28 @@ fn what_ran_goes_on_and_is_neither_made_nor_prompted_again() {
 }
 
 #[test]
+fn the_time_in_which_nobody_listened_is_no_silence() {
+    story(|mut s| async move {
+        let a = s.launch(job("a")).await;
+        // At work for longer than it may be silent, and never silent.
+        for minutes in [10, 20, 30, 40] {
+            s.at(minutes * 60_000).await;
+            s.busy(&a).await;
+            s.work(&a).await;
+        }
+        s.crash(600_000).await;
+        s.at(60 * 60_000).await;
+        assert_eq!(s.state(&a).await, "running");
+        // From the start on it is heard, and says nothing.
+        s.at(81 * 60_000).await;
+        assert_eq!(
+            s.state(&a).await,
+            "error: no activity for 30m 0s though the session says it works"
+        );
+    });
+}
+
+#[test]
 fn what_finished_meanwhile_is_settled_and_told_once() {
     story(|mut s| async move {
         let (a, b) = (s.launch(job("a")).await, s.launch(job("b")).await);

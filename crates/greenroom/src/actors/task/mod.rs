@@ -171,12 +171,15 @@ impl TaskActor {
                 let resumed = self.run > Run::FIRST;
                 let mut watch = self.new_watch(resumed, started);
                 watch.prompt_accepted(started);
+                watch.listened_to(self.env.now());
                 self.prompts = self.unused_number();
                 self.phase = Phase::Watching(watch);
             }
             Beginning::Reattach(session, started) => {
                 self.session = Some(session);
-                self.phase = Phase::Watching(self.new_watch(self.run > Run::FIRST, started));
+                let mut watch = self.new_watch(self.run > Run::FIRST, started);
+                watch.listened_to(self.env.now());
+                self.phase = Phase::Watching(watch);
                 self.prompts = self.unused_number();
                 self.prompting = Some((FIRST_PROMPT, self.task.prompt.clone()));
                 self.step(Step::LookForPrompt, ctx);

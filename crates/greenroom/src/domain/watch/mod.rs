@@ -129,6 +129,8 @@ pub struct Watch {
     /// What a reader should know of how it went.
     pub note: Option<String>,
     last_sign: Timestamp,
+    /// Since when somebody listens: what was before is not known, and no silence.
+    listened: Timestamp,
     signs: u64,
     seen_busy: bool,
     turn: Option<Turn>,
@@ -176,6 +178,7 @@ impl Watch {
             asking: Vec::new(),
             note: None,
             last_sign: now,
+            listened: now,
             signs: 0,
             seen_busy: false,
             turn: None,
@@ -224,6 +227,12 @@ impl Watch {
         self.prompt_accepted = Some(now);
         // Idle before it had anything to do says nothing of whether it takes it up.
         self.idle_since = self.idle_since.map(|_| now);
+    }
+
+    /// Nobody has listened until now: what the session did meanwhile is not known, and no silence of it.
+    pub fn listened_to(&mut self, now: Timestamp) {
+        self.last_sign = self.last_sign.max(now);
+        self.listened = self.listened.max(now);
     }
 
     /// Events were lost since the run began, maybe because the server was restarted.

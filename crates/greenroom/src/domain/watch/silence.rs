@@ -55,8 +55,9 @@ impl Watch {
             return Vec::new();
         };
         if matches!(sighting, Sighting::Busy | Sighting::Unknown) {
-            // Before its prompt was accepted it had nothing to do.
-            if now.since(self.progress.last_update.max(accepted)) <= lifecycle.task_ttl {
+            // Before its prompt was accepted it had nothing to do, and while nobody listened nothing was heard of it.
+            let heard = self.progress.last_update.max(accepted).max(self.listened);
+            if now.since(heard) <= lifecycle.task_ttl {
                 return Vec::new();
             }
             let silent = duration_text(lifecycle.task_ttl);
