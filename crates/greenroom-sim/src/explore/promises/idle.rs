@@ -5,6 +5,7 @@
 //! true at the server: so it holds whatever events and calls go astray.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use greenroom::domain::ids::SessionId;
 use greenroom::domain::task::TaskStatus;
@@ -19,6 +20,8 @@ pub(super) struct Idle {
     heard: BTreeMap<SessionId, Heard>,
     /// Status calls on their way: when they were asked, and who was not listed when they were answered.
     asked: BTreeMap<u64, (Mark, Vec<SessionId>)>,
+    /// When a status call failed last, or was slow.
+    failed: Option<i64>,
 }
 
 /// Since the run began.
@@ -29,8 +32,8 @@ struct Heard {
     idle: Option<Mark>,
     /// Status answers since that sign, asked after the guard, that did not list it.
     absent: u32,
-    /// The newest status answer that listed it, as of when it was asked.
-    listed: Option<Mark>,
+    /// Until when it was surely known to be listed.
+    listed: Option<i64>,
 }
 
 impl Idle {
@@ -49,7 +52,12 @@ impl Idle {
 
     /// A status call was answered: it speaks as of the moment it was asked.
     fn answered(&mut self, asked: Mark, absent: &[SessionId], ledger: &Ledger) {
-        let guard = i64::try_from(ledger.config.lifecycle.min_idle.as_millis()).unwrap_or(0);
+        let guard = millis(ledger.config.lifecycle.min_idle);
+        // Notifiers and aborts ask too, and their answers are not the run's. It was asked about itself at most one poll
+        // before, unless that failed.
+        let poll = millis(ledger.config.lifecycle.poll_interval);
+        let window = poll + millis(ledger.config.calls.other);
+        let sure = self.failed.is_none_or(|failed| failed + window < asked.at);
         for run in ledger.open() {
             let (Some(session), Some(running)) = (&run.session, run.running) else {
                 continue;
@@ -58,7 +66,8 @@ impl Idle {
                 continue;
             };
             if !absent.contains(session) {
-                heard.listed = heard.listed.max(Some(asked));
+                let known = sure.then_some(asked.at - poll);
+                heard.listed = heard.listed.max(known);
             } else if asked.at >= running.at + guard
                 && heard.sign.is_none_or(|sign| sign.at <= asked.at)
             {
@@ -70,12 +79,9 @@ impl Idle {
     fn completed(&self, at: i64, run: &RunFacts, ledger: &Ledger) -> Option<String> {
         let heard = self.heard.get(run.session.as_ref()?)?;
         let running = run.running?;
-        let silent_since = heard
-            .sign
-            .max(heard.listed)
-            .map_or(running.at, |last| last.at);
+        let sign = heard.sign.map(|sign| sign.at);
+        let silent_since = sign.max(heard.listed).unwrap_or(running.at);
         let lifecycle = &ledger.config.lifecycle;
-        let millis = |time: std::time::Duration| i64::try_from(time.as_millis()).unwrap_or(0);
         // One that is silent for too long ends at the first status that does not list it.
         let stale = heard.absent > 0
             && running.at + millis(lifecycle.stale_min_runtime) <= at
@@ -96,6 +102,10 @@ impl Idle {
             heard.sign
         ))
     }
+}
+
+fn millis(time: Duration) -> i64 {
+    i64::try_from(time.as_millis()).unwrap_or(0)
 }
 
 impl Promise for Idle {
@@ -129,9 +139,12 @@ impl Promise for Idle {
                 }
             }
             What::Returned { number, answer } => {
-                if let Some((asked, absent)) = self.asked.remove(number)
-                    && answer == "ok"
-                {
+                let (asked, absent) = self.asked.remove(number)?;
+                let slow = entry.at - asked.at > millis(ledger.config.lifecycle.poll_interval);
+                if slow || answer != "ok" {
+                    self.failed = Some(entry.at);
+                }
+                if answer == "ok" {
                     self.answered(asked, &absent, ledger);
                 }
             }
@@ -143,8 +156,9 @@ impl Promise for Idle {
                         let session = run.session.clone()?;
                         let since = change.at.as_millis();
                         // Told late, it has been heard of since it was decided.
-                        let heard = self.heard.get(&session).and_then(|heard| heard.idle);
-                        if heard.is_none_or(|idle| idle.at < since || since == entry.at) {
+                        let heard = self.heard.get(&session);
+                        let newest = heard.and_then(|heard| heard.idle.max(heard.sign));
+                        if newest.is_none_or(|newest| newest.at < since || since == entry.at) {
                             self.heard.insert(session, Heard::default());
                         }
                     }

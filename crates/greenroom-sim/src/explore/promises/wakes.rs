@@ -180,6 +180,21 @@ impl Wakes {
         let ceiling =
             i64::try_from(ledger.config.notifications.wake_ceiling.as_millis()).unwrap_or(i64::MAX);
         let settled = self.ends(told, ledger).max()?;
+        // It may speak of the runs before, which ended alike: then it was on its way when the process ended.
+        let before = ledger.crashed.and_then(|crashed| {
+            let ends = notice.facts.tasks.iter().map(|fact| {
+                let so = ledger.runs.iter().find(|run| {
+                    run.task == fact.task
+                        && run.joined.as_ref() == Some(parent)
+                        && run.error == fact.error
+                        && run.ended.map(|(_, status)| status) == Some(fact.status)
+                });
+                so?.ended.map(|(ended, _)| ended)
+            });
+            let newest = ends.collect::<Option<Vec<Mark>>>()?.into_iter().max()?;
+            (newest < crashed).then_some(newest)
+        });
+        let settled = before.unwrap_or(settled);
         // What its notifier had begun to send when it died is sent by the next one.
         let begun = self.deaths.iter().find(|died| **died >= settled);
         let closed_at = (mark.at - self.lag).min(settled.at.saturating_add(ceiling));

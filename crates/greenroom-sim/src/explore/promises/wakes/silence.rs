@@ -55,6 +55,8 @@ impl Wakes {
 }
 
 /// Whether a message to that parent may be silent though it would wake, and whether it must be.
+///
+/// A message that waits for the disk is on its way: it may wake a session whose task ends meanwhile.
 fn silence(
     mark: Mark,
     parent: &SessionId,
@@ -69,7 +71,7 @@ fn silence(
     }
     if let Some(run) = known.owner.as_ref().and_then(|owner| ledger.newest(owner)) {
         return match run.ended {
-            Some((ended, _)) => (true, ended.at < mark.at && !ledger.deletions),
+            Some((ended, _)) => (true, ended.at < mark.at - lag && !ledger.deletions),
             // It may just go on again, or wait in line for that.
             None => (
                 run.running
