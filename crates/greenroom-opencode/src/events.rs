@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::{Stream, StreamExt as _};
+use greenroom::domain::sift::{Sift, Sifted};
 use greenroom::{EventLink, Greenroom};
 use serde_json::Value;
 use tokio::sync::Notify;
@@ -16,7 +17,6 @@ use tracing::{debug, info, warn};
 
 use crate::backoff::Backoff;
 use crate::client::OpencodeServer;
-use crate::sift::Sift;
 use crate::sse::{Decoder, Frame};
 
 /// Who takes the events.
@@ -233,7 +233,8 @@ where
             }
             match frame {
                 Frame::Data(data) => {
-                    if let Some(event) = sift.sift(&data, Instant::now()) {
+                    let now = std::time::Instant::now();
+                    if let Sifted::Passed(event) = sift.sift(&data, now) {
                         link.sink.event(&event).await;
                     }
                 }

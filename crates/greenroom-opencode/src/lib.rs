@@ -19,7 +19,6 @@ pub mod health;
 pub mod hermetic;
 pub mod install;
 mod npm;
-mod sift;
 mod sse;
 mod supervisor;
 mod transport;

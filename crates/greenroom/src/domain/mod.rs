@@ -17,6 +17,7 @@ pub mod output;
 pub(crate) mod parent_session;
 pub mod restrictions;
 pub mod session_event;
+pub mod sift;
 pub mod story;
 pub mod task;
 pub mod time;

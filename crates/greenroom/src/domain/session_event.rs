@@ -168,6 +168,11 @@ pub fn read_retry(status: &Value) -> (Option<u32>, String, Option<Timestamp>) {
     (attempt, super::task::cut(message, 2000).to_owned(), until)
 }
 
+/// The session that an event names, whatever it says of it.
+pub fn session_named(event: &Value) -> Option<SessionId> {
+    session_of(event.get("properties").unwrap_or(event))
+}
+
 fn session_of(properties: &Value) -> Option<SessionId> {
     [
         "/sessionID",

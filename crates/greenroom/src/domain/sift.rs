@@ -1,14 +1,13 @@
-//! Decides which events of the stream are passed on. Most of what opencode sends is noise to us; it is dropped before it
-//! is parsed in full, and streaming deltas, which only serve as a sign of life, are thinned out. [`crate::events`] owns
-//! one per connection.
+//! Decides which events of a server are worth passing on. Most of what it sends is noise to us; it is dropped before it
+//! is parsed in full, and streaming deltas, which only serve as a sign of life, are thinned out. Whoever reads events from
+//! a connection (the event stream, a bridge) owns one for it.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 use serde_json::Value;
-use tokio::time::Instant;
 
 /// Sessions whose last delta is remembered; beyond it old ones are forgotten early, which passes a delta too many.
 const REMEMBERED: usize = 1024;
@@ -21,7 +20,7 @@ const UNUSED: [&str; 2] = ["session.diff", "session.next."];
 /// Just enough of an event to decide by; the rest is skipped without being kept.
 #[derive(Deserialize)]
 struct Envelope<'a> {
-    #[serde(borrow)]
+    #[serde(borrow, alias = "event")]
     payload: Option<Head<'a>>,
     #[serde(borrow, rename = "type")]
     kind: Option<Cow<'a, str>>,
@@ -43,42 +42,83 @@ struct HeadProperties<'a> {
     session: Option<Cow<'a, str>>,
 }
 
+/// What becomes of one event.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Sifted {
+    /// It is passed on: `{id?, type, properties}` without its wrapping.
+    Passed(Value),
+    /// It says nothing to us, or nothing new.
+    Dropped,
+    /// It is no event.
+    Unreadable,
+}
+
 /// What has been passed on lately.
 #[derive(Debug)]
-pub(crate) struct Sift {
+pub struct Sift {
     window: Duration,
+    wrapped: bool,
     last_delta: HashMap<String, Instant>,
 }
 
 impl Sift {
-    /// Passes at most one delta per session and `window`.
-    pub(crate) fn new(window: Duration) -> Self {
+    /// Passes at most one delta per session and `window`. Events may be wrapped, as `payload` or `event`.
+    pub fn new(window: Duration) -> Self {
         Self {
             window,
+            wrapped: false,
             last_delta: HashMap::new(),
         }
     }
 
-    /// The event, `{id?, type, properties}` without its wrapping, if it is passed on.
-    pub(crate) fn sift(&mut self, data: &[u8], now: Instant) -> Option<Value> {
+    /// The same where every event is wrapped: what is not is none.
+    pub fn of_wrapped(window: Duration) -> Self {
+        Self {
+            wrapped: true,
+            ..Self::new(window)
+        }
+    }
+
+    /// Reads one event, as JSON.
+    pub fn sift(&mut self, data: &[u8], now: Instant) -> Sifted {
         if let Ok(envelope) = serde_json::from_slice::<Envelope<'_>>(data) {
             let (kind, properties) = match envelope.payload {
                 Some(head) => (head.kind, head.properties),
+                None if self.wrapped => return Sifted::Unreadable,
                 None => (envelope.kind, envelope.properties),
             };
             let session = properties.and_then(|properties| properties.session);
-            if !self.wants(kind.as_deref()?, session.as_deref(), now) {
-                return None;
+            let wanted = kind.is_some_and(|kind| self.wants(&kind, session.as_deref(), now));
+            if !wanted {
+                return Sifted::Dropped;
             }
-            return unwrapped(serde_json::from_slice(data).ok()?);
+            return match self.unwrapped(data) {
+                Some(event) => Sifted::Passed(event),
+                None => Sifted::Unreadable,
+            };
         }
         // Of a shape the head does not fit: decided by its type alone, the reader of events is tolerant.
-        let event = unwrapped(serde_json::from_slice(data).ok()?)?;
-        let wanted = event
-            .get("type")
-            .and_then(Value::as_str)
-            .is_some_and(is_relevant);
-        wanted.then_some(event)
+        let Some(event) = self.unwrapped(data) else {
+            return Sifted::Unreadable;
+        };
+        match event.get("type").and_then(Value::as_str) {
+            Some(kind) if is_relevant(kind) => Sifted::Passed(event),
+            Some(_) => Sifted::Dropped,
+            None => Sifted::Unreadable,
+        }
+    }
+
+    fn unwrapped(&self, data: &[u8]) -> Option<Value> {
+        let mut event: Value = serde_json::from_slice(data).ok()?;
+        let inner = ["payload", "event"]
+            .iter()
+            .find_map(|wrapping| event.get_mut(*wrapping).map(Value::take));
+        let event = match inner {
+            Some(inner) => inner,
+            None if self.wrapped => return None,
+            None => event,
+        };
+        event.is_object().then_some(event)
     }
 
     fn wants(&mut self, kind: &str, session: Option<&str>, now: Instant) -> bool {
@@ -116,13 +156,6 @@ fn is_relevant(kind: &str) -> bool {
         && !UNUSED.iter().any(|unused| kind.starts_with(unused))
 }
 
-fn unwrapped(mut event: Value) -> Option<Value> {
-    match event.get_mut("payload") {
-        Some(payload) => Some(payload.take()),
-        None => event.is_object().then_some(event),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -143,19 +176,50 @@ mod tests {
         json!({"id": "evt_1", "type": kind, "properties": {"sessionID": session, "field": "text"}})
     }
 
+    fn passes(sifted: Sifted) -> bool {
+        matches!(sifted, Sifted::Passed(_))
+    }
+
+    #[test]
+    fn where_events_are_wrapped_only_what_is_wrapped_is_one() {
+        let mut sift = Sift::of_wrapped(Duration::from_millis(100));
+        let now = Instant::now();
+        let idle = event("session.idle", "ses_1");
+        let frame = json!({"type": "event", "event": idle}).to_string();
+        assert_eq!(
+            sift.sift(frame.as_bytes(), now),
+            Sifted::Passed(idle.clone())
+        );
+        let noise = json!({"type": "event", "event": event("plugin.added", "ses_1")}).to_string();
+        assert_eq!(sift.sift(noise.as_bytes(), now), Sifted::Dropped);
+        for none in [
+            json!({"type": "event"}),
+            json!({"type": "event", "event": 7}),
+            idle,
+        ] {
+            let none = none.to_string();
+            assert_eq!(
+                sift.sift(none.as_bytes(), now),
+                Sifted::Unreadable,
+                "{none}"
+            );
+        }
+    }
+
     #[test]
     fn an_event_is_passed_on_without_its_wrapping() {
         let (mut sift, now) = sift();
         let idle = event("session.idle", "ses_1");
-        assert_eq!(sift.sift(&wrapped(idle.clone()), now), Some(idle.clone()));
-        assert_eq!(sift.sift(idle.to_string().as_bytes(), now), Some(idle));
+        for data in [wrapped(idle.clone()), idle.to_string().into_bytes()] {
+            assert_eq!(sift.sift(&data, now), Sifted::Passed(idle.clone()));
+        }
     }
 
     #[test]
     fn noise_twins_and_nonsense_are_dropped() {
         let (mut sift, now) = sift();
         let twin = json!({"type": "sync", "syncEvent": {"type": "session.created.1", "data": {}}});
-        assert_eq!(sift.sift(&wrapped(twin), now), None);
+        assert_eq!(sift.sift(&wrapped(twin), now), Sifted::Dropped);
         for kind in [
             "plugin.added",
             "catalog.updated",
@@ -166,7 +230,7 @@ mod tests {
         ] {
             assert_eq!(
                 sift.sift(&wrapped(event(kind, "ses_1")), now),
-                None,
+                Sifted::Dropped,
                 "{kind}"
             );
         }
@@ -180,7 +244,7 @@ mod tests {
             r#"{"payload":7}"#,
             r#"{"type":[]}"#,
         ] {
-            assert_eq!(sift.sift(nonsense.as_bytes(), now), None, "{nonsense}");
+            assert!(!passes(sift.sift(nonsense.as_bytes(), now)), "{nonsense}");
         }
     }
 
@@ -189,9 +253,9 @@ mod tests {
         let (mut sift, now) = sift();
         let flat =
             json!({"type": "message.part.updated", "properties": {"sessionID": 7, "part": {}}});
-        assert_eq!(sift.sift(&wrapped(flat.clone()), now), Some(flat));
+        assert_eq!(sift.sift(&wrapped(flat.clone()), now), Sifted::Passed(flat));
         let bare = json!({"type": "session.error", "properties": {"error": {}}});
-        assert_eq!(sift.sift(&wrapped(bare.clone()), now), Some(bare));
+        assert_eq!(sift.sift(&wrapped(bare.clone()), now), Sifted::Passed(bare));
     }
 
     #[test]
@@ -199,8 +263,7 @@ mod tests {
         let (mut sift, start) = sift();
         let mut at = |millis, session| {
             let delta = wrapped(event("message.part.delta", session));
-            sift.sift(&delta, start + Duration::from_millis(millis))
-                .is_some()
+            passes(sift.sift(&delta, start + Duration::from_millis(millis)))
         };
         assert!(at(0, "ses_1"));
         assert!(!at(10, "ses_1"));
@@ -214,13 +277,12 @@ mod tests {
     fn a_delta_right_after_idle_is_passed_on() {
         let (mut sift, now) = sift();
         let delta = wrapped(event("message.part.delta", "ses_1"));
-        assert!(sift.sift(&delta, now).is_some());
-        assert!(
+        assert!(passes(sift.sift(&delta, now)));
+        assert!(passes(
             sift.sift(&wrapped(event("session.idle", "ses_1")), now)
-                .is_some()
-        );
+        ));
         assert!(
-            sift.sift(&delta, now).is_some(),
+            passes(sift.sift(&delta, now)),
             "the session works again, which the idle must not hide"
         );
     }
@@ -229,13 +291,10 @@ mod tests {
     fn what_is_remembered_of_deltas_is_bounded() {
         let (mut sift, now) = sift();
         for number in 0..5000 {
-            assert!(
-                sift.sift(
-                    &wrapped(event("message.part.delta", &format!("ses_{number}"))),
-                    now
-                )
-                .is_some()
-            );
+            assert!(passes(sift.sift(
+                &wrapped(event("message.part.delta", &format!("ses_{number}"))),
+                now
+            )));
             assert!(sift.last_delta.len() <= REMEMBERED);
         }
     }
