@@ -1,8 +1,10 @@
 //! opencode's HTTP API as the [`AgentServer`] port. One attempt per call, with a time limit of its own as a net (the
 //! system imposes the real ones), and an error that says what is known of the call's fate. Users build one
-//! [`OpencodeServer`] per server and give it to [`greenroom::Greenroom`] and to [`crate::EventStream`].
+//! [`OpencodeServer`] per server and give it to [`greenroom::Greenroom`] and to [`crate::EventStream`]. How a call gets to
+//! the server is its carrier's.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -17,7 +19,9 @@ use reqwest::Response;
 use serde_json::{Value, json};
 
 use crate::address::{AddressError, ServerAddress};
-use crate::transport::{Call, Transport, unreadable};
+use crate::carrier::{Answer, Call, Carrier};
+use crate::failure::{self, unreadable};
+use crate::transport::Transport;
 use crate::wire;
 
 /// Nets under the time limits of the system, each a little longer than the real one.
@@ -29,13 +33,17 @@ const HEALTH_LIMIT: Duration = Duration::from_secs(3);
 
 /// Messages of a session can be large: tool output and files are in them.
 const MESSAGES_BOUND: usize = 64 << 20;
+const READING_MESSAGES: &str = "reading messages";
+/// So many newest messages are asked for where all of them are too many.
+const ALL_BUT_TOO_MANY: usize = 100;
 /// opencode lists a hundred sessions unless told otherwise.
 const SESSIONS_LISTED: &str = "1000";
 
-/// One opencode server. A cheap clone that may be used from any thread.
+/// One opencode server, reached by a carrier. A cheap clone that may be used from any thread.
 #[derive(Debug, Clone)]
-pub struct OpencodeServer {
-    transport: Transport,
+pub struct OpencodeServer<C = Transport> {
+    carrier: C,
+    directory: Arc<str>,
 }
 
 impl OpencodeServer {
@@ -44,28 +52,13 @@ impl OpencodeServer {
     /// # Errors
     /// The URL is not `http://host[:port]`.
     pub fn new(address: ServerAddress) -> Result<Self, AddressError> {
-        Ok(Self {
-            transport: Transport::new(address)?,
-        })
+        let directory = address.directory.clone();
+        Ok(Self::over(Transport::new(address)?, directory))
     }
 
     /// Where this server is.
     pub fn address(&self) -> &ServerAddress {
-        &self.transport.address
-    }
-
-    /// The version a healthy server says it is (empty if it says none), within `limit`.
-    pub(crate) async fn version(&self, limit: Duration) -> Result<String, ServerError> {
-        let call = Call {
-            limit,
-            ..Call::get("asking for its health", &["global", "health"])
-        };
-        let answer = self.transport.ask(call).await?;
-        Ok(answer
-            .get("version")
-            .and_then(Value::as_str)
-            .unwrap_or_default()
-            .to_owned())
+        &self.carrier.address
     }
 
     /// Opens the event stream; only the answer's head is waited for, up to `limit`.
@@ -74,7 +67,93 @@ impl OpencodeServer {
             limit,
             ..Call::get("opening the event stream", &["global", "event"])
         };
-        self.transport.open(&call).await
+        self.carrier.open(&call).await
+    }
+}
+
+impl<C: Carrier> OpencodeServer<C> {
+    /// A client for the server that `carrier` leads to; toasts are shown where `directory` is open.
+    pub fn over(carrier: C, directory: impl Into<Arc<str>>) -> Self {
+        Self {
+            carrier,
+            directory: directory.into(),
+        }
+    }
+
+    /// The version a healthy server says it is (empty if it says none), within `limit`.
+    pub(crate) async fn version(&self, limit: Duration) -> Result<String, ServerError> {
+        let call = Call {
+            limit,
+            ..Call::get("asking for its health", &["global", "health"])
+        };
+        let answer = self.ask(call).await?;
+        Ok(answer
+            .get("version")
+            .and_then(Value::as_str)
+            .unwrap_or_default()
+            .to_owned())
+    }
+
+    async fn carry(&self, call: &Call<'_>) -> Result<Answer, ServerError> {
+        call.check()?;
+        let answer = self.carrier.carry(call).await?;
+        if !answer.is_success() {
+            let with_credentials = self.carrier.has_credentials();
+            return Err(failure::refused(
+                answer.status,
+                &answer.body,
+                with_credentials,
+            ));
+        }
+        if answer.body.len() > call.bound {
+            return Err(failure::too_large(call.what, call.bound));
+        }
+        Ok(answer)
+    }
+
+    /// A call whose answer is needed.
+    async fn ask(&self, call: Call<'_>) -> Result<Value, ServerError> {
+        let answer = self.carry(&call).await?;
+        serde_json::from_slice(&answer.body)
+            .map_err(|error| unreadable(call.what, &error.to_string()))
+    }
+
+    /// A call whose status says everything.
+    async fn order(&self, call: Call<'_>) -> Result<(), ServerError> {
+        let call = Call {
+            status_only: true,
+            ..call
+        };
+        self.carry(&call).await.map(|_| ())
+    }
+
+    /// The newest messages of a session as they came; fewer if so many are more than the carrier takes at once.
+    async fn newest_messages(
+        &self,
+        session: &SessionId,
+        limit: Option<usize>,
+    ) -> Result<Value, ServerError> {
+        let path = ["session", session.as_str(), "message"];
+        let mut limit = limit;
+        loop {
+            let text = limit.map(|limit| limit.to_string());
+            let query: Vec<(&str, &str)> =
+                text.iter().map(|text| ("limit", text.as_str())).collect();
+            let call = Call {
+                query: &query,
+                bound: MESSAGES_BOUND,
+                ..Call::get(READING_MESSAGES, &path)
+            };
+            match (self.ask(call).await, limit) {
+                (
+                    Err(ServerError::Refused {
+                        status: Some(413), ..
+                    }),
+                    None | Some(2..),
+                ) => limit = Some(limit.map_or(ALL_BUT_TOO_MANY, |limit| limit.div_ceil(4))),
+                (answer, _) => return answer.map_err(or_not_found(session)),
+            }
+        }
     }
 }
 
@@ -95,11 +174,10 @@ fn is_session_id(session: &SessionId) -> bool {
 }
 
 #[async_trait]
-impl AgentServer for OpencodeServer {
+impl<C: Carrier> AgentServer for OpencodeServer<C> {
     async fn session(&self, session: &SessionId) -> Result<SessionRecord, ServerError> {
         let path = ["session", session.as_str()];
         let answer = self
-            .transport
             .ask(Call::get("reading a session", &path))
             .await
             .map_err(or_not_found(session))?;
@@ -116,26 +194,25 @@ impl AgentServer for OpencodeServer {
                 Some(wire::new_session(&session)),
             )
         };
-        let answer =
-            self.transport
-                .ask(call)
-                .await
-                .map_err(|error| match (error, &session.parent) {
-                    (
-                        ServerError::Refused {
-                            status: Some(400), ..
-                        },
-                        Some(parent),
-                    ) if !is_session_id(parent) => {
-                        let message =
-                            format!("{parent} is no session of opencode (its ids begin with ses_)");
-                        ServerError::Refused {
-                            status: Some(400),
-                            message,
-                        }
+        let answer = self
+            .ask(call)
+            .await
+            .map_err(|error| match (error, &session.parent) {
+                (
+                    ServerError::Refused {
+                        status: Some(400), ..
+                    },
+                    Some(parent),
+                ) if !is_session_id(parent) => {
+                    let message =
+                        format!("{parent} is no session of opencode (its ids begin with ses_)");
+                    ServerError::Refused {
+                        status: Some(400),
+                        message,
                     }
-                    (other, _) => other,
-                })?;
+                }
+                (other, _) => other,
+            })?;
         wire::session(&answer)
             .id
             .ok_or_else(|| ServerError::Refused {
@@ -160,10 +237,7 @@ impl AgentServer for OpencodeServer {
                 Some(wire::task_prompt(&prompt)),
             )
         };
-        self.transport
-            .order(call)
-            .await
-            .map_err(or_not_found(session))
+        self.order(call).await.map_err(or_not_found(session))
     }
 
     async fn notify(&self, parent: &SessionId, notice: Notice) -> Result<(), ServerError> {
@@ -176,16 +250,12 @@ impl AgentServer for OpencodeServer {
                 Some(wire::notice(&notice)),
             )
         };
-        self.transport
-            .order(call)
-            .await
-            .map_err(or_not_found(parent))
+        self.order(call).await.map_err(or_not_found(parent))
     }
 
     async fn abort(&self, session: &SessionId) -> Result<(), ServerError> {
         let path = ["session", session.as_str(), "abort"];
-        self.transport
-            .order(Call::post("aborting a session", &path, None))
+        self.order(Call::post("aborting a session", &path, None))
             .await
             .map_err(or_not_found(session))
     }
@@ -199,7 +269,7 @@ impl AgentServer for OpencodeServer {
             directory: Some(directory),
             ..Call::get(what, &["session", "status"])
         };
-        let answer = self.transport.ask(call).await?;
+        let answer = self.ask(call).await?;
         wire::statuses(&answer).ok_or_else(|| unreadable(what, "it is no map of sessions"))
     }
 
@@ -208,23 +278,8 @@ impl AgentServer for OpencodeServer {
         session: &SessionId,
         limit: Option<usize>,
     ) -> Result<Vec<Message>, ServerError> {
-        let what = "reading messages";
-        let path = ["session", session.as_str(), "message"];
-        let limit = limit.map(|limit| limit.to_string());
-        let query: Vec<(&str, &str)> = limit
-            .iter()
-            .map(|limit| ("limit", limit.as_str()))
-            .collect();
-        let call = Call {
-            query: &query,
-            bound: MESSAGES_BOUND,
-            ..Call::get(what, &path)
-        };
-        let answer = self
-            .transport
-            .ask(call)
-            .await
-            .map_err(or_not_found(session))?;
+        let what = READING_MESSAGES;
+        let answer = self.newest_messages(session, limit).await?;
         let messages = answer
             .as_array()
             .ok_or_else(|| unreadable(what, "it is no list"))?;
@@ -235,7 +290,6 @@ impl AgentServer for OpencodeServer {
         let what = "reading todos";
         let path = ["session", session.as_str(), "todo"];
         let answer = self
-            .transport
             .ask(Call::get(what, &path))
             .await
             .map_err(or_not_found(session))?;
@@ -255,10 +309,7 @@ impl AgentServer for OpencodeServer {
                     bound: MESSAGES_BOUND,
                     ..Call::get(what, &path)
                 };
-                self.transport
-                    .ask(call)
-                    .await
-                    .map_err(or_not_found(parent))?
+                self.ask(call).await.map_err(or_not_found(parent))?
             }
             None => {
                 let query = [("limit", SESSIONS_LISTED)];
@@ -267,12 +318,11 @@ impl AgentServer for OpencodeServer {
                     bound: MESSAGES_BOUND,
                     ..Call::get(what, &["session"])
                 };
-                self.transport
-                    .ask(Call {
-                        directory: Some(directory),
-                        ..call
-                    })
-                    .await?
+                self.ask(Call {
+                    directory: Some(directory),
+                    ..call
+                })
+                .await?
             }
         };
         let sessions = answer
@@ -305,19 +355,18 @@ impl AgentServer for OpencodeServer {
             directory: directory.as_deref(),
             ..Call::post("answering a request", &path, body)
         };
-        self.transport.order(call).await
+        self.order(call).await
     }
 
     async fn toast(&self, toast: Toast) -> Result<(), ServerError> {
         let body = Some(wire::toast(&toast));
         let path = ["tui", "show-toast"];
-        let directory = Some(self.transport.address.directory.as_str());
-        self.transport
-            .order(Call {
-                directory,
-                ..Call::post("showing a toast", &path, body)
-            })
-            .await
+        let directory = Some(&*self.directory);
+        self.order(Call {
+            directory,
+            ..Call::post("showing a toast", &path, body)
+        })
+        .await
     }
 
     async fn models(&self, directory: &str) -> Result<Vec<String>, ServerError> {
@@ -327,7 +376,7 @@ impl AgentServer for OpencodeServer {
             bound: MESSAGES_BOUND,
             ..Call::get(what, &["config", "providers"])
         };
-        let answer = self.transport.ask(call).await?;
+        let answer = self.ask(call).await?;
         wire::models(&answer).ok_or_else(|| unreadable(what, "it names no providers"))
     }
 

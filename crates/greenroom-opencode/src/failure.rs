@@ -29,6 +29,16 @@ pub(crate) fn unanswered(what: &str, error: &reqwest::Error, limit: Duration) ->
     }
 }
 
+/// An answer came, and does not say what happened.
+pub(crate) fn unreadable(what: &str, problem: &str) -> ServerError {
+    ServerError::FateUnknown(format!("{what}: the answer cannot be read: {problem}"))
+}
+
+/// An answer came, and is larger than anybody reads.
+pub(crate) fn too_large(what: &str, bound: usize) -> ServerError {
+    unreadable(what, &format!("it is larger than {} MiB", bound >> 20))
+}
+
 /// The failure an answer other than 2xx stands for.
 pub(crate) fn refused(status: u16, body: &[u8], password_given: bool) -> ServerError {
     let text = text_of(body);

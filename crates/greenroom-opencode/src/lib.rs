@@ -2,6 +2,7 @@
 //! its event stream, and a supervised `opencode serve` to talk to. Nothing here decides anything about tasks.
 //!
 //! - [`client`]: one attempt per call, and the truth about what is known of its fate
+//! - [`carrier`]: how a call gets to the server: by HTTP, or by what a host brings
 //! - [`events`]: the stream of `/global/event`, sifted, watched and reconnected, into an [`EventSink`]
 //! - [`health`]: waits until a server that boots can be used
 //! - [`install`]: finds opencode, or installs the pinned version
@@ -10,6 +11,7 @@
 
 mod address;
 mod backoff;
+pub mod carrier;
 pub mod child;
 mod child_log;
 pub mod client;
@@ -25,7 +27,9 @@ mod transport;
 mod wire;
 
 pub use address::{AddressError, ServerAddress};
+pub use carrier::{Answer, Call, Carrier, Method};
 pub use child::{ChildError, ChildState, OpencodeChild, ServeOptions};
 pub use client::OpencodeServer;
 pub use events::{EventSink, EventStream, StreamTuning};
 pub use health::{HealthError, wait_until_healthy};
+pub use transport::Transport;

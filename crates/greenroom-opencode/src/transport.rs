@@ -1,66 +1,21 @@
-//! One HTTP call: its URL, credentials, time limit, bound and status check. [`crate::OpencodeServer`] says which calls
-//! there are; this sends them, once each.
+//! The HTTP client as a carrier of calls: URL, credentials, time limit and bound of each.
 
 use std::time::Duration;
 
 use greenroom::ports::agent_server::ServerError;
-use reqwest::{Method, Response, Url};
-use serde_json::Value;
+use reqwest::{Response, Url};
 
 use crate::address::{AddressError, ServerAddress, parse_url};
+use crate::carrier::{Answer, Call, Carrier, Method};
 use crate::failure;
 
-/// A net under the time limits of the system, a little longer than the real ones.
-const OTHER_LIMIT: Duration = Duration::from_secs(15);
 const CONNECT_LIMIT: Duration = Duration::from_secs(3);
 /// How long the rest of an answer is waited for whose status has said everything.
 const TAIL_LIMIT: Duration = Duration::from_secs(1);
-const ANSWER_BOUND: usize = 4 << 20;
 
-/// One call, before it is sent.
-pub(crate) struct Call<'a> {
-    /// For people, in errors.
-    pub(crate) what: &'static str,
-    pub(crate) method: Method,
-    /// Percent-encoded one by one: ids come from outside.
-    pub(crate) path: &'a [&'a str],
-    pub(crate) directory: Option<&'a str>,
-    pub(crate) query: &'a [(&'a str, &'a str)],
-    pub(crate) body: Option<Value>,
-    pub(crate) limit: Duration,
-    /// Of the answer, in bytes.
-    pub(crate) bound: usize,
-}
-
-impl<'a> Call<'a> {
-    /// A call that reads.
-    pub(crate) fn get(what: &'static str, path: &'a [&'a str]) -> Self {
-        let (limit, bound) = (OTHER_LIMIT, ANSWER_BOUND);
-        Self {
-            what,
-            method: Method::GET,
-            path,
-            directory: None,
-            query: &[],
-            body: None,
-            limit,
-            bound,
-        }
-    }
-
-    /// A call that orders something.
-    pub(crate) fn post(what: &'static str, path: &'a [&'a str], body: Option<Value>) -> Self {
-        Self {
-            method: Method::POST,
-            body,
-            ..Self::get(what, path)
-        }
-    }
-}
-
-/// The way to one server.
+/// The way to one server by HTTP.
 #[derive(Debug, Clone)]
-pub(crate) struct Transport {
+pub struct Transport {
     http: reqwest::Client,
     base: Url,
     pub(crate) address: ServerAddress,
@@ -90,19 +45,18 @@ impl Transport {
     pub(crate) async fn open(&self, call: &Call<'_>) -> Result<Response, ServerError> {
         let sent = tokio::time::timeout(call.limit, self.request(call)?.send()).await;
         let sent = sent.map_err(|_| ServerError::TimedOut(call.limit))?;
-        let response = sent.map_err(|error| failure::unanswered(call.what, &error, call.limit))?;
-        self.accepted(response, call).await
+        let mut response =
+            sent.map_err(|error| failure::unanswered(call.what, &error, call.limit))?;
+        if response.status().is_success() {
+            return Ok(response);
+        }
+        let status = response.status().as_u16();
+        let body = tail(&mut response, call).await;
+        Err(failure::refused(status, &body, self.has_credentials()))
     }
 
     fn request(&self, call: &Call<'_>) -> Result<reqwest::RequestBuilder, ServerError> {
-        // A URL drops empty and dot segments, so such an id would address another route.
-        if let Some(bad) = call
-            .path
-            .iter()
-            .find(|segment| matches!(**segment, "" | "." | ".."))
-        {
-            return Err(ServerError::NotFound(format!("opencode has no id {bad:?}")));
-        }
+        call.check()?;
         let mut url = self.base.clone();
         url.path_segments_mut()
             .map_err(|()| ServerError::Refused {
@@ -113,7 +67,7 @@ impl Transport {
             .extend(call.path);
         let mut request = self
             .http
-            .request(call.method.clone(), url)
+            .request(method_of(call.method), url)
             .query(call.query);
         if let Some(directory) = call.directory {
             // As a query, not a header: a path may hold any character.
@@ -127,46 +81,40 @@ impl Transport {
         }
         Ok(request)
     }
+}
 
-    async fn send(&self, call: &Call<'_>) -> Result<Response, ServerError> {
+impl Carrier for Transport {
+    async fn carry(&self, call: &Call<'_>) -> Result<Answer, ServerError> {
         let sent = self.request(call)?.timeout(call.limit).send().await;
-        let response = sent.map_err(|error| failure::unanswered(call.what, &error, call.limit))?;
-        self.accepted(response, call).await
-    }
-
-    async fn accepted(
-        &self,
-        mut response: Response,
-        call: &Call<'_>,
-    ) -> Result<Response, ServerError> {
+        let mut response =
+            sent.map_err(|error| failure::unanswered(call.what, &error, call.limit))?;
         let status = response.status();
-        if status.is_success() {
-            return Ok(response);
-        }
-        // The status says it is refused; the text is a help that may be missing.
-        let body = tokio::time::timeout(TAIL_LIMIT, read(&mut response, call)).await;
-        let body = body.ok().and_then(Result::ok).unwrap_or_default();
-        Err(failure::refused(
-            status.as_u16(),
-            &body,
-            self.address.password.is_some(),
-        ))
+        let body = match status.is_success() && !call.status_only {
+            true => read(&mut response, call).await?,
+            // The status says it; the rest is a help that may be missing, and lets the connection be used again.
+            false => tail(&mut response, call).await,
+        };
+        Ok(Answer {
+            status: status.as_u16(),
+            body,
+        })
     }
 
-    /// A call whose answer is needed.
-    pub(crate) async fn ask(&self, call: Call<'_>) -> Result<Value, ServerError> {
-        let mut response = self.send(&call).await?;
-        let body = read(&mut response, &call).await?;
-        serde_json::from_slice(&body).map_err(|error| unreadable(call.what, &error.to_string()))
+    fn has_credentials(&self) -> bool {
+        self.address.password.is_some()
     }
+}
 
-    /// A call whose status says everything.
-    pub(crate) async fn order(&self, call: Call<'_>) -> Result<(), ServerError> {
-        let mut response = self.send(&call).await?;
-        // Read only so that the connection can be used again.
-        let _ = tokio::time::timeout(TAIL_LIMIT, read(&mut response, &call)).await;
-        Ok(())
+fn method_of(method: Method) -> reqwest::Method {
+    match method {
+        Method::Get => reqwest::Method::GET,
+        Method::Post => reqwest::Method::POST,
     }
+}
+
+async fn tail(response: &mut Response, call: &Call<'_>) -> Vec<u8> {
+    let body = tokio::time::timeout(TAIL_LIMIT, read(response, call)).await;
+    body.ok().and_then(Result::ok).unwrap_or_default()
 }
 
 /// Reads an answer up to its bound, so that a broken server cannot fill the memory.
@@ -175,19 +123,11 @@ async fn read(response: &mut Response, call: &Call<'_>) -> Result<Vec<u8>, Serve
     loop {
         match response.chunk().await {
             Ok(Some(chunk)) if body.len() + chunk.len() > call.bound => {
-                return Err(unreadable(
-                    call.what,
-                    &format!("it is larger than {} MiB", call.bound >> 20),
-                ));
+                return Err(failure::too_large(call.what, call.bound));
             }
             Ok(Some(chunk)) => body.extend_from_slice(&chunk),
             Ok(None) => return Ok(body),
             Err(error) => return Err(failure::unanswered(call.what, &error, call.limit)),
         }
     }
-}
-
-/// An answer came, and does not say what happened.
-pub(crate) fn unreadable(what: &str, problem: &str) -> ServerError {
-    ServerError::FateUnknown(format!("{what}: the answer cannot be read: {problem}"))
 }
