@@ -14,22 +14,31 @@
 //! - [`protocol`]: the frames, and how one is read.
 //! - [`registry`]: which bridges are connected.
 //! - [`options`]: what a host gives its bridge.
-//! - [`endpoint`]: one socket, from its upgrade to its close.
+//! - [`line`]: calls of the agent server's API over a bridge, and what becomes of them when it is cut.
+//! - [`endpoint`]: where sockets come in.
 //! - [`sink`]: where events go.
 //! - [`desk`]: who answers the tools that agents use.
 //! - [`token`]: the shared secret, compared in constant time.
 
+mod calls;
 pub mod desk;
 pub mod endpoint;
+mod frames;
+pub mod line;
 pub mod options;
+mod outbox;
 pub mod protocol;
 pub mod registry;
 pub mod sink;
+mod socket;
 pub mod token;
 
 pub use desk::{ToolAnswer, ToolCall, ToolContext, ToolDesk};
 pub use endpoint::configure;
+pub use line::{Line, LineError, Request};
 pub use options::{BridgeLimits, BridgeOptions};
-pub use registry::{BridgeInfo, Bridges};
+pub use protocol::Response;
+pub use registry::{BridgeInfo, BridgeKey, Bridges};
 pub use sink::EventSink;
+pub use socket::REPLACED;
 pub use token::Token;

@@ -43,6 +43,10 @@ pub struct BridgeLimits {
     pub silence: Duration,
     /// Bytes of one frame, and of one message made of several.
     pub frame: usize,
+    /// How long one write to a bridge may take: one that reads nothing any more is cut off.
+    pub write_within: Duration,
+    /// How long requests that can still be made wait for a bridge that is gone to come back.
+    pub linger: Duration,
 }
 
 impl Default for BridgeLimits {
@@ -53,6 +57,8 @@ impl Default for BridgeLimits {
             ping_every: Duration::from_secs(15),
             silence: Duration::from_secs(45),
             frame: 4 * 1024 * 1024,
+            write_within: Duration::from_secs(10),
+            linger: Duration::from_secs(5),
         }
     }
 }

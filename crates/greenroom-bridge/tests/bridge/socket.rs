@@ -1,158 +1,17 @@
-//! The bridge over real sockets: what a plugin sends, what it is told, and what reaches the sink.
-#![expect(
-    clippy::unwrap_used,
-    reason = "what a test takes for granted fails it by a panic"
-)]
+//! A socket's life: what a plugin sends, what it is told, and what reaches the sink.
 
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use actix_web::{App, HttpServer};
-use async_trait::async_trait;
 use futures::{SinkExt, StreamExt};
 use greenroom::EventLink;
-use greenroom_bridge::{BridgeOptions, Bridges, EventSink, Token, configure};
-use serde_json::{Value, json};
-use tokio::sync::{Semaphore, mpsc};
+use greenroom_bridge::Token;
+use serde_json::json;
 use tokio::time::timeout;
+use tokio_tungstenite::connect_async;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::{Error, Message};
-use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 
-type Client = WebSocketStream<MaybeTlsStream<tokio::net::TcpStream>>;
-
-const PATIENCE: Duration = Duration::from_secs(20);
-
-/// What reached the sink, in order.
-#[derive(Debug, PartialEq)]
-enum Seen {
-    Event(Value),
-    Link(EventLink),
-}
-
-struct Recorder {
-    seen: Mutex<mpsc::UnboundedSender<Seen>>,
-    // Each event takes one; without any the sink is slow.
-    room: Semaphore,
-}
-
-#[async_trait]
-impl EventSink for Recorder {
-    async fn event(&self, event: &Value) {
-        self.room.acquire().await.unwrap().forget();
-        self.seen
-            .lock()
-            .unwrap()
-            .send(Seen::Event(event.clone()))
-            .unwrap();
-    }
-
-    fn link(&self, link: EventLink) {
-        self.seen.lock().unwrap().send(Seen::Link(link)).unwrap();
-    }
-}
-
-struct Service {
-    url: String,
-    seen: mpsc::UnboundedReceiver<Seen>,
-    recorder: Arc<Recorder>,
-    bridges: Bridges,
-}
-
-impl Service {
-    fn start(change: impl FnOnce(&mut BridgeOptions)) -> Self {
-        let (sender, seen) = mpsc::unbounded_channel();
-        let recorder = Arc::new(Recorder {
-            seen: Mutex::new(sender),
-            room: Semaphore::new(1000),
-        });
-        let mut options = BridgeOptions::new(recorder.clone(), "gr_test");
-        change(&mut options);
-        let bridges = options.bridges.clone();
-        let server =
-            HttpServer::new(move || App::new().configure(|cfg| configure(cfg, options.clone())))
-                .workers(1)
-                .disable_signals()
-                .bind("127.0.0.1:0")
-                .unwrap();
-        let url = format!("ws://{}/v1/bridge", server.addrs()[0]);
-        actix_web::rt::spawn(server.run());
-        Self {
-            url,
-            seen,
-            recorder,
-            bridges,
-        }
-    }
-
-    async fn connect(&self) -> Client {
-        connect_async(&self.url).await.unwrap().0
-    }
-
-    async fn greeted(&self, pid: u32) -> Client {
-        let mut client = self.connect().await;
-        say(&mut client, hello(pid)).await;
-        assert_eq!(
-            heard(&mut client).await,
-            json!({"type": "welcome", "protocol": 1, "instance": "gr_test"})
-        );
-        client
-    }
-
-    async fn next(&mut self) -> Seen {
-        timeout(PATIENCE, self.seen.recv())
-            .await
-            .expect("the sink is told")
-            .unwrap()
-    }
-}
-
-fn hello(pid: u32) -> Value {
-    json!({"type": "hello", "protocol": 1, "directory": "/project", "pid": pid})
-}
-
-fn event(number: u32) -> Value {
-    json!({"type": "session.idle", "properties": {"sessionID": format!("ses_{number}")}})
-}
-
-async fn say(client: &mut Client, frame: Value) {
-    client.send(Message::text(frame.to_string())).await.unwrap();
-}
-
-/// The next text frame.
-async fn heard(client: &mut Client) -> Value {
-    loop {
-        match timeout(PATIENCE, client.next())
-            .await
-            .expect("a frame comes")
-            .unwrap()
-            .unwrap()
-        {
-            Message::Text(text) => return serde_json::from_str(&text).unwrap(),
-            Message::Ping(_) | Message::Pong(_) => {}
-            other => panic!("{other:?}"),
-        }
-    }
-}
-
-/// The close code, and the error frames before it.
-async fn closed(client: &mut Client) -> (u16, Vec<String>) {
-    let mut errors = Vec::new();
-    loop {
-        match timeout(PATIENCE, client.next())
-            .await
-            .expect("it is closed")
-        {
-            Some(Ok(Message::Text(text))) => {
-                let frame: Value = serde_json::from_str(&text).unwrap();
-                errors.push(frame["message"].as_str().unwrap().to_owned());
-            }
-            Some(Ok(Message::Close(Some(close)))) => return (close.code.into(), errors),
-            Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
-            other => panic!("{other:?} after {errors:?}"),
-        }
-    }
-}
+use crate::support::{PATIENCE, Seen, Service, closed, event, heard, hello, say};
 
 #[actix_rt::test]
 async fn events_reach_the_sink_in_order_after_a_hello() {
@@ -281,10 +140,10 @@ async fn a_frame_that_is_too_large_closes_with_1009() {
 async fn four_mebibytes_pass_and_a_byte_more_does_not() {
     let mut service = Service::start(|_| {});
     let sized = |size: usize| {
-        let empty = json!({"type": "event", "event": {"text": ""}})
+        let empty = json!({"type": "event", "event": {"type": "session.updated", "text": ""}})
             .to_string()
             .len();
-        json!({"type": "event", "event": {"text": "x".repeat(size - empty)}})
+        json!({"type": "event", "event": {"type": "session.updated", "text": "x".repeat(size - empty)}})
     };
     let mut client = service.greeted(1).await;
     assert_eq!(service.next().await, Seen::Link(EventLink::Connected));

@@ -1,0 +1,171 @@
+//! A service with a sink that records, and a client that plays the plugin.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use actix_web::{App, HttpServer};
+use async_trait::async_trait;
+use futures::{SinkExt, StreamExt};
+use greenroom::EventLink;
+use greenroom::domain::ids::SessionId;
+use greenroom_bridge::{BridgeKey, BridgeOptions, Bridges, EventSink, configure};
+use serde_json::{Value, json};
+use tokio::sync::{Semaphore, mpsc};
+use tokio::time::timeout;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
+
+pub type Client = WebSocketStream<MaybeTlsStream<tokio::net::TcpStream>>;
+
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// What reached the sink, in order.
+#[derive(Debug, PartialEq)]
+pub enum Seen {
+    Event(Value),
+    Link(EventLink),
+}
+
+pub struct Recorder {
+    /// Which process has named which session.
+    pub named: Mutex<Vec<(u32, String)>>,
+    seen: Mutex<mpsc::UnboundedSender<Seen>>,
+    // Each event takes one; without any the sink is slow.
+    pub room: Semaphore,
+}
+
+#[async_trait]
+impl EventSink for Recorder {
+    async fn event(&self, event: &Value) {
+        self.room.acquire().await.unwrap().forget();
+        self.seen
+            .lock()
+            .unwrap()
+            .send(Seen::Event(event.clone()))
+            .unwrap();
+    }
+
+    fn link(&self, link: EventLink) {
+        self.seen.lock().unwrap().send(Seen::Link(link)).unwrap();
+    }
+
+    fn named(&self, by: &BridgeKey, session: &SessionId) {
+        let named = (by.pid, session.to_string());
+        self.named.lock().unwrap().push(named);
+    }
+}
+
+pub struct Service {
+    pub url: String,
+    pub seen: mpsc::UnboundedReceiver<Seen>,
+    pub recorder: Arc<Recorder>,
+    pub bridges: Bridges,
+}
+
+impl Service {
+    pub fn start(change: impl FnOnce(&mut BridgeOptions)) -> Self {
+        let (sender, seen) = mpsc::unbounded_channel();
+        let recorder = Arc::new(Recorder {
+            named: Mutex::default(),
+            seen: Mutex::new(sender),
+            room: Semaphore::new(1000),
+        });
+        let mut options = BridgeOptions::new(recorder.clone(), "gr_test");
+        change(&mut options);
+        let bridges = options.bridges.clone();
+        let server =
+            HttpServer::new(move || App::new().configure(|cfg| configure(cfg, options.clone())))
+                .workers(1)
+                .disable_signals()
+                .bind("127.0.0.1:0")
+                .unwrap();
+        let url = format!("ws://{}/v1/bridge", server.addrs()[0]);
+        actix_web::rt::spawn(server.run());
+        Self {
+            url,
+            seen,
+            recorder,
+            bridges,
+        }
+    }
+
+    pub async fn connect(&self) -> Client {
+        connect_async(&self.url).await.unwrap().0
+    }
+
+    pub async fn greeted(&self, pid: u32) -> Client {
+        let mut client = self.connect().await;
+        say(&mut client, hello(pid)).await;
+        assert_eq!(
+            heard(&mut client).await,
+            json!({"type": "welcome", "protocol": 1, "instance": "gr_test"})
+        );
+        client
+    }
+
+    pub async fn next(&mut self) -> Seen {
+        timeout(PATIENCE, self.seen.recv())
+            .await
+            .expect("the sink is told")
+            .unwrap()
+    }
+}
+
+pub fn hello(pid: u32) -> Value {
+    json!({"type": "hello", "protocol": 1, "directory": "/project", "pid": pid})
+}
+
+pub fn event(number: u32) -> Value {
+    json!({"type": "session.idle", "properties": {"sessionID": format!("ses_{number}")}})
+}
+
+pub async fn say(client: &mut Client, frame: Value) {
+    client.send(Message::text(frame.to_string())).await.unwrap();
+}
+
+/// The next text frame.
+pub async fn heard(client: &mut Client) -> Value {
+    loop {
+        match timeout(PATIENCE, client.next())
+            .await
+            .expect("a frame comes")
+            .unwrap()
+            .unwrap()
+        {
+            Message::Text(text) => return serde_json::from_str(&text).unwrap(),
+            Message::Ping(_) | Message::Pong(_) => {}
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+/// The close code, and the error frames before it.
+pub async fn closed(client: &mut Client) -> (u16, Vec<String>) {
+    let mut errors = Vec::new();
+    loop {
+        match timeout(PATIENCE, client.next())
+            .await
+            .expect("it is closed")
+        {
+            Some(Ok(Message::Text(text))) => {
+                let frame: Value = serde_json::from_str(&text).unwrap();
+                errors.push(frame["message"].as_str().unwrap().to_owned());
+            }
+            Some(Ok(Message::Close(Some(close)))) => return (close.code.into(), errors),
+            Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
+            other => panic!("{other:?} after {errors:?}"),
+        }
+    }
+}
+
+/// Waits until that is so.
+pub async fn until(what: &str, so: impl Fn() -> bool) {
+    let watch = async {
+        while !so() {
+            actix_rt::task::yield_now().await;
+        }
+    };
+    timeout(PATIENCE, watch)
+        .await
+        .unwrap_or_else(|_| panic!("not in time: {what}"));
+}
