@@ -177,6 +177,9 @@ fn failure_of(message: &Message) -> Option<super::watch::Failure> {
 
 /// No result is longer, in characters.
 pub const MAX_RESULT: usize = 32_000;
+/// How a result that is cut ends; readers to whom its words mean nothing put their own in its place.
+pub const RESULT_CUT: &str =
+    "\n… (cut at 32000 characters; page through the whole session with fullSession)";
 /// No page has more messages.
 pub const MAX_MESSAGES: usize = 100;
 
@@ -202,9 +205,7 @@ pub fn result_text(messages: &[Message]) -> String {
     if shown.len() == text.len() {
         return text;
     }
-    format!(
-        "{shown}\n… (cut at {MAX_RESULT} characters; page through the whole session with fullSession)"
-    )
+    format!("{shown}{RESULT_CUT}")
 }
 
 /// The messages of the last answer: what came after the newest message of a user, with the reasoning and tool results

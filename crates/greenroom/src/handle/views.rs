@@ -89,6 +89,16 @@ pub struct TaskDetail {
     pub waits_for: Option<WaitsFor>,
 }
 
+impl TaskDetail {
+    /// A task of which nothing is known that it waits for.
+    pub fn new(task: Task) -> Self {
+        Self {
+            task,
+            waits_for: None,
+        }
+    }
+}
+
 /// What a pending task waits for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
