@@ -17,7 +17,7 @@ pub mod input;
 pub mod limits;
 pub mod metrics;
 pub mod openapi;
-mod schemas;
+pub(crate) mod schemas;
 pub mod sessions;
 pub mod tasks;
 

@@ -20,9 +20,9 @@ use super::error::ApiError;
 use super::input::{Body, Params, switch, switch_schema};
 
 /// How long a blocking read waits at most.
-const LONGEST_WAIT_MS: u64 = 600_000;
+pub(crate) const LONGEST_WAIT_MS: u64 = 600_000;
 /// How long it waits if the caller does not say.
-const USUAL_WAIT_MS: u64 = 60_000;
+pub(crate) const USUAL_WAIT_MS: u64 = 60_000;
 
 /// `POST /v1/tasks`: accepted, and answered at once. Repeated under its `Idempotency-Key` it is the same task, with 200.
 pub async fn launch(
@@ -103,7 +103,7 @@ pub async fn list(api: Data<Api>, query: Params<ListQuery>) -> Result<Json<TaskP
 }
 
 /// States with commas between them; none for an empty text.
-fn statuses(text: &str) -> Result<Vec<TaskStatus>, String> {
+pub(crate) fn statuses(text: &str) -> Result<Vec<TaskStatus>, String> {
     let names = text
         .split(',')
         .map(str::trim)

@@ -20,5 +20,7 @@ mod slow_clients;
 mod support;
 mod terminal;
 mod texts;
+mod tool_words;
+mod tools;
 mod why;
 mod words;

@@ -256,6 +256,11 @@ impl Host {
         }
     }
 
+    /// The tools of this service.
+    pub fn tools(&self) -> greenroom_server::tools::Tools {
+        greenroom_server::tools::Tools::new(self.service.greenroom().clone())
+    }
+
     pub fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.address)
     }
@@ -347,6 +352,23 @@ impl Host {
         tokio::time::timeout(PATIENCE, watch)
             .await
             .unwrap_or_else(|_| panic!("{id} does not get there"))
+    }
+
+    /// Waits until a parent has been told something, and answers with all it was told.
+    pub async fn told(&self, parent: &str) -> String {
+        let path = format!("/v1/sessions/{parent}/notifications");
+        let watch = async {
+            loop {
+                let (_, told) = self.get(&path).await;
+                if told["notifications"][0]["fate"] == "delivered" {
+                    return told.to_string();
+                }
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, watch)
+            .await
+            .unwrap_or_else(|_| panic!("{parent} is not told"))
     }
 
     /// Hands in one event.

@@ -1,0 +1,375 @@
+//! Reads what an agent gives a tool. Nobody has checked it before: opencode does not, and models are sloppy. Where the
+//! meaning is certain it is taken (`"true"`, `"5"`, `taskID` for `task_id`, a blank for what is left out); all else is
+//! refused with every problem named at once. Pure.
+
+use greenroom::domain::task::cut;
+use serde_json::{Map, Value};
+
+use super::catalogue::schema;
+use super::orders::Order;
+
+/// Characters that a refusal repeats of what was given.
+const REPEATED: usize = 60;
+/// What models write where they mean nothing.
+const NOTHING: [&str; 4] = ["null", "none", "undefined", "nil"];
+
+/// Reads the arguments of a tool.
+///
+/// # Errors
+/// What is wrong, a line for each argument, with what to do.
+pub fn read<O: Order>(given: Value) -> Result<O, String> {
+    let fields = fields::<O>();
+    let known = || {
+        let names: Vec<&str> = fields.iter().map(|field| field.name.as_str()).collect();
+        names.join(", ")
+    };
+    let Some(given) = object(given) else {
+        return Err(format!("the arguments must be an object with {}", known()));
+    };
+    let mut read = Map::new();
+    let mut problems = Vec::new();
+    for (name, value) in given {
+        // Set by hosts, not by the agent.
+        if name.starts_with("__") {
+            continue;
+        }
+        let Some(field) = find::<O>(&fields, &name) else {
+            problems.push(unknown(&fields, &name, &known()));
+            continue;
+        };
+        match field.take(value) {
+            Ok(None) => {}
+            Ok(Some(value)) => {
+                if read.insert(field.name.clone(), value).is_some() {
+                    problems.push(format!("{}: is given twice", field.name));
+                }
+            }
+            Err(problem) => problems.push(format!("{}: {problem}", field.name)),
+        }
+    }
+    let waived = O::waived(&read);
+    for field in fields.iter().filter(|field| field.required) {
+        let told = problems
+            .iter()
+            .any(|problem| problem.starts_with(&format!("{}:", field.name)));
+        if !read.contains_key(&field.name) && !waived.contains(&field.name.as_str()) && !told {
+            problems.push(format!("{}: is missing. {}", field.name, field.about));
+        }
+    }
+    if !problems.is_empty() {
+        return Err(problems.join("\n"));
+    }
+    serde_json::from_value(Value::Object(read)).map_err(|error| format!("the arguments: {error}"))
+}
+
+/// An object, also as a text that holds one; nothing given is an empty one.
+fn object(given: Value) -> Option<Map<String, Value>> {
+    match given {
+        Value::Object(fields) => Some(fields),
+        Value::Null => Some(Map::new()),
+        Value::String(text) if text.trim().is_empty() => Some(Map::new()),
+        Value::String(text) => match serde_json::from_str(&text) {
+            Ok(Value::Object(fields)) => Some(fields),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+/// One argument as its schema describes it.
+#[derive(Debug)]
+struct Field {
+    name: String,
+    about: String,
+    kind: Kind,
+    required: bool,
+    least: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Text,
+    Switch,
+    Number,
+    Texts,
+}
+
+fn fields<O: Order>() -> Vec<Field> {
+    let schema = schema::<O>();
+    let required = schema["required"].as_array().cloned().unwrap_or_default();
+    let properties = schema["properties"].as_object().into_iter().flatten();
+    properties
+        .map(|(name, of)| Field {
+            name: name.clone(),
+            about: of["description"].as_str().unwrap_or_default().to_owned(),
+            kind: match of["type"].as_str() {
+                Some("boolean") => Kind::Switch,
+                Some("integer") => Kind::Number,
+                Some("array") => Kind::Texts,
+                _ => Kind::Text,
+            },
+            required: required.iter().any(|required| required == name),
+            least: of["minimum"].as_u64().unwrap_or(0),
+        })
+        .collect()
+}
+
+/// A name without what people write differently.
+fn folded(name: &str) -> String {
+    name.chars()
+        .filter(|c| c.is_alphanumeric())
+        .flat_map(char::to_lowercase)
+        .collect()
+}
+
+fn find<'a, O: Order>(fields: &'a [Field], name: &str) -> Option<&'a Field> {
+    let name = folded(name);
+    let alias = O::ALIASES.iter().find(|(other, _)| folded(other) == name);
+    let name = alias.map_or(name, |(_, here)| folded(here));
+    fields.iter().find(|field| folded(&field.name) == name)
+}
+
+fn unknown(fields: &[Field], name: &str, known: &str) -> String {
+    let likeness = |field: &Field| strsim::normalized_damerau_levenshtein(name, &field.name);
+    let nearest = fields
+        .iter()
+        .max_by(|one, other| likeness(one).total_cmp(&likeness(other)))
+        .filter(|field| likeness(field) > 0.55);
+    let name = cut(name, REPEATED);
+    match nearest {
+        Some(nearest) => format!("{name}: is no argument; did you mean {}?", nearest.name),
+        None => format!("{name}: is no argument; there are {known}"),
+    }
+}
+
+impl Field {
+    /// The value as it is meant; none if nothing is.
+    fn take(&self, value: Value) -> Result<Option<Value>, String> {
+        if is_nothing(&value, self.required) {
+            return Ok(None);
+        }
+        let taken = match (self.kind, value) {
+            (Kind::Text, Value::String(text)) => Some(Value::String(self.text(text))),
+            (Kind::Switch, value) => switch(&value).map(Value::Bool),
+            (Kind::Number, value) => match number(&value) {
+                Some(number) if number < 0.0 => return Err("must not be negative".to_owned()),
+                // A model that must fill in a number and has none in mind writes zero.
+                Some(number) if number == 0.0 && self.least > 0 => return Ok(None),
+                #[expect(
+                    clippy::cast_possible_truncation,
+                    clippy::cast_sign_loss,
+                    reason = "the sign was looked at, and what is too large becomes the largest"
+                )]
+                number => number.map(|number| Value::from(number as u64)),
+            },
+            (Kind::Texts, value) => texts(value)?.map(Value::from),
+            (Kind::Text, _) => None,
+        };
+        taken.map(Some).ok_or_else(|| self.kind.wanted().to_owned())
+    }
+
+    /// Ids are copied with what stands around them in a message.
+    fn text(&self, text: String) -> String {
+        match folded(&self.name).ends_with("id") {
+            true => text
+                .trim_matches(|c: char| c.is_whitespace() || matches!(c, '`' | '"' | '\''))
+                .to_owned(),
+            false => text,
+        }
+    }
+}
+
+impl Kind {
+    fn wanted(self) -> &'static str {
+        match self {
+            Self::Text => "must be a text",
+            Self::Switch => "must be true or false",
+            Self::Number => "must be a whole number",
+            Self::Texts => "must be a list of texts",
+        }
+    }
+}
+
+/// True for what stands where nothing is meant: an optional argument that a model was made to fill in.
+fn is_nothing(value: &Value, required: bool) -> bool {
+    match value {
+        Value::Null => true,
+        Value::String(text) if !required => {
+            let text = text.trim();
+            text.is_empty() || NOTHING.iter().any(|word| text.eq_ignore_ascii_case(word))
+        }
+        _ => false,
+    }
+}
+
+fn switch(value: &Value) -> Option<bool> {
+    let word = match value {
+        Value::Bool(switch) => return Some(*switch),
+        Value::Number(number) => number.to_string(),
+        Value::String(text) => text.trim().to_ascii_lowercase(),
+        _ => return None,
+    };
+    match word.as_str() {
+        "true" | "yes" | "1" => Some(true),
+        "false" | "no" | "0" => Some(false),
+        _ => None,
+    }
+}
+
+fn number(value: &Value) -> Option<f64> {
+    let number = match value {
+        Value::Number(number) => number.as_f64()?,
+        Value::String(text) => text.trim().replace('_', "").parse().ok()?,
+        _ => return None,
+    };
+    (number.is_finite() && number.fract() == 0.0).then_some(number)
+}
+
+/// A list, or a text that holds one: as JSON, or with commas.
+fn texts(value: Value) -> Result<Option<Vec<String>>, String> {
+    let values = match value {
+        Value::Array(values) => values,
+        Value::String(text) => match serde_json::from_str(&text) {
+            Ok(Value::Array(values)) => values,
+            _ => text
+                .split(',')
+                .map(str::trim)
+                .filter(|text| !text.is_empty())
+                .map(Value::from)
+                .collect(),
+        },
+        _ => return Ok(None),
+    };
+    let texts = values
+        .into_iter()
+        .enumerate()
+        .map(|(at, value)| match value {
+            Value::String(text) => Ok(text),
+            _ => Err(format!("entry {} must be a text", at + 1)),
+        });
+    texts.collect::<Result<Vec<_>, _>>().map(Some)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::orders::{Cancelling, Launching, Listing, Reading, Sending};
+    use super::*;
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    fn refused<O: Order + std::fmt::Debug>(given: Value) -> String {
+        read::<O>(given).unwrap_err()
+    }
+
+    #[test]
+    fn what_is_certain_is_taken() {
+        let reading: Reading = read(json!({
+            "taskID": " `bg_00000001` ", "block": "true", "timeout": "5_000", "full-session": 1,
+            "message_limit": 5.0, "since_message_id": "null", "include_thinking": "", "__sessionID": "ses_0",
+        }))
+        .unwrap();
+        let wanted = Reading {
+            task_id: Some("bg_00000001".to_owned()),
+            block: Some(true),
+            timeout: Some(5000),
+            full_session: Some(true),
+            message_limit: Some(5),
+            ..Reading::default()
+        };
+        assert_eq!(reading, wanted);
+        assert_eq!(read::<Listing>(Value::Null), Ok(Listing::default()));
+        let text = r#"{"task_id": "bg_1", "message": "go on"}"#;
+        let sending: Sending = read(json!(text)).unwrap();
+        assert_eq!(sending.prompt.as_deref(), Some("go on"));
+    }
+
+    #[test]
+    fn skills_come_in_every_form() {
+        for skills in [json!(["a", "b"]), json!("a, b"), json!("[\"a\",\"b\"]")] {
+            let given = json!({"session_id": "ses_1", "prompt": "p", "skills": skills});
+            let launching: Launching = read(given).unwrap();
+            assert_eq!(launching.skills.unwrap(), ["a", "b"]);
+        }
+    }
+
+    #[test]
+    fn numbers_beyond_every_bound_are_still_numbers() {
+        let reading: Reading = read(json!({"task_id": "x", "timeout": 1e30})).unwrap();
+        assert_eq!(reading.timeout, Some(u64::MAX));
+        // A model that must fill in every argument and has no limit in mind.
+        let reading: Reading = read(json!({"task_id": "x", "message_limit": 0})).unwrap();
+        assert_eq!(reading.message_limit, None);
+    }
+
+    #[test]
+    fn every_problem_is_named_at_once() {
+        insta::assert_snapshot!(refused::<Launching>(json!({
+            "promt": "p", "description": 5, "skills": ["a", 7], "weight": 1,
+        })), @r#"
+        description: must be a text
+        promt: is no argument; did you mean prompt?
+        skills: entry 2 must be a text
+        weight: is no argument; there are agent, category, description, directory, model, prompt, session_id, skills
+        agent: is missing. Which agent does it, for instance "explore".
+        prompt: is missing. What the agent is told: all it needs to know, since it sees nothing of this conversation.
+        "#);
+        insta::assert_snapshot!(refused::<Reading>(json!({
+            "block": "perhaps", "timeout": -1, "message_limit": "many", "from_end": [], "thinking_max_chars": 1.5,
+        })), @r"
+        block: must be true or false
+        from_end: must be true or false
+        message_limit: must be a whole number
+        thinking_max_chars: must be a whole number
+        timeout: must not be negative
+        task_id: is missing. The task's id, or its session id.
+        ");
+        insta::assert_snapshot!(refused::<Cancelling>(json!({"taskId": "a", "task_id": "b"})), @"taskId: is given twice");
+        insta::assert_snapshot!(refused::<Sending>(json!([1])), @"the arguments must be an object with prompt, task_id");
+    }
+
+    #[test]
+    fn a_resume_needs_only_its_prompt() {
+        assert!(read::<Launching>(json!({"session_id": "ses_1", "prompt": "p"})).is_ok());
+        let text = refused::<Launching>(json!({"session_id": "", "prompt": "p"}));
+        assert!(text.contains("description: is missing"), "{text}");
+    }
+
+    fn any_json() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<f64>().prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            "\\PC{0,12}".prop_map(Value::from),
+        ];
+        leaf.prop_recursive(3, 16, 4, |inner| {
+            let names = prop_oneof![
+                Just("task_id".to_owned()),
+                Just("prompt".to_owned()),
+                Just("timeout".to_owned()),
+                "\\PC{0,8}"
+            ];
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+                prop::collection::btree_map(names, inner, 0..4)
+                    .prop_map(|fields| Value::Object(fields.into_iter().collect())),
+            ]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_that_is_given_is_a_panic(given in any_json()) {
+            for text in [
+                read::<Launching>(given.clone()).err(),
+                read::<Reading>(given.clone()).err(),
+                read::<Cancelling>(given.clone()).err(),
+                read::<Listing>(given.clone()).err(),
+            ].into_iter().flatten() {
+                prop_assert!(!text.is_empty());
+                // What the types refuse behind our back would not be told in our words.
+                prop_assert!(!text.starts_with("the arguments: "), "{text}");
+            }
+        }
+    }
+}

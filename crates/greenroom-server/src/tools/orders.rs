@@ -1,0 +1,158 @@
+//! What each tool takes, as types: the schema that agents see and the reader of their arguments are made of them. The doc
+//! comments of the fields are what agents read.
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
+
+/// The arguments of one tool.
+pub trait Order: DeserializeOwned + JsonSchema {
+    /// The tool's name.
+    const TOOL: &'static str;
+    /// What it does, for agents.
+    const ABOUT: &'static str;
+    /// Names that other tools have for the same thing, and what it is called here.
+    const ALIASES: &'static [(&'static str, &'static str)] = &[];
+
+    /// Arguments that need not be given because of others that are.
+    fn waived(_given: &Map<String, Value>) -> &'static [&'static str] {
+        &[]
+    }
+}
+
+/// `background_task`
+#[derive(Debug, Clone, PartialEq, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Launching {
+    /// The task in three to six words, for people.
+    #[schemars(required)]
+    pub description: Option<String>,
+    /// What the agent is told: all it needs to know, since it sees nothing of this conversation.
+    #[schemars(required)]
+    pub prompt: Option<String>,
+    /// Which agent does it, for instance "explore".
+    #[schemars(required)]
+    pub agent: Option<String>,
+    /// The model as "provider/model"; without it the agent's own.
+    pub model: Option<String>,
+    /// A label that is kept with the task and shown.
+    pub category: Option<String>,
+    /// Names of skills, kept with the task and shown.
+    pub skills: Option<Vec<String>>,
+    /// The absolute path of the directory to work in; without it that of the parent session.
+    pub directory: Option<String>,
+    /// Resume the session of an ended task instead of starting a new one: it goes on with all it knows. Only the prompt is
+    /// used then.
+    pub session_id: Option<String>,
+}
+
+impl Order for Launching {
+    const TOOL: &'static str = "background_task";
+    const ABOUT: &'static str = "Launch a task for another agent in the background, or resume one by its session_id. Returns \
+        a task_id at once; several run at the same time. You are told when tasks end: do not poll or wait, go on with other \
+        work or end your turn. Read a result with background_output.";
+    const ALIASES: &'static [(&'static str, &'static str)] = &[("subagent_type", "agent")];
+
+    fn waived(given: &Map<String, Value>) -> &'static [&'static str] {
+        match given.contains_key("session_id") {
+            true => &["description", "agent"],
+            false => &[],
+        }
+    }
+}
+
+/// `background_output`
+#[derive(Debug, Clone, PartialEq, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Reading {
+    /// The task's id, or its session id.
+    #[schemars(required)]
+    pub task_id: Option<String>,
+    /// Wait for the task's end. Rarely needed: you are told when it ends.
+    #[schemars(extend("default" = false))]
+    pub block: Option<bool>,
+    /// How long to wait at most with block, in milliseconds.
+    #[schemars(range(max = 600_000), extend("default" = 60_000))]
+    pub timeout: Option<u64>,
+    /// The messages of the whole session instead of the last answer.
+    #[schemars(extend("default" = false))]
+    pub full_session: Option<bool>,
+    /// Reasoning too.
+    #[schemars(extend("default" = false))]
+    pub include_thinking: Option<bool>,
+    /// What tools gave back too.
+    #[schemars(extend("default" = false))]
+    pub include_tool_results: Option<bool>,
+    /// At most so many messages.
+    #[schemars(range(min = 1, max = 100), extend("default" = 100))]
+    pub message_limit: Option<usize>,
+    /// The newest messages instead of the oldest, with full_session.
+    #[schemars(extend("default" = false))]
+    pub from_end: Option<bool>,
+    /// Only messages after this one, with full_session.
+    pub since_message_id: Option<String>,
+    /// Cut reasoning to so many characters.
+    #[schemars(extend("default" = 2000))]
+    pub thinking_max_chars: Option<usize>,
+}
+
+impl Order for Reading {
+    const TOOL: &'static str = "background_output";
+    const ABOUT: &'static str = "Read the result of a background task that has ended, or see how one stands. You are told \
+        when a task ends: call this then, and do not poll with it. Reading consumes nothing.";
+    const ALIASES: &'static [(&'static str, &'static str)] = &[("session_id", "task_id")];
+}
+
+/// `background_cancel`
+#[derive(Debug, Clone, PartialEq, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Cancelling {
+    /// The id of the task to cancel, or its session id.
+    #[serde(rename = "taskId")]
+    pub task_id: Option<String>,
+    /// Cancel all tasks you launched and all below them, instead of one.
+    #[schemars(extend("default" = false))]
+    pub all: Option<bool>,
+}
+
+impl Order for Cancelling {
+    const TOOL: &'static str = "background_cancel";
+    const ABOUT: &'static str = "Cancel a background task by its taskId, or all you launched with all=true. You are not told \
+        of tasks that you cancel.";
+    const ALIASES: &'static [(&'static str, &'static str)] = &[("session_id", "taskId")];
+}
+
+/// `background_send`
+#[derive(Debug, Clone, PartialEq, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Sending {
+    /// The id of a running task, or its session id.
+    #[schemars(required)]
+    pub task_id: Option<String>,
+    /// What the agent is told.
+    #[schemars(required)]
+    pub prompt: Option<String>,
+}
+
+impl Order for Sending {
+    const TOOL: &'static str = "background_send";
+    const ABOUT: &'static str = "Give a running background task a further instruction. To go on with a task that has ended, \
+        use background_task with its session_id.";
+    const ALIASES: &'static [(&'static str, &'static str)] =
+        &[("session_id", "task_id"), ("message", "prompt")];
+}
+
+/// `background_list`
+#[derive(Debug, Clone, PartialEq, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Listing {
+    /// Only these states, with commas between them: pending, running, completed, error, cancelled, interrupt.
+    pub status: Option<String>,
+}
+
+impl Order for Listing {
+    const TOOL: &'static str = "background_list";
+    const ABOUT: &'static str = "List the background tasks you launched, with their states. For an overview, not for \
+        waiting: you are told when tasks end.";
+}

@@ -1,0 +1,138 @@
+//! Messages of a task as an agent reads them: as many whole ones as fit, and how to go on. Pure.
+
+use greenroom::domain::output::{MAX_RESULT, OutputMessage, RESULT_CUT};
+use greenroom::domain::task::cut;
+
+use crate::cli::show;
+
+/// The messages, at most [`MAX_RESULT`] characters of them, and how to read what is missing. With `from_end` what does
+/// not fit is left out at the beginning, else at the end.
+pub fn page(messages: &[OutputMessage], has_more: bool, from_end: bool) -> String {
+    let mut shown: Vec<String> = Vec::new();
+    let mut room = MAX_RESULT;
+    let mut add = |message: &OutputMessage| {
+        let text = show::message(message);
+        let length = text.chars().count();
+        if length > room && !shown.is_empty() {
+            return false;
+        }
+        shown.push(match length > room {
+            true => format!("{}\n… (cut at {MAX_RESULT} characters)\n", cut(&text, room)),
+            false => text,
+        });
+        room = room.saturating_sub(length + 1);
+        true
+    };
+    let fitting = match from_end {
+        true => messages
+            .iter()
+            .rev()
+            .take_while(|message| add(message))
+            .count(),
+        false => messages.iter().take_while(|message| add(message)).count(),
+    };
+    if from_end {
+        shown.reverse();
+    }
+    let newest = match from_end {
+        true => messages.last(),
+        false => messages[..fitting].last(),
+    };
+    let newest = newest.and_then(|message| message.id.as_deref());
+    let missing = has_more || fitting < messages.len();
+    let hint = match (newest, missing, from_end) {
+        (_, true, true) => {
+            "(there are older messages: full_session=true without from_end begins with the oldest)"
+                .to_owned()
+        }
+        (Some(id), true, false) => format!("(there is more: go on with since_message_id=\"{id}\")"),
+        (None, true, false) => {
+            "(there is more: read it from its end with from_end=true)".to_owned()
+        }
+        (Some(id), false, _) => {
+            format!("(that is all; since_message_id=\"{id}\" shows what comes later)")
+        }
+        (None, false, _) if messages.is_empty() => "(no messages)".to_owned(),
+        (None, false, _) => "(that is all)".to_owned(),
+    };
+    shown.push(hint);
+    shown.join("\n")
+}
+
+/// The text of the last answer; one that was cut says how to see more in terms of tools.
+pub fn answer(result: &str) -> String {
+    match result.strip_suffix(RESULT_CUT) {
+        Some(shown) => format!(
+            "{shown}\n… (cut at {MAX_RESULT} characters. full_session=true pages through the messages with message_limit, \
+             since_message_id and from_end; or resume the session and ask for a shorter answer)"
+        ),
+        None if result.trim().is_empty() => "(it ended without an answer in words)".to_owned(),
+        None => result.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn messages(lengths: &[usize]) -> Vec<OutputMessage> {
+        let texts = lengths.iter().enumerate();
+        texts
+            .map(|(at, length)| OutputMessage {
+                id: Some(format!("msg_{at}")),
+                role: "assistant".to_owned(),
+                agent: None,
+                text: char::from(b'a' + u8::try_from(at).unwrap())
+                    .to_string()
+                    .repeat(*length),
+                thinking: None,
+                tools: Vec::new(),
+            })
+            .collect()
+    }
+
+    #[test]
+    fn what_fits_is_whole() {
+        insta::assert_snapshot!(page(&messages(&[3, 4]), false, false), @r#"
+        [assistant]
+        aaa
+
+        [assistant]
+        bbbb
+
+        (that is all; since_message_id="msg_1" shows what comes later)
+        "#);
+        assert_eq!(page(&[], false, false), "(no messages)");
+    }
+
+    #[test]
+    fn what_does_not_fit_is_on_the_next_page() {
+        let long = messages(&[20_000, 11_000, 20_000]);
+        let first = page(&long, false, false);
+        assert!(first.contains("bbb") && !first.contains("ccc"));
+        assert!(first.ends_with("(there is more: go on with since_message_id=\"msg_1\")"));
+        let newest = page(&long, false, true);
+        assert!(!newest.contains("aaa") && newest.contains("bbb") && newest.contains("ccc"));
+        assert!(newest.contains("there are older messages"), "{newest}");
+        assert!(newest.find("bbb") < newest.find("ccc"), "in their order");
+    }
+
+    #[test]
+    fn nothing_is_longer_than_a_page() {
+        for lengths in [&[90_000][..], &[31_980, 5], &[500; 26], &[16_000; 4]] {
+            for from_end in [true, false] {
+                let text = page(&messages(lengths), true, from_end);
+                assert!(text.chars().count() < MAX_RESULT + 200, "{lengths:?}");
+                assert!(text.contains("aaaaa") || from_end);
+            }
+        }
+    }
+
+    #[test]
+    fn a_cut_answer_says_how_to_see_more() {
+        let cut = answer(&format!("long{RESULT_CUT}"));
+        assert!(cut.starts_with("long\n") && cut.contains("since_message_id"));
+        assert_eq!(answer("short"), "short");
+        assert_eq!(answer(" \n"), "(it ended without an answer in words)");
+    }
+}

@@ -1,0 +1,452 @@
+//! The tools as agents use them: on a real service, on an agent server in memory.
+
+use greenroom_server::tools::{Caller, ToolReply, Tools};
+use serde_json::{Value, json};
+
+use crate::support::Host;
+
+fn agent(session: &str) -> Caller {
+    Caller {
+        session: Some(session.into()),
+        agent: Some("build".to_owned()),
+        directory: Some("/project".to_owned()),
+        ..Caller::default()
+    }
+}
+
+/// An agent with the tools of a service.
+struct Agent {
+    tools: Tools,
+    caller: Caller,
+}
+
+impl Agent {
+    fn of(host: &Host, session: &str) -> Self {
+        Self {
+            tools: host.tools(),
+            caller: agent(session),
+        }
+    }
+
+    async fn call(&self, tool: &str, args: Value) -> ToolReply {
+        self.tools.call(tool, args, &self.caller).await
+    }
+
+    /// What a call that is done says.
+    async fn done(&self, tool: &str, args: Value) -> ToolReply {
+        let reply = self.call(tool, args).await;
+        assert!(!reply.is_error, "{}", reply.output);
+        reply
+    }
+
+    /// What a call that is refused says.
+    async fn refused(&self, tool: &str, args: Value) -> String {
+        let reply = self.call(tool, args).await;
+        assert!(reply.is_error, "{}", reply.output);
+        reply.output
+    }
+
+    async fn launch(&self, description: &str) -> String {
+        let args = json!({"description": description, "prompt": "Look.", "agent": "explore"});
+        id(&self.done("background_task", args).await)
+    }
+}
+
+fn id(reply: &ToolReply) -> String {
+    let metadata = reply.metadata.as_ref().unwrap();
+    metadata["taskId"].as_str().unwrap().to_owned()
+}
+
+#[actix_rt::test]
+async fn an_agent_launches_is_told_where_its_task_runs_and_reads_its_result() {
+    let host = Host::start(&[]).await;
+    let parent = Agent::of(&host, "ses_parent");
+    let args = json!({"description": "look around", "prompt": "What is here?", "agent": "explore",
+        "model": "acme/large", "category": "quick", "skills": ["git"], "directory": "sub"});
+    let reply = parent.done("background_task", args).await;
+    let task = id(&reply);
+    assert_eq!(reply.title.as_deref(), Some("look around"));
+    assert_eq!(reply.metadata.as_ref().unwrap()["sessionId"], "ses_1");
+    for wanted in [
+        &task[..],
+        "session_id: ses_1",
+        "status: running",
+        "Do not poll",
+    ] {
+        assert!(reply.output.contains(wanted), "{wanted}: {}", reply.output);
+    }
+    let (_, record) = host.get(&format!("/v1/tasks/{task}")).await;
+    for (field, wanted) in [
+        ("parentSessionID", json!("ses_parent")),
+        ("parentAgent", json!("build")),
+        ("category", json!("quick")),
+        ("skills", json!(["git"])),
+        ("directory", json!("/project/sub")),
+        ("model", json!({"providerID": "acme", "modelID": "large"})),
+    ] {
+        assert_eq!(record[field], wanted, "{field}");
+    }
+
+    let open = parent
+        .done("background_output", json!({"task_id": task}))
+        .await;
+    assert!(open.output.contains("status: running"), "{}", open.output);
+    host.finish("ses_1").await;
+    host.ended(&task).await;
+    let args = json!({"task_id": "ses_1"});
+    let read = parent.done("background_output", args.clone()).await;
+    assert!(read.output.contains("status: completed"), "{}", read.output);
+    assert!(
+        read.output.ends_with("answer to: What is here?"),
+        "{}",
+        read.output
+    );
+    assert_eq!(
+        parent.done("background_output", args).await,
+        read,
+        "reading twice gives the same"
+    );
+    host.stop().await;
+}
+
+#[actix_rt::test]
+async fn a_launch_that_must_wait_is_answered_with_its_place() {
+    let host = Host::start(&[("limits.default", "1")]).await;
+    let parent = Agent::of(&host, "ses_parent");
+    parent.launch("first").await;
+    parent.launch("second").await;
+    let args = json!({"description": "third", "prompt": "Look.", "agent": "explore"});
+    let reply = parent.done("background_task", args).await;
+    assert!(
+        reply
+            .output
+            .contains("status: pending\nwaits for: number 2 in line; 1 of 1 slots in use"),
+        "{}",
+        reply.output
+    );
+    assert!(reply.metadata.unwrap().get("sessionId").is_none());
+    let task = json!({"task_id": host.newest().await});
+    let shown = parent.done("background_output", task).await.output;
+    assert!(shown.contains("waits for: number 2 in line"), "{shown}");
+    let list = parent
+        .done("background_list", json!({"status": "pending"}))
+        .await
+        .output;
+    assert!(
+        list.starts_with("2 background tasks") && list.contains("number 1 in line"),
+        "{list}"
+    );
+    host.stop().await;
+}
+
+#[actix_rt::test]
+async fn a_read_that_blocks_is_answered_at_the_end_or_after_its_time() {
+    let host = Host::start(&[]).await;
+    let parent = Agent::of(&host, "ses_parent");
+    let task = parent.launch("wait").await;
+    let args = json!({"task_id": task, "block": "true", "timeout": 1});
+    let late = parent.done("background_output", args).await.output;
+    assert!(late.contains("did not end within the time"), "{late}");
+
+    let (tools, caller) = (parent.tools.clone(), parent.caller.clone());
+    let args = json!({"task_id": task, "block": true});
+    let reading =
+        actix_rt::spawn(async move { tools.call("background_output", args, &caller).await });
+    host.until_blocked().await;
+    assert!(!reading.is_finished());
+    host.finish("ses_1").await;
+    let read = reading.await.unwrap();
+    assert!(read.output.contains("answer to: Look."), "{}", read.output);
+    host.stop().await;
+}
+
+#[actix_rt::test]
+async fn the_whole_session_comes_in_pages() {
+    let host = Host::start(&[]).await;
+    host.fake.call_tools();
+    let parent = Agent::of(&host, "ses_parent");
+    let task = parent.launch("use a tool").await;
+    host.finish("ses_1").await;
+    host.ended(&task).await;
+    let read = async |args: Value| {
+        let mut all = json!({"task_id": task, "full_session": true});
+        for (name, value) in args.as_object().unwrap() {
+            all[name] = value.clone();
+        }
+        parent.done("background_output", all).await.output
+    };
+    let first = read(json!({"message_limit": 1})).await;
+    assert!(
+        first.contains("* bash completed") && !first.contains("42 files"),
+        "{first}"
+    );
+    assert!(
+        first.ends_with("(there is more: go on with since_message_id=\"msg_ses_1_0\")"),
+        "{first}"
+    );
+    let rest = read(json!({"since_message_id": "msg_ses_1_0"})).await;
+    assert!(
+        rest.contains("answer to: Look.") && rest.contains("that is all"),
+        "{rest}"
+    );
+    let newest = read(json!({"message_limit": 1, "from_end": true})).await;
+    assert!(
+        newest.contains("answer to") && newest.contains("older messages"),
+        "{newest}"
+    );
+    let args = json!({"task_id": task, "include_tool_results": true});
+    let results = parent.done("background_output", args).await.output;
+    assert!(results.contains("42 files"), "{results}");
+    let args = json!({"task_id": task, "full_session": true, "since_message_id": "msg_0"});
+    let refused = parent.refused("background_output", args).await;
+    assert!(refused.contains("since_message_id"), "{refused}");
+    host.stop().await;
+}
+
+#[actix_rt::test]
+async fn an_agent_reaches_its_own_tree_only() {
+    let host = Host::start(&[]).await;
+    let parent = Agent::of(&host, "ses_parent");
+    let child_task = parent.launch("child").await;
+    let child = Agent::of(&host, "ses_1");
+    let grandchild = child.launch("grandchild").await;
+    let stranger = Agent::of(&host, "ses_stranger");
+    for (tool, args) in [
+        ("background_output", json!({"task_id": child_task})),
+        ("background_output", json!({"task_id": "ses_1"})),
+        (
+            "background_send",
+            json!({"task_id": child_task, "prompt": "stop"}),
+        ),
+        ("background_cancel", json!({"taskId": child_task})),
+        (
+            "background_task",
+            json!({"session_id": "ses_1", "prompt": "mine now"}),
+        ),
+    ] {
+        let refused = stranger.refused(tool, args).await;
+        assert!(refused.contains("of yours"), "{tool}: {refused}");
+    }
+    // Neither up nor sideways.
+    let refused = child
+        .refused("background_output", json!({"task_id": child_task}))
+        .await;
+    assert!(refused.contains("of yours"), "{refused}");
+    parent
+        .done("background_output", json!({"task_id": grandchild}))
+        .await;
+    parent
+        .done(
+            "background_send",
+            json!({"task_id": grandchild, "prompt": "faster"}),
+        )
+        .await;
+    let list = parent.done("background_list", json!({})).await.output;
+    assert!(
+        list.contains(&child_task) && !list.contains(&grandchild),
+        "{list}"
+    );
+    assert_eq!(
+        stranger.done("background_list", json!({})).await.output,
+        "No background tasks."
+    );
+
+    // Who names no session may do all, like the HTTP API.
+    let anyone = Agent {
+        tools: host.tools(),
+        caller: Caller::default(),
+    };
+    anyone
+        .done("background_output", json!({"task_id": grandchild}))
+        .await;
+    let list = anyone.done("background_list", json!({})).await.output;
+    assert!(
+        list.contains(&grandchild) && list.contains(&child_task),
+        "{list}"
+    );
+    host.stop().await;
+}
+
+#[actix_rt::test]
+async fn what_an_agent_cancels_itself_is_kept_out_of_its_messages() {
+    let host = Host::start(&[]).await;
+    let parent = Agent::of(&host, "ses_parent");
+    let cancelled = parent.launch("not needed").await;
+    let kept = parent.launch("needed").await;
+    let reply = parent
+        .done("background_cancel", json!({"task_id": cancelled}))
+        .await;
+    assert!(
+        reply.output.contains("You will not be told of it."),
+        "{}",
+        reply.output
+    );
+    let again = parent
+        .refused("background_cancel", json!({"taskId": cancelled}))
+        .await;
+    assert!(again.contains("is cancelled already"), "{again}");
+    host.finish("ses_2").await;
+    host.ended(&kept).await;
+    let told = host.told("ses_parent").await;
+    assert!(told.contains(&kept) && !told.contains(&cancelled), "{told}");
+    host.stop().await;
+}
+
+#[actix_rt::test]
+async fn cancelling_all_ends_the_tree_and_tells_only_who_does_not_know() {
+    let host = Host::start(&[("limits.default", "2")]).await;
+    let parent = Agent::of(&host, "ses_parent");
+    let child = Agent::of(&host, "ses_1");
+    let mut open = vec![
+        parent.launch("child").await,
+        child.launch("grandchild").await,
+    ];
+    // There is no slot for this one; it must not get one on the way.
+    open.push(parent.launch("waiting").await);
+    let other = Agent::of(&host, "ses_other");
+    let theirs = other.launch("of somebody else").await;
+    let reply = parent
+        .done("background_cancel", json!({"all": true, "taskId": ""}))
+        .await;
+    assert!(
+        reply.output.starts_with("Cancelled 3 tasks:"),
+        "{}",
+        reply.output
+    );
+    for task in &open {
+        let record = host.ended(task).await;
+        assert_eq!(record["status"], "cancelled");
+    }
+    assert_eq!(host.ended(&open[2]).await.get("sessionID"), None);
+    host.running(&theirs).await;
+    let nothing = parent
+        .done("background_cancel", json!({"all": true}))
+        .await
+        .output;
+    assert!(nothing.contains("nothing changed"), "{nothing}");
+    let told = host.told("ses_1").await;
+    assert!(told.contains(&open[1]), "{told}");
+    let (_, silent) = host.get("/v1/sessions/ses_parent/notifications").await;
+    assert_eq!(silent["notifications"], json!([]));
+    host.stop().await;
+}
+
+#[actix_rt::test]
+async fn a_task_is_resumed_by_its_session_and_a_running_one_instructed() {
+    let host = Host::start(&[]).await;
+    let parent = Agent::of(&host, "ses_parent");
+    let task = parent.launch("first half").await;
+    let args = json!({"session_id": "ses_1", "prompt": "And now?"});
+    let refused = parent.refused("background_task", args.clone()).await;
+    assert!(refused.contains("background_send"), "{refused}");
+    let sent = parent
+        .done(
+            "background_send",
+            json!({"task_id": task, "prompt": "Hurry."}),
+        )
+        .await;
+    assert!(sent.output.contains("told when it ends"), "{}", sent.output);
+    host.finish("ses_1").await;
+    host.ended(&task).await;
+    let refused = parent
+        .refused(
+            "background_send",
+            json!({"task_id": task, "prompt": "More."}),
+        )
+        .await;
+    assert!(
+        refused.contains("background_task(session_id=\"ses_1\""),
+        "{refused}"
+    );
+    let resumed = parent.done("background_task", args).await;
+    assert!(
+        resumed.output.starts_with("Background task resumed"),
+        "{}",
+        resumed.output
+    );
+    assert_eq!(id(&resumed), task);
+    let args = json!({"session_id": "ses_none", "prompt": "Go on."});
+    let refused = parent.refused("background_task", args).await;
+    assert!(refused.contains("leave session_id out"), "{refused}");
+    host.stop().await;
+}
+
+#[actix_rt::test]
+async fn a_launch_that_comes_twice_is_one_task() {
+    let host = Host::start(&[]).await;
+    let mut parent = Agent::of(&host, "ses_parent");
+    parent.caller.message = Some("msg_1".into());
+    parent.caller.call = Some("call_0".to_owned());
+    let first = parent.launch("once").await;
+    assert_eq!(parent.launch("once").await, first);
+    // Some models number their calls anew in each message.
+    parent.caller.message = Some("msg_2".into());
+    assert_ne!(parent.launch("once").await, first);
+    host.stop().await;
+}
+
+#[actix_rt::test]
+async fn what_is_wrong_is_said_in_terms_of_tools() {
+    let host = Host::start(&[("safety.max_depth", "1")]).await;
+    let parent = Agent::of(&host, "ses_parent");
+    let launch = |field: &str, value: Value| {
+        let mut args = json!({"description": "d", "prompt": "p", "agent": "explore"});
+        args[field] = value;
+        args
+    };
+    for (tool, args, wanted) in [
+        (
+            "background_task",
+            launch("prompt", json!("  ")),
+            "prompt: must not be blank",
+        ),
+        (
+            "background_task",
+            launch("model", json!("opus")),
+            "model: write it as PROVIDER/MODEL",
+        ),
+        (
+            "background_task",
+            launch("agnet", json!("x")),
+            "did you mean agent?",
+        ),
+        ("background_output", json!({}), "task_id: is missing"),
+        (
+            "background_output",
+            json!({"task_id": "bg_ffffffff"}),
+            "background_list shows",
+        ),
+        ("background_cancel", json!({}), "taskId: is missing"),
+        (
+            "background_cancel",
+            json!({"taskId": "bg_1", "all": "yes"}),
+            "give either taskId or all",
+        ),
+        (
+            "background_send",
+            json!({"task_id": "bg_1"}),
+            "prompt: is missing",
+        ),
+        (
+            "background_list",
+            json!({"status": "done"}),
+            "none of pending, running",
+        ),
+        (
+            "background_lsit",
+            json!({}),
+            "There are background_task, background_output",
+        ),
+    ] {
+        let refused = parent.refused(tool, args).await;
+        assert!(refused.contains(wanted), "{wanted}: {refused}");
+        assert!(!refused.contains("/v1/"), "{refused}");
+    }
+    parent.launch("child").await;
+    let child = Agent::of(&host, "ses_1");
+    let deep = child
+        .refused("background_task", launch("prompt", json!("p")))
+        .await;
+    assert!(deep.contains("Do it yourself"), "{deep}");
+    host.stop().await;
+}
