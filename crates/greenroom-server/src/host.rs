@@ -18,6 +18,7 @@ use crate::http::connection;
 use crate::http::guard::{Guard, guard};
 use crate::http::metrics::Requests;
 use crate::http::{Api, configure};
+use crate::tools::Tools;
 
 /// Threads that answer requests.
 const WORKERS: usize = 2;
@@ -91,6 +92,7 @@ impl Service {
         let greenroom = Greenroom::start(settings.core.clone(), agent, journal);
         let instance = format!("gr_{}", &uuid::Uuid::new_v4().simple().to_string()[..8]);
         let mut bridge = BridgeOptions::new(Arc::new(greenroom.clone()), instance);
+        bridge.tools = Some(Arc::new(Tools::new(greenroom.clone())));
         bridge.token = settings.token.clone();
         bridge.only_source = settings.opencode.events == Events::Bridge;
         let guarded = Guard {

@@ -38,6 +38,11 @@ impl Tools {
         Self { greenroom }
     }
 
+    /// The system they work on.
+    pub(super) fn greenroom(&self) -> &Greenroom {
+        &self.greenroom
+    }
+
     /// Carries out a call; a refusal is a reply too. Dropping the call ends its waiting and nothing else.
     pub async fn call(&self, tool: &str, args: Value, caller: &Caller) -> ToolReply {
         let done = match tool {

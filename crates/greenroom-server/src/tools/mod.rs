@@ -4,6 +4,7 @@
 //! the tools.
 
 pub mod arguments;
+mod bridged;
 pub mod call;
 pub mod catalogue;
 pub mod desk;

@@ -1,5 +1,8 @@
 //! The tools as agents use them: on a real service, on an agent server in memory.
 
+use std::sync::Arc;
+
+use greenroom_bridge::{ToolCall, ToolContext, ToolDesk};
 use greenroom_server::tools::{Caller, ToolReply, Tools};
 use serde_json::{Value, json};
 
@@ -382,6 +385,51 @@ async fn a_launch_that_comes_twice_is_one_task() {
     // Some models number their calls anew in each message.
     parent.caller.message = Some("msg_2".into());
     assert_ne!(parent.launch("once").await, first);
+    host.stop().await;
+}
+
+#[actix_rt::test]
+async fn a_bridge_brings_calls_and_asks_what_a_compaction_carries() {
+    let host = Host::start(&[]).await;
+    let desk: Arc<dyn ToolDesk> = Arc::new(host.tools());
+    let call = |tool: &str, args: Value| ToolCall {
+        id: "1".into(),
+        tool: tool.to_owned(),
+        args,
+        context: ToolContext {
+            session_id: "ses_parent".into(),
+            message_id: Some("msg_1".into()),
+            agent: Some("build".to_owned()),
+            call_id: Some("call_1".to_owned()),
+            directory: Some("/project".to_owned()),
+        },
+    };
+    assert_eq!(desk.compaction(&"ses_parent".into()).await, None);
+    let args = json!({"description": "look", "prompt": "p", "agent": "explore"});
+    let launched = desk.call(call("background_task", args.clone())).await;
+    let metadata = launched.metadata.unwrap();
+    assert_eq!(metadata["sessionId"], "ses_1");
+    let again = desk.call(call("background_task", args)).await;
+    assert_eq!(again.metadata.unwrap()["taskId"], metadata["taskId"]);
+    let (_, record) = host.get("/v1/tasks/ses_1").await;
+    assert_eq!(
+        (&record["parentMessageID"], &record["parentAgent"]),
+        (&json!("msg_1"), &json!("build"))
+    );
+    let refused = desk.call(call("background_send", json!({}))).await;
+    assert_eq!(refused.metadata, Some(json!({"error": true})));
+    let carried = desk.compaction(&"ses_parent".into()).await.unwrap();
+    assert!(
+        carried.contains("session `ses_1`") && carried.contains("Still open: `bg_"),
+        "{carried}"
+    );
+    host.finish("ses_1").await;
+    host.ended("ses_1").await;
+    let carried = desk.compaction(&"ses_parent".into()).await.unwrap();
+    assert!(
+        carried.contains("completed") && !carried.contains("Still open"),
+        "{carried}"
+    );
     host.stop().await;
 }
 
