@@ -18,6 +18,7 @@ use crate::http::connection;
 use crate::http::guard::{Guard, guard};
 use crate::http::metrics::Requests;
 use crate::http::{Api, configure};
+use crate::mcp::Mcp;
 use crate::tools::Tools;
 
 /// Threads that answer requests.
@@ -61,6 +62,7 @@ impl HostError {
 pub struct Service {
     greenroom: Greenroom,
     bridge: BridgeOptions,
+    mcp: Mcp,
     http: ServerHandle,
     address: SocketAddr,
     journal: Option<Arc<SqliteJournal>>,
@@ -92,7 +94,9 @@ impl Service {
         let greenroom = Greenroom::start(settings.core.clone(), agent, journal);
         let instance = format!("gr_{}", &uuid::Uuid::new_v4().simple().to_string()[..8]);
         let mut bridge = BridgeOptions::new(Arc::new(greenroom.clone()), instance);
-        bridge.tools = Some(Arc::new(Tools::new(greenroom.clone())));
+        let tools = Tools::new(greenroom.clone());
+        let mcp = Mcp::new(tools.clone());
+        bridge.tools = Some(Arc::new(tools.clone()));
         bridge.token = settings.token.clone();
         bridge.only_source = settings.opencode.events == Events::Bridge;
         let guarded = Guard {
@@ -103,13 +107,16 @@ impl Service {
             greenroom: greenroom.clone(),
             guard: guarded,
             bridge: bridge.clone(),
+            tools,
             requests: Requests::default(),
             journal: on_disk.clone(),
         };
+        let mounted = mcp.clone();
         let http = HttpServer::new(move || {
-            let api = api.clone();
+            let (api, mcp) = (api.clone(), mounted.clone());
             App::new()
                 .wrap(from_fn(guard))
+                .configure(move |cfg| mcp.configure(cfg))
                 .configure(move |cfg| configure(cfg, api))
         })
         .on_connect(|socket, _| connection::bound(socket))
@@ -129,6 +136,7 @@ impl Service {
         Ok(Self {
             greenroom,
             bridge,
+            mcp,
             http: handle,
             address,
             journal: on_disk,
@@ -178,6 +186,7 @@ impl Service {
             }
         }
         self.bridge.bridges.close();
+        self.mcp.close();
         self.http.stop(true).await;
         if let Some(journal) = self.journal {
             // It may wait for the disk, and there is nobody left to hear that it was in vain but the log.

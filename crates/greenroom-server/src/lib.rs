@@ -1,10 +1,11 @@
 //! Greenroom as a service and a command. [`config`] reads what the user wants, [`host`] runs the actor system behind
-//! [`http`] and the bridge, [`tools`] is what agents call, [`cli`] is the `greenroom` command, which starts a service or
-//! talks to one.
+//! [`http`] and the bridge, [`tools`] is what agents call, also over [`mcp`], [`cli`] is the `greenroom` command, which
+//! starts a service or talks to one.
 
 pub mod cli;
 pub mod config;
 pub mod host;
 pub mod http;
 pub mod logging;
+pub mod mcp;
 pub mod tools;

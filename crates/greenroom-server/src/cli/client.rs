@@ -151,6 +151,16 @@ impl Client {
             .await
     }
 
+    /// The same for a call that may take as long as that.
+    pub async fn post_within<T: DeserializeOwned>(
+        &self,
+        path: &[&str],
+        body: &Value,
+        within: Duration,
+    ) -> Result<T, Failure> {
+        self.call(Method::POST, path, &[], Some(body), within).await
+    }
+
     /// Replaces something.
     pub async fn put<T: DeserializeOwned>(
         &self,

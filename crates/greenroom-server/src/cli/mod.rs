@@ -16,6 +16,7 @@ pub mod journal;
 pub mod limits;
 pub mod live;
 pub mod manage;
+pub mod mcp;
 pub mod patience;
 pub mod run;
 pub mod serve;

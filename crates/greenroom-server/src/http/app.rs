@@ -14,6 +14,7 @@ use super::calls::calls;
 use super::error::ApiError;
 use super::guard::Guard;
 use super::metrics::Requests;
+use crate::tools::Tools;
 
 /// What the handlers work with.
 #[derive(Debug, Clone)]
@@ -24,6 +25,8 @@ pub struct Api {
     pub guard: Guard,
     /// The bridge.
     pub bridge: BridgeOptions,
+    /// What agents call.
+    pub tools: Tools,
     /// Requests answered so far.
     pub requests: Requests,
     /// The journal on disk, if there is one.

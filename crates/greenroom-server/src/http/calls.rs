@@ -4,7 +4,7 @@ use actix_web::http::Method;
 use serde_json::json;
 
 use super::call::Call;
-use super::{asks, docs, events, health, limits, metrics, sessions, tasks};
+use super::{asks, docs, events, health, limits, metrics, sessions, tasks, tools};
 
 /// The calls. A path without parameters stands before one that would take its name for a parameter.
 #[rustfmt::skip]
@@ -65,6 +65,10 @@ pub fn calls() -> Vec<Call> {
         Call::new(get.clone(), "/v1/sessions/{sessionID}/notifications", "listNotifications", "The messages to a parent and what became of them, newest first", sessions::notifications),
         Call::new(post.clone(), "/v1/session-events", "pushEvents", "Hands in events of the agent server, for hosts that have no websocket", sessions::events)
             .example(json!({"events": [{"type": "session.idle", "properties": {"sessionID": "ses_1"}}]})),
+        Call::new(get.clone(), "/v1/tools", "listTools", "The tools for agents, with the schemas of their arguments", tools::list),
+        Call::new(post.clone(), "/v1/tools/{tool}", "callTool", "Calls a tool as an agent would; what it refuses is an answer too", tools::call)
+            .refuses(404, "tool_not_found", "there is no such tool")
+            .example(json!({"arguments": {"status": "running"}, "sessionID": "ses_0"})),
         Call::new(get.clone(), "/v1/asks", "listAsks", "What children wait for somebody to answer, oldest first", asks::list),
         Call::new(post, "/v1/asks/{askID}", "answerAsk", "Answers a permission request or a question of a child", asks::answer)
             .refuses(404, "ask_not_found", "no open request of that id: it never was, or has been answered")

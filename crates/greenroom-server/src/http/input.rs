@@ -32,24 +32,39 @@ impl<T: DeserializeOwned + 'static> FromRequest for Body<T> {
     type Future = LocalBoxFuture<'static, Result<Self, ApiError>>;
 
     fn from_request(_: &HttpRequest, payload: &mut Payload) -> Self::Future {
-        let mut payload = payload.take();
-        Box::pin(async move {
-            let read_in_time = tokio::time::timeout(BODY_WITHIN, collect(&mut payload)).await;
-            let bytes = read_in_time.unwrap_or_else(|_| {
-                Err(ApiError::new(
-                    StatusCode::REQUEST_TIMEOUT,
-                    "body_too_slow",
-                    format!("the body did not come within {BODY_WITHIN:?}"),
-                    "send the body with the request",
-                ))
-            });
-            if bytes.is_err() {
-                leave_unread(payload);
-            }
-            let bytes = bytes?;
-            read(&bytes).map(Body)
-        })
+        let payload = payload.take();
+        Box::pin(async move { read(&in_time(payload).await?).map(Body) })
     }
+}
+
+/// A body as it is.
+#[derive(Debug)]
+pub struct Raw(pub Vec<u8>);
+
+impl FromRequest for Raw {
+    type Error = ApiError;
+    type Future = LocalBoxFuture<'static, Result<Self, ApiError>>;
+
+    fn from_request(_: &HttpRequest, payload: &mut Payload) -> Self::Future {
+        let payload = payload.take();
+        Box::pin(async move { in_time(payload).await.map(Raw) })
+    }
+}
+
+async fn in_time(mut payload: Payload) -> Result<Vec<u8>, ApiError> {
+    let read_in_time = tokio::time::timeout(BODY_WITHIN, collect(&mut payload)).await;
+    let bytes = read_in_time.unwrap_or_else(|_| {
+        Err(ApiError::new(
+            StatusCode::REQUEST_TIMEOUT,
+            "body_too_slow",
+            format!("the body did not come within {BODY_WITHIN:?}"),
+            "send the body with the request",
+        ))
+    });
+    if bytes.is_err() {
+        leave_unread(payload);
+    }
+    bytes
 }
 
 /// Has the connection closed after the answer. A chunked body that is dropped unfinished would be read to its end first,

@@ -1,7 +1,7 @@
 //! The HTTP API: [`app`] mounts it, [`guard`] decides who may call, [`input`] reads requests, [`error`] is what every
 //! refusal looks like, [`connection`] bounds a socket. [`calls`] lists every [`call`]; the router and the document
 //! ([`openapi`], shown by [`docs`]) are made of that list. The handlers stand by what they are about: [`tasks`],
-//! [`sessions`], [`asks`], [`events`], [`limits`], [`health`], [`metrics`].
+//! [`tools`], [`sessions`], [`asks`], [`events`], [`limits`], [`health`], [`metrics`].
 
 pub mod app;
 pub mod asks;
@@ -20,6 +20,7 @@ pub mod openapi;
 pub(crate) mod schemas;
 pub mod sessions;
 pub mod tasks;
+pub mod tools;
 
 pub use app::{Api, configure};
 pub use error::ApiError;

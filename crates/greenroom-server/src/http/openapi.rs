@@ -206,6 +206,7 @@ fn parameters(call: &Call, query: Option<&Schema>) -> Vec<Value> {
         let about = match name {
             "id" => "A task id, a unique beginning of one, or a session id",
             "askID" => "The id of a request",
+            "tool" => "The name of a tool",
             _ => "A session of the agent server",
         };
         parameters.push(json!({ "name": name, "in": "path", "required": true,
@@ -236,6 +237,7 @@ fn tag(path: &str) -> &'static str {
         "tasks" => "tasks",
         "sessions" => "sessions",
         "asks" => "asks",
+        "tools" => "tools",
         "limits" => "limits",
         "events" | "session-events" | "bridge" => "events",
         _ => "service",

@@ -39,7 +39,7 @@ impl Tools {
     }
 
     /// The system they work on.
-    pub(super) fn greenroom(&self) -> &Greenroom {
+    pub(crate) fn greenroom(&self) -> &Greenroom {
         &self.greenroom
     }
 

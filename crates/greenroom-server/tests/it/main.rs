@@ -13,6 +13,7 @@ mod doctor;
 mod events;
 mod http;
 mod journal;
+mod mcp;
 mod metrics;
 mod openapi;
 mod schema;

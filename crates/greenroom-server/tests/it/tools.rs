@@ -498,3 +498,21 @@ async fn what_is_wrong_is_said_in_terms_of_tools() {
     assert!(deep.contains("Do it yourself"), "{deep}");
     host.stop().await;
 }
+
+#[actix_rt::test]
+async fn hosts_without_mcp_list_and_call_tools_over_the_api() {
+    let host = Host::start(&[]).await;
+    let (_, listed) = host.get("/v1/tools").await;
+    assert_eq!(listed["tools"][0]["name"], "background_task");
+    let args = json!({"description": "look", "prompt": "p", "agent": "explore"});
+    let call = json!({"arguments": args, "sessionID": "ses_parent", "agent": "build"});
+    let (status, launched) = host.post("/v1/tools/background_task", call).await;
+    assert_eq!((status, &launched["isError"]), (200, &json!(false)));
+    let (_, record) = host.get("/v1/tasks/ses_1").await;
+    assert_eq!(record["parentSessionID"], "ses_parent");
+    let (status, refused) = host.post("/v1/tools/background_send", json!({})).await;
+    assert_eq!((status, &refused["isError"]), (200, &json!(true)));
+    let (status, unknown) = host.post("/v1/tools/background_tusk", json!({})).await;
+    crate::support::refused((status, &unknown), 404, "tool_not_found", "background_tusk");
+    host.stop().await;
+}

@@ -4,8 +4,8 @@ use clap::{Parser, Subcommand};
 use clap_complete::Shell;
 
 use super::{
-    AnswerArgs, AsksArgs, CancelArgs, ConfigArgs, DoctorArgs, JournalArgs, LimitsArgs, ListArgs,
-    OneArgs, OutputArgs, ResumeArgs, RunArgs, SendArgs, ServeArgs, UpArgs,
+    AnswerArgs, AsksArgs, CancelArgs, ClientArgs, ConfigArgs, DoctorArgs, JournalArgs, LimitsArgs,
+    ListArgs, OneArgs, OutputArgs, ResumeArgs, RunArgs, SendArgs, ServeArgs, UpArgs,
 };
 
 /// Runs background tasks for AI agents on opencode, and wakes whoever asked when they are done.
@@ -54,6 +54,8 @@ pub enum Command {
     Asks(AsksArgs),
     /// Answer what a child asks for
     Answer(AnswerArgs),
+    /// Give agents of any host their tools: MCP on stdin and stdout
+    Mcp(ClientArgs),
     /// Say what is in the way, and what to do
     Doctor(DoctorArgs),
     /// Look after the file in which tasks are kept

@@ -1,0 +1,88 @@
+//! `greenroom mcp`: MCP on stdin and stdout, for hosts that start their servers as processes. The protocol is spoken here,
+//! what it asks for is done by the running service; each call is one request, so that the service may be started again
+//! in between.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use greenroom::TaskDetail;
+use rmcp::ServiceExt;
+use rmcp::service::ServerInitializeError;
+use serde_json::{Value, json};
+
+use super::args::ClientArgs;
+use super::client::{BLOCK, Client, Shown};
+use super::failure::{FAILED, Failure};
+use crate::config::Environment;
+use crate::http::tools::ToolAnswer;
+use crate::mcp::{Desk, McpServer};
+use crate::tools::{Caller, ToolReply};
+
+/// How long the service may take for a call that waits as long as it may.
+const CALL_WITHIN: Duration = Duration::from_secs(BLOCK.as_secs() + 40);
+
+/// Speaks MCP until stdin ends.
+pub async fn mcp(args: ClientArgs) -> Result<(), Failure> {
+    let client = Client::new(&args, &Environment::of_process())?;
+    // Somebody should learn now, and not at the first call, that there is no service or the secret is wrong.
+    let _: Value = client.get(&["v1", "tools"], &[]).await?;
+    let server = McpServer::new(Arc::new(Service { client }));
+    let running = match server.serve(rmcp::transport::stdio()).await {
+        Ok(running) => running,
+        // Nobody said anything: nothing to do.
+        Err(ServerInitializeError::ConnectionClosed(_)) => return Ok(()),
+        Err(error) => {
+            let hint = "the first message must be `initialize` or `server/discover`, one JSON object a line";
+            return Err(Failure::new(
+                FAILED,
+                format!("no MCP on stdin: {error}"),
+                hint,
+            ));
+        }
+    };
+    let ended = running.waiting().await;
+    ended
+        .map(|_| ())
+        .map_err(|error| Failure::new(FAILED, format!("MCP on stdin broke off: {error}"), ""))
+}
+
+/// The tools of a running service.
+#[derive(Debug)]
+struct Service {
+    client: Client,
+}
+
+#[async_trait]
+impl Desk for Service {
+    async fn call(&self, tool: &str, arguments: Value, caller: &Caller) -> ToolReply {
+        let body = json!({ "arguments": arguments, "sessionID": caller.session });
+        let path = ["v1", "tools", tool];
+        let answer: Result<ToolAnswer, Failure> =
+            self.client.post_within(&path, &body, CALL_WITHIN).await;
+        answer.map_or_else(refused, ToolReply::from)
+    }
+
+    async fn find(&self, task: &str) -> Result<Option<TaskDetail>, String> {
+        let found: Result<Shown, Failure> = self.client.get(&["v1", "tasks", task], &[]).await;
+        match found {
+            Ok(Shown { task, waits_for }) => {
+                let mut detail = TaskDetail::new(task);
+                detail.waits_for = waits_for;
+                Ok(Some(detail))
+            }
+            Err(failure) if failure.code == FAILED => Ok(None),
+            Err(failure) => Err(failure.message),
+        }
+    }
+}
+
+/// A service that is not there is the agent's to know, and not the end of the conversation.
+fn refused(failure: Failure) -> ToolReply {
+    ToolReply {
+        output: format!("Error: {}\n{}", failure.message, failure.hint),
+        title: Some("not done".to_owned()),
+        metadata: None,
+        is_error: true,
+    }
+}

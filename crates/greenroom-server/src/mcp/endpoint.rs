@@ -1,0 +1,104 @@
+//! MCP at `/mcp`, streamable HTTP: what rmcp decides of the protocol, brought to actix and back. Who may call is decided
+//! before, by the guard of every call.
+
+use std::sync::Arc;
+
+use actix_web::http::{Method, StatusCode, header};
+use actix_web::web::{self, Data, ServiceConfig};
+use actix_web::{HttpRequest, HttpResponse};
+use bytes::Bytes;
+use http_body_util::{BodyDataStream, Full};
+use rmcp::transport::streamable_http_server::{StreamableHttpServerConfig, StreamableHttpService};
+use tokio_util::sync::CancellationToken;
+
+use super::server::McpServer;
+use super::sessions::{Elsewhere, Sessions};
+use crate::http::ApiError;
+use crate::http::input::{BODY_LIMIT, Raw};
+use crate::tools::Tools;
+
+/// Where it is.
+pub const PATH: &str = "/mcp";
+
+type Service = StreamableHttpService<McpServer, Sessions>;
+
+/// The endpoint, shared by all threads that answer requests.
+#[derive(Clone)]
+pub struct Mcp {
+    service: Service,
+    end: CancellationToken,
+}
+
+impl Mcp {
+    /// The endpoint of those tools.
+    pub fn new(tools: Tools) -> Self {
+        let end = CancellationToken::new();
+        let server = McpServer::new(Arc::new(tools));
+        let mut config = StreamableHttpServerConfig::default()
+            // The guard has judged both already, and knows where we listen.
+            .disable_allowed_hosts()
+            .disable_allowed_origins()
+            .with_max_request_body_bytes(BODY_LIMIT)
+            .with_cancellation_token(end.clone());
+        config.session_store = Some(Arc::new(Elsewhere::default()));
+        let sessions = Arc::new(Sessions::default());
+        Self {
+            service: StreamableHttpService::new(move || Ok(server.clone()), sessions, config),
+            end,
+        }
+    }
+
+    /// Mounts it.
+    pub fn configure(&self, cfg: &mut ServiceConfig) {
+        let resource = web::resource(PATH)
+            .app_data(Data::new(self.service.clone()))
+            .default_service(web::to(handle));
+        cfg.service(resource);
+    }
+
+    /// Ends every session and stream.
+    pub fn close(&self) {
+        self.end.cancel();
+    }
+}
+
+async fn handle(
+    request: HttpRequest,
+    body: Raw,
+    service: Data<Service>,
+) -> Result<HttpResponse, ApiError> {
+    let request = to_rmcp(&request, body.0)?;
+    let (head, body) = service.handle(request).await.into_parts();
+    let status = StatusCode::from_u16(head.status.as_u16());
+    let mut response = HttpResponse::build(status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR));
+    for (name, value) in &head.headers {
+        response.append_header((name.as_str(), value.as_bytes()));
+    }
+    Ok(response.streaming(BodyDataStream::new(body)))
+}
+
+/// The request in the types of another version of `http`.
+fn to_rmcp(request: &HttpRequest, body: Vec<u8>) -> Result<http::Request<Full<Bytes>>, ApiError> {
+    let method: &Method = request.method();
+    let mut built = http::Request::builder()
+        .method(method.as_str())
+        .uri(request.uri().to_string());
+    // The secret is nobody's business behind the guard.
+    let headers = request.headers().iter();
+    for (name, value) in headers.filter(|(name, _)| *name != header::AUTHORIZATION) {
+        built = built.header(name.as_str(), value.as_bytes());
+    }
+    built.body(Full::new(Bytes::from(body))).map_err(|error| {
+        ApiError::unreadable(
+            "unreadable_request",
+            format!("the request cannot be read: {error}"),
+            "send a plain HTTP request with headers of plain text",
+        )
+    })
+}
+
+impl std::fmt::Debug for Mcp {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Mcp").finish_non_exhaustive()
+    }
+}

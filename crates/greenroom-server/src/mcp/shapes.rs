@@ -1,0 +1,212 @@
+//! Our tools, callers and tasks in MCP's terms. Pure.
+
+use std::sync::Arc;
+
+use greenroom::TaskDetail;
+use greenroom::domain::ids::SessionId;
+use greenroom::domain::task::TaskStatus;
+use greenroom::domain::time::Timestamp;
+use rmcp::model::{
+    CallToolResult, ContentBlock, DetailedTask, JsonObject, MetaObject, Task, TaskPayload, Tool,
+    ToolAnnotations,
+};
+use serde_json::{Value, json};
+
+use crate::cli::client::Shown;
+use crate::cli::show;
+use crate::tools::catalogue::Effect;
+use crate::tools::{Caller, ToolInfo, ToolReply, catalogue};
+
+/// The argument by which a caller names its session.
+const PARENT: &str = "parent_session_id";
+/// The argument by which a hook of its host does.
+const HOOKED: &str = "__sessionID";
+/// How often a client should ask for a task, in milliseconds.
+const POLL_MS: u64 = 2000;
+/// The code of JSON-RPC under which a task has failed.
+const FAILED: i32 = -32000;
+
+/// The tools, as they are listed.
+pub fn tools() -> Vec<Tool> {
+    catalogue().into_iter().map(tool).collect()
+}
+
+fn tool(info: ToolInfo) -> Tool {
+    let mut schema = info.schema;
+    schema["properties"][PARENT] = json!({
+        "type": "string",
+        "description": "Your own session of the agent server, if you have one: it is told when tasks end, and only its tasks \
+            are within reach. Without it nobody is told, and all tasks are.",
+    });
+    let schema: JsonObject = schema.as_object().cloned().unwrap_or_default();
+    let effect = info.effect;
+    let annotations = ToolAnnotations::from_raw(
+        Some(info.title.to_owned()),
+        Some(effect == Effect::Reads),
+        Some(effect == Effect::Ends),
+        Some(effect != Effect::Adds),
+        // What a task does is as open as its agent; looking at one or ending it is not.
+        Some(effect == Effect::Adds),
+    );
+    Tool::new(info.name, info.description, Arc::new(schema))
+        .with_title(info.title)
+        .with_annotations(annotations)
+}
+
+/// Takes who calls out of the arguments. What a hook of the host has set goes before what the model says.
+///
+/// # Errors
+/// The session is no text.
+pub fn caller(arguments: &mut JsonObject) -> Result<Caller, String> {
+    let session = session(arguments, PARENT)?;
+    let hooked = self::session(arguments, HOOKED)?;
+    Ok(Caller {
+        session: hooked.or(session),
+        ..Caller::default()
+    })
+}
+
+fn session(arguments: &mut JsonObject, name: &str) -> Result<Option<SessionId>, String> {
+    match arguments.remove(name) {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::String(text)) => {
+            let text = text.trim();
+            let said = !text.is_empty() && !text.eq_ignore_ascii_case("null");
+            Ok(said.then(|| SessionId::from(text)))
+        }
+        Some(_) => Err(format!("{name}: must be a text")),
+    }
+}
+
+/// What a tool answers.
+pub fn result(reply: ToolReply) -> CallToolResult {
+    let content = vec![ContentBlock::text(reply.output)];
+    let mut result = match reply.is_error {
+        true => CallToolResult::error(content),
+        false => CallToolResult::success(content),
+    };
+    if let Some(metadata) = reply.metadata {
+        let mut meta = MetaObject::new();
+        meta.0.insert("greenroom".to_owned(), metadata);
+        result.meta = Some(meta);
+    }
+    result
+}
+
+/// How a task stands, in a line.
+pub fn progress(detail: &TaskDetail, now: Timestamp) -> String {
+    let shown = Shown {
+        task: detail.task.clone(),
+        waits_for: detail.waits_for.clone(),
+    };
+    let since = match detail.task.started_at() {
+        Some(_) => detail.task.duration(now),
+        None => now.since(detail.task.queued_at),
+    };
+    show::progress(&shown, since)
+}
+
+/// A launch as a task of the protocol: its id is ours, so that it outlives the connection and the process.
+pub fn task(detail: &TaskDetail, now: Timestamp) -> Task {
+    let task = &detail.task;
+    let updated = task
+        .completed_at()
+        .unwrap_or_else(|| task.progress.last_update.max(task.queued_at));
+    let status = match task.status() {
+        TaskStatus::Pending | TaskStatus::Running => rmcp::model::TaskStatus::Working,
+        TaskStatus::Completed => rmcp::model::TaskStatus::Completed,
+        TaskStatus::Error | TaskStatus::Interrupt => rmcp::model::TaskStatus::Failed,
+        TaskStatus::Cancelled => rmcp::model::TaskStatus::Cancelled,
+    };
+    Task::new(
+        task.id.as_str(),
+        status,
+        task.queued_at.to_string(),
+        updated.to_string(),
+    )
+    .with_poll_interval_ms(POLL_MS)
+    .with_status_message(match task.error() {
+        Some(error) => error.to_owned(),
+        None => progress(detail, now),
+    })
+}
+
+/// The same with what came of it; `result` is what its launch would have answered at its end.
+pub fn detailed(
+    detail: &TaskDetail,
+    result: Option<CallToolResult>,
+    now: Timestamp,
+) -> DetailedTask {
+    let payload = match detail.task.status() {
+        TaskStatus::Pending | TaskStatus::Running => TaskPayload::Working,
+        TaskStatus::Cancelled => TaskPayload::Cancelled,
+        TaskStatus::Completed => TaskPayload::Completed {
+            result: object(json!(result)),
+        },
+        TaskStatus::Error | TaskStatus::Interrupt => {
+            let message = detail.task.error().unwrap_or("the task failed");
+            TaskPayload::Failed {
+                error: object(json!({ "code": FAILED, "message": message })),
+            }
+        }
+    };
+    DetailedTask::new(task(detail, now), payload)
+}
+
+fn object(value: Value) -> JsonObject {
+    match value {
+        Value::Object(fields) => fields,
+        _ => JsonObject::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_tool_says_what_it_does_to_the_world() {
+        let said: Vec<String> = tools()
+            .into_iter()
+            .map(|tool| {
+                assert!(tool.input_schema["properties"][PARENT].is_object());
+                let hints = tool.annotations.unwrap();
+                let of = |hint: Option<bool>, name: &str| match hint {
+                    Some(true) => format!(" {name}"),
+                    _ => String::new(),
+                };
+                format!(
+                    "{}:{}{}{}{}",
+                    tool.name,
+                    of(hints.read_only_hint, "reads"),
+                    of(hints.destructive_hint, "ends"),
+                    of(hints.idempotent_hint, "repeatable"),
+                    of(hints.open_world_hint, "open"),
+                )
+            })
+            .collect();
+        insta::assert_snapshot!(said.join("\n"), @r"
+        background_task: open
+        background_output: reads repeatable
+        background_cancel: ends repeatable
+        background_send: open
+        background_list: reads repeatable
+        ");
+    }
+
+    #[test]
+    fn a_hook_knows_better_than_the_model_who_calls() {
+        let caller_of = |given: Value| {
+            let mut arguments = object(given);
+            let caller = caller(&mut arguments)?.session;
+            assert!(!arguments.contains_key(PARENT) && !arguments.contains_key(HOOKED));
+            Ok::<_, String>(caller.map(|session| session.as_str().to_owned()))
+        };
+        let both = json!({"parent_session_id": "ses_forged", "__sessionID": "ses_1"});
+        assert_eq!(caller_of(both), Ok(Some("ses_1".to_owned())));
+        let named = json!({"parent_session_id": " ses_2 "});
+        assert_eq!(caller_of(named), Ok(Some("ses_2".to_owned())));
+        assert_eq!(caller_of(json!({"parent_session_id": "null"})), Ok(None));
+        assert!(caller_of(json!({"parent_session_id": 5})).is_err());
+    }
+}

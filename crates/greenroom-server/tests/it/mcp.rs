@@ -1,0 +1,493 @@
+//! MCP as its clients meet it: at `/mcp`, spoken by hand so that every message is seen, and on stdin and stdout.
+
+use std::io::{BufRead, BufReader, Write};
+use std::process::{ChildStdin, ChildStdout, Stdio};
+
+use greenroom_server::mcp::sessions::MOST;
+use reqwest::{RequestBuilder, Response};
+use serde_json::{Value, json};
+
+use crate::command::{greenroom, ran};
+use crate::support::Host;
+
+const OLD: &str = "2025-06-18";
+const NEW: &str = "2026-07-28";
+
+/// A client of the protocol with sessions.
+#[derive(Clone)]
+struct Client {
+    url: String,
+    http: reqwest::Client,
+    session: String,
+}
+
+impl Client {
+    async fn of(host: &Host) -> Self {
+        let hello = json!({"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": {
+            "protocolVersion": OLD, "capabilities": {}, "clientInfo": {"name": "test", "version": "1"}}});
+        let answer = posted(host.client.post(host.url("/mcp")), &hello).await;
+        let session = answer.headers()["mcp-session-id"]
+            .to_str()
+            .unwrap()
+            .to_owned();
+        let (_, said) = messages(answer).await;
+        assert_eq!(said[0]["result"]["serverInfo"]["name"], "greenroom");
+        let client = Self {
+            url: host.url("/mcp"),
+            http: host.client.clone(),
+            session,
+        };
+        client.notify("notifications/initialized", json!({})).await;
+        client
+    }
+
+    fn request(&self) -> RequestBuilder {
+        let request = self.http.post(&self.url);
+        request
+            .header("mcp-session-id", &self.session)
+            .header("mcp-protocol-version", OLD)
+    }
+
+    async fn notify(&self, method: &str, params: Value) {
+        let message = json!({"jsonrpc": "2.0", "method": method, "params": params});
+        assert_eq!(posted(self.request(), &message).await.status(), 202);
+    }
+
+    /// Every message that comes as an answer, the last of which is the answer itself.
+    async fn ask(&self, id: u32, method: &str, params: Value) -> Vec<Value> {
+        let message = json!({"jsonrpc": "2.0", "id": id, "method": method, "params": params});
+        let (status, said) = messages(posted(self.request(), &message).await).await;
+        assert_eq!(status, 200, "{said:?}");
+        said
+    }
+
+    async fn call(&self, tool: &str, arguments: Value) -> Value {
+        let params = json!({"name": tool, "arguments": arguments});
+        let mut said = self.ask(1, "tools/call", params).await;
+        said.pop().unwrap()["result"].take()
+    }
+}
+
+async fn posted(request: RequestBuilder, message: &Value) -> Response {
+    let request = request.header("accept", "application/json, text/event-stream");
+    request.json(message).send().await.unwrap()
+}
+
+/// What a response holds: one message, or a stream of them to its end.
+async fn messages(response: Response) -> (u16, Vec<Value>) {
+    let status = response.status().as_u16();
+    let text = response.text().await.unwrap();
+    if let Ok(message) = serde_json::from_str(&text) {
+        return (status, vec![message]);
+    }
+    let lines = text.lines().filter_map(|line| line.strip_prefix("data:"));
+    let messages = lines.filter(|line| !line.trim().is_empty());
+    (
+        status,
+        messages
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect(),
+    )
+}
+
+fn text(result: &Value) -> &str {
+    result["content"][0]["text"].as_str().unwrap()
+}
+
+fn launch() -> Value {
+    json!({"description": "look around", "prompt": "What is here?", "agent": "explore"})
+}
+
+#[actix_rt::test]
+async fn tools_are_listed_and_called() {
+    let host = Host::start(&[]).await;
+    let client = Client::of(&host).await;
+    let said = client.ask(1, "tools/list", json!({})).await;
+    let tools = said[0]["result"]["tools"].as_array().unwrap();
+    let names: Vec<&str> = tools
+        .iter()
+        .map(|tool| tool["name"].as_str().unwrap())
+        .collect();
+    assert_eq!(
+        names,
+        [
+            "background_task",
+            "background_output",
+            "background_cancel",
+            "background_send",
+            "background_list"
+        ]
+    );
+    assert_eq!(tools[1]["annotations"]["readOnlyHint"], true);
+
+    let launched = client.call("background_task", launch()).await;
+    assert_eq!(launched["isError"], false);
+    assert!(text(&launched).contains("block=true"), "{launched}");
+    let task = launched["_meta"]["greenroom"]["taskId"].as_str().unwrap();
+    host.finish("ses_1").await;
+    host.ended(task).await;
+    let read = client
+        .call("background_output", json!({"task_id": task}))
+        .await;
+    assert!(text(&read).ends_with("answer to: What is here?"), "{read}");
+    let refused = client
+        .call("background_output", json!({"task_id": "bg_none"}))
+        .await;
+    assert_eq!(refused["isError"], true);
+    host.stop().await;
+}
+
+#[actix_rt::test]
+async fn a_caller_may_name_its_session_and_a_hook_does_it_for_it() {
+    let host = Host::start(&[]).await;
+    let client = Client::of(&host).await;
+    let mut arguments = launch();
+    arguments["parent_session_id"] = json!("ses_forged");
+    arguments["__sessionID"] = json!("ses_parent");
+    let launched = client.call("background_task", arguments).await;
+    assert!(text(&launched).contains("You will be told"), "{launched}");
+    let (_, record) = host.get("/v1/tasks/ses_1").await;
+    assert_eq!(record["parentSessionID"], "ses_parent");
+    let of = |session: &str| json!({"task_id": "ses_1", "parent_session_id": session});
+    let read = client.call("background_output", of("ses_parent")).await;
+    assert_eq!(read["isError"], false);
+    let refused = client.call("background_output", of("ses_stranger")).await;
+    assert_eq!(refused["isError"], true);
+    let wrong = client
+        .call("background_list", json!({"parent_session_id": 5}))
+        .await;
+    assert!(
+        text(&wrong).contains("parent_session_id: must be a text"),
+        "{wrong}"
+    );
+    host.stop().await;
+}
+
+#[actix_rt::test]
+async fn who_waits_is_told_how_it_goes_on_and_may_stop_waiting() {
+    let host = Host::start(&[]).await;
+    let client = Client::of(&host).await;
+    client.call("background_task", launch()).await;
+    let wait = |id: u32| {
+        let client = client.clone();
+        actix_rt::spawn(async move {
+            let arguments = json!({"task_id": "ses_1", "block": true});
+            let params = json!({"name": "background_output", "arguments": arguments,
+                "_meta": {"progressToken": format!("wait {id}")}});
+            client.ask(id, "tools/call", params).await
+        })
+    };
+    let stopped = wait(7);
+    let waiting = wait(8);
+    host.until_blocked().await;
+    client
+        .notify(
+            "notifications/cancelled",
+            json!({"requestId": 7, "reason": "not needed"}),
+        )
+        .await;
+    // Its stream ends without an answer, while the task and whoever else waits for it go on.
+    let said = stopped.await.unwrap();
+    assert!(said.iter().all(|said| said["result"].is_null()), "{said:?}");
+    assert!(!waiting.is_finished());
+    host.running("ses_1").await;
+    host.finish("ses_1").await;
+    let said = waiting.await.unwrap();
+    let (told, answer) = (&said[0], said.last().unwrap());
+    assert_eq!(told["method"], "notifications/progress", "{said:?}");
+    assert_eq!(told["params"]["progressToken"], "wait 8");
+    let message = told["params"]["message"].as_str().unwrap();
+    assert!(message.starts_with("running"), "{message}");
+    assert!(text(&answer["result"]).contains("answer to"), "{answer}");
+    host.stop().await;
+}
+
+/// A request of the protocol without sessions, from a client that takes tasks.
+async fn modern(host: &Host, method: &str, mut params: Value) -> Value {
+    params["_meta"] = json!({
+        "io.modelcontextprotocol/protocolVersion": NEW,
+        "io.modelcontextprotocol/clientInfo": {"name": "test", "version": "1"},
+        "io.modelcontextprotocol/clientCapabilities": {"extensions": {"io.modelcontextprotocol/tasks": {}}},
+    });
+    let name = params["name"]
+        .as_str()
+        .or(params["taskId"].as_str())
+        .unwrap_or_default();
+    let request = host
+        .client
+        .post(host.url("/mcp"))
+        .header("mcp-protocol-version", NEW)
+        .header("mcp-method", method)
+        .header("mcp-name", name);
+    let message = json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": params});
+    let (_, mut said) = messages(posted(request, &message).await).await;
+    said.pop().unwrap()
+}
+
+#[actix_rt::test]
+async fn a_launch_is_a_task_for_a_client_that_takes_tasks() {
+    let host = Host::start(&[]).await;
+    let call = async |arguments: Value| {
+        let params = json!({"name": "background_task", "arguments": arguments});
+        modern(&host, "tools/call", params).await["result"].take()
+    };
+    let get = async |task: &Value| {
+        modern(&host, "tasks/get", json!({ "taskId": task })).await["result"].take()
+    };
+    let done = call(launch()).await;
+    assert_eq!(
+        (&done["resultType"], &done["status"]),
+        (&json!("task"), &json!("working"))
+    );
+    let done = &done["taskId"];
+    assert!(
+        done.as_str().unwrap().starts_with("bg_"),
+        "the id is the task's own"
+    );
+    assert_eq!(get(done).await["status"], "working");
+    host.finish("ses_1").await;
+    host.ended("ses_1").await;
+    let ended = get(done).await;
+    assert_eq!(ended["status"], "completed");
+    assert!(text(&ended["result"]).contains("answer to"), "{ended}");
+
+    let failed = call(launch()).await["taskId"].clone();
+    host.event(
+        json!({"type": "session.error", "properties": {"sessionID": "ses_2",
+        "error": {"name": "APIError", "data": {"message": "no credit left"}}}}),
+    )
+    .await;
+    host.ended("ses_2").await;
+    let ended = get(&failed).await;
+    assert_eq!(
+        (&ended["status"], &ended["error"]["message"]),
+        (&json!("failed"), &json!("no credit left"))
+    );
+
+    let stopped = call(launch()).await["taskId"].clone();
+    let ack = modern(&host, "tasks/cancel", json!({ "taskId": stopped })).await;
+    assert!(ack["error"].is_null(), "{ack}");
+    assert_eq!(get(&stopped).await["status"], "cancelled");
+    let again = modern(&host, "tasks/cancel", json!({ "taskId": stopped })).await;
+    assert!(again["error"].is_null(), "{again}");
+    let unknown = modern(&host, "tasks/get", json!({"taskId": "bg_none"})).await;
+    assert_eq!(unknown["error"]["code"], -32602, "{unknown}");
+
+    // Who is woken has the id and goes on with its work.
+    let mut woken = launch();
+    woken["parent_session_id"] = json!("ses_parent");
+    assert!(text(&call(woken).await).contains("You will be told"));
+    // And who cannot take a task gets none.
+    let plain = Client::of(&host)
+        .await
+        .call("background_task", launch())
+        .await;
+    assert!(text(&plain).contains("Background task launched"), "{plain}");
+    host.stop().await;
+}
+
+#[actix_rt::test]
+async fn who_may_not_call_the_service_may_not_call_its_tools() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("token");
+    std::fs::write(&file, "secret").unwrap();
+    let host = Host::start(&[("token_file", file.to_str().unwrap())]).await;
+    let ping = json!({"jsonrpc": "2.0", "id": 1, "method": "ping"});
+    let post = || host.client.post(host.url("/mcp"));
+    assert_eq!(posted(post(), &ping).await.status(), 401);
+    assert_eq!(
+        posted(post().bearer_auth("wrong"), &ping).await.status(),
+        401
+    );
+    let foreign = post()
+        .bearer_auth("secret")
+        .header("origin", "http://evil.example");
+    assert_eq!(posted(foreign, &ping).await.status(), 403);
+    let named = post().bearer_auth("secret").header("host", "evil.example");
+    assert_eq!(posted(named, &ping).await.status(), 403);
+    // Past the guard it is the protocol's own complaint: no session.
+    assert_eq!(
+        posted(post().bearer_auth("secret"), &ping).await.status(),
+        400
+    );
+    let large = json!({"jsonrpc": "2.0", "id": 1, "method": "x".repeat(1 << 20)});
+    assert_eq!(
+        posted(post().bearer_auth("secret"), &large).await.status(),
+        413
+    );
+    host.stop().await;
+}
+
+#[actix_rt::test]
+async fn sessions_are_bounded_and_one_that_made_room_is_taken_up_again() {
+    let host = Host::start(&[]).await;
+    let first = Client::of(&host).await;
+    for _ in 0..MOST + 5 {
+        Client::of(&host).await;
+    }
+    assert_eq!(
+        first.call("background_list", json!({})).await["isError"],
+        false
+    );
+    // One of a service before this one is as good.
+    let mut stray = first.clone();
+    stray.session = uuid::Uuid::new_v4().to_string();
+    assert_eq!(
+        stray.call("background_list", json!({})).await["isError"],
+        false
+    );
+
+    let end = host
+        .client
+        .delete(host.url("/mcp"))
+        .header("mcp-session-id", &first.session);
+    assert!(end.send().await.unwrap().status().is_success());
+    let list = json!({"jsonrpc": "2.0", "id": 1, "method": "tools/list"});
+    assert_eq!(posted(first.request(), &list).await.status(), 404);
+    let mut strange = first.clone();
+    strange.session = "not one of ours".to_owned();
+    assert_eq!(posted(strange.request(), &list).await.status(), 404);
+    host.stop().await;
+}
+
+#[actix_rt::test]
+async fn what_is_no_mcp_is_refused() {
+    let host = Host::start(&[]).await;
+    let post = |body: &'static str| {
+        let request = host.client.post(host.url("/mcp"));
+        let request = request.header("accept", "application/json, text/event-stream");
+        request
+            .header("content-type", "application/json")
+            .body(body)
+    };
+    for body in [
+        "",
+        "{",
+        "[]",
+        "7",
+        r#"{"jsonrpc": "2.0"}"#,
+        r#"{"jsonrpc": "2.0", "id": 1, "method": 5}"#,
+    ] {
+        let status = post(body).send().await.unwrap().status();
+        assert!(status.is_client_error(), "{body}: {status}");
+    }
+    let status = host
+        .client
+        .put(host.url("/mcp"))
+        .send()
+        .await
+        .unwrap()
+        .status();
+    assert_eq!(status, 405);
+    host.stop().await;
+}
+
+/// A process that speaks MCP on its pipes.
+struct Piped {
+    child: std::process::Child,
+    stdin: Option<ChildStdin>,
+    stdout: BufReader<ChildStdout>,
+}
+
+impl Piped {
+    fn start(url: &str) -> Self {
+        let mut command = greenroom(&["mcp", "--url", url]);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let stdout = BufReader::new(child.stdout.take().unwrap());
+        let stdin = child.stdin.take();
+        Self {
+            child,
+            stdin,
+            stdout,
+        }
+    }
+
+    fn say(&mut self, message: &Value) {
+        writeln!(self.stdin.as_mut().unwrap(), "{message}").unwrap();
+    }
+
+    fn hear(&mut self) -> Value {
+        let mut line = String::new();
+        self.stdout.read_line(&mut line).unwrap();
+        serde_json::from_str(&line).unwrap_or_else(|_| panic!("{line:?}"))
+    }
+
+    fn ask(&mut self, method: &str, params: Value) -> Value {
+        self.say(&json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": params}));
+        self.hear()["result"].take()
+    }
+
+    fn hello(&mut self) {
+        let client = json!({"name": "test", "version": "1"});
+        let params = json!({"protocolVersion": OLD, "capabilities": {}, "clientInfo": client});
+        assert_eq!(
+            self.ask("initialize", params)["serverInfo"]["name"],
+            "greenroom"
+        );
+        self.say(&json!({"jsonrpc": "2.0", "method": "notifications/initialized"}));
+    }
+
+    fn call(&mut self, tool: &str, arguments: Value) -> Value {
+        self.ask("tools/call", json!({"name": tool, "arguments": arguments}))
+    }
+}
+
+#[actix_rt::test]
+async fn the_same_on_stdin_and_stdout() {
+    let host = Host::start(&[]).await;
+    let url = host.url("");
+    let talk = actix_web::web::block(move || {
+        let mut piped = Piped::start(&url);
+        piped.hello();
+        let tools = piped.ask("tools/list", json!({}));
+        assert_eq!(tools["tools"].as_array().unwrap().len(), 5);
+        let launched = piped.call("background_task", launch());
+        assert!(text(&launched).contains("session_id: ses_1"), "{launched}");
+        let refused = piped.call("background_send", json!({"task_id": "bg_1"}));
+        assert_eq!(refused["isError"], true);
+        let params = json!({"name": "background_output", "arguments": {"task_id": "ses_1", "block": true},
+            "_meta": {"progressToken": 9}});
+        piped.say(&json!({"jsonrpc": "2.0", "id": 2, "method": "tools/call", "params": params}));
+        let told = piped.hear();
+        assert_eq!(told["method"], "notifications/progress", "{told}");
+        piped
+    });
+    let mut piped = talk.await.unwrap();
+    host.finish("ses_1").await;
+    let (piped, answer) = actix_web::web::block(move || {
+        let answer = piped.hear();
+        (piped, answer)
+    })
+    .await
+    .unwrap();
+    assert!(text(&answer["result"]).contains("answer to"), "{answer}");
+
+    // A service that has gone is said, and does not end the conversation.
+    host.stop().await;
+    let mut piped = piped;
+    let code = actix_web::web::block(move || {
+        let gone = piped.call("background_list", json!({}));
+        assert!(
+            text(&gone).contains("cannot be reached") && text(&gone).contains("greenroom up"),
+            "{gone}"
+        );
+        piped.stdin = None;
+        piped.child.wait().unwrap().code()
+    });
+    assert_eq!(code.await.unwrap(), Some(0));
+}
+
+#[actix_rt::test]
+async fn without_a_service_it_says_so_at_once() {
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", free.local_addr().unwrap());
+    drop(free);
+    let ran = ran(greenroom(&["mcp", "--url", &url])).await;
+    assert_eq!((ran.code, ran.stdout.as_str()), (3, ""));
+    assert!(
+        ran.stderr.contains("hint: start it with `greenroom up`"),
+        "{}",
+        ran.stderr
+    );
+}
