@@ -19,7 +19,7 @@ pub fn init() {
     let usual = if std::io::stderr().is_terminal() {
         "warn"
     } else {
-        "info,actix_server=warn"
+        "info,actix_server=warn,rmcp=warn"
     };
     let (filter, problem) = match wanted {
         None => (EnvFilter::new(usual), None),

@@ -1,16 +1,12 @@
-//! MCP as its clients meet it: at `/mcp`, spoken by hand so that every message is seen, and on stdin and stdout.
-
-use std::io::{BufRead, BufReader, Write};
-use std::process::{ChildStdin, ChildStdout, Stdio};
+//! MCP as its clients meet it at `/mcp`, spoken by hand so that every message is seen.
 
 use greenroom_server::mcp::sessions::MOST;
 use reqwest::{RequestBuilder, Response};
 use serde_json::{Value, json};
 
-use crate::command::{greenroom, ran};
 use crate::support::Host;
 
-const OLD: &str = "2025-06-18";
+pub const OLD: &str = "2025-06-18";
 const NEW: &str = "2026-07-28";
 
 /// A client of the protocol with sessions.
@@ -90,11 +86,11 @@ async fn messages(response: Response) -> (u16, Vec<Value>) {
     )
 }
 
-fn text(result: &Value) -> &str {
+pub fn text(result: &Value) -> &str {
     result["content"][0]["text"].as_str().unwrap()
 }
 
-fn launch() -> Value {
+pub fn launch() -> Value {
     json!({"description": "look around", "prompt": "What is here?", "agent": "explore"})
 }
 
@@ -380,114 +376,4 @@ async fn what_is_no_mcp_is_refused() {
         .status();
     assert_eq!(status, 405);
     host.stop().await;
-}
-
-/// A process that speaks MCP on its pipes.
-struct Piped {
-    child: std::process::Child,
-    stdin: Option<ChildStdin>,
-    stdout: BufReader<ChildStdout>,
-}
-
-impl Piped {
-    fn start(url: &str) -> Self {
-        let mut command = greenroom(&["mcp", "--url", url]);
-        command.stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut child = command.spawn().unwrap();
-        let stdout = BufReader::new(child.stdout.take().unwrap());
-        let stdin = child.stdin.take();
-        Self {
-            child,
-            stdin,
-            stdout,
-        }
-    }
-
-    fn say(&mut self, message: &Value) {
-        writeln!(self.stdin.as_mut().unwrap(), "{message}").unwrap();
-    }
-
-    fn hear(&mut self) -> Value {
-        let mut line = String::new();
-        self.stdout.read_line(&mut line).unwrap();
-        serde_json::from_str(&line).unwrap_or_else(|_| panic!("{line:?}"))
-    }
-
-    fn ask(&mut self, method: &str, params: Value) -> Value {
-        self.say(&json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": params}));
-        self.hear()["result"].take()
-    }
-
-    fn hello(&mut self) {
-        let client = json!({"name": "test", "version": "1"});
-        let params = json!({"protocolVersion": OLD, "capabilities": {}, "clientInfo": client});
-        assert_eq!(
-            self.ask("initialize", params)["serverInfo"]["name"],
-            "greenroom"
-        );
-        self.say(&json!({"jsonrpc": "2.0", "method": "notifications/initialized"}));
-    }
-
-    fn call(&mut self, tool: &str, arguments: Value) -> Value {
-        self.ask("tools/call", json!({"name": tool, "arguments": arguments}))
-    }
-}
-
-#[actix_rt::test]
-async fn the_same_on_stdin_and_stdout() {
-    let host = Host::start(&[]).await;
-    let url = host.url("");
-    let talk = actix_web::web::block(move || {
-        let mut piped = Piped::start(&url);
-        piped.hello();
-        let tools = piped.ask("tools/list", json!({}));
-        assert_eq!(tools["tools"].as_array().unwrap().len(), 5);
-        let launched = piped.call("background_task", launch());
-        assert!(text(&launched).contains("session_id: ses_1"), "{launched}");
-        let refused = piped.call("background_send", json!({"task_id": "bg_1"}));
-        assert_eq!(refused["isError"], true);
-        let params = json!({"name": "background_output", "arguments": {"task_id": "ses_1", "block": true},
-            "_meta": {"progressToken": 9}});
-        piped.say(&json!({"jsonrpc": "2.0", "id": 2, "method": "tools/call", "params": params}));
-        let told = piped.hear();
-        assert_eq!(told["method"], "notifications/progress", "{told}");
-        piped
-    });
-    let mut piped = talk.await.unwrap();
-    host.finish("ses_1").await;
-    let (piped, answer) = actix_web::web::block(move || {
-        let answer = piped.hear();
-        (piped, answer)
-    })
-    .await
-    .unwrap();
-    assert!(text(&answer["result"]).contains("answer to"), "{answer}");
-
-    // A service that has gone is said, and does not end the conversation.
-    host.stop().await;
-    let mut piped = piped;
-    let code = actix_web::web::block(move || {
-        let gone = piped.call("background_list", json!({}));
-        assert!(
-            text(&gone).contains("cannot be reached") && text(&gone).contains("greenroom up"),
-            "{gone}"
-        );
-        piped.stdin = None;
-        piped.child.wait().unwrap().code()
-    });
-    assert_eq!(code.await.unwrap(), Some(0));
-}
-
-#[actix_rt::test]
-async fn without_a_service_it_says_so_at_once() {
-    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let url = format!("http://{}", free.local_addr().unwrap());
-    drop(free);
-    let ran = ran(greenroom(&["mcp", "--url", &url])).await;
-    assert_eq!((ran.code, ran.stdout.as_str()), (3, ""));
-    assert!(
-        ran.stderr.contains("hint: start it with `greenroom up`"),
-        "{}",
-        ran.stderr
-    );
 }

@@ -1,0 +1,201 @@
+//! Who may do what with the tools, what is told of it, and the ways by which hosts call them.
+
+use std::sync::Arc;
+
+use greenroom_bridge::{ToolCall, ToolContext, ToolDesk};
+use greenroom_server::tools::Caller;
+use serde_json::{Value, json};
+
+use crate::support::Host;
+use crate::tools::Agent;
+
+#[actix_rt::test]
+async fn an_agent_reaches_its_own_tree_only() {
+    let host = Host::start(&[]).await;
+    let parent = Agent::of(&host, "ses_parent");
+    let child_task = parent.launch("child").await;
+    let child = Agent::of(&host, "ses_1");
+    let grandchild = child.launch("grandchild").await;
+    let stranger = Agent::of(&host, "ses_stranger");
+    for (tool, args) in [
+        ("background_output", json!({"task_id": child_task})),
+        ("background_output", json!({"task_id": "ses_1"})),
+        (
+            "background_send",
+            json!({"task_id": child_task, "prompt": "stop"}),
+        ),
+        ("background_cancel", json!({"taskId": child_task})),
+        (
+            "background_task",
+            json!({"session_id": "ses_1", "prompt": "mine now"}),
+        ),
+    ] {
+        let refused = stranger.refused(tool, args).await;
+        assert!(refused.contains("of yours"), "{tool}: {refused}");
+    }
+    // Neither up nor sideways.
+    let refused = child
+        .refused("background_output", json!({"task_id": child_task}))
+        .await;
+    assert!(refused.contains("of yours"), "{refused}");
+    parent
+        .done("background_output", json!({"task_id": grandchild}))
+        .await;
+    parent
+        .done(
+            "background_send",
+            json!({"task_id": grandchild, "prompt": "faster"}),
+        )
+        .await;
+    let list = parent.done("background_list", json!({})).await.output;
+    assert!(
+        list.contains(&child_task) && !list.contains(&grandchild),
+        "{list}"
+    );
+    assert_eq!(
+        stranger.done("background_list", json!({})).await.output,
+        "No background tasks."
+    );
+
+    // Who names no session may do all, like the HTTP API.
+    let anyone = Agent {
+        tools: host.tools(),
+        caller: Caller::default(),
+    };
+    anyone
+        .done("background_output", json!({"task_id": grandchild}))
+        .await;
+    let list = anyone.done("background_list", json!({})).await.output;
+    assert!(
+        list.contains(&grandchild) && list.contains(&child_task),
+        "{list}"
+    );
+    host.stop().await;
+}
+
+#[actix_rt::test]
+async fn what_an_agent_cancels_itself_is_kept_out_of_its_messages() {
+    let host = Host::start(&[]).await;
+    let parent = Agent::of(&host, "ses_parent");
+    let cancelled = parent.launch("not needed").await;
+    let kept = parent.launch("needed").await;
+    let reply = parent
+        .done("background_cancel", json!({"task_id": cancelled}))
+        .await;
+    assert!(
+        reply.output.contains("You will not be told of it."),
+        "{}",
+        reply.output
+    );
+    let again = parent
+        .refused("background_cancel", json!({"taskId": cancelled}))
+        .await;
+    assert!(again.contains("is cancelled already"), "{again}");
+    host.finish("ses_2").await;
+    host.ended(&kept).await;
+    let told = host.told("ses_parent").await;
+    assert!(told.contains(&kept) && !told.contains(&cancelled), "{told}");
+    host.stop().await;
+}
+
+#[actix_rt::test]
+async fn cancelling_all_ends_the_tree_and_tells_only_who_does_not_know() {
+    let host = Host::start(&[("limits.default", "2")]).await;
+    let parent = Agent::of(&host, "ses_parent");
+    let child = Agent::of(&host, "ses_1");
+    let mut open = vec![
+        parent.launch("child").await,
+        child.launch("grandchild").await,
+    ];
+    // There is no slot for this one; it must not get one on the way.
+    open.push(parent.launch("waiting").await);
+    let other = Agent::of(&host, "ses_other");
+    let theirs = other.launch("of somebody else").await;
+    let reply = parent
+        .done("background_cancel", json!({"all": true, "taskId": ""}))
+        .await;
+    assert!(
+        reply.output.starts_with("Cancelled 3 tasks:"),
+        "{}",
+        reply.output
+    );
+    for task in &open {
+        let record = host.ended(task).await;
+        assert_eq!(record["status"], "cancelled");
+    }
+    assert_eq!(host.ended(&open[2]).await.get("sessionID"), None);
+    host.running(&theirs).await;
+    let nothing = parent
+        .done("background_cancel", json!({"all": true}))
+        .await
+        .output;
+    assert!(nothing.contains("nothing changed"), "{nothing}");
+    let told = host.told("ses_1").await;
+    assert!(told.contains(&open[1]), "{told}");
+    let (_, silent) = host.get("/v1/sessions/ses_parent/notifications").await;
+    assert_eq!(silent["notifications"], json!([]));
+    host.stop().await;
+}
+
+#[actix_rt::test]
+async fn a_bridge_brings_calls_and_asks_what_a_compaction_carries() {
+    let host = Host::start(&[]).await;
+    let desk: Arc<dyn ToolDesk> = Arc::new(host.tools());
+    let call = |tool: &str, args: Value| ToolCall {
+        id: "1".into(),
+        tool: tool.to_owned(),
+        args,
+        context: ToolContext {
+            session_id: "ses_parent".into(),
+            message_id: Some("msg_1".into()),
+            agent: Some("build".to_owned()),
+            call_id: Some("call_1".to_owned()),
+            directory: Some("/project".to_owned()),
+        },
+    };
+    assert_eq!(desk.compaction(&"ses_parent".into()).await, None);
+    let args = json!({"description": "look", "prompt": "p", "agent": "explore"});
+    let launched = desk.call(call("background_task", args.clone())).await;
+    let metadata = launched.metadata.unwrap();
+    assert_eq!(metadata["sessionId"], "ses_1");
+    let again = desk.call(call("background_task", args)).await;
+    assert_eq!(again.metadata.unwrap()["taskId"], metadata["taskId"]);
+    let (_, record) = host.get("/v1/tasks/ses_1").await;
+    assert_eq!(
+        (&record["parentMessageID"], &record["parentAgent"]),
+        (&json!("msg_1"), &json!("build"))
+    );
+    let refused = desk.call(call("background_send", json!({}))).await;
+    assert_eq!(refused.metadata, Some(json!({"error": true})));
+    let carried = desk.compaction(&"ses_parent".into()).await.unwrap();
+    assert!(
+        carried.contains("session `ses_1`") && carried.contains("Still open: `bg_"),
+        "{carried}"
+    );
+    host.finish("ses_1").await;
+    host.ended("ses_1").await;
+    let carried = desk.compaction(&"ses_parent".into()).await.unwrap();
+    assert!(
+        carried.contains("completed") && !carried.contains("Still open"),
+        "{carried}"
+    );
+    host.stop().await;
+}
+
+#[actix_rt::test]
+async fn hosts_without_mcp_list_and_call_tools_over_the_api() {
+    let host = Host::start(&[]).await;
+    let (_, listed) = host.get("/v1/tools").await;
+    assert_eq!(listed["tools"][0]["name"], "background_task");
+    let args = json!({"description": "look", "prompt": "p", "agent": "explore"});
+    let call = json!({"arguments": args, "sessionID": "ses_parent", "agent": "build"});
+    let (status, launched) = host.post("/v1/tools/background_task", call).await;
+    assert_eq!((status, &launched["isError"]), (200, &json!(false)));
+    let (_, record) = host.get("/v1/tasks/ses_1").await;
+    assert_eq!(record["parentSessionID"], "ses_parent");
+    let (status, refused) = host.post("/v1/tools/background_send", json!({})).await;
+    assert_eq!((status, &refused["isError"]), (200, &json!(true)));
+    let (status, unknown) = host.post("/v1/tools/background_tusk", json!({})).await;
+    crate::support::refused((status, &unknown), 404, "tool_not_found", "background_tusk");
+    host.stop().await;
+}
