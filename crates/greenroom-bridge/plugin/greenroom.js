@@ -1,0 +1,399 @@
+// Greenroom's plugin for opencode, version 0.0.0
+//
+// It connects this opencode to the Greenroom service: events go out, calls to opencode's API come in, and agents get
+// the tools of background tasks. It decides nothing: what a tool does, and which arguments it takes, the service says.
+// It must never throw into opencode, nor keep it waiting, nor grow. `greenroom plugin install` puts it in place.
+//
+// GREENROOM_URL        where the service listens (http://127.0.0.1:7717)
+// GREENROOM_TOKEN      its secret, if it has one; else the file ~/.config/greenroom/token
+// GREENROOM_HINT=0     leaves the system prompt alone
+// GREENROOM_AUTOSTART=0 never starts the service; GREENROOM_BIN is the command to start it with
+
+const BINARY = "" // filled in by the installer
+const [PROTOCOL, MIB, VERBS] = [1, 1024 * 1024, ["get", "post", "put", "patch", "delete"]]
+const DEFAULTS = {
+  url: "http://127.0.0.1:7717", frame: 4 * MIB, // the most the service takes
+  buffered: 1000, bufferedBytes: 16 * MIB, fold: 100, // events kept without a connection; one sign of life per session and ms
+  retryFirst: 250, retryMost: 10_000, retryRefused: 60_000, // a wrong token does not get better by asking
+  helloWithin: 10_000, startEvery: 60_000, patience: 8_000, // the last: how long a tool waits for a connection
+  lost: 60_000, callWithin: 660_000, // how long a call waits for one to come back, and for its result: longer than any `timeout`
+  requestWithin: 130_000, compaction: 2_000, // longer than the service waits for an answer; what a compaction can spare
+  requests: 256, calls: 256, // at a time
+}
+
+// What the service reads. Everything else opencode says is noise to it.
+const VITAL = new Set(["session.idle", "session.error", "session.deleted", "session.status", "permission.asked",
+  "permission.replied", "question.asked", "question.replied", "question.rejected"])
+const ACTIVITY = new Set(["session.created", "message.updated", "message.part.updated", "message.part.delta", "todo.updated"])
+
+const HINT = `Where the tool background_task is offered: work that can go on by itself (searches, reviews, long commands, \
+independent parts of a plan) is best handed to background tasks. It returns at once; launch independent ones together, \
+then go on with other work or end your turn. One message wakes you when all of them are done: never poll or sleep. Read \
+results with background_output. Do yourself what is small, or what your next step needs.`
+
+const [text, flag, number] = ["string", "boolean", "integer"].map((type) => (description) => ({ type, description }))
+const tool = (required, properties, description) => ({ required, properties, description })
+const TOOLS = {
+  background_task: tool(["description", "prompt", "agent"], {
+    description: text("What it is, in a few words"),
+    prompt: text("All the agent needs to know; it sees nothing of this conversation"),
+    agent: text("The agent that does it, for instance general or explore"),
+    model: text("provider/model, if not the agent's own"), category: text("What kind of work it is"),
+    skills: { type: "array", items: { type: "string" }, description: "Skills to give it, by name" },
+    directory: text("Where it works, if not here"), session_id: text("Go on in this session of an earlier task"),
+  }, `Starts a background task: an agent works on the prompt in a session of its own. Returns at once with a task id; you \
+are woken by one message when all your tasks are done, so do not poll. With session_id it goes on in the session of an \
+earlier task instead, with all it knows.`),
+  background_output: tool(["task_id"], {
+    task_id: text("The task's id, or its session's"), block: flag("Wait until it has ended (false)"),
+    timeout: number("How long to wait at most, in ms (60000; at most 600000)"),
+    full_session: flag("The messages of its session instead of the result (false); for what follows too"),
+    include_thinking: flag("Reasoning too (false)"), thinking_max_chars: number("Reasoning is cut there (2000)"),
+    include_tool_results: flag("What its tools returned too (false)"), message_limit: number("So many messages (100 at most)"),
+    from_end: flag("The newest ones (false)"), since_message_id: text("Only what came after this message"),
+  }, `Reads the result of a background task, or how it is doing. You are woken when your tasks are done: call this then, \
+and do not poll. block=true waits for its end, for when you cannot go on without it.`),
+  background_cancel: tool([], { taskId: text("The task's id"), all: flag("All of them (false)") },
+    "Cancels a background task, or with all=true all that you have started and those below them."),
+  background_send: tool(["task_id", "prompt"], { task_id: text("The task's id"), prompt: text("The instruction") },
+    "Gives a running background task a further instruction. One that has ended is resumed by its session_id."),
+  background_list: tool([], { status: text("Only those: pending, running, completed, error, cancelled or interrupt") },
+    "Lists your background tasks. Not for waiting: you are woken when they are done."),
+}
+// Without `import`: opencode skips a plugin whose imports it cannot resolve, without a word.
+const builtin = (name) => process.getBuiltinModule(`node:${name}`)
+const quietly = (work) => new Promise((done) => done(work())).catch(() => undefined)
+const safe = (work) => (...given) => quietly(() => work(...given))
+// Nothing of ours keeps opencode from ending.
+const later = (work, ms) => setTimeout(() => quietly(work), ms).unref()
+const sizeOf = (string) => (string.length * 3 < MIB ? string.length : Buffer.byteLength(string))
+const sessionOf = ({ properties: it } = {}) => it?.sessionID ?? it?.info?.sessionID ?? it?.part?.sessionID ?? it?.info?.id
+const complaint = (message) => ({ name: "BridgeError", data: { message } })
+// Better a sign of life without its long texts than nothing.
+const shortened = (_, it) => (typeof it === "string" && it.length > 2000 ? `${it.slice(0, 2000)}…` : it)
+const said = (output, title = "") => ({ title, output, metadata: {} })
+
+/** Keeps what is to be said until it can be: the newest, of which activity is dropped before anything else. */
+class Outbox {
+  held = []
+  size = 0
+  constructor(most, bytes) { Object.assign(this, { most, bytes }) }
+  push(frame, vital) {
+    this.size += frame.length
+    this.held.push({ frame, vital })
+    while (this.held.length > this.most || (this.size > this.bytes && this.held.length > 1)) {
+      this.dropped = this.take(Math.max(this.held.findIndex((it) => !it.vital), 0)) !== ""
+    }
+  }
+  take(at = 0) {
+    const [{ frame }] = this.held.splice(at, 1)
+    this.size -= frame.length
+    return frame
+  }
+}
+
+/** Lets one piece of streamed text per session and window through, the newest; anything else at once, in order. */
+class Fold {
+  sessions = new Map()
+  constructor(window, emit) { Object.assign(this, { window, emit }) }
+  take(event) {
+    const session = sessionOf(event)
+    const whole = event.type === "message.part.updated" && ["text", "reasoning"].includes(event.properties?.part?.type)
+    if (!session || !(whole || event.type === "message.part.delta")) {
+      this.forget(session).forEach(this.emit)
+      return this.emit(event)
+    }
+    const open = this.sessions.get(session)
+    // The whole text says more than a piece of it.
+    if (open) return void (open.waiting = whole ? event : (open.waiting ?? event))
+    if (this.sessions.size >= 1024) this.sessions.forEach((_, id) => this.forget(id))
+    this.sessions.set(session, { timer: later(() => this.forget(session).forEach((it) => this.take(it)), this.window) })
+    this.emit(event)
+  }
+  forget(session) {
+    const open = this.sessions.get(session)
+    clearTimeout(open?.timer)
+    this.sessions.delete(session)
+    return open?.waiting ? [open.waiting] : []
+  }
+}
+
+/** One connection to the service, for one directory of this process. */
+class Bridge {
+  constructor(input, tuning) {
+    // `state` is one of down, opening, up, refused, replaced.
+    Object.assign(this, { input, tuning, state: "down", problem: "", users: 0, failures: 0, startedAt: 0 })
+    Object.assign(this, { calls: new Map(), contexts: new Map(), requests: new Set(), waiting: new Set() })
+    this.outbox = new Outbox(tuning.buffered, tuning.bufferedBytes)
+    this.fold = new Fold(tuning.fold, (event) => this.emit(event))
+    const address = process.env.GREENROOM_URL || tuning.url
+    this.url = new URL(URL.canParse(address) ? address : DEFAULTS.url)
+    if (!URL.canParse(address)) return void Object.assign(this, { state: "refused", problem: "GREENROOM_URL is no address" })
+    const health = { url: "/global/health", signal: AbortSignal.timeout(5000) }
+    const asked = quietly(async () => (this.version = (await input.client._client.get(health)).data?.version))
+    Promise.race([asked, new Promise((done) => later(done, 300))]).then(() => this.connect())
+  }
+
+  connect() {
+    clearTimeout(this.retry)
+    if (this.state === "opening" || this.state === "up" || this.closed) return
+    Object.assign(this, { state: "opening", socket: undefined, refusal: "" })
+    try {
+      const socket = new WebSocket(new URL("/v1/bridge", this.url).href.replace(/^http/, "ws"))
+      const tooLate = later(() => this.end(socket, 1006, "it does not answer"), this.tuning.helloWithin)
+      this.socket = socket
+      socket.onopen = () => quietly(() => socket.send(this.hello()))
+      socket.onmessage = ({ data }) => quietly(() => socket === this.socket && this.hear(JSON.parse(data), tooLate))
+      // Not every runtime closes what it could not open; where it does, the close says more.
+      socket.onerror = () => later(() => this.end(socket, 1006, ""), 50)
+      socket.onclose = ({ code, reason }) => this.end(socket, code, reason, clearTimeout(tooLate))
+    } catch (error) {
+      this.end(this.socket, 1006, String(error?.message ?? error))
+    }
+  }
+
+  hello() {
+    // An opencode that listens nowhere names an address all the same, this one.
+    const serverURL = [this.input.serverUrl].map(String).find((it) => /^http/.test(it) && it !== "http://localhost:4096/")
+    const who = { directory: this.input.directory, pid: process.pid, serverURL, opencodeVersion: this.version, token: token() }
+    return JSON.stringify({ type: "hello", protocol: PROTOCOL, ...who })
+  }
+  /** A socket has ended, in whatever way; one that is not ours any more does not matter. */
+  end(socket, code, reason) {
+    if (socket !== this.socket || this.closed) return
+    const [wasUp, why, refused] = [this.state === "up", this.refusal || reason, code === 1008 || (code >= 4400 && code < 4500)]
+    // 4001: another plugin of this process and directory has taken over; coming back would throw it out in turn.
+    this.state = code === 4001 ? "replaced" : refused ? "refused" : "down"
+    this.socket = undefined
+    quietly(() => socket?.close())
+    if (code === 4001) return
+    this.problem = refused ? `it refuses this opencode: ${why || code}` : why || this.problem || "nothing answers there"
+    const backoff = Math.min(this.tuning.retryFirst * 2 ** Math.min(this.failures, 20), this.tuning.retryMost)
+    this.failures = wasUp ? 0 : this.failures + 1
+    this.again(refused ? this.tuning.retryRefused : backoff * (0.5 + Math.random() / 2))
+    if (refused) this.waiting.forEach((settle) => settle())
+    else if (!wasUp) quietly(() => this.startService())
+  }
+  again(ms) { this.retry = later(() => this.connect(), ms, clearTimeout(this.retry)) }
+  /** Resolves true once connected; false if that takes too long, or cannot be. */
+  connected(ms) {
+    if (this.state === "up" || this.state === "refused") return Promise.resolve(this.state === "up")
+    this.failures = 0
+    this.connect()
+    return new Promise((done) => {
+      const settle = () => done(this.state === "up", clearTimeout(timer), this.waiting.delete(settle))
+      const timer = setTimeout(settle, ms)
+      this.waiting.add(settle)
+    })
+  }
+  /** True if it was sent, false if there is no connection, undefined if it is too large. */
+  send(frame) {
+    const line = JSON.stringify(frame)
+    if (sizeOf(line) > this.tuning.frame) return undefined
+    if (this.state !== "up" || this.socket.readyState !== 1) return false
+    this.socket.send(line)
+    return true
+  }
+
+  hear(frame, tooLate) {
+    if (frame.type === "error") this.refusal = String(frame.message)
+    else if (frame.type === "toolResult") this.calls.get(frame.id)?.settle(frame)
+    else if (frame.type === "compactionContext") this.contexts.get(frame.id)?.(frame.markdown)
+    else if (frame.type === "request" && !this.requests.has(frame.id)) quietly(() => this.answer(frame, this.requests))
+    if (frame.type !== "welcome") return
+    clearTimeout(tooLate)
+    // Another service counts its requests anew.
+    if (this.instance !== frame.instance) this.requests = new Set()
+    Object.assign(this, { state: "up", failures: 0, problem: "", instance: frame.instance })
+    this.drain()
+    // The service joins a call it knows, or answers it again; it never carries one out twice.
+    this.calls.forEach((call) => this.send(call.frame))
+    this.waiting.forEach((settle) => settle())
+  }
+
+  event(event) {
+    if (!VITAL.has(event.type) && !ACTIVITY.has(event.type)) return
+    // Two plugins in one directory are both told.
+    if (event.id && event.id === this.lastEvent) return
+    this.lastEvent = event.id
+    this.fold.take(event)
+  }
+
+  emit(event) {
+    let line = JSON.stringify({ type: "event", event })
+    if (sizeOf(line) > this.tuning.frame) line = JSON.stringify({ type: "event", event }, shortened)
+    if (sizeOf(line) <= this.tuning.frame) this.outbox.push(line, VITAL.has(event.type))
+    this.drain()
+  }
+
+  drain() {
+    clearTimeout(this.draining)
+    while (this.outbox.held.length) {
+      if (this.state !== "up" || this.socket.readyState !== 1) return
+      // A service that reads slowly: what comes meanwhile waits in the outbox, which is bounded.
+      if (this.socket.bufferedAmount > this.tuning.frame) return void (this.draining = later(() => this.drain(), 50))
+      this.socket.send(this.outbox.take())
+    }
+    if (this.outbox.dropped && this.send({ type: "reconcile" })) this.outbox.dropped = false
+  }
+
+  async answer({ id, method, path, query, body }, requests) {
+    const reply = (status, answer = null) => {
+      if (requests !== this.requests || this.send({ type: "response", id, status, body: answer }) !== undefined) return
+      this.send({ type: "response", id, status: 413, body: complaint("the answer is larger than a frame may be") })
+    }
+    const verb = String(method).toLowerCase()
+    if (requests.size >= this.tuning.requests) return reply(503, complaint("too many requests at a time"))
+    if (!VERBS.includes(verb) || !String(path).startsWith("/")) return reply(400, complaint("no `method` or `path` of the API"))
+    requests.add(id)
+    const signal = AbortSignal.timeout(this.tuning.requestWithin)
+    const headers = body === undefined ? undefined : { "content-type": "application/json" }
+    try {
+      const { data, error, response } = await this.input.client._client[verb]({ url: path, query, body, headers, signal })
+      const status = response?.status ?? (error === undefined ? 200 : 502)
+      reply(status, status === 204 ? null : (data ?? error))
+    } catch (error) {
+      quietly(() => reply(signal.aborted ? 504 : 502, complaint(String(error?.message ?? error))))
+    } finally {
+      requests.delete(id)
+    }
+  }
+
+  async call(name, args, { sessionID, messageID, agent, callID, directory = this.input.directory, abort, metadata: show }) {
+    if (!(await this.connected(this.tuning.patience))) return said(this.absence(), "no service")
+    if (this.calls.size >= this.tuning.calls) return said("Too many calls at a time; try again when some have returned.")
+    // A model that believes an argument is needed sends it empty.
+    const given = ([key, it]) => TOOLS[name].required.includes(key) || !["", null, undefined].includes(it)
+    const context = { sessionID, messageID, agent, callID, directory }
+    const kept = Object.fromEntries(Object.entries(args ?? {}).filter(given))
+    const frame = { type: "toolCall", id: crypto.randomUUID(), tool: name, args: kept, context }
+    if (this.send(frame) === undefined) return said("The arguments are too large; put long texts into a file and name it.")
+    const { title, output, metadata } = await this.outcome(frame, abort)
+    const result = { title: title ?? "", output: output ?? "", metadata: { ...metadata } }
+    // The key under which opencode looks for the session that a tool has opened.
+    if (metadata?.sessionID) result.metadata.sessionId ??= metadata.sessionID
+    await quietly(() => show?.(result))
+    return result
+  }
+  /** Waits for the result of a call, over as many connections as it takes. */
+  outcome(frame, abort) {
+    const begun = Date.now()
+    let up = begun
+    return new Promise((done) => {
+      const settle = (result) => {
+        clearInterval(watch)
+        abort?.removeEventListener("abort", stop)
+        this.calls.delete(frame.id)
+        done(result)
+      }
+      const stop = () => {
+        this.send({ type: "toolAbort", id: frame.id })
+        settle({ output: "Stopped waiting. The tasks themselves go on." })
+      }
+      const watch = setInterval(() => {
+        if (this.state === "up") up = Date.now()
+        const unsure = "Whether the call took effect is not known: look with background_list before you repeat it."
+        if (this.state === "refused" || Date.now() - up > this.tuning.lost) settle({ output: `${this.absence()} ${unsure}` })
+        if (Date.now() - begun > this.tuning.callWithin) settle({ output: `The service does not answer. ${unsure}` })
+      }, Math.min(500, this.tuning.lost / 4))
+      this.calls.set(frame.id, { frame, settle })
+      abort?.addEventListener("abort", stop)
+      if (abort?.aborted) stop()
+    })
+  }
+  /** What a tool says when there is no service. */
+  absence() {
+    const wrong = "Tell the user to set GREENROOM_TOKEN, or to install the plugin that came with it, and to start opencode again."
+    const gone = "Tell the user to start it with `greenroom serve`, or do the work without background tasks."
+    const log = this.startLog ? `Its log: ${this.startLog}. ` : ""
+    return `The background task service at ${this.url.origin} cannot be used (${this.problem}). ${log}${this.state === "refused" ? wrong : gone}`
+  }
+  /** What a compaction is to carry along, or nothing if that takes too long. */
+  carried(sessionID) {
+    const id = crypto.randomUUID()
+    if (!this.send({ type: "compactionContext", id, sessionID })) return undefined
+    const answer = new Promise((done) => this.contexts.set(id, done, later(done, this.tuning.compaction)))
+    return answer.finally(() => this.contexts.delete(id))
+  }
+  /** Starts it if nothing listens there, at most now and then; of several processes the one that has the lock does. */
+  async startService() {
+    const { hostname, port, protocol } = this.url
+    const local = protocol === "http:" && ["127.0.0.1", "localhost", "[::1]"].includes(hostname)
+    if (!local || process.env.GREENROOM_AUTOSTART === "0" || Date.now() - this.startedAt < this.tuning.startEvery) return
+    this.startedAt = Date.now()
+    if (await listens(hostname.replace(/[[\]]/g, ""), port)) return void (this.problem = "what listens there is no bridge")
+    this.problem = ""
+    const [fs, home] = [builtin("fs"), builtin("os").homedir()]
+    const folder = `${process.env.XDG_STATE_HOME || `${home}/.local/state`}/greenroom`
+    const lock = `${folder}/start-${port}.lock`
+    this.startLog = `${folder}/serve-${port}.log`
+    try {
+      fs.mkdirSync(folder, { recursive: true, mode: 0o700 })
+      // Left behind by one that was killed.
+      if (fs.statSync(lock, { throwIfNoEntry: false })?.mtimeMs < Date.now() - 30_000) fs.rmSync(lock, { force: true })
+      fs.writeFileSync(lock, String(process.pid), { flag: "wx" })
+      later(() => fs.rmSync(lock, { force: true }), 10_000)
+      const log = fs.openSync(this.startLog, "a", 0o600)
+      const listen = `${hostname === "localhost" ? "127.0.0.1" : hostname}:${port}`
+      const args = ["serve", "--listen", listen, "--set", "opencode.events=bridge", "--exit-when-unused", "1h"]
+      const options = { cwd: home, detached: true, stdio: ["ignore", log, log] }
+      const child = builtin("child_process").spawn(process.env.GREENROOM_BIN || BINARY || "greenroom", args, options)
+      child.once("error", (error) => (this.problem = `it cannot be started: ${error.message}`))
+      child.once("exit", (code) => (this.problem ||= `it ended with code ${code}`)).unref()
+      fs.closeSync(log)
+    } catch (error) {
+      if (error.code !== "EEXIST") this.problem = `it cannot be started: ${error.message}`
+    }
+    this.failures = 0
+    this.again(this.tuning.retryFirst)
+  }
+}
+
+const listens = (host, port) => new Promise((done) => {
+  const socket = builtin("net").connect({ host, port: Number(port), timeout: 1000 })
+  const say = (answer) => () => done(answer, socket.destroy())
+  socket.once("connect", say(true)).once("error", say(false)).once("timeout", say(true))
+})
+
+function token() {
+  const config = process.env.XDG_CONFIG_HOME || `${builtin("os").homedir()}/.config`
+  const read = () => builtin("fs").readFileSync(`${config}/greenroom/token`, "utf8").trim()
+  try { return process.env.GREENROOM_TOKEN || read() || undefined } catch { return undefined }
+}
+// One bridge a directory: opencode may load this file twice, and its instances come and go.
+const bridges = (globalThis[Symbol.for("greenroom.bridges")] ??= new Map())
+
+export const Greenroom = async (input, options) => {
+  const bridge = bridges.get(input.directory) ?? new Bridge(input, { ...DEFAULTS, ...options })
+  bridges.set(input.directory, bridge)
+  bridge.input = input // the newest client is one that still works
+  bridge.users += 1
+  const tools = Object.entries(TOOLS).map(([name, { description, properties }]) => {
+    const execute = async (...given) => (await quietly(() => bridge.call(name, ...given))) ?? said(bridge.absence())
+    return [name, { description, args: properties, execute }]
+  })
+  return {
+    tool: Object.fromEntries(tools),
+    event: safe(({ event }) => bridge.event(event)),
+    // From plain schemas opencode makes every argument a required one.
+    "tool.definition": safe(({ toolID }, output) => {
+      const { properties, required } = Object.hasOwn(TOOLS, toolID) ? TOOLS[toolID] : {}
+      if (properties) output.jsonSchema = { type: "object", properties, required, additionalProperties: false }
+    }),
+    "experimental.chat.system.transform": safe((_, { system }) => {
+      const unwanted = (it) => it === HINT || it.includes("title generator")
+      if (process.env.GREENROOM_HINT !== "0" && !system.some(unwanted)) system.push(HINT)
+    }),
+    "experimental.session.compacting": safe(async ({ sessionID }, output) => {
+      const markdown = await bridge.carried(sessionID)
+      if (markdown && !output.context.includes(markdown)) output.context.push(markdown)
+    }),
+    dispose: safe(() => {
+      bridge.users -= 1
+      if (bridge.users > 0) return
+      bridges.delete(input.directory)
+      bridge.closed = true
+      bridge.socket?.close(1000)
+    }),
+  }
+}
