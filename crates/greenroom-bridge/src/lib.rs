@@ -18,6 +18,7 @@
 //! - [`endpoint`]: where sockets come in.
 //! - [`sink`]: where events go.
 //! - [`desk`]: who answers the tools that agents use.
+//! - [`plugin`]: the file that opencode loads, as it is installed.
 //! - [`token`]: the shared secret, compared in constant time.
 
 mod calls;
@@ -27,6 +28,7 @@ mod frames;
 pub mod line;
 pub mod options;
 mod outbox;
+pub mod plugin;
 pub mod protocol;
 pub mod registry;
 pub mod sink;

@@ -153,6 +153,15 @@ impl Service {
         &self.greenroom
     }
 
+    /// True while a bridge is connected or a task runs or waits.
+    pub async fn is_used(&self) -> bool {
+        if !self.bridge.bridges.is_empty() {
+            return true;
+        }
+        let now = self.greenroom.readiness().await;
+        now.running + now.waiting > 0
+    }
+
     /// How it is to be stopped so that the least is lost: open tasks are left to the next start if there will be a journal
     /// to find them in, else they are cancelled.
     pub fn lasting_mode(&self) -> ShutdownMode {

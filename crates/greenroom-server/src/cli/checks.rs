@@ -297,23 +297,3 @@ pub fn journal(loaded: &Loaded) -> Finding {
         Err(error) => Finding::fail(OF, error.to_string(), error.hint()),
     }
 }
-
-/// opencode's plugin, where opencode would find it.
-pub fn plugin(environment: &Environment) -> Finding {
-    const FILE: &str = "opencode/plugins/greenroom.js";
-    let config = match environment.variables.get("XDG_CONFIG_HOME") {
-        Some(base) if !base.is_empty() => Some(PathBuf::from(base)),
-        _ => environment.home.as_ref().map(|home| home.join(".config")),
-    };
-    let places = [
-        Some(environment.folder.join(format!(".{FILE}"))),
-        config.map(|config| config.join(FILE)),
-    ];
-    match places.into_iter().flatten().find(|place| place.is_file()) {
-        Some(place) => Finding::ok("plugin", place.display().to_string()),
-        None => Finding::ok(
-            "plugin",
-            "not installed; this version has none, tasks are launched by command and HTTP",
-        ),
-    }
-}

@@ -8,7 +8,7 @@ use super::args::{Cli, Command};
 use super::failure::Failure;
 use super::serve::say;
 use super::term::{fit, one_line};
-use super::{asks, configure, doctor, journal, limits, manage, mcp, run, serve, up, why};
+use super::{asks, configure, doctor, journal, limits, manage, mcp, plugin, run, serve, up, why};
 
 /// A refusal longer than this, in bytes, repeats more of the command line than anybody reads.
 const LONGEST_REFUSAL: usize = 2000;
@@ -67,6 +67,7 @@ async fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Mcp(args) => mcp::mcp(args).await,
         Command::Doctor(args) => doctor::doctor(args).await,
         Command::Journal(args) => journal::journal(args),
+        Command::Plugin(args) => plugin::plugin(args),
         Command::Config(args) => configure::config(args),
         Command::Completions { shell } => {
             let mut script = Vec::new();

@@ -7,6 +7,7 @@ use serde_json::json;
 use super::args::DoctorArgs;
 use super::checks;
 use super::failure::{FAILED, Failure, UNREACHABLE};
+use super::plugin;
 use super::run::json_text;
 use super::term::{Style, one_line, out};
 use crate::config::{Environment, Sources, check};
@@ -104,7 +105,7 @@ pub async fn doctor(args: DoctorArgs) -> Result<(), Failure> {
     findings.extend(service.findings);
     findings.extend(checks::secrets(&loaded, &environment));
     findings.push(checks::journal(&loaded));
-    findings.push(checks::plugin(&environment));
+    findings.extend(plugin::findings(&environment));
 
     if args.client.json {
         let ok = findings.iter().all(|it| it.verdict != Verdict::Fail);

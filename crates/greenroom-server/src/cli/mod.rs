@@ -18,12 +18,14 @@ pub mod live;
 pub mod manage;
 pub mod mcp;
 pub mod patience;
+pub mod plugin;
 pub mod run;
 pub mod serve;
 pub mod show;
 pub mod signals;
 pub mod stage_folder;
 pub mod term;
+mod unused;
 pub mod up;
 pub mod why;
 

@@ -14,6 +14,7 @@ use super::args::ServeArgs;
 use super::failure::{FAILED, Failure, USAGE};
 use super::farewell::{OwnServer, farewell};
 use super::signals::Signals;
+use super::unused::unused_for;
 use crate::config::{Environment, Events, Settings, load};
 use crate::host::Service;
 use crate::logging;
@@ -36,12 +37,15 @@ pub async fn serve(args: ServeArgs) -> Result<(), Failure> {
     say_if_nothing_is_kept(&settings);
     let mut signals = take_signals()?;
     let mut attached = Attached::start(&settings, &settings.opencode.url)?;
-    tokio::select! {
+    let stopped = tokio::select! {
         () = attached.until_answering() => {
             attached.say_ready();
-            signals.next().await;
+            until_unused_or(&attached, args.exit_when_unused, &mut signals).await
         }
-        () = signals.next() => {}
+        () = signals.next() => true,
+    };
+    if !stopped {
+        say("nobody uses this service any more; it ends");
     }
     signals.arm_exit();
     let mode = attached.service().lasting_mode();
@@ -50,6 +54,22 @@ pub async fn serve(args: ServeArgs) -> Result<(), Failure> {
         say(&words);
     }
     Ok(())
+}
+
+/// Waits for a signal, or for nobody to have used the service for so long; true if it was a signal.
+async fn until_unused_or(
+    attached: &Attached,
+    limit: Option<Duration>,
+    signals: &mut Signals,
+) -> bool {
+    match limit {
+        None => signals.next().await,
+        Some(limit) => tokio::select! {
+            () = signals.next() => {}
+            () = unused_for(attached.service(), limit) => return false,
+        },
+    }
+    true
 }
 
 /// Takes SIGINT and SIGTERM.

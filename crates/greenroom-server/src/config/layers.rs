@@ -10,12 +10,15 @@ use super::loader::{Loader, shown};
 use super::settings::{Settings, TokenSource};
 use super::value::LONGEST_TEXT;
 
-/// Variables that begin like ours and are no keys: the client's and the logger's.
+/// Variables that begin like ours and are no keys: the client's, the logger's, the plugin's.
 const NOT_KEYS: &[&str] = &[
     "GREENROOM_URL",
     "GREENROOM_LOG",
     "GREENROOM_CACHE",
     "GREENROOM_E2E",
+    "GREENROOM_HINT",
+    "GREENROOM_AUTOSTART",
+    "GREENROOM_BIN",
 ];
 const PREFIX: &str = "GREENROOM_";
 

@@ -17,6 +17,7 @@ mod mcp;
 mod mcp_stdio;
 mod metrics;
 mod openapi;
+mod plugin;
 mod schema;
 mod slow_clients;
 mod support;

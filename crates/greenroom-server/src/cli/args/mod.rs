@@ -12,5 +12,5 @@ pub use service::{ClientArgs, ServeArgs, ServiceArgs, UpArgs};
 pub use tasks::{CancelArgs, ListArgs, OneArgs, OutputArgs, ResumeArgs, RunArgs, SendArgs};
 pub use upkeep::{
     AnswerArgs, AsksArgs, ConfigArgs, ConfigCommand, DoctorArgs, JournalArgs, LimitsArgs,
-    LimitsCommand,
+    LimitsCommand, PlaceArgs, PluginArgs, PluginCommand,
 };

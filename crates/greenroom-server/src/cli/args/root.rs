@@ -5,7 +5,7 @@ use clap_complete::Shell;
 
 use super::{
     AnswerArgs, AsksArgs, CancelArgs, ClientArgs, ConfigArgs, DoctorArgs, JournalArgs, LimitsArgs,
-    ListArgs, OneArgs, OutputArgs, ResumeArgs, RunArgs, SendArgs, ServeArgs, UpArgs,
+    ListArgs, OneArgs, OutputArgs, PluginArgs, ResumeArgs, RunArgs, SendArgs, ServeArgs, UpArgs,
 };
 
 /// Runs background tasks for AI agents on opencode, and wakes whoever asked when they are done.
@@ -58,6 +58,8 @@ pub enum Command {
     Mcp(ClientArgs),
     /// Say what is in the way, and what to do
     Doctor(DoctorArgs),
+    /// Put opencode's plugin in place, so that its agents have the tools, or take it away
+    Plugin(PluginArgs),
     /// Look after the file in which tasks are kept
     Journal(JournalArgs),
     /// Check, show, describe or import the configuration

@@ -1,6 +1,7 @@
 //! The words of the commands that start a service, and those by which all others reach one.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::Args;
 
@@ -71,6 +72,9 @@ pub struct ServeArgs {
     /// Where opencode listens [default: http://127.0.0.1:4096]
     #[arg(long, value_name = "URL", value_parser = words::maybe)]
     pub opencode: Option<String>,
+    /// End when no plugin has been connected and no task open for so long, for instance 1h
+    #[arg(long, value_name = "TIME", value_parser = words::age)]
+    pub exit_when_unused: Option<Duration>,
     /// What `up` has too.
     #[command(flatten)]
     pub service: ServiceArgs,

@@ -96,6 +96,37 @@ pub struct DoctorArgs {
     pub client: ClientArgs,
 }
 
+/// `plugin`
+#[derive(Debug, Args)]
+pub struct PluginArgs {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: PluginCommand,
+}
+
+/// What there is to do with the plugin.
+#[derive(Debug, Subcommand)]
+pub enum PluginCommand {
+    /// Put it in place, or bring the one there up to date
+    Install(PlaceArgs),
+    /// Take it away
+    Uninstall(PlaceArgs),
+}
+
+/// Where the plugin is.
+#[derive(Debug, Args)]
+pub struct PlaceArgs {
+    /// In opencode's own configuration, for all projects; this is the default
+    #[arg(long, conflicts_with = "project")]
+    pub global: bool,
+    /// In the project in this folder
+    #[arg(long, value_name = "DIR", value_parser = words::path)]
+    pub project: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
 /// `journal`
 #[derive(Debug, Args)]
 pub struct JournalArgs {
