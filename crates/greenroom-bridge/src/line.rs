@@ -11,12 +11,14 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout};
 
 use crate::options::BridgeLimits;
-use crate::outbox::{Out, Outbox};
+use crate::outbox::{BYTES, Out, Outbox};
 use crate::protocol::{FrameId, Response, ToBridge};
 use crate::registry::BridgeKey;
 
 /// Requests that may wait for their answers at a time, of one bridge.
 pub const IN_FLIGHT: usize = 1000;
+/// Bytes of their frames: as many as may wait to be written, so that a new socket takes what the old one had.
+const BYTES_IN_FLIGHT: usize = BYTES;
 
 /// One call to be made by the bridge.
 #[derive(Debug, Clone)]
@@ -209,6 +211,10 @@ impl Line {
         let frame: Arc<str> = frame.text().into();
         if frame.len() > self.0.limits.frame {
             return Err(LineError::TooLarge);
+        }
+        let waiting: usize = state.pending.values().map(|asked| asked.frame.len()).sum();
+        if waiting > 0 && waiting + frame.len() > BYTES_IN_FLIGHT {
+            return Err(LineError::Overloaded);
         }
         outbox
             .try_push(Out::Request(number, frame.len()))

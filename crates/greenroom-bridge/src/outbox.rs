@@ -10,7 +10,7 @@ use tokio::sync::Notify;
 /// Frames that may wait, beyond what requests in flight may.
 const FRAMES: usize = 4096;
 /// Bytes that may wait; a single frame may be as large as frames are.
-const BYTES: usize = 16 << 20;
+pub(crate) const BYTES: usize = 16 << 20;
 
 /// One thing to be written.
 #[derive(Debug)]

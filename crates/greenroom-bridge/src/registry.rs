@@ -206,6 +206,11 @@ impl Bridges {
         self.lock().known.get(key).map(|known| known.line.clone())
     }
 
+    /// Where the server of one that is connected, or was a while ago, says it listens.
+    pub fn server_url(&self, key: &BridgeKey) -> Option<String> {
+        self.lock().known.get(key)?.info.server_url.clone()
+    }
+
     fn seated<T>(&self, read: impl Fn(&Known) -> T) -> Vec<T> {
         let seats = self.lock();
         let seated = seats.known.values().filter(|known| known.is_seated());
