@@ -3,16 +3,18 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use actix_web::dev::ServerHandle;
 use actix_web::middleware::from_fn;
 use actix_web::{App, HttpServer};
 use greenroom::ports::agent_server::AgentServer;
 use greenroom::ports::journal::{Journal, MemoryJournal};
-use greenroom::{Greenroom, ShutdownMode, ShutdownReport};
-use greenroom_bridge::BridgeOptions;
+use greenroom::{EventLink, Greenroom, ShutdownMode, ShutdownReport};
+use greenroom_bridge::{BridgeOptions, Bridges};
 use greenroom_sqlite::{OpenError, SqliteJournal};
 
+use crate::agents::{Patience, RoutedEvents, RoutedServer, Upstream};
 use crate::config::{Events, Settings};
 use crate::http::connection;
 use crate::http::guard::{Guard, guard};
@@ -27,6 +29,9 @@ const WORKERS: usize = 2;
 const CONNECTIONS: usize = 10_000;
 /// How long requests under way may take once everything else has ended, in seconds.
 const LAST_REQUESTS_S: u64 = 3;
+
+/// How long bridges of the time before a restart take to come back: a little more than their longest wait between tries.
+const BRIDGES_BACK: Duration = Duration::from_secs(12);
 
 /// Why a service does not start.
 #[derive(Debug, thiserror::Error)]
@@ -61,6 +66,7 @@ impl HostError {
 #[derive(Debug)]
 pub struct Service {
     greenroom: Greenroom,
+    routed: RoutedServer,
     bridge: BridgeOptions,
     mcp: Mcp,
     http: ServerHandle,
@@ -69,8 +75,34 @@ pub struct Service {
 }
 
 impl Service {
-    /// Starts the actors here and listens. Must be called inside a running actix system.
+    /// Starts the actors here, on that agent server, and listens. Must be called inside a running actix system.
     pub fn start(settings: &Settings, agent: Arc<dyn AgentServer>) -> Result<Self, HostError> {
+        let upstream = Upstream {
+            server: agent,
+            url: None,
+        };
+        Self::start_on(settings, Some(upstream))
+    }
+
+    /// The same on every agent server that connects by a bridge, and on the one at a URL if there is one.
+    pub fn start_on(settings: &Settings, upstream: Option<Upstream>) -> Result<Self, HostError> {
+        let patience = Patience {
+            // Only what is restored can belong to a bridge that was there before.
+            settle: match upstream.is_none() && settings.journal.is_some() {
+                true => BRIDGES_BACK,
+                false => Duration::ZERO,
+            },
+            ..Patience::default()
+        };
+        Self::start_with(settings, upstream, patience)
+    }
+
+    /// The same with that patience with bridges.
+    pub fn start_with(
+        settings: &Settings,
+        upstream: Option<Upstream>,
+        patience: Patience,
+    ) -> Result<Self, HostError> {
         let wanted = settings.listen.0;
         // The port first: nothing is started for a service that nobody could reach.
         let listener = std::net::TcpListener::bind(wanted).map_err(|source| HostError::Listen {
@@ -91,14 +123,28 @@ impl Service {
             Some(journal) => Arc::clone(journal) as Arc<dyn Journal>,
             None => Arc::new(MemoryJournal::keeping(retention)),
         };
+        let bridges = Bridges::default();
+        let only_source = upstream.is_none() || settings.opencode.events == Events::Bridge;
+        let routed = RoutedServer::new(bridges.clone(), upstream, patience);
+        let agent: Arc<dyn AgentServer> = Arc::new(routed.clone());
         let greenroom = Greenroom::start(settings.core.clone(), agent, journal);
+        if !patience.settle.is_zero() {
+            let (routed, greenroom) = (routed.clone(), greenroom.clone());
+            actix_web::rt::spawn(async move { routed.settle(&greenroom).await });
+        }
         let instance = format!("gr_{}", &uuid::Uuid::new_v4().simple().to_string()[..8]);
-        let mut bridge = BridgeOptions::new(Arc::new(greenroom.clone()), instance);
         let tools = Tools::new(greenroom.clone());
         let mcp = Mcp::new(tools.clone());
+        let events = RoutedEvents::new(greenroom.clone(), routed.clone());
+        let mut bridge = BridgeOptions::new(Arc::new(events), instance);
+        bridge.bridges = bridges;
         bridge.tools = Some(Arc::new(tools.clone()));
         bridge.token = settings.token.clone();
-        bridge.only_source = settings.opencode.events == Events::Bridge;
+        bridge.only_source = only_source;
+        if only_source {
+            // Nobody is there yet: until the first bridge comes, tasks wait in line.
+            greenroom.event_link(EventLink::Broken);
+        }
         let guarded = Guard {
             token: settings.token.clone(),
             listen: address,
@@ -135,6 +181,7 @@ impl Service {
         tracing::info!(%address, "service listening");
         Ok(Self {
             greenroom,
+            routed,
             bridge,
             mcp,
             http: handle,
@@ -146,6 +193,16 @@ impl Service {
     /// Where it really listens.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Where the events of its agent server go.
+    pub fn events(&self) -> RoutedEvents {
+        RoutedEvents::new(self.greenroom.clone(), self.routed.clone())
+    }
+
+    /// The bridges that are connected.
+    pub fn bridges(&self) -> &Bridges {
+        &self.bridge.bridges
     }
 
     /// The actor system.

@@ -212,7 +212,9 @@ pub async fn agent_server(loaded: &Loaded, service_runs: bool) -> Option<Finding
         // It says itself how its agent server is, wherever that listens.
         return None;
     }
-    let url = &opencode.url;
+    let Some(url) = &opencode.url else {
+        return Some(Finding::ok(OF, "it comes by its plugin's bridge"));
+    };
     let address = ServerAddress {
         url: url.clone(),
         username: opencode.username.clone(),

@@ -15,6 +15,7 @@ use super::failure::{FAILED, Failure, USAGE};
 use super::farewell::{OwnServer, farewell};
 use super::signals::Signals;
 use super::unused::unused_for;
+use crate::agents::Upstream;
 use crate::config::{Environment, Events, Settings, load};
 use crate::host::Service;
 use crate::logging;
@@ -36,7 +37,10 @@ pub async fn serve(args: ServeArgs) -> Result<(), Failure> {
     logging::init();
     say_if_nothing_is_kept(&settings);
     let mut signals = take_signals()?;
-    let mut attached = Attached::start(&settings, &settings.opencode.url)?;
+    let mut attached = match settings.opencode.url.as_deref() {
+        Some(url) => Attached::start(&settings, url)?,
+        None => Attached::start_on_bridges(&settings)?,
+    };
     let stopped = tokio::select! {
         () = attached.until_answering() => {
             attached.say_ready();
@@ -94,7 +98,8 @@ pub(super) fn say(line: &str) {
 /// A service with the event stream of its agent server.
 pub(super) struct Attached {
     service: Service,
-    server: OpencodeServer,
+    /// None if every agent server comes by a bridge.
+    server: Option<OpencodeServer>,
     events: Option<EventStream>,
 }
 
@@ -114,18 +119,28 @@ impl Attached {
                 "correct --opencode or `opencode.url`",
             )
         })?;
-        let service = Service::start(settings, Arc::new(server.clone()))?;
+        let upstream = Upstream {
+            server: Arc::new(server.clone()),
+            url: Some(url.to_owned()),
+        };
+        let service = Service::start_on(settings, Some(upstream))?;
         let events = (settings.opencode.events != Events::Bridge).then(|| {
-            EventStream::start(
-                server.clone(),
-                service.greenroom().clone(),
-                StreamTuning::default(),
-            )
+            let (server, events) = (server.clone(), service.events());
+            EventStream::start(server, events, StreamTuning::default())
         });
         Ok(Self {
             service,
-            server,
+            server: Some(server),
             events,
+        })
+    }
+
+    /// Starts the service alone: agent servers come by their bridges.
+    pub(super) fn start_on_bridges(settings: &Settings) -> Result<Self, Failure> {
+        Ok(Self {
+            service: Service::start_on(settings, None)?,
+            server: None,
+            events: None,
         })
     }
 
@@ -142,15 +157,18 @@ impl Attached {
     /// Waits until the agent server has answered once, or long enough: the service works without it too, and says in
     /// `/readyz` what is missing.
     pub(super) async fn until_answering(&mut self) {
+        let Some(server) = &self.server else {
+            return say("no URL of opencode is configured: it comes by its plugin's bridge");
+        };
         let deadline = Instant::now() + FIRST_ANSWER;
         loop {
-            let last = match timeout(ONE_ANSWER, self.server.health()).await {
+            let last = match timeout(ONE_ANSWER, server.health()).await {
                 Ok(Ok(())) => return,
                 Ok(Err(error)) => error.to_string(),
                 Err(_) => "it does not answer".to_owned(),
             };
             if Instant::now() + BETWEEN >= deadline {
-                let url = &self.server.address().url;
+                let url = &server.address().url;
                 tracing::warn!(
                     url,
                     problem = last,

@@ -67,7 +67,7 @@ pub static KEYS: &[Key] = &[
     key(
         "opencode.url",
         readers::URL,
-        "where the agent server listens",
+        "where the agent server listens; empty if it comes by its plugin's bridge",
     ),
     key(
         "opencode.username",

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use super::error::{ConfigError, Origin};
 use super::file;
 use super::loader::{Loader, shown};
-use super::settings::{Settings, TokenSource};
+use super::settings::{Events, Settings, TokenSource};
 use super::value::LONGEST_TEXT;
 
 /// Variables that begin like ours and are no keys: the client's, the logger's, the plugin's.
@@ -190,6 +190,18 @@ fn finish(loader: Loader, environment: &Environment) -> (Loaded, Vec<ConfigError
         .get(&settings.opencode.password_env)
         .filter(|text| !text.is_empty())
         .cloned();
+    if settings.opencode.events == Events::Bridge && !origins.contains_key("opencode.url") {
+        settings.opencode.url = None;
+    }
+    if settings.opencode.events == Events::Stream && settings.opencode.url.is_none() {
+        // Both were chosen, so that each has an origin.
+        let origin = origin("opencode.url").unwrap_or(Origin::Flag("--opencode".to_owned()));
+        problems.push(ConfigError::Invalid {
+            origin,
+            key: "opencode.url".to_owned(),
+            problem: "there is no event stream without a URL; name one, or set opencode.events to \"bridge\"".to_owned(),
+        });
+    }
     settings.token = match &settings.token_source {
         TokenSource::None => None,
         TokenSource::Text(text) => greenroom_bridge::Token::new(text),

@@ -72,10 +72,14 @@ pub(super) const JOURNAL: Field = Field::one(
 
 pub(super) const URL: Field = Field::one(
     Takes::Text {
-        pattern: Some(r"^\s*[Hh][Tt][Tt][Pp]://[^/?#\s]+"),
+        pattern: Some(r"^\s*([Hh][Tt][Tt][Pp]://[^/?#\s]+|$)"),
     },
     |settings, raw| {
         let text = raw.text()?;
+        if text.trim().is_empty() {
+            settings.opencode.url = None;
+            return Ok(());
+        }
         let problem = || {
             let found = greenroom::domain::task::cut(&text, 60);
             format!("expected an address such as \"http://127.0.0.1:4096\", found {found:?}")
@@ -84,10 +88,10 @@ pub(super) const URL: Field = Field::one(
         if url.scheme() != "http" || !has_host(&url) {
             return Err(problem());
         }
-        settings.opencode.url = url.as_str().trim_end_matches('/').to_owned();
+        settings.opencode.url = Some(url.as_str().trim_end_matches('/').to_owned());
         Ok(())
     },
-    |settings| Value::String(settings.opencode.url.clone()),
+    |settings| Value::String(settings.opencode.url.clone().unwrap_or_default()),
 );
 
 pub(super) const USERNAME: Field = Field::one(

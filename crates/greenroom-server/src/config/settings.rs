@@ -56,8 +56,8 @@ pub enum Events {
 /// The agent server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OpencodeSettings {
-    /// Where it listens.
-    pub url: String,
+    /// Where it listens; none if it comes by bridges alone.
+    pub url: Option<String>,
     /// The user it knows.
     pub username: String,
     /// The variable that holds its password.
@@ -116,7 +116,7 @@ impl Default for Settings {
             token: None,
             journal: Some(PathBuf::from(JOURNAL)),
             opencode: OpencodeSettings {
-                url: "http://127.0.0.1:4096".to_owned(),
+                url: Some("http://127.0.0.1:4096".to_owned()),
                 username: "opencode".to_owned(),
                 password_env: "OPENCODE_SERVER_PASSWORD".to_owned(),
                 password: None,

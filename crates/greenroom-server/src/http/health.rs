@@ -42,7 +42,7 @@ pub async fn readyz(api: Data<Api>) -> Either<Json<Ready>, Json<Ready, 503>> {
         readiness.ready = false;
         readiness
             .problems
-            .push("no bridge is connected, and opencode.events is \"bridge\"".to_owned());
+            .push("no bridge is connected, and events come by bridges alone: start opencode with Greenroom's plugin".to_owned());
     }
     let is_ready = readiness.ready;
     let answer = Ready { readiness, bridges };

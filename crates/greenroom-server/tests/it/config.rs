@@ -80,7 +80,10 @@ fn without_anything_the_defaults_hold() {
     let place = Place::new();
     let settings = place.settings();
     assert_eq!(settings.listen.0.to_string(), "127.0.0.1:7717");
-    assert_eq!(settings.opencode.url, "http://127.0.0.1:4096");
+    assert_eq!(
+        settings.opencode.url.as_deref(),
+        Some("http://127.0.0.1:4096")
+    );
     assert_eq!(settings.opencode.events, Events::Both);
     assert!(settings.token.is_none());
     let home = place.environment.home.clone().unwrap();
@@ -342,4 +345,19 @@ fn complaints_name_the_place_the_key_and_what_to_do() {
     ];
     let text: Vec<String> = complaints.iter().map(Place::complaint).collect();
     insta::assert_snapshot!(text.join("\n"));
+}
+
+#[test]
+fn an_agent_server_may_come_by_its_bridge_alone() {
+    let url = |place: Place| place.settings().opencode.url;
+    assert_eq!(url(Place::new().set("opencode.url=")), None);
+    assert_eq!(url(Place::new().set("opencode.events=bridge")), None);
+    let both_given = Place::new()
+        .set("opencode.events=bridge")
+        .set("opencode.url=http://127.0.0.1:1");
+    assert_eq!(url(both_given).as_deref(), Some("http://127.0.0.1:1"));
+    let neither = Place::new()
+        .set("opencode.events=stream")
+        .set("opencode.url=");
+    assert!(neither.complaint().contains("opencode.events"));
 }

@@ -18,6 +18,7 @@ mod mcp_stdio;
 mod metrics;
 mod openapi;
 mod plugin;
+mod routing;
 mod schema;
 mod slow_clients;
 mod support;

@@ -104,7 +104,8 @@ fn tries(name: &str, takes: Takes) -> Tries {
                 loader_alone.push("\"999.0.0.1:1\"".to_owned());
             }
             if name == "opencode.url" {
-                for bad in ["https://127.0.0.1", "127.0.0.1:4096", "http://", ""] {
+                both.push(("\"\"".to_owned(), true));
+                for bad in ["https://127.0.0.1", "127.0.0.1:4096", "http://"] {
                     both.push((format!("{bad:?}"), false));
                 }
             }

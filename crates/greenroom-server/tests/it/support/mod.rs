@@ -14,8 +14,9 @@ use greenroom::ports::agent_server::{
     AgentServer, NewSession, Notice, ServerError, SessionRecord, SessionStatus, TaskPrompt, Toast,
     Todo,
 };
-use greenroom_server::config::{Environment, Sources, load};
-use greenroom_server::host::Service;
+use greenroom_server::agents::{Patience, Upstream};
+use greenroom_server::config::{Environment, Settings, Sources, load};
+use greenroom_server::host::{HostError, Service};
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -55,6 +56,11 @@ impl Fake {
             .unwrap()
             .answered
             .insert(session.into(), now);
+    }
+
+    /// How many sessions it has made.
+    pub fn made(&self) -> usize {
+        self.state.lock().unwrap().made
     }
 
     /// What was answered to requests, in order.
@@ -214,6 +220,29 @@ pub struct Host {
 impl Host {
     /// Starts a service with these keys of the configuration.
     pub async fn start(set: &[(&str, &str)]) -> Self {
+        let host = Self::start_by(set, |settings, fake| Service::start(settings, fake)).await;
+        host.service
+            .greenroom()
+            .event_link(greenroom::EventLink::Connected);
+        host
+    }
+
+    /// Starts a service to which opencode comes by bridges, besides the agent server in memory if there is to be one.
+    pub async fn on_bridges(with_url: bool, patience: Patience, set: &[(&str, &str)]) -> Self {
+        Self::start_by(set, |settings, fake| {
+            let upstream = with_url.then_some(Upstream {
+                server: fake,
+                url: None,
+            });
+            Service::start_with(settings, upstream, patience)
+        })
+        .await
+    }
+
+    async fn start_by(
+        set: &[(&str, &str)],
+        start: impl FnOnce(&Settings, Arc<Fake>) -> Result<Service, HostError>,
+    ) -> Self {
         let usual = [
             ("listen", "127.0.0.1:0"),
             ("journal", ""),
@@ -239,10 +268,7 @@ impl Host {
         .unwrap()
         .settings;
         let fake = Arc::new(Fake::default());
-        let service = Service::start(&settings, fake.clone()).unwrap();
-        service
-            .greenroom()
-            .event_link(greenroom::EventLink::Connected);
+        let service = start(&settings, fake.clone()).unwrap();
         let client = reqwest::Client::builder()
             .timeout(PATIENCE)
             .no_proxy()
@@ -259,6 +285,11 @@ impl Host {
     /// The tools of this service.
     pub fn tools(&self) -> greenroom_server::tools::Tools {
         greenroom_server::tools::Tools::new(self.service.greenroom().clone())
+    }
+
+    /// The bridges that are connected.
+    pub fn bridges(&self) -> greenroom_bridge::Bridges {
+        self.service.bridges().clone()
     }
 
     pub fn url(&self, path: &str) -> String {
@@ -339,19 +370,21 @@ impl Host {
         .await
     }
 
-    async fn until(&self, id: &str, there: impl Fn(&Value) -> bool) -> Value {
+    pub async fn until(&self, id: &str, there: impl Fn(&Value) -> bool) -> Value {
+        let last = Mutex::new(Value::Null);
         let watch = async {
             loop {
                 let (_, task) = self.get(&format!("/v1/tasks/{id}")).await;
                 if there(&task) {
                     return task;
                 }
+                *last.lock().unwrap() = task;
                 tokio::task::yield_now().await;
             }
         };
         tokio::time::timeout(PATIENCE, watch)
             .await
-            .unwrap_or_else(|_| panic!("{id} does not get there"))
+            .unwrap_or_else(|_| panic!("{id} does not get there: {}", last.lock().unwrap()))
     }
 
     /// Waits until a parent has been told something, and answers with all it was told.

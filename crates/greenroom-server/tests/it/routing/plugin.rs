@@ -1,0 +1,402 @@
+//! An opencode in memory that is reached over a bridge alone: processes share what is stored, as opencode's do, and each
+//! knows only of its own sessions whether they work.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use futures::stream::{SplitSink, SplitStream};
+use futures::{SinkExt, StreamExt};
+use serde_json::{Value, json};
+use tokio::net::TcpStream;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
+
+use crate::support::Host;
+
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
+
+/// What all processes of a user share.
+#[derive(Debug, Clone, Default)]
+pub struct Storage(Arc<Mutex<Stored>>);
+
+#[derive(Debug, Default)]
+struct Stored {
+    made: usize,
+    sessions: BTreeMap<String, Value>,
+    messages: BTreeMap<String, Vec<Value>>,
+}
+
+impl Storage {
+    fn stored(&self) -> MutexGuard<'_, Stored> {
+        self.0.lock().unwrap()
+    }
+
+    /// A session that was there before.
+    pub fn open(&self, session: &str, directory: &str) {
+        let record = json!({"id": session, "directory": directory});
+        self.stored().sessions.insert(session.to_owned(), record);
+    }
+
+    /// The texts that a session was given, with whether they woke it.
+    pub fn told(&self, session: &str) -> Vec<(String, bool)> {
+        let stored = self.stored();
+        let messages = stored.messages.get(session).into_iter().flatten();
+        let told = messages.filter(|message| message["info"]["role"] == "user");
+        told.map(|message| {
+            let text = message["parts"][0]["text"].as_str().unwrap().to_owned();
+            (text, message["noReply"] != json!(true))
+        })
+        .collect()
+    }
+
+    fn say(&self, session: &str, role: &str, parts: Value, more: Value) {
+        let now = greenroom::clock::Clock::system().now().as_millis();
+        let mut stored = self.stored();
+        let messages = stored.messages.entry(session.to_owned()).or_default();
+        let id = format!("msg_{session}_{}", messages.len());
+        let mut info =
+            json!({"id": id, "sessionID": session, "role": role, "time": {"created": now}});
+        if role == "assistant" {
+            info["time"]["completed"] = json!(now);
+            info["finish"] = json!("stop");
+        }
+        messages.push(json!({"info": info, "parts": parts, "noReply": more["noReply"]}));
+    }
+}
+
+#[derive(Debug, Default)]
+struct Process {
+    working: BTreeSet<String>,
+    asked: Vec<(String, Value)>,
+    /// Sessions that do not answer by themselves.
+    held: bool,
+    deaf: bool,
+}
+
+/// One opencode process with a bridge.
+pub struct Plugin {
+    pid: u32,
+    directory: String,
+    storage: Storage,
+    process: Arc<Mutex<Process>>,
+    link: Option<Link>,
+}
+
+struct Link {
+    out: mpsc::UnboundedSender<Value>,
+    told: mpsc::UnboundedReceiver<Value>,
+    pump: JoinHandle<()>,
+}
+
+impl Plugin {
+    /// A process that is not connected yet.
+    pub fn new(storage: &Storage, pid: u32, directory: &str) -> Self {
+        Self {
+            pid,
+            directory: directory.to_owned(),
+            storage: storage.clone(),
+            process: Arc::default(),
+            link: None,
+        }
+    }
+
+    /// The same, connected.
+    pub async fn connected(host: &Host, storage: &Storage, pid: u32, directory: &str) -> Self {
+        let mut plugin = Self::new(storage, pid, directory);
+        plugin.connect(host).await;
+        plugin
+    }
+
+    fn process(&self) -> MutexGuard<'_, Process> {
+        self.process.lock().unwrap()
+    }
+
+    /// Sessions work from now on until they are told to finish.
+    pub fn hold(&self) {
+        self.process().held = true;
+    }
+
+    /// Sessions answer by themselves again.
+    pub fn process_goes_on(&self) {
+        self.process().held = false;
+    }
+
+    /// Requests are not answered, as by a plugin that only brings events.
+    pub fn only_events(&self) {
+        self.process().deaf = true;
+    }
+
+    pub async fn connect(&mut self, host: &Host) {
+        let url = format!("ws://{}/v1/bridge", host.address);
+        let (mut socket, _) = connect_async(url).await.unwrap();
+        let hello =
+            json!({"type": "hello", "protocol": 1, "directory": self.directory, "pid": self.pid});
+        socket.send(Message::text(hello.to_string())).await.unwrap();
+        let welcome = socket.next().await.unwrap().unwrap();
+        assert!(
+            welcome.to_text().unwrap().contains("welcome"),
+            "{welcome:?}"
+        );
+        let (out, orders) = mpsc::unbounded_channel();
+        let (tell, told) = mpsc::unbounded_channel();
+        let (write, read) = socket.split();
+        let (storage, process) = (self.storage.clone(), self.process.clone());
+        let server = Server {
+            directory: self.directory.clone(),
+            storage,
+            process,
+            out: out.clone(),
+        };
+        let pump = actix_rt::spawn(pump(server, write, read, orders, tell));
+        self.link = Some(Link { out, told, pump });
+    }
+
+    /// The socket is cut; the process lives.
+    pub async fn cut(&mut self, host: &Host) {
+        let link = self.link.take().unwrap();
+        link.pump.abort();
+        let _ = link.pump.await;
+        let bridges = host.bridges();
+        let gone = || !bridges.list().iter().any(|bridge| bridge.pid == self.pid);
+        until("the bridge is known to be gone", gone).await;
+    }
+
+    fn link(&mut self) -> &mut Link {
+        self.link.as_mut().expect("it is connected")
+    }
+
+    /// An event of that session, for instance because its user works in it.
+    pub fn names(&mut self, session: &str) {
+        let event = json!({"type": "session.updated", "properties": {"info": {"id": session}}});
+        self.link()
+            .out
+            .send(json!({"type": "event", "event": event}))
+            .unwrap();
+    }
+
+    /// The same, once the service has heard it.
+    pub async fn names_heard(&mut self, session: &str) {
+        self.names(session);
+        self.heard().await;
+    }
+
+    /// Everything it has said so far is heard: frames are read in order, and this one is answered.
+    pub async fn heard(&mut self) {
+        let last = json!({"type": "compactionContext", "sessionID": "ses_none"});
+        self.link().out.send(last).unwrap();
+        while self.next().await["type"] != "compactionContext" {}
+    }
+
+    /// The next frame that is no request.
+    pub async fn next(&mut self) -> Value {
+        let told = &mut self.link().told;
+        let next = tokio::time::timeout(PATIENCE, told.recv());
+        next.await.expect("a frame comes").unwrap()
+    }
+
+    /// The session answers and is idle.
+    pub fn finish(&mut self, session: &str) {
+        let server = Server {
+            directory: self.directory.clone(),
+            storage: self.storage.clone(),
+            process: self.process.clone(),
+            out: self.link().out.clone(),
+        };
+        server.finish(session);
+    }
+
+    /// The session has answered while nobody could hear of it.
+    pub fn finish_unheard(&self, session: &str) {
+        self.process().working.remove(session);
+        let parts = json!([{"type": "text", "text": "done meanwhile"}]);
+        self.storage.say(session, "assistant", parts, Value::Null);
+    }
+
+    /// How often that was asked of it: a method and a path, or the beginning of one.
+    pub fn asked(&self, what: &str) -> usize {
+        let process = self.process();
+        let asked = process.asked.iter();
+        asked.filter(|(call, _)| call.starts_with(what)).count()
+    }
+
+    /// The bodies that came with it.
+    pub fn bodies(&self, what: &str) -> Vec<Value> {
+        let process = self.process();
+        let asked = process.asked.iter().filter(|(call, _)| call == what);
+        asked.map(|(_, body)| body.clone()).collect()
+    }
+}
+
+impl Drop for Plugin {
+    fn drop(&mut self) {
+        if let Some(link) = &self.link {
+            link.pump.abort();
+        }
+    }
+}
+
+async fn pump(
+    server: Server,
+    mut write: SplitSink<Socket, Message>,
+    mut read: SplitStream<Socket>,
+    mut orders: mpsc::UnboundedReceiver<Value>,
+    tell: mpsc::UnboundedSender<Value>,
+) {
+    loop {
+        let say = tokio::select! {
+            frame = read.next() => {
+                let Some(Ok(frame)) = frame else { return };
+                let Message::Text(text) = frame else { continue };
+                let frame: Value = serde_json::from_str(&text).unwrap();
+                if frame["type"] != "request" {
+                    let _ = tell.send(frame);
+                    continue;
+                }
+                match server.answer(&frame) {
+                    Some((status, body)) =>
+                        json!({"type": "response", "id": frame["id"], "status": status, "body": body}),
+                    None => continue,
+                }
+            }
+            order = orders.recv() => match order {
+                Some(order) => order,
+                None => return,
+            },
+        };
+        if write.send(Message::text(say.to_string())).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// The API of one process.
+struct Server {
+    directory: String,
+    storage: Storage,
+    process: Arc<Mutex<Process>>,
+    out: mpsc::UnboundedSender<Value>,
+}
+
+impl Server {
+    fn event(&self, event: Value) {
+        let _ = self.out.send(json!({"type": "event", "event": event}));
+    }
+
+    fn status(&self, session: &str, status: &str) {
+        let status = json!({"sessionID": session, "status": {"type": status}});
+        self.event(json!({"type": "session.status", "properties": status}));
+    }
+
+    fn finish(&self, session: &str) {
+        self.process.lock().unwrap().working.remove(session);
+        let parts = json!([{"type": "text", "text": format!("answer of {session}")}]);
+        self.storage.say(session, "assistant", parts, Value::Null);
+        self.status(session, "idle");
+        self.event(json!({"type": "session.idle", "properties": {"sessionID": session}}));
+    }
+
+    fn answer(&self, request: &Value) -> Option<(u16, Value)> {
+        let text = |key: &str| request[key].as_str().unwrap().to_owned();
+        let (method, path, body) = (text("method"), text("path"), &request["body"]);
+        {
+            let mut process = self.process.lock().unwrap();
+            process
+                .asked
+                .push((format!("{method} {path}"), body.clone()));
+            if process.deaf {
+                return None;
+            }
+        }
+        let segments: Vec<&str> = path.trim_start_matches('/').split('/').collect();
+        Some(match (method.as_str(), segments.as_slice()) {
+            ("GET", ["session", "status"]) => {
+                let process = self.process.lock().unwrap();
+                let working = process.working.iter();
+                let map: BTreeMap<&String, Value> = working
+                    .map(|session| (session, json!({"type": "busy"})))
+                    .collect();
+                (200, json!(map))
+            }
+            ("POST", ["session"]) => {
+                let mut stored = self.storage.stored();
+                stored.made += 1;
+                let id = format!("ses_c{}", stored.made);
+                let directory = request["query"]["directory"].clone();
+                let mut record = body.clone();
+                record["id"] = json!(id);
+                record["directory"] = match directory {
+                    Value::Null => json!(self.directory),
+                    given => given,
+                };
+                stored.sessions.insert(id.clone(), record.clone());
+                drop(stored);
+                self.event(json!({"type": "session.created", "properties": {"info": record}}));
+                (200, record)
+            }
+            (_, ["session", session, ..])
+                if !self.storage.stored().sessions.contains_key(*session) =>
+            {
+                let message = format!("Session not found: {session}");
+                (
+                    404,
+                    json!({"name": "NotFoundError", "data": {"message": message}}),
+                )
+            }
+            ("GET", ["session", session]) => {
+                (200, self.storage.stored().sessions[*session].clone())
+            }
+            ("GET", ["session", session, "message"]) => {
+                let stored = self.storage.stored();
+                (
+                    200,
+                    json!(stored.messages.get(*session).cloned().unwrap_or_default()),
+                )
+            }
+            ("GET", ["session", session, "children"]) => {
+                let stored = self.storage.stored();
+                let sessions = stored.sessions.values();
+                let children = sessions.filter(|record| record["parentID"] == json!(session));
+                (200, children.cloned().collect())
+            }
+            ("GET", ["session", _, "todo"]) => (200, json!([])),
+            ("POST", ["session", session, "prompt_async"]) => {
+                self.storage
+                    .say(session, "user", body["parts"].clone(), body.clone());
+                if body["noReply"] != json!(true) {
+                    self.process
+                        .lock()
+                        .unwrap()
+                        .working
+                        .insert((*session).to_owned());
+                    self.status(session, "busy");
+                    if !self.process.lock().unwrap().held {
+                        self.finish(session);
+                    }
+                }
+                (204, Value::Null)
+            }
+            ("POST", ["session", session, "abort"]) => {
+                self.process.lock().unwrap().working.remove(*session);
+                (200, json!(true))
+            }
+            ("POST", ["tui", "show-toast"]) => (200, json!(true)),
+            _ => (500, Value::Null),
+        })
+    }
+}
+
+/// Waits until that is so.
+pub async fn until(what: &str, so: impl Fn() -> bool) {
+    let watch = async {
+        while !so() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    let so = tokio::time::timeout(PATIENCE, watch).await;
+    so.unwrap_or_else(|_| panic!("not in time: {what}"));
+}
