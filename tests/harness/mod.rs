@@ -15,7 +15,7 @@ pub use follower::Follower;
 pub use opencode::Opencode;
 pub use process::{Process, free_port};
 pub use proxy::Proxy;
-pub use service::{Ran, Service, greenroom, ready, run};
+pub use service::{Ran, Service, greenroom, greenroom_bin, ready, run};
 pub use stage::{
     Parent, Scene, Stage, alone, id_of, is_finished_answer, needs, notice_of, opencode_bin,
     session_of, text_of, together, unused_model,

@@ -9,6 +9,7 @@ mod interface;
 mod lasting;
 mod limits;
 mod link;
+mod mcp;
 mod memory;
 mod operations;
 mod others;
@@ -30,6 +31,7 @@ pub fn all() -> Vec<(&'static str, Vec<crate::Story>)> {
         ("lasting", lasting::stories()),
         ("link", link::stories()),
         ("bridge", bridge::stories()),
+        ("mcp", mcp::stories()),
         ("operations", operations::stories()),
         ("interface", interface::stories()),
         ("command", command::stories()),
