@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use greenroom::TaskDetail;
+use greenroom::domain::task::TaskStatus;
 use rmcp::model::{
     CallToolRequestParams, CallToolResponse, CallToolResult, CancelTaskParams, ContentBlock,
     CreateTaskResult, GetTaskParams, GetTaskResult, Implementation, JsonObject, ListToolsResult,
@@ -14,6 +15,7 @@ use rmcp::model::{
 use rmcp::service::RequestContext;
 use rmcp::{ErrorData, RoleServer, ServerHandler};
 use serde_json::{Value, json};
+use tokio::sync::Semaphore;
 use tokio::time::MissedTickBehavior;
 
 use super::desk::Desk;
@@ -22,6 +24,8 @@ use crate::tools::arguments::read;
 use crate::tools::orders::{Cancelling, Launching, Order, Reading};
 use crate::tools::{Caller, ToolReply};
 
+/// Calls under way at a time, over all clients: one whose client has gone may wait on.
+const MOST_CALLS: usize = 1000;
 /// How often somebody who waits is told how the task stands.
 const TELL_EVERY: Duration = Duration::from_secs(5);
 
@@ -33,12 +37,16 @@ const INSTRUCTIONS: &str = "Greenroom runs tasks for other agents in the backgro
 #[derive(Clone)]
 pub struct McpServer {
     desk: Arc<dyn Desk>,
+    calls: Arc<Semaphore>,
 }
 
 impl McpServer {
     /// The tools of that desk.
     pub fn new(desk: Arc<dyn Desk>) -> Self {
-        Self { desk }
+        Self {
+            desk,
+            calls: Arc::new(Semaphore::new(MOST_CALLS)),
+        }
     }
 
     /// A call, watched if it waits. Whoever cancels it ends the waiting, not the task.
@@ -49,6 +57,10 @@ impl McpServer {
         caller: &Caller,
         context: &RequestContext<RoleServer>,
     ) -> Result<ToolReply, ErrorData> {
+        let _under_way = self.calls.try_acquire().map_err(|_| {
+            let problem = format!("{MOST_CALLS} calls are under way already; call again later");
+            ErrorData::internal_error(problem, None)
+        })?;
         let waits_for = waits_for(tool, &arguments);
         let token = context.meta.get_progress_token();
         let call = self.desk.call(tool, arguments, caller);
@@ -157,7 +169,7 @@ impl ServerHandler for McpServer {
         _: RequestContext<RoleServer>,
     ) -> Result<GetTaskResult, ErrorData> {
         let detail = self.task(&request.task_id).await?;
-        let result = match detail.task.status().is_terminal() {
+        let result = match detail.task.status() == TaskStatus::Completed {
             true => {
                 let arguments = json!({ "task_id": detail.task.id });
                 let reply = self
