@@ -194,6 +194,8 @@ pub struct OutputQuery {
     since_message: Option<String>,
     /// Reasoning is cut to so many characters; 2,000 without it.
     thinking_max_chars: Option<usize>,
+    /// Read the result from so many characters on: how to go on in one that was cut.
+    result_offset: Option<usize>,
 }
 
 /// `GET /v1/tasks/{id}/output`: what there is to read, after the end of its run if asked to block.
@@ -227,6 +229,7 @@ pub async fn output(
         from_end: query.from_end,
         since_message: query.since_message,
         thinking_max_chars: query.thinking_max_chars,
+        result_offset: query.result_offset.unwrap_or(0),
     };
     // By its id: a session may have got another task while this one was waited for.
     let mut output = api.greenroom.output(task.id.as_str(), options).await?;

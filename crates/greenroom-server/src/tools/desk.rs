@@ -19,7 +19,7 @@ use super::call::{Caller, ToolReply};
 use super::orders::{Cancelling, Launching, Listing, Order, Reading, Sending};
 use super::reach::Reach;
 use super::refusal::Refusal;
-use super::words::{self, LISTED, Listed, Standing};
+use super::words::{self, LISTED, Listed, Place, Standing};
 use crate::http::tasks::{LONGEST_WAIT_MS, USUAL_WAIT_MS, statuses};
 
 /// How long a launch that is about to start is given to have its session, so that its answer can name it. One that must
@@ -160,9 +160,13 @@ impl Tools {
             from_end: order.from_end == Some(true),
             since_message: order.since_message_id.filter(|_| full),
             thinking_max_chars: order.thinking_max_chars,
+            result_offset: order.offset.unwrap_or(0),
         };
         // Of an answer that is too long the newest messages are the ones to see.
-        let from_end = options.from_end || !full;
+        let place = Place {
+            from_end: options.from_end || !full,
+            offset: options.result_offset,
+        };
         // By its id: a session may have got another task while this one was waited for.
         let mut output = self.greenroom.output(task.id.as_str(), options).await?;
         let now = greenroom::clock::Clock::system().now();
@@ -171,7 +175,7 @@ impl Tools {
         if task.status().is_terminal() {
             return Ok(ToolReply::about(
                 &task,
-                words::ended(&output, now, from_end),
+                words::ended(&output, now, place),
                 title,
             ));
         }
@@ -185,7 +189,7 @@ impl Tools {
             detail: &detail,
             below: self.open_below(&task).await.len(),
             output: &output,
-            from_end,
+            from_end: place.from_end,
             told: caller.told(),
         };
         Ok(ToolReply::about(

@@ -95,6 +95,9 @@ pub struct Reading {
     /// Cut reasoning to so many characters.
     #[schemars(extend("default" = 2000))]
     pub thinking_max_chars: Option<usize>,
+    /// Begin so many characters into the answer: to read on in one that was cut.
+    #[schemars(extend("default" = 0))]
+    pub offset: Option<usize>,
 }
 
 impl Order for Reading {

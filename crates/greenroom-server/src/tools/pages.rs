@@ -59,15 +59,16 @@ pub fn page(messages: &[OutputMessage], has_more: bool, from_end: bool) -> Strin
     shown.join("\n")
 }
 
-/// The text of the last answer; one that was cut says how to see more in terms of tools.
-pub fn answer(result: &str) -> String {
+/// The text of the last answer of a task, from so many characters on; one that was cut says how to read on.
+pub fn answer(result: &str, task: &str, offset: usize) -> String {
     match result.strip_suffix(RESULT_CUT) {
         Some(shown) => format!(
-            "{shown}\n… (cut at {MAX_RESULT} characters. full_session=true pages through the messages with message_limit, \
-             since_message_id and from_end; or resume the session and ask for a shorter answer)"
+            "{shown}\n… (cut: read on with background_output(task_id=\"{task}\", offset={}))",
+            offset.saturating_add(MAX_RESULT)
         ),
-        None if result.trim().is_empty() => "(it ended without an answer in words)".to_owned(),
-        None => result.to_owned(),
+        None if !result.trim().is_empty() => result.to_owned(),
+        None if offset > 0 => "(the answer ends before that: leave offset out)".to_owned(),
+        None => "(it ended without an answer in words)".to_owned(),
     }
 }
 
@@ -130,9 +131,19 @@ mod tests {
 
     #[test]
     fn a_cut_answer_says_how_to_see_more() {
-        let cut = answer(&format!("long{RESULT_CUT}"));
-        assert!(cut.starts_with("long\n") && cut.contains("since_message_id"));
-        assert_eq!(answer("short"), "short");
-        assert_eq!(answer(" \n"), "(it ended without an answer in words)");
+        let cut = answer(&format!("long{RESULT_CUT}"), "bg_1", 32_000);
+        assert_eq!(
+            cut,
+            "long\n… (cut: read on with background_output(task_id=\"bg_1\", offset=64000))"
+        );
+        assert_eq!(answer("short", "bg_1", 0), "short");
+        assert_eq!(
+            answer(" \n", "bg_1", 0),
+            "(it ended without an answer in words)"
+        );
+        assert_eq!(
+            answer("", "bg_1", 5),
+            "(the answer ends before that: leave offset out)"
+        );
     }
 }

@@ -65,8 +65,17 @@ fn later(task: &Task, told: Told) -> String {
     }
 }
 
+/// Where in a long text the reader is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Place {
+    /// Of messages the newest ones.
+    pub from_end: bool,
+    /// The answer from so many characters on.
+    pub offset: usize,
+}
+
 /// What is to be read of a task that has ended.
-pub fn ended(output: &Output, now: Timestamp, from_end: bool) -> String {
+pub fn ended(output: &Output, now: Timestamp, place: Place) -> String {
     let task = &output.task;
     let mut text = String::new();
     facts(&mut text, task);
@@ -85,9 +94,11 @@ pub fn ended(output: &Output, now: Timestamp, from_end: bool) -> String {
     match (&output.messages, &output.result) {
         (Some(messages), _) => {
             let more = output.has_more == Some(true);
-            text.push_str(&pages::page(messages, more, from_end));
+            text.push_str(&pages::page(messages, more, place.from_end));
         }
-        (None, Some(result)) => text.push_str(&pages::answer(result)),
+        (None, Some(result)) => {
+            text.push_str(&pages::answer(result, task.id.as_str(), place.offset))
+        }
         (None, None) => text.push_str("(its session has nothing to read)"),
     }
     if task.status().is_failure()

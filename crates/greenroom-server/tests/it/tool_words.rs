@@ -6,7 +6,7 @@ use greenroom::domain::task::Task;
 use greenroom::domain::time::Timestamp;
 use greenroom::{TaskDetail, WaitsFor};
 use greenroom_server::tools::words::{
-    Listed, Standing, Told, cancelled, ended, launched, list, sent, unfinished,
+    Listed, Place, Standing, Told, cancelled, ended, launched, list, sent, unfinished,
 };
 use serde_json::{Value, json};
 
@@ -104,7 +104,7 @@ fn a_task_that_has_ended() {
         ended(
             &output(done.clone(), json!({"result": "It is in line 7."})),
             now(),
-            false
+            Place::default()
         ),
         ended(
             &output(
@@ -112,10 +112,14 @@ fn a_task_that_has_ended() {
                 json!({"result": "x", "messages": messages, "hasMore": true})
             ),
             now(),
-            false
+            Place::default()
         ),
-        ended(&output(failed(), json!({"result": ""})), now(), false),
-        ended(&output(never, json!({})), now(), false),
+        ended(
+            &output(failed(), json!({"result": ""})),
+            now(),
+            Place::default()
+        ),
+        ended(&output(never, json!({})), now(), Place::default()),
     ]));
 }
 

@@ -22,6 +22,8 @@ pub struct OutputOptions {
     pub since_message: Option<String>,
     /// Reasoning is cut to so many characters; 2,000 by default.
     pub thinking_max_chars: Option<usize>,
+    /// The result without so many characters at its beginning.
+    pub result_offset: usize,
 }
 
 /// What there is to read of a task.
@@ -178,14 +180,13 @@ fn failure_of(message: &Message) -> Option<super::watch::Failure> {
 /// No result is longer, in characters.
 pub const MAX_RESULT: usize = 32_000;
 /// How a result that is cut ends; readers to whom its words mean nothing put their own in its place.
-pub const RESULT_CUT: &str =
-    "\n… (cut at 32000 characters; page through the whole session with fullSession)";
+pub const RESULT_CUT: &str = "\n… (cut at 32000 characters; resultOffset reads on)";
 /// No page has more messages.
 pub const MAX_MESSAGES: usize = 100;
 
 /// The text of the last answer: the newest assistant message that is finished, is no summary and has text; else the
-/// newest that has text.
-pub fn result_text(messages: &[Message]) -> String {
+/// newest that has text. Without so many characters at its beginning, and at most [`MAX_RESULT`] of them.
+pub fn result_text(messages: &[Message], offset: usize) -> String {
     let answers = || {
         messages
             .iter()
@@ -201,11 +202,11 @@ pub fn result_text(messages: &[Message]) -> String {
             .find(|text| !text.trim().is_empty())
             .unwrap_or_default(),
     };
-    let shown = super::task::cut(&text, MAX_RESULT);
-    if shown.len() == text.len() {
-        return text;
+    let text = &text[super::task::cut(&text, offset).len()..];
+    match super::task::cut(text, MAX_RESULT) {
+        shown if shown.len() == text.len() => text.to_owned(),
+        shown => format!("{shown}{RESULT_CUT}"),
     }
-    format!("{shown}{RESULT_CUT}")
 }
 
 /// The messages of the last answer: what came after the newest message of a user, with the reasoning and tool results
@@ -290,5 +291,27 @@ fn for_readers(message: &Message, options: &OutputOptions) -> OutputMessage {
         text: super::task::cut(&message.text(), MAX_RESULT).to_owned(),
         thinking,
         tools: tools.collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_long_answer_is_read_in_pieces() {
+        let text = "é".repeat(MAX_RESULT) + "the rest";
+        let said = Message::read(&json!({
+            "info": {"role": "assistant", "finish": "stop"}, "parts": [{"type": "text", "text": text}],
+        }));
+        let piece = |offset| result_text(std::slice::from_ref(&said), offset);
+        let first = piece(0);
+        let shown = first.strip_suffix(RESULT_CUT).unwrap();
+        assert_eq!(shown.chars().count(), MAX_RESULT);
+        assert_eq!(piece(MAX_RESULT), "the rest");
+        assert_eq!(format!("{shown}{}", piece(MAX_RESULT)), text);
+        assert_eq!(piece(8), "é".repeat(MAX_RESULT - 8) + "the rest");
+        assert_eq!(piece(usize::MAX), "");
     }
 }

@@ -400,7 +400,10 @@ impl Greenroom {
                 own_session: output.task.run == Run::FIRST,
             };
             let own = crate::domain::output::of_run(&messages, &scope);
-            output.result = Some(crate::domain::output::result_text(own));
+            output.result = Some(crate::domain::output::result_text(
+                own,
+                options.result_offset,
+            ));
             if !options.full_session && (options.include_tool_results || options.include_thinking) {
                 let (answer, more) = crate::domain::output::answer(own, &options);
                 output.messages = Some(answer);
