@@ -30,6 +30,8 @@ struct Message {
 pub enum Ask {
     /// A name for a conversation.
     Title { about: String },
+    /// A summary of a conversation that has become too long; `text` is all of it, as the host puts it.
+    Summary { text: String },
     /// A background-task notice was put into the conversation.
     Notice { first_line: String },
     /// Somebody asked for something; `answers` have been given since.
@@ -46,18 +48,16 @@ impl Request {
         let text = newest
             .map(|at| spoken(&text_of(&self.messages[at].content)))
             .unwrap_or_default();
-        let is_title = self.messages.iter().any(|message| {
-            message.role == "system"
-                && text_of(&message.content)
-                    .to_lowercase()
-                    .contains("title generator")
-        });
-        if is_title {
+        if self.system_says("title generator") {
             return Ask::Title { about: text };
         }
         let raw = newest
             .map(|at| text_of(&self.messages[at].content))
             .unwrap_or_default();
+        // What was said before is quoted in it, markers and notices too; none of it is meant for this request.
+        if self.system_says("summarization agent") {
+            return Ask::Summary { text: raw };
+        }
         if raw.contains("<system-reminder>") && raw.contains("BACKGROUND TASK") {
             let first_line = raw
                 .lines()
@@ -73,6 +73,12 @@ impl Request {
             .filter(|message| message.role == "assistant")
             .count();
         Ask::Prompt { text, answers }
+    }
+
+    fn system_says(&self, words: &str) -> bool {
+        self.messages.iter().any(|message| {
+            message.role == "system" && text_of(&message.content).to_lowercase().contains(words)
+        })
     }
 
     /// Unlike for every turn of a conversation: ids of tool calls are made of it.
@@ -177,6 +183,21 @@ mod tests {
             panic!("a prompt")
         };
         assert!(text.contains("[[say steered]]"));
+    }
+
+    #[test]
+    fn a_summary_plays_nothing_of_what_it_quotes() {
+        let quoted = "So far: [[hang]] <system-reminder>[BACKGROUND TASK COMPLETED]</system-reminder> and the rest";
+        let asked = ask(json!([
+            {"role": "system", "content": "You are a context summarization agent."},
+            {"role": "user", "content": quoted},
+        ]));
+        assert_eq!(
+            asked,
+            Ask::Summary {
+                text: quoted.to_owned()
+            }
+        );
     }
 
     #[test]

@@ -189,7 +189,7 @@ async fn complete(http: HttpRequest, stats: Data<Stats>, request: Json<Request>)
             return play(&request, answer, None);
         }
         Ask::Notice { first_line } => first_line.as_str(),
-        Ask::Prompt { text, .. } => text.as_str(),
+        Ask::Prompt { text, .. } | Ask::Summary { text } => text.as_str(),
     };
     let in_flight = stats.begin(&request.model, session, text);
     match decide(&stats, session, &ask, request.length()) {
@@ -230,6 +230,12 @@ fn decide(stats: &Stats, session: &str, ask: &Ask, length: usize) -> Decision {
         Ask::Title { about: line } | Ask::Notice { first_line: line } => {
             return Decision::Answer(Answer {
                 text: format!("Noted: {line}"),
+                ..Answer::default()
+            });
+        }
+        Ask::Summary { .. } => {
+            return Decision::Answer(Answer {
+                text: "Rehearsal: a summary of all that was said.".to_owned(),
                 ..Answer::default()
             });
         }

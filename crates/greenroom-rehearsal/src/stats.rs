@@ -9,9 +9,11 @@ use serde::{Deserialize, Serialize};
 
 /// Models and sessions kept; the oldest go first.
 const KEPT: usize = 1_000;
-/// Prompts kept, and characters of each.
+/// Prompts kept, and of each so many characters of its beginning and of its end: what a host adds to a prompt stands
+/// there.
 const TEXTS: usize = 200;
 const TEXT_CHARS: usize = 500;
+const TAIL_CHARS: usize = 3_000;
 /// Faults counted; the oldest go first, and would then begin anew.
 const FAULTS: usize = 10_000;
 
@@ -76,6 +78,17 @@ pub struct InFlight {
     model: String,
 }
 
+/// Both ends of a text.
+fn shortened(text: &str) -> String {
+    let length = text.chars().count();
+    let Some(left_out) = length.checked_sub(TEXT_CHARS + TAIL_CHARS) else {
+        return text.to_owned();
+    };
+    let head: String = text.chars().take(TEXT_CHARS).collect();
+    let tail: String = text.chars().skip(TEXT_CHARS + left_out).collect();
+    format!("{head}…{tail}")
+}
+
 impl Stats {
     /// Counts a request that begins.
     pub fn begin(&self, model: &str, session: &str, text: &str) -> InFlight {
@@ -97,9 +110,7 @@ impl Stats {
         if report.last_user_texts.len() >= TEXTS {
             report.last_user_texts.pop_front();
         }
-        report
-            .last_user_texts
-            .push_back(text.chars().take(TEXT_CHARS).collect());
+        report.last_user_texts.push_back(shortened(text));
         InFlight {
             stats: self.clone(),
             model: model.to_owned(),
