@@ -4,6 +4,8 @@
 use serde::Deserialize;
 use serde_json::Value;
 
+use crate::cues;
+
 /// A request, as far as it matters here.
 #[derive(Debug, Clone, Deserialize)]
 pub struct Request {
@@ -59,6 +61,9 @@ impl Request {
             return Ask::Summary { text: raw };
         }
         if raw.contains("<system-reminder>") && raw.contains("BACKGROUND TASK") {
+            if let Some(text) = self.script_of_the_woken() {
+                return self.prompt(&text, newest);
+            }
             let first_line = raw
                 .lines()
                 .find(|line| line.contains("BACKGROUND TASK"))
@@ -67,12 +72,38 @@ impl Request {
                 first_line: first_line.trim().to_owned(),
             };
         }
+        self.prompt(cues::parts(&text).0, newest)
+    }
+
+    /// A script that is played, with what it may know of the conversation.
+    fn prompt(&self, script: &str, newest: Option<usize>) -> Ask {
         let after = newest.map_or(&[][..], |at| &self.messages[at + 1..]);
         let answers = after
             .iter()
             .filter(|message| message.role == "assistant")
             .count();
-        Ask::Prompt { text, answers }
+        let results: Vec<String> = self
+            .messages
+            .iter()
+            .filter(|message| message.role == "tool")
+            .map(|message| text_of(&message.content))
+            .collect();
+        let tasks = cues::tasks(results.iter().map(String::as_str));
+        Ask::Prompt {
+            text: cues::with_tasks(script, &tasks),
+            answers,
+        }
+    }
+
+    /// What the newest prompt that says so plays when its agent is woken.
+    fn script_of_the_woken(&self) -> Option<String> {
+        let prompts = self.messages.iter().rev();
+        prompts
+            .filter(|message| message.role == "user")
+            .find_map(|message| {
+                let text = spoken(&text_of(&message.content));
+                cues::parts(&text).1.map(|woken| woken.trim().to_owned())
+            })
     }
 
     fn system_says(&self, words: &str) -> bool {
@@ -196,6 +227,38 @@ mod tests {
             asked,
             Ask::Summary {
                 text: quoted.to_owned()
+            }
+        );
+    }
+
+    #[test]
+    fn an_agent_that_is_woken_plays_what_it_was_told_for_then() {
+        let prompt = "[[call background_task {}]][[woken]][[call background_output {\"task_id\": \"$task1\"}]][[say read]]";
+        let notice = "<system-reminder>\n[ALL BACKGROUND TASKS COMPLETE]\n</system-reminder>";
+        let before = [
+            json!({"role": "user", "content": prompt}),
+            json!({"role": "assistant", "tool_calls": []}),
+            json!({"role": "tool", "content": "launched bg_12345678"}),
+        ];
+        let asked = ask(Value::from(before.to_vec()));
+        let at_once = "[[call background_task {}]]".to_owned();
+        assert_eq!(
+            asked,
+            Ask::Prompt {
+                text: at_once,
+                answers: 1
+            }
+        );
+        let mut woken = before.to_vec();
+        woken.push(json!({"role": "assistant", "content": "launched"}));
+        woken.push(json!({"role": "user", "content": notice}));
+        let script =
+            "[[call background_output {\"task_id\": \"bg_12345678\"}]][[say read]]".to_owned();
+        assert_eq!(
+            ask(Value::from(woken)),
+            Ask::Prompt {
+                text: script,
+                answers: 0
             }
         );
     }

@@ -20,12 +20,15 @@
 //! conversation (the answers since that message), so that nothing need be remembered; only refusals and cuts are
 //! counted, by the session named in the `x-session-id` header.
 //!
-//! Two kinds of messages are never scripts: a background-task notice is answered with `Noted: …`, and a request for a
-//! title with a title.
+//! `$task1`, `$task2`, … in a prompt stand for the tasks that tools have named in the conversation (`bg_…`), and what
+//! follows `[[woken]]` is played when a background-task notice comes.
+//!
+//! Else a notice is answered with `Noted: …`. Requests for a title or for a summary are never scripts.
 //!
 //! `GET /rehearsal/stats` tells what was asked for (see [`StatsReport`]), `POST /rehearsal/reset` forgets it.
 
 mod conversation;
+mod cues;
 mod protocol;
 mod script;
 mod server;
