@@ -23,8 +23,8 @@ struct Args {
 enum Task {
     /// Runs every test: units, stories in virtual time, and end to end on the real agent server.
     Test(test::Options),
-    /// Measures, and prints tables: the journal.
-    Bench,
+    /// Measures, and prints tables: the system beside bare mechanisms, and the journal.
+    Bench(bench::Options),
     /// Tells thousands of random schedules under virtual time and looks for broken promises.
     Explore,
     /// Puts deliberate faults into a copy of the project, one at a time, and has the explorer look for each.
@@ -34,7 +34,7 @@ enum Task {
 fn main() -> ExitCode {
     let done = match Args::parse().task {
         Task::Test(options) => test::run(&options),
-        Task::Bench => bench::run(),
+        Task::Bench(options) => bench::run(&options),
         Task::Explore => explore::run(),
         Task::Faults(options) => faults::run(&options).map_err(Into::into),
     };

@@ -58,16 +58,19 @@ pub struct History {
 impl History {
     /// Records what a task is now: its entry is brought up to date, or added at the end if it has none.
     pub fn record(&mut self, task: &Task) {
-        let entry = HistoryEntry::of(task);
         match self
             .entries
             .iter_mut()
             .rev()
-            .find(|known| known.task == entry.task)
+            .find(|known| known.task == task.id)
         {
-            Some(known) => *known = entry,
+            // What else it says of a task never changes.
+            Some(known) => {
+                known.status = task.status();
+                known.session.clone_from(&task.session);
+            }
             None => {
-                self.entries.push_back(entry);
+                self.entries.push_back(HistoryEntry::of(task));
                 if self.entries.len() > KEPT {
                     self.entries.pop_front();
                 }

@@ -286,6 +286,9 @@ impl TaskRegistry {
         let Some(entry) = self.tasks.get_mut(id) else {
             return;
         };
+        if entry.waiters.is_empty() {
+            return;
+        }
         let Some(task) = entry.as_shown().cloned() else {
             return;
         };
