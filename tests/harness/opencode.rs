@@ -28,15 +28,20 @@ pub struct Opencode {
 }
 
 impl Opencode {
-    /// Boots a server whose folders are in `home`, with the model provider at `model_url`.
-    pub async fn start(home: &Path, model_url: &str) -> Self {
+    /// Boots a server whose folders are in `home`, with the model provider at `model_url` and these variables besides:
+    /// the plugin in it reads some.
+    pub async fn start(home: &Path, model_url: &str, variables: &[(&str, &str)]) -> Self {
         let models = ["small", "large"].map(str::to_owned).into_iter();
         let models: Vec<String> = models
             .chain((0..STORY_MODELS).map(|nth| format!("m{nth}")))
             .collect();
         let models: Vec<&str> = models.iter().map(String::as_str).collect();
         let setup = Hermetic::prepare(home, model_url, &models, &serde_json::Map::new()).await;
-        let setup = setup.expect("the folders can be prepared");
+        let mut setup = setup.expect("the folders can be prepared");
+        let variables = variables
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        setup.environment.extend(variables);
         for _ in 1..BOOTS {
             if let Some(server) = Self::boot(home, &setup, free_port()).await {
                 return server;
@@ -158,6 +163,19 @@ impl Opencode {
             .await
             .get(session)
             .is_some()
+    }
+
+    /// The user's `/compact`; returns when it is done.
+    pub async fn compact(&self, session: &str, model: &str) {
+        let body = json!({"providerID": "rehearsal", "modelID": model});
+        let path = format!("/session/{session}/summarize");
+        self.ask(Method::POST, &path, Some(body)).await;
+    }
+
+    /// A session as it is.
+    pub async fn session(&self, session: &str) -> Value {
+        self.ask(Method::GET, &format!("/session/{session}"), None)
+            .await
     }
 
     /// The user's Esc.

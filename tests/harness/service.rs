@@ -47,8 +47,19 @@ impl Service {
         settings: &[&str],
         log: &Path,
     ) -> Self {
+        Self::start_on("127.0.0.1:0", opencode_url, directory, settings, log).await
+    }
+
+    /// The same at an address that is known before, and stays when it is started again.
+    pub async fn start_on(
+        listen: &str,
+        opencode_url: &str,
+        directory: &Path,
+        settings: &[&str],
+        log: &Path,
+    ) -> Self {
         let home = log.parent().expect("a log lies in a folder");
-        let mut args: Vec<OsString> = ["serve", "--listen", "127.0.0.1:0", "--opencode"]
+        let mut args: Vec<OsString> = ["serve", "--listen", listen, "--opencode"]
             .map(OsString::from)
             .into();
         args.extend([opencode_url.into(), "--directory".into(), directory.into()]);

@@ -28,7 +28,7 @@ pub struct Stage {
     pub opencode: Opencode,
     /// The model.
     pub rehearsal: Rehearsal,
-    folder: TempDir,
+    pub(super) folder: TempDir,
 }
 
 /// What one story has for itself.
@@ -94,13 +94,18 @@ pub fn together() -> RwLockReadGuard<'static, ()> {
 impl Stage {
     /// A stage for one story.
     pub async fn own() -> Self {
+        Self::own_with(&[]).await
+    }
+
+    /// The same, its agent server with further variables.
+    pub async fn own_with(variables: &[(&str, &str)]) -> Self {
         let folder = tempfile::Builder::new()
             .prefix("greenroom-e2e-")
             .disable_cleanup(std::env::var_os("GREENROOM_E2E_KEEP").is_some())
             .tempdir()
             .expect("a temporary folder");
         let rehearsal = Rehearsal::start(([127, 0, 0, 1], 0).into()).expect("the model starts");
-        let opencode = Opencode::start(folder.path(), &rehearsal.base_url()).await;
+        let opencode = Opencode::start(folder.path(), &rehearsal.base_url(), variables).await;
         Self {
             opencode,
             rehearsal,

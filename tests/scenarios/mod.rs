@@ -13,6 +13,7 @@ mod mcp;
 mod memory;
 mod operations;
 mod others;
+mod plugin;
 mod restart;
 mod stage;
 
@@ -32,6 +33,7 @@ pub fn all() -> Vec<(&'static str, Vec<crate::Story>)> {
         ("link", link::stories()),
         ("bridge", bridge::stories()),
         ("mcp", mcp::stories()),
+        ("plugin", plugin::stories()),
         ("operations", operations::stories()),
         ("interface", interface::stories()),
         ("command", command::stories()),
