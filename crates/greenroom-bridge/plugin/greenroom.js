@@ -46,7 +46,7 @@ are woken by one message when all your tasks are done, so do not poll. With sess
 earlier task instead, with all it knows.`),
   background_output: tool(["task_id"], {
     task_id: text("The task's id, or its session's"), block: flag("Wait until it has ended (false)"),
-    timeout: number("How long to wait at most, in ms (60000; at most 600000)"),
+    timeout: number("How long to wait at most, in ms (60000; at most 600000)"), offset: number("Where to read on"),
     full_session: flag("The messages of its session instead of the result (false); for what follows too"),
     include_thinking: flag("Reasoning too (false)"), thinking_max_chars: number("Reasoning is cut there (2000)"),
     include_tool_results: flag("What its tools returned too (false)"), message_limit: number("So many messages (100 at most)"),
