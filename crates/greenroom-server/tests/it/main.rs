@@ -26,6 +26,7 @@ mod terminal;
 mod texts;
 mod tool_words;
 mod tools;
+mod tools_plugin;
 mod tools_reach;
 mod why;
 mod words;

@@ -1,0 +1,65 @@
+//! opencode's plugin carries descriptions of the tools of its own, since it must stand alone; their arguments are the same.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::Command;
+
+use greenroom_server::tools::catalogue;
+use serde_json::{Value, json};
+
+/// What the plugin offers to opencode, as it says it: by tool the schema of the arguments.
+const ASK: &str = r#"
+const { Greenroom } = await import(process.argv[1])
+const hooks = await Greenroom({ directory: "/", client: {} })
+const tools = {}
+for (const toolID of Object.keys(hooks.tool)) {
+  await hooks["tool.definition"]({ toolID }, tools[toolID] = {})
+}
+console.log(JSON.stringify(tools))
+process.exit(0)
+"#;
+
+/// Types by argument, and which are required.
+fn arguments(schema: &Value) -> (BTreeMap<String, Value>, Value) {
+    let properties = schema["properties"].as_object().unwrap();
+    let types = properties
+        .iter()
+        .map(|(name, of)| (name.clone(), of["type"].clone()));
+    (types.collect(), schema["required"].clone())
+}
+
+#[test]
+fn the_plugin_offers_the_same_tools_with_the_same_arguments() {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let plugin = here.join("../greenroom-bridge/plugin/greenroom.js");
+    let home = tempfile::tempdir().unwrap();
+    let said = Command::new("node")
+        .args(["--input-type=module", "-e", ASK])
+        .arg(plugin.canonicalize().unwrap())
+        .env("HOME", home.path())
+        .env("GREENROOM_AUTOSTART", "0")
+        .env("GREENROOM_URL", "http://127.0.0.1:9")
+        .output()
+        .expect("node is there: the agent server comes through its npm");
+    let stderr = String::from_utf8_lossy(&said.stderr);
+    assert!(said.status.success(), "{stderr}");
+    let offered: Value = serde_json::from_slice(&said.stdout).unwrap();
+    let names = |value: &Value| {
+        value
+            .as_object()
+            .unwrap()
+            .keys()
+            .cloned()
+            .collect::<Vec<_>>()
+    };
+    let ours: Value = catalogue()
+        .into_iter()
+        .map(|tool| (tool.name.to_owned(), tool.schema))
+        .collect();
+    assert_eq!(names(&offered), names(&ours));
+    for name in names(&ours) {
+        let theirs = &offered[&name]["jsonSchema"];
+        assert_eq!(arguments(theirs), arguments(&ours[&name]), "{name}");
+        assert_eq!(theirs["additionalProperties"], json!(false), "{name}");
+    }
+}
