@@ -142,6 +142,28 @@ fn a_prompt_has_two_minutes() {
 }
 
 #[test]
+fn a_start_whose_parent_is_no_more_is_looked_for_among_all_sessions_and_not_for_long() {
+    story(|s| async move {
+        // The one was made and not heard of, the other was not made.
+        for (fate, state) in [
+            (Fate::Cut(cut_off()), "running"),
+            (
+                Fate::Fails(cut_off()),
+                "error: the parent session does not exist any more",
+            ),
+        ] {
+            s.server.next(On::Create, fate);
+            s.server.next(On::Below, Fate::Fails(not_found()));
+            let a = s.launch(job("a")).await;
+            s.pass(2000).await;
+            assert_eq!(s.state(&a).await, state);
+        }
+        assert_eq!(s.times(On::Create), [0, 2000]);
+        assert_eq!(s.times(On::Below), [500, 500, 2500, 2500]);
+    });
+}
+
+#[test]
 fn a_prompt_that_the_server_does_not_have_yet_cannot_be_left_lying() {
     story(|s| async move {
         s.server.next(On::Prompt, Fate::Late(80_000));

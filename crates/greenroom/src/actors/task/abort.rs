@@ -156,6 +156,7 @@ async fn look_until_known(env: &Env, new: &NewSession, others: &[Place]) -> Opti
     for attempt in 1..=10 {
         match find_created(env, new, others.to_vec()).await {
             Ok(found) => return found,
+            Err(ServerError::NotFound(_)) => return None,
             Err(failure) => tracing::debug!(task = %new.task, %failure, "not looked for yet"),
         }
         tokio::time::sleep(reach_backoff(attempt)).await;

@@ -1,7 +1,7 @@
 //! How a run comes to its session: reading the parent's lineage, and looking for what a call of unknown fate has left.
 //! Used by the task actor; every call has its time limit.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 
 use serde_json::Value;
 use tokio::sync::oneshot;
@@ -129,7 +129,7 @@ pub(crate) fn earlier_places(env: &Env, task: &Task, directory: &str) -> Vec<Pla
 }
 
 /// Looks for the session that a create of unknown fate may have made, by its metadata: where it was to be made now, then
-/// in those other places.
+/// in those other places. "Not found" says that the parent is no more, and no session of that task is there.
 pub(crate) async fn find_created(
     env: &Env,
     session: &NewSession,
@@ -138,11 +138,22 @@ pub(crate) async fn find_created(
     let wanted = session.metadata.get("greenroom");
     let here = (session.parent.clone(), session.directory.clone());
     let others = others.into_iter().filter(|place| *place != here);
-    for (number, (parent, directory)) in std::iter::once(here.clone()).chain(others).enumerate() {
+    let mut places: VecDeque<Place> = std::iter::once(here.clone()).chain(others).collect();
+    let mut gone = None;
+    while let Some((parent, directory)) = places.pop_front() {
         let below = env.server.sessions_below(parent.as_ref(), &directory);
         let sessions = match within(env.config.calls.other, below).await {
-            // What was there has gone with it.
-            Err(ServerError::NotFound(_)) if number > 0 => continue,
+            // What was below that parent has gone with it, or was made there afterwards: it is among all sessions then.
+            Err(missing @ ServerError::NotFound(_)) => {
+                if parent == session.parent {
+                    gone = Some(missing);
+                }
+                let all = (None, directory);
+                if parent.is_some() && !places.contains(&all) {
+                    places.push_back(all);
+                }
+                continue;
+            }
             answer => answer?,
         };
         let found = sessions.into_iter().find(|record| {
@@ -156,7 +167,7 @@ pub(crate) async fn find_created(
             return Ok(Some(id));
         }
     }
-    Ok(None)
+    gone.map_or(Ok(None), Err)
 }
 
 /// True if a prompt of unknown fate has reached its session: its part carries the metadata it was sent with.

@@ -353,6 +353,13 @@ impl Handler<CreateLookedUp> for TaskActor {
             Ok(Some(session)) => self.abort_late(session),
             _ if !self.is_starting() => {}
             Ok(None) => self.step(Step::Create, ctx),
+            // Nobody waits for what it would do there.
+            Err(ServerError::NotFound(_)) => {
+                self.end(
+                    End::error("the parent session does not exist any more"),
+                    ctx,
+                );
+            }
             Err(failure) => self.try_again(Step::LookForCreate, &failure, ctx),
         }
         self.arm(ctx);
