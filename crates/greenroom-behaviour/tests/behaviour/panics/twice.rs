@@ -108,6 +108,26 @@ fn a_run_whose_actor_dies_after_it_has_told_of_its_end_is_aborted_all_the_same()
 }
 
 #[test]
+fn who_is_overtaken_while_the_registry_dies_does_not_go_on() {
+    let word = Armed::at("registry: EndByOrder");
+    let panics = sabotaged_story(word.clone(), move |s| async move {
+        let task = launch(&s, job("a")).await;
+        s.pass(6000).await;
+        let at_work = session(&s, &task).await.expect("it runs");
+        s.server.always(On::Abort, crate::server::Fate::Hangs);
+        assert!(s.cancel(&task).await);
+        // The resume waits for that abort, and meanwhile somebody else claims the session.
+        s.resume(&at_work).await;
+        word.armed.store(true, Ordering::SeqCst);
+        s.track("t", at_work.as_str(), None).await;
+        s.pass(60_000).await;
+        assert_eq!(s.state(&task).await, "cancelled: Session taken over by t");
+        assert_eq!(s.calls(On::Prompt).len(), 1);
+    });
+    assert_eq!(panics.len(), 1, "{panics:?}");
+}
+
+#[test]
 fn a_slot_that_was_asked_for_when_its_manager_died_is_counted_all_the_same() {
     for at in [
         vec![("slots: Adopt", 1)],

@@ -161,6 +161,13 @@ impl TaskRegistry {
         (open && newer.accepted > older.accepted).then(|| claimant.clone())
     }
 
+    /// The task that has claimed the session of that one since, if that one is open: whoever was to end it has died.
+    pub(super) fn overtaken_by(&self, id: &TaskId) -> Option<TaskId> {
+        let task = &self.tasks.get(id)?.task;
+        let claimant = self.by_session.get(task.session.as_ref()?)?;
+        (!task.status().is_terminal() && claimant != id).then(|| claimant.clone())
+    }
+
     /// The session of a task, unless a newer task has it now: what is below it is below that one then.
     pub(super) fn session_it_has(&self, id: &TaskId) -> Option<&SessionId> {
         let session = self.tasks.get(id)?.task.session.as_ref()?;

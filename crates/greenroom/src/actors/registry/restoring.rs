@@ -8,6 +8,7 @@ use std::sync::Arc;
 use actix::Context;
 
 use super::TaskRegistry;
+use super::orders::taken_over_by;
 use crate::actors::health::Kind;
 use crate::actors::parent_notifier::{ParentNotifier, Reconcile};
 use crate::actors::poller;
@@ -186,6 +187,7 @@ impl TaskRegistry {
         ctx: &mut Context<Self>,
     ) {
         for id in in_line {
+            let overtaken = self.overtaken_by(&id).map(|newest| taken_over_by(&newest));
             let Some(entry) = self.tasks.get_mut(&id) else {
                 continue;
             };
@@ -201,6 +203,7 @@ impl TaskRegistry {
                         false => self.take_up(&id),
                     }
                 }
+                None if overtaken.is_some() => {}
                 None if status == TaskStatus::Pending => {
                     self.note_taken_over(&id, "back in line");
                     self.enqueue_again(&id, ctx);
@@ -218,6 +221,9 @@ impl TaskRegistry {
                     self.abort_after_crash(&id);
                 }
                 None => {}
+            }
+            if let Some(end) = overtaken {
+                self.order_end(&id, end, ctx);
             }
             let over = self
                 .tasks
