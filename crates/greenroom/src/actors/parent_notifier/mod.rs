@@ -323,6 +323,9 @@ impl Handler<ParentHappened> for ParentNotifier {
     fn handle(&mut self, happened: ParentHappened, ctx: &mut Context<Self>) {
         self.env.places.pass("notifier: ParentHappened");
         let now = self.env.now();
+        if let Some(debt) = happened.1 {
+            self.debt = debt;
+        }
         let silenced = self.session.is_silenced();
         self.session
             .event(&happened.0, &self.env.config.notifications, now);

@@ -148,10 +148,16 @@ impl Handler<SessionHappened> for TaskRegistry {
             actor.do_send(Happened(Arc::clone(&what)));
         }
         // The abort of a session of ours is its own run's business, and mostly our own doing.
-        if let Some(parent) = self.parents.get(&session)
-            && !(may_tell_of_an_abort && (ours.is_some() || self.has_ended(&session)))
+        let own = may_tell_of_an_abort && (ours.is_some() || self.has_ended(&session));
+        if let Some(parent) = self.parents.get_mut(&session)
+            && !own
         {
-            parent.notifier.do_send(ParentHappened(what));
+            // One that is to stay because its user has stopped it must not be let go of for what it said before.
+            let debt = may_tell_of_an_abort.then(|| {
+                parent.debt += 1;
+                parent.debt
+            });
+            parent.notifier.do_send(ParentHappened(what, debt));
             if aborted {
                 self.parent_aborted(&session, ctx);
             }

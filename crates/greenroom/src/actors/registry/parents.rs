@@ -24,8 +24,8 @@ use crate::ports::journal::Entry as JournalEntry;
 pub(crate) struct Parent {
     pub(super) notifier: Addr<ParentNotifier>,
     pub(super) generation: u64,
-    /// How many joins, ends and leaves it was told.
-    debt: u64,
+    /// How many joins, ends, leaves and stops by its user it was told.
+    pub(super) debt: u64,
     pub(super) open: usize,
     /// True from the moment something is settled until the notifier has said that nothing is owed.
     pub(super) owes: bool,
