@@ -47,6 +47,9 @@ impl Truth {
         if unread || (trusting && ledger.trouble.is_some()) {
             return None;
         }
+        if run.origin == Origin::Resume && run.prompted.is_none() {
+            return Some(format!("{}, and the server never had its prompt", name()));
+        }
         let known = ledger.session(session)?;
         let since = match run.origin {
             // In a session that was made for it, everything is of this run.

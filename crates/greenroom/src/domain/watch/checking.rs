@@ -19,6 +19,8 @@ impl Watch {
             CheckAnswer::Gone => {
                 return vec![Act::End(End::error("the session does not exist any more"))];
             }
+            // Of a prompt that is still under way nothing could have been read.
+            CheckAnswer::Failed(_) if self.prompt_accepted.is_none() => return Vec::new(),
             CheckAnswer::Failed(why) => return self.check_failed(why),
         };
         self.failed_checks = 0;
