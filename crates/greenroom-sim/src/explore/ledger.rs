@@ -150,6 +150,8 @@ pub struct Ledger {
     pub registry_died: Option<Mark>,
     /// Tasks whose change of parent was asked for and not answered.
     pub moving: BTreeSet<TaskId>,
+    /// The parents that orders not answered name: what depends on their runs may have been decided, and nobody told yet.
+    depending: BTreeMap<usize, SessionId>,
     /// Cancels that are not answered, by their place in the log, of one task or of several: a run that is accepted
     /// meanwhile may be one of those meant.
     cancelling: BTreeMap<usize, Option<TaskId>>,
@@ -181,6 +183,7 @@ impl Ledger {
             sabotaged: false,
             registry_died: None,
             moving: BTreeSet::new(),
+            depending: BTreeMap::new(),
             cancelling: BTreeMap::new(),
         }
     }
@@ -260,6 +263,12 @@ impl Ledger {
         self.runs
             .iter()
             .filter(move |run| run.is_open() && run.parent.as_ref() == Some(session))
+    }
+
+    /// True if a task below that run may have been accepted, and nobody was told of it yet.
+    pub fn may_wait_unseen(&self, run: &RunFacts) -> bool {
+        let mut named = self.depending.values();
+        named.any(|parent| run.session.as_ref() == Some(parent))
     }
 
     /// Runs that are open.

@@ -18,6 +18,7 @@ impl Ledger {
             What::Asked(order) => self.asked(mark, order),
             What::Told { asked, answer } => {
                 self.cancels.remove(asked);
+                self.depending.remove(asked);
                 self.cancelling.remove(asked);
                 if let (Some(Order::Track { task, parent, .. }), Ok(_)) =
                     (self.orders.get(asked).cloned(), answer)
@@ -46,6 +47,8 @@ impl Ledger {
             What::Healed => self.healed = Some(mark),
             What::Crashed(_) => {
                 (self.crashed, self.trouble) = (Some(mark), Some(mark));
+                // Answers that were awaited do not come any more.
+                self.depending.clear();
                 // Whoever was on the way to its session waits in line again.
                 for run in self.runs.iter_mut().filter(|run| run.is_open()) {
                     if run.running.is_none() {
@@ -90,6 +93,18 @@ impl Ledger {
 
     fn asked(&mut self, mark: Mark, order: &Order) {
         self.orders.insert(mark.place, order.clone());
+        let parent = match order {
+            Order::Launch { parent, .. } => parent.clone(),
+            Order::Track { parent, .. } => Some(parent.clone()),
+            Order::Resume { session, parent } => parent.clone().or_else(|| {
+                let owner = self.session(session)?.owner.as_ref()?;
+                self.newest(owner)?.parent.clone()
+            }),
+            _ => None,
+        };
+        if let Some(parent) = parent {
+            self.depending.insert(mark.place, parent);
+        }
         if let Order::Cancel { .. } | Order::CancelAll { .. } = order {
             self.cancels.insert(mark.place, (mark, order.clone()));
         }
@@ -203,6 +218,10 @@ impl Ledger {
         }
         if change.to == TaskStatus::Running {
             run.running.get_or_insert(mark);
+            if self.crashed.is_some_and(|crashed| mark < crashed) {
+                // Nobody was told before the process ended that it had started.
+                run.started.get_or_insert(mark);
+            }
             if let Some(session) = &task.session {
                 self.sessions.entry(session.clone()).or_default().owner = Some(task.id.clone());
             }

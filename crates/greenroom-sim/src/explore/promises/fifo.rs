@@ -23,6 +23,8 @@ pub(super) struct Fifo {
     unanswered: BTreeMap<u64, SessionId>,
     /// To be judged when the instant is over: who, by whom.
     overtaken: Vec<(i64, Name, Name)>,
+    /// On a slow disk the older one may have ended, and nobody been told yet: judged once that is known.
+    doubtful: Vec<(i64, Name, Name)>,
 }
 
 impl Fifo {
@@ -48,6 +50,13 @@ impl Fifo {
     }
 }
 
+fn overtook(younger: &Name, older: &Name) -> String {
+    format!(
+        "{} run {} was started before {} run {}, which was accepted earlier under the same key",
+        younger.0, younger.1, older.0, older.1
+    )
+}
+
 impl Promise for Fifo {
     fn name(&self) -> &'static str {
         "2 Slots (FIFO)"
@@ -58,15 +67,27 @@ impl Promise for Fifo {
             .overtaken
             .extract_if(.., |(at, ..)| *at < entry.at)
             .collect();
-        for (_, older, younger) in over {
-            if ledger
+        for (at, older, younger) in over {
+            let waits = ledger
                 .run(&older.0, older.1)
-                .is_some_and(|run| self.waits_unseen(run, ledger.slow))
-            {
-                return Some(format!(
-                    "{} run {} was started before {} run {}, which was accepted earlier under the same key",
-                    younger.0, younger.1, older.0, older.1
-                ));
+                .is_some_and(|run| self.waits_unseen(run, ledger.slow));
+            match waits {
+                true if ledger.slow => self.doubtful.push((at, older, younger)),
+                true => return Some(overtook(&younger, &older)),
+                false => {}
+            }
+        }
+        let known: Vec<_> = self
+            .doubtful
+            .extract_if(.., |(_, older, _)| {
+                let run = ledger.run(&older.0, older.1);
+                run.is_none_or(|run| !run.is_open() || run.started.is_some())
+            })
+            .collect();
+        for (at, older, younger) in known {
+            let run = ledger.run(&older.0, older.1)?;
+            if run.ended.is_none_or(|(ended, _)| ended.at > at) {
+                return Some(overtook(&younger, &older));
             }
         }
         if let What::Call {
@@ -91,6 +112,8 @@ impl Promise for Fifo {
             What::Returned { number, .. } => {
                 self.unanswered.remove(number);
             }
+            // The line begins again.
+            What::Crashed(_) => self.doubtful.clear(),
             What::Call {
                 call: Call::Create { task, run, .. } | Call::Prompt { task, run, .. },
                 ..

@@ -275,8 +275,15 @@ impl Promise for Identity {
                 .session(session)
                 .is_some_and(|known| known.lost_abort);
             let hopeless = lost && !ledger.config.lifecycle.look_after_abort;
+            // One below a deleted session leaves memory at once, and after a crash nobody looks after its abort: the server
+            // deletes what is below, but for a session that was made there after it.
+            let ghost = ledger.crashed.is_some()
+                && ledger
+                    .newest(owner)
+                    .is_some_and(|run| run.error.as_deref() == Some("Session deleted"));
             let excused = self.excused.contains(session)
                 || self.unaborted.contains(owner)
+                || ghost
                 || hopeless
                 || ledger.sabotaged;
             if *working && !excused && ledger.newest(owner).is_some_and(|run| !run.is_open()) {

@@ -102,7 +102,7 @@ fn over(
     }
     let count = holders
         .iter()
-        .filter(|other| held_for_sure(other, youngest))
+        .filter(|other| held_for_sure(other, youngest) && !ledger.may_wait_unseen(other))
         .count();
     if limit > 0 && count > limit as usize {
         Verdict::Over(count)

@@ -136,10 +136,24 @@ impl Wakes {
             .collect();
         let oldest = so.iter().rev().find(|run| !self.was_told(parent, run));
         let chosen = match kind {
+            // Decided a while ago on a slow disk, it speaks of the run before the one that is told of already.
+            NoticeKind::Final if self.lag > 0 => {
+                let mut finals = so.iter().rev();
+                finals
+                    .find(|run| !self.was_in_a_final(parent, run))
+                    .or(so.first())
+            }
             NoticeKind::Final => so.first(),
             NoticeKind::Individual => oldest.or(so.first()),
         };
         chosen.copied().or_else(|| ended().next())
+    }
+
+    fn was_in_a_final(&self, parent: &SessionId, run: &RunFacts) -> bool {
+        let name = (run.task.clone(), run.run);
+        self.notices.values().any(|told| {
+            told.kind == NoticeKind::Final && told.parent == *parent && told.runs.contains(&name)
+        })
     }
 
     fn was_told(&self, parent: &SessionId, run: &RunFacts) -> bool {
@@ -163,7 +177,8 @@ impl Wakes {
             .filter(|earlier| earlier.kind == NoticeKind::Final && earlier.parent == *parent);
         for earlier in earlier {
             // What was on its way when the process ended may speak of the run before, in the same words.
-            let sure = |name: &&Name| ledger.crashed.is_none() || name.1 == Run::FIRST;
+            let sure =
+                |name: &&Name| !(ledger.crashed.is_some() || self.lag > 0) || name.1 == Run::FIRST;
             let again = told.runs.iter().filter(sure);
             if let Some((task, run)) = again.into_iter().find(|run| earlier.runs.contains(run)) {
                 return Some(format!(
@@ -202,7 +217,10 @@ impl Wakes {
         let open = ledger
             .open_below(parent)
             .find(|run| run.moved.unwrap_or(run.accepted).at.max(run.accepted.at) < closed_at);
-        let open = open.filter(|_| ledger.moving.is_empty());
+        // A parent that was deleted just before the process ended may have been let go of without those below it.
+        let deleted = ledger.session(parent).and_then(|known| known.deleted);
+        let cut_off = deleted.is_some_and(|deleted| ledger.crashed.is_some_and(|c| c > deleted));
+        let open = open.filter(|_| ledger.moving.is_empty() && !cut_off);
         open.map(|run| {
             format!(
                 "closes the batch, and {} run {} is open in it since {}",
@@ -266,7 +284,9 @@ impl Wakes {
         let again = ledger.runs.iter().any(|next| {
             next.task == run.task
                 && next.run > run.run
-                && (next.joined.as_ref() == Some(parent) || next.parent.as_ref() == Some(parent))
+                && (next.joined.as_ref() == Some(parent)
+                    || next.parent.as_ref() == Some(parent)
+                    || next.moved.is_some())
         });
         // Nobody is told who is a session of the cascade.
         let owned = ledger
