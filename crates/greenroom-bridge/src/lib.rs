@@ -23,6 +23,7 @@
 
 mod calls;
 pub mod desk;
+mod ending;
 pub mod endpoint;
 mod frames;
 pub mod line;
@@ -36,11 +37,11 @@ mod socket;
 pub mod token;
 
 pub use desk::{ToolAnswer, ToolCall, ToolContext, ToolDesk};
+pub use ending::REPLACED;
 pub use endpoint::configure;
 pub use line::{Line, LineError, Request};
 pub use options::{BridgeLimits, BridgeOptions};
 pub use protocol::Response;
 pub use registry::{BridgeInfo, BridgeKey, Bridges};
 pub use sink::EventSink;
-pub use socket::REPLACED;
 pub use token::Token;

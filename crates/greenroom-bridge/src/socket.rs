@@ -4,20 +4,19 @@
 use std::time::Duration;
 
 use actix_web::rt;
-use actix_ws::{
-    AggregatedMessage, AggregatedMessageStream, CloseCode, CloseReason, ProtocolError, Session,
-};
+use actix_ws::{AggregatedMessage, AggregatedMessageStream, ProtocolError, Session};
 use greenroom::EventLink;
 use greenroom::domain::sift::Sift;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until, timeout, timeout_at};
 
+use crate::calls;
+use crate::ending::{End, close, within, write};
 use crate::frames::{Incoming, read};
 use crate::options::BridgeOptions;
 use crate::outbox::{Out, Outbox};
 use crate::protocol::{FromBridge, Hello, PROTOCOL, ToBridge};
 use crate::registry::{Left, Seat};
-use crate::{calls, line::Line};
 
 /// How long what was said last may take to be written, when the socket ends.
 const LAST_WORDS: Duration = Duration::from_secs(1);
@@ -25,32 +24,6 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 const DELTAS: Duration = Duration::from_millis(100);
 /// A bridge is looked after at most so often, however often it asks.
 const RECONCILE_EVERY: Duration = Duration::from_secs(1);
-/// The close code for a bridge whose process has said hello again; it must not reconnect, or the two would evict each
-/// other for ever.
-pub const REPLACED: u16 = 4001;
-
-/// Why a socket ends.
-#[derive(Debug, PartialEq)]
-enum End {
-    /// The other side closed it, or it broke.
-    Gone,
-    /// A frame was too large.
-    TooLarge,
-    /// A frame broke the rules of websockets.
-    Broken,
-    /// Nothing was heard for too long.
-    Silent,
-    /// It does not read what it is told.
-    Slow,
-    /// The same process has said hello again.
-    Evicted,
-    /// Its hello was not accepted.
-    Refused(String),
-    /// There are too many bridges.
-    Full,
-    /// The service goes away.
-    Leaving,
-}
 
 /// A socket that has been let in.
 pub(crate) struct Socket {
@@ -85,7 +58,7 @@ impl Socket {
             Err(end) => end,
             Ok(seat) => self.seated(seat).await,
         };
-        self.close(end).await;
+        close(self.session, end, self.options.limits.write_within).await;
     }
 
     async fn seated(&mut self, mut seat: Seat) -> End {
@@ -333,47 +306,6 @@ impl Socket {
             AggregatedMessage::Close(_) => Err(End::Gone),
         }
     }
-
-    async fn complain(&mut self, message: &str) {
-        // A bridge that is gone cannot be told so.
-        let _ = within(
-            self.options.limits.write_within,
-            self.session.text(ToBridge::Error { message }.text()),
-        )
-        .await;
-    }
-
-    async fn close(mut self, end: End) {
-        let (code, reason) = match end {
-            End::Gone => (CloseCode::Normal, "closed"),
-            End::TooLarge => (CloseCode::Size, "frames are at most 4 MiB"),
-            End::Broken => (CloseCode::Protocol, "a frame broke the rules of websockets"),
-            End::Silent => (CloseCode::Away, "nothing heard for too long"),
-            End::Slow => (CloseCode::Again, "what was said was not read in time"),
-            End::Evicted => (
-                CloseCode::Other(REPLACED),
-                "replaced by a newer bridge of this process and directory",
-            ),
-            End::Leaving => (CloseCode::Away, "the service goes away"),
-            End::Full => {
-                let message = "too many bridges are connected; close some, or try again later";
-                self.complain(message).await;
-                (CloseCode::Again, "too many bridges")
-            }
-            End::Refused(problem) => {
-                self.complain(&problem).await;
-                (CloseCode::Policy, "hello not accepted")
-            }
-        };
-        let _ = within(
-            self.options.limits.write_within,
-            self.session.close(Some(CloseReason {
-                code,
-                description: Some(reason.to_owned()),
-            })),
-        )
-        .await;
-    }
 }
 
 /// What a frame was.
@@ -408,33 +340,5 @@ impl Reconcile {
     fn done(&mut self) {
         self.at = None;
         self.last = Some(Instant::now());
-    }
-}
-
-/// Writes what is in the outbox until there will be nothing more, or the bridge does not take it.
-async fn write(mut session: Session, outbox: std::sync::Arc<Outbox>, line: Line, limit: Duration) {
-    while let Some(out) = outbox.pop().await {
-        let written = match out {
-            Out::Text(text) => within(limit, session.text(text)).await,
-            Out::Request(number, _) => match line.hand(number) {
-                Some(frame) => within(limit, session.text(frame.as_ref())).await,
-                None => Ok(()),
-            },
-            Out::Ping => within(limit, session.ping(b"")).await,
-            Out::Pong(payload) => within(limit, session.pong(&payload)).await,
-        };
-        if written.is_err() {
-            return;
-        }
-    }
-}
-
-async fn within(
-    limit: Duration,
-    write: impl Future<Output = Result<(), actix_ws::Closed>>,
-) -> Result<(), End> {
-    match timeout(limit, write).await {
-        Ok(Ok(())) => Ok(()),
-        Ok(Err(_)) | Err(_) => Err(End::Gone),
     }
 }

@@ -3,6 +3,7 @@
 //! - [`carrier`]: a bridge's line as a carrier of opencode's calls.
 //! - [`sessions`]: which process a session belongs to.
 //! - [`routes`]: which way a call takes.
+//! - `takeover`: who has a session whose process is gone.
 //! - [`server`]: the port of the actor system.
 //! - [`sink`]: events on their way to the actor system, and what is learned from them.
 
@@ -11,6 +12,7 @@ pub mod routes;
 pub mod server;
 pub mod sessions;
 pub mod sink;
+mod takeover;
 
 pub use routes::{Patience, RoutedServer, Upstream};
 pub use sink::RoutedEvents;

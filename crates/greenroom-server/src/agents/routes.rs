@@ -2,7 +2,7 @@
 //! session whose bridge is gone is unknown, not gone: calls for it do not get there until its bridge is back, its parent
 //! has moved, or another process of its directory is found to know it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -12,9 +12,8 @@ use greenroom::domain::ids::SessionId;
 use greenroom::ports::agent_server::{AgentServer, ServerError};
 use greenroom_bridge::{BridgeInfo, BridgeKey, Bridges, Line, Request};
 use greenroom_opencode::OpencodeServer;
-use reqwest::Url;
 use tokio::sync::Notify;
-use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio::time::{Instant, sleep, timeout_at};
 
 use super::carrier::BridgeCarrier;
 use super::sessions::{Owner, Sessions, same_directory};
@@ -80,7 +79,7 @@ impl std::fmt::Debug for RoutedServer {
 pub(super) struct Routes {
     pub(super) bridges: Bridges,
     pub(super) upstream: Option<Upstream>,
-    patience: Patience,
+    pub(super) patience: Patience,
     started: Instant,
     settled: AtomicBool,
     sessions: Mutex<Sessions>,
@@ -126,7 +125,7 @@ impl RoutedServer {
     }
 }
 
-fn unreachable<T>(why: impl Into<String>) -> Result<T, ServerError> {
+pub(super) fn unreachable<T>(why: impl Into<String>) -> Result<T, ServerError> {
     Err(ServerError::Unreachable(why.into()))
 }
 
@@ -249,80 +248,7 @@ impl Routes {
         {
             return Ok(route);
         }
-        let orphaned = line
-            .and_then(|line| line.gone_for())
-            .is_none_or(|gone| gone >= self.patience.orphaned);
-        let mut heirs: Vec<Route> = Vec::new();
-        for line in self.heirs(session, key, orphaned) {
-            heirs.push(self.over(line));
-        }
-        heirs.extend(self.url(false).filter(|_| orphaned));
-        let (mut asked, mut strangers) = (0, 0);
-        for route in heirs {
-            asked += 1;
-            match self.knows(&route, session).await {
-                Ok(()) => {
-                    tracing::info!(%session, of = key.pid, to = ?route.owner, "a session is taken over from a process that is gone");
-                    self.sessions().name(session, &route.owner);
-                    return Ok(route);
-                }
-                Err(ServerError::NotFound(_)) => strangers += 1,
-                Err(_) => {}
-            }
-        }
-        if orphaned && asked > 0 && asked == strangers {
-            self.sessions().forget(session);
-            let gone = format!(
-                "{session} went with process {}, and nobody else knows it",
-                key.pid
-            );
-            return Err(ServerError::NotFound(gone));
-        }
-        unreachable(format!(
-            "the bridge of process {} in {} is gone; its sessions wait for it",
-            key.pid, key.directory
-        ))
-    }
-
-    /// True if that bridge belongs to the very process that listens at the URL.
-    fn is_upstream(&self, key: &BridgeKey) -> bool {
-        let ours = self.upstream.as_ref().and_then(|up| up.url.as_deref());
-        let theirs = self.bridges.server_url(key);
-        match (ours.and_then(origin), theirs.as_deref().and_then(origin)) {
-            (Some(ours), Some(theirs)) => ours == theirs,
-            _ => false,
-        }
-    }
-
-    /// Who may have a session whose bridge is gone: the process its parent has moved to; once it has been away for long,
-    /// the others of its directory, newest first.
-    fn heirs(&self, session: &SessionId, gone: &BridgeKey, orphaned: bool) -> Vec<Line> {
-        let mut keys: Vec<BridgeKey> = Vec::new();
-        {
-            let mut sessions = self.sessions();
-            let mut seen = BTreeSet::from([session.clone()]);
-            let mut at = session.clone();
-            while let Some(parent) = sessions.get(&at).and_then(|known| known.parent.clone()) {
-                if !seen.insert(parent.clone()) {
-                    break;
-                }
-                if let Some(Owner::Bridge(key)) = sessions.get(&parent).map(|known| &known.owner)
-                    && key != gone
-                {
-                    keys.push(key.clone());
-                }
-                at = parent;
-            }
-        }
-        let mut lines: Vec<Line> = keys
-            .iter()
-            .filter_map(|key| self.bridges.line(key))
-            .collect();
-        lines.retain(Line::is_connected);
-        if orphaned {
-            lines.extend(self.in_directory(&gone.directory));
-        }
-        lines
+        self.take_over(session, key, line).await
     }
 
     /// The lines of a directory, newest first.
@@ -331,59 +257,6 @@ impl Routes {
         lines.retain(|line| same_directory(&line.key().directory, directory));
         lines.reverse();
         lines
-    }
-
-    /// Ok if whoever is there says that there is such a session.
-    async fn knows(&self, route: &Route, session: &SessionId) -> Result<(), ServerError> {
-        let limit = self.patience.look;
-        let record = timeout(limit, route.server.session(session)).await;
-        record
-            .unwrap_or(Err(ServerError::TimedOut(limit)))
-            .map(|_| ())
-    }
-
-    /// Nobody has named it: whoever is connected and knows it, those of its own directory first, has it from now on.
-    pub(super) async fn guess(&self, session: &SessionId) -> Result<Route, ServerError> {
-        if self.is_settling() {
-            return unreachable("bridges are still coming back after the start");
-        }
-        let mut lines = self.bridges.lines();
-        lines.reverse();
-        if lines.is_empty() {
-            return unreachable(NOBODY);
-        }
-        let mut missing = None;
-        let mut found: Option<Line> = None;
-        for line in lines {
-            if !self.answers(&line).await {
-                continue;
-            }
-            let limit = self.patience.look;
-            let server = self.over(line.clone()).server;
-            let record = timeout(limit, server.session(session)).await;
-            match record.unwrap_or(Err(ServerError::TimedOut(limit))) {
-                Ok(record) => {
-                    let own = record
-                        .directory
-                        .and_then(|directory| self.in_directory(&directory).into_iter().next());
-                    found = Some(own.unwrap_or(line));
-                    break;
-                }
-                Err(error @ ServerError::NotFound(_)) if missing.is_none() => missing = Some(error),
-                Err(ServerError::NotFound(_)) => {}
-                // Who does not answer may be the one that has it.
-                Err(error) => return Err(ServerError::Unreachable(error.to_string())),
-            }
-        }
-        match (found, missing) {
-            (Some(line), _) => {
-                let route = self.over(line);
-                self.sessions().name(session, &route.owner);
-                Ok(route)
-            }
-            (None, Some(missing)) => Err(missing),
-            (None, None) => unreachable(NOBODY),
-        }
     }
 
     /// Nothing was restored: there is nothing to wait for.
@@ -436,16 +309,3 @@ impl Routes {
 
 /// Said where there is nobody to ask.
 pub(super) const NOBODY: &str = "no opencode is connected: start opencode with Greenroom's plugin, or name one with --opencode URL";
-
-/// Host and port of a URL; every name of this machine is one.
-fn origin(url: &str) -> Option<(String, u16)> {
-    let url = Url::parse(url.trim()).ok()?;
-    let host = url.host_str()?.trim_matches(['[', ']']).to_owned();
-    let is_here = matches!(host.as_str(), "localhost" | "127.0.0.1" | "::1" | "0.0.0.0");
-    let host = if is_here {
-        "localhost".to_owned()
-    } else {
-        host
-    };
-    Some((host, url.port_or_known_default()?))
-}

@@ -363,3 +363,41 @@ async fn a_parent_that_nobody_has_named_is_looked_for_among_the_bridges() {
     assert_ne!(ended["status"], "pending", "{ended}");
     host.stop().await;
 }
+
+#[actix_rt::test]
+async fn a_service_that_is_started_again_finds_what_ran_when_bridges_are_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let journal = folder.path().join("journal.db").display().to_string();
+    let patience = Patience {
+        settle: Duration::from_millis(300),
+        ..Patience::default()
+    };
+    let keys = [("journal", journal.as_str())];
+    let storage = Storage::default();
+    storage.open("ses_p", "/project");
+    let host = Host::on_bridges(false, patience, &keys).await;
+    let mut plugin = Plugin::connected(&host, &storage, 1, "/project").await;
+    plugin.hold();
+    plugin.names_heard("ses_p").await;
+    let task = launch(&host, Some("ses_p"), None).await;
+    let session = host.running(&task).await;
+    let prompt = format!("POST /session/{session}/prompt_async");
+    until("it works", || plugin.asked(&prompt) == 1).await;
+    plugin.heard().await;
+    plugin.cut(&host).await;
+    host.stop().await;
+
+    let host = Host::on_bridges(false, patience, &keys).await;
+    assert_eq!(host.get("/readyz").await.0, 503);
+    let status = async || host.get(&format!("/v1/tasks/{task}")).await.1["status"].clone();
+    assert_eq!(status().await, "running");
+    plugin.connect(&host).await;
+    let polls = plugin.asked("GET /session/status");
+    until("it is looked at again", || plugin.asked("GET /session/status") > polls + 5).await;
+    assert_eq!(status().await, "running");
+    plugin.finish(&session);
+    assert_eq!(host.ended(&task).await["status"], "completed");
+    assert_eq!(woken(&storage, "ses_p").await.len(), 1);
+    assert_eq!(plugin.asked(&prompt), 1, "prompted once");
+    host.stop().await;
+}
