@@ -42,6 +42,8 @@ pub struct Patience {
     pub settle: Duration,
     /// A bridge that is gone for longer may have its sessions taken over by another process of its directory.
     pub orphaned: Duration,
+    /// The same where its process is not there any more.
+    pub dead: Duration,
     /// Where there is a URL too: how long a bridge that has just come is waited for to show that it answers requests.
     pub shows: Duration,
     /// How long another process may take to say whether it knows a session.
@@ -53,6 +55,7 @@ impl Default for Patience {
         Self {
             settle: Duration::ZERO,
             orphaned: Duration::from_secs(45),
+            dead: Duration::from_secs(5),
             shows: Duration::from_secs(1),
             look: Duration::from_secs(3),
         }

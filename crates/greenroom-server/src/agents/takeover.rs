@@ -20,9 +20,12 @@ impl Routes {
         key: &BridgeKey,
         line: Option<Line>,
     ) -> Result<Route, ServerError> {
-        let orphaned = line
-            .and_then(|line| line.gone_for())
-            .is_none_or(|gone| gone >= self.patience.orphaned);
+        let waited_for = match is_dead(key.pid) {
+            true => self.patience.dead.min(self.patience.orphaned),
+            false => self.patience.orphaned,
+        };
+        let gone_for = line.and_then(|line| line.gone_for());
+        let orphaned = gone_for.is_none_or(|gone| gone >= waited_for);
         let mut heirs: Vec<Route> = Vec::new();
         for line in self.heirs(session, key, orphaned) {
             heirs.push(self.over(line));
@@ -163,4 +166,44 @@ fn origin(url: &str) -> Option<(String, u16)> {
         host
     };
     Some((host, url.port_or_known_default()?))
+}
+
+/// True if there is certainly no such process on this machine. A bridge of another machine may look so too: it has still
+/// its time to come back.
+fn is_dead(pid: u32) -> bool {
+    use nix::{errno::Errno, sys::signal::kill, unistd::Pid};
+    // Zero and what is negative would name groups.
+    match i32::try_from(pid) {
+        Ok(pid) if pid > 0 => kill(Pid::from_raw(pid), None) == Err(Errno::ESRCH),
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_process_that_is_not_there_is_dead() {
+        assert!(!is_dead(std::process::id()));
+        assert!(!is_dead(0));
+        assert!(!is_dead(u32::MAX));
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        child.wait().unwrap();
+        assert!(is_dead(child.id()));
+    }
+
+    #[test]
+    fn one_server_by_two_names_is_one() {
+        assert_eq!(
+            origin("http://localhost:4096/"),
+            origin("http://127.0.0.1:4096")
+        );
+        assert_eq!(origin("http://[::1]:4096"), origin("http://localhost:4096"));
+        assert_ne!(
+            origin("http://localhost:4096"),
+            origin("http://localhost:4097")
+        );
+        assert_eq!(origin("no URL"), None);
+    }
 }

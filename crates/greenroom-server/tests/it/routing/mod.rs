@@ -393,7 +393,10 @@ async fn a_service_that_is_started_again_finds_what_ran_when_bridges_are_back() 
     assert_eq!(status().await, "running");
     plugin.connect(&host).await;
     let polls = plugin.asked("GET /session/status");
-    until("it is looked at again", || plugin.asked("GET /session/status") > polls + 5).await;
+    until("it is looked at again", || {
+        plugin.asked("GET /session/status") > polls + 5
+    })
+    .await;
     assert_eq!(status().await, "running");
     plugin.finish(&session);
     assert_eq!(host.ended(&task).await["status"], "completed");
