@@ -159,23 +159,31 @@ async fn a_caller_may_name_its_session_and_a_hook_does_it_for_it() {
     host.stop().await;
 }
 
+/// The stream of a call that waits for a task's end, once it has told how the task stands.
+async fn waiting(client: &Client, id: u32, task: &str) -> (Response, String) {
+    let params = json!({"name": "background_output", "arguments": {"task_id": task, "block": true},
+        "_meta": {"progressToken": format!("wait {id}")}});
+    let message = json!({"jsonrpc": "2.0", "id": id, "method": "tools/call", "params": params});
+    let mut stream = posted(client.request(), &message).await;
+    let mut told = String::new();
+    while !told.contains("notifications/progress") {
+        told += std::str::from_utf8(&stream.chunk().await.unwrap().unwrap()).unwrap();
+    }
+    (stream, told)
+}
+
 #[actix_rt::test]
 async fn who_waits_is_told_how_it_goes_on_and_may_stop_waiting() {
     let host = Host::start(&[]).await;
     let client = Client::of(&host).await;
     client.call("background_task", launch()).await;
-    let wait = |id: u32| {
-        let client = client.clone();
-        actix_rt::spawn(async move {
-            let arguments = json!({"task_id": "ses_1", "block": true});
-            let params = json!({"name": "background_output", "arguments": arguments,
-                "_meta": {"progressToken": format!("wait {id}")}});
-            client.ask(id, "tools/call", params).await
-        })
-    };
-    let stopped = wait(7);
-    let waiting = wait(8);
-    host.until_blocked().await;
+    host.running("ses_1").await;
+    let (stopped, _) = waiting(&client, 7, "ses_1").await;
+    let (stream, told) = waiting(&client, 8, "ses_1").await;
+    assert!(
+        told.contains("\"progressToken\":\"wait 8\"") && told.contains("\"running"),
+        "{told}"
+    );
     client
         .notify(
             "notifications/cancelled",
@@ -183,17 +191,12 @@ async fn who_waits_is_told_how_it_goes_on_and_may_stop_waiting() {
         )
         .await;
     // Its stream ends without an answer, while the task and whoever else waits for it go on.
-    let said = stopped.await.unwrap();
-    assert!(said.iter().all(|said| said["result"].is_null()), "{said:?}");
-    assert!(!waiting.is_finished());
-    host.running("ses_1").await;
+    let rest = stopped.text().await.unwrap();
+    assert!(!rest.contains("\"result\""), "{rest}");
+    assert_eq!(host.get("/v1/tasks/ses_1").await.1["status"], "running");
     host.finish("ses_1").await;
-    let said = waiting.await.unwrap();
-    let (told, answer) = (&said[0], said.last().unwrap());
-    assert_eq!(told["method"], "notifications/progress", "{said:?}");
-    assert_eq!(told["params"]["progressToken"], "wait 8");
-    let message = told["params"]["message"].as_str().unwrap();
-    assert!(message.starts_with("running"), "{message}");
+    let (_, said) = messages(stream).await;
+    let answer = said.last().unwrap();
     assert!(text(&answer["result"]).contains("answer to"), "{answer}");
     host.stop().await;
 }
