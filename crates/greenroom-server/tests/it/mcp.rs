@@ -120,6 +120,7 @@ async fn tools_are_listed_and_called() {
     assert_eq!(launched["isError"], false);
     assert!(text(&launched).contains("block=true"), "{launched}");
     let task = launched["_meta"]["greenroom"]["taskId"].as_str().unwrap();
+    host.running(task).await;
     host.finish("ses_1").await;
     host.ended(task).await;
     let read = client
@@ -142,6 +143,7 @@ async fn a_caller_may_name_its_session_and_a_hook_does_it_for_it() {
     arguments["__sessionID"] = json!("ses_parent");
     let launched = client.call("background_task", arguments).await;
     assert!(text(&launched).contains("You will be told"), "{launched}");
+    host.running(&host.newest().await).await;
     let (_, record) = host.get("/v1/tasks/ses_1").await;
     assert_eq!(record["parentSessionID"], "ses_parent");
     let of = |session: &str| json!({"task_id": "ses_1", "parent_session_id": session});
@@ -177,7 +179,7 @@ async fn who_waits_is_told_how_it_goes_on_and_may_stop_waiting() {
     let host = Host::start(&[]).await;
     let client = Client::of(&host).await;
     client.call("background_task", launch()).await;
-    host.running("ses_1").await;
+    host.running(&host.newest().await).await;
     let (stopped, _) = waiting(&client, 7, "ses_1").await;
     let (stream, told) = waiting(&client, 8, "ses_1").await;
     assert!(
@@ -244,6 +246,7 @@ async fn a_launch_is_a_task_for_a_client_that_takes_tasks() {
         "the id is the task's own"
     );
     assert_eq!(get(done).await["status"], "working");
+    host.running(done.as_str().unwrap()).await;
     host.finish("ses_1").await;
     host.ended("ses_1").await;
     let ended = get(done).await;
@@ -251,6 +254,7 @@ async fn a_launch_is_a_task_for_a_client_that_takes_tasks() {
     assert!(text(&ended["result"]).contains("answer to"), "{ended}");
 
     let failed = call(launch()).await["taskId"].clone();
+    host.running(failed.as_str().unwrap()).await;
     host.event(
         json!({"type": "session.error", "properties": {"sessionID": "ses_2",
         "error": {"name": "APIError", "data": {"message": "no credit left"}}}}),

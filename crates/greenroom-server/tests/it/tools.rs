@@ -48,7 +48,16 @@ impl Agent {
 
     pub async fn launch(&self, description: &str) -> String {
         let args = json!({"description": description, "prompt": "Look.", "agent": "explore"});
-        id(&self.done("background_task", args).await)
+        let mut reply = self.done("background_task", args).await;
+        let task = id(&reply);
+        // On a busy machine a start may take longer than a launch waits for it.
+        while !reply.output.contains("session_id: ") && !reply.output.contains("slots in use") {
+            tokio::task::yield_now().await;
+            reply = self
+                .done("background_output", json!({ "task_id": task }))
+                .await;
+        }
+        task
     }
 }
 

@@ -191,6 +191,7 @@ async fn hosts_without_mcp_list_and_call_tools_over_the_api() {
     let call = json!({"arguments": args, "sessionID": "ses_parent", "agent": "build"});
     let (status, launched) = host.post("/v1/tools/background_task", call).await;
     assert_eq!((status, &launched["isError"]), (200, &json!(false)));
+    host.running(&host.newest().await).await;
     let (_, record) = host.get("/v1/tasks/ses_1").await;
     assert_eq!(record["parentSessionID"], "ses_parent");
     let (status, refused) = host.post("/v1/tools/background_send", json!({})).await;
