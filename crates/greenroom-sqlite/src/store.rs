@@ -108,7 +108,7 @@ fn write_entry(rows: &Transaction<'_>, at: Timestamp, entry: &Entry) -> rusqlite
         }
     }
     for (subject, line) in story::lines(entry) {
-        write_line(rows, at, &subject, &line)?;
+        write_line(rows, at, subject, &line)?;
     }
     Ok(())
 }

@@ -56,7 +56,7 @@ pub fn typed(count: usize) -> Round {
 pub fn from_text(count: usize) -> Round {
     on_this_thread(async move {
         let (greenroom, sessions) = running(count).await;
-        let texts: Vec<String> = sessions.iter().map(|session| text(session)).collect();
+        let texts: Vec<String> = sessions.iter().map(text).collect();
         greenroom.event(&read(&texts[0])).await;
         greenroom.tally().await;
         let begin = processor_time();
