@@ -60,8 +60,8 @@ impl Request {
         if self.system_says("summarization agent") {
             return Ask::Summary { text: raw };
         }
-        if raw.contains("<system-reminder>") && raw.contains("BACKGROUND TASK") {
-            if let Some(text) = self.script_of_the_woken() {
+        if let Some(at) = newest.filter(|at| self.is_notice(*at)) {
+            if let Some(text) = self.script_of_the_woken(at) {
                 return self.prompt(&text, newest);
             }
             let first_line = raw
@@ -72,7 +72,7 @@ impl Request {
                 first_line: first_line.trim().to_owned(),
             };
         }
-        self.prompt(cues::parts(&text).0, newest)
+        self.prompt(cues::part(&text, 0).unwrap_or_default(), newest)
     }
 
     /// A script that is played, with what it may know of the conversation.
@@ -95,15 +95,27 @@ impl Request {
         }
     }
 
-    /// What the newest prompt that says so plays when its agent is woken.
-    fn script_of_the_woken(&self) -> Option<String> {
-        let prompts = self.messages.iter().rev();
-        prompts
-            .filter(|message| message.role == "user")
-            .find_map(|message| {
-                let text = spoken(&text_of(&message.content));
-                cues::parts(&text).1.map(|woken| woken.trim().to_owned())
-            })
+    fn is_notice(&self, at: usize) -> bool {
+        let message = &self.messages[at];
+        let raw = text_of(&message.content);
+        message.role == "user"
+            && raw.contains("<system-reminder>")
+            && raw.contains("BACKGROUND TASK")
+    }
+
+    /// What the newest prompt that says so plays when its agent is woken by the notice there, if anything is left to be
+    /// played.
+    fn script_of_the_woken(&self, notice: usize) -> Option<String> {
+        let (at, text) = (0..notice).rev().find_map(|at| {
+            let text = spoken(&text_of(&self.messages[at].content));
+            let says = self.messages[at].role == "user" && cues::part(&text, 1).is_some();
+            says.then_some((at, text))
+        })?;
+        // A notice that nobody has answered has woken nobody.
+        let before = (at + 1..notice)
+            .filter(|at| self.is_notice(*at) && self.messages[at + 1].role == "assistant")
+            .count();
+        cues::part(&text, before + 1).map(|woken| woken.trim().to_owned())
     }
 
     fn system_says(&self, words: &str) -> bool {
@@ -233,7 +245,7 @@ mod tests {
 
     #[test]
     fn an_agent_that_is_woken_plays_what_it_was_told_for_then() {
-        let prompt = "[[call background_task {}]][[woken]][[call background_output {\"task_id\": \"$task1\"}]][[say read]]";
+        let prompt = "[[call background_task {}]][[woken]][[call background_output {\"task_id\": \"$task1\"}]][[say read]][[woken]][[say seen]]";
         let notice = "<system-reminder>\n[ALL BACKGROUND TASKS COMPLETE]\n</system-reminder>";
         let before = [
             json!({"role": "user", "content": prompt}),
@@ -250,17 +262,29 @@ mod tests {
             }
         );
         let mut woken = before.to_vec();
+        let notice = json!({"role": "user", "content": notice});
         woken.push(json!({"role": "assistant", "content": "launched"}));
-        woken.push(json!({"role": "user", "content": notice}));
+        // The first of them is silent: nobody answers it.
+        woken.extend([notice.clone(), notice.clone()]);
         let script =
             "[[call background_output {\"task_id\": \"bg_12345678\"}]][[say read]]".to_owned();
         assert_eq!(
-            ask(Value::from(woken)),
+            ask(Value::from(woken.clone())),
             Ask::Prompt {
                 text: script,
                 answers: 0
             }
         );
+        for wanted in ["[[say seen]]", "[ALL BACKGROUND TASKS COMPLETE]"] {
+            woken.push(json!({"role": "assistant", "content": "read"}));
+            woken.push(notice.clone());
+            let (Ask::Prompt { text: played, .. } | Ask::Notice { first_line: played }) =
+                ask(Value::from(woken.clone()))
+            else {
+                panic!("something is played")
+            };
+            assert_eq!(played, wanted);
+        }
     }
 
     #[test]

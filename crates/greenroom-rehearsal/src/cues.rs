@@ -1,7 +1,7 @@
 //! What a script may know of its conversation: the tasks that tools have named in it, and that a part of it is for the
 //! moment when the agent is woken. [`crate::conversation`] puts both into the prompt that is played.
 
-/// Begins the part of a prompt that is played when a background-task notice comes.
+/// Begins a part of a prompt that is played when a background-task notice comes: the first such part for the first one.
 const WOKEN: &str = "[[woken]]";
 /// How an id of a task begins, and how many hex digits follow.
 const ID: &str = "bg_";
@@ -11,12 +11,9 @@ const TASK: &str = "$task";
 /// More tasks than that are not numbered.
 const NUMBERED: usize = 99;
 
-/// The two parts of a prompt: what is played at once, and what when the agent is woken, if it says.
-pub fn parts(prompt: &str) -> (&str, Option<&str>) {
-    match prompt.split_once(WOKEN) {
-        Some((now, woken)) => (now, Some(woken)),
-        None => (prompt, None),
-    }
+/// What a prompt plays when its agent is woken for that time, if it says; 0 is what it plays at once.
+pub fn part(prompt: &str, woken: usize) -> Option<&str> {
+    prompt.split(WOKEN).nth(woken)
 }
 
 /// The tasks named in these texts, each once, in the order of their first mention.
@@ -90,7 +87,12 @@ mod tests {
 
     #[test]
     fn what_follows_woken_is_for_later() {
-        assert_eq!(parts("a [[woken]] b"), ("a ", Some(" b")));
-        assert_eq!(parts("a"), ("a", None));
+        let parts = |prompt| [0, 1, 2].map(|woken| part(prompt, woken));
+        assert_eq!(parts("a [[woken]] b"), [Some("a "), Some(" b"), None]);
+        assert_eq!(
+            parts("a[[woken]][[woken]]c"),
+            [Some("a"), Some(""), Some("c")]
+        );
+        assert_eq!(parts("a"), [Some("a"), None, None]);
     }
 }

@@ -21,7 +21,7 @@
 //! counted, by the session named in the `x-session-id` header.
 //!
 //! `$task1`, `$task2`, … in a prompt stand for the tasks that tools have named in the conversation (`bg_…`), and what
-//! follows `[[woken]]` is played when a background-task notice comes.
+//! follows `[[woken]]` is played when a background-task notice comes; after a second `[[woken]]`, at the second one.
 //!
 //! Else a notice is answered with `Noted: …`. Requests for a title or for a summary are never scripts.
 //!
