@@ -15,10 +15,9 @@ const DEFAULTS = {
   url: "http://127.0.0.1:7717", frame: 4 * MIB, // the most the service takes
   buffered: 1000, bufferedBytes: 16 * MIB, fold: 100, // events kept without a connection; one sign of life per session and ms
   retryFirst: 250, retryMost: 10_000, retryRefused: 60_000, // a wrong token does not get better by asking
-  helloWithin: 10_000, startEvery: 60_000, patience: 8_000, // the last: how long a tool waits for a connection
+  helloWithin: 10_000, startEvery: 60_000, patience: 8_000, // how long a tool waits for a connection
   lost: 60_000, callWithin: 660_000, // how long a call waits for one to come back, and for its result: longer than any `timeout`
-  requestWithin: 130_000, compaction: 2_000, // longer than the service waits for an answer; what a compaction can spare
-  requests: 256, calls: 256, // at a time
+  requests: 256, calls: 256, requestWithin: 130_000, compaction: 2_000, // longer than the service waits; what a compaction can spare
 }
 
 // What the service reads. Everything else opencode says is noise to it.
@@ -31,35 +30,38 @@ independent parts of a plan) is best handed to background tasks. It returns at o
 then go on with other work or end your turn. One message wakes you when all of them are done: never poll or sleep. Read \
 results with background_output. Do yourself what is small, or what your next step needs.`
 
+// As the service describes them to others (`greenroom_server::tools`).
 const [text, flag, number] = ["string", "boolean", "integer"].map((type) => (description) => ({ type, description }))
 const tool = (required, properties, description) => ({ required, properties, description })
 const TOOLS = {
   background_task: tool(["description", "prompt", "agent"], {
-    description: text("What it is, in a few words"),
-    prompt: text("All the agent needs to know; it sees nothing of this conversation"),
-    agent: text("The agent that does it, for instance general or explore"),
-    model: text("provider/model, if not the agent's own"), category: text("What kind of work it is"),
-    skills: { type: "array", items: { type: "string" }, description: "Skills to give it, by name" },
-    directory: text("Where it works, if not here"), session_id: text("Go on in this session of an earlier task"),
-  }, `Starts a background task: an agent works on the prompt in a session of its own. Returns at once with a task id; you \
-are woken by one message when all your tasks are done, so do not poll. With session_id it goes on in the session of an \
-earlier task instead, with all it knows.`),
+    description: text("The task in three to six words, for people."), agent: text('Which agent does it, for instance "explore".'),
+    prompt: text("What the agent is told: all it needs to know, since it sees nothing of this conversation."),
+    model: text('The model as "provider/model"; without it the agent\'s own.'), category: text("A label that is kept and shown."),
+    skills: { type: "array", items: { type: "string" }, description: "Names of skills, kept with the task and shown." },
+    directory: text("The absolute path of the directory to work in; without it that of the parent session."),
+    session_id: text("Resume the session of an ended task: it goes on with all it knows. Only the prompt is used then."),
+  }, `Launch a task for another agent in the background, or resume one by its session_id. Returns a task_id at once; several \
+run at the same time. You are told when tasks end: do not poll or wait, go on with other work or end your turn. Read a result \
+with background_output.`),
   background_output: tool(["task_id"], {
-    task_id: text("The task's id, or its session's"), block: flag("Wait until it has ended (false)"),
-    timeout: number("How long to wait at most, in ms (60000; at most 600000)"), offset: number("Where to read on"),
-    full_session: flag("The messages of its session instead of the result (false); for what follows too"),
-    include_thinking: flag("Reasoning too (false)"), thinking_max_chars: number("Reasoning is cut there (2000)"),
-    include_tool_results: flag("What its tools returned too (false)"), message_limit: number("So many messages (100 at most)"),
-    from_end: flag("The newest ones (false)"), since_message_id: text("Only what came after this message"),
-  }, `Reads the result of a background task, or how it is doing. You are woken when your tasks are done: call this then, \
-and do not poll. block=true waits for its end, for when you cannot go on without it.`),
-  background_cancel: tool([], { taskId: text("The task's id"), all: flag("All of them (false)") },
-    "Cancels a background task, or with all=true all that you have started and those below them."),
-  background_send: tool(["task_id", "prompt"], { task_id: text("The task's id"), prompt: text("The instruction") },
-    "Gives a running background task a further instruction. One that has ended is resumed by its session_id."),
-  background_list: tool([], { status: text("Only those: pending, running, completed, error, cancelled or interrupt") },
-    "Lists your background tasks. Not for waiting: you are woken when they are done."),
+    task_id: text("The task's id, or its session id."), block: flag("Wait for the task's end. Rarely needed: you are told when it ends."),
+    timeout: number("How long to wait at most with block, in milliseconds (60000; at most 600000)."),
+    full_session: flag("The messages of the whole session instead of the last answer; the next four are for it."),
+    message_limit: number("At most so many messages (100)."), from_end: flag("The newest messages instead of the oldest."),
+    since_message_id: text("Only messages after this one."), include_tool_results: flag("What tools gave back too."),
+    include_thinking: flag("Reasoning too."), thinking_max_chars: number("Cut reasoning to so many characters (2000)."),
+    offset: number("Begin so many characters into the answer: to read on in one that was cut."),
+  }, `Read the result of a background task that has ended, or see how one stands. You are told when a task ends: call this \
+then, and do not poll with it. Reading consumes nothing.`),
+  background_cancel: tool([], { taskId: text("The id of the task, or its session id."), all: flag("All you launched, and all below.") },
+    "Cancel a background task by its taskId, or all you launched with all=true. You are not told of tasks that you cancel."),
+  background_send: tool(["task_id", "prompt"], { task_id: text("The id of a running task."), prompt: text("What the agent is told.") },
+    "Give a running background task a further instruction. To go on with one that has ended, use background_task."),
+  background_list: tool([], { status: text("Only these: pending, running, completed, error, cancelled, interrupt (commas between).") },
+    "List the background tasks you launched, with their states. For an overview, not for waiting: you are told when tasks end."),
 }
+
 // Without `import`: opencode skips a plugin whose imports it cannot resolve, without a word.
 const builtin = (name) => process.getBuiltinModule(`node:${name}`)
 const quietly = (work) => new Promise((done) => done(work())).catch(() => undefined)
@@ -75,8 +77,7 @@ const said = (output, title = "") => ({ title, output, metadata: {} })
 
 /** Keeps what is to be said until it can be: the newest, of which activity is dropped before anything else. */
 class Outbox {
-  held = []
-  size = 0
+  held = []; size = 0
   constructor(most, bytes) { Object.assign(this, { most, bytes }) }
   push(frame, vital) {
     this.size += frame.length
@@ -247,9 +248,9 @@ class Bridge {
     if (!VERBS.includes(verb) || !String(path).startsWith("/")) return reply(400, complaint("no `method` or `path` of the API"))
     requests.add(id)
     const signal = AbortSignal.timeout(this.tuning.requestWithin)
-    const headers = body === undefined ? undefined : { "content-type": "application/json" }
+    const call = { url: path, query, body, headers: body === undefined ? {} : { "content-type": "application/json" }, signal }
     try {
-      const { data, error, response } = await this.input.client._client[verb]({ url: path, query, body, headers, signal })
+      const { data, error, response } = await this.input.client._client[verb](call)
       const status = response?.status ?? (error === undefined ? 200 : 502)
       reply(status, status === 204 ? null : (data ?? error))
     } catch (error) {
@@ -265,8 +266,8 @@ class Bridge {
     // A model that believes an argument is needed sends it empty.
     const given = ([key, it]) => TOOLS[name].required.includes(key) || !["", null, undefined].includes(it)
     const context = { sessionID, messageID, agent, callID, directory }
-    const kept = Object.fromEntries(Object.entries(args ?? {}).filter(given))
-    const frame = { type: "toolCall", id: crypto.randomUUID(), tool: name, args: kept, context }
+    const call = { tool: name, args: Object.fromEntries(Object.entries(args ?? {}).filter(given)), context }
+    const frame = { type: "toolCall", id: crypto.randomUUID(), ...call }
     if (this.send(frame) === undefined) return said("The arguments are too large; put long texts into a file and name it.")
     const { title, output, metadata } = await this.outcome(frame, abort)
     const result = { title: title ?? "", output: output ?? "", metadata: { ...metadata } }
@@ -354,7 +355,6 @@ const listens = (host, port) => new Promise((done) => {
   const say = (answer) => () => done(answer, socket.destroy())
   socket.once("connect", say(true)).once("error", say(false)).once("timeout", say(true))
 })
-
 function token() {
   const config = process.env.XDG_CONFIG_HOME || `${builtin("os").homedir()}/.config`
   const read = () => builtin("fs").readFileSync(`${config}/greenroom/token`, "utf8").trim()
