@@ -17,6 +17,22 @@ pub const STORY_MODELS: usize = 80;
 /// Boots that end at once (a port taken meanwhile) are repeated so often.
 const BOOTS: usize = 3;
 
+/// Folders for an agent server that sees nothing else, and its environment with these variables besides.
+pub async fn prepared(home: &Path, model_url: &str, variables: &[(&str, &str)]) -> Hermetic {
+    let models = ["small", "large"].map(str::to_owned).into_iter();
+    let models: Vec<String> = models
+        .chain((0..STORY_MODELS).map(|nth| format!("m{nth}")))
+        .collect();
+    let models: Vec<&str> = models.iter().map(String::as_str).collect();
+    let setup = Hermetic::prepare(home, model_url, &models, &serde_json::Map::new()).await;
+    let mut setup = setup.expect("the folders can be prepared");
+    let variables = variables
+        .iter()
+        .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+    setup.environment.extend(variables);
+    setup
+}
+
 /// A running agent server.
 #[derive(Debug)]
 pub struct Opencode {
@@ -31,23 +47,17 @@ impl Opencode {
     /// Boots a server whose folders are in `home`, with the model provider at `model_url` and these variables besides:
     /// the plugin in it reads some.
     pub async fn start(home: &Path, model_url: &str, variables: &[(&str, &str)]) -> Self {
-        let models = ["small", "large"].map(str::to_owned).into_iter();
-        let models: Vec<String> = models
-            .chain((0..STORY_MODELS).map(|nth| format!("m{nth}")))
-            .collect();
-        let models: Vec<&str> = models.iter().map(String::as_str).collect();
-        let setup = Hermetic::prepare(home, model_url, &models, &serde_json::Map::new()).await;
-        let mut setup = setup.expect("the folders can be prepared");
-        let variables = variables
-            .iter()
-            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
-        setup.environment.extend(variables);
+        Self::on(home, &prepared(home, model_url, variables).await).await
+    }
+
+    /// Boots a server in folders that are prepared.
+    pub async fn on(home: &Path, setup: &Hermetic) -> Self {
         for _ in 1..BOOTS {
-            if let Some(server) = Self::boot(home, &setup, free_port()).await {
+            if let Some(server) = Self::boot(home, setup, free_port()).await {
                 return server;
             }
         }
-        Self::boot(home, &setup, free_port())
+        Self::boot(home, setup, free_port())
             .await
             .expect("opencode boots")
     }

@@ -1,6 +1,8 @@
 //! A scene on which the plugin is installed in the agent server, as a person would do it, and an agent is played by what
 //! the model is scripted to call.
 
+use std::path::Path;
+
 use serde_json::{Value, json};
 
 use super::process::free_port;
@@ -19,12 +21,7 @@ impl Scene<Stage> {
         let stage = Stage::own_with(&variables).await;
         let project = stage.project();
         let home = stage.folder.path();
-        let mut install = greenroom(home);
-        install
-            .args(["plugin", "install", "--project"])
-            .arg(project.path());
-        let installed = run(install).await;
-        assert_eq!(installed.code, 0, "{}", installed.err);
+        install_plugin(home, project.path()).await;
         let settings = [&BY_PLUGIN[..], settings].concat();
         let service = Service::start_on(
             &format!("127.0.0.1:{port}"),
@@ -92,6 +89,16 @@ impl<S: AsRef<Stage>> Scene<S> {
         tasks.sort_by_key(|task| task["queuedAt"].as_str().map(str::to_owned));
         tasks
     }
+}
+
+/// Puts the plugin into a project, as a person does.
+pub(super) async fn install_plugin(home: &Path, project: &Path) {
+    let mut install = greenroom(home);
+    install
+        .args(["plugin", "install", "--project"])
+        .arg(project);
+    let installed = run(install).await;
+    assert_eq!(installed.code, 0, "{}", installed.err);
 }
 
 /// What the model calls to launch a task with that prompt.

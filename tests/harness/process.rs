@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
+use nix::pty::{Winsize, openpty};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 
@@ -23,12 +24,35 @@ impl Process {
     pub fn start(name: &'static str, command: &mut Command, log: &Path) -> Self {
         let out = File::create(log).expect("the log can be written");
         let err = out.try_clone().expect("a file can be opened twice");
-        let child = command
+        command.stdin(Stdio::null()).stdout(out).stderr(err);
+        Self::spawn(name, command, log)
+    }
+
+    /// Starts a command on a terminal of its own; what it shows goes to `log`, nobody types.
+    pub fn start_on_terminal(name: &'static str, command: &mut Command, log: &Path) -> Self {
+        let size = Winsize {
+            ws_row: 40,
+            ws_col: 120,
+            ws_xpixel: 0,
+            ws_ypixel: 0,
+        };
+        let pty = openpty(Some(&size), None).expect("the system gives a terminal");
+        let inside = || Stdio::from(pty.slave.try_clone().expect("a file can be opened twice"));
+        command.stdin(inside()).stdout(inside()).stderr(inside());
+        let mut shown = File::create(log).expect("the log can be written");
+        let mut screen = File::from(pty.master);
+        // Ends with an error when the last program on the terminal has ended.
+        std::thread::spawn(move || std::io::copy(&mut screen, &mut shown));
+        Self::spawn(name, command, log)
+    }
+
+    fn spawn(name: &'static str, command: &mut Command, log: &Path) -> Self {
+        let child = command.process_group(0).spawn();
+        // This side of a terminal would keep it open.
+        command
             .stdin(Stdio::null())
-            .stdout(out)
-            .stderr(err)
-            .process_group(0)
-            .spawn();
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
         let child = child.unwrap_or_else(|error| {
             panic!("cannot start {name} ({:?}): {error}", command.get_program())
         });

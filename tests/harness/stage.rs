@@ -136,32 +136,36 @@ impl Stage {
 
     /// A project: a repository with a commit, so that the server gives it an id of its own.
     pub fn project(&self) -> TempDir {
-        let project = tempfile::Builder::new()
-            .prefix("project-")
-            .tempdir_in(self.folder.path())
-            .expect("a folder");
-        let git = |args: &[&str]| {
-            let mut command = Command::new("git");
-            command
-                .args(["-c", "user.name=story", "-c", "user.email=story@localhost"])
-                .args(args);
-            let done = command
-                .current_dir(project.path())
-                .output()
-                .expect("git is installed");
-            assert!(
-                done.status.success(),
-                "git {args:?}: {}",
-                String::from_utf8_lossy(&done.stderr)
-            );
-        };
-        git(&["init", "-q"]);
-        std::fs::write(project.path().join("README.md"), "A project for a story.\n")
-            .expect("a file");
-        git(&["add", "."]);
-        git(&["commit", "-qm", "begin"]);
-        project
+        new_project(self.folder.path())
     }
+}
+
+/// A project in that folder.
+pub fn new_project(folder: &Path) -> TempDir {
+    let project = tempfile::Builder::new()
+        .prefix("project-")
+        .tempdir_in(folder)
+        .expect("a folder");
+    let git = |args: &[&str]| {
+        let mut command = Command::new("git");
+        command
+            .args(["-c", "user.name=story", "-c", "user.email=story@localhost"])
+            .args(args);
+        let done = command
+            .current_dir(project.path())
+            .output()
+            .expect("git is installed");
+        assert!(
+            done.status.success(),
+            "git {args:?}: {}",
+            String::from_utf8_lossy(&done.stderr)
+        );
+    };
+    git(&["init", "-q"]);
+    std::fs::write(project.path().join("README.md"), "A project for a story.\n").expect("a file");
+    git(&["add", "."]);
+    git(&["commit", "-qm", "begin"]);
+    project
 }
 
 impl Scene {

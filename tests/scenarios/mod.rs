@@ -14,6 +14,7 @@ mod memory;
 mod operations;
 mod others;
 mod plugin;
+mod plugin_plain;
 mod restart;
 mod stage;
 
@@ -34,6 +35,7 @@ pub fn all() -> Vec<(&'static str, Vec<crate::Story>)> {
         ("bridge", bridge::stories()),
         ("mcp", mcp::stories()),
         ("plugin", plugin::stories()),
+        ("plugin_plain", plugin_plain::stories()),
         ("operations", operations::stories()),
         ("interface", interface::stories()),
         ("command", command::stories()),

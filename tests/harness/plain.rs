@@ -1,0 +1,168 @@
+//! opencode as people run it, on a terminal or with `opencode run`: it listens on no port, and everything goes over the
+//! bridge of its plugin, which starts the service too. What happened is read from its data afterwards.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use greenroom_opencode::hermetic::Hermetic;
+use greenroom_rehearsal::Rehearsal;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use reqwest::Client;
+use serde_json::Value;
+use tempfile::TempDir;
+
+use super::opencode::{Opencode, prepared};
+use super::plugged::install_plugin;
+use super::process::{Process, free_port};
+use super::service::greenroom_bin;
+use super::stage::{new_project, opencode_bin};
+use super::until;
+
+/// A person's machine: a home, a model, the `greenroom` command, and no service yet.
+#[derive(Debug)]
+pub struct House {
+    /// The model.
+    pub rehearsal: Rehearsal,
+    setup: Hermetic,
+    url: String,
+    http: Client,
+    started: AtomicUsize,
+    folder: TempDir,
+}
+
+impl House {
+    /// A house in which nothing runs but the model.
+    pub async fn open() -> Self {
+        let folder = tempfile::Builder::new()
+            .prefix("greenroom-e2e-")
+            .disable_cleanup(std::env::var_os("GREENROOM_E2E_KEEP").is_some())
+            .tempdir()
+            .expect("a temporary folder");
+        let rehearsal = Rehearsal::start(([127, 0, 0, 1], 0).into()).expect("the model starts");
+        let command = command_that_leaves_its_pid(folder.path());
+        let url = format!("http://127.0.0.1:{}", free_port());
+        let variables = [
+            ("GREENROOM_URL", url.as_str()),
+            ("GREENROOM_BIN", command.to_str().expect("a path of ours")),
+            ("RUST_LOG", "info,greenroom=debug"),
+            ("TERM", "xterm-256color"),
+        ];
+        let setup = prepared(folder.path(), &rehearsal.base_url(), &variables).await;
+        let http = Client::builder()
+            .timeout(Duration::from_secs(20))
+            .build()
+            .expect("a client");
+        Self {
+            rehearsal,
+            setup,
+            url,
+            http,
+            started: AtomicUsize::new(0),
+            folder,
+        }
+    }
+
+    /// A project with the plugin in it.
+    pub async fn project(&self) -> TempDir {
+        let project = new_project(self.folder.path());
+        install_plugin(self.folder.path(), project.path()).await;
+        project
+    }
+
+    /// `opencode` on a terminal, told that at once.
+    pub fn terminal(&self, project: &Path, prompt: &str) -> Process {
+        let mut command = self.opencode(project);
+        command.args(["--prompt", prompt]);
+        Process::start_on_terminal("opencode on a terminal", &mut command, &self.log())
+    }
+
+    /// `opencode run`, told that. It ends when its agent has nothing to do.
+    pub fn run(&self, project: &Path, prompt: &str) -> Process {
+        let mut command = self.opencode(project);
+        // It puts quotes around arguments with spaces in them.
+        command.arg("run").args(prompt.split(' '));
+        Process::start("opencode run", &mut command, &self.log())
+    }
+
+    /// A server on the same data, to read what happened.
+    pub async fn reader(&self) -> Opencode {
+        Opencode::on(self.folder.path(), &self.setup).await
+    }
+
+    /// What the service answers; none while there is none.
+    pub async fn ask(&self, path: &str) -> Option<Value> {
+        let asked = self.http.get(format!("{}{path}", self.url)).send().await;
+        asked.ok()?.json().await.ok()
+    }
+
+    /// All tasks once there are so many, each at its end; oldest first.
+    pub async fn ended_tasks(&self, count: usize) -> Vec<Value> {
+        until("the tasks have ended", async || {
+            let answer = self.ask("/v1/tasks").await?;
+            let mut tasks = answer["tasks"].as_array()?.clone();
+            tasks.reverse();
+            let open = |task: &Value| task["status"] == "pending" || task["status"] == "running";
+            (tasks.len() == count && !tasks.iter().any(open)).then_some(tasks)
+        })
+        .await
+    }
+
+    /// Services that were started here.
+    pub fn services(&self) -> usize {
+        self.pids().len()
+    }
+
+    fn opencode(&self, project: &Path) -> Command {
+        let mut command = Command::new(opencode_bin());
+        command
+            .current_dir(project)
+            .env_clear()
+            .envs(&self.setup.environment);
+        command
+    }
+
+    fn log(&self) -> PathBuf {
+        let nth = self.started.fetch_add(1, Ordering::Relaxed);
+        self.folder.path().join(format!("opencode-{nth}.log"))
+    }
+
+    fn pids(&self) -> Vec<i32> {
+        let text = std::fs::read_to_string(self.folder.path().join("pids")).unwrap_or_default();
+        text.lines().filter_map(|line| line.parse().ok()).collect()
+    }
+}
+
+impl Drop for House {
+    fn drop(&mut self) {
+        // The plugin's service belongs to nobody's group; it would stay for an hour.
+        for pid in self.pids() {
+            let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+        }
+        if std::thread::panicking() {
+            let logs = self.folder.path().join("home/.local/state/greenroom");
+            for log in std::fs::read_dir(logs).into_iter().flatten().flatten() {
+                let said = std::fs::read_to_string(log.path()).unwrap_or_default();
+                let lines: Vec<&str> = said.lines().collect();
+                let newest = &lines[lines.len().saturating_sub(60)..];
+                eprintln!("---- {}:\n{}", log.path().display(), newest.join("\n"));
+            }
+        }
+    }
+}
+
+/// The built command under a name that notes who it is.
+fn command_that_leaves_its_pid(folder: &Path) -> PathBuf {
+    use std::os::unix::fs::PermissionsExt;
+    let path = folder.join("greenroom");
+    let script = format!(
+        "#!/bin/sh\necho $$ >> '{}'\nexec '{}' \"$@\"\n",
+        folder.join("pids").display(),
+        greenroom_bin().display()
+    );
+    std::fs::write(&path, script).expect("a file");
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).expect("a file");
+    path
+}
