@@ -3,6 +3,7 @@
 mod durable;
 mod ends;
 mod events;
+mod frames;
 mod http;
 mod launches;
 mod polls;
@@ -98,6 +99,14 @@ pub const WORKS: &[Work] = &[
         better: Better::More,
         target: "≥ 0.6 of parsing alone",
         run: events::from_text,
+    },
+    Work {
+        name: "a bridge's frames, from the socket to running tasks",
+        unit: "frames/s",
+        scales: &[1, 100, 10_000],
+        better: Better::More,
+        target: "bounded by the socket",
+        run: frames::to_tasks,
     },
     Work {
         name: "whole lives of tasks",

@@ -1,0 +1,95 @@
+//! How fast a bridge's frames come from the socket to the actors of running tasks: the whole service in this process, the
+//! plugin's side on a thread of its own. The clock of the wall counts.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures::SinkExt;
+use greenroom::{ShutdownMode, WaitFor};
+use greenroom_server::config::{Listen, Settings};
+use greenroom_server::host::Service;
+use serde_json::json;
+use tokio_tungstenite::tungstenite::Message;
+
+use super::Round;
+use crate::clock::processor_time;
+use crate::instant_server::InstantServer;
+use crate::stage::{launch_all, on_this_thread, unlimited};
+
+/// Frames of one round.
+const FRAMES: usize = 100_000;
+/// Longer than any round takes.
+const LIMIT: Duration = Duration::from_secs(120);
+
+/// Frames a second, spread over so many running tasks, beside reading their JSON alone.
+pub fn to_tasks(count: usize) -> Round {
+    let mut settings = Settings::default();
+    settings.listen = Listen(SocketAddr::from(([127, 0, 0, 1], 0)));
+    settings.journal = None;
+    settings.core = unlimited();
+    on_this_thread(async move {
+        let server = Arc::new(InstantServer::default());
+        let service = Service::start(&settings, server.clone()).expect("a free port");
+        let greenroom = service.greenroom().clone();
+        let tasks = launch_all(&greenroom, 0..count, 10, 20).await;
+        server.until_prompted(count).await;
+        // Signs of life that nothing folds, and at the end the one that ends the last task.
+        let last = format!("ses_{:010}", count - 1);
+        let mut frames: Vec<String> = (0..FRAMES)
+            .map(|number| frame("session.status", &format!("ses_{:010}", number % count)))
+            .collect();
+        frames.push(frame("session.idle", &last));
+        let begin = processor_time();
+        for frame in &frames {
+            std::hint::black_box(serde_json::from_str::<serde_json::Value>(frame).is_ok());
+        }
+        let reading = FRAMES as f64 / (processor_time() - begin).as_secs_f64();
+        let address = service.address();
+        let begin = Instant::now();
+        std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .expect("a thread for the plugin's side");
+            runtime.block_on(send(address, frames));
+        });
+        let task = &tasks[count - 1];
+        let ended = greenroom.wait(&task.id, task.run, WaitFor::Ended);
+        let ended = tokio::time::timeout(LIMIT, ended).await;
+        assert!(matches!(ended, Ok(Some(_))), "the last frame arrives");
+        let rate = FRAMES as f64 / begin.elapsed().as_secs_f64();
+        service.stop(ShutdownMode::Detach).await;
+        Round::beside(rate, reading)
+    })
+}
+
+async fn send(address: SocketAddr, frames: Vec<String>) {
+    let url = format!("ws://{address}/v1/bridge");
+    let (mut socket, _) = tokio_tungstenite::connect_async(url)
+        .await
+        .expect("the service listens");
+    let hello = json!({"type": "hello", "protocol": 1, "directory": "/project", "pid": 1});
+    let hello = Message::text(hello.to_string());
+    socket.send(hello).await.expect("it is open");
+    for frame in frames {
+        let sent = socket.feed(Message::text(frame)).await;
+        sent.expect("it is open");
+    }
+    socket.flush().await.expect("it is open");
+    // Kept open until whoever counts has seen the last of them.
+    tokio::time::sleep(LIMIT).await;
+}
+
+fn frame(kind: &str, session: &str) -> String {
+    let event = json!({
+        "id": "evt_dfe2c1a8b001X9Y8Z7W6V5U4T3",
+        "type": kind,
+        "properties": {
+            "sessionID": session,
+            "status": {"type": "busy"},
+            "more": "what else an event of opencode carries, which is about this much text in the middle",
+        },
+    });
+    json!({"type": "event", "event": event}).to_string()
+}
