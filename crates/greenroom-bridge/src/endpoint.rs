@@ -6,6 +6,7 @@ use actix_web::web::{self, Data, Payload, ServiceConfig};
 use actix_web::{HttpRequest, HttpResponse};
 use serde_json::json;
 
+use crate::heads::guarded;
 use crate::options::{BridgeOptions, SocketCount};
 use crate::socket::Socket;
 
@@ -60,7 +61,12 @@ async fn upgrade(
             hint,
         );
     };
-    let (response, session, messages) = match actix_ws::handle(&request, body) {
+    let frame = options.limits.frame;
+    let upgraded = match guarded(&request, body, frame).await {
+        Ok(body) => actix_ws::handle(&request, body),
+        Err(error) => Err(error),
+    };
+    let (response, session, messages) = match upgraded {
         Ok(upgraded) => upgraded,
         Err(error) => {
             let hint = "connect with a websocket client";
@@ -72,7 +78,6 @@ async fn upgrade(
             );
         }
     };
-    let frame = options.limits.frame;
     let messages = messages
         .max_frame_size(frame)
         .aggregate_continuations()

@@ -26,6 +26,7 @@ pub mod desk;
 mod ending;
 pub mod endpoint;
 mod frames;
+mod heads;
 pub mod line;
 pub mod options;
 mod outbox;

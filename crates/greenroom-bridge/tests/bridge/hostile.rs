@@ -52,6 +52,21 @@ async fn a_frame_of_a_hundred_megabytes_is_not_taken_in() {
 }
 
 #[actix_rt::test]
+async fn a_frame_that_announces_too_much_is_refused_before_it_comes() {
+    use tokio::io::AsyncWriteExt;
+    let mut service = Service::start(|_| {});
+    let mut other = service.greeted(1).await;
+    let mut hostile = service.greeted(2).await;
+    // The head of a masked text of a terabyte, and nothing more.
+    let mut head = vec![0x81, 0xff];
+    head.extend((1_u64 << 40).to_be_bytes());
+    head.extend([0; 4]);
+    hostile.get_mut().write_all(&head).await.unwrap();
+    assert_eq!(closed(&mut hostile).await.0, 1009);
+    works(&mut service, &mut other, 1).await;
+}
+
+#[actix_rt::test]
 async fn a_message_of_many_frames_is_no_way_around_the_limit() {
     let mut service = Service::start(|options| options.limits.frame = 100_000);
     let mut other = service.greeted(1).await;
