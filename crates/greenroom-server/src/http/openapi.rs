@@ -249,7 +249,7 @@ fn bridge(refusal: &Schema) -> Value {
     let mut responses = Map::new();
     responses.insert(
         "101".to_owned(),
-        json!({ "description": "a websocket; its frames stand in docs/api.md" }),
+        json!({ "description": "a websocket; its frames stand in docs/bridge.md" }),
     );
     let refusals = [
         (400, "not_a_websocket", "the request asks for no websocket"),
@@ -264,7 +264,7 @@ fn bridge(refusal: &Schema) -> Value {
     add_refusals(&mut responses, &refusals, refusal);
     json!({ "get": {
         "operationId": "bridge",
-        "summary": "The websocket by which a plugin hands in its events",
+        "summary": "The websocket between the service and opencode's plugin: events, tools, requests",
         "tags": [tag(greenroom_bridge::endpoint::PATH)],
         "responses": responses,
     }})
