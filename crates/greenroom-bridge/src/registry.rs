@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use greenroom::domain::task::cut;
 use serde::Serialize;
 use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
@@ -160,8 +161,8 @@ impl Bridges {
             id: seats.next_id,
             directory: hello.directory.clone(),
             pid: hello.pid,
-            server_url: hello.server_url.clone(),
-            opencode_version: hello.opencode_version.clone(),
+            server_url: hello.server_url.as_deref().map(short),
+            opencode_version: hello.opencode_version.as_deref().map(short),
         };
         let (line, calls) = match before {
             Some(before) => (before.line, before.calls),
@@ -252,6 +253,11 @@ impl Bridges {
         // Nothing panics while it is held; a poisoned table would still be a true one.
         self.seats.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// What a bridge says of itself is kept as long as it is known: not without end.
+fn short(text: &str) -> String {
+    cut(text, 500).to_owned()
 }
 
 /// How a socket has given its place back.

@@ -67,6 +67,20 @@ async fn a_frame_that_announces_too_much_is_refused_before_it_comes() {
 }
 
 #[actix_rt::test]
+async fn what_a_bridge_says_of_itself_is_kept_in_short() {
+    let service = Service::start(|_| {});
+    let mut hostile = service.connect().await;
+    let long = "x".repeat(1 << 20);
+    let hello = json!({"type": "hello", "protocol": 1, "directory": "/p", "pid": 1, "serverURL": long,
+        "opencodeVersion": long});
+    say(&mut hostile, hello).await;
+    until("it is there", || service.bridges.len() == 1).await;
+    let known = service.bridges.list().remove(0);
+    assert_eq!(known.server_url.unwrap().len(), 500);
+    assert_eq!(known.opencode_version.unwrap().len(), 500);
+}
+
+#[actix_rt::test]
 async fn a_message_of_many_frames_is_no_way_around_the_limit() {
     let mut service = Service::start(|options| options.limits.frame = 100_000);
     let mut other = service.greeted(1).await;

@@ -11,6 +11,9 @@ use serde_json::Value;
 use super::routes::RoutedServer;
 use super::sessions::Owner;
 
+/// No session has a longer id; what is longer is not remembered, or a hostile bridge could fill the memory.
+const LONGEST_ID: usize = 256;
+
 /// The actor system, with the router before it. A cheap clone.
 #[derive(Debug, Clone)]
 pub struct RoutedEvents {
@@ -61,6 +64,9 @@ impl greenroom_bridge::EventSink for RoutedEvents {
     }
 
     fn named(&self, by: &BridgeKey, session: &SessionId) {
+        if session.as_str().len() > LONGEST_ID {
+            return;
+        }
         let owner = Owner::Bridge(by.clone());
         self.routed.0.sessions().name(session, &owner);
     }
