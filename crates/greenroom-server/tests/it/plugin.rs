@@ -8,46 +8,11 @@ use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 use greenroom_bridge::plugin::VERSION;
-use greenroom_server::tools::catalogue;
 use serde_json::Value;
 
 use crate::command::{Ran, greenroom, ran};
 use crate::config::Place;
 use crate::support::healthy_opencode;
-
-/// The plugin as it is in the repository.
-const SOURCE: &str = include_str!("../../../greenroom-bridge/plugin/greenroom.js");
-
-#[test]
-fn the_plugin_offers_the_tools_that_there_are() {
-    let (_, table) = SOURCE.split_once("const TOOLS = {").unwrap();
-    let (table, _) = table.split_once("\n}\n").unwrap();
-    let offered: Vec<&str> = table.split("\n  background_").skip(1).collect();
-    let catalogue = catalogue();
-    assert_eq!(offered.len(), catalogue.len());
-    for (info, offered) in catalogue.iter().zip(offered) {
-        let name = info.name.strip_prefix("background_").unwrap();
-        let required = serde_json::to_string(&info.schema["required"]).unwrap();
-        let begin = format!("{name}: tool({}, ", required.replace(',', ", "));
-        assert!(offered.starts_with(&begin), "{begin} … {offered}");
-        let properties = info.schema["properties"].as_object().unwrap();
-        for (property, schema) in properties {
-            let kind = match schema["type"].as_str().unwrap() {
-                "string" => "text(",
-                "boolean" => "flag(",
-                "integer" => "number(",
-                _ => "{ type: \"array\", items: { type: \"string\" }",
-            };
-            assert!(
-                offered.contains(&format!(" {property}: {kind}")),
-                "{name}: {property} … {offered}"
-            );
-        }
-        let kinds = ["text(", "flag(", "number(", "type: \"array\""];
-        let count: usize = kinds.iter().map(|kind| offered.matches(kind).count()).sum();
-        assert_eq!(count, properties.len(), "{name} has no others");
-    }
-}
 
 async fn plugin(place: &Place, args: &[&str], variables: &[(&str, &Path)]) -> Ran {
     let mut command = greenroom(&[&["plugin"], args].concat());
