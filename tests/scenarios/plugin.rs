@@ -25,7 +25,8 @@ async fn an_agent_launches_goes_idle_is_woken_once_and_reads() {
     let parent = scene.parent("build").await;
     let launches: String = (1..=3)
         .map(|nth| {
-            let prompt = format!("[[wait {nth}s]][[say result number {nth}]]");
+            // Longer than the agent takes to launch all, however busy the machine.
+            let prompt = format!("[[wait 1{nth}s]][[say result number {nth}]]");
             launching(&format!("task {nth}"), &scene.model, &prompt)
         })
         .collect();
@@ -178,7 +179,8 @@ async fn a_server_that_is_killed_comes_back_with_its_plugin() {
             launching(
                 &format!("task {nth}"),
                 &scene.model,
-                "[[wait 5s]][[say finished]]",
+                // Longer than the agent takes to launch both, however busy the machine.
+                "[[wait 20s]][[say finished]]",
             )
         })
         .collect();

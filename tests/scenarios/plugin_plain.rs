@@ -28,7 +28,8 @@ async fn on_a_terminal_an_agent_is_woken_reads_cancels_and_hears_of_a_failure() 
     let project = house.project().await;
     let launches: String = (1..=3)
         .map(|nth| {
-            let prompt = format!("[[wait {nth}s]][[say result number {nth}]]");
+            // Longer than the agent takes to launch all, however busy the machine.
+            let prompt = format!("[[wait 1{nth}s]][[say result number {nth}]]");
             launching(&format!("task {nth}"), "large", &prompt)
         })
         .collect();
