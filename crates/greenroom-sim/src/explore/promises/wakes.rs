@@ -136,9 +136,9 @@ impl Wakes {
             .collect();
         let oldest = so.iter().rev().find(|run| !self.was_told(parent, run));
         let chosen = match kind {
-            // Decided a while ago on a slow disk, it speaks of the run before the one that is told of already.
-            NoticeKind::Final if self.lag > 0 => {
-                let mut finals = so.iter().rev();
+            // Decided a while ago, another may speak of the run before, in the same words: each run is told of once.
+            NoticeKind::Final if self.may_be_late() => {
+                let mut finals = so.iter();
                 finals
                     .find(|run| !self.was_in_a_final(parent, run))
                     .or(so.first())
@@ -147,6 +147,11 @@ impl Wakes {
             NoticeKind::Individual => oldest.or(so.first()),
         };
         chosen.copied().or_else(|| ended().next())
+    }
+
+    /// A message may have been decided a while ago: the disk is slow, or who was to send it has died over it.
+    fn may_be_late(&self) -> bool {
+        self.lag > 0 || !self.deaths.is_empty()
     }
 
     fn was_in_a_final(&self, parent: &SessionId, run: &RunFacts) -> bool {
@@ -177,8 +182,7 @@ impl Wakes {
             .filter(|earlier| earlier.kind == NoticeKind::Final && earlier.parent == *parent);
         for earlier in earlier {
             // What was on its way when the process ended may speak of the run before, in the same words.
-            let sure =
-                |name: &&Name| !(ledger.crashed.is_some() || self.lag > 0) || name.1 == Run::FIRST;
+            let sure = |name: &&Name| !self.may_be_late() || name.1 == Run::FIRST;
             let again = told.runs.iter().filter(sure);
             if let Some((task, run)) = again.into_iter().find(|run| earlier.runs.contains(run)) {
                 return Some(format!(
