@@ -15,7 +15,7 @@ const DEFAULTS = {
   url: "http://127.0.0.1:7717", frame: 4 * MIB, // the most the service takes
   buffered: 1000, bufferedBytes: 16 * MIB, fold: 100, // events kept without a connection; one sign of life per session and ms
   retryFirst: 250, retryMost: 10_000, retryRefused: 60_000, // a wrong token does not get better by asking
-  helloWithin: 10_000, startEvery: 60_000, patience: 8_000, // how long a tool waits for a connection
+  helloWithin: 10_000, startEvery: 15_000, patience: 8_000, // how long a tool waits for a connection
   lost: 60_000, callWithin: 660_000, // how long a call waits for one to come back, and for its result: longer than any `timeout`
   requests: 256, calls: 256, requestWithin: 130_000, compaction: 2_000, // longer than the service waits; what a compaction can spare
 }
