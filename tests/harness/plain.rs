@@ -115,6 +115,12 @@ impl House {
         self.pids().len()
     }
 
+    /// Ends the newest service without warning.
+    pub fn kill_service(&self) {
+        let pid = *self.pids().last().expect("a service was started");
+        kill(Pid::from_raw(pid), Signal::SIGKILL).expect("it runs");
+    }
+
     fn opencode(&self, project: &Path) -> Command {
         let mut command = Command::new(opencode_bin());
         command

@@ -11,6 +11,7 @@ crate::stories![
     on_a_terminal_an_agent_is_woken_reads_cancels_and_hears_of_a_failure,
     under_run_an_agent_waits_for_its_tasks_and_reads_them,
     each_of_three_processes_has_its_own_tasks_done,
+    a_service_that_dies_is_started_again_and_goes_on,
 ];
 
 fn reading(nth: usize, block: bool) -> String {
@@ -157,5 +158,45 @@ async fn each_of_three_processes_has_its_own_tasks_done() {
         let said = reader.messages(parent).await;
         let read = outputs(&said, "background_output").concat();
         assert!(read.contains(&format!("done for number {nth}")), "{read}");
+    }
+}
+
+async fn a_service_that_dies_is_started_again_and_goes_on() {
+    let house = House::open().await;
+    let project = house.project().await;
+    let launches: String = (1..=2)
+        .map(|nth| {
+            let prompt = format!("[[wait 2{nth}s]][[say result number {nth}]]");
+            launching(&format!("task {nth}"), "large", &prompt)
+        })
+        .collect();
+    let reads: String = (1..=2).map(|nth| reading(nth, false)).collect();
+    let prompt = format!("{launches}[[say launched]][[woken]]{reads}[[say read]]");
+    let mut opencode = house.terminal(project.path(), &prompt);
+    until("both tasks run", async || {
+        let answer = house.ask("/v1/tasks?status=running").await?;
+        (answer["tasks"].as_array()?.len() == 2).then_some(())
+    })
+    .await;
+    house.kill_service();
+    until("it is started again", async || {
+        (house.services() == 2).then_some(())
+    })
+    .await;
+    let tasks = house.ended_tasks(2).await;
+    let parent = tasks[0]["parentSessionID"].as_str().unwrap().to_owned();
+    // Three turns to launch, three after the wake.
+    until("the agent has read both", async || {
+        let stats = house.rehearsal.stats();
+        let asked = stats.sessions.get(&parent)?.requests;
+        assert!(asked <= 6, "woken more often than once");
+        (asked == 6 && stats.in_flight.now == 0).then_some(())
+    })
+    .await;
+    opencode.kill();
+    let said = house.reader().await.messages(&parent).await;
+    assert_eq!(finals(&said).len(), 1);
+    for (nth, output) in (1..=2).zip(outputs(&said, "background_output")) {
+        assert!(output.contains(&format!("result number {nth}")), "{output}");
     }
 }
