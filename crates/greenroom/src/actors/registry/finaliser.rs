@@ -266,8 +266,10 @@ impl TaskRegistry {
         }
         entry.removal = None;
         let session = entry.task.session.clone();
-        if session.is_some_and(|session| self.has_open_descendants(&session)) {
-            // Kept while a task below it is open: looked at again later.
+        // One that has left memory is not looked for after a crash, and its session would work on for nobody.
+        let aborting = self.desks.aborts.of(id).is_some();
+        if aborting || session.is_some_and(|session| self.has_open_descendants(&session)) {
+            // Kept until its abort is over and no task below it is open: looked at again later.
             self.remove_later(id, ctx);
         } else {
             self.forget(id, ctx);
