@@ -150,7 +150,8 @@ pub struct Ledger {
     pub registry_died: Option<Mark>,
     /// Tasks whose change of parent was asked for and not answered.
     pub moving: BTreeSet<TaskId>,
-    /// The parents that orders not answered name: what depends on their runs may have been decided, and nobody told yet.
+    /// The parents that orders not answered name: what depends on their runs may have been decided, and nobody told yet, or
+    /// ever, if the process ended over it.
     depending: BTreeMap<usize, SessionId>,
     /// Cancels that are not answered, by their place in the log, of one task or of several: a run that is accepted
     /// meanwhile may be one of those meant.

@@ -47,8 +47,6 @@ impl Ledger {
             What::Healed => self.healed = Some(mark),
             What::Crashed(_) => {
                 (self.crashed, self.trouble) = (Some(mark), Some(mark));
-                // Answers that were awaited do not come any more.
-                self.depending.clear();
                 // Whoever was on the way to its session waits in line again.
                 for run in self.runs.iter_mut().filter(|run| run.is_open()) {
                     if run.running.is_none() {
