@@ -56,7 +56,7 @@ impl Wakes {
 
 /// Whether a message to that parent may be silent though it would wake, and whether it must be.
 ///
-/// A message that waits for the disk is on its way: it may wake a session whose task ends meanwhile.
+/// A message that waits for the disk is on its way: it may wake a session whose task ends, or that is stopped, meanwhile.
 fn silence(
     mark: Mark,
     parent: &SessionId,
@@ -100,7 +100,7 @@ fn silence(
                 && run.moved.is_none()
                 && run.ended.is_none_or(|(ended, _)| ended.at >= heard.at)
         });
-        heard.at < mark.at && owed && known.spoken.is_none_or(|spoken| spoken < stopped)
+        heard.at < mark.at - lag && owed && known.spoken.is_none_or(|spoken| spoken < stopped)
     });
     (may, must)
 }
