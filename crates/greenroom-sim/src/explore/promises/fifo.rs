@@ -2,7 +2,7 @@
 //! its key shows no sign of having been granted anything has overtaken it. Signs are its own calls, the look-up of its
 //! parent, and for a resume the abort or the prompt of the run before that it waits for, which may have to be looked for.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use greenroom::domain::ids::{Run, SessionId, TaskId};
 
@@ -21,6 +21,8 @@ pub(super) struct Fifo {
     looked_up: BTreeMap<SessionId, usize>,
     /// Aborts, prompts and looks for prompts that are not answered: a resume waits for all of them.
     unanswered: BTreeMap<u64, SessionId>,
+    /// Statuses that are not answered: after an abort one is read, and the abort is not over before.
+    looking: BTreeSet<u64>,
     /// To be judged when the instant is over: who, by whom.
     overtaken: Vec<(i64, Name, Name)>,
     /// On a slow disk the older one may have ended, and nobody been told yet: judged once that is known.
@@ -44,7 +46,7 @@ impl Fifo {
             && run.moved.is_none()
             && match run.origin {
                 Origin::Launch => looked.is_none_or(|&looked| looked < run.accepted.place),
-                Origin::Resume => !aborts && !slow,
+                Origin::Resume => !aborts && self.looking.is_empty() && !slow,
                 Origin::Track => false,
             }
     }
@@ -111,6 +113,13 @@ impl Promise for Fifo {
             } => self.looked_for = Some(place),
             What::Returned { number, .. } => {
                 self.unanswered.remove(number);
+                self.looking.remove(number);
+            }
+            What::Call {
+                number,
+                call: Call::Statuses,
+            } => {
+                self.looking.insert(*number);
             }
             // The line begins again.
             What::Crashed(_) => self.doubtful.clear(),
