@@ -210,10 +210,15 @@ impl Account {
         }
     }
 
-    /// The batch is closed: these tasks are in that final from now on.
+    /// The batch is closed: these tasks are in that final from now on. One that was resumed before whoever closed the batch
+    /// heard of it stays, with the run that the final says nothing of.
     pub fn close(&mut self, posted: Posted, tasks: &[TaskId]) {
         for task in tasks {
-            self.leave(task);
+            let told = posted.told.iter().find(|told| told.fact.task == *task);
+            let settled = self.member(task).and_then(|member| member.settled.as_ref());
+            if settled.is_some_and(|settled| told.is_none_or(|told| told == settled)) {
+                self.leave(task);
+            }
         }
         self.post(posted);
     }
