@@ -72,6 +72,17 @@ impl House {
         project
     }
 
+    /// Has opencode make its tables. Processes that begin at the same moment without any data fall over each other: each
+    /// makes them, and all but one end with an error.
+    pub async fn with_data(self) -> Self {
+        let mut command = self.opencode(self.folder.path());
+        command.args(["session", "list"]);
+        let mut process = Process::start("opencode session list", &mut command, &self.log());
+        let status = process.wait(super::PATIENCE).await;
+        assert!(status.success(), "{}", process.said());
+        self
+    }
+
     /// `opencode` on a terminal, told that at once.
     pub fn terminal(&self, project: &Path, prompt: &str) -> Process {
         let mut command = self.opencode(project);

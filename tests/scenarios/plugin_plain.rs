@@ -121,7 +121,7 @@ async fn under_run_an_agent_waits_for_its_tasks_and_reads_them() {
 }
 
 async fn each_of_three_processes_has_its_own_tasks_done() {
-    let house = House::open().await;
+    let house = House::open().await.with_data().await;
     // Two in one directory, one in another.
     let (here, there) = (house.project().await, house.project().await);
     let places = [here.path(), here.path(), there.path()];
