@@ -15,9 +15,14 @@ mod works;
 use std::process::{Command, ExitCode};
 
 use clap::Parser;
+use mimalloc::MiMalloc;
 
 use crate::report::{Median, Row};
 use crate::works::{Round, WORKS, Work};
+
+/// The allocator of the service.
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 /// Measures the actor system and prints a table.
 #[derive(Debug, Parser)]

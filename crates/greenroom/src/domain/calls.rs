@@ -1,11 +1,10 @@
 //! Tool calls of one run: each counted once, and a run that calls too much or the same thing again and again is stopped.
 
-use std::collections::HashSet;
-
 use serde_json::Value;
 
 use super::transcript::Part;
 use crate::config::Safety;
+use crate::maps::Set;
 
 /// What the tally says of the run.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,8 +19,8 @@ pub enum Verdict {
 #[derive(Debug, Default)]
 pub struct CallTally {
     // Bounded by `max_tool_calls`: a run that passes it is stopped.
-    counted: HashSet<String>,
-    compared: HashSet<String>,
+    counted: Set<String>,
+    compared: Set<String>,
     calls: u32,
     last: Option<(String, Value)>,
     repeats: u32,

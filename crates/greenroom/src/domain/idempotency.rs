@@ -1,6 +1,6 @@
 //! Launches that may be repeated: the same key within 24 hours means the same task. Owned by the registry; pure.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::ids::TaskId;
 use super::task::Launch;
 use super::time::Timestamp;
+use crate::maps::Map;
 
 /// How long a key is remembered.
 pub const REMEMBERED: Duration = Duration::from_secs(24 * 3600);
@@ -47,7 +48,7 @@ impl Kept {
 /// The keys of the last day.
 #[derive(Debug, Default)]
 pub struct LaunchKeys {
-    by_key: HashMap<String, (TaskId, u64, Timestamp)>,
+    by_key: Map<String, (TaskId, u64, Timestamp)>,
     oldest_first: VecDeque<(Timestamp, String)>,
 }
 

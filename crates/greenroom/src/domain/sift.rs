@@ -3,9 +3,9 @@
 //! a connection (the event stream, a bridge) owns one for it.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
+use crate::maps::Map;
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -58,7 +58,7 @@ pub enum Sifted {
 pub struct Sift {
     window: Duration,
     wrapped: bool,
-    last_delta: HashMap<String, Instant>,
+    last_delta: Map<String, Instant>,
 }
 
 impl Sift {
@@ -67,7 +67,7 @@ impl Sift {
         Self {
             window,
             wrapped: false,
-            last_delta: HashMap::new(),
+            last_delta: Map::default(),
         }
     }
 

@@ -2,7 +2,7 @@
 //! with these, and remembers a bounded number of those that are over. Every journal has one in memory, so that actors are
 //! built anew from what was decided, durable or not.
 
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,6 +12,7 @@ use crate::domain::ids::{SessionId, TaskId};
 use crate::domain::ledger::Account;
 use crate::domain::task::Task;
 use crate::domain::time::Timestamp;
+use crate::maps::{Map, Set};
 
 /// How many tasks are remembered after they have left the registry's memory; the oldest goes first.
 const TASKS: usize = 1000;
@@ -21,7 +22,7 @@ const PARENTS: usize = 1000;
 /// What the changes add up to.
 #[derive(Debug, Default)]
 pub struct Fold {
-    tasks: HashMap<TaskId, KeptTask>,
+    tasks: Map<TaskId, KeptTask>,
     // With when they left.
     left: VecDeque<(Timestamp, Arc<Task>)>,
     retention: Duration,
@@ -201,7 +202,7 @@ impl Fold {
 
     /// Tasks that have left memory and did not come back, each as it left last, oldest first.
     fn left(&self) -> Vec<Arc<Task>> {
-        let mut seen = HashSet::new();
+        let mut seen = Set::default();
         let mut left: Vec<Arc<Task>> = self
             .newest_left_first()
             .filter(|task| !self.tasks.contains_key(&task.id) && seen.insert(&task.id))

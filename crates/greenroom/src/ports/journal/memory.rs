@@ -1,7 +1,7 @@
 //! The journal that outlives the actors but not the process: what is decided is durable at once. It remembers a bounded
 //! number of tasks that are over, and of each task a bounded story.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -14,6 +14,7 @@ use crate::domain::ledger::Account;
 use crate::domain::story::{self, Line};
 use crate::domain::task::Task;
 use crate::domain::time::Timestamp;
+use crate::maps::Map;
 
 /// How many stories are kept; the one begun longest ago goes first.
 const STORIES: usize = 2_000;
@@ -29,7 +30,7 @@ pub struct MemoryJournal {
 struct Memory {
     fold: Fold,
     place: Place,
-    stories: HashMap<String, Vec<(Timestamp, Line)>>,
+    stories: Map<String, Vec<(Timestamp, Line)>>,
     oldest_first: VecDeque<String>,
 }
 
