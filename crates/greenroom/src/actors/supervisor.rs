@@ -3,9 +3,12 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::task::{Context as Waking, Poll};
 
+use actix::dev::ContextFut;
 use actix::{Actor, Addr, AsyncContext, Context};
-use tokio::task::JoinHandle;
 
 /// How an actor ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,31 +22,74 @@ pub enum Exit {
 /// Starts an actor on the current arbiter and calls `on_exit` once when it has ended, also by a panic in a handler, a
 /// timer or a future it spawned on its context, or while it was built. The actor's mailbox is closed by then.
 pub fn spawn_supervised<A>(
-    build: impl FnOnce(&mut Context<A>) -> A + 'static,
-    on_exit: impl FnOnce(Exit) + 'static,
+    build: impl FnOnce(&mut Context<A>) -> A + Unpin + 'static,
+    on_exit: impl FnOnce(Exit) + Unpin + 'static,
 ) -> Addr<A>
 where
     A: Actor<Context = Context<A>>,
 {
-    let mut context = Context::new();
+    let context = Context::new();
     let address = context.address();
-    let alive = Alive::of::<A>();
-    let running: JoinHandle<()> = actix_rt::spawn(async move {
-        let _alive = alive;
-        // Built in here, so that a panic while it is built is its death and not that of whoever starts it.
-        let actor = build(&mut context);
-        context.into_future(actor).await;
-    });
-    actix_rt::spawn(async move {
-        let exit = match running.await {
-            Err(failure) if failure.is_panic() => {
-                Exit::Panicked(panic_text(&*failure.into_panic()))
-            }
-            _ => Exit::Finished,
-        };
-        on_exit(exit);
+    actix_rt::spawn(Supervised {
+        life: Life::Unborn(build, context),
+        on_exit: Some(on_exit),
+        _alive: Alive::of::<A>(),
     });
     address
+}
+
+/// One after the other in the same place, so that an actor takes up no more than it needs.
+enum Life<A: Actor<Context = Context<A>>, Build> {
+    Unborn(Build, Context<A>),
+    Living(ContextFut<A, Context<A>>),
+    Over,
+}
+
+/// An actor from its making to its end.
+struct Supervised<A: Actor<Context = Context<A>>, Build, OnExit> {
+    life: Life<A, Build>,
+    on_exit: Option<OnExit>,
+    _alive: Alive,
+}
+
+impl<A, Build, OnExit> Future for Supervised<A, Build, OnExit>
+where
+    A: Actor<Context = Context<A>>,
+    Build: FnOnce(&mut Context<A>) -> A + Unpin,
+    OnExit: FnOnce(Exit) + Unpin,
+{
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Waking<'_>) -> Poll<()> {
+        let life = &mut self.life;
+        // Built in here, so that a panic while it is built is its death and not that of whoever starts it.
+        let lived = catch_unwind(AssertUnwindSafe(|| {
+            if let Life::Unborn(..) = life
+                && let Life::Unborn(build, mut context) = std::mem::replace(life, Life::Over)
+            {
+                let actor = build(&mut context);
+                *life = Life::Living(context.into_future(actor));
+            }
+            match life {
+                Life::Living(actor) => Pin::new(actor).poll(cx),
+                Life::Unborn(..) | Life::Over => Poll::Ready(()),
+            }
+        }));
+        let mut exit = match lived {
+            Ok(Poll::Pending) => return Poll::Pending,
+            Ok(Poll::Ready(())) => Exit::Finished,
+            Err(panic) => Exit::Panicked(panic_text(&*panic)),
+        };
+        // The mailbox goes first; whatever is dropped with it may panic as well.
+        let life = &mut self.life;
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| *life = Life::Over)) {
+            exit = Exit::Panicked(panic_text(&*panic));
+        }
+        if let Some(on_exit) = self.on_exit.take() {
+            on_exit(exit);
+        }
+        Poll::Ready(())
+    }
 }
 
 thread_local! {
