@@ -13,6 +13,7 @@ use crate::domain::task::Retrying;
 use crate::domain::time::Timestamp;
 use crate::domain::watch::Sighting;
 use crate::handle::{Census, counted};
+use crate::maps::Map;
 use crate::ports::agent_server::{ServerError, SessionStatus};
 
 /// A run is watched from now on, or its directory has become known.
@@ -50,21 +51,27 @@ struct Tick;
 struct Answered {
     directory: Arc<str>,
     asked_at: Timestamp,
-    asked_for: Vec<(TaskId, Run)>,
+    /// Those watched before this number were asked for.
+    before: u64,
     answer: Result<BTreeMap<SessionId, SessionStatus>, ServerError>,
 }
 
 struct Watched {
     run: Run,
-    session: SessionId,
-    directory: Arc<str>,
     actor: Addr<TaskActor>,
+    /// Counts those that were ever watched: an answer says nothing of one who came after its question.
+    number: u64,
 }
+
+/// The runs of one directory in the order of their sessions, which is that of the server's answers.
+type Directory = BTreeMap<(SessionId, TaskId), Watched>;
 
 pub(crate) struct Poller {
     env: Env,
     // Bounded by the runs: each leaves with its end.
-    watched: BTreeMap<TaskId, Watched>,
+    watched: BTreeMap<Arc<str>, Directory>,
+    places: Map<TaskId, (Arc<str>, SessionId)>,
+    next_number: u64,
     in_flight: BTreeSet<Arc<str>>,
     timer: Option<SpawnHandle>,
 }
@@ -75,26 +82,34 @@ impl Poller {
         Self {
             env,
             watched: BTreeMap::new(),
+            places: Map::default(),
+            next_number: 0,
             in_flight: BTreeSet::new(),
             timer: None,
         }
     }
 
-    fn ask(&mut self, ctx: &mut Context<Self>) {
-        let mut by_directory: BTreeMap<Arc<str>, Vec<(TaskId, Run)>> = BTreeMap::new();
-        for (task, watched) in &self.watched {
-            by_directory
-                .entry(Arc::clone(&watched.directory))
-                .or_default()
-                .push((task.clone(), watched.run));
+    fn unwatch(&mut self, task: &TaskId) {
+        let Some((directory, session)) = self.places.remove(task) else {
+            return;
+        };
+        if let Some(runs) = self.watched.get_mut(&directory) {
+            runs.remove(&(session, task.clone()));
+            if runs.is_empty() {
+                self.watched.remove(&directory);
+            }
         }
-        for (directory, asked_for) in by_directory {
-            if !self.in_flight.insert(Arc::clone(&directory)) {
+    }
+
+    fn ask(&mut self, ctx: &mut Context<Self>) {
+        let before = self.next_number;
+        for directory in self.watched.keys() {
+            if !self.in_flight.insert(Arc::clone(directory)) {
                 continue;
             }
             let (env, me) = (self.env.clone(), ctx.address());
             let asked_at = env.now();
-            let asked = Arc::clone(&directory);
+            let (directory, asked) = (Arc::clone(directory), Arc::clone(directory));
             answer(
                 &self.env,
                 "poller: status is answered",
@@ -104,7 +119,7 @@ impl Poller {
                     me.do_send(Answered {
                         directory,
                         asked_at,
-                        asked_for,
+                        before,
                         answer,
                     });
                 },
@@ -133,15 +148,18 @@ impl Handler<Watch> for Poller {
             directory,
             actor,
         } = watch;
-        self.watched.insert(
-            task,
-            Watched {
-                run,
-                session,
-                directory,
-                actor,
-            },
-        );
+        self.unwatch(&task);
+        let watched = Watched {
+            run,
+            actor,
+            number: self.next_number,
+        };
+        self.next_number += 1;
+        self.watched
+            .entry(Arc::clone(&directory))
+            .or_default()
+            .insert((session.clone(), task.clone()), watched);
+        self.places.insert(task, (directory, session));
         if self.timer.is_none() {
             self.tick_later(ctx);
         }
@@ -154,7 +172,7 @@ impl Handler<Unwatch> for Poller {
     fn handle(&mut self, unwatch: Unwatch, _: &mut Context<Self>) {
         self.env.places.pass("poller: Unwatch");
         // The timer keeps its phase until a tick finds nothing running.
-        self.watched.remove(&unwatch.0);
+        self.unwatch(&unwatch.0);
     }
 }
 
@@ -164,6 +182,7 @@ impl Handler<UnwatchAll> for Poller {
     fn handle(&mut self, _: UnwatchAll, _: &mut Context<Self>) {
         self.env.places.pass("poller: UnwatchAll");
         self.watched.clear();
+        self.places.clear();
     }
 }
 
@@ -199,30 +218,27 @@ impl Handler<Answered> for Poller {
         if let Err(failure) = &answered.answer {
             tracing::debug!(directory = %answered.directory, %failure, "a status call failed");
         }
-        let Answered {
-            asked_at,
-            asked_for,
-            answer,
-            ..
-        } = answered;
-        // Both are in the order of their tasks, so that one pass over them does, however many run.
-        let mut watched = self.watched.iter().peekable();
-        for (task, run) in asked_for {
-            while watched.next_if(|(other, _)| **other < task).is_some() {}
-            let Some((_, watched)) =
-                watched.next_if(|(other, watched)| **other == task && watched.run == run)
-            else {
-                continue;
-            };
-            let sighting = match &answer {
+        let Some(runs) = self.watched.get(&answered.directory) else {
+            return;
+        };
+        // Both are in the order of their sessions, so that one pass over them does, however many run.
+        let mut statuses = answered.answer.as_ref().map(|all| all.iter().peekable());
+        for ((session, _), watched) in runs {
+            let sighting = match &mut statuses {
                 Err(_) => Sighting::Unknown,
-                Ok(statuses) => sight(statuses.get(&watched.session)),
+                Ok(statuses) => {
+                    while statuses.next_if(|(other, _)| *other < session).is_some() {}
+                    let status = statuses.peek().filter(|(other, _)| *other == session);
+                    sight(status.map(|(_, status)| *status))
+                }
             };
-            watched.actor.do_send(Observed {
-                run,
-                sighting,
-                asked_at,
-            });
+            if watched.number < answered.before {
+                watched.actor.do_send(Observed {
+                    run: watched.run,
+                    sighting,
+                    asked_at: answered.asked_at,
+                });
+            }
         }
     }
 }
@@ -246,7 +262,7 @@ fn sight(status: Option<&SessionStatus>) -> Sighting {
 
 impl Poller {
     fn count(&self, census: &mut Census) {
-        census.polled = self.watched.len();
+        census.polled = self.places.len();
         census.polls_in_flight = self.in_flight.len();
         census.timers += usize::from(self.timer.is_some());
     }
