@@ -1,7 +1,7 @@
 //! A parent's batch: the tasks not settled, and those settled but not yet in a final message. Joining and settling are
 //! one step each, so "was that the last" cannot be asked twice. Owned by the parent's notifier; pure.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::ids::{ModelRef, TaskId};
 use super::notice::SettledFact;
 use super::time::Timestamp;
+use crate::maps::Map;
 
 /// What was true of a task when it settled, with what its launch or resume said of the parent.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -62,14 +63,15 @@ pub enum Due {
 #[derive(Debug)]
 struct Member {
     task: TaskId,
-    settled: Option<Told>,
+    /// Apart, since most of them have not settled most of the time.
+    settled: Option<Box<Told>>,
 }
 
 /// A parent's batch.
 #[derive(Debug, Default)]
 pub struct Batch {
     members: BTreeMap<u64, Member>,
-    places: HashMap<TaskId, u64>,
+    places: Map<TaskId, u64>,
     next_place: u64,
     open: usize,
     notes: VecDeque<Note>,
@@ -110,7 +112,7 @@ impl Batch {
         else {
             return;
         };
-        member.settled = Some(told.clone());
+        member.settled = Some(Box::new(told.clone()));
         self.open -= 1;
         let remaining = self.open;
         match self.notes.back_mut().filter(|note| merge || note.refused) {
@@ -141,7 +143,7 @@ impl Batch {
             .get_mut(place)
             .filter(|member| member.settled.is_none())
         {
-            member.settled = Some(told);
+            member.settled = Some(Box::new(told));
             self.open -= 1;
             self.consider_final(now);
         }
@@ -218,7 +220,7 @@ impl Batch {
         self.open = 0;
         std::mem::take(&mut self.members)
             .into_values()
-            .filter_map(|member| member.settled)
+            .filter_map(|member| member.settled.map(|told| *told))
             .collect()
     }
 

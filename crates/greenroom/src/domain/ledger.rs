@@ -1,7 +1,7 @@
 //! What a parent is owed, as the journal's changes add up to it: who is in its batch, who of them has settled, and what
 //! became of each message. A notifier that is rebuilt begins from this; readers see its messages. Pure.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 
 use serde::{Deserialize, Serialize};
 
@@ -9,6 +9,7 @@ use super::batch::Told;
 use super::ids::{NoticeId, Run, TaskId};
 use super::notice::{NoticeFacts, NoticeKind};
 use super::time::Timestamp;
+use crate::maps::Map;
 use crate::ports::journal::Entry;
 
 /// How many messages that are over an account remembers; the oldest goes first.
@@ -23,7 +24,7 @@ pub struct Member {
     /// Its run.
     pub run: Run,
     /// What is to be told of it, once it has settled.
-    pub settled: Option<Told>,
+    pub settled: Option<Box<Told>>,
     /// True if an individual message has said so.
     pub noted: bool,
 }
@@ -67,7 +68,7 @@ pub struct Account {
     /// Where the parent works, as the first to join said.
     pub directory: Option<String>,
     members: BTreeMap<u64, Member>,
-    places: HashMap<TaskId, u64>,
+    places: Map<TaskId, u64>,
     next_place: u64,
     /// Messages in the order of their first mention.
     pub posted: VecDeque<Posted>,
@@ -199,7 +200,7 @@ impl Account {
     pub fn settle(&mut self, told: Told) {
         let waits = self.member(&told.fact.task);
         if let Some(member) = waits.filter(|member| member.settled.is_none()) {
-            member.settled = Some(told);
+            member.settled = Some(Box::new(told));
         }
     }
 
@@ -213,12 +214,23 @@ impl Account {
     /// The batch is closed: these tasks are in that final from now on. One that was resumed before whoever closed the batch
     /// heard of it stays, with the run that the final says nothing of.
     pub fn close(&mut self, posted: Posted, tasks: &[TaskId]) {
+        let told: Map<&TaskId, &Told> = posted
+            .told
+            .iter()
+            .map(|told| (&told.fact.task, told))
+            .collect();
+        let mut left = Vec::new();
         for task in tasks {
-            let told = posted.told.iter().find(|told| told.fact.task == *task);
-            let settled = self.member(task).and_then(|member| member.settled.as_ref());
+            let told = told.get(task).copied();
+            let settled = self
+                .member(task)
+                .and_then(|member| member.settled.as_deref());
             if settled.is_some_and(|settled| told.is_none_or(|told| told == settled)) {
-                self.leave(task);
+                left.push(task);
             }
+        }
+        for task in left {
+            self.leave(task);
         }
         self.post(posted);
     }
@@ -282,7 +294,7 @@ impl Account {
 
     fn set_noted(&mut self, posted: &Posted, noted: bool) {
         for told in &posted.told {
-            let same = |member: &&mut Member| member.settled.as_ref() == Some(told);
+            let same = |member: &&mut Member| member.settled.as_deref() == Some(told);
             if let Some(member) = self.member(&told.fact.task).filter(same) {
                 member.noted = noted;
             }

@@ -31,6 +31,7 @@ use crate::domain::task::{Launch, Resume, Task, TaskStatus, Track};
 use crate::domain::validation;
 use crate::ports::agent_server::{AgentServer, ServerError};
 use crate::ports::journal::Journal;
+use futures::{StreamExt, stream};
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -52,6 +53,8 @@ const EVENTS_UNDER_WAY: usize = 256;
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How long a shutdown waits for the journal.
 const JOURNAL: Duration = Duration::from_secs(5);
+/// How many of several tasks are cancelled at a time.
+const CANCELS: usize = 64;
 /// How often a call is made that may be made again.
 const TRIES: usize = 3;
 
@@ -214,13 +217,16 @@ impl Greenroom {
     /// Cancels several; answers with those that were cancelled, oldest first.
     pub async fn cancel_all(&self, scope: CancelScope, options: CancelOptions) -> Vec<Task> {
         let tasks = self.ask_again(scope).await.unwrap_or_default();
-        let mut cancelled = Vec::new();
-        for task in tasks {
-            if let Ok(task) = self.cancel(&task, options.clone()).await {
-                cancelled.push(task);
-            }
-        }
-        cancelled
+        // Asked for in that order, and not each only when the one before is over.
+        stream::iter(tasks)
+            .map(|task| {
+                let options = options.clone();
+                async move { self.cancel(&task, options).await }
+            })
+            .buffered(CANCELS)
+            .filter_map(async |cancelled| cancelled.ok())
+            .collect()
+            .await
     }
 
     /// Gives a running task a further prompt; the same run.

@@ -48,7 +48,7 @@ impl ParentNotifier {
 
     fn settle_member(&mut self, member: &Member) {
         let now = self.env.now();
-        let Some(told) = member.settled.clone() else {
+        let Some(told) = member.settled.as_deref().cloned() else {
             return;
         };
         if member.noted {
