@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::ids::{SessionId, TaskId};
 use super::notification::harmless;
 use super::task::{Task, TaskStatus, cut};
+use crate::maps::Map;
 
 /// How many entries a parent's history keeps.
 pub const KEPT: usize = 100;
@@ -53,29 +54,35 @@ impl HistoryEntry {
 #[derive(Debug, Clone, Default)]
 pub struct History {
     entries: VecDeque<HistoryEntry>,
+    /// Where each stands, counted from the first there ever was.
+    places: Map<TaskId, u64>,
+    /// How many have been let go of.
+    gone: u64,
 }
 
 impl History {
     /// Records what a task is now: its entry is brought up to date, or added at the end if it has none.
     pub fn record(&mut self, task: &Task) {
-        match self
-            .entries
-            .iter_mut()
-            .rev()
-            .find(|known| known.task == task.id)
-        {
+        if let Some(known) = self.place(&task.id).and_then(|at| self.entries.get_mut(at)) {
             // What else it says of a task never changes.
-            Some(known) => {
-                known.status = task.status();
-                known.session.clone_from(&task.session);
-            }
-            None => {
-                self.entries.push_back(HistoryEntry::of(task));
-                if self.entries.len() > KEPT {
-                    self.entries.pop_front();
-                }
-            }
+            known.status = task.status();
+            known.session.clone_from(&task.session);
+            return;
         }
+        let place = self.gone + self.entries.len() as u64;
+        self.places.insert(task.id.clone(), place);
+        self.entries.push_back(HistoryEntry::of(task));
+        if self.entries.len() > KEPT
+            && let Some(oldest) = self.entries.pop_front()
+        {
+            self.places.remove(&oldest.task);
+            self.gone += 1;
+        }
+    }
+
+    fn place(&self, task: &TaskId) -> Option<usize> {
+        let place = self.places.get(task)?.checked_sub(self.gone)?;
+        usize::try_from(place).ok()
     }
 
     /// The entries, oldest first.
