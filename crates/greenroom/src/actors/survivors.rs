@@ -3,19 +3,21 @@
 //! being dropped; what is decided about it is decided by the registry alone.
 
 use std::collections::BTreeMap;
+use std::hash::Hash;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use actix::{Actor, Addr};
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 
 use super::desk::Desk;
 use super::registry::{AbortDone, TaskRegistry};
 use crate::config::Limits;
 use crate::domain::concurrency::PermitId;
-use crate::domain::ids::{ConcurrencyKey, Run, TaskId};
+use crate::domain::ids::{ConcurrencyKey, NoticeId, Run, TaskId};
 use crate::handle::ShutdownMode;
+use crate::maps::Map;
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -24,8 +26,10 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// Actors of one kind by name, each with a number that tells it from others of that name.
 pub(crate) type Living<K, A> = BTreeMap<K, (u64, Addr<A>)>;
 
+type ByName<K, A> = Map<K, (u64, Addr<A>)>;
+
 /// Where they are kept. Written by the registry.
-pub(crate) struct Roster<K, A: Actor>(Arc<Mutex<Living<K, A>>>);
+pub(crate) struct Roster<K, A: Actor>(Arc<Mutex<ByName<K, A>>>);
 
 impl<K, A: Actor> Clone for Roster<K, A> {
     fn clone(&self) -> Self {
@@ -39,7 +43,7 @@ impl<K, A: Actor> Default for Roster<K, A> {
     }
 }
 
-impl<K: Ord + Clone, A: Actor> Roster<K, A> {
+impl<K: Ord + Hash + Clone, A: Actor> Roster<K, A> {
     pub(crate) fn put(&self, name: K, number: u64, actor: Addr<A>) {
         lock(&self.0).insert(name, (number, actor));
     }
@@ -58,7 +62,7 @@ impl<K: Ord + Clone, A: Actor> Roster<K, A> {
     pub(crate) fn living(&self) -> Living<K, A> {
         let mut living = std::mem::take(&mut *lock(&self.0));
         living.retain(|_, (_, actor)| actor.connected());
-        living
+        living.into_iter().collect()
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -161,56 +165,74 @@ impl Drop for AbortTicket {
     }
 }
 
+/// What a call whose effect cannot be taken back is known by while it is under way.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Call {
+    /// A session is made for that attempt of a run.
+    Create(TaskId, Run, u32),
+    /// That prompt of a run.
+    Prompt(TaskId, Run, u32),
+    /// A message to a parent.
+    Notice(NoticeId),
+}
+
 /// Calls whose effect cannot be taken back, while they are under way.
 #[derive(Clone, Default)]
 pub(crate) struct UnderWay(Arc<Mutex<Calls>>);
 
+/// Whoever waits for the end of a call hears it when this is dropped.
+type Waiting = Vec<oneshot::Sender<()>>;
+
 #[derive(Default)]
 struct Calls {
     next: u64,
-    by_name: BTreeMap<(String, u64), watch::Receiver<()>>,
+    by_name: BTreeMap<(Call, u64), Waiting>,
 }
 
 /// A call is under way until this is dropped.
 pub(crate) struct CallUnderWay {
-    name: (String, u64),
+    name: (Call, u64),
     calls: UnderWay,
-    _over: watch::Sender<()>,
 }
 
 impl Drop for CallUnderWay {
     fn drop(&mut self) {
-        lock(&self.calls.0).by_name.remove(&self.name);
+        let waiting = lock(&self.calls.0).by_name.remove(&self.name);
+        drop(waiting);
     }
 }
 
 impl UnderWay {
-    pub(crate) fn begin(&self, name: String) -> CallUnderWay {
-        let (over, is_over) = watch::channel(());
+    pub(crate) fn begin(&self, call: Call) -> CallUnderWay {
         let mut calls = lock(&self.0);
         calls.next += 1;
-        let name = (name, calls.next);
-        calls.by_name.insert(name.clone(), is_over);
+        let name = (call, calls.next);
+        calls.by_name.insert(name.clone(), Vec::new());
         CallUnderWay {
             name,
             calls: self.clone(),
-            _over: over,
         }
     }
 
     /// Waits until no call of that name is under way, at most that long. A call whose maker has died may still have its
     /// effect: only after it is over can be looked for what it has left.
-    pub(crate) async fn over(&self, name: &str, limit: Duration) {
-        let mut calls: Vec<watch::Receiver<()>> = {
-            let calls = lock(&self.0);
-            let named = (name.to_owned(), 0)..=(name.to_owned(), u64::MAX);
-            let named = calls.by_name.range(named);
-            named.map(|(_, call)| call.clone()).collect()
+    pub(crate) async fn over(&self, call: &Call, limit: Duration) {
+        let ends: Vec<oneshot::Receiver<()>> = {
+            let mut calls = lock(&self.0);
+            let named = (call.clone(), 0)..=(call.clone(), u64::MAX);
+            let waited_for = calls.by_name.range_mut(named).map(|(_, waiting)| {
+                // Who gave up waiting is not kept.
+                waiting.retain(|waits| !waits.is_closed());
+                let (tells, hears) = oneshot::channel();
+                waiting.push(tells);
+                hears
+            });
+            waited_for.collect()
         };
         let all = async {
-            for call in &mut calls {
+            for end in ends {
                 // An error says that the call is over; nothing is ever sent.
-                let _ = call.changed().await;
+                let _ = end.await;
             }
         };
         // Longer than its limit no call lasts.

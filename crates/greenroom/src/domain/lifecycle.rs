@@ -269,6 +269,8 @@ impl Task {
             self.directory = directory;
         }
         let model: Option<ModelRef> = self.model.clone();
+        // Hardly a task has more than a few.
+        self.attempts.reserve_exact(1);
         self.attempts.push(Attempt {
             run: self.run,
             attempt: 1,

@@ -11,6 +11,7 @@ use super::ParentNotifier;
 use super::messages::{Answered, ContextRead, LookedUp};
 use crate::actors::env::{answer, cut_off, find_message, within};
 use crate::actors::registry::{BatchClosed, WakeAccepted};
+use crate::actors::survivors::Call;
 use crate::domain::batch::{Due, Note, Told};
 use crate::domain::ids::{NoticeId, TaskId};
 use crate::domain::ledger::{Fate, Posted};
@@ -22,8 +23,8 @@ use crate::ports::agent_server::{Notice, ServerError, find_notice};
 use crate::ports::journal::Entry;
 
 /// What the sending of a message is called while it is under way.
-fn call_name(id: &NoticeId) -> String {
-    format!("notice {id}")
+fn call_name(id: &NoticeId) -> Call {
+    Call::Notice(id.clone())
 }
 
 /// A message that is owed: its text is fixed, its tasks are settled.

@@ -13,6 +13,7 @@ use crate::domain::lifecycle::End;
 use crate::domain::task::{Launch, Resume, Task, TaskStatus, Track};
 use crate::domain::validation;
 use crate::handle::{LaunchError, ResumeError, TrackError};
+use crate::maps::Set;
 use crate::ports::journal::Entry;
 
 /// A run that was accepted could not be made durable, and whoever asked for it was told that it was refused.
@@ -369,7 +370,7 @@ impl TaskRegistry {
         let (Some(session), Some(parent)) = (session, parent) else {
             return Ok(());
         };
-        let mut seen = std::collections::HashSet::new();
+        let mut seen = Set::default();
         let mut above = Some(parent.clone());
         while let Some(current) = above.filter(|current| seen.insert(current.clone())) {
             if current == *session {

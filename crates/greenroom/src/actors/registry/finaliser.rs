@@ -178,7 +178,7 @@ impl TaskRegistry {
                 let directory = task.directory.clone();
                 let directory = directory.unwrap_or_else(|| self.env.config.directory.clone());
                 let others = earlier_places(&self.env, task, &directory);
-                let new = new_session(&self.env, task, directory, 1);
+                let new = new_session(&self.env, task, task.spawn_depth, directory, 1);
                 After::Created(Box::new(new), others)
             }
             _ => return self.note_aborted(id, run),

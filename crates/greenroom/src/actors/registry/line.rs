@@ -139,7 +139,7 @@ impl Handler<Granted> for TaskRegistry {
         let aborting = self.desks.aborts.of(&granted.task).is_some();
         match self.tasks.get_mut(&granted.task) {
             // A resume waits for the abort of the run before, and for nothing else of it.
-            Some(entry) if aborting => entry.granted = Some(granted.permit),
+            Some(entry) if aborting => entry.granted = Some(Box::new(granted.permit)),
             Some(_) => self.start_run(&granted.task, granted.permit),
             None => {}
         }
@@ -171,6 +171,7 @@ impl Handler<AbortDone> for TaskRegistry {
                 .tasks
                 .get_mut(&done.task)
                 .and_then(|entry| entry.granted.take())
+                .map(|permit| *permit)
             && self.closing.is_none()
         {
             self.start_run(&done.task, permit);

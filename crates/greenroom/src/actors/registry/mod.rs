@@ -25,7 +25,7 @@ mod shutdown;
 mod table;
 mod toasts;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
@@ -53,6 +53,7 @@ use crate::domain::lifecycle::End;
 use crate::domain::task::Task;
 use crate::domain::time::{Timestamp, duration_text};
 use crate::handle::{Changes, WaitFor};
+use crate::maps::Map;
 
 pub(crate) use admission::LaunchOnce;
 pub(crate) use asks::{AskGone, FindAsk, FoundAsk, ListAsks};
@@ -171,9 +172,9 @@ pub(crate) struct Entry {
     /// The newest run whose session needs no abort any more.
     aborted: Option<Run>,
     /// The order to end it that its actor was given first.
-    ordered: Option<End>,
+    ordered: Option<Box<End>>,
     /// Granted while the abort of the run before was not answered.
-    granted: Option<SlotPermit>,
+    granted: Option<Box<SlotPermit>>,
     /// The parent whose batch it is in.
     batch: Option<SessionId>,
     superseded: Arc<AtomicBool>,
@@ -229,11 +230,12 @@ pub(crate) struct TaskRegistry {
     desks: Desks,
     changes: Changes,
     limits: Limits,
-    tasks: HashMap<TaskId, Entry>,
+    // Boxed, so that a table that grows copies references.
+    tasks: Map<TaskId, Box<Entry>>,
     by_age: BTreeMap<Age, TaskId>,
-    by_session: HashMap<SessionId, TaskId>,
-    children: HashMap<SessionId, BTreeSet<Age>>,
-    open_children: HashMap<SessionId, usize>,
+    by_session: Map<SessionId, TaskId>,
+    children: Map<SessionId, BTreeSet<Age>>,
+    open_children: Map<SessionId, usize>,
     launch_keys: LaunchKeys,
     lines: BTreeMap<ConcurrencyKey, Line>,
     waiting: usize,
@@ -268,11 +270,11 @@ impl TaskRegistry {
             env,
             desks,
             changes,
-            tasks: HashMap::new(),
+            tasks: Map::default(),
             by_age: BTreeMap::new(),
-            by_session: HashMap::new(),
-            children: HashMap::new(),
-            open_children: HashMap::new(),
+            by_session: Map::default(),
+            children: Map::default(),
+            open_children: Map::default(),
             launch_keys: LaunchKeys::default(),
             lines: BTreeMap::new(),
             waiting: 0,

@@ -10,6 +10,7 @@ use crate::domain::ids::{SessionId, TaskId};
 use crate::domain::lifecycle::End;
 use crate::domain::task::Task;
 use crate::handle::{CancelOptions, CancelScope};
+use crate::maps::Set;
 
 /// Cancels one task.
 #[derive(Clone)]
@@ -105,7 +106,7 @@ impl TaskRegistry {
         match &entry.actor {
             Some(actor) => {
                 // In case it dies before it hears of it.
-                entry.ordered.get_or_insert_with(|| end.clone());
+                entry.ordered.get_or_insert_with(|| Box::new(end.clone()));
                 let (reply, decided) = oneshot::channel();
                 actor.do_send(EndRun {
                     end,
@@ -141,7 +142,7 @@ impl TaskRegistry {
         match &entry.actor {
             Some(actor) => {
                 // In case it dies before it hears of it.
-                entry.ordered.get_or_insert_with(|| end.clone());
+                entry.ordered.get_or_insert_with(|| Box::new(end.clone()));
                 actor.do_send(EndRun { end, reply: None });
             }
             None => {
@@ -177,7 +178,7 @@ impl TaskRegistry {
     /// The tasks below a session, depth first, parents before children, each once.
     pub(super) fn below(&self, session: &SessionId) -> Vec<TaskId> {
         let mut found = Vec::new();
-        let mut seen = std::collections::HashSet::from([session.clone()]);
+        let mut seen = Set::from_iter([session.clone()]);
         let mut stack: Vec<TaskId> = self.children_of(session).into_iter().rev().collect();
         while let Some(id) = stack.pop() {
             let below = self.session_it_has(&id).cloned();

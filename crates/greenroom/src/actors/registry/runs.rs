@@ -1,5 +1,7 @@
 //! Runs with an actor: made when the slot is there, attached again, and what they report of themselves.
 
+use std::sync::Arc;
+
 use actix::{Context, Handler};
 
 use super::orders::taken_over_by;
@@ -177,7 +179,7 @@ impl Handler<RunStarted> for TaskRegistry {
         if from == TaskStatus::Running && entry.task.session.as_ref() == Some(&started.session) {
             // Said again to a registry that has been rebuilt, and knows: the actor may not have heard so.
             if let Some(actor) = &entry.actor {
-                actor.do_send(Go);
+                actor.do_send(Go(Arc::clone(&entry.task)));
             }
             return;
         }
@@ -205,8 +207,8 @@ impl Handler<RunStarted> for TaskRegistry {
         self.recorded(&started.task, Some(from), []);
         self.parent_session_ended(&started.session, false);
         self.watch_session(&started.task);
-        if let Some(actor) = actor {
-            actor.do_send(Go);
+        if let (Some(actor), Some(entry)) = (actor, self.tasks.get(&started.task)) {
+            actor.do_send(Go(Arc::clone(&entry.task)));
         }
         self.tell_dependents(&started.session);
     }

@@ -89,7 +89,7 @@ impl TaskRegistry {
         }
         self.tasks.insert(
             id.clone(),
-            Entry {
+            Box::new(Entry {
                 task,
                 accepted,
                 queued: None,
@@ -110,7 +110,7 @@ impl TaskRegistry {
                 record: None,
                 unshown: 0,
                 shown: None,
-            },
+            }),
         );
         self.index(&id);
         id

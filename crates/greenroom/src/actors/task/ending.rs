@@ -28,13 +28,13 @@ impl TaskActor {
         self.wanted.store(false, Ordering::Release);
         let snapshot = self.snapshot(watch.as_deref());
         self.phase = Phase::Ending(end.clone(), watch);
-        self.ended = Some((end, snapshot, self.env.now()));
+        self.ended = Some(Box::new((end, snapshot, self.env.now())));
         self.say_ended();
     }
 
     /// Tells the registry of the end that was decided, if one was.
     fn say_ended(&self) {
-        if let Some((end, snapshot, at)) = self.ended.clone() {
+        if let Some((end, snapshot, at)) = self.ended.as_deref().cloned() {
             self.registry.send(RunEnded {
                 task: self.task.id.clone(),
                 run: self.run,
@@ -86,7 +86,7 @@ impl TaskActor {
         if let (true, Phase::Ended, Some(aborted)) = (wanted, &self.phase, &self.aborting)
             && !aborted.superseded.load(Ordering::Acquire)
         {
-            abort_session(&self.env, aborted.clone(), ticket);
+            abort_session(&self.env, Aborted::clone(aborted), ticket);
         }
     }
 }
@@ -157,7 +157,7 @@ impl Handler<EndAccepted> for TaskActor {
             Some(session) => {
                 let ticket = Arc::new(ticket);
                 let aborted = self.aborted(session, ticket.superseded());
-                self.aborting = Some(aborted.clone());
+                self.aborting = Some(Box::new(aborted.clone()));
                 if self.prompts_in_flight > 0 && self.env.config.lifecycle.look_after_abort {
                     // It may set the session to work once more: a resume waits for that too, a while.
                     self.late_prompt = Some(Arc::clone(&ticket));

@@ -92,7 +92,13 @@ async fn depth_of(
 }
 
 /// The session a run asks for.
-pub(crate) fn new_session(env: &Env, task: &Task, directory: String, attempt: u32) -> NewSession {
+pub(crate) fn new_session(
+    env: &Env,
+    task: &Task,
+    depth: u32,
+    directory: String,
+    attempt: u32,
+) -> NewSession {
     let rules = env
         .config
         .agents
@@ -102,7 +108,7 @@ pub(crate) fn new_session(env: &Env, task: &Task, directory: String, attempt: u3
             || crate::domain::restrictions::AgentRules::built_in(&task.agent),
             |(_, rules)| rules.clone(),
         );
-    let at_max_depth = task.spawn_depth >= env.config.safety.max_depth;
+    let at_max_depth = depth >= env.config.safety.max_depth;
     NewSession {
         task: task.id.clone(),
         title: format!("{} (@{} subagent)", task.description, task.agent),

@@ -10,6 +10,7 @@ use crate::actors::survivors::AbortTicket;
 use crate::domain::ids::{Run, SessionId};
 use crate::domain::lifecycle::End;
 use crate::domain::session_event::Happening;
+use crate::domain::task::Task;
 use crate::domain::time::Timestamp;
 use crate::domain::watch::{CheckAnswer, CheckToken, Sighting};
 use crate::ports::agent_server::ServerError;
@@ -66,10 +67,10 @@ impl EndRun {
     }
 }
 
-/// The registry has recorded the start: the prompt may be sent.
+/// The registry has recorded the start, as this: the prompt may be sent.
 #[derive(Message)]
 #[rtype(result = "()")]
-pub(crate) struct Go;
+pub(crate) struct Go(pub(crate) Arc<Task>);
 
 /// The registry has recorded the end. Whoever holds the ticket answers for the abort.
 #[derive(Message)]

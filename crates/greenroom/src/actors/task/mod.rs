@@ -63,6 +63,9 @@ pub(crate) struct TaskActor {
     registry: Desk<TaskRegistry>,
     slots: Desk<SlotManager>,
     task: Arc<Task>,
+    /// How deep below a session of a user's own, and that session.
+    depth: u32,
+    root: Option<SessionId>,
     run: Run,
     attempt: u32,
     beginning: Beginning,
@@ -83,11 +86,11 @@ pub(crate) struct TaskActor {
     /// Given back once a prompt that was on its way when the run ended is known to have come, or not.
     late_prompt: Option<Arc<AbortTicket>>,
     /// The abort that its end has led to.
-    aborting: Option<abort::Aborted>,
+    aborting: Option<Box<abort::Aborted>>,
     /// The system shuts down and the run goes on without it.
     let_go: bool,
     /// What the registry was told of the end, in case it did not hear it.
-    ended: Option<(End, RunSnapshot, Timestamp)>,
+    ended: Option<Box<(End, RunSnapshot, Timestamp)>>,
     /// Orders to end it that came when an end was decided and not yet recorded; as many as callers wait.
     orders: Vec<EndRun>,
     dependents: (usize, bool),
@@ -130,6 +133,8 @@ impl TaskActor {
             registry,
             slots,
             run: task.run,
+            depth: task.spawn_depth,
+            root: task.root_session.clone(),
             attempt: 1,
             beginning,
             counts,

@@ -16,6 +16,7 @@ use super::messages::{
 use super::{Beginning, Go, Phase, Step, TaskActor};
 use crate::actors::env::{answer, cut_off, reach_backoff, within};
 use crate::actors::registry::{RunPrompted, RunStarted, Unreachable};
+use crate::actors::survivors::Call;
 use crate::domain::ids::{Run, SessionId};
 use crate::domain::lifecycle::End;
 use crate::domain::time::{Timestamp, duration_text};
@@ -153,17 +154,23 @@ impl TaskActor {
     /// The session this attempt asks for; the same every time it is asked.
     fn wanted_session(&self) -> Option<NewSession> {
         let directory = self.directory.clone()?;
-        Some(new_session(&self.env, &self.task, directory, self.attempt))
+        Some(new_session(
+            &self.env,
+            &self.task,
+            self.depth,
+            directory,
+            self.attempt,
+        ))
     }
 
     /// What the create of this attempt is called while it is under way.
-    fn create_name(&self) -> String {
-        format!("create {} {} {}", self.task.id, self.run, self.attempt)
+    fn create_name(&self) -> Call {
+        Call::Create(self.task.id.clone(), self.run, self.attempt)
     }
 
     /// What a prompt of this run is called while it is under way.
-    fn prompt_name(&self, prompt: u32) -> String {
-        format!("prompt {} {} {prompt}", self.task.id, self.run)
+    fn prompt_name(&self, prompt: u32) -> Call {
+        Call::Prompt(self.task.id.clone(), self.run, prompt)
     }
 
     pub(super) fn prompt_metadata(&self, prompt: u32) -> Value {
@@ -182,18 +189,14 @@ impl TaskActor {
 
     pub(super) fn with_lineage(&mut self, lineage: Lineage, ctx: &mut Context<Self>) {
         let limit = self.env.config.safety.max_depth;
-        if self.task.spawn_depth != lineage.depth {
-            Arc::make_mut(&mut self.task).spawn_depth = lineage.depth;
-        }
+        self.depth = lineage.depth;
         if lineage.depth > limit {
             return self.end(
                 End::error(format!("depth {} is more than {limit}", lineage.depth)),
                 ctx,
             );
         }
-        if self.task.root_session != lineage.root {
-            Arc::make_mut(&mut self.task).root_session = lineage.root;
-        }
+        self.root = lineage.root;
         let directory = self
             .task
             .directory
@@ -230,8 +233,8 @@ impl TaskActor {
             run: self.run,
             session,
             directory: self.directory.clone(),
-            depth: self.task.spawn_depth,
-            root: self.task.root_session.clone(),
+            depth: self.depth,
+            root: self.root.clone(),
             slot: self.permit.as_ref().map(|permit| permit.key().clone()),
             at: self.started_at,
         });
@@ -369,8 +372,10 @@ impl Handler<CreateLookedUp> for TaskActor {
 impl Handler<Go> for TaskActor {
     type Result = ();
 
-    fn handle(&mut self, _: Go, ctx: &mut Context<Self>) {
+    fn handle(&mut self, go: Go, ctx: &mut Context<Self>) {
         self.env.places.pass("task: Go");
+        // One record for all who hold it; what this began with is not needed any more.
+        self.task = go.0;
         if matches!(self.phase, Phase::Started) {
             let resumed = self.run > Run::FIRST;
             self.phase = Phase::Watching(self.new_watch(resumed, self.env.now()));

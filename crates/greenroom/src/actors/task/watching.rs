@@ -56,7 +56,7 @@ impl TaskActor {
             retrying: watch.and_then(|watch| watch.retrying.clone()),
             asking: watch.map(|watch| watch.asking.clone()).unwrap_or_default(),
             note: watch.and_then(|watch| watch.note.clone()),
-            depth: self.task.spawn_depth,
+            depth: self.depth,
             slot: self.permit.as_ref().map(|permit| permit.key().clone()),
         }
     }
