@@ -33,6 +33,72 @@ fn an_abort_that_cannot_get_there_is_repeated_too() {
 }
 
 #[test]
+fn an_abort_that_never_got_there_is_made_up_for_when_the_server_is_back() {
+    story(|s| async move {
+        let a = s.launch(job("a")).await;
+        s.at(6000).await;
+        s.server.down();
+        assert!(s.cancel(&a).await);
+        s.at(30_000).await;
+        assert_eq!(s.times(On::Abort), [6000, 6000, 6000]);
+        s.server.up();
+        s.at(60_000).await;
+        assert_eq!(s.times(On::Abort), [6000, 6000, 6000, 31_500]);
+        assert_eq!(s.state(&a).await, "cancelled");
+    });
+}
+
+#[test]
+fn a_session_that_does_not_work_any_more_when_the_server_is_back_is_left_alone() {
+    story(|s| async move {
+        let a = s.launch(job("a")).await;
+        s.at(6000).await;
+        s.server.down();
+        assert!(s.cancel(&a).await);
+        s.at(10_000).await;
+        s.server.restarted();
+        s.server.up();
+        s.at(60_000).await;
+        assert_eq!(s.times(On::Abort), [6000, 6000, 6000]);
+    });
+}
+
+#[test]
+fn a_resume_does_not_wait_for_an_abort_that_waits_for_the_server_and_ends_it() {
+    story(|s| async move {
+        let a = s.launch(job("a")).await;
+        s.at(6000).await;
+        s.server.always(On::Abort, Fate::Fails(unreachable()));
+        s.server.always(On::Statuses, Fate::Fails(unreachable()));
+        assert!(s.cancel(&a).await);
+        s.at(7000).await;
+        s.resume(&a).await;
+        assert_eq!(s.state(&a).await, "running");
+        s.server.mend(On::Abort);
+        s.server.mend(On::Statuses);
+        s.at(60_000).await;
+        assert_eq!(s.times(On::Abort), [6000, 6000, 6000]);
+        assert_eq!(s.state(&a).await, "running");
+    });
+}
+
+#[test]
+fn a_server_that_stays_away_is_waited_for_ten_minutes() {
+    story(|s| async move {
+        let a = s.launch(job("a")).await;
+        s.at(6000).await;
+        s.server.down();
+        assert!(s.cancel(&a).await);
+        s.at(700_000).await;
+        let asked = s.times(On::Statuses).len();
+        s.server.up();
+        s.at(900_000).await;
+        assert_eq!(s.times(On::Abort), [6000, 6000, 6000]);
+        assert_eq!(s.times(On::Statuses).len(), asked);
+    });
+}
+
+#[test]
 fn an_abort_is_given_ten_seconds_each_time() {
     story(|s| async move {
         let a = s.launch(job("a")).await;

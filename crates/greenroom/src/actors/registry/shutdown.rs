@@ -1,6 +1,7 @@
 //! Shutdown: nothing new is accepted or started, what runs is ended and its aborts awaited, messages in flight may finish
 //! and none is begun. Memory is empty afterwards.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use actix::{AsyncContext, Context, Handler, Message};
@@ -172,6 +173,10 @@ impl TaskRegistry {
                 // Whoever asked may have gone away.
                 let _ = reply.send(report.clone());
             }
+        }
+        // An abort that waits for the server to come back is nobody's business any more.
+        for entry in self.tasks.values() {
+            entry.superseded.store(true, Ordering::Release);
         }
         self.tasks.clear();
         self.by_age.clear();

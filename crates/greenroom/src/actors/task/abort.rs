@@ -28,7 +28,7 @@ pub(crate) struct Aborted {
     pub(crate) directory: Option<String>,
     /// The run that has ended: its own prompts, which may reach the session late, are nobody else's.
     pub(crate) run: (TaskId, Run),
-    /// Set once somebody has prompted the session again.
+    /// Set once somebody has prompted the session again, or the system is shut down.
     pub(crate) superseded: Arc<AtomicBool>,
     /// Told when nothing is to be done any more.
     pub(crate) registry: Desk<TaskRegistry>,
@@ -49,46 +49,92 @@ async fn abort(env: Env, aborted: Aborted, ticket: Option<Arc<AbortTicket>>) {
 }
 
 async fn try_to_abort(env: Env, aborted: Aborted, mut ticket: Option<Arc<AbortTicket>>) {
-    let Aborted {
-        session,
-        directory,
-        run,
-        superseded,
-        registry: _,
-    } = aborted;
     // The end comes first, but a session must not work on for ever because a disk is full.
     let durable = env.durable();
     let _ = tokio::time::timeout(DURABLE, durable).await;
+    let begun = env.now();
+    while try_at_once(&env, &aborted, &mut ticket).await == Tried::NeverArrived {
+        // Nobody waits for a server that is away, but a session must not work on for ever because it was.
+        settle(ticket.take());
+        if !works_when_back(&env, &aborted, begun).await {
+            return;
+        }
+    }
+    settle(ticket);
+}
+
+/// What has come of the tries that follow each other at once.
+#[derive(Debug, PartialEq, Eq)]
+enum Tried {
+    /// Aborted, nothing to abort, or given up.
+    Over,
+    /// The last of them did not reach the server.
+    NeverArrived,
+}
+
+async fn try_at_once(env: &Env, aborted: &Aborted, ticket: &mut Option<Arc<AbortTicket>>) -> Tried {
+    let (session, superseded) = (&aborted.session, &aborted.superseded);
     let mut aborted_at = None;
+    let mut tried = Tried::Over;
     for _ in 0..TRIES {
-        match within(env.config.calls.other, env.server.abort(&session)).await {
+        tried = Tried::Over;
+        match within(env.config.calls.other, env.server.abort(session)).await {
             Ok(()) => {
                 settle(ticket.take());
                 let since = *aborted_at.get_or_insert_with(|| env.now());
                 if !env.config.lifecycle.look_after_abort {
-                    return;
+                    return Tried::Over;
                 }
                 tokio::time::sleep(Duration::from_secs(1)).await;
                 if superseded.load(Ordering::Acquire)
-                    || !still_busy(&env, &session, directory.as_deref()).await
+                    || !still_busy(env, session, aborted.directory.as_deref()).await
                 {
-                    return;
+                    return Tried::Over;
                 }
                 // It may be busy with something else by now: what somebody else has asked it is not ours to stop.
                 if superseded.load(Ordering::Acquire)
-                    || prompted_since(&env, &session, &run, since).await
+                    || prompted_since(env, session, &aborted.run, since).await
                 {
-                    return;
+                    return Tried::Over;
                 }
             }
-            Err(ServerError::NotFound(_)) => break,
+            Err(ServerError::NotFound(_)) => return Tried::Over,
             Err(failure) => {
+                if matches!(failure, ServerError::Unreachable(_)) {
+                    tried = Tried::NeverArrived;
+                }
                 env.health.abort_failed();
                 tracing::warn!(session = %session, %failure, "an abort failed");
             }
         }
     }
-    settle(ticket);
+    tried
+}
+
+/// Waits for a server that was away, as long as a start would, and answers whether the session still works for the run
+/// that ended at `since`.
+async fn works_when_back(env: &Env, aborted: &Aborted, since: Timestamp) -> bool {
+    let directory = aborted.directory.as_deref();
+    let directory = directory.unwrap_or(&env.config.directory);
+    let begun = env.now();
+    let mut attempt = 0;
+    loop {
+        attempt += 1;
+        tokio::time::sleep(reach_backoff(attempt)).await;
+        let late = env.now().since(begun) > env.config.lifecycle.server_down;
+        if late || aborted.superseded.load(Ordering::Acquire) {
+            return false;
+        }
+        let statuses = within(env.config.calls.other, env.server.statuses(directory)).await;
+        let Ok(statuses) = statuses else { continue };
+        let works = matches!(
+            statuses.get(&aborted.session),
+            Some(SessionStatus::Busy | SessionStatus::Retry { .. })
+        );
+        return works
+            && !prompted_since(env, &aborted.session, &aborted.run, since).await
+            && !aborted.superseded.load(Ordering::Acquire);
+    }
 }
 
 /// What may have to be aborted after the process has ended and begun again.
