@@ -1,9 +1,10 @@
 //! Messages are owed, not tried: kept until accepted, looked up where their fate is unknown, dropped with a record.
 
+use greenroom::EventLink;
 use greenroom::domain::task::TaskStatus;
 
 use super::notices;
-use crate::server::{Fate, On, cut_off, not_found, status};
+use crate::server::{Fate, On, cut_off, not_found, status, unreachable};
 use crate::stage::{Stage, job, story};
 
 /// What became of the messages to `P` that its notifier still remembers, newest first.
@@ -55,8 +56,7 @@ fn it_is_resent_though_nothing_runs_and_the_server_was_away() {
         let a = s.launch(job("a")).await;
         s.at(6000).await;
         s.quiet_answer(&a, "done");
-        s.server
-            .always(On::Notify, Fate::Fails(crate::server::unreachable()));
+        s.server.always(On::Notify, Fate::Fails(unreachable()));
         s.idle(&a).await;
         assert!(s.names(TaskStatus::Running).await.is_empty());
         s.at(100_000).await;
@@ -66,6 +66,79 @@ fn it_is_resent_though_nothing_runs_and_the_server_was_away() {
             s.told("P").last().map(String::as_str),
             Some("129000 final wakes: a completed")
         );
+    });
+}
+
+#[test]
+fn what_waits_for_the_way_to_the_server_is_sent_as_soon_as_it_is_open() {
+    story(|s| async move {
+        s.server.always(On::Notify, Fate::Fails(unreachable()));
+        done(&s).await;
+        s.at(70_000).await;
+        s.link(EventLink::Connected).await;
+        s.at(80_000).await;
+        s.server.mend(On::Notify);
+        s.link(EventLink::Connected).await;
+        s.at(300_000).await;
+        assert_eq!(
+            s.times(On::Notify),
+            [
+                6000, 7000, 9000, 13_000, 21_000, 37_000, 69_000, 70_000, 80_000
+            ],
+            "and once each time it opens"
+        );
+        assert_eq!(fates(&s).await, ["1 delivered"]);
+    });
+}
+
+#[test]
+fn the_way_is_open_again_once_the_server_is_healthy() {
+    story(|s| async move {
+        let a = s.launch(job("a")).await;
+        s.at(6000).await;
+        s.quiet_answer(&a, "done");
+        s.server.always(On::Notify, Fate::Fails(unreachable()));
+        s.idle(&a).await;
+        s.at(22_000).await;
+        s.server.always(On::Health, Fate::Fails(unreachable()));
+        s.link(EventLink::Broken).await;
+        s.at(40_000).await;
+        s.server.mend(On::Health);
+        s.server.mend(On::Notify);
+        s.at(300_000).await;
+        // Health is asked at 22, 22.5, 23.5, 25.5, 29.5, 37.5 and 47.5 s; the next message was due at 69 s.
+        assert_eq!(s.times(On::Notify).last(), Some(&47_500));
+        assert_eq!(fates(&s).await, ["1 delivered"]);
+    });
+}
+
+#[test]
+fn what_the_server_has_refused_does_not_hurry_when_the_way_opens() {
+    story(|s| async move {
+        s.server.always(On::Notify, Fate::Fails(status(500)));
+        done(&s).await;
+        s.at(70_000).await;
+        s.link(EventLink::Connected).await;
+        s.at(128_000).await;
+        assert_eq!(s.times(On::Notify).last(), Some(&69_000));
+    });
+}
+
+#[test]
+fn a_message_of_unknown_fate_is_looked_for_as_soon_as_the_way_is_open() {
+    story(|s| async move {
+        s.server.next(On::Notify, Fate::Cut(cut_off()));
+        s.server.next_for(On::Messages, "P", Fate::Late(0));
+        s.server
+            .always_for(On::Messages, "P", Fate::Fails(unreachable()));
+        done(&s).await;
+        s.at(50_000).await;
+        assert_eq!(fates(&s).await, ["1 sending"]);
+        s.server.mend(On::Messages);
+        s.link(EventLink::Connected).await;
+        assert_eq!(fates(&s).await, ["1 delivered"]);
+        s.at(300_000).await;
+        assert_eq!(s.times(On::Notify), [6000]);
     });
 }
 

@@ -68,6 +68,11 @@ pub(crate) struct Stop {
     pub(crate) done: oneshot::Sender<bool>,
 }
 
+/// The way to the agent server is open again: what waits because it was not is tried at once.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct WayOpened;
+
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(super) struct StatusRead(pub(super) Option<bool>, pub(super) Option<String>);

@@ -2,10 +2,11 @@
 //! its order; it sends one message at a time, keeps each until the server has accepted it, and holds back what would
 //! disturb a parent that works.
 //!
-//! Its rooms: here the batch and the next step, `sending` the messages and their fate, `restoring` how one begins where
-//! another stopped.
+//! Its rooms: here the batch and the next step, `sending` the messages and their fate, `patience` when to try again,
+//! `restoring` how one begins where another stopped.
 
 mod messages;
+mod patience;
 mod restoring;
 mod sending;
 
@@ -15,12 +16,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use actix::{Actor, AsyncContext, Context, Handler, SpawnHandle};
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 
 pub(crate) use self::messages::{
-    Joined, Left, ParentEnded, ParentGone, ParentHappened, Reconcile, Settled, Stop,
+    Joined, Left, ParentEnded, ParentGone, ParentHappened, Reconcile, Settled, Stop, WayOpened,
 };
 use self::messages::{StatusRead, TimeUp};
+use self::patience::Patience;
 use self::sending::{Flight, Owed};
 use super::desk::Desk;
 use super::env::{Env, answer, within};
@@ -42,8 +44,9 @@ pub(crate) struct ParentNotifier {
     // Finals of closed batches, oldest first, with their texts: bounded by `give_up`.
     closed: VecDeque<Owed>,
     flight: Flight,
-    failures: u32,
-    not_before: Option<Timestamp>,
+    patience: Patience,
+    /// Wakes the look-up under way if it waits.
+    way_opened: Arc<Notify>,
     session: ParentSession,
     held: bool,
     debt: u64,
@@ -79,8 +82,8 @@ impl ParentNotifier {
             batch: Batch::default(),
             closed: VecDeque::new(),
             flight: Flight::None,
-            failures: 0,
-            not_before: None,
+            patience: Patience::default(),
+            way_opened: Arc::default(),
             session: ParentSession::new(ended),
             held: false,
             debt: 0,
@@ -156,11 +159,7 @@ impl ParentNotifier {
                 Due::Final { since } => (since, true, since),
             },
         };
-        Some((
-            self.not_before.map_or(at, |not_before| at.max(not_before)),
-            wakes,
-            since,
-        ))
+        Some((self.patience.earliest(at), wakes, since))
     }
 
     pub(super) fn look(&mut self, ctx: &mut Context<Self>) {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use actix::{AsyncContext, Context, Handler};
 
 use super::ParentNotifier;
-use super::messages::{Answered, ContextRead, LookedUp};
+use super::messages::{Answered, ContextRead, LookedUp, WayOpened};
 use crate::actors::env::{answer, cut_off, find_message, within};
 use crate::actors::registry::{BatchClosed, WakeAccepted};
 use crate::actors::survivors::Call;
@@ -180,8 +180,7 @@ impl ParentNotifier {
     }
 
     pub(super) fn accepted(&mut self, owed: &Owed) {
-        self.failures = 0;
-        self.not_before = None;
+        self.patience.over();
         self.env.health.notice_delivered();
         self.note_fate(owed, Fate::Delivered);
         if !owed.sent_silently {
@@ -205,7 +204,7 @@ impl ParentNotifier {
             let wakes = note.wakes;
             self.batch.note_refused(note);
             if wakes {
-                self.back_off(now);
+                self.patience.failed(failure, now);
             }
             return;
         }
@@ -220,7 +219,7 @@ impl ParentNotifier {
             self.closed.push_front(owed);
             return;
         }
-        self.back_off(now);
+        self.patience.failed(failure, now);
         self.closed.push_front(owed);
     }
 
@@ -238,13 +237,6 @@ impl ParentNotifier {
         for owed in owed {
             self.dropped(&owed, why);
         }
-    }
-
-    /// 1 s doubling to 60 s.
-    pub(super) fn back_off(&mut self, now: Timestamp) {
-        let wait = Duration::from_secs(1 << self.failures.min(6)).min(Duration::from_secs(60));
-        self.failures += 1;
-        self.not_before = Some(now + wait);
     }
 
     fn posted(&self, owed: &Owed, fate: Fate) -> Posted {
@@ -290,6 +282,9 @@ impl ParentNotifier {
             self.parent.clone(),
             owed.id.clone(),
         );
+        // Its own: what opened before is no news to it.
+        self.way_opened = Arc::default();
+        let way_opened = Arc::clone(&self.way_opened);
         self.flight = Flight::LookingUp(owed);
         let still = me.clone();
         answer(
@@ -312,7 +307,11 @@ impl ParentNotifier {
                         Err(failure) if !still.connected() => return Err(failure),
                         Err(_) => {}
                     }
-                    tokio::time::sleep(wait).await;
+                    // Also one that opened while it was asked: nobody knows which was first.
+                    tokio::select! {
+                        () = tokio::time::sleep(wait) => {}
+                        () = way_opened.notified() => {}
+                    }
                     wait = wait.saturating_mul(2).min(Duration::from_secs(60));
                 }
             },
@@ -375,5 +374,17 @@ impl Handler<LookedUp> for ParentNotifier {
             Err(failure) => self.refused(*owed, &failure),
         }
         self.step(ctx);
+    }
+}
+
+impl Handler<WayOpened> for ParentNotifier {
+    type Result = ();
+
+    fn handle(&mut self, _: WayOpened, ctx: &mut Context<Self>) {
+        self.env.places.pass("notifier: WayOpened");
+        self.way_opened.notify_one();
+        if self.patience.way_opened() {
+            self.step(ctx);
+        }
     }
 }

@@ -9,7 +9,7 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::{DepthOf, TaskRegistry, Unreachable};
 use crate::actors::env::{answer, reach_backoff, within};
-use crate::actors::parent_notifier::ParentHappened;
+use crate::actors::parent_notifier::{ParentHappened, WayOpened};
 use crate::actors::poller::Reconcile;
 use crate::actors::slot_manager::SetOpen;
 use crate::actors::task::{Happened, LinkBroke};
@@ -98,6 +98,14 @@ impl TaskRegistry {
             self.desks
                 .slots
                 .send(SetOpen(reachable && self.closing.is_none()));
+        }
+    }
+
+    /// Everything running is looked at again, and what is owed is not waited with any longer.
+    fn way_is_open(&self) {
+        self.desks.poller.send(Reconcile);
+        for known in self.parents.values() {
+            known.notifier.do_send(WayOpened);
         }
     }
 
@@ -190,7 +198,7 @@ impl Handler<LinkChanged> for TaskRegistry {
             EventLink::Connected => {
                 // Events that were missed are not replayed: everything running is looked at again.
                 self.set_reachable(true);
-                self.desks.poller.send(Reconcile);
+                self.way_is_open();
             }
             EventLink::Broken => {
                 for actor in self.tasks.values().filter_map(|entry| entry.actor.as_ref()) {
@@ -221,7 +229,7 @@ impl Handler<HealthAnswered> for TaskRegistry {
         if answered.0 {
             self.probing = false;
             self.probe_tries = 0;
-            self.desks.poller.send(Reconcile);
+            self.way_is_open();
         } else if self.closing.is_none() {
             self.probe_tries += 1;
             ctx.notify_later(Probe, reach_backoff(self.probe_tries));
