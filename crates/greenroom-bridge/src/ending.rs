@@ -4,7 +4,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix_ws::{CloseCode, CloseReason, Session};
+use actix_web::error::PayloadError;
+use actix_ws::{CloseCode, CloseReason, ProtocolError, Session};
 use tokio::time::timeout;
 
 use crate::line::Line;
@@ -36,6 +37,24 @@ pub(crate) enum End {
     Full,
     /// The service goes away.
     Leaving,
+}
+
+impl End {
+    /// What an error while reading says of the other side.
+    pub(crate) fn of(error: &ProtocolError) -> Self {
+        let io = match error {
+            ProtocolError::Overflow => return Self::TooLarge,
+            ProtocolError::Io(io) if io.kind() == std::io::ErrorKind::Other => io,
+            _ => return Self::Broken,
+        };
+        // The library wraps whatever it has from the connection; a message of many frames that is too large comes as a text.
+        let connection = io.get_ref().and_then(|inner| inner.downcast_ref());
+        match connection {
+            // The head of a frame has announced too much.
+            Some(PayloadError::Overflow) | None => Self::TooLarge,
+            Some(_) => Self::Gone,
+        }
+    }
 }
 
 /// Says why, as far as it can be said, and closes.
@@ -98,5 +117,26 @@ pub(crate) async fn within(
     match timeout(limit, write).await {
         Ok(Ok(())) => Ok(()),
         Ok(Err(_)) | Err(_) => Err(End::Gone),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+
+    #[test]
+    fn a_connection_that_was_cut_is_told_from_what_was_too_large() {
+        let of = |error: io::Error| End::of(&ProtocolError::Io(error));
+        let reset = io::Error::from(io::ErrorKind::ConnectionReset);
+        for cut in [PayloadError::Incomplete(None), PayloadError::Io(reset)] {
+            assert_eq!(of(io::Error::other(cut)), End::Gone);
+        }
+        assert_eq!(of(io::Error::other(PayloadError::Overflow)), End::TooLarge);
+        assert_eq!(of(io::Error::other("too long in all")), End::TooLarge);
+        assert_eq!(End::of(&ProtocolError::Overflow), End::TooLarge);
+        assert_eq!(of(io::ErrorKind::InvalidData.into()), End::Broken);
+        assert_eq!(End::of(&ProtocolError::BadOpCode), End::Broken);
     }
 }

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use actix_web::rt;
-use actix_ws::{AggregatedMessage, AggregatedMessageStream, ProtocolError, Session};
+use actix_ws::{AggregatedMessage, AggregatedMessageStream, Session};
 use greenroom::EventLink;
 use greenroom::domain::sift::Sift;
 use tokio::task::JoinHandle;
@@ -288,13 +288,7 @@ impl Socket {
         let frame = match self.messages.recv().await {
             None => return Err(End::Gone),
             Some(Ok(frame)) => frame,
-            Some(Err(ProtocolError::Overflow)) => return Err(End::TooLarge),
-            // A message of many frames that is too large comes as an untyped error of kind `Other`, as does a cut
-            // connection, to which a close frame does no harm.
-            Some(Err(ProtocolError::Io(error))) if error.kind() == std::io::ErrorKind::Other => {
-                return Err(End::TooLarge);
-            }
-            Some(Err(_)) => return Err(End::Broken),
+            Some(Err(error)) => return Err(End::of(&error)),
         };
         self.heard = Instant::now();
         match frame {
