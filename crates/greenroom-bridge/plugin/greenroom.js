@@ -127,9 +127,11 @@ class Bridge {
     Object.assign(this, { calls: new Map(), contexts: new Map(), requests: new Set(), waiting: new Set() })
     this.outbox = new Outbox(tuning.buffered, tuning.bufferedBytes)
     this.fold = new Fold(tuning.fold, (event) => this.emit(event))
-    const address = process.env.GREENROOM_URL || tuning.url
-    this.url = new URL(URL.canParse(address) ? address : DEFAULTS.url)
-    if (!URL.canParse(address)) return void Object.assign(this, { state: "refused", problem: "GREENROOM_URL is no address" })
+    this.said = process.env.GREENROOM_URL?.trim() || tuning.url
+    // Without the scheme, `localhost` would be taken for one.
+    const address = this.said.includes("://") ? this.said : `http://${this.said}`
+    this.url = /^https?:/i.test(address) && URL.canParse(address) ? new URL(address) : undefined
+    if (!this.url) return void Object.assign(this, { state: "refused", problem: "GREENROOM_URL is no address" })
     const health = { url: "/global/health", signal: AbortSignal.timeout(5000) }
     const asked = quietly(async () => (this.version = (await input.client._client.get(health)).data?.version))
     Promise.race([asked, new Promise((done) => later(done, 300))]).then(() => this.connect())
@@ -164,8 +166,7 @@ class Bridge {
     if (socket !== this.socket || this.closed) return
     const [wasUp, why, refused] = [this.state === "up", this.refusal || reason, code === 1008 || (code >= 4400 && code < 4500)]
     // 4001: another plugin of this process and directory has taken over; coming back would throw it out in turn.
-    this.state = code === 4001 ? "replaced" : refused ? "refused" : "down"
-    this.socket = undefined
+    Object.assign(this, { state: code === 4001 ? "replaced" : refused ? "refused" : "down", socket: undefined })
     quietly(() => socket?.close())
     if (code === 4001) return
     this.problem = refused ? `it refuses this opencode: ${why || code}` : why || this.problem || "nothing answers there"
@@ -197,7 +198,7 @@ class Bridge {
   }
 
   hear(frame, tooLate) {
-    if (frame.type === "error") this.refusal = String(frame.message)
+    if (frame.type === "error" && this.state !== "up") this.refusal = String(frame.message)
     else if (frame.type === "toolResult") this.calls.get(frame.id)?.settle(frame)
     else if (frame.type === "compactionContext") this.contexts.get(frame.id)?.(frame.markdown)
     else if (frame.type === "request" && !this.requests.has(frame.id)) quietly(() => this.answer(frame, this.requests))
@@ -266,8 +267,8 @@ class Bridge {
     // A model that believes an argument is needed sends it empty.
     const given = ([key, it]) => TOOLS[name].required.includes(key) || !["", null, undefined].includes(it)
     const context = { sessionID, messageID, agent, callID, directory }
-    const call = { tool: name, args: Object.fromEntries(Object.entries(args ?? {}).filter(given)), context }
-    const frame = { type: "toolCall", id: crypto.randomUUID(), ...call }
+    const known = Object.fromEntries(Object.entries(args ?? {}).filter(given))
+    const frame = { type: "toolCall", id: crypto.randomUUID(), tool: name, args: known, context }
     if (this.send(frame) === undefined) return said("The arguments are too large; put long texts into a file and name it.")
     const { title, output, metadata } = await this.outcome(frame, abort)
     const result = { title: title ?? "", output: output ?? "", metadata: { ...metadata } }
@@ -305,9 +306,11 @@ class Bridge {
   /** What a tool says when there is no service. */
   absence() {
     const wrong = "Tell the user to set GREENROOM_TOKEN, or to install the plugin that came with it, and to start opencode again."
+    const unset = "Tell the user to set GREENROOM_URL as http://HOST:PORT, or not at all, and to start opencode again."
     const gone = "Tell the user to start it with `greenroom serve`, or do the work without background tasks."
     const log = this.startLog ? `Its log: ${this.startLog}. ` : ""
-    return `The background task service at ${this.url.origin} cannot be used (${this.problem}). ${log}${this.state === "refused" ? wrong : gone}`
+    const hint = !this.url ? unset : this.state === "refused" ? wrong : gone
+    return `The background task service at ${this.url?.origin ?? this.said} cannot be used (${this.problem}). ${log}${hint}`
   }
   /** What a compaction is to carry along, or nothing if that takes too long. */
   carried(sessionID) {
@@ -345,8 +348,7 @@ class Bridge {
     } catch (error) {
       if (error.code !== "EEXIST") this.problem = `it cannot be started: ${error.message}`
     }
-    this.failures = 0
-    this.again(this.tuning.retryFirst)
+    this.again(this.tuning.retryFirst, (this.failures = 0))
   }
 }
 
@@ -389,10 +391,8 @@ export const Greenroom = async (input, options) => {
       if (markdown && !output.context.includes(markdown)) output.context.push(markdown)
     }),
     dispose: safe(() => {
-      bridge.users -= 1
-      if (bridge.users > 0) return
-      bridges.delete(input.directory)
-      bridge.closed = true
+      if (--bridge.users > 0) return
+      bridges.delete(input.directory, (bridge.closed = true))
       bridge.socket?.close(1000)
     }),
   }

@@ -141,10 +141,29 @@ test("one that was replaced stays away until it is needed", async (t) => {
 })
 
 test("an address that is none is said", async (t) => {
-  process.env.GREENROOM_URL = "nowhere"
   t.after(() => delete process.env.GREENROOM_URL)
-  const { hooks } = await stage(t, { connect: false })
-  assert.match((await hooks.tool.background_list.execute({}, context().ctx)).output, /GREENROOM_URL/)
+  for (const address of ["http://", "file:///tmp/service", "http://127.0.0.1:99999"]) {
+    process.env.GREENROOM_URL = address
+    const { hooks } = await stage(t, { connect: false })
+    const { output } = await hooks.tool.background_list.execute({}, context().ctx)
+    assert.ok(output.includes(`at ${address} `) && output.includes("set GREENROOM_URL"), output)
+    assert.doesNotMatch(output, /TOKEN/, "that is not what is wrong")
+  }
+})
+
+test("an address without a scheme is one", async (t) => {
+  t.after(() => delete process.env.GREENROOM_URL)
+  const { service } = await stage(t)
+  process.env.GREENROOM_URL = ` ${new URL(service.url).host.replace("127.0.0.1", "localhost")} `
+  await stage(t, { service })
+  assert.equal(service.hellos, 2)
+})
+
+test("what the service could not read is no reason why it is gone", async (t) => {
+  const { hooks, service } = await stage(t)
+  service.send({ type: "error", message: "a frame is a JSON object" })
+  await service.stop()
+  assert.doesNotMatch((await hooks.tool.background_list.execute({}, context().ctx)).output, /JSON/)
 })
 
 test("two plugins in one directory are one bridge", async (t) => {
