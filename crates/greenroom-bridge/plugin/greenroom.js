@@ -123,7 +123,7 @@ class Fold {
 class Bridge {
   constructor(input, tuning) {
     // `state` is one of down, opening, up, refused, replaced.
-    Object.assign(this, { input, tuning, state: "down", problem: "", users: 0, failures: 0, startedAt: 0 })
+    Object.assign(this, { input, tuning, state: "down", problem: "", trouble: "", users: 0, failures: 0, startedAt: 0 })
     Object.assign(this, { calls: new Map(), contexts: new Map(), requests: new Set(), waiting: new Set() })
     this.outbox = new Outbox(tuning.buffered, tuning.bufferedBytes)
     this.fold = new Fold(tuning.fold, (event) => this.emit(event))
@@ -206,7 +206,7 @@ class Bridge {
     clearTimeout(tooLate)
     // Another service counts its requests anew.
     if (this.instance !== frame.instance) this.requests = new Set()
-    Object.assign(this, { state: "up", failures: 0, problem: "", instance: frame.instance })
+    Object.assign(this, { state: "up", failures: 0, problem: "", trouble: "", instance: frame.instance })
     this.drain()
     // The service joins a call it knows, or answers it again; it never carries one out twice.
     this.calls.forEach((call) => this.send(call.frame))
@@ -303,14 +303,15 @@ class Bridge {
       if (abort?.aborted) stop()
     })
   }
-  /** What a tool says when there is no service. */
+  /** What a tool says when there is no service: why it did not start, before that nothing answers. */
   absence() {
     const wrong = "Tell the user to set GREENROOM_TOKEN, or to install the plugin that came with it, and to start opencode again."
     const unset = "Tell the user to set GREENROOM_URL as http://HOST:PORT, or not at all, and to start opencode again."
     const gone = "Tell the user to start it with `greenroom serve`, or do the work without background tasks."
+    const why = (this.state !== "refused" && this.trouble) || this.problem
     const log = this.startLog ? `Its log: ${this.startLog}. ` : ""
     const hint = !this.url ? unset : this.state === "refused" ? wrong : gone
-    return `The background task service at ${this.url?.origin ?? this.said} cannot be used (${this.problem}). ${log}${hint}`
+    return `The background task service at ${this.url?.origin ?? this.said} cannot be used (${why}). ${log}${hint}`
   }
   /** What a compaction is to carry along, or nothing if that takes too long. */
   carried(sessionID) {
@@ -325,11 +326,10 @@ class Bridge {
     const local = protocol === "http:" && ["127.0.0.1", "localhost", "[::1]"].includes(hostname)
     if (!local || process.env.GREENROOM_AUTOSTART === "0" || Date.now() - this.startedAt < this.tuning.startEvery) return
     this.startedAt = Date.now()
-    if (await listens(hostname.replace(/[[\]]/g, ""), port)) return void (this.problem = "what listens there is no bridge")
-    this.problem = ""
+    if (await listens(hostname.replace(/[[\]]/g, ""), port)) return void (this.trouble = "what listens there is no bridge")
+    this.trouble = ""
     const [fs, home] = [builtin("fs"), builtin("os").homedir()]
-    const folder = `${process.env.XDG_STATE_HOME || `${home}/.local/state`}/greenroom`
-    const lock = `${folder}/start-${port}.lock`
+    const folder = `${process.env.XDG_STATE_HOME || `${home}/.local/state`}/greenroom`, lock = `${folder}/start-${port}.lock`
     this.startLog = `${folder}/serve-${port}.log`
     try {
       fs.mkdirSync(folder, { recursive: true, mode: 0o700 })
@@ -342,11 +342,11 @@ class Bridge {
       const args = ["serve", "--listen", listen, "--set", "opencode.events=bridge", "--exit-when-unused", "1h"]
       const options = { cwd: home, detached: true, stdio: ["ignore", log, log] }
       const child = builtin("child_process").spawn(process.env.GREENROOM_BIN || BINARY || "greenroom", args, options)
-      child.once("error", (error) => (this.problem = `it cannot be started: ${error.message}`))
-      child.once("exit", (code) => (this.problem ||= `it ended with code ${code}`)).unref()
+      child.once("error", (error) => (this.trouble = `it cannot be started: ${error.message}`))
+      child.once("exit", (code) => (this.trouble ||= `it ended with code ${code}`)).unref()
       fs.closeSync(log)
     } catch (error) {
-      if (error.code !== "EEXIST") this.problem = `it cannot be started: ${error.message}`
+      if (error.code !== "EEXIST") this.trouble = `it cannot be started: ${error.message}`
     }
     this.again(this.tuning.retryFirst, (this.failures = 0))
   }

@@ -52,6 +52,19 @@ test("a command that is missing is said, with the place of the log", async (t) =
   assert.match(output, /cannot be started: .*ENOENT.*Its log: .*serve-\d+\.log/)
 })
 
+test("why it does not start is said where a cut connection has a reason of its own, as under opencode", async (t) => {
+  const Real = globalThis.WebSocket
+  t.after(() => (globalThis.WebSocket = Real))
+  globalThis.WebSocket = class {
+    close() {}
+    constructor() { setTimeout(() => this.onclose({ code: 1006, reason: "Failed to connect" }), 5) }
+  }
+  for (const [bin, why] of [["/nowhere/greenroom", /cannot be started: .*ENOENT/], ["/bin/false", /it ended with code 1/]]) {
+    const { hooks } = await stage(t, { ...(await house(t, { bin })).options, tuning: { patience: 500 } })
+    assert.match((await hooks.tool.background_list.execute({}, context().ctx)).output, why)
+  }
+})
+
 test("what listens there already is left alone", async (t) => {
   const { service, starts, options } = await house(t)
   const other = createServer((socket) => socket.on("error", () => {}).end("HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n"))
