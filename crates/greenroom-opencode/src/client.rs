@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use greenroom::domain::halves;
 use greenroom::domain::ids::SessionId;
 use greenroom::domain::task::{AskAnswer, AskKind};
 use greenroom::domain::transcript::Message;
@@ -114,8 +115,7 @@ impl<C: Carrier> OpencodeServer<C> {
     /// A call whose answer is needed.
     async fn ask(&self, call: Call<'_>) -> Result<Value, ServerError> {
         let answer = self.carry(&call).await?;
-        serde_json::from_slice(&answer.body)
-            .map_err(|error| unreadable(call.what, &error.to_string()))
+        halves::read(&answer.body).map_err(|error| unreadable(call.what, &error.to_string()))
     }
 
     /// A call whose status says everything.

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use greenroom::domain::halves;
 use greenroom::domain::task::cut;
 use greenroom::domain::transcript::without_stack;
 use greenroom::ports::agent_server::ServerError;
@@ -78,7 +79,7 @@ fn unauthorized(password_given: bool) -> &'static str {
 /// The text of an error body: `data.message`, else `message`, else its name or tag; a body that is no JSON as it is.
 /// None if it says nothing.
 fn text_of(body: &[u8]) -> Option<String> {
-    let Ok(json) = serde_json::from_slice::<Value>(body) else {
+    let Ok(json) = halves::read::<Value>(body) else {
         let text = String::from_utf8_lossy(body);
         let text = text.trim();
         return (!text.is_empty()).then(|| cut(text, TEXT_LIMIT).to_owned());

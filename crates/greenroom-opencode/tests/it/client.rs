@@ -133,6 +133,18 @@ async fn an_answer_that_is_no_json_or_not_what_was_asked_for_is_unknown() {
 }
 
 #[tokio::test]
+async fn a_session_in_which_an_emoji_was_cut_in_half_is_read() {
+    let messages = r#"[{"info": {"id": "msg_1", "role": "assistant", "finish": "stop", "time": {"created": 1}},
+        "parts": [{"id": "prt_1", "type": "text", "text": "cut \ud83d"}]}]"#;
+    let stub = Stub::always(200, messages).await;
+    let messages = server(&stub.url).messages(&session(), None).await.unwrap();
+    assert!(
+        format!("{messages:?}").contains("cut \u{fffd}"),
+        "{messages:?}"
+    );
+}
+
+#[tokio::test]
 async fn an_answer_without_end_is_not_kept() {
     let stub = Stub::always(200, &format!("[{}]", " ".repeat(5 << 20))).await;
     let outcome = server(&stub.url).todos(&session()).await.unwrap_err();

@@ -6,6 +6,7 @@ pub mod batch;
 pub(crate) mod calls;
 pub mod concurrency;
 pub(crate) mod explanation;
+pub mod halves;
 pub mod history;
 pub mod idempotency;
 pub mod ids;

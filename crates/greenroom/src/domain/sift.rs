@@ -9,6 +9,8 @@ use crate::maps::Map;
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::halves;
+
 /// Sessions whose last delta is remembered; beyond it old ones are forgotten early, which passes a delta too many.
 const REMEMBERED: usize = 1024;
 
@@ -109,7 +111,7 @@ impl Sift {
     }
 
     fn unwrapped(&self, data: &[u8]) -> Option<Value> {
-        let mut event: Value = serde_json::from_slice(data).ok()?;
+        let mut event: Value = halves::read(data).ok()?;
         let inner = ["payload", "event"]
             .iter()
             .find_map(|wrapping| event.get_mut(*wrapping).map(Value::take));

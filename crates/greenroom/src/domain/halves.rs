@@ -1,0 +1,99 @@
+//! Reads JSON as JavaScript writes it. A text that was cut in the middle of an emoji holds half a pair, which JavaScript
+//! writes as `\ud83d` and no reader of proper Unicode takes. Whoever reads what an agent server, its plugin or an agent
+//! has said reads it here, so that one such letter does not hide a whole session. Pure.
+
+use serde::de::DeserializeOwned;
+
+/// Reads JSON; half a pair is read as the letter that stands for an unreadable one.
+///
+/// # Errors
+/// It is no JSON of that shape in spite of that.
+pub fn read<T: DeserializeOwned>(json: &[u8]) -> serde_json::Result<T> {
+    serde_json::from_slice(json).or_else(|error| match mended(json) {
+        Some(mended) => serde_json::from_slice(&mended),
+        None => Err(error),
+    })
+}
+
+/// The same JSON without halves of pairs, of the same length; none if there are no such halves.
+pub fn mended(json: &[u8]) -> Option<Vec<u8>> {
+    let mut whole: Option<Vec<u8>> = None;
+    let mut at = 0;
+    while at < json.len() {
+        at += match (json[at], unit(json, at)) {
+            (b'\\', Some(0xD800..0xDC00)) if is_low(unit(json, at + 6)) => 12,
+            (b'\\', Some(0xD800..0xE000)) => {
+                let mended = whole.get_or_insert_with(|| json.to_vec());
+                mended[at..at + 6].copy_from_slice(b"\\ufffd");
+                6
+            }
+            // What is escaped is no beginning of an escape.
+            (b'\\', _) => 2,
+            _ => 1,
+        };
+    }
+    whole
+}
+
+fn is_low(unit: Option<u16>) -> bool {
+    matches!(unit, Some(0xDC00..0xE000))
+}
+
+/// The unit that an escape of the form `\uXXXX` stands for.
+fn unit(json: &[u8], at: usize) -> Option<u16> {
+    let digits = json.get(at..at + 6)?.strip_prefix(b"\\u")?;
+    let is_hex = digits.iter().all(u8::is_ascii_hexdigit);
+    let digits = std::str::from_utf8(digits).ok().filter(|_| is_hex)?;
+    u16::from_str_radix(digits, 16).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn text(json: &str) -> Option<String> {
+        read::<String>(json.as_bytes()).ok()
+    }
+
+    #[test]
+    fn half_a_pair_is_read_and_a_whole_one_kept() {
+        let read = |json: &str| text(json).unwrap();
+        assert_eq!(read(r#""a\ud83d b""#), "a\u{fffd} b");
+        assert_eq!(read(r#""\ude00\ud83d""#), "\u{fffd}\u{fffd}");
+        assert_eq!(read(r#""\ud83d\ude00\ud83d""#), "😀\u{fffd}");
+        assert_eq!(read(r#""\ud83d\ud83d\ude00""#), "\u{fffd}😀");
+        assert_eq!(read(r#""\uD83D\n\\ud83d""#), "\u{fffd}\n\\ud83d");
+    }
+
+    #[test]
+    fn what_is_whole_is_left_alone() {
+        for json in [r#""\ud83d\ude00""#, r#""\\ud83d""#, r#""\u00e9\\""#, "[]"] {
+            assert_eq!(mended(json.as_bytes()), None, "{json}");
+        }
+        // What is no JSON stays none, with its own complaint.
+        for json in [
+            r#""\ud83d"#,
+            r#""\ud83"#,
+            r#"{"a": "\ud83d",}"#,
+            "\\",
+            "\"\\",
+        ] {
+            assert!(read::<Value>(json.as_bytes()).is_err(), "{json}");
+        }
+    }
+
+    proptest! {
+        /// The model: texts are units of sixteen bits, as JavaScript has them.
+        #[test]
+        fn every_text_of_javascript_is_read(units in prop::collection::vec(prop_oneof![
+            Just(0xD83D_u16), Just(0xDE00_u16), Just(u16::from(b'\\')), Just(u16::from(b'u')), any::<u16>(),
+        ], 0..12)) {
+            let written: String = units.iter().map(|unit| format!("\\u{unit:04x}")).collect();
+            let read: Value = read(format!("{{\"text\": \"{written}\"}}").as_bytes()).unwrap();
+            prop_assert_eq!(read, json!({"text": String::from_utf16_lossy(&units)}));
+        }
+    }
+}
