@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 
+use greenroom::domain::halves;
 use greenroom::domain::ids::SessionId;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -118,12 +119,10 @@ pub enum FromBridge {
 impl FromBridge {
     /// Reads one text frame.
     pub fn read(text: &str) -> Self {
-        let mut frame = match serde_json::from_str::<Value>(text) {
+        let mut frame = match halves::read::<Value>(text.as_bytes()) {
             Ok(Value::Object(frame)) => frame,
             Ok(_) => return Self::Malformed("a frame is a JSON object with a `type`".to_owned()),
-            Err(error) => {
-                return Self::Malformed(format!("a frame is a JSON object with a `type`; {error}"));
-            }
+            Err(error) => return unreadable(text, &error),
         };
         let Some(kind) = frame.get("type").and_then(Value::as_str).map(str::to_owned) else {
             return Self::Malformed("the frame has no `type`".to_owned());
@@ -157,6 +156,36 @@ impl FromBridge {
             "reconcile" => Self::Reconcile,
             _ => Self::Unknown(kind),
         }
+    }
+}
+
+/// What a frame is and whose, where the rest of it cannot be read.
+#[derive(Deserialize)]
+struct Outline {
+    #[serde(rename = "type")]
+    kind: String,
+    id: FrameId,
+    status: Option<u16>,
+}
+
+/// A frame that cannot be read (it is nested too deep, or a number of it is too large): whoever waits for what it brings
+/// is not left waiting.
+fn unreadable(text: &str, error: &serde_json::Error) -> FromBridge {
+    let problem = format!("a frame is a JSON object with a `type`; {error}");
+    let Ok(outline) = serde_json::from_str::<Outline>(text) else {
+        return FromBridge::Malformed(problem);
+    };
+    match (outline.kind.as_str(), outline.status) {
+        ("toolCall", _) => FromBridge::BadToolCall {
+            id: outline.id,
+            problem: format!("toolCall: it cannot be read: {error}"),
+        },
+        ("response", Some(status)) => FromBridge::Response(Response {
+            id: outline.id,
+            status,
+            body: Value::String(format!("it cannot be read: {error}")),
+        }),
+        _ => FromBridge::Malformed(problem),
     }
 }
 

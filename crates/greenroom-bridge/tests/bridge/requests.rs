@@ -7,7 +7,7 @@ use greenroom_bridge::{Line, LineError, Request, Response};
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
-use crate::support::{Client, PATIENCE, Service, heard, say, until};
+use crate::support::{Client, PATIENCE, Service, deep, heard, say, say_text, until};
 
 fn line(service: &Service, pid: u32) -> Line {
     let key = service
@@ -160,5 +160,30 @@ async fn a_thousand_requests_wait_and_one_more_is_refused() {
     }
     for ask in asks {
         assert!(ask.await.unwrap().is_ok());
+    }
+}
+
+#[actix_rt::test]
+async fn an_answer_with_half_an_emoji_is_read_and_one_that_cannot_be_is_not_waited_for() {
+    let service = Service::start(|_| {});
+    let mut client = service.greeted(1).await;
+    let line = line(&service, 1);
+    for (body, wanted) in [
+        (r#"["half \ud83d"]"#.to_owned(), "[\"half \u{fffd}\"]"),
+        (deep(), "cannot be read"),
+    ] {
+        let answered = ask(&line, "GET", PATIENCE * 2);
+        let id = asked(&mut client).await["id"].take();
+        let response =
+            format!(r#"{{"type": "response", "id": {id}, "status": 200, "body": {body}}}"#);
+        say_text(&mut client, response).await;
+        let response = tokio::time::timeout(PATIENCE, answered).await;
+        let response = response.expect("it is not waited for").unwrap().unwrap();
+        assert_eq!(response.status, 200);
+        assert!(
+            response.body.to_string().contains(wanted),
+            "{}",
+            response.body
+        );
     }
 }

@@ -120,7 +120,16 @@ pub fn event(number: u32) -> Value {
 }
 
 pub async fn say(client: &mut Client, frame: Value) {
-    client.send(Message::text(frame.to_string())).await.unwrap();
+    say_text(client, frame.to_string()).await;
+}
+
+pub async fn say_text(client: &mut Client, text: String) {
+    client.send(Message::text(text)).await.unwrap();
+}
+
+/// A value that is nested deeper than is read.
+pub fn deep() -> String {
+    format!("{}{}", "[".repeat(500), "]".repeat(500))
 }
 
 /// The next text frame.

@@ -10,7 +10,7 @@ use greenroom_bridge::{BridgeOptions, ToolAnswer, ToolCall, ToolDesk};
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 
-use crate::support::{Client, Service, event, heard, hello, say, until};
+use crate::support::{Client, Service, deep, event, heard, hello, say, say_text, until};
 
 /// Answers `echo` at once, `wait` when it is let, and `panic` never.
 #[derive(Default)]
@@ -266,4 +266,26 @@ async fn a_bridge_that_lost_events_has_everything_looked_at_but_not_all_the_time
     // One that came too soon after another is not forgotten.
     service.next().await;
     let _ = hello(1);
+}
+
+#[actix_rt::test]
+async fn a_call_with_half_an_emoji_is_made_and_one_that_cannot_be_read_is_answered() {
+    let (service, _) = stage(|_| {});
+    let mut client = service.greeted(1).await;
+    let half = call("half", "echo").to_string();
+    say_text(
+        &mut client,
+        half.replace("{\"a\":1}", r#"{"a":"half \ud83d"}"#),
+    )
+    .await;
+    let answer = result(&mut client).await;
+    assert_eq!(
+        answer,
+        ("half".to_owned(), "{\"a\":\"half \u{fffd}\"}".to_owned())
+    );
+    let nested = call("nested", "echo").to_string();
+    say_text(&mut client, nested.replace("{\"a\":1}", &deep())).await;
+    let (id, output) = result(&mut client).await;
+    assert_eq!(id, "nested");
+    assert!(output.contains("cannot be read"), "{output}");
 }
