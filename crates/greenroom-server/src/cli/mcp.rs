@@ -7,9 +7,11 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use greenroom::TaskDetail;
+use greenroom::domain::halves;
 use rmcp::ServiceExt;
 use rmcp::service::ServerInitializeError;
 use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWriteExt, BufReader};
 
 use super::args::ClientArgs;
 use super::client::{BLOCK, Client, Shown};
@@ -22,13 +24,19 @@ use crate::tools::{Caller, ToolReply};
 /// How long the service may take for a call that waits as long as it may.
 const CALL_WITHIN: Duration = Duration::from_secs(BLOCK.as_secs() + 40);
 
+/// Bytes of stdin between two readers.
+const PIPED: usize = 64 * 1024;
+
 /// Speaks MCP until stdin ends.
 pub async fn mcp(args: ClientArgs) -> Result<(), Failure> {
     let client = Client::new(&args, &Environment::of_process())?;
     // Somebody should learn now, and not at the first call, that there is no service or the secret is wrong.
     let _: Value = client.get(&["v1", "tools"], &[]).await?;
     let server = McpServer::new(Arc::new(Service { client }));
-    let running = match server.serve(rmcp::transport::stdio()).await {
+    let running = match server
+        .serve((whole(tokio::io::stdin()), tokio::io::stdout()))
+        .await
+    {
         Ok(running) => running,
         // Nobody said anything: nothing to do.
         Err(ServerInitializeError::ConnectionClosed(_)) => return Ok(()),
@@ -45,6 +53,26 @@ pub async fn mcp(args: ClientArgs) -> Result<(), Failure> {
     ended
         .map(|_| ())
         .map_err(|error| Failure::new(FAILED, format!("MCP on stdin broke off: {error}"), ""))
+}
+
+/// Its lines as they come, each made whole: what half an emoji stands in is no line to the protocol's reader, which then
+/// leaves its sender without an answer.
+fn whole(input: impl AsyncRead + Unpin + 'static) -> impl AsyncRead {
+    let (mut to, from) = tokio::io::duplex(PIPED);
+    actix_web::rt::spawn(async move {
+        let mut input = BufReader::new(input);
+        let mut line = Vec::new();
+        // Ends with the input, or when nobody reads any more.
+        while let Ok(1..) = input.read_until(b'\n', &mut line).await {
+            let mended = halves::mended(&line);
+            let line_read = mended.as_deref().unwrap_or(&line);
+            if to.write_all(line_read).await.is_err() {
+                return;
+            }
+            line.clear();
+        }
+    });
+    from
 }
 
 /// The tools of a running service.

@@ -8,6 +8,7 @@ use actix_web::http::StatusCode;
 use actix_web::{FromRequest, HttpRequest};
 use futures::StreamExt;
 use futures::future::{LocalBoxFuture, Ready, ready};
+use greenroom::domain::halves;
 use schemars::{Schema, SchemaGenerator, json_schema};
 use serde::de::{DeserializeOwned, Error as _};
 use serde::{Deserialize, Deserializer};
@@ -103,7 +104,8 @@ async fn collect(payload: &mut Payload) -> Result<Vec<u8>, ApiError> {
             hint,
         ));
     }
-    Ok(bytes)
+    // As programs in JavaScript write it; what is whole stays as it came.
+    Ok(halves::mended(&bytes).unwrap_or(bytes))
 }
 
 fn read<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {

@@ -118,3 +118,28 @@ async fn without_a_service_it_says_so_at_once() {
         ran.stderr
     );
 }
+
+#[actix_rt::test]
+async fn half_an_emoji_does_not_leave_its_sender_without_an_answer() {
+    let host = Host::start(&[]).await;
+    let url = host.url("");
+    let talk = actix_web::web::block(move || {
+        let mut piped = Piped::start(&url);
+        piped.hello();
+        let call = json!({"jsonrpc": "2.0", "id": 1, "method": "tools/call",
+            "params": {"name": "background_output", "arguments": {"task_id": "half"}}});
+        let line = call.to_string().replace("half", r"\ud83d");
+        writeln!(piped.stdin.as_mut().unwrap(), "{line}").unwrap();
+        // Answered or not, this one is.
+        piped.say(&json!({"jsonrpc": "2.0", "id": 2, "method": "ping"}));
+        [piped.hear(), piped.hear()]
+    });
+    let answers = talk.await.unwrap();
+    let refused = answers.iter().find(|answer| answer["id"] == 1);
+    let refused = refused.unwrap_or_else(|| panic!("{answers:?}"));
+    assert!(
+        text(&refused["result"]).contains("there is no task"),
+        "{refused}"
+    );
+    host.stop().await;
+}
