@@ -67,9 +67,14 @@ async fn handle(
     body: Raw,
     service: Data<Service>,
 ) -> Result<HttpResponse, ApiError> {
+    let is_end = request.method() == Method::DELETE;
     let request = to_rmcp(&request, body.0)?;
     let (head, body) = service.handle(request).await.into_parts();
-    let status = StatusCode::from_u16(head.status.as_u16());
+    // Clients take another success than 200 and 204 for a failure, and warn their users of it.
+    let status = match head.status.as_u16() {
+        202 if is_end => Ok(StatusCode::NO_CONTENT),
+        status => StatusCode::from_u16(status),
+    };
     let mut response = HttpResponse::build(status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR));
     for (name, value) in &head.headers {
         response.append_header((name.as_str(), value.as_bytes()));

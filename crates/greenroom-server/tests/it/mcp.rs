@@ -344,7 +344,7 @@ async fn sessions_are_bounded_and_one_that_made_room_is_taken_up_again() {
         .client
         .delete(host.url("/mcp"))
         .header("mcp-session-id", &first.session);
-    assert!(end.send().await.unwrap().status().is_success());
+    assert_eq!(end.send().await.unwrap().status(), 204);
     let list = json!({"jsonrpc": "2.0", "id": 1, "method": "tools/list"});
     assert_eq!(posted(first.request(), &list).await.status(), 404);
     let mut strange = first.clone();
