@@ -218,8 +218,9 @@ impl Tools {
         let options = cancel_options(&task, caller);
         match self.greenroom.cancel(&task.id, options).await {
             Ok(task) => {
-                let below = self.open_below(&task).await.len();
-                let text = words::cancelled(std::slice::from_ref(&task), below);
+                let below = self.open_below(&task).await;
+                let below: Vec<_> = below.into_iter().map(|task| task.id).collect();
+                let text = words::cancelled(std::slice::from_ref(&task), &below);
                 let title = format!("cancelled {}", task.description);
                 Ok(ToolReply::about(&task, text, title))
             }
@@ -253,7 +254,7 @@ impl Tools {
             }
         }
         ToolReply {
-            output: words::cancelled(&cancelled, 0),
+            output: words::cancelled(&cancelled, &[]),
             title: Some(format!("cancelled {}", count(cancelled.len()))),
             metadata: None,
             is_error: false,

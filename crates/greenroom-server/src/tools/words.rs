@@ -3,6 +3,7 @@
 
 use greenroom::TaskDetail;
 use greenroom::domain::history::HistoryEntry;
+use greenroom::domain::ids::TaskId;
 use greenroom::domain::output::Output;
 use greenroom::domain::task::{Task, cut};
 use greenroom::domain::time::{Timestamp, duration_text};
@@ -16,6 +17,8 @@ use crate::cli::term::one_line;
 const DESCRIPTION: usize = 240;
 /// Characters of anything else on one line.
 const LINE: usize = 2000;
+/// Tasks that go on below one that was cancelled, and are named.
+const NAMED: usize = 20;
 /// Tasks of a list, and of what was cancelled.
 pub const LISTED: usize = 100;
 
@@ -182,7 +185,7 @@ pub fn unfinished(standing: &Standing<'_>, now: Timestamp) -> String {
 }
 
 /// What was cancelled, and what goes on below it.
-pub fn cancelled(tasks: &[Task], below: usize) -> String {
+pub fn cancelled(tasks: &[Task], below: &[TaskId]) -> String {
     let mut text = match tasks {
         [] => return "None of your background tasks is open; nothing changed.".to_owned(),
         [_] => "Cancelled:\n".to_owned(),
@@ -196,14 +199,24 @@ pub fn cancelled(tasks: &[Task], below: usize) -> String {
         [_] => "You will not be told of it.",
         _ => "You will not be told of them.",
     });
+    // By their ids: nobody should have to end all he has for them.
     match below {
-        0 => {}
-        1 => {
-            text.push_str(" A task of its own goes on: background_cancel(all=true) ends that too.")
-        }
-        _ => text.push_str(&format!(
-            " {below} tasks of its own go on: background_cancel(all=true) ends those too."
+        [] => {}
+        [id] => text.push_str(&format!(
+            " A task of its own goes on: background_cancel(taskId=\"{id}\") ends that too."
         )),
+        several => {
+            let named: Vec<&str> = several.iter().take(NAMED).map(TaskId::as_str).collect();
+            text.push_str(&format!(
+                " {} tasks of its own go on, which background_cancel ends one by one: {}",
+                several.len(),
+                named.join(", ")
+            ));
+            text.push_str(match several.len() > NAMED {
+                true => ", …",
+                false => ".",
+            });
+        }
     }
     text
 }

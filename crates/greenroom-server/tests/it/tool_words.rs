@@ -157,9 +157,13 @@ fn a_task_that_goes_on() {
 fn a_cancel_and_a_prompt_passed_on() {
     let stopped = task(json!({"status": "cancelled", "sessionID": "ses_1"}));
     insta::assert_snapshot!(joined(&[
-        cancelled(&[], 0),
-        cancelled(std::slice::from_ref(&stopped), 3),
-        cancelled(&[stopped, failed()], 0),
+        cancelled(&[], &[]),
+        cancelled(std::slice::from_ref(&stopped), &["bg_00000007".into()]),
+        cancelled(
+            std::slice::from_ref(&stopped),
+            &["bg_00000007".into(), "bg_00000008".into()]
+        ),
+        cancelled(&[stopped, failed()], &[]),
         sent(&running(), Told::Yes),
     ]));
 }

@@ -138,6 +138,25 @@ async fn cancelling_all_ends_the_tree_and_tells_only_who_does_not_know() {
 }
 
 #[actix_rt::test]
+async fn what_goes_on_below_a_cancelled_task_can_be_ended_alone() {
+    let host = Host::start(&[]).await;
+    let parent = Agent::of(&host, "ses_parent");
+    let cancelled = parent.launch("not needed").await;
+    let below = Agent::of(&host, "ses_1").launch("below").await;
+    let beside = parent.launch("beside").await;
+    let reply = parent
+        .done("background_cancel", json!({"taskId": cancelled}))
+        .await;
+    let hint = format!("background_cancel(taskId=\"{below}\")");
+    assert!(reply.output.contains(&hint), "{}", reply.output);
+    parent
+        .done("background_cancel", json!({"taskId": below}))
+        .await;
+    host.running(&beside).await;
+    host.stop().await;
+}
+
+#[actix_rt::test]
 async fn a_bridge_brings_calls_and_asks_what_a_compaction_carries() {
     let host = Host::start(&[]).await;
     let desk: Arc<dyn ToolDesk> = Arc::new(host.tools());
