@@ -1,7 +1,8 @@
 //! A call of a tool: who calls, and what comes back.
 
+use greenroom::domain::idempotency::fingerprint;
 use greenroom::domain::ids::{MessageId, SessionId};
-use greenroom::domain::task::{Task, cut};
+use greenroom::domain::task::{Launch, Task, cut};
 use serde_json::{Value, json};
 
 use super::words::Told;
@@ -29,10 +30,12 @@ pub struct Caller {
 
 impl Caller {
     /// What its call is known by, so that one that comes again after a cut connection is the same launch. Some models
-    /// number their calls from one in every message.
-    pub(super) fn key(&self) -> Option<String> {
+    /// number their calls from one in every message, and some give all calls of a message one id: then what is launched
+    /// tells them apart.
+    pub(super) fn key(&self, launch: &Launch) -> Option<String> {
         let (session, message) = (self.session.as_ref()?, self.message.as_ref()?);
-        let key = format!("tool {session} {message} {}", self.call.as_ref()?);
+        let print = fingerprint(launch);
+        let key = format!("tool {session} {message} {} {print:x}", self.call.as_ref()?);
         (key.len() <= LONGEST_KEY).then_some(key)
     }
 

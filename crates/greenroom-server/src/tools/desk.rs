@@ -89,7 +89,7 @@ impl Tools {
             directory: order.directory.map(|path| absolute(path, caller)),
             ..Launch::default()
         };
-        match caller.key() {
+        match caller.key(&launch) {
             None => Ok(self.greenroom.launch(launch).await?),
             Some(key) => Ok(self.greenroom.launch_once(key, launch).await?.0),
         }

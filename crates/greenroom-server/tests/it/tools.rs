@@ -260,6 +260,8 @@ async fn a_launch_that_comes_twice_is_one_task() {
     parent.caller.call = Some("call_0".to_owned());
     let first = parent.launch("once").await;
     assert_eq!(parent.launch("once").await, first);
+    // Some give all calls of a message one id.
+    assert_ne!(parent.launch("another").await, first);
     // Some models number their calls anew in each message.
     parent.caller.message = Some("msg_2".into());
     assert_ne!(parent.launch("once").await, first);

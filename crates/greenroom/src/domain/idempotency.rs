@@ -110,7 +110,7 @@ impl LaunchKeys {
 }
 
 /// The same for the same launch under every version of the program, since journals outlive it: 64-bit FNV-1a of the JSON.
-fn fingerprint(launch: &Launch) -> u64 {
+pub fn fingerprint(launch: &Launch) -> u64 {
     // A launch is made of strings and lists: it always has a JSON form, and the same one every time.
     let text = serde_json::to_string(launch).unwrap_or_default();
     text.bytes().fold(0xcbf2_9ce4_8422_2325, |print, byte| {
