@@ -8,9 +8,10 @@ use std::time::Duration;
 use actix_web::dev::ServerHandle;
 use actix_web::middleware::from_fn;
 use actix_web::{App, HttpServer};
+use greenroom::domain::task::TaskStatus;
 use greenroom::ports::agent_server::AgentServer;
 use greenroom::ports::journal::{Journal, MemoryJournal};
-use greenroom::{EventLink, Greenroom, ShutdownMode, ShutdownReport};
+use greenroom::{EventLink, Greenroom, ListFilter, ShutdownMode, ShutdownReport};
 use greenroom_bridge::{BridgeOptions, Bridges};
 use greenroom_sqlite::{OpenError, SqliteJournal};
 
@@ -210,13 +211,18 @@ impl Service {
         &self.greenroom
     }
 
-    /// True while a bridge is connected or a task runs or waits.
+    /// True while a bridge is connected or a task is open.
     pub async fn is_used(&self) -> bool {
         if !self.bridge.bridges.is_empty() {
             return true;
         }
-        let now = self.greenroom.readiness().await;
-        now.running + now.waiting > 0
+        // One that is about to start neither runs nor waits, for as long as the agent server is away.
+        let open = ListFilter {
+            statuses: vec![TaskStatus::Pending, TaskStatus::Running],
+            limit: Some(1),
+            ..ListFilter::default()
+        };
+        !self.greenroom.list(open).await.tasks.is_empty()
     }
 
     /// How it is to be stopped so that the least is lost: open tasks are left to the next start if there will be a journal

@@ -8,7 +8,7 @@ use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 use greenroom_bridge::plugin::VERSION;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::command::{Ran, greenroom, ran};
 use crate::config::Place;
@@ -256,8 +256,7 @@ async fn the_doctor_says_how_the_plugin_is() {
 }
 
 /// A `greenroom serve` that goes when it has been unused for so long, and where it listens.
-async fn serving(unused: &str) -> (Child, String) {
-    let opencode = healthy_opencode().await;
+async fn serving(unused: &str, opencode: &str) -> (Child, String) {
     let args = [
         "serve",
         "--listen",
@@ -265,7 +264,7 @@ async fn serving(unused: &str) -> (Child, String) {
         "--journal",
         "",
         "--opencode",
-        &opencode,
+        opencode,
     ];
     let mut command = greenroom(&[&args[..], &["--exit-when-unused", unused]].concat());
     let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
@@ -311,7 +310,7 @@ fn bridge(address: &str) -> TcpStream {
 #[actix_rt::test]
 async fn a_service_that_nobody_uses_ends_by_itself() {
     let begin = Instant::now();
-    let (mut child, _) = serving("300ms").await;
+    let (mut child, _) = serving("300ms", &healthy_opencode().await).await;
     let ended = actix_web::web::block(move || child.wait().unwrap())
         .await
         .unwrap();
@@ -321,7 +320,7 @@ async fn a_service_that_nobody_uses_ends_by_itself() {
 
 #[actix_rt::test]
 async fn a_bridge_keeps_the_service_and_its_end_lets_it_go() {
-    let (mut child, address) = serving("500ms").await;
+    let (mut child, address) = serving("500ms", &healthy_opencode().await).await;
     let ended = actix_web::web::block(move || {
         let socket = bridge(&address);
         // That it does not end can only be seen by waiting.
@@ -340,4 +339,28 @@ async fn a_bridge_keeps_the_service_and_its_end_lets_it_go() {
     .await
     .unwrap();
     assert_eq!(ended.code(), Some(0));
+}
+
+#[actix_rt::test]
+async fn a_task_whose_start_is_held_up_keeps_the_service() {
+    let (mut child, address) = serving("500ms", "").await;
+    let to = address.clone();
+    let socket = actix_web::web::block(move || bridge(&to)).await.unwrap();
+    let client = reqwest::Client::new();
+    let post = async |path: &str, body: Value| {
+        let request = client.post(format!("http://{address}{path}")).json(&body);
+        request.send().await.unwrap().text().await.unwrap()
+    };
+    let launch = json!({"description": "d", "prompt": "p", "agent": "explore"});
+    let call = json!({"arguments": launch, "sessionID": "ses_1"});
+    let launched = post("/v1/tools/background_task", call).await;
+    assert!(launched.contains("launched"), "{launched}");
+    // It has its slot, and asks the bridge for the session that launched it, which goes without an answer.
+    drop(socket);
+    // That it does not end can only be seen by waiting.
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    assert_eq!(child.try_wait().unwrap(), None, "a task is open");
+    post("/v1/tasks/cancel", json!({"all": true})).await;
+    let ended = actix_web::web::block(move || child.wait().unwrap());
+    assert_eq!(ended.await.unwrap().code(), Some(0));
 }
