@@ -19,6 +19,7 @@ use super::failure::{FAILED, Failure};
 use crate::config::Environment;
 use crate::http::tools::ToolAnswer;
 use crate::mcp::{Desk, McpServer};
+use crate::tools::orders::{Order, Reading};
 use crate::tools::{Caller, ToolReply};
 
 /// How long the service may take for a call that waits as long as it may.
@@ -102,6 +103,11 @@ impl Desk for Service {
             Err(failure) if failure.code == FAILED => Ok(None),
             Err(failure) => Err(failure.message),
         }
+    }
+
+    async fn shows(&self, task: &str, caller: &Caller) -> bool {
+        let arguments = json!({ "task_id": task });
+        !self.call(Reading::TOOL, arguments, caller).await.is_error
     }
 }
 

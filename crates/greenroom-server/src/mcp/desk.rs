@@ -4,6 +4,7 @@ use async_trait::async_trait;
 use greenroom::TaskDetail;
 use serde_json::Value;
 
+use crate::tools::reach::Reach;
 use crate::tools::{Caller, ToolReply, Tools};
 
 /// The tools, wherever they are.
@@ -17,6 +18,9 @@ pub trait Desk: Send + Sync + 'static {
     /// # Errors
     /// It cannot be known; why.
     async fn find(&self, task: &str) -> Result<Option<TaskDetail>, String>;
+
+    /// True if that caller may read the task.
+    async fn shows(&self, task: &str, caller: &Caller) -> bool;
 }
 
 #[async_trait]
@@ -27,5 +31,10 @@ impl Desk for Tools {
 
     async fn find(&self, task: &str) -> Result<Option<TaskDetail>, String> {
         Ok(self.greenroom().find(task).await)
+    }
+
+    async fn shows(&self, task: &str, caller: &Caller) -> bool {
+        let reach = Reach::of(caller.session.as_ref());
+        reach.find_to_read(self.greenroom(), task).await.is_some()
     }
 }

@@ -68,6 +68,8 @@ impl McpServer {
         let mut tick = tokio::time::interval(TELL_EVERY);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut told = 0_u32;
+        // A session reads only the tasks of its own tree, here too.
+        let mut is_shown = caller.session.is_none();
         loop {
             tokio::select! {
                 biased;
@@ -80,6 +82,10 @@ impl McpServer {
             let (Some(task), Some(token)) = (&waits_for, &token) else {
                 continue;
             };
+            is_shown = is_shown || self.desk.shows(task, caller).await;
+            if !is_shown {
+                continue;
+            }
             let Ok(Some(detail)) = self.desk.find(task).await else {
                 continue;
             };

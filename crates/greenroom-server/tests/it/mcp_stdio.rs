@@ -143,3 +143,29 @@ async fn half_an_emoji_does_not_leave_its_sender_without_an_answer() {
     );
     host.stop().await;
 }
+
+#[actix_rt::test]
+async fn who_may_not_read_a_task_is_not_told_how_it_goes_on_either() {
+    let host = Host::start(&[]).await;
+    let url = host.url("");
+    let talk = actix_web::web::block(move || {
+        let mut piped = Piped::start(&url);
+        piped.hello();
+        let mut theirs = launch();
+        theirs["parent_session_id"] = json!("ses_owner");
+        let launched = piped.call("background_task", theirs);
+        let task = launched["_meta"]["greenroom"]["taskId"].clone();
+        let read = json!({"task_id": task, "block": true, "parent_session_id": "ses_other"});
+        let params =
+            json!({"name": "background_output", "arguments": read, "_meta": {"progressToken": 9}});
+        piped.say(&json!({"jsonrpc": "2.0", "id": 2, "method": "tools/call", "params": params}));
+        piped.hear()
+    });
+    let heard = talk.await.unwrap();
+    assert_eq!(
+        (&heard["id"], &heard["result"]["isError"]),
+        (&json!(2), &json!(true)),
+        "{heard}"
+    );
+    host.stop().await;
+}
