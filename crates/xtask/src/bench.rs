@@ -19,7 +19,16 @@ pub struct Options {
 
 /// Measures. Only the packages that are measured are built: everything else would be built anew for a release.
 pub fn run(options: &Options) -> Result<(), StepError> {
-    let mut system = vec!["run", "--release", "--package", "greenroom-bench", "--"];
+    let mut system = vec![
+        "run",
+        "--release",
+        "--package",
+        "greenroom-bench",
+        // Virtual time makes the clock dearer.
+        "--no-default-features",
+        "--",
+        "table",
+    ];
     system.extend(options.filter.as_deref());
     system.extend(options.json.then_some("--json"));
     system.extend(options.quick.then_some("--quick"));

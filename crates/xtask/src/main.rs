@@ -4,6 +4,7 @@
 mod bench;
 mod explore;
 mod faults;
+mod instructions;
 mod steps;
 mod test;
 
@@ -25,6 +26,8 @@ enum Task {
     Test(test::Options),
     /// Measures, and prints tables: the system beside bare mechanisms, and the journal.
     Bench(bench::Options),
+    /// Counts the instructions of small works under callgrind, and compares them with the committed table.
+    Instructions(instructions::Options),
     /// Tells thousands of random schedules under virtual time and looks for broken promises.
     Explore,
     /// Puts deliberate faults into a copy of the project, one at a time, and has the explorer look for each.
@@ -35,6 +38,7 @@ fn main() -> ExitCode {
     let done = match Args::parse().task {
         Task::Test(options) => test::run(&options),
         Task::Bench(options) => bench::run(&options),
+        Task::Instructions(options) => instructions::run(&options),
         Task::Explore => explore::run(),
         Task::Faults(options) => faults::run(&options).map_err(Into::into),
     };

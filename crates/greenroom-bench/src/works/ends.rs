@@ -14,7 +14,7 @@ const PARENTS: usize = 10;
 const KEYS: usize = 20;
 
 /// The actors on a server that answers every prompt at once.
-fn lively(config: Config) -> (Arc<InstantServer>, Greenroom) {
+pub fn lively(config: Config) -> (Arc<InstantServer>, Greenroom) {
     let (server, events) = InstantServer::answering();
     let server = Arc::new(server);
     let greenroom = start(config, &server);
@@ -30,7 +30,8 @@ fn hand_on(mut events: Events, greenroom: Greenroom) {
     });
 }
 
-fn limited(limit: u32) -> Config {
+/// Nothing else waits than for so many slots of a key.
+pub fn limited(limit: u32) -> Config {
     let mut config = unlimited();
     config.limits.default = limit;
     config
@@ -49,7 +50,7 @@ pub fn whole_lives(count: usize) -> Round {
 }
 
 /// Waits until nothing is open and nobody owed anything.
-async fn over(greenroom: &Greenroom) {
+pub async fn over(greenroom: &Greenroom) {
     loop {
         let tally = greenroom.tally().await;
         let open = tally.tasks.keys().any(|(status, _)| !status.is_terminal());

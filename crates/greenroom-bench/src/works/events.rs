@@ -15,7 +15,8 @@ use crate::stage::{launch_all, on_this_thread, start, unlimited};
 /// Events of one round: enough for every task to have one.
 const EVENTS: usize = 300_000;
 
-async fn running(count: usize) -> (Greenroom, Vec<SessionId>) {
+/// So many running tasks, and their sessions.
+pub async fn running(count: usize) -> (Greenroom, Vec<SessionId>) {
     let server = Arc::new(InstantServer::default());
     let greenroom = start(unlimited(), &server);
     launch_all(&greenroom, 0..count, 10, 20).await;

@@ -1,5 +1,7 @@
 //! What is measured. Each work is one function of a scale that does one round and says what it came to.
 
+#[cfg(feature = "virtual-time")]
+pub mod counted;
 mod durable;
 mod ends;
 mod events;
