@@ -15,6 +15,7 @@ mod http;
 mod journal;
 mod mcp;
 mod mcp_stdio;
+mod memory;
 mod metrics;
 mod openapi;
 mod plugin;

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use greenroom::Census;
 use greenroom::domain::ids::{MessageId, SessionId};
 use greenroom::domain::task::{AskAnswer, AskKind};
 use greenroom::domain::time::Timestamp;
@@ -420,6 +421,24 @@ impl Host {
             .post("/v1/session-events", json!({"events": [idle]}))
             .await;
         assert_eq!(status, 202);
+    }
+
+    /// Waits until the system keeps just that.
+    pub async fn until_kept(&self, wanted: &Census) {
+        let last = Mutex::new(Census::default());
+        let watch = async {
+            loop {
+                let census = self.service.greenroom().census().await;
+                if census == *wanted {
+                    return;
+                }
+                *last.lock().unwrap() = census;
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, watch)
+            .await
+            .unwrap_or_else(|_| panic!("it still keeps {:?}", last.lock().unwrap()));
     }
 
     /// Gives a read that was sent before the time to arrive: a call behind it on another connection is answered.
