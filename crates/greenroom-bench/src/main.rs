@@ -1,12 +1,14 @@
 //! `greenroom-bench`: what the actor system costs. `cargo xtask bench` has a table of how fast it is, each figure beside
 //! what the bare mechanism costs in the same run; `cargo xtask instructions` counts instructions, which are the same
-//! however busy the machine is, and holds them against a table that was committed.
+//! however busy the machine is, and holds them against a table that was committed; `cargo xtask load` lets a service live
+//! for many minutes and watches its memory.
 
 mod bare;
 mod clock;
 mod instant_server;
 #[cfg(feature = "virtual-time")]
 mod instructions;
+mod process;
 mod report;
 mod stage;
 mod table;
@@ -36,6 +38,14 @@ enum What {
     #[cfg(feature = "virtual-time")]
     /// Counts instructions, and compares them with the table that was committed
     Instructions(instructions::Options),
+    /// Loads a service for many minutes, and watches its memory
+    Load(process::load::Options),
+    /// The service itself, in a process of its own: the words after it are those of `greenroom serve`
+    #[command(hide = true, disable_help_flag = true)]
+    Serve {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        words: Vec<String>,
+    },
     /// One round of one work, by its exact name; prints what it measured as JSON
     #[command(hide = true)]
     Round { name: String },
@@ -52,6 +62,8 @@ fn main() -> ExitCode {
         }
         #[cfg(feature = "virtual-time")]
         What::Instructions(options) => instructions::compare(&options),
+        What::Load(options) => process::load::run(&options),
+        What::Serve { .. } => return greenroom_server::cli::main(),
         What::Round { name } => round(&name),
         #[cfg(feature = "virtual-time")]
         What::Counted { name, count } => works::counted::run(&name, count),

@@ -5,6 +5,7 @@ mod bench;
 mod explore;
 mod faults;
 mod instructions;
+mod load;
 mod steps;
 mod test;
 
@@ -28,6 +29,8 @@ enum Task {
     Bench(bench::Options),
     /// Counts the instructions of small works under callgrind, and compares them with the committed table.
     Instructions(instructions::Options),
+    /// Loads a service for many minutes and watches its memory.
+    Load(load::Options),
     /// Tells thousands of random schedules under virtual time and looks for broken promises.
     Explore,
     /// Puts deliberate faults into a copy of the project, one at a time, and has the explorer look for each.
@@ -39,6 +42,7 @@ fn main() -> ExitCode {
         Task::Test(options) => test::run(&options),
         Task::Bench(options) => bench::run(&options),
         Task::Instructions(options) => instructions::run(&options),
+        Task::Load(options) => load::run(&options),
         Task::Explore => explore::run(),
         Task::Faults(options) => faults::run(&options).map_err(Into::into),
     };
