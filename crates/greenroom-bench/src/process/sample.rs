@@ -10,6 +10,26 @@ pub fn resident(pid: u32) -> Result<u64, String> {
     field(Path::new(&format!("/proc/{pid}/status")), "VmRSS:").map(|kilobytes| kilobytes * 1024)
 }
 
+/// How often each thread of a process went to sleep by itself and was woken, with its name.
+///
+/// # Errors
+/// It has ended.
+pub fn threads(pid: u32) -> Result<Vec<(String, u64)>, String> {
+    let folder = format!("/proc/{pid}/task");
+    let tasks = std::fs::read_dir(&folder).map_err(|error| format!("{folder}: {error}"))?;
+    let mut threads = Vec::new();
+    for task in tasks.flatten() {
+        let path = task.path();
+        // A thread may end while it is looked at.
+        let Ok(wakes) = field(&path.join("status"), "voluntary_ctxt_switches:") else {
+            continue;
+        };
+        let name = std::fs::read_to_string(path.join("comm")).unwrap_or_default();
+        threads.push((name.trim().to_owned(), wakes));
+    }
+    Ok(threads)
+}
+
 fn field(path: &Path, name: &str) -> Result<u64, String> {
     let at = |problem: &str| format!("{}: {problem}", path.display());
     let text = std::fs::read_to_string(path).map_err(|error| at(&error.to_string()))?;
@@ -61,5 +81,6 @@ mod tests {
     fn the_kernel_tells_of_this_process() {
         let this = std::process::id();
         assert!(resident(this).unwrap() > 1 << 20);
+        assert!(!threads(this).unwrap().is_empty());
     }
 }

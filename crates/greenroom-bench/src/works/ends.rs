@@ -22,7 +22,8 @@ pub fn lively(config: Config) -> (Arc<InstantServer>, Greenroom) {
     (server, greenroom)
 }
 
-fn hand_on(mut events: Events, greenroom: Greenroom) {
+/// What its sessions say, to the actors.
+pub fn hand_on(mut events: Events, greenroom: Greenroom) {
     actix_rt::spawn(async move {
         while let Some(event) = events.recv().await {
             greenroom.happened(event).await;

@@ -9,6 +9,7 @@ mod frames;
 mod http;
 mod launches;
 mod polls;
+mod service;
 
 use serde::{Deserialize, Serialize};
 
@@ -173,6 +174,30 @@ pub const WORKS: &[Work] = &[
         better: Better::Less,
         target: "≤ 1,000 beyond its texts",
         run: ends::memory_ended,
+    },
+    Work {
+        name: "cold start of a service, so many tasks in its journal",
+        unit: "ms",
+        scales: &[10_000],
+        better: Better::Less,
+        target: "≤ 1,000",
+        run: service::cold_start,
+    },
+    Work {
+        name: "memory of an idle service, so many tasks in its journal",
+        unit: "MiB",
+        scales: &[0, 10_000],
+        better: Better::Less,
+        target: "≤ 25 with none",
+        run: service::idle_memory,
+    },
+    Work {
+        name: "wake-ups of an idle service, in so many seconds",
+        unit: "wake-ups",
+        scales: &[20],
+        better: Better::Less,
+        target: "two heartbeats",
+        run: service::idle_wake_ups,
     },
 ];
 
