@@ -16,8 +16,9 @@ use crate::store::{self, Appended};
 
 /// How long the writer waits before it tries again what could not be written.
 const AGAIN: Duration = Duration::from_secs(1);
-/// How often it tidies up.
-const TIDY_EVERY: Duration = Duration::from_secs(3600);
+/// How often it tidies up at least, and at most: as often as its retention in between.
+const TIDY_AT_LEAST: Duration = Duration::from_secs(3600);
+const TIDY_AT_MOST: Duration = Duration::from_secs(10);
 
 /// What the writer works with.
 #[derive(Debug)]
@@ -74,11 +75,11 @@ impl Writer {
     fn tidy(&mut self) -> Duration {
         match retention::step(&mut self.db, Cut::by_age(now(), self.retention)) {
             Ok(Done { more: true, .. }) => Duration::ZERO,
-            Ok(_) => TIDY_EVERY,
+            Ok(_) => tidy_every(self.retention),
             Err(error) => {
                 let why = self.explain(&error);
                 tracing::warn!(why, "the journal cannot let go of what is over");
-                TIDY_EVERY
+                tidy_every(self.retention)
             }
         }
     }
@@ -131,5 +132,21 @@ impl Writer {
             _ => "look at its folder and disk",
         };
         format!("{}: {error}; {next}", self.path.display())
+    }
+}
+
+/// What is kept for a minute is not to lie there for an hour.
+fn tidy_every(retention: Duration) -> Duration {
+    retention.clamp(TIDY_AT_MOST, TIDY_AT_LEAST)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_kept_for_long_is_looked_at_hourly_and_the_rest_as_often_as_it_is_kept() {
+        let every = |seconds| tidy_every(Duration::from_secs(seconds)).as_secs();
+        assert_eq!([1, 60, 14 * 24 * 3600].map(every), [10, 60, 3600]);
     }
 }
