@@ -45,6 +45,8 @@ fn task(
     skill_content: Option<String>,
 ) -> Result<Task, RowError> {
     let mut task: Task = parse(table, key, record)?;
+    // Read with room for more.
+    task.attempts.shrink_to_fit();
     task.prompt = prompt.unwrap_or_default();
     task.skill_content = skill_content;
     Ok(task)
