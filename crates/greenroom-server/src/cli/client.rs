@@ -1,6 +1,7 @@
 //! A client of the service's HTTP API, for the commands. Every call has a time limit; every failure becomes a
 //! [`Failure`] with its exit code.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use greenroom::WaitsFor;
@@ -13,7 +14,7 @@ use serde_json::Value;
 
 use super::args::ClientArgs;
 use super::failure::{FAILED, Failure, UNREACHABLE, USAGE};
-use crate::config::layers::read_token;
+use crate::config::layers::{read_token, usual_token};
 use crate::config::settings::has_host;
 use crate::config::{Environment, Settings, Sources, load};
 
@@ -112,6 +113,12 @@ impl Client {
                 "it looks like http://127.0.0.1:7717",
             )
         })?;
+        // The service of this user reads it from there too. Another machine's has no business with it.
+        if args.url.is_some() && token.is_none() && is_local(&base) {
+            let hint = "put the secret alone into it, or remove it";
+            token = usual_token(environment)
+                .map_err(|problem| Failure::new(USAGE, format!("token: {problem}"), hint))?;
+        }
         let http = reqwest::Client::builder()
             .connect_timeout(CONNECT_WITHIN)
             // The service is called directly: it is on this machine, or named by its address.
@@ -282,6 +289,13 @@ impl Client {
             hint,
         )
     }
+}
+
+/// True if that address is on this machine, whatever the network says.
+fn is_local(base: &Url) -> bool {
+    let host = base.host_str().unwrap_or_default();
+    let address: Result<IpAddr, _> = host.trim_matches(['[', ']']).parse();
+    address.map_or(host == "localhost", |ip| ip.is_loopback())
 }
 
 /// The secret in the variable, which goes into a header.

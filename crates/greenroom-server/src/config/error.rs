@@ -146,6 +146,14 @@ impl ConfigError {
             Self::NoValue { .. } => {
                 "write `--set key=value`, for instance `--set limits.default=3`".to_owned()
             }
+            Self::Invalid {
+                origin: Origin::File { path, line: None },
+                key,
+                ..
+            } if key == "token_file" => {
+                let file = path.display();
+                format!("put the secret alone into {file}, remove it, or set `token_file`")
+            }
             Self::Invalid { key, .. } => {
                 format!("correct the value of `{key}`, or remove it to use the default")
             }

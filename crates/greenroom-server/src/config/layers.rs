@@ -61,6 +61,15 @@ impl Environment {
 
     /// The user's configuration file.
     pub fn user_file(&self) -> Option<PathBuf> {
+        Some(self.user_folder()?.join("config.toml"))
+    }
+
+    /// Where the secret lies unless the configuration names another place: opencode's plugin looks there too.
+    pub fn token_file(&self) -> Option<PathBuf> {
+        Some(self.user_folder()?.join("token"))
+    }
+
+    fn user_folder(&self) -> Option<PathBuf> {
         let base = match self
             .variables
             .get("XDG_CONFIG_HOME")
@@ -69,7 +78,7 @@ impl Environment {
             Some(base) => PathBuf::from(base),
             None => self.home.as_ref()?.join(".config"),
         };
-        Some(base.join("greenroom/config.toml"))
+        Some(base.join("greenroom"))
     }
 
     /// A path as people write it: `~` is the home folder, and what is relative is below the current one.
@@ -202,6 +211,12 @@ fn finish(loader: Loader, environment: &Environment) -> (Loaded, Vec<ConfigError
             problem: "there is no event stream without a URL; name one, or set opencode.events to \"bridge\"".to_owned(),
         });
     }
+    let chosen = ["token", "token_file"].map(|key| origins.contains_key(key));
+    if chosen == [false, false]
+        && let Some(file) = usual_token_file(environment)
+    {
+        settings.token_source = TokenSource::File(file);
+    }
     settings.token = match &settings.token_source {
         TokenSource::None => None,
         TokenSource::Text(text) => greenroom_bridge::Token::new(text),
@@ -236,6 +251,21 @@ fn finish(loader: Loader, environment: &Environment) -> (Loaded, Vec<ConfigError
         files,
     };
     (loaded, problems)
+}
+
+/// The secret's usual file, if there is one; one that cannot be looked at is there.
+fn usual_token_file(environment: &Environment) -> Option<PathBuf> {
+    let file = environment.token_file()?;
+    file.try_exists().unwrap_or(true).then_some(file)
+}
+
+/// The secret in its usual file, if there is one.
+///
+/// # Errors
+/// As [`read_token`].
+pub fn usual_token(environment: &Environment) -> Result<Option<greenroom_bridge::Token>, String> {
+    let file = usual_token_file(environment);
+    file.map(|file| read_token(&file)).transpose()
 }
 
 /// Reads a secret from a file, its line end left out.

@@ -209,6 +209,18 @@ async fn exit_codes_tell_usage_from_a_service_that_is_not_there() {
         .env("GREENROOM_URL", host.url(""))
         .env("GREENROOM_TOKEN", "s3cret");
     assert_eq!(ran(command).await.code, 0);
+    let home = tempfile::tempdir().unwrap();
+    std::fs::create_dir(home.path().join("greenroom")).unwrap();
+    let usual = home.path().join("greenroom/token");
+    for (secret, code) in [("s3cret", 0), ("another", 2), ("", 2)] {
+        std::fs::write(&usual, secret).unwrap();
+        let mut command = greenroom(&["list"]);
+        command
+            .env("GREENROOM_URL", host.url(""))
+            .env("XDG_CONFIG_HOME", home.path());
+        let ran = ran(command).await;
+        assert_eq!(ran.code, code, "{secret:?}: {}", ran.stderr);
+    }
     let script = ran(greenroom(&["completions", "bash"])).await;
     assert!(script.code == 0 && script.stdout.contains("_greenroom"));
     host.stop().await;

@@ -66,7 +66,7 @@ impl Place {
     }
 
     /// The error as users see it, without the path of this test.
-    fn complaint(&self) -> String {
+    pub fn complaint(&self) -> String {
         let failure = greenroom_server::cli::Failure::from(self.error());
         assert_eq!(failure.code, 2);
         failure

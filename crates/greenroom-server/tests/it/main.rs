@@ -21,6 +21,7 @@ mod openapi;
 mod plugin;
 mod routing;
 mod schema;
+mod secret;
 mod slow_clients;
 mod support;
 mod terminal;
