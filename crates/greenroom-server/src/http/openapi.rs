@@ -38,7 +38,8 @@ pub struct Problem {
 const ABOUT: &str = "Background tasks for AI agents. Launch a task, look at it, wait for its result, steer it, cancel it. \
 `{id}` is a task id, a unique beginning of one, or a session id. Names follow opencode's; times are RFC 3339 UTC with \
 milliseconds; durations are milliseconds with the suffix Ms. Null is the same as leaving an optional field out. Requests \
-with a foreign Host or Origin are refused always, and so is any without the token if one is configured.";
+with a foreign Host or Origin are refused always, and so is any without the token if one is configured. `/mcp` speaks MCP \
+(streamable HTTP): its messages are JSON-RPC and described by themselves, not here.";
 
 fn document(calls: &[Call]) -> Value {
     let settings = SchemaSettings::draft2020_12().with(|settings| {
