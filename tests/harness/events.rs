@@ -67,6 +67,13 @@ impl EventTap {
             .find(|(_, event)| fits(event))
             .map(|(at, _)| *at)
     }
+
+    /// How many events came since that moment that fit.
+    pub fn since(&self, from: Instant, fits: impl Fn(&Value) -> bool) -> usize {
+        let seen = self.seen.lock().expect("nobody panics here");
+        let since = seen.iter().filter(|(at, _)| *at >= from);
+        since.filter(|(_, event)| fits(event)).count()
+    }
 }
 
 impl Drop for EventTap {

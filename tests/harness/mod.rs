@@ -3,6 +3,7 @@
 mod caller;
 mod events;
 mod follower;
+mod frames;
 mod opencode;
 mod plain;
 mod plugged;

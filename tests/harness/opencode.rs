@@ -206,6 +206,11 @@ impl Opencode {
         self.delete(session).await;
     }
 
+    /// How much of it is in memory, in KiB; none where the system does not say.
+    pub fn resident_kib(&self) -> Option<u64> {
+        self.process.resident_kib()
+    }
+
     /// Kills it without warning.
     pub fn kill(&mut self) {
         self.process.kill();

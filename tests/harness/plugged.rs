@@ -17,15 +17,28 @@ impl Scene<Stage> {
     /// A stage of its own, the plugin in its project, connected to the service of the scene, or to `through` if that
     /// stands in between.
     pub async fn plugged(settings: &[&str], port: u16, through: &str) -> Self {
+        Self::plugged_beside(true, settings, port, through).await
+    }
+
+    /// The same, and the service knows no other way to the agent server: every call goes over the plugin's connection.
+    pub async fn plugged_alone(settings: &[&str], port: u16, through: &str) -> Self {
+        Self::plugged_beside(false, settings, port, through).await
+    }
+
+    async fn plugged_beside(url: bool, settings: &[&str], port: u16, through: &str) -> Self {
         let variables = [("GREENROOM_URL", through), ("GREENROOM_AUTOSTART", "0")];
         let stage = Stage::own_with(&variables).await;
         let project = stage.project();
         let home = stage.folder.path();
         install_plugin(home, project.path()).await;
         let settings = [&BY_PLUGIN[..], settings].concat();
+        let opencode = match url {
+            true => stage.opencode.url(),
+            false => String::new(),
+        };
         let service = Service::start_on(
             &format!("127.0.0.1:{port}"),
-            &stage.opencode.url(),
+            &opencode,
             project.path(),
             &settings,
             &home.join("service.log"),

@@ -14,6 +14,7 @@ mod memory;
 mod operations;
 mod others;
 mod plugin;
+mod plugin_cut;
 mod plugin_plain;
 mod restart;
 mod stage;
@@ -35,6 +36,7 @@ pub fn all() -> Vec<(&'static str, Vec<crate::Story>)> {
         ("bridge", bridge::stories()),
         ("mcp", mcp::stories()),
         ("plugin", plugin::stories()),
+        ("plugin_cut", plugin_cut::stories()),
         ("plugin_plain", plugin_plain::stories()),
         ("operations", operations::stories()),
         ("interface", interface::stories()),
