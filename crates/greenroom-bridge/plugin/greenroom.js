@@ -70,6 +70,8 @@ const safe = (work) => (...given) => quietly(() => work(...given))
 const later = (work, ms) => setTimeout(() => quietly(work), ms).unref()
 const sizeOf = (string) => (string.length * 3 < MIB ? string.length : Buffer.byteLength(string))
 const sessionOf = ({ properties: it } = {}) => it?.sessionID ?? it?.info?.sessionID ?? it?.part?.sessionID ?? it?.info?.id
+// `opencode run` does not wait for what it is to be told.
+const endsWithTurn = () => process.argv.slice(2).find((it) => !it.startsWith("-")) === "run"
 const complaint = (message) => ({ name: "BridgeError", data: { message } })
 // Better a sign of life without its long texts than nothing.
 const shortened = (_, it) => (typeof it === "string" && it.length > 2000 ? `${it.slice(0, 2000)}…` : it)
@@ -113,8 +115,7 @@ class Fold {
   }
   forget(session) {
     const open = this.sessions.get(session)
-    clearTimeout(open?.timer)
-    this.sessions.delete(session)
+    this.sessions.delete(session, clearTimeout(open?.timer))
     return open?.waiting ? [open.waiting] : []
   }
 }
@@ -180,8 +181,7 @@ class Bridge {
   /** Resolves true once connected; false if that takes too long, or cannot be. */
   connected(ms) {
     if (this.state === "up" || this.state === "refused") return Promise.resolve(this.state === "up")
-    this.failures = 0
-    this.connect()
+    this.connect((this.failures = 0))
     return new Promise((done) => {
       const settle = () => done(this.state === "up", clearTimeout(timer), this.waiting.delete(settle))
       const timer = setTimeout(settle, ms)
@@ -266,7 +266,7 @@ class Bridge {
     if (this.calls.size >= this.tuning.calls) return said("Too many calls at a time; try again when some have returned.")
     // A model that believes an argument is needed sends it empty.
     const given = ([key, it]) => TOOLS[name].required.includes(key) || !["", null, undefined].includes(it)
-    const context = { sessionID, messageID, agent, callID, directory }
+    const context = { sessionID, messageID, agent, callID, directory, endsWithTurn: endsWithTurn() || undefined }
     const known = Object.fromEntries(Object.entries(args ?? {}).filter(given))
     const frame = { type: "toolCall", id: crypto.randomUUID(), tool: name, args: known, context }
     if (this.send(frame) === undefined) return said("The arguments are too large; put long texts into a file and name it.")
@@ -383,7 +383,7 @@ export const Greenroom = async (input, options) => {
       if (properties) output.jsonSchema = { type: "object", properties, required, additionalProperties: false }
     }),
     "experimental.chat.system.transform": safe((_, { system }) => {
-      const unwanted = (it) => it === HINT || it.includes("title generator")
+      const unwanted = (it) => it === HINT || it.includes("title generator") || endsWithTurn()
       if (process.env.GREENROOM_HINT !== "0" && !system.some(unwanted)) system.push(HINT)
     }),
     "experimental.session.compacting": safe(async ({ sessionID }, output) => {

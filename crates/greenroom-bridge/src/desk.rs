@@ -34,6 +34,8 @@ pub struct ToolContext {
     pub call_id: Option<String>,
     /// Where the session works.
     pub directory: Option<String>,
+    /// True if its process ends with its turn: nothing can wake it then.
+    pub ends_with_turn: bool,
 }
 
 impl ToolContext {
@@ -49,6 +51,7 @@ impl ToolContext {
             agent: text("agent"),
             call_id: text("callID"),
             directory: text("directory"),
+            ends_with_turn: context.get("endsWithTurn") == Some(&Value::Bool(true)),
         })
     }
 }

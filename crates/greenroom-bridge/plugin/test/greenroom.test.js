@@ -294,6 +294,21 @@ test("the system prompt gets one hint, and none where it is not wanted", async (
   assert.deepEqual([title.length, plain.length], [1, 1])
 })
 
+test("under `opencode run`, which ends with the turn, a call says so and no hint invites to end it", async (t) => {
+  const { hooks, service } = await stage(t)
+  const before = process.argv
+  t.after(() => (process.argv = before))
+  process.argv = ["bun", "index.js", "--print-logs", "run", "--format", "json"]
+  const system = ["You are build"]
+  await hooks["experimental.chat.system.transform"]({}, { system })
+  assert.equal(system.length, 1)
+  const called = hooks.tool.background_list.execute({}, context().ctx)
+  const { id, context: said } = await service.next("toolCall")
+  assert.equal(said.endsWithTurn, true)
+  service.send({ type: "toolResult", id, output: "none" })
+  await called
+})
+
 test("a compaction carries the sessions along, and does not wait for ever", async (t) => {
   const { hooks, service, is } = await stage(t)
   const compact = hooks["experimental.session.compacting"]

@@ -130,6 +130,7 @@ pub async fn call(
         agent: body.agent,
         call: body.call,
         directory: body.directory,
+        ends_with_turn: false,
     };
     let arguments = body.arguments.map_or(Value::Null, Value::Object);
     let reply = api.tools.call(&tool, arguments, &caller).await;

@@ -13,7 +13,15 @@ use super::{Caller, Tools};
 impl ToolDesk for Tools {
     async fn call(&self, call: ToolCall) -> ToolAnswer {
         let context = call.context;
+        // Only the session that somebody has begun ends it, not those of its tasks.
+        let ends_with_turn = context.ends_with_turn
+            && self
+                .greenroom()
+                .find(context.session_id.as_str())
+                .await
+                .is_none();
         let caller = Caller {
+            ends_with_turn,
             session: Some(context.session_id),
             message: context.message_id,
             agent: context.agent,

@@ -26,6 +26,8 @@ pub struct Caller {
     pub call: Option<String>,
     /// Where it works.
     pub directory: Option<String>,
+    /// Its process ends with its turn, so that it cannot be woken.
+    pub ends_with_turn: bool,
 }
 
 impl Caller {
@@ -41,9 +43,10 @@ impl Caller {
 
     /// A session is told of its tasks; who names none must ask.
     pub(super) fn told(&self) -> Told {
-        match self.session {
-            Some(_) => Told::Yes,
-            None => Told::No,
+        match (&self.session, self.ends_with_turn) {
+            (Some(_), false) => Told::Yes,
+            (Some(_), true) => Told::TooLate,
+            (None, _) => Told::No,
         }
     }
 }

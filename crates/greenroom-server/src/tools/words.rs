@@ -29,6 +29,8 @@ pub enum Told {
     Yes,
     /// It names no session: it must ask.
     No,
+    /// It is a session whose process ends with its turn: it must wait.
+    TooLate,
 }
 
 /// A task that was launched or resumed.
@@ -60,6 +62,10 @@ fn later(task: &Task, told: Told) -> String {
         (false, Told::Yes) => format!(
             "You will be told when it ends. Do not poll or wait for it: go on with other work, or end your turn. \
              Then read its result with background_output(task_id=\"{id}\")."
+        ),
+        (false, Told::TooLate) => format!(
+            "This opencode ends with your turn, and could not be told: go on with other work, then wait for the task with \
+             background_output(task_id=\"{id}\", block=true) before you end your turn."
         ),
         (false, Told::No) => format!(
             "Nobody is told when it ends. Go on with other work; when you need its result, wait for it with \
@@ -268,7 +274,7 @@ pub fn list(tasks: &[Listed], all: usize, told: Told, now: Timestamp) -> String 
     }
     text.push_str(match (open, told) {
         (true, Told::Yes) => "You will be told when the open ones end: do not poll.",
-        (true, Told::No) => {
+        (true, Told::No | Told::TooLate) => {
             "Wait for an open one with background_output(task_id, block=true): do not poll."
         }
         (false, _) => "Read a result with background_output(task_id).",

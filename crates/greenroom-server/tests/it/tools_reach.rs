@@ -170,6 +170,7 @@ async fn a_bridge_brings_calls_and_asks_what_a_compaction_carries() {
             agent: Some("build".to_owned()),
             call_id: Some("call_1".to_owned()),
             directory: Some("/project".to_owned()),
+            ends_with_turn: false,
         },
     };
     assert_eq!(desk.compaction(&"ses_parent".into()).await, None);
@@ -198,6 +199,38 @@ async fn a_bridge_brings_calls_and_asks_what_a_compaction_carries() {
         carried.contains("completed") && !carried.contains("Still open"),
         "{carried}"
     );
+    host.stop().await;
+}
+
+#[actix_rt::test]
+async fn who_ends_with_its_turn_is_told_to_wait() {
+    let host = Host::start(&[]).await;
+    let desk: Arc<dyn ToolDesk> = Arc::new(host.tools());
+    let launch = async |session: &str| {
+        let call = ToolCall {
+            id: "1".into(),
+            tool: "background_task".to_owned(),
+            args: json!({"description": "look", "prompt": "p", "agent": "explore"}),
+            context: ToolContext {
+                session_id: session.into(),
+                message_id: None,
+                agent: None,
+                call_id: None,
+                directory: None,
+                ends_with_turn: true,
+            },
+        };
+        desk.call(call).await.output
+    };
+    let launched = launch("ses_parent").await;
+    assert!(
+        launched.contains("before you end your turn") && !launched.contains("You will be told"),
+        "{launched}"
+    );
+    // The session of a task goes on in its parent's process, and is woken there.
+    host.running(&host.newest().await).await;
+    let below = launch("ses_1").await;
+    assert!(below.contains("You will be told"), "{below}");
     host.stop().await;
 }
 
