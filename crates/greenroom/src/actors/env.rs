@@ -4,6 +4,7 @@
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use futures::FutureExt;
@@ -36,6 +37,8 @@ pub(crate) struct Parts {
     pub(crate) unshown: Unshown,
     pub(crate) durability: Durability,
     pub(crate) under_way: UnderWay,
+    /// Set once a shutdown is over: what still waits for the agent server to come back is nobody's business any more.
+    pub(crate) shut_down: AtomicBool,
     pub(crate) health: Health,
     pub(crate) places: Places,
 }

@@ -35,6 +35,7 @@ use futures::{StreamExt, stream};
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 use tokio::sync::{Semaphore, broadcast, oneshot};
 
@@ -127,6 +128,7 @@ impl Greenroom {
             journal,
             unshown,
             under_way: UnderWay::default(),
+            shut_down: AtomicBool::new(false),
             health: Health::default(),
             places: Places::watched_by(surroundings.saboteur),
         });

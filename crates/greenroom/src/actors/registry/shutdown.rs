@@ -174,10 +174,7 @@ impl TaskRegistry {
                 let _ = reply.send(report.clone());
             }
         }
-        // An abort that waits for the server to come back is nobody's business any more.
-        for entry in self.tasks.values() {
-            entry.superseded.store(true, Ordering::Release);
-        }
+        self.env.shut_down.store(true, Ordering::Release);
         self.tasks.clear();
         self.by_age.clear();
         self.by_session.clear();

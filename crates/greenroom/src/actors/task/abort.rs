@@ -28,7 +28,7 @@ pub(crate) struct Aborted {
     pub(crate) directory: Option<String>,
     /// The run that has ended: its own prompts, which may reach the session late, are nobody else's.
     pub(crate) run: (TaskId, Run),
-    /// Set once somebody has prompted the session again, or the system is shut down.
+    /// Set once somebody has prompted the session again.
     pub(crate) superseded: Arc<AtomicBool>,
     /// Told when nothing is to be done any more.
     pub(crate) registry: Desk<TaskRegistry>,
@@ -122,7 +122,8 @@ async fn works_when_back(env: &Env, aborted: &Aborted, since: Timestamp) -> bool
         attempt += 1;
         tokio::time::sleep(reach_backoff(attempt)).await;
         let late = env.now().since(begun) > env.config.lifecycle.server_down;
-        if late || aborted.superseded.load(Ordering::Acquire) {
+        let over = env.shut_down.load(Ordering::Acquire);
+        if late || over || aborted.superseded.load(Ordering::Acquire) {
             return false;
         }
         let statuses = within(env.config.calls.other, env.server.statuses(directory)).await;
