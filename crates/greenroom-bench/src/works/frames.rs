@@ -34,12 +34,14 @@ pub fn to_tasks(count: usize) -> Round {
         let greenroom = service.greenroom().clone();
         let tasks = launch_all(&greenroom, 0..count, 10, 20).await;
         server.until_prompted(count).await;
-        // Signs of life that nothing folds, and at the end the one that ends the last task.
-        let last = format!("ses_{:010}", count - 1);
+        // Signs of life that nothing folds, and at the end an error, which ends a task at once.
+        let task = &tasks[count - 1];
+        let started = greenroom.wait(&task.id, task.run, WaitFor::Started).await;
+        let session = started.and_then(|task| task.session).expect("it has one");
         let mut frames: Vec<String> = (0..FRAMES)
             .map(|number| frame("session.status", &format!("ses_{:010}", number % count)))
             .collect();
-        frames.push(frame("session.idle", &last));
+        frames.push(frame("session.error", session.as_str()));
         let begin = processor_time();
         for frame in &frames {
             std::hint::black_box(serde_json::from_str::<serde_json::Value>(frame).is_ok());
@@ -54,7 +56,6 @@ pub fn to_tasks(count: usize) -> Round {
                 .expect("a thread for the plugin's side");
             runtime.block_on(send(address, frames));
         });
-        let task = &tasks[count - 1];
         let ended = greenroom.wait(&task.id, task.run, WaitFor::Ended);
         let ended = tokio::time::timeout(LIMIT, ended).await;
         assert!(matches!(ended, Ok(Some(_))), "the last frame arrives");
@@ -88,6 +89,7 @@ fn frame(kind: &str, session: &str) -> String {
         "properties": {
             "sessionID": session,
             "status": {"type": "busy"},
+            "error": {"name": "UnknownError", "data": {"message": "over"}},
             "more": "what else an event of opencode carries, which is about this much text in the middle",
         },
     });
