@@ -16,6 +16,7 @@ pub mod notice;
 pub(crate) mod notification;
 pub mod output;
 pub(crate) mod parent_session;
+pub(crate) mod patience;
 pub mod restrictions;
 pub mod session_event;
 pub mod sift;

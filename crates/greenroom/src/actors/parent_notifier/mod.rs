@@ -2,11 +2,10 @@
 //! its order; it sends one message at a time, keeps each until the server has accepted it, and holds back what would
 //! disturb a parent that works.
 //!
-//! Its rooms: here the batch and the next step, `sending` the messages and their fate, `patience` when to try again,
-//! `restoring` how one begins where another stopped.
+//! Its rooms: here the batch and the next step, `sending` the messages and their fate, `restoring` how one begins where
+//! another stopped.
 
 mod messages;
-mod patience;
 mod restoring;
 mod sending;
 
@@ -22,7 +21,6 @@ pub(crate) use self::messages::{
     Joined, Left, ParentEnded, ParentGone, ParentHappened, Reconcile, Settled, Stop, WayOpened,
 };
 use self::messages::{StatusRead, TimeUp};
-use self::patience::Patience;
 use self::sending::{Flight, Owed};
 use super::desk::Desk;
 use super::env::{Env, answer, within};
@@ -31,6 +29,7 @@ use crate::domain::batch::{Batch, Due};
 use crate::domain::ids::SessionId;
 use crate::domain::ledger::Account;
 use crate::domain::parent_session::{Gate, ParentSession};
+use crate::domain::patience::Patience;
 use crate::domain::time::Timestamp;
 use crate::ports::agent_server::SessionStatus;
 use crate::ports::journal::Entry;

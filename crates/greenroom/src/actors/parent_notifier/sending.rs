@@ -17,6 +17,7 @@ use crate::domain::ids::{NoticeId, TaskId};
 use crate::domain::ledger::{Fate, Posted};
 use crate::domain::notice::{NoticeFacts, NoticeKind};
 use crate::domain::notification::{Form, parent_voice, render};
+use crate::domain::patience::Why;
 use crate::domain::time::Timestamp;
 use crate::domain::transcript::Message as Spoken;
 use crate::ports::agent_server::{Notice, ServerError, find_notice};
@@ -25,6 +26,13 @@ use crate::ports::journal::Entry;
 /// What the sending of a message is called while it is under way.
 fn call_name(id: &NoticeId) -> Call {
     Call::Notice(id.clone())
+}
+
+fn why(failure: &ServerError) -> Why {
+    match failure {
+        ServerError::Refused { .. } => Why::Refused,
+        _ => Why::Way,
+    }
 }
 
 /// A message that is owed: its text is fixed, its tasks are settled.
@@ -204,7 +212,7 @@ impl ParentNotifier {
             let wakes = note.wakes;
             self.batch.note_refused(note);
             if wakes {
-                self.patience.failed(failure, now);
+                self.patience.failed(why(failure), now);
             }
             return;
         }
@@ -219,7 +227,7 @@ impl ParentNotifier {
             self.closed.push_front(owed);
             return;
         }
-        self.patience.failed(failure, now);
+        self.patience.failed(why(failure), now);
         self.closed.push_front(owed);
     }
 
