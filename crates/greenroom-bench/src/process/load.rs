@@ -37,9 +37,9 @@ const AT_ONCE: u64 = 200;
 /// Sessions that launch; each one's history is full after a hundred tasks.
 const PARENTS: u64 = 20;
 const AGENTS: u64 = 8;
-/// The last third may hold so much more than the one before it: the heap keeps the size of the highest peak, which a busy
-/// machine makes when tasks pile up. A few hundred bytes lost with each task are more than that.
-const GROWTH: f64 = 0.08;
+/// The last third may hold so much more than the one before it: what a sample may be off by. In 20 minutes 200 bytes lost
+/// with each task are more than that.
+const GROWTH: f64 = 0.03;
 /// How long ended tasks and the journal's are kept, and how often it polls: minutes, days and seconds in real life.
 const SET: [&str; 3] = [
     "lifecycle.keep_ended=10s",
