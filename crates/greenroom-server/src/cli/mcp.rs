@@ -11,7 +11,7 @@ use greenroom::domain::halves;
 use rmcp::ServiceExt;
 use rmcp::service::ServerInitializeError;
 use serde_json::{Value, json};
-use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWriteExt, BufReader};
 
 use super::args::ClientArgs;
 use super::client::{BLOCK, Client, Shown};
@@ -27,6 +27,9 @@ const CALL_WITHIN: Duration = Duration::from_secs(BLOCK.as_secs() + 40);
 
 /// Bytes of stdin between two readers.
 const PIPED: usize = 64 * 1024;
+
+/// The longest line that is made whole; of a longer one each piece of that length is.
+const LINE: u64 = 16 * 1024 * 1024;
 
 /// Speaks MCP until stdin ends.
 pub async fn mcp(args: ClientArgs) -> Result<(), Failure> {
@@ -64,7 +67,7 @@ fn whole(input: impl AsyncRead + Unpin + 'static) -> impl AsyncRead {
         let mut input = BufReader::new(input);
         let mut line = Vec::new();
         // Ends with the input, or when nobody reads any more.
-        while let Ok(1..) = input.read_until(b'\n', &mut line).await {
+        while let Ok(1..) = (&mut input).take(LINE).read_until(b'\n', &mut line).await {
             let mended = halves::mended(&line);
             let line_read = mended.as_deref().unwrap_or(&line);
             if to.write_all(line_read).await.is_err() {
