@@ -49,8 +49,8 @@ fn fitting(text: &str, room: usize) -> &str {
     text
 }
 
-/// The messages, as many of them as fit on a page of [`MAX_RESULT`] characters, and how to read what is missing. With `from_end` what does
-/// not fit is left out at the beginning, else at the end.
+/// The messages, as many of them as fit on a page of [`MAX_RESULT`] characters, and how to read what is missing. With
+/// `from_end` what does not fit is left out at the beginning, else at the end.
 pub fn page(messages: &[OutputMessage], has_more: bool, from_end: bool) -> String {
     let mut shown: Vec<String> = Vec::new();
     let mut room = MAX_RESULT;

@@ -39,7 +39,7 @@ fn is_low(unit: Option<u16>) -> bool {
     matches!(unit, Some(0xDC00..0xE000))
 }
 
-/// The unit that an escape of the form `\uXXXX` stands for.
+/// The unit that an escape, `\u` and four hex digits, stands for.
 fn unit(json: &[u8], at: usize) -> Option<u16> {
     let digits = json.get(at..at + 6)?.strip_prefix(b"\\u")?;
     let is_hex = digits.iter().all(u8::is_ascii_hexdigit);

@@ -5,11 +5,11 @@
 use std::borrow::Cow;
 use std::time::{Duration, Instant};
 
-use crate::maps::Map;
 use serde::Deserialize;
 use serde_json::Value;
 
 use super::halves;
+use crate::maps::Map;
 
 /// Sessions whose last delta is remembered; beyond it old ones are forgotten early, which passes a delta too many.
 const REMEMBERED: usize = 1024;
