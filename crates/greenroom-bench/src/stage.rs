@@ -35,7 +35,7 @@ pub fn unlimited() -> Config {
     config.lifecycle.keep_ended = NEVER;
     config.notifications.debounce = Duration::ZERO;
     config.notifications.toasts = false;
-    config.directory = "/project".to_owned();
+    config.directory = "/project".into();
     config.seed = Some(1);
     config
 }

@@ -1,6 +1,8 @@
 //! opencode's JSON, both ways: bodies of the calls the client makes, and tolerant readers of its answers. What an answer
 //! leaves out is absent, what it adds is ignored.
 
+use std::sync::Arc;
+
 use std::collections::BTreeMap;
 
 use greenroom::domain::ids::{ModelRef, SessionId};
@@ -16,7 +18,7 @@ pub(crate) fn new_session(session: &NewSession) -> Value {
     body.insert("title".to_owned(), json!(session.title));
     body.insert("agent".to_owned(), json!(session.agent));
     body.insert("permission".to_owned(), json!(session.permission));
-    body.insert("metadata".to_owned(), session.metadata.clone());
+    body.insert("metadata".to_owned(), session.mark.metadata());
     if let Some(parent) = &session.parent {
         body.insert("parentID".to_owned(), json!(parent));
     }
@@ -32,11 +34,11 @@ pub(crate) fn new_session(session: &NewSession) -> Value {
 
 /// The body of a task's prompt. Never with `tools`: they would replace the session's permission rules.
 pub(crate) fn task_prompt(prompt: &TaskPrompt) -> Value {
-    let part = json!({"type": "text", "text": prompt.text, "metadata": prompt.metadata});
+    let part = json!({"type": "text", "text": prompt.text, "metadata": prompt.mark.metadata()});
     prompt_body(
         part,
         Some(&prompt.agent),
-        prompt.model.as_ref(),
+        prompt.model.as_deref(),
         prompt.system.as_deref(),
     )
 }
@@ -101,7 +103,7 @@ pub(crate) fn session(answer: &Value) -> SessionRecord {
     SessionRecord {
         id: text("id").map(SessionId::from),
         parent: text("parentID").map(SessionId::from),
-        directory: text("directory").map(str::to_owned),
+        directory: text("directory").map(Arc::from),
         metadata: answer
             .get("metadata")
             .filter(|metadata| !metadata.is_null())
@@ -184,6 +186,8 @@ mod tests {
     use greenroom::domain::task::{PermissionAction, PermissionRule, TaskStatus};
 
     use super::*;
+    use greenroom::domain::ids::Run;
+    use greenroom::domain::mark::Mark;
 
     fn model() -> ModelRef {
         ModelRef {
@@ -232,15 +236,20 @@ mod tests {
             task: TaskId::new("bg_00000001"),
             title: "t".to_owned(),
             parent: Some(SessionId::new("ses_p")),
-            directory: "/d".to_owned(),
-            agent: "explore".to_owned(),
-            model: Some(model()),
+            directory: "/d".into(),
+            agent: "explore".into(),
+            model: Some(model().into()),
             permission: vec![PermissionRule {
                 permission: "task".into(),
                 pattern: "*".into(),
                 action: PermissionAction::Deny,
             }],
-            metadata: json!({"greenroom": {"task": "bg_00000001"}}),
+            mark: Mark {
+                task: TaskId::new("bg_00000001"),
+                run: Run::FIRST,
+                attempt: 1,
+                prompt: None,
+            },
         });
         assert_eq!(
             body,
@@ -248,7 +257,7 @@ mod tests {
                 "title": "t", "parentID": "ses_p", "agent": "explore",
                 "model": {"id": "m", "providerID": "p", "variant": "high"},
                 "permission": [{"permission": "task", "pattern": "*", "action": "deny"}],
-                "metadata": {"greenroom": {"task": "bg_00000001"}},
+                "metadata": {"greenroom": {"task": "bg_00000001", "run": 1, "attempt": 1}},
             })
         );
     }
@@ -256,16 +265,21 @@ mod tests {
     #[test]
     fn a_prompt_never_carries_tools() {
         let body = task_prompt(&TaskPrompt {
-            agent: "explore".to_owned(),
-            model: Some(model()),
-            system: Some("be brief".to_owned()),
-            text: "look".to_owned(),
-            metadata: json!({"greenroom": {"run": 1}}),
+            agent: "explore".into(),
+            model: Some(model().into()),
+            system: Some("be brief".into()),
+            text: "look".into(),
+            mark: Mark {
+                task: TaskId::new("bg_00000001"),
+                run: Run::FIRST,
+                attempt: 1,
+                prompt: Some(2),
+            },
         });
         assert_eq!(
             body,
             json!({
-                "parts": [{"type": "text", "text": "look", "metadata": {"greenroom": {"run": 1}}}],
+                "parts": [{"type": "text", "text": "look", "metadata": {"greenroom": {"task": "bg_00000001", "run": 1, "attempt": 1, "prompt": 2}}}],
                 "agent": "explore", "model": {"providerID": "p", "modelID": "m"}, "variant": "high",
                 "system": "be brief",
             })
@@ -285,7 +299,7 @@ mod tests {
                 tasks: vec![SettledFact {
                     task: TaskId::new("bg_1"),
                     status: TaskStatus::Completed,
-                    description: "d".to_owned(),
+                    description: "d".into(),
                     duration: "2s".to_owned(),
                     error: None,
                 }],

@@ -40,8 +40,8 @@ pub async fn observe(greenroom: Greenroom, names: Names, parents: Vec<SessionId>
             .into_iter()
             .map(|entry| HistoryRow {
                 task: names.alias(entry.task.as_str()),
-                agent: entry.agent,
-                category: entry.category,
+                agent: entry.agent.to_string(),
+                category: entry.category.as_deref().map(str::to_owned),
                 status: entry.status,
                 session: entry.session.map(|session| names.alias(session.as_str())),
             });

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use greenroom::domain::ids::TaskId;
+use greenroom::domain::ids::{Run, TaskId};
+use greenroom::domain::mark::Mark;
 use greenroom::domain::notice::{NoticeFacts, NoticeKind};
 use greenroom::domain::output::is_output;
 use greenroom::domain::time::Timestamp;
@@ -34,11 +35,16 @@ fn new_session(parent: &str) -> NewSession {
         task: TaskId::new("bg_0000000a"),
         title: "job (@worker subagent)".to_owned(),
         parent: Some(parent.into()),
-        directory: "/there".to_owned(),
-        agent: "worker".to_owned(),
+        directory: "/there".into(),
+        agent: "worker".into(),
         model: None,
         permission: Vec::new(),
-        metadata: json!({"greenroom": {"task": "bg_0000000a"}}),
+        mark: Mark {
+            task: "bg_0000000a".into(),
+            run: Run::FIRST,
+            attempt: 1,
+            prompt: None,
+        },
     }
 }
 

@@ -43,8 +43,8 @@ impl Session {
             json!({"info": {"role": "assistant"}, "parts": [{"type": "text", "text": "done"}]});
         Self {
             parent: new.parent.clone(),
-            metadata: Some(new.metadata.clone()),
-            directory: new.directory.clone(),
+            metadata: Some(new.mark.metadata()),
+            directory: new.directory.to_string(),
             messages: vec![Message::read(&said)],
             todos: Vec::new(),
             status: Some(SessionStatus::Busy),
@@ -72,7 +72,7 @@ impl Session {
         SessionRecord {
             id: Some(id.clone()),
             parent: self.parent.clone(),
-            directory: Some(self.directory.clone()),
+            directory: Some(self.directory.clone().into()),
             metadata: self.metadata.clone(),
         }
     }

@@ -170,8 +170,8 @@ impl Call {
                 .strip_suffix(&ending)
                 .unwrap_or(&session.title)
                 .to_owned(),
-            agent: session.agent.clone(),
-            directory: session.directory.clone(),
+            agent: session.agent.to_string(),
+            directory: session.directory.to_string(),
         }
     }
 
@@ -179,14 +179,14 @@ impl Call {
     pub fn prompt(session: &str, prompt: &TaskPrompt) -> Self {
         Self::Prompt {
             session: session.to_owned(),
-            agent: prompt.agent.clone(),
-            model: prompt.model.as_ref().map(Pair::from),
+            agent: prompt.agent.to_string(),
+            model: prompt.model.as_deref().map(Pair::from),
             variant: prompt
                 .model
                 .as_ref()
                 .and_then(|model| model.variant.clone()),
-            system: prompt.system.clone(),
-            text: prompt.text.clone(),
+            system: prompt.system.as_deref().map(str::to_owned),
+            text: prompt.text.to_string(),
         }
     }
 
@@ -220,9 +220,9 @@ impl Told {
                     status => status.as_str(),
                 },
                 task: newest.task.to_string(),
-                description: newest.description.clone(),
+                description: newest.description.to_string(),
                 duration_text: newest.duration.clone(),
-                error_text: newest.error.clone(),
+                error_text: newest.error.as_deref().map(str::to_owned),
                 remaining: facts.remaining,
                 tasks: if tasks.len() > 1 { tasks } else { Vec::new() },
             },
@@ -231,7 +231,7 @@ impl Told {
                     .tasks
                     .iter()
                     .find(|fact| fact.status.is_failure())
-                    .and_then(|fact| fact.error.clone()),
+                    .and_then(|fact| fact.error.as_deref().map(str::to_owned)),
                 completed: tasks,
             },
         }

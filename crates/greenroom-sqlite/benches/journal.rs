@@ -80,14 +80,14 @@ fn launched(number: u64) -> (Task, Vec<Entry>) {
         ..Launch::default()
     };
     let mut new = task(&id, Some(&parent));
-    new.description = launch.description;
-    new.prompt = launch.prompt;
+    new.description = launch.description.into();
+    new.prompt = launch.prompt.into();
     new.skill_content = None;
     let joined = Entry::Joined {
         parent: parent.as_str().into(),
         task: id.as_str().into(),
         run: Run::FIRST,
-        directory: Some("/home/somebody/project".to_owned()),
+        directory: Some("/home/somebody/project".into()),
     };
     let entries = vec![change(number, &new, number * 3 + 1, None), joined];
     (new, entries)

@@ -47,8 +47,8 @@ fn task(
     let mut task: Task = parse(table, key, record)?;
     // Read with room for more.
     task.attempts.shrink_to_fit();
-    task.prompt = prompt.unwrap_or_default();
-    task.skill_content = skill_content;
+    task.prompt = prompt.unwrap_or_default().into();
+    task.skill_content = skill_content.map(Into::into);
     Ok(task)
 }
 

@@ -1,6 +1,7 @@
 //! Every knob, its default and its bounds. The names of the keys are those of the configuration file of the server.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::domain::restrictions::AgentRules;
@@ -21,7 +22,7 @@ pub struct Config {
     /// What agents may not do, by name (without case); replaces the built-in rule of that agent.
     pub agents: BTreeMap<String, AgentRules>,
     /// Where sessions work if neither the launch nor the parent says.
-    pub directory: String,
+    pub directory: Arc<str>,
     /// Makes ids and jitter repeatable; without it they come from the machine's randomness.
     pub seed: Option<u64>,
 }
@@ -220,7 +221,7 @@ impl Config {
     /// Every policy that is a choice, set the way the reference implementation has it: for recorded stories.
     pub fn reference() -> Self {
         let mut config = Self {
-            directory: "/base".to_owned(),
+            directory: "/base".into(),
             ..Self::default()
         };
         config.lifecycle.not_taken_up = None;

@@ -32,7 +32,7 @@ fn a_history_has_every_task_of_its_parent_with_every_change() {
             assert_eq!(history(&s, "P").await, ["a running", "b pending"]);
             let entry = &s.greenroom.history(&"P".into()).await[0];
             assert_eq!(
-                (entry.agent.as_str(), entry.category.as_deref()),
+                (&*entry.agent, entry.category.as_deref()),
                 ("worker", Some("quick"))
             );
             assert_eq!(entry.session, s.server.session_of(&a));

@@ -319,8 +319,8 @@ impl AgentServer for Server {
             let id = SessionId::new(format!("ses_{:06}", state.made));
             let mut session = Session::elsewhere();
             session.parent.clone_from(&new.parent);
-            session.metadata = Some(new.metadata.clone());
-            session.directory.clone_from(&new.directory);
+            session.metadata = Some(new.mark.metadata());
+            session.directory = new.directory.to_string();
             state.sessions.insert(id.clone(), session);
             state.made_for.push((new.task.clone(), id.clone()));
             if let Some(what) = state.when_made.take() {
@@ -342,7 +342,7 @@ impl AgentServer for Server {
     ) -> Result<(), ServerError> {
         let what = What::Prompt(directory.map(str::to_owned), Box::new(prompt.clone()));
         let fate = self.meet(On::Prompt, Some(session), what);
-        let part = json!({"type": "text", "text": prompt.text, "metadata": prompt.metadata});
+        let part = json!({"type": "text", "text": prompt.text, "metadata": prompt.mark.metadata()});
         self.act(fate, |state, now| {
             known(state, session)?;
             push_user_message(state, session, part, now);

@@ -68,7 +68,7 @@ fn run<F: Future<Output = ()>>(
     tell: impl FnOnce(Stage) -> F + Send + 'static,
 ) -> Vec<String> {
     let mut config = Config {
-        directory: "/base".to_owned(),
+        directory: "/base".into(),
         seed: Some(7),
         ..Config::default()
     };
@@ -376,7 +376,7 @@ impl Stage {
         let tasks = self.tasks().await.into_iter();
         tasks
             .filter(|task| task.status() == status)
-            .map(|task| task.description)
+            .map(|task| task.description.to_string())
             .collect()
     }
 

@@ -3,7 +3,8 @@
 use std::time::{Duration, Instant};
 
 use crate::support::{Reply, Stub};
-use greenroom::domain::ids::{SessionId, TaskId};
+use greenroom::domain::ids::{Run, SessionId, TaskId};
+use greenroom::domain::mark::Mark;
 use greenroom::domain::task::{AskAnswer, AskKind};
 use greenroom::ports::agent_server::{
     AgentServer as _, NewSession, ServerError, TaskPrompt, Toast, ToastVariant,
@@ -19,14 +20,22 @@ fn session() -> SessionId {
     SessionId::new("ses_1")
 }
 
+fn mark() -> Mark {
+    Mark {
+        task: TaskId::new("bg_1"),
+        run: Run::FIRST,
+        attempt: 1,
+        prompt: None,
+    }
+}
+
 fn prompt() -> TaskPrompt {
-    let metadata = json!({"greenroom": {"run": 1}});
     TaskPrompt {
-        agent: "build".to_owned(),
+        agent: "build".into(),
         model: None,
         system: None,
-        text: "go".to_owned(),
-        metadata,
+        text: "go".into(),
+        mark: mark(),
     }
 }
 
@@ -35,11 +44,11 @@ fn new_session(parent: Option<&str>) -> NewSession {
         task: TaskId::new("bg_1"),
         title: "t".to_owned(),
         parent: parent.map(SessionId::from),
-        directory: "/a b/ä&=?#".to_owned(),
-        agent: "build".to_owned(),
+        directory: "/a b/ä&=?#".into(),
+        agent: "build".into(),
         model: None,
         permission: Vec::new(),
-        metadata: json!({}),
+        mark: mark(),
     }
 }
 

@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::support::house::{DEAD, House, asked_for, model_ref, rule};
+use crate::support::house::{DEAD, House, asked_for, mark, model_ref, rule};
 use crate::support::{Told, model};
 use greenroom::EventLink::{Broken, Connected};
 use greenroom::domain::ids::{NoticeId, SessionId};
@@ -35,7 +35,7 @@ async fn a_run_on_a_dead_provider_retries_and_is_aborted() {
         (record.id.as_ref(), record.parent.as_ref()),
         (Some(&child), Some(&parent))
     );
-    assert_eq!(record.directory, Some(house.directory()));
+    assert_eq!(record.directory.as_deref(), Some(&*house.directory()));
     assert_eq!(
         record.metadata,
         Some(json!({"greenroom": {"task": "bg_00000001", "run": 1, "attempt": 1}}))
@@ -122,11 +122,11 @@ async fn what_does_not_exist_is_not_found() {
     let foreign = SessionId::new("not one of its ids");
     for id in [&nobody, &foreign] {
         let prompt = TaskPrompt {
-            agent: "build".to_owned(),
+            agent: "build".into(),
             model: None,
             system: None,
-            text: "x".to_owned(),
-            metadata: json!({}),
+            text: "x".into(),
+            mark: mark(),
         };
         let outcomes = [
             house.server.session(id).await.unwrap_err(),

@@ -19,7 +19,7 @@ async fn tasks_run_to_their_ends_and_wake_their_parent_once() {
     let model = model::start().await;
     let house = House::open(&format!("{}/v1", model.url), None).await;
     let config = Config {
-        directory: house.directory(),
+        directory: house.directory().into(),
         ..Config::default()
     };
     let server = Arc::new(house.server.clone());

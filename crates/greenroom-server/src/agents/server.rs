@@ -201,7 +201,7 @@ impl AgentServer for RoutedServer {
             owner: Owner::Url,
             parent: session.parent.clone(),
             untold: Some(session.title.clone()),
-            directory: Some(session.directory.clone()),
+            directory: Some(session.directory.to_string()),
             ours: true,
         };
         let route = self.0.for_create(&session).await?;

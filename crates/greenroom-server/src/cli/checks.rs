@@ -41,7 +41,7 @@ pub fn configuration(loaded: &Loaded, problems: &[ConfigError]) -> Vec<Finding> 
             },
         ));
     }
-    let directory = Path::new(&loaded.settings.core.directory);
+    let directory = Path::new(&*loaded.settings.core.directory);
     if !directory.is_dir() {
         findings.push(Finding::fail(
             OF,
@@ -219,7 +219,7 @@ pub async fn agent_server(loaded: &Loaded, service_runs: bool) -> Option<Finding
         url: url.clone(),
         username: opencode.username.clone(),
         password: opencode.password.clone(),
-        directory: loaded.settings.core.directory.clone(),
+        directory: loaded.settings.core.directory.to_string(),
     };
     Some(match wait_until_healthy(&address, SERVER_WITHIN).await {
         Ok(version) => Finding::ok(OF, format!("opencode {version} at {url}")),

@@ -110,7 +110,7 @@ impl Attached {
             url: url.to_owned(),
             username: settings.opencode.username.clone(),
             password: settings.opencode.password.clone(),
-            directory: settings.core.directory.clone(),
+            directory: settings.core.directory.to_string(),
         };
         let server = OpencodeServer::new(address).map_err(|error| {
             Failure::new(

@@ -153,7 +153,7 @@ impl House {
         let hermetic = Hermetic::prepare(&path, &provider, &MODELS, &serde_json::Map::new())
             .await
             .map_err(|error| failed(chain(&error)))?;
-        settings.core.directory = hermetic.project.to_string_lossy().into_owned();
+        settings.core.directory = hermetic.project.to_string_lossy().into_owned().into();
         if !self.journal_is_chosen {
             // Its sessions end with it: the user's own journal has nothing to do with them.
             settings.journal = Some(path.join("journal.db"));
@@ -202,7 +202,7 @@ fn own_setup(program: &Path, settings: &Settings) -> Result<ServeOptions, Failur
         .map_err(|error| Failure::new(FAILED, format!("{}: {error}", cache.display()), hint))?;
     // One log per process: two services on one machine do not write into the same file.
     let log = cache.join(format!("opencode-{}.log", std::process::id()));
-    let mut options = ServeOptions::new(program, PathBuf::from(&settings.core.directory), log);
+    let mut options = ServeOptions::new(program, PathBuf::from(&*settings.core.directory), log);
     options.password = settings.opencode.password.clone();
     Ok(options)
 }

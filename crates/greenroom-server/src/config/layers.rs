@@ -186,9 +186,9 @@ fn finish(loader: Loader, environment: &Environment) -> (Loaded, Vec<ConfigError
     } = loader;
     let origin = |key: &str| origins.get(key).cloned();
     settings.core.directory = environment
-        .path(Path::new(&settings.core.directory))
+        .path(Path::new(&*settings.core.directory))
         .to_string_lossy()
-        .into_owned();
+        .into();
     let usual_without_home = environment.home.is_none() && !origins.contains_key("journal");
     settings.journal = settings
         .journal

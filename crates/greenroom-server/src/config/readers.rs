@@ -115,10 +115,10 @@ pub(super) const PASSWORD_ENV: Field = Field::one(
 pub(super) const DIRECTORY: Field = Field::one(
     ANY_TEXT,
     |settings, raw| {
-        settings.core.directory = raw.text()?;
+        settings.core.directory = raw.text()?.into();
         Ok(())
     },
-    |settings| Value::String(settings.core.directory.clone()),
+    |settings| Value::String(settings.core.directory.to_string()),
 );
 
 pub(super) const EVENTS: Field = Field::one(

@@ -123,7 +123,7 @@ impl Default for Settings {
                 events: Events::Both,
             },
             core: Config {
-                directory: ".".to_owned(),
+                directory: ".".into(),
                 ..Config::default()
             },
             token_source: TokenSource::None,

@@ -71,7 +71,7 @@ impl Tools {
         Ok(ToolReply::about(
             &detail.task,
             words::launched(&detail, caller.told()),
-            detail.task.description.clone(),
+            detail.task.description.to_string(),
         ))
     }
 
@@ -271,7 +271,7 @@ impl Tools {
         Ok(ToolReply::about(
             &task,
             words::sent(&task, caller.told()),
-            title,
+            title.to_string(),
         ))
     }
 

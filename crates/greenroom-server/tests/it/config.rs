@@ -92,7 +92,7 @@ fn without_anything_the_defaults_hold() {
         Some(home.join(".local/share/greenroom/journal.db"))
     );
     assert_eq!(
-        Path::new(&settings.core.directory),
+        Path::new(&*settings.core.directory),
         place.environment.folder
     );
     assert_eq!(settings.core.limits, greenroom::config::Limits::default());
@@ -288,7 +288,7 @@ fn the_home_folder_may_be_written_short() {
         Some(place.environment.home.clone().unwrap().join("tasks.db"))
     );
     assert_eq!(
-        Path::new(&settings.core.directory),
+        Path::new(&*settings.core.directory),
         place.environment.folder.join("..")
     );
     assert_eq!(place.set("journal=").settings().journal, None);

@@ -275,7 +275,7 @@ impl Scenario {
         let set = &self.config;
         let millis = Duration::from_millis;
         config.seed = Some(self.opencode.seed);
-        config.directory = super::model::BASE.to_owned();
+        config.directory = super::model::BASE.into();
         config
             .limits
             .providers

@@ -207,7 +207,7 @@ fn an_older_version_is_copied_and_brought_up_to_date() {
         let kept = journal.load().unwrap();
         let task = &kept.tasks[0];
         assert_eq!(task.task.id.as_str(), "bg_0000cafe");
-        assert_eq!(task.task.prompt, "Find out why the build is slow.");
+        assert_eq!(task.task.prompt, "Find out why the build is slow.".into());
         assert_eq!(task.granted.map(|run| run.0), Some(1));
         assert_eq!(kept.left[0].id.as_str(), "bg_0000beef");
         assert_eq!(kept.accounts[0].1.open(), 1);

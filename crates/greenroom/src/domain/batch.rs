@@ -2,6 +2,7 @@
 //! one step each, so "was that the last" cannot be asked twice. Owned by the parent's notifier; pure.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -20,9 +21,9 @@ pub struct Told {
     /// The order of acceptance of the run; the newest task of a message speaks for the parent.
     pub accepted: u64,
     /// The parent's agent, as that launch or resume said.
-    pub parent_agent: Option<String>,
+    pub parent_agent: Option<Arc<str>>,
     /// The parent's model, likewise.
-    pub parent_model: Option<ModelRef>,
+    pub parent_model: Option<Arc<ModelRef>>,
 }
 
 /// One message that tells of some settled tasks while others are open.

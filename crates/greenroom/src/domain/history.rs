@@ -2,6 +2,7 @@
 //! compaction carries along.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -24,14 +25,14 @@ pub struct HistoryEntry {
     /// The task.
     pub task: TaskId,
     /// Who does it.
-    pub agent: String,
+    pub agent: Arc<str>,
     /// A label of the caller's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub category: Option<String>,
+    pub category: Option<Arc<str>>,
     /// Its state now.
     pub status: TaskStatus,
     /// A few words for people.
-    pub description: String,
+    pub description: Arc<str>,
     /// Its session, once there is one.
     #[serde(rename = "sessionID", default, skip_serializing_if = "Option::is_none")]
     pub session: Option<SessionId>,

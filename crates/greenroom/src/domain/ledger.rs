@@ -2,6 +2,7 @@
 //! became of each message. A notifier that is rebuilt begins from this; readers see its messages. Pure.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -66,7 +67,7 @@ pub struct Posted {
 #[serde(from = "AccountRecord", into = "AccountRecord")]
 pub struct Account {
     /// Where the parent works, as the first to join said.
-    pub directory: Option<String>,
+    pub directory: Option<Arc<str>>,
     members: BTreeMap<u64, Member>,
     places: Map<TaskId, u64>,
     next_place: u64,
@@ -82,7 +83,7 @@ pub struct Account {
 pub struct AccountRecord {
     /// Where the parent works.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub directory: Option<String>,
+    pub directory: Option<Arc<str>>,
     /// Its batch, in the order of joining.
     pub members: Vec<Member>,
     /// Its messages, in the order of their first mention.
@@ -150,7 +151,7 @@ impl Account {
     }
 
     /// A run joins the batch; an earlier run of the task is no longer in it.
-    pub fn join(&mut self, task: TaskId, run: Run, directory: Option<String>) {
+    pub fn join(&mut self, task: TaskId, run: Run, directory: Option<Arc<str>>) {
         self.leave(&task);
         if self.directory.is_none() {
             self.directory = directory;

@@ -3,6 +3,8 @@
 //!
 //! What follows from an end is listed in [`End`]'s documentation and done in one place, the registry's finaliser.
 
+use std::sync::Arc;
+
 use super::ids::{ConcurrencyKey, ModelRef, Run, SessionId, TaskId};
 use super::task::{Attempt, Launch, Progress, Resume, Task, TaskStatus, Track, cut};
 use super::time::Timestamp;
@@ -122,9 +124,9 @@ impl Task {
             parent_message: launch.parent_message,
             root_session: None,
             spawn_depth: depth,
-            description: launch.description,
-            prompt: launch.prompt,
-            agent: launch.agent,
+            description: launch.description.into(),
+            prompt: launch.prompt.into(),
+            agent: launch.agent.into(),
             status: TaskStatus::Pending,
             queued_at: now,
             started_at: None,
@@ -132,15 +134,15 @@ impl Task {
             error: None,
             note: None,
             progress: Progress::none(now),
-            parent_model: launch.parent_model,
-            parent_agent: launch.parent_agent,
-            model: launch.model,
+            parent_model: launch.parent_model.map(Arc::new),
+            parent_agent: launch.parent_agent.map(Arc::from),
+            model: launch.model.map(Arc::new),
             concurrency_key: None,
             concurrency_group: group,
-            category: launch.category,
+            category: launch.category.map(Arc::from),
             skills: launch.skills,
-            skill_content: launch.skill_content,
-            directory: launch.directory,
+            skill_content: launch.skill_content.map(Arc::from),
+            directory: launch.directory.map(Arc::from),
             permission: launch.permission,
             run: Run::FIRST,
             attempts: Vec::new(),
@@ -166,7 +168,7 @@ impl Task {
         let mut task = Self::accept(track.task, launch, 1, now);
         task.concurrency_group = group;
         task.parent_session = Some(track.parent_session);
-        task.parent_agent = track.parent_agent;
+        task.parent_agent = track.parent_agent.map(Arc::from);
         task.tracked = true;
         task.enter_running(track.session, None, now);
         task
@@ -176,7 +178,7 @@ impl Task {
     pub(crate) fn start(
         &mut self,
         session: SessionId,
-        directory: Option<String>,
+        directory: Option<Arc<str>>,
         now: Timestamp,
     ) -> Result<(), IllegalTransition> {
         self.require(self.status == TaskStatus::Pending, TaskStatus::Running)?;
@@ -197,8 +199,12 @@ impl Task {
         self.error = end
             .error
             .as_deref()
-            .map(|error| cut(error, 2000).to_owned());
-        self.note = end.note.clone().or_else(|| self.note.take());
+            .map(|error| Arc::from(cut(error, 2000)));
+        self.note = end
+            .note
+            .as_deref()
+            .map(Arc::from)
+            .or_else(|| self.note.take());
         self.concurrency_key = None;
         self.retrying = None;
         self.asking.clear();
@@ -218,7 +224,7 @@ impl Task {
         self.require(self.status.is_terminal(), TaskStatus::Pending)?;
         self.run = self.run.next();
         self.status = TaskStatus::Pending;
-        self.prompt = resume.prompt;
+        self.prompt = resume.prompt.into();
         if let Some(parent) = resume.parent_session {
             self.move_to(parent);
         }
@@ -226,7 +232,7 @@ impl Task {
             self.parent_message = Some(message);
         }
         if let Some(agent) = resume.parent_agent {
-            self.parent_agent = Some(agent);
+            self.parent_agent = Some(agent.into());
         }
         self.started_at = None;
         self.completed_at = None;
@@ -255,20 +261,20 @@ impl Task {
     }
 
     /// Leaves a word for readers while the run goes on.
-    pub(crate) fn set_note(&mut self, note: String) {
+    pub(crate) fn set_note(&mut self, note: Arc<str>) {
         if !self.status.is_terminal() {
             self.note = Some(note);
         }
     }
 
-    fn enter_running(&mut self, session: SessionId, directory: Option<String>, now: Timestamp) {
+    fn enter_running(&mut self, session: SessionId, directory: Option<Arc<str>>, now: Timestamp) {
         self.status = TaskStatus::Running;
         self.started_at = Some(now);
         self.progress.last_update = now;
         if directory.is_some() {
             self.directory = directory;
         }
-        let model: Option<ModelRef> = self.model.clone();
+        let model: Option<Arc<ModelRef>> = self.model.clone();
         // Hardly a task has more than a few.
         self.attempts.reserve_exact(1);
         self.attempts.push(Attempt {

@@ -12,6 +12,7 @@ pub mod idempotency;
 pub mod ids;
 pub mod ledger;
 pub(crate) mod lifecycle;
+pub mod mark;
 pub mod notice;
 pub(crate) mod notification;
 pub mod output;

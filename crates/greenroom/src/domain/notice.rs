@@ -1,5 +1,7 @@
 //! What a message to a parent says, as facts. Its wording is made of them in `notification.rs`.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 use super::ids::TaskId;
@@ -39,10 +41,10 @@ pub struct SettledFact {
     /// Its end.
     pub status: TaskStatus,
     /// Its description.
-    pub description: String,
+    pub description: Arc<str>,
     /// How long it took, as people read it.
     pub duration: String,
     /// Why it failed or was cancelled, at most 2,000 characters.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub error: Option<String>,
+    pub error: Option<Arc<str>>,
 }

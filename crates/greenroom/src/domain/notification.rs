@@ -184,8 +184,8 @@ pub fn parent_voice(messages: &[Message], told: &[Told]) -> (Option<String>, Opt
     let agent = spoken.and_then(|message| message.agent.clone());
     let model = spoken.and_then(|message| message.model.clone());
     (
-        agent.or_else(|| newest.and_then(|told| told.parent_agent.clone())),
-        model.or_else(|| newest.and_then(|told| told.parent_model.clone())),
+        agent.or_else(|| newest.and_then(|told| told.parent_agent.as_deref().map(str::to_owned))),
+        model.or_else(|| newest.and_then(|told| told.parent_model.as_deref().cloned())),
     )
 }
 
@@ -198,9 +198,9 @@ mod tests {
         SettledFact {
             task: task.into(),
             status,
-            description: format!("job {task}"),
+            description: format!("job {task}").into(),
             duration: "6s".into(),
-            error: error.map(str::to_owned),
+            error: error.map(Into::into),
         }
     }
 

@@ -2,11 +2,12 @@
 //! the fields that hold it are private to the domain.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
 use super::ids::{ConcurrencyKey, MessageId, ModelRef, Run, SessionId, TaskId};
+use super::mark::Mark;
 use super::time::Timestamp;
 
 /// Where a task stands. Four of the six are terminal.
@@ -187,13 +188,13 @@ pub struct Attempt {
     pub session: Option<SessionId>,
     /// The model it was asked to use.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub model: Option<ModelRef>,
+    pub model: Option<Arc<ModelRef>>,
     /// When the session was there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub started_at: Option<Timestamp>,
     /// Why it ended, if it failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub error: Option<String>,
+    pub error: Option<Arc<str>>,
 }
 
 /// A rule of what a session may do, in the agent server's own terms.
@@ -372,11 +373,11 @@ pub struct Task {
     /// 1 for a task of a session that is nobody's child.
     pub spawn_depth: u32,
     /// A few words for people.
-    pub description: String,
+    pub description: Arc<str>,
     /// What the agent was told in this run.
-    pub prompt: String,
+    pub prompt: Arc<str>,
     /// Who does it.
-    pub agent: String,
+    pub agent: Arc<str>,
     /// Where it stands.
     pub(in crate::domain) status: TaskStatus,
     /// When it was accepted.
@@ -389,21 +390,21 @@ pub struct Task {
     pub(in crate::domain) completed_at: Option<Timestamp>,
     /// Why this run failed or was cancelled, for people.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(in crate::domain) error: Option<String>,
+    pub(in crate::domain) error: Option<Arc<str>>,
     /// What else a reader should know of how it went.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(in crate::domain) note: Option<String>,
+    pub(in crate::domain) note: Option<Arc<str>>,
     /// What the run has done so far.
     pub progress: Progress,
     /// The parent's model, as its launch said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub parent_model: Option<ModelRef>,
+    pub parent_model: Option<Arc<ModelRef>>,
     /// The parent's agent, as its launch, resume or track said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub parent_agent: Option<String>,
+    pub parent_agent: Option<Arc<str>>,
     /// The model asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub model: Option<ModelRef>,
+    pub model: Option<Arc<ModelRef>>,
     /// The slot held now.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub concurrency_key: Option<ConcurrencyKey>,
@@ -411,16 +412,16 @@ pub struct Task {
     pub concurrency_group: ConcurrencyKey,
     /// A label of the caller's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub category: Option<String>,
+    pub category: Option<Arc<str>>,
     /// Names of skills.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub skills: Vec<String>,
     /// Sent as the system text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub skill_content: Option<String>,
+    pub skill_content: Option<Arc<str>>,
     /// Where the session works, once known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub directory: Option<String>,
+    pub directory: Option<Arc<str>>,
     /// What the caller said the session may do.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub permission: Vec<PermissionRule>,
@@ -477,9 +478,14 @@ impl Task {
         }
     }
 
-    /// The metadata by which the session is found again after a call of unknown fate.
-    pub fn session_metadata(&self, attempt: u32) -> Value {
-        serde_json::json!({ "greenroom": { "task": self.id, "run": self.run, "attempt": attempt } })
+    /// What the session of that attempt of this run carries.
+    pub fn session_mark(&self, attempt: u32) -> Mark {
+        Mark {
+            task: self.id.clone(),
+            run: self.run,
+            attempt,
+            prompt: None,
+        }
     }
 }
 

@@ -1,5 +1,7 @@
 //! One inbox for what children ask, at any depth: listed for people, answered by them.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 use super::Greenroom;
@@ -32,9 +34,9 @@ pub struct OpenAsk {
     )]
     pub parent_session: Option<SessionId>,
     /// What the task is about.
-    pub description: String,
+    pub description: Arc<str>,
     /// Who asks.
-    pub agent: String,
+    pub agent: Arc<str>,
     /// When it is rejected if nobody answers.
     pub rejected_at: Timestamp,
 }

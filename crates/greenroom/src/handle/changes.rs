@@ -210,7 +210,7 @@ impl Kept {
 /// The texts that a task may have at any length; the rest of it is small.
 fn text_of(change: &TaskChange) -> usize {
     let task = &change.task;
-    let content = task.skill_content.as_ref().map_or(0, String::len);
+    let content = task.skill_content.as_ref().map_or(0, |text| text.len());
     task.prompt.len() + content + task.skills.iter().map(String::len).sum::<usize>()
 }
 
@@ -367,7 +367,7 @@ mod tests {
             read.push(match next {
                 Followed::Change(change) => {
                     let label = format!("change {}", change.number);
-                    assert_eq!(change.change.task.description, label);
+                    assert_eq!(change.change.task.description.as_ref(), label);
                     Some(change.number)
                 }
                 Followed::Missed { .. } => None,

@@ -2,11 +2,13 @@
 //! its fate; time limits, repeats and look-ups are the system's.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use serde_json::Value;
 
 use crate::domain::ids::{MessageId, ModelRef, NoticeId, SessionId, TaskId};
+use crate::domain::mark::Mark;
 use crate::domain::notice::NoticeFacts;
 use crate::domain::task::{AskAnswer, AskKind, PermissionRule};
 use crate::domain::time::Timestamp;
@@ -52,7 +54,7 @@ pub struct SessionRecord {
     /// The session it is a child of.
     pub parent: Option<SessionId>,
     /// Where it works.
-    pub directory: Option<String>,
+    pub directory: Option<Arc<str>>,
     /// What was attached at its creation.
     pub metadata: Option<Value>,
 }
@@ -85,30 +87,30 @@ pub struct NewSession {
     /// The session that asked.
     pub parent: Option<SessionId>,
     /// Where it works.
-    pub directory: String,
+    pub directory: Arc<str>,
     /// Who works in it.
-    pub agent: String,
+    pub agent: Arc<str>,
     /// With which model.
-    pub model: Option<ModelRef>,
+    pub model: Option<Arc<ModelRef>>,
     /// What it may do.
     pub permission: Vec<PermissionRule>,
-    /// Task, run and attempt, by which it is found again.
-    pub metadata: Value,
+    /// By which it is found again.
+    pub mark: Mark,
 }
 
 /// The prompt of a task.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TaskPrompt {
     /// Who answers.
-    pub agent: String,
+    pub agent: Arc<str>,
     /// With which model (its variant in it).
-    pub model: Option<ModelRef>,
+    pub model: Option<Arc<ModelRef>>,
     /// The system text.
-    pub system: Option<String>,
+    pub system: Option<Arc<str>>,
     /// What is asked.
-    pub text: String,
-    /// Task, run and attempt, by which it is found again.
-    pub metadata: Value,
+    pub text: Arc<str>,
+    /// By which it is found again.
+    pub mark: Mark,
 }
 
 /// A message of ours to a parent.

@@ -21,7 +21,10 @@ async fn cancel_all(s: &Stage, scope: CancelScope) -> Vec<String> {
     let greenroom = s.greenroom.clone();
     let all =
         s.answered(async move { greenroom.cancel_all(scope, CancelOptions::default()).await });
-    all.await.into_iter().map(|task| task.description).collect()
+    all.await
+        .into_iter()
+        .map(|task| task.description.to_string())
+        .collect()
 }
 
 #[test]

@@ -35,7 +35,7 @@ fn a_resume_keeps_count_and_acceptance_and_clears_the_rest() {
         assert_eq!(pending.status().as_str(), "pending", "when accepted");
         let task = s.task(&a).await;
         assert_eq!(s.state(&a).await, "running");
-        assert_eq!((task.run, task.prompt.as_str()), (Run(2), "once more"));
+        assert_eq!((task.run, &*task.prompt), (Run(2), "once more"));
         assert_eq!(task.session.as_ref(), Some(&session));
         assert_eq!(
             (task.queued_at.as_millis(), task.progress.tool_calls),
@@ -48,7 +48,7 @@ fn a_resume_keeps_count_and_acceptance_and_clears_the_rest() {
         assert_eq!(task.started_at().map(|at| at.as_millis()), Some(8000));
         assert_eq!(task.completed_at(), None);
         let prompt = last_prompt(&s);
-        assert_eq!(prompt.text, "once more");
+        assert_eq!(prompt.text, "once more".into());
         assert_eq!(
             prompt.system.as_deref(),
             Some("be brief"),
@@ -266,13 +266,10 @@ fn a_send_is_a_further_prompt_of_the_same_run_and_activity() {
         s.at(6000).await;
         assert_eq!(send(&s, &a).await, Ok(()));
         let task = s.task(&a).await;
-        assert_eq!((task.run, task.prompt.as_str()), (Run(1), "do a"));
+        assert_eq!((task.run, &*task.prompt), (Run(1), "do a"));
         assert_eq!(task.progress.last_update.as_millis(), 6000);
         let prompt = last_prompt(&s);
-        assert_eq!(
-            (prompt.text.as_str(), prompt.agent.as_str()),
-            ("also this", "worker")
-        );
+        assert_eq!((&*prompt.text, &*prompt.agent), ("also this", "worker"));
         assert_eq!(s.times(On::Prompt), [0, 6000]);
     });
 }

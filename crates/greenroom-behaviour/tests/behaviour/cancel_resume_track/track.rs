@@ -29,7 +29,7 @@ fn a_tracked_session_is_running_at_once_and_watched() {
         s.at(1000).await;
         let task = s.track("t", "S", None).await;
         assert_eq!(task.status(), TaskStatus::Running);
-        assert_eq!((task.agent.as_str(), task.spawn_depth), ("task", 1));
+        assert_eq!((&*task.agent, task.spawn_depth), ("task", 1));
         assert_eq!(task.concurrency_group.as_str(), "task");
         assert_eq!(s.in_use().await, 0, "no key, no slot");
         assert!(s.calls(On::Prompt).is_empty() && s.calls(On::Create).is_empty());
@@ -80,9 +80,9 @@ fn a_known_id_gets_another_parent_and_keeps_the_rest() {
             })
             .await;
         let session = s.server.session_of(&a);
-        assert_eq!((task.agent.as_str(), &task.session), ("worker", &session));
+        assert_eq!((&*task.agent, &task.session), ("worker", &session));
         assert_eq!(
-            (task.description.as_str(), task.concurrency_group.as_str()),
+            (&*task.description, task.concurrency_group.as_str()),
             ("a", "worker")
         );
         assert_eq!(

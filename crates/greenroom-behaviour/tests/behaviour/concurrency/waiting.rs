@@ -16,7 +16,7 @@ fn starts_of_a_key_are_first_in_first_out() {
             s.at(second * 1000).await;
             assert_eq!(s.names(RUNNING).await, [name]);
             let running = s.tasks().await;
-            let task = running.iter().find(|task| task.description == name);
+            let task = running.iter().find(|task| task.description == name.into());
             s.finish(&task.expect("it runs").id).await;
         }
         assert_eq!(s.calls(On::Create), ["0 a", "6000 b", "12000 c", "18000 d"]);
@@ -64,7 +64,10 @@ fn a_resume_waits_in_the_same_line_as_launches() {
             order.push(running.description.clone());
             s.finish(&running.id).await;
         }
-        assert_eq!(order, ["b", "c", "a", "d"]);
+        assert_eq!(
+            order.iter().map(|name| &**name).collect::<Vec<_>>(),
+            ["b", "c", "a", "d"]
+        );
         assert_eq!(s.state(&b).await, "completed");
     });
 }

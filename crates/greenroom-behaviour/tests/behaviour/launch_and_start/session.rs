@@ -20,23 +20,17 @@ fn the_session_is_made_as_the_task_says() {
         let made = &creates(&s)[0];
         assert_eq!(made.title, "a (@worker subagent)");
         assert_eq!(made.parent.as_ref().map(|p| p.as_str()), Some("P"));
-        assert_eq!(
-            (made.directory.as_str(), made.agent.as_str()),
-            ("/base", "worker")
-        );
+        assert_eq!((&*made.directory, &*made.agent), ("/base", "worker"));
         let model = made.model.as_ref().expect("it was given");
         assert_eq!(model.key().as_str(), "acme/big");
         let identity = json!({"greenroom": {"task": a, "run": 1, "attempt": 1}});
-        assert_eq!(made.metadata, identity);
+        assert_eq!(made.mark.metadata(), identity);
         let prompt = &prompts(&s)[0];
-        assert_eq!(
-            (prompt.agent.as_str(), prompt.text.as_str()),
-            ("worker", "do a")
-        );
+        assert_eq!((&*prompt.agent, &*prompt.text), ("worker", "do a"));
         assert_eq!(prompt.system.as_deref(), Some("be brief"));
         let model = prompt.model.as_ref().expect("it was given");
         assert_eq!(model.variant.as_deref(), Some("high"));
-        assert_eq!(prompt.metadata["greenroom"]["task"], json!(a));
+        assert_eq!(json!(prompt.mark.task), json!(a));
         let What::Prompt(directory, _) = &s.server.calls(On::Prompt)[0].what else {
             panic!("a prompt carries a prompt");
         };
@@ -47,7 +41,7 @@ fn the_session_is_made_as_the_task_says() {
 #[test]
 fn the_directory_is_the_launchs_else_the_parents_else_the_configured_one() {
     story_with(
-        |config| config.directory = "/configured".to_owned(),
+        |config| config.directory = "/configured".into(),
         |s| async move {
             s.launch(Launch {
                 directory: Some("/own".to_owned()),
@@ -61,7 +55,10 @@ fn the_directory_is_the_launchs_else_the_parents_else_the_configured_one() {
                 ..job("d")
             })
             .await;
-            let places: Vec<String> = creates(&s).into_iter().map(|new| new.directory).collect();
+            let places: Vec<String> = creates(&s)
+                .into_iter()
+                .map(|new| new.directory.to_string())
+                .collect();
             assert_eq!(places, ["/own", "/base", "/configured", "/configured"]);
         },
     );

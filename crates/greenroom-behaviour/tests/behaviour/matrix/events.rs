@@ -150,7 +150,10 @@ impl Event {
             Event::CancelFromAbove => {
                 let scope = CancelScope::Descendants("P".into());
                 let tasks = s.greenroom.cancel_all(scope, CancelOptions::default());
-                let names = tasks.await.into_iter().map(|task| task.description);
+                let names = tasks
+                    .await
+                    .into_iter()
+                    .map(|task| task.description.to_string());
                 let names: Vec<String> = names.collect();
                 return match names.is_empty() {
                     true => "nobody".to_owned(),

@@ -137,7 +137,7 @@ async fn tell(s: &Stage) {
     let ids: BTreeMap<String, TaskId> = tasks(s)
         .await
         .into_iter()
-        .map(|task| (task.description.clone(), task.id))
+        .map(|task| (task.description.to_string(), task.id))
         .collect();
     for name in ["alpha", "beta"] {
         if let Some(session) = session(s, &ids[name]).await {
@@ -258,7 +258,7 @@ async fn holds(s: &Stage, place: &str) {
     let mut prompted = BTreeMap::<(String, String), usize>::new();
     for call in s.server.calls(On::Prompt) {
         if let (What::Prompt(_, prompt), Some(session)) = (call.what, call.session) {
-            let prompt = (session.to_string(), prompt.text);
+            let prompt = (session.to_string(), prompt.text.to_string());
             *prompted.entry(prompt).or_default() += 1;
         }
     }
@@ -276,7 +276,7 @@ async fn holds(s: &Stage, place: &str) {
         *arrived.entry(notice.id.to_string()).or_default() += 1;
         if notice.facts.kind == NoticeKind::Final {
             for fact in notice.facts.tasks {
-                *finals.entry(fact.description).or_default() += 1;
+                *finals.entry(fact.description.to_string()).or_default() += 1;
             }
         }
     }
@@ -285,7 +285,7 @@ async fn holds(s: &Stage, place: &str) {
         "{place}: {arrived:?}"
     );
     for task in &all {
-        let told = finals.get(&task.description).copied().unwrap_or(0);
+        let told = finals.get(&*task.description).copied().unwrap_or(0);
         let runs = usize::try_from(task.run.0).expect("few runs");
         // A task that is resumed while its batch is open is in it once.
         assert!(

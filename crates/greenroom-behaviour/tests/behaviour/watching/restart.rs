@@ -27,7 +27,7 @@ fn prompt_texts(s: &Stage) -> Vec<String> {
     let calls = s.server.calls(On::Prompt).into_iter();
     calls
         .filter_map(|call| match call.what {
-            What::Prompt(_, prompt) => Some(prompt.text),
+            What::Prompt(_, prompt) => Some(prompt.text.to_string()),
             _ => None,
         })
         .collect()

@@ -4,14 +4,15 @@
 use std::time::{Duration, Instant};
 
 use greenroom::EventLink::Connected;
-use greenroom::domain::ids::{ModelRef, SessionId, TaskId};
+use greenroom::domain::ids::{ModelRef, Run, SessionId, TaskId};
+use greenroom::domain::mark::Mark;
 use greenroom::domain::task::{PermissionAction, PermissionRule};
 use greenroom::ports::agent_server::{AgentServer as _, NewSession, TaskPrompt};
 use greenroom_opencode::hermetic::Hermetic;
 use greenroom_opencode::{
     EventStream, OpencodeChild, OpencodeServer, ServeOptions, StreamTuning, install,
 };
-use serde_json::{Map, json};
+use serde_json::Map;
 
 use super::{Heard, teller};
 
@@ -84,22 +85,22 @@ impl House {
             task: TaskId::new("bg_00000001"),
             title: "a task (@build subagent)".to_owned(),
             parent: parent.cloned(),
-            directory: self.directory(),
-            agent: "build".to_owned(),
-            model: Some(model_ref("model")),
+            directory: self.directory().into(),
+            agent: "build".into(),
+            model: Some(model_ref("model").into()),
             permission,
-            metadata: json!({"greenroom": {"task": "bg_00000001", "run": 1, "attempt": 1}}),
+            mark: mark(),
         };
         self.server.create(session).await.unwrap()
     }
 
     pub async fn prompt(&self, session: &SessionId, agent: &str, text: &str) {
         let prompt = TaskPrompt {
-            agent: agent.to_owned(),
-            model: Some(model_ref("model")),
-            system: Some("be brief".to_owned()),
-            text: text.to_owned(),
-            metadata: json!({"greenroom": {"task": "bg_00000001", "run": 1, "attempt": 1}}),
+            agent: agent.into(),
+            model: Some(model_ref("model").into()),
+            system: Some("be brief".into()),
+            text: text.into(),
+            mark: mark(),
         };
         self.server
             .prompt(session, Some(&self.directory()), prompt)
@@ -121,5 +122,15 @@ pub fn rule(permission: &str, action: PermissionAction) -> PermissionRule {
         permission: permission.to_owned().into(),
         pattern: "*".into(),
         action,
+    }
+}
+
+/// What the sessions and prompts of these tests carry.
+pub fn mark() -> Mark {
+    Mark {
+        task: TaskId::new("bg_00000001"),
+        run: Run::FIRST,
+        attempt: 1,
+        prompt: None,
     }
 }

@@ -111,7 +111,9 @@ impl AgentServer for Fake {
         prompt: TaskPrompt,
     ) -> Result<(), ServerError> {
         let mut state = self.state.lock().unwrap();
-        state.prompts.insert(session.clone(), prompt.text);
+        state
+            .prompts
+            .insert(session.clone(), prompt.text.to_string());
         state.busy.insert(session.clone());
         state.answered.remove(session);
         Ok(())

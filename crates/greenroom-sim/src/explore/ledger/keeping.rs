@@ -172,7 +172,7 @@ impl Ledger {
             };
             self.aliases
                 .entry(task.id.to_string())
-                .or_insert_with(|| task.description.clone());
+                .or_insert_with(|| task.description.to_string());
             self.index.insert(name.clone(), self.runs.len());
             self.newest.insert(task.id.clone(), self.runs.len());
             self.given.remove(&task.id);

@@ -7,13 +7,14 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use greenroom::domain::ids::{Run, SessionId, TaskId};
+use greenroom::domain::mark::Mark;
 use greenroom::domain::task::{AskAnswer, AskKind};
 use greenroom::domain::transcript::Message;
 use greenroom::ports::agent_server::{
     AgentServer, NewSession, Notice, ServerError, SessionRecord, SessionStatus, TaskPrompt, Toast,
     Todo,
 };
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::time::sleep;
 
 use super::Model;
@@ -174,15 +175,10 @@ fn there<'a>(world: &'a World, id: &SessionId) -> Result<&'a Session, ServerErro
         .ok_or_else(|| ServerError::NotFound(format!("Session not found: {id}")))
 }
 
-/// Task and run of what Greenroom attaches.
-fn about(metadata: &Value) -> (TaskId, Run, u64) {
-    let ours = &metadata["greenroom"];
-    let number = |key: &str| ours[key].as_u64().unwrap_or(0);
-    (
-        TaskId::new(ours["task"].as_str().unwrap_or_default()),
-        Run(u32::try_from(number("run")).unwrap_or(0)),
-        number("prompt"),
-    )
+/// Task, run and number of the prompt of what Greenroom attaches.
+fn about(mark: &Mark) -> (TaskId, Run, u64) {
+    let number = mark.prompt.unwrap_or_default();
+    (mark.task.clone(), mark.run, u64::from(number))
 }
 
 /// The alias of a task, by which its session is named: its description, which stands first in the title.
@@ -204,7 +200,7 @@ impl AgentServer for Model {
     }
 
     async fn create(&self, session: NewSession) -> Result<SessionId, ServerError> {
-        let (task, run, _) = about(&session.metadata);
+        let (task, run, _) = about(&session.mark);
         let alias = alias(&session.title).to_owned();
         let call = Call::Create {
             task,
@@ -220,9 +216,9 @@ impl AgentServer for Model {
             });
             let made = Session {
                 parent: session.parent,
-                directory: session.directory,
-                metadata: Some(session.metadata),
-                agent: session.agent,
+                directory: session.directory.to_string(),
+                metadata: Some(session.mark.metadata()),
+                agent: session.agent.to_string(),
                 ..Session::default()
             };
             world.sessions.insert(id.clone(), made);
@@ -240,7 +236,7 @@ impl AgentServer for Model {
         prompt: TaskPrompt,
     ) -> Result<(), ServerError> {
         let id = session.clone();
-        let (task, run, number) = about(&prompt.metadata);
+        let (task, run, number) = about(&prompt.mark);
         let call = Call::Prompt {
             session: id.clone(),
             task,
@@ -249,7 +245,7 @@ impl AgentServer for Model {
         };
         self.call("prompt", session.as_str(), call, move |world| {
             there(world, &id)?;
-            world.take_prompt(&id, Some(&prompt.agent), Some(prompt.metadata), true);
+            world.take_prompt(&id, Some(&prompt.agent), Some(prompt.mark.metadata()), true);
             Ok(())
         })
         .await

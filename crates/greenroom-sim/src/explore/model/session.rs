@@ -44,7 +44,7 @@ impl Session {
         SessionRecord {
             id: Some(id.clone()),
             parent: self.parent.clone(),
-            directory: Some(self.directory.clone()),
+            directory: Some(self.directory.clone().into()),
             metadata: self.metadata.clone(),
         }
     }

@@ -131,7 +131,8 @@ impl Wakes {
         };
         let so: Vec<&RunFacts> = ended()
             .filter(|run| {
-                run.ended.map(|(_, status)| status) == Some(fact.status) && run.error == fact.error
+                run.ended.map(|(_, status)| status) == Some(fact.status)
+                    && run.error == fact.error.as_deref().map(str::to_owned)
             })
             .collect();
         let oldest = so.iter().rev().find(|run| !self.was_told(parent, run));
@@ -205,7 +206,7 @@ impl Wakes {
                 let so = ledger.runs.iter().find(|run| {
                     run.task == fact.task
                         && run.joined.as_ref() == Some(parent)
-                        && run.error == fact.error
+                        && run.error == fact.error.as_deref().map(str::to_owned)
                         && run.ended.map(|(_, status)| status) == Some(fact.status)
                 });
                 so?.ended.map(|(ended, _)| ended)

@@ -17,7 +17,7 @@ use crate::ports::agent_server::ServerError;
 #[rtype(result = "()")]
 pub(crate) struct Joined {
     pub(crate) task: TaskId,
-    pub(crate) directory: Option<String>,
+    pub(crate) directory: Option<Arc<str>>,
 }
 
 /// A run of the batch has ended. `debt` counts what the registry has told this notifier.
@@ -75,7 +75,7 @@ pub(crate) struct WayOpened;
 
 #[derive(Message)]
 #[rtype(result = "()")]
-pub(super) struct StatusRead(pub(super) Option<bool>, pub(super) Option<String>);
+pub(super) struct StatusRead(pub(super) Option<bool>, pub(super) Option<Arc<str>>);
 
 #[derive(Message)]
 #[rtype(result = "()")]

@@ -38,7 +38,7 @@ pub(crate) struct ParentNotifier {
     env: Env,
     registry: Desk<TaskRegistry>,
     parent: SessionId,
-    directory: Option<String>,
+    directory: Option<Arc<str>>,
     batch: Batch,
     // Finals of closed batches, oldest first, with their texts: bounded by `give_up`.
     closed: VecDeque<Owed>,

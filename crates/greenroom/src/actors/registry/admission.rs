@@ -330,7 +330,7 @@ impl TaskRegistry {
             unreachable!("the caller has looked")
         };
         if track.parent_agent.is_some() {
-            entry.task_mut().parent_agent = track.parent_agent;
+            entry.task_mut().parent_agent = track.parent_agent.map(Arc::from);
         }
         let (old_parent, accepted) = (entry.task.parent_session.clone(), entry.accepted);
         if moved {

@@ -49,7 +49,7 @@ pub(super) fn take_snapshot(task: &mut Task, snapshot: RunSnapshot) {
     task.asking = snapshot.asking;
     task.concurrency_key = snapshot.slot;
     if let Some(note) = snapshot.note {
-        task.set_note(note);
+        task.set_note(note.into());
     }
 }
 

@@ -30,7 +30,7 @@ pub(crate) struct RunStarted {
     pub(crate) task: TaskId,
     pub(crate) run: Run,
     pub(crate) session: SessionId,
-    pub(crate) directory: Option<String>,
+    pub(crate) directory: Option<Arc<str>>,
     pub(crate) depth: u32,
     pub(crate) root: Option<SessionId>,
     pub(crate) slot: Option<ConcurrencyKey>,
@@ -142,5 +142,5 @@ pub(crate) struct WakeAccepted {
 pub(crate) struct DirectoryKnown {
     pub(crate) task: TaskId,
     pub(crate) run: Run,
-    pub(crate) directory: String,
+    pub(crate) directory: Arc<str>,
 }

@@ -206,7 +206,9 @@ impl TaskRegistry {
                 status: task.status(),
                 description: task.description.clone(),
                 duration: duration_text(task.duration(self.env.now())),
-                error: task.error().map(|error| cut(error, MAX_ERROR).to_owned()),
+                error: task
+                    .error()
+                    .map(|error| std::sync::Arc::from(cut(error, MAX_ERROR))),
             },
             accepted: entry.accepted,
             parent_agent: task.parent_agent.clone(),

@@ -147,7 +147,7 @@ impl Query for ListTasks {
                 && filter
                     .agent
                     .as_ref()
-                    .is_none_or(|agent| task.agent == *agent);
+                    .is_none_or(|agent| *task.agent == **agent);
             if !fits {
                 continue;
             }

@@ -120,7 +120,7 @@ impl TaskRegistry {
             task: id.clone(),
             run: entry.task.run,
             session,
-            directory: directory.into(),
+            directory,
             actor,
         });
     }

@@ -25,7 +25,7 @@ const DURABLE: Duration = Duration::from_secs(2);
 #[derive(Debug, Clone)]
 pub(crate) struct Aborted {
     pub(crate) session: SessionId,
-    pub(crate) directory: Option<String>,
+    pub(crate) directory: Option<Arc<str>>,
     /// The run that has ended: its own prompts, which may reach the session late, are nobody else's.
     pub(crate) run: (TaskId, Run),
     /// Set once somebody has prompted the session again.
@@ -141,7 +141,7 @@ async fn works_when_back(env: &Env, aborted: &Aborted, since: Timestamp) -> bool
 /// What may have to be aborted after the process has ended and begun again.
 pub(crate) struct AbortAfterCrash {
     pub(crate) session: After,
-    pub(crate) directory: Option<String>,
+    pub(crate) directory: Option<Arc<str>>,
     pub(crate) run: (TaskId, Run),
     pub(crate) superseded: Arc<AtomicBool>,
     /// When the run ended.

@@ -2,14 +2,15 @@
 //! Used by the task actor; every call has its time limit.
 
 use std::collections::{BTreeSet, VecDeque};
+use std::sync::Arc;
 
-use serde_json::Value;
 use tokio::sync::oneshot;
 
 use crate::actors::desk::Desk;
 use crate::actors::env::{Env, find_message, within};
 use crate::actors::registry::{DepthOf, TaskRegistry};
 use crate::domain::ids::SessionId;
+use crate::domain::mark::Mark;
 use crate::domain::task::Task;
 use crate::domain::transcript::Message;
 use crate::ports::agent_server::{NewSession, ServerError};
@@ -20,7 +21,7 @@ pub(crate) struct Lineage {
     /// How deep the task is; 1 below a session that is nobody's child, and if nothing could be read.
     pub(crate) depth: u32,
     /// Where the parent works.
-    pub(crate) directory: Option<String>,
+    pub(crate) directory: Option<Arc<str>>,
     /// The session at the top, if the whole way was read.
     pub(crate) root: Option<SessionId>,
 }
@@ -96,7 +97,7 @@ pub(crate) fn new_session(
     env: &Env,
     task: &Task,
     depth: u32,
-    directory: String,
+    directory: Arc<str>,
     attempt: u32,
 ) -> NewSession {
     let rules = env
@@ -117,19 +118,19 @@ pub(crate) fn new_session(
         agent: task.agent.clone(),
         model: task.model.clone(),
         permission: crate::domain::restrictions::rules(&task.permission, &rules, at_max_depth),
-        metadata: task.session_metadata(attempt),
+        mark: task.session_mark(attempt),
     }
 }
 
 /// A parent, none for all sessions, and a directory.
-pub(crate) type Place = (Option<SessionId>, String);
+pub(crate) type Place = (Option<SessionId>, Arc<str>);
 
 /// Where a session may have been made for a task by an actor before this one: the task may have got another parent since.
-pub(crate) fn earlier_places(env: &Env, task: &Task, directory: &str) -> Vec<Place> {
+pub(crate) fn earlier_places(env: &Env, task: &Task, directory: &Arc<str>) -> Vec<Place> {
     let parents = task.former_parents.iter().cloned();
     let own = task.directory.as_ref().unwrap_or(&env.config.directory);
     parents
-        .map(|parent| (Some(parent), directory.to_owned()))
+        .map(|parent| (Some(parent), Arc::clone(directory)))
         .chain([(None, own.clone())])
         .collect()
 }
@@ -141,7 +142,6 @@ pub(crate) async fn find_created(
     session: &NewSession,
     others: Vec<Place>,
 ) -> Result<Option<SessionId>, ServerError> {
-    let wanted = session.metadata.get("greenroom");
     let here = (session.parent.clone(), session.directory.clone());
     let others = others.into_iter().filter(|place| *place != here);
     let mut places: VecDeque<Place> = std::iter::once(here.clone()).chain(others).collect();
@@ -163,11 +163,8 @@ pub(crate) async fn find_created(
             answer => answer?,
         };
         let found = sessions.into_iter().find(|record| {
-            record
-                .metadata
-                .as_ref()
-                .and_then(|metadata| metadata.get("greenroom"))
-                .is_some_and(|made| Some(made) == wanted)
+            let metadata = record.metadata.as_ref();
+            metadata.is_some_and(|metadata| session.mark.is_in(metadata))
         });
         if let Some(id) = found.and_then(|record| record.id) {
             return Ok(Some(id));
@@ -180,16 +177,14 @@ pub(crate) async fn find_created(
 pub(crate) async fn prompt_arrived(
     env: &Env,
     session: &SessionId,
-    metadata: &Value,
+    mark: &Mark,
 ) -> Result<bool, ServerError> {
-    let wanted = metadata.get("greenroom");
     let is_it = |message: &Message| {
-        message.parts.iter().any(|part| {
-            part.metadata
-                .as_ref()
-                .and_then(|found| found.get("greenroom"))
-                == wanted
-        })
+        let mut found = message
+            .parts
+            .iter()
+            .filter_map(|part| part.metadata.as_ref());
+        found.any(|found| mark.is_in(found))
     };
     let look = |messages: &[Message]| messages.iter().any(is_it).then_some(());
     Ok(find_message(env, session, 20, look).await?.is_some())

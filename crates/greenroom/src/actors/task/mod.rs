@@ -74,7 +74,7 @@ pub(crate) struct TaskActor {
     phase: Phase,
     session: Option<SessionId>,
     started_at: Timestamp,
-    directory: Option<String>,
+    directory: Option<Arc<str>>,
     /// False once the run is ending: a call that was decided and not begun is not made any more.
     wanted: Arc<AtomicBool>,
     /// A create may still answer, also long after it was given up: its session is aborted then.
@@ -97,7 +97,7 @@ pub(crate) struct TaskActor {
     /// The end is decided and what exists instead is being asked for.
     explaining: bool,
     /// The text and number of the prompt whose acceptance is awaited.
-    prompting: Option<(u32, String)>,
+    prompting: Option<(u32, Arc<str>)>,
     prompts: u32,
     tries: u32,
     unreachable_since: Option<Timestamp>,

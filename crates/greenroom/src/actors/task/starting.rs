@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use actix::{AsyncContext, Context, Handler};
-use serde_json::{Value, json};
 
 use super::lineage::{
     Lineage, earlier_places, find_created, new_session, prompt_arrived, read_lineage,
@@ -19,6 +18,7 @@ use crate::actors::registry::{RunPrompted, RunStarted, Unreachable};
 use crate::actors::survivors::Call;
 use crate::domain::ids::{Run, SessionId};
 use crate::domain::lifecycle::End;
+use crate::domain::mark::Mark;
 use crate::domain::time::{Timestamp, duration_text};
 use crate::domain::watch::Watch;
 use crate::ports::agent_server::{NewSession, ServerError, TaskPrompt};
@@ -134,7 +134,7 @@ impl TaskActor {
                 else {
                     return;
                 };
-                let metadata = self.prompt_metadata(prompt);
+                let mark = self.prompt_mark(prompt);
                 let name = self.prompt_name(prompt);
                 answer(
                     &self.env,
@@ -142,7 +142,7 @@ impl TaskActor {
                     async move {
                         let limit = env.config.calls.prompt;
                         env.under_way.over(&name, limit).await;
-                        prompt_arrived(&env, &session, &metadata).await
+                        prompt_arrived(&env, &session, &mark).await
                     },
                     |panic| Err(cut_off(panic)),
                     move |arrived| me.do_send(PromptLookedUp { prompt, arrived }),
@@ -173,17 +173,22 @@ impl TaskActor {
         Call::Prompt(self.task.id.clone(), self.run, prompt)
     }
 
-    pub(super) fn prompt_metadata(&self, prompt: u32) -> Value {
-        json!({ "greenroom": { "task": self.task.id, "run": self.run, "attempt": self.attempt, "prompt": prompt } })
+    fn prompt_mark(&self, prompt: u32) -> Mark {
+        Mark {
+            task: self.task.id.clone(),
+            run: self.run,
+            attempt: self.attempt,
+            prompt: Some(prompt),
+        }
     }
 
-    pub(super) fn prompt_request(&self, prompt: u32, text: String) -> TaskPrompt {
+    pub(super) fn prompt_request(&self, prompt: u32, text: Arc<str>) -> TaskPrompt {
         TaskPrompt {
             agent: self.task.agent.clone(),
             model: self.task.model.clone(),
             system: self.task.skill_content.clone(),
             text,
-            metadata: self.prompt_metadata(prompt),
+            mark: self.prompt_mark(prompt),
         }
     }
 
@@ -286,7 +291,7 @@ impl TaskActor {
         watch
     }
 
-    pub(super) fn send_prompt(&mut self, text: String, ctx: &mut Context<Self>) {
+    pub(super) fn send_prompt(&mut self, text: Arc<str>, ctx: &mut Context<Self>) {
         self.prompts += 1;
         self.prompting = Some((self.prompts, text));
         self.step(Step::Prompt, ctx);

@@ -209,7 +209,7 @@ impl TaskActor {
     /// The server lost the run: its session is told to go on where it stopped.
     pub(super) fn go_on(&mut self, ctx: &mut Context<Self>) {
         let text = "The agent server was restarted and your last turn was cut off. Go on where you stopped.";
-        self.send_prompt(text.to_owned(), ctx);
+        self.send_prompt(text.into(), ctx);
     }
 }
 
@@ -363,7 +363,7 @@ impl Handler<SendPrompt> for TaskActor {
         self.prompts += 1;
         self.prompts_in_flight += 1;
         self.watch(Watch::sending);
-        let request = self.prompt_request(self.prompts, send.text);
+        let request = self.prompt_request(self.prompts, send.text.into());
         let (env, me, directory) = (self.env.clone(), ctx.address(), self.directory.clone());
         let (durable, wanted) = (self.env.durable(), Arc::clone(&self.wanted));
         answer(
@@ -374,11 +374,11 @@ impl Handler<SendPrompt> for TaskActor {
                 if !wanted.load(Ordering::Acquire) {
                     return Err(called_off());
                 }
-                let metadata = request.metadata.clone();
+                let mark = request.mark.clone();
                 let call = env.server.prompt(&session, directory.as_deref(), request);
                 let answer = within(env.config.calls.notify, call).await;
                 if answer.as_ref().is_err_and(ServerError::fate_is_unknown)
-                    && prompt_arrived(&env, &session, &metadata).await == Ok(true)
+                    && prompt_arrived(&env, &session, &mark).await == Ok(true)
                 {
                     return Ok(());
                 }

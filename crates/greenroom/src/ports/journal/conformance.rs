@@ -87,7 +87,7 @@ pub fn told(task: &str) -> Told {
     let fact = SettledFact {
         task: TaskId::new(task),
         status: TaskStatus::Completed,
-        description: format!("the work of {task}"),
+        description: format!("the work of {task}").into(),
         duration: "5s".to_owned(),
         error: None,
     };
@@ -121,7 +121,7 @@ fn joined(parent: &str, task: &str) -> Entry {
         parent: parent.into(),
         task: task.into(),
         run: Run::FIRST,
-        directory: Some("/work".to_owned()),
+        directory: Some("/work".into()),
     }
 }
 

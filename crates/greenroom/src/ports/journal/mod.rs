@@ -68,7 +68,7 @@ pub enum Entry {
         /// Its run.
         run: Run,
         /// Where the launch said it works.
-        directory: Option<String>,
+        directory: Option<Arc<str>>,
     },
     /// A run has ended: this is the debt to its parent.
     Settled {
