@@ -100,7 +100,8 @@ pub(crate) fn answer<T: 'static>(
     hand_over: impl FnOnce(T) + 'static,
 ) {
     let (places, health) = (env.places.clone(), env.health.clone());
-    actix_rt::spawn(async move {
+    // Boxed, since the runtime moves what it is given several times on its way in and out.
+    actix_rt::spawn(Box::pin(async move {
         let work = async {
             places.pass(place);
             work.await
@@ -114,7 +115,7 @@ pub(crate) fn answer<T: 'static>(
                 lost(panic)
             }
         });
-    });
+    }));
 }
 
 /// What is known of a call that was cut off by a panic of ours: it may have had its effect.

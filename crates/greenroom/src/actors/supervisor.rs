@@ -30,11 +30,12 @@ where
 {
     let context = Context::new();
     let address = context.address();
-    actix_rt::spawn(Supervised {
+    // Boxed, since the runtime moves what it is given several times on its way in and out.
+    actix_rt::spawn(Box::pin(Supervised {
         life: Life::Unborn(build, context),
         on_exit: Some(on_exit),
         _alive: Alive::of::<A>(),
-    });
+    }));
     address
 }
 
