@@ -300,11 +300,12 @@ mod tests {
                     task: TaskId::new("bg_1"),
                     status: TaskStatus::Completed,
                     description: "d".into(),
-                    duration: "2s".to_owned(),
+                    duration: "2s".into(),
                     error: None,
                 }],
                 remaining: 0,
-            },
+            }
+            .into(),
         });
         let metadata = json!({"greenroom": {"id": "ntc_1", "kind": "final", "tasks": ["bg_1"]}});
         let part = json!({"type": "text", "text": "done", "synthetic": true, "metadata": metadata});

@@ -60,7 +60,7 @@ fn notice(id: &str) -> Notice {
         silent: false,
         agent: None,
         model: None,
-        facts,
+        facts: facts.into(),
     }
 }
 

@@ -221,7 +221,7 @@ impl Told {
                 },
                 task: newest.task.to_string(),
                 description: newest.description.to_string(),
-                duration_text: newest.duration.clone(),
+                duration_text: newest.duration.to_string(),
                 error_text: newest.error.as_deref().map(str::to_owned),
                 remaining: facts.remaining,
                 tasks: if tasks.len() > 1 { tasks } else { Vec::new() },

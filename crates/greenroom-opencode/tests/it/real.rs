@@ -211,7 +211,8 @@ async fn a_message_to_a_parent_is_found_again_by_its_id() {
             kind: NoticeKind::Final,
             tasks: Vec::new(),
             remaining: 0,
-        },
+        }
+        .into(),
     };
     house
         .server

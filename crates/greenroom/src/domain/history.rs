@@ -7,7 +7,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::ids::{SessionId, TaskId};
-use super::notification::harmless;
+use super::notification::{harmless, one_line};
 use super::task::{Task, TaskStatus, cut};
 use crate::maps::Map;
 
@@ -100,7 +100,8 @@ pub fn markdown(entries: &[HistoryEntry]) -> String {
     }
     let mut text = String::from("## Background tasks\n\n");
     for entry in entries.iter().rev().take(SHOWN).rev() {
-        let description = harmless(&entry.description.replace(['\n', '\r'], " "));
+        let description = one_line(&entry.description);
+        let description = harmless(&description);
         let session = entry
             .session
             .as_ref()

@@ -51,9 +51,9 @@ pub struct Posted {
     /// Its id, by which it is found again.
     pub id: NoticeId,
     /// What it says.
-    pub facts: NoticeFacts,
+    pub facts: Arc<NoticeFacts>,
     /// Of whom, and who speaks for the parent.
-    pub told: Vec<Told>,
+    pub told: Arc<[Told]>,
     /// Since when it is owed.
     pub since: Timestamp,
     /// What became of it.
@@ -294,7 +294,7 @@ impl Account {
     }
 
     fn set_noted(&mut self, posted: &Posted, noted: bool) {
-        for told in &posted.told {
+        for told in posted.told.iter() {
             let same = |member: &&mut Member| member.settled.as_deref() == Some(told);
             if let Some(member) = self.member(&told.fact.task).filter(same) {
                 member.noted = noted;

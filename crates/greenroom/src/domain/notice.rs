@@ -43,7 +43,7 @@ pub struct SettledFact {
     /// Its description.
     pub description: Arc<str>,
     /// How long it took, as people read it.
-    pub duration: String,
+    pub duration: Arc<str>,
     /// Why it failed or was cancelled, at most 2,000 characters.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<Arc<str>>,

@@ -1,6 +1,8 @@
 //! What a message to a parent says: wording made of facts, marked as machine-written and bounded in size. And which agent
 //! and model a parent goes on with.
 
+use std::borrow::Cow;
+
 use super::batch::Told;
 use super::ids::ModelRef;
 use super::notice::{NoticeFacts, NoticeKind, SettledFact};
@@ -46,7 +48,7 @@ fn individual(facts: &NoticeFacts) -> String {
     };
     let mut text = format!("{head}\n");
     for task in &facts.tasks {
-        text.push_str(&line(task, true));
+        tell(task, &mut text);
     }
     if facts.remaining > 0 {
         let noun = if facts.remaining == 1 {
@@ -77,7 +79,7 @@ fn whole_final(facts: &NoticeFacts) -> String {
     // Failures come first, so that a cut never hides one behind what went well.
     if !bad.is_empty() {
         text.push_str("\nFailed:\n");
-        bad.iter().for_each(|task| text.push_str(&line(task, true)));
+        bad.iter().for_each(|task| tell(task, &mut text));
     }
     if !good.is_empty() {
         text.push_str(if bad.is_empty() {
@@ -85,8 +87,7 @@ fn whole_final(facts: &NoticeFacts) -> String {
         } else {
             "\nThe others:\n"
         });
-        good.iter()
-            .for_each(|task| text.push_str(&line(task, true)));
+        good.iter().for_each(|task| tell(task, &mut text));
     }
     text.push_str(&how_to_read(&facts.tasks));
     text.push_str("Go on with your work now.");
@@ -113,28 +114,45 @@ fn final_head(failed: usize) -> String {
     }
 }
 
-fn line(task: &SettledFact, with_error: bool) -> String {
-    let description = harmless(&cut(&task.description, 240).replace(['\n', '\r'], " "));
-    let mut line = format!(
-        "- `{}` {}: {description} ({})\n",
-        task.task,
+fn tell(task: &SettledFact, text: &mut String) {
+    let description = one_line(cut(&task.description, 240));
+    text.extend([
+        "- `",
+        task.task.as_str(),
+        "` ",
         label(task.status),
-        task.duration
-    );
-    if let Some(error) = task.error.as_deref().filter(|_| with_error) {
-        let name = if task.status == TaskStatus::Cancelled {
-            "Reason"
-        } else {
-            "Error"
+        ": ",
+        &harmless(&description),
+        " (",
+        &task.duration,
+        ")\n",
+    ]);
+    if let Some(error) = &task.error {
+        let name = match task.status {
+            TaskStatus::Cancelled => "  Reason: ",
+            _ => "  Error: ",
         };
-        line.push_str(&format!("  {name}: {}\n", harmless(cut(error, MAX_ERROR))));
+        text.extend([name, &harmless(cut(error, MAX_ERROR)), "\n"]);
     }
-    line
+}
+
+/// Text of others on one line.
+pub fn one_line(text: &str) -> Cow<'_, str> {
+    match text.contains(['\n', '\r']) {
+        true => text.replace(['\n', '\r'], " ").into(),
+        false => text.into(),
+    }
 }
 
 /// Text of others inside a message of ours: it must not close the wrapper that marks the message as ours.
-pub fn harmless(text: &str) -> String {
-    text.replace("system-reminder>", "system-reminder\u{203a}")
+pub fn harmless(text: &str) -> Cow<'_, str> {
+    // Most of it has none, and that is seen at a glance.
+    match text.contains('>') {
+        true => text
+            .replace("system-reminder>", "system-reminder\u{203a}")
+            .into(),
+        false => text.into(),
+    }
 }
 
 fn how_to_read(tasks: &[SettledFact]) -> String {

@@ -340,7 +340,7 @@ pub struct NoticeRecord {
     /// Its id.
     pub id: NoticeId,
     /// What it says.
-    pub facts: NoticeFacts,
+    pub facts: Arc<NoticeFacts>,
     /// `owed`, `sending`, `delivered` or `dropped`.
     pub fate: String,
     /// Why it was dropped.

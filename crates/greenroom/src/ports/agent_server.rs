@@ -127,7 +127,7 @@ pub struct Notice {
     /// The model the parent goes on with (its variant in it).
     pub model: Option<ModelRef>,
     /// What it says, as facts: the metadata of its part is made of them, and observers read them.
-    pub facts: NoticeFacts,
+    pub facts: Arc<NoticeFacts>,
 }
 
 /// An entry of a session's todo list.

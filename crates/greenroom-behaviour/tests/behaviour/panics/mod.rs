@@ -275,7 +275,7 @@ async fn holds(s: &Stage, place: &str) {
         };
         *arrived.entry(notice.id.to_string()).or_default() += 1;
         if notice.facts.kind == NoticeKind::Final {
-            for fact in notice.facts.tasks {
+            for fact in &notice.facts.tasks {
                 *finals.entry(fact.description.to_string()).or_default() += 1;
             }
         }

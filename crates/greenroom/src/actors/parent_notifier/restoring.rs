@@ -66,7 +66,7 @@ impl ParentNotifier {
     fn owed_again(&self, posted: Posted) -> Owed {
         let wakes = posted.told.iter().any(|told| self.wakes(told));
         let note = (posted.facts.kind == NoticeKind::Individual).then(|| {
-            let told = posted.told.clone();
+            let told = posted.told.to_vec();
             Note::under_way(told, posted.facts.remaining, wakes, posted.since)
         });
         // What was sent to a silent session woke nobody; if that is not known any more, the parent counts as woken.

@@ -38,8 +38,8 @@ fn why(failure: &ServerError) -> Why {
 /// A message that is owed: its text is fixed, its tasks are settled.
 pub(super) struct Owed {
     pub(super) id: NoticeId,
-    pub(super) facts: NoticeFacts,
-    pub(super) told: Vec<Told>,
+    pub(super) facts: Arc<NoticeFacts>,
+    pub(super) told: Arc<[Told]>,
     pub(super) since: Timestamp,
     pub(super) form: Form,
     /// Set for a note: it goes back to the batch if it is refused.
@@ -91,12 +91,12 @@ impl ParentNotifier {
             }
             Due::Note { at, since, .. } if at <= now => {
                 let note = self.batch.take_note(std::mem::take(&mut self.held))?;
-                let facts = NoticeFacts {
+                let facts = Arc::new(NoticeFacts {
                     kind: NoticeKind::Individual,
                     tasks: note.told.iter().map(|told| told.fact.clone()).collect(),
                     remaining: note.remaining,
-                };
-                let told = note.told.clone();
+                });
+                let told = note.told.as_slice().into();
                 let id = self.next_id();
                 Some(Owed {
                     id,
@@ -116,16 +116,16 @@ impl ParentNotifier {
     pub(super) fn close_batch(&mut self, since: Timestamp) -> Owed {
         let tasks: Vec<TaskId> = self.batch.tasks().cloned().collect();
         let told = self.batch.close();
-        let facts = NoticeFacts {
+        let facts = Arc::new(NoticeFacts {
             kind: NoticeKind::Final,
             tasks: told.iter().map(|told| told.fact.clone()).collect(),
             remaining: 0,
-        };
+        });
         let id = self.next_id();
         let owed = Owed {
             id,
             facts,
-            told,
+            told: told.into(),
             since,
             form: Form::Whole,
             note: None,
@@ -157,7 +157,7 @@ impl ParentNotifier {
             silent,
             agent,
             model,
-            facts: owed.facts.clone(),
+            facts: Arc::clone(&owed.facts),
         };
         self.session.told();
         // Said before it is sent: whoever takes over must know that it may have arrived.
@@ -250,8 +250,8 @@ impl ParentNotifier {
     fn posted(&self, owed: &Owed, fate: Fate) -> Posted {
         Posted {
             id: owed.id.clone(),
-            facts: owed.facts.clone(),
-            told: owed.told.clone(),
+            facts: Arc::clone(&owed.facts),
+            told: Arc::clone(&owed.told),
             since: owed.since,
             fate,
             at: self.env.now(),

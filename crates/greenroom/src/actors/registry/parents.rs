@@ -205,7 +205,7 @@ impl TaskRegistry {
                 task: task.id.clone(),
                 status: task.status(),
                 description: task.description.clone(),
-                duration: duration_text(task.duration(self.env.now())),
+                duration: duration_text(task.duration(self.env.now())).into(),
                 error: task
                     .error()
                     .map(|error| std::sync::Arc::from(cut(error, MAX_ERROR))),

@@ -88,7 +88,7 @@ pub fn told(task: &str) -> Told {
         task: TaskId::new(task),
         status: TaskStatus::Completed,
         description: format!("the work of {task}").into(),
-        duration: "5s".to_owned(),
+        duration: "5s".into(),
         error: None,
     };
     Told {
@@ -108,8 +108,9 @@ pub fn posted(id: &str, kind: NoticeKind, of: &[&str], fate: Fate) -> Posted {
             kind,
             tasks: told.iter().map(|told| told.fact.clone()).collect(),
             remaining: 0,
-        },
-        told,
+        }
+        .into(),
+        told: told.into(),
         since: at(2),
         fate,
         at: at(2),
