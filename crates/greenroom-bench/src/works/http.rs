@@ -15,9 +15,22 @@ use crate::stage::{on_this_thread, unlimited};
 
 /// How long the connections launch.
 const SLICE: Duration = Duration::from_secs(3);
+/// Launches a second of all connections together, where they keep to a pace.
+const PACE: u32 = 2_000;
 
 /// So many connections, each of which launches again as soon as it has its answer.
 pub fn launches(connections: usize) -> Round {
+    with(connections, None)
+}
+
+/// So many connections that launch at a pace the service can keep; what counts is from when a launch was due, so that one
+/// that had to wait for the one before it counts whole.
+pub fn paced(connections: usize) -> Round {
+    let between = Duration::from_secs(1) * u32::try_from(connections).unwrap_or(u32::MAX) / PACE;
+    with(connections, Some(between))
+}
+
+fn with(connections: usize, between: Option<Duration>) -> Round {
     let folder = tempfile::tempdir().expect("a folder for temporary files");
     let mut settings = Settings::default();
     settings.listen = Listen(SocketAddr::from(([127, 0, 0, 1], 0)));
@@ -36,7 +49,7 @@ pub fn launches(connections: usize) -> Round {
                 .build()
                 .expect("a thread for the clients");
             // Whoever waits is there as long as this runs.
-            let _ = done.send(runtime.block_on(clients_of(address, connections)));
+            let _ = done.send(runtime.block_on(clients_of(address, connections, between)));
         });
         let took = clients.await.expect("the clients end");
         service.stop(ShutdownMode::Detach).await;
@@ -48,8 +61,13 @@ pub fn launches(connections: usize) -> Round {
     })
 }
 
-async fn clients_of(address: SocketAddr, connections: usize) -> Vec<Duration> {
-    let end = Instant::now() + SLICE;
+async fn clients_of(
+    address: SocketAddr,
+    connections: usize,
+    between: Option<Duration>,
+) -> Vec<Duration> {
+    let start = Instant::now();
+    let end = start + SLICE;
     let url = format!("http://{address}/v1/tasks");
     let clients = (0..connections).map(|number| {
         let url = url.clone();
@@ -65,8 +83,18 @@ async fn clients_of(address: SocketAddr, connections: usize) -> Vec<Duration> {
                 "agent": format!("agent{}", number % 20),
             });
             let mut took = Vec::new();
+            // Each at its own time of the pace.
+            let share = number as f64 / connections as f64;
+            let mut due = start + between.unwrap_or_default().mul_f64(share);
             while Instant::now() < end {
-                let begin = Instant::now();
+                let begin = match between {
+                    Some(between) => {
+                        let next = due + between;
+                        tokio::time::sleep_until(due.into()).await;
+                        std::mem::replace(&mut due, next)
+                    }
+                    None => Instant::now(),
+                };
                 let answer = client.post(&url).json(&launch).send().await;
                 let answer = answer.expect("the service answers");
                 assert_eq!(answer.status(), 201);
