@@ -1,13 +1,16 @@
 //! Which process a session belongs to: the one that named it last, in an event, a call of a tool, or by making it for us.
 //! Pure: whoever routes calls asks, and tells what it has learned.
 
-use std::collections::{HashMap, HashSet};
-
 use greenroom::domain::ids::SessionId;
 use greenroom_bridge::BridgeKey;
 
-/// Sessions remembered: the newest half for certain, of the older half those that were used since.
-pub const REMEMBERED: usize = 100_000;
+use super::newest::Newest;
+
+/// Sessions at work that are remembered. Whose they are cannot be asked of anybody else.
+pub const AT_WORK: usize = 100_000;
+/// Sessions at rest that are remembered: parents that wait, children that may be resumed. Beyond them a session is one
+/// that nobody has named, as all are after a restart: whoever is connected is asked for it.
+pub const AT_REST: usize = 10_000;
 
 /// To whom a session belongs.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,46 +39,44 @@ pub struct Known {
 /// See the module.
 #[derive(Debug)]
 pub struct Sessions {
-    half: usize,
-    young: HashMap<SessionId, Known>,
-    old: HashMap<SessionId, Known>,
-    /// Sessions that were last known to work: what is not known of them is not "idle". Forgotten with the session.
-    active: HashSet<SessionId>,
+    /// Ours that were last known to work: what is not known of them is not "idle".
+    at_work: Newest<Known>,
+    at_rest: Newest<Known>,
 }
 
 impl Default for Sessions {
     fn default() -> Self {
-        Self::remembering(REMEMBERED)
+        Self::remembering(AT_WORK, AT_REST)
     }
 }
 
 impl Sessions {
-    /// Remembers that many.
-    pub fn remembering(count: usize) -> Self {
+    /// Remembers that many of each.
+    pub fn remembering(at_work: usize, at_rest: usize) -> Self {
         Self {
-            half: (count / 2).max(1),
-            young: HashMap::new(),
-            old: HashMap::new(),
-            active: HashSet::new(),
+            at_work: Newest::of(at_work),
+            at_rest: Newest::of(at_rest),
         }
     }
 
     /// What is known of it. Who asks uses it.
     pub fn get(&mut self, session: &SessionId) -> Option<&Known> {
-        if !self.young.contains_key(session) {
-            let known = self.old.remove(session)?;
-            self.keep(session.clone(), known);
+        self.known(session).map(|known| &*known)
+    }
+
+    fn known(&mut self, session: &SessionId) -> Option<&mut Known> {
+        match self.at_work.get(session) {
+            Some(known) => Some(known),
+            None => self.at_rest.get(session),
         }
-        self.young.get(session)
     }
 
     /// It belongs to `owner` from now on.
     pub fn name(&mut self, session: &SessionId, owner: &Owner) {
-        if self.get(session).is_some_and(|known| known.owner == *owner) {
-            return;
-        }
-        if let Some(known) = self.young.get_mut(session) {
-            known.owner = owner.clone();
+        if let Some(known) = self.known(session) {
+            if known.owner != *owner {
+                known.owner = owner.clone();
+            }
             return;
         }
         let known = Known {
@@ -85,50 +86,52 @@ impl Sessions {
             directory: None,
             ours: false,
         };
-        self.keep(session.clone(), known);
+        self.at_rest.put(session.clone(), known);
     }
 
     /// We call for it.
     pub fn called(&mut self, session: &SessionId) {
-        if self.get(session).is_some_and(|known| !known.ours)
-            && let Some(known) = self.young.get_mut(session)
-        {
+        if let Some(known) = self.known(session) {
             known.ours = true;
         }
     }
 
-    /// It was made through us.
+    /// It was made through us. It may be known to work already.
     pub fn made(&mut self, session: SessionId, known: Known) {
-        self.keep(session, known);
+        match self.at_work.get(&session) {
+            Some(named) => *named = known,
+            None => self.at_rest.put(session, known),
+        }
     }
 
     /// Its parent and title, once: its process is told of it now.
     pub fn tell(&mut self, session: &SessionId) -> Option<(SessionId, String)> {
-        self.get(session)?;
-        let known = self.young.get_mut(session)?;
+        let known = self.known(session)?;
         Some((known.parent.clone()?, known.untold.take()?))
     }
 
     /// Whether it works, as far as anybody has said. What is none of ours concerns nobody.
     pub fn works(&mut self, session: &SessionId, works: bool) {
-        if !works {
-            self.active.remove(session);
-        } else if self.get(session).is_some_and(|known| known.ours) {
-            self.active.insert(session.clone());
+        let (from, to) = match works {
+            true => (&mut self.at_rest, &mut self.at_work),
+            false => (&mut self.at_work, &mut self.at_rest),
+        };
+        if from.get(session).is_some_and(|known| known.ours)
+            && let Some(known) = from.take(session)
+        {
+            to.put(session.clone(), known);
         }
     }
 
     /// It is no more.
     pub fn forget(&mut self, session: &SessionId) {
-        self.young.remove(session);
-        self.old.remove(session);
-        self.active.remove(session);
+        self.at_work.take(session);
+        self.at_rest.take(session);
     }
 
     /// Those last known to work that may be asked about by `directory`, with their owners.
     pub fn working_in(&self, directory: &str) -> Vec<(SessionId, Owner)> {
-        let known = self.active.iter().filter_map(|session| {
-            let known = self.young.get(session).or_else(|| self.old.get(session))?;
+        let known = self.at_work.iter().filter_map(|(session, known)| {
             let at = match (&known.directory, &known.owner) {
                 (Some(made_in), _) => made_in.as_str(),
                 (None, Owner::Bridge(key)) => &key.directory,
@@ -142,22 +145,12 @@ impl Sessions {
 
     /// How many are remembered.
     pub fn len(&self) -> usize {
-        self.young.len() + self.old.len()
+        self.at_work.len() + self.at_rest.len()
     }
 
     /// True if none is.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
-    }
-
-    fn keep(&mut self, session: SessionId, known: Known) {
-        self.old.remove(&session);
-        if self.young.len() >= self.half && !self.young.contains_key(&session) {
-            self.old = std::mem::take(&mut self.young);
-            let (old, active) = (&self.old, &mut self.active);
-            active.retain(|session| old.contains_key(session));
-        }
-        self.young.insert(session, known);
     }
 }
 
@@ -197,18 +190,45 @@ mod tests {
 
     #[test]
     fn the_table_is_bounded_and_keeps_what_is_used() {
-        let mut sessions = Sessions::remembering(100);
+        let mut sessions = Sessions::remembering(60, 40);
         sessions.name(&session(0), &bridge(1));
         for number in 1..10_000 {
             sessions.name(&session(number), &bridge(2));
             sessions.called(&session(number));
-            sessions.works(&session(number), true);
+            sessions.works(&session(number), number % 2 == 0);
             assert_eq!(sessions.get(&session(0)).unwrap().owner, bridge(1));
             assert!(sessions.len() <= 100);
-            assert!(sessions.active.len() <= 100);
         }
         assert_eq!(sessions.get(&session(1)), None);
+        assert_eq!(sessions.get(&session(2)), None);
+        assert_eq!(sessions.get(&session(9_998)).unwrap().owner, bridge(2));
         assert_eq!(sessions.get(&session(9_999)).unwrap().owner, bridge(2));
+    }
+
+    #[test]
+    fn lives_that_are_over_give_way_and_one_that_works_does_not() {
+        let mut sessions = Sessions::default();
+        let mut life = |number: usize, ends: bool| {
+            let made = Known {
+                owner: bridge(1),
+                parent: None,
+                untold: None,
+                directory: Some("/p".to_owned()),
+                ours: true,
+            };
+            sessions.made(session(number), made);
+            sessions.works(&session(number), true);
+            if ends {
+                sessions.works(&session(number), false);
+            }
+            sessions.len()
+        };
+        life(0, false);
+        for number in 1..3 * AT_REST {
+            assert!(life(number, true) <= AT_REST + 1);
+        }
+        assert_eq!(sessions.working_in("/p"), [(session(0), bridge(1))]);
+        assert_eq!(sessions.get(&session(0)).unwrap().owner, bridge(1));
     }
 
     #[test]
