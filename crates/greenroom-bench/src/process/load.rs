@@ -32,11 +32,12 @@ pub struct Options {
 const SAMPLE: Duration = Duration::from_secs(2);
 /// One call, blocking reads included.
 const CALL: Duration = Duration::from_secs(30);
-/// Tasks whose life is followed at a time; a launch beyond them is left out and counted.
-const AT_ONCE: u64 = 200;
-/// Sessions that launch; each one's history is full after a hundred tasks.
-const PARENTS: u64 = 20;
-const AGENTS: u64 = 8;
+/// Tasks whose life is followed at a time, for each launch a second; a launch beyond them is left out and counted.
+const AT_ONCE: u64 = 10;
+/// Launches of one parent and of one agent in ten seconds. At every rate a parent comes to the end of its batches, and an
+/// agent's line is empty now and then, so that what grows with them does not pass for what is lost with each task.
+const OF_PARENT: u64 = 10;
+const OF_AGENT: u64 = 25;
 /// The last third may hold so much more than the one before it: what a sample may be off by. In 20 minutes 200 bytes lost
 /// with each task are more than that.
 const GROWTH: f64 = 0.03;
@@ -68,7 +69,7 @@ pub fn run(options: &Options) -> Result<(), String> {
 type Samples = Vec<(f64, f64)>;
 
 async fn drive(service: &Service, options: &Options) -> Result<(Samples, Arc<Clients>), String> {
-    let clients = Arc::new(Clients::of(&service.url)?);
+    let clients = Arc::new(Clients::of(&service.url, options.rate)?);
     let begin = Instant::now();
     let length = Duration::from_secs(options.minutes * 60);
     let mut samples = Samples::new();
@@ -79,7 +80,7 @@ async fn drive(service: &Service, options: &Options) -> Result<(Samples, Arc<Cli
     while begin.elapsed() < length {
         tokio::select! {
             _ = launches.tick() => {
-                if clients.under_way() < AT_ONCE {
+                if clients.under_way() < AT_ONCE * options.rate {
                     tokio::spawn(Arc::clone(&clients).live());
                 } else {
                     clients.left_out.fetch_add(1, Ordering::Relaxed);
@@ -142,6 +143,9 @@ fn tell(samples: &[(f64, f64)], clients: &Clients, last: u64) -> Result<(), Stri
 struct Clients {
     client: Client,
     url: String,
+    /// Sessions that launch; each one's history is full after a hundred tasks.
+    parents: u64,
+    agents: u64,
     begun: AtomicU64,
     ended: AtomicU64,
     left_out: AtomicU64,
@@ -154,11 +158,13 @@ struct Clients {
 struct Failed(String);
 
 impl Clients {
-    fn of(url: &str) -> Result<Self, String> {
+    fn of(url: &str, rate: u64) -> Result<Self, String> {
         let client = Client::builder().no_proxy().timeout(CALL).build();
         Ok(Self {
             client: client.map_err(|error| error.to_string())?,
             url: url.to_owned(),
+            parents: (rate * 10).div_ceil(OF_PARENT),
+            agents: (rate * 10).div_ceil(OF_AGENT),
             begun: AtomicU64::new(0),
             ended: AtomicU64::new(0),
             left_out: AtomicU64::new(0),
@@ -183,17 +189,22 @@ impl Clients {
 
     async fn life(&self, number: u64) -> Result<(), Failed> {
         let kind = number % 10;
-        let wait = 50 + number * 37 % 1500;
+        // One that is resumed works twice: no life may be much longer than the time between two launches of a parent, or
+        // its batch would have no end and grow, as it should.
+        let wait = match kind {
+            4 | 5 => 50 + number * 37 % 750,
+            _ => 50 + number * 37 % 1500,
+        };
         let prompt = match kind {
             0 | 1 => format!("fail {wait}"),
             2 | 3 => "hang until somebody cancels".to_owned(),
             _ => format!("answer {wait}"),
         };
-        let parent = format!("ses_parent{}", number % PARENTS);
+        let parent = format!("ses_parent{}", number % self.parents);
         let launch = json!({
             "description": format!("load {number}"),
             "prompt": format!("{prompt} {}", "and some more words of it ".repeat(20)),
-            "agent": format!("agent{}", number / 10 % AGENTS),
+            "agent": format!("agent{}", number / 10 % self.agents),
             "parentSessionID": parent,
         });
         let task = self.post("/v1/tasks", &launch, &[201]).await?;
