@@ -32,6 +32,8 @@ pub struct Options {
 const SAMPLE: Duration = Duration::from_secs(2);
 /// One call, blocking reads included.
 const CALL: Duration = Duration::from_secs(30);
+/// A connection that was idle for so long is not used again: the service closes it soon, and a call on its way then is lost.
+const IDLE: Duration = Duration::from_secs(2);
 /// Tasks whose life is followed at a time, for each launch a second; a launch beyond them is left out and counted.
 const AT_ONCE: u64 = 10;
 /// Launches of one parent and of one agent in ten seconds. At every rate a parent comes to the end of its batches, and an
@@ -159,7 +161,11 @@ struct Failed(String);
 
 impl Clients {
     fn of(url: &str, rate: u64) -> Result<Self, String> {
-        let client = Client::builder().no_proxy().timeout(CALL).build();
+        let client = Client::builder()
+            .no_proxy()
+            .timeout(CALL)
+            .pool_idle_timeout(IDLE)
+            .build();
         Ok(Self {
             client: client.map_err(|error| error.to_string())?,
             url: url.to_owned(),
