@@ -46,7 +46,7 @@ use super::task::TaskActor;
 use super::toaster::Toaster;
 use crate::config::Limits;
 use crate::domain::concurrency::Age;
-use crate::domain::history::History;
+use crate::domain::histories::Histories;
 use crate::domain::idempotency::LaunchKeys;
 use crate::domain::ids::{ConcurrencyKey, Run, SessionId, TaskId};
 use crate::domain::lifecycle::End;
@@ -240,7 +240,7 @@ pub(crate) struct TaskRegistry {
     lines: BTreeMap<ConcurrencyKey, Line>,
     waiting: usize,
     parents: BTreeMap<SessionId, Parent>,
-    histories: BTreeMap<SessionId, (u64, History)>,
+    histories: Histories,
     deadlines: BTreeMap<DeadlineKey, Deadline>,
     timer: Option<(Timestamp, SpawnHandle)>,
     next_age: Age,
@@ -279,7 +279,7 @@ impl TaskRegistry {
             lines: BTreeMap::new(),
             waiting: 0,
             parents: BTreeMap::new(),
-            histories: BTreeMap::new(),
+            histories: Histories::default(),
             deadlines: BTreeMap::new(),
             timer: None,
             next_age: 1,

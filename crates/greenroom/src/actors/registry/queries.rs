@@ -203,9 +203,9 @@ impl Query for ReadHistory {
     type Answer = (Vec<HistoryEntry>, Vec<NoticeRecord>);
 
     fn answer(self, registry: &mut TaskRegistry, _: &mut Context<TaskRegistry>) -> Self::Answer {
-        let history = registry.histories.get(&self.0);
+        let history = registry.histories.of(&self.0);
         let entries = history
-            .map(|(_, history)| history.entries().cloned().collect())
+            .map(|history| history.entries().cloned().collect())
             .unwrap_or_default();
         let account = registry.env.journal.account(&self.0);
         let posted = account.map(|account| account.posted).unwrap_or_default();

@@ -12,9 +12,6 @@ use crate::domain::task::{Task, TaskStatus};
 use crate::handle::TaskChange;
 use crate::ports::journal::{Changed, Entry as JournalEntry, Place};
 
-/// How many parents' histories are kept; the one changed longest ago goes first.
-const HISTORIES: usize = 10_000;
-
 /// More of what was decided is durable.
 #[derive(Message)]
 #[rtype(result = "()")]
@@ -127,25 +124,11 @@ impl TaskRegistry {
 
     /// The record is brought up to date in the history of its parent and of every parent that had it before.
     pub(super) fn record_history(&mut self, task: &Task) {
-        let number = self.number();
         if let Some(parent) = &task.parent_session {
-            let (changed, history) = self.histories.entry(parent.clone()).or_default();
-            *changed = number;
-            history.record(task);
-            if self.histories.len() > HISTORIES
-                && let Some(oldest) = self
-                    .histories
-                    .iter()
-                    .min_by_key(|(_, (changed, _))| *changed)
-                    .map(|(parent, _)| parent.clone())
-            {
-                self.histories.remove(&oldest);
-            }
+            self.histories.record(parent, task);
         }
         for parent in self.former_parents(task) {
-            if let Some((_, history)) = self.histories.get_mut(&parent) {
-                history.record(task);
-            }
+            self.histories.update(&parent, task);
         }
     }
 

@@ -119,11 +119,8 @@ impl TaskRegistry {
     }
 
     fn restore_history(&mut self, task: &Task) {
-        let number = self.number();
         for parent in task.former_parents.iter().chain(&task.parent_session) {
-            let (changed, history) = self.histories.entry(parent.clone()).or_default();
-            *changed = number;
-            history.record(task);
+            self.histories.record(parent, task);
         }
     }
 

@@ -1,0 +1,130 @@
+//! The histories of all parents: as many as may be remembered together. Owned by the registry; pure.
+
+use std::collections::BTreeMap;
+
+use super::history::History;
+use super::ids::SessionId;
+use super::task::Task;
+use crate::maps::Map;
+
+/// How many parents' histories are kept, and how many entries they may have together: sessions come and go for as long as
+/// a service lives. The history changed longest ago goes first.
+const PARENTS: usize = 10_000;
+const ENTRIES: usize = 100_000;
+
+/// Every parent's history.
+#[derive(Debug, Default)]
+pub struct Histories {
+    by_parent: Map<SessionId, Kept>,
+    // Which change of all was the newest of each.
+    by_change: BTreeMap<u64, SessionId>,
+    changes: u64,
+    entries: usize,
+}
+
+#[derive(Debug, Default)]
+struct Kept {
+    changed: u64,
+    history: History,
+}
+
+impl Histories {
+    /// Records what a task is now in the history of that parent, which begins with it if there is none.
+    pub fn record(&mut self, parent: &SessionId, task: &Task) {
+        self.changes += 1;
+        let kept = self.by_parent.entry(parent.clone()).or_default();
+        self.by_change.remove(&kept.changed);
+        kept.changed = self.changes;
+        self.by_change.insert(self.changes, parent.clone());
+        let before = kept.history.len();
+        kept.history.record(task);
+        self.entries = self.entries - before + kept.history.len();
+        while (self.by_parent.len() > PARENTS || self.entries > ENTRIES)
+            && let Some((_, oldest)) = self.by_change.pop_first()
+        {
+            let gone = self.by_parent.remove(&oldest);
+            self.entries -= gone.map_or(0, |kept| kept.history.len());
+        }
+    }
+
+    /// Brings a task up to date in the history of a parent that had it before, if that is kept.
+    pub fn update(&mut self, parent: &SessionId, task: &Task) {
+        if let Some(kept) = self.by_parent.get_mut(parent) {
+            let before = kept.history.len();
+            kept.history.record(task);
+            self.entries = self.entries - before + kept.history.len();
+        }
+    }
+
+    /// That parent's history, if one is kept.
+    pub fn of(&self, parent: &SessionId) -> Option<&History> {
+        self.by_parent.get(parent).map(|kept| &kept.history)
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.by_parent.len()
+    }
+
+    /// True if there is none.
+    pub fn is_empty(&self) -> bool {
+        self.by_parent.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::history::KEPT;
+    use crate::domain::task::Launch;
+    use crate::domain::time::Timestamp;
+
+    fn task(number: usize) -> Task {
+        let id = format!("bg_{number:08x}").as_str().into();
+        Task::accept(id, Launch::default(), 1, Timestamp::from_millis(0))
+    }
+
+    fn parent(number: usize) -> SessionId {
+        SessionId::new(format!("ses_{number}"))
+    }
+
+    #[test]
+    fn full_histories_are_bounded_together_and_who_is_active_keeps_its_own() {
+        let mut histories = Histories::default();
+        let full = ENTRIES / KEPT;
+        for number in 0..2 * full {
+            for place in 0..KEPT {
+                histories.record(&parent(number), &task(number * KEPT + place));
+            }
+            // One of the first goes on.
+            histories.record(&parent(0), &task(0));
+        }
+        let entries = |number| histories.of(&parent(number)).map(|of| of.entries().count());
+        assert_eq!(histories.len(), full);
+        assert_eq!(entries(0), Some(KEPT));
+        assert_eq!(entries(1), None);
+        assert_eq!(entries(2 * full - 1), Some(KEPT));
+        let counted: usize = (0..2 * full).filter_map(entries).sum();
+        assert_eq!((histories.entries, counted), (ENTRIES, ENTRIES));
+    }
+
+    #[test]
+    fn short_histories_are_bounded_by_their_number() {
+        let mut histories = Histories::default();
+        for number in 0..PARENTS + 5 {
+            histories.record(&parent(number), &task(number));
+        }
+        assert_eq!(histories.len(), PARENTS);
+        assert!(histories.of(&parent(4)).is_none());
+        assert!(histories.of(&parent(5)).is_some());
+    }
+
+    #[test]
+    fn a_parent_that_had_a_task_before_has_it_up_to_date_and_none_begins_by_that() {
+        let mut histories = Histories::default();
+        histories.record(&parent(1), &task(1));
+        histories.update(&parent(1), &task(1));
+        histories.update(&parent(2), &task(1));
+        assert_eq!((histories.len(), histories.entries), (1, 1));
+    }
+}
