@@ -52,7 +52,7 @@ pub struct Posted {
     pub id: NoticeId,
     /// What it says.
     pub facts: Arc<NoticeFacts>,
-    /// Of whom, and who speaks for the parent.
+    /// Of whom, and who speaks for the parent; nothing any more once its fate is known.
     pub told: Arc<[Told]>,
     /// Since when it is owed.
     pub since: Timestamp,
@@ -60,6 +60,20 @@ pub struct Posted {
     pub fate: Fate,
     /// When that was.
     pub at: Timestamp,
+}
+
+impl Posted {
+    /// That became of it. Once it is over nobody sends it again: what it takes to do that is let go of.
+    fn end(&mut self, fate: Fate, at: Timestamp) {
+        (self.fate, self.at) = (fate, at);
+        if self.is_over() {
+            self.told = Arc::default();
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        matches!(self.fate, Fate::Delivered | Fate::Dropped(_))
+    }
 }
 
 /// What one parent is owed and was told. Written down whole, it is an [`AccountRecord`].
@@ -256,10 +270,9 @@ impl Account {
     /// A message has come to its end, or is owed again.
     pub fn fate(&mut self, id: &NoticeId, fate: Fate, at: Timestamp) {
         if let Some(posted) = self.posted.iter_mut().find(|posted| posted.id == *id) {
-            posted.fate = fate;
-            posted.at = at;
+            posted.end(fate, at);
         }
-        let over = |posted: &Posted| matches!(posted.fate, Fate::Delivered | Fate::Dropped(_));
+        let over = |posted: &Posted| posted.is_over();
         while self.posted.iter().filter(|posted| over(posted)).count() > REMEMBERED {
             match self.posted.iter().position(over) {
                 Some(oldest) => self.posted.remove(oldest),
@@ -274,8 +287,7 @@ impl Account {
         self.places.clear();
         for posted in &mut self.posted {
             if matches!(posted.fate, Fate::Owed | Fate::Sending) {
-                posted.fate = Fate::Dropped("the parent was deleted".to_owned());
-                posted.at = at;
+                posted.end(Fate::Dropped("the parent was deleted".to_owned()), at);
             }
         }
     }
@@ -300,5 +312,61 @@ impl Account {
                 member.noted = noted;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::notice::SettledFact;
+    use crate::domain::task::TaskStatus;
+
+    const AT: Timestamp = Timestamp::from_millis(0);
+
+    fn posted(id: &str) -> Posted {
+        let fact = SettledFact {
+            task: "bg_1".into(),
+            status: TaskStatus::Completed,
+            description: "d".into(),
+            duration: "1s".into(),
+            error: None,
+        };
+        Posted {
+            id: id.into(),
+            facts: Arc::new(NoticeFacts {
+                kind: NoticeKind::Final,
+                tasks: vec![fact.clone()],
+                remaining: 0,
+            }),
+            told: [Told {
+                fact,
+                accepted: 1,
+                parent_agent: None,
+                parent_model: None,
+            }]
+            .into(),
+            since: AT,
+            fate: Fate::Owed,
+            at: AT,
+        }
+    }
+
+    #[test]
+    fn a_message_keeps_what_sends_it_for_as_long_as_it_may_be_sent() {
+        let mut account = Account::default();
+        for id in ["ntc_1", "ntc_2", "ntc_3"] {
+            account.sending(posted(id));
+        }
+        account.fate(&"ntc_1".into(), Fate::Delivered, AT);
+        account.fate(&"ntc_2".into(), Fate::Owed, AT);
+        let kept = |account: &Account| -> Vec<(usize, usize)> {
+            let posted = account.posted.iter();
+            posted
+                .map(|posted| (posted.told.len(), posted.facts.tasks.len()))
+                .collect()
+        };
+        assert_eq!(kept(&account), [(0, 1), (1, 1), (1, 1)]);
+        account.gone(AT);
+        assert_eq!(kept(&account), [(0, 1), (0, 1), (0, 1)]);
     }
 }
