@@ -300,13 +300,22 @@ impl Clients {
         if let Some(body) = body {
             request = request.json(body);
         }
-        let answer = request.send().await.map_err(|error| failed(&error))?;
+        let answer = request.send().await;
+        let answer = answer.map_err(|error| failed(&with_causes(&error)))?;
         let status = answer.status().as_u16();
-        let text = answer.text().await.map_err(|error| failed(&error))?;
+        let text = answer.text().await;
+        let text = text.map_err(|error| failed(&with_causes(&error)))?;
         if !wanted.contains(&status) {
             return Err(failed(&format!("{status} {text}")));
         }
         // Metrics are no JSON; nobody reads them here.
         Ok(serde_json::from_str(&text).unwrap_or_default())
     }
+}
+
+/// What a call that was not answered says of itself is the least; why is below it.
+fn with_causes(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    let causes: Vec<String> = causes.map(ToString::to_string).collect();
+    causes.join(": ")
 }
