@@ -115,7 +115,8 @@ class Fold {
   }
   forget(session) {
     const open = this.sessions.get(session)
-    this.sessions.delete(session, clearTimeout(open?.timer))
+    clearTimeout(open?.timer)
+    this.sessions.delete(session)
     return open?.waiting ? [open.waiting] : []
   }
 }
@@ -150,7 +151,7 @@ class Bridge {
       socket.onmessage = ({ data }) => quietly(() => socket === this.socket && this.hear(JSON.parse(data), tooLate))
       // Not every runtime closes what it could not open; where it does, the close says more.
       socket.onerror = () => later(() => this.end(socket, 1006, ""), 50)
-      socket.onclose = ({ code, reason }) => this.end(socket, code, reason, clearTimeout(tooLate))
+      socket.onclose = ({ code, reason }) => { clearTimeout(tooLate); this.end(socket, code, reason) }
     } catch (error) {
       this.end(this.socket, 1006, String(error?.message ?? error))
     }
@@ -177,13 +178,14 @@ class Bridge {
     if (refused) this.waiting.forEach((settle) => settle())
     else if (!wasUp) quietly(() => this.startService())
   }
-  again(ms) { this.retry = later(() => this.connect(), ms, clearTimeout(this.retry)) }
+  again(ms) { clearTimeout(this.retry); this.retry = later(() => this.connect(), ms) }
   /** Resolves true once connected; false if that takes too long, or cannot be. */
   connected(ms) {
     if (this.state === "up" || this.state === "refused") return Promise.resolve(this.state === "up")
-    this.connect((this.failures = 0))
+    this.failures = 0
+    this.connect()
     return new Promise((done) => {
-      const settle = () => done(this.state === "up", clearTimeout(timer), this.waiting.delete(settle))
+      const settle = () => { clearTimeout(timer); this.waiting.delete(settle); done(this.state === "up") }
       const timer = setTimeout(settle, ms)
       this.waiting.add(settle)
     })
@@ -196,7 +198,6 @@ class Bridge {
     this.socket.send(line)
     return true
   }
-
   hear(frame, tooLate) {
     if (frame.type === "error" && this.state !== "up") this.refusal = String(frame.message)
     else if (frame.type === "toolResult") this.calls.get(frame.id)?.settle(frame)
@@ -212,7 +213,6 @@ class Bridge {
     this.calls.forEach((call) => this.send(call.frame))
     this.waiting.forEach((settle) => settle())
   }
-
   event(event) {
     if (!VITAL.has(event.type) && !ACTIVITY.has(event.type)) return
     // Two plugins in one directory are both told.
@@ -220,14 +220,12 @@ class Bridge {
     this.lastEvent = event.id
     this.fold.take(event)
   }
-
   emit(event) {
     let line = JSON.stringify({ type: "event", event })
     if (sizeOf(line) > this.tuning.frame) line = JSON.stringify({ type: "event", event }, shortened)
     if (sizeOf(line) <= this.tuning.frame) this.outbox.push(line, VITAL.has(event.type))
     this.drain()
   }
-
   drain() {
     clearTimeout(this.draining)
     while (this.outbox.held.length) {
@@ -317,7 +315,7 @@ class Bridge {
   carried(sessionID) {
     const id = crypto.randomUUID()
     if (!this.send({ type: "compactionContext", id, sessionID })) return undefined
-    const answer = new Promise((done) => this.contexts.set(id, done, later(done, this.tuning.compaction)))
+    const answer = new Promise((done) => { this.contexts.set(id, done); later(done, this.tuning.compaction) })
     return answer.finally(() => this.contexts.delete(id))
   }
   /** Starts it if nothing listens there, at most now and then; of several processes the one that has the lock does. */
@@ -348,13 +346,14 @@ class Bridge {
     } catch (error) {
       if (error.code !== "EEXIST") this.trouble = `it cannot be started: ${error.message}`
     }
-    this.again(this.tuning.retryFirst, (this.failures = 0))
+    this.failures = 0
+    this.again(this.tuning.retryFirst)
   }
 }
 
 const listens = (host, port) => new Promise((done) => {
   const socket = builtin("net").connect({ host, port: Number(port), timeout: 1000 })
-  const say = (answer) => () => done(answer, socket.destroy())
+  const say = (answer) => () => { socket.destroy(); done(answer) }
   socket.once("connect", say(true)).once("error", say(false)).once("timeout", say(true))
 })
 function token() {
@@ -392,7 +391,8 @@ export const Greenroom = async (input, options) => {
     }),
     dispose: safe(() => {
       if (--bridge.users > 0) return
-      bridges.delete(input.directory, (bridge.closed = true))
+      bridge.closed = true
+      bridges.delete(input.directory)
       bridge.socket?.close(1000)
     }),
   }
