@@ -230,6 +230,10 @@ impl Journal for DiskJournal {
         self.decided.find(name)
     }
 
+    fn knows(&self, task: &TaskId) -> bool {
+        self.decided.knows(task)
+    }
+
     fn account(&self, parent: &SessionId) -> Option<Account> {
         self.decided.account(parent)
     }

@@ -240,6 +240,11 @@ impl Journal for SqliteJournal {
         self.find_left(&state, name)
     }
 
+    fn knows(&self, task: &TaskId) -> bool {
+        let state = self.shared.state();
+        state.fold.knows(task) || self.knows_left(&state, task)
+    }
+
     fn account(&self, parent: &SessionId) -> Option<Account> {
         let state = self.shared.state();
         if let Some(account) = state.fold.account(parent) {

@@ -65,6 +65,14 @@ impl SqliteJournal {
         read(&moment)
     }
 
+    /// True if a task of that id has left memory and is remembered.
+    pub(crate) fn knows_left(&self, state: &State, task: &TaskId) -> bool {
+        let since = state.since(self.retention);
+        let known = reading::knows(&self.reader(), task.as_str(), since);
+        self.known(known.map(|known| Ok(Some(known))))
+            .unwrap_or_default()
+    }
+
     /// A task that has left memory.
     pub(crate) fn find_left(&self, state: &State, name: &str) -> Option<Task> {
         let since = state.since(self.retention);

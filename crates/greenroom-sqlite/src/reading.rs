@@ -149,6 +149,12 @@ fn first(db: &Connection, sql: &str, params: impl Params) -> Read<Option<Task>> 
     }))
 }
 
+/// True if the task of that id has left memory since then.
+pub(crate) fn knows(db: &Connection, id: &str, since: Timestamp) -> rusqlite::Result<bool> {
+    db.prepare_cached("SELECT 1 FROM tasks WHERE id = ?1 AND left_at >= ?2")?
+        .exists(params![id, since.as_millis()])
+}
+
 /// The ids of at most two tasks that have left memory since then and begin so.
 pub(crate) fn beginning(
     db: &Connection,

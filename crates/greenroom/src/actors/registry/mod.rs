@@ -314,10 +314,7 @@ impl TaskRegistry {
                 .as_fields()
                 .0;
             let id = TaskId::from_random(random);
-            let known = |left: Task| left.id == id;
-            if !self.tasks.contains_key(&id)
-                && !self.env.journal.find(id.as_str()).is_some_and(known)
-            {
+            if !self.tasks.contains_key(&id) && !self.env.journal.knows(&id) {
                 return id;
             }
         }

@@ -25,6 +25,8 @@ pub struct Fold {
     tasks: Map<TaskId, KeptTask>,
     // With when they left.
     left: VecDeque<(Timestamp, Arc<Task>)>,
+    // How often each of them has left: some have come back in between.
+    left_by_id: Map<TaskId, usize>,
     retention: Duration,
     accounts: BTreeMap<SessionId, Account>,
     // Parents that nothing is owed to, in the order in which that became so; some are owed something again.
@@ -117,6 +119,7 @@ impl Fold {
 
     fn forget(&mut self, task: &TaskId, at: Timestamp) {
         if let Some(kept) = self.tasks.remove(task) {
+            *self.left_by_id.entry(kept.task.id.clone()).or_default() += 1;
             self.left.push_back((at, kept.task));
         }
         let over = |left: &VecDeque<(Timestamp, Arc<Task>)>| {
@@ -124,7 +127,15 @@ impl Fold {
             left.len() > TASKS || oldest.is_some_and(|(left, _)| at.since(*left) > self.retention)
         };
         while over(&self.left) {
-            self.left.pop_front();
+            let Some((_, task)) = self.left.pop_front() else {
+                break;
+            };
+            if let Some(times) = self.left_by_id.get_mut(&task.id) {
+                *times -= 1;
+                if *times == 0 {
+                    self.left_by_id.remove(&task.id);
+                }
+            }
         }
     }
 
@@ -145,6 +156,11 @@ impl Fold {
                 self.accounts.remove(&oldest);
             }
         }
+    }
+
+    /// True if a task of that whole id is remembered.
+    pub fn knows(&self, task: &TaskId) -> bool {
+        self.tasks.contains_key(task) || self.left_by_id.contains_key(task)
     }
 
     /// The task of that id or unique beginning of one, or the newest of that session that has left memory.

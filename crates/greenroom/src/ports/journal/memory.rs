@@ -112,6 +112,10 @@ impl Journal for MemoryJournal {
         self.memory().fold.find(name)
     }
 
+    fn knows(&self, task: &TaskId) -> bool {
+        self.memory().fold.knows(task)
+    }
+
     fn account(&self, parent: &SessionId) -> Option<Account> {
         self.memory().fold.account(parent).cloned()
     }
