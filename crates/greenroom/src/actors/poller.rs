@@ -1,5 +1,6 @@
 //! Poller: owns the tick. While anything runs it asks the server, per directory, what its sessions do, never twice at once
-//! for one directory, and tells each run that ran when it asked. A failed call says nothing about anybody.
+//! for one directory, and tells each run that ran when it asked, as far as that says something to it (`domain/watch`
+//! knows). A failed call says nothing about anybody.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -11,7 +12,7 @@ use super::task::{Observed, TaskActor};
 use crate::domain::ids::{Run, SessionId, TaskId};
 use crate::domain::task::Retrying;
 use crate::domain::time::Timestamp;
-use crate::domain::watch::Sighting;
+use crate::domain::watch::{Attention, Ear, Sighting, Told};
 use crate::handle::{Census, counted};
 use crate::maps::Map;
 use crate::ports::agent_server::{ServerError, SessionStatus};
@@ -37,6 +38,16 @@ pub(crate) struct Unwatch(pub(crate) TaskId);
 #[rtype(result = "()")]
 pub(crate) struct UnwatchAll;
 
+/// How much a run needs to be told of what polls see, from now on.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct Attends {
+    pub(crate) task: TaskId,
+    /// As it was told: what it said to somebody who watched it before is no matter any more.
+    pub(crate) number: u64,
+    pub(crate) attention: Attention,
+}
+
 /// Asks now, besides the ticks: events may have been missed.
 #[derive(Message)]
 #[rtype(result = "()")]
@@ -61,6 +72,7 @@ struct Watched {
     actor: Addr<TaskActor>,
     /// Counts those that were ever watched: an answer says nothing of one who came after its question.
     number: u64,
+    ear: Ear,
 }
 
 /// The runs of one directory in the order of their sessions, which is that of the server's answers.
@@ -153,6 +165,7 @@ impl Handler<Watch> for Poller {
             run,
             actor,
             number: self.next_number,
+            ear: Ear::default(),
         };
         self.next_number += 1;
         self.watched
@@ -218,41 +231,69 @@ impl Handler<Answered> for Poller {
         if let Err(failure) = &answered.answer {
             tracing::debug!(directory = %answered.directory, %failure, "a status call failed");
         }
-        let Some(runs) = self.watched.get(&answered.directory) else {
+        let Some(runs) = self.watched.get_mut(&answered.directory) else {
             return;
         };
+        let now = self.env.now();
+        let failed = answered.answer.is_err();
+        let mut statuses = answered.answer.unwrap_or_default().into_iter().peekable();
         // Both are in the order of their sessions, so that one pass over them does, however many run.
-        let mut statuses = answered.answer.as_ref().map(|all| all.iter().peekable());
         for ((session, _), watched) in runs {
-            let sighting = match &mut statuses {
-                Err(_) => Sighting::Unknown,
-                Ok(statuses) => {
-                    while statuses.next_if(|(other, _)| *other < session).is_some() {}
-                    let status = statuses.peek().filter(|(other, _)| *other == session);
-                    sight(status.map(|(_, status)| *status))
-                }
+            while statuses.next_if(|(other, _)| other < session).is_some() {}
+            let sighting = match statuses.peek() {
+                _ if failed => Sighting::Unknown,
+                Some((other, status)) if other == session => sight(status),
+                _ => Sighting::Absent,
             };
-            if watched.number < answered.before {
-                watched.actor.do_send(Observed {
-                    run: watched.run,
-                    sighting,
-                    asked_at: answered.asked_at,
-                });
+            if watched.number < answered.before
+                && let Some(told) = watched.ear.hears(&sighting, answered.asked_at, now)
+            {
+                watched.tell(sighting, answered.asked_at, told);
             }
         }
     }
 }
 
-fn sight(status: Option<&SessionStatus>) -> Sighting {
+impl Handler<Attends> for Poller {
+    type Result = ();
+
+    fn handle(&mut self, attends: Attends, _: &mut Context<Self>) {
+        self.env.places.pass("poller: Attends");
+        let Some((directory, session)) = self.places.get(&attends.task) else {
+            return;
+        };
+        let name = (session.clone(), attends.task);
+        let runs = self.watched.get_mut(directory);
+        if let Some(watched) = runs.and_then(|runs| runs.get_mut(&name))
+            && watched.number == attends.number
+            && let Some((asked_at, told)) = watched.ear.attends(attends.attention)
+        {
+            watched.tell(Sighting::Busy, asked_at, told);
+        }
+    }
+}
+
+impl Watched {
+    fn tell(&self, sighting: Sighting, asked_at: Timestamp, told: Told) {
+        self.actor.do_send(Observed {
+            run: self.run,
+            number: self.number,
+            sighting,
+            asked_at,
+            told,
+        });
+    }
+}
+
+fn sight(status: &SessionStatus) -> Sighting {
     match status {
-        None => Sighting::Absent,
-        Some(SessionStatus::Busy) => Sighting::Busy,
-        Some(SessionStatus::Idle) => Sighting::Idle,
-        Some(SessionStatus::Retry {
+        SessionStatus::Busy => Sighting::Busy,
+        SessionStatus::Idle => Sighting::Idle,
+        SessionStatus::Retry {
             attempt,
             message,
             until,
-        }) => Sighting::Retry(Retrying {
+        } => Sighting::Retry(Retrying {
             attempt: *attempt,
             message: message.clone(),
             until: *until,

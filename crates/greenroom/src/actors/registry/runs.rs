@@ -60,7 +60,10 @@ impl TaskRegistry {
             && matches!(&beginning, Beginning::Watch(..) | Beginning::Reattach(..));
         let (told, name, run) = (desks.registry.clone(), id.clone(), task.run);
         let actor = spawn_supervised(
-            move |_| TaskActor::new(env, desks.registry, desks.slots, task, beginning, permit),
+            move |_| {
+                let desks = (desks.registry, desks.slots, desks.poller);
+                TaskActor::new(env, desks, task, beginning, permit)
+            },
             move |exit| {
                 if let Exit::Panicked(panic) = exit {
                     told.send(super::finaliser::TaskDied {

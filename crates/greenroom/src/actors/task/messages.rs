@@ -12,7 +12,7 @@ use crate::domain::lifecycle::End;
 use crate::domain::session_event::Happening;
 use crate::domain::task::Task;
 use crate::domain::time::Timestamp;
-use crate::domain::watch::{CheckAnswer, CheckToken, Sighting};
+use crate::domain::watch::{CheckAnswer, CheckToken, Sighting, Told};
 use crate::ports::agent_server::ServerError;
 
 /// How a run begins.
@@ -40,8 +40,11 @@ pub(crate) struct Happened(pub(crate) Arc<Happening>);
 #[rtype(result = "()")]
 pub(crate) struct Observed {
     pub(crate) run: Run,
+    /// Under which the poller watches it, for what the run says of its attention.
+    pub(crate) number: u64,
     pub(crate) sighting: Sighting,
     pub(crate) asked_at: Timestamp,
+    pub(crate) told: Told,
 }
 
 /// Ends the run, unless it is ending already: the answer says which.

@@ -2,10 +2,12 @@
 //! the registry what came of it. Decisions about a running session are `domain/watch`; this is its mailbox, timers and
 //! calls. Whatever it is told or told back carries the run, and nothing is prompted once the run is ending.
 //!
-//! Its rooms: `starting` (to the session and its prompt, with `lineage`), `watching`, `ending` (with `abort`).
+//! Its rooms: `starting` (to the session and its prompt, with `lineage`), `watching` (with `hearing` of polls), `ending`
+//! (with `abort`).
 
 pub(crate) mod abort;
 mod ending;
+mod hearing;
 pub(crate) mod lineage;
 mod messages;
 mod starting;
@@ -23,6 +25,7 @@ pub(crate) use self::messages::{
 };
 use super::desk::Desk;
 use super::env::Env;
+use super::poller::Poller;
 use super::registry::{RunSnapshot, TaskRegistry};
 use super::slot_manager::{SlotManager, SlotPermit};
 use super::survivors::AbortTicket;
@@ -62,6 +65,7 @@ pub(crate) struct TaskActor {
     env: Env,
     registry: Desk<TaskRegistry>,
     slots: Desk<SlotManager>,
+    poller: Desk<Poller>,
     task: Arc<Task>,
     /// How deep below a session of a user's own, and that session.
     depth: u32,
@@ -103,6 +107,8 @@ pub(crate) struct TaskActor {
     unreachable_since: Option<Timestamp>,
     next_step: Option<(Timestamp, Step)>,
     timer: Option<(Timestamp, SpawnHandle)>,
+    /// The number under which the poller was told that it need only tell changes.
+    hears_changes: Option<u64>,
 }
 
 /// The key that a run without a permit counts under: a launch or resume under its group, a tracked session only if a key
@@ -117,8 +123,7 @@ pub(crate) fn counts_as(task: &Task) -> Option<ConcurrencyKey> {
 impl TaskActor {
     pub(crate) fn new(
         env: Env,
-        registry: Desk<TaskRegistry>,
-        slots: Desk<SlotManager>,
+        (registry, slots, poller): (Desk<TaskRegistry>, Desk<SlotManager>, Desk<Poller>),
         task: Arc<Task>,
         beginning: Beginning,
         permit: Option<SlotPermit>,
@@ -132,6 +137,7 @@ impl TaskActor {
             env,
             registry,
             slots,
+            poller,
             run: task.run,
             depth: task.spawn_depth,
             root: task.root_session.clone(),
@@ -161,6 +167,7 @@ impl TaskActor {
             unreachable_since: None,
             next_step: None,
             timer: None,
+            hears_changes: None,
         }
     }
 

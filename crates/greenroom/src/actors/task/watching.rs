@@ -11,8 +11,7 @@ use super::lineage::prompt_arrived;
 use super::messages::{Checked, Existence, Explained, SentFurther, TimeUp};
 use super::starting::called_off;
 use super::{
-    Dependents, Happened, LinkBroke, Observed, Phase, SendFailure, SendPrompt, SlotsUp, TaskActor,
-    Woken,
+    Dependents, Happened, LinkBroke, Phase, SendFailure, SendPrompt, SlotsUp, TaskActor, Woken,
 };
 use crate::actors::env::{Env, answer, cut_off, within};
 use crate::actors::registry::{RunChanged, RunSnapshot};
@@ -145,6 +144,9 @@ impl TaskActor {
             }
             self.act(acts, ctx);
         }
+        if self.hears_changes.is_some() {
+            self.hear_everything_if_unsure(now);
+        }
         self.arm(ctx);
     }
 
@@ -256,20 +258,6 @@ impl Handler<Happened> for TaskActor {
     fn handle(&mut self, happened: Happened, ctx: &mut Context<Self>) {
         self.env.places.pass("task: Happened");
         self.watched(|watch, now| watch.event(&happened.0, now), ctx);
-    }
-}
-
-impl Handler<Observed> for TaskActor {
-    type Result = ();
-
-    fn handle(&mut self, observed: Observed, ctx: &mut Context<Self>) {
-        self.env.places.pass("task: Observed");
-        if observed.run == self.run {
-            self.watched(
-                |watch, now| watch.observed(&observed.sighting, observed.asked_at, now),
-                ctx,
-            );
-        }
     }
 }
 

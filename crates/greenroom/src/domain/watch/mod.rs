@@ -2,8 +2,9 @@
 //! Owned by the run's task actor, which does what the returned [`Act`]s ask for; pure.
 //!
 //! Its rooms: here the run and its clocks, `events` what the server tells, `checking` whether it is done, `silence` what
-//! polls see and when it has been silent for too long.
+//! polls see and when it has been silent for too long, `attention` what of that it must be told.
 
+mod attention;
 mod checking;
 mod events;
 mod silence;
@@ -11,6 +12,7 @@ mod silence;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use self::attention::{Attention, Ear, Told};
 use super::calls::CallTally;
 use super::ids::MessageId;
 use super::lifecycle::{End, Outcome};

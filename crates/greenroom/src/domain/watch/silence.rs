@@ -18,6 +18,11 @@ impl Watch {
             Sighting::Busy if self.idle_since.is_none_or(|idle| idle <= asked_at) => {
                 self.busy(asked_at)
             }
+            Sighting::Busy => {
+                // It has ended its turn since, and was no less alive then.
+                self.last_sign = self.last_sign.max(asked_at);
+                Vec::new()
+            }
             Sighting::Retry(retrying) if self.idle_since.is_none_or(|idle| idle <= asked_at) => {
                 self.retry(retrying.clone(), asked_at)
             }

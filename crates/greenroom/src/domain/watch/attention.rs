@@ -1,0 +1,416 @@
+//! How much of what polls see a run must be told: most of them see what they saw before. The run says what it needs
+//! ([`Watch::attention`]), the poller keeps an [`Ear`] for each run and speaks only where that says something; a run told
+//! in this way behaves as one that is told everything. Pure.
+
+use super::{Sighting, Watch};
+use crate::domain::time::Timestamp;
+
+/// How much a run needs to be told of what polls see.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Attention {
+    /// All of it: a mere "busy" would end what it believes or waits for. That is so of polls asked after that.
+    Everything {
+        /// When it began to be so.
+        since: Timestamp,
+    },
+    /// What lists it as busy, or as nothing since the status was not to be had, says nothing to it up to that time.
+    Changes {
+        /// Silent for longer than that it would have to end.
+        until: Timestamp,
+    },
+}
+
+impl Watch {
+    /// How much it needs to be told of what polls see, from now on.
+    pub fn attention(&self, now: Timestamp) -> Attention {
+        let awaits_an_answer = (self.check.as_ref()).is_some_and(|check| check.signs == self.signs);
+        let is_sure_to_work = self.seen_busy
+            && self.idle_since.is_none()
+            && !self.deferred
+            && self.absent_polls == 0
+            && self.holds_slot
+            && !awaits_an_answer;
+        if !is_sure_to_work {
+            return Attention::Everything {
+                since: self.idle_since.map_or(now, |idle| idle.min(now)),
+            };
+        }
+        // That it waits for an answer, or for its prompt to be accepted, only puts this off.
+        let heard = (self.progress.last_update)
+            .max(self.listened)
+            .max(self.prompt_accepted.unwrap_or(self.listened));
+        Attention::Changes {
+            until: heard + self.config.lifecycle.task_ttl,
+        }
+    }
+
+    /// Polls up to one that asked at that moment have listed it as busy, which said no more to it than that it lived.
+    pub fn was_busy(&mut self, until: Timestamp) {
+        self.last_sign = self.last_sign.max(until);
+    }
+}
+
+/// What a run is told of a poll.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Told {
+    /// When it was listed as busy last without being told, for [`Watch::was_busy`].
+    pub busy_until: Option<Timestamp>,
+    /// Up to when the poller believes that a busy status says nothing to it.
+    pub hears_changes_until: Option<Timestamp>,
+}
+
+/// What the poller knows of the attention of one run. A new one tells everything.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Ear {
+    hears_changes_until: Option<Timestamp>,
+    busy_until: Option<Timestamp>,
+}
+
+impl Ear {
+    /// What a poll saw, as of the moment it asked. None if the run need not be told.
+    pub fn hears(
+        &mut self,
+        sighting: &Sighting,
+        asked_at: Timestamp,
+        now: Timestamp,
+    ) -> Option<Told> {
+        let quiet = self.hears_changes_until.is_some_and(|until| now <= until);
+        match sighting {
+            Sighting::Busy if quiet => {
+                self.busy_until = self.busy_until.max(Some(asked_at));
+                None
+            }
+            Sighting::Unknown if quiet => None,
+            _ => Some(self.told()),
+        }
+    }
+
+    /// The run has said how much it needs. Where a poll that it needs to hear of was kept from it while it said so, that
+    /// is when it was asked: it was listed as busy then.
+    pub fn attends(&mut self, attention: Attention) -> Option<(Timestamp, Told)> {
+        match attention {
+            Attention::Changes { until } => {
+                self.hears_changes_until = Some(until);
+                None
+            }
+            Attention::Everything { since } => {
+                self.hears_changes_until = None;
+                let missed = self.busy_until.take_if(|busy| *busy > since)?;
+                Some((missed, self.told()))
+            }
+        }
+    }
+
+    fn told(&mut self) -> Told {
+        Told {
+            busy_until: self.busy_until.take(),
+            hears_changes_until: self.hears_changes_until,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::config::Config;
+    use crate::domain::session_event::Happening;
+    use crate::domain::task::{AskKind, Progress, Retrying};
+    use crate::domain::transcript::{Message, Part};
+    use crate::domain::watch::{Act, CheckAnswer, CheckToken, Findings};
+
+    /// What may happen to a run.
+    #[derive(Debug, Clone)]
+    enum Step {
+        Passes(u64),
+        Event(Happening),
+        /// A poll is asked, and answered after so many milliseconds; what the run says meanwhile arrives before or after.
+        Poll(Sighting, u64),
+        Checked(Findings),
+        CheckFailed,
+        Accepted,
+        Dependents(usize, bool),
+        Sending,
+        SentFurther(bool),
+        Woken,
+        LinkBroke,
+        Listened,
+    }
+
+    fn happening() -> impl Strategy<Value = Happening> {
+        let message = |role: &str, finish: Option<&str>| Message {
+            id: Some("msg_1".into()),
+            role: Some(role.to_owned()),
+            completed: finish.map(|_| Timestamp::from_millis(1)),
+            finish: finish.map(str::to_owned),
+            ..Message::default()
+        };
+        let part = |kind: &str| Part {
+            kind: kind.to_owned(),
+            text: Some("so far".to_owned()),
+            ..Part::default()
+        };
+        prop_oneof![
+            4 => Just(Happening::Idle),
+            4 => Just(Happening::Busy),
+            2 => Just(Happening::Delta { message: None }),
+            1 => Just(Happening::Work),
+            2 => Just(Happening::Message(Box::new(message("assistant", Some("stop"))))),
+            1 => Just(Happening::Message(Box::new(message("assistant", None)))),
+            1 => Just(Happening::Part { message: None, part: Box::new(part("text")) }),
+            1 => Just(Happening::Part { message: None, part: Box::new(part("tool")) }),
+            1 => Just(Happening::Retry { attempt: None, message: "later".into(), until: None }),
+            1 => Just(Happening::Asked { id: "a".into(), kind: AskKind::Question, what: "?".into() }),
+            1 => Just(Happening::Answered { id: "a".into() }),
+        ]
+    }
+
+    fn sighting() -> impl Strategy<Value = Sighting> {
+        prop_oneof![
+            8 => Just(Sighting::Busy),
+            2 => Just(Sighting::Idle),
+            3 => Just(Sighting::Absent),
+            2 => Just(Sighting::Unknown),
+            1 => Just(Sighting::Retry(Retrying { attempt: None, message: "later".into(), until: None })),
+        ]
+    }
+
+    fn findings() -> impl Strategy<Value = Findings> {
+        let flags = (any::<bool>(), any::<bool>(), any::<bool>(), 0..3_usize);
+        flags.prop_map(|(output, prompted, unfinished, open_todos)| Findings {
+            output,
+            prompted,
+            answered: output,
+            unfinished,
+            failed: None,
+            open_todos,
+        })
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            6 => prop_oneof![0..50_u64, 1_000..8_000_u64, 20_000..300_000_u64].prop_map(Step::Passes),
+            8 => happening().prop_map(Step::Event),
+            14 => (sighting(), prop_oneof![Just(0), 0..200_u64]).prop_map(|(seen, later)| Step::Poll(seen, later)),
+            4 => findings().prop_map(Step::Checked),
+            1 => Just(Step::CheckFailed),
+            2 => Just(Step::Accepted),
+            2 => (0..2_usize, any::<bool>()).prop_map(|(open, owed)| Step::Dependents(open, owed)),
+            1 => Just(Step::Sending),
+            1 => any::<bool>().prop_map(Step::SentFurther),
+            1 => Just(Step::Woken),
+            1 => Just(Step::LinkBroke),
+            1 => Just(Step::Listened),
+        ]
+    }
+
+    /// One run, and what its actor would do with what it says.
+    struct Run {
+        watch: Watch,
+        check: Option<CheckToken>,
+        acts: Vec<(Timestamp, Act)>,
+    }
+
+    impl Run {
+        fn new(now: Timestamp) -> Self {
+            let config = Arc::new(Config::default());
+            Self {
+                watch: Watch::new(config, Progress::none(now), false, true, now),
+                check: None,
+                acts: Vec::new(),
+            }
+        }
+
+        fn ended(&self) -> bool {
+            (self.acts.iter()).any(|(_, act)| matches!(act, Act::End(_)))
+        }
+
+        fn look(&mut self, now: Timestamp, look: impl FnOnce(&mut Watch) -> Vec<Act>) {
+            if self.ended() {
+                return;
+            }
+            for act in look(&mut self.watch) {
+                match &act {
+                    Act::Check(token) => self.check = Some(*token),
+                    Act::LetGoOfSlot => self.watch.holds_slot(false),
+                    Act::TakeSlotAgain => self.watch.holds_slot(true),
+                    _ => {}
+                }
+                self.acts.push((now, act));
+                if self.ended() {
+                    return;
+                }
+            }
+        }
+
+        fn take(&mut self, step: &Step, now: Timestamp) {
+            let check = self.check;
+            self.look(now, |watch| match step {
+                Step::Event(what) => watch.event(what, now),
+                Step::Checked(findings) => check.map_or_else(Vec::new, |token| {
+                    watch.checked(token, CheckAnswer::Found(findings.clone()), now)
+                }),
+                Step::CheckFailed => check.map_or_else(Vec::new, |token| {
+                    watch.checked(token, CheckAnswer::Failed("away".into()), now)
+                }),
+                Step::Dependents(open, owed) => watch.dependents(*open, *owed, now),
+                Step::SentFurther(true) => watch.prompted_again(now),
+                Step::Passes(_) | Step::Poll(..) => watch.time(now),
+                plain => {
+                    match plain {
+                        Step::Accepted => watch.prompt_accepted(now),
+                        Step::Sending => watch.sending(),
+                        Step::SentFurther(_) => watch.not_sent(),
+                        Step::Woken => watch.woken(now),
+                        Step::LinkBroke => watch.link_broke(),
+                        _ => watch.listened_to(now),
+                    }
+                    Vec::new()
+                }
+            });
+        }
+    }
+
+    /// A run that is told only what its ear lets through. What it says of its attention is under way until it arrives.
+    struct Sparing {
+        run: Run,
+        ear: Ear,
+        // What the run believes that the poller knows.
+        said_changes: bool,
+        under_way: Vec<Attention>,
+        told: usize,
+    }
+
+    impl Sparing {
+        fn says(&mut self, now: Timestamp) {
+            let attention = self.run.watch.attention(now);
+            if self.said_changes && matches!(attention, Attention::Everything { .. }) {
+                self.said_changes = false;
+                self.under_way.push(attention);
+            }
+        }
+
+        fn arrives(&mut self, now: Timestamp) {
+            for attention in std::mem::take(&mut self.under_way) {
+                if let Some((asked_at, told)) = self.ear.attends(attention) {
+                    self.observed(&Sighting::Busy, asked_at, told, now);
+                }
+            }
+        }
+
+        fn observed(&mut self, seen: &Sighting, asked_at: Timestamp, told: Told, now: Timestamp) {
+            self.told += 1;
+            if let Some(until) = told.busy_until {
+                self.run.watch.was_busy(until);
+            }
+            self.run
+                .look(now, |watch| watch.observed(seen, asked_at, now));
+            if let attention @ Attention::Changes { until } = self.run.watch.attention(now)
+                && until >= now
+                && told.hears_changes_until.is_none_or(|until| until < now)
+            {
+                self.said_changes = true;
+                self.under_way.push(attention);
+            }
+            self.says(now);
+        }
+    }
+
+    fn start() -> Timestamp {
+        Timestamp::from_millis(1_000_000)
+    }
+
+    fn sparing() -> Sparing {
+        Sparing {
+            run: Run::new(start()),
+            ear: Ear::default(),
+            said_changes: false,
+            under_way: Vec::new(),
+            told: 0,
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 4000, ..ProptestConfig::default() })]
+
+        /// Told only what it needs, a run does what it does when it is told everything, at the same times.
+        #[test]
+        fn a_run_that_is_told_what_it_needs_behaves_as_one_told_everything(
+            steps in prop::collection::vec((step(), any::<bool>()), 1..120)
+        ) {
+            let mut now = start();
+            let (mut all, mut some) = (Run::new(now), sparing());
+            for (step, late) in steps {
+                let mut polled = None;
+                // Calls to the server take longer than a message: only one poll may overtake it.
+                let overtaken = some.under_way.len();
+                match &step {
+                    Step::Poll(seen, later) => {
+                        // Asked in a moment in which nothing else happened.
+                        now = now + Duration::from_millis(1);
+                        polled = Some((seen.clone(), now));
+                        now = now + Duration::from_millis(*later);
+                    }
+                    Step::Passes(millis) => {
+                        some.arrives(now);
+                        now = now + Duration::from_millis(*millis);
+                    }
+                    _ => some.arrives(now),
+                }
+                all.take(&step, now);
+                some.run.take(&step, now);
+                some.says(now);
+                if let Some((seen, asked_at)) = polled {
+                    all.look(now, |watch| watch.observed(&seen, asked_at, now));
+                    if let Some(told) = some.ear.hears(&seen, asked_at, now) {
+                        some.observed(&seen, asked_at, told, now);
+                    }
+                }
+                if !late || overtaken > 0 {
+                    some.arrives(now);
+                }
+                if some.under_way.is_empty() {
+                    prop_assert_eq!(&all.acts, &some.run.acts);
+                }
+                if all.ended() {
+                    break;
+                }
+            }
+            some.arrives(now);
+            prop_assert_eq!(&all.acts, &some.run.acts);
+        }
+    }
+
+    #[test]
+    fn a_run_that_works_is_told_once_that_it_does() {
+        let mut some = sparing();
+        some.run.take(&Step::Accepted, start());
+        for poll in 1..200 {
+            let now = start() + Duration::from_secs(3 * poll);
+            if let Some(told) = some.ear.hears(&Sighting::Busy, now, now) {
+                some.observed(&Sighting::Busy, now, told, now);
+            }
+            some.arrives(now);
+        }
+        assert_eq!((some.told, some.run.acts.len()), (1, 0));
+    }
+
+    #[test]
+    fn one_that_works_in_silence_for_too_long_is_told_and_ends() {
+        let mut some = sparing();
+        some.run.take(&Step::Accepted, start());
+        let polls = (1..).map(|poll| start() + Duration::from_secs(3 * poll));
+        let ended = polls.take(1000).find(|now| {
+            if let Some(told) = some.ear.hears(&Sighting::Busy, *now, *now) {
+                some.observed(&Sighting::Busy, *now, told, *now);
+            }
+            some.arrives(*now);
+            some.run.ended()
+        });
+        assert_eq!(ended, Some(start() + Duration::from_secs(30 * 60 + 3)));
+    }
+}
