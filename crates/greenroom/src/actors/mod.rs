@@ -4,6 +4,7 @@ pub(crate) mod desk;
 pub(crate) mod durability;
 pub(crate) mod env;
 pub(crate) mod health;
+pub(crate) mod inbox;
 pub(crate) mod key_queue;
 pub(crate) mod parent_notifier;
 pub(crate) mod poller;

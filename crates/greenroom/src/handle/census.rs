@@ -107,7 +107,7 @@ impl Greenroom {
         let Some((mut census, desks)) = self.ask(ReadCensus).await else {
             return Census::default();
         };
-        census.events = super::EVENTS_UNDER_WAY - self.events.available_permits();
+        census.events = self.events.len();
         census = counted_by(&desks.slots, census).await;
         census = counted_by(&desks.poller, census).await;
         counted_by(&desks.toaster, census).await

@@ -11,10 +11,11 @@ use crate::actors::desk::Desk;
 use crate::actors::durability::Durability;
 use crate::actors::env::{Env, Parts, within};
 use crate::actors::health::Health;
+use crate::actors::inbox::Inbox;
 use crate::actors::registry::{
     Ask, CancelAnswer, CancelTask, CountTasks, Descendants, Desks, Find, FindDecided, Found,
     KeyWait, LaunchOnce, LinkChanged, ListTasks, Query, ReadHistory, ReadReadiness, SendTo,
-    SessionHappened, Shutdown, TaskRegistry, TasksOf, WaitForRun, Waits, keep_registry,
+    Shutdown, TaskRegistry, TasksOf, WaitForRun, Waits, keep_registry,
 };
 use crate::actors::sabotage::{Places, Saboteur};
 use crate::actors::slot_manager::{ReadSlots, SlotManager, SlotsSnapshot};
@@ -37,7 +38,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
-use tokio::sync::{Semaphore, broadcast, oneshot};
+use tokio::sync::{broadcast, oneshot};
 
 pub use self::asks::{AskError, OpenAsk};
 pub use self::census::Census;
@@ -46,9 +47,6 @@ pub(crate) use self::changes::Changes;
 pub use self::changes::{CHANGES_KEPT, ChangeFeed, Followed, NumberedChange, Since};
 pub use self::errors::*;
 pub use self::views::*;
-
-/// How many events may be under way to the registry at once.
-const EVENTS_UNDER_WAY: usize = 256;
 
 /// How long a call waits for an actor that is being rebuilt.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -66,7 +64,7 @@ pub struct Greenroom {
     slots: Desk<SlotManager>,
     env: Env,
     changes: Changes,
-    events: Arc<Semaphore>,
+    events: Inbox,
     standing: Arc<Standing>,
 }
 
@@ -140,7 +138,7 @@ impl Greenroom {
             slots: desks.slots.clone(),
             env: env.clone(),
             changes: changes.clone(),
-            events: Arc::new(Semaphore::new(EVENTS_UNDER_WAY)),
+            events: Inbox::new(desks.registry.clone()),
             standing: Arc::clone(&desks.standing),
         };
         keep_registry(env, desks, changes);
@@ -467,13 +465,7 @@ impl Greenroom {
 
     /// The same for one that has been read already.
     pub async fn happened(&self, event: SessionEvent) {
-        // The semaphore is never closed.
-        if let Ok(permit) = Arc::clone(&self.events).acquire_owned().await {
-            self.registry.send(SessionHappened {
-                event,
-                _permit: permit,
-            });
-        }
+        self.events.put(event).await;
     }
 
     /// Tells whether events flow.

@@ -1,8 +1,6 @@
 //! What children wait for somebody to answer: found here across all running tasks, and cleared when the server has taken
 //! an answer, so that the record shows it at once and not only with the server's event.
 
-use std::sync::Arc;
-
 use actix::Context;
 
 use super::{Query, TaskRegistry};
@@ -87,7 +85,8 @@ impl Query for AskGone {
         if entry.task.run == run {
             entry.task_mut().asking.retain(|asking| asking.id != ask);
             if let Some(actor) = &entry.actor {
-                actor.do_send(Happened(Arc::new(Happening::Answered { id: ask })));
+                let (what, at) = (Happening::Answered { id: ask }, registry.env.now());
+                actor.do_send(Happened { what, at });
             }
         }
         Some(Task::clone(&entry.task))

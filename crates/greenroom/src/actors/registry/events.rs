@@ -2,13 +2,12 @@
 //! decides: the run in that session, the notifier of the parent that the session is, or, for a deleted session, here.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 
 use actix::{AsyncContext, Context, Handler, Message};
-use tokio::sync::OwnedSemaphorePermit;
 
 use super::{DepthOf, TaskRegistry, Unreachable};
 use crate::actors::env::{answer, reach_backoff, within};
+use crate::actors::inbox::EventsCame;
 use crate::actors::parent_notifier::{ParentHappened, WayOpened};
 use crate::actors::poller::Reconcile;
 use crate::actors::slot_manager::SetOpen;
@@ -17,15 +16,8 @@ use crate::config::OnParentAbort;
 use crate::domain::ids::{SessionId, TaskId};
 use crate::domain::lifecycle::End;
 use crate::domain::session_event::{Happening, SessionEvent};
+use crate::domain::time::Timestamp;
 use crate::handle::EventLink;
-
-/// An event of the server. The permit bounds how many are under way.
-#[derive(Message)]
-#[rtype(result = "()")]
-pub(crate) struct SessionHappened {
-    pub(crate) event: SessionEvent,
-    pub(crate) _permit: OwnedSemaphorePermit,
-}
 
 /// Whether events flow.
 #[derive(Message)]
@@ -89,6 +81,49 @@ impl TaskRegistry {
         }
     }
 
+    /// Hands one event to whoever decides.
+    fn happened(&mut self, event: SessionEvent, at: Timestamp, ctx: &mut Context<Self>) {
+        let SessionEvent { session, what } = event;
+        if self.closing.is_some() {
+            return;
+        }
+        if what == Happening::Deleted {
+            return self.session_deleted(&session, ctx);
+        }
+        let aborted = matches!(what, Happening::Error { aborted: true, .. });
+        // While the server backs off, an abort shows only as a message that is completed for no reason.
+        let may_tell_of_an_abort = aborted
+            || matches!(&what, Happening::Message(message)
+                if message.completed.is_some() && message.finish.is_none());
+        let ours = self
+            .by_session
+            .get(&session)
+            .and_then(|id| self.tasks.get(id));
+        // The abort of a session of ours is its own run's business, and mostly our own doing.
+        let own = may_tell_of_an_abort && (ours.is_some() || self.has_ended(&session));
+        let actor = ours.and_then(|entry| entry.actor.as_ref());
+        let parent = self.parents.get_mut(&session).filter(|_| !own);
+        let Some(parent) = parent else {
+            if let Some(actor) = actor {
+                actor.do_send(Happened { what, at });
+            }
+            return;
+        };
+        if let Some(actor) = actor {
+            let what = what.clone();
+            actor.do_send(Happened { what, at });
+        }
+        // One that is to stay because its user has stopped it must not be let go of for what it said before.
+        let debt = may_tell_of_an_abort.then(|| {
+            parent.debt += 1;
+            parent.debt
+        });
+        parent.notifier.do_send(ParentHappened(what, debt));
+        if aborted {
+            self.parent_aborted(&session, ctx);
+        }
+    }
+
     /// No slot is granted while the server cannot be reached: a restart of it must not burn through a queue.
     fn set_reachable(&mut self, reachable: bool) {
         if self.reachable != reachable {
@@ -130,46 +165,18 @@ impl TaskRegistry {
     }
 }
 
-impl Handler<SessionHappened> for TaskRegistry {
+impl Handler<EventsCame> for TaskRegistry {
     type Result = ();
 
-    fn handle(&mut self, happened: SessionHappened, ctx: &mut Context<Self>) {
-        self.env.places.pass("registry: SessionHappened");
-        let SessionEvent { session, what } = happened.event;
-        if self.closing.is_some() {
-            return;
+    fn handle(&mut self, came: EventsCame, ctx: &mut Context<Self>) {
+        let now = self.env.now();
+        let mut batch = std::mem::take(&mut self.batch);
+        came.take(&mut batch);
+        for event in batch.drain(..) {
+            self.env.places.pass("registry: SessionHappened");
+            self.happened(event, now, ctx);
         }
-        if what == Happening::Deleted {
-            return self.session_deleted(&session, ctx);
-        }
-        let aborted = matches!(what, Happening::Error { aborted: true, .. });
-        // While the server backs off, an abort shows only as a message that is completed for no reason.
-        let may_tell_of_an_abort = aborted
-            || matches!(&what, Happening::Message(message)
-                if message.completed.is_some() && message.finish.is_none());
-        let what = Arc::new(what);
-        let ours = self
-            .by_session
-            .get(&session)
-            .and_then(|id| self.tasks.get(id));
-        if let Some(actor) = ours.and_then(|entry| entry.actor.as_ref()) {
-            actor.do_send(Happened(Arc::clone(&what)));
-        }
-        // The abort of a session of ours is its own run's business, and mostly our own doing.
-        let own = may_tell_of_an_abort && (ours.is_some() || self.has_ended(&session));
-        if let Some(parent) = self.parents.get_mut(&session)
-            && !own
-        {
-            // One that is to stay because its user has stopped it must not be let go of for what it said before.
-            let debt = may_tell_of_an_abort.then(|| {
-                parent.debt += 1;
-                parent.debt
-            });
-            parent.notifier.do_send(ParentHappened(what, debt));
-            if aborted {
-                self.parent_aborted(&session, ctx);
-            }
-        }
+        self.batch = batch;
     }
 }
 

@@ -50,6 +50,7 @@ use crate::domain::histories::Histories;
 use crate::domain::idempotency::LaunchKeys;
 use crate::domain::ids::{ConcurrencyKey, Run, SessionId, TaskId};
 use crate::domain::lifecycle::End;
+use crate::domain::session_event::SessionEvent;
 use crate::domain::task::Task;
 use crate::domain::time::{Timestamp, duration_text};
 use crate::handle::{Changes, WaitFor};
@@ -58,7 +59,7 @@ use crate::maps::Map;
 pub(crate) use admission::LaunchOnce;
 pub(crate) use asks::{AskGone, FindAsk, FoundAsk, ListAsks};
 pub(crate) use census::ReadCensus;
-pub(crate) use events::{LinkChanged, SessionHappened};
+pub(crate) use events::LinkChanged;
 pub(crate) use keepers::keep_registry;
 pub(crate) use messages::{
     AbortDone, AbortOver, BatchClosed, Debts, DepthOf, DirectoryKnown, Granted, RunChanged,
@@ -252,6 +253,8 @@ pub(crate) struct TaskRegistry {
     /// True while it has asked to be told when more is durable.
     awaits_durable: bool,
     closing: Option<shutdown::Closing>,
+    /// Room for events, empty between two turns.
+    batch: Vec<SessionEvent>,
 }
 
 impl TaskRegistry {
@@ -290,6 +293,7 @@ impl TaskRegistry {
             probe_tries: 0,
             awaits_durable: false,
             closing: None,
+            batch: Vec::new(),
         }
     }
 

@@ -30,10 +30,13 @@ pub(crate) enum Beginning {
     Reattach(SessionId, Timestamp),
 }
 
-/// Something happened in the session.
+/// Something happened in the session, and when it was heard of.
 #[derive(Message)]
 #[rtype(result = "()")]
-pub(crate) struct Happened(pub(crate) Arc<Happening>);
+pub(crate) struct Happened {
+    pub(crate) what: Happening,
+    pub(crate) at: Timestamp,
+}
 
 /// What a poll saw, as of the moment it asked.
 #[derive(Message)]

@@ -137,8 +137,17 @@ impl TaskActor {
         ctx: &mut Context<Self>,
     ) {
         let now = self.env.now();
+        self.watched_at(now, |watch| look(watch, now), ctx);
+    }
+
+    fn watched_at(
+        &mut self,
+        now: Timestamp,
+        look: impl FnOnce(&mut Watch) -> Vec<Act>,
+        ctx: &mut Context<Self>,
+    ) {
         if let Phase::Watching(watch) = &mut self.phase {
-            let acts = look(watch, now);
+            let acts = look(watch);
             for remark in watch.take_remarks() {
                 self.env.note(&self.task.id, remark);
             }
@@ -257,7 +266,11 @@ impl Handler<Happened> for TaskActor {
 
     fn handle(&mut self, happened: Happened, ctx: &mut Context<Self>) {
         self.env.places.pass("task: Happened");
-        self.watched(|watch, now| watch.event(&happened.0, now), ctx);
+        self.watched_at(
+            happened.at,
+            |watch| watch.event(&happened.what, happened.at),
+            ctx,
+        );
     }
 }
 
