@@ -2,16 +2,16 @@
 
 use async_trait::async_trait;
 use greenroom::domain::ids::SessionId;
+use greenroom::domain::sift::Passed;
 use greenroom::{EventLink, Greenroom};
-use serde_json::Value;
 
 use crate::registry::{BridgeInfo, BridgeKey};
 
 /// What takes the events of bridges.
 #[async_trait]
 pub trait EventSink: Send + Sync + 'static {
-    /// Takes one event of the agent server as it is. The socket is not read while this waits.
-    async fn event(&self, event: &Value);
+    /// Takes one event of the agent server. The socket is not read while this waits.
+    async fn event(&self, event: Passed<'_>);
 
     /// Tells whether events flow.
     fn link(&self, link: EventLink);
@@ -28,8 +28,10 @@ pub trait EventSink: Send + Sync + 'static {
 
 #[async_trait]
 impl EventSink for Greenroom {
-    async fn event(&self, event: &Value) {
-        Greenroom::event(self, event).await;
+    async fn event(&self, event: Passed<'_>) {
+        if let Some(event) = event.heard.event() {
+            self.happened(event).await;
+        }
     }
 
     fn link(&self, link: EventLink) {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use actix_web::rt;
 use actix_ws::{AggregatedMessage, AggregatedMessageStream, Session};
 use greenroom::EventLink;
-use greenroom::domain::sift::Sift;
+use greenroom::domain::sift::{Passed, Sift};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until, timeout, timeout_at};
 
@@ -193,10 +193,10 @@ impl Socket {
             };
             match read(&frame, &mut sift) {
                 Incoming::Event(event) => {
-                    if let Some(session) = greenroom::domain::session_event::session_named(&event) {
-                        self.options.sink.named(seat.line.key(), &session);
+                    if let Some(session) = &event.heard.session {
+                        self.options.sink.named(seat.line.key(), session);
                     }
-                    self.pass_on(&event, &mut pings, &outbox).await;
+                    self.pass_on(event, &mut pings, &outbox).await;
                 }
                 Incoming::Nothing => {}
                 Incoming::Reconcile => reconcile.wanted(),
@@ -235,7 +235,7 @@ impl Socket {
     /// pinged, and the wait does not count as its silence.
     async fn pass_on(
         &mut self,
-        event: &serde_json::Value,
+        event: Passed<'_>,
         pings: &mut tokio::time::Interval,
         outbox: &Outbox,
     ) {

@@ -7,9 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::{Stream, StreamExt as _};
-use greenroom::domain::sift::{Sift, Sifted};
+use greenroom::domain::sift::{Passed, Sift, Sifted};
 use greenroom::{EventLink, Greenroom};
-use serde_json::Value;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
@@ -21,16 +20,18 @@ use crate::sse::{Decoder, Frame};
 
 /// Who takes the events.
 pub trait EventSink: Send + Sync + 'static {
-    /// Takes one event, `{type, properties}`; the stream is not read on meanwhile.
-    fn event(&self, event: &Value) -> impl Future<Output = ()> + Send;
+    /// Takes one event; the stream is not read on meanwhile.
+    fn event(&self, event: Passed<'_>) -> impl Future<Output = ()> + Send;
 
     /// Told once per change whether events flow.
     fn link(&self, link: EventLink);
 }
 
 impl EventSink for Greenroom {
-    async fn event(&self, event: &Value) {
-        Greenroom::event(self, event).await;
+    async fn event(&self, event: Passed<'_>) {
+        if let Some(event) = event.heard.event() {
+            self.happened(event).await;
+        }
     }
 
     fn link(&self, link: EventLink) {
@@ -235,7 +236,7 @@ where
                 Frame::Data(data) => {
                     let now = std::time::Instant::now();
                     if let Sifted::Passed(event) = sift.sift(&data, now) {
-                        link.sink.event(&event).await;
+                        link.sink.event(event).await;
                     }
                 }
                 Frame::TooLarge => {
@@ -261,7 +262,8 @@ mod tests {
     }
 
     impl EventSink for Seen {
-        async fn event(&self, event: &Value) {
+        async fn event(&self, event: Passed<'_>) {
+            let event = event.value().unwrap();
             self.events
                 .lock()
                 .unwrap()

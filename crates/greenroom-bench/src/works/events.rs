@@ -58,11 +58,11 @@ pub fn from_text(count: usize) -> Round {
     on_this_thread(async move {
         let (greenroom, sessions) = running(count).await;
         let texts: Vec<String> = sessions.iter().map(text).collect();
-        greenroom.event(&read(&texts[0])).await;
+        greenroom.event_text(texts[0].as_bytes()).await;
         greenroom.tally().await;
         let begin = processor_time();
         for number in 0..EVENTS {
-            greenroom.event(&read(&texts[number % count])).await;
+            greenroom.event_text(texts[number % count].as_bytes()).await;
         }
         greenroom.tally().await;
         tokio::task::yield_now().await;

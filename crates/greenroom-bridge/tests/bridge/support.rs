@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use futures::{SinkExt, StreamExt};
 use greenroom::EventLink;
 use greenroom::domain::ids::SessionId;
+use greenroom::domain::sift::Passed;
 use greenroom_bridge::{BridgeKey, BridgeOptions, Bridges, EventSink, configure};
 use serde_json::{Value, json};
 use tokio::sync::{Semaphore, mpsc};
@@ -36,12 +37,12 @@ pub struct Recorder {
 
 #[async_trait]
 impl EventSink for Recorder {
-    async fn event(&self, event: &Value) {
+    async fn event(&self, event: Passed<'_>) {
         self.room.acquire().await.unwrap().forget();
         self.seen
             .lock()
             .unwrap()
-            .send(Seen::Event(event.clone()))
+            .send(Seen::Event(event.value().unwrap()))
             .unwrap();
     }
 

@@ -2,11 +2,12 @@
 //! work. Bridges and the event stream hand them in here.
 
 use async_trait::async_trait;
+use greenroom::domain::heard::Heard;
 use greenroom::domain::ids::SessionId;
-use greenroom::domain::session_event::session_named;
+use greenroom::domain::session_event::Happening;
+use greenroom::domain::sift::Passed;
 use greenroom::{EventLink, Greenroom};
 use greenroom_bridge::{BridgeInfo, BridgeKey};
-use serde_json::Value;
 
 use super::routes::RoutedServer;
 use super::sessions::Owner;
@@ -27,36 +28,26 @@ impl RoutedEvents {
         Self { greenroom, routed }
     }
 
-    /// Notes whether the session that the event names works.
-    fn note(&self, event: &Value) {
-        let Some(kind) = event.get("type").and_then(Value::as_str) else {
-            return;
-        };
-        let status = event
-            .pointer("/properties/status/type")
-            .and_then(Value::as_str);
-        let works = match (kind, status) {
-            ("session.idle" | "session.error", _) | ("session.status", Some("idle")) => false,
-            ("session.status", Some(_)) => true,
-            ("session.deleted", _) => {
-                if let Some(session) = session_named(event) {
-                    self.routed.0.sessions().forget(&session);
-                }
-                return;
+    /// Notes whether the session that the event names works, and passes it on.
+    async fn take(&self, heard: Heard) {
+        if let Some(session) = &heard.session {
+            if let Some(works) = heard.works {
+                self.routed.0.sessions().works(session, works);
             }
-            _ => return,
-        };
-        if let Some(session) = session_named(event) {
-            self.routed.0.sessions().works(&session, works);
+            if heard.what == Some(Happening::Deleted) {
+                self.routed.0.sessions().forget(session);
+            }
+        }
+        if let Some(event) = heard.event() {
+            self.greenroom.happened(event).await;
         }
     }
 }
 
 #[async_trait]
 impl greenroom_bridge::EventSink for RoutedEvents {
-    async fn event(&self, event: &Value) {
-        self.note(event);
-        self.greenroom.event(event).await;
+    async fn event(&self, event: Passed<'_>) {
+        self.take(event.heard).await;
     }
 
     fn link(&self, link: EventLink) {
@@ -81,9 +72,8 @@ impl greenroom_bridge::EventSink for RoutedEvents {
 }
 
 impl greenroom_opencode::EventSink for RoutedEvents {
-    async fn event(&self, event: &Value) {
-        self.note(event);
-        self.greenroom.event(event).await;
+    async fn event(&self, event: Passed<'_>) {
+        self.take(event.heard).await;
     }
 
     fn link(&self, link: EventLink) {

@@ -7,6 +7,7 @@ pub(crate) mod calls;
 pub mod concurrency;
 pub(crate) mod explanation;
 pub mod halves;
+pub mod heard;
 pub mod histories;
 pub mod history;
 pub mod idempotency;

@@ -84,49 +84,15 @@ impl SessionEvent {
             "message.updated" => {
                 Happening::Message(Box::new(Message::read_info(properties.get("info")?)))
             }
-            "message.part.updated" => {
-                let body = properties.get("part").unwrap_or(properties);
-                let part = Part::read(body);
-                Happening::Part {
-                    message: message_of(body),
-                    part: Box::new(part),
-                }
-            }
+            "message.part.updated" => part(properties.get("part").unwrap_or(properties)),
             "message.part.delta" => Happening::Delta {
                 message: message_of(properties),
             },
             "todo.updated" => Happening::Work,
             "session.idle" => Happening::Idle,
             "session.deleted" => Happening::Deleted,
-            "session.error" => {
-                let error = properties.get("error").unwrap_or(&Value::Null);
-                let aborted =
-                    error.get("name").and_then(Value::as_str) == Some("MessageAbortedError");
-                Happening::Error {
-                    aborted,
-                    text: error_text(error),
-                }
-            }
-            "session.status" => {
-                let status = properties.get("status")?;
-                match status
-                    .get("type")
-                    .and_then(Value::as_str)
-                    .or_else(|| status.as_str())?
-                {
-                    "busy" => Happening::Busy,
-                    "idle" => Happening::Idle,
-                    "retry" => {
-                        let retry = read_retry(status);
-                        Happening::Retry {
-                            attempt: retry.0,
-                            message: retry.1,
-                            until: retry.2,
-                        }
-                    }
-                    _ => return None,
-                }
-            }
+            "session.error" => error(properties.get("error").unwrap_or(&Value::Null)),
+            "session.status" => status(properties.get("status")?)?,
             "permission.asked" => Happening::Asked {
                 id: properties.get("id")?.as_str()?.to_owned(),
                 kind: AskKind::Permission,
@@ -148,6 +114,37 @@ impl SessionEvent {
             _ => return None,
         };
         Some(SessionEvent { session, what })
+    }
+}
+
+pub(super) fn part(body: &Value) -> Happening {
+    Happening::Part {
+        message: message_of(body),
+        part: Box::new(Part::read(body)),
+    }
+}
+
+pub(super) fn error(error: &Value) -> Happening {
+    Happening::Error {
+        aborted: error.get("name").and_then(Value::as_str) == Some("MessageAbortedError"),
+        text: error_text(error),
+    }
+}
+
+pub(super) fn status(status: &Value) -> Option<Happening> {
+    let kind = status.get("type").and_then(Value::as_str);
+    match kind.or_else(|| status.as_str())? {
+        "busy" => Some(Happening::Busy),
+        "idle" => Some(Happening::Idle),
+        "retry" => {
+            let (attempt, message, until) = read_retry(status);
+            Some(Happening::Retry {
+                attempt,
+                message,
+                until,
+            })
+        }
+        _ => None,
     }
 }
 

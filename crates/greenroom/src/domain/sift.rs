@@ -1,14 +1,14 @@
-//! Decides which events of a server are worth passing on. Most of what it sends is noise to us; it is dropped before it
-//! is parsed in full, and streaming deltas, which only serve as a sign of life, are thinned out. Whoever reads events from
-//! a connection (the event stream, a bridge) owns one for it.
+//! Decides which events of a server are worth passing on, as it reads them. Most of what it sends is noise to us, and
+//! streaming deltas, which only serve as a sign of life, are thinned out. Whoever reads events from a connection (the event
+//! stream, a bridge) owns one for it.
 
-use std::borrow::Cow;
 use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 use serde_json::Value;
 
 use super::halves;
+use super::heard::{Heard, Object, Properties, Text, Written};
 use crate::maps::Map;
 
 /// Sessions whose last delta is remembered; beyond it old ones are forgotten early, which passes a delta too many.
@@ -19,36 +19,39 @@ const FAMILIES: [&str; 5] = ["session.", "message.", "todo.", "permission.", "qu
 /// Of those, what can be large and is never a sign of life.
 const UNUSED: [&str; 2] = ["session.diff", "session.next."];
 
-/// Just enough of an event to decide by; the rest is skipped without being kept.
+/// An event in whatever it is wrapped in, or by itself.
 #[derive(Deserialize)]
 struct Envelope<'a> {
     #[serde(borrow, alias = "event")]
-    payload: Option<Head<'a>>,
+    payload: Option<Object<Written<'a>>>,
     #[serde(borrow, rename = "type")]
-    kind: Option<Cow<'a, str>>,
+    kind: Option<Text<'a>>,
     #[serde(borrow)]
-    properties: Option<HeadProperties<'a>>,
+    properties: Option<Object<Properties<'a>>>,
 }
 
-#[derive(Deserialize)]
-struct Head<'a> {
-    #[serde(borrow, rename = "type")]
-    kind: Option<Cow<'a, str>>,
-    #[serde(borrow)]
-    properties: Option<HeadProperties<'a>>,
+/// An event that is passed on.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Passed<'a> {
+    /// What of it anybody here acts on.
+    pub heard: Heard,
+    text: &'a [u8],
+    wrapped: bool,
 }
 
-#[derive(Deserialize)]
-struct HeadProperties<'a> {
-    #[serde(borrow, rename = "sessionID")]
-    session: Option<Cow<'a, str>>,
+impl Passed<'_> {
+    /// All of it, `{id?, type, properties}` without its wrapping, for whoever wants to see it as it is; none if the rest of
+    /// it is no JSON.
+    pub fn value(&self) -> Option<Value> {
+        unwrapped(self.text, self.wrapped)
+    }
 }
 
 /// What becomes of one event.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Sifted {
-    /// It is passed on: `{id?, type, properties}` without its wrapping.
-    Passed(Value),
+pub enum Sifted<'a> {
+    /// It is passed on.
+    Passed(Passed<'a>),
     /// It says nothing to us, or nothing new.
     Dropped,
     /// It is no event.
@@ -82,45 +85,47 @@ impl Sift {
     }
 
     /// Reads one event, as JSON.
-    pub fn sift(&mut self, data: &[u8], now: Instant) -> Sifted {
-        if let Ok(envelope) = serde_json::from_slice::<Envelope<'_>>(data) {
-            let (kind, properties) = match envelope.payload {
-                Some(head) => (head.kind, head.properties),
-                None if self.wrapped => return Sifted::Unreadable,
-                None => (envelope.kind, envelope.properties),
+    pub fn sift<'a>(&mut self, text: &'a [u8], now: Instant) -> Sifted<'a> {
+        let wrapped = self.wrapped;
+        let passed = |heard| {
+            Sifted::Passed(Passed {
+                heard,
+                text,
+                wrapped,
+            })
+        };
+        if let Ok(Object(envelope)) = serde_json::from_slice::<Object<Envelope<'_>>>(text) {
+            let written = match envelope.payload {
+                Some(Object(written)) => written,
+                None if wrapped => return Sifted::Unreadable,
+                None => Written {
+                    kind: envelope.kind,
+                    properties: envelope.properties,
+                },
             };
-            let session = properties.and_then(|properties| properties.session);
-            let wanted = kind.is_some_and(|kind| self.wants(&kind, session.as_deref(), now));
-            if !wanted {
+            let properties = written.properties.as_ref();
+            let session = properties.and_then(|properties| properties.0.session.as_deref());
+            let kind = written.kind.as_deref();
+            if !kind.is_some_and(|kind| self.wants(kind, session, now)) {
                 return Sifted::Dropped;
             }
-            return match self.unwrapped(data) {
-                Some(event) => Sifted::Passed(event),
+            if let Some(heard) = written.heard() {
+                return passed(heard);
+            }
+            return match unwrapped(text, wrapped) {
+                Some(event) => passed(Heard::read(&event)),
                 None => Sifted::Unreadable,
             };
         }
-        // Of a shape the head does not fit: decided by its type alone, the reader of events is tolerant.
-        let Some(event) = self.unwrapped(data) else {
+        // Of another shape than is read here: decided by its type alone, the reader of events is tolerant.
+        let Some(event) = unwrapped(text, wrapped) else {
             return Sifted::Unreadable;
         };
         match event.get("type").and_then(Value::as_str) {
-            Some(kind) if is_relevant(kind) => Sifted::Passed(event),
+            Some(kind) if is_relevant(kind) => passed(Heard::read(&event)),
             Some(_) => Sifted::Dropped,
             None => Sifted::Unreadable,
         }
-    }
-
-    fn unwrapped(&self, data: &[u8]) -> Option<Value> {
-        let mut event: Value = halves::read(data).ok()?;
-        let inner = ["payload", "event"]
-            .iter()
-            .find_map(|wrapping| event.get_mut(*wrapping).map(Value::take));
-        let event = match inner {
-            Some(inner) => inner,
-            None if self.wrapped => return None,
-            None => event,
-        };
-        event.is_object().then_some(event)
     }
 
     fn wants(&mut self, kind: &str, session: Option<&str>, now: Instant) -> bool {
@@ -153,6 +158,19 @@ impl Sift {
     }
 }
 
+fn unwrapped(text: &[u8], wrapped: bool) -> Option<Value> {
+    let mut event: Value = halves::read(text).ok()?;
+    let inner = ["payload", "event"]
+        .iter()
+        .find_map(|wrapping| event.get_mut(*wrapping).map(Value::take));
+    let event = match inner {
+        Some(inner) => inner,
+        None if wrapped => return None,
+        None => event,
+    };
+    event.is_object().then_some(event)
+}
+
 fn is_relevant(kind: &str) -> bool {
     FAMILIES.iter().any(|family| kind.starts_with(family))
         && !UNUSED.iter().any(|unused| kind.starts_with(unused))
@@ -178,8 +196,18 @@ mod tests {
         json!({"id": "evt_1", "type": kind, "properties": {"sessionID": session, "field": "text"}})
     }
 
-    fn passes(sifted: Sifted) -> bool {
+    fn passes(sifted: Sifted<'_>) -> bool {
         matches!(sifted, Sifted::Passed(_))
+    }
+
+    /// What is passed on, in full; it was heard as that.
+    fn whole(sifted: Sifted<'_>) -> Option<Value> {
+        let Sifted::Passed(passed) = sifted else {
+            return None;
+        };
+        let value = passed.value()?;
+        assert_eq!(passed.heard, Heard::read(&value));
+        Some(value)
     }
 
     #[test]
@@ -188,10 +216,7 @@ mod tests {
         let now = Instant::now();
         let idle = event("session.idle", "ses_1");
         let frame = json!({"type": "event", "event": idle}).to_string();
-        assert_eq!(
-            sift.sift(frame.as_bytes(), now),
-            Sifted::Passed(idle.clone())
-        );
+        assert_eq!(whole(sift.sift(frame.as_bytes(), now)), Some(idle.clone()));
         let noise = json!({"type": "event", "event": event("plugin.added", "ses_1")}).to_string();
         assert_eq!(sift.sift(noise.as_bytes(), now), Sifted::Dropped);
         for none in [
@@ -213,7 +238,7 @@ mod tests {
         let (mut sift, now) = sift();
         let idle = event("session.idle", "ses_1");
         for data in [wrapped(idle.clone()), idle.to_string().into_bytes()] {
-            assert_eq!(sift.sift(&data, now), Sifted::Passed(idle.clone()));
+            assert_eq!(whole(sift.sift(&data, now)), Some(idle.clone()));
         }
     }
 
@@ -255,9 +280,9 @@ mod tests {
         let (mut sift, now) = sift();
         let flat =
             json!({"type": "message.part.updated", "properties": {"sessionID": 7, "part": {}}});
-        assert_eq!(sift.sift(&wrapped(flat.clone()), now), Sifted::Passed(flat));
+        assert_eq!(whole(sift.sift(&wrapped(flat.clone()), now)), Some(flat));
         let bare = json!({"type": "session.error", "properties": {"error": {}}});
-        assert_eq!(sift.sift(&wrapped(bare.clone()), now), Sifted::Passed(bare));
+        assert_eq!(whole(sift.sift(&wrapped(bare.clone()), now)), Some(bare));
     }
 
     #[test]

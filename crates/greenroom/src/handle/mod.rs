@@ -24,6 +24,7 @@ use crate::actors::task::SendFailure;
 use crate::actors::unshown::Unshown;
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::domain::heard::Heard;
 use crate::domain::history::HistoryEntry;
 use crate::domain::ids::{ConcurrencyKey, Run, SessionId, TaskId};
 use crate::domain::output::{Output, OutputOptions, RunScope};
@@ -459,6 +460,13 @@ impl Greenroom {
     /// Takes an event of the agent server as it is. Unknown ones are ignored; waits while too many are under way.
     pub async fn event(&self, event: &Value) {
         if let Some(event) = SessionEvent::read(event) {
+            self.happened(event).await;
+        }
+    }
+
+    /// The same from its text, which is the quickest way; what is no JSON is ignored.
+    pub async fn event_text(&self, event: &[u8]) {
+        if let Some(event) = Heard::read_text(event).and_then(Heard::event) {
             self.happened(event).await;
         }
     }

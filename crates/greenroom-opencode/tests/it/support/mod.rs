@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use greenroom::EventLink;
+use greenroom::domain::sift::Passed;
 use greenroom_opencode::EventSink;
 use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -194,8 +195,9 @@ pub fn teller() -> (Teller, Heard) {
 }
 
 impl EventSink for Teller {
-    async fn event(&self, event: &Value) {
-        let _ = self.0.send(Told::Event(event.clone()));
+    async fn event(&self, event: Passed<'_>) {
+        let event = event.value().expect("it is JSON");
+        let _ = self.0.send(Told::Event(event));
     }
 
     fn link(&self, link: EventLink) {

@@ -1,0 +1,317 @@
+//! What a host hears from the server: one event, read from its text once, and of it no more than is acted on. Most events
+//! are pieces of streamed text, of which nothing but two names is kept. Where a text has another shape than servers have
+//! today, the tolerant reader ([`SessionEvent::read`]) has the last word. Pure.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::marker::PhantomData;
+use std::ops::Deref;
+
+use serde::Deserialize;
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{Deserializer, MapAccess, Visitor};
+use serde_json::Value;
+
+use super::halves;
+use super::ids::{MessageId, SessionId};
+use super::session_event::{self, Happening, SessionEvent, session_named};
+use super::transcript::Message;
+
+/// An event of the server, as far as anybody here acts on it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Heard {
+    /// The session it names, whatever it says of it.
+    pub session: Option<SessionId>,
+    /// Whether that session works, if it says so.
+    pub works: Option<bool>,
+    /// What happened there; none if it says nothing new.
+    pub what: Option<Happening>,
+}
+
+impl Heard {
+    /// Reads an event, `{"type", "properties"}`.
+    pub fn read(event: &Value) -> Heard {
+        let status = event
+            .pointer("/properties/status/type")
+            .and_then(Value::as_str);
+        Heard {
+            session: session_named(event),
+            works: event
+                .get("type")
+                .and_then(Value::as_str)
+                .and_then(|kind| works(kind, status)),
+            what: SessionEvent::read(event).map(|event| event.what),
+        }
+    }
+
+    /// The same from its text; none if that is no JSON.
+    pub fn read_text(json: &[u8]) -> Option<Heard> {
+        if let Ok(Object(written)) = serde_json::from_slice::<Object<Written<'_>>>(json)
+            && let Some(heard) = written.heard()
+        {
+            return Some(heard);
+        }
+        Some(Self::read(&halves::read(json).ok()?))
+    }
+
+    /// What it says of its session, if it says anything.
+    pub fn event(self) -> Option<SessionEvent> {
+        Some(SessionEvent {
+            session: self.session?,
+            what: self.what?,
+        })
+    }
+}
+
+fn works(kind: &str, status: Option<&str>) -> Option<bool> {
+    match (kind, status) {
+        ("session.idle" | "session.error", _) | ("session.status", Some("idle")) => Some(false),
+        ("session.status", Some(_)) => Some(true),
+        _ => None,
+    }
+}
+
+/// A text of a text, borrowed where nothing in it is escaped. Without a type of its own serde would copy it in an `Option`.
+#[derive(Deserialize)]
+pub(super) struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+
+impl Deref for Text<'_> {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        &self.0
+    }
+}
+
+/// Something that is read from an object only: serde reads a struct from a list too.
+pub(super) struct Object<T>(pub(super) T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(value: D) -> Result<Self, D::Error> {
+        value.deserialize_map(Object(PhantomData))
+    }
+}
+
+impl<'de, T: Deserialize<'de>> Visitor<'de> for Object<PhantomData<T>> {
+    type Value = Object<T>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<M: MapAccess<'de>>(self, fields: M) -> Result<Object<T>, M::Error> {
+        T::deserialize(MapAccessDeserializer::new(fields)).map(Object)
+    }
+}
+
+/// An event as it stands in its text: what is not named here is passed over.
+#[derive(Deserialize)]
+pub(super) struct Written<'a> {
+    #[serde(borrow, rename = "type")]
+    pub(super) kind: Option<Text<'a>>,
+    #[serde(borrow)]
+    pub(super) properties: Option<Object<Properties<'a>>>,
+}
+
+#[derive(Deserialize)]
+pub(super) struct Properties<'a> {
+    #[serde(borrow, rename = "sessionID")]
+    pub(super) session: Option<Text<'a>>,
+    #[serde(borrow, rename = "messageID")]
+    message: Option<Text<'a>>,
+    // What is null is there all the same.
+    #[serde(default, deserialize_with = "present")]
+    info: Option<Value>,
+    #[serde(default, deserialize_with = "present")]
+    part: Option<Value>,
+    #[serde(default, deserialize_with = "present")]
+    status: Option<Value>,
+    #[serde(default, deserialize_with = "present")]
+    error: Option<Value>,
+}
+
+fn present<'de, D: Deserializer<'de>>(field: D) -> Result<Option<Value>, D::Error> {
+    Value::deserialize(field).map(Some)
+}
+
+impl Written<'_> {
+    /// What it says; none if that is for the tolerant reader to find out.
+    pub(super) fn heard(self) -> Option<Heard> {
+        let (kind, Object(properties)) = (self.kind?, self.properties?);
+        let what = match &*kind {
+            "message.part.delta" => Some(Happening::Delta {
+                message: properties.message.as_deref().map(MessageId::from),
+            }),
+            "message.part.updated" => Some(session_event::part(properties.part.as_ref()?)),
+            "message.updated" => {
+                let info = properties.info.as_ref();
+                info.map(|info| Happening::Message(Box::new(Message::read_info(info))))
+            }
+            "todo.updated" => Some(Happening::Work),
+            "session.idle" => Some(Happening::Idle),
+            "session.deleted" => Some(Happening::Deleted),
+            "session.error" => Some(session_event::error(
+                properties.error.as_ref().unwrap_or(&Value::Null),
+            )),
+            "session.status" => properties.status.as_ref().and_then(session_event::status),
+            // Rare, and told in more words.
+            asks if asks.starts_with("permission.") || asks.starts_with("question.") => {
+                return None;
+            }
+            _ => None,
+        };
+        let status = properties.status.as_ref();
+        let status = status.and_then(|status| status.get("type")?.as_str());
+        let session = properties.session();
+        Some(Heard {
+            works: works(&kind, status),
+            what: what.filter(|_| session.is_some()),
+            session,
+        })
+    }
+}
+
+impl Properties<'_> {
+    fn session(&self) -> Option<SessionId> {
+        let inside = |of: &Option<Value>, name: &str| {
+            let id = of.as_ref()?.get(name)?.as_str()?;
+            Some(SessionId::from(id))
+        };
+        (self.session.as_deref().map(SessionId::from))
+            .or_else(|| inside(&self.info, "sessionID"))
+            .or_else(|| inside(&self.part, "sessionID"))
+            .or_else(|| inside(&self.info, "id"))
+            .filter(|session| !session.as_str().is_empty())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+
+    /// Any JSON, with the names and texts that events have in any place.
+    fn anything() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            "(ses_1|msg_1|busy|retry|idle|text|tool|assistant|\\PC{0,3}|)".prop_map(Value::from),
+        ];
+        let name =
+            "(id|type|sessionID|messageID|info|part|status|error|message|name|data|\\PC{0,2})";
+        leaf.prop_recursive(4, 32, 6, move |inner| {
+            prop_oneof![
+                1 => prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+                4 => prop::collection::hash_map(name, inner, 0..6)
+                    .prop_map(|fields| Value::Object(fields.into_iter().collect())),
+            ]
+        })
+    }
+
+    fn kinds() -> impl Strategy<Value = &'static str> {
+        prop::sample::select(vec![
+            "message.updated",
+            "message.part.updated",
+            "message.part.delta",
+            "todo.updated",
+            "session.idle",
+            "session.deleted",
+            "session.updated",
+            "session.error",
+            "session.status",
+            "permission.asked",
+            "permission.replied",
+            "question.asked",
+            "later.kind",
+        ])
+    }
+
+    /// Mostly as servers write them.
+    fn event() -> impl Strategy<Value = Value> {
+        let odd = || prop_oneof![3 => Just(None), 1 => anything().prop_map(Some)];
+        let fields = (odd(), odd(), odd(), odd(), odd(), odd(), odd());
+        let named = (kinds(), any::<bool>(), any::<bool>());
+        (named, fields).prop_map(|((kind, of_session, of_message), odd)| {
+            let mut properties = json!({});
+            if of_session {
+                properties["sessionID"] = json!("ses_1");
+            }
+            if of_message {
+                properties["messageID"] = json!("msg_1");
+            }
+            let names = ["info", "part", "status", "error", "sessionID", "requestID"];
+            for (name, value) in names
+                .into_iter()
+                .zip([odd.0, odd.1, odd.2, odd.3, odd.4, odd.5])
+            {
+                if let Some(value) = value {
+                    properties[name] = value;
+                }
+            }
+            json!({"id": "evt_1", "type": kind, "properties": odd.6.unwrap_or(properties)})
+        })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 3000, ..ProptestConfig::default() })]
+
+        /// Read from its text, an event is what it is to the tolerant reader.
+        #[test]
+        fn a_text_is_heard_as_its_value_is_read(event in prop_oneof![9 => event(), 1 => anything()]) {
+            let heard = Heard::read_text(event.to_string().as_bytes());
+            prop_assert_eq!(heard.as_ref(), Some(&Heard::read(&event)));
+            prop_assert_eq!(heard.and_then(Heard::event), SessionEvent::read(&event));
+        }
+    }
+
+    #[test]
+    fn what_servers_write_needs_no_second_reading() {
+        let session = "\"sessionID\":\"ses_1\"";
+        for properties in [
+            format!(
+                "{{{session},\"messageID\":\"msg_1\",\"field\":\"text\",\"delta\":\"a\\ud83d\"}}"
+            ),
+            format!("{{{session},\"status\":{{\"type\":\"busy\"}}}}"),
+            format!("{{{session},\"info\":{{\"id\":\"msg_1\",\"role\":\"user\"}},\"part\":{{}}}}"),
+            format!("{{{session},\"error\":{{\"name\":\"e\",\"data\":{{\"message\":\"m\"}}}}}}"),
+        ] {
+            for kind in [
+                "message.part.delta",
+                "session.status",
+                "message.updated",
+                "session.error",
+            ] {
+                let text = format!("{{\"type\":\"{kind}\",\"properties\":{properties}}}");
+                let written = serde_json::from_str::<Object<Written<'_>>>(&text).ok();
+                let heard = written.and_then(|written| written.0.heard());
+                assert!(heard.is_some(), "{text}");
+            }
+        }
+    }
+
+    #[test]
+    fn half_a_letter_hides_no_event() {
+        let text =
+            r#"{"type":"session.error","properties":{"sessionID":"ses_1","error":"a\ud83d"}}"#;
+        let heard = Heard::read_text(text.as_bytes()).and_then(Heard::event);
+        let what = heard.expect("it is an event").what;
+        let text = "a\u{fffd}".to_owned();
+        assert_eq!(
+            what,
+            Happening::Error {
+                aborted: false,
+                text
+            }
+        );
+    }
+
+    #[test]
+    fn what_is_no_json_is_nothing() {
+        for text in ["", "{", "{\"type\":\"session.idle\"", "\u{0}"] {
+            assert_eq!(Heard::read_text(text.as_bytes()), None, "{text}");
+        }
+    }
+}
