@@ -78,6 +78,13 @@ async fn twenty_seconds_with_five_thousand_events() {
     }
     for id in busy.iter().chain([goes_on, cancelled, &asks, &fails]) {
         scene.service.reaches(id, "running").await;
+        // That says that there is a session; the cut is to fall into its work.
+        let session = session_of(&scene.service.task(id).await);
+        until("its prompt has arrived", async || {
+            let said = scene.opencode().messages(&session).await;
+            (!said.is_empty()).then_some(())
+        })
+        .await;
     }
 
     // A call has taken effect, and its answer is under way, when the cut falls.
