@@ -19,7 +19,7 @@ const EVENTS: usize = 5_000;
 /// Children that stream words.
 const TALKERS: usize = 12;
 /// Each of them an event.
-const WORDS: usize = 500;
+const WORDS: usize = 650;
 /// Children that call tools, and how often.
 const STEPPERS: usize = 2;
 const STEPS: usize = 25;
