@@ -5,28 +5,14 @@ use actix::{Context, Handler};
 use super::{Observed, Phase, TaskActor};
 use crate::actors::poller::Attends;
 use crate::domain::time::Timestamp;
-use crate::domain::watch::{Attention, Told};
+use crate::domain::watch::Attention;
 
 impl TaskActor {
     /// The poller is told at once where the run needs to hear of every poll again.
     pub(super) fn hear_everything_if_unsure(&mut self, now: Timestamp) {
         if let Phase::Watching(watch) = &self.phase
-            && let attention @ Attention::Everything { .. } = watch.attention(now)
-            && let Some(number) = self.hears_changes.take()
+            && let Some((number, attention)) = self.said.if_unsure(watch, now)
         {
-            self.say_attention(number, attention);
-        }
-    }
-
-    /// The poller is told where all it has to say for now is what changes. It forgets that when it dies.
-    fn hear_changes_if_sure(&mut self, number: u64, told: Told) {
-        let now = self.env.now();
-        if let Phase::Watching(watch) = &self.phase
-            && let attention @ Attention::Changes { until } = watch.attention(now)
-            && until >= now
-            && told.hears_changes_until.is_none_or(|until| until < now)
-        {
-            self.hears_changes = Some(number);
             self.say_attention(number, attention);
         }
     }
@@ -55,12 +41,15 @@ impl Handler<Observed> for TaskActor {
         if run != self.run {
             return;
         }
-        // A poller that does not know any more that it need not tell everything has forgotten when it was busy last, too.
-        let forgotten = self.hears_changes.is_some() && told.hears_changes_until.is_none();
-        if let Some(until) = told.busy_until.or(forgotten.then_some(asked_at)) {
+        if let Some(until) = self.said.was_busy(told, asked_at) {
             self.watch(|watch| watch.was_busy(until));
         }
         self.watched(|watch, now| watch.observed(&sighting, asked_at, now), ctx);
-        self.hear_changes_if_sure(number, told);
+        let now = self.env.now();
+        if let Phase::Watching(watch) = &self.phase
+            && let Some(attention) = self.said.after_poll(watch, number, told, now)
+        {
+            self.say_attention(number, attention);
+        }
     }
 }

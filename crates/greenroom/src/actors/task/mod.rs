@@ -33,7 +33,7 @@ use crate::domain::ids::{ConcurrencyKey, Run, SessionId};
 use crate::domain::lifecycle::End;
 use crate::domain::task::Task;
 use crate::domain::time::Timestamp;
-use crate::domain::watch::Watch;
+use crate::domain::watch::{Said, Watch};
 
 /// What a start does once its wait is over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -107,8 +107,8 @@ pub(crate) struct TaskActor {
     unreachable_since: Option<Timestamp>,
     next_step: Option<(Timestamp, Step)>,
     timer: Option<(Timestamp, SpawnHandle)>,
-    /// The number under which the poller was told that it need only tell changes.
-    hears_changes: Option<u64>,
+    /// What the poller was told of how much it needs to hear.
+    said: Said,
 }
 
 /// The key that a run without a permit counts under: a launch or resume under its group, a tracked session only if a key
@@ -167,7 +167,7 @@ impl TaskActor {
             unreachable_since: None,
             next_step: None,
             timer: None,
-            hears_changes: None,
+            said: Said::default(),
         }
     }
 

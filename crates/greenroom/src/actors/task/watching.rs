@@ -153,9 +153,7 @@ impl TaskActor {
             }
             self.act(acts, ctx);
         }
-        if self.hears_changes.is_some() {
-            self.hear_everything_if_unsure(now);
-        }
+        self.hear_everything_if_unsure(now);
         self.arm(ctx);
     }
 

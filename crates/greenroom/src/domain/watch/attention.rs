@@ -1,6 +1,6 @@
 //! How much of what polls see a run must be told: most of them see what they saw before. The run says what it needs
-//! ([`Watch::attention`]), the poller keeps an [`Ear`] for each run and speaks only where that says something; a run told
-//! in this way behaves as one that is told everything. Pure.
+//! ([`Watch::attention`], and [`Said`] when), the poller keeps an [`Ear`] for each run and speaks only where that says
+//! something; a run told in this way behaves as one that is told everything. Pure.
 
 use super::{Sighting, Watch};
 use crate::domain::time::Timestamp;
@@ -106,6 +106,52 @@ impl Ear {
             busy_until: self.busy_until.take(),
             hears_changes_until: self.hears_changes_until,
         }
+    }
+}
+
+/// What a run has said to the poller: the number under which it is told only what changes, if it is. A new one has said
+/// nothing.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Said {
+    hears_changes: Option<u64>,
+}
+
+impl Said {
+    /// When the run was listed as busy last without being told, as a poll says that asked at that moment. A poller that
+    /// does not know any more that it need not tell everything has forgotten that too: it counts as busy up to then.
+    pub fn was_busy(&self, told: Told, asked_at: Timestamp) -> Option<Timestamp> {
+        let forgotten = self.hears_changes.is_some() && told.hears_changes_until.is_none();
+        told.busy_until.or(forgotten.then_some(asked_at))
+    }
+
+    /// What there is to say after a poll, under the number it was told with: that all the poller has to say for now is
+    /// what changes. A poller forgets that when it dies.
+    pub fn after_poll(
+        &mut self,
+        watch: &Watch,
+        number: u64,
+        told: Told,
+        now: Timestamp,
+    ) -> Option<Attention> {
+        let attention = watch.attention(now);
+        let news = told.hears_changes_until.is_none_or(|until| until < now);
+        let Attention::Changes { until } = attention else {
+            return None;
+        };
+        (until >= now && news).then(|| {
+            self.hears_changes = Some(number);
+            attention
+        })
+    }
+
+    /// What there is to say at once, and under which number: that the run needs to hear of every poll again.
+    pub fn if_unsure(&mut self, watch: &Watch, now: Timestamp) -> Option<(u64, Attention)> {
+        let number = self.hears_changes?;
+        let attention = watch.attention(now);
+        matches!(attention, Attention::Everything { .. }).then(|| {
+            self.hears_changes = None;
+            (number, attention)
+        })
     }
 }
 
@@ -279,19 +325,16 @@ mod tests {
     struct Sparing {
         run: Run,
         ear: Ear,
-        // What the run believes that the poller knows.
-        said_changes: bool,
+        said: Said,
         under_way: Vec<Attention>,
         told: usize,
     }
 
     impl Sparing {
         fn says(&mut self, now: Timestamp) {
-            let attention = self.run.watch.attention(now);
-            if self.said_changes && matches!(attention, Attention::Everything { .. }) {
-                self.said_changes = false;
-                self.under_way.push(attention);
-            }
+            let unsure = self.said.if_unsure(&self.run.watch, now);
+            self.under_way
+                .extend(unsure.map(|(_, attention)| attention));
         }
 
         fn arrives(&mut self, now: Timestamp) {
@@ -304,19 +347,14 @@ mod tests {
 
         fn observed(&mut self, seen: &Sighting, asked_at: Timestamp, told: Told, now: Timestamp) {
             self.told += 1;
-            if let Some(until) = told.busy_until {
+            if let Some(until) = self.said.was_busy(told, asked_at) {
                 self.run.watch.was_busy(until);
             }
             self.run
                 .look(now, |watch| watch.observed(seen, asked_at, now));
-            if let attention @ Attention::Changes { until } = self.run.watch.attention(now)
-                && until >= now
-                && told.hears_changes_until.is_none_or(|until| until < now)
-            {
-                self.said_changes = true;
-                self.under_way.push(attention);
-            }
             self.says(now);
+            let sure = self.said.after_poll(&self.run.watch, 1, told, now);
+            self.under_way.extend(sure);
         }
     }
 
@@ -328,7 +366,7 @@ mod tests {
         Sparing {
             run: Run::new(start()),
             ear: Ear::default(),
-            said_changes: false,
+            said: Said::default(),
             under_way: Vec::new(),
             told: 0,
         }
@@ -397,6 +435,32 @@ mod tests {
             some.arrives(now);
         }
         assert_eq!((some.told, some.run.acts.len()), (1, 0));
+    }
+
+    #[test]
+    fn a_poller_that_has_forgotten_everything_is_told_again_and_what_it_forgot_counts_as_work() {
+        let mut some = sparing();
+        some.run.take(&Step::Accepted, start());
+        let mut polls = |some: &mut Sparing, from: u64, to: u64| {
+            for poll in from..to {
+                let now = start() + Duration::from_secs(3 * poll);
+                if let Some(told) = some.ear.hears(&Sighting::Busy, now, now) {
+                    some.observed(&Sighting::Busy, now, told, now);
+                }
+                some.arrives(now);
+            }
+        };
+        polls(&mut some, 1, 100);
+        // Another poller, which knows of nothing.
+        some.ear = Ear::default();
+        polls(&mut some, 100, 200);
+        assert_eq!((some.told, some.run.acts.len()), (2, 0));
+        // It is listed as nothing at once: that is not yet the end, since it has worked up to the poll before.
+        some.ear = Ear::default();
+        let now = start() + Duration::from_secs(600);
+        let told = some.ear.hears(&Sighting::Absent, now, now);
+        some.observed(&Sighting::Absent, now, told.expect("it is told"), now);
+        assert!(!some.run.ended());
     }
 
     #[test]

@@ -12,7 +12,7 @@ mod silence;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use self::attention::{Attention, Ear, Told};
+pub use self::attention::{Attention, Ear, Said, Told};
 use super::calls::CallTally;
 use super::ids::MessageId;
 use super::lifecycle::{End, Outcome};
