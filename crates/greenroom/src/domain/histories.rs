@@ -47,15 +47,6 @@ impl Histories {
         }
     }
 
-    /// Brings a task up to date in the history of a parent that had it before, if that is kept.
-    pub fn update(&mut self, parent: &SessionId, task: &Task) {
-        if let Some(kept) = self.by_parent.get_mut(parent) {
-            let before = kept.history.len();
-            kept.history.record(task);
-            self.entries = self.entries - before + kept.history.len();
-        }
-    }
-
     /// That parent's history, if one is kept.
     pub fn of(&self, parent: &SessionId) -> Option<&History> {
         self.by_parent.get(parent).map(|kept| &kept.history)
@@ -117,14 +108,5 @@ mod tests {
         assert_eq!(histories.len(), PARENTS);
         assert!(histories.of(&parent(4)).is_none());
         assert!(histories.of(&parent(5)).is_some());
-    }
-
-    #[test]
-    fn a_parent_that_had_a_task_before_has_it_up_to_date_and_none_begins_by_that() {
-        let mut histories = Histories::default();
-        histories.record(&parent(1), &task(1));
-        histories.update(&parent(1), &task(1));
-        histories.update(&parent(2), &task(1));
-        assert_eq!((histories.len(), histories.entries), (1, 1));
     }
 }

@@ -1,6 +1,8 @@
 //! Batches and debts as the registry sees them: it makes a parent's notifier when something joins, tells it of joins and
 //! ends in its own order, and lets it go when nothing is open or owed.
 
+use std::sync::Arc;
+
 use actix::{Addr, Context, Handler};
 use rand_chacha::rand_core::Rng;
 
@@ -206,9 +208,7 @@ impl TaskRegistry {
                 status: task.status(),
                 description: task.description.clone(),
                 duration: duration_text(task.duration(self.env.now())).into(),
-                error: task
-                    .error()
-                    .map(|error| std::sync::Arc::from(cut(error, MAX_ERROR))),
+                error: task.error().map(|error| Arc::from(cut(error, MAX_ERROR))),
             },
             accepted: entry.accepted,
             parent_agent: task.parent_agent.clone(),

@@ -128,7 +128,7 @@ impl TaskRegistry {
             self.histories.record(parent, task);
         }
         for parent in self.former_parents(task) {
-            self.histories.update(&parent, task);
+            self.histories.record(&parent, task);
         }
     }
 
