@@ -269,7 +269,11 @@ impl Account {
 
     /// A message has come to its end, or is owed again.
     pub fn fate(&mut self, id: &NoticeId, fate: Fate, at: Timestamp) {
-        if let Some(posted) = self.posted.iter_mut().find(|posted| posted.id == *id) {
+        let again = matches!(fate, Fate::Owed | Fate::Sending);
+        let mut posted = self.posted.iter_mut();
+        // What was given up while its answer was under way stays so: nothing is left that could send it again.
+        if let Some(posted) = posted.find(|posted| posted.id == *id && !(again && posted.is_over()))
+        {
             posted.end(fate, at);
         }
         let over = |posted: &Posted| posted.is_over();
@@ -368,5 +372,11 @@ mod tests {
         assert_eq!(kept(&account), [(0, 1), (1, 1), (1, 1)]);
         account.gone(AT);
         assert_eq!(kept(&account), [(0, 1), (0, 1), (0, 1)]);
+        // The answer to one that was under way then is heard too late.
+        account.fate(&"ntc_3".into(), Fate::Owed, AT);
+        assert!(
+            account.is_settled(),
+            "nothing is owed to one that is no more"
+        );
     }
 }
