@@ -121,6 +121,11 @@ impl Sessions {
         {
             to.put(session.clone(), known);
         }
+        // Its parent is to be told of it, however long that rests meanwhile.
+        let parent = self.known(session).and_then(|known| known.parent.clone());
+        if let Some(parent) = parent {
+            self.known(&parent);
+        }
     }
 
     /// It is no more.
@@ -203,6 +208,28 @@ mod tests {
         assert_eq!(sessions.get(&session(2)), None);
         assert_eq!(sessions.get(&session(9_998)).unwrap().owner, bridge(2));
         assert_eq!(sessions.get(&session(9_999)).unwrap().owner, bridge(2));
+    }
+
+    #[test]
+    fn a_parent_at_rest_is_remembered_for_as_long_as_its_child_says_that_it_works() {
+        let mut sessions = Sessions::remembering(10, 10);
+        let (parent, child) = (session(1), session(2));
+        sessions.name(&parent, &bridge(1));
+        let made = Known {
+            owner: bridge(1),
+            parent: Some(parent.clone()),
+            untold: None,
+            directory: None,
+            ours: true,
+        };
+        sessions.made(child.clone(), made);
+        for number in 3..100 {
+            sessions.name(&session(number), &bridge(2));
+            sessions.works(&child, true);
+        }
+        assert_eq!(sessions.get(&session(50)), None);
+        let known = sessions.get(&parent);
+        assert_eq!(known.map(|known| &known.owner), Some(&bridge(1)));
     }
 
     #[test]
