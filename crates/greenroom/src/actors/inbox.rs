@@ -1,5 +1,6 @@
 //! Events of the agent server on their way to the registry. Whoever has some puts them in, from any thread; the registry
-//! takes out all that wait with one message, so that an event costs no message of its own there. They keep their order.
+//! takes out all that wait with one message, so that an event costs no message of its own there. They keep their order among
+//! themselves; one may come before another message that was sent shortly before it, as if it had happened a moment earlier.
 //! Bounded: whoever puts in more than that waits.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -441,7 +441,7 @@ mod tests {
     fn a_poller_that_has_forgotten_everything_is_told_again_and_what_it_forgot_counts_as_work() {
         let mut some = sparing();
         some.run.take(&Step::Accepted, start());
-        let mut polls = |some: &mut Sparing, from: u64, to: u64| {
+        let polls = |some: &mut Sparing, from: u64, to: u64| {
             for poll in from..to {
                 let now = start() + Duration::from_secs(3 * poll);
                 if let Some(told) = some.ear.hears(&Sighting::Busy, now, now) {
