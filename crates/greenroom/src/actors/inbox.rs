@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use actix::Message;
 use tokio::sync::Notify;
 
-use super::desk::Desk;
+use super::actor_ref::ActorRef;
 use super::registry::TaskRegistry;
 use crate::domain::session_event::SessionEvent;
 
@@ -19,7 +19,7 @@ const BOUND: usize = 256;
 #[derive(Clone)]
 pub(crate) struct Inbox {
     waiting: Arc<Waiting>,
-    registry: Desk<TaskRegistry>,
+    registry: ActorRef<TaskRegistry>,
 }
 
 #[derive(Default)]
@@ -36,7 +36,7 @@ struct Waiting {
 pub(crate) struct EventsCame(Option<Arc<Waiting>>);
 
 impl Inbox {
-    pub(crate) fn new(registry: Desk<TaskRegistry>) -> Self {
+    pub(crate) fn new(registry: ActorRef<TaskRegistry>) -> Self {
         Self {
             waiting: Arc::default(),
             registry,
@@ -139,7 +139,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn events_are_taken_in_their_order_and_whoever_has_more_waits_for_room() {
-        let inbox = Inbox::new(Desk::default());
+        let inbox = Inbox::new(ActorRef::default());
         filled(&inbox, BOUND).await;
         let more = tokio::spawn({
             let inbox = inbox.clone();
@@ -155,7 +155,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_message_that_is_lost_makes_room_for_what_comes_next() {
-        let inbox = Inbox::new(Desk::default());
+        let inbox = Inbox::new(ActorRef::default());
         filled(&inbox, BOUND).await;
         drop(came(&inbox));
         assert!(inbox.waiting.events().is_empty());

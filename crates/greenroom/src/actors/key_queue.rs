@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use actix::{Actor, AsyncContext, Context, Handler, Message};
 
-use super::desk::Desk;
+use super::actor_ref::ActorRef;
 use super::registry::{Granted, TaskRegistry};
 use super::sabotage::Places;
 use super::slot_manager::{Acquire, Forget, SlotManager, SlotPermit};
@@ -37,8 +37,8 @@ pub(crate) struct KeyQueue {
     waiting: BTreeMap<Age, (TaskId, Run)>,
     asked_for: Option<Age>,
     generation: u64,
-    slots: Desk<SlotManager>,
-    registry: Desk<TaskRegistry>,
+    slots: ActorRef<SlotManager>,
+    registry: ActorRef<TaskRegistry>,
     places: Places,
 }
 
@@ -47,8 +47,8 @@ impl KeyQueue {
     pub(crate) fn new(
         key: ConcurrencyKey,
         generation: u64,
-        slots: Desk<SlotManager>,
-        registry: Desk<TaskRegistry>,
+        slots: ActorRef<SlotManager>,
+        registry: ActorRef<TaskRegistry>,
         places: Places,
     ) -> Self {
         places.pass("queue: start");

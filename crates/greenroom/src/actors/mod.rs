@@ -1,6 +1,6 @@
 //! Ownership. Each actor is a mailbox, timers and I/O around one domain value; what it decides is in `domain/`.
 
-pub(crate) mod desk;
+pub(crate) mod actor_ref;
 pub(crate) mod durability;
 pub(crate) mod env;
 pub(crate) mod health;

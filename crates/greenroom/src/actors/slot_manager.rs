@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use actix::{Actor, Addr, Context, Handler, Message, Recipient};
 use tokio::sync::oneshot;
 
-use super::desk::Desk;
+use super::actor_ref::ActorRef;
 use super::key_queue::KeyQueue;
 use super::sabotage::Places;
 use super::survivors::Held;
@@ -21,7 +21,7 @@ pub(crate) struct SlotPermit {
     id: PermitId,
     key: ConcurrencyKey,
     held: Held,
-    desk: Desk<SlotManager>,
+    desk: ActorRef<SlotManager>,
 }
 
 impl SlotPermit {
@@ -114,7 +114,7 @@ pub(crate) struct SlotManager {
     // One entry per key with a head: bounded by the keys in use.
     queues: BTreeMap<ConcurrencyKey, (u64, Addr<KeyQueue>)>,
     held: Held,
-    desk: Desk<SlotManager>,
+    desk: ActorRef<SlotManager>,
     places: Places,
 }
 
@@ -124,7 +124,7 @@ impl SlotManager {
         limits: Limits,
         open: bool,
         held: Held,
-        desk: Desk<SlotManager>,
+        desk: ActorRef<SlotManager>,
         places: Places,
     ) -> Self {
         places.pass("slots: start");

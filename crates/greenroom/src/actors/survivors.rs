@@ -11,7 +11,7 @@ use std::time::Duration;
 use actix::{Actor, Addr};
 use tokio::sync::{oneshot, watch};
 
-use super::desk::Desk;
+use super::actor_ref::ActorRef;
 use super::registry::{AbortDone, TaskRegistry};
 use crate::config::Limits;
 use crate::domain::concurrency::PermitId;
@@ -85,7 +85,7 @@ impl Aborts {
         run: Run,
         superseded: Arc<AtomicBool>,
         wanted: bool,
-        registry: Desk<TaskRegistry>,
+        registry: ActorRef<TaskRegistry>,
     ) -> AbortTicket {
         lock(&self.0).insert((task.clone(), run), Arc::clone(&superseded));
         AbortTicket {
@@ -130,7 +130,7 @@ pub(crate) struct AbortTicket {
     /// Nothing has to be looked after any more either.
     needless: AtomicBool,
     aborts: Aborts,
-    registry: Desk<TaskRegistry>,
+    registry: ActorRef<TaskRegistry>,
 }
 
 impl AbortTicket {

@@ -5,7 +5,7 @@ use actix::{Actor, Context, Handler, Message};
 use tokio::sync::oneshot;
 
 use super::Greenroom;
-use crate::actors::desk::Desk;
+use crate::actors::actor_ref::ActorRef;
 use crate::actors::registry::ReadCensus;
 
 /// What the system keeps.
@@ -104,18 +104,18 @@ pub(crate) use counted;
 impl Greenroom {
     /// Counts what the system keeps at this moment. All zero but the histories after a shutdown.
     pub async fn census(&self) -> Census {
-        let Some((mut census, desks)) = self.ask(ReadCensus).await else {
+        let Some((mut census, refs)) = self.ask(ReadCensus).await else {
             return Census::default();
         };
         census.events = self.events.len();
-        census = counted_by(&desks.slots, census).await;
-        census = counted_by(&desks.poller, census).await;
-        counted_by(&desks.toaster, census).await
+        census = counted_by(&refs.slots, census).await;
+        census = counted_by(&refs.poller, census).await;
+        counted_by(&refs.toaster, census).await
     }
 }
 
 /// The census with what that actor adds; without, if there is none.
-async fn counted_by<A>(desk: &Desk<A>, census: Census) -> Census
+async fn counted_by<A>(desk: &ActorRef<A>, census: Census) -> Census
 where
     A: Actor<Context = Context<A>> + Handler<Count>,
 {

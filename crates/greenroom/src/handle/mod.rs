@@ -7,13 +7,13 @@ mod changes;
 mod errors;
 mod views;
 
-use crate::actors::desk::Desk;
+use crate::actors::actor_ref::ActorRef;
 use crate::actors::durability::Durability;
 use crate::actors::env::{Env, Parts, within};
 use crate::actors::health::Health;
 use crate::actors::inbox::Inbox;
 use crate::actors::registry::{
-    Ask, CancelAnswer, CancelTask, CountTasks, Descendants, Desks, Find, FindDecided, Found,
+    ActorRefs, Ask, CancelAnswer, CancelTask, CountTasks, Descendants, Find, FindDecided, Found,
     KeyWait, LaunchOnce, LinkChanged, ListTasks, Query, ReadHistory, ReadReadiness, SendTo,
     Shutdown, TaskRegistry, TasksOf, WaitForRun, Waits, keep_registry,
 };
@@ -61,8 +61,8 @@ const TRIES: usize = 3;
 /// The system, as its users hold it.
 #[derive(Clone)]
 pub struct Greenroom {
-    registry: Desk<TaskRegistry>,
-    slots: Desk<SlotManager>,
+    registry: ActorRef<TaskRegistry>,
+    slots: ActorRef<SlotManager>,
     env: Env,
     changes: Changes,
     events: Inbox,
@@ -133,16 +133,16 @@ impl Greenroom {
         });
         let journal = Arc::clone(&env.journal);
         let changes = Changes::new(env.clock.now(), env.config.lifecycle.retention, journal);
-        let desks = Desks::new(env.config.limits.clone());
+        let refs = ActorRefs::new(env.config.limits.clone());
         let greenroom = Greenroom {
-            registry: desks.registry.clone(),
-            slots: desks.slots.clone(),
+            registry: refs.registry.clone(),
+            slots: refs.slots.clone(),
             env: env.clone(),
             changes: changes.clone(),
-            events: Inbox::new(desks.registry.clone()),
-            standing: Arc::clone(&desks.standing),
+            events: Inbox::new(refs.registry.clone()),
+            standing: Arc::clone(&refs.standing),
         };
-        keep_registry(env, desks, changes);
+        keep_registry(env, refs, changes);
         greenroom
     }
 
@@ -426,7 +426,7 @@ impl Greenroom {
         // A registry that dies meanwhile takes the waiting with it: the next one is asked, as often as it takes.
         loop {
             if !self.standing.closing() {
-                self.registry.taken(PATIENCE).await;
+                self.registry.connected_within(PATIENCE).await;
             }
             let (reply, answer) = oneshot::channel();
             if !self.registry.send(WaitForRun {
@@ -540,7 +540,7 @@ impl Greenroom {
         self.standing.set_closing(mode);
         // A registry that dies meanwhile is followed by one that is told again.
         for _ in 0..TRIES {
-            self.registry.taken(PATIENCE).await;
+            self.registry.connected_within(PATIENCE).await;
             let (reply, report) = oneshot::channel();
             if self.registry.send(Shutdown { reply })
                 && let Ok(report) = report.await
@@ -560,7 +560,7 @@ impl Greenroom {
     /// rebuilt is waited for, a while.
     async fn ask<Q: Query>(&self, query: Q) -> Option<Q::Answer> {
         if !self.standing.closing() {
-            self.registry.taken(PATIENCE).await;
+            self.registry.connected_within(PATIENCE).await;
         }
         let (reply, answer) = oneshot::channel();
         if !self.registry.send(Ask { query, reply }) {
@@ -593,7 +593,7 @@ impl Greenroom {
     async fn read_slots(&self) -> Option<SlotsSnapshot> {
         for _ in 0..TRIES {
             if !self.standing.closing() {
-                self.slots.taken(PATIENCE).await;
+                self.slots.connected_within(PATIENCE).await;
             }
             let (reply, answer) = oneshot::channel();
             if self.slots.send(ReadSlots(reply))

@@ -22,7 +22,7 @@ pub(crate) use self::messages::{
 };
 use self::messages::{StatusRead, TimeUp};
 use self::sending::{Flight, Owed};
-use super::desk::Desk;
+use super::actor_ref::ActorRef;
 use super::env::{Env, answer, within};
 use super::registry::{Debts, TaskRegistry};
 use crate::domain::batch::{Batch, Due};
@@ -36,7 +36,7 @@ use crate::ports::journal::Entry;
 
 pub(crate) struct ParentNotifier {
     env: Env,
-    registry: Desk<TaskRegistry>,
+    registry: ActorRef<TaskRegistry>,
     parent: SessionId,
     directory: Option<Arc<str>>,
     batch: Batch,
@@ -66,7 +66,7 @@ pub(crate) struct ParentNotifier {
 impl ParentNotifier {
     pub(crate) fn new(
         env: Env,
-        registry: Desk<TaskRegistry>,
+        registry: ActorRef<TaskRegistry>,
         parent: SessionId,
         ended: bool,
         salt: u64,

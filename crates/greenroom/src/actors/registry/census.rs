@@ -2,7 +2,7 @@
 
 use actix::Context;
 
-use super::{Desks, Query, TaskRegistry};
+use super::{ActorRefs, Query, TaskRegistry};
 use crate::actors::key_queue::KeyQueue;
 use crate::actors::parent_notifier::ParentNotifier;
 use crate::actors::poller::Poller;
@@ -16,10 +16,10 @@ use crate::handle::Census;
 pub(crate) struct ReadCensus;
 
 impl Query for ReadCensus {
-    type Answer = (Census, Desks);
+    type Answer = (Census, ActorRefs);
 
     fn answer(self, registry: &mut TaskRegistry, _: &mut Context<TaskRegistry>) -> Self::Answer {
-        (registry.census(), registry.desks.clone())
+        (registry.census(), registry.refs.clone())
     }
 }
 
@@ -40,14 +40,14 @@ impl TaskRegistry {
             parents_of_tasks: self.children.len(),
             parents_of_open: self.open_children.len(),
             parents: self.parents.len(),
-            rosters: self.desks.tasks.len() + self.desks.notifiers.len(),
+            rosters: self.refs.tasks.len() + self.refs.notifiers.len(),
             calls: self.env.under_way.len(),
-            permits: self.desks.held.len(),
+            permits: self.refs.held.len(),
             lines: self.lines.len(),
             waiting: self.waiting,
             waiters: waiters.sum(),
             unshown: self.env.unshown.len(),
-            aborting: self.desks.aborts.len(),
+            aborting: self.refs.aborts.len(),
             deadlines: self.deadlines.len(),
             timers: usize::from(self.timer.is_some()) + usize::from(self.probing),
             launch_keys: self.launch_keys.len(),

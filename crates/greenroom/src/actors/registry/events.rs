@@ -128,9 +128,9 @@ impl TaskRegistry {
     fn set_reachable(&mut self, reachable: bool) {
         if self.reachable != reachable {
             self.reachable = reachable;
-            self.desks.standing.set_reachable(reachable);
+            self.refs.standing.set_reachable(reachable);
             tracing::warn!(reachable, "the way to the agent server has changed");
-            self.desks
+            self.refs
                 .slots
                 .send(SetOpen(reachable && self.closing.is_none()));
         }
@@ -138,7 +138,7 @@ impl TaskRegistry {
 
     /// Everything running is looked at again, and what is owed is not waited with any longer.
     fn way_is_open(&self) {
-        self.desks.poller.send(Reconcile);
+        self.refs.poller.send(Reconcile);
         for known in self.parents.values() {
             known.notifier.do_send(WayOpened);
         }
@@ -149,7 +149,7 @@ impl TaskRegistry {
             return;
         }
         self.probing = true;
-        let (env, registry) = (self.env.clone(), self.desks.registry.clone());
+        let (env, registry) = (self.env.clone(), self.refs.registry.clone());
         answer(
             &self.env,
             "registry: health is answered",

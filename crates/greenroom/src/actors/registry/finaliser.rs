@@ -122,8 +122,8 @@ impl TaskRegistry {
         let Some(entry) = self.tasks.get_mut(id) else {
             return;
         };
-        self.desks.tasks.remove(id);
-        self.desks.poller.send(poller::Unwatch(id.clone()));
+        self.refs.tasks.remove(id);
+        self.refs.poller.send(poller::Unwatch(id.clone()));
         // One that died after it had told of the end takes nothing over any more.
         let actor = entry.actor.take().filter(Addr::connected);
         if actor.is_none() && !wanted {
@@ -131,8 +131,8 @@ impl TaskRegistry {
         }
         // Whoever prompts this session again sets the flag, so that an abort is not repeated into the next run.
         entry.superseded = Default::default();
-        let (superseded, registry) = (entry.superseded.clone(), self.desks.registry.clone());
-        let aborts = &self.desks.aborts;
+        let (superseded, registry) = (entry.superseded.clone(), self.refs.registry.clone());
+        let aborts = &self.refs.aborts;
         let ticket = aborts.begin(id.clone(), run, superseded.clone(), wanted, registry);
         match (actor, entry.task.session.clone()) {
             (Some(actor), _) => actor.do_send(EndAccepted(ticket)),
@@ -142,7 +142,7 @@ impl TaskRegistry {
                     directory: entry.task.directory.clone(),
                     run: (id.clone(), run),
                     superseded,
-                    registry: self.desks.registry.clone(),
+                    registry: self.refs.registry.clone(),
                 };
                 abort_session(&self.env, aborted, Some(Arc::new(ticket)));
             }
@@ -189,10 +189,10 @@ impl TaskRegistry {
             run: (id.clone(), run),
             superseded: Arc::clone(&entry.superseded),
             ended,
-            registry: self.desks.registry.clone(),
+            registry: self.refs.registry.clone(),
         };
-        let (superseded, registry) = (aborted.superseded.clone(), self.desks.registry.clone());
-        let aborts = &self.desks.aborts;
+        let (superseded, registry) = (aborted.superseded.clone(), self.refs.registry.clone());
+        let aborts = &self.refs.aborts;
         let ticket = aborts.begin(id.clone(), run, superseded, true, registry);
         abort_if_busy(&self.env, aborted, ticket);
     }
@@ -222,10 +222,10 @@ impl TaskRegistry {
             directory: entry.task.directory.clone(),
             run: (done.task.clone(), done.run),
             superseded: Arc::clone(&superseded),
-            registry: self.desks.registry.clone(),
+            registry: self.refs.registry.clone(),
         };
-        let (task, registry) = (done.task.clone(), self.desks.registry.clone());
-        let aborts = &self.desks.aborts;
+        let (task, registry) = (done.task.clone(), self.refs.registry.clone());
+        let aborts = &self.refs.aborts;
         let ticket = aborts.begin(task, done.run, superseded, true, registry);
         abort_session(&self.env, aborted, Some(Arc::new(ticket)));
         true
@@ -267,7 +267,7 @@ impl TaskRegistry {
         entry.removal = None;
         let session = entry.task.session.clone();
         // One that has left memory is not looked for after a crash, and its session would work on for nobody.
-        let aborting = self.desks.aborts.of(id).is_some();
+        let aborting = self.refs.aborts.of(id).is_some();
         if aborting || session.is_some_and(|session| self.has_open_descendants(&session)) {
             // Kept until its abort is over and no task below it is open: looked at again later.
             self.remove_later(id, ctx);
@@ -383,8 +383,8 @@ impl Handler<TaskDied> for TaskRegistry {
             return;
         }
         entry.actor = None;
-        self.desks.tasks.remove(&died.task);
-        self.desks.poller.send(poller::Unwatch(died.task.clone()));
+        self.refs.tasks.remove(&died.task);
+        self.refs.poller.send(poller::Unwatch(died.task.clone()));
         let (deaths, status) = (entry.deaths, entry.task.status());
         if let Some(end) = entry.ordered.take() {
             // It died with the order to end it.

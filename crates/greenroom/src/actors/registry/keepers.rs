@@ -7,8 +7,8 @@ use actix::{AsyncContext, Context, Handler, Message};
 
 use tokio::sync::oneshot;
 
-use super::{Desks, TaskRegistry};
-use crate::actors::desk::Desk;
+use super::{ActorRefs, TaskRegistry};
+use crate::actors::actor_ref::ActorRef;
 use crate::actors::env::Env;
 use crate::actors::health::Kind;
 use crate::actors::key_queue::AskAgain;
@@ -53,35 +53,35 @@ struct KeptDied {
 struct Rebuild(Kept);
 
 /// Runs the registry, and the next one whenever it has died, until it ends by itself after a shutdown.
-pub(crate) fn keep_registry(env: Env, desks: Desks, changes: Changes) {
-    let exit = run_registry(&env, &desks, &changes);
-    let weak = desks.registry.weak();
-    let mut desks = desks;
+pub(crate) fn keep_registry(env: Env, refs: ActorRefs, changes: Changes) {
+    let exit = run_registry(&env, &refs, &changes);
+    let weak = refs.registry.weak();
+    let mut refs = refs;
     // Held from here, the place would keep a registry that nobody needs any more.
-    desks.registry = Desk::default();
+    refs.registry = ActorRef::default();
     actix_rt::spawn(async move {
         let mut exit = exit;
         while let Ok(Exit::Panicked(panic)) = exit.await {
             tracing::error!(panic, "the registry panicked");
             let wait = env.health.died(Kind::Registry, env.now());
             // A shutdown cannot wait for it: there must be somebody who ends what runs.
-            let _ = tokio::time::timeout(wait, desks.standing.closes()).await;
+            let _ = tokio::time::timeout(wait, refs.standing.closes()).await;
             let Some(registry) = weak.upgrade() else {
                 return;
             };
-            desks.registry = registry;
-            exit = run_registry(&env, &desks, &changes);
-            desks.registry = Desk::default();
+            refs.registry = registry;
+            exit = run_registry(&env, &refs, &changes);
+            refs.registry = ActorRef::default();
         }
     });
 }
 
-fn run_registry(env: &Env, desks: &Desks, changes: &Changes) -> oneshot::Receiver<Exit> {
+fn run_registry(env: &Env, refs: &ActorRefs, changes: &Changes) -> oneshot::Receiver<Exit> {
     let (told, exit) = oneshot::channel();
-    let (env, changes, desk) = (env.clone(), changes.clone(), desks.registry.clone());
-    let desks = desks.clone();
+    let (env, changes, desk) = (env.clone(), changes.clone(), refs.registry.clone());
+    let refs = refs.clone();
     let registry = spawn_supervised(
-        move |_| TaskRegistry::new(env, desks, changes),
+        move |_| TaskRegistry::new(env, refs, changes),
         move |exit| {
             // Whoever keeps it listens for as long as there is anything to hear.
             let _ = told.send(exit);
@@ -96,9 +96,9 @@ impl TaskRegistry {
     pub(super) fn start_kept(&mut self) {
         for kept in Kept::ALL {
             let lives = match kept {
-                Kept::Slots => self.desks.slots.is_taken(),
-                Kept::Poller => self.desks.poller.is_taken(),
-                Kept::Toaster => self.desks.toaster.is_taken(),
+                Kept::Slots => self.refs.slots.is_connected(),
+                Kept::Poller => self.refs.poller.is_connected(),
+                Kept::Toaster => self.refs.toaster.is_connected(),
             };
             if !lives {
                 self.build(kept);
@@ -107,7 +107,7 @@ impl TaskRegistry {
     }
 
     fn build(&mut self, kept: Kept) {
-        let registry = self.desks.registry.clone();
+        let registry = self.refs.registry.clone();
         let on_exit = move |exit| {
             if let Exit::Panicked(panic) = exit {
                 registry.send(KeptDied { kept, panic });
@@ -116,15 +116,15 @@ impl TaskRegistry {
         let env = self.env.clone();
         match kept {
             Kept::Slots => {
-                let held = self.desks.held.clone();
-                let (limits, desk) = (self.limits.clone(), self.desks.slots.clone());
-                let open = self.reachable && !self.desks.standing.closing();
+                let held = self.refs.held.clone();
+                let (limits, desk) = (self.limits.clone(), self.refs.slots.clone());
+                let open = self.reachable && !self.refs.standing.closing();
                 let places = env.places.clone();
                 let slots = spawn_supervised(
                     move |_| SlotManager::new(limits, open, held, desk, places),
                     on_exit,
                 );
-                self.desks.slots.put(slots);
+                self.refs.slots.put(slots);
                 // Those that run and were promised a slot come before those that wait.
                 for id in self.by_age.values() {
                     let entry = self.tasks.get(id);
@@ -137,7 +137,7 @@ impl TaskRegistry {
                 }
             }
             Kept::Poller => {
-                self.desks
+                self.refs
                     .poller
                     .put(spawn_supervised(move |_| Poller::new(env), on_exit));
                 let running: Vec<TaskId> = self.by_age.values().cloned().collect();
@@ -152,7 +152,7 @@ impl TaskRegistry {
                 }
             }
             Kept::Toaster => self
-                .desks
+                .refs
                 .toaster
                 .put(spawn_supervised(move |_| Toaster::new(env), on_exit)),
         }

@@ -45,7 +45,7 @@ impl TaskRegistry {
 
     pub(super) fn new_queue(&mut self, key: &ConcurrencyKey) -> Addr<KeyQueue> {
         let generation = self.number();
-        let (slots, registry) = (self.desks.slots.clone(), self.desks.registry.clone());
+        let (slots, registry) = (self.refs.slots.clone(), self.refs.registry.clone());
         let (told, places) = (registry.clone(), self.env.places.clone());
         let (name, key) = (key.clone(), key.clone());
         spawn_supervised(
@@ -136,7 +136,7 @@ impl Handler<Granted> for TaskRegistry {
             return;
         }
         self.withdraw(&granted.task, true, ctx);
-        let aborting = self.desks.aborts.of(&granted.task).is_some();
+        let aborting = self.refs.aborts.of(&granted.task).is_some();
         match self.tasks.get_mut(&granted.task) {
             // A resume waits for the abort of the run before, and for nothing else of it.
             Some(entry) if aborting => entry.granted = Some(Box::new(granted.permit)),
@@ -166,7 +166,7 @@ impl Handler<AbortDone> for TaskRegistry {
         if done.needless {
             self.note_aborted(&done.task, done.run);
         }
-        if self.desks.aborts.of(&done.task).is_none()
+        if self.refs.aborts.of(&done.task).is_none()
             && let Some(permit) = self
                 .tasks
                 .get_mut(&done.task)

@@ -35,7 +35,7 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 use tokio::sync::oneshot;
 
-use super::desk::Desk;
+use super::actor_ref::ActorRef;
 use super::env::Env;
 use super::key_queue::KeyQueue;
 use super::parent_notifier::ParentNotifier;
@@ -111,7 +111,7 @@ impl<Q: Query> Handler<Ask<Q>> for TaskRegistry {
             return;
         }
         let (registry, durable) = (
-            self.desks.registry.clone(),
+            self.refs.registry.clone(),
             self.env.durability.shown_or_failing(),
         );
         actix_rt::spawn(async move {
@@ -198,11 +198,11 @@ struct Line {
 
 /// Where the other actors are, and what outlives a registry.
 #[derive(Clone)]
-pub(crate) struct Desks {
-    pub(crate) registry: Desk<TaskRegistry>,
-    pub(crate) slots: Desk<SlotManager>,
-    pub(crate) poller: Desk<Poller>,
-    pub(crate) toaster: Desk<Toaster>,
+pub(crate) struct ActorRefs {
+    pub(crate) registry: ActorRef<TaskRegistry>,
+    pub(crate) slots: ActorRef<SlotManager>,
+    pub(crate) poller: ActorRef<Poller>,
+    pub(crate) toaster: ActorRef<Toaster>,
     pub(crate) tasks: Roster<TaskId, TaskActor>,
     pub(crate) notifiers: Roster<SessionId, ParentNotifier>,
     pub(crate) aborts: Aborts,
@@ -210,13 +210,13 @@ pub(crate) struct Desks {
     pub(crate) standing: Arc<Standing>,
 }
 
-impl Desks {
+impl ActorRefs {
     pub(crate) fn new(limits: Limits) -> Self {
         Self {
-            registry: Desk::default(),
-            slots: Desk::default(),
-            poller: Desk::default(),
-            toaster: Desk::default(),
+            registry: ActorRef::default(),
+            slots: ActorRef::default(),
+            poller: ActorRef::default(),
+            toaster: ActorRef::default(),
             tasks: Roster::default(),
             notifiers: Roster::default(),
             aborts: Aborts::default(),
@@ -228,7 +228,7 @@ impl Desks {
 
 pub(crate) struct TaskRegistry {
     env: Env,
-    desks: Desks,
+    refs: ActorRefs,
     changes: Changes,
     limits: Limits,
     // Boxed, so that a table that grows copies references.
@@ -258,9 +258,9 @@ pub(crate) struct TaskRegistry {
 }
 
 impl TaskRegistry {
-    pub(crate) fn new(env: Env, desks: Desks, changes: Changes) -> Self {
+    pub(crate) fn new(env: Env, refs: ActorRefs, changes: Changes) -> Self {
         env.places.pass("registry: start");
-        let generation = desks.standing.next_generation();
+        let generation = refs.standing.next_generation();
         let mut rng = match env.config.seed {
             Some(seed) => ChaCha8Rng::seed_from_u64(seed),
             None => ChaCha8Rng::from_seed(random_seed()),
@@ -268,10 +268,10 @@ impl TaskRegistry {
         // A later registry must not draw what an earlier one has drawn.
         rng.set_stream(generation);
         Self {
-            limits: desks.standing.limits(),
-            reachable: desks.standing.reachable(),
+            limits: refs.standing.limits(),
+            reachable: refs.standing.reachable(),
             env,
-            desks,
+            refs,
             changes,
             tasks: Map::default(),
             by_age: BTreeMap::new(),
@@ -355,7 +355,7 @@ impl Actor for TaskRegistry {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Context<Self>) {
-        self.desks.registry.put(ctx.address());
+        self.refs.registry.put(ctx.address());
         self.begin(ctx);
     }
 }

@@ -146,7 +146,7 @@ impl TaskRegistry {
                 actor.do_send(EndRun { end, reply: None });
             }
             None => {
-                self.desks.registry.send(EndByOrder {
+                self.refs.registry.send(EndByOrder {
                     task: older.clone(),
                     end,
                 });

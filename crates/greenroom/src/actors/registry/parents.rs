@@ -130,11 +130,7 @@ impl TaskRegistry {
         let ended = self.has_ended(parent);
         let open = account.as_ref().map_or(0, Account::open);
         let owes = account.is_some();
-        let (env, registry, name) = (
-            self.env.clone(),
-            self.desks.registry.clone(),
-            parent.clone(),
-        );
+        let (env, registry, name) = (self.env.clone(), self.refs.registry.clone(), parent.clone());
         let (told, died) = (registry.clone(), parent.clone());
         let notifier = spawn_supervised(
             move |_| ParentNotifier::new(env, registry, name, ended, salt, account),
@@ -159,7 +155,7 @@ impl TaskRegistry {
         generation: u64,
         (debt, open, owes): (u64, usize, bool),
     ) {
-        self.desks
+        self.refs
             .notifiers
             .put(parent.clone(), generation, notifier.clone());
         let known = Parent {
@@ -265,7 +261,7 @@ impl TaskRegistry {
         let Some(known) = self.parents.remove(parent) else {
             return;
         };
-        self.desks.notifiers.remove(parent);
+        self.refs.notifiers.remove(parent);
         let gone = JournalEntry::ParentGone(parent.clone(), self.env.now());
         self.env.append(vec![gone]);
         known.notifier.do_send(ParentGone);
@@ -322,7 +318,7 @@ impl Handler<Debts> for TaskRegistry {
         known.idle = debts.idle && !debts.owes;
         if known.idle && known.open == 0 {
             self.parents.remove(&debts.parent);
-            self.desks.notifiers.remove(&debts.parent);
+            self.refs.notifiers.remove(&debts.parent);
         }
         self.tell_dependents(&debts.parent);
     }

@@ -271,10 +271,10 @@ impl Query for LimitsChange {
             }
         }
         registry
-            .desks
+            .refs
             .slots
             .send(crate::actors::slot_manager::SetLimits(limits.clone()));
-        registry.desks.standing.set_limits(limits.clone());
+        registry.refs.standing.set_limits(limits.clone());
         limits.clone()
     }
 }

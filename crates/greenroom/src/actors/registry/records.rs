@@ -102,7 +102,7 @@ impl TaskRegistry {
         self.env.durability.wake();
         if !self.env.unshown.is_empty() && !self.awaits_durable {
             self.awaits_durable = true;
-            let (registry, durable) = (self.desks.registry.clone(), self.env.durability.written());
+            let (registry, durable) = (self.refs.registry.clone(), self.env.durability.written());
             actix_rt::spawn(async move {
                 durable.await;
                 registry.send(MoreDurable);

@@ -27,14 +27,14 @@ impl TaskRegistry {
     /// whoever asked may not be able to say so again.
     pub(super) fn begin(&mut self, ctx: &mut Context<Self>) {
         self.restore(ctx);
-        if self.desks.standing.closing() {
+        if self.refs.standing.closing() {
             self.begin_closing(None, ctx);
         }
     }
 
     fn restore(&mut self, ctx: &mut Context<Self>) {
-        let tasks = self.desks.tasks.living();
-        let notifiers = self.desks.notifiers.living();
+        let tasks = self.refs.tasks.living();
+        let notifiers = self.refs.notifiers.living();
         let kept = self
             .env
             .journal
@@ -59,10 +59,10 @@ impl TaskRegistry {
             living = tasks.len(),
             "taking over"
         );
-        let open = self.reachable && !self.desks.standing.closing();
-        self.desks.slots.send(ForgetQueues);
-        self.desks.slots.send(SetOpen(open));
-        self.desks.poller.send(poller::UnwatchAll);
+        let open = self.reachable && !self.refs.standing.closing();
+        self.refs.slots.send(ForgetQueues);
+        self.refs.slots.send(SetOpen(open));
+        self.refs.poller.send(poller::UnwatchAll);
         let Kept {
             tasks: records,
             left,
@@ -85,7 +85,7 @@ impl TaskRegistry {
         self.restore_runs(in_line.into_values().collect(), tasks, ctx);
         self.show_durable();
         // What happened meanwhile was told to nobody.
-        self.desks.poller.send(poller::Reconcile);
+        self.refs.poller.send(poller::Reconcile);
     }
 
     fn restore_task(&mut self, record: KeptTask) {
@@ -101,7 +101,7 @@ impl TaskRegistry {
         self.next_age = self.next_age.max(accepted + 1).max(age + 1);
         let session = task.session.clone();
         let id = self.add_entry(Arc::clone(&task), accepted);
-        let superseded = self.desks.aborts.of(&id);
+        let superseded = self.refs.aborts.of(&id);
         if let Some(entry) = self.tasks.get_mut(&id) {
             entry.age = age;
             entry.started_once = granted;
@@ -193,7 +193,7 @@ impl TaskRegistry {
             match actor.filter(|(number, _)| *number == u64::from(run.0)) {
                 Some((number, actor)) => {
                     entry.actor = Some(actor.clone());
-                    self.desks.tasks.put(id.clone(), number, actor);
+                    self.refs.tasks.put(id.clone(), number, actor);
                     match status.is_terminal() {
                         // It may not have heard that its end is recorded.
                         true => self.release(&id, run, false),
@@ -209,7 +209,7 @@ impl TaskRegistry {
                     self.note_taken_over(&id, "attached to its session again");
                     self.attach(&id);
                 }
-                None if self.desks.aborts.of(&id).is_none()
+                None if self.refs.aborts.of(&id).is_none()
                     && self
                         .tasks
                         .get(&id)

@@ -53,16 +53,16 @@ impl TaskRegistry {
         let Some(entry) = self.tasks.get_mut(id) else {
             return;
         };
-        let (env, desks, task) = (self.env.clone(), self.desks.clone(), entry.task.clone());
-        let (slots, key) = (self.desks.slots.clone(), counts_as(&task));
+        let (env, refs, task) = (self.env.clone(), self.refs.clone(), entry.task.clone());
+        let (slots, key) = (self.refs.slots.clone(), counts_as(&task));
         // In the place of whoever held it before: asked for here, it comes before anything that waits.
         let adopts = permit.is_none()
             && matches!(&beginning, Beginning::Watch(..) | Beginning::Reattach(..));
-        let (told, name, run) = (desks.registry.clone(), id.clone(), task.run);
+        let (told, name, run) = (refs.registry.clone(), id.clone(), task.run);
         let actor = spawn_supervised(
             move |_| {
-                let desks = (desks.registry, desks.slots, desks.poller);
-                TaskActor::new(env, desks, task, beginning, permit)
+                let refs = (refs.registry, refs.slots, refs.poller);
+                TaskActor::new(env, refs, task, beginning, permit)
             },
             move |exit| {
                 if let Exit::Panicked(panic) = exit {
@@ -78,7 +78,7 @@ impl TaskRegistry {
             let to = actor.clone().recipient();
             slots.send(Adopt { key, to });
         }
-        self.desks
+        self.refs
             .tasks
             .put(id.clone(), u64::from(run.0), actor.clone());
         entry.actor = Some(actor);
@@ -119,7 +119,7 @@ impl TaskRegistry {
             .directory
             .clone()
             .unwrap_or_else(|| self.env.config.directory.clone());
-        self.desks.poller.send(poller::Watch {
+        self.refs.poller.send(poller::Watch {
             task: id.clone(),
             run: entry.task.run,
             session,
@@ -129,7 +129,7 @@ impl TaskRegistry {
     }
 
     pub(super) fn look_for_directory(&self, id: &TaskId, session: SessionId) {
-        let (env, registry, task) = (self.env.clone(), self.desks.registry.clone(), id.clone());
+        let (env, registry, task) = (self.env.clone(), self.refs.registry.clone(), id.clone());
         answer(
             &self.env,
             "registry: directory is read",

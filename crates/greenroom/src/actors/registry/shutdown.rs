@@ -56,7 +56,7 @@ struct AbortsGivenUp;
 impl TaskRegistry {
     /// True from the moment a shutdown is asked for, also if the registry that was asked has died since.
     pub(super) fn is_closing(&self) -> bool {
-        self.closing.is_some() || self.desks.standing.closing()
+        self.closing.is_some() || self.refs.standing.closing()
     }
 
     pub(super) fn begin_closing(
@@ -66,15 +66,15 @@ impl TaskRegistry {
     ) {
         self.closing = Some(Closing {
             replies: reply.into_iter().collect(),
-            detach: self.desks.standing.closing_mode() == Some(ShutdownMode::Detach),
+            detach: self.refs.standing.closing_mode() == Some(ShutdownMode::Detach),
             ..Closing::default()
         });
         self.close(ctx);
     }
 
     fn close(&mut self, ctx: &mut Context<Self>) {
-        self.desks.slots.send(SetOpen(false));
-        let registry = self.desks.registry.clone();
+        self.refs.slots.send(SetOpen(false));
+        let registry = self.refs.registry.clone();
         let mut messages = 0;
         for (parent, known) in &self.parents {
             let (done, stopped) = oneshot::channel();
@@ -146,7 +146,7 @@ impl TaskRegistry {
             return;
         };
         let open = open && !closing.detach;
-        if closing.done || open || closing.messages > 0 || !self.desks.aborts.is_empty() {
+        if closing.done || open || closing.messages > 0 || !self.refs.aborts.is_empty() {
             return;
         }
         if !self.env.unshown.is_empty() {
@@ -184,15 +184,15 @@ impl TaskRegistry {
         self.waiting = 0;
         self.parents.clear();
         self.deadlines.clear();
-        self.desks.aborts.clear();
-        self.desks.tasks.clear();
-        self.desks.notifiers.clear();
+        self.refs.aborts.clear();
+        self.refs.tasks.clear();
+        self.refs.notifiers.clear();
         self.timer = None;
-        self.desks.poller.clear();
-        self.desks.toaster.clear();
-        self.desks.slots.clear();
+        self.refs.poller.clear();
+        self.refs.toaster.clear();
+        self.refs.slots.clear();
         // Histories stay readable for as long as anybody holds the system: the registry lets go of itself.
-        self.desks.registry = Default::default();
+        self.refs.registry = Default::default();
     }
 }
 
@@ -259,7 +259,7 @@ impl Handler<AbortsGivenUp> for TaskRegistry {
         self.env.places.pass("registry: AbortsGivenUp");
         if self.closing.as_ref().is_some_and(|closing| !closing.done) {
             tracing::warn!(
-                aborts = self.desks.aborts.len(),
+                aborts = self.refs.aborts.len(),
                 "aborts were not answered in time"
             );
             self.finish();

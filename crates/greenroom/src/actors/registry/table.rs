@@ -145,7 +145,7 @@ impl TaskRegistry {
                 }
             });
         }
-        self.desks.tasks.remove(id);
+        self.refs.tasks.remove(id);
         self.arm(ctx);
     }
 }

@@ -36,7 +36,7 @@ impl TaskRegistry {
             }
         }
         let title = "Background task queued".to_owned();
-        self.desks.toaster.send(Show {
+        self.refs.toaster.send(Show {
             title,
             message,
             variant: ToastVariant::Info,
@@ -66,7 +66,7 @@ impl TaskRegistry {
             ToastVariant::Success
         };
         let message = format!("{}: {}", cut(&task.description, 80), task.status().as_str());
-        self.desks.toaster.send(Show {
+        self.refs.toaster.send(Show {
             title: title.to_owned(),
             message,
             variant,

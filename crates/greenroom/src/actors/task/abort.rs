@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::lineage::{Place, find_created};
-use crate::actors::desk::Desk;
+use crate::actors::actor_ref::ActorRef;
 use crate::actors::env::{Env, answer, find_message, reach_backoff, within};
 use crate::actors::registry::{AbortOver, TaskRegistry};
 use crate::actors::survivors::AbortTicket;
@@ -31,7 +31,7 @@ pub(crate) struct Aborted {
     /// Set once somebody has prompted the session again.
     pub(crate) superseded: Arc<AtomicBool>,
     /// Told when nothing is to be done any more.
-    pub(crate) registry: Desk<TaskRegistry>,
+    pub(crate) registry: ActorRef<TaskRegistry>,
 }
 
 /// Aborts a session. The ticket, if somebody waits for it, is given back when the first abort was accepted or all were given
@@ -146,7 +146,7 @@ pub(crate) struct AbortAfterCrash {
     pub(crate) superseded: Arc<AtomicBool>,
     /// When the run ended.
     pub(crate) ended: Option<Timestamp>,
-    pub(crate) registry: Desk<TaskRegistry>,
+    pub(crate) registry: ActorRef<TaskRegistry>,
 }
 
 /// The session of a run that has ended.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use tokio::sync::oneshot;
 
-use crate::actors::desk::Desk;
+use crate::actors::actor_ref::ActorRef;
 use crate::actors::env::{Env, find_message, within};
 use crate::actors::registry::{DepthOf, TaskRegistry};
 use crate::domain::ids::SessionId;
@@ -40,7 +40,7 @@ impl Lineage {
 /// reached is an error: what cannot be read counts as depth 1.
 pub(crate) async fn read_lineage(
     env: &Env,
-    registry: &Desk<TaskRegistry>,
+    registry: &ActorRef<TaskRegistry>,
     parent: &SessionId,
 ) -> Result<Lineage, ServerError> {
     let mut lineage = Lineage::unknown();
@@ -81,7 +81,7 @@ pub(crate) async fn read_lineage(
 }
 
 async fn depth_of(
-    registry: &Desk<TaskRegistry>,
+    registry: &ActorRef<TaskRegistry>,
     session: &SessionId,
 ) -> Option<(u32, Option<SessionId>)> {
     let (reply, answer) = oneshot::channel();

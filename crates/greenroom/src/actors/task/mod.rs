@@ -23,7 +23,7 @@ pub(crate) use self::messages::{
     Beginning, Dependents, EndAccepted, EndRefused, EndRun, Go, Happened, LetGo, LinkBroke,
     Observed, RegistryUp, SendFailure, SendPrompt, SlotsUp, Woken,
 };
-use super::desk::Desk;
+use super::actor_ref::ActorRef;
 use super::env::Env;
 use super::poller::Poller;
 use super::registry::{RunSnapshot, TaskRegistry};
@@ -63,9 +63,9 @@ enum Phase {
 
 pub(crate) struct TaskActor {
     env: Env,
-    registry: Desk<TaskRegistry>,
-    slots: Desk<SlotManager>,
-    poller: Desk<Poller>,
+    registry: ActorRef<TaskRegistry>,
+    slots: ActorRef<SlotManager>,
+    poller: ActorRef<Poller>,
     task: Arc<Task>,
     /// How deep below a session of a user's own, and that session.
     depth: u32,
@@ -123,7 +123,11 @@ pub(crate) fn counts_as(task: &Task) -> Option<ConcurrencyKey> {
 impl TaskActor {
     pub(crate) fn new(
         env: Env,
-        (registry, slots, poller): (Desk<TaskRegistry>, Desk<SlotManager>, Desk<Poller>),
+        (registry, slots, poller): (
+            ActorRef<TaskRegistry>,
+            ActorRef<SlotManager>,
+            ActorRef<Poller>,
+        ),
         task: Arc<Task>,
         beginning: Beginning,
         permit: Option<SlotPermit>,

@@ -11,37 +11,37 @@ use actix::{Actor, Addr, Handler, Message};
 const LOOK: Duration = Duration::from_millis(10);
 
 /// The place of one actor.
-pub(crate) struct Desk<A: Actor>(Arc<Taken<A>>);
+pub(crate) struct ActorRef<A: Actor>(Arc<Taken<A>>);
 
 // The address is shared, not cloned: a clone of an address is an allocation, and there is one for every message.
 type Taken<A> = Mutex<Option<Arc<Addr<A>>>>;
 
 /// A place that may be gone.
-pub(crate) struct WeakDesk<A: Actor>(Weak<Taken<A>>);
+pub(crate) struct WeakActorRef<A: Actor>(Weak<Taken<A>>);
 
-impl<A: Actor> WeakDesk<A> {
+impl<A: Actor> WeakActorRef<A> {
     /// The place, if anybody still needs it.
-    pub(crate) fn upgrade(&self) -> Option<Desk<A>> {
-        self.0.upgrade().map(Desk)
+    pub(crate) fn upgrade(&self) -> Option<ActorRef<A>> {
+        self.0.upgrade().map(ActorRef)
     }
 }
 
-impl<A: Actor> Clone for Desk<A> {
+impl<A: Actor> Clone for ActorRef<A> {
     fn clone(&self) -> Self {
         Self(Arc::clone(&self.0))
     }
 }
 
-impl<A: Actor> Default for Desk<A> {
+impl<A: Actor> Default for ActorRef<A> {
     fn default() -> Self {
         Self(Arc::new(Mutex::new(None)))
     }
 }
 
-impl<A: Actor> Desk<A> {
+impl<A: Actor> ActorRef<A> {
     /// The place without a hold on it: it goes with everybody who needs it.
-    pub(crate) fn weak(&self) -> WeakDesk<A> {
-        WeakDesk(Arc::downgrade(&self.0))
+    pub(crate) fn weak(&self) -> WeakActorRef<A> {
+        WeakActorRef(Arc::downgrade(&self.0))
     }
 
     /// The actor sits here from now on.
@@ -51,12 +51,12 @@ impl<A: Actor> Desk<A> {
 
     /// Waits until somebody sits here, at most that long.
     pub(crate) async fn taken(&self, limit: Duration) {
-        if self.is_taken() {
+        if self.is_connected() {
             return;
         }
         let taken = async {
             // Deaths are rare and short: looking again is cheaper than telling everybody who might wait.
-            while !self.is_taken() {
+            while !self.is_connected() {
                 tokio::time::sleep(LOOK).await;
             }
         };
@@ -65,7 +65,7 @@ impl<A: Actor> Desk<A> {
     }
 
     /// True if somebody sits here and takes messages.
-    pub(crate) fn is_taken(&self) -> bool {
+    pub(crate) fn is_connected(&self) -> bool {
         self.lock().as_ref().is_some_and(|addr| addr.connected())
     }
 
@@ -99,8 +99,10 @@ impl<A: Actor> Desk<A> {
     }
 }
 
-impl<A: Actor> std::fmt::Debug for Desk<A> {
+impl<A: Actor> std::fmt::Debug for ActorRef<A> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_tuple("Desk").field(&self.lock().is_some()).finish()
+        f.debug_tuple("ActorRef")
+            .field(&self.lock().is_some())
+            .finish()
     }
 }
