@@ -11,13 +11,13 @@ use actix::{Actor, Addr, Handler, Message};
 const LOOK: Duration = Duration::from_millis(10);
 
 /// The place of one actor.
-pub(crate) struct ActorRef<A: Actor>(Arc<Taken<A>>);
+pub(crate) struct ActorRef<A: Actor>(Arc<AddrSlot<A>>);
 
 // The address is shared, not cloned: a clone of an address is an allocation, and there is one for every message.
-type Taken<A> = Mutex<Option<Arc<Addr<A>>>>;
+type AddrSlot<A> = Mutex<Option<Arc<Addr<A>>>>;
 
 /// A place that may be gone.
-pub(crate) struct WeakActorRef<A: Actor>(Weak<Taken<A>>);
+pub(crate) struct WeakActorRef<A: Actor>(Weak<AddrSlot<A>>);
 
 impl<A: Actor> WeakActorRef<A> {
     /// The place, if anybody still needs it.
@@ -45,12 +45,12 @@ impl<A: Actor> ActorRef<A> {
     }
 
     /// The actor sits here from now on.
-    pub(crate) fn put(&self, addr: Addr<A>) {
+    pub(crate) fn set(&self, addr: Addr<A>) {
         *self.lock() = Some(Arc::new(addr));
     }
 
     /// Waits until somebody sits here, at most that long.
-    pub(crate) async fn taken(&self, limit: Duration) {
+    pub(crate) async fn connected_within(&self, limit: Duration) {
         if self.is_connected() {
             return;
         }

@@ -21,7 +21,7 @@ pub(crate) struct SlotPermit {
     id: PermitId,
     key: ConcurrencyKey,
     held: Held,
-    desk: ActorRef<SlotManager>,
+    own_ref: ActorRef<SlotManager>,
 }
 
 impl SlotPermit {
@@ -114,7 +114,7 @@ pub(crate) struct SlotManager {
     // One entry per key with a head: bounded by the keys in use.
     queues: BTreeMap<ConcurrencyKey, (u64, Addr<KeyQueue>)>,
     held: Held,
-    desk: ActorRef<SlotManager>,
+    own_ref: ActorRef<SlotManager>,
     places: Places,
 }
 
@@ -124,7 +124,7 @@ impl SlotManager {
         limits: Limits,
         open: bool,
         held: Held,
-        desk: ActorRef<SlotManager>,
+        own_ref: ActorRef<SlotManager>,
         places: Places,
     ) -> Self {
         places.pass("slots: start");

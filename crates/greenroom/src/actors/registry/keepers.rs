@@ -78,7 +78,7 @@ pub(crate) fn keep_registry(env: Env, refs: ActorRefs, changes: Changes) {
 
 fn run_registry(env: &Env, refs: &ActorRefs, changes: &Changes) -> oneshot::Receiver<Exit> {
     let (told, exit) = oneshot::channel();
-    let (env, changes, desk) = (env.clone(), changes.clone(), refs.registry.clone());
+    let (env, changes, registry_ref) = (env.clone(), changes.clone(), refs.registry.clone());
     let refs = refs.clone();
     let registry = spawn_supervised(
         move |_| TaskRegistry::new(env, refs, changes),
@@ -87,7 +87,7 @@ fn run_registry(env: &Env, refs: &ActorRefs, changes: &Changes) -> oneshot::Rece
             let _ = told.send(exit);
         },
     );
-    desk.put(registry);
+    registry_ref.set(registry);
     exit
 }
 
@@ -117,14 +117,14 @@ impl TaskRegistry {
         match kept {
             Kept::Slots => {
                 let held = self.refs.held.clone();
-                let (limits, desk) = (self.limits.clone(), self.refs.slots.clone());
+                let (limits, slots_ref) = (self.limits.clone(), self.refs.slots.clone());
                 let open = self.reachable && !self.refs.standing.closing();
                 let places = env.places.clone();
                 let slots = spawn_supervised(
-                    move |_| SlotManager::new(limits, open, held, desk, places),
+                    move |_| SlotManager::new(limits, open, held, slots_ref, places),
                     on_exit,
                 );
-                self.refs.slots.put(slots);
+                self.refs.slots.set(slots);
                 // Those that run and were promised a slot come before those that wait.
                 for id in self.by_age.values() {
                     let entry = self.tasks.get(id);
@@ -139,7 +139,7 @@ impl TaskRegistry {
             Kept::Poller => {
                 self.refs
                     .poller
-                    .put(spawn_supervised(move |_| Poller::new(env), on_exit));
+                    .set(spawn_supervised(move |_| Poller::new(env), on_exit));
                 let running: Vec<TaskId> = self.by_age.values().cloned().collect();
                 for id in running {
                     if self
@@ -154,7 +154,7 @@ impl TaskRegistry {
             Kept::Toaster => self
                 .refs
                 .toaster
-                .put(spawn_supervised(move |_| Toaster::new(env), on_exit)),
+                .set(spawn_supervised(move |_| Toaster::new(env), on_exit)),
         }
     }
 }

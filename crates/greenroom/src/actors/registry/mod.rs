@@ -355,7 +355,7 @@ impl Actor for TaskRegistry {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Context<Self>) {
-        self.refs.registry.put(ctx.address());
+        self.refs.registry.set(ctx.address());
         self.begin(ctx);
     }
 }
