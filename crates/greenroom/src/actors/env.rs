@@ -11,9 +11,9 @@ use futures::FutureExt;
 
 use super::durability::Durability;
 use super::health::Health;
+use super::runtime_state::UnderWay;
 use super::sabotage::Places;
 use super::supervisor::panic_text;
-use super::survivors::UnderWay;
 use super::unshown::Unshown;
 use crate::clock::Clock;
 use crate::config::Config;

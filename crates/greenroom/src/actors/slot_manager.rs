@@ -8,8 +8,8 @@ use tokio::sync::oneshot;
 
 use super::actor_ref::ActorRef;
 use super::key_queue::KeyQueue;
+use super::runtime_state::Held;
 use super::sabotage::Places;
-use super::survivors::Held;
 use crate::config::Limits;
 use crate::domain::concurrency::{Age, PermitId, SlotTable};
 use crate::domain::ids::ConcurrencyKey;

@@ -17,9 +17,9 @@ use crate::actors::registry::{
     KeyWait, LaunchOnce, LinkChanged, ListTasks, Query, ReadHistory, ReadReadiness, SendTo,
     Shutdown, TaskRegistry, TasksOf, WaitForRun, Waits, keep_registry,
 };
+use crate::actors::runtime_state::{Standing, UnderWay};
 use crate::actors::sabotage::{Places, Saboteur};
 use crate::actors::slot_manager::{ReadSlots, SlotManager, SlotsSnapshot};
-use crate::actors::survivors::{Standing, UnderWay};
 use crate::actors::task::SendFailure;
 use crate::actors::unshown::Unshown;
 use crate::clock::Clock;

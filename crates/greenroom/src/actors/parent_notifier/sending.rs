@@ -11,7 +11,7 @@ use super::ParentNotifier;
 use super::messages::{Answered, ContextRead, LookedUp, WayOpened};
 use crate::actors::env::{answer, cut_off, find_message, within};
 use crate::actors::registry::{BatchClosed, WakeAccepted};
-use crate::actors::survivors::Call;
+use crate::actors::runtime_state::Call;
 use crate::domain::batch::{Due, Note, Told};
 use crate::domain::ids::{NoticeId, TaskId};
 use crate::domain::ledger::{Fate, Posted};

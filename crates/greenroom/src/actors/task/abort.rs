@@ -9,7 +9,7 @@ use super::lineage::{Place, find_created};
 use crate::actors::actor_ref::ActorRef;
 use crate::actors::env::{Env, answer, find_message, reach_backoff, within};
 use crate::actors::registry::{AbortOver, TaskRegistry};
-use crate::actors::survivors::AbortTicket;
+use crate::actors::runtime_state::AbortTicket;
 use crate::domain::ids::{Run, SessionId, TaskId};
 use crate::domain::time::Timestamp;
 use crate::domain::transcript::Message;

@@ -6,7 +6,7 @@ use actix::Message;
 use tokio::sync::oneshot;
 
 use super::lineage::Lineage;
-use crate::actors::survivors::AbortTicket;
+use crate::actors::runtime_state::AbortTicket;
 use crate::domain::ids::{Run, SessionId};
 use crate::domain::lifecycle::End;
 use crate::domain::session_event::Happening;

@@ -15,7 +15,7 @@ use super::messages::{
 use super::{Beginning, Go, Phase, Step, TaskActor};
 use crate::actors::env::{answer, cut_off, reach_backoff, within};
 use crate::actors::registry::{RunPrompted, RunStarted, Unreachable};
-use crate::actors::survivors::Call;
+use crate::actors::runtime_state::Call;
 use crate::domain::ids::{Run, SessionId};
 use crate::domain::lifecycle::End;
 use crate::domain::mark::Mark;
