@@ -24,26 +24,26 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// Actors of one kind by name, each with a number that tells it from others of that name.
-pub(crate) type Living<K, A> = BTreeMap<K, (u64, Addr<A>)>;
+pub(crate) type LiveActors<K, A> = BTreeMap<K, (u64, Addr<A>)>;
 
 type ByName<K, A> = Map<K, (u64, Addr<A>)>;
 
 /// Where they are kept. Written by the registry.
-pub(crate) struct Roster<K, A: Actor>(Arc<Mutex<ByName<K, A>>>);
+pub(crate) struct ActorDirectory<K, A: Actor>(Arc<Mutex<ByName<K, A>>>);
 
-impl<K, A: Actor> Clone for Roster<K, A> {
+impl<K, A: Actor> Clone for ActorDirectory<K, A> {
     fn clone(&self) -> Self {
         Self(Arc::clone(&self.0))
     }
 }
 
-impl<K, A: Actor> Default for Roster<K, A> {
+impl<K, A: Actor> Default for ActorDirectory<K, A> {
     fn default() -> Self {
         Self(Arc::default())
     }
 }
 
-impl<K: Ord + Hash + Clone, A: Actor> Roster<K, A> {
+impl<K: Ord + Hash + Clone, A: Actor> ActorDirectory<K, A> {
     pub(crate) fn put(&self, name: K, number: u64, actor: Addr<A>) {
         lock(&self.0).insert(name, (number, actor));
     }
@@ -59,10 +59,10 @@ impl<K: Ord + Hash + Clone, A: Actor> Roster<K, A> {
     }
 
     /// Takes out all that live, in the order of their names.
-    pub(crate) fn living(&self) -> Living<K, A> {
-        let mut living = std::mem::take(&mut *lock(&self.0));
-        living.retain(|_, (_, actor)| actor.connected());
-        living.into_iter().collect()
+    pub(crate) fn take_live(&self) -> LiveActors<K, A> {
+        let mut live = std::mem::take(&mut *lock(&self.0));
+        live.retain(|_, (_, actor)| actor.connected());
+        live.into_iter().collect()
     }
 
     pub(crate) fn len(&self) -> usize {

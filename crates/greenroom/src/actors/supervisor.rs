@@ -42,7 +42,7 @@ where
 /// One after the other in the same place, so that an actor takes up no more than it needs.
 enum Life<A: Actor<Context = Context<A>>, Build> {
     Unborn(Build, Context<A>),
-    Living(ContextFut<A, Context<A>>),
+    LiveActors(ContextFut<A, Context<A>>),
     Over,
 }
 
@@ -69,10 +69,10 @@ where
                 && let Life::Unborn(build, mut context) = std::mem::replace(life, Life::Over)
             {
                 let actor = build(&mut context);
-                *life = Life::Living(context.into_future(actor));
+                *life = Life::LiveActors(context.into_future(actor));
             }
             match life {
-                Life::Living(actor) => Pin::new(actor).poll(cx),
+                Life::LiveActors(actor) => Pin::new(actor).poll(cx),
                 Life::Unborn(..) | Life::Over => Poll::Ready(()),
             }
         }));
@@ -126,7 +126,7 @@ impl Drop for Alive {
 }
 
 /// How many actors of that kind live on this arbiter.
-pub(super) fn living<A>() -> usize {
+pub(super) fn live<A>() -> usize {
     let kind = std::any::type_name::<A>();
     LIVE.with_borrow(|live| live.get(kind).copied().unwrap_or(0))
 }
@@ -173,10 +173,10 @@ mod tests {
                     let _ = told.send(exit);
                 },
             );
-            assert_eq!(living::<Glass>(), 1);
+            assert_eq!(live::<Glass>(), 1);
             glass.do_send(Fall);
             assert_eq!(hears.await.unwrap(), Exit::Panicked("broken".to_owned()));
-            assert_eq!(living::<Glass>(), 0);
+            assert_eq!(live::<Glass>(), 0);
         });
     }
 }

@@ -7,7 +7,7 @@ use crate::actors::key_queue::KeyQueue;
 use crate::actors::parent_notifier::ParentNotifier;
 use crate::actors::poller::Poller;
 use crate::actors::slot_manager::SlotManager;
-use crate::actors::supervisor::living;
+use crate::actors::supervisor::live;
 use crate::actors::task::TaskActor;
 use crate::actors::toaster::Toaster;
 use crate::handle::Census;
@@ -27,13 +27,13 @@ impl TaskRegistry {
     fn census(&self) -> Census {
         let waiters = self.tasks.values().map(|entry| entry.waiters.len());
         Census {
-            registries: living::<TaskRegistry>(),
-            slot_managers: living::<SlotManager>(),
-            pollers: living::<Poller>(),
-            toasters: living::<Toaster>(),
-            key_queues: living::<KeyQueue>(),
-            task_actors: living::<TaskActor>(),
-            notifiers: living::<ParentNotifier>(),
+            registries: live::<TaskRegistry>(),
+            slot_managers: live::<SlotManager>(),
+            pollers: live::<Poller>(),
+            toasters: live::<Toaster>(),
+            key_queues: live::<KeyQueue>(),
+            task_actors: live::<TaskActor>(),
+            notifiers: live::<ParentNotifier>(),
             tasks: self.tasks.len(),
             places: self.by_age.len(),
             sessions: self.by_session.len(),

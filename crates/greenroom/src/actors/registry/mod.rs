@@ -40,7 +40,7 @@ use super::env::Env;
 use super::key_queue::KeyQueue;
 use super::parent_notifier::ParentNotifier;
 use super::poller::Poller;
-use super::runtime_state::{Aborts, Held, Roster, Standing};
+use super::runtime_state::{Aborts, ActorDirectory, Held, Standing};
 use super::slot_manager::{SlotManager, SlotPermit};
 use super::task::TaskActor;
 use super::toaster::Toaster;
@@ -203,8 +203,8 @@ pub(crate) struct ActorRefs {
     pub(crate) slots: ActorRef<SlotManager>,
     pub(crate) poller: ActorRef<Poller>,
     pub(crate) toaster: ActorRef<Toaster>,
-    pub(crate) tasks: Roster<TaskId, TaskActor>,
-    pub(crate) notifiers: Roster<SessionId, ParentNotifier>,
+    pub(crate) tasks: ActorDirectory<TaskId, TaskActor>,
+    pub(crate) notifiers: ActorDirectory<SessionId, ParentNotifier>,
     pub(crate) aborts: Aborts,
     pub(crate) held: Held,
     pub(crate) standing: Arc<Standing>,
@@ -217,8 +217,8 @@ impl ActorRefs {
             slots: ActorRef::default(),
             poller: ActorRef::default(),
             toaster: ActorRef::default(),
-            tasks: Roster::default(),
-            notifiers: Roster::default(),
+            tasks: ActorDirectory::default(),
+            notifiers: ActorDirectory::default(),
             aborts: Aborts::default(),
             held: Held::default(),
             standing: Arc::new(Standing::new(limits)),

@@ -12,7 +12,7 @@ use super::orders::taken_over_by;
 use crate::actors::health::Kind;
 use crate::actors::parent_notifier::{ParentNotifier, Reconcile};
 use crate::actors::poller;
-use crate::actors::runtime_state::Living;
+use crate::actors::runtime_state::LiveActors;
 use crate::actors::slot_manager::{ForgetQueues, SetOpen};
 use crate::actors::task::{Dependents, LinkBroke, RegistryUp, TaskActor, Woken};
 use crate::domain::concurrency::Age;
@@ -33,8 +33,8 @@ impl TaskRegistry {
     }
 
     fn restore(&mut self, ctx: &mut Context<Self>) {
-        let tasks = self.refs.tasks.living();
-        let notifiers = self.refs.notifiers.living();
+        let tasks = self.refs.tasks.take_live();
+        let notifiers = self.refs.notifiers.take_live();
         let kept = self
             .env
             .journal
@@ -54,11 +54,7 @@ impl TaskRegistry {
             // Nothing was decided yet; keys belong to tasks.
             return;
         }
-        tracing::warn!(
-            tasks = kept.tasks.len(),
-            living = tasks.len(),
-            "taking over"
-        );
+        tracing::warn!(tasks = kept.tasks.len(), live = tasks.len(), "taking over");
         let open = self.reachable && !self.refs.standing.closing();
         self.refs.slots.send(ForgetQueues);
         self.refs.slots.send(SetOpen(open));
@@ -127,7 +123,7 @@ impl TaskRegistry {
     fn restore_parents(
         &mut self,
         accounts: Vec<(SessionId, Account)>,
-        mut notifiers: Living<SessionId, ParentNotifier>,
+        mut notifiers: LiveActors<SessionId, ParentNotifier>,
     ) {
         for (parent, mut account) in accounts {
             self.restore_members(&parent, &mut account);
@@ -180,7 +176,7 @@ impl TaskRegistry {
     fn restore_runs(
         &mut self,
         in_line: Vec<TaskId>,
-        mut living: Living<TaskId, TaskActor>,
+        mut live: LiveActors<TaskId, TaskActor>,
         ctx: &mut Context<Self>,
     ) {
         for id in in_line {
@@ -189,7 +185,7 @@ impl TaskRegistry {
                 continue;
             };
             let (run, status) = (entry.task.run, entry.task.status());
-            let actor = living.remove(&id);
+            let actor = live.remove(&id);
             match actor.filter(|(number, _)| *number == u64::from(run.0)) {
                 Some((number, actor)) => {
                     entry.actor = Some(actor.clone());
