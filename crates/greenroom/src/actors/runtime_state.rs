@@ -274,14 +274,14 @@ impl Held {
 }
 
 /// What was set or found out while the system ran. Written by the registry.
-pub(crate) struct Standing {
+pub(crate) struct RuntimeFlags {
     limits: Mutex<Limits>,
     reachable: AtomicBool,
     closing: watch::Sender<Option<ShutdownMode>>,
     generations: AtomicU64,
 }
 
-impl Standing {
+impl RuntimeFlags {
     pub(crate) fn new(limits: Limits) -> Self {
         Self {
             limits: Mutex::new(limits),

@@ -17,7 +17,7 @@ use crate::actors::registry::{
     KeyWait, LaunchOnce, LinkChanged, ListTasks, Query, ReadHistory, ReadReadiness, SendTo,
     Shutdown, TaskRegistry, TasksOf, WaitForRun, Waits, keep_registry,
 };
-use crate::actors::runtime_state::{Standing, UnderWay};
+use crate::actors::runtime_state::{RuntimeFlags, UnderWay};
 use crate::actors::sabotage::{Places, Saboteur};
 use crate::actors::slot_manager::{ReadSlots, SlotManager, SlotsSnapshot};
 use crate::actors::task::SendFailure;
@@ -66,7 +66,7 @@ pub struct Greenroom {
     env: Env,
     changes: Changes,
     events: Inbox,
-    standing: Arc<Standing>,
+    flags: Arc<RuntimeFlags>,
 }
 
 /// What a system is started in, besides its configuration and its ports.
@@ -140,7 +140,7 @@ impl Greenroom {
             env: env.clone(),
             changes: changes.clone(),
             events: Inbox::new(refs.registry.clone()),
-            standing: Arc::clone(&refs.standing),
+            flags: Arc::clone(&refs.flags),
         };
         keep_registry(env, refs, changes);
         greenroom
@@ -425,7 +425,7 @@ impl Greenroom {
     pub async fn wait(&self, task: &TaskId, run: Run, until: WaitFor) -> Option<Task> {
         // A registry that dies meanwhile takes the waiting with it: the next one is asked, as often as it takes.
         loop {
-            if !self.standing.closing() {
+            if !self.flags.closing() {
                 self.registry.connected_within(PATIENCE).await;
             }
             let (reply, answer) = oneshot::channel();
@@ -440,7 +440,7 @@ impl Greenroom {
             if let Ok(answer) = answer.await {
                 return answer;
             }
-            if self.standing.closing() {
+            if self.flags.closing() {
                 return None;
             }
         }
@@ -537,7 +537,7 @@ impl Greenroom {
     }
 
     async fn shut_down(&self, mode: ShutdownMode) -> ShutdownReport {
-        self.standing.set_closing(mode);
+        self.flags.set_closing(mode);
         // A registry that dies meanwhile is followed by one that is told again.
         for _ in 0..TRIES {
             self.registry.connected_within(PATIENCE).await;
@@ -559,7 +559,7 @@ impl Greenroom {
     /// The answer to one question; none once the system is shut down, or if the registry died over it. One that is being
     /// rebuilt is waited for, a while.
     async fn ask<Q: Query>(&self, query: Q) -> Option<Q::Answer> {
-        if !self.standing.closing() {
+        if !self.flags.closing() {
             self.registry.connected_within(PATIENCE).await;
         }
         let (reply, answer) = oneshot::channel();
@@ -575,7 +575,7 @@ impl Greenroom {
             if let Some(answer) = self.ask(query.clone()).await {
                 return Some(answer);
             }
-            if self.standing.closing() {
+            if self.flags.closing() {
                 break;
             }
         }
@@ -584,7 +584,7 @@ impl Greenroom {
 
     /// Why a call has no answer.
     fn away<E>(&self, closing: E, restarting: E) -> E {
-        match self.standing.closing() {
+        match self.flags.closing() {
             true => closing,
             false => restarting,
         }
@@ -592,7 +592,7 @@ impl Greenroom {
 
     async fn read_slots(&self) -> Option<SlotsSnapshot> {
         for _ in 0..TRIES {
-            if !self.standing.closing() {
+            if !self.flags.closing() {
                 self.slots.connected_within(PATIENCE).await;
             }
             let (reply, answer) = oneshot::channel();

@@ -128,7 +128,7 @@ impl TaskRegistry {
     fn set_reachable(&mut self, reachable: bool) {
         if self.reachable != reachable {
             self.reachable = reachable;
-            self.refs.standing.set_reachable(reachable);
+            self.refs.flags.set_reachable(reachable);
             tracing::warn!(reachable, "the way to the agent server has changed");
             self.refs
                 .slots

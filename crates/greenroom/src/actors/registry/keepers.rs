@@ -65,7 +65,7 @@ pub(crate) fn keep_registry(env: Env, refs: ActorRefs, changes: Changes) {
             tracing::error!(panic, "the registry panicked");
             let wait = env.health.died(Kind::Registry, env.now());
             // A shutdown cannot wait for it: there must be somebody who ends what runs.
-            let _ = tokio::time::timeout(wait, refs.standing.closes()).await;
+            let _ = tokio::time::timeout(wait, refs.flags.closes()).await;
             let Some(registry) = weak.upgrade() else {
                 return;
             };
@@ -118,7 +118,7 @@ impl TaskRegistry {
             Kept::Slots => {
                 let held = self.refs.held.clone();
                 let (limits, slots_ref) = (self.limits.clone(), self.refs.slots.clone());
-                let open = self.reachable && !self.refs.standing.closing();
+                let open = self.reachable && !self.refs.flags.closing();
                 let places = env.places.clone();
                 let slots = spawn_supervised(
                     move |_| SlotManager::new(limits, open, held, slots_ref, places),

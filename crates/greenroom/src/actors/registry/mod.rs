@@ -40,7 +40,7 @@ use super::env::Env;
 use super::key_queue::KeyQueue;
 use super::parent_notifier::ParentNotifier;
 use super::poller::Poller;
-use super::runtime_state::{Aborts, ActorDirectory, Held, Standing};
+use super::runtime_state::{Aborts, ActorDirectory, Held, RuntimeFlags};
 use super::slot_manager::{SlotManager, SlotPermit};
 use super::task::TaskActor;
 use super::toaster::Toaster;
@@ -207,7 +207,7 @@ pub(crate) struct ActorRefs {
     pub(crate) notifiers: ActorDirectory<SessionId, ParentNotifier>,
     pub(crate) aborts: Aborts,
     pub(crate) held: Held,
-    pub(crate) standing: Arc<Standing>,
+    pub(crate) flags: Arc<RuntimeFlags>,
 }
 
 impl ActorRefs {
@@ -221,7 +221,7 @@ impl ActorRefs {
             notifiers: ActorDirectory::default(),
             aborts: Aborts::default(),
             held: Held::default(),
-            standing: Arc::new(Standing::new(limits)),
+            flags: Arc::new(RuntimeFlags::new(limits)),
         }
     }
 }
@@ -260,7 +260,7 @@ pub(crate) struct TaskRegistry {
 impl TaskRegistry {
     pub(crate) fn new(env: Env, refs: ActorRefs, changes: Changes) -> Self {
         env.places.pass("registry: start");
-        let generation = refs.standing.next_generation();
+        let generation = refs.flags.next_generation();
         let mut rng = match env.config.seed {
             Some(seed) => ChaCha8Rng::seed_from_u64(seed),
             None => ChaCha8Rng::from_seed(random_seed()),
@@ -268,8 +268,8 @@ impl TaskRegistry {
         // A later registry must not draw what an earlier one has drawn.
         rng.set_stream(generation);
         Self {
-            limits: refs.standing.limits(),
-            reachable: refs.standing.reachable(),
+            limits: refs.flags.limits(),
+            reachable: refs.flags.reachable(),
             env,
             refs,
             changes,

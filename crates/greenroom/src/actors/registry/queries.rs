@@ -274,7 +274,7 @@ impl Query for LimitsChange {
             .refs
             .slots
             .send(crate::actors::slot_manager::SetLimits(limits.clone()));
-        registry.refs.standing.set_limits(limits.clone());
+        registry.refs.flags.set_limits(limits.clone());
         limits.clone()
     }
 }

@@ -27,7 +27,7 @@ impl TaskRegistry {
     /// whoever asked may not be able to say so again.
     pub(super) fn begin(&mut self, ctx: &mut Context<Self>) {
         self.restore(ctx);
-        if self.refs.standing.closing() {
+        if self.refs.flags.closing() {
             self.begin_closing(None, ctx);
         }
     }
@@ -55,7 +55,7 @@ impl TaskRegistry {
             return;
         }
         tracing::warn!(tasks = kept.tasks.len(), live = tasks.len(), "taking over");
-        let open = self.reachable && !self.refs.standing.closing();
+        let open = self.reachable && !self.refs.flags.closing();
         self.refs.slots.send(ForgetQueues);
         self.refs.slots.send(SetOpen(open));
         self.refs.poller.send(poller::UnwatchAll);

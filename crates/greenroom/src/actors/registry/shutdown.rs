@@ -56,7 +56,7 @@ struct AbortsGivenUp;
 impl TaskRegistry {
     /// True from the moment a shutdown is asked for, also if the registry that was asked has died since.
     pub(super) fn is_closing(&self) -> bool {
-        self.closing.is_some() || self.refs.standing.closing()
+        self.closing.is_some() || self.refs.flags.closing()
     }
 
     pub(super) fn begin_closing(
@@ -66,7 +66,7 @@ impl TaskRegistry {
     ) {
         self.closing = Some(Closing {
             replies: reply.into_iter().collect(),
-            detach: self.refs.standing.closing_mode() == Some(ShutdownMode::Detach),
+            detach: self.refs.flags.closing_mode() == Some(ShutdownMode::Detach),
             ..Closing::default()
         });
         self.close(ctx);
