@@ -25,7 +25,7 @@ mod handle;
 mod maps;
 pub mod ports;
 
-pub use actors::sabotage;
+pub use actors::failpoint;
 pub use clock::Clock;
 pub use config::Config;
 pub use handle::*;

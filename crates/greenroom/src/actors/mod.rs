@@ -3,6 +3,7 @@
 pub(crate) mod actor_ref;
 pub(crate) mod durability;
 pub(crate) mod env;
+pub mod failpoint;
 pub(crate) mod health;
 pub(crate) mod inbox;
 pub(crate) mod key_queue;
@@ -10,7 +11,6 @@ pub(crate) mod parent_notifier;
 pub(crate) mod poller;
 pub(crate) mod registry;
 pub(crate) mod runtime_state;
-pub mod sabotage;
 pub(crate) mod slot_manager;
 pub(crate) mod supervisor;
 pub(crate) mod task;

@@ -10,6 +10,7 @@ mod views;
 use crate::actors::actor_ref::ActorRef;
 use crate::actors::durability::Durability;
 use crate::actors::env::{Env, Parts, within};
+use crate::actors::failpoint::{FaultInjector, Places};
 use crate::actors::health::Health;
 use crate::actors::inbox::Inbox;
 use crate::actors::registry::{
@@ -18,7 +19,6 @@ use crate::actors::registry::{
     Shutdown, TaskRegistry, TasksOf, WaitForRun, Waits, keep_registry,
 };
 use crate::actors::runtime_state::{RuntimeFlags, UnderWay};
-use crate::actors::sabotage::{Places, Saboteur};
 use crate::actors::slot_manager::{ReadSlots, SlotManager, SlotsSnapshot};
 use crate::actors::task::SendFailure;
 use crate::actors::unshown::Unshown;
@@ -75,14 +75,14 @@ pub struct Surroundings {
     /// The clock all of it reads.
     pub clock: Clock,
     /// Whoever makes our own actors fail on purpose; nobody, but in tests.
-    pub saboteur: Option<Arc<dyn Saboteur>>,
+    pub fault_injector: Option<Arc<dyn FaultInjector>>,
 }
 
 impl Default for Surroundings {
     fn default() -> Self {
         Self {
             clock: Clock::system(),
-            saboteur: None,
+            fault_injector: None,
         }
     }
 }
@@ -129,7 +129,7 @@ impl Greenroom {
             under_way: UnderWay::default(),
             shut_down: AtomicBool::new(false),
             health: Health::default(),
-            places: Places::watched_by(surroundings.saboteur),
+            places: Places::watched_by(surroundings.fault_injector),
         });
         let journal = Arc::clone(&env.journal);
         let changes = Changes::new(env.clock.now(), env.config.lifecycle.retention, journal);

@@ -1,39 +1,39 @@
 //! Where our own failures can be brought about on purpose. Every handler, timer, call and start of an actor passes a named
-//! place; whoever wants to see what a panic there leads to hands in a [`Saboteur`]. Nobody does in production, where a
+//! place; whoever wants to see what a panic there leads to hands in a [`FaultInjector`]. Nobody does in production, where a
 //! place costs one comparison.
 
 use std::fmt;
 use std::sync::Arc;
 
 /// Decides where the system fails.
-pub trait Saboteur: Send + Sync + 'static {
+pub trait FaultInjector: Send + Sync + 'static {
     /// True if it is to panic at this place now. Places are named `actor: what`, for instance `registry: Granted`,
     /// `task: start`, `task: create is answered`.
-    fn strikes(&self, place: &'static str) -> bool;
+    fn should_fail(&self, place: &'static str) -> bool;
 }
 
 /// The places an actor passes.
 #[derive(Clone, Default)]
-pub(crate) struct Places(Option<Arc<dyn Saboteur>>);
+pub(crate) struct Places(Option<Arc<dyn FaultInjector>>);
 
 impl Places {
-    pub(crate) fn watched_by(saboteur: Option<Arc<dyn Saboteur>>) -> Self {
-        Self(saboteur)
+    pub(crate) fn watched_by(fault_injector: Option<Arc<dyn FaultInjector>>) -> Self {
+        Self(fault_injector)
     }
 
     /// Passes a place.
     pub(crate) fn pass(&self, place: &'static str) {
-        if let Some(saboteur) = &self.0
-            && saboteur.strikes(place)
+        if let Some(fault_injector) = &self.0
+            && injector.should_fail(place)
         {
-            panic!("sabotage at {place}");
+            panic!("failpoint at {place}");
         }
     }
 }
 
-impl fmt::Debug for dyn Saboteur {
+impl fmt::Debug for dyn FaultInjector {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Saboteur")
+        f.write_str("FaultInjector")
     }
 }
 
