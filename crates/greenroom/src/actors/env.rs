@@ -12,7 +12,7 @@ use futures::FutureExt;
 use super::durability::Durability;
 use super::health::Health;
 use super::runtime_state::UnderWay;
-use super::sabotage::Places;
+use super::sabotage::Failpoints;
 use super::supervisor::panic_text;
 use super::unshown::Unshown;
 use crate::clock::Clock;
@@ -40,7 +40,7 @@ pub(crate) struct Parts {
     /// Set once a shutdown is over: what still waits for the agent server to come back is nobody's business any more.
     pub(crate) shut_down: AtomicBool,
     pub(crate) health: Health,
-    pub(crate) places: Places,
+    pub(crate) failpoints: Failpoints,
 }
 
 impl std::ops::Deref for Env {
@@ -99,11 +99,11 @@ pub(crate) fn answer<T: 'static>(
     lost: impl FnOnce(String) -> T + 'static,
     hand_over: impl FnOnce(T) + 'static,
 ) {
-    let (places, health) = (env.places.clone(), env.health.clone());
+    let (places, health) = (env.failpoints.clone(), env.health.clone());
     // Boxed, since the runtime moves what it is given several times on its way in and out.
     actix_rt::spawn(Box::pin(async move {
         let work = async {
-            places.pass(place);
+            failpoints.hit(place);
             work.await
         };
         hand_over(match AssertUnwindSafe(work).catch_unwind().await {

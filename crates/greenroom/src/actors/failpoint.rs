@@ -7,22 +7,22 @@ use std::sync::Arc;
 
 /// Decides where the system fails.
 pub trait FaultInjector: Send + Sync + 'static {
-    /// True if it is to panic at this place now. Places are named `actor: what`, for instance `registry: Granted`,
+    /// True if it is to panic at this place now. Failpoints are named `actor: what`, for instance `registry: Granted`,
     /// `task: start`, `task: create is answered`.
     fn should_fail(&self, place: &'static str) -> bool;
 }
 
 /// The places an actor passes.
 #[derive(Clone, Default)]
-pub(crate) struct Places(Option<Arc<dyn FaultInjector>>);
+pub(crate) struct Failpoints(Option<Arc<dyn FaultInjector>>);
 
-impl Places {
-    pub(crate) fn watched_by(fault_injector: Option<Arc<dyn FaultInjector>>) -> Self {
+impl Failpoints {
+    pub(crate) fn injected_by(fault_injector: Option<Arc<dyn FaultInjector>>) -> Self {
         Self(fault_injector)
     }
 
     /// Passes a place.
-    pub(crate) fn pass(&self, place: &'static str) {
+    pub(crate) fn hit(&self, place: &'static str) {
         if let Some(fault_injector) = &self.0
             && injector.should_fail(place)
         {
@@ -37,8 +37,10 @@ impl fmt::Debug for dyn FaultInjector {
     }
 }
 
-impl fmt::Debug for Places {
+impl fmt::Debug for Failpoints {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Places").field(&self.0.is_some()).finish()
+        f.debug_tuple("Failpoints")
+            .field(&self.0.is_some())
+            .finish()
     }
 }

@@ -7,7 +7,7 @@ use actix::{Actor, AsyncContext, Context, Handler, Message};
 
 use super::actor_ref::ActorRef;
 use super::registry::{Granted, TaskRegistry};
-use super::sabotage::Places;
+use super::sabotage::Failpoints;
 use super::slot_manager::{Acquire, Forget, SlotManager, SlotPermit};
 use crate::domain::concurrency::Age;
 use crate::domain::ids::{ConcurrencyKey, Run, TaskId};
@@ -39,7 +39,7 @@ pub(crate) struct KeyQueue {
     generation: u64,
     slots: ActorRef<SlotManager>,
     registry: ActorRef<TaskRegistry>,
-    places: Places,
+    failpoints: Failpoints,
 }
 
 impl KeyQueue {
@@ -49,9 +49,9 @@ impl KeyQueue {
         generation: u64,
         slots: ActorRef<SlotManager>,
         registry: ActorRef<TaskRegistry>,
-        places: Places,
+        failpoints: Failpoints,
     ) -> Self {
-        places.pass("queue: start");
+        failpoints.hit("queue: start");
         Self {
             key,
             waiting: BTreeMap::new(),
@@ -92,7 +92,7 @@ impl Handler<Enqueue> for KeyQueue {
     type Result = ();
 
     fn handle(&mut self, enqueue: Enqueue, ctx: &mut Context<Self>) {
-        self.places.pass("queue: Enqueue");
+        self.failpoints.hit("queue: Enqueue");
         self.waiting
             .insert(enqueue.age, (enqueue.task, enqueue.run));
         self.ask_for_head(ctx);
@@ -103,7 +103,7 @@ impl Handler<Withdraw> for KeyQueue {
     type Result = ();
 
     fn handle(&mut self, withdraw: Withdraw, ctx: &mut Context<Self>) {
-        self.places.pass("queue: Withdraw");
+        self.failpoints.hit("queue: Withdraw");
         self.waiting.remove(&withdraw.0);
         self.ask_for_head(ctx);
     }
@@ -113,7 +113,7 @@ impl Handler<SlotGranted> for KeyQueue {
     type Result = ();
 
     fn handle(&mut self, granted: SlotGranted, ctx: &mut Context<Self>) {
-        self.places.pass("queue: SlotGranted");
+        self.failpoints.hit("queue: SlotGranted");
         self.asked_for = None;
         match self.waiting.pop_first() {
             Some((age, (task, run))) => {
@@ -140,7 +140,7 @@ impl Handler<AskAgain> for KeyQueue {
     type Result = ();
 
     fn handle(&mut self, _: AskAgain, ctx: &mut Context<Self>) {
-        self.places.pass("queue: AskAgain");
+        self.failpoints.hit("queue: AskAgain");
         self.asked_for = None;
         self.ask_for_head(ctx);
     }

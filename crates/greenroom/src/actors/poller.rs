@@ -90,7 +90,7 @@ pub(crate) struct Poller {
 
 impl Poller {
     pub(crate) fn new(env: Env) -> Self {
-        env.places.pass("poller: start");
+        env.failpoints.hit("poller: start");
         Self {
             env,
             watched: BTreeMap::new(),
@@ -152,7 +152,7 @@ impl Handler<Watch> for Poller {
     type Result = ();
 
     fn handle(&mut self, watch: Watch, ctx: &mut Context<Self>) {
-        self.env.places.pass("poller: Watch");
+        self.env.failpoints.hit("poller: Watch");
         let Watch {
             task,
             run,
@@ -183,7 +183,7 @@ impl Handler<Unwatch> for Poller {
     type Result = ();
 
     fn handle(&mut self, unwatch: Unwatch, _: &mut Context<Self>) {
-        self.env.places.pass("poller: Unwatch");
+        self.env.failpoints.hit("poller: Unwatch");
         // The timer keeps its phase until a tick finds nothing running.
         self.unwatch(&unwatch.0);
     }
@@ -193,7 +193,7 @@ impl Handler<UnwatchAll> for Poller {
     type Result = ();
 
     fn handle(&mut self, _: UnwatchAll, _: &mut Context<Self>) {
-        self.env.places.pass("poller: UnwatchAll");
+        self.env.failpoints.hit("poller: UnwatchAll");
         self.watched.clear();
         self.places.clear();
     }
@@ -203,7 +203,7 @@ impl Handler<Reconcile> for Poller {
     type Result = ();
 
     fn handle(&mut self, _: Reconcile, ctx: &mut Context<Self>) {
-        self.env.places.pass("poller: Reconcile");
+        self.env.failpoints.hit("poller: Reconcile");
         self.ask(ctx);
     }
 }
@@ -212,7 +212,7 @@ impl Handler<Tick> for Poller {
     type Result = ();
 
     fn handle(&mut self, _: Tick, ctx: &mut Context<Self>) {
-        self.env.places.pass("poller: Tick");
+        self.env.failpoints.hit("poller: Tick");
         self.timer = None;
         if self.watched.is_empty() {
             return;
@@ -226,7 +226,7 @@ impl Handler<Answered> for Poller {
     type Result = ();
 
     fn handle(&mut self, answered: Answered, _: &mut Context<Self>) {
-        self.env.places.pass("poller: Answered");
+        self.env.failpoints.hit("poller: Answered");
         self.in_flight.remove(&answered.directory);
         if let Err(failure) = &answered.answer {
             tracing::debug!(directory = %answered.directory, %failure, "a status call failed");
@@ -258,7 +258,7 @@ impl Handler<Attends> for Poller {
     type Result = ();
 
     fn handle(&mut self, attends: Attends, _: &mut Context<Self>) {
-        self.env.places.pass("poller: Attends");
+        self.env.failpoints.hit("poller: Attends");
         let Some((directory, session)) = self.places.get(&attends.task) else {
             return;
         };

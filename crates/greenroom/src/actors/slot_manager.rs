@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 use super::actor_ref::ActorRef;
 use super::key_queue::KeyQueue;
 use super::runtime_state::Held;
-use super::sabotage::Places;
+use super::sabotage::Failpoints;
 use crate::config::Limits;
 use crate::domain::concurrency::{Age, PermitId, SlotTable};
 use crate::domain::ids::ConcurrencyKey;
@@ -115,7 +115,7 @@ pub(crate) struct SlotManager {
     queues: BTreeMap<ConcurrencyKey, (u64, Addr<KeyQueue>)>,
     held: Held,
     own_ref: ActorRef<SlotManager>,
-    places: Places,
+    failpoints: Failpoints,
 }
 
 impl SlotManager {
@@ -125,9 +125,9 @@ impl SlotManager {
         open: bool,
         held: Held,
         own_ref: ActorRef<SlotManager>,
-        places: Places,
+        failpoints: Failpoints,
     ) -> Self {
-        places.pass("slots: start");
+        failpoints.hit("slots: start");
         let (permits, last) = held.all();
         let mut table = SlotTable::new(limits);
         table.continue_after(last);
@@ -175,7 +175,7 @@ impl Handler<Acquire> for SlotManager {
     type Result = ();
 
     fn handle(&mut self, ask: Acquire, _: &mut Context<Self>) {
-        self.places.pass("slots: Acquire");
+        self.failpoints.hit("slots: Acquire");
         if self
             .queues
             .get(&ask.key)
@@ -194,7 +194,7 @@ impl Handler<Forget> for SlotManager {
     type Result = ();
 
     fn handle(&mut self, forget: Forget, _: &mut Context<Self>) {
-        self.places.pass("slots: Forget");
+        self.failpoints.hit("slots: Forget");
         if self
             .queues
             .get(&forget.key)
@@ -210,7 +210,7 @@ impl Handler<Adopt> for SlotManager {
     type Result = ();
 
     fn handle(&mut self, adopt: Adopt, _: &mut Context<Self>) {
-        self.places.pass("slots: Adopt");
+        self.failpoints.hit("slots: Adopt");
         let id = self.table.adopt(adopt.key.clone());
         let permit = self.permit(id, adopt.key);
         adopt.to.do_send(Adopted(permit));
@@ -221,7 +221,7 @@ impl Handler<Release> for SlotManager {
     type Result = ();
 
     fn handle(&mut self, release: Release, _: &mut Context<Self>) {
-        self.places.pass("slots: Release");
+        self.failpoints.hit("slots: Release");
         if self.table.release(release.0) {
             self.grant();
         }
@@ -232,7 +232,7 @@ impl Handler<SetLimits> for SlotManager {
     type Result = ();
 
     fn handle(&mut self, set: SetLimits, _: &mut Context<Self>) {
-        self.places.pass("slots: SetLimits");
+        self.failpoints.hit("slots: SetLimits");
         self.table.set_limits(set.0);
         self.grant();
     }
@@ -242,7 +242,7 @@ impl Handler<SetOpen> for SlotManager {
     type Result = ();
 
     fn handle(&mut self, set: SetOpen, _: &mut Context<Self>) {
-        self.places.pass("slots: SetOpen");
+        self.failpoints.hit("slots: SetOpen");
         self.table.set_open(set.0);
         self.grant();
     }
@@ -252,7 +252,7 @@ impl Handler<ReadSlots> for SlotManager {
     type Result = ();
 
     fn handle(&mut self, read: ReadSlots, _: &mut Context<Self>) {
-        self.places.pass("slots: ReadSlots");
+        self.failpoints.hit("slots: ReadSlots");
         let snapshot = SlotsSnapshot {
             limits: self.table.limits().clone(),
             held_by_key: self.table.held_by_key(),
@@ -272,7 +272,7 @@ impl Handler<ForgetQueues> for SlotManager {
     type Result = ();
 
     fn handle(&mut self, _: ForgetQueues, _: &mut Context<Self>) {
-        self.places.pass("slots: ForgetQueues");
+        self.failpoints.hit("slots: ForgetQueues");
         for (key, _) in std::mem::take(&mut self.queues) {
             self.table.withdraw(&key);
         }

@@ -30,7 +30,7 @@ pub(crate) struct Toaster {
 
 impl Toaster {
     pub(crate) fn new(env: Env) -> Self {
-        env.places.pass("toaster: start");
+        env.failpoints.hit("toaster: start");
         Self {
             env,
             waiting: None,
@@ -70,7 +70,7 @@ impl Handler<Show> for Toaster {
     type Result = ();
 
     fn handle(&mut self, show: Show, ctx: &mut Context<Self>) {
-        self.env.places.pass("toaster: Show");
+        self.env.failpoints.hit("toaster: Show");
         self.waiting = Some(Toast {
             title: show.title,
             message: show.message,
@@ -84,7 +84,7 @@ impl Handler<Shown> for Toaster {
     type Result = ();
 
     fn handle(&mut self, _: Shown, ctx: &mut Context<Self>) {
-        self.env.places.pass("toaster: Shown");
+        self.env.failpoints.hit("toaster: Shown");
         self.in_flight = false;
         self.show_next(ctx);
     }

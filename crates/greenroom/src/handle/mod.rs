@@ -10,7 +10,7 @@ mod views;
 use crate::actors::actor_ref::ActorRef;
 use crate::actors::durability::Durability;
 use crate::actors::env::{Env, Parts, within};
-use crate::actors::failpoint::{FaultInjector, Places};
+use crate::actors::failpoint::{Failpoints, FaultInjector};
 use crate::actors::health::Health;
 use crate::actors::inbox::Inbox;
 use crate::actors::registry::{
@@ -129,7 +129,7 @@ impl Greenroom {
             under_way: UnderWay::default(),
             shut_down: AtomicBool::new(false),
             health: Health::default(),
-            places: Places::watched_by(surroundings.fault_injector),
+            failpoints: Failpoints::injected_by(surroundings.fault_injector),
         });
         let journal = Arc::clone(&env.journal);
         let changes = Changes::new(env.clock.now(), env.config.lifecycle.retention, journal);

@@ -72,7 +72,7 @@ impl ParentNotifier {
         salt: u64,
         account: Option<Account>,
     ) -> Self {
-        env.places.pass("notifier: start");
+        env.failpoints.hit("notifier: start");
         Self {
             env,
             registry,
@@ -281,7 +281,7 @@ impl Handler<Joined> for ParentNotifier {
     type Result = ();
 
     fn handle(&mut self, joined: Joined, ctx: &mut Context<Self>) {
-        self.env.places.pass("notifier: Joined");
+        self.env.failpoints.hit("notifier: Joined");
         if self.directory.is_none() {
             self.directory = joined.directory;
         }
@@ -294,7 +294,7 @@ impl Handler<Settled> for ParentNotifier {
     type Result = ();
 
     fn handle(&mut self, settled: Settled, ctx: &mut Context<Self>) {
-        self.env.places.pass("notifier: Settled");
+        self.env.failpoints.hit("notifier: Settled");
         self.debt = settled.debt;
         // Behind a message in flight each keeps its own; what waits for its debounce or a busy parent is merged.
         let merge = matches!(self.flight, Flight::None | Flight::Status) || self.held;
@@ -308,7 +308,7 @@ impl Handler<Left> for ParentNotifier {
     type Result = ();
 
     fn handle(&mut self, left: Left, ctx: &mut Context<Self>) {
-        self.env.places.pass("notifier: Left");
+        self.env.failpoints.hit("notifier: Left");
         self.debt = left.debt;
         self.batch.leave(&left.task, self.env.now());
         self.step(ctx);
@@ -319,7 +319,7 @@ impl Handler<ParentHappened> for ParentNotifier {
     type Result = ();
 
     fn handle(&mut self, happened: ParentHappened, ctx: &mut Context<Self>) {
-        self.env.places.pass("notifier: ParentHappened");
+        self.env.failpoints.hit("notifier: ParentHappened");
         let now = self.env.now();
         if let Some(debt) = happened.1 {
             self.debt = debt;
@@ -343,7 +343,7 @@ impl Handler<ParentEnded> for ParentNotifier {
     type Result = ();
 
     fn handle(&mut self, ended: ParentEnded, _: &mut Context<Self>) {
-        self.env.places.pass("notifier: ParentEnded");
+        self.env.failpoints.hit("notifier: ParentEnded");
         self.session.set_ended(ended.0);
     }
 }
@@ -352,7 +352,7 @@ impl Handler<ParentGone> for ParentNotifier {
     type Result = ();
 
     fn handle(&mut self, _: ParentGone, ctx: &mut Context<Self>) {
-        self.env.places.pass("notifier: ParentGone");
+        self.env.failpoints.hit("notifier: ParentGone");
         // Its timers would keep this actor alive, and sending, long after its last address was dropped.
         (self.stopped, self.gone) = (true, true);
         self.open.store(false, Ordering::Release);
@@ -365,7 +365,7 @@ impl Handler<Stop> for ParentNotifier {
     type Result = ();
 
     fn handle(&mut self, stop: Stop, ctx: &mut Context<Self>) {
-        self.env.places.pass("notifier: Stop");
+        self.env.failpoints.hit("notifier: Stop");
         self.stopped = true;
         self.open.store(false, Ordering::Release);
         self.stopping = Some(stop.done);
@@ -377,7 +377,7 @@ impl Handler<StatusRead> for ParentNotifier {
     type Result = ();
 
     fn handle(&mut self, read: StatusRead, ctx: &mut Context<Self>) {
-        self.env.places.pass("notifier: StatusRead");
+        self.env.failpoints.hit("notifier: StatusRead");
         self.flight = Flight::None;
         if self.directory.is_none() {
             self.directory = read.1;
@@ -391,7 +391,7 @@ impl Handler<TimeUp> for ParentNotifier {
     type Result = ();
 
     fn handle(&mut self, _: TimeUp, ctx: &mut Context<Self>) {
-        self.env.places.pass("notifier: TimeUp");
+        self.env.failpoints.hit("notifier: TimeUp");
         self.timer = None;
         self.step(ctx);
     }

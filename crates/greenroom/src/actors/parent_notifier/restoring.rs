@@ -86,7 +86,7 @@ impl Handler<Reconcile> for ParentNotifier {
     type Result = ();
 
     fn handle(&mut self, reconcile: Reconcile, ctx: &mut Context<Self>) {
-        self.env.places.pass("notifier: Reconcile");
+        self.env.failpoints.hit("notifier: Reconcile");
         let now = self.env.now();
         let account = reconcile.account;
         let strangers: Vec<TaskId> = self

@@ -333,7 +333,7 @@ impl Handler<ContextRead> for ParentNotifier {
     type Result = ();
 
     fn handle(&mut self, read: ContextRead, ctx: &mut Context<Self>) {
-        self.env.places.pass("notifier: ContextRead");
+        self.env.failpoints.hit("notifier: ContextRead");
         self.flight = Flight::None;
         let now = self.env.now();
         if !self.stopped
@@ -349,7 +349,7 @@ impl Handler<Answered> for ParentNotifier {
     type Result = ();
 
     fn handle(&mut self, answered: Answered, ctx: &mut Context<Self>) {
-        self.env.places.pass("notifier: Answered");
+        self.env.failpoints.hit("notifier: Answered");
         let Flight::Sending(owed) = std::mem::replace(&mut self.flight, Flight::None) else {
             return;
         };
@@ -366,7 +366,7 @@ impl Handler<LookedUp> for ParentNotifier {
     type Result = ();
 
     fn handle(&mut self, looked: LookedUp, ctx: &mut Context<Self>) {
-        self.env.places.pass("notifier: LookedUp");
+        self.env.failpoints.hit("notifier: LookedUp");
         let Flight::LookingUp(owed) = std::mem::replace(&mut self.flight, Flight::None) else {
             return;
         };
@@ -389,7 +389,7 @@ impl Handler<WayOpened> for ParentNotifier {
     type Result = ();
 
     fn handle(&mut self, _: WayOpened, ctx: &mut Context<Self>) {
-        self.env.places.pass("notifier: WayOpened");
+        self.env.failpoints.hit("notifier: WayOpened");
         self.way_opened.notify_one();
         if self.patience.way_opened() {
             self.step(ctx);

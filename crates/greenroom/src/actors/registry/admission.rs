@@ -415,7 +415,7 @@ impl Handler<TakeBack> for TaskRegistry {
     type Result = ();
 
     fn handle(&mut self, back: TakeBack, ctx: &mut Context<Self>) {
-        self.env.places.pass("registry: TakeBack");
+        self.env.failpoints.hit("registry: TakeBack");
         let current = self
             .tasks
             .get(&back.task)

@@ -173,7 +173,7 @@ impl Handler<EventsCame> for TaskRegistry {
         let mut batch = std::mem::take(&mut self.batch);
         came.take(&mut batch);
         for event in batch.drain(..) {
-            self.env.places.pass("registry: SessionHappened");
+            self.env.failpoints.hit("registry: SessionHappened");
             self.happened(event, now, ctx);
         }
         self.batch = batch;
@@ -184,7 +184,7 @@ impl Handler<DepthOf> for TaskRegistry {
     type Result = ();
 
     fn handle(&mut self, ask: DepthOf, _: &mut Context<Self>) {
-        self.env.places.pass("registry: DepthOf");
+        self.env.failpoints.hit("registry: DepthOf");
         let task = self
             .by_session
             .get(&ask.session)
@@ -200,7 +200,7 @@ impl Handler<LinkChanged> for TaskRegistry {
     type Result = ();
 
     fn handle(&mut self, changed: LinkChanged, _: &mut Context<Self>) {
-        self.env.places.pass("registry: LinkChanged");
+        self.env.failpoints.hit("registry: LinkChanged");
         match changed.0 {
             EventLink::Connected => {
                 // Events that were missed are not replayed: everything running is looked at again.
@@ -221,7 +221,7 @@ impl Handler<Unreachable> for TaskRegistry {
     type Result = ();
 
     fn handle(&mut self, _: Unreachable, _: &mut Context<Self>) {
-        self.env.places.pass("registry: Unreachable");
+        self.env.failpoints.hit("registry: Unreachable");
         self.set_reachable(false);
         self.probe();
     }
@@ -231,7 +231,7 @@ impl Handler<HealthAnswered> for TaskRegistry {
     type Result = ();
 
     fn handle(&mut self, answered: HealthAnswered, ctx: &mut Context<Self>) {
-        self.env.places.pass("registry: HealthAnswered");
+        self.env.failpoints.hit("registry: HealthAnswered");
         self.set_reachable(answered.0);
         if answered.0 {
             self.probing = false;
@@ -248,7 +248,7 @@ impl Handler<Probe> for TaskRegistry {
     type Result = ();
 
     fn handle(&mut self, _: Probe, _: &mut Context<Self>) {
-        self.env.places.pass("registry: Probe");
+        self.env.failpoints.hit("registry: Probe");
         self.probing = false;
         self.probe();
     }

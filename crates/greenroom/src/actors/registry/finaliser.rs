@@ -327,7 +327,7 @@ impl Handler<RunEnded> for TaskRegistry {
     type Result = ();
 
     fn handle(&mut self, ended: RunEnded, ctx: &mut Context<Self>) {
-        self.env.places.pass("registry: RunEnded");
+        self.env.failpoints.hit("registry: RunEnded");
         let Some(entry) = self
             .tasks
             .get(&ended.task)
@@ -363,7 +363,7 @@ impl Handler<TaskDied> for TaskRegistry {
     type Result = ();
 
     fn handle(&mut self, died: TaskDied, ctx: &mut Context<Self>) {
-        self.env.places.pass("registry: TaskDied");
+        self.env.failpoints.hit("registry: TaskDied");
         tracing::error!(task = %died.task, run = %died.run, panic = %died.panic, "a task actor panicked");
         self.env.health.died(Kind::Task, self.env.now());
         let Some(entry) = self
@@ -416,7 +416,7 @@ impl Handler<QueueDied> for TaskRegistry {
     type Result = ();
 
     fn handle(&mut self, died: QueueDied, ctx: &mut Context<Self>) {
-        self.env.places.pass("registry: QueueDied");
+        self.env.failpoints.hit("registry: QueueDied");
         tracing::error!(key = %died.key, generation = died.generation, panic = %died.panic, "a queue panicked");
         match self.env.health.died(Kind::Queue, self.env.now()) {
             Duration::ZERO => self.rebuild_queue(&died.key),
@@ -436,7 +436,7 @@ impl Handler<RebuildQueue> for TaskRegistry {
     type Result = ();
 
     fn handle(&mut self, rebuild: RebuildQueue, _: &mut Context<Self>) {
-        self.env.places.pass("registry: RebuildQueue");
+        self.env.failpoints.hit("registry: RebuildQueue");
         self.rebuild_queue(&rebuild.0);
     }
 }

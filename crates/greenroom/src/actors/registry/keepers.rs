@@ -119,9 +119,9 @@ impl TaskRegistry {
                 let held = self.refs.held.clone();
                 let (limits, slots_ref) = (self.limits.clone(), self.refs.slots.clone());
                 let open = self.reachable && !self.refs.flags.closing();
-                let places = env.places.clone();
+                let failpoints = env.failpoints.clone();
                 let slots = spawn_supervised(
-                    move |_| SlotManager::new(limits, open, held, slots_ref, places),
+                    move |_| SlotManager::new(limits, open, held, slots_ref, failpoints),
                     on_exit,
                 );
                 self.refs.slots.set(slots);
@@ -163,7 +163,7 @@ impl Handler<KeptDied> for TaskRegistry {
     type Result = ();
 
     fn handle(&mut self, died: KeptDied, ctx: &mut Context<Self>) {
-        self.env.places.pass("registry: KeptDied");
+        self.env.failpoints.hit("registry: KeptDied");
         tracing::error!(actor = died.kept.kind().name(), panic = %died.panic, "an actor panicked");
         if self.closing.is_some() {
             return;
@@ -181,7 +181,7 @@ impl Handler<Rebuild> for TaskRegistry {
     type Result = ();
 
     fn handle(&mut self, rebuild: Rebuild, _: &mut Context<Self>) {
-        self.env.places.pass("registry: Rebuild");
+        self.env.failpoints.hit("registry: Rebuild");
         if self.closing.is_none() {
             self.build(rebuild.0);
         }

@@ -46,7 +46,7 @@ impl TaskRegistry {
     pub(super) fn new_queue(&mut self, key: &ConcurrencyKey) -> Addr<KeyQueue> {
         let generation = self.number();
         let (slots, registry) = (self.refs.slots.clone(), self.refs.registry.clone());
-        let (told, places) = (registry.clone(), self.env.places.clone());
+        let (told, places) = (registry.clone(), self.env.failpoints.clone());
         let (name, key) = (key.clone(), key.clone());
         spawn_supervised(
             move |_| KeyQueue::new(key, generation, slots, registry, places),
@@ -125,7 +125,7 @@ impl Handler<Granted> for TaskRegistry {
     type Result = ();
 
     fn handle(&mut self, granted: Granted, ctx: &mut Context<Self>) {
-        self.env.places.pass("registry: Granted");
+        self.env.failpoints.hit("registry: Granted");
         let current = self.tasks.get(&granted.task).is_some_and(|entry| {
             entry.queued == Some(granted.age)
                 && entry.task.run == granted.run
@@ -150,7 +150,7 @@ impl Handler<AbortOver> for TaskRegistry {
     type Result = ();
 
     fn handle(&mut self, over: AbortOver, _: &mut Context<Self>) {
-        self.env.places.pass("registry: AbortOver");
+        self.env.failpoints.hit("registry: AbortOver");
         self.note_aborted(&over.task, over.run);
     }
 }
@@ -159,7 +159,7 @@ impl Handler<AbortDone> for TaskRegistry {
     type Result = ();
 
     fn handle(&mut self, done: AbortDone, ctx: &mut Context<Self>) {
-        self.env.places.pass("registry: AbortDone");
+        self.env.failpoints.hit("registry: AbortDone");
         if self.abort_again(&done) {
             return;
         }

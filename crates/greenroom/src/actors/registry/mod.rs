@@ -103,7 +103,7 @@ impl<Q: Query> Handler<Ask<Q>> for TaskRegistry {
     type Result = ();
 
     fn handle(&mut self, ask: Ask<Q>, ctx: &mut Context<Self>) {
-        self.env.places.pass("registry: Ask");
+        self.env.failpoints.hit("registry: Ask");
         let answer = ask.query.answer(self, ctx);
         if !Q::DECIDES || self.env.durability.is_over() {
             // Whoever asked may have gone away.
@@ -259,7 +259,7 @@ pub(crate) struct TaskRegistry {
 
 impl TaskRegistry {
     pub(crate) fn new(env: Env, refs: ActorRefs, changes: Changes) -> Self {
-        env.places.pass("registry: start");
+        env.failpoints.hit("registry: start");
         let generation = refs.flags.next_generation();
         let mut rng = match env.config.seed {
             Some(seed) => ChaCha8Rng::seed_from_u64(seed),
@@ -364,7 +364,7 @@ impl Handler<TimeUp> for TaskRegistry {
     type Result = ();
 
     fn handle(&mut self, _: TimeUp, ctx: &mut Context<Self>) {
-        self.env.places.pass("registry: TimeUp");
+        self.env.failpoints.hit("registry: TimeUp");
         self.timer = None;
         let now = self.env.now();
         while let Some(first) = self

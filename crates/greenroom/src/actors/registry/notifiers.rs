@@ -21,7 +21,7 @@ impl Handler<NotifierDied> for TaskRegistry {
     type Result = ();
 
     fn handle(&mut self, died: NotifierDied, ctx: &mut Context<Self>) {
-        self.env.places.pass("registry: NotifierDied");
+        self.env.failpoints.hit("registry: NotifierDied");
         tracing::error!(parent = %died.parent, panic = %died.panic, "a notifier panicked");
         let current = self
             .parents
@@ -51,7 +51,7 @@ impl Handler<RebuildNotifier> for TaskRegistry {
     type Result = ();
 
     fn handle(&mut self, rebuild: RebuildNotifier, ctx: &mut Context<Self>) {
-        self.env.places.pass("registry: RebuildNotifier");
+        self.env.failpoints.hit("registry: RebuildNotifier");
         self.rebuild_notifier(&rebuild.0, rebuild.1, ctx);
     }
 }

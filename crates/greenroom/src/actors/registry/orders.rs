@@ -209,7 +209,7 @@ impl Handler<EndByOrder> for TaskRegistry {
     type Result = ();
 
     fn handle(&mut self, order: EndByOrder, ctx: &mut Context<Self>) {
-        self.env.places.pass("registry: EndByOrder");
+        self.env.failpoints.hit("registry: EndByOrder");
         self.order_end(&order.task, order.end, ctx);
     }
 }

@@ -297,7 +297,7 @@ impl Handler<BatchClosed> for TaskRegistry {
     type Result = ();
 
     fn handle(&mut self, closed: BatchClosed, ctx: &mut Context<Self>) {
-        self.env.places.pass("registry: BatchClosed");
+        self.env.failpoints.hit("registry: BatchClosed");
         self.leave_closed(&closed.parent, closed.tasks, ctx);
     }
 }
@@ -306,7 +306,7 @@ impl Handler<Debts> for TaskRegistry {
     type Result = ();
 
     fn handle(&mut self, debts: Debts, _: &mut Context<Self>) {
-        self.env.places.pass("registry: Debts");
+        self.env.failpoints.hit("registry: Debts");
         let Some(known) = self.parents.get_mut(&debts.parent) else {
             return;
         };
@@ -328,7 +328,7 @@ impl Handler<WakeAccepted> for TaskRegistry {
     type Result = ();
 
     fn handle(&mut self, accepted: WakeAccepted, _: &mut Context<Self>) {
-        self.env.places.pass("registry: WakeAccepted");
+        self.env.failpoints.hit("registry: WakeAccepted");
         let entry = self
             .by_session
             .get(&accepted.parent)

@@ -313,7 +313,7 @@ impl Handler<WaitForRun> for TaskRegistry {
     type Result = ();
 
     fn handle(&mut self, wait: WaitForRun, _: &mut Context<Self>) {
-        self.env.places.pass("registry: WaitForRun");
+        self.env.failpoints.hit("registry: WaitForRun");
         let WaitForRun {
             task,
             run,

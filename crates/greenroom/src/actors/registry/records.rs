@@ -57,7 +57,9 @@ impl TaskRegistry {
         let place = self.append_record(id, task, Some(Changed { number, from }), with);
         self.env.unshown.appended(number, place);
         self.show_durable();
-        self.env.places.pass("registry: a change is in the journal");
+        self.env
+            .failpoints
+            .hit("registry: a change is in the journal");
     }
 
     /// The record as it stands in the journal from now on, with what belongs to it, where the state is as it was.
@@ -160,7 +162,7 @@ impl Handler<MoreDurable> for TaskRegistry {
     type Result = ();
 
     fn handle(&mut self, _: MoreDurable, ctx: &mut Context<Self>) {
-        self.env.places.pass("registry: MoreDurable");
+        self.env.failpoints.hit("registry: MoreDurable");
         self.awaits_durable = false;
         self.show_durable();
         self.consider_closed(ctx);

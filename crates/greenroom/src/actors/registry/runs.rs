@@ -155,7 +155,7 @@ impl Handler<super::DirectoryKnown> for TaskRegistry {
     type Result = ();
 
     fn handle(&mut self, known: super::DirectoryKnown, _: &mut Context<Self>) {
-        self.env.places.pass("registry: DirectoryKnown");
+        self.env.failpoints.hit("registry: DirectoryKnown");
         let Some(entry) = self.tasks.get_mut(&known.task) else {
             return;
         };
@@ -170,7 +170,7 @@ impl Handler<RunStarted> for TaskRegistry {
     type Result = ();
 
     fn handle(&mut self, started: RunStarted, ctx: &mut Context<Self>) {
-        self.env.places.pass("registry: RunStarted");
+        self.env.failpoints.hit("registry: RunStarted");
         let Some(entry) = self
             .tasks
             .get_mut(&started.task)
@@ -221,7 +221,7 @@ impl Handler<RunChanged> for TaskRegistry {
     type Result = ();
 
     fn handle(&mut self, changed: RunChanged, _: &mut Context<Self>) {
-        self.env.places.pass("registry: RunChanged");
+        self.env.failpoints.hit("registry: RunChanged");
         if let Some(entry) = self.tasks.get_mut(&changed.task)
             && entry.task.run == changed.run
             && entry.task.status() == TaskStatus::Running
@@ -235,7 +235,7 @@ impl Handler<RunPrompted> for TaskRegistry {
     type Result = ();
 
     fn handle(&mut self, prompted: RunPrompted, _: &mut Context<Self>) {
-        self.env.places.pass("registry: RunPrompted");
+        self.env.failpoints.hit("registry: RunPrompted");
         if let Some(entry) = self.tasks.get_mut(&prompted.task)
             && entry.task.run == prompted.run
             && entry.prompted.replace(prompted.run) != Some(prompted.run)

@@ -204,7 +204,7 @@ impl Handler<Look> for TaskRegistry {
     type Result = ();
 
     fn handle(&mut self, _: Look, ctx: &mut Context<Self>) {
-        self.env.places.pass("registry: Look");
+        self.env.failpoints.hit("registry: Look");
         self.consider_closed(ctx);
     }
 }
@@ -213,7 +213,7 @@ impl Handler<Shutdown> for TaskRegistry {
     type Result = ();
 
     fn handle(&mut self, shutdown: Shutdown, ctx: &mut Context<Self>) {
-        self.env.places.pass("registry: Shutdown");
+        self.env.failpoints.hit("registry: Shutdown");
         match &mut self.closing {
             Some(closing) if closing.done => {
                 // Whoever asked may have gone away.
@@ -229,7 +229,7 @@ impl Handler<MessageDone> for TaskRegistry {
     type Result = ();
 
     fn handle(&mut self, done: MessageDone, ctx: &mut Context<Self>) {
-        self.env.places.pass("registry: MessageDone");
+        self.env.failpoints.hit("registry: MessageDone");
         if let Some(closing) = &mut self.closing {
             closing.messages = closing.messages.saturating_sub(1);
             if done.owes && !closing.report.untold.contains(&done.parent) {
@@ -244,7 +244,7 @@ impl Handler<MessagesGivenUp> for TaskRegistry {
     type Result = ();
 
     fn handle(&mut self, _: MessagesGivenUp, ctx: &mut Context<Self>) {
-        self.env.places.pass("registry: MessagesGivenUp");
+        self.env.failpoints.hit("registry: MessagesGivenUp");
         if let Some(closing) = &mut self.closing {
             closing.messages = 0;
         }
@@ -256,7 +256,7 @@ impl Handler<AbortsGivenUp> for TaskRegistry {
     type Result = ();
 
     fn handle(&mut self, _: AbortsGivenUp, _: &mut Context<Self>) {
-        self.env.places.pass("registry: AbortsGivenUp");
+        self.env.failpoints.hit("registry: AbortsGivenUp");
         if self.closing.as_ref().is_some_and(|closing| !closing.done) {
             tracing::warn!(
                 aborts = self.refs.aborts.len(),

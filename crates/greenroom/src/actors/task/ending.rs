@@ -95,7 +95,7 @@ impl Handler<LatePromptGivenUp> for TaskActor {
     type Result = ();
 
     fn handle(&mut self, _: LatePromptGivenUp, _: &mut Context<Self>) {
-        self.env.places.pass("task: LatePromptGivenUp");
+        self.env.failpoints.hit("task: LatePromptGivenUp");
         // Nobody waits for it any longer; if it comes all the same, the session is still aborted again.
         self.late_prompt = None;
     }
@@ -105,7 +105,7 @@ impl Handler<EndRun> for TaskActor {
     type Result = ();
 
     fn handle(&mut self, order: EndRun, ctx: &mut Context<Self>) {
-        self.env.places.pass("task: EndRun");
+        self.env.failpoints.hit("task: EndRun");
         match self.phase {
             // Where its own end is refused, the first of these holds.
             Phase::Ending(..) => self.orders.push(order),
@@ -123,7 +123,7 @@ impl Handler<EndRefused> for TaskActor {
     type Result = ();
 
     fn handle(&mut self, _: EndRefused, ctx: &mut Context<Self>) {
-        self.env.places.pass("task: EndRefused");
+        self.env.failpoints.hit("task: EndRefused");
         if let Phase::Ending(end, Some(watch)) = std::mem::replace(&mut self.phase, Phase::Ended) {
             tracing::debug!(task = %self.task.id, outcome = ?end.outcome, "goes on: something depends on its session");
             self.phase = Phase::Watching(watch);
@@ -143,7 +143,7 @@ impl Handler<EndAccepted> for TaskActor {
     type Result = ();
 
     fn handle(&mut self, accepted: EndAccepted, ctx: &mut Context<Self>) {
-        self.env.places.pass("task: EndAccepted");
+        self.env.failpoints.hit("task: EndAccepted");
         let Phase::Ending(end, _) = std::mem::replace(&mut self.phase, Phase::Ended) else {
             return;
         };
@@ -175,7 +175,7 @@ impl Handler<LetGo> for TaskActor {
     type Result = ();
 
     fn handle(&mut self, _: LetGo, ctx: &mut Context<Self>) {
-        self.env.places.pass("task: LetGo");
+        self.env.failpoints.hit("task: LetGo");
         if matches!(self.phase, Phase::Ending(..) | Phase::Ended) {
             return;
         }
@@ -192,7 +192,7 @@ impl Handler<RegistryUp> for TaskActor {
     type Result = ();
 
     fn handle(&mut self, _: RegistryUp, ctx: &mut Context<Self>) {
-        self.env.places.pass("task: RegistryUp");
+        self.env.failpoints.hit("task: RegistryUp");
         match &self.phase {
             Phase::Starting => {}
             Phase::Started => self.say_started(),

@@ -30,7 +30,7 @@ impl Handler<Observed> for TaskActor {
     type Result = ();
 
     fn handle(&mut self, observed: Observed, ctx: &mut Context<Self>) {
-        self.env.places.pass("task: Observed");
+        self.env.failpoints.hit("task: Observed");
         let Observed {
             run,
             number,

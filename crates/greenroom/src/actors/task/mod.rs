@@ -132,7 +132,7 @@ impl TaskActor {
         beginning: Beginning,
         permit: Option<SlotPermit>,
     ) -> Self {
-        env.places.pass("task: start");
+        env.failpoints.hit("task: start");
         let counts = match &permit {
             Some(permit) => Some(permit.key().clone()),
             None => counts_as(&task),

@@ -302,7 +302,7 @@ impl Handler<LineageRead> for TaskActor {
     type Result = ();
 
     fn handle(&mut self, read: LineageRead, ctx: &mut Context<Self>) {
-        self.env.places.pass("task: LineageRead");
+        self.env.failpoints.hit("task: LineageRead");
         if self.is_starting() {
             match read.0 {
                 Ok(lineage) => self.with_lineage(lineage, ctx),
@@ -317,7 +317,7 @@ impl Handler<CreateAnswered> for TaskActor {
     type Result = ();
 
     fn handle(&mut self, answered: CreateAnswered, ctx: &mut Context<Self>) {
-        self.env.places.pass("task: CreateAnswered");
+        self.env.failpoints.hit("task: CreateAnswered");
         self.create_in_flight = false;
         match answered.0 {
             Ok(session) if self.is_starting() => self.session_is_there(session, ctx),
@@ -339,7 +339,7 @@ impl Handler<CreateTimedOut> for TaskActor {
     type Result = ();
 
     fn handle(&mut self, _: CreateTimedOut, ctx: &mut Context<Self>) {
-        self.env.places.pass("task: CreateTimedOut");
+        self.env.failpoints.hit("task: CreateTimedOut");
         if self.is_starting() {
             let limit = duration_text(self.env.config.calls.create);
             self.end(
@@ -355,7 +355,7 @@ impl Handler<CreateLookedUp> for TaskActor {
     type Result = ();
 
     fn handle(&mut self, looked: CreateLookedUp, ctx: &mut Context<Self>) {
-        self.env.places.pass("task: CreateLookedUp");
+        self.env.failpoints.hit("task: CreateLookedUp");
         match looked.0 {
             Ok(Some(session)) if self.is_starting() => self.session_is_there(session, ctx),
             Ok(Some(session)) => self.abort_late(session),
@@ -378,7 +378,7 @@ impl Handler<Go> for TaskActor {
     type Result = ();
 
     fn handle(&mut self, go: Go, ctx: &mut Context<Self>) {
-        self.env.places.pass("task: Go");
+        self.env.failpoints.hit("task: Go");
         // One record for all who hold it; what this began with is not needed any more.
         self.task = go.0;
         if matches!(self.phase, Phase::Started) {
@@ -394,7 +394,7 @@ impl Handler<PromptAnswered> for TaskActor {
     type Result = ();
 
     fn handle(&mut self, answered: PromptAnswered, ctx: &mut Context<Self>) {
-        self.env.places.pass("task: PromptAnswered");
+        self.env.failpoints.hit("task: PromptAnswered");
         let current = self
             .prompting
             .as_ref()
@@ -437,7 +437,7 @@ impl Handler<PromptLookedUp> for TaskActor {
     type Result = ();
 
     fn handle(&mut self, looked: PromptLookedUp, ctx: &mut Context<Self>) {
-        self.env.places.pass("task: PromptLookedUp");
+        self.env.failpoints.hit("task: PromptLookedUp");
         let current = self
             .prompting
             .as_ref()

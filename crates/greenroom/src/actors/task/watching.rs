@@ -253,7 +253,7 @@ impl Handler<Explained> for TaskActor {
     type Result = ();
 
     fn handle(&mut self, explained: Explained, ctx: &mut Context<Self>) {
-        self.env.places.pass("task: Explained");
+        self.env.failpoints.hit("task: Explained");
         self.end(explained.0, ctx);
         self.arm(ctx);
     }
@@ -263,7 +263,7 @@ impl Handler<Happened> for TaskActor {
     type Result = ();
 
     fn handle(&mut self, happened: Happened, ctx: &mut Context<Self>) {
-        self.env.places.pass("task: Happened");
+        self.env.failpoints.hit("task: Happened");
         self.watched_at(
             happened.at,
             |watch| watch.event(&happened.what, happened.at),
@@ -276,7 +276,7 @@ impl Handler<Checked> for TaskActor {
     type Result = ();
 
     fn handle(&mut self, checked: Checked, ctx: &mut Context<Self>) {
-        self.env.places.pass("task: Checked");
+        self.env.failpoints.hit("task: Checked");
         self.watched(|watch, now| watch.checked(checked.0, checked.1, now), ctx);
     }
 }
@@ -285,7 +285,7 @@ impl Handler<Existence> for TaskActor {
     type Result = ();
 
     fn handle(&mut self, existence: Existence, ctx: &mut Context<Self>) {
-        self.env.places.pass("task: Existence");
+        self.env.failpoints.hit("task: Existence");
         self.watched(|watch, _| watch.existence(existence.0), ctx);
     }
 }
@@ -294,7 +294,7 @@ impl Handler<Dependents> for TaskActor {
     type Result = ();
 
     fn handle(&mut self, dependents: Dependents, ctx: &mut Context<Self>) {
-        self.env.places.pass("task: Dependents");
+        self.env.failpoints.hit("task: Dependents");
         self.dependents = (dependents.open, dependents.owed);
         self.watched(
             |watch, now| watch.dependents(dependents.open, dependents.owed, now),
@@ -307,7 +307,7 @@ impl Handler<Woken> for TaskActor {
     type Result = ();
 
     fn handle(&mut self, _: Woken, ctx: &mut Context<Self>) {
-        self.env.places.pass("task: Woken");
+        self.env.failpoints.hit("task: Woken");
         self.watched(
             |watch, now| {
                 watch.woken(now);
@@ -322,7 +322,7 @@ impl Handler<LinkBroke> for TaskActor {
     type Result = ();
 
     fn handle(&mut self, _: LinkBroke, _: &mut Context<Self>) {
-        self.env.places.pass("task: LinkBroke");
+        self.env.failpoints.hit("task: LinkBroke");
         self.watch(Watch::link_broke);
     }
 }
@@ -331,7 +331,7 @@ impl Handler<Adopted> for TaskActor {
     type Result = ();
 
     fn handle(&mut self, adopted: Adopted, _: &mut Context<Self>) {
-        self.env.places.pass("task: Adopted");
+        self.env.failpoints.hit("task: Adopted");
         // A run that has ended meanwhile, or waits for others again, drops the permit, which gives the slot back: kept, it
         // would never be let go of, and a task below that waits for it would wait for ever.
         if matches!(&self.phase, Phase::Watching(watch) if watch.wants_slot()) {
@@ -345,7 +345,7 @@ impl Handler<SlotsUp> for TaskActor {
     type Result = ();
 
     fn handle(&mut self, _: SlotsUp, ctx: &mut Context<Self>) {
-        self.env.places.pass("task: SlotsUp");
+        self.env.failpoints.hit("task: SlotsUp");
         self.ask_for_lost_slot(ctx);
     }
 }
@@ -354,7 +354,7 @@ impl Handler<SendPrompt> for TaskActor {
     type Result = ();
 
     fn handle(&mut self, send: SendPrompt, ctx: &mut Context<Self>) {
-        self.env.places.pass("task: SendPrompt");
+        self.env.failpoints.hit("task: SendPrompt");
         let (Phase::Watching(_), Some(session)) = (&self.phase, self.session.clone()) else {
             let _ = send.reply.send(Err(SendFailure::NotRunning));
             return;
@@ -399,7 +399,7 @@ impl Handler<SentFurther> for TaskActor {
     type Result = ();
 
     fn handle(&mut self, sent: SentFurther, ctx: &mut Context<Self>) {
-        self.env.places.pass("task: SentFurther");
+        self.env.failpoints.hit("task: SentFurther");
         let accepted = sent.accepted;
         self.prompt_is_over(accepted);
         self.watched(
@@ -419,7 +419,7 @@ impl Handler<TimeUp> for TaskActor {
     type Result = ();
 
     fn handle(&mut self, _: TimeUp, ctx: &mut Context<Self>) {
-        self.env.places.pass("task: TimeUp");
+        self.env.failpoints.hit("task: TimeUp");
         self.timer = None;
         let now = self.env.now();
         if let Some((_, step)) = self.next_step.take_if(|(at, _)| *at <= now) {

@@ -215,7 +215,7 @@ pub fn what_is_appended_is_decided_at_once(make: Make<'_>) {
     assert_eq!(kept.newest_change, 7);
 }
 
-/// Places rise by one, and all of them become durable.
+/// Failpoints rise by one, and all of them become durable.
 pub fn places_rise_and_become_durable(make: Make<'_>) {
     let journal = make();
     let before = journal.decided();

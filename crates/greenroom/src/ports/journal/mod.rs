@@ -1,6 +1,6 @@
 //! Where the system remembers. Each change is *decided* first, and used at once for further decisions; then it is
 //! *durable*, and only then shown, answered or told, and only then does anything reach the agent server that follows from
-//! it. Places rise with every append, and what is durable is always everything up to some place.
+//! it. Failpoints rise with every append, and what is durable is always everything up to some place.
 //!
 //! What a registry or a notifier needs to take over from one that died is folded from these changes ([`Fold`]). The
 //! in-memory form ([`MemoryJournal`]) outlives the actors, one on disk the process.
