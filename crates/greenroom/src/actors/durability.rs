@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{oneshot, watch};
 
 use super::unshown::Unshown;
-use crate::ports::journal::{Journal, Place, RuntimeFlags};
+use crate::ports::journal::{Journal, Place, Standing};
 
 /// What a waiter waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,7 +38,7 @@ struct Waiting {
 #[derive(Clone)]
 pub(crate) struct Durability {
     journal: Arc<dyn Journal>,
-    standing: watch::Receiver<RuntimeFlags>,
+    standing: watch::Receiver<Standing>,
     unshown: Unshown,
     waiting: Arc<Mutex<Waiting>>,
 }

@@ -12,7 +12,7 @@ use futures::FutureExt;
 use super::durability::Durability;
 use super::health::Health;
 use super::runtime_state::UnderWay;
-use super::sabotage::Failpoints;
+use super::failpoint::Failpoints;
 use super::supervisor::panic_text;
 use super::unshown::Unshown;
 use crate::clock::Clock;
@@ -99,7 +99,7 @@ pub(crate) fn answer<T: 'static>(
     lost: impl FnOnce(String) -> T + 'static,
     hand_over: impl FnOnce(T) + 'static,
 ) {
-    let (places, health) = (env.failpoints.clone(), env.health.clone());
+    let (failpoints, health) = (env.failpoints.clone(), env.health.clone());
     // Boxed, since the runtime moves what it is given several times on its way in and out.
     actix_rt::spawn(Box::pin(async move {
         let work = async {

@@ -24,7 +24,7 @@ impl Failpoints {
     /// Passes a place.
     pub(crate) fn hit(&self, place: &'static str) {
         if let Some(fault_injector) = &self.0
-            && injector.should_fail(place)
+            && fault_injector.should_fail(place)
         {
             panic!("failpoint at {place}");
         }

@@ -7,7 +7,7 @@ use actix::{Actor, AsyncContext, Context, Handler, Message};
 
 use super::actor_ref::ActorRef;
 use super::registry::{Granted, TaskRegistry};
-use super::sabotage::Failpoints;
+use super::failpoint::Failpoints;
 use super::slot_manager::{Acquire, Forget, SlotManager, SlotPermit};
 use crate::domain::concurrency::Age;
 use crate::domain::ids::{ConcurrencyKey, Run, TaskId};
@@ -59,7 +59,7 @@ impl KeyQueue {
             generation,
             slots,
             registry,
-            places,
+            failpoints,
         }
     }
 

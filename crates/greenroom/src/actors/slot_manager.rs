@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 use super::actor_ref::ActorRef;
 use super::key_queue::KeyQueue;
 use super::runtime_state::Held;
-use super::sabotage::Failpoints;
+use super::failpoint::Failpoints;
 use crate::config::Limits;
 use crate::domain::concurrency::{Age, PermitId, SlotTable};
 use crate::domain::ids::ConcurrencyKey;
@@ -34,7 +34,7 @@ impl Drop for SlotPermit {
     fn drop(&mut self) {
         // Nothing here can panic: a panic in a drop while unwinding would end the process.
         self.held.given_back(self.id);
-        self.desk.send(Release(self.id));
+        self.own_ref.send(Release(self.id));
     }
 }
 
@@ -139,8 +139,8 @@ impl SlotManager {
             table,
             queues: BTreeMap::new(),
             held,
-            desk,
-            places,
+            own_ref,
+            failpoints,
         }
     }
 
@@ -150,7 +150,7 @@ impl SlotManager {
             id,
             key,
             held: self.held.clone(),
-            desk: self.desk.clone(),
+            own_ref: self.own_ref.clone(),
         }
     }
 

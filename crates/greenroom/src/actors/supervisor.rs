@@ -42,7 +42,7 @@ where
 /// One after the other in the same place, so that an actor takes up no more than it needs.
 enum Life<A: Actor<Context = Context<A>>, Build> {
     Unborn(Build, Context<A>),
-    LiveActors(ContextFut<A, Context<A>>),
+    Running(ContextFut<A, Context<A>>),
     Over,
 }
 
@@ -69,10 +69,10 @@ where
                 && let Life::Unborn(build, mut context) = std::mem::replace(life, Life::Over)
             {
                 let actor = build(&mut context);
-                *life = Life::LiveActors(context.into_future(actor));
+                *life = Life::Running(context.into_future(actor));
             }
             match life {
-                Life::LiveActors(actor) => Pin::new(actor).poll(cx),
+                Life::Running(actor) => Pin::new(actor).poll(cx),
                 Life::Unborn(..) | Life::Over => Poll::Ready(()),
             }
         }));

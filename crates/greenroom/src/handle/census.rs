@@ -115,13 +115,13 @@ impl Greenroom {
 }
 
 /// The census with what that actor adds; without, if there is none.
-async fn counted_by<A>(desk: &ActorRef<A>, census: Census) -> Census
+async fn counted_by<A>(actor: &ActorRef<A>, census: Census) -> Census
 where
     A: Actor<Context = Context<A>> + Handler<Count>,
 {
     let (reply, answer) = oneshot::channel();
     let before = census.clone();
-    match desk.send(Count { census, reply }) {
+    match actor.send(Count { census, reply }) {
         true => answer.await.unwrap_or(before),
         false => before,
     }
