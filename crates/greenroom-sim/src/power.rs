@@ -12,11 +12,11 @@ use async_trait::async_trait;
 use greenroom::domain::ids::SessionId;
 use greenroom::domain::task::{AskAnswer, AskKind};
 use greenroom::domain::transcript::Message;
-use greenroom::failpoint::FaultInjector;
 use greenroom::ports::agent_server::{
     AgentServer, NewSession, Notice, ServerError, SessionRecord, SessionStatus, TaskPrompt, Toast,
     Todo,
 };
+use greenroom::sabotage::Saboteur;
 use tokio::sync::Notify;
 
 use crate::disk::DiskJournal;
@@ -216,23 +216,20 @@ impl AgentServer for Plug {
 
 /// Whoever makes actors fail, for as long as there is power.
 pub struct PluggedSaboteur {
-    fault_injector: Arc<dyn FaultInjector>,
+    saboteur: Arc<dyn Saboteur>,
     power: Power,
 }
 
 impl PluggedSaboteur {
     /// Strikes where that one does.
-    pub fn new(fault_injector: Arc<dyn FaultInjector>, power: Power) -> Self {
-        Self {
-            fault_injector,
-            power,
-        }
+    pub fn new(saboteur: Arc<dyn Saboteur>, power: Power) -> Self {
+        Self { saboteur, power }
     }
 }
 
-impl FaultInjector for PluggedSaboteur {
-    fn should_fail(&self, place: &'static str) -> bool {
-        self.power.is_on() && self.injector.should_fail(place)
+impl Saboteur for PluggedSaboteur {
+    fn strikes(&self, place: &'static str) -> bool {
+        self.power.is_on() && self.saboteur.strikes(place)
     }
 }
 

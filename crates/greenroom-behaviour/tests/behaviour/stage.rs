@@ -11,7 +11,7 @@ use actix_rt::System;
 use greenroom::domain::ids::TaskId;
 use greenroom::domain::task::{Launch, Resume, Task, TaskStatus, Track};
 use greenroom::domain::time::Timestamp;
-use greenroom::failpoint::FaultInjector;
+use greenroom::sabotage::Saboteur;
 use greenroom::{
     CancelError, CancelOptions, CancelScope, Clock, Config, EventLink, Greenroom, LaunchError,
     LimitsReport, ListFilter, ResumeError, ShutdownMode, Surroundings, TaskChange,
@@ -56,15 +56,15 @@ pub fn broken_story<F: Future<Output = ()>>(
 
 /// Tells a story in which actors of ours are made to fail, and answers the panics there were.
 pub fn sabotaged_story<F: Future<Output = ()>>(
-    fault_injector: Arc<dyn FaultInjector>,
+    saboteur: Arc<dyn Saboteur>,
     tell: impl FnOnce(Stage) -> F + Send + 'static,
 ) -> Vec<String> {
-    run(|_| {}, Some(fault_injector), tell)
+    run(|_| {}, Some(saboteur), tell)
 }
 
 fn run<F: Future<Output = ()>>(
     set: impl FnOnce(&mut Config) + Send + 'static,
-    fault_injector: Option<Arc<dyn FaultInjector>>,
+    saboteur: Option<Arc<dyn Saboteur>>,
     tell: impl FnOnce(Stage) -> F + Send + 'static,
 ) -> Vec<String> {
     let mut config = Config {
@@ -79,7 +79,7 @@ fn run<F: Future<Output = ()>>(
         let runtime = quiet.runtime().expect("a runtime can be made");
         collect_panics();
         System::with_tokio_rt(|| runtime).block_on(async move {
-            let stage = Stage::new(config, quiet, fault_injector);
+            let stage = Stage::new(config, quiet, saboteur);
             tell(stage.clone()).await;
             stage.close().await;
         });
@@ -120,7 +120,7 @@ pub struct Stage {
     pub server: Server,
     pub disk: Disk,
     config: Config,
-    fault_injector: Option<Arc<dyn FaultInjector>>,
+    saboteur: Option<Arc<dyn Saboteur>>,
     power: Power,
     quiet: Quiet,
     clock: Clock,
@@ -146,14 +146,14 @@ fn start(
 }
 
 impl Stage {
-    fn new(config: Config, quiet: Quiet, fault_injector: Option<Arc<dyn FaultInjector>>) -> Self {
+    fn new(config: Config, quiet: Quiet, saboteur: Option<Arc<dyn Saboteur>>) -> Self {
         let clock = Clock::starting_at(Timestamp::from_millis(0));
         let server = Server::new(clock);
         // Durable within the instant, but not within the step: what must wait for it does.
         let disk = Disk::new(config.lifecycle.retention, Arc::new(|_| Duration::ZERO));
         let surroundings = Surroundings {
             clock,
-            fault_injector: fault_injector.clone(),
+            saboteur: saboteur.clone(),
         };
         let (greenroom, power) = start(&config, &server, &disk, surroundings);
         Self {
@@ -161,7 +161,7 @@ impl Stage {
             server,
             disk,
             config,
-            fault_injector,
+            saboteur,
             power,
             quiet,
             clock,
@@ -183,7 +183,7 @@ impl Stage {
         self.config.seed = self.config.seed.map(|seed| seed + 1);
         let surroundings = Surroundings {
             clock: self.clock,
-            fault_injector: self.fault_injector.clone(),
+            saboteur: self.saboteur.clone(),
         };
         (self.greenroom, self.power) = start(&self.config, &self.server, &self.disk, surroundings);
         self.settle().await;

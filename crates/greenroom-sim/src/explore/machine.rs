@@ -6,9 +6,9 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use greenroom::clock::Clock;
-use greenroom::failpoint::FaultInjector;
 use greenroom::ports::agent_server::AgentServer;
 use greenroom::ports::journal::{ChangesFrom, Journal, MemoryJournal};
+use greenroom::sabotage::Saboteur;
 use greenroom::{Config, EventLink, Greenroom, ShutdownMode, Surroundings, TaskChange};
 
 use super::log::Log;
@@ -62,9 +62,9 @@ impl Machine {
         let mut config = self.config.clone();
         // Another process draws other ids.
         config.seed = config.seed.map(|seed| seed ^ (self.begun << 32));
-        let mut fault_injector: Option<Arc<dyn FaultInjector>> = self
+        let mut saboteur: Option<Arc<dyn Saboteur>> = self
             .sabotages
-            .then(|| Arc::new(self.model.clone()) as Arc<dyn FaultInjector>);
+            .then(|| Arc::new(self.model.clone()) as Arc<dyn Saboteur>);
         let mut server: Arc<dyn AgentServer> = Arc::new(self.model.clone());
         let mut power = None;
         let journal: Arc<dyn Journal> = match &self.disk {
@@ -86,9 +86,8 @@ impl Machine {
                         fate(&format!("{when} {kind} {about}"))
                     }),
                 ));
-                fault_injector = fault_injector.map(|fault_injector| {
-                    Arc::new(PluggedSaboteur::new(fault_injector, on.clone()))
-                        as Arc<dyn FaultInjector>
+                saboteur = saboteur.map(|saboteur| {
+                    Arc::new(PluggedSaboteur::new(saboteur, on.clone())) as Arc<dyn Saboteur>
                 });
                 // Whoever read changes goes on where the last process stopped.
                 let changes = journal.changes(ChangesFrom::After(0), usize::MAX);
@@ -103,7 +102,7 @@ impl Machine {
         let alive = Arc::downgrade(&server);
         let surroundings = Surroundings {
             clock: self.clock,
-            fault_injector,
+            saboteur,
         };
         let greenroom = Greenroom::start_within(config, server, journal, surroundings);
         self.log.listen(greenroom.subscribe());

@@ -68,7 +68,7 @@ fn tell(scenario: &Scenario) -> Outcome {
     let told = System::with_tokio_rt(|| runtime).block_on(driver::tell(scenario, &quiet));
     let panics = collected_panics();
     let mut violation = told.violation;
-    let ours = panics.iter().find(|panic| !panic.contains("failpoint at"));
+    let ours = panics.iter().find(|panic| !panic.contains("sabotage at"));
     if let (None, Some(panic)) = (&violation, ours) {
         violation = Some(Violation {
             promise: "no panic",

@@ -12,7 +12,7 @@ use greenroom::CancelOptions;
 use greenroom::domain::ids::{SessionId, TaskId};
 use greenroom::domain::notice::NoticeKind;
 use greenroom::domain::task::{Launch, Resume, Task, TaskStatus, Track};
-use greenroom::failpoint::FaultInjector;
+use greenroom::sabotage::Saboteur;
 
 use crate::server::{On, What};
 use crate::stage::*;
@@ -41,8 +41,8 @@ impl Strikes {
     }
 }
 
-impl FaultInjector for Strikes {
-    fn should_fail(&self, place: &'static str) -> bool {
+impl Saboteur for Strikes {
+    fn strikes(&self, place: &'static str) -> bool {
         let mut passed = self.passed.lock().unwrap_or_else(PoisonError::into_inner);
         let nth = passed.entry(place).or_default();
         *nth += 1;
@@ -321,7 +321,7 @@ fn survives(place: &'static str, from: usize, times: usize) {
         tell(&s).await;
         holds(&s, &name).await;
     });
-    let strange = panics.iter().find(|panic| !panic.contains("failpoint at"));
+    let strange = panics.iter().find(|panic| !panic.contains("sabotage at"));
     assert!(strange.is_none(), "{place}: {strange:?}");
     assert!(!panics.is_empty(), "{place} was passed and nothing broke");
 }

@@ -11,8 +11,8 @@ struct Several {
     passed: Mutex<BTreeMap<&'static str, usize>>,
 }
 
-impl FaultInjector for Several {
-    fn should_fail(&self, place: &'static str) -> bool {
+impl Saboteur for Several {
+    fn strikes(&self, place: &'static str) -> bool {
         let mut passed = self.passed.lock().unwrap_or_else(PoisonError::into_inner);
         let nth = passed.entry(place).or_default();
         *nth += 1;
@@ -33,8 +33,8 @@ impl Armed {
     }
 }
 
-impl FaultInjector for Armed {
-    fn should_fail(&self, place: &'static str) -> bool {
+impl Saboteur for Armed {
+    fn strikes(&self, place: &'static str) -> bool {
         place == self.place && self.armed.swap(false, Ordering::SeqCst)
     }
 }

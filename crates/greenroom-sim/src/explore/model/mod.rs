@@ -25,7 +25,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use greenroom::clock::Clock;
-use greenroom::failpoint::FaultInjector;
+use greenroom::sabotage::Saboteur;
 use greenroom::{EventLink, Greenroom};
 use tokio::sync::{Notify, mpsc};
 
@@ -52,8 +52,8 @@ pub struct Model {
     ear: Arc<Mutex<Option<Greenroom>>>,
 }
 
-impl FaultInjector for Model {
-    fn should_fail(&self, place: &'static str) -> bool {
+impl Saboteur for Model {
+    fn strikes(&self, place: &'static str) -> bool {
         self.sabotages(place)
     }
 }
