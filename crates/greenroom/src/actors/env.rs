@@ -10,9 +10,9 @@ use std::time::Duration;
 use futures::FutureExt;
 
 use super::durability::Durability;
+use super::failpoint::Failpoints;
 use super::health::Health;
 use super::runtime_state::UnderWay;
-use super::failpoint::Failpoints;
 use super::supervisor::panic_text;
 use super::unshown::Unshown;
 use crate::clock::Clock;

@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use actix::{Actor, AsyncContext, Context, Handler, Message};
 
 use super::actor_ref::ActorRef;
-use super::registry::{Granted, TaskRegistry};
 use super::failpoint::Failpoints;
+use super::registry::{Granted, TaskRegistry};
 use super::slot_manager::{Acquire, Forget, SlotManager, SlotPermit};
 use crate::domain::concurrency::Age;
 use crate::domain::ids::{ConcurrencyKey, Run, TaskId};

@@ -7,9 +7,9 @@ use actix::{Actor, Addr, Context, Handler, Message, Recipient};
 use tokio::sync::oneshot;
 
 use super::actor_ref::ActorRef;
+use super::failpoint::Failpoints;
 use super::key_queue::KeyQueue;
 use super::runtime_state::Held;
-use super::failpoint::Failpoints;
 use crate::config::Limits;
 use crate::domain::concurrency::{Age, PermitId, SlotTable};
 use crate::domain::ids::ConcurrencyKey;

@@ -13,7 +13,7 @@ use super::time::Timestamp;
 use crate::maps::Map;
 use crate::ports::journal::Entry;
 
-/// How many messages that are over an account remembers; the oldest goes first.
+/// How many messages that are over an outbox remembers; the oldest goes first.
 const REMEMBERED: usize = 100;
 
 /// A run in a parent's batch.
@@ -47,7 +47,7 @@ pub enum Fate {
 /// One message to a parent.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Posted {
+pub struct OutboxMessage {
     /// Its id, by which it is found again.
     pub id: NoticeId,
     /// What it says.
@@ -62,7 +62,7 @@ pub struct Posted {
     pub at: Timestamp,
 }
 
-impl Posted {
+impl OutboxMessage {
     /// That became of it. Once it is over nobody sends it again: what it takes to do that is let go of.
     fn end(&mut self, fate: Fate, at: Timestamp) {
         (self.fate, self.at) = (fate, at);
@@ -76,67 +76,67 @@ impl Posted {
     }
 }
 
-/// What one parent is owed and was told. Written down whole, it is an [`AccountRecord`].
+/// What one parent is owed and was told. Written down whole, it is an [`OutboxRecord`].
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(from = "AccountRecord", into = "AccountRecord")]
-pub struct Account {
+#[serde(from = "OutboxRecord", into = "OutboxRecord")]
+pub struct Outbox {
     /// Where the parent works, as the first to join said.
     pub directory: Option<Arc<str>>,
     members: BTreeMap<u64, Member>,
     places: Map<TaskId, u64>,
     next_place: u64,
     /// Messages in the order of their first mention.
-    pub posted: VecDeque<Posted>,
+    pub messages: VecDeque<OutboxMessage>,
     /// True from its user's abort until its user's next word.
     pub silenced: bool,
 }
 
-/// An account as it is written down.
+/// An outbox as it is written down.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct AccountRecord {
+pub struct OutboxRecord {
     /// Where the parent works.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub directory: Option<Arc<str>>,
     /// Its batch, in the order of joining.
     pub members: Vec<Member>,
     /// Its messages, in the order of their first mention.
-    pub posted: VecDeque<Posted>,
+    pub messages: VecDeque<OutboxMessage>,
     /// True from its user's abort until its user's next word.
     pub silenced: bool,
 }
 
-impl From<Account> for AccountRecord {
-    fn from(account: Account) -> Self {
+impl From<Outbox> for OutboxRecord {
+    fn from(outbox: Outbox) -> Self {
         Self {
-            directory: account.directory,
-            members: account.members.into_values().collect(),
-            posted: account.posted,
-            silenced: account.silenced,
+            directory: outbox.directory,
+            members: outbox.members.into_values().collect(),
+            message: outbox.messages,
+            silenced: outbox.silenced,
         }
     }
 }
 
-impl From<AccountRecord> for Account {
-    fn from(record: AccountRecord) -> Self {
-        let mut account = Account {
+impl From<OutboxRecord> for Outbox {
+    fn from(record: OutboxRecord) -> Self {
+        let mut outbox = Outbox {
             directory: record.directory,
-            posted: record.posted,
+            message: record.messages,
             silenced: record.silenced,
-            ..Account::default()
+            ..Outbox::default()
         };
         for member in record.members {
-            let place = account.next_place;
-            account.next_place += 1;
-            account.places.insert(member.task.clone(), place);
-            account.members.insert(place, member);
+            let place = outbox.next_place;
+            outbox.next_place += 1;
+            outbox.places.insert(member.task.clone(), place);
+            outbox.members.insert(place, member);
         }
-        account
+        outbox
     }
 }
 
-impl Account {
-    /// A change from the journal, if it is one of an account.
+impl Outbox {
+    /// A change from the journal, if it is one of an outbox.
     pub fn apply(&mut self, entry: Entry) {
         match entry {
             Entry::Joined {
@@ -147,8 +147,8 @@ impl Account {
             } => self.join(task, run, directory),
             Entry::Settled { told, .. } => self.settle(*told),
             Entry::Left(_, task) => self.leave(&task),
-            Entry::Closed { posted, tasks, .. } => self.close(*posted, &tasks),
-            Entry::Sending { posted, .. } => self.sending(*posted),
+            Entry::Closed { message, tasks, .. } => self.close(*message, &tasks),
+            Entry::Sending { message, .. } => self.sending(*message),
             Entry::Returned(_, id) => self.returned(&id),
             Entry::Fate { id, fate, at, .. } => self.fate(&id, fate, at),
             Entry::ParentGone(_, at) => self.gone(at),
@@ -228,8 +228,8 @@ impl Account {
 
     /// The batch is closed: these tasks are in that final from now on. One that was resumed before whoever closed the batch
     /// heard of it stays, with the run that the final says nothing of.
-    pub fn close(&mut self, posted: Posted, tasks: &[TaskId]) {
-        let told: Map<&TaskId, &Told> = posted
+    pub fn close(&mut self, message: OutboxMessage, tasks: &[TaskId]) {
+        let told: Map<&TaskId, &Told> = message
             .told
             .iter()
             .map(|told| (&told.fact.task, told))
@@ -247,39 +247,40 @@ impl Account {
         for task in left {
             self.leave(task);
         }
-        self.post(posted);
+        self.post(message);
     }
 
     /// A message is on its way. What an individual one says need not be said again.
-    pub fn sending(&mut self, posted: Posted) {
-        if posted.facts.kind == NoticeKind::Individual {
-            self.set_noted(&posted, true);
+    pub fn sending(&mut self, message: OutboxMessage) {
+        if message.facts.kind == NoticeKind::Individual {
+            self.set_noted(&message, true);
         }
-        self.post(posted);
+        self.post(message);
     }
 
     /// An individual message was refused: what it says goes into the next one.
     pub fn returned(&mut self, id: &NoticeId) {
-        if let Some(place) = self.posted.iter().position(|posted| posted.id == *id)
-            && let Some(posted) = self.posted.remove(place)
+        if let Some(place) = self.messages.iter().position(|message| message.id == *id)
+            && let Some(message) = self.messages.remove(place)
         {
-            self.set_noted(&posted, false);
+            self.set_noted(&message, false);
         }
     }
 
     /// A message has come to its end, or is owed again.
     pub fn fate(&mut self, id: &NoticeId, fate: Fate, at: Timestamp) {
         let again = matches!(fate, Fate::Owed | Fate::Sending);
-        let mut posted = self.posted.iter_mut();
+        let mut message = self.messages.iter_mut();
         // What was given up while its answer was under way stays so: nothing is left that could send it again.
-        if let Some(posted) = posted.find(|posted| posted.id == *id && !(again && posted.is_over()))
+        if let Some(message) =
+            message.find(|message| message.id == *id && !(again && message.is_over()))
         {
-            posted.end(fate, at);
+            message.end(fate, at);
         }
-        let over = |posted: &Posted| posted.is_over();
-        while self.posted.iter().filter(|posted| over(posted)).count() > REMEMBERED {
-            match self.posted.iter().position(over) {
-                Some(oldest) => self.posted.remove(oldest),
+        let over = |message: &OutboxMessage| message.is_over();
+        while self.messages.iter().filter(|message| over(message)).count() > REMEMBERED {
+            match self.messages.iter().position(over) {
+                Some(oldest) => self.messages.remove(oldest),
                 None => break,
             };
         }
@@ -289,28 +290,32 @@ impl Account {
     pub fn gone(&mut self, at: Timestamp) {
         self.members.clear();
         self.places.clear();
-        for posted in &mut self.posted {
-            if matches!(posted.fate, Fate::Owed | Fate::Sending) {
-                posted.end(Fate::Dropped("the parent was deleted".to_owned()), at);
+        for message in &mut self.messages {
+            if matches!(message.fate, Fate::Owed | Fate::Sending) {
+                message.end(Fate::Dropped("the parent was deleted".to_owned()), at);
             }
         }
     }
 
     /// True if nobody is open and nothing is owed.
     pub fn is_settled(&self) -> bool {
-        let owed = |posted: &Posted| matches!(posted.fate, Fate::Owed | Fate::Sending);
-        self.members.is_empty() && !self.posted.iter().any(owed)
+        let owed = |message: &OutboxMessage| matches!(message.fate, Fate::Owed | Fate::Sending);
+        self.members.is_empty() && !self.messages.iter().any(owed)
     }
 
-    fn post(&mut self, new: Posted) {
-        match self.posted.iter_mut().find(|posted| posted.id == new.id) {
-            Some(posted) => *posted = new,
-            None => self.posted.push_back(new),
+    fn post(&mut self, new: OutboxMessage) {
+        match self
+            .messages
+            .iter_mut()
+            .find(|message| message.id == new.id)
+        {
+            Some(message) => *message = new,
+            None => self.messages.push_back(new),
         }
     }
 
-    fn set_noted(&mut self, posted: &Posted, noted: bool) {
-        for told in posted.told.iter() {
+    fn set_noted(&mut self, message: &OutboxMessage, noted: bool) {
+        for told in message.told.iter() {
             let same = |member: &&mut Member| member.settled.as_deref() == Some(told);
             if let Some(member) = self.member(&told.fact.task).filter(same) {
                 member.noted = noted;
@@ -327,7 +332,7 @@ mod tests {
 
     const AT: Timestamp = Timestamp::from_millis(0);
 
-    fn posted(id: &str) -> Posted {
+    fn message(id: &str) -> OutboxMessage {
         let fact = SettledFact {
             task: "bg_1".into(),
             status: TaskStatus::Completed,
@@ -335,7 +340,7 @@ mod tests {
             duration: "1s".into(),
             error: None,
         };
-        Posted {
+        OutboxMessage {
             id: id.into(),
             facts: Arc::new(NoticeFacts {
                 kind: NoticeKind::Final,
@@ -357,25 +362,25 @@ mod tests {
 
     #[test]
     fn a_message_keeps_what_sends_it_for_as_long_as_it_may_be_sent() {
-        let mut account = Account::default();
+        let mut outbox = Outbox::default();
         for id in ["ntc_1", "ntc_2", "ntc_3"] {
-            account.sending(posted(id));
+            outbox.sending(message(id));
         }
-        account.fate(&"ntc_1".into(), Fate::Delivered, AT);
-        account.fate(&"ntc_2".into(), Fate::Owed, AT);
-        let kept = |account: &Account| -> Vec<(usize, usize)> {
-            let posted = account.posted.iter();
-            posted
-                .map(|posted| (posted.told.len(), posted.facts.tasks.len()))
+        outbox.fate(&"ntc_1".into(), Fate::Delivered, AT);
+        outbox.fate(&"ntc_2".into(), Fate::Owed, AT);
+        let kept = |outbox: &Outbox| -> Vec<(usize, usize)> {
+            let message = outbox.messages.iter();
+            message
+                .map(|message| (message.told.len(), message.facts.tasks.len()))
                 .collect()
         };
-        assert_eq!(kept(&account), [(0, 1), (1, 1), (1, 1)]);
-        account.gone(AT);
-        assert_eq!(kept(&account), [(0, 1), (0, 1), (0, 1)]);
+        assert_eq!(kept(&outbox), [(0, 1), (1, 1), (1, 1)]);
+        outbox.gone(AT);
+        assert_eq!(kept(&outbox), [(0, 1), (0, 1), (0, 1)]);
         // The answer to one that was under way then is heard too late.
-        account.fate(&"ntc_3".into(), Fate::Owed, AT);
+        outbox.fate(&"ntc_3".into(), Fate::Owed, AT);
         assert!(
-            account.is_settled(),
+            outbox.is_settled(),
             "nothing is owed to one that is no more"
         );
     }

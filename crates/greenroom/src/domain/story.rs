@@ -6,8 +6,8 @@ use std::borrow::Cow;
 use serde::{Deserialize, Serialize};
 
 use super::ids::TaskId;
-use super::ledger::Fate;
 use super::notice::NoticeKind;
+use super::outbox::Fate;
 use super::task::{Task, TaskStatus};
 use crate::ports::journal::Entry;
 
@@ -63,13 +63,13 @@ pub fn lines(entry: &Entry) -> Vec<(&str, Line)> {
         Entry::Prompted(task, run) => of(task, "prompt accepted", format!("run {run}")),
         Entry::Noted(task, line) => vec![(task.as_str(), line.clone())],
         Entry::Left(parent, task) => of(task, "left its batch", format!("{parent} is not told")),
-        Entry::Sending { parent, posted } => {
-            let kind = match posted.facts.kind {
+        Entry::Sending { parent, message } => {
+            let kind = match message.facts.kind {
                 NoticeKind::Individual => "note",
                 NoticeKind::Final => "final message",
             };
-            let tasks = posted.told.iter().map(|told| &told.fact.task);
-            let line = Line::new(TELLING, format!("{} {kind} to {parent}", posted.id));
+            let tasks = message.told.iter().map(|told| &told.fact.task);
+            let line = Line::new(TELLING, format!("{} {kind} to {parent}", message.id));
             tasks.map(|task| (task.as_str(), line.clone())).collect()
         }
         Entry::Returned(_, id) => vec![(

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::domain::ids::{ConcurrencyKey, NoticeId, SessionId, TaskId};
-use crate::domain::ledger::{Fate, Posted};
 use crate::domain::notice::NoticeFacts;
+use crate::domain::outbox::{Fate, OutboxMessage};
 use crate::domain::task::{Task, TaskStatus, or_default};
 use crate::domain::time::Timestamp;
 
@@ -351,19 +351,19 @@ pub struct NoticeRecord {
 }
 
 impl NoticeRecord {
-    pub(crate) fn new(posted: Posted) -> Self {
-        let (fate, reason) = match posted.fate {
+    pub(crate) fn new(message: OutboxMessage) -> Self {
+        let (fate, reason) = match message.fate {
             Fate::Owed => ("owed", None),
             Fate::Sending => ("sending", None),
             Fate::Delivered => ("delivered", None),
             Fate::Dropped(why) => ("dropped", Some(why)),
         };
         Self {
-            id: posted.id,
-            facts: posted.facts,
+            id: message.id,
+            facts: message.facts,
             fate: fate.to_owned(),
             reason,
-            at: posted.at,
+            at: message.at,
         }
     }
 }

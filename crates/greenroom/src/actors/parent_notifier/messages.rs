@@ -7,7 +7,7 @@ use tokio::sync::oneshot;
 
 use crate::domain::batch::Told;
 use crate::domain::ids::TaskId;
-use crate::domain::ledger::Account;
+use crate::domain::outbox::Outbox;
 use crate::domain::session_event::Happening;
 use crate::domain::transcript::Message as Spoken;
 use crate::ports::agent_server::ServerError;
@@ -41,7 +41,7 @@ pub(crate) struct Left {
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(crate) struct Reconcile {
-    pub(crate) account: Account,
+    pub(crate) outbox: Outbox,
     pub(crate) ended: bool,
     pub(crate) debt: u64,
 }

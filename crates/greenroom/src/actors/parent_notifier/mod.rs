@@ -27,7 +27,7 @@ use super::env::{Env, answer, within};
 use super::registry::{Debts, TaskRegistry};
 use crate::domain::batch::{Batch, Due};
 use crate::domain::ids::SessionId;
-use crate::domain::ledger::Account;
+use crate::domain::outbox::Outbox;
 use crate::domain::parent_session::{Gate, ParentSession};
 use crate::domain::patience::Patience;
 use crate::domain::time::Timestamp;
@@ -60,7 +60,7 @@ pub(crate) struct ParentNotifier {
     notices: u64,
     salt: u64,
     /// What the journal knew when this notifier began.
-    account: Option<Account>,
+    outbox: Option<Outbox>,
 }
 
 impl ParentNotifier {
@@ -70,7 +70,7 @@ impl ParentNotifier {
         parent: SessionId,
         ended: bool,
         salt: u64,
-        account: Option<Account>,
+        outbox: Option<Outbox>,
     ) -> Self {
         env.failpoints.hit("notifier: start");
         Self {
@@ -94,7 +94,7 @@ impl ParentNotifier {
             timer: None,
             notices: 0,
             salt,
-            account,
+            outbox,
         }
     }
 
@@ -270,8 +270,8 @@ impl Actor for ParentNotifier {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Context<Self>) {
-        if let Some(account) = self.account.take() {
-            self.restore(account, ctx);
+        if let Some(outbox) = self.outbox.take() {
+            self.restore(outbox, ctx);
             self.step(ctx);
         }
     }

@@ -9,36 +9,36 @@ use super::sending::Owed;
 use super::{ParentNotifier, Reconcile};
 use crate::domain::batch::{Note, Told};
 use crate::domain::ids::TaskId;
-use crate::domain::ledger::{Account, Fate, Member, Posted};
 use crate::domain::notice::NoticeKind;
 use crate::domain::notification::Form;
+use crate::domain::outbox::{Fate, Member, Outbox, OutboxMessage};
 
 impl ParentNotifier {
     /// Takes over what a notifier before this one has left.
-    pub(super) fn restore(&mut self, account: Account, ctx: &mut Context<Self>) {
+    pub(super) fn restore(&mut self, outbox: Outbox, ctx: &mut Context<Self>) {
         let now = self.env.now();
-        self.directory = account.directory.clone();
-        if account.silenced {
+        self.directory = outbox.directory.clone();
+        if outbox.silenced {
             self.session.set_silenced(now);
         }
-        for member in account.members() {
+        for member in outbox.members() {
             self.batch.join(member.task.clone());
         }
         // Who was told of first, so that no message counts them among those still open.
         for noted in [true, false] {
-            for member in account.members().filter(|member| member.noted == noted) {
+            for member in outbox.members().filter(|member| member.noted == noted) {
                 self.settle_member(member);
             }
         }
-        for posted in account.posted {
-            match posted.fate {
+        for message in outbox.messages {
+            match message.fate {
                 Fate::Owed => {
-                    let owed = self.owed_again(posted);
+                    let owed = self.owed_again(message);
                     self.closed.push_back(owed);
                 }
                 // Never more than one is under way.
                 Fate::Sending => {
-                    let owed = Box::new(self.owed_again(posted));
+                    let owed = Box::new(self.owed_again(message));
                     self.look_up(owed, Duration::ZERO, ctx);
                 }
                 Fate::Delivered | Fate::Dropped(_) => {}
@@ -63,19 +63,19 @@ impl ParentNotifier {
         self.env.config.notifications.wake_on_failure && told.fact.status.is_failure()
     }
 
-    fn owed_again(&self, posted: Posted) -> Owed {
-        let wakes = posted.told.iter().any(|told| self.wakes(told));
-        let note = (posted.facts.kind == NoticeKind::Individual).then(|| {
-            let told = posted.told.to_vec();
-            Note::under_way(told, posted.facts.remaining, wakes, posted.since)
+    fn owed_again(&self, message: OutboxMessage) -> Owed {
+        let wakes = message.told.iter().any(|told| self.wakes(told));
+        let note = (message.facts.kind == NoticeKind::Individual).then(|| {
+            let told = message.told.to_vec();
+            Note::under_way(told, message.facts.remaining, wakes, message.since)
         });
         // What was sent to a silent session woke nobody; if that is not known any more, the parent counts as woken.
         Owed {
             sent_silently: note.is_some() && !wakes,
-            id: posted.id,
-            facts: posted.facts,
-            told: posted.told,
-            since: posted.since,
+            id: message.id,
+            facts: message.facts,
+            told: message.told,
+            since: message.since,
             form: Form::Whole,
             note,
         }
@@ -88,20 +88,20 @@ impl Handler<Reconcile> for ParentNotifier {
     fn handle(&mut self, reconcile: Reconcile, ctx: &mut Context<Self>) {
         self.env.failpoints.hit("notifier: Reconcile");
         let now = self.env.now();
-        let account = reconcile.account;
+        let outbox = reconcile.outbox;
         let strangers: Vec<TaskId> = self
             .batch
             .tasks()
-            .filter(|task| !account.has(task))
+            .filter(|task| !outbox.has(task))
             .cloned()
             .collect();
         for task in strangers {
             self.batch.leave(&task, now);
         }
         // Between the registry's look and this one the batch may have been closed: who is in that final is not told again.
-        let current = self.env.journal.account(&self.parent).unwrap_or_default();
+        let current = self.env.journal.outbox(&self.parent).unwrap_or_default();
         let still = |member: &&Member| current.has_run(&member.task, member.run);
-        for member in account.members().filter(still) {
+        for member in outbox.members().filter(still) {
             match (self.batch.has_settled(&member.task), &member.settled) {
                 (None, _) | (Some(true), None) => self.batch.join(member.task.clone()),
                 _ => {}

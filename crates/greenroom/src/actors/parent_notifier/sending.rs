@@ -14,9 +14,9 @@ use crate::actors::registry::{BatchClosed, WakeAccepted};
 use crate::actors::runtime_state::Call;
 use crate::domain::batch::{Due, Note, Told};
 use crate::domain::ids::{NoticeId, TaskId};
-use crate::domain::ledger::{Fate, Posted};
 use crate::domain::notice::{NoticeFacts, NoticeKind};
 use crate::domain::notification::{Form, parent_voice, render};
+use crate::domain::outbox::{Fate, OutboxMessage};
 use crate::domain::patience::Why;
 use crate::domain::time::Timestamp;
 use crate::domain::transcript::Message as Spoken;
@@ -133,7 +133,7 @@ impl ParentNotifier {
         };
         self.env.append(vec![Entry::Closed {
             parent: self.parent.clone(),
-            posted: Box::new(self.posted(&owed, Fate::Owed)),
+            message: Box::new(self.message(&owed, Fate::Owed)),
             tasks: tasks.clone(),
         }]);
         self.registry.send(BatchClosed {
@@ -163,7 +163,7 @@ impl ParentNotifier {
         // Said before it is sent: whoever takes over must know that it may have arrived.
         self.env.append(vec![Entry::Sending {
             parent: self.parent.clone(),
-            posted: Box::new(self.posted(&owed, Fate::Sending)),
+            message: Box::new(self.message(&owed, Fate::Sending)),
         }]);
         let under_way = self.env.under_way.begin(call_name(&owed.id));
         let (durable, open) = (self.env.durable(), Arc::clone(&self.open));
@@ -247,8 +247,8 @@ impl ParentNotifier {
         }
     }
 
-    fn posted(&self, owed: &Owed, fate: Fate) -> Posted {
-        Posted {
+    fn message(&self, owed: &Owed, fate: Fate) -> OutboxMessage {
+        OutboxMessage {
             id: owed.id.clone(),
             facts: Arc::clone(&owed.facts),
             told: Arc::clone(&owed.told),

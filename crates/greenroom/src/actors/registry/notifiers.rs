@@ -64,10 +64,10 @@ impl TaskRegistry {
             .get(parent)
             .is_some_and(|known| known.generation == generation);
         if still && self.closing.is_none() {
-            let account = self.env.journal.account(parent).unwrap_or_default();
+            let outbox = self.env.journal.outbox(parent).unwrap_or_default();
             let strangers = self.children_of(parent).into_iter();
-            let strangers = strangers.filter(|id| !account.has(id)).collect();
-            self.new_notifier(parent, Some(account));
+            let strangers = strangers.filter(|id| !outbox.has(id)).collect();
+            self.new_notifier(parent, Some(outbox));
             // It may have died before it said that the batch was closed.
             self.leave_closed(parent, strangers, ctx);
             self.tell_dependents(parent);

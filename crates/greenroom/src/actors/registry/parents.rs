@@ -14,10 +14,10 @@ use crate::actors::supervisor::{Exit, spawn_supervised};
 use crate::actors::task::Woken;
 use crate::domain::batch::Told;
 use crate::domain::ids::{SessionId, TaskId};
-use crate::domain::ledger::Account;
 use crate::domain::lifecycle::End;
 use crate::domain::notice::SettledFact;
 use crate::domain::notification::MAX_ERROR;
+use crate::domain::outbox::Outbox;
 use crate::domain::task::{TaskStatus, cut};
 use crate::domain::time::duration_text;
 use crate::ports::journal::Entry as JournalEntry;
@@ -105,8 +105,8 @@ impl TaskRegistry {
     fn ensure_notifier(&mut self, parent: &SessionId) {
         if !self.parents.contains_key(parent) {
             // A parent that was stopped by its user and let go of meanwhile is still that.
-            let account = self.env.journal.account(parent);
-            let silenced = account.filter(|account| account.silenced && account.is_settled());
+            let outbox = self.env.journal.outbox(parent);
+            let silenced = outbox.filter(|outbox| outbox.silenced && outbox.is_settled());
             self.new_notifier(parent, silenced);
         }
     }
@@ -124,16 +124,16 @@ impl TaskRegistry {
         })
     }
 
-    /// A notifier that begins with what the account says, if one is given.
-    pub(super) fn new_notifier(&mut self, parent: &SessionId, account: Option<Account>) {
+    /// A notifier that begins with what the outbox says, if one is given.
+    pub(super) fn new_notifier(&mut self, parent: &SessionId, outbox: Option<Outbox>) {
         let (generation, salt) = (self.number(), self.rng.next_u64());
         let ended = self.has_ended(parent);
-        let open = account.as_ref().map_or(0, Account::open);
-        let owes = account.is_some();
+        let open = outbox.as_ref().map_or(0, Outbox::open);
+        let owes = outbox.is_some();
         let (env, registry, name) = (self.env.clone(), self.refs.registry.clone(), parent.clone());
         let (told, died) = (registry.clone(), parent.clone());
         let notifier = spawn_supervised(
-            move |_| ParentNotifier::new(env, registry, name, ended, salt, account),
+            move |_| ParentNotifier::new(env, registry, name, ended, salt, outbox),
             move |exit| {
                 if let Exit::Panicked(panic) = exit {
                     told.send(super::notifiers::NotifierDied {

@@ -207,9 +207,9 @@ impl Query for ReadHistory {
         let entries = history
             .map(|history| history.entries().cloned().collect())
             .unwrap_or_default();
-        let account = registry.env.journal.account(&self.0);
-        let posted = account.map(|account| account.posted).unwrap_or_default();
-        let notices = posted.into_iter().rev().map(NoticeRecord::new);
+        let outbox = registry.env.journal.outbox(&self.0);
+        let messages = outbox.map(|outbox| outbox.messages).unwrap_or_default();
+        let notices = messages.into_iter().rev().map(NoticeRecord::new);
         (entries, notices.collect())
     }
 }

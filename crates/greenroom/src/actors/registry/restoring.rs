@@ -17,7 +17,7 @@ use crate::actors::slot_manager::{ForgetQueues, SetOpen};
 use crate::actors::task::{Dependents, LinkBroke, RegistryUp, TaskActor, Woken};
 use crate::domain::concurrency::Age;
 use crate::domain::ids::{SessionId, TaskId};
-use crate::domain::ledger::Account;
+use crate::domain::outbox::Outbox;
 use crate::domain::story::Line;
 use crate::domain::task::{Task, TaskStatus};
 use crate::ports::journal::{Entry, Kept, KeptTask};
@@ -50,7 +50,7 @@ impl TaskRegistry {
             // Whoever asked before is gone, and nothing starts until somebody has an answer.
             self.probe();
         }
-        if kept.tasks.is_empty() && kept.left.is_empty() && kept.accounts.is_empty() {
+        if kept.tasks.is_empty() && kept.left.is_empty() && kept.outboxes.is_empty() {
             // Nothing was decided yet; keys belong to tasks.
             return;
         }
@@ -62,7 +62,7 @@ impl TaskRegistry {
         let Kept {
             tasks: records,
             left,
-            accounts,
+            outboxes,
             keys,
             newest_change: _,
         } = kept;
@@ -77,7 +77,7 @@ impl TaskRegistry {
             in_line.insert(record.age, record.task.id.clone());
             self.restore_task(record);
         }
-        self.restore_parents(accounts, notifiers);
+        self.restore_parents(outboxes, notifiers);
         self.restore_runs(in_line.into_values().collect(), tasks, ctx);
         self.show_durable();
         // What happened meanwhile was told to nobody.
@@ -122,19 +122,19 @@ impl TaskRegistry {
 
     fn restore_parents(
         &mut self,
-        accounts: Vec<(SessionId, Account)>,
+        outboxes: Vec<(SessionId, Outbox)>,
         mut notifiers: LiveActors<SessionId, ParentNotifier>,
     ) {
-        for (parent, mut account) in accounts {
-            self.restore_members(&parent, &mut account);
+        for (parent, mut outbox) in outboxes {
+            self.restore_members(&parent, &mut outbox);
             let Some((generation, notifier)) = notifiers.remove(&parent) else {
-                self.new_notifier(&parent, Some(account));
+                self.new_notifier(&parent, Some(outbox));
                 continue;
             };
             // A number that nothing it was told before had: what it says of that is not what it says of this.
-            let (open, debt) = (account.open(), self.number());
+            let (open, debt) = (outbox.open(), self.number());
             notifier.do_send(Reconcile {
-                account,
+                outbox,
                 ended: self.has_ended(&parent),
                 debt,
             });
@@ -143,9 +143,9 @@ impl TaskRegistry {
         // Those left over owe nothing: they end as their addresses are dropped.
     }
 
-    fn restore_members(&mut self, parent: &SessionId, account: &mut Account) {
+    fn restore_members(&mut self, parent: &SessionId, outbox: &mut Outbox) {
         let (mut strangers, mut ends) = (Vec::new(), Vec::new());
-        for member in account.members() {
+        for member in outbox.members() {
             let current = self
                 .tasks
                 .get_mut(&member.task)
@@ -165,10 +165,10 @@ impl TaskRegistry {
             .iter()
             .filter_map(|id| Some(self.told(self.tasks.get(id)?)))
         {
-            account.settle(told);
+            outbox.settle(told);
         }
         for task in strangers {
-            account.leave(&task);
+            outbox.leave(&task);
             self.env.append(vec![Entry::Left(parent.clone(), task)]);
         }
     }

@@ -10,8 +10,8 @@ use super::{Changed, ChangesFrom, Entry, Journal, Kept, KeptTask, Place};
 use crate::domain::batch::Told;
 use crate::domain::idempotency::Kept as KeptKey;
 use crate::domain::ids::{NoticeId, Run, SessionId, TaskId};
-use crate::domain::ledger::{Account, AccountRecord, Fate, Posted};
 use crate::domain::notice::{NoticeFacts, NoticeKind, SettledFact};
+use crate::domain::outbox::{Fate, Outbox, OutboxMessage, OutboxRecord};
 use crate::domain::task::{Launch, Task, TaskStatus};
 use crate::domain::time::Timestamp;
 
@@ -100,9 +100,9 @@ pub fn told(task: &str) -> Told {
 }
 
 /// A message to a parent.
-pub fn posted(id: &str, kind: NoticeKind, of: &[&str], fate: Fate) -> Posted {
+pub fn message(id: &str, kind: NoticeKind, of: &[&str], fate: Fate) -> OutboxMessage {
     let told: Vec<Told> = of.iter().map(|task| self::told(task)).collect();
-    Posted {
+    OutboxMessage {
         id: NoticeId::new(id),
         facts: NoticeFacts {
             kind,
@@ -152,11 +152,11 @@ pub fn until_durable(journal: &dyn Journal, place: Place) {
     futures::executor::block_on(durable).expect("the journal lives");
 }
 
-/// What a journal keeps, in a form that can be compared: an account as it is written down, tasks that have left by id.
+/// What a journal keeps, in a form that can be compared: an outbox as it is written down, tasks that have left by id.
 pub type Comparable = (
     Vec<KeptTask>,
     Vec<TaskId>,
-    Vec<(SessionId, AccountRecord)>,
+    Vec<(SessionId, OutboxRecord)>,
     Vec<KeptKey>,
     u64,
 );
@@ -165,11 +165,11 @@ pub type Comparable = (
 pub fn comparable(kept: Kept) -> Comparable {
     let mut left: Vec<TaskId> = kept.left.iter().map(|task| task.id.clone()).collect();
     left.sort();
-    let record = |(parent, account): (SessionId, Account)| (parent, AccountRecord::from(account));
+    let record = |(parent, outbox): (SessionId, Outbox)| (parent, OutboxRecord::from(outbox));
     (
         kept.tasks,
         left,
-        kept.accounts.into_iter().map(record).collect(),
+        kept.outboxes.into_iter().map(record).collect(),
         kept.keys,
         kept.newest_change,
     )
@@ -207,11 +207,11 @@ pub fn what_is_appended_is_decided_at_once(make: Make<'_>) {
     );
     assert_eq!(journal.decided(), place);
     assert_eq!(journal.find("bg_0000000a"), Some(new));
-    let account = journal.account(&"ses_p".into()).expect("an account");
-    assert!(account.has(&"bg_0000000a".into()));
+    let outbox = journal.outbox(&"ses_p".into()).expect("an outbox");
+    assert!(outbox.has(&"bg_0000000a".into()));
     let kept = journal.load().expect("it can be read");
     assert_eq!(kept.tasks.len(), 1);
-    assert_eq!(kept.accounts.len(), 1);
+    assert_eq!(kept.outboxes.len(), 1);
     assert_eq!(kept.newest_change, 7);
 }
 
@@ -295,18 +295,18 @@ pub fn marks_belong_to_tasks_in_memory(make: Make<'_>) {
     assert_eq!(marks(), (None, None, None));
 }
 
-/// An account is the ledger's sum of its entries; nobody is owed anything in the end.
+/// An outbox is the ledger's sum of its entries; nobody is owed anything in the end.
 pub fn an_account_is_what_its_changes_add_up_to(make: Make<'_>) {
     let journal = make();
-    let mut expected = Account::default();
+    let mut expected = Outbox::default();
     let parent = SessionId::new("ses_p");
-    let owed = Box::new(posted(
+    let owed = Box::new(message(
         "ntc_2",
         NoticeKind::Final,
         &["bg_1", "bg_2"],
         Fate::Owed,
     ));
-    let note = Box::new(posted(
+    let note = Box::new(message(
         "ntc_1",
         NoticeKind::Individual,
         &["bg_1"],
@@ -318,13 +318,13 @@ pub fn an_account_is_what_its_changes_add_up_to(make: Make<'_>) {
         settled("ses_p", "bg_1"),
         Entry::Sending {
             parent: parent.clone(),
-            posted: note,
+            message: note,
         },
         fate("ses_p", "ntc_1", Fate::Delivered),
         settled("ses_p", "bg_2"),
         Entry::Closed {
             parent: parent.clone(),
-            posted: owed,
+            message: owed,
             tasks: vec!["bg_1".into(), "bg_2".into()],
         },
         fate("ses_p", "ntc_2", Fate::Sending),
@@ -332,14 +332,14 @@ pub fn an_account_is_what_its_changes_add_up_to(make: Make<'_>) {
     for change in changes {
         expected.apply(change.clone());
         journal.append(at(1), vec![change]);
-        assert_eq!(journal.account(&parent).as_ref(), Some(&expected));
+        assert_eq!(journal.outbox(&parent).as_ref(), Some(&expected));
         assert_eq!(kept(&*journal).2.len(), 1, "something is open or owed");
     }
     journal.append(at(4), vec![fate("ses_p", "ntc_2", Fate::Delivered)]);
     assert_eq!(kept(&*journal).2, []);
-    let told = journal.account(&parent).expect("it is remembered");
-    assert_eq!(told.posted.len(), 2);
-    assert_eq!(journal.account(&"ses_other".into()), None);
+    let told = journal.outbox(&parent).expect("it is remembered");
+    assert_eq!(told.messages.len(), 2);
+    assert_eq!(journal.outbox(&"ses_other".into()), None);
     journal.append(at(5), vec![Entry::Silenced(parent, true)]);
     assert_eq!(kept(&*journal).2.len(), 1, "it is silenced");
 }
@@ -370,12 +370,12 @@ pub fn a_story_is_told_in_its_order(make: Make<'_>) {
     let new = task("bg_0000000c", Some("ses_p"));
     journal.append(at(1), vec![change(1, &new, 1, None)]);
     let place = journal.append(at(2), vec![Entry::Granted(id.clone(), Run(1))]);
-    let note = posted("ntc_9", NoticeKind::Final, &["bg_0000000c"], Fate::Sending);
+    let note = message("ntc_9", NoticeKind::Final, &["bg_0000000c"], Fate::Sending);
     journal.append(
         at(3),
         vec![Entry::Sending {
             parent: "ses_p".into(),
-            posted: Box::new(note),
+            message: Box::new(note),
         }],
     );
     let told = |journal: &dyn Journal| -> Vec<(i64, String)> {
@@ -465,10 +465,10 @@ pub fn everything_comes_back(open: Make<'_>) {
     );
     for number in 0..300 {
         let note = format!("ntc_d{number}");
-        let posted = posted(&note, NoticeKind::Individual, &["bg_x"], Fate::Sending);
+        let message = message(&note, NoticeKind::Individual, &["bg_x"], Fate::Sending);
         let sending = Entry::Sending {
             parent: "ses_d".into(),
-            posted: Box::new(posted),
+            message: Box::new(message),
         };
         journal.append(at(6), vec![sending]);
         journal.append(at(7), vec![fate("ses_d", &note, Fate::Delivered)]);
@@ -493,9 +493,9 @@ pub fn everything_comes_back(open: Make<'_>) {
     let journal = open();
     assert_eq!(kept(&*journal).2, []);
     journal.append(at(9), vec![joined("ses_d", "bg_dd000009")]);
-    let account = journal.account(&"ses_d".into()).expect("an account");
-    assert_eq!(account.posted.len(), 100);
-    assert_eq!(account.open(), 1);
+    let outbox = journal.outbox(&"ses_d".into()).expect("an outbox");
+    assert_eq!(outbox.messages.len(), 100);
+    assert_eq!(outbox.open(), 1);
     let before = kept(&*journal);
     drop(journal);
     assert_eq!(kept(&*open()), before);

@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::{Entry, Kept, KeptTask, SHORTEST_BEGINNING};
 use crate::domain::idempotency::{Kept as KeptKey, MOST};
 use crate::domain::ids::{SessionId, TaskId};
-use crate::domain::ledger::Account;
+use crate::domain::outbox::Outbox;
 use crate::domain::task::Task;
 use crate::domain::time::Timestamp;
 use crate::maps::{Map, Set};
@@ -28,7 +28,7 @@ pub struct Fold {
     // How often each of them has left: some have come back in between.
     left_by_id: Map<TaskId, usize>,
     retention: Duration,
-    accounts: BTreeMap<SessionId, Account>,
+    outboxes: BTreeMap<SessionId, Outbox>,
     // Parents that nothing is owed to, in the order in which that became so; some are owed something again.
     settled: VecDeque<SessionId>,
     keys: VecDeque<KeptKey>,
@@ -51,7 +51,7 @@ impl Fold {
         for task in kept.tasks {
             fold.tasks.insert(task.task.id.clone(), task);
         }
-        fold.accounts.extend(kept.accounts);
+        fold.outboxes.extend(kept.outboxes);
         fold.keys.extend(kept.keys);
         fold.newest_change = kept.newest_change;
         fold
@@ -140,20 +140,20 @@ impl Fold {
     }
 
     fn change(&mut self, parent: SessionId, entry: Entry) {
-        let account = self.accounts.entry(parent.clone()).or_default();
-        let was_settled = account.is_settled();
-        account.apply(entry);
-        if account.is_settled() && !was_settled {
+        let outbox = self.outboxes.entry(parent.clone()).or_default();
+        let was_settled = outbox.is_settled();
+        outbox.apply(entry);
+        if outbox.is_settled() && !was_settled {
             self.settled.push_back(parent);
         }
         while self.settled.len() > PARENTS {
             let oldest = self.settled.pop_front();
             let over = |parent: &SessionId| {
-                let account = self.accounts.get(parent);
-                account.is_none_or(Account::is_settled) && !self.settled.contains(parent)
+                let outbox = self.outboxes.get(parent);
+                outbox.is_none_or(Outbox::is_settled) && !self.settled.contains(parent)
             };
             if let Some(oldest) = oldest.filter(over) {
-                self.accounts.remove(&oldest);
+                self.outboxes.remove(&oldest);
             }
         }
     }
@@ -204,16 +204,16 @@ impl Fold {
     }
 
     /// What was kept elsewhere of a parent that this one does not remember.
-    pub fn recall(&mut self, parent: SessionId, account: Account) {
-        if account.is_settled() {
+    pub fn recall(&mut self, parent: SessionId, outbox: Outbox) {
+        if outbox.is_settled() {
             self.settled.push_back(parent.clone());
         }
-        self.accounts.insert(parent, account);
+        self.outboxes.insert(parent, outbox);
     }
 
     /// What that parent is owed and was told.
-    pub fn account(&self, parent: &SessionId) -> Option<&Account> {
-        self.accounts.get(parent)
+    pub fn outbox(&self, parent: &SessionId) -> Option<&Outbox> {
+        self.outboxes.get(parent)
     }
 
     /// Tasks that have left memory and did not come back, each as it left last, oldest first.
@@ -233,14 +233,14 @@ impl Fold {
         let mut tasks: Vec<KeptTask> = self.tasks.values().cloned().collect();
         tasks.sort_by_key(|kept| kept.accepted);
         let owed = self
-            .accounts
+            .outboxes
             .iter()
-            .filter(|(_, account)| !account.is_settled() || account.silenced);
+            .filter(|(_, outbox)| !outbox.is_settled() || outbox.silenced);
         Kept {
             tasks,
             left: self.left(),
-            accounts: owed
-                .map(|(parent, account)| (parent.clone(), account.clone()))
+            outboxes: owed
+                .map(|(parent, outbox)| (parent.clone(), outbox.clone()))
                 .collect(),
             keys: self.keys.iter().cloned().collect(),
             newest_change: self.newest_change,

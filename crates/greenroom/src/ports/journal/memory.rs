@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use super::{ChangesFrom, Entry, Fold, Journal, JournalError, Kept, KeptChange, Place, Standing};
 use crate::config::Lifecycle;
 use crate::domain::ids::{SessionId, TaskId};
-use crate::domain::ledger::Account;
+use crate::domain::outbox::Outbox;
 use crate::domain::story::{self, Line};
 use crate::domain::task::Task;
 use crate::domain::time::Timestamp;
@@ -116,8 +116,8 @@ impl Journal for MemoryJournal {
         self.memory().fold.knows(task)
     }
 
-    fn account(&self, parent: &SessionId) -> Option<Account> {
-        self.memory().fold.account(parent).cloned()
+    fn outbox(&self, parent: &SessionId) -> Option<Outbox> {
+        self.memory().fold.outbox(parent).cloned()
     }
 
     fn load(&self) -> Result<Kept, JournalError> {

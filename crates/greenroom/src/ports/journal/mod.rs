@@ -19,7 +19,7 @@ use crate::domain::batch::Told;
 use crate::domain::concurrency::Age;
 use crate::domain::idempotency::Kept as KeptKey;
 use crate::domain::ids::{NoticeId, Run, SessionId, TaskId};
-use crate::domain::ledger::{Account, Fate, Posted};
+use crate::domain::outbox::{Fate, Outbox, OutboxMessage};
 use crate::domain::story::Line;
 use crate::domain::task::{Task, TaskStatus};
 use crate::domain::time::Timestamp;
@@ -84,7 +84,7 @@ pub enum Entry {
         /// To whom.
         parent: SessionId,
         /// The message.
-        posted: Box<Posted>,
+        message: Box<OutboxMessage>,
         /// Everybody who was in the batch.
         tasks: Vec<TaskId>,
     },
@@ -93,7 +93,7 @@ pub enum Entry {
         /// To whom.
         parent: SessionId,
         /// The message.
-        posted: Box<Posted>,
+        message: Box<OutboxMessage>,
     },
     /// An individual message was refused; the next one says it too.
     Returned(SessionId, NoticeId),
@@ -121,7 +121,7 @@ pub enum Entry {
 }
 
 impl Entry {
-    /// The parent whose account it changes, if it changes one.
+    /// The parent whose outbox it changes, if it changes one.
     pub fn parent(&self) -> Option<&SessionId> {
         match self {
             Self::Joined { parent, .. }
@@ -184,7 +184,7 @@ pub struct Kept {
     /// their prompts out.
     pub left: Vec<Arc<Task>>,
     /// What parents are owed, for every parent with something open or owed.
-    pub accounts: Vec<(SessionId, Account)>,
+    pub outboxes: Vec<(SessionId, Outbox)>,
     /// The keys of launches, oldest first.
     pub keys: Vec<KeptKey>,
     /// The number of the newest change of a task's state; zero if there was none.
@@ -219,7 +219,7 @@ pub struct JournalError(pub String);
 /// The journal. There is one writer, the system it was given to.
 pub trait Journal: Send + Sync + 'static {
     /// Appends changes that belong together: after a crash there are all of them, or none. They are decided when this
-    /// returns, so that `find`, `account` and `load` know them; when they are durable is told by `standing`. Never waits
+    /// returns, so that `find`, `outbox` and `load` know them; when they are durable is told by `standing`. Never waits
     /// and never fails: a journal that cannot be written keeps what was appended until it can, and says so in `standing`.
     fn append(&self, at: Timestamp, entries: Vec<Entry>) -> Place;
 
@@ -240,7 +240,7 @@ pub trait Journal: Send + Sync + 'static {
     fn knows(&self, task: &TaskId) -> bool;
 
     /// What that parent is owed and was told, as far as it is remembered.
-    fn account(&self, parent: &SessionId) -> Option<Account>;
+    fn outbox(&self, parent: &SessionId) -> Option<Outbox>;
 
     /// Everything a registry needs to go on.
     fn load(&self) -> Result<Kept, JournalError>;
