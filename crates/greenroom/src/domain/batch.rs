@@ -15,7 +15,7 @@ use crate::maps::Map;
 /// What was true of a task when it settled, with what its launch or resume said of the parent.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Told {
+pub struct CompletionReport {
     /// What readers are told.
     pub fact: SettledFact,
     /// The order of acceptance of the run; the newest task of a message speaks for the parent.
@@ -30,7 +30,7 @@ pub struct Told {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Note {
     /// In the order they settled.
-    pub told: Vec<Told>,
+    pub reports: Vec<CompletionReport>,
     /// How many were open when the newest of them settled.
     pub remaining: usize,
     /// True if it wakes the parent (a failure).
@@ -65,7 +65,7 @@ pub enum Due {
 struct Member {
     task: TaskId,
     /// Apart, since most of them have not settled most of the time.
-    settled: Option<Box<Told>>,
+    settled: Option<Box<CompletionReport>>,
 }
 
 /// A parent's batch.
@@ -102,8 +102,8 @@ impl Batch {
     }
 
     /// A task settles. `merge` puts it into the note that waits, if one does; otherwise it keeps its own.
-    pub fn settle(&mut self, told: Told, wakes: bool, merge: bool, now: Timestamp) {
-        let Some(place) = self.places.get(&told.fact.task) else {
+    pub fn settle(&mut self, report: CompletionReport, wakes: bool, merge: bool, now: Timestamp) {
+        let Some(place) = self.places.get(&report.fact.task) else {
             return;
         };
         let Some(member) = self
@@ -113,18 +113,18 @@ impl Batch {
         else {
             return;
         };
-        member.settled = Some(Box::new(told.clone()));
+        member.settled = Some(Box::new(report.clone()));
         self.open -= 1;
         let remaining = self.open;
         match self.notes.back_mut().filter(|note| merge || note.refused) {
             Some(note) => {
-                note.told.push(told);
+                note.reports.push(report);
                 note.remaining = remaining;
                 note.wakes |= wakes;
                 note.refused = false;
             }
             None => self.notes.push_back(Note {
-                told: vec![told],
+                reports: vec![report],
                 remaining,
                 wakes,
                 since: now,
@@ -135,8 +135,8 @@ impl Batch {
     }
 
     /// A task settles that the parent has been told of already.
-    pub fn settle_noted(&mut self, told: Told, now: Timestamp) {
-        let Some(place) = self.places.get(&told.fact.task) else {
+    pub fn settle_noted(&mut self, report: CompletionReport, now: Timestamp) {
+        let Some(place) = self.places.get(&report.fact.task) else {
             return;
         };
         if let Some(member) = self
@@ -144,7 +144,7 @@ impl Batch {
             .get_mut(place)
             .filter(|member| member.settled.is_none())
         {
-            member.settled = Some(Box::new(told));
+            member.settled = Some(Box::new(report));
             self.open -= 1;
             self.consider_final(now);
         }
@@ -161,11 +161,11 @@ impl Batch {
     pub fn leave(&mut self, task: &TaskId, now: Timestamp) {
         if self.leave_place(task) {
             for note in &mut self.notes {
-                note.told.retain(|told| told.fact.task != *task);
+                note.reports.retain(|report| report.fact.task != *task);
                 // With the failure its wake has gone.
-                note.wakes &= note.told.iter().any(|told| told.fact.status.is_failure());
+                note.wakes &= note.reports.iter().any(|report| report.fact.status.is_failure());
             }
-            self.notes.retain(|note| !note.told.is_empty());
+            self.notes.retain(|note| !note.reports.is_empty());
             self.consider_final(now);
         }
     }
@@ -198,9 +198,9 @@ impl Batch {
     /// A note was refused: it is merged into the next one.
     pub fn note_refused(&mut self, mut note: Note) {
         // What left the batch meanwhile, or is said by a final anyway, is not said again.
-        note.told
-            .retain(|told| self.places.contains_key(&told.fact.task));
-        if note.told.is_empty() {
+        note.reports
+            .retain(|report| self.places.contains_key(&report.fact.task));
+        if note.reports.is_empty() {
             return;
         }
         match self.notes.pop_front() {
@@ -214,14 +214,14 @@ impl Batch {
     }
 
     /// Closes the batch: everything it has to say, in the order of joining. A task that joins from now on opens a new one.
-    pub fn close(&mut self) -> Vec<Told> {
+    pub fn close(&mut self) -> Vec<CompletionReport> {
         self.notes.clear();
         self.final_due = None;
         self.places.clear();
         self.open = 0;
         std::mem::take(&mut self.members)
             .into_values()
-            .filter_map(|member| member.settled.map(|told| *told))
+            .filter_map(|member| member.settled.map(|report| *report))
             .collect()
     }
 
@@ -274,9 +274,9 @@ impl Batch {
 
 impl Note {
     /// A note that was under way when the notifier before this one died.
-    pub fn under_way(told: Vec<Told>, remaining: usize, wakes: bool, since: Timestamp) -> Self {
+    pub fn under_way(reports: Vec<CompletionReport>, remaining: usize, wakes: bool, since: Timestamp) -> Self {
         Self {
-            told,
+            reports,
             remaining,
             wakes,
             since,
@@ -285,7 +285,7 @@ impl Note {
     }
 
     fn merge(&mut self, next: Note) {
-        self.told.extend(next.told);
+        self.reports.extend(next.reports);
         self.remaining = next.remaining;
         self.wakes |= next.wakes;
     }
@@ -299,7 +299,7 @@ mod tests {
 
     const NOW: Timestamp = Timestamp::from_millis(0);
 
-    fn told(task: &str) -> Told {
+    fn report(task: &str) -> CompletionReport {
         let fact = SettledFact {
             task: task.into(),
             status: TaskStatus::Completed,
@@ -307,7 +307,7 @@ mod tests {
             duration: "0s".into(),
             error: None,
         };
-        Told {
+        CompletionReport {
             fact,
             accepted: 0,
             parent_agent: None,
@@ -315,8 +315,8 @@ mod tests {
         }
     }
 
-    fn names(told: &[Told]) -> Vec<&str> {
-        told.iter().map(|told| told.fact.task.as_str()).collect()
+    fn names(reports: &[CompletionReport]) -> Vec<&str> {
+        reports.iter().map(|report| report.fact.task.as_str()).collect()
     }
 
     fn batch(tasks: &[&str]) -> Batch {
@@ -330,7 +330,7 @@ mod tests {
     #[test]
     fn a_batch_of_one_goes_straight_to_the_final() {
         let mut batch = batch(&["a"]);
-        batch.settle(told("a"), false, false, NOW);
+        batch.settle(report("a"), false, false, NOW);
         assert_eq!(batch.due(Duration::ZERO), Due::Final { since: NOW });
         assert_eq!(names(&batch.close()), ["a"]);
         assert!(batch.is_empty());
@@ -339,8 +339,8 @@ mod tests {
     #[test]
     fn the_last_to_settle_replaces_what_is_unsent() {
         let mut batch = batch(&["a", "b"]);
-        batch.settle(told("b"), false, false, NOW);
-        batch.settle(told("a"), false, false, NOW);
+        batch.settle(report("b"), false, false, NOW);
+        batch.settle(report("a"), false, false, NOW);
         assert_eq!(batch.due(Duration::ZERO), Due::Final { since: NOW });
         assert_eq!(names(&batch.close()), ["a", "b"]);
         assert_eq!(batch.due(Duration::ZERO), Due::Nothing);
@@ -349,13 +349,13 @@ mod tests {
     #[test]
     fn a_task_that_joins_takes_the_final_back() {
         let mut batch = batch(&["a", "b"]);
-        batch.settle(told("a"), false, false, NOW);
+        batch.settle(report("a"), false, false, NOW);
         batch.take_note(false).unwrap();
-        batch.settle(told("b"), false, false, NOW);
+        batch.settle(report("b"), false, false, NOW);
         batch.join("c".into());
         let note = batch.take_note(false).unwrap();
-        assert_eq!((names(&note.told), note.remaining), (vec!["b"], 1));
-        batch.settle(told("c"), false, false, NOW);
+        assert_eq!((names(&note.reports), note.remaining), (vec!["b"], 1));
+        batch.settle(report("c"), false, false, NOW);
         assert_eq!(names(&batch.close()), ["a", "b", "c"]);
     }
 
@@ -371,7 +371,7 @@ mod tests {
     #[test]
     fn the_final_is_due_when_the_last_open_one_leaves() {
         let mut batch = batch(&["a", "b"]);
-        batch.settle(told("a"), false, false, NOW);
+        batch.settle(report("a"), false, false, NOW);
         batch.take_note(false);
         batch.leave(&"b".into(), NOW);
         assert_eq!(batch.due(Duration::ZERO), Due::Final { since: NOW });
@@ -381,22 +381,22 @@ mod tests {
     #[test]
     fn a_refused_note_is_merged_into_the_next() {
         let mut batch = batch(&["a", "b", "c"]);
-        batch.settle(told("a"), false, false, NOW);
+        batch.settle(report("a"), false, false, NOW);
         let note = batch.take_note(false).unwrap();
         batch.note_refused(note);
         assert_eq!(batch.due(Duration::ZERO), Due::Nothing);
-        batch.settle(told("b"), false, false, NOW);
+        batch.settle(report("b"), false, false, NOW);
         let note = batch.take_note(false).unwrap();
-        assert_eq!((names(&note.told), note.remaining), (vec!["a", "b"], 1));
+        assert_eq!((names(&note.reports), note.remaining), (vec!["a", "b"], 1));
     }
 
     #[test]
     fn what_settles_behind_a_message_in_flight_keeps_its_own() {
         let mut batch = batch(&["a", "b", "c"]);
-        batch.settle(told("a"), false, false, NOW);
-        batch.settle(told("b"), false, false, NOW);
-        assert_eq!(names(&batch.take_note(false).unwrap().told), ["a"]);
-        assert_eq!(names(&batch.take_note(false).unwrap().told), ["b"]);
+        batch.settle(report("a"), false, false, NOW);
+        batch.settle(report("b"), false, false, NOW);
+        assert_eq!(names(&batch.take_note(false).unwrap().reports), ["a"]);
+        assert_eq!(names(&batch.take_note(false).unwrap().reports), ["b"]);
     }
 
     proptest! {
@@ -416,7 +416,7 @@ mod tests {
                         owed.retain(|&known| known != task);
                     }
                     2 if open.contains(&task) => {
-                        batch.settle(told(task), false, which % 2 == 0, NOW);
+                        batch.settle(report(task), false, which % 2 == 0, NOW);
                         open.retain(|&known| known != task);
                         owed.push(task);
                     }

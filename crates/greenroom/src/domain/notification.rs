@@ -3,7 +3,7 @@
 
 use std::borrow::Cow;
 
-use super::batch::Told;
+use super::batch::CompletionReport;
 use super::ids::ModelRef;
 use super::notice::{NoticeFacts, NoticeKind, SettledFact};
 use super::task::{TaskStatus, cut};
@@ -193,17 +193,17 @@ fn label(status: TaskStatus) -> &'static str {
 
 /// Who a parent goes on as: its newest message that names an agent or a model and is not a compaction; what that leaves
 /// open comes from the launch or resume of the newest task told of. So a wake never switches agent or model.
-pub fn parent_voice(messages: &[Message], told: &[Told]) -> (Option<String>, Option<ModelRef>) {
+pub fn parent_voice(messages: &[Message], reports: &[CompletionReport]) -> (Option<String>, Option<ModelRef>) {
     let spoken = messages
         .iter()
         .rev()
         .find(|message| !message.summary && (message.agent.is_some() || message.model.is_some()));
-    let newest = told.iter().max_by_key(|told| told.accepted);
+    let newest = reports.iter().max_by_key(|report| report.accepted);
     let agent = spoken.and_then(|message| message.agent.clone());
     let model = spoken.and_then(|message| message.model.clone());
     (
-        agent.or_else(|| newest.and_then(|told| told.parent_agent.as_deref().map(str::to_owned))),
-        model.or_else(|| newest.and_then(|told| told.parent_model.as_deref().cloned())),
+        agent.or_else(|| newest.and_then(|report| report.parent_agent.as_deref().map(str::to_owned))),
+        model.or_else(|| newest.and_then(|report| report.parent_model.as_deref().cloned())),
     )
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::batch::Told;
+use super::batch::CompletionReport;
 use super::ids::{NoticeId, Run, TaskId};
 use super::notice::{NoticeFacts, NoticeKind};
 use super::time::Timestamp;
@@ -25,7 +25,7 @@ pub struct Member {
     /// Its run.
     pub run: Run,
     /// What is to be told of it, once it has settled.
-    pub settled: Option<Box<Told>>,
+    pub settled: Option<Box<CompletionReport>>,
     /// True if an individual message has said so.
     pub noted: bool,
 }
@@ -53,7 +53,7 @@ pub struct OutboxMessage {
     /// What it says.
     pub facts: Arc<NoticeFacts>,
     /// Of whom, and who speaks for the parent; nothing any more once its fate is known.
-    pub told: Arc<[Told]>,
+    pub reports: Arc<[CompletionReport]>,
     /// Since when it is owed.
     pub since: Timestamp,
     /// What became of it.
@@ -67,7 +67,7 @@ impl OutboxMessage {
     fn end(&mut self, fate: Fate, at: Timestamp) {
         (self.fate, self.at) = (fate, at);
         if self.is_over() {
-            self.told = Arc::default();
+            self.reports = Arc::default();
         }
     }
 
@@ -145,7 +145,7 @@ impl Outbox {
                 directory,
                 ..
             } => self.join(task, run, directory),
-            Entry::Settled { told, .. } => self.settle(*told),
+            Entry::Settled { report, .. } => self.settle(*report),
             Entry::Left(_, task) => self.leave(&task),
             Entry::Closed { message, tasks, .. } => self.close(*message, &tasks),
             Entry::Sending { message, .. } => self.sending(*message),
@@ -212,10 +212,10 @@ impl Outbox {
     }
 
     /// A run of the batch has ended.
-    pub fn settle(&mut self, told: Told) {
-        let waits = self.member(&told.fact.task);
+    pub fn settle(&mut self, report: CompletionReport) {
+        let waits = self.member(&report.fact.task);
         if let Some(member) = waits.filter(|member| member.settled.is_none()) {
-            member.settled = Some(Box::new(told));
+            member.settled = Some(Box::new(report));
         }
     }
 
@@ -229,18 +229,18 @@ impl Outbox {
     /// The batch is closed: these tasks are in that final from now on. One that was resumed before whoever closed the batch
     /// heard of it stays, with the run that the final says nothing of.
     pub fn close(&mut self, message: OutboxMessage, tasks: &[TaskId]) {
-        let told: Map<&TaskId, &Told> = message
-            .told
+        let reports: Map<&TaskId, &CompletionReport> = message
+            .reports
             .iter()
-            .map(|told| (&told.fact.task, told))
+            .map(|report| (&report.fact.task, report))
             .collect();
         let mut left = Vec::new();
         for task in tasks {
-            let told = told.get(task).copied();
+            let report = reports.get(task).copied();
             let settled = self
                 .member(task)
                 .and_then(|member| member.settled.as_deref());
-            if settled.is_some_and(|settled| told.is_none_or(|told| told == settled)) {
+            if settled.is_some_and(|settled| report.is_none_or(|report| report == settled)) {
                 left.push(task);
             }
         }
@@ -315,9 +315,9 @@ impl Outbox {
     }
 
     fn set_noted(&mut self, message: &OutboxMessage, noted: bool) {
-        for told in message.told.iter() {
-            let same = |member: &&mut Member| member.settled.as_deref() == Some(told);
-            if let Some(member) = self.member(&told.fact.task).filter(same) {
+        for report in message.reports.iter() {
+            let same = |member: &&mut Member| member.settled.as_deref() == Some(report);
+            if let Some(member) = self.member(&report.fact.task).filter(same) {
                 member.noted = noted;
             }
         }
@@ -347,7 +347,7 @@ mod tests {
                 tasks: vec![fact.clone()],
                 remaining: 0,
             }),
-            told: [Told {
+            reports: [CompletionReport {
                 fact,
                 accepted: 1,
                 parent_agent: None,
@@ -371,7 +371,7 @@ mod tests {
         let kept = |outbox: &Outbox| -> Vec<(usize, usize)> {
             let message = outbox.messages.iter();
             message
-                .map(|message| (message.told.len(), message.facts.tasks.len()))
+                .map(|message| (message.reports.len(), message.facts.tasks.len()))
                 .collect()
         };
         assert_eq!(kept(&outbox), [(0, 1), (1, 1), (1, 1)]);

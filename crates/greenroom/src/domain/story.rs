@@ -68,7 +68,7 @@ pub fn lines(entry: &Entry) -> Vec<(&str, Line)> {
                 NoticeKind::Individual => "note",
                 NoticeKind::Final => "final message",
             };
-            let tasks = message.told.iter().map(|told| &told.fact.task);
+            let tasks = message.reports.iter().map(|report| &report.fact.task);
             let line = Line::new(TELLING, format!("{} {kind} to {parent}", message.id));
             tasks.map(|task| (task.as_str(), line.clone())).collect()
         }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use actix::Message;
 use tokio::sync::oneshot;
 
-use crate::domain::batch::Told;
+use crate::domain::batch::CompletionReport;
 use crate::domain::ids::TaskId;
 use crate::domain::outbox::Outbox;
 use crate::domain::session_event::Happening;
@@ -24,7 +24,7 @@ pub(crate) struct Joined {
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(crate) struct Settled {
-    pub(crate) told: Told,
+    pub(crate) report: CompletionReport,
     pub(crate) wakes: bool,
     pub(crate) debt: u64,
 }

@@ -299,7 +299,7 @@ impl Handler<Settled> for ParentNotifier {
         // Behind a message in flight each keeps its own; what waits for its debounce or a busy parent is merged.
         let merge = matches!(self.flight, Flight::None | Flight::Status) || self.held;
         self.batch
-            .settle(settled.told, settled.wakes, merge, self.env.now());
+            .settle(settled.report, settled.wakes, merge, self.env.now());
         self.step(ctx);
     }
 }

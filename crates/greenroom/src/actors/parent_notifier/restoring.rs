@@ -7,7 +7,7 @@ use actix::{Context, Handler};
 
 use super::sending::Owed;
 use super::{ParentNotifier, Reconcile};
-use crate::domain::batch::{Note, Told};
+use crate::domain::batch::{Note, CompletionReport};
 use crate::domain::ids::TaskId;
 use crate::domain::notice::NoticeKind;
 use crate::domain::notification::Form;
@@ -48,33 +48,33 @@ impl ParentNotifier {
 
     fn settle_member(&mut self, member: &Member) {
         let now = self.env.now();
-        let Some(told) = member.settled.as_deref().cloned() else {
+        let Some(report) = member.settled.as_deref().cloned() else {
             return;
         };
         if member.noted {
-            self.batch.settle_noted(told, now);
+            self.batch.settle_noted(report, now);
         } else {
-            let wakes = self.wakes(&told);
-            self.batch.settle(told, wakes, true, now);
+            let wakes = self.wakes(&report);
+            self.batch.settle(report, wakes, true, now);
         }
     }
 
-    fn wakes(&self, told: &Told) -> bool {
-        self.env.config.notifications.wake_on_failure && told.fact.status.is_failure()
+    fn wakes(&self, report: &CompletionReport) -> bool {
+        self.env.config.notifications.wake_on_failure && report.fact.status.is_failure()
     }
 
     fn owed_again(&self, message: OutboxMessage) -> Owed {
-        let wakes = message.told.iter().any(|told| self.wakes(told));
+        let wakes = message.reports.iter().any(|report| self.wakes(report));
         let note = (message.facts.kind == NoticeKind::Individual).then(|| {
-            let told = message.told.to_vec();
-            Note::under_way(told, message.facts.remaining, wakes, message.since)
+            let reports = message.reports.to_vec();
+            Note::under_way(reports, message.facts.remaining, wakes, message.since)
         });
         // What was sent to a silent session woke nobody; if that is not known any more, the parent counts as woken.
         Owed {
             sent_silently: note.is_some() && !wakes,
             id: message.id,
             facts: message.facts,
-            told: message.told,
+            reports: message.reports,
             since: message.since,
             form: Form::Whole,
             note,

@@ -12,7 +12,7 @@ use super::messages::{Answered, ContextRead, LookedUp, WayOpened};
 use crate::actors::env::{answer, cut_off, find_message, within};
 use crate::actors::registry::{BatchClosed, WakeAccepted};
 use crate::actors::runtime_state::Call;
-use crate::domain::batch::{Due, Note, Told};
+use crate::domain::batch::{Due, Note, CompletionReport};
 use crate::domain::ids::{NoticeId, TaskId};
 use crate::domain::notice::{NoticeFacts, NoticeKind};
 use crate::domain::notification::{Form, parent_voice, render};
@@ -39,7 +39,7 @@ fn why(failure: &ServerError) -> Why {
 pub(super) struct Owed {
     pub(super) id: NoticeId,
     pub(super) facts: Arc<NoticeFacts>,
-    pub(super) told: Arc<[Told]>,
+    pub(super) reports: Arc<[CompletionReport]>,
     pub(super) since: Timestamp,
     pub(super) form: Form,
     /// Set for a note: it goes back to the batch if it is refused.
@@ -93,15 +93,15 @@ impl ParentNotifier {
                 let note = self.batch.take_note(std::mem::take(&mut self.held))?;
                 let facts = Arc::new(NoticeFacts {
                     kind: NoticeKind::Individual,
-                    tasks: note.told.iter().map(|told| told.fact.clone()).collect(),
+                    tasks: note.reports.iter().map(|report| report.fact.clone()).collect(),
                     remaining: note.remaining,
                 });
-                let told = note.told.as_slice().into();
+                let reports = note.reports.as_slice().into();
                 let id = self.next_id();
                 Some(Owed {
                     id,
                     facts,
-                    told,
+                    reports,
                     since,
                     form: Form::Whole,
                     note: Some(note),
@@ -115,17 +115,17 @@ impl ParentNotifier {
     /// From its first sending on the debt keeps its text, not the tasks; a task that joins opens a new batch.
     pub(super) fn close_batch(&mut self, since: Timestamp) -> Owed {
         let tasks: Vec<TaskId> = self.batch.tasks().cloned().collect();
-        let told = self.batch.close();
+        let reports = self.batch.close();
         let facts = Arc::new(NoticeFacts {
             kind: NoticeKind::Final,
-            tasks: told.iter().map(|told| told.fact.clone()).collect(),
+            tasks: reports.iter().map(|report| report.fact.clone()).collect(),
             remaining: 0,
         });
         let id = self.next_id();
         let owed = Owed {
             id,
             facts,
-            told: told.into(),
+            reports: reports.into(),
             since,
             form: Form::Whole,
             note: None,
@@ -144,7 +144,7 @@ impl ParentNotifier {
     }
 
     pub(super) fn send(&mut self, mut owed: Owed, messages: &[Spoken], ctx: &mut Context<Self>) {
-        let (agent, model) = parent_voice(messages, &owed.told);
+        let (agent, model) = parent_voice(messages, &owed.reports);
         let wakes = match &owed.note {
             Some(note) => note.wakes,
             None => true,
@@ -251,7 +251,7 @@ impl ParentNotifier {
         OutboxMessage {
             id: owed.id.clone(),
             facts: Arc::clone(&owed.facts),
-            told: Arc::clone(&owed.told),
+            reports: Arc::clone(&owed.reports),
             since: owed.since,
             fate,
             at: self.env.now(),

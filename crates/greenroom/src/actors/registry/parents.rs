@@ -12,7 +12,7 @@ use crate::actors::parent_notifier::{
 };
 use crate::actors::supervisor::{Exit, spawn_supervised};
 use crate::actors::task::Woken;
-use crate::domain::batch::Told;
+use crate::domain::batch::CompletionReport;
 use crate::domain::ids::{SessionId, TaskId};
 use crate::domain::lifecycle::End;
 use crate::domain::notice::SettledFact;
@@ -43,7 +43,7 @@ pub(super) enum Settlement {
     /// The parent is owed this.
     Owed {
         parent: SessionId,
-        told: Box<Told>,
+        report: Box<CompletionReport>,
         wakes: bool,
     },
 }
@@ -56,9 +56,9 @@ impl Settlement {
             Settlement::Left(parent, task) => {
                 Some(JournalEntry::Left(parent.clone(), task.clone()))
             }
-            Settlement::Owed { parent, told, .. } => Some(JournalEntry::Settled {
+            Settlement::Owed { parent, report, .. } => Some(JournalEntry::Settled {
                 parent: parent.clone(),
-                told: told.clone(),
+                report: report.clone(),
             }),
         }
     }
@@ -131,12 +131,12 @@ impl TaskRegistry {
         let open = outbox.as_ref().map_or(0, Outbox::open);
         let owes = outbox.is_some();
         let (env, registry, name) = (self.env.clone(), self.refs.registry.clone(), parent.clone());
-        let (told, died) = (registry.clone(), parent.clone());
+        let (registry_ref, died) = (registry.clone(), parent.clone());
         let notifier = spawn_supervised(
             move |_| ParentNotifier::new(env, registry, name, ended, salt, outbox),
             move |exit| {
                 if let Exit::Panicked(panic) = exit {
-                    told.send(super::notifiers::NotifierDied {
+                    registry_ref.send(super::notifiers::NotifierDied {
                         parent: died,
                         generation,
                         panic,
@@ -186,19 +186,19 @@ impl TaskRegistry {
         if end.skip_notification || never {
             return Settlement::Left(parent, id.clone());
         }
-        let told = self.told(entry);
+        let report = self.completion_report(entry);
         let failed = entry.task.status().is_failure();
         Settlement::Owed {
             parent,
             wakes: self.env.config.notifications.wake_on_failure && failed,
-            told: Box::new(told),
+            report: Box::new(report),
         }
     }
 
     /// What a parent is told of a task that has ended.
-    pub(super) fn told(&self, entry: &Entry) -> Told {
+    pub(super) fn completion_report(&self, entry: &Entry) -> CompletionReport {
         let task = &entry.task;
-        Told {
+        CompletionReport {
             fact: SettledFact {
                 task: task.id.clone(),
                 status: task.status(),
@@ -218,7 +218,7 @@ impl TaskRegistry {
             Settlement::Left(..) => self.leave_batch(id),
             Settlement::Owed {
                 parent,
-                told,
+                report,
                 wakes,
             } => {
                 if let Some(known) = self.parents.get_mut(&parent) {
@@ -226,7 +226,7 @@ impl TaskRegistry {
                     known.debt += 1;
                     known.owes = true;
                     known.notifier.do_send(Settled {
-                        told: *told,
+                        report: *report,
                         wakes,
                         debt: known.debt,
                     });

@@ -161,11 +161,11 @@ impl TaskRegistry {
                 None => {}
             }
         }
-        for told in ends
+        for report in ends
             .iter()
-            .filter_map(|id| Some(self.told(self.tasks.get(id)?)))
+            .filter_map(|id| Some(self.completion_report(self.tasks.get(id)?)))
         {
-            outbox.settle(told);
+            outbox.settle(report);
         }
         for task in strangers {
             outbox.leave(&task);

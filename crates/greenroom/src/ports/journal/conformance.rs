@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use serde_json::json;
 
 use super::{Changed, ChangesFrom, Entry, Journal, Kept, KeptTask, Place};
-use crate::domain::batch::Told;
+use crate::domain::batch::CompletionReport;
 use crate::domain::idempotency::Kept as KeptKey;
 use crate::domain::ids::{NoticeId, Run, SessionId, TaskId};
 use crate::domain::notice::{NoticeFacts, NoticeKind, SettledFact};
@@ -83,7 +83,7 @@ pub fn change(accepted: u64, task: &Task, number: u64, from: Option<TaskStatus>)
 }
 
 /// What a parent is to be told of a task.
-pub fn told(task: &str) -> Told {
+pub fn report(task: &str) -> CompletionReport {
     let fact = SettledFact {
         task: TaskId::new(task),
         status: TaskStatus::Completed,
@@ -91,7 +91,7 @@ pub fn told(task: &str) -> Told {
         duration: "5s".into(),
         error: None,
     };
-    Told {
+    CompletionReport {
         fact,
         accepted: 1,
         parent_agent: None,
@@ -101,16 +101,16 @@ pub fn told(task: &str) -> Told {
 
 /// A message to a parent.
 pub fn message(id: &str, kind: NoticeKind, of: &[&str], fate: Fate) -> OutboxMessage {
-    let told: Vec<Told> = of.iter().map(|task| self::told(task)).collect();
+    let reports: Vec<CompletionReport> = of.iter().map(|task| self::report(task)).collect();
     OutboxMessage {
         id: NoticeId::new(id),
         facts: NoticeFacts {
             kind,
-            tasks: told.iter().map(|told| told.fact.clone()).collect(),
+            tasks: reports.iter().map(|report| report.fact.clone()).collect(),
             remaining: 0,
         }
         .into(),
-        told: told.into(),
+        reports: reports.into(),
         since: at(2),
         fate,
         at: at(2),
@@ -129,7 +129,7 @@ fn joined(parent: &str, task: &str) -> Entry {
 fn settled(parent: &str, task: &str) -> Entry {
     Entry::Settled {
         parent: parent.into(),
-        told: Box::new(told(task)),
+        report: Box::new(report(task)),
     }
 }
 

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
-use crate::domain::batch::Told;
+use crate::domain::batch::CompletionReport;
 use crate::domain::concurrency::Age;
 use crate::domain::idempotency::Kept as KeptKey;
 use crate::domain::ids::{NoticeId, Run, SessionId, TaskId};
@@ -75,7 +75,7 @@ pub enum Entry {
         /// Who is to be told.
         parent: SessionId,
         /// What.
-        told: Box<Told>,
+        report: Box<CompletionReport>,
     },
     /// A run leaves a parent's batch without a word.
     Left(SessionId, TaskId),
