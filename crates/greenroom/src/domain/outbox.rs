@@ -53,6 +53,7 @@ pub struct OutboxMessage {
     /// What it says.
     pub facts: Arc<NoticeFacts>,
     /// Of whom, and who speaks for the parent; nothing any more once its fate is known.
+    #[serde(rename = "told")]
     pub reports: Arc<[CompletionReport]>,
     /// Since when it is owed.
     pub since: Timestamp,
@@ -101,6 +102,7 @@ pub struct OutboxRecord {
     /// Its batch, in the order of joining.
     pub members: Vec<Member>,
     /// Its messages, in the order of their first mention.
+    #[serde(rename = "posted")]
     pub messages: VecDeque<OutboxMessage>,
     /// True from its user's abort until its user's next word.
     pub silenced: bool,
@@ -111,7 +113,7 @@ impl From<Outbox> for OutboxRecord {
         Self {
             directory: outbox.directory,
             members: outbox.members.into_values().collect(),
-            message: outbox.messages,
+            messages: outbox.messages,
             silenced: outbox.silenced,
         }
     }
@@ -121,7 +123,7 @@ impl From<OutboxRecord> for Outbox {
     fn from(record: OutboxRecord) -> Self {
         let mut outbox = Outbox {
             directory: record.directory,
-            message: record.messages,
+            messages: record.messages,
             silenced: record.silenced,
             ..Outbox::default()
         };

@@ -75,6 +75,7 @@ pub enum Entry {
         /// Who is to be told.
         parent: SessionId,
         /// What.
+        #[serde(rename = "told")]
         report: Box<CompletionReport>,
     },
     /// A run leaves a parent's batch without a word.
@@ -84,6 +85,7 @@ pub enum Entry {
         /// To whom.
         parent: SessionId,
         /// The message.
+        #[serde(rename = "posted")]
         message: Box<OutboxMessage>,
         /// Everybody who was in the batch.
         tasks: Vec<TaskId>,
@@ -93,6 +95,7 @@ pub enum Entry {
         /// To whom.
         parent: SessionId,
         /// The message.
+        #[serde(rename = "posted")]
         message: Box<OutboxMessage>,
     },
     /// An individual message was refused; the next one says it too.
