@@ -33,7 +33,7 @@ pub struct Member {
 /// What became of a message.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub enum Fate {
+pub enum DeliveryStatus {
     /// A final whose batch is closed; not sent yet, or refused.
     Owed,
     /// On its way; whether it has arrived is not known.
@@ -58,22 +58,23 @@ pub struct OutboxMessage {
     /// Since when it is owed.
     pub since: Timestamp,
     /// What became of it.
-    pub fate: Fate,
+    #[serde(rename = "fate")]
+    pub status: DeliveryStatus,
     /// When that was.
     pub at: Timestamp,
 }
 
 impl OutboxMessage {
     /// That became of it. Once it is over nobody sends it again: what it takes to do that is let go of.
-    fn end(&mut self, fate: Fate, at: Timestamp) {
-        (self.fate, self.at) = (fate, at);
+    fn set_status(&mut self, status: DeliveryStatus, at: Timestamp) {
+        (self.status, self.at) = (status, at);
         if self.is_over() {
             self.reports = Arc::default();
         }
     }
 
     fn is_over(&self) -> bool {
-        matches!(self.fate, Fate::Delivered | Fate::Dropped(_))
+        matches!(self.status, DeliveryStatus::Delivered | DeliveryStatus::Dropped(_))
     }
 }
 
@@ -152,7 +153,7 @@ impl Outbox {
             Entry::Closed { message, tasks, .. } => self.close(*message, &tasks),
             Entry::Sending { message, .. } => self.sending(*message),
             Entry::Returned(_, id) => self.returned(&id),
-            Entry::Fate { id, fate, at, .. } => self.fate(&id, fate, at),
+            Entry::Delivery { id, status, at, .. } => self.set_status(&id, status, at),
             Entry::ParentGone(_, at) => self.gone(at),
             Entry::Silenced(_, silenced) => self.silenced = silenced,
             Entry::Task { .. }
@@ -270,14 +271,14 @@ impl Outbox {
     }
 
     /// A message has come to its end, or is owed again.
-    pub fn fate(&mut self, id: &NoticeId, fate: Fate, at: Timestamp) {
-        let again = matches!(fate, Fate::Owed | Fate::Sending);
+    pub fn set_status(&mut self, id: &NoticeId, status: DeliveryStatus, at: Timestamp) {
+        let again = matches!(status, DeliveryStatus::Pending | DeliveryStatus::Sending);
         let mut message = self.messages.iter_mut();
         // What was given up while its answer was under way stays so: nothing is left that could send it again.
         if let Some(message) =
             message.find(|message| message.id == *id && !(again && message.is_over()))
         {
-            message.end(fate, at);
+            message.set_status(status, at);
         }
         let over = |message: &OutboxMessage| message.is_over();
         while self.messages.iter().filter(|message| over(message)).count() > REMEMBERED {
@@ -293,15 +294,15 @@ impl Outbox {
         self.members.clear();
         self.places.clear();
         for message in &mut self.messages {
-            if matches!(message.fate, Fate::Owed | Fate::Sending) {
-                message.end(Fate::Dropped("the parent was deleted".to_owned()), at);
+            if matches!(message.status, DeliveryStatus::Pending | DeliveryStatus::Sending) {
+                message.set_status(DeliveryStatus::Dropped("the parent was deleted".to_owned()), at);
             }
         }
     }
 
     /// True if nobody is open and nothing is owed.
     pub fn is_settled(&self) -> bool {
-        let owed = |message: &OutboxMessage| matches!(message.fate, Fate::Owed | Fate::Sending);
+        let owed = |message: &OutboxMessage| matches!(message.status, DeliveryStatus::Pending | DeliveryStatus::Sending);
         self.members.is_empty() && !self.messages.iter().any(owed)
     }
 
@@ -357,7 +358,7 @@ mod tests {
             }]
             .into(),
             since: AT,
-            fate: Fate::Owed,
+            status: DeliveryStatus::Pending,
             at: AT,
         }
     }
@@ -368,8 +369,8 @@ mod tests {
         for id in ["ntc_1", "ntc_2", "ntc_3"] {
             outbox.sending(message(id));
         }
-        outbox.fate(&"ntc_1".into(), Fate::Delivered, AT);
-        outbox.fate(&"ntc_2".into(), Fate::Owed, AT);
+        outbox.set_status(&"ntc_1".into(), DeliveryStatus::Delivered, AT);
+        outbox.set_status(&"ntc_2".into(), DeliveryStatus::Pending, AT);
         let kept = |outbox: &Outbox| -> Vec<(usize, usize)> {
             let message = outbox.messages.iter();
             message
@@ -380,7 +381,7 @@ mod tests {
         outbox.gone(AT);
         assert_eq!(kept(&outbox), [(0, 1), (0, 1), (0, 1)]);
         // The answer to one that was under way then is heard too late.
-        outbox.fate(&"ntc_3".into(), Fate::Owed, AT);
+        outbox.set_status(&"ntc_3".into(), DeliveryStatus::Pending, AT);
         assert!(
             outbox.is_settled(),
             "nothing is owed to one that is no more"

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::ids::TaskId;
 use super::notice::NoticeKind;
-use super::outbox::Fate;
+use super::outbox::DeliveryStatus;
 use super::task::{Task, TaskStatus};
 use crate::ports::journal::Entry;
 
@@ -76,12 +76,12 @@ pub fn lines(entry: &Entry) -> Vec<(&str, Line)> {
             id.as_str(),
             Line::new("message refused", "the next one says it too"),
         )],
-        Entry::Fate { id, fate, .. } => {
-            let line = match fate {
-                Fate::Delivered => Line::new("parent told", id.as_str()),
-                Fate::Dropped(why) => Line::new("message given up", why.as_str()),
-                Fate::Owed => Line::new("message not accepted", "it is sent again"),
-                Fate::Sending => return Vec::new(),
+        Entry::Delivery { id, status, .. } => {
+            let line = match status {
+                DeliveryStatus::Delivered => Line::new("parent told", id.as_str()),
+                DeliveryStatus::Dropped(why) => Line::new("message given up", why.as_str()),
+                DeliveryStatus::Pending => Line::new("message not accepted", "it is sent again"),
+                DeliveryStatus::Sending => return Vec::new(),
             };
             vec![(id.as_str(), line)]
         }

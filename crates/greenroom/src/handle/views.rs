@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::domain::ids::{ConcurrencyKey, NoticeId, SessionId, TaskId};
 use crate::domain::notice::NoticeFacts;
-use crate::domain::outbox::{Fate, OutboxMessage};
+use crate::domain::outbox::{DeliveryStatus, OutboxMessage};
 use crate::domain::task::{Task, TaskStatus, or_default};
 use crate::domain::time::Timestamp;
 
@@ -352,11 +352,11 @@ pub struct NoticeRecord {
 
 impl NoticeRecord {
     pub(crate) fn new(message: OutboxMessage) -> Self {
-        let (fate, reason) = match message.fate {
-            Fate::Owed => ("owed", None),
-            Fate::Sending => ("sending", None),
-            Fate::Delivered => ("delivered", None),
-            Fate::Dropped(why) => ("dropped", Some(why)),
+        let (fate, reason) = match message.status {
+            DeliveryStatus::Pending => ("owed", None),
+            DeliveryStatus::Sending => ("sending", None),
+            DeliveryStatus::Delivered => ("delivered", None),
+            DeliveryStatus::Dropped(why) => ("dropped", Some(why)),
         };
         Self {
             id: message.id,

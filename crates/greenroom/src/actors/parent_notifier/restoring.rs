@@ -11,7 +11,7 @@ use crate::domain::batch::{Note, CompletionReport};
 use crate::domain::ids::TaskId;
 use crate::domain::notice::NoticeKind;
 use crate::domain::notification::Form;
-use crate::domain::outbox::{Fate, Member, Outbox, OutboxMessage};
+use crate::domain::outbox::{DeliveryStatus, Member, Outbox, OutboxMessage};
 
 impl ParentNotifier {
     /// Takes over what a notifier before this one has left.
@@ -31,17 +31,17 @@ impl ParentNotifier {
             }
         }
         for message in outbox.messages {
-            match message.fate {
-                Fate::Owed => {
+            match message.status {
+                DeliveryStatus::Pending => {
                     let owed = self.owed_again(message);
                     self.closed.push_back(owed);
                 }
                 // Never more than one is under way.
-                Fate::Sending => {
+                DeliveryStatus::Sending => {
                     let owed = Box::new(self.owed_again(message));
                     self.look_up(owed, Duration::ZERO, ctx);
                 }
-                Fate::Delivered | Fate::Dropped(_) => {}
+                DeliveryStatus::Delivered | DeliveryStatus::Dropped(_) => {}
             }
         }
     }

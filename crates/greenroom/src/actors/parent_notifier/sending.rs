@@ -16,7 +16,7 @@ use crate::domain::batch::{Due, Note, CompletionReport};
 use crate::domain::ids::{NoticeId, TaskId};
 use crate::domain::notice::{NoticeFacts, NoticeKind};
 use crate::domain::notification::{Form, parent_voice, render};
-use crate::domain::outbox::{Fate, OutboxMessage};
+use crate::domain::outbox::{DeliveryStatus, OutboxMessage};
 use crate::domain::patience::Why;
 use crate::domain::time::Timestamp;
 use crate::domain::transcript::Message as Spoken;
@@ -133,7 +133,7 @@ impl ParentNotifier {
         };
         self.env.append(vec![Entry::Closed {
             parent: self.parent.clone(),
-            message: Box::new(self.message(&owed, Fate::Owed)),
+            message: Box::new(self.message(&owed, DeliveryStatus::Pending)),
             tasks: tasks.clone(),
         }]);
         self.registry.send(BatchClosed {
@@ -163,7 +163,7 @@ impl ParentNotifier {
         // Said before it is sent: whoever takes over must know that it may have arrived.
         self.env.append(vec![Entry::Sending {
             parent: self.parent.clone(),
-            message: Box::new(self.message(&owed, Fate::Sending)),
+            message: Box::new(self.message(&owed, DeliveryStatus::Sending)),
         }]);
         let under_way = self.env.under_way.begin(call_name(&owed.id));
         let (durable, open) = (self.env.durable(), Arc::clone(&self.open));
@@ -190,7 +190,7 @@ impl ParentNotifier {
     pub(super) fn accepted(&mut self, owed: &Owed) {
         self.patience.over();
         self.env.health.notice_delivered();
-        self.note_fate(owed, Fate::Delivered);
+        self.record_delivery(owed, DeliveryStatus::Delivered);
         if !owed.sent_silently {
             self.session.woken();
             self.registry.send(WakeAccepted {
@@ -216,7 +216,7 @@ impl ParentNotifier {
             }
             return;
         }
-        self.note_fate(&owed, Fate::Owed);
+        self.record_delivery(&owed, DeliveryStatus::Pending);
         if let ServerError::Refused {
             status: Some(400 | 413 | 422),
             ..
@@ -247,22 +247,22 @@ impl ParentNotifier {
         }
     }
 
-    fn message(&self, owed: &Owed, fate: Fate) -> OutboxMessage {
+    fn message(&self, owed: &Owed, status: DeliveryStatus) -> OutboxMessage {
         OutboxMessage {
             id: owed.id.clone(),
             facts: Arc::clone(&owed.facts),
             reports: Arc::clone(&owed.reports),
             since: owed.since,
-            fate,
+            status,
             at: self.env.now(),
         }
     }
 
-    fn note_fate(&self, owed: &Owed, fate: Fate) {
-        self.env.append(vec![Entry::Fate {
+    fn record_delivery(&self, owed: &Owed, status: DeliveryStatus) {
+        self.env.append(vec![Entry::Delivery {
             parent: self.parent.clone(),
             id: owed.id.clone(),
-            fate,
+            status,
             at: self.env.now(),
         }]);
     }
@@ -270,7 +270,7 @@ impl ParentNotifier {
     fn dropped(&self, owed: &Owed, why: &str) {
         tracing::warn!(parent = %self.parent, notice = %owed.id, why, "a message to a parent was dropped");
         self.env.health.notice_dropped();
-        self.note_fate(owed, Fate::Dropped(why.to_owned()));
+        self.record_delivery(owed, DeliveryStatus::Dropped(why.to_owned()));
     }
 
     pub(super) fn next_id(&mut self) -> NoticeId {

@@ -11,7 +11,7 @@ use crate::domain::batch::CompletionReport;
 use crate::domain::idempotency::Kept as KeptKey;
 use crate::domain::ids::{NoticeId, Run, SessionId, TaskId};
 use crate::domain::notice::{NoticeFacts, NoticeKind, SettledFact};
-use crate::domain::outbox::{Fate, Outbox, OutboxMessage, OutboxRecord};
+use crate::domain::outbox::{DeliveryStatus, Outbox, OutboxMessage, OutboxRecord};
 use crate::domain::task::{Launch, Task, TaskStatus};
 use crate::domain::time::Timestamp;
 
@@ -100,7 +100,7 @@ pub fn report(task: &str) -> CompletionReport {
 }
 
 /// A message to a parent.
-pub fn message(id: &str, kind: NoticeKind, of: &[&str], fate: Fate) -> OutboxMessage {
+pub fn message(id: &str, kind: NoticeKind, of: &[&str], status: DeliveryStatus) -> OutboxMessage {
     let reports: Vec<CompletionReport> = of.iter().map(|task| self::report(task)).collect();
     OutboxMessage {
         id: NoticeId::new(id),
@@ -112,7 +112,7 @@ pub fn message(id: &str, kind: NoticeKind, of: &[&str], fate: Fate) -> OutboxMes
         .into(),
         reports: reports.into(),
         since: at(2),
-        fate,
+        status,
         at: at(2),
     }
 }
@@ -133,11 +133,11 @@ fn settled(parent: &str, task: &str) -> Entry {
     }
 }
 
-fn fate(parent: &str, id: &str, fate: Fate) -> Entry {
-    Entry::Fate {
+fn delivery(parent: &str, id: &str, status: DeliveryStatus) -> Entry {
+    Entry::Delivery {
         parent: parent.into(),
         id: id.into(),
-        fate,
+        status,
         at: at(3),
     }
 }
@@ -304,13 +304,13 @@ pub fn an_account_is_what_its_changes_add_up_to(make: Make<'_>) {
         "ntc_2",
         NoticeKind::Final,
         &["bg_1", "bg_2"],
-        Fate::Owed,
+        DeliveryStatus::Pending,
     ));
     let note = Box::new(message(
         "ntc_1",
         NoticeKind::Individual,
         &["bg_1"],
-        Fate::Sending,
+        DeliveryStatus::Sending,
     ));
     let changes = vec![
         joined("ses_p", "bg_1"),
@@ -320,14 +320,14 @@ pub fn an_account_is_what_its_changes_add_up_to(make: Make<'_>) {
             parent: parent.clone(),
             message: note,
         },
-        fate("ses_p", "ntc_1", Fate::Delivered),
+        delivery("ses_p", "ntc_1", DeliveryStatus::Delivered),
         settled("ses_p", "bg_2"),
         Entry::Closed {
             parent: parent.clone(),
             message: owed,
             tasks: vec!["bg_1".into(), "bg_2".into()],
         },
-        fate("ses_p", "ntc_2", Fate::Sending),
+        delivery("ses_p", "ntc_2", DeliveryStatus::Sending),
     ];
     for change in changes {
         expected.apply(change.clone());
@@ -335,7 +335,7 @@ pub fn an_account_is_what_its_changes_add_up_to(make: Make<'_>) {
         assert_eq!(journal.outbox(&parent).as_ref(), Some(&expected));
         assert_eq!(kept(&*journal).2.len(), 1, "something is open or owed");
     }
-    journal.append(at(4), vec![fate("ses_p", "ntc_2", Fate::Delivered)]);
+    journal.append(at(4), vec![delivery("ses_p", "ntc_2", DeliveryStatus::Delivered)]);
     assert_eq!(kept(&*journal).2, []);
     let told = journal.outbox(&parent).expect("it is remembered");
     assert_eq!(told.messages.len(), 2);
@@ -370,7 +370,7 @@ pub fn a_story_is_told_in_its_order(make: Make<'_>) {
     let new = task("bg_0000000c", Some("ses_p"));
     journal.append(at(1), vec![change(1, &new, 1, None)]);
     let place = journal.append(at(2), vec![Entry::Granted(id.clone(), Run(1))]);
-    let note = message("ntc_9", NoticeKind::Final, &["bg_0000000c"], Fate::Sending);
+    let note = message("ntc_9", NoticeKind::Final, &["bg_0000000c"], DeliveryStatus::Sending);
     journal.append(
         at(3),
         vec![Entry::Sending {
@@ -392,7 +392,7 @@ pub fn a_story_is_told_in_its_order(make: Make<'_>) {
     ];
     assert_eq!(told(&*journal), expected);
     until_durable(&*journal, place);
-    let place = journal.append(at(4), vec![fate("ses_p", "ntc_9", Fate::Delivered)]);
+    let place = journal.append(at(4), vec![delivery("ses_p", "ntc_9", DeliveryStatus::Delivered)]);
     expected.push(line(4, "parent told"));
     assert_eq!(told(&*journal), expected);
     until_durable(&*journal, place);
@@ -465,13 +465,13 @@ pub fn everything_comes_back(open: Make<'_>) {
     );
     for number in 0..300 {
         let note = format!("ntc_d{number}");
-        let message = message(&note, NoticeKind::Individual, &["bg_x"], Fate::Sending);
+        let message = message(&note, NoticeKind::Individual, &["bg_x"], DeliveryStatus::Sending);
         let sending = Entry::Sending {
             parent: "ses_d".into(),
             message: Box::new(message),
         };
         journal.append(at(6), vec![sending]);
-        journal.append(at(7), vec![fate("ses_d", &note, Fate::Delivered)]);
+        journal.append(at(7), vec![delivery("ses_d", &note, DeliveryStatus::Delivered)]);
     }
     let (before, story) = (kept(&*journal), journal.story(&id()));
     // What waits is written at the end.

@@ -19,7 +19,7 @@ use crate::domain::batch::CompletionReport;
 use crate::domain::concurrency::Age;
 use crate::domain::idempotency::Kept as KeptKey;
 use crate::domain::ids::{NoticeId, Run, SessionId, TaskId};
-use crate::domain::outbox::{Fate, Outbox, OutboxMessage};
+use crate::domain::outbox::{DeliveryStatus, Outbox, OutboxMessage};
 use crate::domain::story::Line;
 use crate::domain::task::{Task, TaskStatus};
 use crate::domain::time::Timestamp;
@@ -101,13 +101,15 @@ pub enum Entry {
     /// An individual message was refused; the next one says it too.
     Returned(SessionId, NoticeId),
     /// What became of a message.
-    Fate {
+    #[serde(rename = "fate")]
+    Delivery {
         /// To whom it was.
         parent: SessionId,
         /// Which.
         id: NoticeId,
         /// What.
-        fate: Fate,
+        #[serde(rename = "fate")]
+        status: DeliveryStatus,
         /// When.
         at: Timestamp,
     },
@@ -131,7 +133,7 @@ impl Entry {
             | Self::Settled { parent, .. }
             | Self::Closed { parent, .. }
             | Self::Sending { parent, .. }
-            | Self::Fate { parent, .. }
+            | Self::Delivery { parent, .. }
             | Self::Left(parent, _)
             | Self::Returned(parent, _)
             | Self::ParentGone(parent, _)
