@@ -35,7 +35,8 @@ pub struct Member {
 #[serde(rename_all = "camelCase")]
 pub enum DeliveryStatus {
     /// A final whose batch is closed; not sent yet, or refused.
-    Owed,
+    #[serde(rename = "owed")]
+    Pending,
     /// On its way; whether it has arrived is not known.
     Sending,
     /// The server has accepted it.
