@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{oneshot, watch};
 
 use super::unshown::Unshown;
-use crate::ports::journal::{Journal, Place, Standing};
+use crate::ports::journal::{Journal, Lsn, Standing};
 
 /// What a waiter waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,7 +29,7 @@ struct Waiter {
 #[derive(Default)]
 struct Waiting {
     // One per effect, answer or reader under way: bounded by the tasks that are open.
-    waiters: BTreeMap<(Place, u64), Waiter>,
+    waiters: BTreeMap<(Lsn, u64), Waiter>,
     entered: u64,
     followed: bool,
 }
@@ -79,7 +79,7 @@ impl Durability {
     }
 
     /// How far the journal is written.
-    pub(crate) fn durable(&self) -> Place {
+    pub(crate) fn durable(&self) -> Lsn {
         self.standing.borrow().durable
     }
 
@@ -94,14 +94,14 @@ impl Durability {
     }
 
     fn wait(&self, until: Until) -> impl Future<Output = Result<(), Arc<str>>> + use<> {
-        let place = self.journal.decided();
-        let known = match self.is_there(place, until) {
+        let lsn = self.journal.decided();
+        let known = match self.is_reached(lsn, until) {
             true => Some(Ok(())),
             // Known already: nothing may change for a while.
             false if until == Until::ShownOrFailing => self.failing().map(Err),
             false => None,
         };
-        let wait = known.is_none().then(|| self.enter(place, until));
+        let wait = known.is_none().then(|| self.enter(lsn, until));
         async move {
             match (known, wait) {
                 (Some(known), _) => known,
@@ -112,19 +112,19 @@ impl Durability {
         }
     }
 
-    fn is_there(&self, place: Place, until: Until) -> bool {
-        self.durable() >= place
+    fn is_reached(&self, lsn: Lsn, until: Until) -> bool {
+        self.durable() >= lsn
             && (until == Until::Written
-                || self.unshown.oldest().is_none_or(|oldest| oldest > place))
+                || self.unshown.oldest().is_none_or(|oldest| oldest > lsn))
     }
 
-    fn enter(&self, place: Place, until: Until) -> oneshot::Receiver<Result<(), Arc<str>>> {
+    fn enter(&self, lsn: Lsn, until: Until) -> oneshot::Receiver<Result<(), Arc<str>>> {
         let (reply, answer) = oneshot::channel();
         let mut waiting = self.waiting();
         waiting.entered += 1;
         let number = waiting.entered;
         let waiter = Waiter { until, reply };
-        waiting.waiters.insert((place, number), waiter);
+        waiting.waiters.insert((lsn, number), waiter);
         if !std::mem::replace(&mut waiting.followed, true) {
             actix_rt::spawn(self.clone().follow());
         }
@@ -166,17 +166,17 @@ impl Durability {
         let oldest = self.unshown.oldest();
         let over: Vec<(Waiter, Result<(), Arc<str>>)> = {
             let mut waiting = self.waiting();
-            let over = waiting.waiters.extract_if(.., |(place, _), waiter| {
-                let shown = || oldest.is_none_or(|oldest| oldest > *place);
+            let over = waiting.waiters.extract_if(.., |(lsn, _), waiter| {
+                let shown = || oldest.is_none_or(|oldest| oldest > *lsn);
                 let gone = waiter.reply.is_closed();
                 let failing =
-                    waiter.until == Until::ShownOrFailing && failing.is_some() && written < *place;
+                    waiter.until == Until::ShownOrFailing && failing.is_some() && written < *lsn;
                 gone || failing
-                    || (written >= *place && (waiter.until == Until::Written || shown()))
+                    || (written >= *lsn && (waiter.until == Until::Written || shown()))
             });
-            over.map(|((place, _), waiter)| {
+            over.map(|((lsn, _), waiter)| {
                 let answer = match &failing {
-                    Some(why) if written < place => Err(Arc::clone(why)),
+                    Some(why) if written < lsn => Err(Arc::clone(why)),
                     _ => Ok(()),
                 };
                 (waiter, answer)

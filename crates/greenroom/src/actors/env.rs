@@ -22,7 +22,7 @@ use crate::domain::story::Line;
 use crate::domain::time::Timestamp;
 use crate::domain::transcript::Message;
 use crate::ports::agent_server::{AgentServer, ServerError};
-use crate::ports::journal::{Entry, Journal, Place};
+use crate::ports::journal::{Entry, Journal, Lsn};
 
 /// The surroundings of an actor. A clone is one reference: every call under way has one.
 #[derive(Clone)]
@@ -68,7 +68,7 @@ impl Env {
     }
 
     /// Appends what was decided. Nothing of it may be seen outside before it is durable.
-    pub(crate) fn append(&self, entries: Vec<Entry>) -> Place {
+    pub(crate) fn append(&self, entries: Vec<Entry>) -> Lsn {
         self.journal.append(self.now(), entries)
     }
 

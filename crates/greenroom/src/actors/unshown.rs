@@ -5,14 +5,14 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::handle::TaskChange;
-use crate::ports::journal::Place;
+use crate::ports::journal::Lsn;
 
 /// A change on its way to its readers.
 #[derive(Debug, Clone)]
 pub(crate) struct Pending {
     pub(crate) number: u64,
     /// Where it is in the journal; none until it has been appended.
-    place: Option<Place>,
+    lsn: Option<Lsn>,
     pub(crate) change: TaskChange,
 }
 
@@ -30,36 +30,36 @@ impl Unshown {
     pub(crate) fn push(&self, number: u64, change: TaskChange) {
         self.pending().push_back(Pending {
             number,
-            place: None,
+            lsn: None,
             change,
         });
     }
 
     /// It has been.
-    pub(crate) fn appended(&self, number: u64, place: Place) {
+    pub(crate) fn appended(&self, number: u64, lsn: Lsn) {
         if let Some(pending) = self
             .pending()
             .iter_mut()
             .rev()
             .find(|pending| pending.number == number)
         {
-            pending.place = Some(place);
+            pending.lsn = Some(lsn);
         }
     }
 
     /// After a death: what was appended is known by the numbers the journal has; the rest never was.
-    pub(crate) fn settle(&self, newest: u64, place: Place) {
+    pub(crate) fn settle(&self, newest: u64, lsn: Lsn) {
         let mut pending = self.pending();
-        pending.retain(|pending| pending.place.is_some() || pending.number <= newest);
+        pending.retain(|pending| pending.lsn.is_some() || pending.number <= newest);
         for pending in pending.iter_mut() {
-            pending.place.get_or_insert(place);
+            pending.lsn.get_or_insert(lsn);
         }
     }
 
     /// The oldest one, if it is durable.
-    pub(crate) fn take(&self, durable: Place) -> Option<Pending> {
+    pub(crate) fn take(&self, durable: Lsn) -> Option<Pending> {
         let mut pending = self.pending();
-        let first = pending.front()?.place?;
+        let first = pending.front()?.lsn?;
         if first > durable {
             return None;
         }
@@ -67,10 +67,10 @@ impl Unshown {
     }
 
     /// The place of the oldest one; one that is being appended has none before it either.
-    pub(crate) fn oldest(&self) -> Option<Place> {
+    pub(crate) fn oldest(&self) -> Option<Lsn> {
         let pending = self.pending();
         let first = pending.front()?;
-        Some(first.place.unwrap_or_default())
+        Some(first.lsn.unwrap_or_default())
     }
 
     pub(crate) fn is_empty(&self) -> bool {

@@ -10,7 +10,7 @@ use crate::actors::unshown::Pending;
 use crate::domain::ids::{SessionId, TaskId};
 use crate::domain::task::{Task, TaskStatus};
 use crate::handle::TaskChange;
-use crate::ports::journal::{Changed, Entry as JournalEntry, Place};
+use crate::ports::journal::{Changed, Entry as JournalEntry, Lsn};
 
 /// More of what was decided is durable.
 #[derive(Message)]
@@ -54,8 +54,8 @@ impl TaskRegistry {
             task: Arc::clone(&task),
         };
         self.env.unshown.push(number, change);
-        let place = self.append_record(id, task, Some(Changed { number, from }), with);
-        self.env.unshown.appended(number, place);
+        let lsn = self.append_record(id, task, Some(Changed { number, from }), with);
+        self.env.unshown.appended(number, lsn);
         self.show_durable();
         self.env
             .failpoints
@@ -80,7 +80,7 @@ impl TaskRegistry {
         task: Arc<Task>,
         changed: Option<Changed>,
         with: impl IntoIterator<Item = JournalEntry>,
-    ) -> Place {
+    ) -> Lsn {
         let mut entries = Vec::new();
         if let Some(entry) = self.tasks.get_mut(id) {
             entry.record = Some(Arc::clone(&task));

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::json;
 
-use super::{Changed, ChangesFrom, Entry, Journal, Kept, KeptTask, Place};
+use super::{Changed, ChangesFrom, Entry, Journal, Kept, KeptTask, Lsn};
 use crate::domain::batch::CompletionReport;
 use crate::domain::idempotency::Kept as KeptKey;
 use crate::domain::ids::{NoticeId, Run, SessionId, TaskId};
@@ -146,7 +146,7 @@ fn delivery(parent: &str, id: &str, status: DeliveryStatus) -> Entry {
 ///
 /// # Panics
 /// If the journal is gone.
-pub fn until_durable(journal: &dyn Journal, place: Place) {
+pub fn until_durable(journal: &dyn Journal, place: Lsn) {
     let mut standing = journal.standing();
     let durable = standing.wait_for(|standing| standing.durable >= place);
     futures::executor::block_on(durable).expect("the journal lives");
@@ -484,7 +484,7 @@ pub fn everything_comes_back(open: Make<'_>) {
         assert_eq!(journal.find("bg_dd000002").as_ref(), Some(&gone));
         assert_eq!(journal.find("ses_bg_dd000002").as_ref(), Some(&gone));
         assert_eq!(journal.find("bg_dd000002").as_ref(), Some(&gone));
-        assert_eq!(journal.decided(), Place(0));
+        assert_eq!(journal.decided(), Lsn(0));
     }
     // Nothing is owed any more, and it is told again after that: what it was told before stays.
     let journal = open();

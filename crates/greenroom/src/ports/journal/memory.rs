@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use super::{ChangesFrom, Entry, Fold, Journal, JournalError, Kept, KeptChange, Place, Standing};
+use super::{ChangesFrom, Entry, Fold, Journal, JournalError, Kept, KeptChange, Lsn, Standing};
 use crate::config::Lifecycle;
 use crate::domain::ids::{SessionId, TaskId};
 use crate::domain::outbox::Outbox;
@@ -29,7 +29,7 @@ pub struct MemoryJournal {
 #[derive(Debug, Default)]
 struct Memory {
     fold: Fold,
-    place: Place,
+    place: Lsn,
     stories: Map<String, Vec<(Timestamp, Line)>>,
     oldest_first: VecDeque<String>,
 }
@@ -80,7 +80,7 @@ impl Memory {
 }
 
 impl Journal for MemoryJournal {
-    fn append(&self, at: Timestamp, entries: Vec<Entry>) -> Place {
+    fn append(&self, at: Timestamp, entries: Vec<Entry>) -> Lsn {
         let mut memory = self.memory();
         for entry in entries {
             for (subject, line) in story::lines(&entry) {
@@ -96,7 +96,7 @@ impl Journal for MemoryJournal {
         place
     }
 
-    fn decided(&self) -> Place {
+    fn decided(&self) -> Lsn {
         self.memory().place
     }
 

@@ -152,13 +152,13 @@ impl Entry {
 
 /// How many appends there were: where a journal stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
-pub struct Place(pub u64);
+pub struct Lsn(pub u64);
 
 /// How far a journal has come.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Standing {
     /// Everything up to here is durable.
-    pub durable: Place,
+    pub durable: Lsn,
     /// Why it cannot be written at present, for people. What is appended meanwhile is kept and written once it can be.
     pub failing: Option<Arc<str>>,
 }
@@ -226,10 +226,10 @@ pub trait Journal: Send + Sync + 'static {
     /// Appends changes that belong together: after a crash there are all of them, or none. They are decided when this
     /// returns, so that `find`, `outbox` and `load` know them; when they are durable is told by `standing`. Never waits
     /// and never fails: a journal that cannot be written keeps what was appended until it can, and says so in `standing`.
-    fn append(&self, at: Timestamp, entries: Vec<Entry>) -> Place;
+    fn append(&self, at: Timestamp, entries: Vec<Entry>) -> Lsn;
 
     /// The place of the newest append.
-    fn decided(&self) -> Place;
+    fn decided(&self) -> Lsn;
 
     /// How far it has come, and every change of that.
     fn standing(&self) -> watch::Receiver<Standing>;
