@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{oneshot, watch};
 
 use super::unshown::Unshown;
-use crate::ports::journal::{Journal, Lsn, Standing};
+use crate::ports::journal::{Journal, JournalStatus, Lsn};
 
 /// What a waiter waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,7 +38,7 @@ struct Waiting {
 #[derive(Clone)]
 pub(crate) struct Durability {
     journal: Arc<dyn Journal>,
-    standing: watch::Receiver<Standing>,
+    status: watch::Receiver<JournalStatus>,
     unshown: Unshown,
     waiting: Arc<Mutex<Waiting>>,
 }
@@ -46,7 +46,7 @@ pub(crate) struct Durability {
 impl Durability {
     pub(crate) fn new(journal: Arc<dyn Journal>, unshown: Unshown) -> Self {
         Self {
-            standing: journal.standing(),
+            status: journal.status(),
             journal,
             unshown,
             waiting: Arc::default(),
@@ -80,21 +80,21 @@ impl Durability {
 
     /// How far the journal is written.
     pub(crate) fn durable(&self) -> Lsn {
-        self.standing.borrow().durable
+        self.status.borrow().durable
     }
 
     /// Why it cannot be written at present.
     pub(crate) fn failing(&self) -> Option<Arc<str>> {
-        self.standing.borrow().failing.clone()
+        self.status.borrow().failing.clone()
     }
 
     /// True if everything that was decided is written and shown.
     pub(crate) fn is_over(&self) -> bool {
-        self.durable() >= self.journal.decided() && self.unshown.is_empty()
+        self.durable() >= self.journal.last_lsn() && self.unshown.is_empty()
     }
 
     fn wait(&self, until: Until) -> impl Future<Output = Result<(), Arc<str>>> + use<> {
-        let lsn = self.journal.decided();
+        let lsn = self.journal.last_lsn();
         let known = match self.is_reached(lsn, until) {
             true => Some(Ok(())),
             // Known already: nothing may change for a while.
@@ -133,13 +133,13 @@ impl Durability {
 
     /// Follows the journal until nobody waits.
     async fn follow(self) {
-        let mut standing = self.journal.standing();
+        let mut status = self.journal.status();
         loop {
             self.wake();
             if self.is_left() {
                 return;
             }
-            if standing.changed().await.is_err() {
+            if status.changed().await.is_err() {
                 self.waiting().followed = false;
                 return;
             }
@@ -157,8 +157,8 @@ impl Durability {
     /// Wakes whoever has waited long enough, in the order of the journal.
     pub(crate) fn wake(&self) {
         let (written, failing) = {
-            let standing = self.standing.borrow();
-            (standing.durable, standing.failing.clone())
+            let status = self.status.borrow();
+            (status.durable, status.failing.clone())
         };
         if self.waiting().waiters.is_empty() {
             return;

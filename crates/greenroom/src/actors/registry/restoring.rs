@@ -43,7 +43,7 @@ impl TaskRegistry {
             .unwrap_or_else(|failure| panic!("the journal cannot be read: {failure}"));
         self.changes.go_on_after(kept.newest_change);
         // What the one before had decided and not shown.
-        let decided = self.env.journal.decided();
+        let decided = self.env.journal.last_lsn();
         self.env.unshown.settle(kept.newest_change, decided);
         self.start_kept();
         if !self.reachable {

@@ -147,8 +147,8 @@ fn delivery(parent: &str, id: &str, status: DeliveryStatus) -> Entry {
 /// # Panics
 /// If the journal is gone.
 pub fn until_durable(journal: &dyn Journal, place: Lsn) {
-    let mut standing = journal.standing();
-    let durable = standing.wait_for(|standing| standing.durable >= place);
+    let mut status = journal.status();
+    let durable = status.wait_for(|status| status.durable >= place);
     futures::executor::block_on(durable).expect("the journal lives");
 }
 
@@ -205,7 +205,7 @@ pub fn what_is_appended_is_decided_at_once(make: Make<'_>) {
         at(0),
         vec![change(1, &new, 7, None), joined("ses_p", "bg_0000000a")],
     );
-    assert_eq!(journal.decided(), place);
+    assert_eq!(journal.last_lsn(), place);
     assert_eq!(journal.find("bg_0000000a"), Some(new));
     let outbox = journal.outbox(&"ses_p".into()).expect("an outbox");
     assert!(outbox.has(&"bg_0000000a".into()));
@@ -218,7 +218,7 @@ pub fn what_is_appended_is_decided_at_once(make: Make<'_>) {
 /// Failpoints rise by one, and all of them become durable.
 pub fn places_rise_and_become_durable(make: Make<'_>) {
     let journal = make();
-    let before = journal.decided();
+    let before = journal.last_lsn();
     let mut last = before;
     for number in 1..=50 {
         let task = task(&format!("bg_{number:08x}"), None);
@@ -227,9 +227,9 @@ pub fn places_rise_and_become_durable(make: Make<'_>) {
         last = place;
     }
     until_durable(&*journal, last);
-    let standing = journal.standing().borrow().clone();
-    assert_eq!(standing.durable, last);
-    assert_eq!(standing.failing, None);
+    let status = journal.status().borrow().clone();
+    assert_eq!(status.durable, last);
+    assert_eq!(status.failing, None);
     let tasks = journal.load().expect("it can be read").tasks;
     let accepted: Vec<u64> = tasks.iter().map(|task| task.accepted).collect();
     assert!(accepted.is_sorted());
@@ -484,7 +484,7 @@ pub fn everything_comes_back(open: Make<'_>) {
         assert_eq!(journal.find("bg_dd000002").as_ref(), Some(&gone));
         assert_eq!(journal.find("ses_bg_dd000002").as_ref(), Some(&gone));
         assert_eq!(journal.find("bg_dd000002").as_ref(), Some(&gone));
-        assert_eq!(journal.decided(), Lsn(0));
+        assert_eq!(journal.last_lsn(), Lsn(0));
     }
     // Nothing is owed any more, and it is told again after that: what it was told before stays.
     let journal = open();

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use super::{ChangesFrom, Entry, Fold, Journal, JournalError, Kept, KeptChange, Lsn, Standing};
+use super::{ChangesFrom, Entry, Fold, Journal, JournalError, Kept, KeptChange, Lsn, JournalStatus};
 use crate::config::Lifecycle;
 use crate::domain::ids::{SessionId, TaskId};
 use crate::domain::outbox::Outbox;
@@ -23,7 +23,7 @@ const STORIES: usize = 2_000;
 #[derive(Debug)]
 pub struct MemoryJournal {
     memory: Mutex<Memory>,
-    standing: watch::Sender<Standing>,
+    status: watch::Sender<JournalStatus>,
 }
 
 #[derive(Debug, Default)]
@@ -55,7 +55,7 @@ impl MemoryJournal {
         };
         Self {
             memory: Mutex::new(memory),
-            standing: watch::Sender::new(Standing::default()),
+            status: watch::Sender::new(JournalStatus::default()),
         }
     }
 
@@ -91,8 +91,8 @@ impl Journal for MemoryJournal {
         memory.place.0 += 1;
         let place = memory.place;
         drop(memory);
-        self.standing
-            .send_modify(|standing| standing.durable = standing.durable.max(place));
+        self.status
+            .send_modify(|status| status.durable = status.durable.max(place));
         place
     }
 
@@ -100,8 +100,8 @@ impl Journal for MemoryJournal {
         self.memory().place
     }
 
-    fn standing(&self) -> watch::Receiver<Standing> {
-        self.standing.subscribe()
+    fn status(&self) -> watch::Receiver<JournalStatus> {
+        self.status.subscribe()
     }
 
     fn outlives(&self) -> bool {

@@ -156,7 +156,7 @@ pub struct Lsn(pub u64);
 
 /// How far a journal has come.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Standing {
+pub struct JournalStatus {
     /// Everything up to here is durable.
     pub durable: Lsn,
     /// Why it cannot be written at present, for people. What is appended meanwhile is kept and written once it can be.
@@ -224,15 +224,15 @@ pub struct JournalError(pub String);
 /// The journal. There is one writer, the system it was given to.
 pub trait Journal: Send + Sync + 'static {
     /// Appends changes that belong together: after a crash there are all of them, or none. They are decided when this
-    /// returns, so that `find`, `outbox` and `load` know them; when they are durable is told by `standing`. Never waits
-    /// and never fails: a journal that cannot be written keeps what was appended until it can, and says so in `standing`.
+    /// returns, so that `find`, `outbox` and `load` know them; when they are durable is told by `status`. Never waits
+    /// and never fails: a journal that cannot be written keeps what was appended until it can, and says so in `status`.
     fn append(&self, at: Timestamp, entries: Vec<Entry>) -> Lsn;
 
     /// The place of the newest append.
     fn decided(&self) -> Lsn;
 
     /// How far it has come, and every change of that.
-    fn standing(&self) -> watch::Receiver<Standing>;
+    fn status(&self) -> watch::Receiver<JournalStatus>;
 
     /// True if it outlives the process: what is open or owed at the end of one is taken up by the next.
     fn outlives(&self) -> bool;
