@@ -17,12 +17,12 @@ pub const MOST: usize = 10_000;
 
 /// The key was used before, for another launch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Reused;
+pub struct KeyConflict;
 
 /// A key as the journal keeps it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Kept {
+pub struct LaunchKey {
     /// The key.
     pub key: String,
     /// What was launched under it, in short.
@@ -33,7 +33,7 @@ pub struct Kept {
     pub at: Timestamp,
 }
 
-impl Kept {
+impl LaunchKey {
     /// A task was launched under this key.
     pub fn new(key: String, launch: &Launch, task: TaskId, at: Timestamp) -> Self {
         Self {
@@ -59,23 +59,23 @@ impl LaunchKeys {
         key: &str,
         launch: &Launch,
         now: Timestamp,
-    ) -> Result<Option<TaskId>, Reused> {
+    ) -> Result<Option<TaskId>, KeyConflict> {
         self.let_go(now);
         match self.by_key.get(key) {
             None => Ok(None),
             Some((task, print, _)) if *print == fingerprint(launch) => Ok(Some(task.clone())),
-            Some(_) => Err(Reused),
+            Some(_) => Err(KeyConflict),
         }
     }
 
     /// A task was launched under this key.
-    pub fn remember(&mut self, kept: Kept) {
-        let Kept {
+    pub fn remember(&mut self, key: LaunchKey) {
+        let LaunchKey {
             key,
             print,
             task,
             at,
-        } = kept;
+        } = key;
         self.by_key.insert(key.clone(), (task, print, at));
         self.oldest_first.push_back((at, key));
         self.let_go(at);
@@ -134,7 +134,7 @@ mod tests {
     #[test]
     fn a_key_stands_for_its_task_for_a_day() {
         let mut keys = LaunchKeys::default();
-        keys.remember(Kept::new("k".into(), &launch("a"), "bg_1".into(), NOW));
+        keys.remember(LaunchKey::new("k".into(), &launch("a"), "bg_1".into(), NOW));
         assert_eq!(keys.look("k", &launch("a"), NOW), Ok(Some("bg_1".into())));
         assert_eq!(keys.look("other", &launch("a"), NOW), Ok(None));
         assert_eq!(keys.look("k", &launch("a"), NOW + REMEMBERED), Ok(None));
@@ -143,15 +143,15 @@ mod tests {
     #[test]
     fn a_key_is_not_taken_for_another_launch() {
         let mut keys = LaunchKeys::default();
-        keys.remember(Kept::new("k".into(), &launch("a"), "bg_1".into(), NOW));
-        assert_eq!(keys.look("k", &launch("b"), NOW), Err(Reused));
+        keys.remember(LaunchKey::new("k".into(), &launch("a"), "bg_1".into(), NOW));
+        assert_eq!(keys.look("k", &launch("b"), NOW), Err(KeyConflict));
     }
 
     #[test]
     fn no_more_are_kept_than_their_bound() {
         let mut keys = LaunchKeys::default();
         for n in 0..MOST + 5 {
-            keys.remember(Kept::new(n.to_string(), &launch("a"), "bg_1".into(), NOW));
+            keys.remember(LaunchKey::new(n.to_string(), &launch("a"), "bg_1".into(), NOW));
         }
         assert_eq!(keys.by_key.len(), MOST);
         assert_eq!(keys.look("0", &launch("a"), NOW), Ok(None));

@@ -7,7 +7,7 @@ use actix::{Context, Handler, Message};
 use super::{Query, TaskRegistry};
 use crate::actors::task::Beginning;
 use crate::actors::task::lineage::Lineage;
-use crate::domain::idempotency::{Kept as KeptKey, Reused};
+use crate::domain::idempotency::{Kept as LaunchKey, KeyConflict};
 use crate::domain::ids::{Run, SessionId, TaskId};
 use crate::domain::lifecycle::End;
 use crate::domain::task::{Launch, Resume, Task, TaskStatus, Track};
@@ -71,7 +71,7 @@ impl Query for LaunchOnce {
     fn answer(self, registry: &mut TaskRegistry, ctx: &mut Context<TaskRegistry>) -> Self::Answer {
         let now = registry.env.now();
         let known = registry.launch_keys.look(&self.key, &self.launch, now);
-        let known = known.map_err(|Reused| LaunchError::KeyReused {
+        let known = known.map_err(|KeyConflict| LaunchError::KeyReused {
             key: self.key.clone(),
         })?;
         if let Some(task) = known.and_then(|id| registry.remembered(&id)) {
@@ -182,7 +182,7 @@ impl TaskRegistry {
         }
         let depth = known.as_ref().map_or(1, |lineage| lineage.depth);
         let (id, now) = (self.new_id(), self.env.now());
-        let key = key.map(|key| KeptKey::new(key, &launch, id.clone(), now));
+        let key = key.map(|key| LaunchKey::new(key, &launch, id.clone(), now));
         let mut task = Task::accept(id, launch, depth, now);
         task.root_session = known.and_then(|lineage| lineage.root);
         let id = self.new_entry(task);

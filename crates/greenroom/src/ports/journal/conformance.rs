@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::{Changed, ChangesFrom, Entry, Journal, Kept, KeptTask, Lsn};
 use crate::domain::batch::CompletionReport;
-use crate::domain::idempotency::Kept as KeptKey;
+use crate::domain::idempotency::LaunchKey;
 use crate::domain::ids::{NoticeId, Run, SessionId, TaskId};
 use crate::domain::notice::{NoticeFacts, NoticeKind, SettledFact};
 use crate::domain::outbox::{DeliveryStatus, Outbox, OutboxMessage, OutboxRecord};
@@ -157,7 +157,7 @@ pub type Comparable = (
     Vec<KeptTask>,
     Vec<TaskId>,
     Vec<(SessionId, OutboxRecord)>,
-    Vec<KeptKey>,
+    Vec<LaunchKey>,
     u64,
 );
 
@@ -348,7 +348,7 @@ pub fn an_account_is_what_its_changes_add_up_to(make: Make<'_>) {
 pub fn keys_stay_until_their_launch_was_not_accepted(make: Make<'_>) {
     let journal = make();
     let key = |key: &str, task: &str, millis| {
-        KeptKey::new(key.to_owned(), &Launch::default(), task.into(), at(millis))
+        LaunchKey::new(key.to_owned(), &Launch::default(), task.into(), at(millis))
     };
     let keys = [
         key("a", "bg_1", 1),
@@ -437,7 +437,7 @@ pub fn everything_comes_back(open: Make<'_>) {
     let new = task("bg_dd000001", Some("ses_d"));
     let running = in_state(&new, TaskStatus::Running);
     let gone = in_state(&task("bg_dd000002", None), TaskStatus::Error);
-    let key = KeptKey::new(
+    let key = LaunchKey::new(
         "k".to_owned(),
         &Launch::default(),
         "bg_dd000001".into(),

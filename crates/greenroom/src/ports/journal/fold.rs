@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Entry, Kept, KeptTask, SHORTEST_BEGINNING};
-use crate::domain::idempotency::{Kept as KeptKey, MOST};
+use crate::domain::idempotency::{LaunchKey, MOST};
 use crate::domain::ids::{SessionId, TaskId};
 use crate::domain::outbox::Outbox;
 use crate::domain::task::Task;
@@ -31,7 +31,7 @@ pub struct Fold {
     outboxes: BTreeMap<SessionId, Outbox>,
     // Parents that nothing is owed to, in the order in which that became so; some are owed something again.
     settled: VecDeque<SessionId>,
-    keys: VecDeque<KeptKey>,
+    keys: VecDeque<LaunchKey>,
     newest_change: u64,
 }
 

@@ -17,7 +17,7 @@ use tokio::sync::watch;
 
 use crate::domain::batch::CompletionReport;
 use crate::domain::concurrency::Age;
-use crate::domain::idempotency::Kept as KeptKey;
+use crate::domain::idempotency::LaunchKey;
 use crate::domain::ids::{NoticeId, Run, SessionId, TaskId};
 use crate::domain::outbox::{DeliveryStatus, Outbox, OutboxMessage};
 use crate::domain::story::Line;
@@ -118,7 +118,7 @@ pub enum Entry {
     /// A parent's user has stopped it, or has spoken again.
     Silenced(SessionId, bool),
     /// A launch was accepted under a key.
-    Key(KeptKey),
+    Key(LaunchKey),
     /// A task has left memory.
     Forgotten(TaskId, Timestamp),
     /// A launch could not be made durable in time and was refused: its key is free again.
@@ -191,7 +191,7 @@ pub struct Kept {
     /// What parents are owed, for every parent with something open or owed.
     pub outboxes: Vec<(SessionId, Outbox)>,
     /// The keys of launches, oldest first.
-    pub keys: Vec<KeptKey>,
+    pub keys: Vec<LaunchKey>,
     /// The number of the newest change of a task's state; zero if there was none.
     pub newest_change: u64,
 }
