@@ -7,7 +7,7 @@ use actix::{Context, Handler, Message};
 use super::{Query, TaskRegistry};
 use crate::actors::task::Beginning;
 use crate::actors::task::lineage::Lineage;
-use crate::domain::idempotency::{Kept as LaunchKey, KeyConflict};
+use crate::domain::idempotency::{KeyConflict, LaunchKey};
 use crate::domain::ids::{Run, SessionId, TaskId};
 use crate::domain::lifecycle::End;
 use crate::domain::task::{Launch, Resume, Task, TaskStatus, Track};

@@ -96,7 +96,7 @@ impl Journal for MemoryJournal {
         place
     }
 
-    fn decided(&self) -> Lsn {
+    fn last_lsn(&self) -> Lsn {
         self.memory().place
     }
 

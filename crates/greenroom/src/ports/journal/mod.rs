@@ -229,7 +229,7 @@ pub trait Journal: Send + Sync + 'static {
     fn append(&self, at: Timestamp, entries: Vec<Entry>) -> Lsn;
 
     /// The place of the newest append.
-    fn decided(&self) -> Lsn;
+    fn last_lsn(&self) -> Lsn;
 
     /// How far it has come, and every change of that.
     fn status(&self) -> watch::Receiver<JournalStatus>;
