@@ -1,7 +1,7 @@
-//! The changes of tasks, numbered, newest kept: what a reader that was cut off goes on from. The registry publishes;
-//! every reader walks the ring by number and so neither loses nor doubles one between what is kept and what is live. What
+//! The changes of tasks, numbered, newest ring: what a reader that was cut off goes on from. The registry publishes;
+//! every reader walks the ring by number and so neither loses nor doubles one between what is ring and what is live. What
 //! has left the ring, or was before this process, is read from the journal where that keeps it. A reader that falls behind
-//! what is kept is told so instead of being waited for.
+//! what is ring is told so instead of being waited for.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -12,9 +12,9 @@ use tokio::sync::{broadcast, watch};
 
 use super::TaskChange;
 use crate::domain::time::Timestamp;
-use crate::ports::journal::{ChangesFrom, Journal, KeptChange};
+use crate::ports::journal::{ChangesFrom, Journal, RecordedChange};
 
-/// Changes kept for readers that come back.
+/// Changes ring for readers that come back.
 pub const CHANGES_KEPT: usize = 2_000;
 /// Bytes of text in them: tasks carry their prompts, and so many long ones would not fit into memory.
 const TEXT_KEPT: usize = 32 * 1024 * 1024;
@@ -40,8 +40,8 @@ pub struct NumberedChange {
 pub enum Since {
     /// With the next change.
     Now,
-    /// With all that is kept.
-    Kept,
+    /// With all that is ring.
+    Oldest,
     /// With the one after that number.
     Number(u64),
     /// With the first one after that time.
@@ -61,7 +61,7 @@ pub enum Followed {
     },
 }
 
-struct Kept {
+struct ChangeRing {
     /// The number of the newest change that was published.
     newest: u64,
     /// The newest number that was given to a change, published or not yet.
@@ -78,7 +78,7 @@ struct Kept {
 /// Where changes are published and read. Clones share one ring.
 #[derive(Clone)]
 pub(crate) struct Changes {
-    kept: Arc<Mutex<Kept>>,
+    ring: Arc<Mutex<ChangeRing>>,
     /// The newest number; a closed one is past the end of the service.
     newest: Arc<watch::Sender<Option<u64>>>,
     channel: broadcast::Sender<Arc<TaskChange>>,
@@ -86,12 +86,12 @@ pub(crate) struct Changes {
 }
 
 impl Changes {
-    /// Changes are kept for `retention` at most. Those before this one may be in the journal.
+    /// Changes are ring for `retention` at most. Those before this one may be in the journal.
     pub(crate) fn new(now: Timestamp, retention: Duration, journal: Arc<dyn Journal>) -> Self {
         let newest = u64::try_from(now.as_millis())
             .unwrap_or(0)
             .saturating_mul(PER_MILLISECOND);
-        let kept = Kept {
+        let ring = ChangeRing {
             newest,
             given: newest,
             changes: VecDeque::new(),
@@ -101,7 +101,7 @@ impl Changes {
             retention,
         };
         Self {
-            kept: Arc::new(Mutex::new(kept)),
+            ring: Arc::new(Mutex::new(ring)),
             newest: Arc::new(watch::Sender::new(Some(newest))),
             channel: broadcast::channel(CHANNEL).0,
             journal,
@@ -110,19 +110,19 @@ impl Changes {
 
     /// Numbers go on above that one, which the journal has given.
     pub(crate) fn go_on_after(&self, number: u64) {
-        let mut kept = self.kept();
-        kept.given = kept.given.max(number);
-        if kept.changes.is_empty() && kept.newest < number {
+        let mut ring = self.ring();
+        ring.given = ring.given.max(number);
+        if ring.changes.is_empty() && ring.newest < number {
             // The clock was set back since: all that was before this process is up to there.
-            (kept.newest, kept.gone) = (number, number);
+            (ring.newest, ring.gone) = (number, number);
         }
     }
 
     /// The number of the next change.
     pub(crate) fn next_number(&self) -> u64 {
-        let mut kept = self.kept();
-        kept.given += 1;
-        kept.given
+        let mut ring = self.ring();
+        ring.given += 1;
+        ring.given
     }
 
     /// Tells everybody of a change, in the order of the numbers. One that is left out never became known.
@@ -130,25 +130,25 @@ impl Changes {
         let change = Arc::new(change);
         // Nobody may listen.
         let _ = self.channel.send(Arc::clone(&change));
-        let mut kept = self.kept();
+        let mut ring = self.ring();
         let now = change.at;
-        kept.newest = number;
-        kept.given = kept.given.max(number);
-        kept.text += text_of(&change);
-        kept.changes.push_back(NumberedChange { number, change });
-        while kept.is_too_much(now) {
-            if let Some(left) = kept.changes.pop_front() {
-                kept.text = kept.text.saturating_sub(text_of(&left.change));
-                kept.gone = left.number;
-                kept.lost = true;
+        ring.newest = number;
+        ring.given = ring.given.max(number);
+        ring.text += text_of(&change);
+        ring.changes.push_back(NumberedChange { number, change });
+        while ring.is_too_much(now) {
+            if let Some(left) = ring.changes.pop_front() {
+                ring.text = ring.text.saturating_sub(text_of(&left.change));
+                ring.gone = left.number;
+                ring.lost = true;
             }
         }
-        drop(kept);
+        drop(ring);
         self.newest
             .send_modify(|newest| *newest = newest.map(|newest| newest.max(number)));
     }
 
-    /// No change comes any more: readers end when they have read what is kept.
+    /// No change comes any more: readers end when they have read what is ring.
     pub(crate) fn close(&self) {
         self.newest.send_replace(None);
     }
@@ -163,27 +163,27 @@ impl Changes {
             first.first().map(|change| change.changed.number - 1)
         };
         let earlier = match since {
-            // The number before the first is not kept, once the journal has let go of any.
-            Since::Kept => in_journal(ChangesFrom::Since(Timestamp::from_millis(i64::MIN))),
+            // The number before the first is not ring, once the journal has let go of any.
+            Since::Oldest => in_journal(ChangesFrom::Since(Timestamp::from_millis(i64::MIN))),
             Since::Time(at) => in_journal(ChangesFrom::Since(at)),
             Since::Now | Since::Number(_) => None,
         };
-        let kept = self.kept();
+        let ring = self.ring();
         let (after, missed) = match (since, earlier) {
             (_, Some(before_first)) => (before_first, false),
-            (Since::Now, _) => (kept.newest, false),
-            (Since::Kept, _) => (kept.gone, kept.lost),
+            (Since::Now, _) => (ring.newest, false),
+            (Since::Oldest, _) => (ring.gone, ring.lost),
             (Since::Number(number), _) => (number, false),
             (Since::Time(at), _) => {
-                let later = kept.changes.partition_point(|kept| kept.change.at <= at);
+                let later = ring.changes.partition_point(|numbered| numbered.change.at <= at);
                 let after = match later {
-                    0 => kept.gone,
-                    _ => kept.changes[later - 1].number,
+                    0 => ring.gone,
+                    _ => ring.changes[later - 1].number,
                 };
-                (after, later == 0 && kept.lost)
+                (after, later == 0 && ring.lost)
             }
         };
-        drop(kept);
+        drop(ring);
         ChangeFeed {
             changes: self.clone(),
             seen: self.newest.subscribe(),
@@ -193,12 +193,12 @@ impl Changes {
         }
     }
 
-    fn kept(&self) -> MutexGuard<'_, Kept> {
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    fn ring(&self) -> MutexGuard<'_, ChangeRing> {
+        self.ring.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Kept {
+impl ChangeRing {
     fn is_too_much(&self, now: Timestamp) -> bool {
         let oldest = self.changes.front();
         self.changes.len() > CHANGES_KEPT
@@ -216,10 +216,10 @@ fn text_of(change: &TaskChange) -> usize {
 
 impl fmt::Debug for Changes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let kept = self.kept();
+        let ring = self.ring();
         f.debug_struct("Changes")
-            .field("newest", &kept.newest)
-            .field("kept", &kept.changes.len())
+            .field("newest", &ring.newest)
+            .field("changes", &ring.changes.len())
             .finish_non_exhaustive()
     }
 }
@@ -266,8 +266,8 @@ impl ChangeFeed {
     /// Takes a handful of what follows, or says that it is not there any more.
     fn take(&mut self) -> Option<Followed> {
         let (gone, newest) = {
-            let kept = self.changes.kept();
-            (kept.gone, kept.newest)
+            let ring = self.changes.ring();
+            (ring.gone, ring.newest)
         };
         if !self.missed && self.after < gone && !self.take_from_journal(gone) {
             self.missed = true;
@@ -278,12 +278,12 @@ impl ChangeFeed {
             return Some(Followed::Missed { newest });
         }
         if self.taken.is_empty() {
-            let kept = self.changes.kept();
-            let first = kept
+            let ring = self.changes.ring();
+            let first = ring
                 .changes
                 .partition_point(|change| change.number <= self.after);
             self.taken
-                .extend(kept.changes.iter().skip(first).take(HANDFUL).cloned());
+                .extend(ring.changes.iter().skip(first).take(HANDFUL).cloned());
         }
         if let Some(last) = self.taken.back() {
             self.after = last.number;
@@ -300,16 +300,16 @@ impl ChangeFeed {
         // A number that was never given has nothing before it either.
         self.after = gone;
         // The ring has what comes after; the newest may be durable and not published yet.
-        let gone = |kept: &KeptChange| kept.changed.number <= gone;
-        for kept in earlier.into_iter().take_while(gone) {
+        let gone = |recorded: &RecordedChange| recorded.changed.number <= gone;
+        for recorded in earlier.into_iter().take_while(gone) {
             let change = TaskChange {
-                at: kept.at,
-                from: kept.changed.from,
-                to: kept.task.status(),
-                task: kept.task,
+                at: recorded.at,
+                from: recorded.changed.from,
+                to: recorded.task.status(),
+                task: recorded.task,
             };
             self.taken.push_back(NumberedChange {
-                number: kept.changed.number,
+                number: recorded.changed.number,
                 change: Arc::new(change),
             });
         }
@@ -383,7 +383,7 @@ mod tests {
     #[tokio::test]
     async fn a_reader_goes_on_where_it_stopped() {
         assert_eq!(read(&ring(200), Since::Number(3)).await, numbers(4..=200));
-        assert_eq!(read(&ring(5), Since::Kept).await, numbers(1..=5));
+        assert_eq!(read(&ring(5), Since::Oldest).await, numbers(1..=5));
         assert_eq!(read(&ring(5), Since::Number(5)).await, []);
         assert_eq!(read(&ring(5), Since::Now).await, []);
         let at = Timestamp::from_millis(2);
@@ -394,9 +394,9 @@ mod tests {
     async fn what_was_missed_is_said_plainly() {
         let too_many = CHANGES_KEPT + 10;
         assert_eq!(read(&ring(too_many), Since::Number(9)).await, [None]);
-        let kept = read(&ring(too_many), Since::Number(10)).await;
-        assert_eq!(kept, numbers(11..=too_many as u64));
-        assert_eq!(read(&ring(too_many), Since::Kept).await, [None]);
+        let read = read(&ring(too_many), Since::Number(10)).await;
+        assert_eq!(read, numbers(11..=too_many as u64));
+        assert_eq!(read(&ring(too_many), Since::Oldest).await, [None]);
         assert_eq!(read(&ring(3), Since::Number(4)).await, [None]);
         assert_eq!(read(&ring(3), Since::Number(u64::MAX)).await, [None]);
     }
@@ -452,7 +452,7 @@ mod tests {
         for number in 1..=100 {
             publish(&ring, number, &prompt);
         }
-        assert_eq!(ring.kept().changes.len(), TEXT_KEPT / prompt.len());
+        assert_eq!(ring.ring().changes.len(), TEXT_KEPT / prompt.len());
         assert_eq!(read(&ring, Since::Number(68)).await, numbers(69..=100));
     }
 
@@ -470,8 +470,8 @@ mod tests {
         let first = begun_at(1_795_327_503_283);
         publish(&first, 1, "x");
         let second = begun_at(1_795_327_503_284);
-        assert!(first.kept().newest < second.kept().newest);
+        assert!(first.ring().newest < second.ring().newest);
         // A script reads numbers as doubles.
-        assert!(second.kept().newest < 1 << 53);
+        assert!(second.ring().newest < 1 << 53);
     }
 }

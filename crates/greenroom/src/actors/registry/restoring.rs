@@ -1,5 +1,5 @@
 //! How a registry begins where another stopped: the journal says what was decided, the survivors say who lives. Actors that
-//! live are kept and say again what they have; what died with the registry is built anew. The first registry of a system
+//! live are recovered and say again what they have; what died with the registry is built anew. The first registry of a system
 //! takes the same way and finds nothing.
 
 use std::collections::BTreeMap;
@@ -20,7 +20,7 @@ use crate::domain::ids::{SessionId, TaskId};
 use crate::domain::outbox::Outbox;
 use crate::domain::story::Line;
 use crate::domain::task::{Task, TaskStatus};
-use crate::ports::journal::{Entry, Kept, KeptTask};
+use crate::ports::journal::{Entry, RecoveredState, RecoveredTask};
 
 impl TaskRegistry {
     /// Takes over from whoever was here before. Where a shutdown was asked for meanwhile, it begins in that very step:
@@ -35,37 +35,37 @@ impl TaskRegistry {
     fn restore(&mut self, ctx: &mut Context<Self>) {
         let tasks = self.refs.tasks.take_live();
         let notifiers = self.refs.notifiers.take_live();
-        let kept = self
+        let recovered = self
             .env
             .journal
             .load()
             // Without it nothing can be decided; it is tried again like any death.
             .unwrap_or_else(|failure| panic!("the journal cannot be read: {failure}"));
-        self.changes.go_on_after(kept.newest_change);
+        self.changes.go_on_after(recovered.newest_change);
         // What the one before had decided and not shown.
-        let decided = self.env.journal.last_lsn();
-        self.env.unshown.settle(kept.newest_change, decided);
+        let newest_lsn = self.env.journal.last_lsn();
+        self.env.unshown.settle(recovered.newest_change, newest_lsn);
         self.start_kept();
         if !self.reachable {
             // Whoever asked before is gone, and nothing starts until somebody has an answer.
             self.probe();
         }
-        if kept.tasks.is_empty() && kept.left.is_empty() && kept.outboxes.is_empty() {
+        if recovered.tasks.is_empty() && recovered.left.is_empty() && recovered.outboxes.is_empty() {
             // Nothing was decided yet; keys belong to tasks.
             return;
         }
-        tracing::warn!(tasks = kept.tasks.len(), live = tasks.len(), "taking over");
+        tracing::warn!(tasks = recovered.tasks.len(), live = tasks.len(), "taking over");
         let open = self.reachable && !self.refs.flags.closing();
         self.refs.slots.send(ForgetQueues);
         self.refs.slots.send(SetOpen(open));
         self.refs.poller.send(poller::UnwatchAll);
-        let Kept {
+        let RecoveredState {
             tasks: records,
             left,
             outboxes,
             keys,
             newest_change: _,
-        } = kept;
+        } = recovered;
         for key in keys {
             self.launch_keys.remember(key);
         }
@@ -84,8 +84,8 @@ impl TaskRegistry {
         self.refs.poller.send(poller::Reconcile);
     }
 
-    fn restore_task(&mut self, record: KeptTask) {
-        let KeptTask {
+    fn restore_task(&mut self, record: RecoveredTask) {
+        let RecoveredTask {
             accepted,
             age,
             granted,

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::json;
 
-use super::{Changed, ChangesFrom, Entry, Journal, Kept, KeptTask, Lsn};
+use super::{Changed, ChangesFrom, Entry, Journal, RecoveredState, RecoveredTask, Lsn};
 use crate::domain::batch::CompletionReport;
 use crate::domain::idempotency::LaunchKey;
 use crate::domain::ids::{NoticeId, Run, SessionId, TaskId};
@@ -154,7 +154,7 @@ pub fn until_durable(journal: &dyn Journal, place: Lsn) {
 
 /// What a journal keeps, in a form that can be compared: an outbox as it is written down, tasks that have left by id.
 pub type Comparable = (
-    Vec<KeptTask>,
+    Vec<RecoveredTask>,
     Vec<TaskId>,
     Vec<(SessionId, OutboxRecord)>,
     Vec<LaunchKey>,
@@ -162,7 +162,7 @@ pub type Comparable = (
 );
 
 /// In that form.
-pub fn comparable(kept: Kept) -> Comparable {
+pub fn comparable(kept: RecoveredState) -> Comparable {
     let mut left: Vec<TaskId> = kept.left.iter().map(|task| task.id.clone()).collect();
     left.sort();
     let record = |(parent, outbox): (SessionId, Outbox)| (parent, OutboxRecord::from(outbox));

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Entry, Kept, KeptTask, SHORTEST_BEGINNING};
+use super::{Entry, RecoveredState, RecoveredTask, SHORTEST_BEGINNING};
 use crate::domain::idempotency::{LaunchKey, MOST};
 use crate::domain::ids::{SessionId, TaskId};
 use crate::domain::outbox::Outbox;
@@ -22,7 +22,7 @@ const PARENTS: usize = 1000;
 /// What the changes add up to.
 #[derive(Debug, Default)]
 pub struct Fold {
-    tasks: Map<TaskId, KeptTask>,
+    tasks: Map<TaskId, RecoveredTask>,
     // With when they left.
     left: VecDeque<(Timestamp, Arc<Task>)>,
     // How often each of them has left: some have come back in between.
@@ -46,14 +46,14 @@ impl Fold {
     }
 
     /// One that goes on from what another was saved as.
-    pub fn resuming(retention: Duration, kept: Kept) -> Self {
+    pub fn resuming(retention: Duration, recovered: RecoveredState) -> Self {
         let mut fold = Self::keeping(retention);
-        for task in kept.tasks {
+        for task in recovered.tasks {
             fold.tasks.insert(task.task.id.clone(), task);
         }
-        fold.outboxes.extend(kept.outboxes);
-        fold.keys.extend(kept.keys);
-        fold.newest_change = kept.newest_change;
+        fold.outboxes.extend(recovered.outboxes);
+        fold.keys.extend(recovered.keys);
+        fold.newest_change = recovered.newest_change;
         fold
     }
 
@@ -71,18 +71,18 @@ impl Fold {
                 self.record(accepted, age, task);
             }
             Entry::Granted(task, run) => {
-                if let Some(kept) = self.tasks.get_mut(&task) {
-                    kept.granted = Some(run);
+                if let Some(recovered) = self.tasks.get_mut(&task) {
+                    recovered.granted = Some(run);
                 }
             }
             Entry::Prompted(task, run) => {
-                if let Some(kept) = self.tasks.get_mut(&task) {
-                    kept.prompted = Some(run);
+                if let Some(recovered) = self.tasks.get_mut(&task) {
+                    recovered.prompted = Some(run);
                 }
             }
             Entry::Aborted(task, run) => {
-                if let Some(kept) = self.tasks.get_mut(&task) {
-                    kept.aborted = Some(run);
+                if let Some(recovered) = self.tasks.get_mut(&task) {
+                    recovered.aborted = Some(run);
                 }
             }
             Entry::Key(key) => {
@@ -106,21 +106,21 @@ impl Fold {
 
     fn record(&mut self, accepted: u64, age: u64, task: Arc<Task>) {
         let before = self.tasks.get(&task.id);
-        let kept = KeptTask {
+        let recovered = RecoveredTask {
             accepted,
             age,
-            granted: before.and_then(|kept| kept.granted),
-            prompted: before.and_then(|kept| kept.prompted),
-            aborted: before.and_then(|kept| kept.aborted),
+            granted: before.and_then(|recovered| recovered.granted),
+            prompted: before.and_then(|recovered| recovered.prompted),
+            aborted: before.and_then(|recovered| recovered.aborted),
             task,
         };
-        self.tasks.insert(kept.task.id.clone(), kept);
+        self.tasks.insert(recovered.task.id.clone(), recovered);
     }
 
     fn forget(&mut self, task: &TaskId, at: Timestamp) {
-        if let Some(kept) = self.tasks.remove(task) {
-            *self.left_by_id.entry(kept.task.id.clone()).or_default() += 1;
-            self.left.push_back((at, kept.task));
+        if let Some(recovered) = self.tasks.remove(task) {
+            *self.left_by_id.entry(recovered.task.id.clone()).or_default() += 1;
+            self.left.push_back((at, recovered.task));
         }
         let over = |left: &VecDeque<(Timestamp, Arc<Task>)>| {
             let oldest = left.front();
@@ -177,8 +177,8 @@ impl Fold {
 
     /// The task of that whole id, or the newest of that session that has left memory.
     pub fn named(&self, name: &str) -> Option<&Arc<Task>> {
-        if let Some(kept) = self.tasks.get(&TaskId::new(name)) {
-            return Some(&kept.task);
+        if let Some(recovered) = self.tasks.get(&TaskId::new(name)) {
+            return Some(&recovered.task);
         }
         let named = |task: &&Arc<Task>| {
             let session = task.session.as_ref().map(SessionId::as_str);
@@ -203,7 +203,7 @@ impl Fold {
         self.left.iter().rev().map(|(_, task)| task)
     }
 
-    /// What was kept elsewhere of a parent that this one does not remember.
+    /// What was recovered elsewhere of a parent that this one does not remember.
     pub fn recall(&mut self, parent: SessionId, outbox: Outbox) {
         if outbox.is_settled() {
             self.settled.push_back(parent.clone());
@@ -229,14 +229,14 @@ impl Fold {
     }
 
     /// Everything a registry needs to go on.
-    pub fn kept(&self) -> Kept {
-        let mut tasks: Vec<KeptTask> = self.tasks.values().cloned().collect();
-        tasks.sort_by_key(|kept| kept.accepted);
+    pub fn recovered(&self) -> RecoveredState {
+        let mut tasks: Vec<RecoveredTask> = self.tasks.values().cloned().collect();
+        tasks.sort_by_key(|recovered| recovered.accepted);
         let owed = self
             .outboxes
             .iter()
             .filter(|(_, outbox)| !outbox.is_settled() || outbox.silenced);
-        Kept {
+        RecoveredState {
             tasks,
             left: self.left(),
             outboxes: owed

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use super::{ChangesFrom, Entry, Fold, Journal, JournalError, Kept, KeptChange, Lsn, JournalStatus};
+use super::{ChangesFrom, Entry, Fold, Journal, JournalError, RecoveredState, RecordedChange, Lsn, JournalStatus};
 use crate::config::Lifecycle;
 use crate::domain::ids::{SessionId, TaskId};
 use crate::domain::outbox::Outbox;
@@ -16,7 +16,7 @@ use crate::domain::task::Task;
 use crate::domain::time::Timestamp;
 use crate::maps::Map;
 
-/// How many stories are kept; the one begun longest ago goes first.
+/// How many stories are recovered; the one begun longest ago goes first.
 const STORIES: usize = 2_000;
 
 /// Keeps everything in memory.
@@ -44,13 +44,13 @@ impl MemoryJournal {
     /// One that remembers tasks for so long after they have left the registry's memory (`lifecycle.retention`), and never
     /// more than a thousand of them.
     pub fn keeping(retention: Duration) -> Self {
-        Self::resuming(retention, Kept::default())
+        Self::resuming(retention, RecoveredState::default())
     }
 
-    /// One that goes on from what another journal had kept.
-    pub fn resuming(retention: Duration, kept: Kept) -> Self {
+    /// One that goes on from what another journal had recovered.
+    pub fn resuming(retention: Duration, recovered: RecoveredState) -> Self {
         let memory = Memory {
-            fold: Fold::resuming(retention, kept),
+            fold: Fold::resuming(retention, recovered),
             ..Memory::default()
         };
         Self {
@@ -120,8 +120,8 @@ impl Journal for MemoryJournal {
         self.memory().fold.outbox(parent).cloned()
     }
 
-    fn load(&self) -> Result<Kept, JournalError> {
-        Ok(self.memory().fold.kept())
+    fn load(&self) -> Result<RecoveredState, JournalError> {
+        Ok(self.memory().fold.recovered())
     }
 
     fn story(&self, task: &TaskId) -> Vec<(Timestamp, Line)> {
@@ -131,8 +131,8 @@ impl Journal for MemoryJournal {
         })
     }
 
-    fn changes(&self, _: ChangesFrom, _: usize) -> Option<Vec<KeptChange>> {
-        // The newest are kept beside it, for a journal of any kind.
+    fn changes(&self, _: ChangesFrom, _: usize) -> Option<Vec<RecordedChange>> {
+        // The newest are recovered beside it, for a journal of any kind.
         None
     }
 }

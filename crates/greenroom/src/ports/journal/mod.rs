@@ -165,7 +165,7 @@ pub struct JournalStatus {
 
 /// A task as the journal knows it.
 #[derive(Debug, Clone, PartialEq)]
-pub struct KeptTask {
+pub struct RecoveredTask {
     /// Its place in the order of acceptance.
     pub accepted: Age,
     /// Its run's place in line.
@@ -182,9 +182,9 @@ pub struct KeptTask {
 
 /// Everything a registry needs to go on where another stopped.
 #[derive(Debug, Clone, Default)]
-pub struct Kept {
+pub struct RecoveredState {
     /// Every task that has not left memory, in the order of acceptance.
-    pub tasks: Vec<KeptTask>,
+    pub tasks: Vec<RecoveredTask>,
     /// Tasks that have left memory and are remembered, oldest first: the newest 10,000 at most. A journal on disk leaves
     /// their prompts out.
     pub left: Vec<Arc<Task>>,
@@ -198,7 +198,7 @@ pub struct Kept {
 
 /// A change of a task's state that a journal has kept for readers that come back.
 #[derive(Debug, Clone, PartialEq)]
-pub struct KeptChange {
+pub struct RecordedChange {
     /// When it was.
     pub at: Timestamp,
     /// Its number, and where the task stood before.
@@ -248,14 +248,14 @@ pub trait Journal: Send + Sync + 'static {
     fn outbox(&self, parent: &SessionId) -> Option<Outbox>;
 
     /// Everything a registry needs to go on.
-    fn load(&self) -> Result<Kept, JournalError>;
+    fn load(&self) -> Result<RecoveredState, JournalError>;
 
     /// What happened to a task, oldest first, as far as it is remembered ([`crate::domain::story`]).
     fn story(&self, task: &TaskId) -> Vec<(Timestamp, Line)>;
 
     /// At most so many changes of tasks' states that are durable, by number; none if those after that number are not all
     /// kept. From a time on it is those that are kept.
-    fn changes(&self, from: ChangesFrom, most: usize) -> Option<Vec<KeptChange>>;
+    fn changes(&self, from: ChangesFrom, most: usize) -> Option<Vec<RecordedChange>>;
 }
 
 /// The shortest beginning of an id that finds a task.
