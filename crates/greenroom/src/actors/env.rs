@@ -18,7 +18,7 @@ use super::unshown::Unshown;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::domain::ids::{SessionId, TaskId};
-use crate::domain::story::Line;
+use crate::domain::timeline::TimelineEntry;
 use crate::domain::time::Timestamp;
 use crate::domain::transcript::Message;
 use crate::ports::agent_server::{AgentServer, ServerError};
@@ -59,7 +59,7 @@ impl From<Parts> for Env {
 
 impl Env {
     /// Adds a line to the story of a task; nothing else follows from it.
-    pub(crate) fn note(&self, task: &TaskId, line: Line) {
+    pub(crate) fn note(&self, task: &TaskId, entry: TimelineEntry) {
         self.append(vec![Entry::Noted(task.clone(), line)]);
     }
 

@@ -23,7 +23,7 @@ pub(crate) mod patience;
 pub mod restrictions;
 pub mod session_event;
 pub mod sift;
-pub mod story;
+pub mod timeline;
 pub mod task;
 pub mod time;
 pub mod transcript;

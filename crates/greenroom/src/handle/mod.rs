@@ -505,7 +505,7 @@ impl Greenroom {
     /// What happened to a task, and what it waits for if it waits in line. Kept as long as the journal keeps the task.
     pub async fn why(&self, name: &str) -> Option<Why> {
         let TaskDetail { task, waits_for } = self.find(name).await?;
-        let events = self.env.journal.story(&task.id);
+        let events = self.env.journal.timeline(&task.id);
         let events = events.into_iter().map(|(at, line)| WhyEvent {
             at,
             what: line.what.into_owned(),

@@ -15,7 +15,7 @@ use crate::actors::task::lineage::{earlier_places, new_session};
 use crate::actors::task::{EndAccepted, EndRefused};
 use crate::domain::ids::{ConcurrencyKey, Run, SessionId, TaskId};
 use crate::domain::lifecycle::{End, Outcome};
-use crate::domain::story::Line;
+use crate::domain::timeline::TimelineEntry;
 use crate::domain::task::{Task, TaskStatus};
 use crate::handle::WaitFor;
 use crate::ports::journal::Entry as JournalEntry;
@@ -396,7 +396,7 @@ impl Handler<TaskDied> for TaskRegistry {
             _ => "back in line",
         };
         self.env
-            .note(&died.task, Line::new("greenroom failed at it", goes_on));
+            .note(&died.task, TimelineEntry::new("greenroom failed at it", goes_on));
         match (status, entry.task.session.clone(), entry.task.started_at()) {
             _ if deaths >= DEATHS => {
                 let end = End::error(format!(

@@ -18,7 +18,7 @@ use crate::actors::task::{Dependents, LinkBroke, RegistryUp, TaskActor, Woken};
 use crate::domain::concurrency::Age;
 use crate::domain::ids::{SessionId, TaskId};
 use crate::domain::outbox::Outbox;
-use crate::domain::story::Line;
+use crate::domain::timeline::TimelineEntry;
 use crate::domain::task::{Task, TaskStatus};
 use crate::ports::journal::{Entry, RecoveredState, RecoveredTask};
 
@@ -234,7 +234,7 @@ impl TaskRegistry {
         // A registry that only died leaves those in line where they are, and those that died with it have a line of theirs.
         if self.env.health.deaths(Kind::Registry) == 0 {
             self.env
-                .note(id, Line::new("greenroom was started again", how));
+                .note(id, TimelineEntry::new("greenroom was started again", how));
         }
     }
 

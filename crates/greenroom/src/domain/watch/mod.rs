@@ -16,7 +16,7 @@ pub use self::attention::{Attention, Ear, Said, Told};
 use super::calls::CallTally;
 use super::ids::MessageId;
 use super::lifecycle::{End, Outcome};
-use super::story::Line;
+use super::timeline::TimelineEntry;
 use super::task::{Asking, Progress, Retrying};
 use super::time::{Timestamp, duration_text};
 use crate::config::Config;
@@ -153,9 +153,9 @@ pub struct Watch {
     link_broke: bool,
     reported: Timestamp,
     // Emptied after every look; a look adds a few at most.
-    remarks: Vec<Line>,
+    remarks: Vec<TimelineEntry>,
     // Since the session was prompted last, at most so many as fit.
-    remarked: Vec<Line>,
+    remarked: Vec<TimelineEntry>,
 }
 
 impl Watch {
@@ -206,13 +206,13 @@ impl Watch {
     }
 
     /// What was seen since the last call that the story of the task should tell.
-    pub fn take_remarks(&mut self) -> Vec<Line> {
+    pub fn take_remarks(&mut self) -> Vec<TimelineEntry> {
         std::mem::take(&mut self.remarks)
     }
 
     /// Something worth telling. Said once, however often it is seen again before the session is prompted again.
     fn remark(&mut self, what: &'static str, detail: impl Into<String>) {
-        let line = Line::new(what, detail);
+        let line = TimelineEntry::new(what, detail);
         if self.remarked.len() < REMARKS && !self.remarked.contains(&line) {
             self.remarked.push(line.clone());
             self.remarks.push(line);

@@ -379,7 +379,7 @@ pub fn a_story_is_told_in_its_order(make: Make<'_>) {
         }],
     );
     let told = |journal: &dyn Journal| -> Vec<(i64, String)> {
-        let story = journal.story(&id).into_iter();
+        let story = journal.timeline(&id).into_iter();
         story
             .map(|(when, line)| (when.as_millis() - at(0).as_millis(), line.what.into_owned()))
             .collect()
@@ -473,13 +473,13 @@ pub fn everything_comes_back(open: Make<'_>) {
         journal.append(at(6), vec![sending]);
         journal.append(at(7), vec![delivery("ses_d", &note, DeliveryStatus::Delivered)]);
     }
-    let (before, story) = (kept(&*journal), journal.story(&id()));
+    let (before, story) = (kept(&*journal), journal.timeline(&id()));
     // What waits is written at the end.
     drop(journal);
     for _ in 0..2 {
         let journal = open();
         assert_eq!(kept(&*journal), before);
-        assert_eq!(journal.story(&id()), story);
+        assert_eq!(journal.timeline(&id()), story);
         assert_eq!(journal.find("bg_dd000001").as_ref(), Some(&running));
         assert_eq!(journal.find("bg_dd000002").as_ref(), Some(&gone));
         assert_eq!(journal.find("ses_bg_dd000002").as_ref(), Some(&gone));

@@ -11,7 +11,7 @@ use super::{ChangesFrom, Entry, Fold, Journal, JournalError, RecoveredState, Rec
 use crate::config::Lifecycle;
 use crate::domain::ids::{SessionId, TaskId};
 use crate::domain::outbox::Outbox;
-use crate::domain::story::{self, Line};
+use crate::domain::timeline::{self, Line};
 use crate::domain::task::Task;
 use crate::domain::time::Timestamp;
 use crate::maps::Map;
@@ -30,7 +30,7 @@ pub struct MemoryJournal {
 struct Memory {
     fold: Fold,
     place: Lsn,
-    stories: Map<String, Vec<(Timestamp, Line)>>,
+    stories: Map<String, Vec<(Timestamp, TimelineEntry)>>,
     oldest_first: VecDeque<String>,
 }
 
@@ -65,9 +65,9 @@ impl MemoryJournal {
 }
 
 impl Memory {
-    fn tell(&mut self, at: Timestamp, subject: &str, line: Line) {
+    fn tell(&mut self, at: Timestamp, subject: &str, entry: TimelineEntry) {
         if let Some(story) = self.stories.get_mut(subject) {
-            return story::keep(story, at, line);
+            return timeline::push(story, at, line);
         }
         self.oldest_first.push_back(subject.to_owned());
         if self.oldest_first.len() > STORIES
@@ -83,7 +83,7 @@ impl Journal for MemoryJournal {
     fn append(&self, at: Timestamp, entries: Vec<Entry>) -> Lsn {
         let mut memory = self.memory();
         for entry in entries {
-            for (subject, line) in story::lines(&entry) {
+            for (subject, line) in timeline::entries_of(&entry) {
                 memory.tell(at, subject, line);
             }
             memory.fold.append(entry);
@@ -124,9 +124,9 @@ impl Journal for MemoryJournal {
         Ok(self.memory().fold.recovered())
     }
 
-    fn story(&self, task: &TaskId) -> Vec<(Timestamp, Line)> {
+    fn timeline(&self, task: &TaskId) -> Vec<(Timestamp, TimelineEntry)> {
         let memory = self.memory();
-        story::told(task, |subject| {
+        timeline::of_task(task, |subject| {
             memory.stories.get(subject).cloned().unwrap_or_default()
         })
     }

@@ -20,7 +20,7 @@ use crate::domain::concurrency::Age;
 use crate::domain::idempotency::LaunchKey;
 use crate::domain::ids::{NoticeId, Run, SessionId, TaskId};
 use crate::domain::outbox::{DeliveryStatus, Outbox, OutboxMessage};
-use crate::domain::story::Line;
+use crate::domain::timeline::TimelineEntry;
 use crate::domain::task::{Task, TaskStatus};
 use crate::domain::time::Timestamp;
 
@@ -56,7 +56,7 @@ pub enum Entry {
     /// The server has accepted the run's prompt.
     Prompted(TaskId, Run),
     /// Something was seen or done that readers of the task's story should know; nothing else follows from it.
-    Noted(TaskId, Line),
+    Noted(TaskId, TimelineEntry),
     /// Nobody has to abort the session of that ended run any more.
     Aborted(TaskId, Run),
     /// A run belongs to a parent's batch.
@@ -250,8 +250,8 @@ pub trait Journal: Send + Sync + 'static {
     /// Everything a registry needs to go on.
     fn load(&self) -> Result<RecoveredState, JournalError>;
 
-    /// What happened to a task, oldest first, as far as it is remembered ([`crate::domain::story`]).
-    fn story(&self, task: &TaskId) -> Vec<(Timestamp, Line)>;
+    /// What happened to a task, oldest first, as far as it is remembered ([`crate::domain::timeline`]).
+    fn timeline(&self, task: &TaskId) -> Vec<(Timestamp, TimelineEntry)>;
 
     /// At most so many changes of tasks' states that are durable, by number; none if those after that number are not all
     /// kept. From a time on it is those that are kept.

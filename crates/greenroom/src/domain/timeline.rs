@@ -1,4 +1,4 @@
-//! What happened to a task, in words: one line per change that matters to somebody who asks why it waits or why it ended.
+//! What happened to a task, in words: one entry per change that matters to somebody who asks why it waits or why it ended.
 //! The journal keeps the lines; `greenroom why` and `GET /v1/tasks/{id}/why` tell them. Pure.
 
 use std::borrow::Cow;
@@ -14,14 +14,14 @@ use crate::ports::journal::Entry;
 /// One thing that happened.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-pub struct Line {
+pub struct TimelineEntry {
     /// What happened, in a word or two.
     pub what: Cow<'static, str>,
     /// The particulars; empty if there are none.
     pub detail: String,
 }
 
-impl Line {
+impl TimelineEntry {
     /// What happened in a word or two, and the particulars.
     pub fn new(what: impl Into<Cow<'static, str>>, detail: impl Into<String>) -> Self {
         Self {
@@ -31,37 +31,37 @@ impl Line {
     }
 }
 
-/// How many lines of a story are kept; after that the newest takes the place of the one before it.
-pub const LINES: usize = 100;
+/// How many lines of a timeline are kept; after that the newest takes the place of the one before it.
+pub const MAX_ENTRIES: usize = 100;
 
-/// Adds a line to what is kept of a story.
-pub fn keep<T>(story: &mut Vec<(T, Line)>, at: T, line: Line) {
-    if story.len() == LINES {
-        story.pop();
+/// Adds a entry to what is kept of a timeline.
+pub fn push<T>(timeline: &mut Vec<(T, TimelineEntry)>, at: T, entry: TimelineEntry) {
+    if timeline.len() == MAX_ENTRIES {
+        timeline.pop();
     }
-    story.push((at, line));
+    timeline.push((at, entry));
 }
 
-/// A message is about to be sent: the line of each of its tasks, which names the message.
+/// A message is about to be sent: the entry of each of its tasks, which names the message.
 const TELLING: &str = "telling the parent";
 
 /// The lines a change adds, each with whom it is about: a task by its id, or a message to a parent by its own.
-pub fn lines(entry: &Entry) -> Vec<(&str, Line)> {
-    fn of<'a>(task: &'a TaskId, what: &'static str, detail: String) -> Vec<(&'a str, Line)> {
-        vec![(task.as_str(), Line::new(what, detail))]
+pub fn entries_of(change: &Entry) -> Vec<(&str, TimelineEntry)> {
+    fn of<'a>(task: &'a TaskId, what: &'static str, detail: String) -> Vec<(&'a str, TimelineEntry)> {
+        vec![(task.as_str(), TimelineEntry::new(what, detail))]
     }
-    match entry {
+    match change {
         Entry::Task {
             task,
             changed: Some(changed),
             ..
         } => {
-            let line = changed_line(task, changed.from);
-            vec![(task.id.as_str(), line)]
+            let entry = change_entry(task, changed.from);
+            vec![(task.id.as_str(), entry)]
         }
         Entry::Granted(task, run) => of(task, "slot granted", format!("run {run}")),
         Entry::Prompted(task, run) => of(task, "prompt accepted", format!("run {run}")),
-        Entry::Noted(task, line) => vec![(task.as_str(), line.clone())],
+        Entry::Noted(task, entry) => vec![(task.as_str(), entry.clone())],
         Entry::Left(parent, task) => of(task, "left its batch", format!("{parent} is not told")),
         Entry::Sending { parent, message } => {
             let kind = match message.facts.kind {
@@ -69,21 +69,21 @@ pub fn lines(entry: &Entry) -> Vec<(&str, Line)> {
                 NoticeKind::Final => "final message",
             };
             let tasks = message.reports.iter().map(|report| &report.fact.task);
-            let line = Line::new(TELLING, format!("{} {kind} to {parent}", message.id));
-            tasks.map(|task| (task.as_str(), line.clone())).collect()
+            let entry = TimelineEntry::new(TELLING, format!("{} {kind} to {parent}", message.id));
+            tasks.map(|task| (task.as_str(), entry.clone())).collect()
         }
         Entry::Returned(_, id) => vec![(
             id.as_str(),
-            Line::new("message refused", "the next one says it too"),
+            TimelineEntry::new("message refused", "the next one says it too"),
         )],
         Entry::Delivery { id, status, .. } => {
-            let line = match status {
-                DeliveryStatus::Delivered => Line::new("parent told", id.as_str()),
-                DeliveryStatus::Dropped(why) => Line::new("message given up", why.as_str()),
-                DeliveryStatus::Pending => Line::new("message not accepted", "it is sent again"),
+            let entry = match status {
+                DeliveryStatus::Delivered => TimelineEntry::new("parent told", id.as_str()),
+                DeliveryStatus::Dropped(why) => TimelineEntry::new("message given up", why.as_str()),
+                DeliveryStatus::Pending => TimelineEntry::new("message not accepted", "it is sent again"),
                 DeliveryStatus::Sending => return Vec::new(),
             };
-            vec![(id.as_str(), line)]
+            vec![(id.as_str(), entry)]
         }
         Entry::Forgotten(task, _) => of(task, "left memory", String::new()),
         Entry::Task { changed: None, .. }
@@ -98,45 +98,45 @@ pub fn lines(entry: &Entry) -> Vec<(&str, Line)> {
     }
 }
 
-fn changed_line(task: &Task, from: Option<TaskStatus>) -> Line {
+fn change_entry(task: &Task, from: Option<TaskStatus>) -> TimelineEntry {
     let session = || {
         let session = task.session.as_ref();
         session.map_or_else(String::new, |session| format!("in session {session}"))
     };
     match (from, task.status()) {
-        (None, TaskStatus::Running) => Line::new("tracked", session()),
-        (None, _) => Line::new(
+        (None, TaskStatus::Running) => TimelineEntry::new("tracked", session()),
+        (None, _) => TimelineEntry::new(
             "accepted",
             format!("queues under {}", task.concurrency_group),
         ),
-        (Some(_), TaskStatus::Pending) => Line::new(
+        (Some(_), TaskStatus::Pending) => TimelineEntry::new(
             "resumed",
             format!("run {}, queues under {}", task.run, task.concurrency_group),
         ),
-        (Some(_), TaskStatus::Running) => Line::new("running", session()),
+        (Some(_), TaskStatus::Running) => TimelineEntry::new("running", session()),
         (Some(_), ended) => {
             let why = [task.error(), task.note()].into_iter().flatten();
             let why: Vec<&str> = why.collect();
-            Line::new(ended.as_str(), why.join("; "))
+            TimelineEntry::new(ended.as_str(), why.join("; "))
         }
     }
 }
 
-/// The story of a task: its own lines and those of the messages that told of it, in the order of time. `kept` says what is
+/// The timeline of a task: its own lines and those of the messages that told of it, in the order of time. `kept` says what is
 /// kept about a task or a message.
-pub fn told<T: Ord + Copy>(task: &TaskId, kept: impl Fn(&str) -> Vec<(T, Line)>) -> Vec<(T, Line)> {
-    let mut story = kept(task.as_str());
+pub fn of_task<T: Ord + Copy>(task: &TaskId, kept: impl Fn(&str) -> Vec<(T, TimelineEntry)>) -> Vec<(T, TimelineEntry)> {
+    let mut timeline = kept(task.as_str());
     let mut messages: Vec<String> = Vec::new();
-    for (_, line) in story.iter().filter(|(_, line)| line.what == TELLING) {
-        let id = line.detail.split(' ').next().unwrap_or_default();
+    for (_, entry) in timeline.iter().filter(|(_, entry)| entry.what == TELLING) {
+        let id = entry.detail.split(' ').next().unwrap_or_default();
         if !messages.iter().any(|known| known == id) {
             messages.push(id.to_owned());
         }
     }
     for message in messages {
-        story.extend(kept(&message));
+        timeline.extend(kept(&message));
     }
     // Stable: of one instant, the task's own come first.
-    story.sort_by_key(|(at, _)| *at);
-    story
+    timeline.sort_by_key(|(at, _)| *at);
+    timeline
 }
