@@ -58,9 +58,9 @@ impl From<Parts> for Env {
 }
 
 impl Env {
-    /// Adds a line to the story of a task; nothing else follows from it.
+    /// Adds an entry to the timeline of a task; nothing else follows from it.
     pub(crate) fn note(&self, task: &TaskId, entry: TimelineEntry) {
-        self.append(vec![Entry::Noted(task.clone(), line)]);
+        self.append(vec![Entry::Noted(task.clone(), entry)]);
     }
 
     pub(crate) fn now(&self) -> Timestamp {

@@ -1,5 +1,5 @@
 //! The journal that outlives the actors but not the process: what is decided is durable at once. It remembers a bounded
-//! number of tasks that are over, and of each task a bounded story.
+//! number of tasks that are over, and of each task a bounded timeline.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -11,13 +11,13 @@ use super::{ChangesFrom, Entry, Fold, Journal, JournalError, RecoveredState, Rec
 use crate::config::Lifecycle;
 use crate::domain::ids::{SessionId, TaskId};
 use crate::domain::outbox::Outbox;
-use crate::domain::timeline::{self, Line};
+use crate::domain::timeline::{self, TimelineEntry};
 use crate::domain::task::Task;
 use crate::domain::time::Timestamp;
 use crate::maps::Map;
 
-/// How many stories are recovered; the one begun longest ago goes first.
-const STORIES: usize = 2_000;
+/// How many timelines are kept; the one begun longest ago goes first.
+const TIMELINES: usize = 2_000;
 
 /// Keeps everything in memory.
 #[derive(Debug)]
@@ -29,8 +29,8 @@ pub struct MemoryJournal {
 #[derive(Debug, Default)]
 struct Memory {
     fold: Fold,
-    place: Lsn,
-    stories: Map<String, Vec<(Timestamp, TimelineEntry)>>,
+    lsn: Lsn,
+    timelines: Map<String, Vec<(Timestamp, TimelineEntry)>>,
     oldest_first: VecDeque<String>,
 }
 
@@ -47,7 +47,7 @@ impl MemoryJournal {
         Self::resuming(retention, RecoveredState::default())
     }
 
-    /// One that goes on from what another journal had recovered.
+    /// One that goes on from what another journal recovered.
     pub fn resuming(retention: Duration, recovered: RecoveredState) -> Self {
         let memory = Memory {
             fold: Fold::resuming(retention, recovered),
@@ -65,17 +65,17 @@ impl MemoryJournal {
 }
 
 impl Memory {
-    fn tell(&mut self, at: Timestamp, subject: &str, entry: TimelineEntry) {
-        if let Some(story) = self.stories.get_mut(subject) {
-            return timeline::push(story, at, line);
+    fn record(&mut self, at: Timestamp, subject: &str, entry: TimelineEntry) {
+        if let Some(known) = self.timelines.get_mut(subject) {
+            return timeline::push(known, at, entry);
         }
         self.oldest_first.push_back(subject.to_owned());
-        if self.oldest_first.len() > STORIES
+        if self.oldest_first.len() > TIMELINES
             && let Some(oldest) = self.oldest_first.pop_front()
         {
-            self.stories.remove(&oldest);
+            self.timelines.remove(&oldest);
         }
-        self.stories.insert(subject.to_owned(), vec![(at, line)]);
+        self.timelines.insert(subject.to_owned(), vec![(at, entry)]);
     }
 }
 
@@ -84,20 +84,20 @@ impl Journal for MemoryJournal {
         let mut memory = self.memory();
         for entry in entries {
             for (subject, line) in timeline::entries_of(&entry) {
-                memory.tell(at, subject, line);
+                memory.record(at, subject, line);
             }
             memory.fold.append(entry);
         }
-        memory.place.0 += 1;
-        let place = memory.place;
+        memory.lsn.0 += 1;
+        let lsn = memory.lsn;
         drop(memory);
         self.status
-            .send_modify(|status| status.durable = status.durable.max(place));
-        place
+            .send_modify(|status| status.durable = status.durable.max(lsn));
+        lsn
     }
 
     fn last_lsn(&self) -> Lsn {
-        self.memory().place
+        self.memory().lsn
     }
 
     fn status(&self) -> watch::Receiver<JournalStatus> {
@@ -127,12 +127,12 @@ impl Journal for MemoryJournal {
     fn timeline(&self, task: &TaskId) -> Vec<(Timestamp, TimelineEntry)> {
         let memory = self.memory();
         timeline::of_task(task, |subject| {
-            memory.stories.get(subject).cloned().unwrap_or_default()
+            memory.timelines.get(subject).cloned().unwrap_or_default()
         })
     }
 
     fn changes(&self, _: ChangesFrom, _: usize) -> Option<Vec<RecordedChange>> {
-        // The newest are recovered beside it, for a journal of any kind.
+        // The newest are kept beside it, for a journal of any kind.
         None
     }
 }
