@@ -12,7 +12,7 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::Value;
 
-use super::halves;
+use super::lenient_json;
 use super::ids::{MessageId, SessionId};
 use super::session_event::{self, Happening, SessionEvent, session_named};
 use super::transcript::Message;
@@ -51,7 +51,7 @@ impl Heard {
         {
             return Some(heard);
         }
-        Some(Self::read(&halves::read(json).ok()?))
+        Some(Self::read(&lenient_json::read(json).ok()?))
     }
 
     /// What it says of its session, if it says anything.

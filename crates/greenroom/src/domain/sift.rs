@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::halves;
+use super::lenient_json;
 use super::heard::{Heard, Object, Properties, Text, Written};
 use crate::maps::Map;
 
@@ -159,7 +159,7 @@ impl Sift {
 }
 
 fn unwrapped(text: &[u8], wrapped: bool) -> Option<Value> {
-    let mut event: Value = halves::read(text).ok()?;
+    let mut event: Value = lenient_json::read(text).ok()?;
     let inner = ["payload", "event"]
         .iter()
         .find_map(|wrapping| event.get_mut(*wrapping).map(Value::take));

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::ids::{ConcurrencyKey, MessageId, ModelRef, Run, SessionId, TaskId};
-use super::mark::Mark;
+use super::correlation_tag::CorrelationTag;
 use super::time::Timestamp;
 
 /// Where a task stands. Four of the six are terminal.
@@ -479,8 +479,8 @@ impl Task {
     }
 
     /// What the session of that attempt of this run carries.
-    pub fn session_mark(&self, attempt: u32) -> Mark {
-        Mark {
+    pub fn session_tag(&self, attempt: u32) -> CorrelationTag {
+        CorrelationTag {
             task: self.id.clone(),
             run: self.run,
             attempt,

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use serde_json::Value;
 
 use crate::domain::ids::{MessageId, ModelRef, NoticeId, SessionId, TaskId};
-use crate::domain::mark::Mark;
+use crate::domain::correlation_tag::CorrelationTag;
 use crate::domain::notice::NoticeFacts;
 use crate::domain::task::{AskAnswer, AskKind, PermissionRule};
 use crate::domain::time::Timestamp;
@@ -95,7 +95,7 @@ pub struct NewSession {
     /// What it may do.
     pub permission: Vec<PermissionRule>,
     /// By which it is found again.
-    pub mark: Mark,
+    pub tag: CorrelationTag,
 }
 
 /// The prompt of a task.
@@ -110,7 +110,7 @@ pub struct TaskPrompt {
     /// What is asked.
     pub text: Arc<str>,
     /// By which it is found again.
-    pub mark: Mark,
+    pub tag: CorrelationTag,
 }
 
 /// A message of ours to a parent.

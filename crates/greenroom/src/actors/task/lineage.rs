@@ -10,7 +10,7 @@ use crate::actors::actor_ref::ActorRef;
 use crate::actors::env::{Env, find_message, within};
 use crate::actors::registry::{DepthOf, TaskRegistry};
 use crate::domain::ids::SessionId;
-use crate::domain::mark::Mark;
+use crate::domain::correlation_tag::CorrelationTag;
 use crate::domain::task::Task;
 use crate::domain::transcript::Message;
 use crate::ports::agent_server::{NewSession, ServerError};
@@ -118,7 +118,7 @@ pub(crate) fn new_session(
         agent: task.agent.clone(),
         model: task.model.clone(),
         permission: crate::domain::restrictions::rules(&task.permission, &rules, at_max_depth),
-        mark: task.session_mark(attempt),
+        mark: task.session_tag(attempt),
     }
 }
 
@@ -177,7 +177,7 @@ pub(crate) async fn find_created(
 pub(crate) async fn prompt_arrived(
     env: &Env,
     session: &SessionId,
-    mark: &Mark,
+    mark: &CorrelationTag,
 ) -> Result<bool, ServerError> {
     let is_it = |message: &Message| {
         let mut found = message

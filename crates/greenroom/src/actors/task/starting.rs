@@ -18,7 +18,7 @@ use crate::actors::registry::{RunPrompted, RunStarted, Unreachable};
 use crate::actors::runtime_state::Call;
 use crate::domain::ids::{Run, SessionId};
 use crate::domain::lifecycle::End;
-use crate::domain::mark::Mark;
+use crate::domain::correlation_tag::CorrelationTag;
 use crate::domain::time::{Timestamp, duration_text};
 use crate::domain::watch::Watch;
 use crate::ports::agent_server::{NewSession, ServerError, TaskPrompt};
@@ -134,7 +134,7 @@ impl TaskActor {
                 else {
                     return;
                 };
-                let mark = self.prompt_mark(prompt);
+                let mark = self.prompt_tag(prompt);
                 let name = self.prompt_name(prompt);
                 answer(
                     &self.env,
@@ -173,8 +173,8 @@ impl TaskActor {
         Call::Prompt(self.task.id.clone(), self.run, prompt)
     }
 
-    fn prompt_mark(&self, prompt: u32) -> Mark {
-        Mark {
+    fn prompt_tag(&self, prompt: u32) -> CorrelationTag {
+        CorrelationTag {
             task: self.task.id.clone(),
             run: self.run,
             attempt: self.attempt,
@@ -188,7 +188,7 @@ impl TaskActor {
             model: self.task.model.clone(),
             system: self.task.skill_content.clone(),
             text,
-            mark: self.prompt_mark(prompt),
+            mark: self.prompt_tag(prompt),
         }
     }
 

@@ -9,22 +9,22 @@ use serde::de::DeserializeOwned;
 /// # Errors
 /// It is no JSON of that shape in spite of that.
 pub fn read<T: DeserializeOwned>(json: &[u8]) -> serde_json::Result<T> {
-    serde_json::from_slice(json).or_else(|error| match mended(json) {
-        Some(mended) => serde_json::from_slice(&mended),
+    serde_json::from_slice(json).or_else(|error| match repair(json) {
+        Some(repair) => serde_json::from_slice(&repair),
         None => Err(error),
     })
 }
 
 /// The same JSON without halves of pairs, of the same length; none if there are no such halves.
-pub fn mended(json: &[u8]) -> Option<Vec<u8>> {
+pub fn repair(json: &[u8]) -> Option<Vec<u8>> {
     let mut whole: Option<Vec<u8>> = None;
     let mut at = 0;
     while at < json.len() {
         at += match (json[at], unit(json, at)) {
             (b'\\', Some(0xD800..0xDC00)) if is_low(unit(json, at + 6)) => 12,
             (b'\\', Some(0xD800..0xE000)) => {
-                let mended = whole.get_or_insert_with(|| json.to_vec());
-                mended[at..at + 6].copy_from_slice(b"\\ufffd");
+                let repair = whole.get_or_insert_with(|| json.to_vec());
+                repair[at..at + 6].copy_from_slice(b"\\ufffd");
                 6
             }
             // What is escaped is no beginning of an escape.
@@ -71,7 +71,7 @@ mod tests {
     #[test]
     fn what_is_whole_is_left_alone() {
         for json in [r#""\ud83d\ude00""#, r#""\\ud83d""#, r#""\u00e9\\""#, "[]"] {
-            assert_eq!(mended(json.as_bytes()), None, "{json}");
+            assert_eq!(repair(json.as_bytes()), None, "{json}");
         }
         // What is no JSON stays none, with its own complaint.
         for json in [

@@ -8,7 +8,7 @@ use super::ids::{Run, TaskId};
 
 /// Whose a session or a prompt is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Mark {
+pub struct CorrelationTag {
     /// The task.
     pub task: TaskId,
     /// Its run.
@@ -20,7 +20,7 @@ pub struct Mark {
     pub prompt: Option<u32>,
 }
 
-impl Mark {
+impl CorrelationTag {
     /// As the agent server keeps it: under a key of ours, since others have metadata too.
     pub fn metadata(&self) -> Value {
         json!({ "greenroom": self })
