@@ -114,8 +114,7 @@ impl Durability {
 
     fn is_reached(&self, lsn: Lsn, until: Until) -> bool {
         self.durable() >= lsn
-            && (until == Until::Written
-                || self.unshown.oldest().is_none_or(|oldest| oldest > lsn))
+            && (until == Until::Written || self.unshown.oldest().is_none_or(|oldest| oldest > lsn))
     }
 
     fn enter(&self, lsn: Lsn, until: Until) -> oneshot::Receiver<Result<(), Arc<str>>> {
@@ -171,8 +170,7 @@ impl Durability {
                 let gone = waiter.reply.is_closed();
                 let failing =
                     waiter.until == Until::ShownOrFailing && failing.is_some() && written < *lsn;
-                gone || failing
-                    || (written >= *lsn && (waiter.until == Until::Written || shown()))
+                gone || failing || (written >= *lsn && (waiter.until == Until::Written || shown()))
             });
             over.map(|((lsn, _), waiter)| {
                 let answer = match &failing {

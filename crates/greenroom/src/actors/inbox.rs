@@ -115,12 +115,12 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::domain::session_event::Happening;
+    use crate::domain::session_event::SessionEventKind;
 
     fn event(number: usize) -> SessionEvent {
         SessionEvent {
             session: format!("ses_{number}").into(),
-            what: Happening::Work,
+            kind: SessionEventKind::Work,
         }
     }
 

@@ -163,7 +163,10 @@ impl Batch {
             for note in &mut self.notes {
                 note.reports.retain(|report| report.fact.task != *task);
                 // With the failure its wake has gone.
-                note.wakes &= note.reports.iter().any(|report| report.fact.status.is_failure());
+                note.wakes &= note
+                    .reports
+                    .iter()
+                    .any(|report| report.fact.status.is_failure());
             }
             self.notes.retain(|note| !note.reports.is_empty());
             self.consider_final(now);
@@ -274,7 +277,12 @@ impl Batch {
 
 impl Note {
     /// A note that was under way when the notifier before this one died.
-    pub fn under_way(reports: Vec<CompletionReport>, remaining: usize, wakes: bool, since: Timestamp) -> Self {
+    pub fn under_way(
+        reports: Vec<CompletionReport>,
+        remaining: usize,
+        wakes: bool,
+        since: Timestamp,
+    ) -> Self {
         Self {
             reports,
             remaining,
@@ -316,7 +324,10 @@ mod tests {
     }
 
     fn names(reports: &[CompletionReport]) -> Vec<&str> {
-        reports.iter().map(|report| report.fact.task.as_str()).collect()
+        reports
+            .iter()
+            .map(|report| report.fact.task.as_str())
+            .collect()
     }
 
     fn batch(tasks: &[&str]) -> Batch {

@@ -151,7 +151,12 @@ mod tests {
     fn no_more_are_kept_than_their_bound() {
         let mut keys = LaunchKeys::default();
         for n in 0..MOST + 5 {
-            keys.remember(LaunchKey::new(n.to_string(), &launch("a"), "bg_1".into(), NOW));
+            keys.remember(LaunchKey::new(
+                n.to_string(),
+                &launch("a"),
+                "bg_1".into(),
+                NOW,
+            ));
         }
         assert_eq!(keys.by_key.len(), MOST);
         assert_eq!(keys.look("0", &launch("a"), NOW), Ok(None));

@@ -193,7 +193,10 @@ fn label(status: TaskStatus) -> &'static str {
 
 /// Who a parent goes on as: its newest message that names an agent or a model and is not a compaction; what that leaves
 /// open comes from the launch or resume of the newest task told of. So a wake never switches agent or model.
-pub fn parent_voice(messages: &[Message], reports: &[CompletionReport]) -> (Option<String>, Option<ModelRef>) {
+pub fn parent_voice(
+    messages: &[Message],
+    reports: &[CompletionReport],
+) -> (Option<String>, Option<ModelRef>) {
     let spoken = messages
         .iter()
         .rev()
@@ -202,7 +205,9 @@ pub fn parent_voice(messages: &[Message], reports: &[CompletionReport]) -> (Opti
     let agent = spoken.and_then(|message| message.agent.clone());
     let model = spoken.and_then(|message| message.model.clone());
     (
-        agent.or_else(|| newest.and_then(|report| report.parent_agent.as_deref().map(str::to_owned))),
+        agent.or_else(|| {
+            newest.and_then(|report| report.parent_agent.as_deref().map(str::to_owned))
+        }),
         model.or_else(|| newest.and_then(|report| report.parent_model.as_deref().cloned())),
     )
 }

@@ -75,7 +75,10 @@ impl OutboxMessage {
     }
 
     fn is_over(&self) -> bool {
-        matches!(self.status, DeliveryStatus::Delivered | DeliveryStatus::Dropped(_))
+        matches!(
+            self.status,
+            DeliveryStatus::Delivered | DeliveryStatus::Dropped(_)
+        )
     }
 }
 
@@ -295,15 +298,26 @@ impl Outbox {
         self.members.clear();
         self.places.clear();
         for message in &mut self.messages {
-            if matches!(message.status, DeliveryStatus::Pending | DeliveryStatus::Sending) {
-                message.set_status(DeliveryStatus::Dropped("the parent was deleted".to_owned()), at);
+            if matches!(
+                message.status,
+                DeliveryStatus::Pending | DeliveryStatus::Sending
+            ) {
+                message.set_status(
+                    DeliveryStatus::Dropped("the parent was deleted".to_owned()),
+                    at,
+                );
             }
         }
     }
 
     /// True if nobody is open and nothing is owed.
     pub fn is_settled(&self) -> bool {
-        let owed = |message: &OutboxMessage| matches!(message.status, DeliveryStatus::Pending | DeliveryStatus::Sending);
+        let owed = |message: &OutboxMessage| {
+            matches!(
+                message.status,
+                DeliveryStatus::Pending | DeliveryStatus::Sending
+            )
+        };
         self.members.is_empty() && !self.messages.iter().any(owed)
     }
 

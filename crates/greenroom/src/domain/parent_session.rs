@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::ids::MessageId;
-use super::session_event::Happening;
+use super::session_event::SessionEventKind;
 use super::time::Timestamp;
 use crate::config::{Lifecycle, Notifications};
 
@@ -81,17 +81,17 @@ impl ParentSession {
     }
 
     /// An event of its session.
-    pub fn event(&mut self, what: &Happening, policy: &Notifications, now: Timestamp) {
-        match what {
-            Happening::Busy => self.seen(true, now),
-            Happening::Retry { .. } => {
+    pub fn event(&mut self, kind: &SessionEventKind, policy: &Notifications, now: Timestamp) {
+        match kind {
+            SessionEventKind::Busy => self.seen(true, now),
+            SessionEventKind::Retry { .. } => {
                 self.seen(true, now);
                 self.backing_off = true;
             }
-            Happening::Idle => self.seen(false, now),
-            Happening::Error { aborted: true, .. } => self.aborted(policy, now),
+            SessionEventKind::Idle => self.seen(false, now),
+            SessionEventKind::Error { aborted: true, .. } => self.aborted(policy, now),
             // An abort while the server backs off comes without an error: a message is completed for no reason.
-            Happening::Message(message)
+            SessionEventKind::Message(message)
                 if self.backing_off
                     && message.role.as_deref() == Some("assistant")
                     && message.completed.is_some()
@@ -100,11 +100,11 @@ impl ParentSession {
             {
                 self.aborted(policy, now);
             }
-            Happening::Message(message) if message.role.as_deref() == Some("user") => {
+            SessionEventKind::Message(message) if message.role.as_deref() == Some("user") => {
                 self.user_message(message.id.clone(), message.created);
             }
             // Only the part tells whose message it is: ours carry their id, the server's own are synthetic.
-            Happening::Part { message, part }
+            SessionEventKind::Part { message, part }
                 if message.is_some() && *message == self.candidate =>
             {
                 self.candidate = None;
@@ -227,7 +227,7 @@ mod tests {
 
         fn hear(&mut self, event: Value, now: Timestamp) {
             let event = SessionEvent::read(&event).unwrap();
-            self.0.event(&event.what, &self.1, now);
+            self.0.event(&event.kind, &self.1, now);
         }
 
         fn status(&mut self, status: &str, now: Timestamp) {

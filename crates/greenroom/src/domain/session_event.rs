@@ -14,12 +14,12 @@ pub struct SessionEvent {
     /// The session it names.
     pub session: SessionId,
     /// What happened there.
-    pub what: Happening,
+    pub kind: SessionEventKind,
 }
 
 /// What an event says of its session.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Happening {
+pub enum SessionEventKind {
     /// A message was made or changed; its parts are not in the event.
     Message(Box<Message>),
     /// A part was made or changed, of the message named.
@@ -80,25 +80,25 @@ impl SessionEvent {
         let kind = event.get("type")?.as_str()?;
         let properties = event.get("properties").unwrap_or(event);
         let session = session_of(properties)?;
-        let what = match kind {
+        let event_kind = match kind {
             "message.updated" => {
-                Happening::Message(Box::new(Message::read_info(properties.get("info")?)))
+                SessionEventKind::Message(Box::new(Message::read_info(properties.get("info")?)))
             }
             "message.part.updated" => part(properties.get("part").unwrap_or(properties)),
-            "message.part.delta" => Happening::Delta {
+            "message.part.delta" => SessionEventKind::Delta {
                 message: message_of(properties),
             },
-            "todo.updated" => Happening::Work,
-            "session.idle" => Happening::Idle,
-            "session.deleted" => Happening::Deleted,
+            "todo.updated" => SessionEventKind::Work,
+            "session.idle" => SessionEventKind::Idle,
+            "session.deleted" => SessionEventKind::Deleted,
             "session.error" => error(properties.get("error").unwrap_or(&Value::Null)),
             "session.status" => status(properties.get("status")?)?,
-            "permission.asked" => Happening::Asked {
+            "permission.asked" => SessionEventKind::Asked {
                 id: properties.get("id")?.as_str()?.to_owned(),
                 kind: AskKind::Permission,
                 what: permission_line(properties),
             },
-            "question.asked" => Happening::Asked {
+            "question.asked" => SessionEventKind::Asked {
                 id: properties.get("id")?.as_str()?.to_owned(),
                 kind: AskKind::Question,
                 what: question_line(properties),
@@ -107,38 +107,41 @@ impl SessionEvent {
                 let id = properties
                     .get("requestID")
                     .or_else(|| properties.get("permissionID"))?;
-                Happening::Answered {
+                SessionEventKind::Answered {
                     id: id.as_str()?.to_owned(),
                 }
             }
             _ => return None,
         };
-        Some(SessionEvent { session, what })
+        Some(SessionEvent {
+            session,
+            kind: event_kind,
+        })
     }
 }
 
-pub(super) fn part(body: &Value) -> Happening {
-    Happening::Part {
+pub(super) fn part(body: &Value) -> SessionEventKind {
+    SessionEventKind::Part {
         message: message_of(body),
         part: Box::new(Part::read(body)),
     }
 }
 
-pub(super) fn error(error: &Value) -> Happening {
-    Happening::Error {
+pub(super) fn error(error: &Value) -> SessionEventKind {
+    SessionEventKind::Error {
         aborted: error.get("name").and_then(Value::as_str) == Some("MessageAbortedError"),
         text: error_text(error),
     }
 }
 
-pub(super) fn status(status: &Value) -> Option<Happening> {
+pub(super) fn status(status: &Value) -> Option<SessionEventKind> {
     let kind = status.get("type").and_then(Value::as_str);
     match kind.or_else(|| status.as_str())? {
-        "busy" => Some(Happening::Busy),
-        "idle" => Some(Happening::Idle),
+        "busy" => Some(SessionEventKind::Busy),
+        "idle" => Some(SessionEventKind::Idle),
         "retry" => {
             let (attempt, message, until) = read_retry(status);
-            Some(Happening::Retry {
+            Some(SessionEventKind::Retry {
                 attempt,
                 message,
                 until,

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::ids::{ConcurrencyKey, MessageId, ModelRef, Run, SessionId, TaskId};
 use super::correlation_tag::CorrelationTag;
+use super::ids::{ConcurrencyKey, MessageId, ModelRef, Run, SessionId, TaskId};
 use super::time::Timestamp;
 
 /// Where a task stands. Four of the six are terminal.

@@ -47,7 +47,11 @@ const TELLING: &str = "telling the parent";
 
 /// The lines a change adds, each with whom it is about: a task by its id, or a message to a parent by its own.
 pub fn entries_of(change: &Entry) -> Vec<(&str, TimelineEntry)> {
-    fn of<'a>(task: &'a TaskId, what: &'static str, detail: String) -> Vec<(&'a str, TimelineEntry)> {
+    fn of<'a>(
+        task: &'a TaskId,
+        what: &'static str,
+        detail: String,
+    ) -> Vec<(&'a str, TimelineEntry)> {
         vec![(task.as_str(), TimelineEntry::new(what, detail))]
     }
     match change {
@@ -79,8 +83,12 @@ pub fn entries_of(change: &Entry) -> Vec<(&str, TimelineEntry)> {
         Entry::Delivery { id, status, .. } => {
             let entry = match status {
                 DeliveryStatus::Delivered => TimelineEntry::new("parent told", id.as_str()),
-                DeliveryStatus::Dropped(why) => TimelineEntry::new("message given up", why.as_str()),
-                DeliveryStatus::Pending => TimelineEntry::new("message not accepted", "it is sent again"),
+                DeliveryStatus::Dropped(why) => {
+                    TimelineEntry::new("message given up", why.as_str())
+                }
+                DeliveryStatus::Pending => {
+                    TimelineEntry::new("message not accepted", "it is sent again")
+                }
                 DeliveryStatus::Sending => return Vec::new(),
             };
             vec![(id.as_str(), entry)]
@@ -124,7 +132,10 @@ fn change_entry(task: &Task, from: Option<TaskStatus>) -> TimelineEntry {
 
 /// The timeline of a task: its own lines and those of the messages that told of it, in the order of time. `kept` says what is
 /// kept about a task or a message.
-pub fn of_task<T: Ord + Copy>(task: &TaskId, kept: impl Fn(&str) -> Vec<(T, TimelineEntry)>) -> Vec<(T, TimelineEntry)> {
+pub fn of_task<T: Ord + Copy>(
+    task: &TaskId,
+    kept: impl Fn(&str) -> Vec<(T, TimelineEntry)>,
+) -> Vec<(T, TimelineEntry)> {
     let mut timeline = kept(task.as_str());
     let mut messages: Vec<String> = Vec::new();
     for (_, entry) in timeline.iter().filter(|(_, entry)| entry.what == TELLING) {

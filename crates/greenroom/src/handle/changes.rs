@@ -175,7 +175,9 @@ impl Changes {
             (Since::Oldest, _) => (ring.gone, ring.lost),
             (Since::Number(number), _) => (number, false),
             (Since::Time(at), _) => {
-                let later = ring.changes.partition_point(|numbered| numbered.change.at <= at);
+                let later = ring
+                    .changes
+                    .partition_point(|numbered| numbered.change.at <= at);
                 let after = match later {
                     0 => ring.gone,
                     _ => ring.changes[later - 1].number,

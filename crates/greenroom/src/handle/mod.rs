@@ -24,7 +24,7 @@ use crate::actors::task::SendFailure;
 use crate::actors::unshown::Unshown;
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::domain::heard::Heard;
+use crate::domain::decoded_event::DecodedEvent;
 use crate::domain::history::HistoryEntry;
 use crate::domain::ids::{ConcurrencyKey, Run, SessionId, TaskId};
 use crate::domain::output::{Output, OutputOptions, RunScope};
@@ -466,7 +466,7 @@ impl Greenroom {
 
     /// The same from its text, which is the quickest way; what is no JSON is ignored.
     pub async fn event_text(&self, event: &[u8]) {
-        if let Some(event) = Heard::read_text(event).and_then(Heard::event) {
+        if let Some(event) = DecodedEvent::read_text(event).and_then(DecodedEvent::event) {
             self.happened(event).await;
         }
     }

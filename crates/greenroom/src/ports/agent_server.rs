@@ -7,8 +7,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use serde_json::Value;
 
-use crate::domain::ids::{MessageId, ModelRef, NoticeId, SessionId, TaskId};
 use crate::domain::correlation_tag::CorrelationTag;
+use crate::domain::ids::{MessageId, ModelRef, NoticeId, SessionId, TaskId};
 use crate::domain::notice::NoticeFacts;
 use crate::domain::task::{AskAnswer, AskKind, PermissionRule};
 use crate::domain::time::Timestamp;

@@ -8,7 +8,7 @@ use tokio::sync::oneshot;
 use crate::domain::batch::CompletionReport;
 use crate::domain::ids::TaskId;
 use crate::domain::outbox::Outbox;
-use crate::domain::session_event::Happening;
+use crate::domain::session_event::SessionEventKind;
 use crate::domain::transcript::Message as Spoken;
 use crate::ports::agent_server::ServerError;
 
@@ -49,7 +49,7 @@ pub(crate) struct Reconcile {
 /// Something happened in the parent's session. Numbered among what it is told if it may be a stop by its user.
 #[derive(Message)]
 #[rtype(result = "()")]
-pub(crate) struct ParentHappened(pub(crate) Happening, pub(crate) Option<u64>);
+pub(crate) struct ParentHappened(pub(crate) SessionEventKind, pub(crate) Option<u64>);
 
 /// The parent is the session of a task that has ended (or goes on again).
 #[derive(Message)]

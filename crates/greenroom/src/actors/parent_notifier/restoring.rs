@@ -7,7 +7,7 @@ use actix::{Context, Handler};
 
 use super::sending::Owed;
 use super::{ParentNotifier, Reconcile};
-use crate::domain::batch::{Note, CompletionReport};
+use crate::domain::batch::{CompletionReport, Note};
 use crate::domain::ids::TaskId;
 use crate::domain::notice::NoticeKind;
 use crate::domain::notification::Form;

@@ -12,7 +12,7 @@ use super::messages::{Answered, ContextRead, LookedUp, WayOpened};
 use crate::actors::env::{answer, cut_off, find_message, within};
 use crate::actors::registry::{BatchClosed, WakeAccepted};
 use crate::actors::runtime_state::Call;
-use crate::domain::batch::{Due, Note, CompletionReport};
+use crate::domain::batch::{CompletionReport, Due, Note};
 use crate::domain::ids::{NoticeId, TaskId};
 use crate::domain::notice::{NoticeFacts, NoticeKind};
 use crate::domain::notification::{Form, parent_voice, render};
@@ -93,7 +93,11 @@ impl ParentNotifier {
                 let note = self.batch.take_note(std::mem::take(&mut self.held))?;
                 let facts = Arc::new(NoticeFacts {
                     kind: NoticeKind::Individual,
-                    tasks: note.reports.iter().map(|report| report.fact.clone()).collect(),
+                    tasks: note
+                        .reports
+                        .iter()
+                        .map(|report| report.fact.clone())
+                        .collect(),
                     remaining: note.remaining,
                 });
                 let reports = note.reports.as_slice().into();

@@ -6,7 +6,7 @@ use actix::Context;
 use super::{Query, TaskRegistry};
 use crate::actors::task::Happened;
 use crate::domain::ids::{Run, SessionId, TaskId};
-use crate::domain::session_event::Happening;
+use crate::domain::session_event::SessionEventKind;
 use crate::domain::task::{Asking, Task};
 use crate::handle::OpenAsk;
 
@@ -85,8 +85,8 @@ impl Query for AskGone {
         if entry.task.run == run {
             entry.task_mut().asking.retain(|asking| asking.id != ask);
             if let Some(actor) = &entry.actor {
-                let (what, at) = (Happening::Answered { id: ask }, registry.env.now());
-                actor.do_send(Happened { what, at });
+                let (kind, at) = (SessionEventKind::Answered { id: ask }, registry.env.now());
+                actor.do_send(Happened { kind, at });
             }
         }
         Some(Task::clone(&entry.task))

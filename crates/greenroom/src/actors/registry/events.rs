@@ -15,7 +15,7 @@ use crate::actors::task::{Happened, LinkBroke};
 use crate::config::OnParentAbort;
 use crate::domain::ids::{SessionId, TaskId};
 use crate::domain::lifecycle::End;
-use crate::domain::session_event::{Happening, SessionEvent};
+use crate::domain::session_event::{SessionEvent, SessionEventKind};
 use crate::domain::time::Timestamp;
 use crate::handle::EventLink;
 
@@ -83,17 +83,17 @@ impl TaskRegistry {
 
     /// Hands one event to whoever decides.
     fn happened(&mut self, event: SessionEvent, at: Timestamp, ctx: &mut Context<Self>) {
-        let SessionEvent { session, what } = event;
+        let SessionEvent { session, kind } = event;
         if self.closing.is_some() {
             return;
         }
-        if what == Happening::Deleted {
+        if kind == SessionEventKind::Deleted {
             return self.session_deleted(&session, ctx);
         }
-        let aborted = matches!(what, Happening::Error { aborted: true, .. });
+        let aborted = matches!(kind, SessionEventKind::Error { aborted: true, .. });
         // While the server backs off, an abort shows only as a message that is completed for no reason.
         let may_tell_of_an_abort = aborted
-            || matches!(&what, Happening::Message(message)
+            || matches!(&kind, SessionEventKind::Message(message)
                 if message.completed.is_some() && message.finish.is_none());
         let ours = self
             .by_session
@@ -105,20 +105,20 @@ impl TaskRegistry {
         let parent = self.parents.get_mut(&session).filter(|_| !own);
         let Some(parent) = parent else {
             if let Some(actor) = actor {
-                actor.do_send(Happened { what, at });
+                actor.do_send(Happened { kind, at });
             }
             return;
         };
         if let Some(actor) = actor {
-            let what = what.clone();
-            actor.do_send(Happened { what, at });
+            let kind = kind.clone();
+            actor.do_send(Happened { kind, at });
         }
         // One that is to stay because its user has stopped it must not be let go of for what it said before.
         let debt = may_tell_of_an_abort.then(|| {
             parent.debt += 1;
             parent.debt
         });
-        parent.notifier.do_send(ParentHappened(what, debt));
+        parent.notifier.do_send(ParentHappened(kind, debt));
         if aborted {
             self.parent_aborted(&session, ctx);
         }

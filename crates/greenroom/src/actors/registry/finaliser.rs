@@ -15,8 +15,8 @@ use crate::actors::task::lineage::{earlier_places, new_session};
 use crate::actors::task::{EndAccepted, EndRefused};
 use crate::domain::ids::{ConcurrencyKey, Run, SessionId, TaskId};
 use crate::domain::lifecycle::{End, Outcome};
-use crate::domain::timeline::TimelineEntry;
 use crate::domain::task::{Task, TaskStatus};
+use crate::domain::timeline::TimelineEntry;
 use crate::handle::WaitFor;
 use crate::ports::journal::Entry as JournalEntry;
 
@@ -395,8 +395,10 @@ impl Handler<TaskDied> for TaskRegistry {
             (TaskStatus::Running, false) => "attached to its session again",
             _ => "back in line",
         };
-        self.env
-            .note(&died.task, TimelineEntry::new("greenroom failed at it", goes_on));
+        self.env.note(
+            &died.task,
+            TimelineEntry::new("greenroom failed at it", goes_on),
+        );
         match (status, entry.task.session.clone(), entry.task.started_at()) {
             _ if deaths >= DEATHS => {
                 let end = End::error(format!(

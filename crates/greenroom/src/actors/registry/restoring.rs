@@ -18,8 +18,8 @@ use crate::actors::task::{Dependents, LinkBroke, RegistryUp, TaskActor, Woken};
 use crate::domain::concurrency::Age;
 use crate::domain::ids::{SessionId, TaskId};
 use crate::domain::outbox::Outbox;
-use crate::domain::timeline::TimelineEntry;
 use crate::domain::task::{Task, TaskStatus};
+use crate::domain::timeline::TimelineEntry;
 use crate::ports::journal::{Entry, RecoveredState, RecoveredTask};
 
 impl TaskRegistry {
@@ -50,11 +50,16 @@ impl TaskRegistry {
             // Whoever asked before is gone, and nothing starts until somebody has an answer.
             self.probe();
         }
-        if recovered.tasks.is_empty() && recovered.left.is_empty() && recovered.outboxes.is_empty() {
+        if recovered.tasks.is_empty() && recovered.left.is_empty() && recovered.outboxes.is_empty()
+        {
             // Nothing was decided yet; keys belong to tasks.
             return;
         }
-        tracing::warn!(tasks = recovered.tasks.len(), live = tasks.len(), "taking over");
+        tracing::warn!(
+            tasks = recovered.tasks.len(),
+            live = tasks.len(),
+            "taking over"
+        );
         let open = self.reachable && !self.refs.flags.closing();
         self.refs.slots.send(ForgetQueues);
         self.refs.slots.send(SetOpen(open));

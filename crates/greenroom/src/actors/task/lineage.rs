@@ -9,8 +9,8 @@ use tokio::sync::oneshot;
 use crate::actors::actor_ref::ActorRef;
 use crate::actors::env::{Env, find_message, within};
 use crate::actors::registry::{DepthOf, TaskRegistry};
-use crate::domain::ids::SessionId;
 use crate::domain::correlation_tag::CorrelationTag;
+use crate::domain::ids::SessionId;
 use crate::domain::task::Task;
 use crate::domain::transcript::Message;
 use crate::ports::agent_server::{NewSession, ServerError};
@@ -118,7 +118,7 @@ pub(crate) fn new_session(
         agent: task.agent.clone(),
         model: task.model.clone(),
         permission: crate::domain::restrictions::rules(&task.permission, &rules, at_max_depth),
-        mark: task.session_tag(attempt),
+        tag: task.session_tag(attempt),
     }
 }
 
@@ -164,7 +164,7 @@ pub(crate) async fn find_created(
         };
         let found = sessions.into_iter().find(|record| {
             let metadata = record.metadata.as_ref();
-            metadata.is_some_and(|metadata| session.mark.is_in(metadata))
+            metadata.is_some_and(|metadata| session.tag.is_in(metadata))
         });
         if let Some(id) = found.and_then(|record| record.id) {
             return Ok(Some(id));
@@ -177,14 +177,14 @@ pub(crate) async fn find_created(
 pub(crate) async fn prompt_arrived(
     env: &Env,
     session: &SessionId,
-    mark: &CorrelationTag,
+    tag: &CorrelationTag,
 ) -> Result<bool, ServerError> {
     let is_it = |message: &Message| {
         let mut found = message
             .parts
             .iter()
             .filter_map(|part| part.metadata.as_ref());
-        found.any(|found| mark.is_in(found))
+        found.any(|found| tag.is_in(found))
     };
     let look = |messages: &[Message]| messages.iter().any(is_it).then_some(());
     Ok(find_message(env, session, 20, look).await?.is_some())

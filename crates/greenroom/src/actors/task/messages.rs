@@ -9,7 +9,7 @@ use super::lineage::Lineage;
 use crate::actors::runtime_state::AbortTicket;
 use crate::domain::ids::{Run, SessionId};
 use crate::domain::lifecycle::End;
-use crate::domain::session_event::Happening;
+use crate::domain::session_event::SessionEventKind;
 use crate::domain::task::Task;
 use crate::domain::time::Timestamp;
 use crate::domain::watch::{CheckAnswer, CheckToken, Sighting, Told};
@@ -34,7 +34,7 @@ pub(crate) enum Beginning {
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(crate) struct Happened {
-    pub(crate) what: Happening,
+    pub(crate) kind: SessionEventKind,
     pub(crate) at: Timestamp,
 }
 

@@ -16,9 +16,9 @@ use super::{Beginning, Go, Phase, Step, TaskActor};
 use crate::actors::env::{answer, cut_off, reach_backoff, within};
 use crate::actors::registry::{RunPrompted, RunStarted, Unreachable};
 use crate::actors::runtime_state::Call;
+use crate::domain::correlation_tag::CorrelationTag;
 use crate::domain::ids::{Run, SessionId};
 use crate::domain::lifecycle::End;
-use crate::domain::correlation_tag::CorrelationTag;
 use crate::domain::time::{Timestamp, duration_text};
 use crate::domain::watch::Watch;
 use crate::ports::agent_server::{NewSession, ServerError, TaskPrompt};
@@ -134,7 +134,7 @@ impl TaskActor {
                 else {
                     return;
                 };
-                let mark = self.prompt_tag(prompt);
+                let tag = self.prompt_tag(prompt);
                 let name = self.prompt_name(prompt);
                 answer(
                     &self.env,
@@ -142,7 +142,7 @@ impl TaskActor {
                     async move {
                         let limit = env.config.calls.prompt;
                         env.under_way.over(&name, limit).await;
-                        prompt_arrived(&env, &session, &mark).await
+                        prompt_arrived(&env, &session, &tag).await
                     },
                     |panic| Err(cut_off(panic)),
                     move |arrived| me.do_send(PromptLookedUp { prompt, arrived }),
@@ -188,7 +188,7 @@ impl TaskActor {
             model: self.task.model.clone(),
             system: self.task.skill_content.clone(),
             text,
-            mark: self.prompt_tag(prompt),
+            tag: self.prompt_tag(prompt),
         }
     }
 

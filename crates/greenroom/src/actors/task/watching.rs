@@ -266,7 +266,7 @@ impl Handler<Happened> for TaskActor {
         self.env.failpoints.hit("task: Happened");
         self.watched_at(
             happened.at,
-            |watch| watch.event(&happened.what, happened.at),
+            |watch| watch.event(&happened.kind, happened.at),
             ctx,
         );
     }
@@ -373,11 +373,11 @@ impl Handler<SendPrompt> for TaskActor {
                 if !wanted.load(Ordering::Acquire) {
                     return Err(called_off());
                 }
-                let mark = request.mark.clone();
+                let tag = request.tag.clone();
                 let call = env.server.prompt(&session, directory.as_deref(), request);
                 let answer = within(env.config.calls.notify, call).await;
                 if answer.as_ref().is_err_and(ServerError::fate_is_unknown)
-                    && prompt_arrived(&env, &session, &mark).await == Ok(true)
+                    && prompt_arrived(&env, &session, &tag).await == Ok(true)
                 {
                     return Ok(());
                 }

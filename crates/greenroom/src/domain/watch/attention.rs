@@ -164,7 +164,7 @@ mod tests {
 
     use super::*;
     use crate::config::Config;
-    use crate::domain::session_event::Happening;
+    use crate::domain::session_event::SessionEventKind;
     use crate::domain::task::{AskKind, Progress, Retrying};
     use crate::domain::transcript::{Message, Part};
     use crate::domain::watch::{Act, CheckAnswer, CheckToken, Findings};
@@ -173,7 +173,7 @@ mod tests {
     #[derive(Debug, Clone)]
     enum Step {
         Passes(u64),
-        Event(Happening),
+        Event(SessionEventKind),
         /// A poll is asked, and answered after so many milliseconds; what the run says meanwhile arrives before or after.
         Poll(Sighting, u64),
         Checked(Findings),
@@ -187,7 +187,7 @@ mod tests {
         Listened,
     }
 
-    fn happening() -> impl Strategy<Value = Happening> {
+    fn happening() -> impl Strategy<Value = SessionEventKind> {
         let message = |role: &str, finish: Option<&str>| Message {
             id: Some("msg_1".into()),
             role: Some(role.to_owned()),
@@ -201,17 +201,17 @@ mod tests {
             ..Part::default()
         };
         prop_oneof![
-            4 => Just(Happening::Idle),
-            4 => Just(Happening::Busy),
-            2 => Just(Happening::Delta { message: None }),
-            1 => Just(Happening::Work),
-            2 => Just(Happening::Message(Box::new(message("assistant", Some("stop"))))),
-            1 => Just(Happening::Message(Box::new(message("assistant", None)))),
-            1 => Just(Happening::Part { message: None, part: Box::new(part("text")) }),
-            1 => Just(Happening::Part { message: None, part: Box::new(part("tool")) }),
-            1 => Just(Happening::Retry { attempt: None, message: "later".into(), until: None }),
-            1 => Just(Happening::Asked { id: "a".into(), kind: AskKind::Question, what: "?".into() }),
-            1 => Just(Happening::Answered { id: "a".into() }),
+            4 => Just(SessionEventKind::Idle),
+            4 => Just(SessionEventKind::Busy),
+            2 => Just(SessionEventKind::Delta { message: None }),
+            1 => Just(SessionEventKind::Work),
+            2 => Just(SessionEventKind::Message(Box::new(message("assistant", Some("stop"))))),
+            1 => Just(SessionEventKind::Message(Box::new(message("assistant", None)))),
+            1 => Just(SessionEventKind::Part { message: None, part: Box::new(part("text")) }),
+            1 => Just(SessionEventKind::Part { message: None, part: Box::new(part("tool")) }),
+            1 => Just(SessionEventKind::Retry { attempt: None, message: "later".into(), until: None }),
+            1 => Just(SessionEventKind::Asked { id: "a".into(), kind: AskKind::Question, what: "?".into() }),
+            1 => Just(SessionEventKind::Answered { id: "a".into() }),
         ]
     }
 

@@ -4,24 +4,24 @@ use super::{Act, Turn, Watch, failure_end};
 use crate::domain::calls::Verdict;
 use crate::domain::ids::MessageId;
 use crate::domain::lifecycle::End;
-use crate::domain::session_event::Happening;
+use crate::domain::session_event::SessionEventKind;
 use crate::domain::task::{Asking, Retrying, cut};
 use crate::domain::time::Timestamp;
 use crate::domain::transcript::{Message, Part};
 
 impl Watch {
     /// An event of the session.
-    pub fn event(&mut self, what: &Happening, now: Timestamp) -> Vec<Act> {
-        match what {
-            Happening::Message(message) => self.message(message, now),
-            Happening::Part { message, part } => self.part(message.as_ref(), part, now),
-            Happening::Delta { message } if self.is_users(message.as_ref()) => Vec::new(),
-            Happening::Delta { .. } | Happening::Work => {
+    pub fn event(&mut self, kind: &SessionEventKind, now: Timestamp) -> Vec<Act> {
+        match kind {
+            SessionEventKind::Message(message) => self.message(message, now),
+            SessionEventKind::Part { message, part } => self.part(message.as_ref(), part, now),
+            SessionEventKind::Delta { message } if self.is_users(message.as_ref()) => Vec::new(),
+            SessionEventKind::Delta { .. } | SessionEventKind::Work => {
                 let acts = self.activity(now);
                 self.report(acts, now)
             }
-            Happening::Busy => self.busy(now),
-            Happening::Retry {
+            SessionEventKind::Busy => self.busy(now),
+            SessionEventKind::Retry {
                 attempt,
                 message,
                 until,
@@ -33,9 +33,9 @@ impl Watch {
                 };
                 self.retry(retrying, now)
             }
-            Happening::Idle => self.idle(now),
-            Happening::Error { aborted, text } => self.error(*aborted, text),
-            Happening::Asked { id, kind, what } => {
+            SessionEventKind::Idle => self.idle(now),
+            SessionEventKind::Error { aborted, text } => self.error(*aborted, text),
+            SessionEventKind::Asked { id, kind, what } => {
                 let mut acts = self.sign(now);
                 if !self.asking.iter().any(|ask| ask.id == *id) && self.asking.len() < 100 {
                     self.remark("asks", what.as_str());
@@ -49,7 +49,7 @@ impl Watch {
                 acts.push(Act::Changed);
                 acts
             }
-            Happening::Answered { id } => {
+            SessionEventKind::Answered { id } => {
                 let before = self.asking.len();
                 self.asking.retain(|ask| ask.id != *id);
                 if before == self.asking.len() {
@@ -59,7 +59,7 @@ impl Watch {
                 acts.push(Act::Changed);
                 acts
             }
-            Happening::Deleted => Vec::new(),
+            SessionEventKind::Deleted => Vec::new(),
         }
     }
 

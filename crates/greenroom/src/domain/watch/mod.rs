@@ -16,9 +16,9 @@ pub use self::attention::{Attention, Ear, Said, Told};
 use super::calls::CallTally;
 use super::ids::MessageId;
 use super::lifecycle::{End, Outcome};
-use super::timeline::TimelineEntry;
 use super::task::{Asking, Progress, Retrying};
 use super::time::{Timestamp, duration_text};
+use super::timeline::TimelineEntry;
 use crate::config::Config;
 
 /// What the owner of a run is asked to do.

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::json;
 
-use super::{Changed, ChangesFrom, Entry, Journal, RecoveredState, RecoveredTask, Lsn};
+use super::{Changed, ChangesFrom, Entry, Journal, Lsn, RecoveredState, RecoveredTask};
 use crate::domain::batch::CompletionReport;
 use crate::domain::idempotency::LaunchKey;
 use crate::domain::ids::{NoticeId, Run, SessionId, TaskId};
@@ -335,7 +335,10 @@ pub fn an_account_is_what_its_changes_add_up_to(make: Make<'_>) {
         assert_eq!(journal.outbox(&parent).as_ref(), Some(&expected));
         assert_eq!(kept(&*journal).2.len(), 1, "something is open or owed");
     }
-    journal.append(at(4), vec![delivery("ses_p", "ntc_2", DeliveryStatus::Delivered)]);
+    journal.append(
+        at(4),
+        vec![delivery("ses_p", "ntc_2", DeliveryStatus::Delivered)],
+    );
     assert_eq!(kept(&*journal).2, []);
     let told = journal.outbox(&parent).expect("it is remembered");
     assert_eq!(told.messages.len(), 2);
@@ -370,7 +373,12 @@ pub fn a_story_is_told_in_its_order(make: Make<'_>) {
     let new = task("bg_0000000c", Some("ses_p"));
     journal.append(at(1), vec![change(1, &new, 1, None)]);
     let place = journal.append(at(2), vec![Entry::Granted(id.clone(), Run(1))]);
-    let note = message("ntc_9", NoticeKind::Final, &["bg_0000000c"], DeliveryStatus::Sending);
+    let note = message(
+        "ntc_9",
+        NoticeKind::Final,
+        &["bg_0000000c"],
+        DeliveryStatus::Sending,
+    );
     journal.append(
         at(3),
         vec![Entry::Sending {
@@ -392,7 +400,10 @@ pub fn a_story_is_told_in_its_order(make: Make<'_>) {
     ];
     assert_eq!(told(&*journal), expected);
     until_durable(&*journal, place);
-    let place = journal.append(at(4), vec![delivery("ses_p", "ntc_9", DeliveryStatus::Delivered)]);
+    let place = journal.append(
+        at(4),
+        vec![delivery("ses_p", "ntc_9", DeliveryStatus::Delivered)],
+    );
     expected.push(line(4, "parent told"));
     assert_eq!(told(&*journal), expected);
     until_durable(&*journal, place);
@@ -465,13 +476,21 @@ pub fn everything_comes_back(open: Make<'_>) {
     );
     for number in 0..300 {
         let note = format!("ntc_d{number}");
-        let message = message(&note, NoticeKind::Individual, &["bg_x"], DeliveryStatus::Sending);
+        let message = message(
+            &note,
+            NoticeKind::Individual,
+            &["bg_x"],
+            DeliveryStatus::Sending,
+        );
         let sending = Entry::Sending {
             parent: "ses_d".into(),
             message: Box::new(message),
         };
         journal.append(at(6), vec![sending]);
-        journal.append(at(7), vec![delivery("ses_d", &note, DeliveryStatus::Delivered)]);
+        journal.append(
+            at(7),
+            vec![delivery("ses_d", &note, DeliveryStatus::Delivered)],
+        );
     }
     let (before, story) = (kept(&*journal), journal.timeline(&id()));
     // What waits is written at the end.

@@ -119,7 +119,10 @@ impl Fold {
 
     fn forget(&mut self, task: &TaskId, at: Timestamp) {
         if let Some(recovered) = self.tasks.remove(task) {
-            *self.left_by_id.entry(recovered.task.id.clone()).or_default() += 1;
+            *self
+                .left_by_id
+                .entry(recovered.task.id.clone())
+                .or_default() += 1;
             self.left.push_back((at, recovered.task));
         }
         let over = |left: &VecDeque<(Timestamp, Arc<Task>)>| {

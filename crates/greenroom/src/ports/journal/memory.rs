@@ -7,13 +7,16 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use super::{ChangesFrom, Entry, Fold, Journal, JournalError, RecoveredState, RecordedChange, Lsn, JournalStatus};
+use super::{
+    ChangesFrom, Entry, Fold, Journal, JournalError, JournalStatus, Lsn, RecordedChange,
+    RecoveredState,
+};
 use crate::config::Lifecycle;
 use crate::domain::ids::{SessionId, TaskId};
 use crate::domain::outbox::Outbox;
-use crate::domain::timeline::{self, TimelineEntry};
 use crate::domain::task::Task;
 use crate::domain::time::Timestamp;
+use crate::domain::timeline::{self, TimelineEntry};
 use crate::maps::Map;
 
 /// How many timelines are kept; the one begun longest ago goes first.

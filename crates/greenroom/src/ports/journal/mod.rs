@@ -20,9 +20,9 @@ use crate::domain::concurrency::Age;
 use crate::domain::idempotency::LaunchKey;
 use crate::domain::ids::{NoticeId, Run, SessionId, TaskId};
 use crate::domain::outbox::{DeliveryStatus, Outbox, OutboxMessage};
-use crate::domain::timeline::TimelineEntry;
 use crate::domain::task::{Task, TaskStatus};
 use crate::domain::time::Timestamp;
+use crate::domain::timeline::TimelineEntry;
 
 pub use self::fold::Fold;
 pub use self::memory::MemoryJournal;

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::decoded_event::{DecodedEvent, Object, Properties, RawEvent, Text};
 use super::lenient_json;
-use super::heard::{Heard, Object, Properties, Text, Written};
 use crate::maps::Map;
 
 /// Sessions whose last delta is remembered; beyond it old ones are forgotten early, which passes a delta too many.
@@ -23,23 +23,23 @@ const UNUSED: [&str; 2] = ["session.diff", "session.next."];
 #[derive(Deserialize)]
 struct Envelope<'a> {
     #[serde(borrow, alias = "event")]
-    payload: Option<Object<Written<'a>>>,
+    payload: Option<Object<RawEvent<'a>>>,
     #[serde(borrow, rename = "type")]
     kind: Option<Text<'a>>,
     #[serde(borrow)]
     properties: Option<Object<Properties<'a>>>,
 }
 
-/// An event that is passed on.
+/// An event that is forwarded on.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Passed<'a> {
+pub struct ForwardedEvent<'a> {
     /// What of it anybody here acts on.
-    pub heard: Heard,
+    pub decoded: DecodedEvent,
     text: &'a [u8],
     wrapped: bool,
 }
 
-impl Passed<'_> {
+impl ForwardedEvent<'_> {
     /// All of it, `{id?, type, properties}` without its wrapping, for whoever wants to see it as it is; none if the rest of
     /// it is no JSON.
     pub fn value(&self) -> Option<Value> {
@@ -49,24 +49,24 @@ impl Passed<'_> {
 
 /// What becomes of one event.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Sifted<'a> {
-    /// It is passed on.
-    Passed(Passed<'a>),
+pub enum FilteredEvent<'a> {
+    /// It is forwarded on.
+    Forwarded(ForwardedEvent<'a>),
     /// It says nothing to us, or nothing new.
     Dropped,
     /// It is no event.
     Unreadable,
 }
 
-/// What has been passed on lately.
+/// What has been forwarded on lately.
 #[derive(Debug)]
-pub struct Sift {
+pub struct EventFilter {
     window: Duration,
     wrapped: bool,
     last_delta: Map<String, Instant>,
 }
 
-impl Sift {
+impl EventFilter {
     /// Passes at most one delta per session and `window`. Events may be wrapped, as `payload` or `event`.
     pub fn new(window: Duration) -> Self {
         Self {
@@ -77,7 +77,7 @@ impl Sift {
     }
 
     /// The same where every event is wrapped: what is not is none.
-    pub fn of_wrapped(window: Duration) -> Self {
+    pub fn for_wrapped(window: Duration) -> Self {
         Self {
             wrapped: true,
             ..Self::new(window)
@@ -85,46 +85,46 @@ impl Sift {
     }
 
     /// Reads one event, as JSON.
-    pub fn sift<'a>(&mut self, text: &'a [u8], now: Instant) -> Sifted<'a> {
+    pub fn filter<'a>(&mut self, text: &'a [u8], now: Instant) -> FilteredEvent<'a> {
         let wrapped = self.wrapped;
-        let passed = |heard| {
-            Sifted::Passed(Passed {
-                heard,
+        let forwarded = |decoded| {
+            FilteredEvent::Forwarded(ForwardedEvent {
+                decoded,
                 text,
                 wrapped,
             })
         };
         if let Ok(Object(envelope)) = serde_json::from_slice::<Object<Envelope<'_>>>(text) {
-            let written = match envelope.payload {
-                Some(Object(written)) => written,
-                None if wrapped => return Sifted::Unreadable,
-                None => Written {
+            let raw = match envelope.payload {
+                Some(Object(raw)) => raw,
+                None if wrapped => return FilteredEvent::Unreadable,
+                None => RawEvent {
                     kind: envelope.kind,
                     properties: envelope.properties,
                 },
             };
-            let properties = written.properties.as_ref();
+            let properties = raw.properties.as_ref();
             let session = properties.and_then(|properties| properties.0.session.as_deref());
-            let kind = written.kind.as_deref();
+            let kind = raw.kind.as_deref();
             if !kind.is_some_and(|kind| self.wants(kind, session, now)) {
-                return Sifted::Dropped;
+                return FilteredEvent::Dropped;
             }
-            if let Some(heard) = written.heard() {
-                return passed(heard);
+            if let Some(decoded) = raw.decoded() {
+                return forwarded(decoded);
             }
             return match unwrapped(text, wrapped) {
-                Some(event) => passed(Heard::read(&event)),
-                None => Sifted::Unreadable,
+                Some(event) => forwarded(DecodedEvent::read(&event)),
+                None => FilteredEvent::Unreadable,
             };
         }
         // Of another shape than is read here: decided by its type alone, the reader of events is tolerant.
         let Some(event) = unwrapped(text, wrapped) else {
-            return Sifted::Unreadable;
+            return FilteredEvent::Unreadable;
         };
         match event.get("type").and_then(Value::as_str) {
-            Some(kind) if is_relevant(kind) => passed(Heard::read(&event)),
-            Some(_) => Sifted::Dropped,
-            None => Sifted::Unreadable,
+            Some(kind) if is_relevant(kind) => forwarded(DecodedEvent::read(&event)),
+            Some(_) => FilteredEvent::Dropped,
+            None => FilteredEvent::Unreadable,
         }
     }
 
@@ -182,8 +182,8 @@ mod tests {
 
     use super::*;
 
-    fn sift() -> (Sift, Instant) {
-        (Sift::new(Duration::from_millis(200)), Instant::now())
+    fn sift() -> (EventFilter, Instant) {
+        (EventFilter::new(Duration::from_millis(200)), Instant::now())
     }
 
     fn wrapped(payload: Value) -> Vec<u8> {
@@ -196,29 +196,32 @@ mod tests {
         json!({"id": "evt_1", "type": kind, "properties": {"sessionID": session, "field": "text"}})
     }
 
-    fn passes(sifted: Sifted<'_>) -> bool {
-        matches!(sifted, Sifted::Passed(_))
+    fn passes(sifted: FilteredEvent<'_>) -> bool {
+        matches!(sifted, FilteredEvent::Forwarded(_))
     }
 
-    /// What is passed on, in full; it was heard as that.
-    fn whole(sifted: Sifted<'_>) -> Option<Value> {
-        let Sifted::Passed(passed) = sifted else {
+    /// What is forwarded on, in full; it was decoded as that.
+    fn whole(sifted: FilteredEvent<'_>) -> Option<Value> {
+        let FilteredEvent::Forwarded(forwarded) = sifted else {
             return None;
         };
-        let value = passed.value()?;
-        assert_eq!(passed.heard, Heard::read(&value));
+        let value = forwarded.value()?;
+        assert_eq!(forwarded.decoded, DecodedEvent::read(&value));
         Some(value)
     }
 
     #[test]
     fn where_events_are_wrapped_only_what_is_wrapped_is_one() {
-        let mut sift = Sift::of_wrapped(Duration::from_millis(100));
+        let mut sift = EventFilter::for_wrapped(Duration::from_millis(100));
         let now = Instant::now();
         let idle = event("session.idle", "ses_1");
         let frame = json!({"type": "event", "event": idle}).to_string();
-        assert_eq!(whole(sift.sift(frame.as_bytes(), now)), Some(idle.clone()));
+        assert_eq!(
+            whole(sift.filter(frame.as_bytes(), now)),
+            Some(idle.clone())
+        );
         let noise = json!({"type": "event", "event": event("plugin.added", "ses_1")}).to_string();
-        assert_eq!(sift.sift(noise.as_bytes(), now), Sifted::Dropped);
+        assert_eq!(sift.filter(noise.as_bytes(), now), FilteredEvent::Dropped);
         for none in [
             json!({"type": "event"}),
             json!({"type": "event", "event": 7}),
@@ -226,8 +229,8 @@ mod tests {
         ] {
             let none = none.to_string();
             assert_eq!(
-                sift.sift(none.as_bytes(), now),
-                Sifted::Unreadable,
+                sift.filter(none.as_bytes(), now),
+                FilteredEvent::Unreadable,
                 "{none}"
             );
         }
@@ -238,7 +241,7 @@ mod tests {
         let (mut sift, now) = sift();
         let idle = event("session.idle", "ses_1");
         for data in [wrapped(idle.clone()), idle.to_string().into_bytes()] {
-            assert_eq!(whole(sift.sift(&data, now)), Some(idle.clone()));
+            assert_eq!(whole(sift.filter(&data, now)), Some(idle.clone()));
         }
     }
 
@@ -246,7 +249,7 @@ mod tests {
     fn noise_twins_and_nonsense_are_dropped() {
         let (mut sift, now) = sift();
         let twin = json!({"type": "sync", "syncEvent": {"type": "session.created.1", "data": {}}});
-        assert_eq!(sift.sift(&wrapped(twin), now), Sifted::Dropped);
+        assert_eq!(sift.filter(&wrapped(twin), now), FilteredEvent::Dropped);
         for kind in [
             "plugin.added",
             "catalog.updated",
@@ -256,8 +259,8 @@ mod tests {
             "",
         ] {
             assert_eq!(
-                sift.sift(&wrapped(event(kind, "ses_1")), now),
-                Sifted::Dropped,
+                sift.filter(&wrapped(event(kind, "ses_1")), now),
+                FilteredEvent::Dropped,
                 "{kind}"
             );
         }
@@ -271,7 +274,7 @@ mod tests {
             r#"{"payload":7}"#,
             r#"{"type":[]}"#,
         ] {
-            assert!(!passes(sift.sift(nonsense.as_bytes(), now)), "{nonsense}");
+            assert!(!passes(sift.filter(nonsense.as_bytes(), now)), "{nonsense}");
         }
     }
 
@@ -280,9 +283,9 @@ mod tests {
         let (mut sift, now) = sift();
         let flat =
             json!({"type": "message.part.updated", "properties": {"sessionID": 7, "part": {}}});
-        assert_eq!(whole(sift.sift(&wrapped(flat.clone()), now)), Some(flat));
+        assert_eq!(whole(sift.filter(&wrapped(flat.clone()), now)), Some(flat));
         let bare = json!({"type": "session.error", "properties": {"error": {}}});
-        assert_eq!(whole(sift.sift(&wrapped(bare.clone()), now)), Some(bare));
+        assert_eq!(whole(sift.filter(&wrapped(bare.clone()), now)), Some(bare));
     }
 
     #[test]
@@ -290,7 +293,7 @@ mod tests {
         let (mut sift, start) = sift();
         let mut at = |millis, session| {
             let delta = wrapped(event("message.part.delta", session));
-            passes(sift.sift(&delta, start + Duration::from_millis(millis)))
+            passes(sift.filter(&delta, start + Duration::from_millis(millis)))
         };
         assert!(at(0, "ses_1"));
         assert!(!at(10, "ses_1"));
@@ -304,12 +307,12 @@ mod tests {
     fn a_delta_right_after_idle_is_passed_on() {
         let (mut sift, now) = sift();
         let delta = wrapped(event("message.part.delta", "ses_1"));
-        assert!(passes(sift.sift(&delta, now)));
+        assert!(passes(sift.filter(&delta, now)));
         assert!(passes(
-            sift.sift(&wrapped(event("session.idle", "ses_1")), now)
+            sift.filter(&wrapped(event("session.idle", "ses_1")), now)
         ));
         assert!(
-            passes(sift.sift(&delta, now)),
+            passes(sift.filter(&delta, now)),
             "the session works again, which the idle must not hide"
         );
     }
@@ -318,7 +321,7 @@ mod tests {
     fn what_is_remembered_of_deltas_is_bounded() {
         let (mut sift, now) = sift();
         for number in 0..5000 {
-            assert!(passes(sift.sift(
+            assert!(passes(sift.filter(
                 &wrapped(event("message.part.delta", &format!("ses_{number}"))),
                 now
             )));

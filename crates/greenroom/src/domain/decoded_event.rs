@@ -12,44 +12,44 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::Value;
 
-use super::lenient_json;
 use super::ids::{MessageId, SessionId};
-use super::session_event::{self, Happening, SessionEvent, session_named};
+use super::lenient_json;
+use super::session_event::{self, SessionEvent, SessionEventKind, session_named};
 use super::transcript::Message;
 
 /// An event of the server, as far as anybody here acts on it.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Heard {
+pub struct DecodedEvent {
     /// The session it names, whatever it says of it.
     pub session: Option<SessionId>,
     /// Whether that session works, if it says so.
     pub works: Option<bool>,
     /// What happened there; none if it says nothing new.
-    pub what: Option<Happening>,
+    pub kind: Option<SessionEventKind>,
 }
 
-impl Heard {
+impl DecodedEvent {
     /// Reads an event, `{"type", "properties"}`.
-    pub fn read(event: &Value) -> Heard {
+    pub fn read(event: &Value) -> DecodedEvent {
         let status = event
             .pointer("/properties/status/type")
             .and_then(Value::as_str);
-        Heard {
+        DecodedEvent {
             session: session_named(event),
             works: event
                 .get("type")
                 .and_then(Value::as_str)
                 .and_then(|kind| works(kind, status)),
-            what: SessionEvent::read(event).map(|event| event.what),
+            kind: SessionEvent::read(event).map(|event| event.kind),
         }
     }
 
     /// The same from its text; none if that is no JSON.
-    pub fn read_text(json: &[u8]) -> Option<Heard> {
-        if let Ok(Object(written)) = serde_json::from_slice::<Object<Written<'_>>>(json)
-            && let Some(heard) = written.heard()
+    pub fn read_text(json: &[u8]) -> Option<DecodedEvent> {
+        if let Ok(Object(raw)) = serde_json::from_slice::<Object<RawEvent<'_>>>(json)
+            && let Some(decoded) = raw.decoded()
         {
-            return Some(heard);
+            return Some(decoded);
         }
         Some(Self::read(&lenient_json::read(json).ok()?))
     }
@@ -58,7 +58,7 @@ impl Heard {
     pub fn event(self) -> Option<SessionEvent> {
         Some(SessionEvent {
             session: self.session?,
-            what: self.what?,
+            kind: self.kind?,
         })
     }
 }
@@ -106,7 +106,7 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for Object<PhantomData<T>> {
 
 /// An event as it stands in its text: what is not named here is passed over.
 #[derive(Deserialize)]
-pub(super) struct Written<'a> {
+pub(super) struct RawEvent<'a> {
     #[serde(borrow, rename = "type")]
     pub(super) kind: Option<Text<'a>>,
     #[serde(borrow)]
@@ -134,22 +134,22 @@ fn present<'de, D: Deserializer<'de>>(field: D) -> Result<Option<Value>, D::Erro
     Value::deserialize(field).map(Some)
 }
 
-impl Written<'_> {
+impl RawEvent<'_> {
     /// What it says; none if that is for the tolerant reader to find out.
-    pub(super) fn heard(self) -> Option<Heard> {
+    pub(super) fn decoded(self) -> Option<DecodedEvent> {
         let (kind, Object(properties)) = (self.kind?, self.properties?);
-        let what = match &*kind {
-            "message.part.delta" => Some(Happening::Delta {
+        let event_kind = match &*kind {
+            "message.part.delta" => Some(SessionEventKind::Delta {
                 message: properties.message.as_deref().map(MessageId::from),
             }),
             "message.part.updated" => Some(session_event::part(properties.part.as_ref()?)),
             "message.updated" => {
                 let info = properties.info.as_ref();
-                info.map(|info| Happening::Message(Box::new(Message::read_info(info))))
+                info.map(|info| SessionEventKind::Message(Box::new(Message::read_info(info))))
             }
-            "todo.updated" => Some(Happening::Work),
-            "session.idle" => Some(Happening::Idle),
-            "session.deleted" => Some(Happening::Deleted),
+            "todo.updated" => Some(SessionEventKind::Work),
+            "session.idle" => Some(SessionEventKind::Idle),
+            "session.deleted" => Some(SessionEventKind::Deleted),
             "session.error" => Some(session_event::error(
                 properties.error.as_ref().unwrap_or(&Value::Null),
             )),
@@ -163,9 +163,9 @@ impl Written<'_> {
         let status = properties.status.as_ref();
         let status = status.and_then(|status| status.get("type")?.as_str());
         let session = properties.session();
-        Some(Heard {
+        Some(DecodedEvent {
             works: works(&kind, status),
-            what: what.filter(|_| session.is_some()),
+            kind: event_kind.filter(|_| session.is_some()),
             session,
         })
     }
@@ -261,9 +261,9 @@ mod tests {
         /// Read from its text, an event is what it is to the tolerant reader.
         #[test]
         fn a_text_is_heard_as_its_value_is_read(event in prop_oneof![9 => event(), 1 => anything()]) {
-            let heard = Heard::read_text(event.to_string().as_bytes());
-            prop_assert_eq!(heard.as_ref(), Some(&Heard::read(&event)));
-            prop_assert_eq!(heard.and_then(Heard::event), SessionEvent::read(&event));
+            let decoded = DecodedEvent::read_text(event.to_string().as_bytes());
+            prop_assert_eq!(decoded.as_ref(), Some(&DecodedEvent::read(&event)));
+            prop_assert_eq!(decoded.and_then(DecodedEvent::event), SessionEvent::read(&event));
         }
     }
 
@@ -285,9 +285,9 @@ mod tests {
                 "session.error",
             ] {
                 let text = format!("{{\"type\":\"{kind}\",\"properties\":{properties}}}");
-                let written = serde_json::from_str::<Object<Written<'_>>>(&text).ok();
-                let heard = written.and_then(|written| written.0.heard());
-                assert!(heard.is_some(), "{text}");
+                let raw = serde_json::from_str::<Object<RawEvent<'_>>>(&text).ok();
+                let decoded = raw.and_then(|raw| raw.0.decoded());
+                assert!(decoded.is_some(), "{text}");
             }
         }
     }
@@ -296,12 +296,12 @@ mod tests {
     fn half_a_letter_hides_no_event() {
         let text =
             r#"{"type":"session.error","properties":{"sessionID":"ses_1","error":"a\ud83d"}}"#;
-        let heard = Heard::read_text(text.as_bytes()).and_then(Heard::event);
-        let what = heard.expect("it is an event").what;
+        let decoded = DecodedEvent::read_text(text.as_bytes()).and_then(DecodedEvent::event);
+        let kind = decoded.expect("it is an event").kind;
         let text = "a\u{fffd}".to_owned();
         assert_eq!(
-            what,
-            Happening::Error {
+            kind,
+            SessionEventKind::Error {
                 aborted: false,
                 text
             }
@@ -311,7 +311,7 @@ mod tests {
     #[test]
     fn what_is_no_json_is_nothing() {
         for text in ["", "{", "{\"type\":\"session.idle\"", "\u{0}"] {
-            assert_eq!(Heard::read_text(text.as_bytes()), None, "{text}");
+            assert_eq!(DecodedEvent::read_text(text.as_bytes()), None, "{text}");
         }
     }
 }
