@@ -12,7 +12,7 @@ use super::task::{Observed, TaskActor};
 use crate::domain::ids::{Run, SessionId, TaskId};
 use crate::domain::task::Retrying;
 use crate::domain::time::Timestamp;
-use crate::domain::watch::{Attention, Ear, Sighting, Told};
+use crate::domain::watch::{PollContext, PollInterest, PollView, PolledStatus};
 use crate::handle::{Census, counted};
 use crate::maps::Map;
 use crate::ports::agent_server::{ServerError, SessionStatus};
@@ -41,11 +41,11 @@ pub(crate) struct UnwatchAll;
 /// How much a run needs to be told of what polls see, from now on.
 #[derive(Message)]
 #[rtype(result = "()")]
-pub(crate) struct Attends {
+pub(crate) struct SetPollInterest {
     pub(crate) task: TaskId,
     /// As it was told: what it said to somebody who watched it before is no matter any more.
     pub(crate) number: u64,
-    pub(crate) attention: Attention,
+    pub(crate) interest: PollInterest,
 }
 
 /// Asks now, besides the ticks: events may have been missed.
@@ -67,22 +67,22 @@ struct Answered {
     answer: Result<BTreeMap<SessionId, SessionStatus>, ServerError>,
 }
 
-struct Watched {
+struct WatchedRun {
     run: Run,
     actor: Addr<TaskActor>,
     /// Counts those that were ever watched: an answer says nothing of one who came after its question.
     number: u64,
-    ear: Ear,
+    view: PollView,
 }
 
 /// The runs of one directory in the order of their sessions, which is that of the server's answers.
-type Directory = BTreeMap<(SessionId, TaskId), Watched>;
+type Directory = BTreeMap<(SessionId, TaskId), WatchedRun>;
 
 pub(crate) struct Poller {
     env: Env,
     // Bounded by the runs: each leaves with its end.
     watched: BTreeMap<Arc<str>, Directory>,
-    places: Map<TaskId, (Arc<str>, SessionId)>,
+    locations: Map<TaskId, (Arc<str>, SessionId)>,
     next_number: u64,
     in_flight: BTreeSet<Arc<str>>,
     timer: Option<SpawnHandle>,
@@ -94,7 +94,7 @@ impl Poller {
         Self {
             env,
             watched: BTreeMap::new(),
-            places: Map::default(),
+            locations: Map::default(),
             next_number: 0,
             in_flight: BTreeSet::new(),
             timer: None,
@@ -102,7 +102,7 @@ impl Poller {
     }
 
     fn unwatch(&mut self, task: &TaskId) {
-        let Some((directory, session)) = self.places.remove(task) else {
+        let Some((directory, session)) = self.locations.remove(task) else {
             return;
         };
         if let Some(runs) = self.watched.get_mut(&directory) {
@@ -161,18 +161,18 @@ impl Handler<Watch> for Poller {
             actor,
         } = watch;
         self.unwatch(&task);
-        let watched = Watched {
+        let watched = WatchedRun {
             run,
             actor,
             number: self.next_number,
-            ear: Ear::default(),
+            view: PollView::default(),
         };
         self.next_number += 1;
         self.watched
             .entry(Arc::clone(&directory))
             .or_default()
             .insert((session.clone(), task.clone()), watched);
-        self.places.insert(task, (directory, session));
+        self.locations.insert(task, (directory, session));
         if self.timer.is_none() {
             self.tick_later(ctx);
         }
@@ -195,7 +195,7 @@ impl Handler<UnwatchAll> for Poller {
     fn handle(&mut self, _: UnwatchAll, _: &mut Context<Self>) {
         self.env.failpoints.hit("poller: UnwatchAll");
         self.watched.clear();
-        self.places.clear();
+        self.locations.clear();
     }
 }
 
@@ -240,60 +240,60 @@ impl Handler<Answered> for Poller {
         // Both are in the order of their sessions, so that one pass over them does, however many run.
         for ((session, _), watched) in runs {
             while statuses.next_if(|(other, _)| other < session).is_some() {}
-            let sighting = match statuses.peek() {
-                _ if failed => Sighting::Unknown,
-                Some((other, status)) if other == session => sight(status),
-                _ => Sighting::Absent,
+            let polled = match statuses.peek() {
+                _ if failed => PolledStatus::Unknown,
+                Some((other, status)) if other == session => polled_status(status),
+                _ => PolledStatus::Absent,
             };
             if watched.number < answered.before
-                && let Some(told) = watched.ear.hears(&sighting, answered.asked_at, now)
+                && let Some(context) = watched.view.observe(&polled, answered.asked_at, now)
             {
-                watched.tell(sighting, answered.asked_at, told);
+                watched.notify(polled, answered.asked_at, context);
             }
         }
     }
 }
 
-impl Handler<Attends> for Poller {
+impl Handler<SetPollInterest> for Poller {
     type Result = ();
 
-    fn handle(&mut self, attends: Attends, _: &mut Context<Self>) {
+    fn handle(&mut self, interest: SetPollInterest, _: &mut Context<Self>) {
         self.env.failpoints.hit("poller: Attends");
-        let Some((directory, session)) = self.places.get(&attends.task) else {
+        let Some((directory, session)) = self.locations.get(&interest.task) else {
             return;
         };
-        let name = (session.clone(), attends.task);
+        let name = (session.clone(), interest.task);
         let runs = self.watched.get_mut(directory);
         if let Some(watched) = runs.and_then(|runs| runs.get_mut(&name))
-            && watched.number == attends.number
-            && let Some((asked_at, told)) = watched.ear.attends(attends.attention)
+            && watched.number == interest.number
+            && let Some((asked_at, context)) = watched.view.set_interest(interest.interest)
         {
-            watched.tell(Sighting::Busy, asked_at, told);
+            watched.notify(PolledStatus::Busy, asked_at, context);
         }
     }
 }
 
-impl Watched {
-    fn tell(&self, sighting: Sighting, asked_at: Timestamp, told: Told) {
+impl WatchedRun {
+    fn notify(&self, polled: PolledStatus, asked_at: Timestamp, context: PollContext) {
         self.actor.do_send(Observed {
             run: self.run,
             number: self.number,
-            sighting,
+            status: polled,
             asked_at,
-            told,
+            context,
         });
     }
 }
 
-fn sight(status: &SessionStatus) -> Sighting {
+fn polled_status(status: &SessionStatus) -> PolledStatus {
     match status {
-        SessionStatus::Busy => Sighting::Busy,
-        SessionStatus::Idle => Sighting::Idle,
+        SessionStatus::Busy => PolledStatus::Busy,
+        SessionStatus::Idle => PolledStatus::Idle,
         SessionStatus::Retry {
             attempt,
             message,
             until,
-        } => Sighting::Retry(Retrying {
+        } => PolledStatus::Retry(Retrying {
             attempt: *attempt,
             message: message.clone(),
             until: *until,
@@ -303,7 +303,7 @@ fn sight(status: &SessionStatus) -> Sighting {
 
 impl Poller {
     fn count(&self, census: &mut Census) {
-        census.polled = self.places.len();
+        census.polled = self.locations.len();
         census.polls_in_flight = self.in_flight.len();
         census.timers += usize::from(self.timer.is_some());
     }

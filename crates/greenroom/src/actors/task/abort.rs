@@ -30,7 +30,7 @@ pub(crate) struct Aborted {
     pub(crate) run: (TaskId, Run),
     /// Set once somebody has prompted the session again.
     pub(crate) superseded: Arc<AtomicBool>,
-    /// Told when nothing is to be done any more.
+    /// PollContext when nothing is to be done any more.
     pub(crate) registry: ActorRef<TaskRegistry>,
 }
 

@@ -12,7 +12,7 @@ use crate::domain::lifecycle::End;
 use crate::domain::session_event::SessionEventKind;
 use crate::domain::task::Task;
 use crate::domain::time::Timestamp;
-use crate::domain::watch::{CheckAnswer, CheckToken, Sighting, Told};
+use crate::domain::watch::{CheckAnswer, CheckToken, PolledStatus, PollContext};
 use crate::ports::agent_server::ServerError;
 
 /// How a run begins.
@@ -43,11 +43,11 @@ pub(crate) struct Happened {
 #[rtype(result = "()")]
 pub(crate) struct Observed {
     pub(crate) run: Run,
-    /// Under which the poller watches it, for what the run says of its attention.
+    /// Under which the poller watches it, for what the run says of its interest.
     pub(crate) number: u64,
-    pub(crate) sighting: Sighting,
+    pub(crate) status: PolledStatus,
     pub(crate) asked_at: Timestamp,
-    pub(crate) told: Told,
+    pub(crate) context: PollContext,
 }
 
 /// Ends the run, unless it is ending already: the answer says which.

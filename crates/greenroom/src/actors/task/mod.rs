@@ -7,7 +7,7 @@
 
 pub(crate) mod abort;
 mod ending;
-mod hearing;
+mod polling;
 pub(crate) mod lineage;
 mod messages;
 mod starting;
@@ -33,7 +33,7 @@ use crate::domain::ids::{ConcurrencyKey, Run, SessionId};
 use crate::domain::lifecycle::End;
 use crate::domain::task::Task;
 use crate::domain::time::Timestamp;
-use crate::domain::watch::{Said, Watch};
+use crate::domain::watch::{PollSubscription, Watch};
 
 /// What a start does once its wait is over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -108,7 +108,7 @@ pub(crate) struct TaskActor {
     next_step: Option<(Timestamp, Step)>,
     timer: Option<(Timestamp, SpawnHandle)>,
     /// What the poller was told of how much it needs to hear.
-    said: Said,
+    poll_subscription: PollSubscription,
 }
 
 /// The key that a run without a permit counts under: a launch or resume under its group, a tracked session only if a key
@@ -171,7 +171,7 @@ impl TaskActor {
             unreachable_since: None,
             next_step: None,
             timer: None,
-            said: Said::default(),
+            poll_subscription: PollSubscription::default(),
         }
     }
 

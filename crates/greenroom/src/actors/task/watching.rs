@@ -153,7 +153,7 @@ impl TaskActor {
             }
             self.act(acts, ctx);
         }
-        self.hear_everything_if_unsure(now);
+        self.poll_all_if_unsure(now);
         self.arm(ctx);
     }
 

@@ -2,9 +2,9 @@
 //! Owned by the run's task actor, which does what the returned [`Act`]s ask for; pure.
 //!
 //! Its rooms: here the run and its clocks, `events` what the server tells, `checking` whether it is done, `silence` what
-//! polls see and when it has been silent for too long, `attention` what of that it must be told.
+//! polls see and when it has been silent for too long, `interest` what of that it must be told.
 
-mod attention;
+mod polling;
 mod checking;
 mod events;
 mod silence;
@@ -12,7 +12,7 @@ mod silence;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use self::attention::{Attention, Ear, Said, Told};
+pub use self::polling::{PollContext, PollInterest, PollSubscription, PollView};
 use super::calls::CallTally;
 use super::ids::MessageId;
 use super::lifecycle::{End, Outcome};
@@ -51,7 +51,7 @@ pub struct CheckToken(u64);
 
 /// What a poll saw of the session.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Sighting {
+pub enum PolledStatus {
     /// It works.
     Busy,
     /// The server backs off.
@@ -210,7 +210,7 @@ impl Watch {
         std::mem::take(&mut self.remarks)
     }
 
-    /// Something worth telling. Said once, however often it is seen again before the session is prompted again.
+    /// Something worth telling. PollSubscription once, however often it is seen again before the session is prompted again.
     fn remark(&mut self, what: &'static str, detail: impl Into<String>) {
         let line = TimelineEntry::new(what, detail);
         if self.remarked.len() < REMARKS && !self.remarked.contains(&line) {
@@ -298,11 +298,11 @@ impl Watch {
         if let Some(deadline) = self.retry_deadline
             && deadline <= now
         {
-            let said = self
+            let reason = self
                 .retrying
                 .as_ref()
                 .map(|retrying| retrying.message.as_str());
-            let text = said
+            let text = reason
                 .filter(|text| !text.is_empty())
                 .unwrap_or("the provider asks to wait");
             return vec![Act::End(End::error(text).with_note(format!(

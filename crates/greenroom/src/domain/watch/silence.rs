@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Act, Findings, Sighting, Watch};
+use super::{Act, Findings, PolledStatus, Watch};
 use crate::domain::lifecycle::End;
 use crate::domain::time::{Timestamp, duration_text};
 
@@ -10,32 +10,32 @@ impl Watch {
     /// What a poll saw, as of the moment it asked. Stale and silent runs are judged here.
     pub fn observed(
         &mut self,
-        sighting: &Sighting,
+        status: &PolledStatus,
         asked_at: Timestamp,
         now: Timestamp,
     ) -> Vec<Act> {
-        let mut acts = match sighting {
-            Sighting::Busy if self.idle_since.is_none_or(|idle| idle <= asked_at) => {
+        let mut acts = match status {
+            PolledStatus::Busy if self.idle_since.is_none_or(|idle| idle <= asked_at) => {
                 self.busy(asked_at)
             }
-            Sighting::Busy => {
+            PolledStatus::Busy => {
                 // It has ended its turn since, and was no less alive then.
                 self.last_sign = self.last_sign.max(asked_at);
                 Vec::new()
             }
-            Sighting::Retry(retrying) if self.idle_since.is_none_or(|idle| idle <= asked_at) => {
+            PolledStatus::Retry(retrying) if self.idle_since.is_none_or(|idle| idle <= asked_at) => {
                 self.retry(retrying.clone(), asked_at)
             }
-            Sighting::Idle | Sighting::Absent if !self.is_too_early(asked_at) => {
-                self.absent_polls = if *sighting == Sighting::Absent {
+            PolledStatus::Idle | PolledStatus::Absent if !self.is_too_early(asked_at) => {
+                self.absent_polls = if *status == PolledStatus::Absent {
                     self.absent_polls + 1
                 } else {
                     0
                 };
                 self.idle_since.get_or_insert(asked_at);
-                match sighting {
-                    Sighting::Absent if self.absent_polls < 2 => Vec::new(),
-                    Sighting::Absent => {
+                match status {
+                    PolledStatus::Absent if self.absent_polls < 2 => Vec::new(),
+                    PolledStatus::Absent => {
                         self.remark("idle", "polls do not list it as busy");
                         self.begin_check(false, now)
                     }
@@ -48,21 +48,21 @@ impl Watch {
             _ => Vec::new(),
         };
         if !acts.iter().any(|act| matches!(act, Act::End(_))) {
-            acts.extend(self.judge_silence(sighting, now));
+            acts.extend(self.judge_silence(status, now));
         }
         acts
     }
 
-    pub(super) fn judge_silence(&mut self, sighting: &Sighting, now: Timestamp) -> Vec<Act> {
+    pub(super) fn judge_silence(&mut self, status: &PolledStatus, now: Timestamp) -> Vec<Act> {
         let lifecycle = &self.config.lifecycle;
         // A prompt that is still under way has its own limits: the call's, and how long the server may be away.
         let Some(accepted) = self.prompt_accepted.filter(|_| self.asking.is_empty()) else {
             return Vec::new();
         };
-        if matches!(sighting, Sighting::Busy | Sighting::Unknown) {
+        if matches!(status, PolledStatus::Busy | PolledStatus::Unknown) {
             // Before its prompt was accepted it had nothing to do, and while nobody listened nothing was heard of it.
-            let heard = self.progress.last_update.max(accepted).max(self.listened);
-            if now.since(heard) <= lifecycle.task_ttl {
+            let last_news = self.progress.last_update.max(accepted).max(self.listened);
+            if now.since(last_news) <= lifecycle.task_ttl {
                 return Vec::new();
             }
             let silent = duration_text(lifecycle.task_ttl);
@@ -71,7 +71,7 @@ impl Watch {
             )))];
         }
         // While a task below it is open, that one is watched itself.
-        let silent = matches!(sighting, Sighting::Idle | Sighting::Absent)
+        let silent = matches!(status, PolledStatus::Idle | PolledStatus::Absent)
             && self.open_children == 0
             && now.since(self.started) >= lifecycle.stale_min_runtime
             && now.since(self.last_sign) > lifecycle.stale_timeout;

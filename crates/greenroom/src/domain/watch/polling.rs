@@ -1,15 +1,15 @@
 //! How much of what polls see a run must be told: most of them see what they saw before. The run says what it needs
-//! ([`Watch::attention`], and [`Said`] when), the poller keeps an [`Ear`] for each run and speaks only where that says
+//! ([`Watch::interest`], and [`PollSubscription`] when), the poller keeps an [`PollView`] for each run and speaks only where that says
 //! something; a run told in this way behaves as one that is told everything. Pure.
 
-use super::{Sighting, Watch};
+use super::{PolledStatus, Watch};
 use crate::domain::time::Timestamp;
 
 /// How much a run needs to be told of what polls see.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Attention {
+pub enum PollInterest {
     /// All of it: a mere "busy" would end what it believes or waits for. That is so of polls asked after that.
-    Everything {
+    All {
         /// When it began to be so.
         since: Timestamp,
     },
@@ -22,7 +22,7 @@ pub enum Attention {
 
 impl Watch {
     /// How much it needs to be told of what polls see, from now on.
-    pub fn attention(&self, now: Timestamp) -> Attention {
+    pub fn interest(&self, now: Timestamp) -> PollInterest {
         let awaits_an_answer = (self.check.as_ref()).is_some_and(|check| check.signs == self.signs);
         let is_sure_to_work = self.seen_busy
             && self.idle_since.is_none()
@@ -31,16 +31,16 @@ impl Watch {
             && self.holds_slot
             && !awaits_an_answer;
         if !is_sure_to_work {
-            return Attention::Everything {
+            return PollInterest::All {
                 since: self.idle_since.map_or(now, |idle| idle.min(now)),
             };
         }
         // That it waits for an answer, or for its prompt to be accepted, only puts this off.
-        let heard = (self.progress.last_update)
+        let last_news = (self.progress.last_update)
             .max(self.listened)
             .max(self.prompt_accepted.unwrap_or(self.listened));
-        Attention::Changes {
-            until: heard + self.config.lifecycle.task_ttl,
+        PollInterest::Changes {
+            until: last_news + self.config.lifecycle.task_ttl,
         }
     }
 
@@ -52,59 +52,59 @@ impl Watch {
 
 /// What a run is told of a poll.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Told {
+pub struct PollContext {
     /// When it was listed as busy last without being told, for [`Watch::was_busy`].
     pub busy_until: Option<Timestamp>,
     /// Up to when the poller believes that a busy status says nothing to it.
-    pub hears_changes_until: Option<Timestamp>,
+    pub changes_only_until: Option<Timestamp>,
 }
 
-/// What the poller knows of the attention of one run. A new one tells everything.
+/// What the poller knows of the interest of one run. A new one tells everything.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Ear {
-    hears_changes_until: Option<Timestamp>,
+pub struct PollView {
+    changes_only_until: Option<Timestamp>,
     busy_until: Option<Timestamp>,
 }
 
-impl Ear {
+impl PollView {
     /// What a poll saw, as of the moment it asked. None if the run need not be told.
-    pub fn hears(
+    pub fn observe(
         &mut self,
-        sighting: &Sighting,
+        status: &PolledStatus,
         asked_at: Timestamp,
         now: Timestamp,
-    ) -> Option<Told> {
-        let quiet = self.hears_changes_until.is_some_and(|until| now <= until);
-        match sighting {
-            Sighting::Busy if quiet => {
+    ) -> Option<PollContext> {
+        let quiet = self.changes_only_until.is_some_and(|until| now <= until);
+        match status {
+            PolledStatus::Busy if quiet => {
                 self.busy_until = self.busy_until.max(Some(asked_at));
                 None
             }
-            Sighting::Unknown if quiet => None,
-            _ => Some(self.told()),
+            PolledStatus::Unknown if quiet => None,
+            _ => Some(self.context()),
         }
     }
 
     /// The run has said how much it needs. Where a poll that it needs to hear of was kept from it while it said so, that
     /// is when it was asked: it was listed as busy then.
-    pub fn attends(&mut self, attention: Attention) -> Option<(Timestamp, Told)> {
-        match attention {
-            Attention::Changes { until } => {
-                self.hears_changes_until = Some(until);
+    pub fn set_interest(&mut self, interest: PollInterest) -> Option<(Timestamp, PollContext)> {
+        match interest {
+            PollInterest::Changes { until } => {
+                self.changes_only_until = Some(until);
                 None
             }
-            Attention::Everything { since } => {
-                self.hears_changes_until = None;
+            PollInterest::All { since } => {
+                self.changes_only_until = None;
                 let missed = self.busy_until.take_if(|busy| *busy > since)?;
-                Some((missed, self.told()))
+                Some((missed, self.context()))
             }
         }
     }
 
-    fn told(&mut self) -> Told {
-        Told {
+    fn context(&mut self) -> PollContext {
+        PollContext {
             busy_until: self.busy_until.take(),
-            hears_changes_until: self.hears_changes_until,
+            changes_only_until: self.changes_only_until,
         }
     }
 }
@@ -112,16 +112,16 @@ impl Ear {
 /// What a run has said to the poller: the number under which it is told only what changes, if it is. A new one has said
 /// nothing.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Said {
-    hears_changes: Option<u64>,
+pub struct PollSubscription {
+    changes_only: Option<u64>,
 }
 
-impl Said {
+impl PollSubscription {
     /// When the run was listed as busy last without being told, as a poll says that asked at that moment. A poller that
     /// does not know any more that it need not tell everything has forgotten that too: it counts as busy up to then.
-    pub fn was_busy(&self, told: Told, asked_at: Timestamp) -> Option<Timestamp> {
-        let forgotten = self.hears_changes.is_some() && told.hears_changes_until.is_none();
-        told.busy_until.or(forgotten.then_some(asked_at))
+    pub fn was_busy(&self, context: PollContext, asked_at: Timestamp) -> Option<Timestamp> {
+        let forgotten = self.changes_only.is_some() && context.changes_only_until.is_none();
+        context.busy_until.or(forgotten.then_some(asked_at))
     }
 
     /// What there is to say after a poll, under the number it was told with: that all the poller has to say for now is
@@ -130,27 +130,27 @@ impl Said {
         &mut self,
         watch: &Watch,
         number: u64,
-        told: Told,
+        context: PollContext,
         now: Timestamp,
-    ) -> Option<Attention> {
-        let attention = watch.attention(now);
-        let news = told.hears_changes_until.is_none_or(|until| until < now);
-        let Attention::Changes { until } = attention else {
+    ) -> Option<PollInterest> {
+        let interest = watch.interest(now);
+        let news = context.changes_only_until.is_none_or(|until| until < now);
+        let PollInterest::Changes { until } = interest else {
             return None;
         };
         (until >= now && news).then(|| {
-            self.hears_changes = Some(number);
-            attention
+            self.changes_only = Some(number);
+            interest
         })
     }
 
     /// What there is to say at once, and under which number: that the run needs to hear of every poll again.
-    pub fn if_unsure(&mut self, watch: &Watch, now: Timestamp) -> Option<(u64, Attention)> {
-        let number = self.hears_changes?;
-        let attention = watch.attention(now);
-        matches!(attention, Attention::Everything { .. }).then(|| {
-            self.hears_changes = None;
-            (number, attention)
+    pub fn if_unsure(&mut self, watch: &Watch, now: Timestamp) -> Option<(u64, PollInterest)> {
+        let number = self.changes_only?;
+        let interest = watch.interest(now);
+        matches!(interest, PollInterest::All { .. }).then(|| {
+            self.changes_only = None;
+            (number, interest)
         })
     }
 }
@@ -175,7 +175,7 @@ mod tests {
         Passes(u64),
         Event(SessionEventKind),
         /// A poll is asked, and answered after so many milliseconds; what the run says meanwhile arrives before or after.
-        Poll(Sighting, u64),
+        Poll(PolledStatus, u64),
         Checked(Findings),
         CheckFailed,
         Accepted,
@@ -215,13 +215,13 @@ mod tests {
         ]
     }
 
-    fn sighting() -> impl Strategy<Value = Sighting> {
+    fn status() -> impl Strategy<Value = PolledStatus> {
         prop_oneof![
-            8 => Just(Sighting::Busy),
-            2 => Just(Sighting::Idle),
-            3 => Just(Sighting::Absent),
-            2 => Just(Sighting::Unknown),
-            1 => Just(Sighting::Retry(Retrying { attempt: None, message: "later".into(), until: None })),
+            8 => Just(PolledStatus::Busy),
+            2 => Just(PolledStatus::Idle),
+            3 => Just(PolledStatus::Absent),
+            2 => Just(PolledStatus::Unknown),
+            1 => Just(PolledStatus::Retry(Retrying { attempt: None, message: "later".into(), until: None })),
         ]
     }
 
@@ -241,7 +241,7 @@ mod tests {
         prop_oneof![
             6 => prop_oneof![0..50_u64, 1_000..8_000_u64, 20_000..300_000_u64].prop_map(Step::Passes),
             8 => happening().prop_map(Step::Event),
-            14 => (sighting(), prop_oneof![Just(0), 0..200_u64]).prop_map(|(seen, later)| Step::Poll(seen, later)),
+            14 => (status(), prop_oneof![Just(0), 0..200_u64]).prop_map(|(seen, later)| Step::Poll(seen, later)),
             4 => findings().prop_map(Step::Checked),
             1 => Just(Step::CheckFailed),
             2 => Just(Step::Accepted),
@@ -321,39 +321,39 @@ mod tests {
         }
     }
 
-    /// A run that is told only what its ear lets through. What it says of its attention is under way until it arrives.
+    /// A run that is told only what its view lets through. What it says of its interest is under way until it arrives.
     struct Sparing {
         run: Run,
-        ear: Ear,
-        said: Said,
-        under_way: Vec<Attention>,
-        told: usize,
+        view: PollView,
+        poll_subscription: PollSubscription,
+        under_way: Vec<PollInterest>,
+        observed_polls: usize,
     }
 
     impl Sparing {
         fn says(&mut self, now: Timestamp) {
-            let unsure = self.said.if_unsure(&self.run.watch, now);
+            let unsure = self.poll_subscription.if_unsure(&self.run.watch, now);
             self.under_way
-                .extend(unsure.map(|(_, attention)| attention));
+                .extend(unsure.map(|(_, interest)| interest));
         }
 
         fn arrives(&mut self, now: Timestamp) {
-            for attention in std::mem::take(&mut self.under_way) {
-                if let Some((asked_at, told)) = self.ear.attends(attention) {
-                    self.observed(&Sighting::Busy, asked_at, told, now);
+            for interest in std::mem::take(&mut self.under_way) {
+                if let Some((asked_at, context)) = self.view.set_interest(interest) {
+                    self.observed(&PolledStatus::Busy, asked_at, context, now);
                 }
             }
         }
 
-        fn observed(&mut self, seen: &Sighting, asked_at: Timestamp, told: Told, now: Timestamp) {
-            self.told += 1;
-            if let Some(until) = self.said.was_busy(told, asked_at) {
+        fn observed(&mut self, seen: &PolledStatus, asked_at: Timestamp, context: PollContext, now: Timestamp) {
+            self.observed_polls += 1;
+            if let Some(until) = self.poll_subscription.was_busy(context, asked_at) {
                 self.run.watch.was_busy(until);
             }
             self.run
                 .look(now, |watch| watch.observed(seen, asked_at, now));
             self.says(now);
-            let sure = self.said.after_poll(&self.run.watch, 1, told, now);
+            let sure = self.poll_subscription.after_poll(&self.run.watch, 1, context, now);
             self.under_way.extend(sure);
         }
     }
@@ -365,17 +365,17 @@ mod tests {
     fn sparing() -> Sparing {
         Sparing {
             run: Run::new(start()),
-            ear: Ear::default(),
-            said: Said::default(),
+            view: PollView::default(),
+            poll_subscription: PollSubscription::default(),
             under_way: Vec::new(),
-            told: 0,
+            observed_polls: 0,
         }
     }
 
     proptest! {
         #![proptest_config(ProptestConfig { cases: 4000, ..ProptestConfig::default() })]
 
-        /// Told only what it needs, a run does what it does when it is told everything, at the same times.
+        /// PollContext only what it needs, a run does what it does when it is told everything, at the same times.
         #[test]
         fn a_run_that_is_told_what_it_needs_behaves_as_one_told_everything(
             steps in prop::collection::vec((step(), any::<bool>()), 1..120)
@@ -404,8 +404,8 @@ mod tests {
                 some.says(now);
                 if let Some((seen, asked_at)) = polled {
                     all.look(now, |watch| watch.observed(&seen, asked_at, now));
-                    if let Some(told) = some.ear.hears(&seen, asked_at, now) {
-                        some.observed(&seen, asked_at, told, now);
+                    if let Some(context) = some.view.observe(&seen, asked_at, now) {
+                        some.observed(&seen, asked_at, context, now);
                     }
                 }
                 if !late || overtaken > 0 {
@@ -429,12 +429,12 @@ mod tests {
         some.run.take(&Step::Accepted, start());
         for poll in 1..200 {
             let now = start() + Duration::from_secs(3 * poll);
-            if let Some(told) = some.ear.hears(&Sighting::Busy, now, now) {
-                some.observed(&Sighting::Busy, now, told, now);
+            if let Some(context) = some.view.observe(&PolledStatus::Busy, now, now) {
+                some.observed(&PolledStatus::Busy, now, context, now);
             }
             some.arrives(now);
         }
-        assert_eq!((some.told, some.run.acts.len()), (1, 0));
+        assert_eq!((some.observed_polls, some.run.acts.len()), (1, 0));
     }
 
     #[test]
@@ -444,22 +444,22 @@ mod tests {
         let polls = |some: &mut Sparing, from: u64, to: u64| {
             for poll in from..to {
                 let now = start() + Duration::from_secs(3 * poll);
-                if let Some(told) = some.ear.hears(&Sighting::Busy, now, now) {
-                    some.observed(&Sighting::Busy, now, told, now);
+                if let Some(context) = some.view.observe(&PolledStatus::Busy, now, now) {
+                    some.observed(&PolledStatus::Busy, now, context, now);
                 }
                 some.arrives(now);
             }
         };
         polls(&mut some, 1, 100);
         // Another poller, which knows of nothing.
-        some.ear = Ear::default();
+        some.view = PollView::default();
         polls(&mut some, 100, 200);
-        assert_eq!((some.told, some.run.acts.len()), (2, 0));
+        assert_eq!((some.observed_polls, some.run.acts.len()), (2, 0));
         // It is listed as nothing at once: that is not yet the end, since it has worked up to the poll before.
-        some.ear = Ear::default();
+        some.view = PollView::default();
         let now = start() + Duration::from_secs(600);
-        let told = some.ear.hears(&Sighting::Absent, now, now);
-        some.observed(&Sighting::Absent, now, told.expect("it is told"), now);
+        let context = some.view.observe(&PolledStatus::Absent, now, now);
+        some.observed(&PolledStatus::Absent, now, context.expect("observed"), now);
         assert!(!some.run.ended());
     }
 
@@ -469,8 +469,8 @@ mod tests {
         some.run.take(&Step::Accepted, start());
         let polls = (1..).map(|poll| start() + Duration::from_secs(3 * poll));
         let ended = polls.take(1000).find(|now| {
-            if let Some(told) = some.ear.hears(&Sighting::Busy, *now, *now) {
-                some.observed(&Sighting::Busy, *now, told, *now);
+            if let Some(context) = some.view.observe(&PolledStatus::Busy, *now, *now) {
+                some.observed(&PolledStatus::Busy, *now, context, *now);
             }
             some.arrives(*now);
             some.run.ended()

@@ -3,25 +3,25 @@
 use actix::{Context, Handler};
 
 use super::{Observed, Phase, TaskActor};
-use crate::actors::poller::Attends;
+use crate::actors::poller::SetPollInterest;
 use crate::domain::time::Timestamp;
-use crate::domain::watch::Attention;
+use crate::domain::watch::PollInterest;
 
 impl TaskActor {
     /// The poller is told at once where the run needs to hear of every poll again.
-    pub(super) fn hear_everything_if_unsure(&mut self, now: Timestamp) {
+    pub(super) fn poll_all_if_unsure(&mut self, now: Timestamp) {
         if let Phase::Watching(watch) = &self.phase
-            && let Some((number, attention)) = self.said.if_unsure(watch, now)
+            && let Some((number, interest)) = self.poll_subscription.if_unsure(watch, now)
         {
-            self.say_attention(number, attention);
+            self.send_poll_interest(number, interest);
         }
     }
 
-    fn say_attention(&self, number: u64, attention: Attention) {
-        self.poller.send(Attends {
+    fn send_poll_interest(&self, number: u64, interest: PollInterest) {
+        self.poller.send(SetPollInterest {
             task: self.task.id.clone(),
             number,
-            attention,
+            interest,
         });
     }
 }
@@ -34,22 +34,22 @@ impl Handler<Observed> for TaskActor {
         let Observed {
             run,
             number,
-            sighting,
+            status,
             asked_at,
-            told,
+            context,
         } = observed;
         if run != self.run {
             return;
         }
-        if let Some(until) = self.said.was_busy(told, asked_at) {
+        if let Some(until) = self.poll_subscription.was_busy(context, asked_at) {
             self.watch(|watch| watch.was_busy(until));
         }
-        self.watched(|watch, now| watch.observed(&sighting, asked_at, now), ctx);
+        self.watched(|watch, now| watch.observed(&status, asked_at, now), ctx);
         let now = self.env.now();
         if let Phase::Watching(watch) = &self.phase
-            && let Some(attention) = self.said.after_poll(watch, number, told, now)
+            && let Some(interest) = self.poll_subscription.after_poll(watch, number, context, now)
         {
-            self.say_attention(number, attention);
+            self.send_poll_interest(number, interest);
         }
     }
 }
