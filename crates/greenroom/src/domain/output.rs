@@ -136,13 +136,13 @@ pub fn of_run<'a>(messages: &'a [Message], scope: &RunScope) -> &'a [Message] {
 }
 
 /// What a completion check finds in the messages of a run; todos are counted apart.
-pub fn findings(messages: &[Message], scope: &RunScope) -> super::watch::Findings {
+pub fn findings(messages: &[Message], scope: &RunScope) -> super::watch::CheckFindings {
     let own = of_run(messages, scope);
     let last = own
         .iter()
         .rev()
         .find(|message| message.role.as_deref() == Some("assistant") && !message.summary);
-    super::watch::Findings {
+    super::watch::CheckFindings {
         prompted: scope.own_session
             || messages
                 .iter()

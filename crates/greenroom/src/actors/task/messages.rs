@@ -12,7 +12,7 @@ use crate::domain::lifecycle::End;
 use crate::domain::session_event::SessionEventKind;
 use crate::domain::task::Task;
 use crate::domain::time::Timestamp;
-use crate::domain::watch::{CheckAnswer, CheckToken, PolledStatus, PollContext};
+use crate::domain::watch::{CheckAnswer, CheckToken, PollContext, PolledStatus};
 use crate::ports::agent_server::ServerError;
 
 /// How a run begins.

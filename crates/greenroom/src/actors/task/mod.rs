@@ -7,9 +7,9 @@
 
 pub(crate) mod abort;
 mod ending;
-mod polling;
 pub(crate) mod lineage;
 mod messages;
+mod polling;
 mod starting;
 mod watching;
 
@@ -187,14 +187,14 @@ impl TaskActor {
                 let resumed = self.run > Run::FIRST;
                 let mut watch = self.new_watch(resumed, started);
                 watch.prompt_accepted(started);
-                watch.listened_to(self.env.now());
+                watch.observed_since(self.env.now());
                 self.prompts = self.unused_number();
                 self.phase = Phase::Watching(watch);
             }
             Beginning::Reattach(session, started) => {
                 self.session = Some(session);
                 let mut watch = self.new_watch(self.run > Run::FIRST, started);
-                watch.listened_to(self.env.now());
+                watch.observed_since(self.env.now());
                 self.phase = Phase::Watching(watch);
                 self.prompts = self.unused_number();
                 self.prompting = Some((FIRST_PROMPT, self.task.prompt.clone()));

@@ -47,7 +47,9 @@ impl Handler<Observed> for TaskActor {
         self.watched(|watch, now| watch.observed(&status, asked_at, now), ctx);
         let now = self.env.now();
         if let Phase::Watching(watch) = &self.phase
-            && let Some(interest) = self.poll_subscription.after_poll(watch, number, context, now)
+            && let Some(interest) = self
+                .poll_subscription
+                .after_poll(watch, number, context, now)
         {
             self.send_poll_interest(number, interest);
         }

@@ -23,7 +23,7 @@ use crate::domain::lifecycle::End;
 use crate::domain::output::{RunScope, findings};
 use crate::domain::task::Asking;
 use crate::domain::time::Timestamp;
-use crate::domain::watch::{Act, CheckAnswer, CheckToken, Findings, Watch};
+use crate::domain::watch::{CheckAnswer, CheckFindings, CheckToken, Watch, WatchAction};
 use crate::ports::agent_server::ServerError;
 
 impl TaskActor {
@@ -40,7 +40,7 @@ impl TaskActor {
     /// all the same, the second takes the place of the first, which gives that back.
     pub(super) fn ask_for_lost_slot(&mut self, ctx: &mut Context<Self>) {
         if self.permit.is_none()
-            && matches!(&self.phase, Phase::Watching(watch) if watch.wants_slot())
+            && matches!(&self.phase, Phase::Watching(watch) if watch.needs_slot())
         {
             self.take_slot(ctx);
         }
@@ -60,25 +60,25 @@ impl TaskActor {
         }
     }
 
-    pub(super) fn act(&mut self, acts: Vec<Act>, ctx: &mut Context<Self>) {
+    pub(super) fn act(&mut self, actions: Vec<WatchAction>, ctx: &mut Context<Self>) {
         let mut changed = false;
-        for act in acts {
+        for act in actions {
             match act {
-                Act::Changed => changed = true,
-                Act::Check(token) => self.check(token, ctx),
-                Act::AskWhetherItExists => self.ask_whether_it_exists(ctx),
-                Act::Reject(ask) => self.reject(ask),
-                Act::GoOn => self.go_on(ctx),
-                Act::LetGoOfSlot => {
+                WatchAction::Changed => changed = true,
+                WatchAction::Check(token) => self.check(token, ctx),
+                WatchAction::ReadSession => self.ask_whether_it_exists(ctx),
+                WatchAction::Reject(ask) => self.reject(ask),
+                WatchAction::Continue => self.go_on(ctx),
+                WatchAction::ReleaseSlot => {
                     self.permit = None;
                     self.watch(|watch| watch.holds_slot(false));
                     changed = true;
                 }
-                Act::TakeSlotAgain => {
+                WatchAction::RetakeSlot => {
                     self.watch(|watch| watch.holds_slot(true));
                     self.take_slot(ctx);
                 }
-                Act::End(end) => {
+                WatchAction::End(end) => {
                     self.end_explained(end, ctx);
                     changed = false;
                     break;
@@ -133,7 +133,7 @@ impl TaskActor {
 
     pub(super) fn watched(
         &mut self,
-        look: impl FnOnce(&mut Watch, Timestamp) -> Vec<Act>,
+        look: impl FnOnce(&mut Watch, Timestamp) -> Vec<WatchAction>,
         ctx: &mut Context<Self>,
     ) {
         let now = self.env.now();
@@ -143,15 +143,15 @@ impl TaskActor {
     fn watched_at(
         &mut self,
         now: Timestamp,
-        look: impl FnOnce(&mut Watch) -> Vec<Act>,
+        look: impl FnOnce(&mut Watch) -> Vec<WatchAction>,
         ctx: &mut Context<Self>,
     ) {
         if let Phase::Watching(watch) = &mut self.phase {
-            let acts = look(watch);
-            for remark in watch.take_remarks() {
+            let actions = look(watch);
+            for remark in watch.take_timeline() {
                 self.env.note(&self.task.id, remark);
             }
-            self.act(acts, ctx);
+            self.act(actions, ctx);
         }
         self.poll_all_if_unsure(now);
         self.arm(ctx);
@@ -228,11 +228,11 @@ async fn read_for_check(env: &Env, session: &SessionId, scope: &RunScope) -> Che
     let mut found = match within(limit, env.server.messages(session, Some(200))).await {
         Ok(messages) => findings(&messages, scope),
         Err(ServerError::NotFound(_)) => return CheckAnswer::Gone,
-        Err(_) if trusting => Findings {
+        Err(_) if trusting => CheckFindings {
             prompted: true,
             output: true,
             answered: true,
-            ..Findings::default()
+            ..CheckFindings::default()
         },
         Err(failure) => return CheckAnswer::Failed(failure.to_string()),
     };
@@ -310,7 +310,7 @@ impl Handler<Woken> for TaskActor {
         self.env.failpoints.hit("task: Woken");
         self.watched(
             |watch, now| {
-                watch.woken(now);
+                watch.wake_accepted(now);
                 Vec::new()
             },
             ctx,
@@ -323,7 +323,7 @@ impl Handler<LinkBroke> for TaskActor {
 
     fn handle(&mut self, _: LinkBroke, _: &mut Context<Self>) {
         self.env.failpoints.hit("task: LinkBroke");
-        self.watch(Watch::link_broke);
+        self.watch(Watch::event_link_lost);
     }
 }
 
@@ -334,7 +334,7 @@ impl Handler<Adopted> for TaskActor {
         self.env.failpoints.hit("task: Adopted");
         // A run that has ended meanwhile, or waits for others again, drops the permit, which gives the slot back: kept, it
         // would never be let go of, and a task below that waits for it would wait for ever.
-        if matches!(&self.phase, Phase::Watching(watch) if watch.wants_slot()) {
+        if matches!(&self.phase, Phase::Watching(watch) if watch.needs_slot()) {
             self.permit = Some(adopted.0);
             self.tell_changed();
         }

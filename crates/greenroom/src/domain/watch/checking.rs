@@ -1,23 +1,30 @@
 //! Whether the run is done: the completion check, one at a time, and what its answer leads to.
 
-use super::{Act, Check, CheckAnswer, CheckToken, Watch, failure_end};
+use super::{Check, CheckAnswer, CheckToken, Watch, WatchAction, failure_end};
 use crate::config::FailedCheck;
 use crate::domain::lifecycle::End;
 use crate::domain::time::Timestamp;
 
 impl Watch {
     /// The answer to a completion check. One that was overtaken by a sign of life says nothing.
-    pub fn checked(&mut self, token: CheckToken, answer: CheckAnswer, now: Timestamp) -> Vec<Act> {
+    pub fn checked(
+        &mut self,
+        token: CheckToken,
+        answer: CheckAnswer,
+        now: Timestamp,
+    ) -> Vec<WatchAction> {
         let Some(check) = self.check.take_if(|check| check.token == token) else {
             return Vec::new();
         };
-        if check.signs != self.signs {
+        if check.signs_of_life != self.signs_of_life {
             return Vec::new();
         }
         let findings = match answer {
             CheckAnswer::Found(findings) => findings,
             CheckAnswer::Gone => {
-                return vec![Act::End(End::error("the session does not exist any more"))];
+                return vec![WatchAction::End(End::error(
+                    "the session does not exist any more",
+                ))];
             }
             // Of a prompt that is still under way nothing could have been read.
             CheckAnswer::Failed(_) if self.prompt_accepted.is_none() => return Vec::new(),
@@ -31,22 +38,25 @@ impl Watch {
             return Vec::new();
         }
         if let Some(failure) = findings.failed {
-            return vec![Act::End(failure_end(failure.aborted, &failure.text))];
+            return vec![WatchAction::End(failure_end(
+                failure.aborted,
+                &failure.text,
+            ))];
         }
         if self.waits_for_others() {
             return Vec::new();
         }
-        if findings.unfinished || (!findings.answered && self.link_broke) {
+        if findings.unfinished || (!findings.answered && self.event_link_lost) {
             return match has_prompt {
                 true => self.lost_by_server(now),
                 false => Vec::new(),
             };
         }
         if findings.output && findings.open_todos == 0 {
-            self.remark("checked", "it has answered, and no todo is open");
-            return vec![Act::End(End::completed())];
+            self.note_once("checked", "it has answered, and no todo is open");
+            return vec![WatchAction::End(End::completed())];
         }
-        self.remark(
+        self.note_once(
             "checked, not done",
             match (findings.output, findings.open_todos) {
                 (true, 1) => "1 todo is open".to_owned(),
@@ -55,7 +65,7 @@ impl Watch {
             },
         );
         if check.stale {
-            return vec![Act::End(self.stale_end(&findings))];
+            return vec![WatchAction::End(self.stale_end(&findings))];
         }
         if has_prompt
             && !findings.answered
@@ -63,28 +73,32 @@ impl Watch {
             && let (Some(limit), Some(idle)) = (self.config.lifecycle.not_taken_up, self.idle_since)
             && now.since(idle) >= limit
         {
-            return vec![Act::End(End::interrupt("the prompt was not taken up"))];
+            return vec![WatchAction::End(End::interrupt(
+                "the prompt was not taken up",
+            ))];
         }
         if !findings.output && self.absent_polls >= 3 {
-            return vec![Act::AskWhetherItExists];
+            return vec![WatchAction::ReadSession];
         }
         Vec::new()
     }
 
     /// Whether the session exists; none if the server did not say.
-    pub fn existence(&mut self, exists: Option<bool>) -> Vec<Act> {
+    pub fn existence(&mut self, exists: Option<bool>) -> Vec<WatchAction> {
         match exists {
-            Some(false) => vec![Act::End(End::error("the session does not exist any more"))],
+            Some(false) => vec![WatchAction::End(End::error(
+                "the session does not exist any more",
+            ))],
             _ => Vec::new(),
         }
     }
 
-    pub(super) fn begin_check(&mut self, stale: bool, now: Timestamp) -> Vec<Act> {
+    pub(super) fn begin_check(&mut self, stale: bool, now: Timestamp) -> Vec<WatchAction> {
         if self.waits_for_others() {
-            return self.let_go_if_waiting(now);
+            return self.release_slot_if_waiting(now);
         }
         if let Some(check) = &mut self.check
-            && check.signs == self.signs
+            && check.signs_of_life == self.signs_of_life
         {
             check.stale |= stale;
             return Vec::new();
@@ -93,43 +107,43 @@ impl Watch {
         let token = CheckToken(self.next_token);
         self.check = Some(Check {
             token,
-            signs: self.signs,
+            signs_of_life: self.signs_of_life,
             stale,
         });
-        vec![Act::Check(token)]
+        vec![WatchAction::Check(token)]
     }
 
-    pub(super) fn check_failed(&mut self, why: String) -> Vec<Act> {
+    pub(super) fn check_failed(&mut self, why: String) -> Vec<WatchAction> {
         let FailedCheck::Retry { failures } = self.config.lifecycle.failed_check else {
             return Vec::new();
         };
         self.failed_checks += 1;
-        self.remark("not checked", why.as_str());
+        self.note_once("not checked", why.as_str());
         if self.failed_checks < failures {
             return Vec::new();
         }
-        vec![Act::End(End::completed().with_note(format!(
+        vec![WatchAction::End(End::completed().with_note(format!(
             "taken as done; its messages could not be read: {why}"
         )))]
     }
 
     /// The server forgot the run (it was restarted): the session is idle with an answer that was begun and not finished.
-    pub(super) fn lost_by_server(&mut self, now: Timestamp) -> Vec<Act> {
+    pub(super) fn lost_by_server(&mut self, now: Timestamp) -> Vec<WatchAction> {
         let settled = self
             .idle_since
             .is_some_and(|idle| now.since(idle) >= self.config.lifecycle.poll_interval);
         if !settled {
             return Vec::new();
         }
-        if self.go_ons >= self.config.lifecycle.restart_attempts {
-            return vec![Act::End(End::interrupt(
+        if self.continuations >= self.config.lifecycle.restart_attempts {
+            return vec![WatchAction::End(End::interrupt(
                 "the agent server lost the run and did not take it up again",
             ))];
         }
-        self.go_ons += 1;
-        self.remark("told to go on", "the agent server had lost its last turn");
-        self.guard_again(now);
+        self.continuations += 1;
+        self.note_once("told to go on", "the agent server had lost its last turn");
+        self.restart_idle_guard(now);
         self.prompt_accepted = None;
-        vec![Act::GoOn]
+        vec![WatchAction::Continue]
     }
 }

@@ -1,12 +1,12 @@
 //! Watching one run from its session to its end: every rule that reads events, polls and checks and says what follows.
-//! Owned by the run's task actor, which does what the returned [`Act`]s ask for; pure.
+//! Owned by the run's task actor, which does what the returned [`WatchAction`]s ask for; pure.
 //!
 //! Its rooms: here the run and its clocks, `events` what the server tells, `checking` whether it is done, `silence` what
 //! polls see and when it has been silent for too long, `interest` what of that it must be told.
 
-mod polling;
 mod checking;
 mod events;
+mod polling;
 mod silence;
 
 use std::sync::Arc;
@@ -23,19 +23,19 @@ use crate::config::Config;
 
 /// What the owner of a run is asked to do.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Act {
+pub enum WatchAction {
     /// Read the session's messages and todos and come back with [`Watch::checked`].
     Check(CheckToken),
     /// Ask the server whether the session exists and come back with [`Watch::existence`].
-    AskWhetherItExists,
+    ReadSession,
     /// Reject a request nobody answered.
     Reject(Asking),
     /// Prompt the session to go on where it stopped and come back with [`Watch::prompt_accepted`].
-    GoOn,
+    Continue,
     /// Give the slot back: the run is idle and waits only for tasks of its own.
-    LetGoOfSlot,
+    ReleaseSlot,
     /// Count again, above the limit if it must be.
-    TakeSlotAgain,
+    RetakeSlot,
     /// Something readers see has changed.
     Changed,
     /// The run has ended.
@@ -43,7 +43,7 @@ pub enum Act {
 }
 
 /// How many different things are remarked on between two prompts of a session.
-const REMARKS: usize = 20;
+const MAX_NOTED: usize = 20;
 
 /// Names one completion check; a late answer of another is dropped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,7 +66,7 @@ pub enum PolledStatus {
 
 /// What a completion check found in the messages and todos of this run.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Findings {
+pub struct CheckFindings {
     /// There is output of this run.
     pub output: bool,
     /// A prompt of this run is among the messages, or the session was made for this run: all in it is its own.
@@ -94,7 +94,7 @@ pub struct Failure {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CheckAnswer {
     /// What was found.
-    Found(Findings),
+    Found(CheckFindings),
     /// The server says there is no such session.
     Gone,
     /// It could not be answered.
@@ -104,7 +104,7 @@ pub enum CheckAnswer {
 #[derive(Debug)]
 struct Check {
     token: CheckToken,
-    signs: u64,
+    signs_of_life: u64,
     stale: bool,
 }
 
@@ -130,10 +130,10 @@ pub struct Watch {
     pub asking: Vec<Asking>,
     /// What a reader should know of how it went.
     pub note: Option<String>,
-    last_sign: Timestamp,
+    last_sign_of_life: Timestamp,
     /// Since when somebody listens: what was before is not known, and no silence.
     listened: Timestamp,
-    signs: u64,
+    signs_of_life: u64,
     seen_busy: bool,
     turn: Option<Turn>,
     deferred: bool,
@@ -149,13 +149,13 @@ pub struct Watch {
     owed: bool,
     sends_in_flight: usize,
     holds_slot: bool,
-    go_ons: u32,
-    link_broke: bool,
+    continuations: u32,
+    event_link_lost: bool,
     reported: Timestamp,
     // Emptied after every look; a look adds a few at most.
-    remarks: Vec<TimelineEntry>,
+    timeline: Vec<TimelineEntry>,
     // Since the session was prompted last, at most so many as fit.
-    remarked: Vec<TimelineEntry>,
+    noted: Vec<TimelineEntry>,
 }
 
 impl Watch {
@@ -179,9 +179,9 @@ impl Watch {
             retrying: None,
             asking: Vec::new(),
             note: None,
-            last_sign: now,
+            last_sign_of_life: now,
             listened: now,
-            signs: 0,
+            signs_of_life: 0,
             seen_busy: false,
             turn: None,
             deferred: false,
@@ -197,25 +197,25 @@ impl Watch {
             owed: false,
             sends_in_flight: 0,
             holds_slot,
-            go_ons: 0,
-            link_broke: false,
+            continuations: 0,
+            event_link_lost: false,
             reported: now,
-            remarks: Vec::new(),
-            remarked: Vec::new(),
+            timeline: Vec::new(),
+            noted: Vec::new(),
         }
     }
 
     /// What was seen since the last call that the story of the task should tell.
-    pub fn take_remarks(&mut self) -> Vec<TimelineEntry> {
-        std::mem::take(&mut self.remarks)
+    pub fn take_timeline(&mut self) -> Vec<TimelineEntry> {
+        std::mem::take(&mut self.timeline)
     }
 
     /// Something worth telling. PollSubscription once, however often it is seen again before the session is prompted again.
-    fn remark(&mut self, what: &'static str, detail: impl Into<String>) {
+    fn note_once(&mut self, what: &'static str, detail: impl Into<String>) {
         let line = TimelineEntry::new(what, detail);
-        if self.remarked.len() < REMARKS && !self.remarked.contains(&line) {
-            self.remarked.push(line.clone());
-            self.remarks.push(line);
+        if self.noted.len() < MAX_NOTED && !self.noted.contains(&line) {
+            self.noted.push(line.clone());
+            self.timeline.push(line);
         }
     }
 
@@ -232,20 +232,20 @@ impl Watch {
     }
 
     /// Nobody has listened until now: what the session did meanwhile is not known, and no silence of it.
-    pub fn listened_to(&mut self, now: Timestamp) {
-        self.last_sign = self.last_sign.max(now);
+    pub fn observed_since(&mut self, now: Timestamp) {
+        self.last_sign_of_life = self.last_sign_of_life.max(now);
         self.listened = self.listened.max(now);
     }
 
     /// Events were lost since the run began, maybe because the server was restarted.
-    pub fn link_broke(&mut self) {
-        self.link_broke = true;
+    pub fn event_link_lost(&mut self) {
+        self.event_link_lost = true;
     }
 
     /// A further prompt is on its way to the session: until its fate is known the run does not complete.
     pub fn sending(&mut self) {
         self.sends_in_flight += 1;
-        self.signs += 1;
+        self.signs_of_life += 1;
     }
 
     /// A further prompt was not taken.
@@ -254,34 +254,34 @@ impl Watch {
     }
 
     /// A further prompt was given to the session: activity.
-    pub fn prompted_again(&mut self, now: Timestamp) -> Vec<Act> {
+    pub fn prompted_again(&mut self, now: Timestamp) -> Vec<WatchAction> {
         self.not_sent();
-        let mut acts = self.activity(now);
-        self.guard_again(now);
-        acts.push(Act::Changed);
-        acts
+        let mut actions = self.activity(now);
+        self.restart_idle_guard(now);
+        actions.push(WatchAction::Changed);
+        actions
     }
 
     /// A message of ours that wakes was accepted by this run's session: the guard begins again.
-    pub fn woken(&mut self, now: Timestamp) {
-        self.last_sign = now;
-        self.guard_again(now);
+    pub fn wake_accepted(&mut self, now: Timestamp) {
+        self.last_sign_of_life = now;
+        self.restart_idle_guard(now);
     }
 
     /// What depends on this run's session: its open tasks, and whether a message of ours is owed to it. A change is a
     /// sign of life of the tasks below.
-    pub fn dependents(&mut self, open: usize, owed: bool, now: Timestamp) -> Vec<Act> {
+    pub fn dependents(&mut self, open: usize, owed: bool, now: Timestamp) -> Vec<WatchAction> {
         if open != self.open_children {
-            self.last_sign = now;
+            self.last_sign_of_life = now;
         }
         self.open_children = open;
         self.owed = owed;
-        self.let_go_if_waiting(now)
+        self.release_slot_if_waiting(now)
     }
 
     /// The earliest time at which [`Watch::time`] has something to do.
     pub fn next_deadline(&self) -> Option<Timestamp> {
-        let deferred = self.deferred.then(|| self.guard_ends());
+        let deferred = self.deferred.then(|| self.idle_guard_ends());
         let asks = self
             .asking
             .iter()
@@ -294,7 +294,7 @@ impl Watch {
     }
 
     /// What is due at `now`.
-    pub fn time(&mut self, now: Timestamp) -> Vec<Act> {
+    pub fn time(&mut self, now: Timestamp) -> Vec<WatchAction> {
         if let Some(deadline) = self.retry_deadline
             && deadline <= now
         {
@@ -305,12 +305,12 @@ impl Watch {
             let text = reason
                 .filter(|text| !text.is_empty())
                 .unwrap_or("the provider asks to wait");
-            return vec![Act::End(End::error(text).with_note(format!(
+            return vec![WatchAction::End(End::error(text).with_note(format!(
                 "the provider was retried for {} in vain",
                 duration_text(self.config.lifecycle.retry_timeout)
             )))];
         }
-        let mut acts = Vec::new();
+        let mut actions = Vec::new();
         let limit = self.config.lifecycle.ask_timeout;
         let (late, open): (Vec<Asking>, Vec<Asking>) = self
             .asking
@@ -323,39 +323,39 @@ impl Watch {
                 duration_text(limit),
                 ask.what
             ));
-            acts.extend(self.sign(now));
-            self.remark("question rejected", ask.what.as_str());
-            acts.push(Act::Reject(ask));
-            acts.push(Act::Changed);
+            actions.extend(self.sign(now));
+            self.note_once("question rejected", ask.what.as_str());
+            actions.push(WatchAction::Reject(ask));
+            actions.push(WatchAction::Changed);
         }
-        if self.deferred && self.guard_ends() <= now {
+        if self.deferred && self.idle_guard_ends() <= now {
             self.deferred = false;
-            acts.extend(self.begin_check(false, now));
+            actions.extend(self.begin_check(false, now));
         }
-        acts
+        actions
     }
 
     /// True if the run counts: one that was let go of meanwhile gives back a slot that arrives late.
-    pub fn wants_slot(&self) -> bool {
+    pub fn needs_slot(&self) -> bool {
         self.holds_slot
     }
 
-    /// The slot was given back or taken again, as the acts asked.
+    /// The slot was given back or taken again, as the actions asked.
     pub fn holds_slot(&mut self, holds: bool) {
         self.holds_slot = holds;
     }
 
-    fn let_go_if_waiting(&mut self, _now: Timestamp) -> Vec<Act> {
+    fn release_slot_if_waiting(&mut self, _now: Timestamp) -> Vec<WatchAction> {
         let waits = self.open_children > 0 && self.idle_since.is_some() && !self.deferred;
         if waits && self.holds_slot {
-            self.remark(
+            self.note_once(
                 "slot given back",
                 match self.open_children {
                     1 => "it waits for a task of its own".to_owned(),
                     open => format!("it waits for {open} tasks of its own"),
                 },
             );
-            vec![Act::LetGoOfSlot]
+            vec![WatchAction::ReleaseSlot]
         } else {
             Vec::new()
         }
@@ -365,29 +365,31 @@ impl Watch {
         self.open_children > 0 || self.owed || self.sends_in_flight > 0
     }
 
-    fn guard_again(&mut self, now: Timestamp) {
+    fn restart_idle_guard(&mut self, now: Timestamp) {
         self.guard_from = now;
-        self.remarked.clear();
+        self.noted.clear();
         self.turn = None;
         self.idle_since = None;
         self.absent_polls = 0;
         self.deferred = false;
-        self.signs += 1;
+        self.signs_of_life += 1;
     }
 
-    fn guard_ends(&self) -> Timestamp {
+    fn idle_guard_ends(&self) -> Timestamp {
         self.guard_from + self.config.lifecycle.min_idle
     }
 
     /// Mere activity is reported at most once a second: streamed text would double every message otherwise.
-    fn report(&mut self, mut acts: Vec<Act>, now: Timestamp) -> Vec<Act> {
-        if !acts.contains(&Act::Changed) && now.since(self.reported) >= Duration::from_secs(1) {
-            acts.push(Act::Changed);
+    fn report(&mut self, mut actions: Vec<WatchAction>, now: Timestamp) -> Vec<WatchAction> {
+        if !actions.contains(&WatchAction::Changed)
+            && now.since(self.reported) >= Duration::from_secs(1)
+        {
+            actions.push(WatchAction::Changed);
         }
-        if acts.contains(&Act::Changed) {
+        if actions.contains(&WatchAction::Changed) {
             self.reported = now;
         }
-        acts
+        actions
     }
 }
 

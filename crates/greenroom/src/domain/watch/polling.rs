@@ -23,7 +23,8 @@ pub enum PollInterest {
 impl Watch {
     /// How much it needs to be told of what polls see, from now on.
     pub fn interest(&self, now: Timestamp) -> PollInterest {
-        let awaits_an_answer = (self.check.as_ref()).is_some_and(|check| check.signs == self.signs);
+        let awaits_an_answer =
+            (self.check.as_ref()).is_some_and(|check| check.signs_of_life == self.signs_of_life);
         let is_sure_to_work = self.seen_busy
             && self.idle_since.is_none()
             && !self.deferred
@@ -46,7 +47,7 @@ impl Watch {
 
     /// Polls up to one that asked at that moment have listed it as busy, which said no more to it than that it lived.
     pub fn was_busy(&mut self, until: Timestamp) {
-        self.last_sign = self.last_sign.max(until);
+        self.last_sign_of_life = self.last_sign_of_life.max(until);
     }
 }
 
@@ -167,7 +168,7 @@ mod tests {
     use crate::domain::session_event::SessionEventKind;
     use crate::domain::task::{AskKind, Progress, Retrying};
     use crate::domain::transcript::{Message, Part};
-    use crate::domain::watch::{Act, CheckAnswer, CheckToken, Findings};
+    use crate::domain::watch::{CheckAnswer, CheckFindings, CheckToken, WatchAction};
 
     /// What may happen to a run.
     #[derive(Debug, Clone)]
@@ -176,7 +177,7 @@ mod tests {
         Event(SessionEventKind),
         /// A poll is asked, and answered after so many milliseconds; what the run says meanwhile arrives before or after.
         Poll(PolledStatus, u64),
-        Checked(Findings),
+        Checked(CheckFindings),
         CheckFailed,
         Accepted,
         Dependents(usize, bool),
@@ -225,9 +226,9 @@ mod tests {
         ]
     }
 
-    fn findings() -> impl Strategy<Value = Findings> {
+    fn findings() -> impl Strategy<Value = CheckFindings> {
         let flags = (any::<bool>(), any::<bool>(), any::<bool>(), 0..3_usize);
-        flags.prop_map(|(output, prompted, unfinished, open_todos)| Findings {
+        flags.prop_map(|(output, prompted, unfinished, open_todos)| CheckFindings {
             output,
             prompted,
             answered: output,
@@ -258,7 +259,7 @@ mod tests {
     struct Run {
         watch: Watch,
         check: Option<CheckToken>,
-        acts: Vec<(Timestamp, Act)>,
+        actions: Vec<(Timestamp, WatchAction)>,
     }
 
     impl Run {
@@ -267,26 +268,26 @@ mod tests {
             Self {
                 watch: Watch::new(config, Progress::none(now), false, true, now),
                 check: None,
-                acts: Vec::new(),
+                actions: Vec::new(),
             }
         }
 
         fn ended(&self) -> bool {
-            (self.acts.iter()).any(|(_, act)| matches!(act, Act::End(_)))
+            (self.actions.iter()).any(|(_, act)| matches!(act, WatchAction::End(_)))
         }
 
-        fn look(&mut self, now: Timestamp, look: impl FnOnce(&mut Watch) -> Vec<Act>) {
+        fn look(&mut self, now: Timestamp, look: impl FnOnce(&mut Watch) -> Vec<WatchAction>) {
             if self.ended() {
                 return;
             }
             for act in look(&mut self.watch) {
                 match &act {
-                    Act::Check(token) => self.check = Some(*token),
-                    Act::LetGoOfSlot => self.watch.holds_slot(false),
-                    Act::TakeSlotAgain => self.watch.holds_slot(true),
+                    WatchAction::Check(token) => self.check = Some(*token),
+                    WatchAction::ReleaseSlot => self.watch.holds_slot(false),
+                    WatchAction::RetakeSlot => self.watch.holds_slot(true),
                     _ => {}
                 }
-                self.acts.push((now, act));
+                self.actions.push((now, act));
                 if self.ended() {
                     return;
                 }
@@ -311,9 +312,9 @@ mod tests {
                         Step::Accepted => watch.prompt_accepted(now),
                         Step::Sending => watch.sending(),
                         Step::SentFurther(_) => watch.not_sent(),
-                        Step::Woken => watch.woken(now),
-                        Step::LinkBroke => watch.link_broke(),
-                        _ => watch.listened_to(now),
+                        Step::Woken => watch.wake_accepted(now),
+                        Step::LinkBroke => watch.event_link_lost(),
+                        _ => watch.observed_since(now),
                     }
                     Vec::new()
                 }
@@ -333,8 +334,7 @@ mod tests {
     impl Sparing {
         fn says(&mut self, now: Timestamp) {
             let unsure = self.poll_subscription.if_unsure(&self.run.watch, now);
-            self.under_way
-                .extend(unsure.map(|(_, interest)| interest));
+            self.under_way.extend(unsure.map(|(_, interest)| interest));
         }
 
         fn arrives(&mut self, now: Timestamp) {
@@ -345,7 +345,13 @@ mod tests {
             }
         }
 
-        fn observed(&mut self, seen: &PolledStatus, asked_at: Timestamp, context: PollContext, now: Timestamp) {
+        fn observed(
+            &mut self,
+            seen: &PolledStatus,
+            asked_at: Timestamp,
+            context: PollContext,
+            now: Timestamp,
+        ) {
             self.observed_polls += 1;
             if let Some(until) = self.poll_subscription.was_busy(context, asked_at) {
                 self.run.watch.was_busy(until);
@@ -353,7 +359,9 @@ mod tests {
             self.run
                 .look(now, |watch| watch.observed(seen, asked_at, now));
             self.says(now);
-            let sure = self.poll_subscription.after_poll(&self.run.watch, 1, context, now);
+            let sure = self
+                .poll_subscription
+                .after_poll(&self.run.watch, 1, context, now);
             self.under_way.extend(sure);
         }
     }
@@ -412,14 +420,14 @@ mod tests {
                     some.arrives(now);
                 }
                 if some.under_way.is_empty() {
-                    prop_assert_eq!(&all.acts, &some.run.acts);
+                    prop_assert_eq!(&all.actions, &some.run.actions);
                 }
                 if all.ended() {
                     break;
                 }
             }
             some.arrives(now);
-            prop_assert_eq!(&all.acts, &some.run.acts);
+            prop_assert_eq!(&all.actions, &some.run.actions);
         }
     }
 
@@ -434,7 +442,7 @@ mod tests {
             }
             some.arrives(now);
         }
-        assert_eq!((some.observed_polls, some.run.acts.len()), (1, 0));
+        assert_eq!((some.observed_polls, some.run.actions.len()), (1, 0));
     }
 
     #[test]
@@ -454,7 +462,7 @@ mod tests {
         // Another poller, which knows of nothing.
         some.view = PollView::default();
         polls(&mut some, 100, 200);
-        assert_eq!((some.observed_polls, some.run.acts.len()), (2, 0));
+        assert_eq!((some.observed_polls, some.run.actions.len()), (2, 0));
         // It is listed as nothing at once: that is not yet the end, since it has worked up to the poll before.
         some.view = PollView::default();
         let now = start() + Duration::from_secs(600);

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Act, Findings, PolledStatus, Watch};
+use super::{CheckFindings, PolledStatus, Watch, WatchAction};
 use crate::domain::lifecycle::End;
 use crate::domain::time::{Timestamp, duration_text};
 
@@ -13,17 +13,19 @@ impl Watch {
         status: &PolledStatus,
         asked_at: Timestamp,
         now: Timestamp,
-    ) -> Vec<Act> {
-        let mut acts = match status {
+    ) -> Vec<WatchAction> {
+        let mut actions = match status {
             PolledStatus::Busy if self.idle_since.is_none_or(|idle| idle <= asked_at) => {
                 self.busy(asked_at)
             }
             PolledStatus::Busy => {
                 // It has ended its turn since, and was no less alive then.
-                self.last_sign = self.last_sign.max(asked_at);
+                self.last_sign_of_life = self.last_sign_of_life.max(asked_at);
                 Vec::new()
             }
-            PolledStatus::Retry(retrying) if self.idle_since.is_none_or(|idle| idle <= asked_at) => {
+            PolledStatus::Retry(retrying)
+                if self.idle_since.is_none_or(|idle| idle <= asked_at) =>
+            {
                 self.retry(retrying.clone(), asked_at)
             }
             PolledStatus::Idle | PolledStatus::Absent if !self.is_too_early(asked_at) => {
@@ -36,24 +38,28 @@ impl Watch {
                 match status {
                     PolledStatus::Absent if self.absent_polls < 2 => Vec::new(),
                     PolledStatus::Absent => {
-                        self.remark("idle", "polls do not list it as busy");
+                        self.note_once("idle", "polls do not list it as busy");
                         self.begin_check(false, now)
                     }
                     _ => {
-                        self.remark("idle", "a poll lists it so");
+                        self.note_once("idle", "a poll lists it so");
                         self.begin_check(false, now)
                     }
                 }
             }
             _ => Vec::new(),
         };
-        if !acts.iter().any(|act| matches!(act, Act::End(_))) {
-            acts.extend(self.judge_silence(status, now));
+        if !actions.iter().any(|act| matches!(act, WatchAction::End(_))) {
+            actions.extend(self.judge_silence(status, now));
         }
-        acts
+        actions
     }
 
-    pub(super) fn judge_silence(&mut self, status: &PolledStatus, now: Timestamp) -> Vec<Act> {
+    pub(super) fn judge_silence(
+        &mut self,
+        status: &PolledStatus,
+        now: Timestamp,
+    ) -> Vec<WatchAction> {
         let lifecycle = &self.config.lifecycle;
         // A prompt that is still under way has its own limits: the call's, and how long the server may be away.
         let Some(accepted) = self.prompt_accepted.filter(|_| self.asking.is_empty()) else {
@@ -66,7 +72,7 @@ impl Watch {
                 return Vec::new();
             }
             let silent = duration_text(lifecycle.task_ttl);
-            return vec![Act::End(End::error(format!(
+            return vec![WatchAction::End(End::error(format!(
                 "no activity for {silent} though the session says it works"
             )))];
         }
@@ -74,17 +80,17 @@ impl Watch {
         let silent = matches!(status, PolledStatus::Idle | PolledStatus::Absent)
             && self.open_children == 0
             && now.since(self.started) >= lifecycle.stale_min_runtime
-            && now.since(self.last_sign) > lifecycle.stale_timeout;
+            && now.since(self.last_sign_of_life) > lifecycle.stale_timeout;
         if silent && !self.owed {
             let silence = minutes(lifecycle.stale_timeout);
-            self.remark("silent", format!("no sign of life for {silence}"));
+            self.note_once("silent", format!("no sign of life for {silence}"));
             self.begin_check(true, now)
         } else {
             Vec::new()
         }
     }
 
-    pub(super) fn stale_end(&self, findings: &Findings) -> End {
+    pub(super) fn stale_end(&self, findings: &CheckFindings) -> End {
         let silence = minutes(self.config.lifecycle.stale_timeout);
         if !findings.output {
             return End::cancelled(Some(format!("Stale timeout (no activity for {silence})")));
@@ -98,8 +104,8 @@ impl Watch {
     }
 
     pub(super) fn is_too_early(&self, asked_at: Timestamp) -> bool {
-        asked_at < self.guard_ends()
-            || asked_at < self.last_sign
+        asked_at < self.idle_guard_ends()
+            || asked_at < self.last_sign_of_life
             || self
                 .prompt_accepted
                 .is_none_or(|accepted| asked_at < accepted)
