@@ -5,7 +5,7 @@ use std::sync::Arc;
 use actix::{Context, Handler, Message};
 
 use super::{Query, TaskRegistry};
-use crate::actors::task::Beginning;
+use crate::actors::task::StartMode;
 use crate::actors::task::lineage::Lineage;
 use crate::domain::idempotency::{KeyConflict, LaunchKey};
 use crate::domain::ids::{Run, SessionId, TaskId};
@@ -303,7 +303,7 @@ impl TaskRegistry {
         let joining = self.joining(&id);
         self.recorded(&id, None, joining);
         self.join_batch(&id, ctx);
-        self.run_task(&id, Beginning::Watch(session.clone(), now), None);
+        self.run_task(&id, StartMode::Watch(session.clone(), now), None);
         self.watch_session(&id);
         self.look_for_directory(&id, session);
         Ok(Task::clone(&self.tasks[&id].task))

@@ -10,7 +10,7 @@ use crate::actors::env::{answer, within};
 use crate::actors::poller;
 use crate::actors::slot_manager::{Adopt, SlotPermit};
 use crate::actors::supervisor::{Exit, spawn_supervised};
-use crate::actors::task::{Beginning, Go, TaskActor, counts_as};
+use crate::actors::task::{Go, StartMode, TaskActor, counts_as};
 use crate::domain::ids::{Run, SessionId, TaskId};
 use crate::domain::task::TaskStatus;
 use crate::ports::journal::Entry;
@@ -22,17 +22,17 @@ impl TaskRegistry {
             return;
         };
         let task = &entry.task;
-        let beginning = match (&task.session, task.run) {
+        let start_mode = match (&task.session, task.run) {
             (Some(session), run) if run > Run::FIRST => {
                 entry
                     .superseded
                     .store(true, std::sync::atomic::Ordering::Release);
-                Beginning::Resume(session.clone())
+                StartMode::Resume(session.clone())
             }
             _ if entry.started_once == Some(task.run) => {
-                Beginning::Relaunch(self.known_lineage(task.parent_session.as_ref()))
+                StartMode::Relaunch(self.known_lineage(task.parent_session.as_ref()))
             }
-            _ => Beginning::Launch(self.known_lineage(task.parent_session.as_ref())),
+            _ => StartMode::Launch(self.known_lineage(task.parent_session.as_ref())),
         };
         if let Some(entry) = self.tasks.get_mut(id) {
             let run = entry.task.run;
@@ -41,13 +41,13 @@ impl TaskRegistry {
                 self.env.append(vec![Entry::Granted(id.clone(), run)]);
             }
         }
-        self.run_task(id, beginning, Some(permit));
+        self.run_task(id, start_mode, Some(permit));
     }
 
     pub(super) fn run_task(
         &mut self,
         id: &TaskId,
-        beginning: Beginning,
+        start_mode: StartMode,
         permit: Option<SlotPermit>,
     ) {
         let Some(entry) = self.tasks.get_mut(id) else {
@@ -57,12 +57,12 @@ impl TaskRegistry {
         let (slots, key) = (self.refs.slots.clone(), counts_as(&task));
         // In the place of whoever held it before: asked for here, it comes before anything that waits.
         let adopts = permit.is_none()
-            && matches!(&beginning, Beginning::Watch(..) | Beginning::Reattach(..));
+            && matches!(&start_mode, StartMode::Watch(..) | StartMode::Reattach(..));
         let (told, name, run) = (refs.registry.clone(), id.clone(), task.run);
         let actor = spawn_supervised(
             move |_| {
                 let refs = (refs.registry, refs.slots, refs.poller);
-                TaskActor::new(env, refs, task, beginning, permit)
+                TaskActor::new(env, refs, task, start_mode, permit)
             },
             move |exit| {
                 if let Exit::Panicked(panic) = exit {
@@ -98,9 +98,9 @@ impl TaskRegistry {
             return;
         };
         let prompted = entry.prompted == Some(task.run) || (task.tracked && task.run == Run::FIRST);
-        let beginning = match prompted {
-            true => Beginning::Watch(session, started),
-            false => Beginning::Reattach(session, started),
+        let start_mode = match prompted {
+            true => StartMode::Watch(session, started),
+            false => StartMode::Reattach(session, started),
         };
         self.run_task(id, beginning, None);
         self.watch_session(id);

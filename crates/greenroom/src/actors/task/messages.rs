@@ -17,7 +17,7 @@ use crate::ports::agent_server::ServerError;
 
 /// How a run begins.
 #[derive(Debug, Clone)]
-pub(crate) enum Beginning {
+pub(crate) enum StartMode {
     /// A session is made; the lineage is known if the parent is a session of ours or there is none.
     Launch(Option<Lineage>),
     /// The same, but an actor before this one may have made the session: it is looked for first.

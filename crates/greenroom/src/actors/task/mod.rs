@@ -20,8 +20,8 @@ use actix::{Actor, AsyncContext, Context, SpawnHandle};
 
 use self::messages::TimeUp;
 pub(crate) use self::messages::{
-    Beginning, Dependents, EndAccepted, EndRefused, EndRun, Go, Happened, LetGo, LinkBroke,
-    Observed, RegistryUp, SendFailure, SendPrompt, SlotsUp, Woken,
+    Dependents, EndAccepted, EndRefused, EndRun, Go, Happened, LetGo, LinkBroke, Observed,
+    RegistryUp, SendFailure, SendPrompt, SlotsUp, StartMode, Woken,
 };
 use super::actor_ref::ActorRef;
 use super::env::Env;
@@ -37,7 +37,7 @@ use crate::domain::watch::{PollSubscription, Watch};
 
 /// What a start does once its wait is over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Step {
+enum StartStep {
     Lineage,
     Create,
     LookForCreate,
@@ -72,7 +72,7 @@ pub(crate) struct TaskActor {
     root: Option<SessionId>,
     run: Run,
     attempt: u32,
-    beginning: Beginning,
+    start_mode: StartMode,
     counts: Option<ConcurrencyKey>,
     permit: Option<SlotPermit>,
     phase: Phase,
@@ -105,7 +105,7 @@ pub(crate) struct TaskActor {
     prompts: u32,
     tries: u32,
     unreachable_since: Option<Timestamp>,
-    next_step: Option<(Timestamp, Step)>,
+    next_step: Option<(Timestamp, StartStep)>,
     timer: Option<(Timestamp, SpawnHandle)>,
     /// What the poller was told of how much it needs to hear.
     poll_subscription: PollSubscription,
@@ -129,7 +129,7 @@ impl TaskActor {
             ActorRef<Poller>,
         ),
         task: Arc<Task>,
-        beginning: Beginning,
+        start_mode: StartMode,
         permit: Option<SlotPermit>,
     ) -> Self {
         env.failpoints.hit("task: start");
@@ -146,7 +146,7 @@ impl TaskActor {
             depth: task.spawn_depth,
             root: task.root_session.clone(),
             attempt: 1,
-            beginning,
+            start_mode,
             counts,
             permit,
             phase: Phase::Starting,
@@ -176,13 +176,15 @@ impl TaskActor {
     }
 
     fn begin(&mut self, ctx: &mut Context<Self>) {
-        match self.beginning.clone() {
-            Beginning::Launch(Some(lineage)) | Beginning::Relaunch(Some(lineage)) => {
+        match self.start_mode.clone() {
+            StartMode::Launch(Some(lineage)) | StartMode::Relaunch(Some(lineage)) => {
                 self.with_lineage(lineage, ctx)
             }
-            Beginning::Launch(None) | Beginning::Relaunch(None) => self.step(Step::Lineage, ctx),
-            Beginning::Resume(session) => self.session_is_there(session, ctx),
-            Beginning::Watch(session, started) => {
+            StartMode::Launch(None) | StartMode::Relaunch(None) => {
+                self.step(StartStep::Lineage, ctx)
+            }
+            StartMode::Resume(session) => self.session_is_there(session, ctx),
+            StartMode::Watch(session, started) => {
                 self.session = Some(session);
                 let resumed = self.run > Run::FIRST;
                 let mut watch = self.new_watch(resumed, started);
@@ -191,14 +193,14 @@ impl TaskActor {
                 self.prompts = self.unused_number();
                 self.phase = Phase::Watching(watch);
             }
-            Beginning::Reattach(session, started) => {
+            StartMode::Reattach(session, started) => {
                 self.session = Some(session);
                 let mut watch = self.new_watch(self.run > Run::FIRST, started);
                 watch.observed_since(self.env.now());
                 self.phase = Phase::Watching(watch);
                 self.prompts = self.unused_number();
                 self.prompting = Some((FIRST_PROMPT, self.task.prompt.clone()));
-                self.step(Step::LookForPrompt, ctx);
+                self.step(StartStep::LookForPrompt, ctx);
             }
         }
     }

@@ -12,7 +12,7 @@ use super::lineage::{
 use super::messages::{
     CreateAnswered, CreateLookedUp, CreateTimedOut, LineageRead, PromptAnswered, PromptLookedUp,
 };
-use super::{Beginning, Go, Phase, Step, TaskActor};
+use super::{Go, Phase, StartMode, StartStep, TaskActor};
 use crate::actors::env::{answer, cut_off, reach_backoff, within};
 use crate::actors::registry::{RunPrompted, RunStarted, Unreachable};
 use crate::actors::runtime_state::Call;
@@ -30,10 +30,10 @@ pub(super) fn called_off() -> ServerError {
 
 impl TaskActor {
     /// Does one step of the start, or of going on.
-    pub(super) fn step(&mut self, step: Step, ctx: &mut Context<Self>) {
+    pub(super) fn step(&mut self, step: StartStep, ctx: &mut Context<Self>) {
         let (env, me) = (self.env.clone(), ctx.address());
         match step {
-            Step::Lineage => {
+            StartStep::Lineage => {
                 let registry = self.registry.clone();
                 let Some(parent) = self.task.parent_session.clone() else {
                     return self.with_lineage(Lineage::unknown(), ctx);
@@ -46,7 +46,7 @@ impl TaskActor {
                     move |lineage| me.do_send(LineageRead(lineage)),
                 );
             }
-            Step::Create => {
+            StartStep::Create => {
                 let Some(session) = self.wanted_session() else {
                     return;
                 };
@@ -77,13 +77,13 @@ impl TaskActor {
                     move |answer| me.do_send(CreateAnswered(answer)),
                 );
             }
-            Step::LookForCreate => {
+            StartStep::LookForCreate => {
                 let Some(session) = self.wanted_session() else {
                     return;
                 };
                 let name = self.create_name();
-                let others = match self.beginning {
-                    Beginning::Relaunch(_) => {
+                let others = match self.start_mode {
+                    StartMode::Relaunch(_) => {
                         earlier_places(&self.env, &self.task, &session.directory)
                     }
                     _ => Vec::new(),
@@ -101,7 +101,7 @@ impl TaskActor {
                     move |found| me.do_send(CreateLookedUp(found)),
                 );
             }
-            Step::Prompt => {
+            StartStep::Prompt => {
                 let (Some(session), Some((prompt, text))) =
                     (self.session.clone(), self.prompting.clone())
                 else {
@@ -128,7 +128,7 @@ impl TaskActor {
                     move |answer| me.do_send(PromptAnswered { prompt, answer }),
                 );
             }
-            Step::LookForPrompt => {
+            StartStep::LookForPrompt => {
                 let (Some(session), Some((prompt, _))) =
                     (self.session.clone(), self.prompting.clone())
                 else {
@@ -209,12 +209,12 @@ impl TaskActor {
             .or(lineage.directory)
             .unwrap_or_else(|| self.env.config.directory.clone());
         self.directory = Some(directory);
-        let made_before = matches!(self.beginning, Beginning::Relaunch(_));
+        let made_before = matches!(self.start_mode, StartMode::Relaunch(_));
         self.step(
             if made_before {
-                Step::LookForCreate
+                StartStep::LookForCreate
             } else {
-                Step::Create
+                StartStep::Create
             },
             ctx,
         );
@@ -260,7 +260,12 @@ impl TaskActor {
 
     /// A call did not get there, or its fate is unknown: the start keeps its place and is tried again with backoff, until
     /// the server has been away for too long.
-    pub(super) fn try_again(&mut self, step: Step, failure: &ServerError, ctx: &mut Context<Self>) {
+    pub(super) fn try_again(
+        &mut self,
+        step: StartStep,
+        failure: &ServerError,
+        ctx: &mut Context<Self>,
+    ) {
         let now = self.env.now();
         let since = *self.unreachable_since.get_or_insert(now);
         let patience = self.env.config.lifecycle.server_down;
@@ -294,7 +299,7 @@ impl TaskActor {
     pub(super) fn send_prompt(&mut self, text: Arc<str>, ctx: &mut Context<Self>) {
         self.prompts += 1;
         self.prompting = Some((self.prompts, text));
-        self.step(Step::Prompt, ctx);
+        self.step(StartStep::Prompt, ctx);
     }
 }
 
@@ -306,7 +311,7 @@ impl Handler<LineageRead> for TaskActor {
         if self.is_starting() {
             match read.0 {
                 Ok(lineage) => self.with_lineage(lineage, ctx),
-                Err(failure) => self.try_again(Step::Lineage, &failure, ctx),
+                Err(failure) => self.try_again(StartStep::Lineage, &failure, ctx),
             }
         }
         self.arm(ctx);
@@ -324,10 +329,10 @@ impl Handler<CreateAnswered> for TaskActor {
             Ok(session) => self.abort_late(session),
             Err(_) if !self.is_starting() => self.nothing_came(),
             Err(failure @ ServerError::Unreachable(_)) => {
-                self.try_again(Step::Create, &failure, ctx)
+                self.try_again(StartStep::Create, &failure, ctx)
             }
             Err(failure @ ServerError::FateUnknown(_)) => {
-                self.try_again(Step::LookForCreate, &failure, ctx)
+                self.try_again(StartStep::LookForCreate, &failure, ctx)
             }
             Err(failure) => self.end(End::error(failure.to_string()), ctx),
         }
@@ -360,7 +365,7 @@ impl Handler<CreateLookedUp> for TaskActor {
             Ok(Some(session)) if self.is_starting() => self.session_is_there(session, ctx),
             Ok(Some(session)) => self.abort_late(session),
             _ if !self.is_starting() => {}
-            Ok(None) => self.step(Step::Create, ctx),
+            Ok(None) => self.step(StartStep::Create, ctx),
             // Nobody waits for what it would do there.
             Err(ServerError::NotFound(_)) => {
                 self.end(
@@ -368,7 +373,7 @@ impl Handler<CreateLookedUp> for TaskActor {
                     ctx,
                 );
             }
-            Err(failure) => self.try_again(Step::LookForCreate, &failure, ctx),
+            Err(failure) => self.try_again(StartStep::LookForCreate, &failure, ctx),
         }
         self.arm(ctx);
     }
@@ -416,10 +421,10 @@ impl Handler<PromptAnswered> for TaskActor {
                 self.watch(|watch| watch.prompt_accepted(now));
             }
             Err(failure @ ServerError::Unreachable(_)) => {
-                self.try_again(Step::Prompt, &failure, ctx)
+                self.try_again(StartStep::Prompt, &failure, ctx)
             }
             Err(failure @ ServerError::FateUnknown(_)) => {
-                self.try_again(Step::LookForPrompt, &failure, ctx)
+                self.try_again(StartStep::LookForPrompt, &failure, ctx)
             }
             Err(failure @ ServerError::TimedOut(_)) => {
                 self.end(
@@ -453,8 +458,8 @@ impl Handler<PromptLookedUp> for TaskActor {
                 let now = self.env.now();
                 self.watch(|watch| watch.prompt_accepted(now));
             }
-            Ok(false) => self.step(Step::Prompt, ctx),
-            Err(failure) => self.try_again(Step::LookForPrompt, &failure, ctx),
+            Ok(false) => self.step(StartStep::Prompt, ctx),
+            Err(failure) => self.try_again(StartStep::LookForPrompt, &failure, ctx),
         }
         self.arm(ctx);
     }
