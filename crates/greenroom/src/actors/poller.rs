@@ -8,7 +8,7 @@ use std::sync::Arc;
 use actix::{Actor, Addr, AsyncContext, Context, Handler, Message, SpawnHandle};
 
 use super::env::{Env, answer, cut_off, within};
-use super::task::{Observed, TaskActor};
+use super::task::{StatusPolled, TaskActor};
 use crate::domain::ids::{Run, SessionId, TaskId};
 use crate::domain::task::Retrying;
 use crate::domain::time::Timestamp;
@@ -275,7 +275,7 @@ impl Handler<SetPollInterest> for Poller {
 
 impl WatchedRun {
     fn notify(&self, polled: PolledStatus, asked_at: Timestamp, context: PollContext) {
-        self.actor.do_send(Observed {
+        self.actor.do_send(StatusPolled {
             run: self.run,
             number: self.number,
             status: polled,

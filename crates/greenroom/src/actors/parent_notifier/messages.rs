@@ -91,4 +91,4 @@ pub(super) struct LookedUp(pub(super) Result<bool, ServerError>);
 
 #[derive(Message)]
 #[rtype(result = "()")]
-pub(super) struct TimeUp;
+pub(super) struct DeadlineReached;

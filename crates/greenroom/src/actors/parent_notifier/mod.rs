@@ -17,10 +17,10 @@ use std::time::Duration;
 use actix::{Actor, AsyncContext, Context, Handler, SpawnHandle};
 use tokio::sync::{Notify, oneshot};
 
+use self::messages::{DeadlineReached, StatusRead};
 pub(crate) use self::messages::{
     Joined, Left, ParentEnded, ParentGone, ParentHappened, Reconcile, Settled, Stop, WayOpened,
 };
-use self::messages::{StatusRead, TimeUp};
 use self::sending::{Flight, Owed};
 use super::actor_ref::ActorRef;
 use super::env::{Env, answer, within};
@@ -257,7 +257,7 @@ impl ParentNotifier {
             ctx.cancel_future(handle);
         }
         if let Some(at) = due {
-            self.timer = Some((at, ctx.notify_later(TimeUp, self.env.until(at))));
+            self.timer = Some((at, ctx.notify_later(DeadlineReached, self.env.until(at))));
         }
     }
 }
@@ -387,10 +387,10 @@ impl Handler<StatusRead> for ParentNotifier {
     }
 }
 
-impl Handler<TimeUp> for ParentNotifier {
+impl Handler<DeadlineReached> for ParentNotifier {
     type Result = ();
 
-    fn handle(&mut self, _: TimeUp, ctx: &mut Context<Self>) {
+    fn handle(&mut self, _: DeadlineReached, ctx: &mut Context<Self>) {
         self.env.failpoints.hit("notifier: TimeUp");
         self.timer = None;
         self.step(ctx);

@@ -4,7 +4,7 @@
 use actix::Context;
 
 use super::{Query, TaskRegistry};
-use crate::actors::task::Happened;
+use crate::actors::task::SessionEventReceived;
 use crate::domain::ids::{Run, SessionId, TaskId};
 use crate::domain::session_event::SessionEventKind;
 use crate::domain::task::{Asking, Task};
@@ -86,7 +86,7 @@ impl Query for AskGone {
             entry.task_mut().asking.retain(|asking| asking.id != ask);
             if let Some(actor) = &entry.actor {
                 let (kind, at) = (SessionEventKind::Answered { id: ask }, registry.env.now());
-                actor.do_send(Happened { kind, at });
+                actor.do_send(SessionEventReceived { kind, at });
             }
         }
         Some(Task::clone(&entry.task))

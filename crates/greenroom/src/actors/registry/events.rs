@@ -11,7 +11,7 @@ use crate::actors::inbox::EventsCame;
 use crate::actors::parent_notifier::{ParentHappened, WayOpened};
 use crate::actors::poller::Reconcile;
 use crate::actors::slot_manager::SetOpen;
-use crate::actors::task::{Happened, LinkBroke};
+use crate::actors::task::{EventLinkLost, SessionEventReceived};
 use crate::config::OnParentAbort;
 use crate::domain::ids::{SessionId, TaskId};
 use crate::domain::lifecycle::End;
@@ -105,13 +105,13 @@ impl TaskRegistry {
         let parent = self.parents.get_mut(&session).filter(|_| !own);
         let Some(parent) = parent else {
             if let Some(actor) = actor {
-                actor.do_send(Happened { kind, at });
+                actor.do_send(SessionEventReceived { kind, at });
             }
             return;
         };
         if let Some(actor) = actor {
             let kind = kind.clone();
-            actor.do_send(Happened { kind, at });
+            actor.do_send(SessionEventReceived { kind, at });
         }
         // One that is to stay because its user has stopped it must not be let go of for what it said before.
         let debt = may_tell_of_an_abort.then(|| {
@@ -209,7 +209,7 @@ impl Handler<LinkChanged> for TaskRegistry {
             }
             EventLink::Broken => {
                 for actor in self.tasks.values().filter_map(|entry| entry.actor.as_ref()) {
-                    actor.do_send(LinkBroke);
+                    actor.do_send(EventLinkLost);
                 }
                 self.probe();
             }

@@ -15,7 +15,7 @@ use crate::actors::key_queue::AskAgain;
 use crate::actors::poller::Poller;
 use crate::actors::slot_manager::SlotManager;
 use crate::actors::supervisor::{Exit, spawn_supervised};
-use crate::actors::task::SlotsUp;
+use crate::actors::task::SlotManagerRestarted;
 use crate::actors::toaster::Toaster;
 use crate::domain::ids::TaskId;
 use crate::handle::Changes;
@@ -129,7 +129,7 @@ impl TaskRegistry {
                 for id in self.by_age.values() {
                     let entry = self.tasks.get(id);
                     if let Some(actor) = entry.and_then(|entry| entry.actor.as_ref()) {
-                        actor.do_send(SlotsUp);
+                        actor.do_send(SlotManagerRestarted);
                     }
                 }
                 for line in self.lines.values() {

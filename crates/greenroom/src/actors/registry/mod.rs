@@ -134,7 +134,7 @@ impl<Q: Query> Handler<Ask<Q>> for TaskRegistry {
 
 #[derive(Message)]
 #[rtype(result = "()")]
-struct TimeUp;
+struct DeadlineReached;
 
 /// What a deadline of the registry is for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -346,7 +346,7 @@ impl TaskRegistry {
             ctx.cancel_future(handle);
         }
         if let Some(at) = due {
-            self.timer = Some((at, ctx.notify_later(TimeUp, self.env.until(at))));
+            self.timer = Some((at, ctx.notify_later(DeadlineReached, self.env.until(at))));
         }
     }
 }
@@ -360,10 +360,10 @@ impl Actor for TaskRegistry {
     }
 }
 
-impl Handler<TimeUp> for TaskRegistry {
+impl Handler<DeadlineReached> for TaskRegistry {
     type Result = ();
 
-    fn handle(&mut self, _: TimeUp, ctx: &mut Context<Self>) {
+    fn handle(&mut self, _: DeadlineReached, ctx: &mut Context<Self>) {
         self.env.failpoints.hit("registry: TimeUp");
         self.timer = None;
         let now = self.env.now();

@@ -11,7 +11,7 @@ use crate::actors::parent_notifier::{
     Joined, Left, ParentEnded, ParentGone, ParentNotifier, Settled,
 };
 use crate::actors::supervisor::{Exit, spawn_supervised};
-use crate::actors::task::Woken;
+use crate::actors::task::WakeSent;
 use crate::domain::batch::CompletionReport;
 use crate::domain::ids::{SessionId, TaskId};
 use crate::domain::lifecycle::End;
@@ -334,7 +334,7 @@ impl Handler<WakeAccepted> for TaskRegistry {
             .get(&accepted.parent)
             .and_then(|id| self.tasks.get(id));
         if let Some(actor) = entry.and_then(|entry| entry.actor.as_ref()) {
-            actor.do_send(Woken);
+            actor.do_send(WakeSent);
         }
     }
 }

@@ -14,7 +14,7 @@ use crate::actors::parent_notifier::{ParentNotifier, Reconcile};
 use crate::actors::poller;
 use crate::actors::runtime_state::LiveActors;
 use crate::actors::slot_manager::{ForgetQueues, SetOpen};
-use crate::actors::task::{Dependents, LinkBroke, RegistryUp, TaskActor, Woken};
+use crate::actors::task::{Dependents, EventLinkLost, RegistryRestarted, TaskActor, WakeSent};
 use crate::domain::concurrency::Age;
 use crate::domain::ids::{SessionId, TaskId};
 use crate::domain::outbox::Outbox;
@@ -265,10 +265,10 @@ impl TaskRegistry {
             actor.do_send(Dependents { open, owed });
             if is_parent {
                 // One of the messages that wake may have been accepted meanwhile.
-                actor.do_send(Woken);
+                actor.do_send(WakeSent);
             }
-            actor.do_send(LinkBroke);
-            actor.do_send(RegistryUp);
+            actor.do_send(EventLinkLost);
+            actor.do_send(RegistryRestarted);
         }
     }
 }

@@ -10,7 +10,7 @@ use crate::actors::env::{answer, within};
 use crate::actors::poller;
 use crate::actors::slot_manager::{Adopt, SlotPermit};
 use crate::actors::supervisor::{Exit, spawn_supervised};
-use crate::actors::task::{Go, StartMode, TaskActor, counts_as};
+use crate::actors::task::{StartMode, StartRecorded, TaskActor, counts_as};
 use crate::domain::ids::{Run, SessionId, TaskId};
 use crate::domain::task::TaskStatus;
 use crate::ports::journal::Entry;
@@ -102,7 +102,7 @@ impl TaskRegistry {
             true => StartMode::Watch(session, started),
             false => StartMode::Reattach(session, started),
         };
-        self.run_task(id, beginning, None);
+        self.run_task(id, start_mode, None);
         self.watch_session(id);
     }
 
@@ -182,7 +182,7 @@ impl Handler<RunStarted> for TaskRegistry {
         if from == TaskStatus::Running && entry.task.session.as_ref() == Some(&started.session) {
             // Said again to a registry that has been rebuilt, and knows: the actor may not have heard so.
             if let Some(actor) = &entry.actor {
-                actor.do_send(Go(Arc::clone(&entry.task)));
+                actor.do_send(StartRecorded(Arc::clone(&entry.task)));
             }
             return;
         }
@@ -211,7 +211,7 @@ impl Handler<RunStarted> for TaskRegistry {
         self.parent_session_ended(&started.session, false);
         self.watch_session(&started.task);
         if let (Some(actor), Some(entry)) = (actor, self.tasks.get(&started.task)) {
-            actor.do_send(Go(Arc::clone(&entry.task)));
+            actor.do_send(StartRecorded(Arc::clone(&entry.task)));
         }
         self.tell_dependents(&started.session);
     }

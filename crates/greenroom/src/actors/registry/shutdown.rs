@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 use super::TaskRegistry;
 use crate::actors::parent_notifier::Stop;
 use crate::actors::slot_manager::SetOpen;
-use crate::actors::task::LetGo;
+use crate::actors::task::Detach;
 use crate::domain::ids::{SessionId, TaskId};
 use crate::domain::lifecycle::End;
 use crate::handle::{ShutdownMode, ShutdownReport};
@@ -101,7 +101,7 @@ impl TaskRegistry {
             .collect();
         for id in open {
             if self.closing.as_ref().is_some_and(|closing| closing.detach) {
-                self.let_go(&id, ctx);
+                self.detached(&id, ctx);
                 continue;
             }
             // A parent that still waited for this task was not told of its end.
@@ -119,16 +119,16 @@ impl TaskRegistry {
         ctx.notify_later(MessagesGivenUp, MESSAGES);
         ctx.notify_later(AbortsGivenUp, ABORTS);
         // Ends of running tasks come as messages behind this one; only then is it known what is still awaited.
-        ctx.notify(Look);
+        ctx.notify(AbortsCheck);
     }
 
     /// The task stays as it is recorded; nothing is begun for it any more, and its session goes on.
-    fn let_go(&mut self, id: &TaskId, ctx: &mut Context<Self>) {
+    fn detached(&mut self, id: &TaskId, ctx: &mut Context<Self>) {
         self.withdraw(id, false, ctx);
         if let Some(entry) = self.tasks.get_mut(id) {
             entry.granted = None;
             if let Some(actor) = entry.actor.take() {
-                actor.do_send(LetGo);
+                actor.do_send(Detach);
             }
         }
         if let Some(closing) = &mut self.closing {
@@ -198,12 +198,12 @@ impl TaskRegistry {
 
 #[derive(Message)]
 #[rtype(result = "()")]
-struct Look;
+struct AbortsCheck;
 
-impl Handler<Look> for TaskRegistry {
+impl Handler<AbortsCheck> for TaskRegistry {
     type Result = ();
 
-    fn handle(&mut self, _: Look, ctx: &mut Context<Self>) {
+    fn handle(&mut self, _: AbortsCheck, ctx: &mut Context<Self>) {
         self.env.failpoints.hit("registry: Look");
         self.consider_closed(ctx);
     }

@@ -8,7 +8,7 @@ use actix::{AsyncContext, Context, Handler};
 
 use super::abort::{Aborted, abort_session};
 use super::messages::LatePromptGivenUp;
-use super::{EndAccepted, EndRefused, EndRun, LetGo, Phase, RegistryUp, TaskActor};
+use super::{Detach, EndAccepted, EndRefused, EndRun, Phase, RegistryRestarted, TaskActor};
 use crate::actors::registry::RunEnded;
 use crate::domain::ids::SessionId;
 use crate::domain::lifecycle::End;
@@ -48,7 +48,7 @@ impl TaskActor {
 
     /// A session that nobody asked for any more: it was created for a run that has ended meanwhile.
     pub(super) fn abort_late(&mut self, session: SessionId) {
-        if self.let_go {
+        if self.detached {
             // The next start finds it.
             return;
         }
@@ -171,16 +171,16 @@ impl Handler<EndAccepted> for TaskActor {
     }
 }
 
-impl Handler<LetGo> for TaskActor {
+impl Handler<Detach> for TaskActor {
     type Result = ();
 
-    fn handle(&mut self, _: LetGo, ctx: &mut Context<Self>) {
+    fn handle(&mut self, _: Detach, ctx: &mut Context<Self>) {
         self.env.failpoints.hit("task: LetGo");
         if matches!(self.phase, Phase::Ending(..) | Phase::Ended) {
             return;
         }
         self.phase = Phase::Ended;
-        self.let_go = true;
+        self.detached = true;
         self.next_step = None;
         self.permit = None;
         self.wanted.store(false, Ordering::Release);
@@ -188,10 +188,10 @@ impl Handler<LetGo> for TaskActor {
     }
 }
 
-impl Handler<RegistryUp> for TaskActor {
+impl Handler<RegistryRestarted> for TaskActor {
     type Result = ();
 
-    fn handle(&mut self, _: RegistryUp, ctx: &mut Context<Self>) {
+    fn handle(&mut self, _: RegistryRestarted, ctx: &mut Context<Self>) {
         self.env.failpoints.hit("task: RegistryUp");
         match &self.phase {
             Phase::Starting => {}

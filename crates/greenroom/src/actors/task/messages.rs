@@ -33,7 +33,7 @@ pub(crate) enum StartMode {
 /// Something happened in the session, and when it was heard of.
 #[derive(Message)]
 #[rtype(result = "()")]
-pub(crate) struct Happened {
+pub(crate) struct SessionEventReceived {
     pub(crate) kind: SessionEventKind,
     pub(crate) at: Timestamp,
 }
@@ -41,7 +41,7 @@ pub(crate) struct Happened {
 /// What a poll saw, as of the moment it asked.
 #[derive(Message)]
 #[rtype(result = "()")]
-pub(crate) struct Observed {
+pub(crate) struct StatusPolled {
     pub(crate) run: Run,
     /// Under which the poller watches it, for what the run says of its interest.
     pub(crate) number: u64,
@@ -61,7 +61,7 @@ pub(crate) struct EndRun {
 /// The system shuts down and the run goes on without it: nothing is begun for it any more, and nothing ended.
 #[derive(Message)]
 #[rtype(result = "()")]
-pub(crate) struct LetGo;
+pub(crate) struct Detach;
 
 impl EndRun {
     /// Answers whoever ordered it: whether this is how the run ends.
@@ -76,7 +76,7 @@ impl EndRun {
 /// The registry has recorded the start, as this: the prompt may be sent.
 #[derive(Message)]
 #[rtype(result = "()")]
-pub(crate) struct Go(pub(crate) Arc<Task>);
+pub(crate) struct StartRecorded(pub(crate) Arc<Task>);
 
 /// The registry has recorded the end. Whoever holds the ticket answers for the abort.
 #[derive(Message)]
@@ -86,12 +86,12 @@ pub(crate) struct EndAccepted(pub(crate) AbortTicket);
 /// The registry has been rebuilt: what it may not have heard is said again.
 #[derive(Message)]
 #[rtype(result = "()")]
-pub(crate) struct RegistryUp;
+pub(crate) struct RegistryRestarted;
 
 /// Slots are given out by another manager from now on: what the one before was asked for it may not have given.
 #[derive(Message)]
 #[rtype(result = "()")]
-pub(crate) struct SlotsUp;
+pub(crate) struct SlotManagerRestarted;
 
 /// The run cannot complete now: something depends on its session that it had not heard of.
 #[derive(Message)]
@@ -109,12 +109,12 @@ pub(crate) struct Dependents {
 /// A message of ours that wakes was accepted by the session.
 #[derive(Message)]
 #[rtype(result = "()")]
-pub(crate) struct Woken;
+pub(crate) struct WakeSent;
 
 /// Events may have been missed.
 #[derive(Message)]
 #[rtype(result = "()")]
-pub(crate) struct LinkBroke;
+pub(crate) struct EventLinkLost;
 
 /// A further prompt for the session.
 #[derive(Message)]
@@ -168,23 +168,23 @@ pub(super) struct LatePromptGivenUp;
 
 #[derive(Message)]
 #[rtype(result = "()")]
-pub(super) struct SentFurther {
+pub(super) struct SendAnswered {
     pub(super) accepted: bool,
 }
 
 #[derive(Message)]
 #[rtype(result = "()")]
-pub(super) struct Checked(pub(super) CheckToken, pub(super) CheckAnswer);
+pub(super) struct CheckAnswered(pub(super) CheckToken, pub(super) CheckAnswer);
 
 #[derive(Message)]
 #[rtype(result = "()")]
-pub(super) struct Existence(pub(super) Option<bool>);
+pub(super) struct SessionLookedUp(pub(super) Option<bool>);
 
 #[derive(Message)]
 #[rtype(result = "()")]
-pub(super) struct TimeUp;
+pub(super) struct DeadlineReached;
 
 /// The end that was decided, with a text that says more.
 #[derive(Message)]
 #[rtype(result = "()")]
-pub(super) struct Explained(pub(super) End);
+pub(super) struct EndExplained(pub(super) End);

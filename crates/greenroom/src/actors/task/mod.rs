@@ -18,10 +18,11 @@ use std::sync::atomic::AtomicBool;
 
 use actix::{Actor, AsyncContext, Context, SpawnHandle};
 
-use self::messages::TimeUp;
+use self::messages::DeadlineReached;
 pub(crate) use self::messages::{
-    Dependents, EndAccepted, EndRefused, EndRun, Go, Happened, LetGo, LinkBroke, Observed,
-    RegistryUp, SendFailure, SendPrompt, SlotsUp, StartMode, Woken,
+    Dependents, Detach, EndAccepted, EndRefused, EndRun, EventLinkLost, RegistryRestarted,
+    SendFailure, SendPrompt, SessionEventReceived, SlotManagerRestarted, StartMode, StartRecorded,
+    StatusPolled, WakeSent,
 };
 use super::actor_ref::ActorRef;
 use super::env::Env;
@@ -92,7 +93,7 @@ pub(crate) struct TaskActor {
     /// The abort that its end has led to.
     aborting: Option<Box<abort::Aborted>>,
     /// The system shuts down and the run goes on without it.
-    let_go: bool,
+    detached: bool,
     /// What the registry was told of the end, in case it did not hear it.
     ended: Option<Box<(End, RunSnapshot, Timestamp)>>,
     /// Orders to end it that came when an end was decided and not yet recorded; as many as callers wait.
@@ -155,7 +156,7 @@ impl TaskActor {
             directory: task.directory.clone(),
             task,
             wanted: Arc::new(AtomicBool::new(true)),
-            let_go: false,
+            detached: false,
             create_in_flight: false,
             late_abort: None,
             prompts_in_flight: 0,
@@ -225,7 +226,7 @@ impl TaskActor {
             ctx.cancel_future(handle);
         }
         if let Some(at) = due {
-            self.timer = Some((at, ctx.notify_later(TimeUp, self.env.until(at))));
+            self.timer = Some((at, ctx.notify_later(DeadlineReached, self.env.until(at))));
         }
     }
 

@@ -2,7 +2,7 @@
 
 use actix::{Context, Handler};
 
-use super::{Observed, Phase, TaskActor};
+use super::{Phase, StatusPolled, TaskActor};
 use crate::actors::poller::SetPollInterest;
 use crate::domain::time::Timestamp;
 use crate::domain::watch::PollInterest;
@@ -26,12 +26,12 @@ impl TaskActor {
     }
 }
 
-impl Handler<Observed> for TaskActor {
+impl Handler<StatusPolled> for TaskActor {
     type Result = ();
 
-    fn handle(&mut self, observed: Observed, ctx: &mut Context<Self>) {
+    fn handle(&mut self, observed: StatusPolled, ctx: &mut Context<Self>) {
         self.env.failpoints.hit("task: Observed");
-        let Observed {
+        let StatusPolled {
             run,
             number,
             status,

@@ -12,7 +12,7 @@ use super::lineage::{
 use super::messages::{
     CreateAnswered, CreateLookedUp, CreateTimedOut, LineageRead, PromptAnswered, PromptLookedUp,
 };
-use super::{Go, Phase, StartMode, StartStep, TaskActor};
+use super::{Phase, StartMode, StartRecorded, StartStep, TaskActor};
 use crate::actors::env::{answer, cut_off, reach_backoff, within};
 use crate::actors::registry::{RunPrompted, RunStarted, Unreachable};
 use crate::actors::runtime_state::Call;
@@ -379,10 +379,10 @@ impl Handler<CreateLookedUp> for TaskActor {
     }
 }
 
-impl Handler<Go> for TaskActor {
+impl Handler<StartRecorded> for TaskActor {
     type Result = ();
 
-    fn handle(&mut self, go: Go, ctx: &mut Context<Self>) {
+    fn handle(&mut self, go: StartRecorded, ctx: &mut Context<Self>) {
         self.env.failpoints.hit("task: Go");
         // One record for all who hold it; what this began with is not needed any more.
         self.task = go.0;

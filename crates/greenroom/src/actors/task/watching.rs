@@ -8,10 +8,13 @@ use std::time::Duration;
 use actix::{AsyncContext, Context, Handler};
 
 use super::lineage::prompt_arrived;
-use super::messages::{Checked, Existence, Explained, SentFurther, TimeUp};
+use super::messages::{
+    CheckAnswered, DeadlineReached, EndExplained, SendAnswered, SessionLookedUp,
+};
 use super::starting::called_off;
 use super::{
-    Dependents, Happened, LinkBroke, Phase, SendFailure, SendPrompt, SlotsUp, TaskActor, Woken,
+    Dependents, EventLinkLost, Phase, SendFailure, SendPrompt, SessionEventReceived,
+    SlotManagerRestarted, TaskActor, WakeSent,
 };
 use crate::actors::env::{Env, answer, cut_off, within};
 use crate::actors::registry::{RunChanged, RunSnapshot};
@@ -107,9 +110,9 @@ impl TaskActor {
             "task: models are read",
             async move {
                 let models = within(EXPLAINING, env.server.models(&directory)).await;
-                Explained(with_models(end, &models.unwrap_or_default()))
+                EndExplained(with_models(end, &models.unwrap_or_default()))
             },
-            |_| Explained(as_it_was),
+            |_| EndExplained(as_it_was),
             move |explained| me.do_send(explained),
         );
     }
@@ -173,7 +176,7 @@ impl TaskActor {
             "task: check is answered",
             async move { read_for_check(&env, &session, &scope).await },
             CheckAnswer::Failed,
-            move |answer| me.do_send(Checked(token, answer)),
+            move |answer| me.do_send(CheckAnswered(token, answer)),
         );
     }
 
@@ -193,7 +196,7 @@ impl TaskActor {
                 }
             },
             |_| None,
-            move |exists| me.do_send(Existence(exists)),
+            move |exists| me.do_send(SessionLookedUp(exists)),
         );
     }
 
@@ -217,7 +220,7 @@ impl TaskActor {
 
     /// The server lost the run: its session is told to go on where it stopped.
     pub(super) fn go_on(&mut self, ctx: &mut Context<Self>) {
-        let text = "The agent server was restarted and your last turn was cut off. Go on where you stopped.";
+        let text = "The agent server was restarted and your last turn was cut off. StartRecorded on where you stopped.";
         self.send_prompt(text.into(), ctx);
     }
 }
@@ -249,20 +252,20 @@ async fn read_for_check(env: &Env, session: &SessionId, scope: &RunScope) -> Che
 /// How long the server is asked what exists instead.
 const EXPLAINING: Duration = Duration::from_secs(2);
 
-impl Handler<Explained> for TaskActor {
+impl Handler<EndExplained> for TaskActor {
     type Result = ();
 
-    fn handle(&mut self, explained: Explained, ctx: &mut Context<Self>) {
+    fn handle(&mut self, explained: EndExplained, ctx: &mut Context<Self>) {
         self.env.failpoints.hit("task: Explained");
         self.end(explained.0, ctx);
         self.arm(ctx);
     }
 }
 
-impl Handler<Happened> for TaskActor {
+impl Handler<SessionEventReceived> for TaskActor {
     type Result = ();
 
-    fn handle(&mut self, happened: Happened, ctx: &mut Context<Self>) {
+    fn handle(&mut self, happened: SessionEventReceived, ctx: &mut Context<Self>) {
         self.env.failpoints.hit("task: Happened");
         self.watched_at(
             happened.at,
@@ -272,19 +275,19 @@ impl Handler<Happened> for TaskActor {
     }
 }
 
-impl Handler<Checked> for TaskActor {
+impl Handler<CheckAnswered> for TaskActor {
     type Result = ();
 
-    fn handle(&mut self, checked: Checked, ctx: &mut Context<Self>) {
+    fn handle(&mut self, checked: CheckAnswered, ctx: &mut Context<Self>) {
         self.env.failpoints.hit("task: Checked");
         self.watched(|watch, now| watch.checked(checked.0, checked.1, now), ctx);
     }
 }
 
-impl Handler<Existence> for TaskActor {
+impl Handler<SessionLookedUp> for TaskActor {
     type Result = ();
 
-    fn handle(&mut self, existence: Existence, ctx: &mut Context<Self>) {
+    fn handle(&mut self, existence: SessionLookedUp, ctx: &mut Context<Self>) {
         self.env.failpoints.hit("task: Existence");
         self.watched(|watch, _| watch.existence(existence.0), ctx);
     }
@@ -303,10 +306,10 @@ impl Handler<Dependents> for TaskActor {
     }
 }
 
-impl Handler<Woken> for TaskActor {
+impl Handler<WakeSent> for TaskActor {
     type Result = ();
 
-    fn handle(&mut self, _: Woken, ctx: &mut Context<Self>) {
+    fn handle(&mut self, _: WakeSent, ctx: &mut Context<Self>) {
         self.env.failpoints.hit("task: Woken");
         self.watched(
             |watch, now| {
@@ -318,10 +321,10 @@ impl Handler<Woken> for TaskActor {
     }
 }
 
-impl Handler<LinkBroke> for TaskActor {
+impl Handler<EventLinkLost> for TaskActor {
     type Result = ();
 
-    fn handle(&mut self, _: LinkBroke, _: &mut Context<Self>) {
+    fn handle(&mut self, _: EventLinkLost, _: &mut Context<Self>) {
         self.env.failpoints.hit("task: LinkBroke");
         self.watch(Watch::event_link_lost);
     }
@@ -341,10 +344,10 @@ impl Handler<Adopted> for TaskActor {
     }
 }
 
-impl Handler<SlotsUp> for TaskActor {
+impl Handler<SlotManagerRestarted> for TaskActor {
     type Result = ();
 
-    fn handle(&mut self, _: SlotsUp, ctx: &mut Context<Self>) {
+    fn handle(&mut self, _: SlotManagerRestarted, ctx: &mut Context<Self>) {
         self.env.failpoints.hit("task: SlotsUp");
         self.ask_for_lost_slot(ctx);
     }
@@ -385,7 +388,7 @@ impl Handler<SendPrompt> for TaskActor {
             },
             |panic| Err(cut_off(panic)),
             move |answer| {
-                me.do_send(SentFurther {
+                me.do_send(SendAnswered {
                     accepted: answer.is_ok(),
                 });
                 // A caller that has gone away needs no answer.
@@ -395,10 +398,10 @@ impl Handler<SendPrompt> for TaskActor {
     }
 }
 
-impl Handler<SentFurther> for TaskActor {
+impl Handler<SendAnswered> for TaskActor {
     type Result = ();
 
-    fn handle(&mut self, sent: SentFurther, ctx: &mut Context<Self>) {
+    fn handle(&mut self, sent: SendAnswered, ctx: &mut Context<Self>) {
         self.env.failpoints.hit("task: SentFurther");
         let accepted = sent.accepted;
         self.prompt_is_over(accepted);
@@ -415,10 +418,10 @@ impl Handler<SentFurther> for TaskActor {
     }
 }
 
-impl Handler<TimeUp> for TaskActor {
+impl Handler<DeadlineReached> for TaskActor {
     type Result = ();
 
-    fn handle(&mut self, _: TimeUp, ctx: &mut Context<Self>) {
+    fn handle(&mut self, _: DeadlineReached, ctx: &mut Context<Self>) {
         self.env.failpoints.hit("task: TimeUp");
         self.timer = None;
         let now = self.env.now();
