@@ -72,8 +72,8 @@ struct Member {
 #[derive(Debug, Default)]
 pub struct Batch {
     members: BTreeMap<u64, Member>,
-    places: Map<TaskId, u64>,
-    next_place: u64,
+    positions: Map<TaskId, u64>,
+    next_position: u64,
     open: usize,
     notes: VecDeque<Note>,
     final_due: Option<Timestamp>,
@@ -82,12 +82,12 @@ pub struct Batch {
 impl Batch {
     /// A task joins. A final that is due and not yet sent is taken back: what it would have said first is told in notes.
     pub fn join(&mut self, task: TaskId) {
-        self.leave_place(&task);
-        let place = self.next_place;
-        self.next_place += 1;
-        self.places.insert(task.clone(), place);
+        self.remove(&task);
+        let position = self.next_position;
+        self.next_position += 1;
+        self.positions.insert(task.clone(), position);
         self.members.insert(
-            place,
+            position,
             Member {
                 task,
                 settled: None,
@@ -103,12 +103,12 @@ impl Batch {
 
     /// A task settles. `merge` puts it into the note that waits, if one does; otherwise it keeps its own.
     pub fn settle(&mut self, report: CompletionReport, wakes: bool, merge: bool, now: Timestamp) {
-        let Some(place) = self.places.get(&report.fact.task) else {
+        let Some(position) = self.positions.get(&report.fact.task) else {
             return;
         };
         let Some(member) = self
             .members
-            .get_mut(place)
+            .get_mut(position)
             .filter(|member| member.settled.is_none())
         else {
             return;
@@ -131,35 +131,35 @@ impl Batch {
                 refused: false,
             }),
         }
-        self.consider_final(now);
+        self.schedule_final(now);
     }
 
     /// A task settles that the parent has been told of already.
     pub fn settle_noted(&mut self, report: CompletionReport, now: Timestamp) {
-        let Some(place) = self.places.get(&report.fact.task) else {
+        let Some(position) = self.positions.get(&report.fact.task) else {
             return;
         };
         if let Some(member) = self
             .members
-            .get_mut(place)
+            .get_mut(position)
             .filter(|member| member.settled.is_none())
         {
             member.settled = Some(Box::new(report));
             self.open -= 1;
-            self.consider_final(now);
+            self.schedule_final(now);
         }
     }
 
     /// Whether a task of the batch has settled; none if it is not in it.
     pub fn has_settled(&self, task: &TaskId) -> Option<bool> {
-        let member = self.members.get(self.places.get(task)?)?;
+        let member = self.members.get(self.positions.get(task)?)?;
         Some(member.settled.is_some())
     }
 
     /// A task leaves without a word: it was cancelled silently or moved to another parent. If it was the last one open,
     /// the final is due without it, or, with nothing to tell, the batch closes.
     pub fn leave(&mut self, task: &TaskId, now: Timestamp) {
-        if self.leave_place(task) {
+        if self.remove(task) {
             for note in &mut self.notes {
                 note.reports.retain(|report| report.fact.task != *task);
                 // With the failure its wake has gone.
@@ -169,7 +169,7 @@ impl Batch {
                     .any(|report| report.fact.status.is_failure());
             }
             self.notes.retain(|note| !note.reports.is_empty());
-            self.consider_final(now);
+            self.schedule_final(now);
         }
     }
 
@@ -202,7 +202,7 @@ impl Batch {
     pub fn note_refused(&mut self, mut note: Note) {
         // What left the batch meanwhile, or is said by a final anyway, is not said again.
         note.reports
-            .retain(|report| self.places.contains_key(&report.fact.task));
+            .retain(|report| self.positions.contains_key(&report.fact.task));
         if note.reports.is_empty() {
             return;
         }
@@ -220,7 +220,7 @@ impl Batch {
     pub fn close(&mut self) -> Vec<CompletionReport> {
         self.notes.clear();
         self.final_due = None;
-        self.places.clear();
+        self.positions.clear();
         self.open = 0;
         std::mem::take(&mut self.members)
             .into_values()
@@ -244,11 +244,11 @@ impl Batch {
     }
 
     /// True if something waits to be said.
-    pub fn owes(&self) -> bool {
+    pub fn has_pending(&self) -> bool {
         self.final_due.is_some() || !self.notes.is_empty()
     }
 
-    fn consider_final(&mut self, now: Timestamp) {
+    fn schedule_final(&mut self, now: Timestamp) {
         if self.open > 0 {
             return;
         }
@@ -260,13 +260,13 @@ impl Batch {
         }
     }
 
-    fn leave_place(&mut self, task: &TaskId) -> bool {
-        let Some(place) = self.places.remove(task) else {
+    fn remove(&mut self, task: &TaskId) -> bool {
+        let Some(position) = self.positions.remove(task) else {
             return false;
         };
         if self
             .members
-            .remove(&place)
+            .remove(&position)
             .is_some_and(|member| member.settled.is_none())
         {
             self.open -= 1;

@@ -89,8 +89,8 @@ pub struct Outbox {
     /// Where the parent works, as the first to join said.
     pub directory: Option<Arc<str>>,
     members: BTreeMap<u64, Member>,
-    places: Map<TaskId, u64>,
-    next_place: u64,
+    positions: Map<TaskId, u64>,
+    next_position: u64,
     /// Messages in the order of their first mention.
     pub messages: VecDeque<OutboxMessage>,
     /// True from its user's abort until its user's next word.
@@ -133,10 +133,10 @@ impl From<OutboxRecord> for Outbox {
             ..Outbox::default()
         };
         for member in record.members {
-            let place = outbox.next_place;
-            outbox.next_place += 1;
-            outbox.places.insert(member.task.clone(), place);
-            outbox.members.insert(place, member);
+            let position = outbox.next_position;
+            outbox.next_position += 1;
+            outbox.positions.insert(member.task.clone(), position);
+            outbox.members.insert(position, member);
         }
         outbox
     }
@@ -177,16 +177,16 @@ impl Outbox {
         if self.directory.is_none() {
             self.directory = directory;
         }
-        let place = self.next_place;
-        self.next_place += 1;
-        self.places.insert(task.clone(), place);
+        let position = self.next_position;
+        self.next_position += 1;
+        self.positions.insert(task.clone(), position);
         let member = Member {
             task,
             run,
             settled: None,
             noted: false,
         };
-        self.members.insert(place, member);
+        self.members.insert(position, member);
     }
 
     /// Its batch, in the order of joining.
@@ -196,15 +196,15 @@ impl Outbox {
 
     /// True if the task is in the batch.
     pub fn has(&self, task: &TaskId) -> bool {
-        self.places.contains_key(task)
+        self.positions.contains_key(task)
     }
 
     /// True if that run of the task is in the batch.
     pub fn has_run(&self, task: &TaskId, run: Run) -> bool {
         let member = self
-            .places
+            .positions
             .get(task)
-            .and_then(|place| self.members.get(place));
+            .and_then(|position| self.members.get(position));
         member.is_some_and(|member| member.run == run)
     }
 
@@ -215,7 +215,7 @@ impl Outbox {
     }
 
     fn member(&mut self, task: &TaskId) -> Option<&mut Member> {
-        self.members.get_mut(self.places.get(task)?)
+        self.members.get_mut(self.positions.get(task)?)
     }
 
     /// A run of the batch has ended.
@@ -228,8 +228,8 @@ impl Outbox {
 
     /// A run leaves the batch without a word.
     pub fn leave(&mut self, task: &TaskId) {
-        if let Some(place) = self.places.remove(task) {
-            self.members.remove(&place);
+        if let Some(position) = self.positions.remove(task) {
+            self.members.remove(&position);
         }
     }
 
@@ -267,8 +267,8 @@ impl Outbox {
 
     /// An individual message was refused: what it says goes into the next one.
     pub fn returned(&mut self, id: &NoticeId) {
-        if let Some(place) = self.messages.iter().position(|message| message.id == *id)
-            && let Some(message) = self.messages.remove(place)
+        if let Some(position) = self.messages.iter().position(|message| message.id == *id)
+            && let Some(message) = self.messages.remove(position)
         {
             self.set_noted(&message, false);
         }
@@ -296,7 +296,7 @@ impl Outbox {
     /// The parent is no more: nothing is owed to it.
     pub fn gone(&mut self, at: Timestamp) {
         self.members.clear();
-        self.places.clear();
+        self.positions.clear();
         for message in &mut self.messages {
             if matches!(
                 message.status,

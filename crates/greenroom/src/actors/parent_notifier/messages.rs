@@ -26,7 +26,7 @@ pub(crate) struct Joined {
 pub(crate) struct Settled {
     pub(crate) report: CompletionReport,
     pub(crate) wakes: bool,
-    pub(crate) debt: u64,
+    pub(crate) sequence: u64,
 }
 
 /// A run leaves the batch without a word.
@@ -34,7 +34,7 @@ pub(crate) struct Settled {
 #[rtype(result = "()")]
 pub(crate) struct Left {
     pub(crate) task: TaskId,
-    pub(crate) debt: u64,
+    pub(crate) sequence: u64,
 }
 
 /// What the journal says of this parent: a registry that has been rebuilt may not have told all of it.
@@ -43,7 +43,7 @@ pub(crate) struct Left {
 pub(crate) struct Reconcile {
     pub(crate) outbox: Outbox,
     pub(crate) ended: bool,
-    pub(crate) debt: u64,
+    pub(crate) sequence: u64,
 }
 
 /// Something happened in the parent's session. Numbered among what it is told if it may be a stop by its user.

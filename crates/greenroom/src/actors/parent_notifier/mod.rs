@@ -21,10 +21,10 @@ use self::messages::{DeadlineReached, StatusRead};
 pub(crate) use self::messages::{
     Joined, Left, ParentEnded, ParentGone, ParentHappened, Reconcile, Settled, Stop, WayOpened,
 };
-use self::sending::{Flight, Owed};
+use self::sending::{InFlight, PendingMessage};
 use super::actor_ref::ActorRef;
 use super::env::{Env, answer, within};
-use super::registry::{Debts, TaskRegistry};
+use super::registry::{PendingMessages, TaskRegistry};
 use crate::domain::batch::{Batch, Due};
 use crate::domain::ids::SessionId;
 use crate::domain::outbox::Outbox;
@@ -41,15 +41,15 @@ pub(crate) struct ParentNotifier {
     directory: Option<Arc<str>>,
     batch: Batch,
     // Finals of closed batches, oldest first, with their texts: bounded by `give_up`.
-    closed: VecDeque<Owed>,
-    flight: Flight,
+    closed: VecDeque<PendingMessage>,
+    flight: InFlight,
     patience: Patience,
     /// Wakes the look-up under way if it waits.
     way_opened: Arc<Notify>,
     session: ParentSession,
     held: bool,
-    debt: u64,
-    told_debts: Option<(u64, bool, bool)>,
+    sequence: u64,
+    reported_pending: Option<(u64, bool, bool)>,
     stopping: Option<oneshot::Sender<bool>>,
     stopped: bool,
     /// False once nothing may be begun any more: a message that waits for the journal is not sent then.
@@ -80,13 +80,13 @@ impl ParentNotifier {
             directory: None,
             batch: Batch::default(),
             closed: VecDeque::new(),
-            flight: Flight::None,
+            flight: InFlight::None,
             patience: Patience::default(),
             way_opened: Arc::default(),
             session: ParentSession::new(ended),
             held: false,
-            debt: 0,
-            told_debts: None,
+            sequence: 0,
+            reported_pending: None,
             stopping: None,
             stopped: false,
             open: Arc::new(AtomicBool::new(true)),
@@ -103,7 +103,7 @@ impl ParentNotifier {
         let now = self.env.now();
         self.close_if_overdue(now);
         let mut wait: Option<Timestamp> = self.overdue_at();
-        if matches!(self.flight, Flight::None)
+        if matches!(self.flight, InFlight::None)
             && !self.stopped
             && let Some((at, wakes, since)) = self.next_due()
         {
@@ -126,8 +126,8 @@ impl ParentNotifier {
             wait = earlier(wait, at);
         }
         self.arm(wait, ctx);
-        self.tell_debts();
-        self.tell_stopped();
+        self.report_pending();
+        self.report_stopped();
     }
 
     /// A stop by the parent's user keeps this notifier, which listens for the user's return, but not for ever. Answers when
@@ -135,7 +135,7 @@ impl ParentNotifier {
     fn forget_stop(&mut self, now: Timestamp) -> Option<Timestamp> {
         let quiet = self.batch.is_empty()
             && self.closed.is_empty()
-            && matches!(self.flight, Flight::None)
+            && matches!(self.flight, InFlight::None)
             && !self.stopped;
         let at = self.session.forgotten_at(&self.env.config.notifications);
         let at = at.filter(|_| quiet)?;
@@ -151,7 +151,7 @@ impl ParentNotifier {
     /// When the next message may be sent, whether it wakes, and since when it is owed.
     pub(super) fn next_due(&self) -> Option<(Timestamp, bool, Timestamp)> {
         let (at, wakes, since) = match self.closed.front() {
-            Some(owed) => (owed.since, true, owed.since),
+            Some(pending) => (pending.since, true, pending.since),
             None => match self.batch.due(self.env.config.notifications.debounce) {
                 Due::Nothing => return None,
                 Due::Note { at, wakes, since } => (at, wakes, since),
@@ -162,7 +162,7 @@ impl ParentNotifier {
     }
 
     pub(super) fn look(&mut self, ctx: &mut Context<Self>) {
-        self.flight = Flight::Status;
+        self.flight = InFlight::Status;
         let (env, me, parent, directory) = (
             self.env.clone(),
             ctx.address(),
@@ -203,8 +203,8 @@ impl ParentNotifier {
         if self.overdue_at().is_some_and(|at| at <= now)
             && let Due::Final { since } = self.batch.due(Duration::ZERO)
         {
-            let owed = self.close_batch(since);
-            self.closed.push_back(owed);
+            let pending = self.close_batch(since);
+            self.closed.push_back(pending);
         }
     }
 
@@ -216,35 +216,36 @@ impl ParentNotifier {
     }
 
     /// The registry must know when nothing is owed any more: a parent's own run does not complete before.
-    pub(super) fn tell_debts(&mut self) {
+    pub(super) fn report_pending(&mut self) {
         // Its parent may have got another notifier since, whose debts these are not.
         if self.gone {
             return;
         }
-        let owes =
-            self.batch.owes() || !self.closed.is_empty() || !matches!(self.flight, Flight::None);
+        let has_pending = self.batch.has_pending()
+            || !self.closed.is_empty()
+            || !matches!(self.flight, InFlight::None);
         let idle = self.batch.is_empty() && !self.session.is_silenced();
-        if self.told_debts != Some((self.debt, owes, idle)) {
-            self.told_debts = Some((self.debt, owes, idle));
-            self.registry.send(Debts {
+        if self.reported_pending != Some((self.sequence, has_pending, idle)) {
+            self.reported_pending = Some((self.sequence, has_pending, idle));
+            self.registry.send(PendingMessages {
                 parent: self.parent.clone(),
-                debt: self.debt,
-                owes,
+                sequence: self.sequence,
+                has_pending,
                 idle,
             });
         }
     }
 
     fn is_in_flight(&self) -> bool {
-        matches!(self.flight, Flight::Sending(_) | Flight::LookingUp(_))
+        matches!(self.flight, InFlight::Sending(_) | InFlight::LookingUp(_))
     }
 
-    pub(super) fn tell_stopped(&mut self) {
+    pub(super) fn report_stopped(&mut self) {
         if self.stopped && !self.is_in_flight() {
-            let owes = self.batch.owes() || !self.closed.is_empty();
+            let has_pending = self.batch.has_pending() || !self.closed.is_empty();
             if let Some(done) = self.stopping.take() {
                 // Whoever asked may have given up waiting.
-                let _ = done.send(owes);
+                let _ = done.send(has_pending);
             }
         }
     }
@@ -295,9 +296,9 @@ impl Handler<Settled> for ParentNotifier {
 
     fn handle(&mut self, settled: Settled, ctx: &mut Context<Self>) {
         self.env.failpoints.hit("notifier: Settled");
-        self.debt = settled.debt;
+        self.sequence = settled.sequence;
         // Behind a message in flight each keeps its own; what waits for its debounce or a busy parent is merged.
-        let merge = matches!(self.flight, Flight::None | Flight::Status) || self.held;
+        let merge = matches!(self.flight, InFlight::None | InFlight::Status) || self.held;
         self.batch
             .settle(settled.report, settled.wakes, merge, self.env.now());
         self.step(ctx);
@@ -309,7 +310,7 @@ impl Handler<Left> for ParentNotifier {
 
     fn handle(&mut self, left: Left, ctx: &mut Context<Self>) {
         self.env.failpoints.hit("notifier: Left");
-        self.debt = left.debt;
+        self.sequence = left.sequence;
         self.batch.leave(&left.task, self.env.now());
         self.step(ctx);
     }
@@ -321,8 +322,8 @@ impl Handler<ParentHappened> for ParentNotifier {
     fn handle(&mut self, happened: ParentHappened, ctx: &mut Context<Self>) {
         self.env.failpoints.hit("notifier: ParentHappened");
         let now = self.env.now();
-        if let Some(debt) = happened.1 {
-            self.debt = debt;
+        if let Some(sequence) = happened.1 {
+            self.sequence = sequence;
         }
         let silenced = self.session.is_silenced();
         self.session
@@ -356,7 +357,7 @@ impl Handler<ParentGone> for ParentNotifier {
         // Its timers would keep this actor alive, and sending, long after its last address was dropped.
         (self.stopped, self.gone) = (true, true);
         self.open.store(false, Ordering::Release);
-        self.drop_debts("the parent was deleted");
+        self.drop_pending("the parent was deleted");
         self.arm(None, ctx);
     }
 }
@@ -378,7 +379,7 @@ impl Handler<StatusRead> for ParentNotifier {
 
     fn handle(&mut self, read: StatusRead, ctx: &mut Context<Self>) {
         self.env.failpoints.hit("notifier: StatusRead");
-        self.flight = Flight::None;
+        self.flight = InFlight::None;
         if self.directory.is_none() {
             self.directory = read.1;
         }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use actix::{Context, Handler};
 
-use super::sending::Owed;
+use super::sending::PendingMessage;
 use super::{ParentNotifier, Reconcile};
 use crate::domain::batch::{CompletionReport, Note};
 use crate::domain::ids::TaskId;
@@ -33,13 +33,13 @@ impl ParentNotifier {
         for message in outbox.messages {
             match message.status {
                 DeliveryStatus::Pending => {
-                    let owed = self.owed_again(message);
-                    self.closed.push_back(owed);
+                    let pending = self.pending_again(message);
+                    self.closed.push_back(pending);
                 }
                 // Never more than one is under way.
                 DeliveryStatus::Sending => {
-                    let owed = Box::new(self.owed_again(message));
-                    self.look_up(owed, Duration::ZERO, ctx);
+                    let pending = Box::new(self.pending_again(message));
+                    self.look_up(pending, Duration::ZERO, ctx);
                 }
                 DeliveryStatus::Delivered | DeliveryStatus::Dropped(_) => {}
             }
@@ -63,14 +63,14 @@ impl ParentNotifier {
         self.env.config.notifications.wake_on_failure && report.fact.status.is_failure()
     }
 
-    fn owed_again(&self, message: OutboxMessage) -> Owed {
+    fn pending_again(&self, message: OutboxMessage) -> PendingMessage {
         let wakes = message.reports.iter().any(|report| self.wakes(report));
         let note = (message.facts.kind == NoticeKind::Individual).then(|| {
             let reports = message.reports.to_vec();
             Note::under_way(reports, message.facts.remaining, wakes, message.since)
         });
         // What was sent to a silent session woke nobody; if that is not known any more, the parent counts as woken.
-        Owed {
+        PendingMessage {
             sent_silently: note.is_some() && !wakes,
             id: message.id,
             facts: message.facts,
@@ -109,8 +109,8 @@ impl Handler<Reconcile> for ParentNotifier {
             self.settle_member(member);
         }
         self.session.set_ended(reconcile.ended);
-        self.debt = reconcile.debt;
-        self.told_debts = None;
+        self.sequence = reconcile.sequence;
+        self.reported_pending = None;
         self.step(ctx);
     }
 }

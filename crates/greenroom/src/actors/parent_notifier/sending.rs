@@ -36,7 +36,7 @@ fn why(failure: &ServerError) -> Why {
 }
 
 /// A message that is owed: its text is fixed, its tasks are settled.
-pub(super) struct Owed {
+pub(super) struct PendingMessage {
     pub(super) id: NoticeId,
     pub(super) facts: Arc<NoticeFacts>,
     pub(super) reports: Arc<[CompletionReport]>,
@@ -48,21 +48,21 @@ pub(super) struct Owed {
 }
 
 /// What is under way; never more than one thing at a time.
-pub(super) enum Flight {
+pub(super) enum InFlight {
     None,
     /// Asking whether the parent works.
     Status,
     /// Reading who the parent is.
     Context,
     /// The message is on its way.
-    Sending(Box<Owed>),
+    Sending(Box<PendingMessage>),
     /// Its fate is unknown: looking for it among the parent's newest messages.
-    LookingUp(Box<Owed>),
+    LookingUp(Box<PendingMessage>),
 }
 
 impl ParentNotifier {
     pub(super) fn read_context(&mut self, ctx: &mut Context<Self>) {
-        self.flight = Flight::Context;
+        self.flight = InFlight::Context;
         let (env, me, parent) = (self.env.clone(), ctx.address(), self.parent.clone());
         answer(
             &self.env,
@@ -79,15 +79,15 @@ impl ParentNotifier {
     }
 
     /// Takes what is to be said now: an owed final, else what the batch says at this moment.
-    pub(super) fn take(&mut self, now: Timestamp) -> Option<Owed> {
-        if let Some(owed) = self.closed.pop_front() {
-            return Some(owed);
+    pub(super) fn take(&mut self, now: Timestamp) -> Option<PendingMessage> {
+        if let Some(pending) = self.closed.pop_front() {
+            return Some(pending);
         }
         let debounce = self.env.config.notifications.debounce;
         match self.batch.due(debounce) {
             Due::Final { since } => {
-                let owed = self.close_batch(since);
-                Some(owed)
+                let pending = self.close_batch(since);
+                Some(pending)
             }
             Due::Note { at, since, .. } if at <= now => {
                 let note = self.batch.take_note(std::mem::take(&mut self.held))?;
@@ -102,7 +102,7 @@ impl ParentNotifier {
                 });
                 let reports = note.reports.as_slice().into();
                 let id = self.next_id();
-                Some(Owed {
+                Some(PendingMessage {
                     id,
                     facts,
                     reports,
@@ -117,7 +117,7 @@ impl ParentNotifier {
     }
 
     /// From its first sending on the debt keeps its text, not the tasks; a task that joins opens a new batch.
-    pub(super) fn close_batch(&mut self, since: Timestamp) -> Owed {
+    pub(super) fn close_batch(&mut self, since: Timestamp) -> PendingMessage {
         let tasks: Vec<TaskId> = self.batch.tasks().cloned().collect();
         let reports = self.batch.close();
         let facts = Arc::new(NoticeFacts {
@@ -126,7 +126,7 @@ impl ParentNotifier {
             remaining: 0,
         });
         let id = self.next_id();
-        let owed = Owed {
+        let pending = PendingMessage {
             id,
             facts,
             reports: reports.into(),
@@ -137,41 +137,46 @@ impl ParentNotifier {
         };
         self.env.append(vec![Entry::Closed {
             parent: self.parent.clone(),
-            message: Box::new(self.message(&owed, DeliveryStatus::Pending)),
+            message: Box::new(self.message(&pending, DeliveryStatus::Pending)),
             tasks: tasks.clone(),
         }]);
         self.registry.send(BatchClosed {
             parent: self.parent.clone(),
             tasks,
         });
-        owed
+        pending
     }
 
-    pub(super) fn send(&mut self, mut owed: Owed, messages: &[Spoken], ctx: &mut Context<Self>) {
-        let (agent, model) = parent_voice(messages, &owed.reports);
-        let wakes = match &owed.note {
+    pub(super) fn send(
+        &mut self,
+        mut pending: PendingMessage,
+        messages: &[Spoken],
+        ctx: &mut Context<Self>,
+    ) {
+        let (agent, model) = parent_voice(messages, &pending.reports);
+        let wakes = match &pending.note {
             Some(note) => note.wakes,
             None => true,
         };
         let silent = !wakes || self.session.is_silent();
-        owed.sent_silently = silent;
+        pending.sent_silently = silent;
         let notice = Notice {
-            id: owed.id.clone(),
-            text: render(&owed.facts, owed.form),
+            id: pending.id.clone(),
+            text: render(&pending.facts, pending.form),
             silent,
             agent,
             model,
-            facts: Arc::clone(&owed.facts),
+            facts: Arc::clone(&pending.facts),
         };
         self.session.told();
         // Said before it is sent: whoever takes over must know that it may have arrived.
         self.env.append(vec![Entry::Sending {
             parent: self.parent.clone(),
-            message: Box::new(self.message(&owed, DeliveryStatus::Sending)),
+            message: Box::new(self.message(&pending, DeliveryStatus::Sending)),
         }]);
-        let under_way = self.env.under_way.begin(call_name(&owed.id));
+        let under_way = self.env.under_way.begin(call_name(&pending.id));
         let (durable, open) = (self.env.durable(), Arc::clone(&self.open));
-        self.flight = Flight::Sending(Box::new(owed));
+        self.flight = InFlight::Sending(Box::new(pending));
         let (env, me, parent) = (self.env.clone(), ctx.address(), self.parent.clone());
         answer(
             &self.env,
@@ -191,11 +196,11 @@ impl ParentNotifier {
         );
     }
 
-    pub(super) fn accepted(&mut self, owed: &Owed) {
+    pub(super) fn accepted(&mut self, pending: &PendingMessage) {
         self.patience.over();
         self.env.health.notice_delivered();
-        self.record_delivery(owed, DeliveryStatus::Delivered);
-        if !owed.sent_silently {
+        self.record_delivery(pending, DeliveryStatus::Delivered);
+        if !pending.sent_silently {
             self.session.woken();
             self.registry.send(WakeAccepted {
                 parent: self.parent.clone(),
@@ -203,15 +208,15 @@ impl ParentNotifier {
         }
     }
 
-    pub(super) fn refused(&mut self, mut owed: Owed, failure: &ServerError) {
-        tracing::warn!(parent = %self.parent, notice = %owed.id, %failure, "a message to a parent was not accepted");
+    pub(super) fn refused(&mut self, mut pending: PendingMessage, failure: &ServerError) {
+        tracing::warn!(parent = %self.parent, notice = %pending.id, %failure, "a message to a parent was not accepted");
         let now = self.env.now();
         let gone = matches!(failure, ServerError::NotFound(_));
-        if gone || now.since(owed.since) >= self.env.config.notifications.give_up {
-            return self.dropped(&owed, &failure.to_string());
+        if gone || now.since(pending.since) >= self.env.config.notifications.give_up {
+            return self.dropped(&pending, &failure.to_string());
         }
-        if let Some(note) = owed.note.take() {
-            let returned = Entry::Returned(self.parent.clone(), owed.id.clone());
+        if let Some(note) = pending.note.take() {
+            let returned = Entry::Returned(self.parent.clone(), pending.id.clone());
             self.env.append(vec![returned]);
             let wakes = note.wakes;
             self.batch.note_refused(note);
@@ -220,61 +225,61 @@ impl ParentNotifier {
             }
             return;
         }
-        self.record_delivery(&owed, DeliveryStatus::Pending);
+        self.record_delivery(&pending, DeliveryStatus::Pending);
         if let ServerError::Refused {
             status: Some(400 | 413 | 422),
             ..
         } = failure
-            && owed.form == Form::Whole
+            && pending.form == Form::Whole
         {
-            owed.form = Form::Shortest;
-            self.closed.push_front(owed);
+            pending.form = Form::Shortest;
+            self.closed.push_front(pending);
             return;
         }
         self.patience.failed(why(failure), now);
-        self.closed.push_front(owed);
+        self.closed.push_front(pending);
     }
 
     /// Everything owed is given up, each message with that reason; an answer still to come changes nothing.
-    pub(super) fn drop_debts(&mut self, why: &str) {
-        let mut owed: Vec<Owed> = self.closed.drain(..).collect();
-        if let Flight::Sending(sent) | Flight::LookingUp(sent) =
-            std::mem::replace(&mut self.flight, Flight::None)
+    pub(super) fn drop_pending(&mut self, why: &str) {
+        let mut pending: Vec<PendingMessage> = self.closed.drain(..).collect();
+        if let InFlight::Sending(sent) | InFlight::LookingUp(sent) =
+            std::mem::replace(&mut self.flight, InFlight::None)
         {
-            owed.push(*sent);
+            pending.push(*sent);
         }
-        if self.batch.owes() {
-            owed.push(self.close_batch(self.env.now()));
+        if self.batch.has_pending() {
+            pending.push(self.close_batch(self.env.now()));
         }
-        for owed in owed {
-            self.dropped(&owed, why);
+        for pending in pending {
+            self.dropped(&pending, why);
         }
     }
 
-    fn message(&self, owed: &Owed, status: DeliveryStatus) -> OutboxMessage {
+    fn message(&self, pending: &PendingMessage, status: DeliveryStatus) -> OutboxMessage {
         OutboxMessage {
-            id: owed.id.clone(),
-            facts: Arc::clone(&owed.facts),
-            reports: Arc::clone(&owed.reports),
-            since: owed.since,
+            id: pending.id.clone(),
+            facts: Arc::clone(&pending.facts),
+            reports: Arc::clone(&pending.reports),
+            since: pending.since,
             status,
             at: self.env.now(),
         }
     }
 
-    fn record_delivery(&self, owed: &Owed, status: DeliveryStatus) {
+    fn record_delivery(&self, pending: &PendingMessage, status: DeliveryStatus) {
         self.env.append(vec![Entry::Delivery {
             parent: self.parent.clone(),
-            id: owed.id.clone(),
+            id: pending.id.clone(),
             status,
             at: self.env.now(),
         }]);
     }
 
-    fn dropped(&self, owed: &Owed, why: &str) {
-        tracing::warn!(parent = %self.parent, notice = %owed.id, why, "a message to a parent was dropped");
+    fn dropped(&self, pending: &PendingMessage, why: &str) {
+        tracing::warn!(parent = %self.parent, notice = %pending.id, why, "a message to a parent was dropped");
         self.env.health.notice_dropped();
-        self.record_delivery(owed, DeliveryStatus::Dropped(why.to_owned()));
+        self.record_delivery(pending, DeliveryStatus::Dropped(why.to_owned()));
     }
 
     pub(super) fn next_id(&mut self) -> NoticeId {
@@ -287,17 +292,22 @@ impl ParentNotifier {
     }
 
     /// Looks for a message of unknown fate among the parent's newest, in a while.
-    pub(super) fn look_up(&mut self, owed: Box<Owed>, first: Duration, ctx: &mut Context<Self>) {
+    pub(super) fn look_up(
+        &mut self,
+        pending: Box<PendingMessage>,
+        first: Duration,
+        ctx: &mut Context<Self>,
+    ) {
         let (env, me, parent, id) = (
             self.env.clone(),
             ctx.address(),
             self.parent.clone(),
-            owed.id.clone(),
+            pending.id.clone(),
         );
         // Its own: what opened before is no news to it.
         self.way_opened = Arc::default();
         let way_opened = Arc::clone(&self.way_opened);
-        self.flight = Flight::LookingUp(owed);
+        self.flight = InFlight::LookingUp(pending);
         let still = me.clone();
         answer(
             &self.env,
@@ -338,12 +348,12 @@ impl Handler<ContextRead> for ParentNotifier {
 
     fn handle(&mut self, read: ContextRead, ctx: &mut Context<Self>) {
         self.env.failpoints.hit("notifier: ContextRead");
-        self.flight = Flight::None;
+        self.flight = InFlight::None;
         let now = self.env.now();
         if !self.stopped
-            && let Some(owed) = self.take(now)
+            && let Some(pending) = self.take(now)
         {
-            self.send(owed, &read.0, ctx);
+            self.send(pending, &read.0, ctx);
         }
         self.step(ctx);
     }
@@ -354,13 +364,13 @@ impl Handler<Answered> for ParentNotifier {
 
     fn handle(&mut self, answered: Answered, ctx: &mut Context<Self>) {
         self.env.failpoints.hit("notifier: Answered");
-        let Flight::Sending(owed) = std::mem::replace(&mut self.flight, Flight::None) else {
+        let InFlight::Sending(pending) = std::mem::replace(&mut self.flight, InFlight::None) else {
             return;
         };
         match answered.0 {
-            Ok(()) => self.accepted(&owed),
-            Err(failure) if failure.fate_is_unknown() => self.look_up(owed, Duration::ZERO, ctx),
-            Err(failure) => self.refused(*owed, &failure),
+            Ok(()) => self.accepted(&pending),
+            Err(failure) if failure.fate_is_unknown() => self.look_up(pending, Duration::ZERO, ctx),
+            Err(failure) => self.refused(*pending, &failure),
         }
         self.step(ctx);
     }
@@ -371,19 +381,20 @@ impl Handler<LookedUp> for ParentNotifier {
 
     fn handle(&mut self, looked: LookedUp, ctx: &mut Context<Self>) {
         self.env.failpoints.hit("notifier: LookedUp");
-        let Flight::LookingUp(owed) = std::mem::replace(&mut self.flight, Flight::None) else {
+        let InFlight::LookingUp(pending) = std::mem::replace(&mut self.flight, InFlight::None)
+        else {
             return;
         };
         match looked.0 {
-            Ok(true) => self.accepted(&owed),
+            Ok(true) => self.accepted(&pending),
             Ok(false) => self.refused(
-                *owed,
+                *pending,
                 &ServerError::FateUnknown("it was sent and did not arrive".to_owned()),
             ),
             Err(failure) if failure.fate_is_unknown() => {
-                self.look_up(owed, Duration::from_secs(1), ctx);
+                self.look_up(pending, Duration::from_secs(1), ctx);
             }
-            Err(failure) => self.refused(*owed, &failure),
+            Err(failure) => self.refused(*pending, &failure),
         }
         self.step(ctx);
     }

@@ -114,11 +114,11 @@ impl TaskRegistry {
             actor.do_send(SessionEventReceived { kind, at });
         }
         // One that is to stay because its user has stopped it must not be let go of for what it said before.
-        let debt = may_tell_of_an_abort.then(|| {
-            parent.debt += 1;
-            parent.debt
+        let sequence = may_tell_of_an_abort.then(|| {
+            parent.sequence += 1;
+            parent.sequence
         });
-        parent.notifier.do_send(ParentHappened(kind, debt));
+        parent.notifier.do_send(ParentHappened(kind, sequence));
         if aborted {
             self.parent_aborted(&session, ctx);
         }

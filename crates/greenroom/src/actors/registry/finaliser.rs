@@ -319,7 +319,10 @@ impl TaskRegistry {
         };
         end.outcome == Outcome::Completed
             && (self.open_below(session) > 0
-                || self.parents.get(session).is_some_and(|parent| parent.owes))
+                || self
+                    .parents
+                    .get(session)
+                    .is_some_and(|parent| parent.has_pending))
     }
 }
 

@@ -122,10 +122,10 @@ pub(crate) struct BatchClosed {
 /// Whether anything is owed to a parent, as of what it was told last.
 #[derive(Message)]
 #[rtype(result = "()")]
-pub(crate) struct Debts {
+pub(crate) struct PendingMessages {
     pub(crate) parent: SessionId,
-    pub(crate) debt: u64,
-    pub(crate) owes: bool,
+    pub(crate) sequence: u64,
+    pub(crate) has_pending: bool,
     pub(crate) idle: bool,
 }
 

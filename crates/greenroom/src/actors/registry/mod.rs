@@ -62,8 +62,8 @@ pub(crate) use census::ReadCensus;
 pub(crate) use events::LinkChanged;
 pub(crate) use keepers::keep_registry;
 pub(crate) use messages::{
-    AbortDone, AbortOver, BatchClosed, Debts, DepthOf, DirectoryKnown, Granted, RunChanged,
-    RunEnded, RunPrompted, RunSnapshot, RunStarted, Unreachable, WakeAccepted,
+    AbortDone, AbortOver, BatchClosed, DepthOf, DirectoryKnown, Granted, PendingMessages,
+    RunChanged, RunEnded, RunPrompted, RunSnapshot, RunStarted, Unreachable, WakeAccepted,
 };
 pub(crate) use orders::{CancelAnswer, CancelTask, SendTo};
 pub(crate) use parents::Parent;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use actix::{Addr, Context, Handler};
 use rand_chacha::rand_core::Rng;
 
-use super::{BatchClosed, Debts, Entry, TaskRegistry, WakeAccepted};
+use super::{BatchClosed, Entry, PendingMessages, TaskRegistry, WakeAccepted};
 use crate::actors::parent_notifier::{
     Joined, Left, ParentEnded, ParentGone, ParentNotifier, Settled,
 };
@@ -27,21 +27,21 @@ pub(crate) struct Parent {
     pub(super) notifier: Addr<ParentNotifier>,
     pub(super) generation: u64,
     /// How many joins, ends, leaves and stops by its user it was told.
-    pub(super) debt: u64,
+    pub(super) sequence: u64,
     pub(super) open: usize,
     /// True from the moment something is settled until the notifier has said that nothing is owed.
-    pub(super) owes: bool,
+    pub(super) has_pending: bool,
     idle: bool,
 }
 
 /// What an end means for the parent's batch.
 pub(super) enum Settlement {
     /// Nobody is told anything.
-    Nobody,
+    None,
     /// The run leaves the batch without a word.
     Left(SessionId, TaskId),
     /// The parent is owed this.
-    Owed {
+    Report {
         parent: SessionId,
         report: Box<CompletionReport>,
         wakes: bool,
@@ -52,11 +52,11 @@ impl Settlement {
     /// What the journal is told of it.
     pub(super) fn entry(&self) -> Option<JournalEntry> {
         match self {
-            Settlement::Nobody => None,
+            Settlement::None => None,
             Settlement::Left(parent, task) => {
                 Some(JournalEntry::Left(parent.clone(), task.clone()))
             }
-            Settlement::Owed { parent, report, .. } => Some(JournalEntry::Settled {
+            Settlement::Report { parent, report, .. } => Some(JournalEntry::Settled {
                 parent: parent.clone(),
                 report: report.clone(),
             }),
@@ -129,7 +129,7 @@ impl TaskRegistry {
         let (generation, salt) = (self.number(), self.rng.next_u64());
         let ended = self.has_ended(parent);
         let open = outbox.as_ref().map_or(0, Outbox::open);
-        let owes = outbox.is_some();
+        let has_pending = outbox.is_some();
         let (env, registry, name) = (self.env.clone(), self.refs.registry.clone(), parent.clone());
         let (registry_ref, died) = (registry.clone(), parent.clone());
         let notifier = spawn_supervised(
@@ -144,7 +144,7 @@ impl TaskRegistry {
                 }
             },
         );
-        self.know_parent(parent, notifier, generation, (0, open, owes));
+        self.know_parent(parent, notifier, generation, (0, open, has_pending));
     }
 
     /// `standing` is how much the notifier has been told, how many are open and whether it may owe anything.
@@ -153,7 +153,7 @@ impl TaskRegistry {
         parent: &SessionId,
         notifier: Addr<ParentNotifier>,
         generation: u64,
-        (debt, open, owes): (u64, usize, bool),
+        (sequence, open, has_pending): (u64, usize, bool),
     ) {
         self.refs
             .notifiers
@@ -161,9 +161,9 @@ impl TaskRegistry {
         let known = Parent {
             notifier,
             generation,
-            debt,
+            sequence,
             open,
-            owes,
+            has_pending,
             idle: false,
         };
         self.parents.insert(parent.clone(), known);
@@ -172,14 +172,14 @@ impl TaskRegistry {
     /// What the end of a run means for its parent's batch.
     pub(super) fn settlement(&self, id: &TaskId, end: &End) -> Settlement {
         let Some(entry) = self.tasks.get(id) else {
-            return Settlement::Nobody;
+            return Settlement::None;
         };
         let Some(parent) = entry
             .batch
             .clone()
             .filter(|parent| self.parents.contains_key(parent))
         else {
-            return Settlement::Nobody;
+            return Settlement::None;
         };
         // After a shutdown nobody is told; with a journal that outlives it the next start does it.
         let never = self.closing.is_some() && !self.env.journal.outlives();
@@ -188,7 +188,7 @@ impl TaskRegistry {
         }
         let report = self.completion_report(entry);
         let failed = entry.task.status().is_failure();
-        Settlement::Owed {
+        Settlement::Report {
             parent,
             wakes: self.env.config.notifications.wake_on_failure && failed,
             report: Box::new(report),
@@ -216,23 +216,23 @@ impl TaskRegistry {
     pub(super) fn settle(&mut self, id: &TaskId, settlement: Settlement) {
         match settlement {
             Settlement::Left(..) => self.leave_batch(id),
-            Settlement::Owed {
+            Settlement::Report {
                 parent,
                 report,
                 wakes,
             } => {
                 if let Some(known) = self.parents.get_mut(&parent) {
                     known.open = known.open.saturating_sub(1);
-                    known.debt += 1;
-                    known.owes = true;
+                    known.sequence += 1;
+                    known.has_pending = true;
                     known.notifier.do_send(Settled {
                         report: *report,
                         wakes,
-                        debt: known.debt,
+                        sequence: known.sequence,
                     });
                 }
             }
-            Settlement::Nobody => {
+            Settlement::None => {
                 if let Some(entry) = self.tasks.get_mut(id) {
                     entry.batch = None;
                 }
@@ -247,11 +247,11 @@ impl TaskRegistry {
         };
         if let Some(known) = self.parents.get_mut(&parent) {
             known.open = known.open.saturating_sub(1);
-            known.debt += 1;
-            known.owes = true;
+            known.sequence += 1;
+            known.has_pending = true;
             known.notifier.do_send(Left {
                 task: id.clone(),
-                debt: known.debt,
+                sequence: known.sequence,
             });
         }
     }
@@ -302,25 +302,25 @@ impl Handler<BatchClosed> for TaskRegistry {
     }
 }
 
-impl Handler<Debts> for TaskRegistry {
+impl Handler<PendingMessages> for TaskRegistry {
     type Result = ();
 
-    fn handle(&mut self, debts: Debts, _: &mut Context<Self>) {
+    fn handle(&mut self, pending: PendingMessages, _: &mut Context<Self>) {
         self.env.failpoints.hit("registry: Debts");
-        let Some(known) = self.parents.get_mut(&debts.parent) else {
+        let Some(known) = self.parents.get_mut(&pending.parent) else {
             return;
         };
-        if known.debt != debts.debt {
+        if known.sequence != pending.sequence {
             // It has not heard everything yet.
             return;
         }
-        known.owes = debts.owes;
-        known.idle = debts.idle && !debts.owes;
+        known.has_pending = pending.has_pending;
+        known.idle = pending.idle && !pending.has_pending;
         if known.idle && known.open == 0 {
-            self.parents.remove(&debts.parent);
-            self.refs.notifiers.remove(&debts.parent);
+            self.parents.remove(&pending.parent);
+            self.refs.notifiers.remove(&pending.parent);
         }
-        self.tell_dependents(&debts.parent);
+        self.tell_dependents(&pending.parent);
     }
 }
 

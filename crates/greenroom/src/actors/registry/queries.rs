@@ -293,7 +293,10 @@ impl Query for CountTasks {
             *tally.tasks.entry(key).or_default() += 1;
             tally.asks += task.asking.len();
         }
-        let owed = registry.parents.values().filter(|parent| parent.owes);
+        let owed = registry
+            .parents
+            .values()
+            .filter(|parent| parent.has_pending);
         tally.parents_owed = owed.count();
         tally
     }

@@ -137,13 +137,13 @@ impl TaskRegistry {
                 continue;
             };
             // A number that nothing it was told before had: what it says of that is not what it says of this.
-            let (open, debt) = (outbox.open(), self.number());
+            let (open, sequence) = (outbox.open(), self.number());
             notifier.do_send(Reconcile {
                 outbox,
                 ended: self.has_ended(&parent),
-                debt,
+                sequence,
             });
-            self.know_parent(&parent, notifier, generation, (debt, open, true));
+            self.know_parent(&parent, notifier, generation, (sequence, open, true));
         }
         // Those left over owe nothing: they end as their addresses are dropped.
     }
@@ -256,7 +256,10 @@ impl TaskRegistry {
         let parent = session
             .as_ref()
             .and_then(|session| self.parents.get(session));
-        let (is_parent, owed) = (parent.is_some(), parent.is_some_and(|parent| parent.owes));
+        let (is_parent, owed) = (
+            parent.is_some(),
+            parent.is_some_and(|parent| parent.has_pending),
+        );
         let Some(entry) = self.tasks.get_mut(id) else {
             return;
         };

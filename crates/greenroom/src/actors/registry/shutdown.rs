@@ -42,7 +42,7 @@ pub(crate) struct Closing {
 #[rtype(result = "()")]
 struct MessageDone {
     parent: SessionId,
-    owes: bool,
+    has_pending: bool,
 }
 
 #[derive(Message)]
@@ -82,8 +82,11 @@ impl TaskRegistry {
             let (registry, parent) = (registry.clone(), parent.clone());
             messages += 1;
             actix_rt::spawn(async move {
-                let owes = stopped.await.unwrap_or(true);
-                registry.send(MessageDone { parent, owes });
+                let has_pending = stopped.await.unwrap_or(true);
+                registry.send(MessageDone {
+                    parent,
+                    has_pending,
+                });
             });
         }
         if let Some(closing) = &mut self.closing {
@@ -232,7 +235,7 @@ impl Handler<MessageDone> for TaskRegistry {
         self.env.failpoints.hit("registry: MessageDone");
         if let Some(closing) = &mut self.closing {
             closing.messages = closing.messages.saturating_sub(1);
-            if done.owes && !closing.report.untold.contains(&done.parent) {
+            if done.has_pending && !closing.report.untold.contains(&done.parent) {
                 closing.report.untold.push(done.parent);
             }
         }

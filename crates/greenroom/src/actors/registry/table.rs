@@ -15,7 +15,10 @@ impl TaskRegistry {
     /// Tells the actor of a session's run what depends on that session, if that has changed.
     pub(super) fn tell_dependents(&mut self, session: &SessionId) {
         let open = self.open_below(session);
-        let owed = self.parents.get(session).is_some_and(|parent| parent.owes);
+        let owed = self
+            .parents
+            .get(session)
+            .is_some_and(|parent| parent.has_pending);
         let Some(entry) = self
             .by_session
             .get(session)
