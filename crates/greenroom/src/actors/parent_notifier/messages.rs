@@ -71,7 +71,7 @@ pub(crate) struct Stop {
 /// The way to the agent server is open again: what waits because it was not is tried at once.
 #[derive(Message)]
 #[rtype(result = "()")]
-pub(crate) struct WayOpened;
+pub(crate) struct LinkRestored;
 
 #[derive(Message)]
 #[rtype(result = "()")]

@@ -19,7 +19,7 @@ use tokio::sync::{Notify, oneshot};
 
 use self::messages::{DeadlineReached, StatusRead};
 pub(crate) use self::messages::{
-    Joined, Left, ParentEnded, ParentGone, ParentHappened, Reconcile, Settled, Stop, WayOpened,
+    Joined, Left, LinkRestored, ParentEnded, ParentGone, ParentHappened, Reconcile, Settled, Stop,
 };
 use self::sending::{InFlight, PendingMessage};
 use super::actor_ref::ActorRef;
@@ -29,7 +29,7 @@ use crate::domain::batch::{Batch, Due};
 use crate::domain::ids::SessionId;
 use crate::domain::outbox::Outbox;
 use crate::domain::parent_session::{Gate, ParentSession};
-use crate::domain::patience::Patience;
+use crate::domain::retry_backoff::RetryBackoff;
 use crate::domain::time::Timestamp;
 use crate::ports::agent_server::SessionStatus;
 use crate::ports::journal::Entry;
@@ -43,9 +43,9 @@ pub(crate) struct ParentNotifier {
     // Finals of closed batches, oldest first, with their texts: bounded by `give_up`.
     closed: VecDeque<PendingMessage>,
     flight: InFlight,
-    patience: Patience,
+    backoff: RetryBackoff,
     /// Wakes the look-up under way if it waits.
-    way_opened: Arc<Notify>,
+    link_restored: Arc<Notify>,
     session: ParentSession,
     held: bool,
     sequence: u64,
@@ -81,8 +81,8 @@ impl ParentNotifier {
             batch: Batch::default(),
             closed: VecDeque::new(),
             flight: InFlight::None,
-            patience: Patience::default(),
-            way_opened: Arc::default(),
+            backoff: RetryBackoff::default(),
+            link_restored: Arc::default(),
             session: ParentSession::new(ended),
             held: false,
             sequence: 0,
@@ -158,7 +158,7 @@ impl ParentNotifier {
                 Due::Final { since } => (since, true, since),
             },
         };
-        Some((self.patience.earliest(at), wakes, since))
+        Some((self.backoff.earliest(at), wakes, since))
     }
 
     pub(super) fn look(&mut self, ctx: &mut Context<Self>) {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use actix::{AsyncContext, Context, Handler};
 
 use super::ParentNotifier;
-use super::messages::{Answered, ContextRead, LookedUp, WayOpened};
+use super::messages::{Answered, ContextRead, LinkRestored, LookedUp};
 use crate::actors::env::{answer, cut_off, find_message, within};
 use crate::actors::registry::{BatchClosed, WakeAccepted};
 use crate::actors::runtime_state::Call;
@@ -17,7 +17,7 @@ use crate::domain::ids::{NoticeId, TaskId};
 use crate::domain::notice::{NoticeFacts, NoticeKind};
 use crate::domain::notification::{Form, parent_voice, render};
 use crate::domain::outbox::{DeliveryStatus, OutboxMessage};
-use crate::domain::patience::Why;
+use crate::domain::retry_backoff::RetryCause;
 use crate::domain::time::Timestamp;
 use crate::domain::transcript::Message as Spoken;
 use crate::ports::agent_server::{Notice, ServerError, find_notice};
@@ -28,10 +28,10 @@ fn call_name(id: &NoticeId) -> Call {
     Call::Notice(id.clone())
 }
 
-fn why(failure: &ServerError) -> Why {
+fn retry_cause(failure: &ServerError) -> RetryCause {
     match failure {
-        ServerError::Refused { .. } => Why::Refused,
-        _ => Why::Way,
+        ServerError::Refused { .. } => RetryCause::Refused,
+        _ => RetryCause::Unreachable,
     }
 }
 
@@ -197,7 +197,7 @@ impl ParentNotifier {
     }
 
     pub(super) fn accepted(&mut self, pending: &PendingMessage) {
-        self.patience.over();
+        self.backoff.over();
         self.env.health.notice_delivered();
         self.record_delivery(pending, DeliveryStatus::Delivered);
         if !pending.sent_silently {
@@ -221,7 +221,7 @@ impl ParentNotifier {
             let wakes = note.wakes;
             self.batch.note_refused(note);
             if wakes {
-                self.patience.failed(why(failure), now);
+                self.backoff.failed(retry_cause(failure), now);
             }
             return;
         }
@@ -236,7 +236,7 @@ impl ParentNotifier {
             self.closed.push_front(pending);
             return;
         }
-        self.patience.failed(why(failure), now);
+        self.backoff.failed(retry_cause(failure), now);
         self.closed.push_front(pending);
     }
 
@@ -305,8 +305,8 @@ impl ParentNotifier {
             pending.id.clone(),
         );
         // Its own: what opened before is no news to it.
-        self.way_opened = Arc::default();
-        let way_opened = Arc::clone(&self.way_opened);
+        self.link_restored = Arc::default();
+        let link_restored = Arc::clone(&self.link_restored);
         self.flight = InFlight::LookingUp(pending);
         let still = me.clone();
         answer(
@@ -332,7 +332,7 @@ impl ParentNotifier {
                     // Also one that opened while it was asked: nobody knows which was first.
                     tokio::select! {
                         () = tokio::time::sleep(wait) => {}
-                        () = way_opened.notified() => {}
+                        () = link_restored.notified() => {}
                     }
                     wait = wait.saturating_mul(2).min(Duration::from_secs(60));
                 }
@@ -400,13 +400,13 @@ impl Handler<LookedUp> for ParentNotifier {
     }
 }
 
-impl Handler<WayOpened> for ParentNotifier {
+impl Handler<LinkRestored> for ParentNotifier {
     type Result = ();
 
-    fn handle(&mut self, _: WayOpened, ctx: &mut Context<Self>) {
+    fn handle(&mut self, _: LinkRestored, ctx: &mut Context<Self>) {
         self.env.failpoints.hit("notifier: WayOpened");
-        self.way_opened.notify_one();
-        if self.patience.way_opened() {
+        self.link_restored.notify_one();
+        if self.backoff.link_restored() {
             self.step(ctx);
         }
     }

@@ -8,7 +8,7 @@ use actix::{AsyncContext, Context, Handler, Message};
 use super::{DepthOf, TaskRegistry, Unreachable};
 use crate::actors::env::{answer, reach_backoff, within};
 use crate::actors::inbox::EventsCame;
-use crate::actors::parent_notifier::{ParentHappened, WayOpened};
+use crate::actors::parent_notifier::{LinkRestored, ParentHappened};
 use crate::actors::poller::Reconcile;
 use crate::actors::slot_manager::SetOpen;
 use crate::actors::task::{EventLinkLost, SessionEventReceived};
@@ -137,10 +137,10 @@ impl TaskRegistry {
     }
 
     /// Everything running is looked at again, and what is owed is not waited with any longer.
-    fn way_is_open(&self) {
+    fn link_is_up(&self) {
         self.refs.poller.send(Reconcile);
         for known in self.parents.values() {
-            known.notifier.do_send(WayOpened);
+            known.notifier.do_send(LinkRestored);
         }
     }
 
@@ -205,7 +205,7 @@ impl Handler<LinkChanged> for TaskRegistry {
             EventLink::Connected => {
                 // Events that were missed are not replayed: everything running is looked at again.
                 self.set_reachable(true);
-                self.way_is_open();
+                self.link_is_up();
             }
             EventLink::Broken => {
                 for actor in self.tasks.values().filter_map(|entry| entry.actor.as_ref()) {
@@ -236,7 +236,7 @@ impl Handler<HealthAnswered> for TaskRegistry {
         if answered.0 {
             self.probing = false;
             self.probe_tries = 0;
-            self.way_is_open();
+            self.link_is_up();
         } else if self.closing.is_none() {
             self.probe_tries += 1;
             ctx.notify_later(Probe, reach_backoff(self.probe_tries));

@@ -8,31 +8,31 @@ use super::time::Timestamp;
 /// The most it waits.
 const MOST: Duration = Duration::from_secs(60);
 
-/// Why a message was not accepted.
+/// RetryCause a message was not accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Why {
+pub(crate) enum RetryCause {
     /// The agent server said no.
     Refused,
     /// It was not reached, or whether it was is not known.
-    Way,
+    Unreachable,
 }
 
 /// What a notifier waits for.
 #[derive(Debug, Default)]
-pub(crate) struct Patience {
+pub(crate) struct RetryBackoff {
     failures: u32,
     not_before: Option<Timestamp>,
     /// It was the way that failed, not the server that refused.
-    of_way: bool,
+    unreachable: bool,
 }
 
-impl Patience {
+impl RetryBackoff {
     /// A message was not accepted: 1 s doubling to 60 s.
-    pub(crate) fn failed(&mut self, why: Why, now: Timestamp) {
+    pub(crate) fn failed(&mut self, why: RetryCause, now: Timestamp) {
         let wait = Duration::from_secs(1 << self.failures.min(6)).min(MOST);
         self.failures += 1;
         self.not_before = Some(now + wait);
-        self.of_way = why == Why::Way;
+        self.unreachable = why == RetryCause::Unreachable;
     }
 
     /// A message was accepted.
@@ -42,8 +42,8 @@ impl Patience {
 
     /// The way is open again. True if that is what was waited for: what the server has refused does not get better by it.
     /// The next wait goes on where this one stood, so that a way that opens all the time is no reason to hurry.
-    pub(crate) fn way_opened(&mut self) -> bool {
-        self.of_way && self.not_before.take().is_some()
+    pub(crate) fn link_restored(&mut self) -> bool {
+        self.unreachable && self.not_before.take().is_some()
     }
 
     /// When what is due at `at` may be tried.
@@ -62,27 +62,27 @@ mod tests {
 
     #[test]
     fn an_open_way_ends_the_wait_for_it_and_not_the_doubling() {
-        let mut patience = Patience::default();
-        assert!(!patience.way_opened(), "nothing waits");
+        let mut backoff = RetryBackoff::default();
+        assert!(!backoff.link_restored(), "nothing waits");
         for _ in 0..3 {
-            patience.failed(Why::Way, at(0));
+            backoff.failed(RetryCause::Unreachable, at(0));
         }
-        assert_eq!(patience.earliest(at(0)), at(4));
-        assert!(patience.way_opened());
-        assert_eq!(patience.earliest(at(1)), at(1));
-        assert!(!patience.way_opened(), "once");
-        patience.failed(Why::Way, at(1));
-        assert_eq!(patience.earliest(at(1)), at(9));
-        patience.over();
-        patience.failed(Why::Way, at(20));
-        assert_eq!(patience.earliest(at(20)), at(21));
+        assert_eq!(backoff.earliest(at(0)), at(4));
+        assert!(backoff.link_restored());
+        assert_eq!(backoff.earliest(at(1)), at(1));
+        assert!(!backoff.link_restored(), "once");
+        backoff.failed(RetryCause::Unreachable, at(1));
+        assert_eq!(backoff.earliest(at(1)), at(9));
+        backoff.over();
+        backoff.failed(RetryCause::Unreachable, at(20));
+        assert_eq!(backoff.earliest(at(20)), at(21));
     }
 
     #[test]
     fn what_the_server_has_refused_waits_all_the_same() {
-        let mut patience = Patience::default();
-        patience.failed(Why::Refused, at(0));
-        assert!(!patience.way_opened());
-        assert_eq!(patience.earliest(at(0)), at(1));
+        let mut backoff = RetryBackoff::default();
+        backoff.failed(RetryCause::Refused, at(0));
+        assert!(!backoff.link_restored());
+        assert_eq!(backoff.earliest(at(0)), at(1));
     }
 }
