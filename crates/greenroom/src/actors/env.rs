@@ -12,7 +12,7 @@ use futures::FutureExt;
 use super::durability::Durability;
 use super::failpoint::Failpoints;
 use super::health::Health;
-use super::runtime_state::UnderWay;
+use super::runtime_state::CallsInFlight;
 use super::supervisor::panic_text;
 use super::unshown::Unshown;
 use crate::clock::Clock;
@@ -36,7 +36,7 @@ pub(crate) struct Parts {
     pub(crate) journal: Arc<dyn Journal>,
     pub(crate) unshown: Unshown,
     pub(crate) durability: Durability,
-    pub(crate) under_way: UnderWay,
+    pub(crate) calls_in_flight: CallsInFlight,
     /// Set once a shutdown is over: what still waits for the agent server to come back is nobody's business any more.
     pub(crate) shut_down: AtomicBool,
     pub(crate) health: Health,

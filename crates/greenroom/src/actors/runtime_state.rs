@@ -75,9 +75,9 @@ type Superseded = BTreeMap<(TaskId, Run), Arc<AtomicBool>>;
 
 /// The aborts of ended runs that are not answered.
 #[derive(Clone, Default)]
-pub(crate) struct Aborts(Arc<Mutex<Superseded>>);
+pub(crate) struct PendingAborts(Arc<Mutex<Superseded>>);
 
-impl Aborts {
+impl PendingAborts {
     /// Somebody has to answer for the abort of that run from now on, if one is wanted; the ticket is how.
     pub(crate) fn begin(
         &self,
@@ -129,7 +129,7 @@ pub(crate) struct AbortTicket {
     settled: AtomicBool,
     /// Nothing has to be looked after any more either.
     needless: AtomicBool,
-    aborts: Aborts,
+    aborts: PendingAborts,
     registry: ActorRef<TaskRegistry>,
 }
 
@@ -167,7 +167,7 @@ impl Drop for AbortTicket {
 
 /// What a call whose effect cannot be taken back is known by while it is under way.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Call {
+pub(crate) enum CallId {
     /// A session is made for that attempt of a run.
     Create(TaskId, Run, u32),
     /// That prompt of a run.
@@ -178,7 +178,7 @@ pub(crate) enum Call {
 
 /// Calls whose effect cannot be taken back, while they are under way.
 #[derive(Clone, Default)]
-pub(crate) struct UnderWay(Arc<Mutex<Calls>>);
+pub(crate) struct CallsInFlight(Arc<Mutex<Calls>>);
 
 /// Whoever waits for the end of a call hears it when this is dropped.
 type Waiting = Vec<oneshot::Sender<()>>;
@@ -186,29 +186,29 @@ type Waiting = Vec<oneshot::Sender<()>>;
 #[derive(Default)]
 struct Calls {
     next: u64,
-    by_name: BTreeMap<(Call, u64), Waiting>,
+    by_name: BTreeMap<(CallId, u64), Waiting>,
 }
 
 /// A call is under way until this is dropped.
-pub(crate) struct CallUnderWay {
-    name: (Call, u64),
-    calls: UnderWay,
+pub(crate) struct CallGuard {
+    name: (CallId, u64),
+    calls: CallsInFlight,
 }
 
-impl Drop for CallUnderWay {
+impl Drop for CallGuard {
     fn drop(&mut self) {
         let waiting = lock(&self.calls.0).by_name.remove(&self.name);
         drop(waiting);
     }
 }
 
-impl UnderWay {
-    pub(crate) fn begin(&self, call: Call) -> CallUnderWay {
+impl CallsInFlight {
+    pub(crate) fn begin(&self, call: CallId) -> CallGuard {
         let mut calls = lock(&self.0);
         calls.next += 1;
         let name = (call, calls.next);
         calls.by_name.insert(name.clone(), Vec::new());
-        CallUnderWay {
+        CallGuard {
             name,
             calls: self.clone(),
         }
@@ -216,7 +216,7 @@ impl UnderWay {
 
     /// Waits until no call of that name is under way, at most that long. A call whose maker has died may still have its
     /// effect: only after it is over can be looked for what it has left.
-    pub(crate) async fn over(&self, call: &Call, limit: Duration) {
+    pub(crate) async fn finished(&self, call: &CallId, limit: Duration) {
         let ends: Vec<oneshot::Receiver<()>> = {
             let mut calls = lock(&self.0);
             let named = (call.clone(), 0)..=(call.clone(), u64::MAX);
@@ -246,18 +246,18 @@ impl UnderWay {
 
 /// The slots that are held: a slot is held as long as its permit exists.
 #[derive(Clone, Default, Debug)]
-pub(crate) struct Held(
+pub(crate) struct HeldPermits(
     Arc<Mutex<BTreeMap<PermitId, ConcurrencyKey>>>,
     Arc<AtomicU64>,
 );
 
-impl Held {
-    pub(crate) fn taken(&self, permit: PermitId, key: ConcurrencyKey) {
+impl HeldPermits {
+    pub(crate) fn insert(&self, permit: PermitId, key: ConcurrencyKey) {
         self.1.fetch_max(permit.0, Ordering::AcqRel);
         lock(&self.0).insert(permit, key);
     }
 
-    pub(crate) fn given_back(&self, permit: PermitId) {
+    pub(crate) fn remove(&self, permit: PermitId) {
         lock(&self.0).remove(&permit);
     }
 

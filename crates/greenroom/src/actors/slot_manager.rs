@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 use super::actor_ref::ActorRef;
 use super::failpoint::Failpoints;
 use super::key_queue::KeyQueue;
-use super::runtime_state::Held;
+use super::runtime_state::HeldPermits;
 use crate::config::Limits;
 use crate::domain::concurrency::{Age, PermitId, SlotTable};
 use crate::domain::ids::ConcurrencyKey;
@@ -20,7 +20,7 @@ use crate::handle::{Census, counted};
 pub(crate) struct SlotPermit {
     id: PermitId,
     key: ConcurrencyKey,
-    held: Held,
+    held_permits: HeldPermits,
     own_ref: ActorRef<SlotManager>,
 }
 
@@ -33,7 +33,7 @@ impl SlotPermit {
 impl Drop for SlotPermit {
     fn drop(&mut self) {
         // Nothing here can panic: a panic in a drop while unwinding would end the process.
-        self.held.given_back(self.id);
+        self.held_permits.remove(self.id);
         self.own_ref.send(Release(self.id));
     }
 }
@@ -113,7 +113,7 @@ pub(crate) struct SlotManager {
     table: SlotTable,
     // One entry per key with a head: bounded by the keys in use.
     queues: BTreeMap<ConcurrencyKey, (u64, Addr<KeyQueue>)>,
-    held: Held,
+    held_permits: HeldPermits,
     own_ref: ActorRef<SlotManager>,
     failpoints: Failpoints,
 }
@@ -123,12 +123,12 @@ impl SlotManager {
     pub(crate) fn new(
         limits: Limits,
         open: bool,
-        held: Held,
+        held_permits: HeldPermits,
         own_ref: ActorRef<SlotManager>,
         failpoints: Failpoints,
     ) -> Self {
         failpoints.hit("slots: start");
-        let (permits, last) = held.all();
+        let (permits, last) = held_permits.all();
         let mut table = SlotTable::new(limits);
         table.continue_after(last);
         for (permit, key) in permits {
@@ -138,18 +138,18 @@ impl SlotManager {
         Self {
             table,
             queues: BTreeMap::new(),
-            held,
+            held_permits,
             own_ref,
             failpoints,
         }
     }
 
     fn permit(&self, id: PermitId, key: ConcurrencyKey) -> SlotPermit {
-        self.held.taken(id, key.clone());
+        self.held_permits.insert(id, key.clone());
         SlotPermit {
             id,
             key,
-            held: self.held.clone(),
+            held_permits: self.held_permits.clone(),
             own_ref: self.own_ref.clone(),
         }
     }

@@ -18,7 +18,7 @@ use crate::actors::registry::{
     KeyWait, LaunchOnce, LinkChanged, ListTasks, Query, ReadHistory, ReadReadiness, SendTo,
     Shutdown, TaskRegistry, TasksOf, WaitForRun, Waits, keep_registry,
 };
-use crate::actors::runtime_state::{RuntimeFlags, UnderWay};
+use crate::actors::runtime_state::{CallsInFlight, RuntimeFlags};
 use crate::actors::slot_manager::{ReadSlots, SlotManager, SlotsSnapshot};
 use crate::actors::task::SendFailure;
 use crate::actors::unshown::Unshown;
@@ -126,7 +126,7 @@ impl Greenroom {
             durability: Durability::new(Arc::clone(&journal), unshown.clone()),
             journal,
             unshown,
-            under_way: UnderWay::default(),
+            calls_in_flight: CallsInFlight::default(),
             shut_down: AtomicBool::new(false),
             health: Health::default(),
             failpoints: Failpoints::injected_by(surroundings.fault_injector),

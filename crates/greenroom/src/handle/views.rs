@@ -309,7 +309,7 @@ pub struct Counters {
     pub actor_deaths: BTreeMap<&'static str, u64>,
     /// Calls beside an actor that panicked.
     pub calls_panicked: u64,
-    /// Aborts that were refused or not answered in time.
+    /// PendingAborts that were refused or not answered in time.
     pub aborts_failed: u64,
     /// Messages to parents that the server has accepted.
     pub notices_delivered: u64,

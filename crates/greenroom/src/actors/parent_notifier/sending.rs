@@ -11,7 +11,7 @@ use super::ParentNotifier;
 use super::messages::{Answered, ContextRead, LinkRestored, LookedUp};
 use crate::actors::env::{answer, cut_off, find_message, within};
 use crate::actors::registry::{BatchClosed, WakeAccepted};
-use crate::actors::runtime_state::Call;
+use crate::actors::runtime_state::CallId;
 use crate::domain::batch::{CompletionReport, Due, Note};
 use crate::domain::ids::{NoticeId, TaskId};
 use crate::domain::notice::{NoticeFacts, NoticeKind};
@@ -24,8 +24,8 @@ use crate::ports::agent_server::{Notice, ServerError, find_notice};
 use crate::ports::journal::Entry;
 
 /// What the sending of a message is called while it is under way.
-fn call_name(id: &NoticeId) -> Call {
-    Call::Notice(id.clone())
+fn call_id(id: &NoticeId) -> CallId {
+    CallId::Notice(id.clone())
 }
 
 fn retry_cause(failure: &ServerError) -> RetryCause {
@@ -174,7 +174,7 @@ impl ParentNotifier {
             parent: self.parent.clone(),
             message: Box::new(self.message(&pending, DeliveryStatus::Sending)),
         }]);
-        let under_way = self.env.under_way.begin(call_name(&pending.id));
+        let call = self.env.calls_in_flight.begin(call_id(&pending.id));
         let (durable, open) = (self.env.durable(), Arc::clone(&self.open));
         self.flight = InFlight::Sending(Box::new(pending));
         let (env, me, parent) = (self.env.clone(), ctx.address(), self.parent.clone());
@@ -182,7 +182,7 @@ impl ParentNotifier {
             &self.env,
             "notifier: message is answered",
             async move {
-                let _under_way = under_way;
+                let _call = call;
                 durable.await;
                 if !open.load(Ordering::Acquire) {
                     return Err(ServerError::Unreachable(
@@ -318,7 +318,7 @@ impl ParentNotifier {
                 }
                 // Sent by a notifier that has died since, it may still be on its way.
                 let limit = env.config.calls.notify;
-                env.under_way.over(&call_name(&id), limit).await;
+                env.calls_in_flight.finished(&call_id(&id), limit).await;
                 let mut wait = Duration::from_secs(1);
                 // Until the server says, nobody knows whether it arrived: sending it again might double it.
                 loop {

@@ -57,7 +57,7 @@ pub(crate) fn keep_registry(env: Env, refs: ActorRefs, changes: Changes) {
     let exit = run_registry(&env, &refs, &changes);
     let weak = refs.registry.weak();
     let mut refs = refs;
-    // Held from here, the place would keep a registry that nobody needs any more.
+    // HeldPermits from here, the place would keep a registry that nobody needs any more.
     refs.registry = ActorRef::default();
     actix_rt::spawn(async move {
         let mut exit = exit;
@@ -116,7 +116,7 @@ impl TaskRegistry {
         let env = self.env.clone();
         match kept {
             Kept::Slots => {
-                let held = self.refs.held.clone();
+                let held = self.refs.held_permits.clone();
                 let (limits, slots_ref) = (self.limits.clone(), self.refs.slots.clone());
                 let open = self.reachable && !self.refs.flags.closing();
                 let failpoints = env.failpoints.clone();

@@ -40,7 +40,7 @@ use super::env::Env;
 use super::key_queue::KeyQueue;
 use super::parent_notifier::ParentNotifier;
 use super::poller::Poller;
-use super::runtime_state::{Aborts, ActorDirectory, Held, RuntimeFlags};
+use super::runtime_state::{ActorDirectory, HeldPermits, PendingAborts, RuntimeFlags};
 use super::slot_manager::{SlotManager, SlotPermit};
 use super::task::TaskActor;
 use super::toaster::Toaster;
@@ -205,8 +205,8 @@ pub(crate) struct ActorRefs {
     pub(crate) toaster: ActorRef<Toaster>,
     pub(crate) tasks: ActorDirectory<TaskId, TaskActor>,
     pub(crate) notifiers: ActorDirectory<SessionId, ParentNotifier>,
-    pub(crate) aborts: Aborts,
-    pub(crate) held: Held,
+    pub(crate) aborts: PendingAborts,
+    pub(crate) held_permits: HeldPermits,
     pub(crate) flags: Arc<RuntimeFlags>,
 }
 
@@ -219,8 +219,8 @@ impl ActorRefs {
             toaster: ActorRef::default(),
             tasks: ActorDirectory::default(),
             notifiers: ActorDirectory::default(),
-            aborts: Aborts::default(),
-            held: Held::default(),
+            aborts: PendingAborts::default(),
+            held_permits: HeldPermits::default(),
             flags: Arc::new(RuntimeFlags::new(limits)),
         }
     }

@@ -34,7 +34,7 @@ pub(crate) struct Aborted {
     pub(crate) registry: ActorRef<TaskRegistry>,
 }
 
-/// Aborts a session. The ticket, if somebody waits for it, is given back when the first abort was accepted or all were given
+/// PendingAborts a session. The ticket, if somebody waits for it, is given back when the first abort was accepted or all were given
 /// up. One that succeeded can be lost all the same, so the status is read a second later and the abort repeated while the
 /// session is still busy, unless somebody has prompted it meanwhile.
 pub(crate) fn abort_session(env: &Env, aborted: Aborted, ticket: Option<Arc<AbortTicket>>) {
@@ -157,7 +157,7 @@ pub(crate) enum After {
     Created(Box<NewSession>, Vec<Place>),
 }
 
-/// Aborts the session of an ended run if it works and nobody else has asked it something since the end.
+/// PendingAborts the session of an ended run if it works and nobody else has asked it something since the end.
 pub(crate) fn abort_if_busy(env: &Env, after: AbortAfterCrash, ticket: AbortTicket) {
     let (env, ticket) = (env.clone(), Arc::new(ticket));
     let within_env = env.clone();

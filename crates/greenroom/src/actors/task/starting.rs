@@ -15,7 +15,7 @@ use super::messages::{
 use super::{Phase, StartMode, StartRecorded, StartStep, TaskActor};
 use crate::actors::env::{answer, cut_off, reach_backoff, within};
 use crate::actors::registry::{RunPrompted, RunStarted, Unreachable};
-use crate::actors::runtime_state::Call;
+use crate::actors::runtime_state::CallId;
 use crate::domain::correlation_tag::CorrelationTag;
 use crate::domain::ids::{Run, SessionId};
 use crate::domain::lifecycle::End;
@@ -52,14 +52,14 @@ impl TaskActor {
                 };
                 let limit = self.env.config.calls.create;
                 self.create_in_flight = true;
-                let under_way = self.env.under_way.begin(self.create_name());
+                let call = self.env.calls_in_flight.begin(self.create_call_id());
                 let late = me.clone();
                 let (durable, wanted) = (self.env.durable(), Arc::clone(&self.wanted));
                 answer(
                     &self.env,
                     "task: create is answered",
                     async move {
-                        let _under_way = under_way;
+                        let _call = call;
                         durable.await;
                         if !wanted.load(Ordering::Acquire) {
                             return Err(called_off());
@@ -81,7 +81,7 @@ impl TaskActor {
                 let Some(session) = self.wanted_session() else {
                     return;
                 };
-                let name = self.create_name();
+                let name = self.create_call_id();
                 let others = match self.start_mode {
                     StartMode::Relaunch(_) => {
                         earlier_places(&self.env, &self.task, &session.directory)
@@ -94,7 +94,7 @@ impl TaskActor {
                     async move {
                         // Made by an actor that has died since, it may still be on its way.
                         let limit = env.config.calls.create;
-                        env.under_way.over(&name, limit).await;
+                        env.calls_in_flight.finished(&name, limit).await;
                         find_created(&env, &session, others).await
                     },
                     |panic| Err(cut_off(panic)),
@@ -110,13 +110,13 @@ impl TaskActor {
                 let request = self.prompt_request(prompt, text);
                 let directory = self.directory.clone();
                 self.prompts_in_flight += 1;
-                let under_way = self.env.under_way.begin(self.prompt_name(prompt));
+                let call = self.env.calls_in_flight.begin(self.prompt_call_id(prompt));
                 let (durable, wanted) = (self.env.durable(), Arc::clone(&self.wanted));
                 answer(
                     &self.env,
                     "task: prompt is answered",
                     async move {
-                        let _under_way = under_way;
+                        let _call = call;
                         durable.await;
                         if !wanted.load(Ordering::Acquire) {
                             return Err(called_off());
@@ -135,13 +135,13 @@ impl TaskActor {
                     return;
                 };
                 let tag = self.prompt_tag(prompt);
-                let name = self.prompt_name(prompt);
+                let name = self.prompt_call_id(prompt);
                 answer(
                     &self.env,
                     "task: prompt is looked for",
                     async move {
                         let limit = env.config.calls.prompt;
-                        env.under_way.over(&name, limit).await;
+                        env.calls_in_flight.finished(&name, limit).await;
                         prompt_arrived(&env, &session, &tag).await
                     },
                     |panic| Err(cut_off(panic)),
@@ -164,13 +164,13 @@ impl TaskActor {
     }
 
     /// What the create of this attempt is called while it is under way.
-    fn create_name(&self) -> Call {
-        Call::Create(self.task.id.clone(), self.run, self.attempt)
+    fn create_call_id(&self) -> CallId {
+        CallId::Create(self.task.id.clone(), self.run, self.attempt)
     }
 
     /// What a prompt of this run is called while it is under way.
-    fn prompt_name(&self, prompt: u32) -> Call {
-        Call::Prompt(self.task.id.clone(), self.run, prompt)
+    fn prompt_call_id(&self, prompt: u32) -> CallId {
+        CallId::Prompt(self.task.id.clone(), self.run, prompt)
     }
 
     fn prompt_tag(&self, prompt: u32) -> CorrelationTag {
