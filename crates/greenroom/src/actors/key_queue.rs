@@ -9,14 +9,14 @@ use super::actor_ref::ActorRef;
 use super::failpoint::Failpoints;
 use super::registry::{Granted, TaskRegistry};
 use super::slot_manager::{Acquire, Forget, SlotManager, SlotPermit};
-use crate::domain::concurrency::Age;
+use crate::domain::concurrency::QueueSeq;
 use crate::domain::ids::{ConcurrencyKey, Run, TaskId};
 
 /// A run waits from now on.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(crate) struct Enqueue {
-    pub(crate) age: Age,
+    pub(crate) queue_seq: QueueSeq,
     pub(crate) task: TaskId,
     pub(crate) run: Run,
 }
@@ -24,7 +24,7 @@ pub(crate) struct Enqueue {
 /// A run waits no more; by identity, never by place.
 #[derive(Message)]
 #[rtype(result = "()")]
-pub(crate) struct Withdraw(pub(crate) Age);
+pub(crate) struct Withdraw(pub(crate) QueueSeq);
 
 /// A slot for whoever is the head now.
 #[derive(Message)]
@@ -34,8 +34,8 @@ pub(crate) struct SlotGranted(pub(crate) SlotPermit);
 pub(crate) struct KeyQueue {
     key: ConcurrencyKey,
     // Bounded by `limits.max_waiting`, which the registry keeps.
-    waiting: BTreeMap<Age, (TaskId, Run)>,
-    asked_for: Option<Age>,
+    waiting: BTreeMap<QueueSeq, (TaskId, Run)>,
+    asked_for: Option<QueueSeq>,
     generation: u64,
     slots: ActorRef<SlotManager>,
     registry: ActorRef<TaskRegistry>,
@@ -70,9 +70,9 @@ impl KeyQueue {
         }
         self.asked_for = head;
         match head {
-            Some(age) => self.slots.send(Acquire {
+            Some(queue_seq) => self.slots.send(Acquire {
                 key: self.key.clone(),
-                age,
+                queue_seq,
                 generation: self.generation,
                 queue: ctx.address(),
             }),
@@ -94,7 +94,7 @@ impl Handler<Enqueue> for KeyQueue {
     fn handle(&mut self, enqueue: Enqueue, ctx: &mut Context<Self>) {
         self.failpoints.hit("queue: Enqueue");
         self.waiting
-            .insert(enqueue.age, (enqueue.task, enqueue.run));
+            .insert(enqueue.queue_seq, (enqueue.task, enqueue.run));
         self.ask_for_head(ctx);
     }
 }
@@ -116,11 +116,11 @@ impl Handler<SlotGranted> for KeyQueue {
         self.failpoints.hit("queue: SlotGranted");
         self.asked_for = None;
         match self.waiting.pop_first() {
-            Some((age, (task, run))) => {
+            Some((queue_seq, (task, run))) => {
                 self.registry.send(Granted {
                     task,
                     run,
-                    age,
+                    queue_seq,
                     permit: granted.0,
                 });
             }

@@ -11,7 +11,7 @@ use super::failpoint::Failpoints;
 use super::key_queue::KeyQueue;
 use super::runtime_state::HeldPermits;
 use crate::config::Limits;
-use crate::domain::concurrency::{Age, PermitId, SlotTable};
+use crate::domain::concurrency::{PermitId, QueueSeq, SlotTable};
 use crate::domain::ids::ConcurrencyKey;
 use crate::handle::{Census, counted};
 
@@ -43,7 +43,7 @@ impl Drop for SlotPermit {
 #[rtype(result = "()")]
 pub(crate) struct Acquire {
     pub(crate) key: ConcurrencyKey,
-    pub(crate) age: Age,
+    pub(crate) queue_seq: QueueSeq,
     /// Which queue of that key asks: a queue that has been replaced must not speak for its successor.
     pub(crate) generation: u64,
     pub(crate) queue: Addr<KeyQueue>,
@@ -185,7 +185,7 @@ impl Handler<Acquire> for SlotManager {
         }
         self.queues
             .insert(ask.key.clone(), (ask.generation, ask.queue));
-        self.table.ask(ask.key, ask.age);
+        self.table.ask(ask.key, ask.queue_seq);
         self.grant();
     }
 }

@@ -19,7 +19,7 @@ enum Bucket {
 pub struct PermitId(pub u64);
 
 /// The order of acceptance; the smaller is the older.
-pub type Age = u64;
+pub type QueueSeq = u64;
 
 impl Limits {
     /// The limit of a key, zero for none: its own entry, else its provider's, else the default. In a key given as text
@@ -53,7 +53,7 @@ impl Limits {
 }
 
 /// A head in the order in which heads are served; the name decides where two are of one age.
-type Head = (Age, ConcurrencyKey);
+type Head = (QueueSeq, ConcurrencyKey);
 
 /// What counts against one limit.
 #[derive(Debug, Default)]
@@ -77,7 +77,7 @@ impl Counted {
 pub struct SlotTable {
     limits: Limits,
     holders: BTreeMap<PermitId, (ConcurrencyKey, Bucket)>,
-    heads: BTreeMap<ConcurrencyKey, (Age, Bucket)>,
+    heads: BTreeMap<ConcurrencyKey, (QueueSeq, Bucket)>,
     // One for every bucket with a holder or a head.
     counted: BTreeMap<Bucket, Counted>,
     // The oldest head of every bucket that has one, and room.
@@ -101,21 +101,21 @@ impl SlotTable {
     }
 
     /// A key's head asks for a slot. Asking again replaces its age.
-    pub fn ask(&mut self, key: ConcurrencyKey, age: Age) {
+    pub fn ask(&mut self, key: ConcurrencyKey, queue_seq: QueueSeq) {
         self.withdraw(&key);
         let (bucket, limit) = self.limits.rule(&key);
-        self.heads.insert(key.clone(), (age, bucket.clone()));
+        self.heads.insert(key.clone(), (queue_seq, bucket.clone()));
         self.change(bucket, limit, |counted| {
-            counted.heads.insert((age, key));
+            counted.heads.insert((queue_seq, key));
         });
     }
 
     /// Nobody waits for that key any more.
     pub fn withdraw(&mut self, key: &ConcurrencyKey) {
-        if let Some((age, bucket)) = self.heads.remove(key) {
+        if let Some((queue_seq, bucket)) = self.heads.remove(key) {
             let limit = self.limits.of(key);
             self.change(bucket, limit, |counted| {
-                counted.heads.remove(&(age, key.clone()));
+                counted.heads.remove(&(queue_seq, key.clone()));
             });
         }
     }
@@ -163,8 +163,8 @@ impl SlotTable {
         for (permit, (key, _)) in std::mem::take(&mut self.holders) {
             self.hold(permit, key);
         }
-        for (key, (age, _)) in std::mem::take(&mut self.heads) {
-            self.ask(key, age);
+        for (key, (queue_seq, _)) in std::mem::take(&mut self.heads) {
+            self.ask(key, queue_seq);
         }
     }
 
@@ -260,8 +260,8 @@ mod tests {
         text.into()
     }
 
-    fn take(table: &mut SlotTable, text: &str, age: Age) -> Option<PermitId> {
-        table.ask(key(text), age);
+    fn take(table: &mut SlotTable, text: &str, queue_seq: QueueSeq) -> Option<PermitId> {
+        table.ask(key(text), queue_seq);
         let granted = table.grant();
         table.withdraw(&key(text));
         granted.map(|(_, permit)| permit)
@@ -328,9 +328,9 @@ mod tests {
     /// The same accounting, told the plain way: everything is counted each time.
     fn oldest_with_room(
         table: &SlotTable,
-        heads: &BTreeMap<ConcurrencyKey, Age>,
+        heads: &BTreeMap<ConcurrencyKey, QueueSeq>,
         held: &[(PermitId, ConcurrencyKey)],
-    ) -> Option<Age> {
+    ) -> Option<QueueSeq> {
         let limits = table.limits();
         if limits.max > 0 && held.len() >= limits.max as usize {
             return None;
@@ -341,11 +341,11 @@ mod tests {
                 .filter(|(_, other)| limits.share_a_limit(other, key));
             limits.of(key) == 0 || used.count() < limits.of(key) as usize
         };
-        let ages = heads
+        let seqs = heads
             .iter()
             .filter(|(key, _)| room(key))
-            .map(|(_, age)| *age);
-        ages.min()
+            .map(|(_, queue_seq)| *queue_seq);
+        seqs.min()
     }
 
     proptest! {
@@ -355,12 +355,12 @@ mod tests {
             let names = ["acme/a", "acme/b", "acme/big", "worker", "acme"];
             let mut table = SlotTable::new(limits());
             let (mut heads, mut held) = (BTreeMap::new(), Vec::new());
-            for (age, (what, which, number)) in moves.into_iter().enumerate() {
-                let (name, age) = (key(names[which]), age as u64);
+            for (queue_seq, (what, which, number)) in moves.into_iter().enumerate() {
+                let (name, queue_seq) = (key(names[which]), queue_seq as u64);
                 match what {
                     0 | 1 => {
-                        table.ask(name.clone(), age);
-                        heads.insert(name, age);
+                        table.ask(name.clone(), queue_seq);
+                        heads.insert(name, queue_seq);
                     }
                     2 if !held.is_empty() => {
                         let (permit, _) = held.remove(which % held.len());
@@ -379,8 +379,8 @@ mod tests {
                 loop {
                     let expected = oldest_with_room(&table, &heads, &held);
                     let granted = table.grant();
-                    let age = granted.as_ref().and_then(|(key, _)| heads.remove(key));
-                    prop_assert_eq!(age, expected);
+                    let queue_seq = granted.as_ref().and_then(|(key, _)| heads.remove(key));
+                    prop_assert_eq!(queue_seq, expected);
                     let Some((key, permit)) = granted else { break };
                     held.push((permit, key));
                 }
@@ -399,9 +399,9 @@ mod tests {
             let names = ["acme/a", "acme/b", "acme/big", "worker", "acme"];
             let mut table = SlotTable::new(limits());
             let mut held = Vec::new();
-            for (age, (what, which, number)) in moves.into_iter().enumerate() {
+            for (queue_seq, (what, which, number)) in moves.into_iter().enumerate() {
                 match what {
-                    0 => table.ask(key(names[which]), age as u64),
+                    0 => table.ask(key(names[which]), queue_seq as u64),
                     1 if !held.is_empty() => { table.release(held.remove(which % held.len())); }
                     2 => table.set_limits(Limits { default: number, max: number * 2, ..limits() }),
                     _ => {}

@@ -238,7 +238,7 @@ impl TaskRegistry {
                 waiting: self.waiting,
             });
         }
-        let (now, age) = (self.env.now(), self.age());
+        let (now, queue_seq) = (self.env.now(), self.next_queue_seq());
         let Some(entry) = self.tasks.get_mut(&id) else {
             return Err(unknown());
         };
@@ -246,7 +246,7 @@ impl TaskRegistry {
         entry.task_mut().resume(resume, now).map_err(|illegal| {
             ResumeError::AlreadyRunning(session.clone(), illegal.from.as_str())
         })?;
-        entry.age = age;
+        entry.queue_seq = queue_seq;
         let removal = entry.removal.take();
         let new_parent = entry.task.parent_session.clone();
         if let Some(key) = removal {

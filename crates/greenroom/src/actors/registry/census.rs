@@ -35,7 +35,7 @@ impl TaskRegistry {
             task_actors: live::<TaskActor>(),
             notifiers: live::<ParentNotifier>(),
             tasks: self.tasks.len(),
-            places: self.by_age.len(),
+            places: self.by_acceptance.len(),
             sessions: self.by_session.len(),
             parents_of_tasks: self.children.len(),
             parents_of_open: self.open_children.len(),

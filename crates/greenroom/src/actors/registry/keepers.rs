@@ -126,7 +126,7 @@ impl TaskRegistry {
                 );
                 self.refs.slots.set(slots);
                 // Those that run and were promised a slot come before those that wait.
-                for id in self.by_age.values() {
+                for id in self.by_acceptance.values() {
                     let entry = self.tasks.get(id);
                     if let Some(actor) = entry.and_then(|entry| entry.actor.as_ref()) {
                         actor.do_send(SlotManagerRestarted);
@@ -140,7 +140,7 @@ impl TaskRegistry {
                 self.refs
                     .poller
                     .set(spawn_supervised(move |_| Poller::new(env), on_exit));
-                let running: Vec<TaskId> = self.by_age.values().cloned().collect();
+                let running: Vec<TaskId> = self.by_acceptance.values().cloned().collect();
                 for id in running {
                     if self
                         .tasks

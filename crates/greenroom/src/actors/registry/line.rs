@@ -15,8 +15,8 @@ impl TaskRegistry {
         let Some(entry) = self.tasks.get_mut(id) else {
             return;
         };
-        let age = entry.age;
-        entry.queued = Some(age);
+        let queue_seq = entry.queue_seq;
+        entry.queued = Some(queue_seq);
         let (key, run) = (entry.task.concurrency_group.clone(), entry.task.run);
         if !self.lines.contains_key(&key) {
             let line = Line {
@@ -26,10 +26,10 @@ impl TaskRegistry {
             self.lines.insert(key.clone(), line);
         }
         if let Some(line) = self.lines.get_mut(&key) {
-            line.waiting.insert(age, id.clone());
+            line.waiting.insert(queue_seq, id.clone());
             self.waiting += 1;
             line.queue.do_send(Enqueue {
-                age,
+                queue_seq,
                 task: id.clone(),
                 run,
             });
@@ -72,10 +72,10 @@ impl TaskRegistry {
             return;
         };
         line.queue = queue;
-        for (age, id) in &line.waiting {
+        for (queue_seq, id) in &line.waiting {
             if let Some(entry) = self.tasks.get(id) {
                 line.queue.do_send(Enqueue {
-                    age: *age,
+                    queue_seq: *queue_seq,
                     task: id.clone(),
                     run: entry.task.run,
                 });
@@ -91,14 +91,14 @@ impl TaskRegistry {
         if let Some(key) = entry.expiry.take() {
             self.deadlines.remove(&key);
         }
-        if let Some(age) = entry.queued.take() {
+        if let Some(queue_seq) = entry.queued.take() {
             let key = entry.task.concurrency_group.clone();
             if let Some(line) = self.lines.get_mut(&key)
-                && line.waiting.remove(&age).is_some()
+                && line.waiting.remove(&queue_seq).is_some()
             {
                 self.waiting -= 1;
                 if !granted {
-                    line.queue.do_send(Withdraw(age));
+                    line.queue.do_send(Withdraw(queue_seq));
                 }
                 if line.waiting.is_empty() {
                     self.lines.remove(&key);
@@ -127,7 +127,7 @@ impl Handler<Granted> for TaskRegistry {
     fn handle(&mut self, granted: Granted, ctx: &mut Context<Self>) {
         self.env.failpoints.hit("registry: Granted");
         let current = self.tasks.get(&granted.task).is_some_and(|entry| {
-            entry.queued == Some(granted.age)
+            entry.queued == Some(granted.queue_seq)
                 && entry.task.run == granted.run
                 && !entry.task.status().is_terminal()
         });

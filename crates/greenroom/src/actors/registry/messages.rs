@@ -7,7 +7,7 @@ use actix::Message;
 use tokio::sync::oneshot;
 
 use crate::actors::slot_manager::SlotPermit;
-use crate::domain::concurrency::Age;
+use crate::domain::concurrency::QueueSeq;
 use crate::domain::ids::{ConcurrencyKey, Run, SessionId, TaskId};
 use crate::domain::lifecycle::End;
 use crate::domain::task::{Asking, Progress, Retrying};
@@ -19,7 +19,7 @@ use crate::domain::time::Timestamp;
 pub(crate) struct Granted {
     pub(crate) task: TaskId,
     pub(crate) run: Run,
-    pub(crate) age: Age,
+    pub(crate) queue_seq: QueueSeq,
     pub(crate) permit: SlotPermit,
 }
 

@@ -45,7 +45,7 @@ use super::slot_manager::{SlotManager, SlotPermit};
 use super::task::TaskActor;
 use super::toaster::Toaster;
 use crate::config::Limits;
-use crate::domain::concurrency::Age;
+use crate::domain::concurrency::QueueSeq;
 use crate::domain::histories::Histories;
 use crate::domain::idempotency::LaunchKeys;
 use crate::domain::ids::{ConcurrencyKey, Run, SessionId, TaskId};
@@ -159,12 +159,12 @@ struct Waiter {
 pub(crate) struct Entry {
     /// Shared with whoever has the record: a change makes a copy of its own where somebody has.
     task: Arc<Task>,
-    accepted: Age,
+    accepted: QueueSeq,
     /// Its place in line, while it waits there.
-    queued: Option<Age>,
+    queued: Option<QueueSeq>,
     actor: Option<Addr<TaskActor>>,
     /// The age it queued with, kept so that it can take its old place again.
-    age: Age,
+    queue_seq: QueueSeq,
     /// The newest run that was granted a slot: if its actor dies while it starts, the session is looked for before one is
     /// made.
     started_once: Option<Run>,
@@ -193,7 +193,7 @@ pub(crate) struct Entry {
 
 struct Line {
     queue: Addr<KeyQueue>,
-    waiting: BTreeMap<Age, TaskId>,
+    waiting: BTreeMap<QueueSeq, TaskId>,
 }
 
 /// Where the other actors are, and what outlives a registry.
@@ -233,9 +233,9 @@ pub(crate) struct TaskRegistry {
     limits: Limits,
     // Boxed, so that a table that grows copies references.
     tasks: Map<TaskId, Box<Entry>>,
-    by_age: BTreeMap<Age, TaskId>,
+    by_acceptance: BTreeMap<QueueSeq, TaskId>,
     by_session: Map<SessionId, TaskId>,
-    children: Map<SessionId, BTreeSet<Age>>,
+    children: Map<SessionId, BTreeSet<QueueSeq>>,
     open_children: Map<SessionId, usize>,
     launch_keys: LaunchKeys,
     lines: BTreeMap<ConcurrencyKey, Line>,
@@ -244,7 +244,7 @@ pub(crate) struct TaskRegistry {
     histories: Histories,
     deadlines: BTreeMap<DeadlineKey, Deadline>,
     timer: Option<(Timestamp, SpawnHandle)>,
-    next_age: Age,
+    next_seq: QueueSeq,
     next_number: u64,
     rng: ChaCha8Rng,
     reachable: bool,
@@ -274,7 +274,7 @@ impl TaskRegistry {
             refs,
             changes,
             tasks: Map::default(),
-            by_age: BTreeMap::new(),
+            by_acceptance: BTreeMap::new(),
             by_session: Map::default(),
             children: Map::default(),
             open_children: Map::default(),
@@ -285,7 +285,7 @@ impl TaskRegistry {
             histories: Histories::default(),
             deadlines: BTreeMap::new(),
             timer: None,
-            next_age: 1,
+            next_seq: 1,
             // Numbers tell queues and notifiers from those of an earlier registry.
             next_number: generation << 40,
             rng,
@@ -302,10 +302,10 @@ impl TaskRegistry {
         self.next_number
     }
 
-    fn age(&mut self) -> Age {
-        let age = self.next_age;
-        self.next_age += 1;
-        age
+    fn next_queue_seq(&mut self) -> QueueSeq {
+        let queue_seq = self.next_seq;
+        self.next_seq += 1;
+        queue_seq
     }
 
     /// Eight hex digits of a random UUID, drawn again if any known task has them.

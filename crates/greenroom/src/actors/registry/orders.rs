@@ -63,7 +63,7 @@ impl Query for CancelScope {
     /// The open tasks of the scope, oldest first.
     fn answer(self, registry: &mut TaskRegistry, _: &mut Context<TaskRegistry>) -> Vec<TaskId> {
         let mut ids = match self {
-            CancelScope::All => registry.by_age.values().cloned().collect(),
+            CancelScope::All => registry.by_acceptance.values().cloned().collect(),
             CancelScope::Descendants(session) => registry.below(&session),
             CancelScope::Tree(task) => {
                 let session = registry.session_it_has(&task).cloned();
@@ -191,8 +191,8 @@ impl TaskRegistry {
     }
 
     pub(super) fn children_of(&self, session: &SessionId) -> Vec<TaskId> {
-        let ages = self.children.get(session).into_iter().flatten();
-        ages.filter_map(|age| self.by_age.get(age).cloned())
+        let seqs = self.children.get(session).into_iter().flatten();
+        seqs.filter_map(|queue_seq| self.by_acceptance.get(queue_seq).cloned())
             .collect()
     }
 }

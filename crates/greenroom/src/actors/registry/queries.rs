@@ -52,7 +52,7 @@ impl Query for Find {
         let Some(id) = found else {
             // It may have left memory: the journal remembers. A beginning that fits several tasks names none.
             if registry
-                .by_age
+                .by_acceptance
                 .values()
                 .any(|id| id.as_str().starts_with(&self.0))
             {
@@ -66,9 +66,9 @@ impl Query for Find {
             });
         };
         let entry = registry.tasks.get(&id)?;
-        let place = entry.queued.and_then(|age| {
+        let place = entry.queued.and_then(|queue_seq| {
             let line = registry.lines.get(&entry.task.concurrency_group)?;
-            Some(line.waiting.range(..=age).count())
+            Some(line.waiting.range(..=queue_seq).count())
         });
         Some(Found {
             task: entry.as_shown()?.clone(),
@@ -91,7 +91,7 @@ impl TaskRegistry {
             return None;
         }
         let mut fitting = self
-            .by_age
+            .by_acceptance
             .values()
             .filter(|id| id.as_str().starts_with(name));
         match (fitting.next(), fitting.next()) {
@@ -132,7 +132,7 @@ impl Query for ListTasks {
         let mut tasks = Vec::new();
         let mut last = None;
         let mut more = false;
-        for (age, id) in registry.by_age.range(..before).rev() {
+        for (queue_seq, id) in registry.by_acceptance.range(..before).rev() {
             let Some(entry) = registry.tasks.get(id) else {
                 continue;
             };
@@ -156,11 +156,11 @@ impl Query for ListTasks {
                 break;
             }
             tasks.push(task.clone());
-            last = Some(*age);
+            last = Some(*queue_seq);
         }
         TaskPage {
             tasks,
-            next_cursor: last.filter(|_| more).map(|age| age.to_string()),
+            next_cursor: last.filter(|_| more).map(|queue_seq| queue_seq.to_string()),
         }
     }
 }

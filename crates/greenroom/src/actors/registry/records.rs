@@ -86,7 +86,7 @@ impl TaskRegistry {
             entry.record = Some(Arc::clone(&task));
             entries.push(JournalEntry::Task {
                 accepted: entry.accepted,
-                age: entry.age,
+                queue_seq: entry.queue_seq,
                 task,
                 changed,
             });

@@ -15,7 +15,7 @@ use crate::actors::poller;
 use crate::actors::runtime_state::LiveActors;
 use crate::actors::slot_manager::{ForgetQueues, SetOpen};
 use crate::actors::task::{Dependents, EventLinkLost, RegistryRestarted, TaskActor, WakeSent};
-use crate::domain::concurrency::Age;
+use crate::domain::concurrency::QueueSeq;
 use crate::domain::ids::{SessionId, TaskId};
 use crate::domain::outbox::Outbox;
 use crate::domain::task::{Task, TaskStatus};
@@ -77,9 +77,9 @@ impl TaskRegistry {
         for task in &left {
             self.restore_history(task);
         }
-        let mut in_line: BTreeMap<Age, TaskId> = BTreeMap::new();
+        let mut in_line: BTreeMap<QueueSeq, TaskId> = BTreeMap::new();
         for record in records {
-            in_line.insert(record.age, record.task.id.clone());
+            in_line.insert(record.queue_seq, record.task.id.clone());
             self.restore_task(record);
         }
         self.restore_parents(outboxes, notifiers);
@@ -92,19 +92,19 @@ impl TaskRegistry {
     fn restore_task(&mut self, record: RecoveredTask) {
         let RecoveredTask {
             accepted,
-            age,
+            queue_seq,
             granted,
             prompted,
             aborted,
             task,
         } = record;
         self.restore_history(&task);
-        self.next_age = self.next_age.max(accepted + 1).max(age + 1);
+        self.next_seq = self.next_seq.max(accepted + 1).max(queue_seq + 1);
         let session = task.session.clone();
         let id = self.add_entry(Arc::clone(&task), accepted);
         let superseded = self.refs.aborts.of(&id);
         if let Some(entry) = self.tasks.get_mut(&id) {
-            entry.age = age;
+            entry.queue_seq = queue_seq;
             entry.started_once = granted;
             entry.prompted = prompted;
             entry.record = Some(task);

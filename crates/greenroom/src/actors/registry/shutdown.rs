@@ -93,7 +93,7 @@ impl TaskRegistry {
             closing.messages = messages;
         }
         let open: Vec<TaskId> = self
-            .by_age
+            .by_acceptance
             .values()
             .filter(|id| {
                 self.tasks
@@ -179,7 +179,7 @@ impl TaskRegistry {
         }
         self.env.shut_down.store(true, Ordering::Release);
         self.tasks.clear();
-        self.by_age.clear();
+        self.by_acceptance.clear();
         self.by_session.clear();
         self.children.clear();
         self.open_children.clear();

@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicBool;
 use actix::Context;
 
 use super::{Entry, TaskRegistry};
-use crate::domain::concurrency::Age;
+use crate::domain::concurrency::QueueSeq;
 use crate::domain::ids::{SessionId, TaskId};
 use crate::domain::task::Task;
 use crate::ports::journal::Entry as JournalEntry;
@@ -61,7 +61,7 @@ impl TaskRegistry {
         let Some(entry) = self.tasks.get(id) else {
             return;
         };
-        self.by_age.insert(entry.accepted, id.clone());
+        self.by_acceptance.insert(entry.accepted, id.clone());
         if let Some(parent) = &entry.task.parent_session {
             self.children
                 .entry(parent.clone())
@@ -70,21 +70,21 @@ impl TaskRegistry {
         }
     }
 
-    pub(super) fn unindex_parent(&mut self, parent: &SessionId, accepted: Age) {
-        if let Some(ages) = self.children.get_mut(parent) {
-            ages.remove(&accepted);
-            if ages.is_empty() {
+    pub(super) fn unindex_parent(&mut self, parent: &SessionId, accepted: QueueSeq) {
+        if let Some(seqs) = self.children.get_mut(parent) {
+            seqs.remove(&accepted);
+            if seqs.is_empty() {
                 self.children.remove(parent);
             }
         }
     }
 
     pub(super) fn new_entry(&mut self, task: impl Into<Arc<Task>>) -> TaskId {
-        let accepted = self.age();
+        let accepted = self.next_queue_seq();
         self.add_entry(task, accepted)
     }
 
-    pub(super) fn add_entry(&mut self, task: impl Into<Arc<Task>>, accepted: Age) -> TaskId {
+    pub(super) fn add_entry(&mut self, task: impl Into<Arc<Task>>, accepted: QueueSeq) -> TaskId {
         let task = task.into();
         let id = task.id.clone();
         if !task.status().is_terminal() {
@@ -96,7 +96,7 @@ impl TaskRegistry {
                 task,
                 accepted,
                 queued: None,
-                age: accepted,
+                queue_seq: accepted,
                 started_once: None,
                 prompted: None,
                 aborted: None,
@@ -124,7 +124,7 @@ impl TaskRegistry {
         let Some(entry) = self.tasks.remove(id) else {
             return;
         };
-        self.by_age.remove(&entry.accepted);
+        self.by_acceptance.remove(&entry.accepted);
         if let Some(parent) = &entry.task.parent_session {
             self.unindex_parent(parent, entry.accepted);
         }

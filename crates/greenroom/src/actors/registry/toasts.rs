@@ -16,7 +16,7 @@ impl TaskRegistry {
         };
         let names = |wanted: TaskStatus| {
             // Among the newest few: a long line must not make each launch longer.
-            let newest = self.by_age.values().rev().take(200);
+            let newest = self.by_acceptance.values().rev().take(200);
             let names: Vec<&str> = newest
                 .filter_map(|id| self.tasks.get(id))
                 .filter(|entry| entry.task.status() == wanted)

@@ -66,7 +66,7 @@ pub fn in_state(task: &Task, status: TaskStatus) -> Task {
 pub fn record(accepted: u64, task: &Task) -> Entry {
     Entry::Task {
         accepted,
-        age: accepted,
+        queue_seq: accepted,
         task: Arc::new(task.clone()),
         changed: None,
     }
@@ -76,7 +76,7 @@ pub fn record(accepted: u64, task: &Task) -> Entry {
 pub fn change(accepted: u64, task: &Task, number: u64, from: Option<TaskStatus>) -> Entry {
     Entry::Task {
         accepted,
-        age: accepted,
+        queue_seq: accepted,
         task: Arc::new(task.clone()),
         changed: Some(Changed { number, from }),
     }

@@ -62,13 +62,13 @@ impl Fold {
         match entry {
             Entry::Task {
                 accepted,
-                age,
+                queue_seq,
                 task,
                 changed,
             } => {
                 let number = changed.map_or(0, |changed| changed.number);
                 self.newest_change = self.newest_change.max(number);
-                self.record(accepted, age, task);
+                self.record(accepted, queue_seq, task);
             }
             Entry::Granted(task, run) => {
                 if let Some(recovered) = self.tasks.get_mut(&task) {
@@ -104,11 +104,11 @@ impl Fold {
         }
     }
 
-    fn record(&mut self, accepted: u64, age: u64, task: Arc<Task>) {
+    fn record(&mut self, accepted: u64, queue_seq: u64, task: Arc<Task>) {
         let before = self.tasks.get(&task.id);
         let recovered = RecoveredTask {
             accepted,
-            age,
+            queue_seq,
             granted: before.and_then(|recovered| recovered.granted),
             prompted: before.and_then(|recovered| recovered.prompted),
             aborted: before.and_then(|recovered| recovered.aborted),

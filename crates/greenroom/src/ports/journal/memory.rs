@@ -155,7 +155,7 @@ mod tests {
             let task = Task::accept(name.into(), Launch::default(), 1, at);
             let entry = Entry::Task {
                 accepted: 1,
-                age: 1,
+                queue_seq: 1,
                 task: Arc::new(task),
                 changed: None,
             };

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use crate::domain::batch::CompletionReport;
-use crate::domain::concurrency::Age;
+use crate::domain::concurrency::QueueSeq;
 use crate::domain::idempotency::LaunchKey;
 use crate::domain::ids::{NoticeId, Run, SessionId, TaskId};
 use crate::domain::outbox::{DeliveryStatus, Outbox, OutboxMessage};
@@ -43,9 +43,10 @@ pub enum Entry {
     /// A task's record after a change. `accepted` is its place in the order of acceptance, `age` its run's place in line.
     Task {
         /// The place of the task.
-        accepted: Age,
+        accepted: QueueSeq,
         /// The place of its run.
-        age: Age,
+        #[serde(rename = "age")]
+        queue_seq: QueueSeq,
         /// The record.
         task: Arc<Task>,
         /// Set if its state has changed, or it is new.
@@ -167,9 +168,9 @@ pub struct JournalStatus {
 #[derive(Debug, Clone, PartialEq)]
 pub struct RecoveredTask {
     /// Its place in the order of acceptance.
-    pub accepted: Age,
+    pub accepted: QueueSeq,
     /// Its run's place in line.
-    pub age: Age,
+    pub queue_seq: QueueSeq,
     /// The newest run that was granted a slot.
     pub granted: Option<Run>,
     /// The newest run whose prompt was accepted.
