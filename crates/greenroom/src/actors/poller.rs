@@ -13,7 +13,7 @@ use crate::domain::ids::{Run, SessionId, TaskId};
 use crate::domain::task::Retrying;
 use crate::domain::time::Timestamp;
 use crate::domain::watch::{PollContext, PollInterest, PollView, PolledStatus};
-use crate::handle::{Census, counted};
+use crate::handle::{ResourceCounts, counted};
 use crate::maps::Map;
 use crate::ports::agent_server::{ServerError, SessionStatus};
 
@@ -302,10 +302,10 @@ fn polled_status(status: &SessionStatus) -> PolledStatus {
 }
 
 impl Poller {
-    fn count(&self, census: &mut Census) {
-        census.polled = self.locations.len();
-        census.polls_in_flight = self.in_flight.len();
-        census.timers += usize::from(self.timer.is_some());
+    fn count(&self, counts: &mut ResourceCounts) {
+        counts.polled = self.locations.len();
+        counts.polls_in_flight = self.in_flight.len();
+        counts.timers += usize::from(self.timer.is_some());
     }
 }
 

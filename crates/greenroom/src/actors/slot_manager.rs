@@ -13,7 +13,7 @@ use super::runtime_state::HeldPermits;
 use crate::config::Limits;
 use crate::domain::concurrency::{PermitId, QueueSeq, SlotTable};
 use crate::domain::ids::ConcurrencyKey;
-use crate::handle::{Census, counted};
+use crate::handle::{ResourceCounts, counted};
 
 /// A slot that is held. Dropping it gives the slot back; there is no other way and none is needed.
 #[derive(Debug)]
@@ -279,9 +279,9 @@ impl Handler<ForgetQueues> for SlotManager {
     }
 }
 impl SlotManager {
-    fn count(&self, census: &mut Census) {
-        census.slots_held = self.table.held();
-        census.slots_asked = self.table.asked().max(self.queues.len());
+    fn count(&self, counts: &mut ResourceCounts) {
+        counts.slots_held = self.table.held();
+        counts.slots_asked = self.table.asked().max(self.queues.len());
     }
 }
 

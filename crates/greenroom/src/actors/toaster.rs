@@ -4,7 +4,7 @@
 use actix::{Actor, Context, Handler, Message};
 
 use super::env::{Env, answer, cut_off, within};
-use crate::handle::{Census, counted};
+use crate::handle::{ResourceCounts, counted};
 use crate::ports::agent_server::{Toast, ToastVariant};
 
 /// Shows a toast.
@@ -91,8 +91,8 @@ impl Handler<Shown> for Toaster {
 }
 
 impl Toaster {
-    fn count(&self, census: &mut Census) {
-        census.toasts = usize::from(self.waiting.is_some()) + usize::from(self.in_flight);
+    fn count(&self, counts: &mut ResourceCounts) {
+        counts.toasts = usize::from(self.waiting.is_some()) + usize::from(self.in_flight);
     }
 }
 

@@ -96,18 +96,18 @@ mod tests {
 
     #[test]
     fn a_call_is_counted_once_however_often_its_part_changes() {
-        let mut tally = CallTally::default();
-        assert!(tally.count(&call("1", "ls", "pending")));
-        assert!(!tally.count(&call("1", "ls", "running")));
-        assert!(!tally.count(&call("1", "ls", "completed")));
-        assert!(tally.count(&call("2", "ls", "running")));
+        let mut counts = CallTally::default();
+        assert!(counts.count(&call("1", "ls", "pending")));
+        assert!(!counts.count(&call("1", "ls", "running")));
+        assert!(!counts.count(&call("1", "ls", "completed")));
+        assert!(counts.count(&call("2", "ls", "running")));
     }
 
     #[test]
     fn parts_without_an_id_are_calls_of_their_own() {
-        let mut tally = CallTally::default();
+        let mut counts = CallTally::default();
         let part = Part::read(&json!({"type": "tool", "tool": "bash"}));
-        assert!(tally.count(&part) && tally.count(&part));
+        assert!(counts.count(&part) && counts.count(&part));
     }
 
     #[test]
@@ -116,18 +116,18 @@ mod tests {
             repeated_tool_calls: 3,
             ..Safety::default()
         };
-        let mut tally = CallTally::default();
+        let mut counts = CallTally::default();
         for id in ["1", "2"] {
-            tally.count(&call(id, "ls", "running"));
-            assert_eq!(tally.judge(&safety), Verdict::Fine);
+            counts.count(&call(id, "ls", "running"));
+            assert_eq!(counts.judge(&safety), Verdict::Fine);
         }
-        tally.count(&call("3", "pwd", "running"));
+        counts.count(&call("3", "pwd", "running"));
         for id in ["4", "5", "6"] {
-            assert_eq!(tally.judge(&safety), Verdict::Fine);
-            tally.count(&call(id, "ls", "running"));
+            assert_eq!(counts.judge(&safety), Verdict::Fine);
+            counts.count(&call(id, "ls", "running"));
         }
         assert_eq!(
-            tally.judge(&safety),
+            counts.judge(&safety),
             Verdict::Stop("bash called 3 times with the same input".into())
         );
     }

@@ -2,9 +2,9 @@
 //! that started them. Every call is one message to the registry and has an answer, also after a shutdown.
 
 mod asks;
-mod census;
 mod changes;
 mod errors;
+mod resource_counts;
 mod views;
 
 use crate::actors::actor_ref::ActorRef;
@@ -42,11 +42,11 @@ use std::time::Duration;
 use tokio::sync::{broadcast, oneshot};
 
 pub use self::asks::{AskError, OpenAsk};
-pub use self::census::Census;
-pub(crate) use self::census::{Count, counted};
 pub(crate) use self::changes::Changes;
 pub use self::changes::{CHANGES_KEPT, ChangeFeed, Followed, NumberedChange, Since};
 pub use self::errors::*;
+pub use self::resource_counts::ResourceCounts;
+pub(crate) use self::resource_counts::{Count, counted};
 pub use self::views::*;
 
 /// How long a call waits for an actor that is being rebuilt.
@@ -482,7 +482,7 @@ impl Greenroom {
     }
 
     /// What there is now, counted; what has happened since the start is in [`Greenroom::counters`].
-    pub async fn tally(&self) -> Tally {
+    pub async fn task_counts(&self) -> TaskCounts {
         self.ask_again(CountTasks).await.unwrap_or_default()
     }
 

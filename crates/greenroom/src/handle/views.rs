@@ -322,7 +322,7 @@ pub struct Counters {
 /// What there is now, in numbers.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[non_exhaustive]
-pub struct Tally {
+pub struct TaskCounts {
     /// Tasks in memory, by state and key.
     pub tasks: BTreeMap<(TaskStatus, ConcurrencyKey), usize>,
     /// Requests of children that wait for an answer.

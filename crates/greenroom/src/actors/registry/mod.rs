@@ -8,7 +8,6 @@
 
 mod admission;
 mod asks;
-mod census;
 mod events;
 mod finaliser;
 mod keepers;
@@ -19,6 +18,7 @@ mod orders;
 mod parents;
 mod queries;
 mod records;
+mod resource_counts;
 mod restoring;
 mod runs;
 mod shutdown;
@@ -58,7 +58,6 @@ use crate::maps::Map;
 
 pub(crate) use admission::LaunchOnce;
 pub(crate) use asks::{AskGone, FindAsk, FoundAsk, ListAsks};
-pub(crate) use census::ReadCensus;
 pub(crate) use events::LinkChanged;
 pub(crate) use keepers::keep_registry;
 pub(crate) use messages::{
@@ -71,6 +70,7 @@ pub(crate) use queries::{
     CountTasks, Descendants, Find, FindDecided, Found, KeyWait, ListTasks, ReadHistory,
     ReadReadiness, TasksOf, WaitForRun, Waits,
 };
+pub(crate) use resource_counts::ReadResourceCounts;
 pub(crate) use shutdown::Shutdown;
 
 /// A question that is answered at once.

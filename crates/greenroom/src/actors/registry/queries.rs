@@ -11,7 +11,9 @@ use crate::domain::history::HistoryEntry;
 use crate::domain::ids::{ConcurrencyKey, Run, SessionId, TaskId};
 use crate::domain::task::{Task, TaskStatus};
 use crate::domain::time::Timestamp;
-use crate::handle::{LimitsChange, ListFilter, NoticeRecord, Readiness, Tally, TaskPage, WaitFor};
+use crate::handle::{
+    LimitsChange, ListFilter, NoticeRecord, Readiness, TaskCounts, TaskPage, WaitFor,
+};
 
 /// A task by its id, the unique beginning of its id, or its session.
 #[derive(Clone)]
@@ -284,21 +286,21 @@ impl Query for LimitsChange {
 pub(crate) struct CountTasks;
 
 impl Query for CountTasks {
-    type Answer = Tally;
+    type Answer = TaskCounts;
 
-    fn answer(self, registry: &mut TaskRegistry, _: &mut Context<TaskRegistry>) -> Tally {
-        let mut tally = Tally::default();
+    fn answer(self, registry: &mut TaskRegistry, _: &mut Context<TaskRegistry>) -> TaskCounts {
+        let mut counts = TaskCounts::default();
         for task in registry.tasks.values().filter_map(|entry| entry.as_shown()) {
             let key = (task.status(), task.concurrency_group.clone());
-            *tally.tasks.entry(key).or_default() += 1;
-            tally.asks += task.asking.len();
+            *counts.tasks.entry(key).or_default() += 1;
+            counts.asks += task.asking.len();
         }
         let owed = registry
             .parents
             .values()
             .filter(|parent| parent.has_pending);
-        tally.parents_owed = owed.count();
-        tally
+        counts.parents_owed = owed.count();
+        counts
     }
 }
 

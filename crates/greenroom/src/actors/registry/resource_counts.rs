@@ -10,23 +10,23 @@ use crate::actors::slot_manager::SlotManager;
 use crate::actors::supervisor::live;
 use crate::actors::task::TaskActor;
 use crate::actors::toaster::Toaster;
-use crate::handle::Census;
+use crate::handle::ResourceCounts;
 
 /// Begins a census: the registry's part, the actors that live, and where the others are asked.
-pub(crate) struct ReadCensus;
+pub(crate) struct ReadResourceCounts;
 
-impl Query for ReadCensus {
-    type Answer = (Census, ActorRefs);
+impl Query for ReadResourceCounts {
+    type Answer = (ResourceCounts, ActorRefs);
 
     fn answer(self, registry: &mut TaskRegistry, _: &mut Context<TaskRegistry>) -> Self::Answer {
-        (registry.census(), registry.refs.clone())
+        (registry.resource_counts(), registry.refs.clone())
     }
 }
 
 impl TaskRegistry {
-    fn census(&self) -> Census {
+    fn counts(&self) -> ResourceCounts {
         let waiters = self.tasks.values().map(|entry| entry.waiters.len());
-        Census {
+        ResourceCounts {
             registries: live::<TaskRegistry>(),
             slot_managers: live::<SlotManager>(),
             pollers: live::<Poller>(),
@@ -52,7 +52,7 @@ impl TaskRegistry {
             timers: usize::from(self.timer.is_some()) + usize::from(self.probing),
             launch_keys: self.launch_keys.len(),
             histories: self.histories.len(),
-            ..Census::default()
+            ..ResourceCounts::default()
         }
     }
 }

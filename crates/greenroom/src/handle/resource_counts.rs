@@ -6,12 +6,12 @@ use tokio::sync::oneshot;
 
 use super::Greenroom;
 use crate::actors::actor_ref::ActorRef;
-use crate::actors::registry::ReadCensus;
+use crate::actors::registry::ReadResourceCounts;
 
 /// What the system keeps.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Census {
+pub struct ResourceCounts {
     /// Registries alive; one until the system is dropped.
     pub registries: usize,
     /// Slot managers alive; one until shutdown.
@@ -80,8 +80,8 @@ pub struct Census {
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(crate) struct Count {
-    pub(crate) census: Census,
-    pub(crate) reply: oneshot::Sender<Census>,
+    pub(crate) counts: ResourceCounts,
+    pub(crate) reply: oneshot::Sender<ResourceCounts>,
 }
 
 /// An actor that adds what it keeps when it is asked to.
@@ -91,10 +91,10 @@ macro_rules! counted {
             type Result = ();
 
             fn handle(&mut self, count: $crate::handle::Count, _: &mut actix::Context<Self>) {
-                let mut census = count.census;
-                self.count(&mut census);
+                let mut counts = count.counts;
+                self.count(&mut counts);
                 // Whoever asked may have gone away.
-                let _ = count.reply.send(census);
+                let _ = count.reply.send(counts);
             }
         }
     };
@@ -103,25 +103,25 @@ pub(crate) use counted;
 
 impl Greenroom {
     /// Counts what the system keeps at this moment. All zero but the histories after a shutdown.
-    pub async fn census(&self) -> Census {
-        let Some((mut census, refs)) = self.ask(ReadCensus).await else {
-            return Census::default();
+    pub async fn resource_counts(&self) -> ResourceCounts {
+        let Some((mut counts, refs)) = self.ask(ReadResourceCounts).await else {
+            return ResourceCounts::default();
         };
-        census.events = self.events.len();
-        census = counted_by(&refs.slots, census).await;
-        census = counted_by(&refs.poller, census).await;
-        counted_by(&refs.toaster, census).await
+        counts.events = self.events.len();
+        counts = count_in(&refs.slots, counts).await;
+        counts = count_in(&refs.poller, counts).await;
+        count_in(&refs.toaster, counts).await
     }
 }
 
 /// The census with what that actor adds; without, if there is none.
-async fn counted_by<A>(actor: &ActorRef<A>, census: Census) -> Census
+async fn count_in<A>(actor: &ActorRef<A>, counts: ResourceCounts) -> ResourceCounts
 where
     A: Actor<Context = Context<A>> + Handler<Count>,
 {
     let (reply, answer) = oneshot::channel();
-    let before = census.clone();
-    match actor.send(Count { census, reply }) {
+    let before = counts.clone();
+    match actor.send(Count { counts, reply }) {
         true => answer.await.unwrap_or(before),
         false => before,
     }
