@@ -24,7 +24,7 @@ impl Query for ReadResourceCounts {
 }
 
 impl TaskRegistry {
-    fn counts(&self) -> ResourceCounts {
+    fn resource_counts(&self) -> ResourceCounts {
         let waiters = self.tasks.values().map(|entry| entry.waiters.len());
         ResourceCounts {
             registries: live::<TaskRegistry>(),
