@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{oneshot, watch};
 
-use super::unshown::Unshown;
+use super::pending_publications::PendingPublications;
 use crate::ports::journal::{Journal, JournalStatus, Lsn};
 
 /// What a waiter waits for.
@@ -16,9 +16,9 @@ enum Until {
     /// It is written.
     Written,
     /// It is written, and readers have been shown it.
-    Shown,
+    Published,
     /// The same, or it cannot be written at present.
-    ShownOrFailing,
+    PublishedOrFailing,
 }
 
 struct Waiter {
@@ -39,16 +39,19 @@ struct Waiting {
 pub(crate) struct Durability {
     journal: Arc<dyn Journal>,
     status: watch::Receiver<JournalStatus>,
-    unshown: Unshown,
+    pending_publications: PendingPublications,
     waiting: Arc<Mutex<Waiting>>,
 }
 
 impl Durability {
-    pub(crate) fn new(journal: Arc<dyn Journal>, unshown: Unshown) -> Self {
+    pub(crate) fn new(
+        journal: Arc<dyn Journal>,
+        pending_publications: PendingPublications,
+    ) -> Self {
         Self {
             status: journal.status(),
             journal,
-            unshown,
+            pending_publications,
             waiting: Arc::default(),
         }
     }
@@ -66,16 +69,18 @@ impl Durability {
     }
 
     /// The same, and readers have been shown it.
-    pub(crate) fn shown(&self) -> impl Future<Output = ()> + use<> {
-        let shown = self.wait(Until::Shown);
+    pub(crate) fn published(&self) -> impl Future<Output = ()> + use<> {
+        let shown = self.wait(Until::Published);
         async move {
             let _ = shown.await;
         }
     }
 
     /// The same for whoever has a caller waiting: an error says why the journal cannot be written.
-    pub(crate) fn shown_or_failing(&self) -> impl Future<Output = Result<(), Arc<str>>> + use<> {
-        self.wait(Until::ShownOrFailing)
+    pub(crate) fn published_or_failing(
+        &self,
+    ) -> impl Future<Output = Result<(), Arc<str>>> + use<> {
+        self.wait(Until::PublishedOrFailing)
     }
 
     /// How far the journal is written.
@@ -90,7 +95,7 @@ impl Durability {
 
     /// True if everything that was decided is written and shown.
     pub(crate) fn is_over(&self) -> bool {
-        self.durable() >= self.journal.last_lsn() && self.unshown.is_empty()
+        self.durable() >= self.journal.last_lsn() && self.pending_publications.is_empty()
     }
 
     fn wait(&self, until: Until) -> impl Future<Output = Result<(), Arc<str>>> + use<> {
@@ -98,7 +103,7 @@ impl Durability {
         let known = match self.is_reached(lsn, until) {
             true => Some(Ok(())),
             // Known already: nothing may change for a while.
-            false if until == Until::ShownOrFailing => self.failing().map(Err),
+            false if until == Until::PublishedOrFailing => self.failing().map(Err),
             false => None,
         };
         let wait = known.is_none().then(|| self.enter(lsn, until));
@@ -114,7 +119,11 @@ impl Durability {
 
     fn is_reached(&self, lsn: Lsn, until: Until) -> bool {
         self.durable() >= lsn
-            && (until == Until::Written || self.unshown.oldest().is_none_or(|oldest| oldest > lsn))
+            && (until == Until::Written
+                || self
+                    .pending_publications
+                    .oldest()
+                    .is_none_or(|oldest| oldest > lsn))
     }
 
     fn enter(&self, lsn: Lsn, until: Until) -> oneshot::Receiver<Result<(), Arc<str>>> {
@@ -162,14 +171,15 @@ impl Durability {
         if self.waiting().waiters.is_empty() {
             return;
         }
-        let oldest = self.unshown.oldest();
+        let oldest = self.pending_publications.oldest();
         let over: Vec<(Waiter, Result<(), Arc<str>>)> = {
             let mut waiting = self.waiting();
             let over = waiting.waiters.extract_if(.., |(lsn, _), waiter| {
                 let shown = || oldest.is_none_or(|oldest| oldest > *lsn);
                 let gone = waiter.reply.is_closed();
-                let failing =
-                    waiter.until == Until::ShownOrFailing && failing.is_some() && written < *lsn;
+                let failing = waiter.until == Until::PublishedOrFailing
+                    && failing.is_some()
+                    && written < *lsn;
                 gone || failing || (written >= *lsn && (waiter.until == Until::Written || shown()))
             });
             over.map(|((lsn, _), waiter)| {

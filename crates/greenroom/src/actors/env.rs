@@ -12,9 +12,9 @@ use futures::FutureExt;
 use super::durability::Durability;
 use super::failpoint::Failpoints;
 use super::health::Health;
+use super::pending_publications::PendingPublications;
 use super::runtime_state::CallsInFlight;
 use super::supervisor::panic_text;
-use super::unshown::Unshown;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::domain::ids::{SessionId, TaskId};
@@ -34,7 +34,7 @@ pub(crate) struct Parts {
     pub(crate) server: Arc<dyn AgentServer>,
     pub(crate) clock: Clock,
     pub(crate) journal: Arc<dyn Journal>,
-    pub(crate) unshown: Unshown,
+    pub(crate) pending_publications: PendingPublications,
     pub(crate) durability: Durability,
     pub(crate) calls_in_flight: CallsInFlight,
     /// Set once a shutdown is over: what still waits for the agent server to come back is nobody's business any more.
@@ -76,7 +76,7 @@ impl Env {
     /// reaches the agent server waits for that, so that a crash leaves no effect that nobody remembers the cause of, and
     /// nobody is told what readers do not see yet. A journal that cannot be written at present is waited for.
     pub(crate) fn durable(&self) -> impl Future<Output = ()> + use<> {
-        self.durability.shown()
+        self.durability.published()
     }
 
     /// Why the journal cannot be written at present.

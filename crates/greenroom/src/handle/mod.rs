@@ -13,6 +13,7 @@ use crate::actors::env::{Env, Parts, within};
 use crate::actors::failpoint::{Failpoints, FaultInjector};
 use crate::actors::health::Health;
 use crate::actors::inbox::Inbox;
+use crate::actors::pending_publications::PendingPublications;
 use crate::actors::registry::{
     ActorRefs, Ask, CancelAnswer, CancelTask, CountTasks, Descendants, Find, FindDecided, Found,
     KeyWait, LaunchOnce, LinkChanged, ListTasks, Query, ReadHistory, ReadReadiness, SendTo,
@@ -21,7 +22,6 @@ use crate::actors::registry::{
 use crate::actors::runtime_state::{CallsInFlight, RuntimeFlags};
 use crate::actors::slot_manager::{ReadSlots, SlotManager, SlotsSnapshot};
 use crate::actors::task::SendFailure;
-use crate::actors::unshown::Unshown;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::domain::decoded_event::DecodedEvent;
@@ -118,14 +118,14 @@ impl Greenroom {
         journal: Arc<dyn Journal>,
         surroundings: Surroundings,
     ) -> Greenroom {
-        let unshown = Unshown::default();
+        let pending_publications = PendingPublications::default();
         let env = Env::from(Parts {
             config: Arc::new(config),
             server,
             clock: surroundings.clock,
-            durability: Durability::new(Arc::clone(&journal), unshown.clone()),
+            durability: Durability::new(Arc::clone(&journal), pending_publications.clone()),
             journal,
-            unshown,
+            pending_publications,
             calls_in_flight: CallsInFlight::default(),
             shut_down: AtomicBool::new(false),
             health: Health::default(),

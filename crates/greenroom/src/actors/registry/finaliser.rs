@@ -291,7 +291,7 @@ impl TaskRegistry {
         if entry.waiters.is_empty() {
             return;
         }
-        let Some(task) = entry.as_shown().cloned() else {
+        let Some(task) = entry.as_published().cloned() else {
             return;
         };
         let (run, status) = (task.run, task.status());

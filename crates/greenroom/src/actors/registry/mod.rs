@@ -112,7 +112,7 @@ impl<Q: Query> Handler<Ask<Q>> for TaskRegistry {
         }
         let (registry, durable) = (
             self.refs.registry.clone(),
-            self.env.durability.shown_or_failing(),
+            self.env.durability.published_or_failing(),
         );
         actix_rt::spawn(async move {
             let durable = tokio::time::timeout(WRITTEN_WITHIN, durable).await;
@@ -187,8 +187,8 @@ pub(crate) struct Entry {
     /// As it was appended last.
     record: Option<Arc<Task>>,
     /// How many of its changes readers have not been shown yet, and what they see of it meanwhile.
-    unshown: usize,
-    shown: Option<Arc<Task>>,
+    unpublished: usize,
+    published: Option<Arc<Task>>,
 }
 
 struct Line {

@@ -73,7 +73,7 @@ impl Query for Find {
             Some(line.waiting.range(..=queue_seq).count())
         });
         Some(Found {
-            task: entry.as_shown()?.clone(),
+            task: entry.as_published()?.clone(),
             place,
             reachable: registry.reachable,
         })
@@ -138,7 +138,7 @@ impl Query for ListTasks {
             let Some(entry) = registry.tasks.get(id) else {
                 continue;
             };
-            let Some(task) = entry.as_shown() else {
+            let Some(task) = entry.as_published() else {
                 continue;
             };
             let fits = (filter.statuses.is_empty() || filter.statuses.contains(&task.status()))
@@ -177,7 +177,7 @@ impl Query for TasksOf {
     fn answer(self, registry: &mut TaskRegistry, _: &mut Context<TaskRegistry>) -> Vec<Task> {
         let ids = registry.children_of(&self.0);
         ids.iter()
-            .filter_map(|id| registry.tasks.get(id)?.as_shown().cloned())
+            .filter_map(|id| registry.tasks.get(id)?.as_published().cloned())
             .collect()
     }
 }
@@ -192,7 +192,7 @@ impl Query for Descendants {
     fn answer(self, registry: &mut TaskRegistry, _: &mut Context<TaskRegistry>) -> Vec<Task> {
         let ids = registry.below(&self.0);
         ids.iter()
-            .filter_map(|id| registry.tasks.get(id)?.as_shown().cloned())
+            .filter_map(|id| registry.tasks.get(id)?.as_published().cloned())
             .collect()
     }
 }
@@ -290,7 +290,11 @@ impl Query for CountTasks {
 
     fn answer(self, registry: &mut TaskRegistry, _: &mut Context<TaskRegistry>) -> TaskCounts {
         let mut counts = TaskCounts::default();
-        for task in registry.tasks.values().filter_map(|entry| entry.as_shown()) {
+        for task in registry
+            .tasks
+            .values()
+            .filter_map(|entry| entry.as_published())
+        {
             let key = (task.status(), task.concurrency_group.clone());
             *counts.tasks.entry(key).or_default() += 1;
             counts.asks += task.asking.len();

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use actix::{Context, Handler, Message};
 
 use super::{Entry, TaskRegistry};
-use crate::actors::unshown::Pending;
+use crate::actors::pending_publications::PendingPublication;
 use crate::domain::ids::{SessionId, TaskId};
 use crate::domain::task::{Task, TaskStatus};
 use crate::handle::TaskChange;
@@ -30,10 +30,10 @@ impl TaskRegistry {
             return;
         };
         let before = entry.record.clone();
-        if entry.unshown == 0 {
-            entry.shown = before;
+        if entry.unpublished == 0 {
+            entry.published = before;
         }
-        entry.unshown += 1;
+        entry.unpublished += 1;
         let task = Arc::clone(&entry.task);
         tracing::info!(
             task = %id,
@@ -53,10 +53,10 @@ impl TaskRegistry {
             to: task.status(),
             task: Arc::clone(&task),
         };
-        self.env.unshown.push(number, change);
+        self.env.pending_publications.push(number, change);
         let lsn = self.append_record(id, task, Some(Changed { number, from }), with);
-        self.env.unshown.appended(number, lsn);
-        self.show_durable();
+        self.env.pending_publications.appended(number, lsn);
+        self.publish_durable();
         self.env
             .failpoints
             .hit("registry: a change is in the journal");
@@ -96,13 +96,13 @@ impl TaskRegistry {
     }
 
     /// Shows what is durable, and asks to be told when more is.
-    pub(super) fn show_durable(&mut self) {
+    pub(super) fn publish_durable(&mut self) {
         let durable = self.env.durability.durable();
-        while let Some(pending) = self.env.unshown.take(durable) {
-            self.show(pending);
+        while let Some(pending) = self.env.pending_publications.take(durable) {
+            self.publish(pending);
         }
         self.env.durability.wake();
-        if !self.env.unshown.is_empty() && !self.awaits_durable {
+        if !self.env.pending_publications.is_empty() && !self.awaits_durable {
             self.awaits_durable = true;
             let (registry, durable) = (self.refs.registry.clone(), self.env.durability.written());
             actix_rt::spawn(async move {
@@ -112,12 +112,12 @@ impl TaskRegistry {
         }
     }
 
-    fn show(&mut self, pending: Pending) {
-        let Pending { number, change, .. } = pending;
+    fn publish(&mut self, pending: PendingPublication) {
+        let PendingPublication { number, change, .. } = pending;
         let task = Arc::clone(&change.task);
         if let Some(entry) = self.tasks.get_mut(&task.id) {
-            entry.unshown = entry.unshown.saturating_sub(1);
-            entry.shown = (entry.unshown > 0).then(|| Arc::clone(&task));
+            entry.unpublished = entry.unpublished.saturating_sub(1);
+            entry.published = (entry.unpublished > 0).then(|| Arc::clone(&task));
         }
         self.record_history(&task);
         self.changes.publish(number, change);
@@ -150,8 +150,8 @@ impl Entry {
     }
 
     /// The task as readers see it: as it is, or as it was when that was last durable. None for one that is not yet.
-    pub(super) fn as_shown(&self) -> Option<&Task> {
-        match (self.unshown, &self.shown) {
+    pub(super) fn as_published(&self) -> Option<&Task> {
+        match (self.unpublished, &self.published) {
             (0, _) => Some(&self.task),
             (_, shown) => shown.as_deref(),
         }
@@ -164,7 +164,7 @@ impl Handler<MoreDurable> for TaskRegistry {
     fn handle(&mut self, _: MoreDurable, ctx: &mut Context<Self>) {
         self.env.failpoints.hit("registry: MoreDurable");
         self.awaits_durable = false;
-        self.show_durable();
+        self.publish_durable();
         self.consider_closed(ctx);
     }
 }

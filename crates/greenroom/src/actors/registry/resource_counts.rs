@@ -46,7 +46,7 @@ impl TaskRegistry {
             lines: self.lines.len(),
             waiting: self.waiting,
             waiters: waiters.sum(),
-            unshown: self.env.unshown.len(),
+            unshown: self.env.pending_publications.len(),
             aborting: self.refs.aborts.len(),
             deadlines: self.deadlines.len(),
             timers: usize::from(self.timer.is_some()) + usize::from(self.probing),

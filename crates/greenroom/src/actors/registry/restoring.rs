@@ -44,7 +44,9 @@ impl TaskRegistry {
         self.changes.go_on_after(recovered.newest_change);
         // What the one before had decided and not shown.
         let newest_lsn = self.env.journal.last_lsn();
-        self.env.unshown.settle(recovered.newest_change, newest_lsn);
+        self.env
+            .pending_publications
+            .settle(recovered.newest_change, newest_lsn);
         self.start_kept();
         if !self.reachable {
             // Whoever asked before is gone, and nothing starts until somebody has an answer.
@@ -84,7 +86,7 @@ impl TaskRegistry {
         }
         self.restore_parents(outboxes, notifiers);
         self.restore_runs(in_line.into_values().collect(), tasks, ctx);
-        self.show_durable();
+        self.publish_durable();
         // What happened meanwhile was told to nobody.
         self.refs.poller.send(poller::Reconcile);
     }

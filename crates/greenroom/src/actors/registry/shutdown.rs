@@ -152,7 +152,7 @@ impl TaskRegistry {
         if closing.done || open || closing.messages > 0 || !self.refs.aborts.is_empty() {
             return;
         }
-        if !self.env.unshown.is_empty() {
+        if !self.env.pending_publications.is_empty() {
             // Whoever reads changes is still told of the ends.
             return;
         }

@@ -111,8 +111,8 @@ impl TaskRegistry {
                 told_dependents: (0, false),
                 deaths: 0,
                 record: None,
-                unshown: 0,
-                shown: None,
+                unpublished: 0,
+                published: None,
             }),
         );
         self.index(&id);

@@ -9,7 +9,7 @@ use crate::ports::journal::Lsn;
 
 /// A change on its way to its readers.
 #[derive(Debug, Clone)]
-pub(crate) struct Pending {
+pub(crate) struct PendingPublication {
     pub(crate) number: u64,
     /// Where it is in the journal; none until it has been appended.
     lsn: Option<Lsn>,
@@ -19,16 +19,16 @@ pub(crate) struct Pending {
 /// Those on their way, oldest first. It grows while the journal cannot be written, by a few changes for each task that is
 /// open then: nothing new is accepted meanwhile.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Unshown(Arc<Mutex<VecDeque<Pending>>>);
+pub(crate) struct PendingPublications(Arc<Mutex<VecDeque<PendingPublication>>>);
 
-impl Unshown {
-    fn pending(&self) -> MutexGuard<'_, VecDeque<Pending>> {
+impl PendingPublications {
+    fn pending(&self) -> MutexGuard<'_, VecDeque<PendingPublication>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A change is about to be appended.
     pub(crate) fn push(&self, number: u64, change: TaskChange) {
-        self.pending().push_back(Pending {
+        self.pending().push_back(PendingPublication {
             number,
             lsn: None,
             change,
@@ -57,7 +57,7 @@ impl Unshown {
     }
 
     /// The oldest one, if it is durable.
-    pub(crate) fn take(&self, durable: Lsn) -> Option<Pending> {
+    pub(crate) fn take(&self, durable: Lsn) -> Option<PendingPublication> {
         let mut pending = self.pending();
         let first = pending.front()?.lsn?;
         if first > durable {
