@@ -17,7 +17,7 @@ use crate::actors::pending_publications::PendingPublications;
 use crate::actors::registry::{
     ActorRefs, Ask, CancelAnswer, CancelTask, CountTasks, Descendants, Find, FindDecided, Found,
     KeyWait, LaunchOnce, LinkChanged, ListTasks, Query, ReadHistory, ReadReadiness, SendTo,
-    Shutdown, TaskRegistry, TasksOf, WaitForRun, Waits, keep_registry,
+    Shutdown, TaskRegistry, TasksOf, WaitForRun, Waits, supervise_registry,
 };
 use crate::actors::runtime_state::{CallsInFlight, RuntimeFlags};
 use crate::actors::slot_manager::{ReadSlots, SlotManager, SlotsSnapshot};
@@ -142,7 +142,7 @@ impl Greenroom {
             events: Inbox::new(refs.registry.clone()),
             flags: Arc::clone(&refs.flags),
         };
-        keep_registry(env, refs, changes);
+        supervise_registry(env, refs, changes);
         greenroom
     }
 

@@ -6,7 +6,7 @@
 //! another stopped.
 
 mod messages;
-mod restoring;
+mod recovery;
 mod sending;
 
 use std::collections::VecDeque;

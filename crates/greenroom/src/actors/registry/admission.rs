@@ -19,7 +19,7 @@ use crate::ports::journal::Entry;
 /// A run that was accepted could not be made durable, and whoever asked for it was told that it was refused.
 #[derive(Message)]
 #[rtype(result = "()")]
-pub(crate) struct TakeBack {
+pub(crate) struct RevokeAcceptance {
     pub(crate) task: TaskId,
     pub(crate) run: Run,
     pub(crate) why: Arc<str>,
@@ -125,11 +125,11 @@ impl TaskRegistry {
         if task.session.as_ref() != Some(session) {
             return None;
         }
-        self.take_back(task)
+        self.revoke_acceptance(task)
     }
 
     /// Takes an ended task that has left memory into it again, if it is one.
-    fn take_back(&mut self, task: Task) -> Option<TaskId> {
+    fn revoke_acceptance(&mut self, task: Task) -> Option<TaskId> {
         if !task.status().is_terminal() || self.tasks.contains_key(&task.id) {
             return None;
         }
@@ -280,7 +280,7 @@ impl TaskRegistry {
         let left = self.env.journal.find(track.task.as_str());
         if let Some(id) = left
             .filter(|task| task.id == track.task)
-            .and_then(|task| self.take_back(task))
+            .and_then(|task| self.revoke_acceptance(task))
         {
             self.remove_later(&id, ctx);
         }
@@ -297,7 +297,7 @@ impl TaskRegistry {
         task.concurrency_key = has_key;
         task.root_session = None;
         let id = self.new_entry(task);
-        self.take_over(&session, &id);
+        self.supersede_older(&session, &id);
         self.by_session.insert(session.clone(), id.clone());
         self.parent_session_ended(&session, false);
         let joining = self.joining(&id);
@@ -353,7 +353,7 @@ impl TaskRegistry {
             self.record_history(&task);
             self.join_batch(&id, ctx);
             if let Some(old) = &old_parent {
-                self.tell_dependents(old);
+                self.send_dependents(old);
             }
         } else {
             self.append_task(&id, []);
@@ -411,10 +411,10 @@ impl TaskRegistry {
     }
 }
 
-impl Handler<TakeBack> for TaskRegistry {
+impl Handler<RevokeAcceptance> for TaskRegistry {
     type Result = ();
 
-    fn handle(&mut self, back: TakeBack, ctx: &mut Context<Self>) {
+    fn handle(&mut self, back: RevokeAcceptance, ctx: &mut Context<Self>) {
         self.env.failpoints.hit("registry: TakeBack");
         let current = self
             .tasks
@@ -431,6 +431,6 @@ impl Handler<TakeBack> for TaskRegistry {
         let reason = format!("the journal could not be written: {}", back.why);
         let mut end = End::cancelled(Some(reason));
         end.skip_notification = true;
-        self.order_end(&back.task, end, ctx);
+        self.request_end(&back.task, end, ctx);
     }
 }

@@ -45,7 +45,7 @@ impl TaskRegistry {
         gone.extend(
             tasks
                 .iter()
-                .filter_map(|id| self.session_it_has(id).cloned()),
+                .filter_map(|id| self.owned_session(id).cloned()),
         );
         // Nobody is told who is a session of the cascade; everybody else is.
         for parent in &gone {
@@ -66,7 +66,7 @@ impl TaskRegistry {
                 .parent_session
                 .as_ref()
                 .is_some_and(|parent| gone.contains(parent));
-            self.order_end(&id, end, ctx);
+            self.request_end(&id, end, ctx);
         }
     }
 
@@ -76,7 +76,7 @@ impl TaskRegistry {
         {
             for id in self.below(session) {
                 let reason = "the parent was stopped by its user".to_owned();
-                self.order_end(&id, End::cancelled(Some(reason)), ctx);
+                self.request_end(&id, End::cancelled(Some(reason)), ctx);
             }
         }
     }

@@ -78,7 +78,7 @@ impl TaskRegistry {
         }
         entry.granted = None;
         entry.deaths = 0;
-        entry.ordered = None;
+        entry.requested_end = None;
         let (session, parent) = (
             entry.task.session.clone(),
             entry.task.parent_session.clone(),
@@ -102,7 +102,7 @@ impl TaskRegistry {
             self.parent_session_ended(&session, true);
         }
         if let Some(parent) = &parent {
-            self.tell_dependents(parent);
+            self.send_dependents(parent);
         }
         self.toast_ended(id);
         if end.forget {
@@ -151,7 +151,7 @@ impl TaskRegistry {
     }
 
     /// Nobody has to abort the session of that run any more.
-    pub(super) fn note_aborted(&mut self, id: &TaskId, run: Run) {
+    pub(super) fn record_aborted(&mut self, id: &TaskId, run: Run) {
         if let Some(entry) = self
             .tasks
             .get_mut(id)
@@ -174,14 +174,14 @@ impl TaskRegistry {
         let is_newest = |session: &SessionId| self.by_session.get(session) == Some(id);
         let session = match &task.session {
             Some(session) if is_newest(session) => After::Session(session.clone()),
-            None if entry.started_once == Some(run) => {
+            None if entry.granted_run == Some(run) => {
                 let directory = task.directory.clone();
                 let directory = directory.unwrap_or_else(|| self.env.config.directory.clone());
                 let others = earlier_places(&self.env, task, &directory);
                 let new = new_session(&self.env, task, task.spawn_depth, directory, 1);
                 After::Created(Box::new(new), others)
             }
-            _ => return self.note_aborted(id, run),
+            _ => return self.record_aborted(id, run),
         };
         let aborted = AbortAfterCrash {
             session,
@@ -313,7 +313,7 @@ impl TaskRegistry {
     }
 
     /// Something depends on the session that its run had not heard of when it decided to complete.
-    fn must_go_on(&self, entry: &Entry, end: &End) -> bool {
+    fn must_continue(&self, entry: &Entry, end: &End) -> bool {
         let Some(session) = &entry.task.session else {
             return false;
         };
@@ -342,12 +342,12 @@ impl Handler<RunEnded> for TaskRegistry {
             // Said again to a registry that has been rebuilt, and knows: the actor may not have heard so.
             return self.release(&ended.task, ended.run, false);
         }
-        if self.must_go_on(entry, &ended.end) {
+        if self.must_continue(entry, &ended.end) {
             if let Some(actor) = &entry.actor {
                 actor.do_send(EndRefused);
             }
             if let Some(session) = entry.task.session.clone() {
-                self.tell_dependents(&session);
+                self.send_dependents(&session);
             }
             return;
         }
@@ -389,7 +389,7 @@ impl Handler<TaskDied> for TaskRegistry {
         self.refs.tasks.remove(&died.task);
         self.refs.poller.send(poller::Unwatch(died.task.clone()));
         let (deaths, status) = (entry.deaths, entry.task.status());
-        if let Some(end) = entry.ordered.take() {
+        if let Some(end) = entry.requested_end.take() {
             // It died with the order to end it.
             return self.finalise(&died.task, died.run, &end, None, ctx);
         }

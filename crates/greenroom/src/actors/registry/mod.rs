@@ -8,22 +8,22 @@
 
 mod admission;
 mod asks;
+mod commands;
 mod events;
 mod finaliser;
-mod keepers;
-mod line;
 mod messages;
 mod notifiers;
-mod orders;
 mod parents;
 mod queries;
 mod records;
+mod recovery;
 mod resource_counts;
-mod restoring;
 mod runs;
 mod shutdown;
+mod supervision;
 mod table;
 mod toasts;
+mod waiting;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -58,13 +58,12 @@ use crate::maps::Map;
 
 pub(crate) use admission::LaunchOnce;
 pub(crate) use asks::{AskGone, FindAsk, FoundAsk, ListAsks};
+pub(crate) use commands::{CancelAnswer, CancelTask, SendTo};
 pub(crate) use events::LinkChanged;
-pub(crate) use keepers::keep_registry;
 pub(crate) use messages::{
     AbortDone, AbortOver, BatchClosed, DepthOf, DirectoryKnown, Granted, PendingMessages,
     RunChanged, RunEnded, RunPrompted, RunSnapshot, RunStarted, Unreachable, WakeAccepted,
 };
-pub(crate) use orders::{CancelAnswer, CancelTask, SendTo};
 pub(crate) use parents::Parent;
 pub(crate) use queries::{
     CountTasks, Descendants, Find, FindDecided, Found, KeyWait, ListTasks, ReadHistory,
@@ -72,6 +71,7 @@ pub(crate) use queries::{
 };
 pub(crate) use resource_counts::ReadResourceCounts;
 pub(crate) use shutdown::Shutdown;
+pub(crate) use supervision::supervise_registry;
 
 /// A question that is answered at once.
 pub(crate) trait Query: Send + 'static {
@@ -121,7 +121,7 @@ impl<Q: Query> Handler<Ask<Q>> for TaskRegistry {
                 Err(why) => {
                     let (answer, taken_back) = Q::unwritten(answer, &why);
                     if let Some((task, run)) = taken_back {
-                        registry.send(admission::TakeBack { task, run, why });
+                        registry.send(admission::RevokeAcceptance { task, run, why });
                     }
                     answer
                 }
@@ -167,13 +167,13 @@ pub(crate) struct Entry {
     queue_seq: QueueSeq,
     /// The newest run that was granted a slot: if its actor dies while it starts, the session is looked for before one is
     /// made.
-    started_once: Option<Run>,
+    granted_run: Option<Run>,
     /// The newest run whose prompt the server has.
     prompted: Option<Run>,
     /// The newest run whose session needs no abort any more.
     aborted: Option<Run>,
     /// The order to end it that its actor was given first.
-    ordered: Option<Box<End>>,
+    requested_end: Option<Box<End>>,
     /// Granted while the abort of the run before was not answered.
     granted: Option<Box<SlotPermit>>,
     /// The parent whose batch it is in.
@@ -182,7 +182,7 @@ pub(crate) struct Entry {
     removal: Option<DeadlineKey>,
     expiry: Option<DeadlineKey>,
     waiters: Vec<Waiter>,
-    told_dependents: (usize, bool),
+    sent_dependents: (usize, bool),
     deaths: u32,
     /// As it was appended last.
     record: Option<Arc<Task>>,
@@ -191,7 +191,7 @@ pub(crate) struct Entry {
     published: Option<Arc<Task>>,
 }
 
-struct Line {
+struct WaitQueue {
     queue: Addr<KeyQueue>,
     waiting: BTreeMap<QueueSeq, TaskId>,
 }
@@ -238,7 +238,7 @@ pub(crate) struct TaskRegistry {
     children: Map<SessionId, BTreeSet<QueueSeq>>,
     open_children: Map<SessionId, usize>,
     launch_keys: LaunchKeys,
-    lines: BTreeMap<ConcurrencyKey, Line>,
+    wait_queues: BTreeMap<ConcurrencyKey, WaitQueue>,
     waiting: usize,
     parents: BTreeMap<SessionId, Parent>,
     histories: Histories,
@@ -279,7 +279,7 @@ impl TaskRegistry {
             children: Map::default(),
             open_children: Map::default(),
             launch_keys: LaunchKeys::default(),
-            lines: BTreeMap::new(),
+            wait_queues: BTreeMap::new(),
             waiting: 0,
             parents: BTreeMap::new(),
             histories: Histories::default(),

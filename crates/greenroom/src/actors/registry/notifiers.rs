@@ -70,7 +70,7 @@ impl TaskRegistry {
             self.new_notifier(parent, Some(outbox));
             // It may have died before it said that the batch was closed.
             self.leave_closed(parent, strangers, ctx);
-            self.tell_dependents(parent);
+            self.send_dependents(parent);
         }
     }
 

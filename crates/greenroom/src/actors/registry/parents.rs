@@ -85,7 +85,7 @@ impl TaskRegistry {
         if let Some(entry) = self.tasks.get_mut(id) {
             entry.batch = Some(parent.clone());
         }
-        self.tell_dependents(&parent);
+        self.send_dependents(&parent);
     }
 
     /// What the journal is told of a run that joins its parent's batch; none if nobody is told anything.
@@ -320,7 +320,7 @@ impl Handler<PendingMessages> for TaskRegistry {
             self.parents.remove(&pending.parent);
             self.refs.notifiers.remove(&pending.parent);
         }
-        self.tell_dependents(&pending.parent);
+        self.send_dependents(&pending.parent);
     }
 }
 

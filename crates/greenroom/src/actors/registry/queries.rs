@@ -69,7 +69,7 @@ impl Query for Find {
         };
         let entry = registry.tasks.get(&id)?;
         let place = entry.queued.and_then(|queue_seq| {
-            let line = registry.lines.get(&entry.task.concurrency_group)?;
+            let line = registry.wait_queues.get(&entry.task.concurrency_group)?;
             Some(line.waiting.range(..=queue_seq).count())
         });
         Some(Found {
@@ -231,7 +231,7 @@ impl Query for Waits {
     type Answer = (BTreeMap<ConcurrencyKey, KeyWait>, Timestamp);
 
     fn answer(self, registry: &mut TaskRegistry, _: &mut Context<TaskRegistry>) -> Self::Answer {
-        let lines = registry.lines.iter().map(|(key, line)| {
+        let lines = registry.wait_queues.iter().map(|(key, line)| {
             let oldest = line
                 .waiting
                 .values()

@@ -15,7 +15,7 @@ use crate::ports::journal::{Changed, Entry as JournalEntry, Lsn};
 /// More of what was decided is durable.
 #[derive(Message)]
 #[rtype(result = "()")]
-pub(crate) struct MoreDurable;
+pub(crate) struct DurabilityAdvanced;
 
 impl TaskRegistry {
     /// After a change of state: journal, history, subscribers and the log, in one place. `with` is what belongs to it and
@@ -107,7 +107,7 @@ impl TaskRegistry {
             let (registry, durable) = (self.refs.registry.clone(), self.env.durability.written());
             actix_rt::spawn(async move {
                 durable.await;
-                registry.send(MoreDurable);
+                registry.send(DurabilityAdvanced);
             });
         }
     }
@@ -158,10 +158,10 @@ impl Entry {
     }
 }
 
-impl Handler<MoreDurable> for TaskRegistry {
+impl Handler<DurabilityAdvanced> for TaskRegistry {
     type Result = ();
 
-    fn handle(&mut self, _: MoreDurable, ctx: &mut Context<Self>) {
+    fn handle(&mut self, _: DurabilityAdvanced, ctx: &mut Context<Self>) {
         self.env.failpoints.hit("registry: MoreDurable");
         self.awaits_durable = false;
         self.publish_durable();

@@ -43,7 +43,7 @@ impl TaskRegistry {
             rosters: self.refs.tasks.len() + self.refs.notifiers.len(),
             calls: self.env.calls_in_flight.len(),
             permits: self.refs.held_permits.len(),
-            lines: self.lines.len(),
+            lines: self.wait_queues.len(),
             waiting: self.waiting,
             waiters: waiters.sum(),
             unshown: self.env.pending_publications.len(),

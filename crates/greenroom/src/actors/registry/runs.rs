@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use actix::{Context, Handler};
 
-use super::orders::taken_over_by;
+use super::commands::superseded_by;
 use super::{RunChanged, RunPrompted, RunStarted, TaskRegistry};
 use crate::actors::env::{answer, within};
 use crate::actors::poller;
@@ -29,7 +29,7 @@ impl TaskRegistry {
                     .store(true, std::sync::atomic::Ordering::Release);
                 StartMode::Resume(session.clone())
             }
-            _ if entry.started_once == Some(task.run) => {
+            _ if entry.granted_run == Some(task.run) => {
                 StartMode::Relaunch(self.known_lineage(task.parent_session.as_ref()))
             }
             _ => StartMode::Launch(self.known_lineage(task.parent_session.as_ref())),
@@ -37,7 +37,7 @@ impl TaskRegistry {
         if let Some(entry) = self.tasks.get_mut(id) {
             let run = entry.task.run;
             // Said before anything is made: whoever takes over must look for it.
-            if entry.started_once.replace(run) != Some(run) {
+            if entry.granted_run.replace(run) != Some(run) {
                 self.env.append(vec![Entry::Granted(id.clone(), run)]);
             }
         }
@@ -82,9 +82,9 @@ impl TaskRegistry {
             .tasks
             .put(id.clone(), u64::from(run.0), actor.clone());
         entry.actor = Some(actor);
-        entry.told_dependents = (0, false);
+        entry.sent_dependents = (0, false);
         if let Some(session) = entry.task.session.clone() {
-            self.tell_dependents(&session);
+            self.send_dependents(&session);
         }
     }
 
@@ -202,7 +202,7 @@ impl Handler<RunStarted> for TaskRegistry {
         let actor = entry.actor.clone();
         if let Some(newest) = self.claimant_after(&started.task, &started.session) {
             // Claimed in the moment between the server's answer and this record of it: nothing is prompted.
-            self.order_end(&started.task, taken_over_by(&newest), ctx);
+            self.request_end(&started.task, superseded_by(&newest), ctx);
             return;
         }
         self.by_session
@@ -213,7 +213,7 @@ impl Handler<RunStarted> for TaskRegistry {
         if let (Some(actor), Some(entry)) = (actor, self.tasks.get(&started.task)) {
             actor.do_send(StartRecorded(Arc::clone(&entry.task)));
         }
-        self.tell_dependents(&started.session);
+        self.send_dependents(&started.session);
     }
 }
 

@@ -117,7 +117,7 @@ impl TaskRegistry {
                     closing.report.untold.push(parent);
                 }
             }
-            self.order_end(&id, End::cancelled(Some("Shutdown".to_owned())), ctx);
+            self.request_end(&id, End::cancelled(Some("Shutdown".to_owned())), ctx);
         }
         ctx.notify_later(MessagesGivenUp, MESSAGES);
         ctx.notify_later(AbortsGivenUp, ABORTS);
@@ -183,7 +183,7 @@ impl TaskRegistry {
         self.by_session.clear();
         self.children.clear();
         self.open_children.clear();
-        self.lines.clear();
+        self.wait_queues.clear();
         self.waiting = 0;
         self.parents.clear();
         self.deadlines.clear();

@@ -13,7 +13,7 @@ use crate::ports::journal::Entry as JournalEntry;
 
 impl TaskRegistry {
     /// Tells the actor of a session's run what depends on that session, if that has changed.
-    pub(super) fn tell_dependents(&mut self, session: &SessionId) {
+    pub(super) fn send_dependents(&mut self, session: &SessionId) {
         let open = self.open_below(session);
         let owed = self
             .parents
@@ -27,9 +27,9 @@ impl TaskRegistry {
             return;
         };
         if let Some(actor) = &entry.actor
-            && entry.told_dependents != (open, owed)
+            && entry.sent_dependents != (open, owed)
         {
-            entry.told_dependents = (open, owed);
+            entry.sent_dependents = (open, owed);
             actor.do_send(crate::actors::task::Dependents { open, owed });
         }
     }
@@ -97,18 +97,18 @@ impl TaskRegistry {
                 accepted,
                 queued: None,
                 queue_seq: accepted,
-                started_once: None,
+                granted_run: None,
                 prompted: None,
                 aborted: None,
                 actor: None,
-                ordered: None,
+                requested_end: None,
                 granted: None,
                 batch: None,
                 superseded: Arc::new(AtomicBool::new(false)),
                 removal: None,
                 expiry: None,
                 waiters: Vec::new(),
-                told_dependents: (0, false),
+                sent_dependents: (0, false),
                 deaths: 0,
                 record: None,
                 unpublished: 0,

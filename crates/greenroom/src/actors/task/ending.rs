@@ -108,7 +108,7 @@ impl Handler<EndRun> for TaskActor {
         self.env.failpoints.hit("task: EndRun");
         match self.phase {
             // Where its own end is refused, the first of these holds.
-            Phase::Ending(..) => self.orders.push(order),
+            Phase::Ending(..) => self.end_requests.push(order),
             Phase::Ended => order.decided(false),
             _ => {
                 self.end(order.end.clone(), ctx);
@@ -129,8 +129,8 @@ impl Handler<EndRefused> for TaskActor {
             self.phase = Phase::Watching(watch);
             self.ended = None;
             self.wanted.store(true, Ordering::Release);
-            if !self.orders.is_empty() {
-                let first = self.orders.remove(0);
+            if !self.end_requests.is_empty() {
+                let first = self.end_requests.remove(0);
                 self.end(first.end.clone(), ctx);
                 first.decided(true);
             }
@@ -147,7 +147,7 @@ impl Handler<EndAccepted> for TaskActor {
         let Phase::Ending(end, _) = std::mem::replace(&mut self.phase, Phase::Ended) else {
             return;
         };
-        for order in self.orders.drain(..) {
+        for order in self.end_requests.drain(..) {
             order.decided(false);
         }
         self.permit = None;

@@ -97,7 +97,7 @@ pub(crate) struct TaskActor {
     /// What the registry was told of the end, in case it did not hear it.
     ended: Option<Box<(End, RunSnapshot, Timestamp)>>,
     /// Orders to end it that came when an end was decided and not yet recorded; as many as callers wait.
-    orders: Vec<EndRun>,
+    end_requests: Vec<EndRun>,
     dependents: (usize, bool),
     /// The end is decided and what exists instead is being asked for.
     explaining: bool,
@@ -163,7 +163,7 @@ impl TaskActor {
             late_prompt: None,
             aborting: None,
             ended: None,
-            orders: Vec::new(),
+            end_requests: Vec::new(),
             dependents: (0, false),
             explaining: false,
             prompting: None,

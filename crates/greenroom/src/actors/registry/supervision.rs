@@ -22,20 +22,20 @@ use crate::handle::Changes;
 
 /// The kinds of actors kept alive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Kept {
+pub(crate) enum Singleton {
     Slots,
     Poller,
     Toaster,
 }
 
-impl Kept {
-    const ALL: [Kept; 3] = [Kept::Slots, Kept::Poller, Kept::Toaster];
+impl Singleton {
+    const ALL: [Singleton; 3] = [Singleton::Slots, Singleton::Poller, Singleton::Toaster];
 
     fn kind(self) -> Kind {
         match self {
-            Kept::Slots => Kind::Slots,
-            Kept::Poller => Kind::Poller,
-            Kept::Toaster => Kind::Toaster,
+            Singleton::Slots => Kind::Slots,
+            Singleton::Poller => Kind::Poller,
+            Singleton::Toaster => Kind::Toaster,
         }
     }
 }
@@ -43,17 +43,17 @@ impl Kept {
 /// A kept actor panicked.
 #[derive(Message)]
 #[rtype(result = "()")]
-struct KeptDied {
-    kept: Kept,
+struct SingletonDied {
+    singleton: Singleton,
     panic: String,
 }
 
 #[derive(Message)]
 #[rtype(result = "()")]
-struct Rebuild(Kept);
+struct Rebuild(Singleton);
 
 /// Runs the registry, and the next one whenever it has died, until it ends by itself after a shutdown.
-pub(crate) fn keep_registry(env: Env, refs: ActorRefs, changes: Changes) {
+pub(crate) fn supervise_registry(env: Env, refs: ActorRefs, changes: Changes) {
     let exit = run_registry(&env, &refs, &changes);
     let weak = refs.registry.weak();
     let mut refs = refs;
@@ -93,29 +93,29 @@ fn run_registry(env: &Env, refs: &ActorRefs, changes: &Changes) -> oneshot::Rece
 
 impl TaskRegistry {
     /// Starts what the registry needs around it and does not find.
-    pub(super) fn start_kept(&mut self) {
-        for kept in Kept::ALL {
-            let lives = match kept {
-                Kept::Slots => self.refs.slots.is_connected(),
-                Kept::Poller => self.refs.poller.is_connected(),
-                Kept::Toaster => self.refs.toaster.is_connected(),
+    pub(super) fn start_singletons(&mut self) {
+        for singleton in Singleton::ALL {
+            let lives = match singleton {
+                Singleton::Slots => self.refs.slots.is_connected(),
+                Singleton::Poller => self.refs.poller.is_connected(),
+                Singleton::Toaster => self.refs.toaster.is_connected(),
             };
             if !lives {
-                self.build(kept);
+                self.build(singleton);
             }
         }
     }
 
-    fn build(&mut self, kept: Kept) {
+    fn build(&mut self, singleton: Singleton) {
         let registry = self.refs.registry.clone();
         let on_exit = move |exit| {
             if let Exit::Panicked(panic) = exit {
-                registry.send(KeptDied { kept, panic });
+                registry.send(SingletonDied { singleton, panic });
             }
         };
         let env = self.env.clone();
-        match kept {
-            Kept::Slots => {
+        match singleton {
+            Singleton::Slots => {
                 let held = self.refs.held_permits.clone();
                 let (limits, slots_ref) = (self.limits.clone(), self.refs.slots.clone());
                 let open = self.reachable && !self.refs.flags.closing();
@@ -132,11 +132,11 @@ impl TaskRegistry {
                         actor.do_send(SlotManagerRestarted);
                     }
                 }
-                for line in self.lines.values() {
+                for line in self.wait_queues.values() {
                     line.queue.do_send(AskAgain);
                 }
             }
-            Kept::Poller => {
+            Singleton::Poller => {
                 self.refs
                     .poller
                     .set(spawn_supervised(move |_| Poller::new(env), on_exit));
@@ -151,7 +151,7 @@ impl TaskRegistry {
                     }
                 }
             }
-            Kept::Toaster => self
+            Singleton::Toaster => self
                 .refs
                 .toaster
                 .set(spawn_supervised(move |_| Toaster::new(env), on_exit)),
@@ -159,19 +159,19 @@ impl TaskRegistry {
     }
 }
 
-impl Handler<KeptDied> for TaskRegistry {
+impl Handler<SingletonDied> for TaskRegistry {
     type Result = ();
 
-    fn handle(&mut self, died: KeptDied, ctx: &mut Context<Self>) {
+    fn handle(&mut self, died: SingletonDied, ctx: &mut Context<Self>) {
         self.env.failpoints.hit("registry: KeptDied");
-        tracing::error!(actor = died.kept.kind().name(), panic = %died.panic, "an actor panicked");
+        tracing::error!(actor = died.singleton.kind().name(), panic = %died.panic, "an actor panicked");
         if self.closing.is_some() {
             return;
         }
-        match self.env.health.died(died.kept.kind(), self.env.now()) {
-            Duration::ZERO => self.build(died.kept),
+        match self.env.health.died(died.singleton.kind(), self.env.now()) {
+            Duration::ZERO => self.build(died.singleton),
             wait => {
-                ctx.notify_later(Rebuild(died.kept), wait);
+                ctx.notify_later(Rebuild(died.singleton), wait);
             }
         }
     }

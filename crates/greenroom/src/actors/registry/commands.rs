@@ -47,7 +47,7 @@ impl Query for CancelTask {
         let mut end = End::cancelled(self.options.reason);
         end.abort_session = self.options.abort_session;
         end.skip_notification = self.options.skip_notification;
-        match registry.order_end(&self.task, end, ctx) {
+        match registry.request_end(&self.task, end, ctx) {
             Some(decided) => CancelAnswer::Asked(decided),
             None => match registry.tasks.get(&self.task) {
                 Some(entry) => CancelAnswer::Cancelled(Box::new(Task::clone(&entry.task))),
@@ -66,7 +66,7 @@ impl Query for CancelScope {
             CancelScope::All => registry.by_acceptance.values().cloned().collect(),
             CancelScope::Descendants(session) => registry.below(&session),
             CancelScope::Tree(task) => {
-                let session = registry.session_it_has(&task).cloned();
+                let session = registry.owned_session(&task).cloned();
                 let mut ids = vec![task];
                 ids.extend(
                     session
@@ -87,7 +87,7 @@ impl Query for CancelScope {
 }
 
 /// The end of a task whose session a newer one has claimed: the session goes on.
-pub(super) fn taken_over_by(newest: &TaskId) -> End {
+pub(super) fn superseded_by(newest: &TaskId) -> End {
     let mut end = End::cancelled(Some(format!("Session taken over by {newest}")));
     end.abort_session = false;
     end
@@ -96,7 +96,7 @@ pub(super) fn taken_over_by(newest: &TaskId) -> End {
 impl TaskRegistry {
     /// Ends a task by order. One that waits is ended here and now; one with an actor is asked, and the answer says
     /// whether it had not ended by itself.
-    pub(super) fn order_end(
+    pub(super) fn request_end(
         &mut self,
         id: &TaskId,
         end: End,
@@ -106,7 +106,9 @@ impl TaskRegistry {
         match &entry.actor {
             Some(actor) => {
                 // In case it dies before it hears of it.
-                entry.ordered.get_or_insert_with(|| Box::new(end.clone()));
+                entry
+                    .requested_end
+                    .get_or_insert_with(|| Box::new(end.clone()));
                 let (reply, decided) = oneshot::channel();
                 actor.do_send(EndRun {
                     end,
@@ -123,7 +125,7 @@ impl TaskRegistry {
     }
 
     /// The newest task wins a session that two claim.
-    pub(super) fn take_over(&mut self, session: &SessionId, newest: &TaskId) {
+    pub(super) fn supersede_older(&mut self, session: &SessionId, newest: &TaskId) {
         let Some(older) = self
             .by_session
             .get(session)
@@ -138,15 +140,17 @@ impl TaskRegistry {
         entry
             .superseded
             .store(true, std::sync::atomic::Ordering::Release);
-        let end = taken_over_by(newest);
+        let end = superseded_by(newest);
         match &entry.actor {
             Some(actor) => {
                 // In case it dies before it hears of it.
-                entry.ordered.get_or_insert_with(|| Box::new(end.clone()));
+                entry
+                    .requested_end
+                    .get_or_insert_with(|| Box::new(end.clone()));
                 actor.do_send(EndRun { end, reply: None });
             }
             None => {
-                self.refs.registry.send(EndByOrder {
+                self.refs.registry.send(EndRequested {
                     task: older.clone(),
                     end,
                 });
@@ -163,14 +167,14 @@ impl TaskRegistry {
     }
 
     /// The task that has claimed the session of that one since, if that one is open: whoever was to end it has died.
-    pub(super) fn overtaken_by(&self, id: &TaskId) -> Option<TaskId> {
+    pub(super) fn newer_claimant(&self, id: &TaskId) -> Option<TaskId> {
         let task = &self.tasks.get(id)?.task;
         let claimant = self.by_session.get(task.session.as_ref()?)?;
         (!task.status().is_terminal() && claimant != id).then(|| claimant.clone())
     }
 
     /// The session of a task, unless a newer task has it now: what is below it is below that one then.
-    pub(super) fn session_it_has(&self, id: &TaskId) -> Option<&SessionId> {
+    pub(super) fn owned_session(&self, id: &TaskId) -> Option<&SessionId> {
         let session = self.tasks.get(id)?.task.session.as_ref()?;
         (self.by_session.get(session) == Some(id)).then_some(session)
     }
@@ -181,7 +185,7 @@ impl TaskRegistry {
         let mut seen = Set::from_iter([session.clone()]);
         let mut stack: Vec<TaskId> = self.children_of(session).into_iter().rev().collect();
         while let Some(id) = stack.pop() {
-            let below = self.session_it_has(&id).cloned();
+            let below = self.owned_session(&id).cloned();
             found.push(id);
             if let Some(below) = below.filter(|below| seen.insert(below.clone())) {
                 stack.extend(self.children_of(&below).into_iter().rev());
@@ -200,17 +204,17 @@ impl TaskRegistry {
 /// Ends a waiting task from a place that has no context.
 #[derive(Message)]
 #[rtype(result = "()")]
-struct EndByOrder {
+struct EndRequested {
     task: TaskId,
     end: End,
 }
 
-impl Handler<EndByOrder> for TaskRegistry {
+impl Handler<EndRequested> for TaskRegistry {
     type Result = ();
 
-    fn handle(&mut self, order: EndByOrder, ctx: &mut Context<Self>) {
+    fn handle(&mut self, order: EndRequested, ctx: &mut Context<Self>) {
         self.env.failpoints.hit("registry: EndByOrder");
-        self.order_end(&order.task, order.end, ctx);
+        self.request_end(&order.task, order.end, ctx);
     }
 }
 

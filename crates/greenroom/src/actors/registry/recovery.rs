@@ -8,7 +8,7 @@ use std::sync::Arc;
 use actix::Context;
 
 use super::TaskRegistry;
-use super::orders::taken_over_by;
+use super::commands::superseded_by;
 use crate::actors::health::Kind;
 use crate::actors::parent_notifier::{ParentNotifier, Reconcile};
 use crate::actors::poller;
@@ -47,7 +47,7 @@ impl TaskRegistry {
         self.env
             .pending_publications
             .settle(recovered.newest_change, newest_lsn);
-        self.start_kept();
+        self.start_singletons();
         if !self.reachable {
             // Whoever asked before is gone, and nothing starts until somebody has an answer.
             self.probe();
@@ -107,7 +107,7 @@ impl TaskRegistry {
         let superseded = self.refs.aborts.of(&id);
         if let Some(entry) = self.tasks.get_mut(&id) {
             entry.queue_seq = queue_seq;
-            entry.started_once = granted;
+            entry.granted_run = granted;
             entry.prompted = prompted;
             entry.record = Some(task);
             entry.aborted = aborted;
@@ -187,7 +187,9 @@ impl TaskRegistry {
         ctx: &mut Context<Self>,
     ) {
         for id in in_line {
-            let overtaken = self.overtaken_by(&id).map(|newest| taken_over_by(&newest));
+            let overtaken = self
+                .newer_claimant(&id)
+                .map(|newest| superseded_by(&newest));
             let Some(entry) = self.tasks.get_mut(&id) else {
                 continue;
             };
@@ -200,16 +202,16 @@ impl TaskRegistry {
                     match status.is_terminal() {
                         // It may not have heard that its end is recorded.
                         true => self.release(&id, run, false),
-                        false => self.take_up(&id),
+                        false => self.resume_live(&id),
                     }
                 }
                 None if overtaken.is_some() => {}
                 None if status == TaskStatus::Pending => {
-                    self.note_taken_over(&id, "back in line");
+                    self.record_recovery(&id, "back in line");
                     self.enqueue_again(&id, ctx);
                 }
                 None if status == TaskStatus::Running => {
-                    self.note_taken_over(&id, "attached to its session again");
+                    self.record_recovery(&id, "attached to its session again");
                     self.attach(&id);
                 }
                 None if self.refs.aborts.of(&id).is_none()
@@ -223,7 +225,7 @@ impl TaskRegistry {
                 None => {}
             }
             if let Some(end) = overtaken {
-                self.order_end(&id, end, ctx);
+                self.request_end(&id, end, ctx);
             }
             let over = self
                 .tasks
@@ -237,7 +239,7 @@ impl TaskRegistry {
     }
 
     /// The story of a task says that the process was started again, and how the task goes on.
-    fn note_taken_over(&self, id: &TaskId, how: &str) {
+    fn record_recovery(&self, id: &TaskId, how: &str) {
         // A registry that only died leaves those in line where they are, and those that died with it have a line of theirs.
         if self.env.health.deaths(Kind::Registry) == 0 {
             self.env
@@ -246,7 +248,7 @@ impl TaskRegistry {
     }
 
     /// An actor that lives is told what it may have missed, and asked for what we may have.
-    fn take_up(&mut self, id: &TaskId) {
+    fn resume_live(&mut self, id: &TaskId) {
         self.watch_session(id);
         let session = self
             .tasks
@@ -265,7 +267,7 @@ impl TaskRegistry {
         let Some(entry) = self.tasks.get_mut(id) else {
             return;
         };
-        entry.told_dependents = (open, owed);
+        entry.sent_dependents = (open, owed);
         if let Some(actor) = &entry.actor {
             actor.do_send(Dependents { open, owed });
             if is_parent {

@@ -2,7 +2,7 @@
 
 use actix::{Addr, Context, Handler};
 
-use super::{AbortDone, AbortOver, Deadline, Granted, Line, TaskRegistry};
+use super::{AbortDone, AbortOver, Deadline, Granted, TaskRegistry, WaitQueue};
 use crate::actors::key_queue::{Enqueue, KeyQueue, Withdraw};
 use crate::actors::supervisor::{Exit, spawn_supervised};
 use crate::domain::ids::{ConcurrencyKey, Run, TaskId};
@@ -18,14 +18,14 @@ impl TaskRegistry {
         let queue_seq = entry.queue_seq;
         entry.queued = Some(queue_seq);
         let (key, run) = (entry.task.concurrency_group.clone(), entry.task.run);
-        if !self.lines.contains_key(&key) {
-            let line = Line {
+        if !self.wait_queues.contains_key(&key) {
+            let line = WaitQueue {
                 queue: self.new_queue(&key),
                 waiting: Default::default(),
             };
-            self.lines.insert(key.clone(), line);
+            self.wait_queues.insert(key.clone(), line);
         }
-        if let Some(line) = self.lines.get_mut(&key) {
+        if let Some(line) = self.wait_queues.get_mut(&key) {
             line.waiting.insert(queue_seq, id.clone());
             self.waiting += 1;
             line.queue.do_send(Enqueue {
@@ -64,11 +64,11 @@ impl TaskRegistry {
 
     /// A key's queue has died: the next one is told who waits. Whoever joins the line meanwhile waits with it.
     pub(super) fn rebuild_queue(&mut self, key: &ConcurrencyKey) {
-        if !self.lines.contains_key(key) {
+        if !self.wait_queues.contains_key(key) {
             return;
         }
         let queue = self.new_queue(key);
-        let Some(line) = self.lines.get_mut(key) else {
+        let Some(line) = self.wait_queues.get_mut(key) else {
             return;
         };
         line.queue = queue;
@@ -93,7 +93,7 @@ impl TaskRegistry {
         }
         if let Some(queue_seq) = entry.queued.take() {
             let key = entry.task.concurrency_group.clone();
-            if let Some(line) = self.lines.get_mut(&key)
+            if let Some(line) = self.wait_queues.get_mut(&key)
                 && line.waiting.remove(&queue_seq).is_some()
             {
                 self.waiting -= 1;
@@ -101,7 +101,7 @@ impl TaskRegistry {
                     line.queue.do_send(Withdraw(queue_seq));
                 }
                 if line.waiting.is_empty() {
-                    self.lines.remove(&key);
+                    self.wait_queues.remove(&key);
                 }
             }
         }
@@ -151,7 +151,7 @@ impl Handler<AbortOver> for TaskRegistry {
 
     fn handle(&mut self, over: AbortOver, _: &mut Context<Self>) {
         self.env.failpoints.hit("registry: AbortOver");
-        self.note_aborted(&over.task, over.run);
+        self.record_aborted(&over.task, over.run);
     }
 }
 
@@ -164,7 +164,7 @@ impl Handler<AbortDone> for TaskRegistry {
             return;
         }
         if done.needless {
-            self.note_aborted(&done.task, done.run);
+            self.record_aborted(&done.task, done.run);
         }
         if self.refs.aborts.of(&done.task).is_none()
             && let Some(permit) = self
