@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use actix::{Addr, AsyncContext, Context, Handler, Message};
 
-use super::{AbortDone, Deadline, Entry, RunEnded, RunSnapshot, TaskRegistry};
+use super::{AbortDone, Deadline, RunEnded, RunSnapshot, TaskEntry, TaskRegistry};
 use crate::actors::health::Kind;
 use crate::actors::poller;
 use crate::actors::task::abort::{AbortAfterCrash, Aborted, After, abort_if_busy, abort_session};
@@ -313,7 +313,7 @@ impl TaskRegistry {
     }
 
     /// Something depends on the session that its run had not heard of when it decided to complete.
-    fn must_continue(&self, entry: &Entry, end: &End) -> bool {
+    fn must_continue(&self, entry: &TaskEntry, end: &End) -> bool {
         let Some(session) = &entry.task.session else {
             return false;
         };

@@ -156,7 +156,7 @@ struct Waiter {
 }
 
 /// A task in memory and all that belongs to it.
-pub(crate) struct Entry {
+pub(crate) struct TaskEntry {
     /// Shared with whoever has the record: a change makes a copy of its own where somebody has.
     task: Arc<Task>,
     accepted: QueueSeq,
@@ -232,7 +232,7 @@ pub(crate) struct TaskRegistry {
     changes: Changes,
     limits: Limits,
     // Boxed, so that a table that grows copies references.
-    tasks: Map<TaskId, Box<Entry>>,
+    tasks: Map<TaskId, Box<TaskEntry>>,
     by_acceptance: BTreeMap<QueueSeq, TaskId>,
     by_session: Map<SessionId, TaskId>,
     children: Map<SessionId, BTreeSet<QueueSeq>>,

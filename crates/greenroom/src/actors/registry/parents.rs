@@ -6,7 +6,7 @@ use std::sync::Arc;
 use actix::{Addr, Context, Handler};
 use rand_chacha::rand_core::Rng;
 
-use super::{BatchClosed, Entry, PendingMessages, TaskRegistry, WakeAccepted};
+use super::{BatchClosed, PendingMessages, TaskEntry, TaskRegistry, WakeAccepted};
 use crate::actors::parent_notifier::{
     Joined, Left, ParentEnded, ParentGone, ParentNotifier, Settled,
 };
@@ -196,7 +196,7 @@ impl TaskRegistry {
     }
 
     /// What a parent is told of a task that has ended.
-    pub(super) fn completion_report(&self, entry: &Entry) -> CompletionReport {
+    pub(super) fn completion_report(&self, entry: &TaskEntry) -> CompletionReport {
         let task = &entry.task;
         CompletionReport {
             fact: SettledFact {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use actix::{Context, Handler, Message};
 
-use super::{Entry, TaskRegistry};
+use super::{TaskEntry, TaskRegistry};
 use crate::actors::pending_publications::PendingPublication;
 use crate::domain::ids::{SessionId, TaskId};
 use crate::domain::task::{Task, TaskStatus};
@@ -143,7 +143,7 @@ impl TaskRegistry {
     }
 }
 
-impl Entry {
+impl TaskEntry {
     /// The task, to be changed.
     pub(super) fn task_mut(&mut self) -> &mut Task {
         Arc::make_mut(&mut self.task)

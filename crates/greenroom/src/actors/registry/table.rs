@@ -5,7 +5,7 @@ use std::sync::atomic::AtomicBool;
 
 use actix::Context;
 
-use super::{Entry, TaskRegistry};
+use super::{TaskEntry, TaskRegistry};
 use crate::domain::concurrency::QueueSeq;
 use crate::domain::ids::{SessionId, TaskId};
 use crate::domain::task::Task;
@@ -92,7 +92,7 @@ impl TaskRegistry {
         }
         self.tasks.insert(
             id.clone(),
-            Box::new(Entry {
+            Box::new(TaskEntry {
                 task,
                 accepted,
                 queued: None,
