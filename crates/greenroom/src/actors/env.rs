@@ -22,7 +22,7 @@ use crate::domain::time::Timestamp;
 use crate::domain::timeline::TimelineEntry;
 use crate::domain::transcript::Message;
 use crate::ports::agent_server::{AgentServer, ServerError};
-use crate::ports::journal::{Entry, Journal, Lsn};
+use crate::ports::journal::{Journal, JournalEntry, Lsn};
 
 /// The surroundings of an actor. A clone is one reference: every call under way has one.
 #[derive(Clone)]
@@ -60,7 +60,7 @@ impl From<Parts> for Env {
 impl Env {
     /// Adds an entry to the timeline of a task; nothing else follows from it.
     pub(crate) fn note(&self, task: &TaskId, entry: TimelineEntry) {
-        self.append(vec![Entry::Noted(task.clone(), entry)]);
+        self.append(vec![JournalEntry::Noted(task.clone(), entry)]);
     }
 
     pub(crate) fn now(&self) -> Timestamp {
@@ -68,7 +68,7 @@ impl Env {
     }
 
     /// Appends what was decided. Nothing of it may be seen outside before it is durable.
-    pub(crate) fn append(&self, entries: Vec<Entry>) -> Lsn {
+    pub(crate) fn append(&self, entries: Vec<JournalEntry>) -> Lsn {
         self.journal.append(self.now(), entries)
     }
 

@@ -11,7 +11,7 @@ use super::ids::{NoticeId, Run, TaskId};
 use super::notice::{NoticeFacts, NoticeKind};
 use super::time::Timestamp;
 use crate::maps::Map;
-use crate::ports::journal::Entry;
+use crate::ports::journal::JournalEntry;
 
 /// How many messages that are over an outbox remembers; the oldest goes first.
 const REMEMBERED: usize = 100;
@@ -144,30 +144,30 @@ impl From<OutboxRecord> for Outbox {
 
 impl Outbox {
     /// A change from the journal, if it is one of an outbox.
-    pub fn apply(&mut self, entry: Entry) {
+    pub fn apply(&mut self, entry: JournalEntry) {
         match entry {
-            Entry::Joined {
+            JournalEntry::Joined {
                 task,
                 run,
                 directory,
                 ..
             } => self.join(task, run, directory),
-            Entry::Settled { report, .. } => self.settle(*report),
-            Entry::Left(_, task) => self.leave(&task),
-            Entry::Closed { message, tasks, .. } => self.close(*message, &tasks),
-            Entry::Sending { message, .. } => self.sending(*message),
-            Entry::Returned(_, id) => self.returned(&id),
-            Entry::Delivery { id, status, at, .. } => self.set_status(&id, status, at),
-            Entry::ParentGone(_, at) => self.gone(at),
-            Entry::Silenced(_, silenced) => self.silenced = silenced,
-            Entry::Task { .. }
-            | Entry::Granted(..)
-            | Entry::Prompted(..)
-            | Entry::Aborted(..)
-            | Entry::Key(_)
-            | Entry::Forgotten(..)
-            | Entry::Noted(..)
-            | Entry::Unaccepted(_) => {}
+            JournalEntry::Settled { report, .. } => self.settle(*report),
+            JournalEntry::Left(_, task) => self.leave(&task),
+            JournalEntry::Closed { message, tasks, .. } => self.close(*message, &tasks),
+            JournalEntry::Sending { message, .. } => self.sending(*message),
+            JournalEntry::Returned(_, id) => self.returned(&id),
+            JournalEntry::Delivery { id, status, at, .. } => self.set_status(&id, status, at),
+            JournalEntry::ParentGone(_, at) => self.gone(at),
+            JournalEntry::Silenced(_, silenced) => self.silenced = silenced,
+            JournalEntry::Task { .. }
+            | JournalEntry::Granted(..)
+            | JournalEntry::Prompted(..)
+            | JournalEntry::Aborted(..)
+            | JournalEntry::Key(_)
+            | JournalEntry::Forgotten(..)
+            | JournalEntry::Noted(..)
+            | JournalEntry::Unaccepted(_) => {}
         }
     }
 

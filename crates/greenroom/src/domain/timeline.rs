@@ -9,7 +9,7 @@ use super::ids::TaskId;
 use super::notice::NoticeKind;
 use super::outbox::DeliveryStatus;
 use super::task::{Task, TaskStatus};
-use crate::ports::journal::Entry;
+use crate::ports::journal::JournalEntry;
 
 /// One thing that happened.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,7 +46,7 @@ pub fn push<T>(timeline: &mut Vec<(T, TimelineEntry)>, at: T, entry: TimelineEnt
 const TELLING: &str = "telling the parent";
 
 /// The lines a change adds, each with whom it is about: a task by its id, or a message to a parent by its own.
-pub fn entries_of(change: &Entry) -> Vec<(&str, TimelineEntry)> {
+pub fn entries_of(change: &JournalEntry) -> Vec<(&str, TimelineEntry)> {
     fn of<'a>(
         task: &'a TaskId,
         what: &'static str,
@@ -55,7 +55,7 @@ pub fn entries_of(change: &Entry) -> Vec<(&str, TimelineEntry)> {
         vec![(task.as_str(), TimelineEntry::new(what, detail))]
     }
     match change {
-        Entry::Task {
+        JournalEntry::Task {
             task,
             changed: Some(changed),
             ..
@@ -63,11 +63,13 @@ pub fn entries_of(change: &Entry) -> Vec<(&str, TimelineEntry)> {
             let entry = change_entry(task, changed.from);
             vec![(task.id.as_str(), entry)]
         }
-        Entry::Granted(task, run) => of(task, "slot granted", format!("run {run}")),
-        Entry::Prompted(task, run) => of(task, "prompt accepted", format!("run {run}")),
-        Entry::Noted(task, entry) => vec![(task.as_str(), entry.clone())],
-        Entry::Left(parent, task) => of(task, "left its batch", format!("{parent} is not told")),
-        Entry::Sending { parent, message } => {
+        JournalEntry::Granted(task, run) => of(task, "slot granted", format!("run {run}")),
+        JournalEntry::Prompted(task, run) => of(task, "prompt accepted", format!("run {run}")),
+        JournalEntry::Noted(task, entry) => vec![(task.as_str(), entry.clone())],
+        JournalEntry::Left(parent, task) => {
+            of(task, "left its batch", format!("{parent} is not told"))
+        }
+        JournalEntry::Sending { parent, message } => {
             let kind = match message.facts.kind {
                 NoticeKind::Individual => "note",
                 NoticeKind::Final => "final message",
@@ -76,11 +78,11 @@ pub fn entries_of(change: &Entry) -> Vec<(&str, TimelineEntry)> {
             let entry = TimelineEntry::new(TELLING, format!("{} {kind} to {parent}", message.id));
             tasks.map(|task| (task.as_str(), entry.clone())).collect()
         }
-        Entry::Returned(_, id) => vec![(
+        JournalEntry::Returned(_, id) => vec![(
             id.as_str(),
             TimelineEntry::new("message refused", "the next one says it too"),
         )],
-        Entry::Delivery { id, status, .. } => {
+        JournalEntry::Delivery { id, status, .. } => {
             let entry = match status {
                 DeliveryStatus::Delivered => TimelineEntry::new("parent told", id.as_str()),
                 DeliveryStatus::Dropped(why) => {
@@ -93,16 +95,16 @@ pub fn entries_of(change: &Entry) -> Vec<(&str, TimelineEntry)> {
             };
             vec![(id.as_str(), entry)]
         }
-        Entry::Forgotten(task, _) => of(task, "left memory", String::new()),
-        Entry::Task { changed: None, .. }
-        | Entry::Joined { .. }
-        | Entry::Settled { .. }
-        | Entry::Closed { .. }
-        | Entry::ParentGone(..)
-        | Entry::Silenced(..)
-        | Entry::Aborted(..)
-        | Entry::Key(_)
-        | Entry::Unaccepted(_) => Vec::new(),
+        JournalEntry::Forgotten(task, _) => of(task, "left memory", String::new()),
+        JournalEntry::Task { changed: None, .. }
+        | JournalEntry::Joined { .. }
+        | JournalEntry::Settled { .. }
+        | JournalEntry::Closed { .. }
+        | JournalEntry::ParentGone(..)
+        | JournalEntry::Silenced(..)
+        | JournalEntry::Aborted(..)
+        | JournalEntry::Key(_)
+        | JournalEntry::Unaccepted(_) => Vec::new(),
     }
 }
 

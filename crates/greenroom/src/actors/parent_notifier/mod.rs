@@ -32,7 +32,7 @@ use crate::domain::parent_session::{Gate, ParentSession};
 use crate::domain::retry_backoff::RetryBackoff;
 use crate::domain::time::Timestamp;
 use crate::ports::agent_server::SessionStatus;
-use crate::ports::journal::Entry;
+use crate::ports::journal::JournalEntry;
 
 pub(crate) struct ParentNotifier {
     env: Env,
@@ -144,7 +144,7 @@ impl ParentNotifier {
         }
         self.session.forget_stop();
         self.env
-            .append(vec![Entry::Silenced(self.parent.clone(), false)]);
+            .append(vec![JournalEntry::Silenced(self.parent.clone(), false)]);
         None
     }
 
@@ -333,7 +333,7 @@ impl Handler<ParentHappened> for ParentNotifier {
             self.session.told();
         }
         if self.session.is_silenced() != silenced {
-            let silenced = Entry::Silenced(self.parent.clone(), !silenced);
+            let silenced = JournalEntry::Silenced(self.parent.clone(), !silenced);
             self.env.append(vec![silenced]);
         }
         self.step(ctx);

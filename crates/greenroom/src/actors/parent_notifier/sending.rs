@@ -21,7 +21,7 @@ use crate::domain::retry_backoff::RetryCause;
 use crate::domain::time::Timestamp;
 use crate::domain::transcript::Message as Spoken;
 use crate::ports::agent_server::{Notice, ServerError, find_notice};
-use crate::ports::journal::Entry;
+use crate::ports::journal::JournalEntry;
 
 /// What the sending of a message is called while it is under way.
 fn call_id(id: &NoticeId) -> CallId {
@@ -135,7 +135,7 @@ impl ParentNotifier {
             note: None,
             sent_silently: false,
         };
-        self.env.append(vec![Entry::Closed {
+        self.env.append(vec![JournalEntry::Closed {
             parent: self.parent.clone(),
             message: Box::new(self.message(&pending, DeliveryStatus::Pending)),
             tasks: tasks.clone(),
@@ -170,7 +170,7 @@ impl ParentNotifier {
         };
         self.session.told();
         // Said before it is sent: whoever takes over must know that it may have arrived.
-        self.env.append(vec![Entry::Sending {
+        self.env.append(vec![JournalEntry::Sending {
             parent: self.parent.clone(),
             message: Box::new(self.message(&pending, DeliveryStatus::Sending)),
         }]);
@@ -216,7 +216,7 @@ impl ParentNotifier {
             return self.dropped(&pending, &failure.to_string());
         }
         if let Some(note) = pending.note.take() {
-            let returned = Entry::Returned(self.parent.clone(), pending.id.clone());
+            let returned = JournalEntry::Returned(self.parent.clone(), pending.id.clone());
             self.env.append(vec![returned]);
             let wakes = note.wakes;
             self.batch.note_refused(note);
@@ -268,7 +268,7 @@ impl ParentNotifier {
     }
 
     fn record_delivery(&self, pending: &PendingMessage, status: DeliveryStatus) {
-        self.env.append(vec![Entry::Delivery {
+        self.env.append(vec![JournalEntry::Delivery {
             parent: self.parent.clone(),
             id: pending.id.clone(),
             status,

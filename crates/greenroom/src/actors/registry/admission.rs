@@ -14,7 +14,7 @@ use crate::domain::task::{Launch, Resume, Task, TaskStatus, Track};
 use crate::domain::validation;
 use crate::handle::{LaunchError, ResumeError, TrackError};
 use crate::maps::Set;
-use crate::ports::journal::Entry;
+use crate::ports::journal::JournalEntry;
 
 /// A run that was accepted could not be made durable, and whoever asked for it was told that it was refused.
 #[derive(Message)]
@@ -187,7 +187,7 @@ impl TaskRegistry {
         task.root_session = known.and_then(|lineage| lineage.root);
         let id = self.new_entry(task);
         let with = self.joining(&id).into_iter();
-        self.recorded(&id, None, with.chain(key.clone().map(Entry::Key)));
+        self.recorded(&id, None, with.chain(key.clone().map(JournalEntry::Key)));
         if let Some(key) = key {
             self.launch_keys.remember(key);
         }
@@ -323,7 +323,7 @@ impl TaskRegistry {
         let mut with = Vec::new();
         if moved && open {
             let batch = self.tasks.get(&id).and_then(|entry| entry.batch.clone());
-            with.extend(batch.map(|parent| Entry::Left(parent, id.clone())));
+            with.extend(batch.map(|parent| JournalEntry::Left(parent, id.clone())));
             self.leave_batch(&id);
         }
         let Some(entry) = self.tasks.get_mut(&id) else {
@@ -426,7 +426,8 @@ impl Handler<RevokeAcceptance> for TaskRegistry {
         if back.run == Run::FIRST {
             // A resume that is taken back leaves the launch of its task as it was: repeated, it launches nothing.
             self.launch_keys.forget(&back.task);
-            self.env.append(vec![Entry::Unaccepted(back.task.clone())]);
+            self.env
+                .append(vec![JournalEntry::Unaccepted(back.task.clone())]);
         }
         let reason = format!("the journal could not be written: {}", back.why);
         let mut end = End::cancelled(Some(reason));

@@ -18,7 +18,7 @@ use crate::domain::lifecycle::{End, Outcome};
 use crate::domain::task::{Task, TaskStatus};
 use crate::domain::timeline::TimelineEntry;
 use crate::handle::WaitFor;
-use crate::ports::journal::Entry as JournalEntry;
+use crate::ports::journal::JournalEntry;
 
 /// A task actor panicked.
 #[derive(Message)]

@@ -20,7 +20,7 @@ use crate::domain::notification::MAX_ERROR;
 use crate::domain::outbox::Outbox;
 use crate::domain::task::{TaskStatus, cut};
 use crate::domain::time::duration_text;
-use crate::ports::journal::Entry as JournalEntry;
+use crate::ports::journal::JournalEntry;
 
 /// What the registry keeps of a parent with something open or owed.
 pub(crate) struct Parent {

@@ -10,7 +10,7 @@ use crate::actors::pending_publications::PendingPublication;
 use crate::domain::ids::{SessionId, TaskId};
 use crate::domain::task::{Task, TaskStatus};
 use crate::handle::TaskChange;
-use crate::ports::journal::{Changed, Entry as JournalEntry, Lsn};
+use crate::ports::journal::{Changed, JournalEntry, Lsn};
 
 /// More of what was decided is durable.
 #[derive(Message)]

@@ -20,7 +20,7 @@ use crate::domain::ids::{SessionId, TaskId};
 use crate::domain::outbox::Outbox;
 use crate::domain::task::{Task, TaskStatus};
 use crate::domain::timeline::TimelineEntry;
-use crate::ports::journal::{Entry, RecoveredState, RecoveredTask};
+use crate::ports::journal::{JournalEntry, RecoveredState, RecoveredTask};
 
 impl TaskRegistry {
     /// Takes over from whoever was here before. Where a shutdown was asked for meanwhile, it begins in that very step:
@@ -176,7 +176,8 @@ impl TaskRegistry {
         }
         for task in strangers {
             outbox.leave(&task);
-            self.env.append(vec![Entry::Left(parent.clone(), task)]);
+            self.env
+                .append(vec![JournalEntry::Left(parent.clone(), task)]);
         }
     }
 

@@ -13,7 +13,7 @@ use crate::actors::supervisor::{Exit, spawn_supervised};
 use crate::actors::task::{StartMode, StartRecorded, TaskActor, counts_as};
 use crate::domain::ids::{Run, SessionId, TaskId};
 use crate::domain::task::TaskStatus;
-use crate::ports::journal::Entry;
+use crate::ports::journal::JournalEntry;
 
 impl TaskRegistry {
     /// The slot is there: the task actor is made in this very step, and decides from now on.
@@ -38,7 +38,8 @@ impl TaskRegistry {
             let run = entry.task.run;
             // Said before anything is made: whoever takes over must look for it.
             if entry.granted_run.replace(run) != Some(run) {
-                self.env.append(vec![Entry::Granted(id.clone(), run)]);
+                self.env
+                    .append(vec![JournalEntry::Granted(id.clone(), run)]);
             }
         }
         self.run_task(id, start_mode, Some(permit));
@@ -240,7 +241,7 @@ impl Handler<RunPrompted> for TaskRegistry {
             && entry.task.run == prompted.run
             && entry.prompted.replace(prompted.run) != Some(prompted.run)
         {
-            let entry = Entry::Prompted(prompted.task, prompted.run);
+            let entry = JournalEntry::Prompted(prompted.task, prompted.run);
             self.env.append(vec![entry]);
         }
     }

@@ -9,7 +9,7 @@ use super::{TaskEntry, TaskRegistry};
 use crate::domain::concurrency::QueueSeq;
 use crate::domain::ids::{SessionId, TaskId};
 use crate::domain::task::Task;
-use crate::ports::journal::Entry as JournalEntry;
+use crate::ports::journal::JournalEntry;
 
 impl TaskRegistry {
     /// Tells the actor of a session's run what depends on that session, if that has changed.

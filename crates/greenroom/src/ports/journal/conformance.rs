@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::json;
 
-use super::{Changed, ChangesFrom, Entry, Journal, Lsn, RecoveredState, RecoveredTask};
+use super::{Changed, ChangesFrom, Journal, JournalEntry, Lsn, RecoveredState, RecoveredTask};
 use crate::domain::batch::CompletionReport;
 use crate::domain::idempotency::LaunchKey;
 use crate::domain::ids::{NoticeId, Run, SessionId, TaskId};
@@ -63,8 +63,8 @@ pub fn in_state(task: &Task, status: TaskStatus) -> Task {
 }
 
 /// The record, without a change of its state.
-pub fn record(accepted: u64, task: &Task) -> Entry {
-    Entry::Task {
+pub fn record(accepted: u64, task: &Task) -> JournalEntry {
+    JournalEntry::Task {
         accepted,
         queue_seq: accepted,
         task: Arc::new(task.clone()),
@@ -73,8 +73,8 @@ pub fn record(accepted: u64, task: &Task) -> Entry {
 }
 
 /// The record, with a change of its state.
-pub fn change(accepted: u64, task: &Task, number: u64, from: Option<TaskStatus>) -> Entry {
-    Entry::Task {
+pub fn change(accepted: u64, task: &Task, number: u64, from: Option<TaskStatus>) -> JournalEntry {
+    JournalEntry::Task {
         accepted,
         queue_seq: accepted,
         task: Arc::new(task.clone()),
@@ -117,8 +117,8 @@ pub fn message(id: &str, kind: NoticeKind, of: &[&str], status: DeliveryStatus) 
     }
 }
 
-fn joined(parent: &str, task: &str) -> Entry {
-    Entry::Joined {
+fn joined(parent: &str, task: &str) -> JournalEntry {
+    JournalEntry::Joined {
         parent: parent.into(),
         task: task.into(),
         run: Run::FIRST,
@@ -126,15 +126,15 @@ fn joined(parent: &str, task: &str) -> Entry {
     }
 }
 
-fn settled(parent: &str, task: &str) -> Entry {
-    Entry::Settled {
+fn settled(parent: &str, task: &str) -> JournalEntry {
+    JournalEntry::Settled {
         parent: parent.into(),
         report: Box::new(report(task)),
     }
 }
 
-fn delivery(parent: &str, id: &str, status: DeliveryStatus) -> Entry {
-    Entry::Delivery {
+fn delivery(parent: &str, id: &str, status: DeliveryStatus) -> JournalEntry {
+    JournalEntry::Delivery {
         parent: parent.into(),
         id: id.into(),
         status,
@@ -248,7 +248,7 @@ pub fn a_task_is_found_while_and_after_it_is_in_memory(make: Make<'_>) {
     assert!(journal.knows(&"bg_aa000001".into()));
     assert!(!journal.knows(&"bg_00000000".into()));
     assert!(!journal.knows(&"bg_aa".into()), "a beginning is no id");
-    let left = |id: &str, millis| vec![Entry::Forgotten(id.into(), at(millis))];
+    let left = |id: &str, millis| vec![JournalEntry::Forgotten(id.into(), at(millis))];
     let place = journal.append(at(3), left("bg_aa000001", 3));
     for wait in [false, true] {
         if wait {
@@ -281,16 +281,19 @@ pub fn marks_belong_to_tasks_in_memory(make: Make<'_>) {
     let id = || TaskId::new("bg_0000000b");
     let new = task("bg_0000000b", None);
     journal.append(at(1), vec![record(1, &new)]);
-    journal.append(at(2), vec![Entry::Granted(id(), Run(1))]);
-    journal.append(at(3), vec![record(1, &new), Entry::Prompted(id(), Run(1))]);
-    journal.append(at(4), vec![Entry::Aborted(id(), Run(1))]);
+    journal.append(at(2), vec![JournalEntry::Granted(id(), Run(1))]);
+    journal.append(
+        at(3),
+        vec![record(1, &new), JournalEntry::Prompted(id(), Run(1))],
+    );
+    journal.append(at(4), vec![JournalEntry::Aborted(id(), Run(1))]);
     let marks = || {
         let task = journal.load().expect("it can be read").tasks.remove(0);
         (task.granted, task.prompted, task.aborted)
     };
     assert_eq!(marks(), (Some(Run(1)), Some(Run(1)), Some(Run(1))));
-    journal.append(at(5), vec![Entry::Forgotten(id(), at(5))]);
-    journal.append(at(6), vec![Entry::Granted(id(), Run(2))]);
+    journal.append(at(5), vec![JournalEntry::Forgotten(id(), at(5))]);
+    journal.append(at(6), vec![JournalEntry::Granted(id(), Run(2))]);
     journal.append(at(7), vec![record(2, &new)]);
     assert_eq!(marks(), (None, None, None));
 }
@@ -316,13 +319,13 @@ pub fn an_account_is_what_its_changes_add_up_to(make: Make<'_>) {
         joined("ses_p", "bg_1"),
         joined("ses_p", "bg_2"),
         settled("ses_p", "bg_1"),
-        Entry::Sending {
+        JournalEntry::Sending {
             parent: parent.clone(),
             message: note,
         },
         delivery("ses_p", "ntc_1", DeliveryStatus::Delivered),
         settled("ses_p", "bg_2"),
-        Entry::Closed {
+        JournalEntry::Closed {
             parent: parent.clone(),
             message: owed,
             tasks: vec!["bg_1".into(), "bg_2".into()],
@@ -343,7 +346,7 @@ pub fn an_account_is_what_its_changes_add_up_to(make: Make<'_>) {
     let told = journal.outbox(&parent).expect("it is remembered");
     assert_eq!(told.messages.len(), 2);
     assert_eq!(journal.outbox(&"ses_other".into()), None);
-    journal.append(at(5), vec![Entry::Silenced(parent, true)]);
+    journal.append(at(5), vec![JournalEntry::Silenced(parent, true)]);
     assert_eq!(kept(&*journal).2.len(), 1, "it is silenced");
 }
 
@@ -359,10 +362,10 @@ pub fn keys_stay_until_their_launch_was_not_accepted(make: Make<'_>) {
         key("a", "bg_3", 3),
     ];
     for key in &keys {
-        journal.append(key.at, vec![Entry::Key(key.clone())]);
+        journal.append(key.at, vec![JournalEntry::Key(key.clone())]);
     }
     assert_eq!(kept(&*journal).3, keys);
-    journal.append(at(4), vec![Entry::Unaccepted("bg_2".into())]);
+    journal.append(at(4), vec![JournalEntry::Unaccepted("bg_2".into())]);
     assert_eq!(kept(&*journal).3, [keys[0].clone(), keys[2].clone()]);
 }
 
@@ -372,7 +375,7 @@ pub fn a_story_is_told_in_its_order(make: Make<'_>) {
     let id = TaskId::new("bg_0000000c");
     let new = task("bg_0000000c", Some("ses_p"));
     journal.append(at(1), vec![change(1, &new, 1, None)]);
-    let place = journal.append(at(2), vec![Entry::Granted(id.clone(), Run(1))]);
+    let place = journal.append(at(2), vec![JournalEntry::Granted(id.clone(), Run(1))]);
     let note = message(
         "ntc_9",
         NoticeKind::Final,
@@ -381,7 +384,7 @@ pub fn a_story_is_told_in_its_order(make: Make<'_>) {
     );
     journal.append(
         at(3),
-        vec![Entry::Sending {
+        vec![JournalEntry::Sending {
             parent: "ses_p".into(),
             message: Box::new(note),
         }],
@@ -410,7 +413,7 @@ pub fn a_story_is_told_in_its_order(make: Make<'_>) {
     assert_eq!(told(&*journal), expected);
     let mut last = place;
     for millis in 10..500 {
-        last = journal.append(at(millis), vec![Entry::Granted(id.clone(), Run(2))]);
+        last = journal.append(at(millis), vec![JournalEntry::Granted(id.clone(), Run(2))]);
     }
     let begun = told(&*journal);
     until_durable(&*journal, last);
@@ -426,7 +429,7 @@ pub fn a_task_is_forgotten_after_its_retention(make: Make<'_>) {
         let ended = in_state(&task(id, None), TaskStatus::Completed);
         journal.append(
             when,
-            vec![record(1, &ended), Entry::Forgotten(id.into(), when)],
+            vec![record(1, &ended), JournalEntry::Forgotten(id.into(), when)],
         )
     };
     left("bg_00000001", at(0));
@@ -459,19 +462,19 @@ pub fn everything_comes_back(open: Make<'_>) {
         at(1),
         vec![
             change(11, &new, base + 1, None),
-            Entry::Key(key),
+            JournalEntry::Key(key),
             joined("ses_d", "bg_dd000001"),
         ],
     );
-    journal.append(at(2), vec![Entry::Granted(id(), Run(1))]);
+    journal.append(at(2), vec![JournalEntry::Granted(id(), Run(1))]);
     let from = Some(TaskStatus::Pending);
     journal.append(at(3), vec![change(11, &running, base + 2, from)]);
-    journal.append(at(4), vec![Entry::Prompted(id(), Run(1))]);
+    journal.append(at(4), vec![JournalEntry::Prompted(id(), Run(1))]);
     journal.append(
         at(5),
         vec![
             record(12, &gone),
-            Entry::Forgotten("bg_dd000002".into(), at(5)),
+            JournalEntry::Forgotten("bg_dd000002".into(), at(5)),
         ],
     );
     for number in 0..300 {
@@ -482,7 +485,7 @@ pub fn everything_comes_back(open: Make<'_>) {
             &["bg_x"],
             DeliveryStatus::Sending,
         );
-        let sending = Entry::Sending {
+        let sending = JournalEntry::Sending {
             parent: "ses_d".into(),
             message: Box::new(message),
         };
@@ -507,7 +510,7 @@ pub fn everything_comes_back(open: Make<'_>) {
     }
     // Nothing is owed any more, and it is told again after that: what it was told before stays.
     let journal = open();
-    journal.append(at(8), vec![Entry::ParentGone("ses_d".into(), at(8))]);
+    journal.append(at(8), vec![JournalEntry::ParentGone("ses_d".into(), at(8))]);
     drop(journal);
     let journal = open();
     assert_eq!(kept(&*journal).2, []);

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Entry, RecoveredState, RecoveredTask, SHORTEST_BEGINNING};
+use super::{JournalEntry, RecoveredState, RecoveredTask, SHORTEST_BEGINNING};
 use crate::domain::idempotency::{LaunchKey, MOST};
 use crate::domain::ids::{SessionId, TaskId};
 use crate::domain::outbox::Outbox;
@@ -58,9 +58,9 @@ impl Fold {
     }
 
     /// Adds one change.
-    pub fn append(&mut self, entry: Entry) {
+    pub fn append(&mut self, entry: JournalEntry) {
         match entry {
-            Entry::Task {
+            JournalEntry::Task {
                 accepted,
                 queue_seq,
                 task,
@@ -70,32 +70,32 @@ impl Fold {
                 self.newest_change = self.newest_change.max(number);
                 self.record(accepted, queue_seq, task);
             }
-            Entry::Granted(task, run) => {
+            JournalEntry::Granted(task, run) => {
                 if let Some(recovered) = self.tasks.get_mut(&task) {
                     recovered.granted = Some(run);
                 }
             }
-            Entry::Prompted(task, run) => {
+            JournalEntry::Prompted(task, run) => {
                 if let Some(recovered) = self.tasks.get_mut(&task) {
                     recovered.prompted = Some(run);
                 }
             }
-            Entry::Aborted(task, run) => {
+            JournalEntry::Aborted(task, run) => {
                 if let Some(recovered) = self.tasks.get_mut(&task) {
                     recovered.aborted = Some(run);
                 }
             }
-            Entry::Key(key) => {
+            JournalEntry::Key(key) => {
                 self.keys.push_back(key);
                 if self.keys.len() > MOST {
                     self.keys.pop_front();
                 }
             }
-            Entry::Forgotten(task, at) => self.forget(&task, at),
-            Entry::Unaccepted(task) => {
+            JournalEntry::Forgotten(task, at) => self.forget(&task, at),
+            JournalEntry::Unaccepted(task) => {
                 self.keys.retain(|key| key.task != task);
             }
-            Entry::Noted(..) => {}
+            JournalEntry::Noted(..) => {}
             entry => {
                 if let Some(parent) = entry.parent().cloned() {
                     self.change(parent, entry);
@@ -142,7 +142,7 @@ impl Fold {
         }
     }
 
-    fn change(&mut self, parent: SessionId, entry: Entry) {
+    fn change(&mut self, parent: SessionId, entry: JournalEntry) {
         let outbox = self.outboxes.entry(parent.clone()).or_default();
         let was_settled = outbox.is_settled();
         outbox.apply(entry);

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use super::{
-    ChangesFrom, Entry, Fold, Journal, JournalError, JournalStatus, Lsn, RecordedChange,
+    ChangesFrom, Fold, Journal, JournalEntry, JournalError, JournalStatus, Lsn, RecordedChange,
     RecoveredState,
 };
 use crate::config::Lifecycle;
@@ -83,7 +83,7 @@ impl Memory {
 }
 
 impl Journal for MemoryJournal {
-    fn append(&self, at: Timestamp, entries: Vec<Entry>) -> Lsn {
+    fn append(&self, at: Timestamp, entries: Vec<JournalEntry>) -> Lsn {
         let mut memory = self.memory();
         for entry in entries {
             for (subject, line) in timeline::entries_of(&entry) {
@@ -153,13 +153,13 @@ mod tests {
         let leaves = |name: &str, millis| {
             let at = Timestamp::from_millis(millis);
             let task = Task::accept(name.into(), Launch::default(), 1, at);
-            let entry = Entry::Task {
+            let entry = JournalEntry::Task {
                 accepted: 1,
                 queue_seq: 1,
                 task: Arc::new(task),
                 changed: None,
             };
-            let left = Entry::Forgotten(name.into(), at);
+            let left = JournalEntry::Forgotten(name.into(), at);
             journal.append(at, vec![entry, left]);
         };
         leaves("bg_00000001", 0);

@@ -39,7 +39,7 @@ pub struct Changed {
 /// One change.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub enum Entry {
+pub enum JournalEntry {
     /// A task's record after a change. `accepted` is its place in the order of acceptance, `age` its run's place in line.
     Task {
         /// The place of the task.
@@ -126,7 +126,7 @@ pub enum Entry {
     Unaccepted(TaskId),
 }
 
-impl Entry {
+impl JournalEntry {
     /// The parent whose outbox it changes, if it changes one.
     pub fn parent(&self) -> Option<&SessionId> {
         match self {
@@ -227,7 +227,7 @@ pub trait Journal: Send + Sync + 'static {
     /// Appends changes that belong together: after a crash there are all of them, or none. They are decided when this
     /// returns, so that `find`, `outbox` and `load` know them; when they are durable is told by `status`. Never waits
     /// and never fails: a journal that cannot be written keeps what was appended until it can, and says so in `status`.
-    fn append(&self, at: Timestamp, entries: Vec<Entry>) -> Lsn;
+    fn append(&self, at: Timestamp, entries: Vec<JournalEntry>) -> Lsn;
 
     /// The place of the newest append.
     fn last_lsn(&self) -> Lsn;
