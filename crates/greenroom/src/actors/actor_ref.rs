@@ -49,7 +49,7 @@ impl<A: Actor> ActorRef<A> {
         *self.lock() = Some(Arc::new(addr));
     }
 
-    /// Waits until somebody sits here, at most that long.
+    /// ReadWaits until somebody sits here, at most that long.
     pub(crate) async fn connected_within(&self, limit: Duration) {
         if self.is_connected() {
             return;

@@ -134,12 +134,12 @@ impl Handler<SlotGranted> for KeyQueue {
 /// The slot manager was rebuilt and knows of nobody who waits.
 #[derive(Message)]
 #[rtype(result = "()")]
-pub(crate) struct AskAgain;
+pub(crate) struct RequestAgain;
 
-impl Handler<AskAgain> for KeyQueue {
+impl Handler<RequestAgain> for KeyQueue {
     type Result = ();
 
-    fn handle(&mut self, _: AskAgain, ctx: &mut Context<Self>) {
+    fn handle(&mut self, _: RequestAgain, ctx: &mut Context<Self>) {
         self.failpoints.hit("queue: AskAgain");
         self.asked_for = None;
         self.ask_for_head(ctx);

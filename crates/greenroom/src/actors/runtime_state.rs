@@ -214,7 +214,7 @@ impl CallsInFlight {
         }
     }
 
-    /// Waits until no call of that name is under way, at most that long. A call whose maker has died may still have its
+    /// ReadWaits until no call of that name is under way, at most that long. A call whose maker has died may still have its
     /// effect: only after it is over can be looked for what it has left.
     pub(crate) async fn finished(&self, call: &CallId, limit: Duration) {
         let ends: Vec<oneshot::Receiver<()>> = {
@@ -322,7 +322,7 @@ impl RuntimeFlags {
             .send_modify(|closing| *closing = closing.or(Some(mode)));
     }
 
-    /// Waits until a shutdown is asked for.
+    /// ReadWaits until a shutdown is asked for.
     pub(crate) async fn closes(&self) {
         // The sender lives as long as this does.
         let _ = self.closing.subscribe().wait_for(Option::is_some).await;

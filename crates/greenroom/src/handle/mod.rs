@@ -15,9 +15,9 @@ use crate::actors::health::Health;
 use crate::actors::inbox::Inbox;
 use crate::actors::pending_publications::PendingPublications;
 use crate::actors::registry::{
-    ActorRefs, Ask, CancelAnswer, CancelTask, CountTasks, Descendants, Find, FindDecided, Found,
-    KeyWait, LaunchOnce, LinkChanged, ListTasks, Query, ReadHistory, ReadReadiness, SendTo,
-    Shutdown, TaskRegistry, TasksOf, WaitForRun, Waits, supervise_registry,
+    ActorRefs, CancelAnswer, CancelTask, CountTasks, Descendants, Find, FindDecided, FoundTask,
+    KeyWait, LaunchOnce, LinkChanged, ListTasks, Query, QueryMessage, ReadHistory, ReadReadiness,
+    ReadWaits, SendTo, Shutdown, TaskRegistry, TasksOf, WaitForRun, supervise_registry,
 };
 use crate::actors::runtime_state::{CallsInFlight, RuntimeFlags};
 use crate::actors::slot_manager::{ReadSlots, SlotManager, SlotsSnapshot};
@@ -148,7 +148,7 @@ impl Greenroom {
 
     /// Accepts a task and returns at once; it starts when its slot is free.
     pub async fn launch(&self, launch: Launch) -> Result<Task, LaunchError> {
-        let answer = self.ask(launch).await;
+        let answer = self.query(launch).await;
         answer
             .unwrap_or_else(|| Err(self.away(LaunchError::ShuttingDown, LaunchError::Interrupted)))
     }
@@ -162,14 +162,14 @@ impl Greenroom {
         validation::key(&key)
             .map_err(|(field, problem)| LaunchError::Invalid { field, problem })?;
         // Under its key it may be asked for again.
-        let answer = self.ask_again(LaunchOnce { key, launch }).await;
+        let answer = self.query_again(LaunchOnce { key, launch }).await;
         answer
             .unwrap_or_else(|| Err(self.away(LaunchError::ShuttingDown, LaunchError::Interrupted)))
     }
 
     /// Starts a new run of an ended task in its session; pending when this returns.
     pub async fn resume(&self, resume: Resume) -> Result<Task, ResumeError> {
-        let answer = self.ask(resume).await;
+        let answer = self.query(resume).await;
         answer
             .unwrap_or_else(|| Err(self.away(ResumeError::ShuttingDown, ResumeError::Interrupted)))
     }
@@ -177,7 +177,7 @@ impl Greenroom {
     /// Adopts a session started elsewhere, at once.
     pub async fn track(&self, track: Track) -> Result<Task, TrackError> {
         // It sets what is, so that it may be said again.
-        let answer = self.ask_again(track).await;
+        let answer = self.query_again(track).await;
         answer.unwrap_or_else(|| Err(self.away(TrackError::ShuttingDown, TrackError::Interrupted)))
     }
 
@@ -185,7 +185,7 @@ impl Greenroom {
     pub async fn cancel(&self, task: &TaskId, options: CancelOptions) -> Result<Task, CancelError> {
         let unknown = || CancelError::Unknown(task.clone());
         match self
-            .ask_again(CancelTask {
+            .query_again(CancelTask {
                 task: task.clone(),
                 options,
             })
@@ -197,7 +197,7 @@ impl Greenroom {
             CancelAnswer::Cancelled(task) => Ok(*task),
             CancelAnswer::Asked(decided) => {
                 let decided = decided.await;
-                let read = || self.ask_again(FindDecided(task.clone()));
+                let read = || self.query_again(FindDecided(task.clone()));
                 let mut found = read().await.flatten().ok_or_else(unknown)?;
                 if decided.is_err() && !found.status().is_terminal() {
                     // A run whose actor died over it is cancelled by the registry, once it hears of the death.
@@ -217,7 +217,7 @@ impl Greenroom {
 
     /// Cancels several; answers with those that were cancelled, oldest first.
     pub async fn cancel_all(&self, scope: CancelScope, options: CancelOptions) -> Vec<Task> {
-        let tasks = self.ask_again(scope).await.unwrap_or_default();
+        let tasks = self.query_again(scope).await.unwrap_or_default();
         // Asked for in that order, and not each only when the one before is over.
         stream::iter(tasks)
             .map(|task| {
@@ -236,7 +236,7 @@ impl Greenroom {
             .map_err(|(field, problem)| SendError::Invalid { field, problem })?;
         let unknown = || SendError::Unknown(task.clone());
         let sent = self
-            .ask(SendTo {
+            .query(SendTo {
                 task: task.clone(),
                 prompt,
             })
@@ -249,7 +249,7 @@ impl Greenroom {
         match answer.await {
             Ok(Ok(())) => {
                 let found = self
-                    .ask_again(Find(task.as_str().to_owned()))
+                    .query_again(Find(task.as_str().to_owned()))
                     .await
                     .flatten();
                 Ok(found.map_or(*record, |found| found.task))
@@ -261,11 +261,11 @@ impl Greenroom {
 
     /// The task of that id, that unique beginning of an id, or (the newest) of that session.
     pub async fn find(&self, name: &str) -> Option<TaskDetail> {
-        let Found {
+        let FoundTask {
             task,
             place,
             reachable,
-        } = self.ask_again(Find(name.to_owned())).await??;
+        } = self.query_again(Find(name.to_owned())).await??;
         let waits_for = match place {
             Some(position) => {
                 let slots = self.read_slots().await?;
@@ -287,24 +287,26 @@ impl Greenroom {
 
     /// Tasks, newest first.
     pub async fn list(&self, filter: ListFilter) -> TaskPage {
-        self.ask_again(ListTasks(filter)).await.unwrap_or(TaskPage {
-            tasks: Vec::new(),
-            next_cursor: None,
-        })
+        self.query_again(ListTasks(filter))
+            .await
+            .unwrap_or(TaskPage {
+                tasks: Vec::new(),
+                next_cursor: None,
+            })
     }
 
     /// Tasks whose parent is that session, in order of acceptance; with `descendants` also theirs, depth first.
     pub async fn tasks_of(&self, parent: &SessionId, descendants: bool) -> Vec<Task> {
         let tasks = match descendants {
-            true => self.ask_again(Descendants(parent.clone())).await,
-            false => self.ask_again(TasksOf(parent.clone())).await,
+            true => self.query_again(Descendants(parent.clone())).await,
+            false => self.query_again(TasksOf(parent.clone())).await,
         };
         tasks.unwrap_or_default()
     }
 
     /// What that parent's newest hundred tasks were, oldest first.
     pub async fn history(&self, parent: &SessionId) -> Vec<HistoryEntry> {
-        self.ask_again(ReadHistory(parent.clone()))
+        self.query_again(ReadHistory(parent.clone()))
             .await
             .unwrap_or_default()
             .0
@@ -312,7 +314,7 @@ impl Greenroom {
 
     /// The newest messages to a parent that something is open or owed for, and what became of them, newest first.
     pub async fn notifications(&self, parent: &SessionId) -> Vec<NoticeRecord> {
-        self.ask_again(ReadHistory(parent.clone()))
+        self.query_again(ReadHistory(parent.clone()))
             .await
             .unwrap_or_default()
             .1
@@ -320,7 +322,7 @@ impl Greenroom {
 
     /// Slots, key by key.
     pub async fn limits(&self) -> LimitsReport {
-        let Some((waits, now)) = self.ask_again(Waits).await else {
+        let Some((waits, now)) = self.query_again(ReadWaits).await else {
             return LimitsReport::default();
         };
         let Some(slots) = self.read_slots().await else {
@@ -355,7 +357,7 @@ impl Greenroom {
     /// Changes limits while running: raising one starts what waits, lowering one stops nothing. An error says that nothing
     /// was changed.
     pub async fn set_limits(&self, change: LimitsChange) -> Result<LimitsReport, LimitsError> {
-        if self.ask_again(change).await.is_none() {
+        if self.query_again(change).await.is_none() {
             return Err(self.away(LimitsError::ShuttingDown, LimitsError::Interrupted));
         }
         Ok(self.limits().await)
@@ -363,7 +365,7 @@ impl Greenroom {
 
     /// The result or the messages of a task, read from the agent server; reading does not consume.
     pub async fn output(&self, name: &str, options: OutputOptions) -> Result<Output, OutputError> {
-        let found = self.ask_again(Find(name.to_owned())).await.flatten();
+        let found = self.query_again(Find(name.to_owned())).await.flatten();
         let task = found
             .ok_or_else(|| OutputError::Unknown(name.to_owned()))?
             .task;
@@ -420,7 +422,7 @@ impl Greenroom {
         Ok(output)
     }
 
-    /// Waits until that run has started or ended (at once if it has). None if the task is not known or the run is over.
+    /// ReadWaits until that run has started or ended (at once if it has). None if the task is not known or the run is over.
     /// Wakes by message, not by polling; the caller limits the time.
     pub async fn wait(&self, task: &TaskId, run: Run, until: WaitFor) -> Option<Task> {
         // A registry that dies meanwhile takes the waiting with it: the next one is asked, as often as it takes.
@@ -483,12 +485,12 @@ impl Greenroom {
 
     /// What there is now, counted; what has happened since the start is in [`Greenroom::counters`].
     pub async fn task_counts(&self) -> TaskCounts {
-        self.ask_again(CountTasks).await.unwrap_or_default()
+        self.query_again(CountTasks).await.unwrap_or_default()
     }
 
     /// Whether the system can do its work.
     pub async fn readiness(&self) -> Readiness {
-        self.ask_again(ReadReadiness)
+        self.query_again(ReadReadiness)
             .await
             .unwrap_or_else(|| Readiness {
                 ready: false,
@@ -558,21 +560,21 @@ impl Greenroom {
 
     /// The answer to one question; none once the system is shut down, or if the registry died over it. One that is being
     /// rebuilt is waited for, a while.
-    async fn ask<Q: Query>(&self, query: Q) -> Option<Q::Answer> {
+    async fn query<Q: Query>(&self, query: Q) -> Option<Q::Answer> {
         if !self.flags.closing() {
             self.registry.connected_within(PATIENCE).await;
         }
         let (reply, answer) = oneshot::channel();
-        if !self.registry.send(Ask { query, reply }) {
+        if !self.registry.send(QueryMessage { query, reply }) {
             return None;
         }
         answer.await.ok()
     }
 
     /// The same for a question that may be asked twice: a registry that dies over it is asked again once it is back.
-    async fn ask_again<Q: Query + Clone>(&self, query: Q) -> Option<Q::Answer> {
+    async fn query_again<Q: Query + Clone>(&self, query: Q) -> Option<Q::Answer> {
         for _ in 0..TRIES {
-            if let Some(answer) = self.ask(query.clone()).await {
+            if let Some(answer) = self.query(query.clone()).await {
                 return Some(answer);
             }
             if self.flags.closing() {

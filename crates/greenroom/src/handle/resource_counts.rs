@@ -104,7 +104,7 @@ pub(crate) use counted;
 impl Greenroom {
     /// Counts what the system keeps at this moment. All zero but the histories after a shutdown.
     pub async fn resource_counts(&self) -> ResourceCounts {
-        let Some((mut counts, refs)) = self.ask(ReadResourceCounts).await else {
+        let Some((mut counts, refs)) = self.query(ReadResourceCounts).await else {
             return ResourceCounts::default();
         };
         counts.events = self.events.len();

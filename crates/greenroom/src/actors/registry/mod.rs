@@ -66,8 +66,8 @@ pub(crate) use messages::{
 };
 pub(crate) use parents::Parent;
 pub(crate) use queries::{
-    CountTasks, Descendants, Find, FindDecided, Found, KeyWait, ListTasks, ReadHistory,
-    ReadReadiness, TasksOf, WaitForRun, Waits,
+    CountTasks, Descendants, Find, FindDecided, FoundTask, KeyWait, ListTasks, ReadHistory,
+    ReadReadiness, ReadWaits, TasksOf, WaitForRun,
 };
 pub(crate) use resource_counts::ReadResourceCounts;
 pub(crate) use shutdown::Shutdown;
@@ -94,20 +94,20 @@ const WRITTEN_WITHIN: Duration = Duration::from_secs(10);
 /// A question and where its answer goes.
 #[derive(Message)]
 #[rtype(result = "()")]
-pub(crate) struct Ask<Q: Query> {
+pub(crate) struct QueryMessage<Q: Query> {
     pub(crate) query: Q,
     pub(crate) reply: oneshot::Sender<Q::Answer>,
 }
 
-impl<Q: Query> Handler<Ask<Q>> for TaskRegistry {
+impl<Q: Query> Handler<QueryMessage<Q>> for TaskRegistry {
     type Result = ();
 
-    fn handle(&mut self, ask: Ask<Q>, ctx: &mut Context<Self>) {
+    fn handle(&mut self, message: QueryMessage<Q>, ctx: &mut Context<Self>) {
         self.env.failpoints.hit("registry: Ask");
-        let answer = ask.query.answer(self, ctx);
+        let answer = message.query.answer(self, ctx);
         if !Q::DECIDES || self.env.durability.is_over() {
             // Whoever asked may have gone away.
-            let _ = ask.reply.send(answer);
+            let _ = message.reply.send(answer);
             return;
         }
         let (registry, durable) = (
@@ -127,7 +127,7 @@ impl<Q: Query> Handler<Ask<Q>> for TaskRegistry {
                 }
             };
             // Whoever asked may have gone away.
-            let _ = ask.reply.send(answer);
+            let _ = message.reply.send(answer);
         });
     }
 }

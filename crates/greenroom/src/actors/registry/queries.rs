@@ -21,16 +21,20 @@ pub(crate) struct Find(pub(crate) String);
 
 /// A task, and its key and place in line if it waits.
 #[derive(Debug, Clone)]
-pub(crate) struct Found {
+pub(crate) struct FoundTask {
     pub(crate) task: Task,
     pub(crate) place: Option<usize>,
     pub(crate) reachable: bool,
 }
 
 impl Query for Find {
-    type Answer = Option<Found>;
+    type Answer = Option<FoundTask>;
 
-    fn answer(self, registry: &mut TaskRegistry, _: &mut Context<TaskRegistry>) -> Option<Found> {
+    fn answer(
+        self,
+        registry: &mut TaskRegistry,
+        _: &mut Context<TaskRegistry>,
+    ) -> Option<FoundTask> {
         // A whole id that has left memory comes before the beginning of another.
         let whole = |name: &str| {
             registry
@@ -45,7 +49,7 @@ impl Query for Find {
             _ => whole(&self.0),
         };
         if let Some(task) = left {
-            return Some(Found {
+            return Some(FoundTask {
                 task,
                 place: None,
                 reachable: registry.reachable,
@@ -61,7 +65,7 @@ impl Query for Find {
                 return None;
             }
             let task = registry.env.journal.find(&self.0)?;
-            return Some(Found {
+            return Some(FoundTask {
                 task,
                 place: None,
                 reachable: registry.reachable,
@@ -72,7 +76,7 @@ impl Query for Find {
             let line = registry.wait_queues.get(&entry.task.concurrency_group)?;
             Some(line.waiting.range(..=queue_seq).count())
         });
-        Some(Found {
+        Some(FoundTask {
             task: entry.as_published()?.clone(),
             place,
             reachable: registry.reachable,
@@ -218,7 +222,7 @@ impl Query for ReadHistory {
 
 /// Who waits for which key.
 #[derive(Clone)]
-pub(crate) struct Waits;
+pub(crate) struct ReadWaits;
 
 /// How many wait for a key, and since when the oldest.
 #[derive(Debug, Clone, Copy)]
@@ -227,7 +231,7 @@ pub(crate) struct KeyWait {
     pub(crate) oldest: Option<Timestamp>,
 }
 
-impl Query for Waits {
+impl Query for ReadWaits {
     type Answer = (BTreeMap<ConcurrencyKey, KeyWait>, Timestamp);
 
     fn answer(self, registry: &mut TaskRegistry, _: &mut Context<TaskRegistry>) -> Self::Answer {
@@ -308,7 +312,7 @@ impl Query for CountTasks {
     }
 }
 
-/// Waits for a run; the answer comes when it is there.
+/// ReadWaits for a run; the answer comes when it is there.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(crate) struct WaitForRun {

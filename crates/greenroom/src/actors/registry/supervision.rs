@@ -11,7 +11,7 @@ use super::{ActorRefs, TaskRegistry};
 use crate::actors::actor_ref::ActorRef;
 use crate::actors::env::Env;
 use crate::actors::health::Kind;
-use crate::actors::key_queue::AskAgain;
+use crate::actors::key_queue::RequestAgain;
 use crate::actors::poller::Poller;
 use crate::actors::slot_manager::SlotManager;
 use crate::actors::supervisor::{Exit, spawn_supervised};
@@ -133,7 +133,7 @@ impl TaskRegistry {
                     }
                 }
                 for line in self.wait_queues.values() {
-                    line.queue.do_send(AskAgain);
+                    line.queue.do_send(RequestAgain);
                 }
             }
             Singleton::Poller => {

@@ -111,7 +111,7 @@ async fn try_at_once(env: &Env, aborted: &Aborted, ticket: &mut Option<Arc<Abort
     tried
 }
 
-/// Waits for a server that was away, as long as a start would, and answers whether the session still works for the run
+/// ReadWaits for a server that was away, as long as a start would, and answers whether the session still works for the run
 /// that ended at `since`.
 async fn works_when_back(env: &Env, aborted: &Aborted, since: Timestamp) -> bool {
     let directory = aborted.directory.as_deref();
