@@ -32,7 +32,7 @@ async fn show(greenroom: Data<Greenroom>, name: Path<String>) -> HttpResponse {
 /// Takes events of the agent server, as they are.
 async fn events(greenroom: Data<Greenroom>, events: Json<Vec<serde_json::Value>>) -> HttpResponse {
     for event in events.iter() {
-        greenroom.event(event).await;
+        greenroom.ingest_event_json(event).await;
     }
     HttpResponse::Accepted().finish()
 }

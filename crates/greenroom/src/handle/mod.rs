@@ -460,21 +460,21 @@ impl Greenroom {
     }
 
     /// Takes an event of the agent server as it is. Unknown ones are ignored; waits while too many are under way.
-    pub async fn event(&self, event: &Value) {
+    pub async fn ingest_event_json(&self, event: &Value) {
         if let Some(event) = SessionEvent::read(event) {
-            self.happened(event).await;
+            self.ingest_event(event).await;
         }
     }
 
     /// The same from its text, which is the quickest way; what is no JSON is ignored.
-    pub async fn event_text(&self, event: &[u8]) {
+    pub async fn ingest_event_text(&self, event: &[u8]) {
         if let Some(event) = DecodedEvent::read_text(event).and_then(DecodedEvent::event) {
-            self.happened(event).await;
+            self.ingest_event(event).await;
         }
     }
 
     /// The same for one that has been read already.
-    pub async fn happened(&self, event: SessionEvent) {
+    pub async fn ingest_event(&self, event: SessionEvent) {
         self.events.put(event).await;
     }
 

@@ -82,7 +82,7 @@ impl TaskRegistry {
     }
 
     /// Hands one event to whoever decides.
-    fn happened(&mut self, event: SessionEvent, at: Timestamp, ctx: &mut Context<Self>) {
+    fn dispatch_event(&mut self, event: SessionEvent, at: Timestamp, ctx: &mut Context<Self>) {
         let SessionEvent { session, kind } = event;
         if self.closing.is_some() {
             return;
@@ -174,7 +174,7 @@ impl Handler<EventsCame> for TaskRegistry {
         came.take(&mut batch);
         for event in batch.drain(..) {
             self.env.failpoints.hit("registry: SessionHappened");
-            self.happened(event, now, ctx);
+            self.dispatch_event(event, now, ctx);
         }
         self.batch = batch;
     }
