@@ -120,7 +120,7 @@ pub(crate) fn answer<T: 'static>(
 
 /// What is known of a call that was cut off by a panic of ours: it may have had its effect.
 pub(crate) fn cut_off(panic: String) -> ServerError {
-    ServerError::FateUnknown(format!("the call was cut off: {panic}"))
+    ServerError::OutcomeUnknown(format!("the call was cut off: {panic}"))
 }
 
 /// A call that is given up after `limit`. An answer at that very instant counts. A client that panics does not take the
@@ -135,7 +135,7 @@ pub(crate) async fn within<T>(
         Ok(Err(panic)) => {
             let panic = panic_text(&*panic);
             tracing::error!(panic, "a call to the agent server panicked");
-            Err(ServerError::FateUnknown(format!(
+            Err(ServerError::OutcomeUnknown(format!(
                 "the call panicked: {panic}"
             )))
         }

@@ -41,7 +41,7 @@ pub struct OpenAsk {
     pub rejected_at: Timestamp,
 }
 
-/// Why a request was not answered.
+/// TaskTimeline a request was not answered.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AskError {
     /// No running task waits for it: it never was, or has been answered.

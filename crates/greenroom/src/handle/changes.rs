@@ -15,13 +15,13 @@ use crate::domain::time::Timestamp;
 use crate::ports::journal::{ChangesFrom, Journal, RecordedChange};
 
 /// Changes ring for readers that come back.
-pub const CHANGES_KEPT: usize = 2_000;
+pub const MAX_CHANGES: usize = 2_000;
 /// Bytes of text in them: tasks carry their prompts, and so many long ones would not fit into memory.
-const TEXT_KEPT: usize = 32 * 1024 * 1024;
+const MAX_TEXT_BYTES: usize = 32 * 1024 * 1024;
 /// How many changes a subscriber of the channel may fall behind.
 const CHANNEL: usize = 1024;
 /// How many changes a reader takes at a time.
-const HANDFUL: usize = 64;
+const READ_BATCH: usize = 64;
 /// Numbers begin at the milliseconds of the start times this, so that a service started later counts on above the
 /// numbers of the one before, as long as that one did not make a thousand changes a millisecond.
 const PER_MILLISECOND: u64 = 1000;
@@ -203,8 +203,8 @@ impl Changes {
 impl ChangeRing {
     fn is_too_much(&self, now: Timestamp) -> bool {
         let oldest = self.changes.front();
-        self.changes.len() > CHANGES_KEPT
-            || (self.text > TEXT_KEPT && self.changes.len() > 1)
+        self.changes.len() > MAX_CHANGES
+            || (self.text > MAX_TEXT_BYTES && self.changes.len() > 1)
             || oldest.is_some_and(|oldest| now.since(oldest.change.at) > self.retention)
     }
 }
@@ -285,7 +285,7 @@ impl ChangeFeed {
                 .changes
                 .partition_point(|change| change.number <= self.after);
             self.taken
-                .extend(ring.changes.iter().skip(first).take(HANDFUL).cloned());
+                .extend(ring.changes.iter().skip(first).take(READ_BATCH).cloned());
         }
         if let Some(last) = self.taken.back() {
             self.after = last.number;
@@ -296,7 +296,7 @@ impl ChangeFeed {
     /// Takes a handful of what the ring does not hold; false if nobody keeps it.
     fn take_from_journal(&mut self, gone: u64) -> bool {
         let from = ChangesFrom::After(self.after);
-        let Some(earlier) = self.changes.journal.changes(from, HANDFUL) else {
+        let Some(earlier) = self.changes.journal.changes(from, READ_BATCH) else {
             return false;
         };
         // A number that was never given has nothing before it either.
@@ -394,7 +394,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_was_missed_is_said_plainly() {
-        let too_many = CHANGES_KEPT + 10;
+        let too_many = MAX_CHANGES + 10;
         assert_eq!(read(&ring(too_many), Since::Number(9)).await, [None]);
         let read = read(&ring(too_many), Since::Number(10)).await;
         assert_eq!(read, numbers(11..=too_many as u64));
@@ -409,12 +409,12 @@ mod tests {
         let mut feed = ring.follow(Since::Now);
         publish(&ring, 1, "x");
         assert!(matches!(feed.next().await, Some(Followed::Change(first)) if first.number == 1));
-        for number in 2..=CHANGES_KEPT + 2 {
+        for number in 2..=MAX_CHANGES + 2 {
             publish(&ring, number, "x");
         }
-        let newest = CHANGES_KEPT as u64 + 2;
+        let newest = MAX_CHANGES as u64 + 2;
         assert!(matches!(feed.next().await, Some(Followed::Missed { newest: n }) if n == newest));
-        publish(&ring, CHANGES_KEPT + 3, "x");
+        publish(&ring, MAX_CHANGES + 3, "x");
         assert!(
             matches!(feed.next().await, Some(Followed::Change(next)) if next.number == newest + 1)
         );
@@ -454,7 +454,7 @@ mod tests {
         for number in 1..=100 {
             publish(&ring, number, &prompt);
         }
-        assert_eq!(ring.ring().changes.len(), TEXT_KEPT / prompt.len());
+        assert_eq!(ring.ring().changes.len(), MAX_TEXT_BYTES / prompt.len());
         assert_eq!(read(&ring, Since::Number(68)).await, numbers(69..=100));
     }
 

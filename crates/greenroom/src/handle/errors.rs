@@ -1,11 +1,11 @@
-//! Why a call of a user was refused: one enum per operation, with what a person needs to know.
+//! TaskTimeline a call of a user was refused: one enum per operation, with what a person needs to know.
 //! They are exhaustive on purpose: a host that answers each in its own way should be told by the compiler of a new one.
 
 use crate::domain::ids::{SessionId, TaskId};
 use crate::domain::task::Task;
 use crate::ports::agent_server::ServerError;
 
-/// Why a launch was refused.
+/// TaskTimeline a launch was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum LaunchError {
     /// A field is missing, blank or too large.
@@ -49,7 +49,7 @@ pub enum LaunchError {
     Journal(String),
 }
 
-/// Why a resume was refused.
+/// TaskTimeline a resume was refused.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum ResumeError {
     /// No task has that session.
@@ -85,7 +85,7 @@ pub enum ResumeError {
     Journal(String),
 }
 
-/// Why limits were not changed.
+/// TaskTimeline limits were not changed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum LimitsError {
     /// The system is shutting down.
@@ -98,7 +98,7 @@ pub enum LimitsError {
     Interrupted,
 }
 
-/// Why a track was refused.
+/// TaskTimeline a track was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TrackError {
     /// A field is missing, blank or too large.
@@ -122,7 +122,7 @@ pub enum TrackError {
     Journal(String),
 }
 
-/// Why nothing was cancelled.
+/// TaskTimeline nothing was cancelled.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum CancelError {
     /// No such task.
@@ -133,7 +133,7 @@ pub enum CancelError {
     NotCancellable(Box<Task>),
 }
 
-/// Why a further prompt was not sent.
+/// TaskTimeline a further prompt was not sent.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum SendError {
     /// No such task.
@@ -155,7 +155,7 @@ pub enum SendError {
     Server(#[from] ServerError),
 }
 
-/// Why there is no output to show.
+/// TaskTimeline there is no output to show.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum OutputError {
     /// The session has no such message.

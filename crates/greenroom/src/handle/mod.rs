@@ -43,20 +43,20 @@ use tokio::sync::{broadcast, oneshot};
 
 pub use self::asks::{AskError, OpenAsk};
 pub(crate) use self::changes::Changes;
-pub use self::changes::{CHANGES_KEPT, ChangeFeed, Followed, NumberedChange, Since};
+pub use self::changes::{ChangeFeed, Followed, MAX_CHANGES, NumberedChange, Since};
 pub use self::errors::*;
 pub use self::resource_counts::ResourceCounts;
 pub(crate) use self::resource_counts::{Count, counted};
 pub use self::views::*;
 
 /// How long a call waits for an actor that is being rebuilt.
-const PATIENCE: Duration = Duration::from_secs(5);
+const REBUILD_WAIT: Duration = Duration::from_secs(5);
 /// How long a shutdown waits for the journal.
-const JOURNAL: Duration = Duration::from_secs(5);
+const JOURNAL_WAIT: Duration = Duration::from_secs(5);
 /// How many of several tasks are cancelled at a time.
-const CANCELS: usize = 64;
+const CONCURRENT_CANCELS: usize = 64;
 /// How often a call is made that may be made again.
-const TRIES: usize = 3;
+const ATTEMPTS: usize = 3;
 
 /// The system, as its users hold it.
 #[derive(Clone)]
@@ -149,8 +149,9 @@ impl Greenroom {
     /// Accepts a task and returns at once; it starts when its slot is free.
     pub async fn launch(&self, launch: Launch) -> Result<Task, LaunchError> {
         let answer = self.query(launch).await;
-        answer
-            .unwrap_or_else(|| Err(self.away(LaunchError::ShuttingDown, LaunchError::Interrupted)))
+        answer.unwrap_or_else(|| {
+            Err(self.unavailable(LaunchError::ShuttingDown, LaunchError::Interrupted))
+        })
     }
 
     /// The same under a key: repeated within 24 hours it answers with the task of the first time, and true.
@@ -163,22 +164,26 @@ impl Greenroom {
             .map_err(|(field, problem)| LaunchError::Invalid { field, problem })?;
         // Under its key it may be asked for again.
         let answer = self.query_again(LaunchOnce { key, launch }).await;
-        answer
-            .unwrap_or_else(|| Err(self.away(LaunchError::ShuttingDown, LaunchError::Interrupted)))
+        answer.unwrap_or_else(|| {
+            Err(self.unavailable(LaunchError::ShuttingDown, LaunchError::Interrupted))
+        })
     }
 
     /// Starts a new run of an ended task in its session; pending when this returns.
     pub async fn resume(&self, resume: Resume) -> Result<Task, ResumeError> {
         let answer = self.query(resume).await;
-        answer
-            .unwrap_or_else(|| Err(self.away(ResumeError::ShuttingDown, ResumeError::Interrupted)))
+        answer.unwrap_or_else(|| {
+            Err(self.unavailable(ResumeError::ShuttingDown, ResumeError::Interrupted))
+        })
     }
 
     /// Adopts a session started elsewhere, at once.
     pub async fn track(&self, track: Track) -> Result<Task, TrackError> {
         // It sets what is, so that it may be said again.
         let answer = self.query_again(track).await;
-        answer.unwrap_or_else(|| Err(self.away(TrackError::ShuttingDown, TrackError::Interrupted)))
+        answer.unwrap_or_else(|| {
+            Err(self.unavailable(TrackError::ShuttingDown, TrackError::Interrupted))
+        })
     }
 
     /// Cancels one task; answers with the task after it.
@@ -202,7 +207,7 @@ impl Greenroom {
                 if decided.is_err() && !found.status().is_terminal() {
                     // A run whose actor died over it is cancelled by the registry, once it hears of the death.
                     let ended = self.wait(task, found.run, WaitFor::Ended);
-                    found = match tokio::time::timeout(PATIENCE, ended).await {
+                    found = match tokio::time::timeout(REBUILD_WAIT, ended).await {
                         Ok(Some(ended)) => ended,
                         _ => read().await.flatten().ok_or_else(unknown)?,
                     };
@@ -224,7 +229,7 @@ impl Greenroom {
                 let options = options.clone();
                 async move { self.cancel(&task, options).await }
             })
-            .buffered(CANCELS)
+            .buffered(CONCURRENT_CANCELS)
             .filter_map(async |cancelled| cancelled.ok())
             .collect()
             .await
@@ -358,7 +363,7 @@ impl Greenroom {
     /// was changed.
     pub async fn set_limits(&self, change: LimitsChange) -> Result<LimitsReport, LimitsError> {
         if self.query_again(change).await.is_none() {
-            return Err(self.away(LimitsError::ShuttingDown, LimitsError::Interrupted));
+            return Err(self.unavailable(LimitsError::ShuttingDown, LimitsError::Interrupted));
         }
         Ok(self.limits().await)
     }
@@ -428,7 +433,7 @@ impl Greenroom {
         // A registry that dies meanwhile takes the waiting with it: the next one is asked, as often as it takes.
         loop {
             if !self.flags.closing() {
-                self.registry.connected_within(PATIENCE).await;
+                self.registry.connected_within(REBUILD_WAIT).await;
             }
             let (reply, answer) = oneshot::channel();
             if !self.registry.send(WaitForRun {
@@ -454,7 +459,7 @@ impl Greenroom {
     }
 
     /// Every change of a task's state with its number, also what was before now as far as it is kept
-    /// ([`CHANGES_KEPT`]). A reader too slow for that is told what it missed; nobody waits for it.
+    /// ([`MAX_CHANGES`]). A reader too slow for that is told what it missed; nobody waits for it.
     pub fn follow(&self, since: Since) -> ChangeFeed {
         self.changes.follow(since)
     }
@@ -494,7 +499,7 @@ impl Greenroom {
             .await
             .unwrap_or_else(|| Readiness {
                 ready: false,
-                problems: vec![self.away(
+                problems: vec![self.unavailable(
                     "greenroom has been shut down".to_owned(),
                     "greenroom is being put together again after a failure of its own".to_owned(),
                 )],
@@ -505,15 +510,15 @@ impl Greenroom {
     }
 
     /// What happened to a task, and what it waits for if it waits in line. Kept as long as the journal keeps the task.
-    pub async fn why(&self, name: &str) -> Option<Why> {
+    pub async fn why(&self, name: &str) -> Option<TaskTimeline> {
         let TaskDetail { task, waits_for } = self.find(name).await?;
         let events = self.env.journal.timeline(&task.id);
-        let events = events.into_iter().map(|(at, line)| WhyEvent {
+        let events = events.into_iter().map(|(at, line)| TimelineEvent {
             at,
             what: line.what.into_owned(),
             detail: line.detail,
         });
-        Some(Why {
+        Some(TaskTimeline {
             task: task.id,
             waits_for,
             events: events.collect(),
@@ -521,14 +526,14 @@ impl Greenroom {
     }
 
     /// True if the journal outlives the process, so that [`ShutdownMode::Detach`] loses nothing.
-    pub fn outlives(&self) -> bool {
-        self.env.journal.outlives()
+    pub fn is_persistent(&self) -> bool {
+        self.env.journal.is_persistent()
     }
 
     /// Ends everything; memory is empty afterwards. Bounded: messages in flight get 5 s, aborts 10 s, the journal 5 s.
     pub async fn shutdown(&self, mode: ShutdownMode) -> ShutdownReport {
         let report = self.shut_down(mode).await;
-        if tokio::time::timeout(JOURNAL, self.env.durable())
+        if tokio::time::timeout(JOURNAL_WAIT, self.env.durable())
             .await
             .is_err()
         {
@@ -541,8 +546,8 @@ impl Greenroom {
     async fn shut_down(&self, mode: ShutdownMode) -> ShutdownReport {
         self.flags.set_closing(mode);
         // A registry that dies meanwhile is followed by one that is told again.
-        for _ in 0..TRIES {
-            self.registry.connected_within(PATIENCE).await;
+        for _ in 0..ATTEMPTS {
+            self.registry.connected_within(REBUILD_WAIT).await;
             let (reply, report) = oneshot::channel();
             if self.registry.send(Shutdown { reply })
                 && let Ok(report) = report.await
@@ -562,7 +567,7 @@ impl Greenroom {
     /// rebuilt is waited for, a while.
     async fn query<Q: Query>(&self, query: Q) -> Option<Q::Answer> {
         if !self.flags.closing() {
-            self.registry.connected_within(PATIENCE).await;
+            self.registry.connected_within(REBUILD_WAIT).await;
         }
         let (reply, answer) = oneshot::channel();
         if !self.registry.send(QueryMessage { query, reply }) {
@@ -573,7 +578,7 @@ impl Greenroom {
 
     /// The same for a question that may be asked twice: a registry that dies over it is asked again once it is back.
     async fn query_again<Q: Query + Clone>(&self, query: Q) -> Option<Q::Answer> {
-        for _ in 0..TRIES {
+        for _ in 0..ATTEMPTS {
             if let Some(answer) = self.query(query.clone()).await {
                 return Some(answer);
             }
@@ -584,8 +589,8 @@ impl Greenroom {
         None
     }
 
-    /// Why a call has no answer.
-    fn away<E>(&self, closing: E, restarting: E) -> E {
+    /// TaskTimeline a call has no answer.
+    fn unavailable<E>(&self, closing: E, restarting: E) -> E {
         match self.flags.closing() {
             true => closing,
             false => restarting,
@@ -593,9 +598,9 @@ impl Greenroom {
     }
 
     async fn read_slots(&self) -> Option<SlotsSnapshot> {
-        for _ in 0..TRIES {
+        for _ in 0..ATTEMPTS {
             if !self.flags.closing() {
-                self.slots.connected_within(PATIENCE).await;
+                self.slots.connected_within(REBUILD_WAIT).await;
             }
             let (reply, answer) = oneshot::channel();
             if self.slots.send(ReadSlots(reply))

@@ -16,7 +16,7 @@ use crate::domain::time::Timestamp;
 pub struct CancelOptions {
     /// Who asks, for the log.
     pub source: String,
-    /// Why; stored as the task's error and told to the parent.
+    /// TaskTimeline; stored as the task's error and told to the parent.
     pub reason: Option<String>,
     /// Whether its session is aborted.
     pub abort_session: bool,
@@ -84,7 +84,7 @@ pub struct TaskPage {
 pub struct TaskDetail {
     /// The task.
     pub task: Task,
-    /// Why it waits.
+    /// TaskTimeline it waits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub waits_for: Option<WaitsFor>,
 }
@@ -122,21 +122,21 @@ pub struct WaitsFor {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
-pub struct Why {
+pub struct TaskTimeline {
     /// The task.
     pub task: TaskId,
     /// What it waits for, while it waits in line.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub waits_for: Option<WaitsFor>,
     /// What happened, oldest first.
-    pub events: Vec<WhyEvent>,
+    pub events: Vec<TimelineEvent>,
 }
 
 /// One thing that happened to a task.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[non_exhaustive]
-pub struct WhyEvent {
+pub struct TimelineEvent {
     /// When.
     pub at: Timestamp,
     /// What, in a word or two.
@@ -343,7 +343,7 @@ pub struct NoticeRecord {
     pub facts: Arc<NoticeFacts>,
     /// `owed`, `sending`, `delivered` or `dropped`.
     pub fate: String,
-    /// Why it was dropped.
+    /// TaskTimeline it was dropped.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
     /// When that was.

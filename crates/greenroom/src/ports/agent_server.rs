@@ -22,7 +22,7 @@ pub enum ServerError {
     Unreachable(String),
     /// The connection was cut, or the answer unreadable: the call may have had its effect.
     #[error("no answer from the agent server: {0}")]
-    FateUnknown(String),
+    OutcomeUnknown(String),
     /// The time limit passed without an answer: the call may still have its effect.
     #[error("no answer from the agent server within {0:?}")]
     TimedOut(std::time::Duration),
@@ -41,8 +41,8 @@ pub enum ServerError {
 
 impl ServerError {
     /// True if the call may have had its effect.
-    pub fn fate_is_unknown(&self) -> bool {
-        matches!(self, Self::FateUnknown(_) | Self::TimedOut(_))
+    pub fn outcome_is_unknown(&self) -> bool {
+        matches!(self, Self::OutcomeUnknown(_) | Self::TimedOut(_))
     }
 }
 

@@ -369,7 +369,9 @@ impl Handler<Answered> for ParentNotifier {
         };
         match answered.0 {
             Ok(()) => self.accepted(&pending),
-            Err(failure) if failure.fate_is_unknown() => self.look_up(pending, Duration::ZERO, ctx),
+            Err(failure) if failure.outcome_is_unknown() => {
+                self.look_up(pending, Duration::ZERO, ctx)
+            }
             Err(failure) => self.refused(*pending, &failure),
         }
         self.step(ctx);
@@ -389,9 +391,9 @@ impl Handler<LookedUp> for ParentNotifier {
             Ok(true) => self.accepted(&pending),
             Ok(false) => self.refused(
                 *pending,
-                &ServerError::FateUnknown("it was sent and did not arrive".to_owned()),
+                &ServerError::OutcomeUnknown("it was sent and did not arrive".to_owned()),
             ),
-            Err(failure) if failure.fate_is_unknown() => {
+            Err(failure) if failure.outcome_is_unknown() => {
                 self.look_up(pending, Duration::from_secs(1), ctx);
             }
             Err(failure) => self.refused(*pending, &failure),

@@ -318,7 +318,7 @@ impl TaskRegistry {
                 .as_fields()
                 .0;
             let id = TaskId::from_random(random);
-            if !self.tasks.contains_key(&id) && !self.env.journal.knows(&id) {
+            if !self.tasks.contains_key(&id) && !self.env.journal.contains(&id) {
                 return id;
             }
         }

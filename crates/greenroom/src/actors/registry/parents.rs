@@ -182,7 +182,7 @@ impl TaskRegistry {
             return Settlement::None;
         };
         // After a shutdown nobody is told; with a journal that outlives it the next start does it.
-        let never = self.closing.is_some() && !self.env.journal.outlives();
+        let never = self.closing.is_some() && !self.env.journal.is_persistent();
         if end.skip_notification || never {
             return Settlement::Left(parent, id.clone());
         }

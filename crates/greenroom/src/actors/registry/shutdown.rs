@@ -166,7 +166,7 @@ impl TaskRegistry {
         closing.done = true;
         // With a journal that is there at the next start nothing is lost: it is owed.
         let untold = &closing.report.untold;
-        for parent in untold.iter().filter(|_| !self.env.journal.outlives()) {
+        for parent in untold.iter().filter(|_| !self.env.journal.is_persistent()) {
             tracing::warn!(parent = %parent, "not told of the end of its background tasks");
         }
         // Read once: whoever asks later learns of nothing, unless nobody has asked yet.

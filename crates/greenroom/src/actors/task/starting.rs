@@ -331,7 +331,7 @@ impl Handler<CreateAnswered> for TaskActor {
             Err(failure @ ServerError::Unreachable(_)) => {
                 self.try_again(StartStep::Create, &failure, ctx)
             }
-            Err(failure @ ServerError::FateUnknown(_)) => {
+            Err(failure @ ServerError::OutcomeUnknown(_)) => {
                 self.try_again(StartStep::LookForCreate, &failure, ctx)
             }
             Err(failure) => self.end(End::error(failure.to_string()), ctx),
@@ -406,7 +406,7 @@ impl Handler<PromptAnswered> for TaskActor {
             .is_some_and(|(prompt, _)| *prompt == answered.prompt);
         let arrived = match &answered.answer {
             Ok(()) => true,
-            Err(failure) => failure.fate_is_unknown(),
+            Err(failure) => failure.outcome_is_unknown(),
         };
         self.prompt_is_over(arrived);
         if !current || !matches!(self.phase, Phase::Watching(_)) {
@@ -423,7 +423,7 @@ impl Handler<PromptAnswered> for TaskActor {
             Err(failure @ ServerError::Unreachable(_)) => {
                 self.try_again(StartStep::Prompt, &failure, ctx)
             }
-            Err(failure @ ServerError::FateUnknown(_)) => {
+            Err(failure @ ServerError::OutcomeUnknown(_)) => {
                 self.try_again(StartStep::LookForPrompt, &failure, ctx)
             }
             Err(failure @ ServerError::TimedOut(_)) => {

@@ -379,7 +379,7 @@ impl Handler<SendPrompt> for TaskActor {
                 let tag = request.tag.clone();
                 let call = env.server.prompt(&session, directory.as_deref(), request);
                 let answer = within(env.config.calls.notify, call).await;
-                if answer.as_ref().is_err_and(ServerError::fate_is_unknown)
+                if answer.as_ref().is_err_and(ServerError::outcome_is_unknown)
                     && prompt_arrived(&env, &session, &tag).await == Ok(true)
                 {
                     return Ok(());

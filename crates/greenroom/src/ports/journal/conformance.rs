@@ -245,9 +245,9 @@ pub fn a_task_is_found_while_and_after_it_is_in_memory(make: Make<'_>) {
     journal.append(at(2), vec![record(2, &second)]);
     assert_eq!(journal.find("bg_aa000001").as_ref(), Some(&first));
     assert_eq!(journal.find("bg_00000000"), None);
-    assert!(journal.knows(&"bg_aa000001".into()));
-    assert!(!journal.knows(&"bg_00000000".into()));
-    assert!(!journal.knows(&"bg_aa".into()), "a beginning is no id");
+    assert!(journal.contains(&"bg_aa000001".into()));
+    assert!(!journal.contains(&"bg_00000000".into()));
+    assert!(!journal.contains(&"bg_aa".into()), "a beginning is no id");
     let left = |id: &str, millis| vec![JournalEntry::Forgotten(id.into(), at(millis))];
     let place = journal.append(at(3), left("bg_aa000001", 3));
     for wait in [false, true] {
@@ -255,7 +255,7 @@ pub fn a_task_is_found_while_and_after_it_is_in_memory(make: Make<'_>) {
             until_durable(&*journal, place);
         }
         assert_eq!(journal.find("bg_aa000001").as_ref(), Some(&first));
-        assert!(journal.knows(&"bg_aa000001".into()));
+        assert!(journal.contains(&"bg_aa000001".into()));
         assert_eq!(journal.find("ses_bg_aa000001").as_ref(), Some(&first));
         assert_eq!(journal.find("bg_aa").as_ref(), Some(&first));
         assert_eq!(journal.find("bg"), None, "too short to mean anything");
@@ -439,8 +439,8 @@ pub fn a_task_is_forgotten_after_its_retention(make: Make<'_>) {
     let place = left("bg_00000003", at(1) + RETENTION);
     until_durable(&*journal, place);
     assert_eq!(journal.find("bg_00000001"), None);
-    assert!(!journal.knows(&"bg_00000001".into()));
-    assert!(journal.knows(&"bg_00000002".into()));
+    assert!(!journal.contains(&"bg_00000001".into()));
+    assert!(journal.contains(&"bg_00000002".into()));
     assert!(journal.find("bg_00000002").is_some());
 }
 

@@ -162,7 +162,7 @@ impl Fold {
     }
 
     /// True if a task of that whole id is remembered.
-    pub fn knows(&self, task: &TaskId) -> bool {
+    pub fn contains(&self, task: &TaskId) -> bool {
         self.tasks.contains_key(task) || self.left_by_id.contains_key(task)
     }
 

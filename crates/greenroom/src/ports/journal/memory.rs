@@ -107,7 +107,7 @@ impl Journal for MemoryJournal {
         self.status.subscribe()
     }
 
-    fn outlives(&self) -> bool {
+    fn is_persistent(&self) -> bool {
         false
     }
 
@@ -115,8 +115,8 @@ impl Journal for MemoryJournal {
         self.memory().fold.find(name)
     }
 
-    fn knows(&self, task: &TaskId) -> bool {
-        self.memory().fold.knows(task)
+    fn contains(&self, task: &TaskId) -> bool {
+        self.memory().fold.contains(task)
     }
 
     fn outbox(&self, parent: &SessionId) -> Option<Outbox> {

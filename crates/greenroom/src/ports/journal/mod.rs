@@ -236,14 +236,14 @@ pub trait Journal: Send + Sync + 'static {
     fn status(&self) -> watch::Receiver<JournalStatus>;
 
     /// True if it outlives the process: what is open or owed at the end of one is taken up by the next.
-    fn outlives(&self) -> bool;
+    fn is_persistent(&self) -> bool;
 
     /// The task of that id or unique beginning of one, or the newest of that session, also after it has left memory.
     fn find(&self, name: &str) -> Option<Task>;
 
     /// True if that whole id is remembered, whether its task is in memory or has left it: nobody else may be given it.
     /// Asked at every launch, so that it is to cost one look.
-    fn knows(&self, task: &TaskId) -> bool;
+    fn contains(&self, task: &TaskId) -> bool;
 
     /// What that parent is owed and was told, as far as it is remembered.
     fn outbox(&self, parent: &SessionId) -> Option<Outbox>;
