@@ -26,10 +26,10 @@ use crate::ports::journal::{Journal, JournalEntry, Lsn};
 
 /// The surroundings of an actor. A clone is one reference: every call under way has one.
 #[derive(Clone)]
-pub(crate) struct Env(Arc<Parts>);
+pub(crate) struct Env(Arc<EnvParts>);
 
 /// What the surroundings are made of.
-pub(crate) struct Parts {
+pub(crate) struct EnvParts {
     pub(crate) config: Arc<Config>,
     pub(crate) server: Arc<dyn AgentServer>,
     pub(crate) clock: Clock,
@@ -44,22 +44,22 @@ pub(crate) struct Parts {
 }
 
 impl std::ops::Deref for Env {
-    type Target = Parts;
+    type Target = EnvParts;
 
-    fn deref(&self) -> &Parts {
+    fn deref(&self) -> &EnvParts {
         &self.0
     }
 }
 
-impl From<Parts> for Env {
-    fn from(parts: Parts) -> Self {
+impl From<EnvParts> for Env {
+    fn from(parts: EnvParts) -> Self {
         Self(Arc::new(parts))
     }
 }
 
 impl Env {
     /// Adds an entry to the timeline of a task; nothing else follows from it.
-    pub(crate) fn note(&self, task: &TaskId, entry: TimelineEntry) {
+    pub(crate) fn append_timeline(&self, task: &TaskId, entry: TimelineEntry) {
         self.append(vec![JournalEntry::Noted(task.clone(), entry)]);
     }
 
@@ -92,12 +92,12 @@ impl Env {
 
 /// Does `work` beside the actor that wants it and hands over what came of it. A panic on the way is something that came of
 /// it too, as `lost` says, or whoever waits for the answer would wait for ever.
-pub(crate) fn answer<T: 'static>(
+pub(crate) fn spawn_call<T: 'static>(
     env: &Env,
     place: &'static str,
     work: impl Future<Output = T> + 'static,
     lost: impl FnOnce(String) -> T + 'static,
-    hand_over: impl FnOnce(T) + 'static,
+    deliver: impl FnOnce(T) + 'static,
 ) {
     let (failpoints, health) = (env.failpoints.clone(), env.health.clone());
     // Boxed, since the runtime moves what it is given several times on its way in and out.
@@ -106,7 +106,7 @@ pub(crate) fn answer<T: 'static>(
             failpoints.hit(place);
             work.await
         };
-        hand_over(match AssertUnwindSafe(work).catch_unwind().await {
+        deliver(match AssertUnwindSafe(work).catch_unwind().await {
             Ok(came) => came,
             Err(panic) => {
                 let panic = panic_text(&*panic);
@@ -144,7 +144,7 @@ pub(crate) async fn within<T>(
 }
 
 /// How far back a message is looked for.
-const FAR_BACK: usize = 500;
+const DEEP_PAGE: usize = 500;
 
 /// Looks for something among a session's newest messages; where they fill the page and it is not among them, further back:
 /// a session that works fast says more in a moment than a page holds, and "not on this page" is not "not there".
@@ -154,7 +154,7 @@ pub(crate) async fn find_message<T>(
     page: usize,
     look: impl Fn(&[Message]) -> Option<T>,
 ) -> Result<Option<T>, ServerError> {
-    for limit in [page, FAR_BACK] {
+    for limit in [page, DEEP_PAGE] {
         let call = env.server.messages(session, Some(limit));
         let messages = within(env.config.calls.other, call).await?;
         let found = look(&messages);

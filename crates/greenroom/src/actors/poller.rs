@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use actix::{Actor, Addr, AsyncContext, Context, Handler, Message, SpawnHandle};
 
-use super::env::{Env, answer, cut_off, within};
+use super::env::{Env, cut_off, spawn_call, within};
 use super::task::{StatusPolled, TaskActor};
 use crate::domain::ids::{Run, SessionId, TaskId};
 use crate::domain::task::Retrying;
@@ -122,7 +122,7 @@ impl Poller {
             let (env, me) = (self.env.clone(), ctx.address());
             let asked_at = env.now();
             let (directory, asked) = (Arc::clone(directory), Arc::clone(directory));
-            answer(
+            spawn_call(
                 &self.env,
                 "poller: status is answered",
                 async move { within(env.config.calls.other, env.server.statuses(&asked)).await },

@@ -3,7 +3,7 @@
 
 use actix::{Actor, Context, Handler, Message};
 
-use super::env::{Env, answer, cut_off, within};
+use super::env::{Env, cut_off, spawn_call, within};
 use crate::handle::{ResourceCounts, counted};
 use crate::ports::agent_server::{Toast, ToastVariant};
 
@@ -47,7 +47,7 @@ impl Toaster {
         };
         self.in_flight = true;
         let (env, me) = (self.env.clone(), actix::AsyncContext::address(ctx));
-        answer(
+        spawn_call(
             &self.env,
             "toaster: toast is answered",
             async move { within(env.config.calls.other, env.server.toast(toast)).await },

@@ -9,7 +9,7 @@ mod views;
 
 use crate::actors::actor_ref::ActorRef;
 use crate::actors::durability::Durability;
-use crate::actors::env::{Env, Parts, within};
+use crate::actors::env::{Env, EnvParts, within};
 use crate::actors::failpoint::{Failpoints, FaultInjector};
 use crate::actors::health::Health;
 use crate::actors::inbox::Inbox;
@@ -119,7 +119,7 @@ impl Greenroom {
         surroundings: Surroundings,
     ) -> Greenroom {
         let pending_publications = PendingPublications::default();
-        let env = Env::from(Parts {
+        let env = Env::from(EnvParts {
             config: Arc::new(config),
             server,
             clock: surroundings.clock,

@@ -119,7 +119,11 @@ pub struct WaitsFor {
 
 /// What happened to a task, and what it waits for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(
+    feature = "schema",
+    derive(schemars::JsonSchema),
+    schemars(rename = "Why")
+)]
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct TaskTimeline {
@@ -134,7 +138,11 @@ pub struct TaskTimeline {
 
 /// One thing that happened to a task.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(
+    feature = "schema",
+    derive(schemars::JsonSchema),
+    schemars(rename = "WhyEvent")
+)]
 #[non_exhaustive]
 pub struct TimelineEvent {
     /// When.

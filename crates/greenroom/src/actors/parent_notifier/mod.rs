@@ -23,7 +23,7 @@ pub(crate) use self::messages::{
 };
 use self::sending::{InFlight, PendingMessage};
 use super::actor_ref::ActorRef;
-use super::env::{Env, answer, within};
+use super::env::{Env, spawn_call, within};
 use super::registry::{PendingMessages, TaskRegistry};
 use crate::domain::batch::{Batch, Due};
 use crate::domain::ids::SessionId;
@@ -169,7 +169,7 @@ impl ParentNotifier {
             self.parent.clone(),
             self.directory.clone(),
         );
-        answer(
+        spawn_call(
             &self.env,
             "notifier: status is read",
             async move {

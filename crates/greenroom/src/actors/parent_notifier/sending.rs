@@ -9,7 +9,7 @@ use actix::{AsyncContext, Context, Handler};
 
 use super::ParentNotifier;
 use super::messages::{Answered, ContextRead, LinkRestored, LookedUp};
-use crate::actors::env::{answer, cut_off, find_message, within};
+use crate::actors::env::{cut_off, find_message, spawn_call, within};
 use crate::actors::registry::{BatchClosed, WakeAccepted};
 use crate::actors::runtime_state::CallId;
 use crate::domain::batch::{CompletionReport, Due, Note};
@@ -64,7 +64,7 @@ impl ParentNotifier {
     pub(super) fn read_context(&mut self, ctx: &mut Context<Self>) {
         self.flight = InFlight::Context;
         let (env, me, parent) = (self.env.clone(), ctx.address(), self.parent.clone());
-        answer(
+        spawn_call(
             &self.env,
             "notifier: parent is read",
             async move {
@@ -178,7 +178,7 @@ impl ParentNotifier {
         let (durable, open) = (self.env.durable(), Arc::clone(&self.open));
         self.flight = InFlight::Sending(Box::new(pending));
         let (env, me, parent) = (self.env.clone(), ctx.address(), self.parent.clone());
-        answer(
+        spawn_call(
             &self.env,
             "notifier: message is answered",
             async move {
@@ -309,7 +309,7 @@ impl ParentNotifier {
         let link_restored = Arc::clone(&self.link_restored);
         self.flight = InFlight::LookingUp(pending);
         let still = me.clone();
-        answer(
+        spawn_call(
             &self.env,
             "notifier: message is looked for",
             async move {

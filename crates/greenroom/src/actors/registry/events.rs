@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use actix::{AsyncContext, Context, Handler, Message};
 
 use super::{DepthOf, TaskRegistry, Unreachable};
-use crate::actors::env::{answer, reach_backoff, within};
+use crate::actors::env::{reach_backoff, spawn_call, within};
 use crate::actors::inbox::EventsCame;
 use crate::actors::parent_notifier::{LinkRestored, ParentHappened};
 use crate::actors::poller::Reconcile;
@@ -150,7 +150,7 @@ impl TaskRegistry {
         }
         self.probing = true;
         let (env, registry) = (self.env.clone(), self.refs.registry.clone());
-        answer(
+        spawn_call(
             &self.env,
             "registry: health is answered",
             async move {

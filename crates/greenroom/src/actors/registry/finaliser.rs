@@ -398,7 +398,7 @@ impl Handler<TaskDied> for TaskRegistry {
             (TaskStatus::Running, false) => "attached to its session again",
             _ => "back in line",
         };
-        self.env.note(
+        self.env.append_timeline(
             &died.task,
             TimelineEntry::new("greenroom failed at it", goes_on),
         );

@@ -244,7 +244,7 @@ impl TaskRegistry {
         // A registry that only died leaves those in line where they are, and those that died with it have a line of theirs.
         if self.env.health.deaths(Kind::Registry) == 0 {
             self.env
-                .note(id, TimelineEntry::new("greenroom was started again", how));
+                .append_timeline(id, TimelineEntry::new("greenroom was started again", how));
         }
     }
 

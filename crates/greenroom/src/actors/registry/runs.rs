@@ -6,7 +6,7 @@ use actix::{Context, Handler};
 
 use super::commands::superseded_by;
 use super::{RunChanged, RunPrompted, RunStarted, TaskRegistry};
-use crate::actors::env::{answer, within};
+use crate::actors::env::{spawn_call, within};
 use crate::actors::poller;
 use crate::actors::slot_manager::{Adopt, SlotPermit};
 use crate::actors::supervisor::{Exit, spawn_supervised};
@@ -131,7 +131,7 @@ impl TaskRegistry {
 
     pub(super) fn look_for_directory(&self, id: &TaskId, session: SessionId) {
         let (env, registry, task) = (self.env.clone(), self.refs.registry.clone(), id.clone());
-        answer(
+        spawn_call(
             &self.env,
             "registry: directory is read",
             async move {

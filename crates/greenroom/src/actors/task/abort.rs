@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::lineage::{Place, find_created};
 use crate::actors::actor_ref::ActorRef;
-use crate::actors::env::{Env, answer, find_message, reach_backoff, within};
+use crate::actors::env::{Env, find_message, reach_backoff, spawn_call, within};
 use crate::actors::registry::{AbortOver, TaskRegistry};
 use crate::actors::runtime_state::AbortTicket;
 use crate::domain::ids::{Run, SessionId, TaskId};
@@ -39,7 +39,7 @@ pub(crate) struct Aborted {
 /// session is still busy, unless somebody has prompted it meanwhile.
 pub(crate) fn abort_session(env: &Env, aborted: Aborted, ticket: Option<Arc<AbortTicket>>) {
     let call = abort(env.clone(), aborted, ticket);
-    answer(env, "task: abort is answered", call, |_| (), |()| ());
+    spawn_call(env, "task: abort is answered", call, |_| (), |()| ());
 }
 
 async fn abort(env: Env, aborted: Aborted, ticket: Option<Arc<AbortTicket>>) {
@@ -188,7 +188,7 @@ pub(crate) fn abort_if_busy(env: &Env, after: AbortAfterCrash, ticket: AbortTick
         };
         abort(env, aborted, Some(ticket)).await;
     };
-    answer(
+    spawn_call(
         &env,
         "task: abort after a crash is answered",
         call,

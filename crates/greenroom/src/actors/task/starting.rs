@@ -13,7 +13,7 @@ use super::messages::{
     CreateAnswered, CreateLookedUp, CreateTimedOut, LineageRead, PromptAnswered, PromptLookedUp,
 };
 use super::{Phase, StartMode, StartRecorded, StartStep, TaskActor};
-use crate::actors::env::{answer, cut_off, reach_backoff, within};
+use crate::actors::env::{cut_off, reach_backoff, spawn_call, within};
 use crate::actors::registry::{RunPrompted, RunStarted, Unreachable};
 use crate::actors::runtime_state::CallId;
 use crate::domain::correlation_tag::CorrelationTag;
@@ -38,7 +38,7 @@ impl TaskActor {
                 let Some(parent) = self.task.parent_session.clone() else {
                     return self.with_lineage(Lineage::unknown(), ctx);
                 };
-                answer(
+                spawn_call(
                     &self.env,
                     "task: lineage is read",
                     async move { read_lineage(&env, &registry, &parent).await },
@@ -55,7 +55,7 @@ impl TaskActor {
                 let call = self.env.calls_in_flight.begin(self.create_call_id());
                 let late = me.clone();
                 let (durable, wanted) = (self.env.durable(), Arc::clone(&self.wanted));
-                answer(
+                spawn_call(
                     &self.env,
                     "task: create is answered",
                     async move {
@@ -88,7 +88,7 @@ impl TaskActor {
                     }
                     _ => Vec::new(),
                 };
-                answer(
+                spawn_call(
                     &self.env,
                     "task: created session is looked for",
                     async move {
@@ -112,7 +112,7 @@ impl TaskActor {
                 self.prompts_in_flight += 1;
                 let call = self.env.calls_in_flight.begin(self.prompt_call_id(prompt));
                 let (durable, wanted) = (self.env.durable(), Arc::clone(&self.wanted));
-                answer(
+                spawn_call(
                     &self.env,
                     "task: prompt is answered",
                     async move {
@@ -136,7 +136,7 @@ impl TaskActor {
                 };
                 let tag = self.prompt_tag(prompt);
                 let name = self.prompt_call_id(prompt);
-                answer(
+                spawn_call(
                     &self.env,
                     "task: prompt is looked for",
                     async move {

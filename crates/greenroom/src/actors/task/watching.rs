@@ -16,7 +16,7 @@ use super::{
     Dependents, EventLinkLost, Phase, SendFailure, SendPrompt, SessionEventReceived,
     SlotManagerRestarted, TaskActor, WakeSent,
 };
-use crate::actors::env::{Env, answer, cut_off, within};
+use crate::actors::env::{Env, cut_off, spawn_call, within};
 use crate::actors::registry::{RunChanged, RunSnapshot};
 use crate::actors::slot_manager::{Adopt, Adopted};
 use crate::config::FailedCheck;
@@ -105,7 +105,7 @@ impl TaskActor {
         self.explaining = true;
         let (env, me) = (self.env.clone(), ctx.address());
         let as_it_was = end.clone();
-        answer(
+        spawn_call(
             &self.env,
             "task: models are read",
             async move {
@@ -152,7 +152,7 @@ impl TaskActor {
         if let Phase::Watching(watch) = &mut self.phase {
             let actions = look(watch);
             for remark in watch.take_timeline() {
-                self.env.note(&self.task.id, remark);
+                self.env.append_timeline(&self.task.id, remark);
             }
             self.act(actions, ctx);
         }
@@ -171,7 +171,7 @@ impl TaskActor {
             own_session: self.run == Run::FIRST,
         };
         let (env, me) = (self.env.clone(), ctx.address());
-        answer(
+        spawn_call(
             &self.env,
             "task: check is answered",
             async move { read_for_check(&env, &session, &scope).await },
@@ -185,7 +185,7 @@ impl TaskActor {
             return;
         };
         let (env, me) = (self.env.clone(), ctx.address());
-        answer(
+        spawn_call(
             &self.env,
             "task: session is looked for",
             async move {
@@ -368,7 +368,7 @@ impl Handler<SendPrompt> for TaskActor {
         let request = self.prompt_request(self.prompts, send.text.into());
         let (env, me, directory) = (self.env.clone(), ctx.address(), self.directory.clone());
         let (durable, wanted) = (self.env.durable(), Arc::clone(&self.wanted));
-        answer(
+        spawn_call(
             &self.env,
             "task: further prompt is answered",
             async move {
