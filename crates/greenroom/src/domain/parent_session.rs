@@ -14,13 +14,13 @@ pub enum Gate {
     /// Send it now.
     Send,
     /// Ask first whether the parent works.
-    Look,
+    ReadStatus,
     /// The parent works: nothing is put into a live turn needlessly. Decide again at that time, or when it is idle.
     HoldUntil(Timestamp),
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Work {
+struct Activity {
     busy: bool,
     at: Timestamp,
 }
@@ -28,13 +28,13 @@ struct Work {
 /// A parent's session.
 #[derive(Debug, Default)]
 pub struct ParentSession {
-    work: Option<Work>,
+    activity: Option<Activity>,
     backing_off: bool,
-    next_look: Option<Timestamp>,
+    next_status_read: Option<Timestamp>,
     ended: bool,
     silenced: Option<Timestamp>,
     /// Messages of ours may be among the user messages that are heard of.
-    told: bool,
+    messages_sent: bool,
     newest_user_message: Option<MessageId>,
     candidate: Option<MessageId>,
 }
@@ -66,17 +66,17 @@ impl ParentSession {
     /// Its user was known to have stopped it. Whoever knew so may have told it something since.
     pub fn set_silenced(&mut self, now: Timestamp) {
         self.silenced.get_or_insert(now);
-        self.told = true;
+        self.messages_sent = true;
     }
 
     /// When the stop by its user is forgotten if nothing is open or owed until then: whoever has not come back after so
     /// long is not waited for in memory for ever.
-    pub fn forgotten_at(&self, policy: &Notifications) -> Option<Timestamp> {
+    pub fn silence_ends_at(&self, policy: &Notifications) -> Option<Timestamp> {
         self.silenced.map(|since| since + policy.give_up)
     }
 
     /// Its user counts as back.
-    pub fn forget_stop(&mut self) {
+    pub fn end_silence(&mut self) {
         self.silenced = None;
     }
 
@@ -117,10 +117,10 @@ impl ParentSession {
     }
 
     /// What a status call said; none if it could not be had: that counts as idle, unless the parent was seen at work.
-    pub fn looked(&mut self, busy: Option<bool>, now: Timestamp) {
-        match (busy, self.work) {
+    pub fn status_read(&mut self, busy: Option<bool>, now: Timestamp) {
+        match (busy, self.activity) {
             (Some(busy), _) => self.seen(busy, now),
-            (None, Some(Work { busy: true, .. })) => {}
+            (None, Some(Activity { busy: true, .. })) => {}
             // As of now, also where an older look said idle: that one is too old to be believed, and would be asked
             // about again in the same instant, for ever.
             (None, _) => self.seen(false, now),
@@ -128,14 +128,14 @@ impl ParentSession {
     }
 
     /// A message of ours goes out.
-    pub fn told(&mut self) {
-        self.told = true;
+    pub fn message_sent(&mut self) {
+        self.messages_sent = true;
     }
 
     /// A message of ours that wakes was accepted: what was known of its work is over.
-    pub fn woken(&mut self) {
-        self.work = None;
-        self.next_look = None;
+    pub fn wake_sent(&mut self) {
+        self.activity = None;
+        self.next_status_read = None;
     }
 
     /// What to do with a message that is due since `since`. A silent one waits for as long as the parent works, one that
@@ -152,18 +152,20 @@ impl ParentSession {
         if !policy.wait_for_busy_parent || (wakes && ceiling <= now) {
             return Gate::Send;
         }
-        match self.work {
-            Some(Work { busy: true, .. }) => {
-                let look = *self.next_look.get_or_insert(now + lifecycle.poll_interval);
-                if look <= now {
+        match self.activity {
+            Some(Activity { busy: true, .. }) => {
+                let read_at = *self
+                    .next_status_read
+                    .get_or_insert(now + lifecycle.poll_interval);
+                if read_at <= now {
                     // An idle event may have been lost.
-                    self.next_look = None;
-                    return Gate::Look;
+                    self.next_status_read = None;
+                    return Gate::ReadStatus;
                 }
-                Gate::HoldUntil(if wakes { look.min(ceiling) } else { look })
+                Gate::HoldUntil(if wakes { read_at.min(ceiling) } else { read_at })
             }
-            Some(Work { at, .. }) if now.since(at) < fresh(lifecycle) => Gate::Send,
-            _ => Gate::Look,
+            Some(Activity { at, .. }) if now.since(at) < fresh(lifecycle) => Gate::Send,
+            _ => Gate::ReadStatus,
         }
     }
 
@@ -176,8 +178,8 @@ impl ParentSession {
 
     fn seen(&mut self, busy: bool, now: Timestamp) {
         self.backing_off = false;
-        self.work = Some(Work { busy, at: now });
-        self.next_look = None;
+        self.activity = Some(Activity { busy, at: now });
+        self.next_status_read = None;
     }
 
     /// The user speaks again, unless it is a message of ours or an update of one from before the abort.
@@ -191,7 +193,7 @@ impl ParentSession {
             return;
         }
         // One that went out before the abort was heard of may be heard of after it.
-        if self.told {
+        if self.messages_sent {
             self.candidate = id;
         } else {
             self.silenced = None;
@@ -273,24 +275,24 @@ mod tests {
     #[test]
     fn an_unknown_parent_is_asked_once() {
         let mut parent = Parent::new();
-        assert_eq!(parent.gate(true, at(0), at(0)), Gate::Look);
-        parent.0.looked(Some(false), at(0));
+        assert_eq!(parent.gate(true, at(0), at(0)), Gate::ReadStatus);
+        parent.0.status_read(Some(false), at(0));
         assert_eq!(parent.gate(true, at(0), at(0)), Gate::Send);
     }
 
     #[test]
     fn a_status_that_cannot_be_had_counts_as_idle() {
         let mut parent = Parent::new();
-        parent.0.looked(None, at(0));
+        parent.0.status_read(None, at(0));
         assert_eq!(parent.gate(false, at(0), at(0)), Gate::Send);
     }
 
     #[test]
     fn a_status_that_cannot_be_had_replaces_an_idle_that_is_too_old() {
         let mut parent = Parent::new();
-        parent.0.looked(Some(false), at(0));
-        assert_eq!(parent.gate(true, at(9), at(9)), Gate::Look);
-        parent.0.looked(None, at(9));
+        parent.0.status_read(Some(false), at(0));
+        assert_eq!(parent.gate(true, at(9), at(9)), Gate::ReadStatus);
+        parent.0.status_read(None, at(9));
         assert_eq!(parent.gate(true, at(9), at(9)), Gate::Send);
     }
 
@@ -299,7 +301,7 @@ mod tests {
         let mut parent = Parent::new();
         parent.status("busy", at(0));
         assert_eq!(parent.gate(false, at(0), at(0)), Gate::HoldUntil(at(3)));
-        assert_eq!(parent.gate(false, at(0), at(3)), Gate::Look);
+        assert_eq!(parent.gate(false, at(0), at(3)), Gate::ReadStatus);
         parent.status("idle", at(4));
         assert_eq!(parent.gate(false, at(0), at(4)), Gate::Send);
     }
@@ -343,7 +345,7 @@ mod tests {
     #[test]
     fn a_message_that_went_out_before_the_abort_was_heard_of_is_not_the_user_speaking() {
         let mut parent = Parent::new();
-        parent.0.told();
+        parent.0.message_sent();
         parent.abort(at(5));
         parent.user("msg_2", 6, at(6));
         parent.part(
@@ -358,7 +360,7 @@ mod tests {
     fn our_own_message_is_not_the_user_speaking() {
         let mut parent = Parent::new();
         parent.abort(at(5));
-        parent.0.told();
+        parent.0.message_sent();
         parent.user("msg_2", 9, at(9));
         parent.part(
             "msg_2",

@@ -114,7 +114,7 @@ impl ParentNotifier {
                     (&self.env.config.notifications, &self.env.config.lifecycle);
                 match self.session.gate(wakes, since, policy, lifecycle, now) {
                     Gate::Send => self.read_context(ctx),
-                    Gate::Look => self.look(ctx),
+                    Gate::ReadStatus => self.read_status(ctx),
                     Gate::HoldUntil(until) => {
                         self.held = true;
                         wait = earlier(wait, until);
@@ -122,7 +122,7 @@ impl ParentNotifier {
                 }
             }
         }
-        if let Some(at) = self.forget_stop(now) {
+        if let Some(at) = self.end_silence(now) {
             wait = earlier(wait, at);
         }
         self.arm(wait, ctx);
@@ -132,17 +132,17 @@ impl ParentNotifier {
 
     /// A stop by the parent's user keeps this notifier, which listens for the user's return, but not for ever. Answers when
     /// it is forgotten, if it is not yet time.
-    fn forget_stop(&mut self, now: Timestamp) -> Option<Timestamp> {
+    fn end_silence(&mut self, now: Timestamp) -> Option<Timestamp> {
         let quiet = self.batch.is_empty()
             && self.closed.is_empty()
             && matches!(self.flight, InFlight::None)
             && !self.stopped;
-        let at = self.session.forgotten_at(&self.env.config.notifications);
+        let at = self.session.silence_ends_at(&self.env.config.notifications);
         let at = at.filter(|_| quiet)?;
         if at > now {
             return Some(at);
         }
-        self.session.forget_stop();
+        self.session.end_silence();
         self.env
             .append(vec![JournalEntry::Silenced(self.parent.clone(), false)]);
         None
@@ -161,7 +161,7 @@ impl ParentNotifier {
         Some((self.backoff.earliest(at), wakes, since))
     }
 
-    pub(super) fn look(&mut self, ctx: &mut Context<Self>) {
+    pub(super) fn read_status(&mut self, ctx: &mut Context<Self>) {
         self.flight = InFlight::Status;
         let (env, me, parent, directory) = (
             self.env.clone(),
@@ -330,7 +330,7 @@ impl Handler<ParentHappened> for ParentNotifier {
             .event(&happened.0, &self.env.config.notifications, now);
         if self.is_in_flight() {
             // Stopped meanwhile, it is told all the same: what arrives is not its user's.
-            self.session.told();
+            self.session.message_sent();
         }
         if self.session.is_silenced() != silenced {
             let silenced = JournalEntry::Silenced(self.parent.clone(), !silenced);
@@ -383,7 +383,7 @@ impl Handler<StatusRead> for ParentNotifier {
         if self.directory.is_none() {
             self.directory = read.1;
         }
-        self.session.looked(read.0, self.env.now());
+        self.session.status_read(read.0, self.env.now());
         self.step(ctx);
     }
 }

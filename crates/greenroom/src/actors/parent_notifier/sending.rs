@@ -168,7 +168,7 @@ impl ParentNotifier {
             model,
             facts: Arc::clone(&pending.facts),
         };
-        self.session.told();
+        self.session.message_sent();
         // Said before it is sent: whoever takes over must know that it may have arrived.
         self.env.append(vec![JournalEntry::Sending {
             parent: self.parent.clone(),
@@ -201,7 +201,7 @@ impl ParentNotifier {
         self.env.health.notice_delivered();
         self.record_delivery(pending, DeliveryStatus::Delivered);
         if !pending.sent_silently {
-            self.session.woken();
+            self.session.wake_sent();
             self.registry.send(WakeAccepted {
                 parent: self.parent.clone(),
             });
