@@ -28,7 +28,7 @@ pub struct CompletionReport {
 
 /// One message that tells of some settled tasks while others are open.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Note {
+pub struct Individual {
     /// In the order they settled.
     pub reports: Vec<CompletionReport>,
     /// How many were open when the newest of them settled.
@@ -46,7 +46,7 @@ pub enum Due {
     /// Nothing.
     Nothing,
     /// A note, not before that time.
-    Note {
+    Individual {
         /// The end of its debounce.
         at: Timestamp,
         /// True if it wakes the parent.
@@ -75,7 +75,7 @@ pub struct Batch {
     positions: Map<TaskId, u64>,
     next_position: u64,
     open: usize,
-    notes: VecDeque<Note>,
+    individuals: VecDeque<Individual>,
     final_due: Option<Timestamp>,
 }
 
@@ -95,8 +95,12 @@ impl Batch {
         );
         self.open += 1;
         if self.final_due.take().is_some() {
-            for note in self.notes.iter_mut().filter(|note| note.remaining == 0) {
-                note.remaining = self.open;
+            for individual in self
+                .individuals
+                .iter_mut()
+                .filter(|individual| individual.remaining == 0)
+            {
+                individual.remaining = self.open;
             }
         }
     }
@@ -116,14 +120,18 @@ impl Batch {
         member.settled = Some(Box::new(report.clone()));
         self.open -= 1;
         let remaining = self.open;
-        match self.notes.back_mut().filter(|note| merge || note.refused) {
-            Some(note) => {
-                note.reports.push(report);
-                note.remaining = remaining;
-                note.wakes |= wakes;
-                note.refused = false;
+        match self
+            .individuals
+            .back_mut()
+            .filter(|individual| merge || individual.refused)
+        {
+            Some(individual) => {
+                individual.reports.push(report);
+                individual.remaining = remaining;
+                individual.wakes |= wakes;
+                individual.refused = false;
             }
-            None => self.notes.push_back(Note {
+            None => self.individuals.push_back(Individual {
                 reports: vec![report],
                 remaining,
                 wakes,
@@ -135,7 +143,7 @@ impl Batch {
     }
 
     /// A task settles that the parent has been told of already.
-    pub fn settle_noted(&mut self, report: CompletionReport, now: Timestamp) {
+    pub fn settle_reported(&mut self, report: CompletionReport, now: Timestamp) {
         let Some(position) = self.positions.get(&report.fact.task) else {
             return;
         };
@@ -160,15 +168,18 @@ impl Batch {
     /// the final is due without it, or, with nothing to tell, the batch closes.
     pub fn leave(&mut self, task: &TaskId, now: Timestamp) {
         if self.remove(task) {
-            for note in &mut self.notes {
-                note.reports.retain(|report| report.fact.task != *task);
+            for individual in &mut self.individuals {
+                individual
+                    .reports
+                    .retain(|report| report.fact.task != *task);
                 // With the failure its wake has gone.
-                note.wakes &= note
+                individual.wakes &= individual
                     .reports
                     .iter()
                     .any(|report| report.fact.status.is_failure());
             }
-            self.notes.retain(|note| !note.reports.is_empty());
+            self.individuals
+                .retain(|individual| !individual.reports.is_empty());
             self.schedule_final(now);
         }
     }
@@ -178,47 +189,48 @@ impl Batch {
         if let Some(since) = self.final_due {
             return Due::Final { since };
         }
-        match self.notes.front() {
+        match self.individuals.front() {
             // A refused note waits for the next one, unless it owes a wake.
-            Some(note) if !note.refused || note.wakes => Due::Note {
-                at: note.since + debounce,
-                wakes: note.wakes,
-                since: note.since,
+            Some(individual) if !individual.refused || individual.wakes => Due::Individual {
+                at: individual.since + debounce,
+                wakes: individual.wakes,
+                since: individual.since,
             },
             _ => Due::Nothing,
         }
     }
 
     /// Takes the note to be sent now; `held` merges all that have waited into it.
-    pub fn take_note(&mut self, held: bool) -> Option<Note> {
-        let mut note = self.notes.pop_front()?;
-        while held && let Some(next) = self.notes.pop_front() {
-            note.merge(next);
+    pub fn take_individual(&mut self, held: bool) -> Option<Individual> {
+        let mut individual = self.individuals.pop_front()?;
+        while held && let Some(next) = self.individuals.pop_front() {
+            individual.merge(next);
         }
-        Some(note)
+        Some(individual)
     }
 
     /// A note was refused: it is merged into the next one.
-    pub fn note_refused(&mut self, mut note: Note) {
+    pub fn individual_refused(&mut self, mut individual: Individual) {
         // What left the batch meanwhile, or is said by a final anyway, is not said again.
-        note.reports
+        individual
+            .reports
             .retain(|report| self.positions.contains_key(&report.fact.task));
-        if note.reports.is_empty() {
+        if individual.reports.is_empty() {
             return;
         }
-        match self.notes.pop_front() {
+        match self.individuals.pop_front() {
             Some(next) => {
-                note.merge(next);
-                note.refused = false;
+                individual.merge(next);
+                individual.refused = false;
             }
-            None => note.refused = true,
+            None => individual.refused = true,
         }
-        self.notes.push_front(note);
+        self.individuals.push_front(individual);
     }
 
     /// Closes the batch: everything it has to say, in the order of joining. A task that joins from now on opens a new one.
     pub fn close(&mut self) -> Vec<CompletionReport> {
-        self.notes.clear();
+        self.individuals.clear();
         self.final_due = None;
         self.positions.clear();
         self.open = 0;
@@ -240,12 +252,12 @@ impl Batch {
 
     /// True if nobody is in it and nothing is left to say.
     pub fn is_empty(&self) -> bool {
-        self.members.is_empty() && self.notes.is_empty()
+        self.members.is_empty() && self.individuals.is_empty()
     }
 
     /// True if something waits to be said.
     pub fn has_pending(&self) -> bool {
-        self.final_due.is_some() || !self.notes.is_empty()
+        self.final_due.is_some() || !self.individuals.is_empty()
     }
 
     fn schedule_final(&mut self, now: Timestamp) {
@@ -253,7 +265,7 @@ impl Batch {
             return;
         }
         if self.members.is_empty() {
-            self.notes.clear();
+            self.individuals.clear();
             self.final_due = None;
         } else {
             self.final_due.get_or_insert(now);
@@ -275,9 +287,9 @@ impl Batch {
     }
 }
 
-impl Note {
+impl Individual {
     /// A note that was under way when the notifier before this one died.
-    pub fn under_way(
+    pub fn in_flight(
         reports: Vec<CompletionReport>,
         remaining: usize,
         wakes: bool,
@@ -292,7 +304,7 @@ impl Note {
         }
     }
 
-    fn merge(&mut self, next: Note) {
+    fn merge(&mut self, next: Individual) {
         self.reports.extend(next.reports);
         self.remaining = next.remaining;
         self.wakes |= next.wakes;
@@ -361,11 +373,14 @@ mod tests {
     fn a_task_that_joins_takes_the_final_back() {
         let mut batch = batch(&["a", "b"]);
         batch.settle(report("a"), false, false, NOW);
-        batch.take_note(false).unwrap();
+        batch.take_individual(false).unwrap();
         batch.settle(report("b"), false, false, NOW);
         batch.join("c".into());
-        let note = batch.take_note(false).unwrap();
-        assert_eq!((names(&note.reports), note.remaining), (vec!["b"], 1));
+        let individual = batch.take_individual(false).unwrap();
+        assert_eq!(
+            (names(&individual.reports), individual.remaining),
+            (vec!["b"], 1)
+        );
         batch.settle(report("c"), false, false, NOW);
         assert_eq!(names(&batch.close()), ["a", "b", "c"]);
     }
@@ -383,7 +398,7 @@ mod tests {
     fn the_final_is_due_when_the_last_open_one_leaves() {
         let mut batch = batch(&["a", "b"]);
         batch.settle(report("a"), false, false, NOW);
-        batch.take_note(false);
+        batch.take_individual(false);
         batch.leave(&"b".into(), NOW);
         assert_eq!(batch.due(Duration::ZERO), Due::Final { since: NOW });
         assert_eq!(names(&batch.close()), ["a"]);
@@ -393,12 +408,15 @@ mod tests {
     fn a_refused_note_is_merged_into_the_next() {
         let mut batch = batch(&["a", "b", "c"]);
         batch.settle(report("a"), false, false, NOW);
-        let note = batch.take_note(false).unwrap();
-        batch.note_refused(note);
+        let individual = batch.take_individual(false).unwrap();
+        batch.individual_refused(individual);
         assert_eq!(batch.due(Duration::ZERO), Due::Nothing);
         batch.settle(report("b"), false, false, NOW);
-        let note = batch.take_note(false).unwrap();
-        assert_eq!((names(&note.reports), note.remaining), (vec!["a", "b"], 1));
+        let individual = batch.take_individual(false).unwrap();
+        assert_eq!(
+            (names(&individual.reports), individual.remaining),
+            (vec!["a", "b"], 1)
+        );
     }
 
     #[test]
@@ -406,8 +424,8 @@ mod tests {
         let mut batch = batch(&["a", "b", "c"]);
         batch.settle(report("a"), false, false, NOW);
         batch.settle(report("b"), false, false, NOW);
-        assert_eq!(names(&batch.take_note(false).unwrap().reports), ["a"]);
-        assert_eq!(names(&batch.take_note(false).unwrap().reports), ["b"]);
+        assert_eq!(names(&batch.take_individual(false).unwrap().reports), ["a"]);
+        assert_eq!(names(&batch.take_individual(false).unwrap().reports), ["b"]);
     }
 
     proptest! {
@@ -437,9 +455,9 @@ mod tests {
                         owed.retain(|&known| known != task);
                     }
                     _ => {
-                        let note = batch.take_note(which % 2 == 0);
-                        if let Some(note) = note.filter(|_| which < 3) {
-                            batch.note_refused(note);
+                        let individual = batch.take_individual(which % 2 == 0);
+                        if let Some(individual) = individual.filter(|_| which < 3) {
+                            batch.individual_refused(individual);
                         }
                     }
                 }

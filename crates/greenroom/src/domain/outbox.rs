@@ -27,7 +27,8 @@ pub struct Member {
     /// What is to be told of it, once it has settled.
     pub settled: Option<Box<CompletionReport>>,
     /// True if an individual message has said so.
-    pub noted: bool,
+    #[serde(rename = "noted")]
+    pub reported: bool,
 }
 
 /// What became of a message.
@@ -184,7 +185,7 @@ impl Outbox {
             task,
             run,
             settled: None,
-            noted: false,
+            reported: false,
         };
         self.members.insert(position, member);
     }
@@ -260,7 +261,7 @@ impl Outbox {
     /// A message is on its way. What an individual one says need not be said again.
     pub fn sending(&mut self, message: OutboxMessage) {
         if message.facts.kind == NoticeKind::Individual {
-            self.set_noted(&message, true);
+            self.set_reported(&message, true);
         }
         self.post(message);
     }
@@ -270,7 +271,7 @@ impl Outbox {
         if let Some(position) = self.messages.iter().position(|message| message.id == *id)
             && let Some(message) = self.messages.remove(position)
         {
-            self.set_noted(&message, false);
+            self.set_reported(&message, false);
         }
     }
 
@@ -332,11 +333,11 @@ impl Outbox {
         }
     }
 
-    fn set_noted(&mut self, message: &OutboxMessage, noted: bool) {
+    fn set_reported(&mut self, message: &OutboxMessage, reported: bool) {
         for report in message.reports.iter() {
             let same = |member: &&mut Member| member.settled.as_deref() == Some(report);
             if let Some(member) = self.member(&report.fact.task).filter(same) {
-                member.noted = noted;
+                member.reported = reported;
             }
         }
     }

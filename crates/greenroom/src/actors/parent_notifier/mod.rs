@@ -57,7 +57,7 @@ pub(crate) struct ParentNotifier {
     /// The parent is no more: what this one still has to say, it says to nobody.
     gone: bool,
     timer: Option<(Timestamp, SpawnHandle)>,
-    notices: u64,
+    sent_count: u64,
     salt: u64,
     /// What the journal knew when this notifier began.
     outbox: Option<Outbox>,
@@ -92,7 +92,7 @@ impl ParentNotifier {
             open: Arc::new(AtomicBool::new(true)),
             gone: false,
             timer: None,
-            notices: 0,
+            sent_count: 0,
             salt,
             outbox,
         }
@@ -154,7 +154,7 @@ impl ParentNotifier {
             Some(pending) => (pending.since, true, pending.since),
             None => match self.batch.due(self.env.config.notifications.debounce) {
                 Due::Nothing => return None,
-                Due::Note { at, wakes, since } => (at, wakes, since),
+                Due::Individual { at, wakes, since } => (at, wakes, since),
                 Due::Final { since } => (since, true, since),
             },
         };

@@ -7,7 +7,7 @@ use actix::{Context, Handler};
 
 use super::sending::PendingMessage;
 use super::{ParentNotifier, Reconcile};
-use crate::domain::batch::{CompletionReport, Note};
+use crate::domain::batch::{CompletionReport, Individual};
 use crate::domain::ids::TaskId;
 use crate::domain::notice::NoticeKind;
 use crate::domain::notification::Form;
@@ -25,8 +25,11 @@ impl ParentNotifier {
             self.batch.join(member.task.clone());
         }
         // Who was told of first, so that no message counts them among those still open.
-        for noted in [true, false] {
-            for member in outbox.members().filter(|member| member.noted == noted) {
+        for reported in [true, false] {
+            for member in outbox
+                .members()
+                .filter(|member| member.reported == reported)
+            {
                 self.settle_member(member);
             }
         }
@@ -51,8 +54,8 @@ impl ParentNotifier {
         let Some(report) = member.settled.as_deref().cloned() else {
             return;
         };
-        if member.noted {
-            self.batch.settle_noted(report, now);
+        if member.reported {
+            self.batch.settle_reported(report, now);
         } else {
             let wakes = self.wakes(&report);
             self.batch.settle(report, wakes, true, now);
@@ -65,19 +68,19 @@ impl ParentNotifier {
 
     fn pending_again(&self, message: OutboxMessage) -> PendingMessage {
         let wakes = message.reports.iter().any(|report| self.wakes(report));
-        let note = (message.facts.kind == NoticeKind::Individual).then(|| {
+        let individual = (message.facts.kind == NoticeKind::Individual).then(|| {
             let reports = message.reports.to_vec();
-            Note::under_way(reports, message.facts.remaining, wakes, message.since)
+            Individual::in_flight(reports, message.facts.remaining, wakes, message.since)
         });
         // What was sent to a silent session woke nobody; if that is not known any more, the parent counts as woken.
         PendingMessage {
-            sent_silently: note.is_some() && !wakes,
+            sent_silently: individual.is_some() && !wakes,
             id: message.id,
             facts: message.facts,
             reports: message.reports,
             since: message.since,
             form: Form::Whole,
-            note,
+            individual,
         }
     }
 }

@@ -12,7 +12,7 @@ use super::messages::{Answered, ContextRead, LinkRestored, LookedUp};
 use crate::actors::env::{cut_off, find_message, spawn_call, within};
 use crate::actors::registry::{BatchClosed, WakeAccepted};
 use crate::actors::runtime_state::CallId;
-use crate::domain::batch::{CompletionReport, Due, Note};
+use crate::domain::batch::{CompletionReport, Due, Individual};
 use crate::domain::ids::{NoticeId, TaskId};
 use crate::domain::notice::{NoticeFacts, NoticeKind};
 use crate::domain::notification::{Form, parent_voice, render};
@@ -43,7 +43,7 @@ pub(super) struct PendingMessage {
     pub(super) since: Timestamp,
     pub(super) form: Form,
     /// Set for a note: it goes back to the batch if it is refused.
-    pub(super) note: Option<Note>,
+    pub(super) individual: Option<Individual>,
     pub(super) sent_silently: bool,
 }
 
@@ -89,18 +89,18 @@ impl ParentNotifier {
                 let pending = self.close_batch(since);
                 Some(pending)
             }
-            Due::Note { at, since, .. } if at <= now => {
-                let note = self.batch.take_note(std::mem::take(&mut self.held))?;
+            Due::Individual { at, since, .. } if at <= now => {
+                let individual = self.batch.take_individual(std::mem::take(&mut self.held))?;
                 let facts = Arc::new(NoticeFacts {
                     kind: NoticeKind::Individual,
-                    tasks: note
+                    tasks: individual
                         .reports
                         .iter()
                         .map(|report| report.fact.clone())
                         .collect(),
-                    remaining: note.remaining,
+                    remaining: individual.remaining,
                 });
-                let reports = note.reports.as_slice().into();
+                let reports = individual.reports.as_slice().into();
                 let id = self.next_id();
                 Some(PendingMessage {
                     id,
@@ -108,7 +108,7 @@ impl ParentNotifier {
                     reports,
                     since,
                     form: Form::Whole,
-                    note: Some(note),
+                    individual: Some(individual),
                     sent_silently: false,
                 })
             }
@@ -132,7 +132,7 @@ impl ParentNotifier {
             reports: reports.into(),
             since,
             form: Form::Whole,
-            note: None,
+            individual: None,
             sent_silently: false,
         };
         self.env.append(vec![JournalEntry::Closed {
@@ -154,8 +154,8 @@ impl ParentNotifier {
         ctx: &mut Context<Self>,
     ) {
         let (agent, model) = parent_voice(messages, &pending.reports);
-        let wakes = match &pending.note {
-            Some(note) => note.wakes,
+        let wakes = match &pending.individual {
+            Some(individual) => individual.wakes,
             None => true,
         };
         let silent = !wakes || self.session.is_silent();
@@ -215,11 +215,11 @@ impl ParentNotifier {
         if gone || now.since(pending.since) >= self.env.config.notifications.give_up {
             return self.dropped(&pending, &failure.to_string());
         }
-        if let Some(note) = pending.note.take() {
+        if let Some(individual) = pending.individual.take() {
             let returned = JournalEntry::Returned(self.parent.clone(), pending.id.clone());
             self.env.append(vec![returned]);
-            let wakes = note.wakes;
-            self.batch.note_refused(note);
+            let wakes = individual.wakes;
+            self.batch.individual_refused(individual);
             if wakes {
                 self.backoff.failed(retry_cause(failure), now);
             }
@@ -283,11 +283,11 @@ impl ParentNotifier {
     }
 
     pub(super) fn next_id(&mut self) -> NoticeId {
-        self.notices += 1;
+        self.sent_count += 1;
         NoticeId::new(format!(
             "ntc_{:016x}{:04x}",
             self.salt,
-            self.notices & 0xffff
+            self.sent_count & 0xffff
         ))
     }
 
