@@ -17,7 +17,7 @@ const SLOW: Duration = Duration::from_secs(30);
 
 /// The kinds of actors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Kind {
+pub(crate) enum ActorKind {
     Registry,
     Slots,
     Queue,
@@ -27,35 +27,35 @@ pub(crate) enum Kind {
     Toaster,
 }
 
-impl Kind {
-    pub(crate) const ALL: [Kind; 7] = [
-        Kind::Registry,
-        Kind::Slots,
-        Kind::Queue,
-        Kind::Task,
-        Kind::Notifier,
-        Kind::Poller,
-        Kind::Toaster,
+impl ActorKind {
+    pub(crate) const ALL: [ActorKind; 7] = [
+        ActorKind::Registry,
+        ActorKind::Slots,
+        ActorKind::Queue,
+        ActorKind::Task,
+        ActorKind::Notifier,
+        ActorKind::Poller,
+        ActorKind::Toaster,
     ];
 
     pub(crate) fn name(self) -> &'static str {
         match self {
-            Kind::Registry => "registry",
-            Kind::Slots => "slot manager",
-            Kind::Queue => "queue",
-            Kind::Task => "task",
-            Kind::Notifier => "notifier",
-            Kind::Poller => "poller",
-            Kind::Toaster => "toaster",
+            ActorKind::Registry => "registry",
+            ActorKind::Slots => "slot manager",
+            ActorKind::Queue => "queue",
+            ActorKind::Task => "task",
+            ActorKind::Notifier => "notifier",
+            ActorKind::Poller => "poller",
+            ActorKind::Toaster => "toaster",
         }
     }
 }
 
 #[derive(Debug, Default)]
 struct Record {
-    deaths: BTreeMap<Kind, u64>,
+    deaths: BTreeMap<ActorKind, u64>,
     // The newest few deaths of each kind: no more than the budget asks for.
-    newest: BTreeMap<Kind, VecDeque<Timestamp>>,
+    newest: BTreeMap<ActorKind, VecDeque<Timestamp>>,
     calls_panicked: u64,
     aborts_failed: u64,
     notices_delivered: u64,
@@ -69,7 +69,7 @@ pub(crate) struct Health(Arc<Mutex<Record>>);
 
 impl Health {
     /// Notes a death by panic; answers how long its restart waits: not at all while the budget lasts.
-    pub(crate) fn died(&self, kind: Kind, now: Timestamp) -> Duration {
+    pub(crate) fn died(&self, kind: ActorKind, now: Timestamp) -> Duration {
         let mut record = self.record();
         *record.deaths.entry(kind).or_default() += 1;
         let newest = record.newest.entry(kind).or_default();
@@ -84,7 +84,7 @@ impl Health {
     }
 
     /// How many of that kind have died since the start.
-    pub(crate) fn deaths(&self, kind: Kind) -> u64 {
+    pub(crate) fn deaths(&self, kind: ActorKind) -> u64 {
         self.record().deaths.get(&kind).copied().unwrap_or(0)
     }
 
@@ -126,7 +126,7 @@ impl Health {
     /// Everything counted since the start.
     pub(crate) fn counters(&self) -> Counters {
         let record = self.record();
-        let deaths = Kind::ALL.into_iter().map(|kind| {
+        let deaths = ActorKind::ALL.into_iter().map(|kind| {
             let deaths = record.deaths.get(&kind).copied().unwrap_or(0);
             (kind.name(), deaths)
         });
@@ -159,15 +159,15 @@ mod tests {
         let health = Health::default();
         for second in 0..5 {
             let at = Timestamp::from_millis(second * 1000);
-            assert_eq!(health.died(Kind::Queue, at), Duration::ZERO);
+            assert_eq!(health.died(ActorKind::Queue, at), Duration::ZERO);
         }
         let sixth = Timestamp::from_millis(5000);
-        assert_eq!(health.died(Kind::Queue, sixth), SLOW);
+        assert_eq!(health.died(ActorKind::Queue, sixth), SLOW);
         assert_eq!(health.exhausted(sixth), ["queue"]);
-        assert_eq!(health.died(Kind::Poller, sixth), Duration::ZERO);
+        assert_eq!(health.died(ActorKind::Poller, sixth), Duration::ZERO);
         let later = Timestamp::from_millis(70_000);
         assert!(health.exhausted(later).is_empty());
-        assert_eq!(health.died(Kind::Queue, later), Duration::ZERO);
+        assert_eq!(health.died(ActorKind::Queue, later), Duration::ZERO);
         assert_eq!(health.counters().actor_deaths["queue"], 7);
     }
 }

@@ -32,25 +32,25 @@ where
     let address = context.address();
     // Boxed, since the runtime moves what it is given several times on its way in and out.
     actix_rt::spawn(Box::pin(Supervised {
-        life: Life::Unborn(build, context),
+        state: ActorState::Building(build, context),
         on_exit: Some(on_exit),
-        _alive: Alive::of::<A>(),
+        _live_count: LiveCount::of::<A>(),
     }));
     address
 }
 
 /// One after the other in the same place, so that an actor takes up no more than it needs.
-enum Life<A: Actor<Context = Context<A>>, Build> {
-    Unborn(Build, Context<A>),
+enum ActorState<A: Actor<Context = Context<A>>, Build> {
+    Building(Build, Context<A>),
     Running(ContextFut<A, Context<A>>),
-    Over,
+    Ended,
 }
 
 /// An actor from its making to its end.
 struct Supervised<A: Actor<Context = Context<A>>, Build, OnExit> {
-    life: Life<A, Build>,
+    state: ActorState<A, Build>,
     on_exit: Option<OnExit>,
-    _alive: Alive,
+    _live_count: LiveCount,
 }
 
 impl<A, Build, OnExit> Future for Supervised<A, Build, OnExit>
@@ -62,28 +62,29 @@ where
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Waking<'_>) -> Poll<()> {
-        let life = &mut self.life;
+        let state = &mut self.state;
         // Built in here, so that a panic while it is built is its death and not that of whoever starts it.
-        let lived = catch_unwind(AssertUnwindSafe(|| {
-            if let Life::Unborn(..) = life
-                && let Life::Unborn(build, mut context) = std::mem::replace(life, Life::Over)
+        let polled = catch_unwind(AssertUnwindSafe(|| {
+            if let ActorState::Building(..) = state
+                && let ActorState::Building(build, mut context) =
+                    std::mem::replace(state, ActorState::Ended)
             {
                 let actor = build(&mut context);
-                *life = Life::Running(context.into_future(actor));
+                *state = ActorState::Running(context.into_future(actor));
             }
-            match life {
-                Life::Running(actor) => Pin::new(actor).poll(cx),
-                Life::Unborn(..) | Life::Over => Poll::Ready(()),
+            match state {
+                ActorState::Running(actor) => Pin::new(actor).poll(cx),
+                ActorState::Building(..) | ActorState::Ended => Poll::Ready(()),
             }
         }));
-        let mut exit = match lived {
+        let mut exit = match polled {
             Ok(Poll::Pending) => return Poll::Pending,
             Ok(Poll::Ready(())) => Exit::Finished,
             Err(panic) => Exit::Panicked(panic_text(&*panic)),
         };
         // The mailbox goes first; whatever is dropped with it may panic as well.
-        let life = &mut self.life;
-        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| *life = Life::Over)) {
+        let state = &mut self.state;
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| *state = ActorState::Ended)) {
             exit = Exit::Panicked(panic_text(&*panic));
         }
         if let Some(on_exit) = self.on_exit.take() {
@@ -99,9 +100,9 @@ thread_local! {
 }
 
 /// Counts an actor for as long as it lives, however it ends.
-struct Alive(&'static str);
+struct LiveCount(&'static str);
 
-impl Alive {
+impl LiveCount {
     fn of<A>() -> Self {
         let kind = std::any::type_name::<A>();
         LIVE.with_borrow_mut(|live| *live.entry(kind).or_default() += 1);
@@ -109,7 +110,7 @@ impl Alive {
     }
 }
 
-impl Drop for Alive {
+impl Drop for LiveCount {
     fn drop(&mut self) {
         // The thread may be ending, and a panic in a drop would end the process.
         let _ = LIVE.try_with(|live| {
@@ -145,38 +146,38 @@ mod tests {
     use super::*;
     use actix::{Handler, Message, System};
 
-    struct Glass;
+    struct Panicking;
 
-    impl Actor for Glass {
+    impl Actor for Panicking {
         type Context = Context<Self>;
     }
 
     #[derive(Message)]
     #[rtype(result = "()")]
-    struct Fall;
+    struct Panic;
 
-    impl Handler<Fall> for Glass {
+    impl Handler<Panic> for Panicking {
         type Result = ();
 
-        fn handle(&mut self, _: Fall, _: &mut Self::Context) {
+        fn handle(&mut self, _: Panic, _: &mut Self::Context) {
             panic!("broken");
         }
     }
 
     #[test]
-    fn the_death_of_an_actor_is_heard_with_its_reason() {
+    fn a_panic_is_reported_with_its_text() {
         System::new().block_on(async {
-            let (told, hears) = tokio::sync::oneshot::channel();
-            let glass = spawn_supervised(
-                |_| Glass,
+            let (sender, receiver) = tokio::sync::oneshot::channel();
+            let actor = spawn_supervised(
+                |_| Panicking,
                 |exit| {
-                    let _ = told.send(exit);
+                    let _ = sender.send(exit);
                 },
             );
-            assert_eq!(live::<Glass>(), 1);
-            glass.do_send(Fall);
-            assert_eq!(hears.await.unwrap(), Exit::Panicked("broken".to_owned()));
-            assert_eq!(live::<Glass>(), 0);
+            assert_eq!(live::<Panicking>(), 1);
+            actor.do_send(Panic);
+            assert_eq!(receiver.await.unwrap(), Exit::Panicked("broken".to_owned()));
+            assert_eq!(live::<Panicking>(), 0);
         });
     }
 }

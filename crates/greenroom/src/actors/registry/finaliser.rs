@@ -8,7 +8,7 @@ use std::time::Duration;
 use actix::{Addr, AsyncContext, Context, Handler, Message};
 
 use super::{AbortDone, Deadline, RunEnded, RunSnapshot, TaskEntry, TaskRegistry};
-use crate::actors::health::Kind;
+use crate::actors::health::ActorKind;
 use crate::actors::poller;
 use crate::actors::task::abort::{AbortAfterCrash, Aborted, After, abort_if_busy, abort_session};
 use crate::actors::task::lineage::{earlier_places, new_session};
@@ -368,7 +368,7 @@ impl Handler<TaskDied> for TaskRegistry {
     fn handle(&mut self, died: TaskDied, ctx: &mut Context<Self>) {
         self.env.failpoints.hit("registry: TaskDied");
         tracing::error!(task = %died.task, run = %died.run, panic = %died.panic, "a task actor panicked");
-        self.env.health.died(Kind::Task, self.env.now());
+        self.env.health.died(ActorKind::Task, self.env.now());
         let Some(entry) = self
             .tasks
             .get_mut(&died.task)
@@ -423,7 +423,7 @@ impl Handler<QueueDied> for TaskRegistry {
     fn handle(&mut self, died: QueueDied, ctx: &mut Context<Self>) {
         self.env.failpoints.hit("registry: QueueDied");
         tracing::error!(key = %died.key, generation = died.generation, panic = %died.panic, "a queue panicked");
-        match self.env.health.died(Kind::Queue, self.env.now()) {
+        match self.env.health.died(ActorKind::Queue, self.env.now()) {
             Duration::ZERO => self.rebuild_queue(&died.key),
             wait => {
                 ctx.notify_later(RebuildQueue(died.key), wait);

@@ -5,7 +5,7 @@ use std::time::Duration;
 use actix::{AsyncContext, Context, Handler, Message};
 
 use super::TaskRegistry;
-use crate::actors::health::Kind;
+use crate::actors::health::ActorKind;
 use crate::domain::ids::{SessionId, TaskId};
 
 /// A notifier panicked.
@@ -30,7 +30,7 @@ impl Handler<NotifierDied> for TaskRegistry {
         if !current || self.closing.is_some() {
             return;
         }
-        match self.env.health.died(Kind::Notifier, self.env.now()) {
+        match self.env.health.died(ActorKind::Notifier, self.env.now()) {
             Duration::ZERO => {
                 self.rebuild_notifier(&died.parent, died.generation, ctx);
             }

@@ -9,7 +9,7 @@ use actix::Context;
 
 use super::TaskRegistry;
 use super::commands::superseded_by;
-use crate::actors::health::Kind;
+use crate::actors::health::ActorKind;
 use crate::actors::parent_notifier::{ParentNotifier, Reconcile};
 use crate::actors::poller;
 use crate::actors::runtime_state::LiveActors;
@@ -242,7 +242,7 @@ impl TaskRegistry {
     /// The story of a task says that the process was started again, and how the task goes on.
     fn record_recovery(&self, id: &TaskId, how: &str) {
         // A registry that only died leaves those in line where they are, and those that died with it have a line of theirs.
-        if self.env.health.deaths(Kind::Registry) == 0 {
+        if self.env.health.deaths(ActorKind::Registry) == 0 {
             self.env
                 .append_timeline(id, TimelineEntry::new("greenroom was started again", how));
         }

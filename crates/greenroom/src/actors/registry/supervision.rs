@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 use super::{ActorRefs, TaskRegistry};
 use crate::actors::actor_ref::ActorRef;
 use crate::actors::env::Env;
-use crate::actors::health::Kind;
+use crate::actors::health::ActorKind;
 use crate::actors::key_queue::RequestAgain;
 use crate::actors::poller::Poller;
 use crate::actors::slot_manager::SlotManager;
@@ -31,11 +31,11 @@ pub(crate) enum Singleton {
 impl Singleton {
     const ALL: [Singleton; 3] = [Singleton::Slots, Singleton::Poller, Singleton::Toaster];
 
-    fn kind(self) -> Kind {
+    fn kind(self) -> ActorKind {
         match self {
-            Singleton::Slots => Kind::Slots,
-            Singleton::Poller => Kind::Poller,
-            Singleton::Toaster => Kind::Toaster,
+            Singleton::Slots => ActorKind::Slots,
+            Singleton::Poller => ActorKind::Poller,
+            Singleton::Toaster => ActorKind::Toaster,
         }
     }
 }
@@ -63,7 +63,7 @@ pub(crate) fn supervise_registry(env: Env, refs: ActorRefs, changes: Changes) {
         let mut exit = exit;
         while let Ok(Exit::Panicked(panic)) = exit.await {
             tracing::error!(panic, "the registry panicked");
-            let wait = env.health.died(Kind::Registry, env.now());
+            let wait = env.health.died(ActorKind::Registry, env.now());
             // A shutdown cannot wait for it: there must be somebody who ends what runs.
             let _ = tokio::time::timeout(wait, refs.flags.closes()).await;
             let Some(registry) = weak.upgrade() else {
