@@ -8,7 +8,7 @@ use actix::{Actor, AsyncContext, Context, Handler, Message};
 use super::actor_ref::ActorRef;
 use super::failpoint::Failpoints;
 use super::registry::{Granted, TaskRegistry};
-use super::slot_manager::{Acquire, Forget, SlotManager, SlotPermit};
+use super::slot_manager::{Acquire, CancelRequest, SlotManager, SlotPermit};
 use crate::domain::concurrency::QueueSeq;
 use crate::domain::ids::{ConcurrencyKey, Run, TaskId};
 
@@ -35,7 +35,7 @@ pub(crate) struct KeyQueue {
     key: ConcurrencyKey,
     // Bounded by `limits.max_waiting`, which the registry keeps.
     waiting: BTreeMap<QueueSeq, (TaskId, Run)>,
-    asked_for: Option<QueueSeq>,
+    requested: Option<QueueSeq>,
     generation: u64,
     slots: ActorRef<SlotManager>,
     registry: ActorRef<TaskRegistry>,
@@ -55,7 +55,7 @@ impl KeyQueue {
         Self {
             key,
             waiting: BTreeMap::new(),
-            asked_for: None,
+            requested: None,
             generation,
             slots,
             registry,
@@ -63,12 +63,12 @@ impl KeyQueue {
         }
     }
 
-    fn ask_for_head(&mut self, ctx: &mut Context<Self>) {
+    fn request_for_head(&mut self, ctx: &mut Context<Self>) {
         let head = self.waiting.keys().next().copied();
-        if head == self.asked_for {
+        if head == self.requested {
             return;
         }
-        self.asked_for = head;
+        self.requested = head;
         match head {
             Some(queue_seq) => self.slots.send(Acquire {
                 key: self.key.clone(),
@@ -76,7 +76,7 @@ impl KeyQueue {
                 generation: self.generation,
                 queue: ctx.address(),
             }),
-            None => self.slots.send(Forget {
+            None => self.slots.send(CancelRequest {
                 key: self.key.clone(),
                 generation: self.generation,
             }),
@@ -95,7 +95,7 @@ impl Handler<Enqueue> for KeyQueue {
         self.failpoints.hit("queue: Enqueue");
         self.waiting
             .insert(enqueue.queue_seq, (enqueue.task, enqueue.run));
-        self.ask_for_head(ctx);
+        self.request_for_head(ctx);
     }
 }
 
@@ -105,7 +105,7 @@ impl Handler<Withdraw> for KeyQueue {
     fn handle(&mut self, withdraw: Withdraw, ctx: &mut Context<Self>) {
         self.failpoints.hit("queue: Withdraw");
         self.waiting.remove(&withdraw.0);
-        self.ask_for_head(ctx);
+        self.request_for_head(ctx);
     }
 }
 
@@ -114,7 +114,7 @@ impl Handler<SlotGranted> for KeyQueue {
 
     fn handle(&mut self, granted: SlotGranted, ctx: &mut Context<Self>) {
         self.failpoints.hit("queue: SlotGranted");
-        self.asked_for = None;
+        self.requested = None;
         match self.waiting.pop_first() {
             Some((queue_seq, (task, run))) => {
                 self.registry.send(Granted {
@@ -127,7 +127,7 @@ impl Handler<SlotGranted> for KeyQueue {
             // Everybody has left meanwhile: the slot comes back by being dropped.
             None => drop(granted),
         }
-        self.ask_for_head(ctx);
+        self.request_for_head(ctx);
     }
 }
 
@@ -141,7 +141,7 @@ impl Handler<RequestAgain> for KeyQueue {
 
     fn handle(&mut self, _: RequestAgain, ctx: &mut Context<Self>) {
         self.failpoints.hit("queue: AskAgain");
-        self.asked_for = None;
-        self.ask_for_head(ctx);
+        self.requested = None;
+        self.request_for_head(ctx);
     }
 }

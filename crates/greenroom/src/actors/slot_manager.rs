@@ -52,7 +52,7 @@ pub(crate) struct Acquire {
 /// Nobody waits for that key any more, says the queue of that generation.
 #[derive(Message)]
 #[rtype(result = "()")]
-pub(crate) struct Forget {
+pub(crate) struct CancelRequest {
     pub(crate) key: ConcurrencyKey,
     pub(crate) generation: u64,
 }
@@ -100,11 +100,11 @@ pub(crate) struct SlotsSnapshot {
 
 impl SlotsSnapshot {
     /// Slots in use of the limit that a key counts against.
-    pub(crate) fn used_with(&self, key: &ConcurrencyKey) -> usize {
+    pub(crate) fn used_against(&self, key: &ConcurrencyKey) -> usize {
         let same = self
             .held_by_key
             .iter()
-            .filter(|(held, _)| self.limits.share_a_limit(held, key));
+            .filter(|(held, _)| self.limits.share_limit(held, key));
         same.map(|(_, count)| count).sum()
     }
 }
@@ -185,15 +185,15 @@ impl Handler<Acquire> for SlotManager {
         }
         self.queues
             .insert(ask.key.clone(), (ask.generation, ask.queue));
-        self.table.ask(ask.key, ask.queue_seq);
+        self.table.request(ask.key, ask.queue_seq);
         self.grant();
     }
 }
 
-impl Handler<Forget> for SlotManager {
+impl Handler<CancelRequest> for SlotManager {
     type Result = ();
 
-    fn handle(&mut self, forget: Forget, _: &mut Context<Self>) {
+    fn handle(&mut self, forget: CancelRequest, _: &mut Context<Self>) {
         self.failpoints.hit("slots: Forget");
         if self
             .queues
@@ -266,12 +266,12 @@ impl Handler<ReadSlots> for SlotManager {
 /// The queues that asked are no more: a registry that has been rebuilt makes new ones.
 #[derive(Message)]
 #[rtype(result = "()")]
-pub(crate) struct ForgetQueues;
+pub(crate) struct ClearQueues;
 
-impl Handler<ForgetQueues> for SlotManager {
+impl Handler<ClearQueues> for SlotManager {
     type Result = ();
 
-    fn handle(&mut self, _: ForgetQueues, _: &mut Context<Self>) {
+    fn handle(&mut self, _: ClearQueues, _: &mut Context<Self>) {
         self.failpoints.hit("slots: ForgetQueues");
         for (key, _) in std::mem::take(&mut self.queues) {
             self.table.withdraw(&key);
@@ -281,7 +281,7 @@ impl Handler<ForgetQueues> for SlotManager {
 impl SlotManager {
     fn count(&self, counts: &mut ResourceCounts) {
         counts.slots_held = self.table.held();
-        counts.slots_asked = self.table.asked().max(self.queues.len());
+        counts.slots_asked = self.table.requested().max(self.queues.len());
     }
 }
 

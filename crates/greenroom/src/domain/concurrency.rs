@@ -29,7 +29,7 @@ impl Limits {
     }
 
     /// True if two keys count against one limit.
-    pub fn share_a_limit(&self, one: &ConcurrencyKey, other: &ConcurrencyKey) -> bool {
+    pub fn share_limit(&self, one: &ConcurrencyKey, other: &ConcurrencyKey) -> bool {
         self.rule(one).0 == self.rule(other).0
     }
 
@@ -53,19 +53,19 @@ impl Limits {
 }
 
 /// A head in the order in which heads are served; the name decides where two are of one age.
-type Head = (QueueSeq, ConcurrencyKey);
+type QueueHead = (QueueSeq, ConcurrencyKey);
 
 /// What counts against one limit.
 #[derive(Debug, Default)]
-struct Counted {
+struct LimitUsage {
     limit: u32,
     held: usize,
-    heads: BTreeSet<Head>,
+    heads: BTreeSet<QueueHead>,
     /// Its oldest head, as it stands among those that have room.
-    ready: Option<Head>,
+    ready: Option<QueueHead>,
 }
 
-impl Counted {
+impl LimitUsage {
     fn has_room(&self) -> bool {
         self.limit == 0 || self.held < self.limit as usize
     }
@@ -79,9 +79,9 @@ pub struct SlotTable {
     holders: BTreeMap<PermitId, (ConcurrencyKey, Bucket)>,
     heads: BTreeMap<ConcurrencyKey, (QueueSeq, Bucket)>,
     // One for every bucket with a holder or a head.
-    counted: BTreeMap<Bucket, Counted>,
+    usage: BTreeMap<Bucket, LimitUsage>,
     // The oldest head of every bucket that has one, and room.
-    ready: BTreeMap<Head, Bucket>,
+    ready: BTreeMap<QueueHead, Bucket>,
     next: u64,
     open: bool,
 }
@@ -93,7 +93,7 @@ impl SlotTable {
             limits,
             holders: BTreeMap::new(),
             heads: BTreeMap::new(),
-            counted: BTreeMap::new(),
+            usage: BTreeMap::new(),
             ready: BTreeMap::new(),
             next: 1,
             open: true,
@@ -101,12 +101,12 @@ impl SlotTable {
     }
 
     /// A key's head asks for a slot. Asking again replaces its age.
-    pub fn ask(&mut self, key: ConcurrencyKey, queue_seq: QueueSeq) {
+    pub fn request(&mut self, key: ConcurrencyKey, queue_seq: QueueSeq) {
         self.withdraw(&key);
         let (bucket, limit) = self.limits.rule(&key);
         self.heads.insert(key.clone(), (queue_seq, bucket.clone()));
-        self.change(bucket, limit, |counted| {
-            counted.heads.insert((queue_seq, key));
+        self.change(bucket, limit, |usage| {
+            usage.heads.insert((queue_seq, key));
         });
     }
 
@@ -114,8 +114,8 @@ impl SlotTable {
     pub fn withdraw(&mut self, key: &ConcurrencyKey) {
         if let Some((queue_seq, bucket)) = self.heads.remove(key) {
             let limit = self.limits.of(key);
-            self.change(bucket, limit, |counted| {
-                counted.heads.remove(&(queue_seq, key.clone()));
+            self.change(bucket, limit, |usage| {
+                usage.heads.remove(&(queue_seq, key.clone()));
             });
         }
     }
@@ -126,7 +126,7 @@ impl SlotTable {
             return false;
         };
         let limit = self.limits.of(&key);
-        self.change(bucket, limit, |counted| counted.held -= 1);
+        self.change(bucket, limit, |usage| usage.held -= 1);
         true
     }
 
@@ -158,13 +158,13 @@ impl SlotTable {
     pub fn set_limits(&mut self, limits: Limits) {
         self.limits = limits;
         // Which limit a key counts against may be another now: everything is counted anew.
-        self.counted.clear();
+        self.usage.clear();
         self.ready.clear();
         for (permit, (key, _)) in std::mem::take(&mut self.holders) {
             self.hold(permit, key);
         }
         for (key, (queue_seq, _)) in std::mem::take(&mut self.heads) {
-            self.ask(key, queue_seq);
+            self.request(key, queue_seq);
         }
     }
 
@@ -186,9 +186,9 @@ impl SlotTable {
     }
 
     /// Slots held of the limit that a key counts against.
-    pub fn used_with(&self, key: &ConcurrencyKey) -> usize {
+    pub fn used_against(&self, key: &ConcurrencyKey) -> usize {
         let (bucket, _) = self.limits.rule(key);
-        self.counted.get(&bucket).map_or(0, |counted| counted.held)
+        self.usage.get(&bucket).map_or(0, |usage| usage.held)
     }
 
     /// Slots that a key itself holds, for every key that holds any.
@@ -206,7 +206,7 @@ impl SlotTable {
     }
 
     /// Keys whose oldest waiting start has asked for a slot.
-    pub fn asked(&self) -> usize {
+    pub fn requested(&self) -> usize {
         self.heads.len()
     }
 
@@ -214,30 +214,30 @@ impl SlotTable {
         let (bucket, limit) = self.limits.rule(&key);
         let before = self.holders.insert(permit, (key, bucket.clone()));
         debug_assert!(before.is_none(), "a permit has one holder");
-        self.change(bucket, limit, |counted| counted.held += 1);
+        self.change(bucket, limit, |usage| usage.held += 1);
     }
 
     /// Changes what counts against a limit, and what follows from it for whose turn it is.
-    fn change(&mut self, bucket: Bucket, limit: u32, what: impl FnOnce(&mut Counted)) {
-        let counted = self.counted.entry(bucket.clone()).or_default();
-        counted.limit = limit;
-        what(counted);
-        let next = match counted.has_room() {
-            true => counted.heads.first().cloned(),
+    fn change(&mut self, bucket: Bucket, limit: u32, what: impl FnOnce(&mut LimitUsage)) {
+        let usage = self.usage.entry(bucket.clone()).or_default();
+        usage.limit = limit;
+        what(usage);
+        let next = match usage.has_room() {
+            true => usage.heads.first().cloned(),
             false => None,
         };
-        let over = counted.held == 0 && counted.heads.is_empty();
-        if counted.ready != next {
-            if let Some(before) = counted.ready.take() {
+        let over = usage.held == 0 && usage.heads.is_empty();
+        if usage.ready != next {
+            if let Some(before) = usage.ready.take() {
                 self.ready.remove(&before);
             }
             if let Some(next) = &next {
                 self.ready.insert(next.clone(), bucket.clone());
             }
-            counted.ready = next;
+            usage.ready = next;
         }
         if over {
-            self.counted.remove(&bucket);
+            self.usage.remove(&bucket);
         }
     }
 }
@@ -261,7 +261,7 @@ mod tests {
     }
 
     fn take(table: &mut SlotTable, text: &str, queue_seq: QueueSeq) -> Option<PermitId> {
-        table.ask(key(text), queue_seq);
+        table.request(key(text), queue_seq);
         let granted = table.grant();
         table.withdraw(&key(text));
         granted.map(|(_, permit)| permit)
@@ -290,8 +290,8 @@ mod tests {
     fn the_oldest_waiting_start_goes_first_among_keys_that_share_a_limit() {
         let mut table = SlotTable::new(Limits { max: 1, ..limits() });
         let held = take(&mut table, "a", 1).unwrap();
-        table.ask(key("z"), 2);
-        table.ask(key("b"), 3);
+        table.request(key("z"), 2);
+        table.request(key("b"), 3);
         assert!(table.grant().is_none());
         assert!(table.release(held));
         assert_eq!(table.grant().unwrap().0, key("z"));
@@ -316,7 +316,7 @@ mod tests {
             ..limits()
         });
         assert_eq!(table.held(), 2);
-        table.ask(key("a"), 3);
+        table.request(key("a"), 3);
         assert!(table.grant().is_none());
         table.set_limits(Limits {
             default: 3,
@@ -338,7 +338,7 @@ mod tests {
         let room = |key: &ConcurrencyKey| {
             let used = held
                 .iter()
-                .filter(|(_, other)| limits.share_a_limit(other, key));
+                .filter(|(_, other)| limits.share_limit(other, key));
             limits.of(key) == 0 || used.count() < limits.of(key) as usize
         };
         let seqs = heads
@@ -359,7 +359,7 @@ mod tests {
                 let (name, queue_seq) = (key(names[which]), queue_seq as u64);
                 match what {
                     0 | 1 => {
-                        table.ask(name.clone(), queue_seq);
+                        table.request(name.clone(), queue_seq);
                         heads.insert(name, queue_seq);
                     }
                     2 if !held.is_empty() => {
@@ -384,11 +384,11 @@ mod tests {
                     let Some((key, permit)) = granted else { break };
                     held.push((permit, key));
                 }
-                prop_assert_eq!(table.asked(), heads.len());
+                prop_assert_eq!(table.requested(), heads.len());
                 prop_assert_eq!(table.held(), held.len());
                 for name in names {
-                    let used = held.iter().filter(|(_, other)| table.limits().share_a_limit(other, &key(name)));
-                    prop_assert_eq!(table.used_with(&key(name)), used.count());
+                    let used = held.iter().filter(|(_, other)| table.limits().share_limit(other, &key(name)));
+                    prop_assert_eq!(table.used_against(&key(name)), used.count());
                 }
             }
         }
@@ -401,7 +401,7 @@ mod tests {
             let mut held = Vec::new();
             for (queue_seq, (what, which, number)) in moves.into_iter().enumerate() {
                 match what {
-                    0 => table.ask(key(names[which]), queue_seq as u64),
+                    0 => table.request(key(names[which]), queue_seq as u64),
                     1 if !held.is_empty() => { table.release(held.remove(which % held.len())); }
                     2 => table.set_limits(Limits { default: number, max: number * 2, ..limits() }),
                     _ => {}
@@ -410,7 +410,7 @@ mod tests {
                 let mut granted = 0;
                 while let Some((key, permit)) = table.grant() {
                     let limit = table.limits().of(&key) as usize;
-                    prop_assert!(limit == 0 || table.used_with(&key) <= limit);
+                    prop_assert!(limit == 0 || table.used_against(&key) <= limit);
                     granted += 1;
                     held.push(permit);
                 }

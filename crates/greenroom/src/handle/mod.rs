@@ -275,7 +275,7 @@ impl Greenroom {
             Some(position) => {
                 let slots = self.read_slots().await?;
                 let key = task.concurrency_group.clone();
-                let (in_use, limit) = (slots.used_with(&key), slots.limits.of(&key));
+                let (in_use, limit) = (slots.used_against(&key), slots.limits.of(&key));
                 let text = wait_text(position, in_use, limit, &slots, reachable);
                 Some(WaitsFor {
                     key,

@@ -13,7 +13,7 @@ use crate::actors::health::ActorKind;
 use crate::actors::parent_notifier::{ParentNotifier, Reconcile};
 use crate::actors::poller;
 use crate::actors::runtime_state::LiveActors;
-use crate::actors::slot_manager::{ForgetQueues, SetOpen};
+use crate::actors::slot_manager::{ClearQueues, SetOpen};
 use crate::actors::task::{Dependents, EventLinkLost, RegistryRestarted, TaskActor, WakeSent};
 use crate::domain::concurrency::QueueSeq;
 use crate::domain::ids::{SessionId, TaskId};
@@ -63,7 +63,7 @@ impl TaskRegistry {
             "taking over"
         );
         let open = self.reachable && !self.refs.flags.closing();
-        self.refs.slots.send(ForgetQueues);
+        self.refs.slots.send(ClearQueues);
         self.refs.slots.send(SetOpen(open));
         self.refs.poller.send(poller::UnwatchAll);
         let RecoveredState {
