@@ -13,7 +13,7 @@ use super::registry::TaskRegistry;
 use crate::domain::session_event::SessionEvent;
 
 /// How many events may wait for the registry at once.
-const BOUND: usize = 256;
+const CAPACITY: usize = 256;
 
 /// Where events are put in. A clone is the same place.
 #[derive(Clone)]
@@ -33,7 +33,7 @@ struct Waiting {
 /// the next one looks at everything that runs by itself.
 #[derive(Message)]
 #[rtype(result = "()")]
-pub(crate) struct EventsCame(Option<Arc<Waiting>>);
+pub(crate) struct EventsReady(Option<Arc<Waiting>>);
 
 impl Inbox {
     pub(crate) fn new(registry: ActorRef<TaskRegistry>) -> Self {
@@ -68,7 +68,7 @@ impl Inbox {
     fn offer(&self, event: SessionEvent) -> Result<(), SessionEvent> {
         let first = {
             let mut events = self.waiting.events();
-            if events.len() >= BOUND {
+            if events.len() >= CAPACITY {
                 return Err(event);
             }
             events.push(event);
@@ -76,13 +76,13 @@ impl Inbox {
         };
         if first {
             self.registry
-                .send(EventsCame(Some(Arc::clone(&self.waiting))));
+                .send(EventsReady(Some(Arc::clone(&self.waiting))));
         }
         Ok(())
     }
 }
 
-impl EventsCame {
+impl EventsReady {
     /// Takes all that wait, in their order; `batch` is empty, and its room is used for those to come.
     pub(crate) fn take(mut self, batch: &mut Vec<SessionEvent>) {
         if let Some(waiting) = self.0.take() {
@@ -91,7 +91,7 @@ impl EventsCame {
     }
 }
 
-impl Drop for EventsCame {
+impl Drop for EventsReady {
     fn drop(&mut self) {
         if let Some(waiting) = self.0.take() {
             waiting.empty(&mut Vec::new());
@@ -124,8 +124,8 @@ mod tests {
         }
     }
 
-    fn came(inbox: &Inbox) -> EventsCame {
-        EventsCame(Some(Arc::clone(&inbox.waiting)))
+    fn came(inbox: &Inbox) -> EventsReady {
+        EventsReady(Some(Arc::clone(&inbox.waiting)))
     }
 
     /// An inbox whose registry does not answer: as if its message were still on its way.
@@ -140,23 +140,23 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn events_are_taken_in_their_order_and_whoever_has_more_waits_for_room() {
         let inbox = Inbox::new(ActorRef::default());
-        filled(&inbox, BOUND).await;
+        filled(&inbox, CAPACITY).await;
         let more = tokio::spawn({
             let inbox = inbox.clone();
-            async move { inbox.put(event(BOUND)).await }
+            async move { inbox.put(event(CAPACITY)).await }
         });
         tokio::time::sleep(Duration::from_secs(1)).await;
         assert!(!more.is_finished(), "there is no room");
         let mut batch = Vec::new();
         came(&inbox).take(&mut batch);
-        assert_eq!(batch, (0..BOUND).map(event).collect::<Vec<_>>());
+        assert_eq!(batch, (0..CAPACITY).map(event).collect::<Vec<_>>());
         more.await.unwrap();
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_message_that_is_lost_makes_room_for_what_comes_next() {
         let inbox = Inbox::new(ActorRef::default());
-        filled(&inbox, BOUND).await;
+        filled(&inbox, CAPACITY).await;
         drop(came(&inbox));
         assert!(inbox.waiting.events().is_empty());
         // Nobody sits there: the message is lost with what it was about.

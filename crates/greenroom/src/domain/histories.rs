@@ -15,7 +15,7 @@ const ENTRIES: usize = 100_000;
 /// Every parent's history.
 #[derive(Debug, Default)]
 pub struct Histories {
-    by_parent: Map<SessionId, Kept>,
+    by_parent: Map<SessionId, ParentHistory>,
     // Which change of all was the newest of each.
     by_change: BTreeMap<u64, SessionId>,
     changes: u64,
@@ -23,7 +23,7 @@ pub struct Histories {
 }
 
 #[derive(Debug, Default)]
-struct Kept {
+struct ParentHistory {
     changed: u64,
     history: History,
 }
@@ -32,24 +32,24 @@ impl Histories {
     /// Records what a task is now in the history of that parent, which begins with it if there is none.
     pub fn record(&mut self, parent: &SessionId, task: &Task) {
         self.changes += 1;
-        let kept = self.by_parent.entry(parent.clone()).or_default();
-        self.by_change.remove(&kept.changed);
-        kept.changed = self.changes;
+        let known = self.by_parent.entry(parent.clone()).or_default();
+        self.by_change.remove(&known.changed);
+        known.changed = self.changes;
         self.by_change.insert(self.changes, parent.clone());
-        let before = kept.history.len();
-        kept.history.record(task);
-        self.entries = self.entries - before + kept.history.len();
+        let before = known.history.len();
+        known.history.record(task);
+        self.entries = self.entries - before + known.history.len();
         while (self.by_parent.len() > PARENTS || self.entries > ENTRIES)
             && let Some((_, oldest)) = self.by_change.pop_first()
         {
             let gone = self.by_parent.remove(&oldest);
-            self.entries -= gone.map_or(0, |kept| kept.history.len());
+            self.entries -= gone.map_or(0, |known| known.history.len());
         }
     }
 
     /// That parent's history, if one is kept.
     pub fn of(&self, parent: &SessionId) -> Option<&History> {
-        self.by_parent.get(parent).map(|kept| &kept.history)
+        self.by_parent.get(parent).map(|known| &known.history)
     }
 
     /// How many there are.

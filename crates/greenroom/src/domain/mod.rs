@@ -3,7 +3,6 @@
 //! Public is what callers, agent servers and journals speak of; how it is decided is not.
 
 pub mod batch;
-pub(crate) mod calls;
 pub mod concurrency;
 pub mod correlation_tag;
 pub mod decoded_event;
@@ -26,6 +25,7 @@ pub mod session_event;
 pub mod task;
 pub mod time;
 pub mod timeline;
+pub(crate) mod tool_calls;
 pub mod transcript;
 pub(crate) mod validation;
 pub(crate) mod watch;

@@ -193,7 +193,7 @@ fn label(status: TaskStatus) -> &'static str {
 
 /// Who a parent goes on as: its newest message that names an agent or a model and is not a compaction; what that leaves
 /// open comes from the launch or resume of the newest task told of. So a wake never switches agent or model.
-pub fn parent_voice(
+pub fn parent_identity(
     messages: &[Message],
     reports: &[CompletionReport],
 ) -> (Option<String>, Option<ModelRef>) {
@@ -297,7 +297,7 @@ mod tests {
             read(json!({"info": {"agent": "compaction", "summary": true}})),
             read(json!({"info": {"providerID": "acme"}})),
         ];
-        let (agent, model) = parent_voice(&messages, &[]);
+        let (agent, model) = parent_identity(&messages, &[]);
         assert_eq!(agent.as_deref(), Some("lead"));
         assert_eq!(model.unwrap().model_id, "small");
     }

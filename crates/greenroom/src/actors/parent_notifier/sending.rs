@@ -15,7 +15,7 @@ use crate::actors::runtime_state::CallId;
 use crate::domain::batch::{CompletionReport, Due, Individual};
 use crate::domain::ids::{NoticeId, TaskId};
 use crate::domain::notice::{NoticeFacts, NoticeKind};
-use crate::domain::notification::{Form, parent_voice, render};
+use crate::domain::notification::{Form, parent_identity, render};
 use crate::domain::outbox::{DeliveryStatus, OutboxMessage};
 use crate::domain::retry_backoff::RetryCause;
 use crate::domain::time::Timestamp;
@@ -153,7 +153,7 @@ impl ParentNotifier {
         messages: &[Spoken],
         ctx: &mut Context<Self>,
     ) {
-        let (agent, model) = parent_voice(messages, &pending.reports);
+        let (agent, model) = parent_identity(messages, &pending.reports);
         let wakes = match &pending.individual {
             Some(individual) => individual.wakes,
             None => true,

@@ -7,7 +7,7 @@ use actix::{AsyncContext, Context, Handler, Message};
 
 use super::{DepthOf, TaskRegistry, Unreachable};
 use crate::actors::env::{reach_backoff, spawn_call, within};
-use crate::actors::inbox::EventsCame;
+use crate::actors::inbox::EventsReady;
 use crate::actors::parent_notifier::{LinkRestored, ParentHappened};
 use crate::actors::poller::Reconcile;
 use crate::actors::slot_manager::SetOpen;
@@ -165,10 +165,10 @@ impl TaskRegistry {
     }
 }
 
-impl Handler<EventsCame> for TaskRegistry {
+impl Handler<EventsReady> for TaskRegistry {
     type Result = ();
 
-    fn handle(&mut self, came: EventsCame, ctx: &mut Context<Self>) {
+    fn handle(&mut self, came: EventsReady, ctx: &mut Context<Self>) {
         let now = self.env.now();
         let mut batch = std::mem::take(&mut self.batch);
         came.take(&mut batch);

@@ -1,12 +1,12 @@
 //! What the server tells of the session: signs_of_life of life, messages and parts, idle, errors, requests.
 
 use super::{Turn, Watch, WatchAction, failure_end};
-use crate::domain::calls::Verdict;
 use crate::domain::ids::MessageId;
 use crate::domain::lifecycle::End;
 use crate::domain::session_event::SessionEventKind;
 use crate::domain::task::{Asking, Retrying, cut};
 use crate::domain::time::Timestamp;
+use crate::domain::tool_calls::BreakerVerdict;
 use crate::domain::transcript::{Message, Part};
 
 impl Watch {
@@ -121,8 +121,8 @@ impl Watch {
                 actions.push(WatchAction::Changed);
             }
             match self.calls.judge(&self.config.safety) {
-                Verdict::Fine => {}
-                Verdict::Stop(reason) => {
+                BreakerVerdict::Fine => {}
+                BreakerVerdict::Stop(reason) => {
                     actions.push(WatchAction::End(End::cancelled(Some(reason))))
                 }
             }

@@ -13,12 +13,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use self::polling::{PollContext, PollInterest, PollSubscription, PollView};
-use super::calls::CallTally;
 use super::ids::MessageId;
 use super::lifecycle::{End, Outcome};
 use super::task::{Asking, Progress, Retrying};
 use super::time::{Timestamp, duration_text};
 use super::timeline::TimelineEntry;
+use super::tool_calls::ToolCallCounter;
 use crate::config::Config;
 
 /// What the owner of a run is asked to do.
@@ -143,7 +143,7 @@ pub struct Watch {
     next_token: u64,
     failed_checks: u32,
     retry_deadline: Option<Timestamp>,
-    calls: CallTally,
+    calls: ToolCallCounter,
     user_messages: Vec<MessageId>,
     open_children: usize,
     owed: bool,
@@ -191,7 +191,7 @@ impl Watch {
             next_token: 0,
             failed_checks: 0,
             retry_deadline: None,
-            calls: CallTally::default(),
+            calls: ToolCallCounter::default(),
             user_messages: Vec::new(),
             open_children: 0,
             owed: false,

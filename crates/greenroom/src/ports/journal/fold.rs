@@ -38,7 +38,7 @@ pub struct Fold {
 impl Fold {
     /// One that remembers tasks for so long after they have left the registry's memory (`lifecycle.retention`), and never
     /// more than a thousand of them.
-    pub fn keeping(retention: Duration) -> Self {
+    pub fn with_retention(retention: Duration) -> Self {
         Self {
             retention,
             ..Self::default()
@@ -46,8 +46,8 @@ impl Fold {
     }
 
     /// One that goes on from what another was saved as.
-    pub fn resuming(retention: Duration, recovered: RecoveredState) -> Self {
-        let mut fold = Self::keeping(retention);
+    pub fn from_recovered(retention: Duration, recovered: RecoveredState) -> Self {
+        let mut fold = Self::with_retention(retention);
         for task in recovered.tasks {
             fold.tasks.insert(task.task.id.clone(), task);
         }
@@ -207,7 +207,7 @@ impl Fold {
     }
 
     /// What was recovered elsewhere of a parent that this one does not remember.
-    pub fn recall(&mut self, parent: SessionId, outbox: Outbox) {
+    pub fn restore_outbox(&mut self, parent: SessionId, outbox: Outbox) {
         if outbox.is_settled() {
             self.settled.push_back(parent.clone());
         }

@@ -39,21 +39,21 @@ struct Memory {
 
 impl Default for MemoryJournal {
     fn default() -> Self {
-        Self::keeping(Lifecycle::default().retention)
+        Self::with_retention(Lifecycle::default().retention)
     }
 }
 
 impl MemoryJournal {
     /// One that remembers tasks for so long after they have left the registry's memory (`lifecycle.retention`), and never
     /// more than a thousand of them.
-    pub fn keeping(retention: Duration) -> Self {
-        Self::resuming(retention, RecoveredState::default())
+    pub fn with_retention(retention: Duration) -> Self {
+        Self::from_recovered(retention, RecoveredState::default())
     }
 
     /// One that goes on from what another journal recovered.
-    pub fn resuming(retention: Duration, recovered: RecoveredState) -> Self {
+    pub fn from_recovered(retention: Duration, recovered: RecoveredState) -> Self {
         let memory = Memory {
-            fold: Fold::resuming(retention, recovered),
+            fold: Fold::from_recovered(retention, recovered),
             ..Memory::default()
         };
         Self {
@@ -149,7 +149,7 @@ mod tests {
 
     #[test]
     fn a_task_that_has_left_is_found_for_as_long_as_is_wanted() {
-        let journal = MemoryJournal::keeping(Duration::from_secs(10));
+        let journal = MemoryJournal::with_retention(Duration::from_secs(10));
         let leaves = |name: &str, millis| {
             let at = Timestamp::from_millis(millis);
             let task = Task::accept(name.into(), Launch::default(), 1, at);

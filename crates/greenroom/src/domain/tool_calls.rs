@@ -8,7 +8,7 @@ use crate::maps::Set;
 
 /// What the tally says of the run.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Verdict {
+pub enum BreakerVerdict {
     /// Go on.
     Fine,
     /// Stop, for this reason.
@@ -17,7 +17,7 @@ pub enum Verdict {
 
 /// The calls of one run.
 #[derive(Debug, Default)]
-pub struct CallTally {
+pub struct ToolCallCounter {
     // Bounded by `max_tool_calls`: a run that passes it is stopped.
     counted: Set<String>,
     compared: Set<String>,
@@ -26,7 +26,7 @@ pub struct CallTally {
     repeats: u32,
 }
 
-impl CallTally {
+impl ToolCallCounter {
     /// Takes a tool part; true if it is a call not counted yet. Without any id every part is a call of its own.
     pub fn count(&mut self, part: &Part) -> bool {
         let ids: Vec<&String> = part.id.iter().chain(part.call.iter()).collect();
@@ -40,20 +40,20 @@ impl CallTally {
     }
 
     /// Whether the run may go on.
-    pub fn judge(&self, safety: &Safety) -> Verdict {
+    pub fn judge(&self, safety: &Safety) -> BreakerVerdict {
         if safety.max_tool_calls > 0 && self.calls > safety.max_tool_calls {
-            return Verdict::Stop(format!("more than {} tool calls", safety.max_tool_calls));
+            return BreakerVerdict::Stop(format!("more than {} tool calls", safety.max_tool_calls));
         }
         match &self.last {
             Some((tool, _))
                 if safety.repeated_tool_calls > 0 && self.repeats >= safety.repeated_tool_calls =>
             {
-                Verdict::Stop(format!(
+                BreakerVerdict::Stop(format!(
                     "{tool} called {} times with the same input",
                     self.repeats
                 ))
             }
-            _ => Verdict::Fine,
+            _ => BreakerVerdict::Fine,
         }
     }
 
@@ -96,7 +96,7 @@ mod tests {
 
     #[test]
     fn a_call_is_counted_once_however_often_its_part_changes() {
-        let mut counts = CallTally::default();
+        let mut counts = ToolCallCounter::default();
         assert!(counts.count(&call("1", "ls", "pending")));
         assert!(!counts.count(&call("1", "ls", "running")));
         assert!(!counts.count(&call("1", "ls", "completed")));
@@ -105,7 +105,7 @@ mod tests {
 
     #[test]
     fn parts_without_an_id_are_calls_of_their_own() {
-        let mut counts = CallTally::default();
+        let mut counts = ToolCallCounter::default();
         let part = Part::read(&json!({"type": "tool", "tool": "bash"}));
         assert!(counts.count(&part) && counts.count(&part));
     }
@@ -116,19 +116,19 @@ mod tests {
             repeated_tool_calls: 3,
             ..Safety::default()
         };
-        let mut counts = CallTally::default();
+        let mut counts = ToolCallCounter::default();
         for id in ["1", "2"] {
             counts.count(&call(id, "ls", "running"));
-            assert_eq!(counts.judge(&safety), Verdict::Fine);
+            assert_eq!(counts.judge(&safety), BreakerVerdict::Fine);
         }
         counts.count(&call("3", "pwd", "running"));
         for id in ["4", "5", "6"] {
-            assert_eq!(counts.judge(&safety), Verdict::Fine);
+            assert_eq!(counts.judge(&safety), BreakerVerdict::Fine);
             counts.count(&call(id, "ls", "running"));
         }
         assert_eq!(
             counts.judge(&safety),
-            Verdict::Stop("bash called 3 times with the same input".into())
+            BreakerVerdict::Stop("bash called 3 times with the same input".into())
         );
     }
 }
