@@ -21,7 +21,10 @@ const PATIENCE: Duration = Duration::from_secs(30);
 async fn a_task_goes_through_somebodys_own_application() {
     let echo = Arc::new(host::Echo::default());
     let journal = Arc::new(MemoryJournal::default());
-    let greenroom = Greenroom::start(Config::default(), echo.clone(), journal);
+    let greenroom = Greenroom::builder(Config::default())
+        .server(echo.clone())
+        .journal(journal)
+        .start();
     let app = App::new()
         .app_data(Data::new(greenroom.clone()))
         .configure(host::routes);

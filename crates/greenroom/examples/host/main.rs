@@ -46,7 +46,10 @@ pub fn routes(app: &mut ServiceConfig) {
 #[actix_web::main]
 async fn main() -> std::io::Result<()> {
     let journal = Arc::new(MemoryJournal::default());
-    let greenroom = Greenroom::start(Config::default(), Arc::new(Echo::default()), journal);
+    let greenroom = Greenroom::builder(Config::default())
+        .server(Arc::new(Echo::default()))
+        .journal(journal)
+        .start();
     let shared = Data::new(greenroom.clone());
     HttpServer::new(move || App::new().app_data(shared.clone()).configure(routes))
         .bind(("127.0.0.1", 8080))?

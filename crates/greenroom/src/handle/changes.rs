@@ -396,8 +396,8 @@ mod tests {
     async fn what_was_missed_is_said_plainly() {
         let too_many = MAX_CHANGES + 10;
         assert_eq!(read(&ring(too_many), Since::Number(9)).await, [None]);
-        let read = read(&ring(too_many), Since::Number(10)).await;
-        assert_eq!(read, numbers(11..=too_many as u64));
+        let numbers_read = read(&ring(too_many), Since::Number(10)).await;
+        assert_eq!(numbers_read, numbers(11..=too_many as u64));
         assert_eq!(read(&ring(too_many), Since::Oldest).await, [None]);
         assert_eq!(read(&ring(3), Since::Number(4)).await, [None]);
         assert_eq!(read(&ring(3), Since::Number(u64::MAX)).await, [None]);

@@ -2,28 +2,23 @@
 //! that started them. Every call is one message to the registry and has an answer, also after a shutdown.
 
 mod asks;
+mod builder;
 mod changes;
 mod errors;
 mod resource_counts;
 mod views;
 
 use crate::actors::actor_ref::ActorRef;
-use crate::actors::durability::Durability;
-use crate::actors::env::{Env, EnvParts, within};
-use crate::actors::failpoint::{Failpoints, FaultInjector};
-use crate::actors::health::Health;
+use crate::actors::env::{Env, within};
 use crate::actors::inbox::Inbox;
-use crate::actors::pending_publications::PendingPublications;
 use crate::actors::registry::{
-    ActorRefs, CancelAnswer, CancelTask, CountTasks, Descendants, Find, FindDecided, FoundTask,
-    KeyWait, LaunchOnce, LinkChanged, ListTasks, Query, QueryMessage, ReadHistory, ReadReadiness,
-    ReadWaits, SendTo, Shutdown, TaskRegistry, TasksOf, WaitForRun, supervise_registry,
+    CancelAnswer, CancelTask, CountTasks, Descendants, Find, FindDecided, FoundTask, KeyWait,
+    LaunchOnce, LinkChanged, ListTasks, Query, QueryMessage, ReadHistory, ReadReadiness, ReadWaits,
+    SendTo, Shutdown, TaskRegistry, TasksOf, WaitForRun,
 };
-use crate::actors::runtime_state::{CallsInFlight, RuntimeFlags};
+use crate::actors::runtime_state::RuntimeFlags;
 use crate::actors::slot_manager::{ReadSlots, SlotManager, SlotsSnapshot};
 use crate::actors::task::SendFailure;
-use crate::clock::Clock;
-use crate::config::Config;
 use crate::domain::decoded_event::DecodedEvent;
 use crate::domain::history::HistoryEntry;
 use crate::domain::ids::{ConcurrencyKey, Run, SessionId, TaskId};
@@ -37,11 +32,11 @@ use futures::{StreamExt, stream};
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 use tokio::sync::{broadcast, oneshot};
 
 pub use self::asks::{AskError, OpenAsk};
+pub use self::builder::Builder;
 pub(crate) use self::changes::Changes;
 pub use self::changes::{ChangeFeed, Followed, MAX_CHANGES, NumberedChange, Since};
 pub use self::errors::*;
@@ -69,83 +64,7 @@ pub struct Greenroom {
     flags: Arc<RuntimeFlags>,
 }
 
-/// What a system is started in, besides its configuration and its ports.
-#[derive(Debug, Clone)]
-pub struct Surroundings {
-    /// The clock all of it reads.
-    pub clock: Clock,
-    /// Whoever makes our own actors fail on purpose; nobody, but in tests.
-    pub fault_injector: Option<Arc<dyn FaultInjector>>,
-}
-
-impl Default for Surroundings {
-    fn default() -> Self {
-        Self {
-            clock: Clock::system(),
-            fault_injector: None,
-        }
-    }
-}
-
 impl Greenroom {
-    /// Starts the actors on the current arbiter. Must be called inside a running actix system.
-    pub fn start(
-        config: Config,
-        server: Arc<dyn AgentServer>,
-        journal: Arc<dyn Journal>,
-    ) -> Greenroom {
-        Self::start_within(config, server, journal, Surroundings::default())
-    }
-
-    /// The same with a clock of the caller's: tests start one at the epoch.
-    pub fn start_with_clock(
-        config: Config,
-        server: Arc<dyn AgentServer>,
-        journal: Arc<dyn Journal>,
-        clock: Clock,
-    ) -> Greenroom {
-        let surroundings = Surroundings {
-            clock,
-            ..Surroundings::default()
-        };
-        Self::start_within(config, server, journal, surroundings)
-    }
-
-    /// The same in surroundings of the caller's choice.
-    pub fn start_within(
-        config: Config,
-        server: Arc<dyn AgentServer>,
-        journal: Arc<dyn Journal>,
-        surroundings: Surroundings,
-    ) -> Greenroom {
-        let pending_publications = PendingPublications::default();
-        let env = Env::from(EnvParts {
-            config: Arc::new(config),
-            server,
-            clock: surroundings.clock,
-            durability: Durability::new(Arc::clone(&journal), pending_publications.clone()),
-            journal,
-            pending_publications,
-            calls_in_flight: CallsInFlight::default(),
-            shut_down: AtomicBool::new(false),
-            health: Health::default(),
-            failpoints: Failpoints::injected_by(surroundings.fault_injector),
-        });
-        let journal = Arc::clone(&env.journal);
-        let changes = Changes::new(env.clock.now(), env.config.lifecycle.retention, journal);
-        let refs = ActorRefs::new(env.config.limits.clone());
-        let greenroom = Greenroom {
-            registry: refs.registry.clone(),
-            slots: refs.slots.clone(),
-            env: env.clone(),
-            changes: changes.clone(),
-            events: Inbox::new(refs.registry.clone()),
-            flags: Arc::clone(&refs.flags),
-        };
-        supervise_registry(env, refs, changes);
-        greenroom
-    }
-
     /// Accepts a task and returns at once; it starts when its slot is free.
     pub async fn launch(&self, launch: Launch) -> Result<Task, LaunchError> {
         let answer = self.query(launch).await;
