@@ -220,7 +220,7 @@ impl TaskActor {
 
     /// The server lost the run: its session is told to go on where it stopped.
     pub(super) fn go_on(&mut self, ctx: &mut Context<Self>) {
-        let text = "The agent server was restarted and your last turn was cut off. StartRecorded on where you stopped.";
+        let text = "The agent server was restarted and your last turn was cut off. Go on where you stopped.";
         self.send_prompt(text.into(), ctx);
     }
 }
