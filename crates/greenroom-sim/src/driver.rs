@@ -19,7 +19,7 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::names::Names;
 use crate::observe;
-use crate::quiet::Quiet;
+use crate::quiescence::Quiet;
 use crate::server::ScriptedServer;
 use crate::story::{Action, CancelHow, Story};
 use crate::trace::{Answer, QueryRow, ResultRow, Trace, Value};

@@ -5,24 +5,24 @@
 //! |---|---|
 //! | [`story`] | the format of the files |
 //! | [`server`] | the agent server in memory, with its delays and faults ([`rules`]) and its sessions ([`session`]) |
-//! | [`quiet`] | knowing when all work that needs no further time is done |
+//! | [`quiescence`] | knowing when all work that needs no further time is done |
 //! | [`driver`] | the steps, one after the other; [`observe`] looks at what is there between them |
 //! | [`names`] | generated ids and the aliases that stand for them |
 //! | [`trace`] | the rows of what happened |
 //! | [`check`] | a trace against what its story demands |
 //! | [`runner`] | the thread, the runtime and the panics of one story |
 //! | [`disk`] | a journal on a disk that is slow, full, or outlives its system |
-//! | [`power`] | a system that is cut off from everything at one instant |
+//! | [`crash`] | a system that is cut off from everything at one instant |
 //! | [`explore`] | random scenarios against a model of opencode, judged by promises |
 
 pub mod check;
+pub mod crash;
 pub mod disk;
 pub mod driver;
 pub mod explore;
 pub mod names;
 pub mod observe;
-pub mod power;
-pub mod quiet;
+pub mod quiescence;
 pub mod rules;
 pub mod runner;
 pub mod server;

@@ -9,7 +9,7 @@ use actix_rt::System;
 
 use crate::driver;
 use crate::names::Names;
-use crate::quiet::Quiet;
+use crate::quiescence::Quiet;
 use crate::story::Story;
 
 /// Why there is no trace.

@@ -1,23 +1,23 @@
-//! The rules of behaviour, each told as a story under virtual time in the default profile. One module per heading; a
-//! test's name is the rule it holds the system to. `stage` is where they are told, on the agent server of `server`.
+//! Tests of the rules of behaviour, each a story in virtual time under the default profile. One module per heading of the
+//! behaviour page. The harness runs the real actors against the scripted agent server of [`server`].
 
-mod cast;
-mod fate;
-mod happenings;
-mod record;
+mod call_log;
+mod call_outcome;
+mod fixtures;
+mod harness;
 mod server;
-mod stage;
+mod server_events;
 
-mod a_task;
-mod across_crashes;
 mod cancel_resume_track;
 mod concurrency;
+mod crash_recovery;
 mod launch_and_start;
 mod matrix;
 mod memory;
+mod notifying_the_parent;
 mod panics;
-mod remembering;
+mod retention;
 mod shutdown;
 mod slots_and_panics;
-mod telling_the_parent;
+mod task_lifecycle;
 mod watching;

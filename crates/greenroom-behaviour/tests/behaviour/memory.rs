@@ -7,7 +7,7 @@ use greenroom::Census;
 use greenroom::domain::ids::TaskId;
 use greenroom::domain::task::{Launch, Track};
 
-use crate::stage::{Stage, job, story_with};
+use crate::harness::{Stage, job, story_with};
 
 const WAVES: usize = 100;
 const A_WAVE: usize = 100;

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-pub use crate::fate::*;
+pub use crate::call_outcome::*;
 use async_trait::async_trait;
 use greenroom::Clock;
 use greenroom::domain::ids::{SessionId, TaskId};

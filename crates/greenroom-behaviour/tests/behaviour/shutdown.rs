@@ -4,8 +4,8 @@ use greenroom::WaitFor;
 use greenroom::domain::ids::Run;
 use greenroom::{LaunchError, ResumeError, TrackError};
 
+use crate::harness::{Stage, job, job_of, story, story_with};
 use crate::server::{Fate, On, status};
-use crate::stage::{Stage, job, job_of, story, story_with};
 
 /// Whether a shutdown begun at this moment is done at that one, and not a millisecond before.
 async fn done_at(s: &Stage, millis: u64) -> greenroom::ShutdownReport {

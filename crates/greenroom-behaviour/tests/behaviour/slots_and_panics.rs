@@ -6,8 +6,8 @@ use greenroom::domain::ids::TaskId;
 use greenroom::domain::task::{Launch, TaskStatus};
 use serde_json::json;
 
+use crate::harness::{Stage, broken_story, job, job_of, story_with};
 use crate::server::{Fate, On, cut_off, status, unreachable};
-use crate::stage::{Stage, broken_story, job, job_of, story_with};
 
 /// How the n-th task of the mixed run ends.
 async fn ends(s: &Stage, n: usize, task: &TaskId) {
@@ -66,7 +66,7 @@ fn a_mixed_run_of_a_thousand_tasks_leaves_nothing() {
                 s.server.next(On::Abort, Fate::Ignored);
             }
             let launch = job_of(parents[n % 10].as_str(), &format!("{n}"));
-            let model = (n % 3 == 0).then(|| crate::stage::model(["acme/a", "acme/b"][n % 2]));
+            let model = (n % 3 == 0).then(|| crate::harness::model(["acme/a", "acme/b"][n % 2]));
             let agent = format!("agent {}", n % 4);
             tasks.push(
                 s.launch(Launch {

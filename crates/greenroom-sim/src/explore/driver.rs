@@ -14,16 +14,16 @@ use greenroom::domain::time::Timestamp;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::ledger::Ledger;
-use super::leftovers;
+use super::leak_check;
 use super::log::{Log, What};
-use super::machine::{Machine, Process};
 use super::model::Model;
+use super::observed::Ledger;
+use super::process::{Machine, Process};
 use super::promises::{self, Violation};
 use super::scenario::{Deed, Scenario};
+use crate::crash::Power;
 use crate::names::Names;
-use crate::power::Power;
-use crate::quiet::Quiet;
+use crate::quiescence::Quiet;
 
 /// How a scenario went.
 #[derive(Debug, Clone)]
@@ -65,7 +65,7 @@ pub async fn tell(scenario: &Scenario, quiet: &Quiet) -> Told {
     driver.story().await;
     ambushes.abort();
     if log.violation().is_none() {
-        leftovers::after_rest(&driver.hands.greenroom(), &log, quiet, driver.closed).await;
+        leak_check::after_rest(&driver.hands.greenroom(), &log, quiet, driver.closed).await;
     }
     let (greenroom, alive) = {
         let process = driver.hands.process();
@@ -74,7 +74,7 @@ pub async fn tell(scenario: &Scenario, quiet: &Quiet) -> Told {
     drop(driver);
     model.heard_by(None);
     if log.violation().is_none() {
-        leftovers::after_shutdown(greenroom, &log, quiet, pump, &alive).await;
+        leak_check::after_shutdown(greenroom, &log, quiet, pump, &alive).await;
     }
     let fallen = model.fallen();
     Told {

@@ -4,8 +4,8 @@
 
 use serde_json::{Map, Value, json};
 
-use super::dice::Source;
 use super::model::TurnKind;
+use super::rng::Source;
 use super::scenario::{Deed, Odds, Opencode, Profile, Scenario, Settings, Step};
 use crate::story::CancelHow;
 

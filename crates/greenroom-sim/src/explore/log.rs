@@ -2,7 +2,7 @@
 //! that did, and every change of a task. Whoever has something to say writes it here; each entry is shown to the ledger
 //! and to every promise at once, so that a violation is found at the step that makes it.
 
-mod lines;
+mod display;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -14,7 +14,7 @@ use greenroom::ports::agent_server::Notice;
 use greenroom::{ShutdownReport, TaskChange};
 use tokio::sync::broadcast;
 
-use super::ledger::Ledger;
+use super::observed::Ledger;
 use super::promises::{Promise, Violation};
 
 /// One thing that happened.

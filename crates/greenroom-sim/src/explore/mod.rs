@@ -5,25 +5,25 @@
 //! |---|---|
 //! | [`scenario`] | the format of a scenario |
 //! | [`generate`] | a random scenario for every seed |
-//! | [`dice`] | everything that is left to chance, by name |
+//! | [`rng`] | everything that is left to chance, by name |
 //! | [`model`] | opencode, in memory |
 //! | [`driver`] | the steps of a scenario, and its rest |
-//! | `machine` | the process the system runs in, and its crashes |
-//! | [`log`], [`ledger`] | what happened, and what follows from it for every run and session |
-//! | [`promises`], [`leftovers`] | what must hold, at every step and at the end |
+//! | `process` | the process the system runs in, and its crashes |
+//! | [`log`], [`observed`] | what happened, and what follows from it for every run and session |
+//! | [`promises`], [`leak_check`] | what must hold, at every step and at the end |
 //! | [`shrink`] | the smallest scenario that still breaks a promise |
 //! | [`seeds`] | many seeds on several threads |
 
-pub mod dice;
 pub mod driver;
 pub mod generate;
-pub mod ledger;
-pub mod leftovers;
+pub mod leak_check;
 pub mod log;
-mod machine;
 pub mod model;
+pub mod observed;
 pub mod outcome;
+mod process;
 pub mod promises;
+pub mod rng;
 pub mod scenario;
 pub mod seeds;
 pub mod shrink;

@@ -9,7 +9,7 @@ use actix_rt::System;
 use super::driver;
 use super::promises::Violation;
 use super::scenario::Scenario;
-use crate::quiet::Quiet;
+use crate::quiescence::Quiet;
 use crate::runner::{collect_panics, collected_panics};
 
 /// What came of a scenario.

@@ -7,8 +7,8 @@ use std::task::Poll;
 use greenroom::domain::task::TaskStatus;
 use greenroom::{CancelError, CancelOptions, CancelScope};
 
+use crate::harness::{Stage, Who, idle_event, job, job_of, story, story_with};
 use crate::server::{Fate, On};
-use crate::stage::{Stage, Who, idle_event, job, job_of, story, story_with};
 
 fn quietly() -> CancelOptions {
     CancelOptions {

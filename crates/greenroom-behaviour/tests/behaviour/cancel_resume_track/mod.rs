@@ -1,6 +1,6 @@
 //! Cancel, resume, send and track.
 
 mod cancel;
+mod cancel_races;
 mod resume;
-mod stages;
 mod track;

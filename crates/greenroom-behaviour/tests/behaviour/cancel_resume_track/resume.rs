@@ -6,8 +6,8 @@ use greenroom::domain::task::{Launch, Resume};
 use greenroom::{SendError, WaitFor};
 use serde_json::json;
 
+use crate::harness::{Stage, job, part_event, story, story_with};
 use crate::server::{Fate, On, What, cut_off, status};
-use crate::stage::{Stage, job, part_event, story, story_with};
 
 fn last_prompt(s: &Stage) -> greenroom::ports::agent_server::TaskPrompt {
     match s.server.calls(On::Prompt).pop().map(|call| call.what) {

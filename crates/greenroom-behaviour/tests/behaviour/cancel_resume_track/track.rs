@@ -3,8 +3,8 @@
 use greenroom::domain::task::{Resume, TaskStatus, Track};
 use greenroom::{ResumeError, TrackError};
 
+use crate::harness::{Stage, job, job_of, story, story_with};
 use crate::server::{Fate, On};
-use crate::stage::{Stage, job, job_of, story, story_with};
 
 fn tracked(id: &str, session: &str, parent: &str) -> Track {
     Track {

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use greenroom::domain::task::{Launch, TaskStatus};
 use greenroom::{Config, LimitsChange};
 
-use crate::stage::{Stage, job, job_on, story, story_with};
+use crate::harness::{Stage, job, job_on, story, story_with};
 
 const RUNNING: TaskStatus = TaskStatus::Running;
 

@@ -3,8 +3,8 @@
 use greenroom::LaunchError;
 
 use super::{RUNNING, by_agent, one_at_a_time};
+use crate::harness::{job, job_of, story_with};
 use crate::server::{Fate, On};
-use crate::stage::{job, job_of, story_with};
 
 #[test]
 fn starts_of_a_key_are_first_in_first_out() {

@@ -5,8 +5,8 @@ use greenroom::{EventLink, LaunchError};
 use serde_json::json;
 
 use super::prompts;
+use crate::harness::{error_event, job, job_on, story, story_with};
 use crate::server::{Fate, On, cut_off, not_found, status};
-use crate::stage::{error_event, job, job_on, story, story_with};
 
 #[test]
 fn a_create_that_is_refused_or_has_no_id_is_an_error() {

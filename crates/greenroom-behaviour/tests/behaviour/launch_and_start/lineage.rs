@@ -5,8 +5,8 @@ use greenroom::domain::ids::ModelRef;
 use greenroom::domain::task::Launch;
 
 use super::creates;
+use crate::harness::{job, job_of, story, story_with};
 use crate::server::{Fate, On, status};
-use crate::stage::{job, job_of, story, story_with};
 
 #[test]
 fn a_launch_with_a_blank_or_oversized_field_is_refused_by_its_name() {

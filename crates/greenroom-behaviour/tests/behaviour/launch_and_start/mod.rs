@@ -8,8 +8,8 @@ mod unreachable;
 use greenroom::domain::task::PermissionAction;
 use greenroom::ports::agent_server::{NewSession, TaskPrompt};
 
+use crate::harness::Stage;
 use crate::server::{On, What};
-use crate::stage::Stage;
 
 fn creates(s: &Stage) -> Vec<NewSession> {
     let calls = s.server.calls(On::Create).into_iter();

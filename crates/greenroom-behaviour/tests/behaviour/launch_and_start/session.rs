@@ -5,8 +5,8 @@ use greenroom::domain::task::{Launch, PermissionAction, PermissionRule};
 use serde_json::json;
 
 use super::{creates, denied, prompts};
+use crate::harness::{job, job_of, job_on, story, story_with};
 use crate::server::{On, What};
-use crate::stage::{job, job_of, job_on, story, story_with};
 
 #[test]
 fn the_session_is_made_as_the_task_says() {

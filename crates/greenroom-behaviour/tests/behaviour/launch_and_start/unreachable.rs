@@ -3,8 +3,8 @@
 use greenroom::EventLink;
 use greenroom::domain::task::TaskStatus;
 
+use crate::harness::{job, story, story_with};
 use crate::server::{Fate, On, status, unreachable};
-use crate::stage::{job, story, story_with};
 
 #[test]
 fn a_start_that_never_got_there_is_tried_again_with_backoff() {

@@ -8,7 +8,7 @@ use greenroom::{
 };
 use serde_json::json;
 
-use crate::stage::{Stage, abort_event, error_event, idle_event};
+use crate::harness::{Stage, abort_event, error_event, idle_event};
 
 /// What happens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -4,12 +4,12 @@
 
 mod events;
 mod page;
-mod play;
+mod run_cell;
 mod stages;
 mod table;
 
 use self::events::Event;
-use self::play::played;
+use self::run_cell::played;
 use self::stages::AtStage;
 use self::table::expected;
 

@@ -3,8 +3,8 @@
 
 use greenroom::domain::ids::TaskId;
 
+use crate::harness::{Stage, job, job_of};
 use crate::server::{Fate, On};
-use crate::stage::{Stage, job, job_of};
 
 /// Where a task stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

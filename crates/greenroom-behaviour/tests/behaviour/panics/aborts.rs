@@ -1,8 +1,8 @@
 //! Whoever is to abort the session of an ended run may die over it: it is aborted all the same, and a resume waits for it.
 
 use super::{Strikes, asked, launch};
+use crate::harness::*;
 use crate::server::On;
-use crate::stage::*;
 
 fn the_session_is_aborted(place: &'static str, times: usize) {
     let strikes = Strikes::at(place, 1, times);

@@ -2,8 +2,8 @@
 //! parent is told exactly once, everything else runs on. One story with most of what a system does is told again and again.
 
 mod aborts;
-mod budgets;
-mod twice;
+mod repeated;
+mod restart_budgets;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,8 +14,8 @@ use greenroom::domain::notice::NoticeKind;
 use greenroom::domain::task::{Launch, Resume, Task, TaskStatus, Track};
 use greenroom::sabotage::Saboteur;
 
+use crate::harness::*;
 use crate::server::{On, What};
-use crate::stage::*;
 
 /// Strikes at one place, from the `from`-th passing on, so many times.
 struct Strikes {

@@ -3,8 +3,8 @@
 use greenroom::domain::ids::{SessionId, TaskId};
 use serde_json::{Value, json};
 
+use crate::harness::{Stage, delta_event, job, message_event, part_event, status_event, story};
 use crate::server::On;
-use crate::stage::{Stage, delta_event, job, message_event, part_event, status_event, story};
 
 fn tool(session: &SessionId, id: &str, name: &str, status: &str) -> Value {
     let part = json!({"id": id, "messageID": "msg_x", "sessionID": session, "type": "tool",
@@ -248,7 +248,7 @@ fn an_event_of_a_session_nobody_knows_is_nobodys() {
 
 #[test]
 fn a_run_that_calls_tools_without_end_is_stopped() {
-    crate::stage::story_with(
+    crate::harness::story_with(
         |config| config.safety.max_tool_calls = 3,
         |s| async move {
             let (a, session) = running(&s).await;

@@ -2,8 +2,8 @@
 
 use serde_json::{Value, json};
 
+use crate::harness::{Stage, job, job_of, story};
 use crate::server::{Fate, On, not_found, status};
-use crate::stage::{Stage, job, job_of, story};
 
 /// The state of a task that is idle at six seconds with one assistant message of these parts, at nine.
 fn with_parts(role: &'static str, parts: Value) -> String {

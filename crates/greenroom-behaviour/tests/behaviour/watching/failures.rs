@@ -4,8 +4,8 @@ use greenroom::domain::ids::SessionId;
 use greenroom::ports::agent_server::SessionStatus;
 use serde_json::{Value, json};
 
+use crate::harness::{Stage, error_event, job, status_event, story};
 use crate::server::On;
-use crate::stage::{Stage, error_event, job, status_event, story};
 
 /// What a task ends with after this error.
 fn ends_with(error: Value) -> String {
@@ -62,7 +62,7 @@ fn the_echo_of_an_abort_does_nothing_to_a_resumed_run_not_seen_busy() {
         assert!(s.cancel(&a).await);
         s.resume(&a).await;
         s.at(6100).await;
-        s.event(crate::stage::abort_event(
+        s.event(crate::harness::abort_event(
             &s.server.session_of(&a).expect("it runs"),
         ))
         .await;
@@ -107,7 +107,7 @@ fn a_busy_of_the_run_before_does_not_make_the_echo_real() {
         s.quietly_idle(&a);
         // The poll of 6 s says at 8 s that the session was busy: that was the run before.
         s.at(8500).await;
-        s.event(crate::stage::abort_event(&session)).await;
+        s.event(crate::harness::abort_event(&session)).await;
         assert_eq!(s.state(&a).await, "running");
     });
 }

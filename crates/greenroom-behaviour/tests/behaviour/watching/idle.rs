@@ -4,8 +4,8 @@ use greenroom::domain::ids::SessionId;
 use greenroom::ports::agent_server::SessionStatus;
 use serde_json::{Value, json};
 
+use crate::harness::{Stage, job, message_event, status_event, story};
 use crate::server::{Fate, On};
-use crate::stage::{Stage, job, message_event, status_event, story};
 
 #[test]
 fn an_early_idle_is_deferred_to_the_end_of_the_five_seconds() {
@@ -179,7 +179,7 @@ fn an_idle_that_comes_twice_completes_once() {
         let session = s.server.session_of(&a).expect("it runs");
         s.at(6000).await;
         s.quiet_answer(&a, "done");
-        s.together(crate::stage::idle_event(&session));
+        s.together(crate::harness::idle_event(&session));
         s.together(status_event(&session, json!({"type": "idle"})));
         s.idle(&a).await;
         s.at(7000).await;
@@ -235,7 +235,7 @@ fn a_wake_begins_the_five_seconds_again() {
         let parent = s.launch(job("parent")).await;
         let session: SessionId = s.server.session_of(&parent).expect("it runs");
         let child = s
-            .launch(crate::stage::job_of(session.as_str(), "child"))
+            .launch(crate::harness::job_of(session.as_str(), "child"))
             .await;
         s.at(20_000).await;
         s.quiet_answer(&parent, "waiting");

@@ -1,12 +1,12 @@
 //! Watching a running task: events, idle, the completion check, failures, polling, silence, restarts.
 
 mod activity;
-mod asking;
+mod asks;
 mod check;
 mod deleted;
 mod failures;
 mod idle;
 mod poll;
-mod remarks;
 mod restart;
-mod silence;
+mod staleness;
+mod timeline;

@@ -4,8 +4,8 @@ use greenroom::Config;
 use greenroom::domain::task::Launch;
 use greenroom::ports::agent_server::SessionStatus;
 
+use crate::harness::{Stage, job, story, story_with};
 use crate::server::{Fate, On, not_found, status};
-use crate::stage::{Stage, job, story, story_with};
 
 /// Nobody but the poll asks for states: no parent, no look after an abort.
 fn only_the_poll(config: &mut Config) {

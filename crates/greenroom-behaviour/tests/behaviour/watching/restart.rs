@@ -4,8 +4,8 @@ use greenroom::EventLink;
 use greenroom::domain::ids::TaskId;
 use serde_json::json;
 
+use crate::harness::{Stage, job, story};
 use crate::server::{Fate, On, What, unreachable};
-use crate::stage::{Stage, job, story};
 
 /// The server is killed while the session is in the middle of an answer, and comes up again.
 async fn cut_off_and_restarted(s: &Stage, a: &TaskId) {

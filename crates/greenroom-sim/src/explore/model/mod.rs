@@ -5,21 +5,21 @@
 //!
 //! | room | owns |
 //! |---|---|
-//! | [`world`] | the sessions, the agenda, the way to the server |
+//! | [`state`] | the sessions, the agenda, the way to the server |
 //! | [`session`] | one session: its messages as the server lists them |
-//! | [`turn`], [`playing`] | what a session does with a prompt, beat by beat |
-//! | [`deeds`] | what users and operators do: speak, stop, answer, delete, restart |
-//! | [`port`], [`fate`] | the calls, and how they go wrong |
-//! | [`ambush`] | what is done at the very instant of an answer |
+//! | [`turn`], [`turn_steps`] | what a session does with a prompt, beat by beat |
+//! | [`actions`] | what users and operators do: speak, stop, answer, delete, restart |
+//! | [`port`], [`call_outcome`] | the calls, and how they go wrong |
+//! | [`race_injection`] | what is done at the very instant of an answer |
 
-mod ambush;
-mod deeds;
-mod fate;
-mod playing;
+mod actions;
+mod call_outcome;
 mod port;
+mod race_injection;
 mod session;
+mod state;
 mod turn;
-mod world;
+mod turn_steps;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -29,12 +29,12 @@ use greenroom::sabotage::Saboteur;
 use greenroom::{EventLink, Greenroom};
 use tokio::sync::{Notify, mpsc};
 
-use super::dice::Dice;
 use super::log::{Log, What};
+use super::rng::Dice;
 use super::scenario::{Deed, Opencode};
 
+use state::{Due, World};
 pub use turn::TurnKind;
-use world::{Due, World};
 
 /// Where every session works that nobody put elsewhere.
 pub const BASE: &str = "/base";

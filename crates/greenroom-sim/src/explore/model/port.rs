@@ -18,9 +18,9 @@ use serde_json::json;
 use tokio::time::sleep;
 
 use super::Model;
-use super::fate::Fate;
+use super::call_outcome::Fate;
 use super::session::Session;
-use super::world::World;
+use super::state::World;
 use crate::explore::log::{Call, Fact, Log, What};
 
 /// A call that has arrived.

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 
 use greenroom::domain::ids::SessionId;
 
-use super::world::{Due, World};
+use super::state::{Due, World};
 use crate::explore::log::Fact;
 
 /// What a session does with a prompt.

@@ -9,8 +9,8 @@ use greenroom::domain::ids::SessionId;
 use greenroom::domain::task::TaskStatus;
 
 use super::Promise;
-use crate::explore::ledger::{Ledger, Mark, Origin};
 use crate::explore::log::{Call, Entry, What};
+use crate::explore::observed::{Ledger, Mark, Origin};
 
 /// What a call may take between an end that is due and its record, in milliseconds.
 const SLACK: i64 = 5000;

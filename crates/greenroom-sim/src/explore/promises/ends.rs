@@ -7,8 +7,8 @@ use greenroom::domain::ids::{Run, TaskId};
 use greenroom::domain::task::TaskStatus;
 
 use super::Promise;
-use crate::explore::ledger::Ledger;
 use crate::explore::log::{Entry, What};
+use crate::explore::observed::Ledger;
 
 /// Where every task stands.
 #[derive(Debug, Default)]

@@ -7,8 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use greenroom::domain::ids::{Run, SessionId, TaskId};
 
 use super::Promise;
-use crate::explore::ledger::{Ledger, Origin, RunFacts};
 use crate::explore::log::{Call, Entry, What};
+use crate::explore::observed::{Ledger, Origin, RunFacts};
 
 type Name = (TaskId, Run);
 

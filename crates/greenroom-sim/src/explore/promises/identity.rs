@@ -9,8 +9,8 @@ use greenroom::domain::ids::{Run, SessionId, TaskId};
 use greenroom::domain::task::TaskStatus;
 
 use super::Promise;
-use crate::explore::ledger::{Ledger, Mark, Origin};
 use crate::explore::log::{Call, Entry, Fact, Order, What};
+use crate::explore::observed::{Ledger, Mark, Origin};
 
 /// What has had its effect, and whose sessions may go on.
 #[derive(Debug, Default)]

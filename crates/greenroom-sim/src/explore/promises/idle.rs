@@ -11,8 +11,8 @@ use greenroom::domain::ids::SessionId;
 use greenroom::domain::task::TaskStatus;
 
 use super::Promise;
-use crate::explore::ledger::{Ledger, Mark, RunFacts};
 use crate::explore::log::{Call, Entry, What};
+use crate::explore::observed::{Ledger, Mark, RunFacts};
 
 /// What the system was told of every session with a run.
 #[derive(Debug, Default)]

@@ -13,8 +13,8 @@ mod wakes;
 
 use std::fmt::Debug;
 
-use super::ledger::Ledger;
 use super::log::Entry;
+use super::observed::Ledger;
 use super::scenario::Scenario;
 
 /// A promise that was broken.

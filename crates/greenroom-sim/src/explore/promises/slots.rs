@@ -12,8 +12,8 @@ use greenroom::config::Limits;
 use greenroom::domain::ids::ConcurrencyKey;
 
 use super::Promise;
-use crate::explore::ledger::{Ledger, Mark, Origin, RunFacts};
 use crate::explore::log::{Call, Entry, Order, What};
+use crate::explore::observed::{Ledger, Mark, Origin, RunFacts};
 
 /// The limits, with the places in the log between which each may have been in force.
 #[derive(Debug)]

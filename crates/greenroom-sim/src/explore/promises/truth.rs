@@ -7,8 +7,8 @@ use greenroom::config::FailedCheck;
 use greenroom::domain::task::TaskStatus;
 
 use super::Promise;
-use crate::explore::ledger::{Ledger, Mark, Origin, RunFacts};
 use crate::explore::log::{Entry, What};
+use crate::explore::observed::{Ledger, Mark, Origin, RunFacts};
 
 /// Whether an end is true.
 #[derive(Debug)]

@@ -12,8 +12,8 @@ use greenroom::domain::task::TaskStatus;
 use greenroom::ports::agent_server::Notice;
 
 use super::Promise;
-use crate::explore::ledger::{Ledger, Mark, RunFacts};
 use crate::explore::log::{Call, Entry, Order, What};
+use crate::explore::observed::{Ledger, Mark, RunFacts};
 
 type Name = (TaskId, Run);
 

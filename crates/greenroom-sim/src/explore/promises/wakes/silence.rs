@@ -8,7 +8,7 @@ use greenroom::domain::task::TaskStatus;
 use greenroom::ports::agent_server::Notice;
 
 use super::Wakes;
-use crate::explore::ledger::{Ledger, Mark};
+use crate::explore::observed::{Ledger, Mark};
 
 /// For so long a notifier that died too often is not built again, in milliseconds, and a moment.
 const DEAF: i64 = 31_000;

@@ -3,11 +3,11 @@
 use greenroom::ports::agent_server::SessionStatus;
 use serde_json::{Value, json};
 
-use crate::cast::{
+use crate::fixtures::{
     Who, abort_event, delta_event, error_event, idle_event, message_event, model, part_event,
     status_event,
 };
-use crate::stage::Stage;
+use crate::harness::Stage;
 
 impl Stage {
     /// The server tells of something.

@@ -14,8 +14,8 @@ use greenroom::{Config, EventLink, Greenroom, ShutdownMode, Surroundings, TaskCh
 use super::log::Log;
 use super::model::Model;
 use super::scenario::Scenario;
+use crate::crash::{Moment, Plug, PluggedSaboteur, Power};
 use crate::disk::Disk;
-use crate::power::{Moment, Plug, PluggedSaboteur, Power};
 
 /// Where processes run, one after the other.
 pub(super) struct Machine {

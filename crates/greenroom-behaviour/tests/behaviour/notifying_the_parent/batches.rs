@@ -3,8 +3,8 @@
 use greenroom::ports::agent_server::ServerError;
 
 use super::notices;
+use crate::harness::{job, job_of, story, story_with};
 use crate::server::{Fate, On, status};
-use crate::stage::{job, job_of, story, story_with};
 
 #[test]
 fn a_batch_of_one_goes_straight_to_its_final() {
@@ -246,7 +246,7 @@ fn another_parent_is_never_held_up() {
 }
 
 /// Two batches, the first final of which the server does not take until 200 s.
-async fn first_final_is_stuck(s: &crate::stage::Stage) {
+async fn first_final_is_stuck(s: &crate::harness::Stage) {
     s.server.always(On::Notify, Fate::Fails(status(500)));
     let a = s.launch(job("a")).await;
     s.at(6000).await;
@@ -324,7 +324,7 @@ fn many_that_finish_at_one_instant_are_one_final() {
                 s.quiet_answer(task, "done");
                 s.quietly_idle(task);
                 let session = s.server.session_of(task).expect("it runs");
-                s.together(crate::stage::idle_event(&session));
+                s.together(crate::harness::idle_event(&session));
             }
             s.settle().await;
             s.at(60_000).await;
@@ -349,7 +349,7 @@ fn sizes_are_bounded() {
             for task in &tasks {
                 let session = s.server.session_of(task).expect("it runs");
                 let error = serde_json::json!({"name": "E", "data": {"message": "x".repeat(9000)}});
-                s.together(crate::stage::error_event(&session, error));
+                s.together(crate::harness::error_event(&session, error));
             }
             s.settle().await;
             let told = notices(&s).pop().expect("it is told");

@@ -5,8 +5,8 @@ use greenroom::domain::ids::Run;
 use greenroom::domain::task::TaskStatus;
 use greenroom::{LaunchError, ResumeError, ShutdownMode};
 
+use crate::harness::{Stage, job, story, story_with};
 use crate::server::{Fate, On};
-use crate::stage::{Stage, job, story, story_with};
 
 fn minute(s: &Stage) -> u64 {
     u64::try_from(s.now()).unwrap_or_default() + 60_000

@@ -1,6 +1,6 @@
 //! What a task's story tells of what was seen on the way to its end.
 
-use crate::stage::{Stage, job, job_of, story};
+use crate::harness::{Stage, job, job_of, story};
 use greenroom::domain::ids::TaskId;
 
 async fn told(s: &Stage, task: &TaskId) -> Vec<String> {

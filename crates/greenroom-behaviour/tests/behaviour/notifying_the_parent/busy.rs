@@ -2,8 +2,8 @@
 
 use greenroom::ports::agent_server::SessionStatus;
 
+use crate::harness::{Stage, job, story, story_with};
 use crate::server::{Fate, On, status};
-use crate::stage::{Stage, job, story, story_with};
 
 /// Two tasks of a parent that is busy from five seconds on, one of them done at six.
 async fn one_of_two_done(s: &Stage) -> greenroom::domain::ids::TaskId {
@@ -183,7 +183,7 @@ fn a_parent_that_backs_off_is_busy() {
         let a = s.launch(job("a")).await;
         s.at(5000).await;
         let retry = serde_json::json!({"type": "retry", "message": "overloaded"});
-        s.event(crate::stage::status_event(&"P".into(), retry))
+        s.event(crate::harness::status_event(&"P".into(), retry))
             .await;
         let backs_off = SessionStatus::Retry {
             attempt: None,

@@ -3,8 +3,8 @@
 use greenroom::{LimitsChange, LimitsError};
 
 use super::{Strikes, asked, finish, launch};
+use crate::harness::*;
 use crate::server::On;
-use crate::stage::*;
 
 /// Lets a system whose actor of one kind dies `times` times over run for two minutes with one task.
 fn dies_often(place: &'static str, times: usize, look: fn(&Stage, &[String])) {

@@ -4,8 +4,8 @@ use greenroom::CancelOptions;
 use greenroom::domain::ids::TaskId;
 use serde_json::json;
 
+use crate::harness::{Stage, job, job_of, status_event, story, story_with};
 use crate::server::{Fate, On, What, cut_off, status};
-use crate::stage::{Stage, job, job_of, status_event, story, story_with};
 
 /// Cancels a task at once and tells what came of it: the state, the calls after it, the slots.
 async fn cancelled_at(s: &Stage, a: &TaskId) {

@@ -4,8 +4,8 @@ use greenroom::domain::task::Launch;
 use serde_json::json;
 
 use super::notices;
+use crate::harness::{Stage, job, model, story};
 use crate::server::{Fate, On, status};
-use crate::stage::{Stage, job, model, story};
 
 fn said(name: &str, agent: &str, on: &str) -> Launch {
     Launch {

@@ -6,8 +6,8 @@ use greenroom::domain::ids::SessionId;
 use serde_json::json;
 
 use super::session::assistant_message;
+use super::state::{Due, World};
 use super::turn::{Beat, Phase, Turn};
-use super::world::{Due, World};
 use crate::explore::log::Fact;
 
 impl World {

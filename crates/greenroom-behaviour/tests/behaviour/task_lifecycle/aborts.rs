@@ -2,8 +2,8 @@
 
 use greenroom::ports::agent_server::SessionStatus;
 
+use crate::harness::{job, story};
 use crate::server::{Fate, On, not_found, status, unreachable};
-use crate::stage::{job, story};
 
 #[test]
 fn a_failed_abort_is_repeated_at_once_three_in_all() {

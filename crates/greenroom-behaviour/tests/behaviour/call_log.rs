@@ -3,8 +3,8 @@
 use greenroom::domain::notice::NoticeKind;
 use greenroom::ports::agent_server::Notice;
 
+use crate::harness::Stage;
 use crate::server::{Call, On, What};
-use crate::stage::Stage;
 
 impl Stage {
     /// What a parent was told, one line each: when, which kind, whether it wakes, of whom, how many are open, as whom.

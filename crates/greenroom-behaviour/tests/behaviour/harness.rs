@@ -16,13 +16,13 @@ use greenroom::{
     CancelError, CancelOptions, CancelScope, Clock, Config, EventLink, Greenroom, LaunchError,
     LimitsReport, ListFilter, ResumeError, ShutdownMode, Surroundings, TaskChange,
 };
+use greenroom_sim::crash::{Plug, Power};
 use greenroom_sim::disk::Disk;
-use greenroom_sim::power::{Plug, Power};
-use greenroom_sim::quiet::Quiet;
+use greenroom_sim::quiescence::Quiet;
 use tokio::sync::broadcast::Receiver;
 use tokio::time::{Instant, sleep_until};
 
-pub use crate::cast::*;
+pub use crate::fixtures::*;
 use crate::server::Server;
 
 /// Real time for one story: nearly all take milliseconds; a busy machine may take long over ten thousand tasks.

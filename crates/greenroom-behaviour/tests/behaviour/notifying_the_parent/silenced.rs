@@ -6,8 +6,8 @@ use greenroom::domain::task::TaskStatus;
 use serde_json::json;
 
 use super::notices;
+use crate::harness::{job, job_of, message_event, part_event, story, story_with};
 use crate::server::On;
-use crate::stage::{job, job_of, message_event, part_event, story, story_with};
 
 /// In milliseconds.
 const HOUR: u64 = 3_600_000;

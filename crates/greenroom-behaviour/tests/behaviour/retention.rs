@@ -3,8 +3,8 @@
 use greenroom::domain::history::markdown;
 use greenroom::domain::task::{Launch, Track};
 
+use crate::harness::{Stage, job, job_of, story, story_with};
 use crate::server::{Fate, On};
-use crate::stage::{Stage, job, job_of, story, story_with};
 
 async fn history(s: &Stage, parent: &str) -> Vec<String> {
     let entries = s.greenroom.history(&parent.into()).await.into_iter();

@@ -2,8 +2,8 @@
 
 use serde_json::{Value, json};
 
+use crate::harness::{Stage, job, story};
 use crate::server::{Fate, On, What, status};
-use crate::stage::{Stage, job, story};
 
 fn permission(session: &str, id: &str) -> Value {
     json!({"type": "permission.asked", "properties": {"id": id, "sessionID": session,
@@ -115,7 +115,7 @@ fn a_task_is_not_stale_while_one_below_it_asks() {
         let a = s.launch(job("a")).await;
         let session = s.server.session_of(&a).expect("it runs");
         let child = s
-            .launch(crate::stage::job_of(session.as_str(), "child"))
+            .launch(crate::harness::job_of(session.as_str(), "child"))
             .await;
         let below = s.server.session_of(&child).expect("it runs");
         s.at(6000).await;

@@ -5,8 +5,8 @@ use greenroom::domain::ids::SessionId;
 use serde_json::json;
 
 use super::Model;
+use super::state::{Due, World};
 use super::turn::Turn;
-use super::world::{Due, World};
 use crate::explore::log::{Fact, What};
 
 impl Model {

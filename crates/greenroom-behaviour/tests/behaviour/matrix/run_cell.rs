@@ -12,8 +12,8 @@ use greenroom::{CancelOptions, EventLink};
 use super::events::Event;
 use super::stages::{AtStage, brought_to};
 use super::table::Outcome;
+use crate::harness::{Stage, story_with};
 use crate::server::{Call, On, What};
-use crate::stage::{Stage, story_with};
 
 /// Plays that event at that stage and tells what came of it.
 pub fn played(event: Event, stage: AtStage) -> Outcome {
@@ -176,7 +176,7 @@ fn told(s: &Stage, a: &TaskId, heard: impl Fn(&Call) -> bool) -> Vec<String> {
             } else {
                 call.session.as_ref()?.to_string()
             };
-            Some((parent, crate::record::line_of(&call)?))
+            Some((parent, crate::call_log::line_of(&call)?))
         })
         .collect();
     // Which of two parents is told first in one instant is nobody's business.

@@ -1,15 +1,15 @@
 //! Telling the parent: batches, what is held back, how a message gets there, and as whom the parent goes on.
 
+mod agent_and_model;
 mod batches;
 mod busy;
 mod delivery;
 mod silenced;
-mod voice;
 
 use greenroom::ports::agent_server::Notice;
 
+use crate::harness::Stage;
 use crate::server::{On, What};
-use crate::stage::Stage;
 
 /// Every message sent to anybody, in order.
 fn notices(s: &Stage) -> Vec<Notice> {

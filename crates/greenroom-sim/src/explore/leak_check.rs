@@ -10,9 +10,9 @@ use greenroom::ports::agent_server::AgentServer;
 use greenroom::{Census, Greenroom, ListFilter, ShutdownMode};
 use tokio::task::JoinHandle;
 
-use super::ledger::Ledger;
 use super::log::Log;
-use crate::quiet::Quiet;
+use super::observed::Ledger;
+use crate::quiescence::Quiet;
 
 /// Looks at what is left after everything has come to rest.
 pub async fn after_rest(greenroom: &Greenroom, log: &Log, quiet: &Quiet, closed: bool) {

@@ -8,8 +8,8 @@ use greenroom::domain::ids::Run;
 use greenroom::domain::task::{Launch, TaskStatus};
 use serde_json::json;
 
+use crate::harness::{Stage, abort_event, idle_event, job, job_on, model, story};
 use crate::server::{Fate, On, status};
-use crate::stage::{Stage, abort_event, idle_event, job, job_on, model, story};
 
 #[test]
 fn a_launch_keeps_what_it_was_given_and_is_pending_at_once() {

@@ -4,8 +4,8 @@ use greenroom::EventLink;
 use greenroom::domain::task::TaskStatus;
 
 use super::notices;
+use crate::harness::{Stage, job, story};
 use crate::server::{Fate, On, cut_off, not_found, status, unreachable};
-use crate::stage::{Stage, job, story};
 
 /// What became of the messages to `P` that its notifier still remembers, newest first.
 async fn fates(s: &Stage) -> Vec<String> {

@@ -2,7 +2,7 @@
 //! server. Kept from the log alone; the promises read it. It knows nothing of the system's own records but the changes it
 //! publishes, so that an error in there cannot hide itself.
 
-mod keeping;
+mod updates;
 
 use std::collections::{BTreeMap, BTreeSet};
 

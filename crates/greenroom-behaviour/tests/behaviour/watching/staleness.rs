@@ -6,8 +6,8 @@ use greenroom::domain::ids::{SessionId, TaskId};
 use greenroom::ports::agent_server::SessionStatus;
 use serde_json::json;
 
+use crate::harness::{Stage, job, job_of, status_event, story, story_with};
 use crate::server::{Fate, On, status};
-use crate::stage::{Stage, job, job_of, status_event, story, story_with};
 
 /// A run that has answered nothing but a blank text, and is not listed any more.
 async fn silent(s: &Stage) -> (TaskId, SessionId) {

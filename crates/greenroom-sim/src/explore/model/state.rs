@@ -10,8 +10,8 @@ use serde_json::{Value, json};
 use tokio::sync::{Notify, mpsc};
 
 use super::session::{Session, user_message};
-use crate::explore::dice::Dice;
 use crate::explore::log::{Fact, Log, What};
+use crate::explore::rng::Dice;
 use crate::explore::scenario::{Deed, Odds};
 
 /// What is due at some time.
