@@ -23,47 +23,47 @@ use crate::disk::DiskJournal;
 
 /// The power of one system.
 #[derive(Debug, Clone)]
-pub struct Power {
-    on: Arc<AtomicBool>,
+pub struct CrashSwitch {
+    alive: Arc<AtomicBool>,
     // Wakes in the order of waiting, so that a scenario can be told again.
-    loss: Arc<Notify>,
+    crashed: Arc<Notify>,
     journal: Arc<DiskJournal>,
 }
 
-impl Power {
+impl CrashSwitch {
     /// The power of a system that writes to this journal.
     pub fn new(journal: Arc<DiskJournal>) -> Self {
         Self {
-            on: Arc::new(AtomicBool::new(true)),
-            loss: Arc::default(),
+            alive: Arc::new(AtomicBool::new(true)),
+            crashed: Arc::default(),
             journal,
         }
     }
 
     /// True until it is lost.
-    pub fn is_on(&self) -> bool {
-        self.on.load(Ordering::Acquire)
+    pub fn is_alive(&self) -> bool {
+        self.alive.load(Ordering::Acquire)
     }
 
     /// It is lost, now.
-    pub fn lose(&self) {
+    pub fn crash(&self) {
         self.journal.kill();
-        self.on.store(false, Ordering::Release);
-        self.loss.notify_waiters();
+        self.alive.store(false, Ordering::Release);
+        self.crashed.notify_waiters();
     }
 
     /// Ready once it is lost.
-    pub async fn lost(&self) {
-        let loss = self.loss.notified();
-        if self.is_on() {
-            loss.await;
+    pub async fn crashed(&self) {
+        let crashed = self.crashed.notified();
+        if self.is_alive() {
+            crashed.await;
         }
     }
 }
 
 /// When a call may be what the system does last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Moment {
+pub enum CallPhase {
     /// It is about to be made.
     Before,
     /// It has had its effect, and the answer is not heard.
@@ -71,43 +71,47 @@ pub enum Moment {
 }
 
 /// Decides at each call whether the power is lost there.
-pub type Fate = Arc<dyn Fn(&'static str, &str, Moment) -> bool + Send + Sync>;
+pub type CrashAtCall = Arc<dyn Fn(&'static str, &str, CallPhase) -> bool + Send + Sync>;
 
 /// The plug between a system and its agent server.
-pub struct Plug {
+pub struct CrashableServer {
     server: Arc<dyn AgentServer>,
-    power: Power,
-    fate: Fate,
+    crash_switch: CrashSwitch,
+    crashes_at: CrashAtCall,
 }
 
-impl Plug {
+impl CrashableServer {
     /// Calls go to that server as long as there is power; the fate may end it.
-    pub fn new(server: Arc<dyn AgentServer>, power: Power, fate: Fate) -> Self {
+    pub fn new(
+        server: Arc<dyn AgentServer>,
+        crash_switch: CrashSwitch,
+        crashes_at: CrashAtCall,
+    ) -> Self {
         Self {
             server,
-            power,
-            fate,
+            crash_switch,
+            crashes_at,
         }
     }
 
-    async fn pass<T>(
+    async fn call<T>(
         &self,
         kind: &'static str,
         about: &str,
         call: impl Future<Output = Result<T, ServerError>> + Send,
     ) -> Result<T, ServerError> {
-        if !self.power.is_on() {
+        if !self.crash_switch.is_alive() {
             return pending().await;
         }
-        if (self.fate)(kind, about, Moment::Before) {
+        if (self.crashes_at)(kind, about, CallPhase::Before) {
             return pending().await;
         }
         let answer = tokio::select! {
             biased;
-            () = self.power.lost() => pending().await,
+            () = self.crash_switch.crashed() => pending().await,
             answer = call => answer,
         };
-        if (self.fate)(kind, about, Moment::After) {
+        if (self.crashes_at)(kind, about, CallPhase::After) {
             return pending().await;
         }
         answer
@@ -115,15 +119,15 @@ impl Plug {
 }
 
 #[async_trait]
-impl AgentServer for Plug {
+impl AgentServer for CrashableServer {
     async fn session(&self, session: &SessionId) -> Result<SessionRecord, ServerError> {
-        self.pass("get", session.as_str(), self.server.session(session))
+        self.call("get", session.as_str(), self.server.session(session))
             .await
     }
 
     async fn create(&self, session: NewSession) -> Result<SessionId, ServerError> {
         let about = session.title.clone();
-        self.pass("create", &about, self.server.create(session))
+        self.call("create", &about, self.server.create(session))
             .await
     }
 
@@ -134,16 +138,16 @@ impl AgentServer for Plug {
         prompt: TaskPrompt,
     ) -> Result<(), ServerError> {
         let call = self.server.prompt(session, directory, prompt);
-        self.pass("prompt", session.as_str(), call).await
+        self.call("prompt", session.as_str(), call).await
     }
 
     async fn notify(&self, parent: &SessionId, notice: Notice) -> Result<(), ServerError> {
         let call = self.server.notify(parent, notice);
-        self.pass("notify", parent.as_str(), call).await
+        self.call("notify", parent.as_str(), call).await
     }
 
     async fn abort(&self, session: &SessionId) -> Result<(), ServerError> {
-        self.pass("abort", session.as_str(), self.server.abort(session))
+        self.call("abort", session.as_str(), self.server.abort(session))
             .await
     }
 
@@ -151,7 +155,7 @@ impl AgentServer for Plug {
         &self,
         directory: &str,
     ) -> Result<BTreeMap<SessionId, SessionStatus>, ServerError> {
-        self.pass("statuses", directory, self.server.statuses(directory))
+        self.call("statuses", directory, self.server.statuses(directory))
             .await
     }
 
@@ -161,11 +165,11 @@ impl AgentServer for Plug {
         limit: Option<usize>,
     ) -> Result<Vec<Message>, ServerError> {
         let call = self.server.messages(session, limit);
-        self.pass("messages", session.as_str(), call).await
+        self.call("messages", session.as_str(), call).await
     }
 
     async fn todos(&self, session: &SessionId) -> Result<Vec<Todo>, ServerError> {
-        self.pass("todos", session.as_str(), self.server.todos(session))
+        self.call("todos", session.as_str(), self.server.todos(session))
             .await
     }
 
@@ -176,7 +180,7 @@ impl AgentServer for Plug {
     ) -> Result<Vec<SessionRecord>, ServerError> {
         let about = parent.map_or(directory, SessionId::as_str);
         let call = self.server.sessions_below(parent, directory);
-        self.pass("below", about, call).await
+        self.call("below", about, call).await
     }
 
     async fn answer_ask(
@@ -187,7 +191,7 @@ impl AgentServer for Plug {
         answer: &AskAnswer,
     ) -> Result<(), ServerError> {
         let call = self.server.answer_ask(session, ask, kind, answer);
-        self.pass("answer", session.as_str(), call).await
+        self.call("answer", session.as_str(), call).await
     }
 
     async fn reject_ask(
@@ -197,54 +201,57 @@ impl AgentServer for Plug {
         kind: AskKind,
     ) -> Result<(), ServerError> {
         let call = self.server.reject_ask(session, ask, kind);
-        self.pass("reject", session.as_str(), call).await
+        self.call("reject", session.as_str(), call).await
     }
 
     async fn toast(&self, toast: Toast) -> Result<(), ServerError> {
-        self.pass("toast", "", self.server.toast(toast)).await
+        self.call("toast", "", self.server.toast(toast)).await
     }
 
     async fn models(&self, directory: &str) -> Result<Vec<String>, ServerError> {
-        self.pass("models", directory, self.server.models(directory))
+        self.call("models", directory, self.server.models(directory))
             .await
     }
 
     async fn health(&self) -> Result<(), ServerError> {
-        self.pass("health", "", self.server.health()).await
+        self.call("health", "", self.server.health()).await
     }
 }
 
 /// Whoever makes actors fail, for as long as there is power.
-pub struct PluggedSaboteur {
+pub struct CrashableFaultInjector {
     saboteur: Arc<dyn Saboteur>,
-    power: Power,
+    crash_switch: CrashSwitch,
 }
 
-impl PluggedSaboteur {
+impl CrashableFaultInjector {
     /// Strikes where that one does.
-    pub fn new(saboteur: Arc<dyn Saboteur>, power: Power) -> Self {
-        Self { saboteur, power }
+    pub fn new(saboteur: Arc<dyn Saboteur>, crash_switch: CrashSwitch) -> Self {
+        Self {
+            saboteur,
+            crash_switch,
+        }
     }
 }
 
-impl Saboteur for PluggedSaboteur {
+impl Saboteur for CrashableFaultInjector {
     fn strikes(&self, place: &'static str) -> bool {
-        self.power.is_on() && self.saboteur.strikes(place)
+        self.crash_switch.is_alive() && self.saboteur.strikes(place)
     }
 }
 
-impl fmt::Debug for Plug {
+impl fmt::Debug for CrashableServer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Plug")
-            .field("power", &self.power)
+            .field("crash_switch", &self.crash_switch)
             .finish_non_exhaustive()
     }
 }
 
-impl fmt::Debug for PluggedSaboteur {
+impl fmt::Debug for CrashableFaultInjector {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("PluggedSaboteur")
-            .field("power", &self.power)
+            .field("crash_switch", &self.crash_switch)
             .finish_non_exhaustive()
     }
 }

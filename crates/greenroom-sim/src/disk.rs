@@ -5,7 +5,7 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use greenroom::domain::ids::{SessionId, TaskId};
@@ -19,13 +19,15 @@ use greenroom::ports::journal::{
 use tokio::sync::watch;
 use tokio::time::sleep;
 
+use crate::lock;
+
 /// How often a disk that is full, or hangs, is tried again.
 const AGAIN: Duration = Duration::from_secs(1);
 
 type Append = (Timestamp, Vec<Entry>);
 
 /// How long the n-th commit takes.
-pub type Lag = Arc<dyn Fn(u64) -> Duration + Send + Sync>;
+pub type CommitLatency = Arc<dyn Fn(u64) -> Duration + Send + Sync>;
 
 #[derive(Default)]
 struct State {
@@ -40,21 +42,21 @@ struct State {
 pub struct Disk {
     state: Arc<Mutex<State>>,
     retention: Duration,
-    lag: Lag,
+    latency: CommitLatency,
 }
 
 impl Disk {
     /// An empty one. The journals on it remember tasks for so long.
-    pub fn new(retention: Duration, lag: Lag) -> Self {
+    pub fn new(retention: Duration, latency: CommitLatency) -> Self {
         Self {
             state: Arc::default(),
             retention,
-            lag,
+            latency,
         }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 
     /// A journal that begins with what is durable. Its system is alone with the disk until the journal is killed.
@@ -73,7 +75,7 @@ impl Disk {
             pending: Arc::default(),
             standing: Arc::new(watch::Sender::new(standing)),
             killed: Arc::default(),
-            fate: Mutex::default(),
+            crash_at_write: Mutex::default(),
         })
     }
 
@@ -106,21 +108,21 @@ pub struct DiskJournal {
     pending: Arc<Mutex<Pending>>,
     standing: Arc<watch::Sender<Standing>>,
     killed: Arc<AtomicBool>,
-    fate: Mutex<Option<Fate>>,
+    crash_at_write: Mutex<Option<CrashAtWrite>>,
 }
 
 /// Decides at each append and each commit whether the process ends there: before an append, or after a commit of which
 /// nobody has heard yet. Whoever decides so kills the journal.
-pub type Fate = Arc<dyn Fn(&'static str) -> bool + Send + Sync>;
+pub type CrashAtWrite = Arc<dyn Fn(&'static str) -> bool + Send + Sync>;
 
 impl DiskJournal {
     /// From now on that fate decides.
-    pub fn set_fate(&self, fate: Fate) {
-        *lock(&self.fate) = Some(fate);
+    pub fn set_crash_at_write(&self, crash_at_write: CrashAtWrite) {
+        *lock(&self.crash_at_write) = Some(crash_at_write);
     }
 
-    fn ends_at(fate: Option<Fate>, moment: &'static str) -> bool {
-        fate.is_some_and(|fate| fate(moment))
+    fn crashes_at(crash_at_write: Option<CrashAtWrite>, moment: &'static str) -> bool {
+        crash_at_write.is_some_and(|crash_at_write| crash_at_write(moment))
     }
 
     /// The process has ended: nothing more becomes durable.
@@ -135,7 +137,7 @@ impl DiskJournal {
         pending: Arc<Mutex<Pending>>,
         standing: Arc<watch::Sender<Standing>>,
         killed: Arc<AtomicBool>,
-        fate: Option<Fate>,
+        crash_at_write: Option<CrashAtWrite>,
     ) {
         loop {
             let group = lock(&pending).appends.len();
@@ -144,9 +146,9 @@ impl DiskJournal {
                 state.commits += 1;
                 state.commits
             };
-            let lag = (disk.lag)(nth);
-            if !lag.is_zero() {
-                sleep(lag).await;
+            let latency = (disk.latency)(nth);
+            if !latency.is_zero() {
+                sleep(latency).await;
             }
             loop {
                 if killed.load(Ordering::Acquire) {
@@ -176,7 +178,7 @@ impl DiskJournal {
             waiting.committing = !waiting.appends.is_empty();
             let more = waiting.committing;
             drop(waiting);
-            if Self::ends_at(fate.clone(), "commit") {
+            if Self::crashes_at(crash_at_write.clone(), "commit") {
                 return;
             }
             if let Some(durable) = durable {
@@ -192,15 +194,12 @@ impl DiskJournal {
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 impl Journal for DiskJournal {
     fn append(&self, at: Timestamp, entries: Vec<Entry>) -> Place {
         let place = self.decided.append(at, entries.clone());
-        let fate = lock(&self.fate).clone();
-        if self.killed.load(Ordering::Acquire) || Self::ends_at(fate.clone(), "append") {
+        let crash_at_write = lock(&self.crash_at_write).clone();
+        if self.killed.load(Ordering::Acquire) || Self::crashes_at(crash_at_write.clone(), "append")
+        {
             return place;
         }
         let mut pending = lock(&self.pending);
@@ -209,7 +208,13 @@ impl Journal for DiskJournal {
             pending.committing = true;
             let (disk, waiting) = (self.disk.clone(), Arc::clone(&self.pending));
             let (standing, killed) = (Arc::clone(&self.standing), Arc::clone(&self.killed));
-            actix_rt::spawn(Self::commit(disk, waiting, standing, killed, fate));
+            actix_rt::spawn(Self::commit(
+                disk,
+                waiting,
+                standing,
+                killed,
+                crash_at_write,
+            ));
         }
         place
     }

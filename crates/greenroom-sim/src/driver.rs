@@ -19,9 +19,9 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::names::Names;
 use crate::observe;
-use crate::quiescence::Quiet;
+use crate::quiescence::Quiescence;
 use crate::server::ScriptedServer;
-use crate::story::{Action, CancelHow, Story};
+use crate::story::{Action, CancelOverrides, Story};
 use crate::trace::{Answer, QueryRow, ResultRow, Trace, Value};
 
 /// The fields a launch has; others in a story's input are left out rather than refused.
@@ -42,7 +42,7 @@ const LAUNCH_FIELDS: [&str; 13] = [
 ];
 
 /// Tells a story to the real actors, on the current system, and gives its trace (still with generated ids in texts).
-pub async fn tell(story: &Story, quiet: &Quiet, names: &Names) -> Trace {
+pub async fn run_story(story: &Story, quiescence: &Quiescence, names: &Names) -> Trace {
     let clock = Clock::starting_at(Timestamp::from_millis(0));
     let started = Instant::now();
     let server = ScriptedServer::new(&story.server, clock, names.clone());
@@ -57,26 +57,26 @@ pub async fn tell(story: &Story, quiet: &Quiet, names: &Names) -> Trace {
         greenroom,
         server,
         clock,
-        quiet,
+        quiescence,
         names: names.clone(),
         rows: Rc::default(),
         parents: Vec::new(),
         trace: Trace::default(),
     };
-    quiet.settle().await;
+    quiescence.settle().await;
     let moment = |at: u64| started + Duration::from_millis(at);
     for (index, step) in story.in_order() {
         if moment(step.at) > Instant::now() {
             sleep_until(moment(step.at)).await;
-            quiet.settle().await;
+            quiescence.settle().await;
         }
         driver.take(index, &step.action).await;
         if !step.together {
-            quiet.settle().await;
+            quiescence.settle().await;
         }
     }
     sleep_until(moment(story.end_at)).await;
-    quiet.settle().await;
+    quiescence.settle().await;
     driver.observe(Some("end".to_owned())).await;
     driver.finish()
 }
@@ -85,7 +85,7 @@ struct Driver<'a> {
     greenroom: Greenroom,
     server: ScriptedServer,
     clock: Clock,
-    quiet: &'a Quiet,
+    quiescence: &'a Quiescence,
     names: Names,
     /// One row per step that is answered; written by the step and by the task that waits for its answer.
     rows: Rc<RefCell<Vec<ResultRow>>>,
@@ -107,7 +107,7 @@ impl Driver<'_> {
             }
             Action::Server { session, change } => self.server.change(session, change),
             Action::Cancel { task, options } => {
-                let CancelHow {
+                let CancelOverrides {
                     source,
                     reason,
                     abort_session,
@@ -321,7 +321,7 @@ impl Driver<'_> {
         what: &str,
     ) -> Option<T> {
         let asked = actix_rt::spawn(question);
-        self.quiet.settle().await;
+        self.quiescence.settle().await;
         if asked.is_finished() {
             return asked.await.ok();
         }

@@ -15,6 +15,8 @@
 //! | [`crash`] | a system that is cut off from everything at one instant |
 //! | [`explore`] | random scenarios against a model of opencode, judged by promises |
 
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
 pub mod check;
 pub mod crash;
 pub mod disk;
@@ -31,3 +33,8 @@ pub mod story;
 pub mod trace;
 
 pub use runner::{StoryError, run};
+
+/// Locks a mutex. A panic of another thread while it held the lock is ignored.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -100,7 +100,7 @@ fn main() -> ExitCode {
             into,
         } => {
             let usual = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-            let bounds = explore::seeds::Bounds {
+            let bounds = explore::seeds::ExploreOptions {
                 threads: threads.unwrap_or(usual),
                 time: minutes.map(|minutes| Duration::from_secs(minutes * 60)),
                 survey: *survey,
@@ -156,7 +156,7 @@ const PATIENCE: Duration = Duration::from_secs(120);
 fn explored(
     seeds: std::ops::Range<u64>,
     profile: Profile,
-    bounds: explore::seeds::Bounds,
+    bounds: explore::seeds::ExploreOptions,
     into: &Path,
 ) -> bool {
     let (from, began) = (seeds.start, std::time::Instant::now());

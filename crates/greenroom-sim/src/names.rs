@@ -2,9 +2,11 @@
 //! server a session when its create is; both look names up, and the finished trace is rewritten with them.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use tokio::sync::Notify;
+
+use crate::lock;
 
 /// What stands for what, in both directions. A cheap clone.
 #[derive(Debug, Clone, Default)]
@@ -118,7 +120,7 @@ impl Names {
     }
 
     fn table(&self) -> MutexGuard<'_, Table> {
-        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.table)
     }
 }
 

@@ -1,14 +1,16 @@
 //! Knowing when the system has settled: when all work that needs no further time is done. The runtime itself says so: it
-//! calls back when no task is ready, before it would move virtual time on. Who waits in [`Quiet::settle`] is woken there,
+//! calls back when no task is ready, before it would move virtual time on. Who waits in [`Quiescence::settle`] is woken there,
 //! and a runtime that was woken leaves the clock where it is.
 
 use std::future::poll_fn;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::task::{Poll, Waker};
+
+use crate::lock;
 
 /// Tells when a runtime has nothing ready to do. One waits at a time.
 #[derive(Debug, Clone, Default)]
-pub struct Quiet {
+pub struct Quiescence {
     wait: Arc<Mutex<Wait>>,
 }
 
@@ -23,22 +25,22 @@ enum Wait {
     Over,
 }
 
-impl Quiet {
+impl Quiescence {
     /// A runtime whose time is virtual, starts now and moves on only when nothing is ready.
     pub fn runtime(&self) -> std::io::Result<tokio::runtime::Runtime> {
-        let quiet = self.clone();
+        let quiescence = self.clone();
         tokio::runtime::Builder::new_current_thread()
             .enable_time()
             .start_paused(true)
-            .on_thread_park(move || quiet.nothing_ready())
+            .on_thread_park(move || quiescence.on_idle())
             .build()
     }
 
-    /// Waits until nothing is ready. Time does not move meanwhile. Only for the runtime made by [`Quiet::runtime`].
+    /// Waits until nothing is ready. Time does not move meanwhile. Only for the runtime made by [`Quiescence::runtime`].
     pub async fn settle(&self) {
         let mut begun = false;
         poll_fn(|context| {
-            let mut wait = self.wait.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut wait = lock(&self.wait);
             if begun && matches!(*wait, Wait::Over) {
                 *wait = Wait::None;
                 return Poll::Ready(());
@@ -50,8 +52,8 @@ impl Quiet {
         .await;
     }
 
-    fn nothing_ready(&self) {
-        let mut wait = self.wait.lock().unwrap_or_else(PoisonError::into_inner);
+    fn on_idle(&self) {
+        let mut wait = lock(&self.wait);
         if let Wait::Waiting(waker) = std::mem::replace(&mut *wait, Wait::None) {
             *wait = Wait::Over;
             drop(wait);
@@ -109,15 +111,15 @@ mod tests {
         }
     }
 
-    fn in_virtual_time<F: Future>(story: impl FnOnce(Quiet) -> F) -> F::Output {
-        let quiet = Quiet::default();
-        let runtime = quiet.runtime().unwrap();
-        System::with_tokio_rt(|| runtime).block_on(story(quiet))
+    fn in_virtual_time<F: Future>(story: impl FnOnce(Quiescence) -> F) -> F::Output {
+        let quiescence = Quiescence::default();
+        let runtime = quiescence.runtime().unwrap();
+        System::with_tokio_rt(|| runtime).block_on(story(quiescence))
     }
 
     #[test]
     fn settling_waits_for_every_message_and_takes_no_time() {
-        in_virtual_time(|quiet| async move {
+        in_virtual_time(|quiescence| async move {
             let seen = Rc::new(RefCell::new(Vec::new()));
             let counter = Counter {
                 seen: Rc::clone(&seen),
@@ -126,7 +128,7 @@ mod tests {
             let started = Instant::now();
             counter.do_send(Nap(5));
             counter.do_send(CountDown(1000));
-            quiet.settle().await;
+            quiescence.settle().await;
             assert_eq!(seen.borrow().len(), 1001, "all of it is done");
             assert_eq!(
                 started.elapsed(),
@@ -138,11 +140,11 @@ mod tests {
 
     #[test]
     fn settling_again_and_again_leaves_the_clock_alone() {
-        in_virtual_time(|quiet| async move {
+        in_virtual_time(|quiescence| async move {
             let started = Instant::now();
             actix_rt::spawn(sleep(Duration::from_millis(1)));
             for _ in 0..100 {
-                quiet.settle().await;
+                quiescence.settle().await;
             }
             assert_eq!(started.elapsed(), Duration::ZERO);
         });
@@ -150,16 +152,16 @@ mod tests {
 
     #[test]
     fn timers_of_an_instant_have_fired_and_settled_before_a_step_of_that_instant() {
-        in_virtual_time(|quiet| async move {
+        in_virtual_time(|quiescence| async move {
             let seen = Rc::new(RefCell::new(Vec::new()));
             let counter = Counter {
                 seen: Rc::clone(&seen),
             }
             .start();
             counter.do_send(Nap(40));
-            quiet.settle().await;
+            quiescence.settle().await;
             sleep_until(Instant::now() + Duration::from_millis(40)).await;
-            quiet.settle().await;
+            quiescence.settle().await;
             assert_eq!(*seen.borrow(), [3, 2, 1, 0]);
         });
     }
@@ -177,7 +179,7 @@ mod tests {
 
     #[test]
     fn yielding_is_not_being_quiet() {
-        in_virtual_time(|quiet| async move {
+        in_virtual_time(|quiescence| async move {
             let turns = Rc::new(RefCell::new(0));
             let counted = Rc::clone(&turns);
             actix_rt::spawn(async move {
@@ -186,7 +188,7 @@ mod tests {
                     *counted.borrow_mut() += 1;
                 }
             });
-            quiet.settle().await;
+            quiescence.settle().await;
             assert_eq!(*turns.borrow(), 500);
         });
     }

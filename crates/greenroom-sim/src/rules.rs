@@ -59,16 +59,16 @@ pub struct Arrival<'a> {
 
 /// What happens to a call.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Fate {
+pub struct CallOutcome {
     /// How long the answer takes.
     pub delay: Duration,
     /// What the answer is.
-    pub end: End,
+    pub result: CallResult,
 }
 
 /// How a call ends.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum End {
+pub enum CallResult {
     /// It does what it should.
     Answered,
     /// It fails, with no effect.
@@ -82,13 +82,13 @@ pub enum End {
 /// The delays and faults of a story, with what they have counted.
 #[derive(Debug)]
 pub struct Rules {
-    delays: Vec<Counted>,
-    faults: Vec<Counted>,
+    delays: Vec<CountedRule>,
+    faults: Vec<CountedRule>,
     create_delay: Duration,
 }
 
 #[derive(Debug)]
-struct Counted {
+struct CountedRule {
     rule: Rule,
     seen: u32,
 }
@@ -99,7 +99,7 @@ impl Rules {
         let counted = |rules: &[Rule]| {
             rules
                 .iter()
-                .map(|rule| Counted {
+                .map(|rule| CountedRule {
                     rule: rule.clone(),
                     seen: 0,
                 })
@@ -113,7 +113,7 @@ impl Rules {
     }
 
     /// Counts a call that arrives and says what becomes of it: of each list the first rule that matches.
-    pub fn meet(&mut self, arrival: Arrival<'_>) -> Fate {
+    pub fn next_outcome(&mut self, arrival: Arrival<'_>) -> CallOutcome {
         let usual = if arrival.call == CallName::Create {
             self.create_delay
         } else {
@@ -121,36 +121,36 @@ impl Rules {
         };
         let delay =
             first(&mut self.delays, arrival).map_or(usual, |rule| Duration::from_millis(rule.ms));
-        let end = match first(&mut self.faults, arrival) {
-            None => End::Answered,
+        let result = match first(&mut self.faults, arrival) {
+            None => CallResult::Answered,
             Some(rule) => match rule.mode {
                 FaultMode::Reject | FaultMode::Field => {
-                    End::Failed(refused(text(rule.error.as_ref())))
+                    CallResult::Failed(refused(text(rule.error.as_ref())))
                 }
-                FaultMode::Noid => End::Failed(refused(
+                FaultMode::Noid => CallResult::Failed(refused(
                     "the answer to the create has no session id".to_owned(),
                 )),
-                FaultMode::Hang => End::Silent,
-                FaultMode::Lost => End::Lost,
+                FaultMode::Hang => CallResult::Silent,
+                FaultMode::Lost => CallResult::Lost,
             },
         };
-        Fate { delay, end }
+        CallOutcome { delay, result }
     }
 }
 
 /// Every rule counts what matches it, also behind one that wins: `nth` is per rule.
-fn first<'a>(rules: &'a mut [Counted], arrival: Arrival<'_>) -> Option<&'a Rule> {
+fn first<'a>(rules: &'a mut [CountedRule], arrival: Arrival<'_>) -> Option<&'a Rule> {
     let mut won = None;
     for counted in rules {
-        if counted.meets(arrival) && won.is_none() {
+        if counted.matches_next(arrival) && won.is_none() {
             won = Some(&counted.rule);
         }
     }
     won
 }
 
-impl Counted {
-    fn meets(&mut self, arrival: Arrival<'_>) -> bool {
+impl CountedRule {
+    fn matches_next(&mut self, arrival: Arrival<'_>) -> bool {
         let rule = &self.rule;
         let named = |wanted: &Option<String>, got: Option<&str>| {
             wanted.is_none() || wanted.as_deref() == got
@@ -207,15 +207,15 @@ mod tests {
                 {"call": "session.prompt", "nth": 3, "mode": "hang"},
                 {"call": "session.prompt", "session": "$a", "nth": 2, "error": "never reached"}]}"#,
         );
-        let mut end = |session: &str| rules.meet(prompt(session, 0)).end;
-        assert_eq!(end("$b"), End::Answered);
-        assert_eq!(end("$a"), End::Answered);
+        let mut result = |session: &str| rules.next_outcome(prompt(session, 0)).result;
+        assert_eq!(result("$b"), CallResult::Answered);
+        assert_eq!(result("$a"), CallResult::Answered);
         assert_eq!(
-            end("$a"),
-            End::Failed(refused("second of a".to_owned())),
+            result("$a"),
+            CallResult::Failed(refused("second of a".to_owned())),
             "the third of all, the second of a"
         );
-        assert_eq!(end("$a"), End::Answered);
+        assert_eq!(result("$a"), CallResult::Answered);
     }
 
     #[test]
@@ -224,7 +224,7 @@ mod tests {
             r#"{"faults": [{"call": "session.prompt", "from": 5, "until": 9, "mode": "lost"}]}"#,
         );
         let ends: Vec<bool> = [4, 5, 8, 9]
-            .map(|at| rules.meet(prompt("s", at)).end == End::Lost)
+            .map(|at| rules.next_outcome(prompt("s", at)).result == CallResult::Lost)
             .into();
         assert_eq!(ends, [false, true, true, false]);
     }
@@ -236,7 +236,7 @@ mod tests {
         );
         let mut delay = |task| {
             rules
-                .meet(Arrival {
+                .next_outcome(Arrival {
                     call: CallName::Create,
                     session: None,
                     task: Some(task),
@@ -246,6 +246,6 @@ mod tests {
                 .as_millis()
         };
         assert_eq!((delay("a"), delay("b")), (90, 7));
-        assert_eq!(rules.meet(prompt("s", 0)).delay, Duration::ZERO);
+        assert_eq!(rules.next_outcome(prompt("s", 0)).delay, Duration::ZERO);
     }
 }

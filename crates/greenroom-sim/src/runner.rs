@@ -9,7 +9,7 @@ use actix_rt::System;
 
 use crate::driver;
 use crate::names::Names;
-use crate::quiescence::Quiet;
+use crate::quiescence::Quiescence;
 use crate::story::Story;
 
 /// Why there is no trace.
@@ -20,7 +20,7 @@ pub enum StoryError {
     Unreadable(#[from] serde_json::Error),
     /// The thread or runtime it is told on cannot be made.
     #[error("a story cannot be told here: {0}")]
-    Machine(#[from] std::io::Error),
+    ProcessRunner(#[from] std::io::Error),
     /// It works on and on at one instant, or the runner itself has broken.
     #[error(
         "the story did not come to its end within {0:?}: look for actors that keep each other busy at one instant"
@@ -45,7 +45,7 @@ pub fn run(text: &str, limit: Duration) -> Result<String, StoryError> {
         .name(format!("story {}", story.name))
         .spawn(move || {
             // A receiver that has given up wants nothing more.
-            drop(sender.send(tell(&story)));
+            drop(sender.send(run_story(&story)));
         })?;
     match receiver.recv_timeout(limit) {
         Ok(told) => told,
@@ -65,12 +65,13 @@ pub fn run(text: &str, limit: Duration) -> Result<String, StoryError> {
     }
 }
 
-fn tell(story: &Story) -> Result<String, StoryError> {
-    let quiet = Quiet::default();
+fn run_story(story: &Story) -> Result<String, StoryError> {
+    let quiescence = Quiescence::default();
     let names = Names::default();
-    let runtime = quiet.runtime()?;
+    let runtime = quiescence.runtime()?;
     collect_panics();
-    let mut trace = System::with_tokio_rt(|| runtime).block_on(driver::tell(story, &quiet, &names));
+    let mut trace =
+        System::with_tokio_rt(|| runtime).block_on(driver::run_story(story, &quiescence, &names));
     trace.unhandled_errors.extend(collected_panics());
     Ok(names.rewrite(&serde_json::to_string(&trace)?))
 }

@@ -2,7 +2,7 @@
 //! call it, the driver changes its script. Reads take their answer when the call arrives; effects come with the answer.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -16,8 +16,9 @@ use greenroom::ports::agent_server::{
 };
 use tokio::time::{Instant, sleep_until};
 
+use crate::lock;
 use crate::names::Names;
-use crate::rules::{Arrival, CallName, End, Fate, Rules};
+use crate::rules::{Arrival, CallName, CallOutcome, CallResult, Rules};
 use crate::session::{Session, notice_message};
 use crate::story::{Declared, Script};
 use crate::trace::{Call, CallRow};
@@ -40,9 +41,9 @@ struct State {
     /// Notices accepted, by parent: also a parent nobody declared can be told.
     notices: HashMap<SessionId, Vec<NoticeId>>,
     calls: Vec<CallRow>,
-    made: u32,
+    created: u32,
     /// Set when the story is over: calls that are dropped with the system have no effect any more.
-    over: bool,
+    finished: bool,
 }
 
 impl ScriptedServer {
@@ -55,8 +56,8 @@ impl ScriptedServer {
             sessions: BTreeMap::new(),
             notices: HashMap::new(),
             calls: Vec::new(),
-            made: 0,
-            over: false,
+            created: 0,
+            finished: false,
         };
         for (session, declared) in &script.sessions {
             state.declare(session, session, declared);
@@ -77,31 +78,31 @@ impl ScriptedServer {
     /// Ends the server and gives what reached it.
     pub fn finish(&self) -> Vec<CallRow> {
         let mut state = self.state();
-        state.over = true;
+        state.finished = true;
         std::mem::take(&mut state.calls)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 
     /// A call about a session arrives: its row is written and its fate decided.
-    fn arrive(&self, call: CallName, session: &SessionId, row: Option<Call>) -> Fate {
+    fn arrive(&self, call: CallName, session: &SessionId, row: Option<Call>) -> CallOutcome {
         let alias = self.names.alias(session.as_str());
-        self.meet(call, Some(&alias), alias.strip_prefix('$'), row)
+        self.record_call(call, Some(&alias), alias.strip_prefix('$'), row)
     }
 
-    fn meet(
+    fn record_call(
         &self,
         call: CallName,
         session: Option<&str>,
         task: Option<&str>,
         row: Option<Call>,
-    ) -> Fate {
+    ) -> CallOutcome {
         let at = self.clock.now().as_millis();
         let mut state = self.state();
         state.calls.extend(row.map(|call| CallRow { at, call }));
-        state.rules.meet(Arrival {
+        state.rules.next_outcome(Arrival {
             call,
             session,
             task,
@@ -113,52 +114,55 @@ impl ScriptedServer {
     /// given up by then, as it would on a real server.
     async fn answer<T: Default + Send>(
         &self,
-        fate: Fate,
+        outcome: CallOutcome,
         effect: impl FnOnce(&mut State) -> T + Send + 'static,
     ) -> Result<T, ServerError> {
-        let due = Instant::now() + fate.delay;
-        if fate.end == End::Silent {
+        let due = Instant::now() + outcome.delay;
+        if outcome.result == CallResult::Silent {
             return std::future::pending().await;
         }
-        let effect = match &fate.end {
-            End::Failed(_) => None,
+        let effect = match &outcome.result {
+            CallResult::Failed(_) => None,
             _ => Some(effect),
         };
-        let mut late = Late {
+        let mut delayed = DelayedEffect {
             due,
             effect,
             state: Arc::clone(&self.state),
         };
-        if fate.delay > Duration::ZERO {
+        if outcome.delay > Duration::ZERO {
             sleep_until(due).await;
         }
-        let value = late.effect.take().map(|effect| effect(&mut self.state()));
-        match fate.end {
-            End::Failed(error) => Err(error),
-            End::Lost => std::future::pending().await,
-            End::Answered | End::Silent => Ok(value.unwrap_or_default()),
+        let value = delayed
+            .effect
+            .take()
+            .map(|effect| effect(&mut self.state()));
+        match outcome.result {
+            CallResult::Failed(error) => Err(error),
+            CallResult::Lost => std::future::pending().await,
+            CallResult::Answered | CallResult::Silent => Ok(value.unwrap_or_default()),
         }
     }
 }
 
 /// An effect that is still to come. If the call is dropped before it is due, it comes when it is due.
-struct Late<E: FnOnce(&mut State) -> T + Send + 'static, T> {
+struct DelayedEffect<E: FnOnce(&mut State) -> T + Send + 'static, T> {
     due: Instant,
     effect: Option<E>,
     state: Arc<Mutex<State>>,
 }
 
-impl<E: FnOnce(&mut State) -> T + Send + 'static, T> Drop for Late<E, T> {
+impl<E: FnOnce(&mut State) -> T + Send + 'static, T> Drop for DelayedEffect<E, T> {
     fn drop(&mut self) {
         let Some(effect) = self.effect.take() else {
             return;
         };
         let (due, state) = (self.due, Arc::clone(&self.state));
-        let over = state.lock().unwrap_or_else(PoisonError::into_inner).over;
-        if let (false, Ok(runtime)) = (over, tokio::runtime::Handle::try_current()) {
+        let finished = lock(&state).finished;
+        if let (false, Ok(runtime)) = (finished, tokio::runtime::Handle::try_current()) {
             runtime.spawn(async move {
                 sleep_until(due).await;
-                effect(&mut state.lock().unwrap_or_else(PoisonError::into_inner));
+                effect(&mut lock(&state));
             });
         }
     }
@@ -176,7 +180,7 @@ impl State {
                 declared.directory = change.directory.clone().or(declared.directory.take());
             }
             None => {
-                let mut session = Session::elsewhere();
+                let mut session = Session::declared();
                 session.apply(change);
                 self.sessions.insert(SessionId::new(id), session);
             }
@@ -184,9 +188,9 @@ impl State {
     }
 
     fn make(&mut self, new: &NewSession, task_alias: &str, names: &Names) -> SessionId {
-        self.made += 1;
-        let id = SessionId::new(format!("ses_{:06}", self.made));
-        let mut session = Session::made(new);
+        self.created += 1;
+        let id = SessionId::new(format!("ses_{:06}", self.created));
+        let mut session = Session::created(new);
         session.apply(&self.child_defaults);
         if let Some(declared) = self.declared.get(&format!("${task_alias}")) {
             session.apply(declared);
@@ -222,31 +226,31 @@ impl State {
 #[async_trait]
 impl AgentServer for ScriptedServer {
     async fn session(&self, session: &SessionId) -> Result<SessionRecord, ServerError> {
-        let fate = self.arrive(CallName::Get, session, None);
+        let outcome = self.arrive(CallName::Get, session, None);
         let found = self
             .state()
             .sessions
             .get(session)
             .map(|known| known.record(session));
-        let found = self.answer(fate, move |_| found).await?;
+        let found = self.answer(outcome, move |_| found).await?;
         found.ok_or_else(|| ServerError::NotFound(format!("no session {session}")))
     }
 
     async fn create(&self, session: NewSession) -> Result<SessionId, ServerError> {
         let alias = self.names.alias_when_launched(session.task.as_str()).await;
-        let fate = self.meet(
+        let outcome = self.record_call(
             CallName::Create,
             None,
             Some(&alias),
             Some(Call::create(&session)),
         );
         let names = self.names.clone();
-        let made = self
-            .answer(fate, move |state| {
+        let created = self
+            .answer(outcome, move |state| {
                 Some(state.make(&session, &alias, &names))
             })
             .await?;
-        made.ok_or_else(|| ServerError::FateUnknown("the create was not answered".to_owned()))
+        created.ok_or_else(|| ServerError::FateUnknown("the create was not answered".to_owned()))
     }
 
     async fn prompt(
@@ -255,43 +259,43 @@ impl AgentServer for ScriptedServer {
         _: Option<&str>,
         prompt: TaskPrompt,
     ) -> Result<(), ServerError> {
-        let fate = self.arrive(
+        let outcome = self.arrive(
             CallName::Prompt,
             session,
             Some(Call::prompt(session.as_str(), &prompt)),
         );
-        self.answer(fate, |_| ()).await
+        self.answer(outcome, |_| ()).await
     }
 
     async fn notify(&self, parent: &SessionId, notice: Notice) -> Result<(), ServerError> {
-        let fate = self.arrive(
+        let outcome = self.arrive(
             CallName::Notify,
             parent,
             Some(Call::notify(parent.as_str(), &notice)),
         );
         let parent = parent.clone();
-        self.answer(fate, move |state| {
+        self.answer(outcome, move |state| {
             state.notices.entry(parent).or_default().push(notice.id)
         })
         .await
     }
 
     async fn abort(&self, session: &SessionId) -> Result<(), ServerError> {
-        let fate = self.arrive(
+        let outcome = self.arrive(
             CallName::Abort,
             session,
             Some(Call::Abort {
                 session: session.to_string(),
             }),
         );
-        self.answer(fate, |_| ()).await
+        self.answer(outcome, |_| ()).await
     }
 
     async fn statuses(
         &self,
         directory: &str,
     ) -> Result<BTreeMap<SessionId, SessionStatus>, ServerError> {
-        let fate = self.meet(CallName::Status, None, None, None);
+        let outcome = self.record_call(CallName::Status, None, None, None);
         let statuses: BTreeMap<SessionId, SessionStatus> = self
             .state()
             .sessions
@@ -299,7 +303,7 @@ impl AgentServer for ScriptedServer {
             .filter(|(_, session)| session.directory == directory)
             .filter_map(|(id, session)| Some((id.clone(), session.status.clone()?)))
             .collect();
-        self.answer(fate, move |_| statuses).await
+        self.answer(outcome, move |_| statuses).await
     }
 
     async fn messages(
@@ -307,20 +311,20 @@ impl AgentServer for ScriptedServer {
         session: &SessionId,
         limit: Option<usize>,
     ) -> Result<Vec<Message>, ServerError> {
-        let fate = self.arrive(CallName::Messages, session, None);
+        let outcome = self.arrive(CallName::Messages, session, None);
         let messages = self.state().messages(session, limit);
-        self.answer(fate, move |_| messages).await
+        self.answer(outcome, move |_| messages).await
     }
 
     async fn todos(&self, session: &SessionId) -> Result<Vec<Todo>, ServerError> {
-        let fate = self.arrive(CallName::Todo, session, None);
+        let outcome = self.arrive(CallName::Todo, session, None);
         let todos = self
             .state()
             .sessions
             .get(session)
             .map(|session| session.todos.clone())
             .unwrap_or_default();
-        self.answer(fate, move |_| todos).await
+        self.answer(outcome, move |_| todos).await
     }
 
     async fn sessions_below(

@@ -17,7 +17,7 @@ use crate::session::BASE;
 /// Tells a story to a server alone, with task `a` launched as `bg_0000000a`.
 fn with_server<F: Future<Output = ()>>(script: &str, story: impl FnOnce(ScriptedServer) -> F) {
     let script: Script = serde_json::from_str(script).unwrap();
-    let runtime = crate::quiescence::Quiet::default().runtime().unwrap();
+    let runtime = crate::quiescence::Quiescence::default().runtime().unwrap();
     runtime.block_on(async {
         let names = Names::default();
         names.launched("a", Some("bg_0000000a"));

@@ -30,7 +30,7 @@ pub struct Session {
 
 impl Session {
     /// One that is declared, not made: no messages, no todos, missing.
-    pub fn elsewhere() -> Self {
+    pub fn declared() -> Self {
         Self {
             directory: BASE.to_owned(),
             ..Self::default()
@@ -38,7 +38,7 @@ impl Session {
     }
 
     /// One that was just made: works, and has said something.
-    pub fn made(new: &NewSession) -> Self {
+    pub fn created(new: &NewSession) -> Self {
         let said =
             json!({"info": {"role": "assistant"}, "parts": [{"type": "text", "text": "done"}]});
         Self {

@@ -181,7 +181,7 @@ pub enum Action {
         task: String,
         /// How.
         #[serde(default)]
-        options: CancelHow,
+        options: CancelOverrides,
     },
     /// Cancels a task if its slot is not granted yet.
     CancelPending {
@@ -245,7 +245,7 @@ pub enum Action {
 /// How a task is cancelled; absent is the default of the handle.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct CancelHow {
+pub struct CancelOverrides {
     /// Who asks.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub source: Option<String>,

@@ -99,7 +99,7 @@ pub enum Call {
         variant: Option<String>,
         /// Of what.
         #[serde(flatten)]
-        told: Told,
+        notice: NoticeRow,
     },
 }
 
@@ -110,7 +110,7 @@ pub enum Call {
     rename_all = "snake_case",
     rename_all_fields = "camelCase"
 )]
-pub enum Told {
+pub enum NoticeRow {
     /// Some of a batch have settled.
     Individual {
         /// How the newest of them ended.
@@ -201,12 +201,12 @@ impl Call {
                 .model
                 .as_ref()
                 .and_then(|model| model.variant.clone()),
-            told: Told::of(&notice.facts),
+            notice: NoticeRow::of(&notice.facts),
         }
     }
 }
 
-impl Told {
+impl NoticeRow {
     fn of(facts: &NoticeFacts) -> Self {
         let tasks: Vec<String> = facts
             .tasks

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use greenroom_sim::explore::scenario::{Profile, Scenario};
-use greenroom_sim::explore::seeds::{Bounds, explore};
+use greenroom_sim::explore::seeds::{ExploreOptions, explore};
 use greenroom_sim::explore::{generate, run};
 
 const LIMIT: Duration = Duration::from_secs(60);
@@ -14,7 +14,7 @@ const LIMIT: Duration = Duration::from_secs(60);
 const SEEDS: u64 = 400;
 
 fn kept(profile: Profile) {
-    let bounds = Bounds {
+    let bounds = ExploreOptions {
         threads: std::thread::available_parallelism().map_or(1, usize::from),
         time: None,
         survey: false,

@@ -5,9 +5,9 @@
 use serde_json::{Map, Value, json};
 
 use super::model::TurnKind;
-use super::rng::Source;
-use super::scenario::{Deed, Odds, Opencode, Profile, Scenario, Settings, Step};
-use crate::story::CancelHow;
+use super::rng::Rng;
+use super::scenario::{Action, Odds, Opencode, Profile, Scenario, Settings, Step};
+use crate::story::CancelOverrides;
 
 /// Parents that are nobody's children. The last is not there at all.
 const PARENTS: [&str; 4] = ["ses_p1", "ses_p2", "ses_p3", "ses_ghost"];
@@ -25,22 +25,22 @@ const AGENTS: [&str; 5] = ["explore", "build", "acme", "build", "nobody"];
 
 /// The scenario of a seed.
 pub fn scenario(seed: u64, profile: Profile) -> Scenario {
-    let mut source = Source::named(seed, "scenario");
-    let mut odds = odds(&mut source);
-    sabotage(&mut source, &mut odds);
+    let mut rng = Rng::named(seed, "scenario");
+    let mut odds = odds(&mut rng);
+    failpoints(&mut rng, &mut odds);
     if profile == Profile::Crashes {
-        odds.crash = *Source::named(seed, "crashes").one_of(&[20, 60, 200]);
-        odds.sabotage = 0;
+        odds.crash = *Rng::named(seed, "crashes").one_of(&[20, 60, 200]);
+        odds.failpoint = 0;
     }
-    let config = settings(&mut source);
-    let mut author = Author {
-        source,
+    let config = settings(&mut rng);
+    let mut generator = StepGenerator {
+        rng,
         steps: Vec::new(),
         tasks: 0,
         now: 0,
     };
-    author.write();
-    let healed_at = author.now + 2000;
+    generator.generate_steps();
+    let healed_at = generator.now + 2000;
     Scenario {
         name: format!("seed {seed}"),
         about: String::new(),
@@ -51,37 +51,37 @@ pub fn scenario(seed: u64, profile: Profile) -> Scenario {
             odds,
             decisions: None,
         },
-        steps: author.steps,
+        steps: generator.steps,
         healed_at,
     }
 }
 
-fn odds(source: &mut Source) -> Odds {
+fn odds(rng: &mut Rng) -> Odds {
     let mut odds = Odds {
-        turns: turns(source),
+        turns: turns(rng),
         ..Odds::default()
     };
-    odds.ambush = *source.one_of(&[0, 0, 5, 30]);
+    odds.race_injection = *rng.one_of(&[0, 0, 5, 30]);
     // A third of the scenarios has true events, a third true calls: what goes wrong there is nobody's fault but ours.
-    if source.chance(650) {
-        odds.event_lost = *source.one_of(&[0, 20, 100, 300]);
-        odds.event_doubled = *source.one_of(&[0, 30, 200]);
-        odds.event_late = *source.one_of(&[0, 50, 300]);
-        odds.event_late_ms = *source.one_of(&[20, 300, 4000]);
-        odds.event_reordered = source.chance(400);
+    if rng.chance(650) {
+        odds.event_lost = *rng.one_of(&[0, 20, 100, 300]);
+        odds.event_doubled = *rng.one_of(&[0, 30, 200]);
+        odds.event_late = *rng.one_of(&[0, 50, 300]);
+        odds.event_late_ms = *rng.one_of(&[20, 300, 4000]);
+        odds.event_reordered = rng.chance(400);
     }
-    if source.chance(650) {
-        let worst = *source.one_of(&[10, 40, 120]);
-        let some = |source: &mut Source| if source.chance(500) { worst } else { 0 };
-        odds.call_unreachable = some(source);
-        odds.call_refused = some(source) / 2;
-        odds.call_cut_before = some(source);
-        odds.call_cut_after = some(source);
-        odds.call_hangs = some(source) / 2;
-        odds.call_hangs_after = some(source) / 2;
-        odds.call_slow = some(source) * 3;
-        odds.call_slow_ms = *source.one_of(&[50, 2000, 40_000]);
-        odds.abort_lost = *source.one_of(&[0, 200, 600]);
+    if rng.chance(650) {
+        let worst = *rng.one_of(&[10, 40, 120]);
+        let some = |rng: &mut Rng| if rng.chance(500) { worst } else { 0 };
+        odds.call_unreachable = some(rng);
+        odds.call_refused = some(rng) / 2;
+        odds.call_cut_before = some(rng);
+        odds.call_cut_after = some(rng);
+        odds.call_hangs = some(rng) / 2;
+        odds.call_hangs_after = some(rng) / 2;
+        odds.call_slow = some(rng) * 3;
+        odds.call_slow_ms = *rng.one_of(&[50, 2000, 40_000]);
+        odds.abort_lost = *rng.one_of(&[0, 200, 600]);
     }
     odds
 }
@@ -89,12 +89,12 @@ fn odds(source: &mut Source) -> Odds {
 /// One of our own actors panics in every fourth scenario.
 ///
 /// Where all of them may, little is left to be judged; so in half of those scenarios only one kind does, and often.
-fn sabotage(source: &mut Source, odds: &mut Odds) {
-    if !source.chance(250) {
+fn failpoints(rng: &mut Rng, odds: &mut Odds) {
+    if !rng.chance(250) {
         return;
     }
-    odds.sabotage = *source.one_of(&[20, 100, 500]);
-    if source.chance(500) {
+    odds.failpoint = *rng.one_of(&[20, 100, 500]);
+    if rng.chance(500) {
         let kinds = [
             "slots",
             "queue",
@@ -104,117 +104,123 @@ fn sabotage(source: &mut Source, odds: &mut Odds) {
             "poller",
             "task",
         ];
-        odds.sabotage_of = (*source.one_of(&kinds)).to_owned();
-        odds.sabotage *= 10;
-        if odds.sabotage_of.contains(':') {
-            odds.sabotage *= 10;
+        odds.failpoint_prefix = (*rng.one_of(&kinds)).to_owned();
+        odds.failpoint *= 10;
+        if odds.failpoint_prefix.contains(':') {
+            odds.failpoint *= 10;
             // What was on its way matters only where it may not have arrived.
-            odds.call_refused += *source.one_of(&[0, 40]);
-            odds.call_cut_before += *source.one_of(&[20, 120]);
+            odds.call_refused += *rng.one_of(&[0, 40]);
+            odds.call_cut_before += *rng.one_of(&[20, 120]);
         }
     }
 }
 
-fn turns(source: &mut Source) -> Vec<u32> {
-    let strange = *source.one_of(&[0, 5, 20]);
+fn turns(rng: &mut Rng) -> Vec<u32> {
+    let unusual = *rng.one_of(&[0, 5, 20]);
     TurnKind::ALL
         .iter()
         .map(|kind| match kind {
             TurnKind::Answer => 60,
             TurnKind::Tools => 40,
             TurnKind::Long => 20,
-            TurnKind::Hangs | TurnKind::RetriesForEver | TurnKind::Repeats => strange / 3,
-            _ => strange,
+            TurnKind::Hangs | TurnKind::RetriesForever | TurnKind::Repeats => unusual / 3,
+            _ => unusual,
         })
         .collect()
 }
 
-fn settings(source: &mut Source) -> Settings {
+fn settings(rng: &mut Rng) -> Settings {
     let mut settings = Settings {
-        default_concurrency: Some(*source.one_of(&[1, 1, 2, 3, 5, 0])),
-        stale_timeout_ms: Some(*source.one_of(&[10_000, 40_000, 180_000])),
-        task_ttl_ms: Some(*source.one_of(&[60_000, 120_000, 600_000])),
-        retry_timeout_ms: Some(*source.one_of(&[15_000, 60_000])),
-        ask_timeout_ms: Some(*source.one_of(&[10_000, 60_000])),
-        server_down_ms: Some(*source.one_of(&[20_000, 120_000, 600_000])),
-        keep_ended_ms: Some(*source.one_of(&[1000, 30_000, 600_000])),
-        max_depth: Some(*source.one_of(&[1, 2, 3, 5])),
+        default_concurrency: Some(*rng.one_of(&[1, 1, 2, 3, 5, 0])),
+        stale_timeout_ms: Some(*rng.one_of(&[10_000, 40_000, 180_000])),
+        task_ttl_ms: Some(*rng.one_of(&[60_000, 120_000, 600_000])),
+        retry_timeout_ms: Some(*rng.one_of(&[15_000, 60_000])),
+        ask_timeout_ms: Some(*rng.one_of(&[10_000, 60_000])),
+        server_down_ms: Some(*rng.one_of(&[20_000, 120_000, 600_000])),
+        keep_ended_ms: Some(*rng.one_of(&[1000, 30_000, 600_000])),
+        max_depth: Some(*rng.one_of(&[1, 2, 3, 5])),
         ..Settings::default()
     };
-    if source.chance(300) {
-        settings.max_concurrency = Some(*source.one_of(&[1, 2, 3]));
+    if rng.chance(300) {
+        settings.max_concurrency = Some(*rng.one_of(&[1, 2, 3]));
     }
-    if source.chance(500) {
+    if rng.chance(500) {
         settings
             .provider_concurrency
-            .insert("acme".to_owned(), *source.one_of(&[0, 1, 2]));
+            .insert("acme".to_owned(), *rng.one_of(&[0, 1, 2]));
     }
-    if source.chance(300) {
+    if rng.chance(300) {
         settings
             .model_concurrency
-            .insert("acme/big".to_owned(), *source.one_of(&[0, 1, 2]));
+            .insert("acme/big".to_owned(), *rng.one_of(&[0, 1, 2]));
     }
-    if source.chance(150) {
-        settings.queue_ttl_ms = Some(*source.one_of(&[5000, 60_000]));
+    if rng.chance(150) {
+        settings.queue_ttl_ms = Some(*rng.one_of(&[5000, 60_000]));
     }
-    if source.chance(300) {
-        settings.debounce_ms = Some(*source.one_of(&[0, 1, 1000]));
+    if rng.chance(300) {
+        settings.debounce_ms = Some(*rng.one_of(&[0, 1, 1000]));
     }
-    if source.chance(200) {
-        settings.wake_on_failure = Some(source.chance(500));
+    if rng.chance(200) {
+        settings.wake_on_failure = Some(rng.chance(500));
     }
-    if source.chance(200) {
-        settings.wait_for_busy_parent = Some(source.chance(500));
+    if rng.chance(200) {
+        settings.wait_for_busy_parent = Some(rng.chance(500));
     }
-    if source.chance(150) {
+    if rng.chance(150) {
         settings.cancel_on_parent_abort = Some(true);
     }
-    if source.chance(200) {
-        settings.restart_attempts = Some(*source.one_of(&[0, 2]));
+    if rng.chance(200) {
+        settings.restart_attempts = Some(*rng.one_of(&[0, 2]));
     }
     settings
 }
 
 /// Writes the steps.
-struct Author {
-    source: Source,
+struct StepGenerator {
+    rng: Rng,
     steps: Vec<Step>,
     tasks: u32,
     now: u64,
 }
 
-impl Author {
-    fn write(&mut self) {
-        let length = *self.source.one_of(&[4, 10, 20, 40]);
-        let pace = *self.source.one_of(&[50_u64, 1000, 6000]);
-        let upheavals = self.source.chance(400);
+impl StepGenerator {
+    fn generate_steps(&mut self) {
+        let length = *self.rng.one_of(&[4, 10, 20, 40]);
+        let pace = *self.rng.one_of(&[50_u64, 1000, 6000]);
+        let outages = self.rng.chance(400);
         for _ in 0..length {
             // Several things at one instant are as likely as a while between them.
-            if self.source.chance(700) {
-                self.now += self.source.below(pace * 2);
+            if self.rng.chance(700) {
+                self.now += self.rng.below(pace * 2);
             }
-            let deed = self.deed(upheavals);
-            self.steps.push(Step { at: self.now, deed });
-        }
-        if self.source.chance(120) {
-            self.now += self.source.below(pace * 3);
+            let action = self.action(outages);
             self.steps.push(Step {
                 at: self.now,
-                deed: Deed::Shutdown,
+                action,
             });
-            for _ in 0..self.source.below(4) {
-                self.now += self.source.below(3000);
-                let deed = self.deed(false);
-                self.steps.push(Step { at: self.now, deed });
+        }
+        if self.rng.chance(120) {
+            self.now += self.rng.below(pace * 3);
+            self.steps.push(Step {
+                at: self.now,
+                action: Action::Shutdown,
+            });
+            for _ in 0..self.rng.below(4) {
+                self.now += self.rng.below(3000);
+                let action = self.action(false);
+                self.steps.push(Step {
+                    at: self.now,
+                    action,
+                });
             }
         }
     }
 
-    fn deed(&mut self, upheavals: bool) -> Deed {
+    fn action(&mut self, outages: bool) -> Action {
         if self.tasks == 0 {
             return self.launch();
         }
-        let rare = u32::from(upheavals) * 12;
+        let rare = u32::from(outages) * 12;
         let weights = [
             160,
             30,
@@ -232,84 +238,87 @@ impl Author {
             rare / 2,
             rare,
         ];
-        match self.source.weighed(&weights) {
+        match self.rng.weighted_index(&weights) {
             0 => self.launch(),
-            1 => Deed::Cancel {
+            1 => Action::Cancel {
                 task: self.task(),
-                options: self.how(),
+                options: self.cancel_options(),
             },
-            2 => Deed::CancelPending { task: self.task() },
-            3 => Deed::CancelAll {
-                session: self.source.chance(800).then(|| self.any_session()),
+            2 => Action::CancelPending { task: self.task() },
+            3 => Action::CancelAll {
+                session: self.rng.chance(800).then(|| self.any_session()),
             },
-            4 => Deed::Resume {
+            4 => Action::Resume {
                 session: self.child(),
                 prompt: "go on".to_owned(),
-                parent_session: self.source.chance(400).then(|| self.parent()),
+                parent_session: self.rng.chance(400).then(|| self.parent()),
             },
-            5 => Deed::Send {
+            5 => Action::Send {
                 task: self.task(),
                 prompt: "and this".to_owned(),
             },
             6 => self.track(),
             7 => self.set_limits(),
-            8 => Deed::UserMessage {
+            8 => Action::UserMessage {
                 session: self.any_session(),
             },
-            9 => Deed::UserAbort {
+            9 => Action::UserAbort {
                 session: self.any_session(),
             },
-            10 => Deed::UserAnswer {
+            10 => Action::UserAnswer {
                 session: self.child(),
             },
-            11 => Deed::Delete {
+            11 => Action::Delete {
                 session: self.any_session(),
             },
-            12 => Deed::Outage { ms: self.span() },
-            13 => Deed::Restart { ms: self.span() },
-            _ => Deed::BreakLink { ms: self.span() },
+            12 => Action::Outage {
+                ms: self.outage_ms(),
+            },
+            13 => Action::Restart {
+                ms: self.outage_ms(),
+            },
+            _ => Action::BreakLink {
+                ms: self.outage_ms(),
+            },
         }
     }
 
-    fn launch(&mut self) -> Deed {
+    fn launch(&mut self) -> Action {
         let mut input = Map::new();
         input.insert(
             "agent".to_owned(),
-            json!(self.source.one_of(
-                &AGENTS[..if self.source.clone().chance(100) {
-                    5
-                } else {
-                    4
-                }]
-            )),
+            json!(
+                self.rng
+                    .one_of(&AGENTS[..if self.rng.clone().chance(100) { 5 } else { 4 }])
+            ),
         );
-        if self.source.chance(500) {
-            let (provider, model) = self.source.one_of(&MODELS);
+        if self.rng.chance(500) {
+            let (provider, model) = self.rng.one_of(&MODELS);
             input.insert(
                 "model".to_owned(),
                 json!({"providerID": provider, "modelID": model}),
             );
         }
-        if self.source.chance(950) {
+        if self.rng.chance(950) {
             input.insert("parentSessionID".to_owned(), Value::from(self.parent()));
         }
         self.tasks += 1;
-        Deed::Launch {
+        Action::Launch {
             r#as: format!("t{}", self.tasks),
             input,
         }
     }
 
-    fn how(&mut self) -> CancelHow {
-        CancelHow {
-            skip_notification: self.source.chance(250).then_some(true),
-            abort_session: self.source.chance(100).then_some(false),
-            ..CancelHow::default()
+    fn cancel_options(&mut self) -> CancelOverrides {
+        CancelOverrides {
+            skip_notification: self.rng.chance(250).then_some(true),
+            abort_session: self.rng.chance(100).then_some(false),
+            ..CancelOverrides::default()
         }
     }
 
-    fn track(&mut self) -> Deed {
-        let known = self.source.chance(300);
+    fn track(&mut self) -> Action {
+        let known = self.rng.chance(300);
         let task = if known {
             self.task()
         } else {
@@ -317,42 +326,42 @@ impl Author {
             format!("t{}", self.tasks)
         };
         // A session started elsewhere, or one that another task has.
-        let session = if self.source.chance(700) {
-            format!("ses_e{}", self.source.below(3))
+        let session = if self.rng.chance(700) {
+            format!("ses_e{}", self.rng.below(3))
         } else {
             self.child()
         };
-        Deed::Track {
+        Action::Track {
             task,
             session,
             parent_session: self.parent(),
-            agent: self.source.chance(500).then(|| "explore".to_owned()),
+            agent: self.rng.chance(500).then(|| "explore".to_owned()),
             concurrency_key: self
-                .source
+                .rng
                 .chance(600)
-                .then(|| (*self.source.one_of(&["explore", "acme/big", "zeta/one"])).to_owned()),
+                .then(|| (*self.rng.one_of(&["explore", "acme/big", "zeta/one"])).to_owned()),
         }
     }
 
-    fn set_limits(&mut self) -> Deed {
-        let number = *self.source.one_of(&[0, 1, 2, 4]);
-        let limits = match self.source.below(5) {
+    fn set_limits(&mut self) -> Action {
+        let number = *self.rng.one_of(&[0, 1, 2, 4]);
+        let limits = match self.rng.below(5) {
             0 => json!({"max": number}),
             1 => json!({"providers": {"acme": number}}),
             2 => json!({"models": {"acme/big": number}}),
             3 => json!({"models": {"explore": number, "acme/small": null}}),
             _ => json!({"default": number}),
         };
-        Deed::SetLimits {
+        Action::SetLimits {
             limits: limits.as_object().cloned().unwrap_or_default(),
         }
     }
 
     fn task(&mut self) -> String {
         // The newest are where something is going on.
-        let newest = self.source.chance(700);
+        let newest = self.rng.chance(700);
         let back = self
-            .source
+            .rng
             .below(if newest { 4 } else { u64::from(self.tasks) });
         format!("t{}", u64::from(self.tasks).saturating_sub(back).max(1))
     }
@@ -362,23 +371,23 @@ impl Author {
     }
 
     fn parent(&mut self) -> String {
-        if self.tasks > 0 && self.source.chance(250) {
+        if self.tasks > 0 && self.rng.chance(250) {
             return self.child();
         }
-        let known = if self.source.chance(30) { 4 } else { 3 };
-        (*self.source.one_of(&PARENTS[..known])).to_owned()
+        let known = if self.rng.chance(30) { 4 } else { 3 };
+        (*self.rng.one_of(&PARENTS[..known])).to_owned()
     }
 
     fn any_session(&mut self) -> String {
-        if self.source.chance(500) {
+        if self.rng.chance(500) {
             self.child()
         } else {
             self.parent()
         }
     }
 
-    fn span(&mut self) -> u64 {
-        *self.source.one_of(&[500, 4000, 15_000, 60_000])
+    fn outage_ms(&mut self) -> u64 {
+        *self.rng.one_of(&[500, 4000, 15_000, 60_000])
     }
 }
 

@@ -4,7 +4,7 @@
 
 mod display;
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use greenroom::clock::Clock;
 use greenroom::config::Limits;
@@ -14,8 +14,9 @@ use greenroom::ports::agent_server::Notice;
 use greenroom::{ShutdownReport, TaskChange};
 use tokio::sync::broadcast;
 
-use super::observed::Ledger;
+use super::observed::ObservedState;
 use super::promises::{Promise, Violation};
+use crate::lock;
 
 /// One thing that happened.
 #[derive(Debug, Clone)]
@@ -23,55 +24,55 @@ pub struct Entry {
     /// When, in virtual milliseconds.
     pub at: i64,
     /// What.
-    pub what: What,
+    pub event: LogEvent,
 }
 
 /// What can happen.
 #[derive(Debug, Clone)]
-pub enum What {
+pub enum LogEvent {
     /// The driver asks the system for something.
-    Asked(Order),
+    Requested(Request),
     /// The system has answered; `asked` is the place of the question in the log.
-    Told {
-        asked: usize,
+    Answered {
+        request: usize,
         answer: Result<Option<Box<Task>>, String>,
     },
     /// The shutdown is done.
-    Closed(ShutdownReport),
+    ShutDown(ShutdownReport),
     /// A task has changed.
-    Changed(Arc<TaskChange>),
+    TaskChanged(Arc<TaskChange>),
     /// A reader was told of a task, of which a change was published to nobody.
-    Found(Box<Task>),
+    TaskFound(Box<Task>),
     /// A call arrives at the server, or would if it could be reached.
-    Call { number: u64, call: Call },
+    CallStarted { number: u64, call: Call },
     /// A call has its effect.
-    Effect(u64),
+    CallApplied(u64),
     /// A call is answered.
-    Returned { number: u64, answer: String },
+    CallReturned { number: u64, answer: String },
     /// An event is handed to the system. `sign` if it is a sign of life.
-    Event {
+    EventDelivered {
         session: SessionId,
         kind: String,
         sign: bool,
     },
     /// What is true of a session at the server.
-    Truth { session: SessionId, fact: Fact },
+    SessionFact { session: SessionId, fact: Fact },
     /// Whether events flow, as the system is told.
-    Link(bool),
+    LinkChanged(bool),
     /// Whether the server can be reached.
-    Online(bool),
+    ServerOnline(bool),
     /// From now on nothing goes wrong any more.
     Healed,
     /// An actor of ours is made to panic.
-    Sabotaged(String),
+    FailpointHit(String),
     /// The process ends there.
-    Crashed(String),
+    ProcessCrashed(String),
 }
 
 /// What the driver asks for.
 #[derive(Debug, Clone)]
 #[expect(missing_docs, reason = "the fields are those of the handle's calls")]
-pub enum Order {
+pub enum Request {
     Launch {
         alias: String,
         parent: Option<SessionId>,
@@ -134,15 +135,15 @@ pub enum Call {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fact {
     /// It is there: a call of ours has made it.
-    Made,
+    Created,
     /// It begins to work.
     Busy,
     /// It has nothing more to do.
     Idle,
     /// It says or does something that is output.
-    Said,
+    Output,
     /// Its newest answer is whole.
-    Answered,
+    AnswerCompleted,
     /// So many todos are open.
     Todos(usize),
     /// Its run fails.
@@ -152,21 +153,21 @@ pub enum Fact {
     /// An abort of it was answered and lost.
     AbortLost,
     /// It works without a sign of life, and will not stop by itself.
-    Hangs,
+    Hung,
     /// The provider makes it wait.
-    Retries,
+    Retrying,
     /// It waits for an answer.
-    Asks,
+    AwaitingInput,
     /// A prompt was accepted and nothing comes of it.
     NotTakenUp,
     /// Its user speaks.
-    Spoken,
+    UserPrompted,
     /// Its user stops it.
-    Stopped,
+    UserAborted,
     /// It is no more.
     Deleted,
     /// The server has forgotten what it did.
-    Forgotten,
+    StateLost,
 }
 
 /// The log of one scenario. A cheap clone.
@@ -179,8 +180,8 @@ struct Inner {
     entries: Vec<Entry>,
     changes: Option<broadcast::Receiver<Arc<TaskChange>>>,
     /// How many changes are written down.
-    changed: usize,
-    ledger: Ledger,
+    recorded_changes: usize,
+    observed: ObservedState,
     promises: Vec<Box<dyn Promise>>,
     violation: Option<Violation>,
     calls: u64,
@@ -188,13 +189,13 @@ struct Inner {
 
 impl Log {
     /// An empty log that is judged by these promises.
-    pub fn new(clock: Clock, ledger: Ledger, promises: Vec<Box<dyn Promise>>) -> Self {
+    pub fn new(clock: Clock, observed: ObservedState, promises: Vec<Box<dyn Promise>>) -> Self {
         Self(Arc::new(Mutex::new(Inner {
             clock,
             entries: Vec::new(),
             changes: None,
-            changed: 0,
-            ledger,
+            recorded_changes: 0,
+            observed,
             promises,
             violation: None,
             calls: 0,
@@ -202,48 +203,48 @@ impl Log {
     }
 
     /// From now on changes of tasks are written down, each before whatever follows it.
-    pub fn listen(&self, changes: broadcast::Receiver<Arc<TaskChange>>) {
+    pub fn follow_changes(&self, changes: broadcast::Receiver<Arc<TaskChange>>) {
         self.inner().changes = Some(changes);
     }
 
     /// The process has ended at that place: nothing it still says is heard.
-    pub fn crashed(&self, place: &str) {
+    pub fn record_crash(&self, place: &str) {
         let mut inner = self.inner();
-        inner.catch_up();
+        inner.drain_changes();
         inner.changes = None;
-        inner.write(What::Crashed(place.to_owned()));
+        inner.write(LogEvent::ProcessCrashed(place.to_owned()));
     }
 
     /// Every change that was ever durable: those that nobody was told of before the crash are written down now.
-    pub fn go_on_with(&self, all: impl Iterator<Item = Arc<TaskChange>>) {
+    pub fn replay_changes(&self, all: impl Iterator<Item = Arc<TaskChange>>) {
         let mut inner = self.inner();
-        let known = inner.changed;
+        let known = inner.recorded_changes;
         for change in all.skip(known) {
-            inner.write(What::Changed(change));
+            inner.write(LogEvent::TaskChanged(change));
         }
     }
 
     /// Writes something down and gives its place.
-    pub fn push(&self, what: What) -> usize {
+    pub fn push(&self, event: LogEvent) -> usize {
         let mut inner = self.inner();
-        inner.catch_up();
-        inner.write(what);
+        inner.drain_changes();
+        inner.write(event);
         inner.entries.len() - 1
     }
 
     /// Writes a call down and gives its number.
     pub fn call(&self, call: Call) -> u64 {
         let mut inner = self.inner();
-        inner.catch_up();
+        inner.drain_changes();
         inner.calls += 1;
         let number = inner.calls;
-        inner.write(What::Call { number, call });
+        inner.write(LogEvent::CallStarted { number, call });
         number
     }
 
     /// Writes down what has changed meanwhile.
-    pub fn catch_up(&self) {
-        self.inner().catch_up();
+    pub fn drain_changes(&self) {
+        self.inner().drain_changes();
     }
 
     /// The first promise that was broken.
@@ -252,29 +253,29 @@ impl Log {
     }
 
     /// Something is wrong that no promise sees in the log.
-    pub fn violate(&self, promise: &'static str, text: String) {
-        self.inner().violate(promise, text);
+    pub fn record_violation(&self, promise: &'static str, text: String) {
+        self.inner().record_violation(promise, text);
     }
 
     /// What the ledger says.
-    pub fn read<T>(&self, look: impl FnOnce(&Ledger) -> T) -> T {
+    pub fn read<T>(&self, look: impl FnOnce(&ObservedState) -> T) -> T {
         let mut inner = self.inner();
-        inner.catch_up();
-        look(&inner.ledger)
+        inner.drain_changes();
+        look(&inner.observed)
     }
 
     /// Every promise looks at the end.
-    pub fn judge_end(&self) {
+    pub fn check_end(&self) {
         let mut inner = self.inner();
-        inner.catch_up();
+        inner.drain_changes();
         let Inner {
-            promises, ledger, ..
+            promises, observed, ..
         } = &mut *inner;
         let broken = promises
             .iter_mut()
-            .find_map(|promise| Some((promise.name(), promise.at_end(ledger)?)));
+            .find_map(|promise| Some((promise.name(), promise.check_end(observed)?)));
         if let Some((promise, text)) = broken {
-            inner.violate(promise, text);
+            inner.record_violation(promise, text);
         }
     }
 
@@ -284,7 +285,7 @@ impl Log {
         inner
             .entries
             .iter()
-            .map(|entry| inner.ledger.readable(&entry.to_string()))
+            .map(|entry| inner.observed.with_aliases(&entry.to_string()))
             .collect()
     }
 
@@ -295,25 +296,25 @@ impl Log {
             .entries
             .iter()
             .rev()
-            .find(|entry| matches!(entry.what, What::Call { .. }));
+            .find(|entry| matches!(entry.event, LogEvent::CallStarted { .. }));
         (inner.calls, last.map(Entry::to_string).unwrap_or_default())
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 }
 
 impl Inner {
-    fn catch_up(&mut self) {
+    fn drain_changes(&mut self) {
         loop {
             let Some(changes) = &mut self.changes else {
                 return;
             };
             match changes.try_recv() {
-                Ok(change) => self.write(What::Changed(change)),
+                Ok(change) => self.write(LogEvent::TaskChanged(change)),
                 Err(broadcast::error::TryRecvError::Lagged(_)) => {
-                    self.violate(
+                    self.record_violation(
                         "the explorer",
                         "changes came faster than they were read".to_owned(),
                     );
@@ -323,33 +324,36 @@ impl Inner {
         }
     }
 
-    fn write(&mut self, what: What) {
+    fn write(&mut self, event: LogEvent) {
         let entry = Entry {
             at: self.clock.now().as_millis(),
-            what,
+            event,
         };
-        let place = self.entries.len();
-        if matches!(entry.what, What::Changed(_)) {
-            self.changed += 1;
+        let index = self.entries.len();
+        if matches!(entry.event, LogEvent::TaskChanged(_)) {
+            self.recorded_changes += 1;
         }
-        self.ledger.see(place, &entry);
+        self.observed.apply(index, &entry);
         if self.violation.is_none() {
             let Self {
-                promises, ledger, ..
+                promises, observed, ..
             } = self;
-            let broken = promises
-                .iter_mut()
-                .find_map(|promise| Some((promise.name(), promise.see(place, &entry, ledger)?)));
+            let broken = promises.iter_mut().find_map(|promise| {
+                Some((
+                    promise.name(),
+                    promise.check_entry(index, &entry, observed)?,
+                ))
+            });
             if let Some((promise, text)) = broken {
-                self.violate(promise, text);
+                self.record_violation(promise, text);
             }
         }
         self.entries.push(entry);
     }
 
-    fn violate(&mut self, promise: &'static str, text: String) {
+    fn record_violation(&mut self, promise: &'static str, text: String) {
         if self.violation.is_none() {
-            let text = self.ledger.readable(&text);
+            let text = self.observed.with_aliases(&text);
             self.violation = Some(Violation {
                 promise,
                 text,

@@ -20,6 +20,7 @@ pub mod leak_check;
 pub mod log;
 pub mod model;
 pub mod observed;
+mod old_names;
 pub mod outcome;
 mod process;
 pub mod promises;

@@ -10,20 +10,20 @@ use greenroom::Config;
 use greenroom::domain::ids::{ConcurrencyKey, Run, SessionId, TaskId};
 use greenroom::domain::task::TaskStatus;
 
-use super::log::{Call, Fact, Order};
+use super::log::{Call, Fact, Request};
 
 /// A place in the log and its time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Mark {
+pub struct LogPosition {
     /// The place.
-    pub place: usize,
+    pub index: usize,
     /// The time, in virtual milliseconds.
     pub at: i64,
 }
 
 /// No end in sight.
-pub const STILL: Mark = Mark {
-    place: usize::MAX,
+pub const OPEN_ENDED: LogPosition = LogPosition {
+    index: usize::MAX,
     at: i64::MAX,
 };
 
@@ -50,28 +50,28 @@ pub struct RunFacts {
     pub counts: bool,
     pub parent: Option<SessionId>,
     /// Whose batch it joined when it was accepted.
-    pub joined: Option<SessionId>,
+    pub batch_parent: Option<SessionId>,
     pub session: Option<SessionId>,
-    pub accepted: Mark,
+    pub accepted: LogPosition,
     /// The first create or prompt for it.
-    pub started: Option<Mark>,
+    pub started: Option<LogPosition>,
     /// A create for it has had its effect.
     pub created: bool,
     /// Its first prompt has had its effect.
-    pub prompted: Option<Mark>,
-    pub running: Option<Mark>,
-    pub ended: Option<(Mark, TaskStatus)>,
+    pub prompted: Option<LogPosition>,
+    pub running: Option<LogPosition>,
+    pub ended: Option<(LogPosition, TaskStatus)>,
     pub error: Option<String>,
     pub note: Option<String>,
     /// Somebody asked to cancel it without a word to its parent, from here on.
-    pub skip_asked: Option<Mark>,
-    pub cancel_asked: Option<Mark>,
+    pub silent_cancel_requested: Option<LogPosition>,
+    pub cancel_requested: Option<LogPosition>,
     /// It got another parent while it was open, from here on.
-    pub moved: Option<Mark>,
+    pub reparented: Option<LogPosition>,
     /// It may have let go of its slot until here: it had open tasks of its own, and no sign of life since.
-    pub lenient_until: Option<Mark>,
+    pub may_be_released_until: Option<LogPosition>,
     /// An actor was made to panic while it was open.
-    pub sabotaged: bool,
+    pub actor_panicked: bool,
 }
 
 impl RunFacts {
@@ -94,116 +94,116 @@ impl RunFacts {
 )]
 pub struct SessionFacts {
     pub busy: bool,
-    pub since: Option<Mark>,
-    pub said: Option<Mark>,
+    pub since: Option<LogPosition>,
+    pub last_output: Option<LogPosition>,
     pub todos: usize,
-    pub deleted: Option<Mark>,
+    pub deleted: Option<LogPosition>,
     /// The newest of failed, aborted, hanging, asked, not taken up, forgotten: a reason not to complete.
-    pub troubled: Option<(Mark, Fact)>,
-    pub stopped: Option<Mark>,
+    pub last_failure: Option<(LogPosition, Fact)>,
+    pub user_aborted: Option<LogPosition>,
     /// The system was handed the event of that stop.
-    pub stop_heard: Option<Mark>,
-    pub spoken: Option<Mark>,
-    pub lost_abort: bool,
+    pub abort_delivered: Option<LogPosition>,
+    pub user_prompted: Option<LogPosition>,
+    pub abort_lost: bool,
     /// The task whose run had it last.
     pub owner: Option<TaskId>,
 }
 
 /// The ledger.
 #[derive(Debug)]
-pub struct Ledger {
+pub struct ObservedState {
     /// The configuration it all began with.
     pub config: Config,
     /// Every run, in order of acceptance.
     pub runs: Vec<RunFacts>,
-    index: BTreeMap<(TaskId, Run), usize>,
+    run_indices: BTreeMap<(TaskId, Run), usize>,
     newest: BTreeMap<TaskId, usize>,
     sessions: BTreeMap<SessionId, SessionFacts>,
     aliases: BTreeMap<String, String>,
     /// The parents that settled tasks were given: of these only the record has changed.
-    given: BTreeMap<TaskId, SessionId>,
+    reassigned: BTreeMap<TaskId, SessionId>,
     /// The last place of every time there was an entry at.
-    moments: BTreeMap<i64, usize>,
-    orders: BTreeMap<usize, Order>,
+    last_index_at: BTreeMap<i64, usize>,
+    requests: BTreeMap<usize, Request>,
     /// Cancels that are not answered: what they meet may be a run that nobody has heard of yet.
-    cancels: BTreeMap<usize, (Mark, Order)>,
+    open_cancels: BTreeMap<usize, (LogPosition, Request)>,
     /// Whose children each task was while it was open: what their histories keep.
     parents: BTreeMap<TaskId, BTreeSet<SessionId>>,
     calls: BTreeMap<u64, Call>,
     /// Asked to shut down.
-    pub closing: Option<Mark>,
+    pub shutdown_requested: Option<LogPosition>,
     /// Shut down.
-    pub closed: Option<Mark>,
+    pub shutdown_completed: Option<LogPosition>,
     /// Nothing goes wrong from here on.
-    pub healed: Option<Mark>,
+    pub healed: Option<LogPosition>,
     /// The last time that calls failed or events did not flow.
-    pub trouble: Option<Mark>,
+    pub last_fault: Option<LogPosition>,
     /// Some session was deleted.
     pub deletions: bool,
     /// The last time the process ended.
-    pub crashed: Option<Mark>,
+    pub process_crashed: Option<LogPosition>,
     /// A change was told later than it was decided: the disk is slow.
-    pub slow: bool,
+    pub delayed_publication: bool,
     /// Actors were made to panic.
-    pub sabotaged: bool,
+    pub actor_panicked: bool,
     /// The registry was made to panic last.
-    pub registry_died: Option<Mark>,
+    pub registry_panicked: Option<LogPosition>,
     /// Tasks whose change of parent was asked for and not answered.
-    pub moving: BTreeSet<TaskId>,
+    pub reparenting: BTreeSet<TaskId>,
     /// The parents that orders not answered name: what depends on their runs may have been decided, and nobody told yet, or
     /// ever, if the process ended over it.
-    depending: BTreeMap<usize, SessionId>,
+    unpublished_parents: BTreeMap<usize, SessionId>,
     /// Cancels that are not answered, by their place in the log, of one task or of several: a run that is accepted
     /// meanwhile may be one of those meant.
-    cancelling: BTreeMap<usize, Option<TaskId>>,
+    open_cancel_targets: BTreeMap<usize, Option<TaskId>>,
 }
 
-impl Ledger {
+impl ObservedState {
     /// An empty ledger.
     pub fn new(config: Config) -> Self {
         Self {
             config,
             runs: Vec::new(),
-            index: BTreeMap::new(),
+            run_indices: BTreeMap::new(),
             newest: BTreeMap::new(),
             sessions: BTreeMap::new(),
             aliases: BTreeMap::new(),
-            given: BTreeMap::new(),
-            moments: BTreeMap::new(),
-            orders: BTreeMap::new(),
-            cancels: BTreeMap::new(),
+            reassigned: BTreeMap::new(),
+            last_index_at: BTreeMap::new(),
+            requests: BTreeMap::new(),
+            open_cancels: BTreeMap::new(),
             parents: BTreeMap::new(),
             calls: BTreeMap::new(),
-            closing: None,
-            closed: None,
+            shutdown_requested: None,
+            shutdown_completed: None,
             healed: None,
-            trouble: None,
+            last_fault: None,
             deletions: false,
-            crashed: None,
-            slow: false,
-            sabotaged: false,
-            registry_died: None,
-            moving: BTreeSet::new(),
-            depending: BTreeMap::new(),
-            cancelling: BTreeMap::new(),
+            process_crashed: None,
+            delayed_publication: false,
+            actor_panicked: false,
+            registry_panicked: None,
+            reparenting: BTreeSet::new(),
+            unpublished_parents: BTreeMap::new(),
+            open_cancel_targets: BTreeMap::new(),
         }
     }
 
     /// What is known of a run.
     pub fn run(&self, task: &TaskId, run: Run) -> Option<&RunFacts> {
-        self.index
+        self.run_indices
             .get(&(task.clone(), run))
-            .map(|&place| &self.runs[place])
+            .map(|&index| &self.runs[index])
     }
 
     /// The newest run of a task.
     pub fn newest(&self, task: &TaskId) -> Option<&RunFacts> {
-        self.newest.get(task).map(|&place| &self.runs[place])
+        self.newest.get(task).map(|&index| &self.runs[index])
     }
 
     /// The newest run of every task.
     pub fn newest_runs(&self) -> impl Iterator<Item = &RunFacts> {
-        self.newest.values().map(|&place| &self.runs[place])
+        self.newest.values().map(|&index| &self.runs[index])
     }
 
     /// Every parent a task had while it was open.
@@ -217,7 +217,7 @@ impl Ledger {
     }
 
     /// True if that session or one above it was deleted, as far as runs say who is above.
-    pub fn is_gone(&self, session: &SessionId) -> bool {
+    pub fn is_deleted(&self, session: &SessionId) -> bool {
         let mut above = Some(session);
         let mut seen = BTreeSet::new();
         while let Some(current) = above.filter(|current| seen.insert((*current).clone())) {
@@ -227,26 +227,26 @@ impl Ledger {
             }
             let owner = known.and_then(|known| known.owner.as_ref());
             above = owner.and_then(|owner| {
-                let given = self.given.get(owner);
-                given.or(self.newest(owner)?.parent.as_ref())
+                let reassigned = self.reassigned.get(owner);
+                reassigned.or(self.newest(owner)?.parent.as_ref())
             });
         }
         false
     }
 
     /// A registry that is dead when it is told to close comes back half a minute later, and open: known, and not looked for.
-    pub fn died_before_closing(&self) -> bool {
-        let dead = self.registry_died.zip(self.closing);
-        dead.is_some_and(|(died, closing)| died.at + 31_000 > closing.at)
+    pub fn registry_down_at_shutdown(&self) -> bool {
+        let dead = self.registry_panicked.zip(self.shutdown_requested);
+        dead.is_some_and(|(died, shutdown_requested)| died.at + 31_000 > shutdown_requested.at)
     }
 
     /// How many sessions their users have stopped.
-    pub fn stopped(&self) -> usize {
-        let stopped = self
+    pub fn user_aborted(&self) -> usize {
+        let user_aborted = self
             .sessions
             .values()
-            .filter(|known| known.stopped.is_some());
-        stopped.count()
+            .filter(|known| known.user_aborted.is_some());
+        user_aborted.count()
     }
 
     /// A call by its number.
@@ -255,20 +255,23 @@ impl Ledger {
     }
 
     /// An order by its place in the log.
-    pub fn order(&self, place: usize) -> Option<&Order> {
-        self.orders.get(&place)
+    pub fn request(&self, index: usize) -> Option<&Request> {
+        self.requests.get(&index)
     }
 
     /// Open runs whose parent is that session.
-    pub fn open_below<'a>(&'a self, session: &'a SessionId) -> impl Iterator<Item = &'a RunFacts> {
+    pub fn open_children<'a>(
+        &'a self,
+        session: &'a SessionId,
+    ) -> impl Iterator<Item = &'a RunFacts> {
         self.runs
             .iter()
             .filter(move |run| run.is_open() && run.parent.as_ref() == Some(session))
     }
 
     /// True if a task below that run may have been accepted, and nobody was told of it yet.
-    pub fn may_wait_unseen(&self, run: &RunFacts) -> bool {
-        let mut named = self.depending.values();
+    pub fn may_wait_for_unpublished_child(&self, run: &RunFacts) -> bool {
+        let mut named = self.unpublished_parents.values();
         named.any(|parent| run.session.as_ref() == Some(parent))
     }
 
@@ -278,7 +281,7 @@ impl Ledger {
     }
 
     /// A text with every generated id replaced by its alias.
-    pub fn readable(&self, text: &str) -> String {
+    pub fn with_aliases(&self, text: &str) -> String {
         let mut text = text.to_owned();
         if text.contains("bg_") {
             for (id, alias) in &self.aliases {

@@ -9,7 +9,7 @@ use actix_rt::System;
 use super::driver;
 use super::promises::Violation;
 use super::scenario::Scenario;
-use crate::quiescence::Quiet;
+use crate::quiescence::Quiescence;
 use crate::runner::{collect_panics, collected_panics};
 
 /// What came of a scenario.
@@ -20,21 +20,21 @@ pub struct Outcome {
     /// What happened, a line each.
     pub lines: Vec<String>,
     /// The decisions of the server that were not the usual ones.
-    pub fallen: BTreeMap<String, i64>,
+    pub decisions: BTreeMap<String, i64>,
     /// How much virtual time it took, in milliseconds.
-    pub took: i64,
+    pub duration_ms: i64,
 }
 
 /// Tells a scenario on a thread of its own; `limit` is real time. Actors that keep each other busy at one instant break a
 /// promise too, and leave their thread behind.
 pub fn run(scenario: &Scenario, limit: Duration) -> Outcome {
     let (sender, receiver) = mpsc::channel();
-    let told = scenario.clone();
+    let run = scenario.clone();
     let spawned = std::thread::Builder::new()
         .name(scenario.name.clone())
         .spawn(move || {
             // Whoever has given up wants nothing more.
-            drop(sender.send(tell(&told)));
+            drop(sender.send(run_scenario(&run)));
         });
     match spawned {
         Err(failure) => broken(format!("no thread for it: {failure}")),
@@ -53,33 +53,34 @@ fn broken(text: String) -> Outcome {
     Outcome {
         violation: Some(violation),
         lines: Vec::new(),
-        fallen: BTreeMap::new(),
-        took: 0,
+        decisions: BTreeMap::new(),
+        duration_ms: 0,
     }
 }
 
-fn tell(scenario: &Scenario) -> Outcome {
-    let quiet = Quiet::default();
-    let runtime = match quiet.runtime() {
+fn run_scenario(scenario: &Scenario) -> Outcome {
+    let quiescence = Quiescence::default();
+    let runtime = match quiescence.runtime() {
         Ok(runtime) => runtime,
         Err(failure) => return broken(format!("no runtime for it: {failure}")),
     };
     collect_panics();
-    let told = System::with_tokio_rt(|| runtime).block_on(driver::tell(scenario, &quiet));
+    let run =
+        System::with_tokio_rt(|| runtime).block_on(driver::run_scenario(scenario, &quiescence));
     let panics = collected_panics();
-    let mut violation = told.violation;
+    let mut violation = run.violation;
     let ours = panics.iter().find(|panic| !panic.contains("sabotage at"));
     if let (None, Some(panic)) = (&violation, ours) {
         violation = Some(Violation {
             promise: "no panic",
             text: panic.clone(),
-            at: told.took,
+            at: run.duration_ms,
         });
     }
     Outcome {
         violation,
-        lines: told.log.lines(),
-        fallen: told.fallen,
-        took: told.took,
+        lines: run.log.lines(),
+        decisions: run.decisions,
+        duration_ms: run.duration_ms,
     }
 }

@@ -14,134 +14,136 @@ use greenroom::{Config, EventLink, Greenroom, ShutdownMode, Surroundings, TaskCh
 use super::log::Log;
 use super::model::Model;
 use super::scenario::Scenario;
-use crate::crash::{Moment, Plug, PluggedSaboteur, Power};
+use crate::crash::{CallPhase, CrashSwitch, CrashableFaultInjector, CrashableServer};
 use crate::disk::Disk;
 
 /// Where processes run, one after the other.
-pub(super) struct Machine {
+pub(super) struct ProcessRunner {
     config: Config,
-    sabotages: bool,
+    injects_panics: bool,
     model: Model,
     log: Log,
     clock: Clock,
     disk: Option<Disk>,
-    begun: u64,
+    started: u64,
 }
 
 /// One process.
 pub(super) struct Process {
     pub(super) greenroom: Greenroom,
     /// Set if it may be lost.
-    pub(super) power: Option<Power>,
+    pub(super) crash_switch: Option<CrashSwitch>,
     /// Alive as long as anything of it holds the server.
-    pub(super) alive: Weak<dyn AgentServer>,
+    pub(super) server: Weak<dyn AgentServer>,
 }
 
-impl Machine {
+impl ProcessRunner {
     pub(super) fn new(scenario: &Scenario, model: Model, log: Log, clock: Clock) -> Self {
         let config = scenario.config();
         let disk = scenario.crashes().then(|| {
             let model = model.clone();
-            let lag = Arc::new(move |commit| model.commit_takes(commit));
-            Disk::new(config.lifecycle.retention, lag)
+            let latency = Arc::new(move |commit| model.commit_latency(commit));
+            Disk::new(config.lifecycle.retention, latency)
         });
         Self {
             config,
-            sabotages: scenario.sabotages(),
+            injects_panics: scenario.injects_panics(),
             model,
             log,
             clock,
             disk,
-            begun: 0,
+            started: 0,
         }
     }
 
     /// The next process begins.
     pub(super) fn start(&mut self) -> Process {
-        self.begun += 1;
+        self.started += 1;
         let mut config = self.config.clone();
         // Another process draws other ids.
-        config.seed = config.seed.map(|seed| seed ^ (self.begun << 32));
+        config.seed = config.seed.map(|seed| seed ^ (self.started << 32));
         let mut saboteur: Option<Arc<dyn Saboteur>> = self
-            .sabotages
+            .injects_panics
             .then(|| Arc::new(self.model.clone()) as Arc<dyn Saboteur>);
         let mut server: Arc<dyn AgentServer> = Arc::new(self.model.clone());
-        let mut power = None;
+        let mut crash_switch = None;
         let journal: Arc<dyn Journal> = match &self.disk {
             None => Arc::new(MemoryJournal::default()),
             Some(disk) => {
                 let journal = disk.journal();
-                let on = Power::new(Arc::clone(&journal));
-                let fate = self.fate(on.clone());
-                let at_disk = Arc::clone(&fate);
-                journal.set_fate(Arc::new(move |moment| at_disk(moment)));
-                server = Arc::new(Plug::new(
+                let switch = CrashSwitch::new(Arc::clone(&journal));
+                let crashes_at = self.crash_decider(switch.clone());
+                let crashes_at_disk = Arc::clone(&crashes_at);
+                journal.set_crash_at_write(Arc::new(move |moment| crashes_at_disk(moment)));
+                server = Arc::new(CrashableServer::new(
                     server,
-                    on.clone(),
-                    Arc::new(move |kind, about, moment| {
-                        let when = match moment {
-                            Moment::Before => "before",
-                            Moment::After => "after",
+                    switch.clone(),
+                    Arc::new(move |kind, about, phase| {
+                        let when = match phase {
+                            CallPhase::Before => "before",
+                            CallPhase::After => "after",
                         };
-                        fate(&format!("{when} {kind} {about}"))
+                        crashes_at(&format!("{when} {kind} {about}"))
                     }),
                 ));
                 saboteur = saboteur.map(|saboteur| {
-                    Arc::new(PluggedSaboteur::new(saboteur, on.clone())) as Arc<dyn Saboteur>
+                    Arc::new(CrashableFaultInjector::new(saboteur, switch.clone()))
+                        as Arc<dyn Saboteur>
                 });
                 // Whoever read changes goes on where the last process stopped.
                 let changes = journal.changes(ChangesFrom::After(0), usize::MAX);
                 let changes = changes.unwrap_or_default().into_iter();
-                self.log.go_on_with(changes.map(|change| {
+                self.log.replay_changes(changes.map(|change| {
                     Arc::new(TaskChange::new(change.at, change.task, change.changed.from))
                 }));
-                power = Some(on);
+                crash_switch = Some(switch);
                 journal
             }
         };
-        let alive = Arc::downgrade(&server);
+        let server_refs = Arc::downgrade(&server);
         let surroundings = Surroundings {
             clock: self.clock,
             saboteur,
         };
         let greenroom = Greenroom::start_within(config, server, journal, surroundings);
-        self.log.listen(greenroom.subscribe());
-        self.model.heard_by(Some(greenroom.clone()));
-        if self.begun > 1 {
-            greenroom.event_link(match self.model.link_is_up() {
-                true => EventLink::Connected,
-                false => EventLink::Broken,
+        self.log.follow_changes(greenroom.subscribe());
+        self.model.set_event_sink(Some(greenroom.clone()));
+        if self.started > 1 {
+            greenroom.event_link(if self.model.link_is_up() {
+                EventLink::Connected
+            } else {
+                EventLink::Broken
             });
         }
         Process {
             greenroom,
-            power,
-            alive,
+            crash_switch,
+            server: server_refs,
         }
     }
 
     /// The process has lost its power. What is left of it in this one is shut down; the next begins after a while.
-    pub(super) async fn begin_again(&mut self, left: Greenroom) -> Process {
-        actix_rt::spawn(async move { left.shutdown(ShutdownMode::Abort).await });
-        let down = self.model.stays_down(self.begun);
+    pub(super) async fn restart(&mut self, crashed_greenroom: Greenroom) -> Process {
+        actix_rt::spawn(async move { crashed_greenroom.shutdown(ShutdownMode::Abort).await });
+        let down = self.model.downtime_ms(self.started);
         tokio::time::sleep(Duration::from_millis(down)).await;
         self.start()
     }
 
     /// Decides by name whether the process ends there, and ends it.
-    fn fate(&self, power: Power) -> Arc<dyn Fn(&str) -> bool + Send + Sync> {
+    fn crash_decider(&self, crash_switch: CrashSwitch) -> Arc<dyn Fn(&str) -> bool + Send + Sync> {
         let (model, log) = (self.model.clone(), self.log.clone());
         Arc::new(move |place: &str| {
-            if !power.is_on() {
+            if !crash_switch.is_alive() {
                 return true;
             }
-            let ends = model.crashes(place);
-            if ends {
-                power.lose();
-                log.crashed(place);
-                model.heard_by(None);
+            let crashes = model.decides_crash(place);
+            if crashes {
+                crash_switch.crash();
+                log.record_crash(place);
+                model.set_event_sink(None);
             }
-            ends
+            crashes
         })
     }
 }

@@ -4,63 +4,65 @@
 
 use std::collections::BTreeMap;
 
+use super::old_names::original;
+
 /// Decides by name.
 #[derive(Debug, Clone)]
-pub struct Dice {
+pub struct DecisionRng {
     seed: u64,
     /// Set for a scenario whose decisions are written down: what is not among them is as usual.
-    written: Option<BTreeMap<String, i64>>,
-    fallen: BTreeMap<String, i64>,
-    calm: bool,
+    recorded: Option<BTreeMap<String, i64>>,
+    decisions: BTreeMap<String, i64>,
+    defaults_only: bool,
 }
 
-impl Dice {
+impl DecisionRng {
     /// Dice that fall by chance, or as it is written.
-    pub fn new(seed: u64, written: Option<BTreeMap<String, i64>>) -> Self {
+    pub fn new(seed: u64, recorded: Option<BTreeMap<String, i64>>) -> Self {
         Self {
             seed,
-            written,
-            fallen: BTreeMap::new(),
-            calm: false,
+            recorded,
+            decisions: BTreeMap::new(),
+            defaults_only: false,
         }
     }
 
     /// From now on everything is as usual.
-    pub fn calm_down(&mut self) {
-        self.calm = true;
+    pub fn use_defaults(&mut self) {
+        self.defaults_only = true;
     }
 
-    /// A decision: `usual`, or whatever `draw` makes of a random source of this name.
+    /// A decision: `default`, or whatever `draw` makes of a random source of this name.
     pub fn decide(
         &mut self,
         name: String,
-        usual: i64,
-        draw: impl FnOnce(&mut Source) -> i64,
+        default: i64,
+        draw: impl FnOnce(&mut Rng) -> i64,
     ) -> i64 {
-        if self.calm {
-            return usual;
+        if self.defaults_only {
+            return default;
         }
-        if let Some(written) = &self.written {
-            return written.get(&name).copied().unwrap_or(usual);
+        if let Some(recorded) = &self.recorded {
+            return recorded.get(&name).copied().unwrap_or(default);
         }
-        let decision = draw(&mut Source::named(self.seed, &name));
-        if decision != usual {
-            self.fallen.insert(name, decision);
+        let decision = draw(&mut Rng::named(self.seed, &original(&name)));
+        if decision != default {
+            self.decisions.insert(name, decision);
         }
         decision
     }
 
     /// Every decision that was not the usual one.
-    pub fn fallen(&self) -> &BTreeMap<String, i64> {
-        self.written.as_ref().unwrap_or(&self.fallen)
+    pub fn decisions(&self) -> &BTreeMap<String, i64> {
+        self.recorded.as_ref().unwrap_or(&self.decisions)
     }
 }
 
 /// A small random source (SplitMix64): good enough to explore with, and the same on every machine.
 #[derive(Debug, Clone)]
-pub struct Source(u64);
+pub struct Rng(u64);
 
-impl Source {
+impl Rng {
     /// The source of a seed.
     pub fn new(seed: u64) -> Self {
         Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ 0x5851_f42d_4c95_7f2d)
@@ -73,22 +75,22 @@ impl Source {
             (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
         });
         let mut source = Self::new(seed ^ hash);
-        source.bits();
+        source.next_u64();
         source
     }
 
     /// The next 64 bits.
-    pub fn bits(&mut self) -> u64 {
+    pub fn next_u64(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut bits = self.0;
-        bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        bits ^ (bits >> 31)
+        let mut next_u64 = self.0;
+        next_u64 = (next_u64 ^ (next_u64 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        next_u64 = (next_u64 ^ (next_u64 >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        next_u64 ^ (next_u64 >> 31)
     }
 
     /// A number below `bound`; zero for a bound of zero.
     pub fn below(&mut self, bound: u64) -> u64 {
-        self.bits().checked_rem(bound).unwrap_or(0)
+        self.next_u64().checked_rem(bound).unwrap_or(0)
     }
 
     /// A number from `low` up to and with `high`.
@@ -104,16 +106,16 @@ impl Source {
 
     /// One of several; they must not be none.
     pub fn one_of<'a, T>(&mut self, choices: &'a [T]) -> &'a T {
-        let place = self.below(choices.len() as u64);
-        &choices[usize::try_from(place).unwrap_or(0)]
+        let index = self.below(choices.len() as u64);
+        &choices[usize::try_from(index).unwrap_or(0)]
     }
 
     /// The place of one of several by weight; the first if all weigh nothing.
-    pub fn weighed(&mut self, weights: &[u32]) -> usize {
+    pub fn weighted_index(&mut self, weights: &[u32]) -> usize {
         let mut rest = self.below(weights.iter().map(|&weight| u64::from(weight)).sum());
-        for (place, &weight) in weights.iter().enumerate() {
+        for (index, &weight) in weights.iter().enumerate() {
             if rest < u64::from(weight) {
-                return place;
+                return index;
             }
             rest -= u64::from(weight);
         }
@@ -127,20 +129,26 @@ mod tests {
 
     #[test]
     fn a_name_falls_the_same_way_whatever_else_is_asked() {
-        let draw = |source: &mut Source| source.between(0, 1_000_000);
-        let mut one = Dice::new(7, None);
+        let draw = |source: &mut Rng| source.between(0, 1_000_000);
+        let mut one = DecisionRng::new(7, None);
         one.decide("other".to_owned(), -1, draw);
         let first = one.decide("it".to_owned(), -1, draw);
-        assert_eq!(Dice::new(7, None).decide("it".to_owned(), -1, draw), first);
-        assert_ne!(Dice::new(8, None).decide("it".to_owned(), -1, draw), first);
+        assert_eq!(
+            DecisionRng::new(7, None).decide("it".to_owned(), -1, draw),
+            first
+        );
+        assert_ne!(
+            DecisionRng::new(8, None).decide("it".to_owned(), -1, draw),
+            first
+        );
     }
 
     #[test]
     fn what_is_written_is_told_again() {
-        let draw = |source: &mut Source| source.between(1, 9);
-        let mut dice = Dice::new(7, None);
+        let draw = |source: &mut Rng| source.between(1, 9);
+        let mut dice = DecisionRng::new(7, None);
         let decided = dice.decide("it".to_owned(), 0, draw);
-        let mut again = Dice::new(99, Some(dice.fallen().clone()));
+        let mut again = DecisionRng::new(99, Some(dice.decisions().clone()));
         assert_eq!(again.decide("it".to_owned(), 0, draw), decided);
         assert_eq!(again.decide("another".to_owned(), 0, draw), 0);
     }

@@ -10,7 +10,7 @@ use greenroom::config::OnParentAbort;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::story::CancelHow;
+use crate::story::CancelOverrides;
 
 /// One scenario.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -101,7 +101,11 @@ pub struct Opencode {
     #[serde(default)]
     pub odds: Odds,
     /// The decisions that are not the usual ones; with them nothing else is left to chance.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "super::old_names::deserialize_decisions"
+    )]
     pub decisions: Option<BTreeMap<String, i64>>,
 }
 
@@ -136,13 +140,16 @@ pub struct Odds {
     /// How late at most, in milliseconds.
     pub call_slow_ms: i64,
     /// One of our own actors panics at a place it passes, in a hundred thousand.
-    pub sabotage: u32,
+    #[serde(alias = "sabotage")]
+    pub failpoint: u32,
     /// The process ends at an append, a commit, or before or after a call; in ten thousand.
     pub crash: u32,
     /// Only at places whose name begins so.
-    pub sabotage_of: String,
+    #[serde(alias = "sabotageOf")]
+    pub failpoint_prefix: String,
     /// Somebody does something at the very instant at which a call is answered.
-    pub ambush: u32,
+    #[serde(alias = "ambush")]
+    pub race_injection: u32,
     /// An abort is answered and lost.
     pub abort_lost: u32,
     /// How often which kind of turn, by weight, in the order of [`super::model::TurnKind`].
@@ -179,7 +186,7 @@ pub struct Step {
     pub at: u64,
     /// What.
     #[serde(flatten)]
-    pub deed: Deed,
+    pub action: Action,
 }
 
 /// What a step does. A session is named by its id; `$t1` is the session of task `t1`, and a step that names one which is
@@ -190,7 +197,7 @@ pub struct Step {
     missing_docs,
     reason = "each variant says what it does; its fields are named like the handle's"
 )]
-pub enum Deed {
+pub enum Action {
     /// Launches a task; its alias is its description too.
     Launch {
         r#as: String,
@@ -200,7 +207,7 @@ pub enum Deed {
     Cancel {
         task: String,
         #[serde(default)]
-        options: CancelHow,
+        options: CancelOverrides,
     },
     /// Cancels a task if its slot is not granted yet.
     CancelPending { task: String },
@@ -255,10 +262,10 @@ pub enum Deed {
 
 impl Scenario {
     /// True if actors of ours are made to panic.
-    pub fn sabotages(&self) -> bool {
+    pub fn injects_panics(&self) -> bool {
         let decisions = self.opencode.decisions.iter().flatten();
-        let mut written = decisions.filter(|(name, _)| name.starts_with("sabotage"));
-        self.opencode.odds.sabotage > 0 || written.next().is_some()
+        let mut recorded = decisions.filter(|(name, _)| name.starts_with("failpoint "));
+        self.opencode.odds.failpoint > 0 || recorded.next().is_some()
     }
 
     /// True if the process may end and another begin.
@@ -319,8 +326,8 @@ impl Scenario {
     }
 }
 
-fn replace<T>(place: &mut T, value: Option<T>) {
+fn replace<T>(setting: &mut T, value: Option<T>) {
     if let Some(value) = value {
-        *place = value;
+        *setting = value;
     }
 }

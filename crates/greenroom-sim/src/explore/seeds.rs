@@ -10,13 +10,14 @@ use super::generate;
 use super::outcome::{Outcome, run};
 use super::promises::Violation;
 use super::scenario::{Profile, Scenario};
+use crate::lock;
 
 /// Real time for one scenario: all of them take milliseconds, unless actors keep each other busy.
 pub const LIMIT: Duration = Duration::from_secs(60);
 
 /// What was found among some seeds.
 #[derive(Debug)]
-pub struct Found {
+pub struct ExploreReport {
     /// The lowest seed that broke a promise, with its scenario and what came of it.
     pub broken: Option<(u64, Scenario, Outcome)>,
     /// The first seed that was not told.
@@ -29,7 +30,7 @@ pub struct Found {
 
 /// When to stop.
 #[derive(Debug, Clone, Copy)]
-pub struct Bounds {
+pub struct ExploreOptions {
     /// How many scenarios are told at once.
     pub threads: usize,
     /// Real time for all of them.
@@ -40,8 +41,8 @@ pub struct Bounds {
     pub twice: bool,
 }
 
-/// Tells the scenarios of these seeds. All below [`Found::next`] were told.
-pub fn explore(seeds: Range<u64>, profile: Profile, bounds: Bounds) -> Found {
+/// Tells the scenarios of these seeds. All below [`ExploreReport::next`] were told.
+pub fn explore(seeds: Range<u64>, profile: Profile, bounds: ExploreOptions) -> ExploreReport {
     let until = bounds.time.map(|time| Instant::now() + time);
     let (next, told, stop) = (
         AtomicU64::new(seeds.start),
@@ -68,11 +69,11 @@ pub fn explore(seeds: Range<u64>, profile: Profile, bounds: Bounds) -> Found {
                     told.fetch_add(1, Ordering::AcqRel);
                     if let Some(violation) = &outcome.violation {
                         stop.store(!bounds.survey, Ordering::Release);
-                        let mut kinds = kinds.lock().unwrap_or_else(PoisonError::into_inner);
+                        let mut kinds = lock(&kinds);
                         let (count, lowest) = kinds.entry(violation.kind()).or_insert((0, seed));
                         (*count, *lowest) = (*count + 1, seed.min(*lowest));
                         drop(kinds);
-                        let mut broken = broken.lock().unwrap_or_else(PoisonError::into_inner);
+                        let mut broken = lock(&broken);
                         if broken.as_ref().is_none_or(|(known, ..)| seed < *known) {
                             *broken = Some((seed, scenario, outcome));
                         }
@@ -81,7 +82,7 @@ pub fn explore(seeds: Range<u64>, profile: Profile, bounds: Bounds) -> Found {
             });
         }
     });
-    Found {
+    ExploreReport {
         broken: broken.into_inner().unwrap_or_else(PoisonError::into_inner),
         next: next.into_inner().min(seeds.end),
         told: told.into_inner(),
@@ -105,6 +106,6 @@ fn difference(once: &Outcome, again: &Outcome) -> Option<Violation> {
             once.lines.get(place),
             again.lines.get(place)
         ),
-        at: once.took,
+        at: once.duration_ms,
     })
 }

@@ -22,7 +22,7 @@ pub fn shrink(scenario: &Scenario, outcome: &Outcome, patience: Duration) -> (Sc
         until: Instant::now() + patience,
     };
     let mut written = scenario.clone();
-    written.opencode.decisions = Some(outcome.fallen.clone());
+    written.opencode.decisions = Some(outcome.decisions.clone());
     // Late events keep their order or not; all else the odds say is written down.
     written.opencode.odds = Odds {
         event_reordered: scenario.opencode.odds.event_reordered,

@@ -9,11 +9,11 @@ use greenroom::{CancelOptions, CancelScope, LimitsChange, ShutdownMode};
 use serde_json::{Map, Value};
 use tokio::time::sleep;
 
-use super::{Driver, Hands};
-use crate::explore::log::{Order, What};
+use super::{Driver, StepExecutor};
+use crate::explore::log::{LogEvent, Request};
 use crate::explore::model::Model;
-use crate::explore::scenario::Deed;
-use crate::story::CancelHow;
+use crate::explore::scenario::Action;
+use crate::story::CancelOverrides;
 
 /// How often limits are set that could not be set, and how long is waited in between.
 const TRIES: usize = 12;
@@ -21,19 +21,19 @@ const AGAIN: Duration = Duration::from_secs(5);
 
 impl Driver<'_> {
     /// Takes one step. What it asks is a task of its own; tasks are first polled in the order in which they are spawned.
-    pub(super) fn take(&mut self, deed: &Deed) {
-        match deed {
-            Deed::SetLimits { limits } => self.set_limits(limits),
-            Deed::Shutdown => {
+    pub(super) fn execute(&mut self, action: &Action) {
+        match action {
+            Action::SetLimits { limits } => self.set_limits(limits),
+            Action::Shutdown => {
                 self.closed = true;
-                let (greenroom, log) = (self.hands.greenroom(), self.hands.log.clone());
-                log.push(What::Asked(Order::Shutdown));
+                let (greenroom, log) = (self.executor.greenroom(), self.executor.log.clone());
+                log.push(LogEvent::Requested(Request::Shutdown));
                 actix_rt::spawn(async move {
                     let report = greenroom.shutdown(ShutdownMode::Abort).await;
-                    log.push(What::Closed(report));
+                    log.push(LogEvent::ShutDown(report));
                 });
             }
-            deed => self.hands.take(deed),
+            action => self.executor.execute(action),
         }
     }
 
@@ -60,9 +60,9 @@ impl Driver<'_> {
                 };
             }
         }
-        let greenroom = self.hands.greenroom();
-        self.hands.ask(
-            Order::SetLimits(Box::new(self.limits.clone())),
+        let greenroom = self.executor.greenroom();
+        self.executor.ask(
+            Request::SetLimits(Box::new(self.limits.clone())),
             async move {
                 // Whoever sets them asks until they are set: what follows builds on them.
                 for _ in 0..TRIES {
@@ -77,21 +77,21 @@ impl Driver<'_> {
     }
 }
 
-impl Hands {
+impl StepExecutor {
     /// Takes a step that needs nothing of the driver.
-    pub(super) fn take(&self, deed: &Deed) {
-        match deed {
-            Deed::Launch { r#as: alias, input } => self.launch(alias, input),
-            Deed::Cancel { task, options } => self.cancel(task, options, false),
-            Deed::CancelPending { task } => self.cancel(task, &CancelHow::default(), true),
-            Deed::CancelAll { session } => self.cancel_all(session.as_deref()),
-            Deed::Resume {
+    pub(super) fn execute(&self, action: &Action) {
+        match action {
+            Action::Launch { r#as: alias, input } => self.launch(alias, input),
+            Action::Cancel { task, options } => self.cancel(task, options, false),
+            Action::CancelPending { task } => self.cancel(task, &CancelOverrides::default(), true),
+            Action::CancelAll { session } => self.cancel_all(session.as_deref()),
+            Action::Resume {
                 session,
                 prompt,
                 parent_session,
             } => self.resume(session, prompt, parent_session.as_deref()),
-            Deed::Send { task, prompt } => self.send(task, prompt),
-            Deed::Track {
+            Action::Send { task, prompt } => self.send(task, prompt),
+            Action::Track {
                 task,
                 session,
                 parent_session,
@@ -106,20 +106,20 @@ impl Hands {
                     concurrency_key.as_deref(),
                 );
             }
-            Deed::UserMessage { session } => {
+            Action::UserMessage { session } => {
                 if let Some(id) = self.session(session) {
                     self.model.open_session(&id, None);
                     self.model.user_message(&id);
                 }
             }
-            Deed::UserAbort { session } => self.with_session(session, Model::user_abort),
-            Deed::UserAnswer { session } => self.with_session(session, Model::user_answer),
-            Deed::Delete { session } => self.with_session(session, Model::delete),
-            Deed::Outage { ms } => self.model.go_away(*ms, false),
-            Deed::Restart { ms } => self.model.go_away(*ms, true),
-            Deed::BreakLink { ms } => self.model.break_link(*ms),
+            Action::UserAbort { session } => self.with_session(session, Model::user_abort),
+            Action::UserAnswer { session } => self.with_session(session, Model::user_answer),
+            Action::Delete { session } => self.with_session(session, Model::delete),
+            Action::Outage { ms } => self.model.take_offline(*ms, false),
+            Action::Restart { ms } => self.model.take_offline(*ms, true),
+            Action::BreakLink { ms } => self.model.break_link(*ms),
             // The driver's own.
-            Deed::SetLimits { .. } | Deed::Shutdown => {}
+            Action::SetLimits { .. } | Action::Shutdown => {}
         }
     }
 
@@ -130,19 +130,22 @@ impl Hands {
     }
 
     /// Asks for something and writes down the answer.
-    fn ask<F>(&self, order: Order, work: F)
+    fn ask<F>(&self, order: Request, work: F)
     where
         F: Future<Output = Result<Option<Box<Task>>, String>> + 'static,
     {
-        let asked = self.log.push(What::Asked(order));
-        let (log, power) = (self.log.clone(), self.power());
+        let asked = self.log.push(LogEvent::Requested(order));
+        let (log, crash_switch) = (self.log.clone(), self.crash_switch());
         actix_rt::spawn(async move {
             let answer = work.await;
-            if power.is_some_and(|power| !power.is_on()) {
+            if crash_switch.is_some_and(|crash_switch| !crash_switch.is_alive()) {
                 // A process that has ended answers nobody.
                 return;
             }
-            log.push(What::Told { asked, answer });
+            log.push(LogEvent::Answered {
+                request: asked,
+                answer,
+            });
         });
     }
 
@@ -166,7 +169,7 @@ impl Hands {
         let launch =
             serde_json::from_value(Value::Object(input)).map_err(|error| error.to_string());
         self.ask(
-            Order::Launch {
+            Request::Launch {
                 alias: alias.to_owned(),
                 parent,
             },
@@ -191,7 +194,7 @@ impl Hands {
         }
     }
 
-    fn cancel(&self, alias: &str, how: &CancelHow, only_pending: bool) {
+    fn cancel(&self, alias: &str, how: &CancelOverrides, only_pending: bool) {
         let Some(task) = self.task(alias) else { return };
         let usual = CancelOptions::default();
         let skip = how.skip_notification.unwrap_or(usual.skip_notification);
@@ -206,7 +209,7 @@ impl Hands {
             skip_notification: skip,
             only_pending,
         };
-        let order = Order::Cancel {
+        let order = Request::Cancel {
             task: task.clone(),
             skip,
             abort: options.abort_session,
@@ -234,7 +237,7 @@ impl Hands {
             .clone()
             .map_or(CancelScope::All, CancelScope::Descendants);
         let greenroom = self.greenroom();
-        self.ask(Order::CancelAll { below }, async move {
+        self.ask(Request::CancelAll { below }, async move {
             greenroom.cancel_all(scope, CancelOptions::default()).await;
             Ok(None)
         });
@@ -261,7 +264,7 @@ impl Hands {
             ..Resume::default()
         };
         let greenroom = self.greenroom();
-        self.ask(Order::Resume { session, parent }, async move {
+        self.ask(Request::Resume { session, parent }, async move {
             let task = greenroom
                 .resume(resume)
                 .await
@@ -273,7 +276,7 @@ impl Hands {
     fn send(&self, alias: &str, prompt: &str) {
         let Some(task) = self.task(alias) else { return };
         let (greenroom, prompt) = (self.greenroom(), prompt.to_owned());
-        self.ask(Order::Send { task: task.clone() }, async move {
+        self.ask(Request::Send { task: task.clone() }, async move {
             let task = greenroom
                 .send(&task, prompt)
                 .await
@@ -309,7 +312,7 @@ impl Hands {
         };
         let greenroom = self.greenroom();
         self.ask(
-            Order::Track {
+            Request::Track {
                 task,
                 session,
                 parent,
@@ -330,7 +333,7 @@ impl Hands {
         (id != alias
             || self
                 .log
-                .read(|ledger| ledger.newest(&TaskId::new(alias)).is_some()))
+                .read(|observed| observed.newest(&TaskId::new(alias)).is_some()))
         .then(|| TaskId::new(id))
     }
 
@@ -340,8 +343,8 @@ impl Hands {
             return Some(SessionId::new(name));
         };
         let task = self.task(alias)?;
-        self.log.read(|ledger| {
-            let mut runs = ledger.runs.iter().rev().filter(|run| run.task == task);
+        self.log.read(|observed| {
+            let mut runs = observed.runs.iter().rev().filter(|run| run.task == task);
             runs.find_map(|run| run.session.clone())
         })
     }

@@ -2,35 +2,35 @@
 
 use std::fmt;
 
-use super::{Call, Entry, What};
+use super::{Call, Entry, LogEvent};
 
 impl fmt::Display for Entry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:>9} ", self.at)?;
-        match &self.what {
-            What::Asked(order) => write!(f, "ask      {order:?}"),
-            What::Told {
-                asked,
+        match &self.event {
+            LogEvent::Requested(request) => write!(f, "request  {request:?}"),
+            LogEvent::Answered {
+                request,
                 answer: Ok(Some(task)),
             } => {
                 write!(
                     f,
-                    "told     #{asked} {} run {} {}",
+                    "response #{request} {} run {} {}",
                     task.id,
                     task.run,
                     task.status().as_str()
                 )
             }
-            What::Told {
-                asked,
+            LogEvent::Answered {
+                request,
                 answer: Ok(None),
-            } => write!(f, "told     #{asked} ok"),
-            What::Told {
-                asked,
+            } => write!(f, "response #{request} ok"),
+            LogEvent::Answered {
+                request,
                 answer: Err(error),
-            } => write!(f, "refused  #{asked} {error}"),
-            What::Closed(report) => write!(f, "closed   {report:?}"),
-            What::Changed(change) => {
+            } => write!(f, "refused  #{request} {error}"),
+            LogEvent::ShutDown(report) => write!(f, "shutdown {report:?}"),
+            LogEvent::TaskChanged(change) => {
                 let from = change.from.map_or("-", |from| from.as_str());
                 let task = &change.task;
                 write!(
@@ -48,14 +48,14 @@ impl fmt::Display for Entry {
                 }
                 Ok(())
             }
-            What::Found(task) => write!(
+            LogEvent::TaskFound(task) => write!(
                 f,
-                "found    {} run {} {}",
+                "lookup   {} run {} {}",
                 task.id,
                 task.run,
                 task.status().as_str()
             ),
-            What::Call {
+            LogEvent::CallStarted {
                 number,
                 call: Call::Notify { parent, notice },
             } => {
@@ -75,18 +75,24 @@ impl fmt::Display for Entry {
                     if notice.silent { ", silent" } else { "" }
                 )
             }
-            What::Call { number, call } => write!(f, "call {number:>3} {call:?}"),
-            What::Effect(number) => write!(f, "effect   of {number}"),
-            What::Returned { number, answer } => write!(f, "answer   to {number}: {answer}"),
-            What::Event { session, kind, .. } => write!(f, "event    {session} {kind}"),
-            What::Truth { session, fact } => write!(f, "truth    {session} {fact:?}"),
-            What::Link(up) => write!(f, "link     {}", if *up { "connected" } else { "broken" }),
-            What::Online(online) => {
-                write!(f, "server   {}", if *online { "online" } else { "away" })
+            LogEvent::CallStarted { number, call } => write!(f, "call {number:>3} {call:?}"),
+            LogEvent::CallApplied(number) => write!(f, "effect   of {number}"),
+            LogEvent::CallReturned { number, answer } => {
+                write!(f, "answer   to {number}: {answer}")
             }
-            What::Healed => f.write_str("healed"),
-            What::Sabotaged(place) => write!(f, "sabotage {place}"),
-            What::Crashed(place) => write!(f, "crash    {place}"),
+            LogEvent::EventDelivered { session, kind, .. } => {
+                write!(f, "event    {session} {kind}")
+            }
+            LogEvent::SessionFact { session, fact } => write!(f, "session  {session} {fact:?}"),
+            LogEvent::LinkChanged(up) => {
+                write!(f, "link     {}", if *up { "connected" } else { "broken" })
+            }
+            LogEvent::ServerOnline(online) => {
+                write!(f, "server   {}", if *online { "online" } else { "offline" })
+            }
+            LogEvent::Healed => f.write_str("healed"),
+            LogEvent::FailpointHit(place) => write!(f, "failpoint {place}"),
+            LogEvent::ProcessCrashed(place) => write!(f, "crash    {place}"),
         }
     }
 }

@@ -5,19 +5,19 @@ use greenroom::domain::ids::SessionId;
 use serde_json::json;
 
 use super::Model;
-use super::state::{Due, World};
+use super::state::{ServerState, TimedEvent};
 use super::turn::Turn;
-use crate::explore::log::{Fact, What};
+use crate::explore::log::{Fact, LogEvent};
 
 impl Model {
     /// A session that was there before.
     pub fn open_session(&self, id: &SessionId, parent: Option<SessionId>) {
-        self.world().ensure(id, parent);
+        self.state().ensure_session(id, parent);
     }
 
     /// True if that session is there.
     pub fn has(&self, id: &SessionId) -> bool {
-        self.world()
+        self.state()
             .sessions
             .get(id)
             .is_some_and(|session| !session.deleted)
@@ -25,66 +25,66 @@ impl Model {
 
     /// Somebody who is not us prompts a session.
     pub fn user_message(&self, id: &SessionId) {
-        let mut world = self.world();
-        if world.online
-            && world
+        let mut state = self.state();
+        if state.online
+            && state
                 .sessions
                 .get(id)
                 .is_some_and(|session| !session.deleted)
         {
-            world.take_prompt(id, None, None, true);
+            state.accept_prompt(id, None, None, true);
         }
     }
 
     /// The user stops a session.
     pub fn user_abort(&self, id: &SessionId) {
-        let mut world = self.world();
-        if world.online {
-            world.abort(id, true);
+        let mut state = self.state();
+        if state.online {
+            state.abort(id, true);
         }
     }
 
     /// Somebody answers what a session asks.
     pub fn user_answer(&self, id: &SessionId) {
-        let mut world = self.world();
-        if world.online {
-            world.answered(id);
+        let mut state = self.state();
+        if state.online {
+            state.answered(id);
         }
     }
 
     /// Somebody deletes a session, and with it its children.
     pub fn delete(&self, id: &SessionId) {
-        let mut world = self.world();
-        if world.online {
-            world.delete(id);
+        let mut state = self.state();
+        if state.online {
+            state.delete(id);
         }
     }
 
     /// The server cannot be reached for so many milliseconds; if it is killed, it forgets what it did.
-    pub fn go_away(&self, millis: u64, killed: bool) {
-        self.world()
-            .go_away(i64::try_from(millis).unwrap_or(0), killed);
+    pub fn take_offline(&self, millis: u64, killed: bool) {
+        self.state()
+            .take_offline(i64::try_from(millis).unwrap_or(0), killed);
     }
 
     /// The event stream breaks for so many milliseconds.
     pub fn break_link(&self, millis: u64) {
-        let mut world = self.world();
-        if world.healed || !world.online {
+        let mut state = self.state();
+        if state.healed || !state.online {
             return;
         }
         let millis = i64::try_from(millis).unwrap_or(0);
-        world.schedule(0, Due::Link(false));
-        world.schedule(millis, Due::Link(true));
+        state.schedule(0, TimedEvent::Link(false));
+        state.schedule(millis, TimedEvent::Link(true));
     }
 
     /// From now on nothing goes wrong any more: the server can be reached, events flow, turns are answered.
     pub fn heal(&self) {
-        self.log.push(What::Healed);
-        self.world().heal();
+        self.log.push(LogEvent::Healed);
+        self.state().heal();
     }
 }
 
-impl World {
+impl ServerState {
     /// Stops what a session does. An abort of somebody just prompted may be answered and lost.
     pub(super) fn abort(&mut self, id: &SessionId, by_user: bool) {
         let now = self.now();
@@ -99,35 +99,30 @@ impl World {
             return self.emit_idle(id);
         };
         let Turn {
-            began,
-            unseen,
+            started_at,
+            before_first_step,
             retry,
             ..
         } = turn;
-        let (young, unseen, retries) = (now - began < 2000, *unseen, retry.is_some());
-        if !by_user
-            && young
-            && self
-                .dice
-                .decide(name, 0, |source| i64::from(source.chance(odds)))
-                > 0
-        {
-            return self.truth(id, Fact::AbortLost);
+        let (recent, before_first_step, retries) =
+            (now - started_at < 2000, *before_first_step, retry.is_some());
+        if !by_user && recent && self.rng.decide(name, 0, |rng| i64::from(rng.chance(odds))) > 0 {
+            return self.record_fact(id, Fact::AbortLost);
         }
         if by_user {
-            self.truth(id, Fact::Stopped);
+            self.record_fact(id, Fact::UserAborted);
         }
-        if unseen {
+        if before_first_step {
             // Before its first step there is nothing to be stopped, and nobody is told.
             if let Some(session) = self.sessions.get_mut(id) {
                 session.turn = None;
             }
-            self.truth(id, Fact::Aborted);
-            self.truth(id, Fact::Idle);
+            self.record_fact(id, Fact::Aborted);
+            self.record_fact(id, Fact::Idle);
             return;
         }
         if retries {
-            self.truth(id, Fact::Aborted);
+            self.record_fact(id, Fact::Aborted);
             if let Some(info) = self
                 .sessions
                 .get_mut(id)
@@ -135,7 +130,7 @@ impl World {
             {
                 info["time"]["completed"] = json!(now);
             }
-            self.emit_answer(id);
+            self.emit_assistant_message(id);
             return self.end_turn(id);
         }
         self.fail(id, "MessageAbortedError", "Aborted");
@@ -153,20 +148,20 @@ impl World {
         };
         // What it does goes on as a ghost until it has ended.
         session.deleted = true;
-        self.truth(id, Fact::Deleted);
+        self.record_fact(id, Fact::Deleted);
         self.emit(id, "session.deleted", json!({"info": {"id": id}}));
         for child in children {
             self.delete(&child);
         }
     }
 
-    fn go_away(&mut self, millis: i64, killed: bool) {
+    fn take_offline(&mut self, millis: i64, killed: bool) {
         if self.healed || !self.online {
             return;
         }
         self.online = false;
         self.epoch += 1;
-        self.log.push(What::Online(false));
+        self.log.push(LogEvent::ServerOnline(false));
         if killed {
             let lost: Vec<SessionId> = self
                 .sessions
@@ -178,30 +173,28 @@ impl World {
                 if let Some(session) = self.sessions.get_mut(&id) {
                     session.turn = None;
                 }
-                self.truth(&id, Fact::Forgotten);
-                self.truth(&id, Fact::Idle);
+                self.record_fact(&id, Fact::StateLost);
+                self.record_fact(&id, Fact::Idle);
             }
         }
         // A killed server closes the stream; of one that cannot be reached only the silence tells.
         let noticed = if killed { 1 } else { millis.min(30_000) };
         self.link_up = false;
-        self.schedule(noticed, Due::Link(false));
-        self.schedule(millis, Due::Online);
+        self.schedule(noticed, TimedEvent::Link(false));
+        self.schedule(millis, TimedEvent::ServerOnline);
     }
 
-    pub(super) fn come_back(&mut self) {
+    pub(super) fn bring_online(&mut self) {
         if self.online {
             return;
         }
         self.online = true;
-        self.log.push(What::Online(true));
+        self.log.push(LogEvent::ServerOnline(true));
         let waits = self.count("reconnect");
-        let wait = self
-            .dice
-            .decide(format!("reconnect {waits}"), 500, |source| {
-                source.between(0, 10_000)
-            });
-        self.schedule(wait, Due::Link(true));
+        let wait = self.rng.decide(format!("reconnect {waits}"), 500, |rng| {
+            rng.between(0, 10_000)
+        });
+        self.schedule(wait, TimedEvent::Link(true));
     }
 
     /// True if that is news.
@@ -215,13 +208,13 @@ impl World {
 
     fn heal(&mut self) {
         self.healed = true;
-        self.dice.calm_down();
+        self.rng.use_defaults();
         if !self.online {
             self.online = true;
-            self.log.push(What::Online(true));
+            self.log.push(LogEvent::ServerOnline(true));
         }
         if !self.link_up {
-            self.schedule(500, Due::Link(true));
+            self.schedule(500, TimedEvent::Link(true));
         }
     }
 

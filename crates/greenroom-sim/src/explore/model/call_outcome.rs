@@ -2,8 +2,8 @@
 
 /// How a call goes. The numbers stand in minimised scenarios.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Fate {
-    Fine = 0,
+pub(super) enum CallOutcome {
+    Succeeds = 0,
     Unreachable = 1,
     Refused = 2,
     CutBefore = 3,
@@ -12,14 +12,14 @@ pub(super) enum Fate {
     HangsAfter = 6,
 }
 
-impl Fate {
-    pub(super) const ALL: [Fate; 7] = [
-        Fate::Fine,
-        Fate::Unreachable,
-        Fate::Refused,
-        Fate::CutBefore,
-        Fate::CutAfter,
-        Fate::Hangs,
-        Fate::HangsAfter,
+impl CallOutcome {
+    pub(super) const ALL: [CallOutcome; 7] = [
+        CallOutcome::Succeeds,
+        CallOutcome::Unreachable,
+        CallOutcome::Refused,
+        CallOutcome::CutBefore,
+        CallOutcome::CutAfter,
+        CallOutcome::Hangs,
+        CallOutcome::HangsAfter,
     ];
 }

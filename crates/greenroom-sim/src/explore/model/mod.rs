@@ -21,7 +21,7 @@ mod state;
 mod turn;
 mod turn_steps;
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use greenroom::clock::Clock;
@@ -29,11 +29,12 @@ use greenroom::sabotage::Saboteur;
 use greenroom::{EventLink, Greenroom};
 use tokio::sync::{Notify, mpsc};
 
-use super::log::{Log, What};
-use super::rng::Dice;
-use super::scenario::{Deed, Opencode};
+use super::log::{Log, LogEvent};
+use super::rng::DecisionRng;
+use super::scenario::{Action, Opencode};
+use crate::lock;
 
-use state::{Due, World};
+use state::{ServerState, TimedEvent};
 pub use turn::TurnKind;
 
 /// Where every session works that nobody put elsewhere.
@@ -46,15 +47,15 @@ const CRASHES: u32 = 4;
 #[derive(Debug, Clone)]
 pub struct Model {
     clock: Clock,
-    world: Arc<Mutex<World>>,
+    state: Arc<Mutex<ServerState>>,
     due: Arc<Notify>,
     log: Log,
-    ear: Arc<Mutex<Option<Greenroom>>>,
+    event_sink: Arc<Mutex<Option<Greenroom>>>,
 }
 
 impl Saboteur for Model {
     fn strikes(&self, place: &'static str) -> bool {
-        self.sabotages(place)
+        self.decides_panic(place)
     }
 }
 
@@ -62,20 +63,20 @@ impl Model {
     /// A server without sessions.
     pub fn new(opencode: &Opencode, clock: Clock, log: Log) -> Self {
         let due = Arc::new(Notify::new());
-        let dice = Dice::new(opencode.seed, opencode.decisions.clone());
-        let world = World::new(
+        let rng = DecisionRng::new(opencode.seed, opencode.decisions.clone());
+        let state = ServerState::new(
             opencode.odds.clone(),
-            dice,
+            rng,
             clock,
             log.clone(),
             Arc::clone(&due),
         );
         Self {
             clock,
-            world: Arc::new(Mutex::new(world)),
+            state: Arc::new(Mutex::new(state)),
             due,
             log,
-            ear: Arc::default(),
+            event_sink: Arc::default(),
         }
     }
 
@@ -84,7 +85,7 @@ impl Model {
         loop {
             let called = self.due.notified();
             let now = self.clock.now().as_millis();
-            let (next, at) = self.world().take_due(now);
+            let (next, at) = self.state().pop_due(now);
             match (next, at) {
                 (Some(due), _) => self.handle(due).await,
                 (None, Some(at)) => {
@@ -97,27 +98,23 @@ impl Model {
         }
     }
 
-    async fn handle(&self, due: Due) {
-        let greenroom = self
-            .ear
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone();
+    async fn handle(&self, due: TimedEvent) {
+        let greenroom = lock(&self.event_sink).clone();
         match due {
-            Due::Event(event) => {
+            TimedEvent::Event(event) => {
                 let Some(greenroom) = greenroom else { return };
-                self.log.push(What::Event {
+                self.log.push(LogEvent::EventDelivered {
                     session: event.session.clone(),
                     kind: event.kind,
                     sign: event.sign,
                 });
                 greenroom.event(&event.value).await;
             }
-            Due::Beat { session, turn } => self.world().beat(&session, turn),
-            Due::Online => self.world().come_back(),
-            Due::Link(up) => {
-                if self.world().set_link(up) {
-                    self.log.push(What::Link(up));
+            TimedEvent::TurnStep { session, turn } => self.state().run_step(&session, turn),
+            TimedEvent::ServerOnline => self.state().bring_online(),
+            TimedEvent::Link(up) => {
+                if self.state().set_link(up) {
+                    self.log.push(LogEvent::LinkChanged(up));
                     if let Some(greenroom) = greenroom {
                         greenroom.event_link(if up {
                             EventLink::Connected
@@ -131,93 +128,99 @@ impl Model {
     }
 
     /// True if an actor of ours is to panic at this place now.
-    fn sabotages(&self, place: &str) -> bool {
+    fn decides_panic(&self, place: &str) -> bool {
         // What is left after a shutdown only cleans up.
-        if self.log.read(|ledger| ledger.closed.is_some()) {
+        if self
+            .log
+            .read(|observed| observed.shutdown_completed.is_some())
+        {
             return false;
         }
-        let mut world = self.world();
-        if !place.starts_with(world.odds.sabotage_of.as_str()) {
+        let mut state = self.state();
+        if !place.starts_with(state.odds.failpoint_prefix.as_str()) {
             return false;
         }
-        let odds = world.odds.sabotage;
-        let nth = world.count(place);
-        let name = format!("sabotage {place} {nth}");
-        let struck = world.dice.decide(name, 0, |source| {
-            i64::from(source.below(100_000) < u64::from(odds))
+        let odds = state.odds.failpoint;
+        let nth = state.count(place);
+        let name = format!("failpoint {place} {nth}");
+        let struck = state.rng.decide(name, 0, |rng| {
+            i64::from(rng.below(100_000) < u64::from(odds))
         });
-        drop(world);
+        drop(state);
         if struck > 0 {
-            self.log.push(What::Sabotaged(place.to_owned()));
+            self.log.push(LogEvent::FailpointHit(place.to_owned()));
         }
         struck > 0
     }
 
     /// Who hears events from now on; nobody while no process runs.
-    pub fn heard_by(&self, greenroom: Option<Greenroom>) {
-        *self.ear.lock().unwrap_or_else(PoisonError::into_inner) = greenroom;
+    pub fn set_event_sink(&self, greenroom: Option<Greenroom>) {
+        *lock(&self.event_sink) = greenroom;
     }
 
     /// True if events flow.
     pub fn link_is_up(&self) -> bool {
-        self.world().link_up
+        self.state().link_up
     }
 
     /// True if the process ends at this place now. Not once it is to be shut down, nor too often.
-    pub fn crashes(&self, place: &str) -> bool {
-        if self.log.read(|ledger| ledger.closing.is_some()) {
+    pub fn decides_crash(&self, place: &str) -> bool {
+        if self
+            .log
+            .read(|observed| observed.shutdown_requested.is_some())
+        {
             return false;
         }
-        let mut world = self.world();
-        let odds = world.odds.crash;
-        let nth = world.count(&format!("crash {place}"));
-        let ended = world.calls.get("crashes").copied().unwrap_or(0);
+        let mut state = self.state();
+        let odds = state.odds.crash;
+        let nth = state.count(&format!("crash {place}"));
+        let ended = state.calls.get("crashes").copied().unwrap_or(0);
         let name = format!("crash {place} {nth}");
-        let ends = world.dice.decide(name, 0, |source| {
-            i64::from(ended < CRASHES && source.below(10_000) < u64::from(odds))
+        let ends = state.rng.decide(name, 0, |rng| {
+            i64::from(ended < CRASHES && rng.below(10_000) < u64::from(odds))
         }) > 0;
         if ends {
-            world.count("crashes");
+            state.count("crashes");
         }
         ends
     }
 
     /// For how many milliseconds no process runs after that one.
-    pub fn stays_down(&self, process: u64) -> u64 {
+    pub fn downtime_ms(&self, process: u64) -> u64 {
         let down = self
-            .world()
-            .dice
-            .decide(format!("down {process}"), 200, |source| {
-                *source.one_of(&[1, 200, 200, 3000, 60_000, 900_000])
+            .state()
+            .rng
+            .decide(format!("down {process}"), 200, |rng| {
+                *rng.one_of(&[1, 200, 200, 3000, 60_000, 900_000])
             });
         u64::try_from(down).unwrap_or(0)
     }
 
     /// How long that commit takes.
-    pub fn commit_takes(&self, commit: u64) -> Duration {
+    pub fn commit_latency(&self, commit: u64) -> Duration {
         let takes = self
-            .world()
-            .dice
-            .decide(format!("commit {commit} takes"), 1, |source| {
-                *source.one_of(&[0, 1, 1, 2, 5, 5, 20, 20, 700])
+            .state()
+            .rng
+            .decide(format!("commit {commit} takes"), 1, |rng| {
+                *rng.one_of(&[0, 1, 1, 2, 5, 5, 20, 20, 700])
             });
         Duration::from_millis(u64::try_from(takes).unwrap_or(0))
     }
 
     /// From now on what is to be done at the answers of calls comes out here.
-    pub fn ambushes(&self) -> mpsc::UnboundedReceiver<Deed> {
+    pub fn race_actions(&self) -> mpsc::UnboundedReceiver<Action> {
         // Bounded by the calls: at most one each.
         let (sender, receiver) = mpsc::unbounded_channel();
-        self.world().ambushes = Some(sender);
+        self.state().race_actions = Some(sender);
         receiver
     }
 
     /// Decisions that were not the usual ones.
-    pub fn fallen(&self) -> std::collections::BTreeMap<String, i64> {
-        self.world().dice.fallen().clone()
+    pub fn decisions(&self) -> std::collections::BTreeMap<String, i64> {
+        self.state().rng.decisions().clone()
     }
 
-    fn world(&self) -> MutexGuard<'_, World> {
-        self.world.lock().unwrap_or_else(PoisonError::into_inner)
+    fn state(&self) -> MutexGuard<'_, ServerState> {
+        lock(&self.state)
     }
 }

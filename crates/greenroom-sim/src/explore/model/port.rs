@@ -18,102 +18,100 @@ use serde_json::json;
 use tokio::time::sleep;
 
 use super::Model;
-use super::call_outcome::Fate;
+use super::call_outcome::CallOutcome;
 use super::session::Session;
-use super::state::World;
-use crate::explore::log::{Call, Fact, Log, What};
+use super::state::ServerState;
+use crate::explore::log::{Call, Fact, Log, LogEvent};
 
 /// A call that has arrived.
-struct Arrived {
-    fate: Fate,
-    before: u64,
+struct ReceivedCall {
+    fate: CallOutcome,
+    latency_ms: u64,
     epoch: u32,
 }
 
 /// A call that is not answered yet. When it is over, or its caller has given it up, that is written down.
-struct Open {
+struct OpenCall {
     log: Log,
     number: u64,
     answer: String,
 }
 
-impl Drop for Open {
+impl Drop for OpenCall {
     fn drop(&mut self) {
-        self.log.push(What::Returned {
+        self.log.push(LogEvent::CallReturned {
             number: self.number,
             answer: std::mem::take(&mut self.answer),
         });
     }
 }
 
-fn cut() -> ServerError {
+fn connection_cut() -> ServerError {
     ServerError::FateUnknown("the connection was cut".to_owned())
 }
 
 impl Model {
-    fn arrive(&self, kind: &str, about: &str) -> Arrived {
-        let mut world = self.world();
-        let name = format!("call {kind} {about}");
-        let nth = world.count(&name);
-        let odds = world.odds.clone();
-        let fate = world
-            .dice
-            .decide(format!("{name} {nth} fate"), 0, |source| {
-                let wrong = [
-                    odds.call_unreachable,
-                    odds.call_refused,
-                    odds.call_cut_before,
-                    odds.call_cut_after,
-                    odds.call_hangs,
-                    odds.call_hangs_after,
-                ];
-                let fine = 1000_u32.saturating_sub(wrong.iter().sum());
-                let mut weights = vec![fine];
-                weights.extend(wrong);
-                i64::try_from(source.weighed(&weights)).unwrap_or(0)
-            });
-        let before = world
-            .dice
-            .decide(format!("{name} {nth} takes"), 1, |source| {
-                if source.chance(odds.call_slow) {
-                    source.between(1, odds.call_slow_ms)
-                } else {
-                    1
-                }
-            });
+    fn arrive(&self, kind: &str, subject: &str) -> ReceivedCall {
+        let mut state = self.state();
+        let name = format!("call {kind} {subject}");
+        let nth = state.count(&name);
+        let odds = state.odds.clone();
+        let fate = state.rng.decide(format!("{name} {nth} outcome"), 0, |rng| {
+            let wrong = [
+                odds.call_unreachable,
+                odds.call_refused,
+                odds.call_cut_before,
+                odds.call_cut_after,
+                odds.call_hangs,
+                odds.call_hangs_after,
+            ];
+            let fine = 1000_u32.saturating_sub(wrong.iter().sum());
+            let mut weights = vec![fine];
+            weights.extend(wrong);
+            i64::try_from(rng.weighted_index(&weights)).unwrap_or(0)
+        });
+        let latency_ms = state.rng.decide(format!("{name} {nth} takes"), 1, |rng| {
+            if rng.chance(odds.call_slow) {
+                rng.between(1, odds.call_slow_ms)
+            } else {
+                1
+            }
+        });
         let fate = usize::try_from(fate)
             .ok()
-            .and_then(|fate| Fate::ALL.get(fate))
+            .and_then(|fate| CallOutcome::ALL.get(fate))
             .copied()
-            .unwrap_or(Fate::Fine);
-        Arrived {
-            fate: if world.online {
+            .unwrap_or(CallOutcome::Succeeds);
+        ReceivedCall {
+            fate: if state.online {
                 fate
             } else {
-                Fate::Unreachable
+                CallOutcome::Unreachable
             },
-            before: u64::try_from(before).unwrap_or(0),
-            epoch: world.epoch,
+            latency_ms: u64::try_from(latency_ms).unwrap_or(0),
+            epoch: state.epoch,
         }
     }
 
     async fn call<T>(
         &self,
         kind: &str,
-        about: &str,
+        subject: &str,
         call: Call,
-        effect: impl FnOnce(&mut World) -> Result<T, ServerError> + Send,
+        effect: impl FnOnce(&mut ServerState) -> Result<T, ServerError> + Send,
     ) -> Result<T, ServerError> {
-        let mut open = Open {
+        let mut open = OpenCall {
             log: self.log.clone(),
             number: self.log.call(call),
             answer: "given up".to_owned(),
         };
-        let concerned = self.concerned(open.number);
-        let name = format!("call {kind} {about}");
-        let answer = self.go(open.number, self.arrive(kind, about), effect).await;
-        if let Some((task, session)) = concerned {
-            for _ in 0..self.ambush(&name, &task, session) {
+        let task_of_call = self.task_of_call(open.number);
+        let name = format!("call {kind} {subject}");
+        let answer = self
+            .execute(open.number, self.arrive(kind, subject), effect)
+            .await;
+        if let Some((task, session)) = task_of_call {
+            for _ in 0..self.inject_race(&name, &task, session) {
                 tokio::task::yield_now().await;
             }
         }
@@ -124,41 +122,41 @@ impl Model {
         answer
     }
 
-    async fn go<T>(
+    async fn execute<T>(
         &self,
         number: u64,
-        arrived: Arrived,
-        effect: impl FnOnce(&mut World) -> Result<T, ServerError> + Send,
+        arrived: ReceivedCall,
+        effect: impl FnOnce(&mut ServerState) -> Result<T, ServerError> + Send,
     ) -> Result<T, ServerError> {
-        sleep(Duration::from_millis(arrived.before)).await;
+        sleep(Duration::from_millis(arrived.latency_ms)).await;
         match arrived.fate {
-            Fate::Unreachable => {
+            CallOutcome::Unreachable => {
                 return Err(ServerError::Unreachable("connection refused".to_owned()));
             }
-            Fate::Refused => {
+            CallOutcome::Refused => {
                 return Err(ServerError::Refused {
                     status: Some(500),
-                    message: "the server said no".to_owned(),
+                    message: "the server refused the call".to_owned(),
                 });
             }
-            Fate::CutBefore => return Err(cut()),
-            Fate::Hangs => return pending().await,
+            CallOutcome::CutBefore => return Err(connection_cut()),
+            CallOutcome::Hangs => return pending().await,
             _ => {}
         }
         let value = {
-            let mut world = self.world();
-            if world.epoch != arrived.epoch {
-                return Err(cut());
+            let mut state = self.state();
+            if state.epoch != arrived.epoch {
+                return Err(connection_cut());
             }
-            let value = effect(&mut world);
+            let value = effect(&mut state);
             if value.is_ok() {
-                self.log.push(What::Effect(number));
+                self.log.push(LogEvent::CallApplied(number));
             }
             value
         };
         match arrived.fate {
-            Fate::CutAfter => Err(cut()),
-            Fate::HangsAfter => pending().await,
+            CallOutcome::CutAfter => Err(connection_cut()),
+            CallOutcome::HangsAfter => pending().await,
             _ => {
                 sleep(Duration::from_millis(1)).await;
                 value
@@ -167,8 +165,8 @@ impl Model {
     }
 }
 
-fn there<'a>(world: &'a World, id: &SessionId) -> Result<&'a Session, ServerError> {
-    world
+fn existing<'a>(state: &'a ServerState, id: &SessionId) -> Result<&'a Session, ServerError> {
+    state
         .sessions
         .get(id)
         .filter(|session| !session.deleted)
@@ -176,7 +174,7 @@ fn there<'a>(world: &'a World, id: &SessionId) -> Result<&'a Session, ServerErro
 }
 
 /// Task, run and number of the prompt of what Greenroom attaches.
-fn about(mark: &Mark) -> (TaskId, Run, u64) {
+fn correlation(mark: &Mark) -> (TaskId, Run, u64) {
     let number = mark.prompt.unwrap_or_default();
     (mark.task.clone(), mark.run, u64::from(number))
 }
@@ -194,21 +192,21 @@ impl AgentServer for Model {
             "get",
             session.as_str(),
             Call::Get(id.clone()),
-            move |world| Ok(there(world, &id)?.record(&id)),
+            move |state| Ok(existing(state, &id)?.record(&id)),
         )
         .await
     }
 
     async fn create(&self, session: NewSession) -> Result<SessionId, ServerError> {
-        let (task, run, _) = about(&session.mark);
+        let (task, run, _) = correlation(&session.mark);
         let alias = alias(&session.title).to_owned();
         let call = Call::Create {
             task,
             run,
             parent: session.parent.clone(),
         };
-        self.call("create", &alias.clone(), call, move |world| {
-            let nth = world.count(&format!("made {alias}"));
+        self.call("create", &alias.clone(), call, move |state| {
+            let nth = state.count(&format!("made {alias}"));
             let id = SessionId::new(if nth == 1 {
                 format!("ses_{alias}")
             } else {
@@ -221,9 +219,9 @@ impl AgentServer for Model {
                 agent: session.agent.to_string(),
                 ..Session::default()
             };
-            world.sessions.insert(id.clone(), made);
-            world.truth(&id, Fact::Made);
-            world.emit(&id, "session.created", json!({"info": {"id": id}}));
+            state.sessions.insert(id.clone(), made);
+            state.record_fact(&id, Fact::Created);
+            state.emit(&id, "session.created", json!({"info": {"id": id}}));
             Ok(id)
         })
         .await
@@ -236,16 +234,16 @@ impl AgentServer for Model {
         prompt: TaskPrompt,
     ) -> Result<(), ServerError> {
         let id = session.clone();
-        let (task, run, number) = about(&prompt.mark);
+        let (task, run, number) = correlation(&prompt.mark);
         let call = Call::Prompt {
             session: id.clone(),
             task,
             run,
             prompt: number,
         };
-        self.call("prompt", session.as_str(), call, move |world| {
-            there(world, &id)?;
-            world.take_prompt(&id, Some(&prompt.agent), Some(prompt.mark.metadata()), true);
+        self.call("prompt", session.as_str(), call, move |state| {
+            existing(state, &id)?;
+            state.accept_prompt(&id, Some(&prompt.agent), Some(prompt.mark.metadata()), true);
             Ok(())
         })
         .await
@@ -257,10 +255,10 @@ impl AgentServer for Model {
             parent: id.clone(),
             notice: Box::new(notice.clone()),
         };
-        self.call("notify", parent.as_str(), call, move |world| {
-            there(world, &id)?;
+        self.call("notify", parent.as_str(), call, move |state| {
+            existing(state, &id)?;
             let metadata = json!({"greenroom": {"id": notice.id}});
-            world.take_prompt(&id, notice.agent.as_deref(), Some(metadata), !notice.silent);
+            state.accept_prompt(&id, notice.agent.as_deref(), Some(metadata), !notice.silent);
             Ok(())
         })
         .await
@@ -272,8 +270,8 @@ impl AgentServer for Model {
             "abort",
             session.as_str(),
             Call::Abort(id.clone()),
-            move |world| {
-                world.abort(&id, false);
+            move |state| {
+                state.abort(&id, false);
                 Ok(())
             },
         )
@@ -285,8 +283,8 @@ impl AgentServer for Model {
         directory: &str,
     ) -> Result<BTreeMap<SessionId, SessionStatus>, ServerError> {
         let directory = directory.to_owned();
-        self.call("status", "all", Call::Statuses, move |world| {
-            let working = world
+        self.call("status", "all", Call::Statuses, move |state| {
+            let working = state
                 .sessions
                 .iter()
                 .filter(|(_, session)| session.directory == directory);
@@ -307,7 +305,7 @@ impl AgentServer for Model {
             "messages",
             session.as_str(),
             Call::Messages(id.clone()),
-            move |world| Ok(there(world, &id)?.newest(limit)),
+            move |state| Ok(existing(state, &id)?.newest(limit)),
         )
         .await
     }
@@ -318,7 +316,7 @@ impl AgentServer for Model {
             "todo",
             session.as_str(),
             Call::Todos(id.clone()),
-            move |world| Ok(there(world, &id)?.todos()),
+            move |state| Ok(existing(state, &id)?.todos()),
         )
         .await
     }
@@ -330,11 +328,11 @@ impl AgentServer for Model {
     ) -> Result<Vec<SessionRecord>, ServerError> {
         let (above, directory) = (parent.cloned(), directory.to_owned());
         let name = parent.map_or("all", SessionId::as_str);
-        self.call("below", name, Call::Below(above.clone()), move |world| {
+        self.call("below", name, Call::Below(above.clone()), move |state| {
             if let Some(above) = &above {
-                there(world, above)?;
+                existing(state, above)?;
             }
-            let found = world.sessions.iter().filter(|(_, session)| {
+            let found = state.sessions.iter().filter(|(_, session)| {
                 !session.deleted
                     && match &above {
                         Some(above) => session.parent.as_ref() == Some(above),
@@ -357,7 +355,7 @@ impl AgentServer for Model {
             "reject",
             session.as_str(),
             Call::Reject(id.clone()),
-            move |world| match world.answered(&id) {
+            move |state| match state.answered(&id) {
                 true => Ok(()),
                 false => Err(ServerError::NotFound("no such request".to_owned())),
             },

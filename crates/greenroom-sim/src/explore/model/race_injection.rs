@@ -6,16 +6,16 @@ use greenroom::domain::ids::{SessionId, TaskId};
 
 use super::Model;
 use crate::explore::log::Call;
-use crate::explore::scenario::Deed;
-use crate::story::CancelHow;
+use crate::explore::scenario::Action;
+use crate::story::CancelOverrides;
 
 /// How many polls of other tasks the answer may come later, and one more.
 const POLLS: i64 = 8;
 
 impl Model {
     /// Whose call that is: the task, and its session if it has one.
-    pub(super) fn concerned(&self, number: u64) -> Option<(TaskId, Option<SessionId>)> {
-        self.log.read(|ledger| match ledger.call(number)? {
+    pub(super) fn task_of_call(&self, number: u64) -> Option<(TaskId, Option<SessionId>)> {
+        self.log.read(|observed| match observed.call(number)? {
             Call::Create { task, .. } => Some((task.clone(), None)),
             Call::Prompt { task, session, .. } => Some((task.clone(), Some(session.clone()))),
             Call::Abort(session)
@@ -25,7 +25,7 @@ impl Model {
             | Call::Notify {
                 parent: session, ..
             } => {
-                let owner = ledger.session(session)?.owner.clone()?;
+                let owner = observed.session(session)?.owner.clone()?;
                 Some((owner, Some(session.clone())))
             }
             _ => None,
@@ -33,55 +33,53 @@ impl Model {
     }
 
     /// A call is about to be answered. Gives how many polls of other tasks later.
-    pub(super) fn ambush(&self, call: &str, task: &TaskId, session: Option<SessionId>) -> i64 {
-        let mut world = self.world();
+    pub(super) fn inject_race(&self, call: &str, task: &TaskId, session: Option<SessionId>) -> i64 {
+        let mut state = self.state();
         // An abort leaves an echo behind it, and what waits for it goes on.
-        let (odds, usual) = match call.starts_with("call abort") {
-            true => (world.odds.ambush * 4, 4),
-            false => (world.odds.ambush, 0),
+        let (odds, default) = match call.starts_with("call abort") {
+            true => (state.odds.race_injection * 4, 4),
+            false => (state.odds.race_injection, 0),
         };
-        let nth = world.count(&format!("{call} answered"));
-        let fallen = world
-            .dice
-            .decide(format!("{call} {nth} ambush"), 0, |source| {
-                match source.chance(odds) {
-                    true => source.between(1, POLLS * 8),
-                    false => 0,
-                }
-            });
-        if fallen <= 0 {
+        let nth = state.count(&format!("{call} answered"));
+        let decisions = state.rng.decide(format!("{call} {nth} race"), 0, |rng| {
+            match rng.chance(odds) {
+                true => rng.between(1, POLLS * 8),
+                false => 0,
+            }
+        });
+        if decisions <= 0 {
             return 0;
         }
-        let cancel = || Deed::Cancel {
+        let cancel = || Action::Cancel {
             task: task.to_string(),
-            options: CancelHow::default(),
+            options: CancelOverrides::default(),
         };
-        let what = match (fallen - 1) / POLLS {
-            0..=3 => usual,
+        let what = match (decisions - 1) / POLLS {
+            0..=3 => default,
             other => other,
         };
         let deed = match (what, session) {
-            (4, Some(session)) => Deed::Resume {
+            (4, Some(session)) => Action::Resume {
                 session: session.to_string(),
                 prompt: "go on".to_owned(),
                 parent_session: None,
             },
-            (5, _) => Deed::Send {
+            (5, _) => Action::Send {
                 task: task.to_string(),
                 prompt: "and this".to_owned(),
             },
-            (6, Some(session)) => Deed::UserAbort {
+            (6, Some(session)) => Action::UserAbort {
                 session: session.to_string(),
             },
-            (7, Some(session)) => Deed::Delete {
+            (7, Some(session)) => Action::Delete {
                 session: session.to_string(),
             },
             _ => cancel(),
         };
-        if let Some(ambushes) = &world.ambushes {
+        if let Some(race_actions) = &state.race_actions {
             // Once the story is over nobody listens any more.
-            let _ = ambushes.send(deed);
+            let _ = race_actions.send(deed);
         }
-        (fallen - 1) % POLLS
+        (decisions - 1) % POLLS
     }
 }

@@ -10,26 +10,26 @@ use serde_json::{Value, json};
 use tokio::sync::{Notify, mpsc};
 
 use super::session::{Session, user_message};
-use crate::explore::log::{Fact, Log, What};
-use crate::explore::rng::Dice;
-use crate::explore::scenario::{Deed, Odds};
+use crate::explore::log::{Fact, Log, LogEvent};
+use crate::explore::rng::DecisionRng;
+use crate::explore::scenario::{Action, Odds};
 
 /// What is due at some time.
 #[derive(Debug, Clone)]
-pub(super) enum Due {
+pub(super) enum TimedEvent {
     /// An event reaches the system.
-    Event(Emitted),
+    Event(EmittedEvent),
     /// The next beat of a turn.
-    Beat { session: SessionId, turn: u32 },
+    TurnStep { session: SessionId, turn: u32 },
     /// The server can be reached again.
-    Online,
+    ServerOnline,
     /// The event stream connects or breaks.
     Link(bool),
 }
 
 /// An event on its way.
 #[derive(Debug, Clone)]
-pub(super) struct Emitted {
+pub(super) struct EmittedEvent {
     pub(super) session: SessionId,
     pub(super) kind: String,
     pub(super) sign: bool,
@@ -38,14 +38,14 @@ pub(super) struct Emitted {
 
 /// The state.
 #[derive(Debug)]
-pub(super) struct World {
+pub(super) struct ServerState {
     pub(super) odds: Odds,
-    pub(super) dice: Dice,
+    pub(super) rng: DecisionRng,
     pub(super) clock: Clock,
     pub(super) log: Log,
     pub(super) sessions: BTreeMap<SessionId, Session>,
-    agenda: BTreeMap<(i64, u64), Due>,
-    entered: u64,
+    scheduled: BTreeMap<(i64, u64), TimedEvent>,
+    sequence: u64,
     due: Arc<Notify>,
     pub(super) online: bool,
     pub(super) link_up: bool,
@@ -54,31 +54,37 @@ pub(super) struct World {
     pub(super) healed: bool,
     messages: u64,
     /// No event in order overtakes this time.
-    last_event: i64,
+    last_event_at: i64,
     pub(super) calls: BTreeMap<String, u32>,
     /// Where what is to be done at the answers of calls goes.
-    pub(super) ambushes: Option<mpsc::UnboundedSender<Deed>>,
+    pub(super) race_actions: Option<mpsc::UnboundedSender<Action>>,
 }
 
-impl World {
-    pub(super) fn new(odds: Odds, dice: Dice, clock: Clock, log: Log, due: Arc<Notify>) -> Self {
+impl ServerState {
+    pub(super) fn new(
+        odds: Odds,
+        rng: DecisionRng,
+        clock: Clock,
+        log: Log,
+        due: Arc<Notify>,
+    ) -> Self {
         Self {
             odds,
-            dice,
+            rng,
             clock,
             log,
             sessions: BTreeMap::new(),
-            agenda: BTreeMap::new(),
-            entered: 0,
+            scheduled: BTreeMap::new(),
+            sequence: 0,
             due,
             online: true,
             link_up: true,
             epoch: 0,
             healed: false,
             messages: 0,
-            last_event: 0,
+            last_event_at: 0,
             calls: BTreeMap::new(),
-            ambushes: None,
+            race_actions: None,
         }
     }
 
@@ -87,22 +93,23 @@ impl World {
     }
 
     /// Takes what is due, or says when the next thing is.
-    pub(super) fn take_due(&mut self, now: i64) -> (Option<Due>, Option<i64>) {
-        match self.agenda.first_entry() {
+    pub(super) fn pop_due(&mut self, now: i64) -> (Option<TimedEvent>, Option<i64>) {
+        match self.scheduled.first_entry() {
             Some(first) if first.key().0 <= now => (Some(first.remove()), None),
             Some(first) => (None, Some(first.key().0)),
             None => (None, None),
         }
     }
 
-    pub(super) fn schedule(&mut self, wait: i64, due: Due) {
-        self.entered += 1;
-        self.agenda.insert((self.now() + wait, self.entered), due);
+    pub(super) fn schedule(&mut self, wait: i64, due: TimedEvent) {
+        self.sequence += 1;
+        self.scheduled
+            .insert((self.now() + wait, self.sequence), due);
         self.due.notify_one();
     }
 
-    pub(super) fn truth(&self, session: &SessionId, fact: Fact) {
-        self.log.push(What::Truth {
+    pub(super) fn record_fact(&self, session: &SessionId, fact: Fact) {
+        self.log.push(LogEvent::SessionFact {
             session: session.clone(),
             fact,
         });
@@ -121,22 +128,22 @@ impl World {
         }
         let odds = self.odds.clone();
         let name = |what: &str| format!("event {id} {number} {what}");
-        if self.dice.decide(name("lost"), 0, |source| {
-            i64::from(source.chance(odds.event_lost))
+        if self.rng.decide(name("lost"), 0, |rng| {
+            i64::from(rng.chance(odds.event_lost))
         }) > 0
         {
             return;
         }
-        let late = self.dice.decide(name("late"), 0, |source| {
-            if source.chance(odds.event_late) {
-                source.between(1, odds.event_late_ms)
+        let late = self.rng.decide(name("late"), 0, |rng| {
+            if rng.chance(odds.event_late) {
+                rng.between(1, odds.event_late_ms)
             } else {
                 0
             }
         });
-        let doubled = self.dice.decide(name("doubled"), 0, |source| {
-            if source.chance(odds.event_doubled) {
-                source.between(1, odds.event_late_ms.max(50))
+        let doubled = self.rng.decide(name("doubled"), 0, |rng| {
+            if rng.chance(odds.event_doubled) {
+                rng.between(1, odds.event_late_ms.max(50))
             } else {
                 0
             }
@@ -144,20 +151,20 @@ impl World {
         let now = self.now();
         let mut wait = late + 1;
         if !odds.event_reordered {
-            wait = wait.max(self.last_event - now);
-            self.last_event = now + wait;
+            wait = wait.max(self.last_event_at - now);
+            self.last_event_at = now + wait;
         }
         let (shown, sign) = describe(kind, &properties);
-        let event = Emitted {
+        let event = EmittedEvent {
             session: id.clone(),
             kind: shown,
             sign,
             value: json!({"type": kind, "properties": properties}),
         };
         if doubled > 0 {
-            self.schedule(wait + doubled, Due::Event(event.clone()));
+            self.schedule(wait + doubled, TimedEvent::Event(event.clone()));
         }
-        self.schedule(wait, Due::Event(event));
+        self.schedule(wait, TimedEvent::Event(event));
     }
 
     pub(super) fn emit_status(&mut self, id: &SessionId, status: Value) {
@@ -179,7 +186,7 @@ impl World {
     }
 
     /// The newest assistant message goes out as it is now.
-    pub(super) fn emit_answer(&mut self, id: &SessionId) {
+    pub(super) fn emit_assistant_message(&mut self, id: &SessionId) {
         let info = self
             .sessions
             .get_mut(id)
@@ -190,7 +197,7 @@ impl World {
     }
 
     /// The newest user message goes out as it is now.
-    pub(super) fn emit_question(&mut self, id: &SessionId) {
+    pub(super) fn emit_user_message(&mut self, id: &SessionId) {
         let info = self
             .sessions
             .get(id)
@@ -200,13 +207,13 @@ impl World {
         }
     }
 
-    pub(super) fn next_message(&mut self) -> String {
+    pub(super) fn next_message_id(&mut self) -> String {
         self.messages += 1;
         format!("msg_{:06}", self.messages)
     }
 
     /// A session that nobody of ours has made.
-    pub(super) fn ensure(&mut self, id: &SessionId, parent: Option<SessionId>) {
+    pub(super) fn ensure_session(&mut self, id: &SessionId, parent: Option<SessionId>) {
         if !self.sessions.contains_key(id) {
             let session = Session {
                 parent,
@@ -220,14 +227,14 @@ impl World {
     }
 
     /// A prompt arrives in a session: it is a message of its user from now on, and starts a turn, is queued, or is silent.
-    pub(super) fn take_prompt(
+    pub(super) fn accept_prompt(
         &mut self,
         id: &SessionId,
         agent: Option<&str>,
         metadata: Option<Value>,
         replies: bool,
     ) {
-        let (message, now) = (self.next_message(), self.now());
+        let (message, now) = (self.next_message_id(), self.now());
         let Some(session) = self.sessions.get_mut(id) else {
             return;
         };
@@ -244,18 +251,18 @@ impl World {
         session
             .messages
             .push(user_message(&message, id, now, &agent, part.clone()));
-        self.emit_question(id);
+        self.emit_user_message(id);
         self.emit(id, "message.part.updated", json!({"part": part}));
         if !ours {
-            self.truth(id, Fact::Spoken);
+            self.record_fact(id, Fact::UserPrompted);
         }
-        self.answer_prompt(id, &agent, replies);
+        self.respond_to_prompt(id, &agent, replies);
     }
 
-    fn answer_prompt(&mut self, id: &SessionId, agent: &str, replies: bool) {
+    fn respond_to_prompt(&mut self, id: &SessionId, agent: &str, replies: bool) {
         if agent == "nobody" {
             if replies {
-                self.truth(id, Fact::Failed);
+                self.record_fact(id, Fact::Failed);
                 self.emit_error(
                     id,
                     "UnknownError",
@@ -274,8 +281,8 @@ impl World {
         };
         match &mut session.turn {
             // Also a silent one costs a busy session a step.
-            Some(turn) => turn.unanswered = true,
-            None if replies => self.begin_turn(id),
+            Some(turn) => turn.has_unanswered_prompt = true,
+            None if replies => self.start_turn(id),
             None => {}
         }
     }

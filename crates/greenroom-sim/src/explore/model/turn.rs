@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 
 use greenroom::domain::ids::SessionId;
 
-use super::state::{Due, World};
+use super::state::{ServerState, TimedEvent};
 use crate::explore::log::Fact;
 
 /// What a session does with a prompt.
@@ -26,7 +26,7 @@ pub enum TurnKind {
     /// The provider makes it wait, then it goes on.
     Retries,
     /// The provider makes it wait for ever.
-    RetriesForEver,
+    RetriesForever,
     /// Begins and then does nothing any more, busy for ever.
     Hangs,
     /// Asks for permission or has a question, and waits.
@@ -49,7 +49,7 @@ impl TurnKind {
         Self::Todos,
         Self::Fails,
         Self::Retries,
-        Self::RetriesForEver,
+        Self::RetriesForever,
         Self::Hangs,
         Self::Asks,
         Self::NotTakenUp,
@@ -60,7 +60,7 @@ impl TurnKind {
 
 /// One thing a turn does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Beat {
+pub(super) enum TurnStep {
     Busy,
     Begin,
     Tool(Phase),
@@ -71,7 +71,7 @@ pub(super) enum Beat {
     Retry(u32),
     Resume,
     Fail,
-    NoModel,
+    UnknownModel,
     Hang,
     Finish,
     Idle,
@@ -90,22 +90,22 @@ pub(super) enum Phase {
 pub(super) struct Turn {
     pub(super) number: u32,
     pub(super) kind: TurnKind,
-    pub(super) began: i64,
-    pub(super) beats: VecDeque<Beat>,
+    pub(super) started_at: i64,
+    pub(super) steps: VecDeque<TurnStep>,
     /// A prompt has come that no step has seen yet.
-    pub(super) unanswered: bool,
+    pub(super) has_unanswered_prompt: bool,
     /// The attempt the provider makes it wait for.
     pub(super) retry: Option<u32>,
     /// What it waits for somebody to answer.
     pub(super) ask: Option<String>,
     pub(super) tools: u32,
     /// Nothing of it is to be seen yet.
-    pub(super) unseen: bool,
+    pub(super) before_first_step: bool,
 }
 
-impl World {
+impl ServerState {
     /// A turn begins for what was prompted.
-    pub(super) fn begin_turn(&mut self, id: &SessionId) {
+    pub(super) fn start_turn(&mut self, id: &SessionId) {
         let now = self.now();
         let odds = self.odds.turns.clone();
         let Some(session) = self.sessions.get_mut(id) else {
@@ -113,128 +113,131 @@ impl World {
         };
         session.turns += 1;
         let number = session.turns;
-        let place = self
-            .dice
-            .decide(format!("turn {id} {number} kind"), 0, |source| {
-                i64::try_from(source.weighed(&odds)).unwrap_or(0)
+        let index = self
+            .rng
+            .decide(format!("turn {id} {number} kind"), 0, |rng| {
+                i64::try_from(rng.weighted_index(&odds)).unwrap_or(0)
             });
-        let kind = usize::try_from(place)
+        let kind = usize::try_from(index)
             .ok()
-            .and_then(|place| TurnKind::ALL.get(place))
+            .and_then(|index| TurnKind::ALL.get(index))
             .copied()
             .unwrap_or(TurnKind::Answer);
         if kind == TurnKind::NotTakenUp {
-            return self.truth(id, Fact::NotTakenUp);
+            return self.record_fact(id, Fact::NotTakenUp);
         }
-        let beats = self.beats(id, number, kind);
+        let steps = self.steps(id, number, kind);
         if let Some(session) = self.sessions.get_mut(id) {
             session.turn = Some(Turn {
                 number,
                 kind,
-                began: now,
-                beats,
-                unanswered: false,
+                started_at: now,
+                steps,
+                has_unanswered_prompt: false,
                 retry: None,
                 ask: None,
                 tools: 0,
-                unseen: true,
+                before_first_step: true,
             });
         }
-        self.truth(id, Fact::Busy);
-        let wait = self.pause(id, number, 5, 80);
+        self.record_fact(id, Fact::Busy);
+        let wait = self.step_delay(id, number, 5, 80);
         self.schedule(
             wait,
-            Due::Beat {
+            TimedEvent::TurnStep {
                 session: id.clone(),
                 turn: number,
             },
         );
     }
 
-    fn beats(&mut self, id: &SessionId, number: u32, kind: TurnKind) -> VecDeque<Beat> {
-        const TOOL: [Beat; 5] = [
-            Beat::Begin,
-            Beat::Tool(Phase::Pending),
-            Beat::Tool(Phase::Running),
-            Beat::Tool(Phase::Completed),
-            Beat::EndStep,
+    fn steps(&mut self, id: &SessionId, number: u32, kind: TurnKind) -> VecDeque<TurnStep> {
+        const TOOL: [TurnStep; 5] = [
+            TurnStep::Begin,
+            TurnStep::Tool(Phase::Pending),
+            TurnStep::Tool(Phase::Running),
+            TurnStep::Tool(Phase::Completed),
+            TurnStep::EndStep,
         ];
-        let answer = [Beat::Begin, Beat::Text, Beat::Finish];
-        let count = |world: &mut World, usual: i64, most: i64| {
-            world
-                .dice
-                .decide(format!("turn {id} {number} steps"), usual, |source| {
-                    source.between(1, most)
+        let answer = [TurnStep::Begin, TurnStep::Text, TurnStep::Finish];
+        let count = |state: &mut ServerState, default: i64, most: i64| {
+            state
+                .rng
+                .decide(format!("turn {id} {number} steps"), default, |rng| {
+                    rng.between(1, most)
                 })
         };
-        let mut beats = VecDeque::from([Beat::Busy]);
+        let mut steps = VecDeque::from([TurnStep::Busy]);
         match kind {
-            TurnKind::Answer | TurnKind::NotTakenUp => beats.extend(answer),
+            TurnKind::Answer | TurnKind::NotTakenUp => steps.extend(answer),
             TurnKind::Tools | TurnKind::Long => {
                 for _ in 0..count(self, 1, 3) {
-                    beats.extend(TOOL);
+                    steps.extend(TOOL);
                 }
-                beats.extend(answer);
+                steps.extend(answer);
             }
-            TurnKind::Silent => beats.extend([Beat::Begin, Beat::Finish]),
-            TurnKind::Todos => {
-                beats.extend([Beat::Begin, Beat::Todos(2), Beat::Text, Beat::Finish])
-            }
-            TurnKind::Fails => beats.extend([Beat::Begin, Beat::Fail]),
-            TurnKind::UnknownModel => beats.extend([Beat::NoModel]),
+            TurnKind::Silent => steps.extend([TurnStep::Begin, TurnStep::Finish]),
+            TurnKind::Todos => steps.extend([
+                TurnStep::Begin,
+                TurnStep::Todos(2),
+                TurnStep::Text,
+                TurnStep::Finish,
+            ]),
+            TurnKind::Fails => steps.extend([TurnStep::Begin, TurnStep::Fail]),
+            TurnKind::UnknownModel => steps.extend([TurnStep::UnknownModel]),
             TurnKind::Retries => {
-                beats.push_back(Beat::Begin);
-                beats.extend(
+                steps.push_back(TurnStep::Begin);
+                steps.extend(
                     (1..=count(self, 1, 4))
-                        .map(|attempt| Beat::Retry(u32::try_from(attempt).unwrap_or(1))),
+                        .map(|attempt| TurnStep::Retry(u32::try_from(attempt).unwrap_or(1))),
                 );
-                beats.extend([Beat::Resume, Beat::Text, Beat::Finish]);
+                steps.extend([TurnStep::Resume, TurnStep::Text, TurnStep::Finish]);
             }
-            TurnKind::RetriesForEver => {
-                beats.push_back(Beat::Begin);
-                beats.extend((1..200).map(Beat::Retry));
+            TurnKind::RetriesForever => {
+                steps.push_back(TurnStep::Begin);
+                steps.extend((1..200).map(TurnStep::Retry));
             }
-            TurnKind::Hangs => beats.extend([Beat::Begin, Beat::Hang]),
-            TurnKind::Asks => beats.extend([
-                Beat::Begin,
-                Beat::Tool(Phase::Pending),
-                Beat::Ask,
-                Beat::Tool(Phase::Completed),
-                Beat::EndStep,
-                Beat::Begin,
-                Beat::Text,
-                Beat::Finish,
+            TurnKind::Hangs => steps.extend([TurnStep::Begin, TurnStep::Hang]),
+            TurnKind::Asks => steps.extend([
+                TurnStep::Begin,
+                TurnStep::Tool(Phase::Pending),
+                TurnStep::Ask,
+                TurnStep::Tool(Phase::Completed),
+                TurnStep::EndStep,
+                TurnStep::Begin,
+                TurnStep::Text,
+                TurnStep::Finish,
             ]),
             TurnKind::Repeats => {
                 for _ in 0..30 {
-                    beats.extend(TOOL);
+                    steps.extend(TOOL);
                 }
-                beats.extend(answer);
+                steps.extend(answer);
             }
         }
-        beats.push_back(Beat::Idle);
-        beats
+        steps.push_back(TurnStep::Idle);
+        steps
     }
 
-    fn pause(&mut self, id: &SessionId, number: u32, low: i64, high: i64) -> i64 {
+    fn step_delay(&mut self, id: &SessionId, number: u32, low: i64, high: i64) -> i64 {
         let left = self
             .sessions
             .get(id)
             .and_then(|session| session.turn.as_ref())
-            .map_or(0, |turn| turn.beats.len());
-        self.dice
-            .decide(format!("turn {id} {number} beat -{left}"), low, |source| {
+            .map_or(0, |turn| turn.steps.len());
+        self.rng
+            .decide(format!("turn {id} {number} step -{left}"), low, |rng| {
                 // Mostly the shortest, so that few decisions have to be written down.
-                if source.chance(500) {
+                if rng.chance(500) {
                     low
                 } else {
-                    source.between(low, high)
+                    rng.between(low, high)
                 }
             })
     }
 
     /// The next beat of a turn, if it is still that turn.
-    pub(super) fn beat(&mut self, id: &SessionId, number: u32) {
+    pub(super) fn run_step(&mut self, id: &SessionId, number: u32) {
         let turn = self
             .sessions
             .get_mut(id)
@@ -242,24 +245,28 @@ impl World {
         let Some(turn) = turn.filter(|turn| turn.number == number) else {
             return;
         };
-        let Some(beat) = turn.beats.pop_front() else {
+        let Some(step) = turn.steps.pop_front() else {
             return;
         };
-        let (slow, again) = (turn.kind == TurnKind::Long, turn.kind == TurnKind::Repeats);
-        self.play(id, beat, again);
-        let (low, high) = match beat {
-            Beat::Idle | Beat::Ask | Beat::Hang | Beat::Fail | Beat::NoModel => return,
-            Beat::Finish => (1, 20),
-            Beat::Retry(_) => (2000, 10_000),
-            Beat::Tool(Phase::Running) | Beat::Begin if slow => (2000, 20_000),
-            Beat::Tool(_) if again => (10, 20),
-            Beat::Tool(Phase::Running) | Beat::Begin => (30, 3000),
+        let (slow, same_input) = (turn.kind == TurnKind::Long, turn.kind == TurnKind::Repeats);
+        self.apply_step(id, step, same_input);
+        let (low, high) = match step {
+            TurnStep::Idle
+            | TurnStep::Ask
+            | TurnStep::Hang
+            | TurnStep::Fail
+            | TurnStep::UnknownModel => return,
+            TurnStep::Finish => (1, 20),
+            TurnStep::Retry(_) => (2000, 10_000),
+            TurnStep::Tool(Phase::Running) | TurnStep::Begin if slow => (2000, 20_000),
+            TurnStep::Tool(_) if same_input => (10, 20),
+            TurnStep::Tool(Phase::Running) | TurnStep::Begin => (30, 3000),
             _ => (5, 100),
         };
-        let wait = self.pause(id, number, low, high);
+        let wait = self.step_delay(id, number, low, high);
         self.schedule(
             wait,
-            Due::Beat {
+            TimedEvent::TurnStep {
                 session: id.clone(),
                 turn: number,
             },

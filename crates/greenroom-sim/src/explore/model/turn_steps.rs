@@ -6,41 +6,41 @@ use greenroom::domain::ids::SessionId;
 use serde_json::json;
 
 use super::session::assistant_message;
-use super::state::{Due, World};
-use super::turn::{Beat, Phase, Turn};
+use super::state::{ServerState, TimedEvent};
+use super::turn::{Phase, Turn, TurnStep};
 use crate::explore::log::Fact;
 
-impl World {
-    pub(super) fn play(&mut self, id: &SessionId, beat: Beat, again: bool) {
-        match beat {
-            Beat::Busy => self.emit_status(id, json!({"type": "busy"})),
-            Beat::Begin => self.begin_answer(id),
-            Beat::Tool(phase) => self.tool(id, phase, again),
-            Beat::EndStep => {
+impl ServerState {
+    pub(super) fn apply_step(&mut self, id: &SessionId, step: TurnStep, same_input: bool) {
+        match step {
+            TurnStep::Busy => self.emit_status(id, json!({"type": "busy"})),
+            TurnStep::Begin => self.start_answer(id),
+            TurnStep::Tool(phase) => self.tool(id, phase, same_input),
+            TurnStep::EndStep => {
                 self.finish_answer(id, "tool-calls");
                 self.emit_status(id, json!({"type": "busy"}));
             }
-            Beat::Text => self.text(id),
-            Beat::Todos(open) => {
+            TurnStep::Text => self.text(id),
+            TurnStep::Todos(open) => {
                 self.set_todos(id, open);
             }
-            Beat::Ask => self.ask(id),
-            Beat::Retry(attempt) => {
+            TurnStep::Ask => self.ask(id),
+            TurnStep::Retry(attempt) => {
                 self.with_turn(id, |turn| turn.retry = Some(attempt));
-                self.truth(id, Fact::Retries);
+                self.record_fact(id, Fact::Retrying);
                 self.emit_status(
                     id,
                     json!({"type": "retry", "attempt": attempt, "message": "too many requests"}),
                 );
             }
-            Beat::Resume => {
+            TurnStep::Resume => {
                 self.with_turn(id, |turn| turn.retry = None);
                 self.emit_status(id, json!({"type": "busy"}));
             }
-            Beat::Hang => self.truth(id, Fact::Hangs),
-            Beat::Fail => self.fail(id, "APIError", "the provider said no"),
-            Beat::NoModel => {
-                self.truth(id, Fact::Failed);
+            TurnStep::Hang => self.record_fact(id, Fact::Hung),
+            TurnStep::Fail => self.fail(id, "APIError", "the provider refused the request"),
+            TurnStep::UnknownModel => {
+                self.record_fact(id, Fact::Failed);
                 self.emit_error(id, "UnknownError", "Model not found: acme/nothing.");
                 self.end_turn(id);
                 self.emit_error(
@@ -49,37 +49,41 @@ impl World {
                     "Model not found: acme/nothing. at run (index.js)",
                 );
             }
-            Beat::Finish => {
+            TurnStep::Finish => {
                 self.finish_answer(id, "stop");
-                self.truth(id, Fact::Answered);
+                self.record_fact(id, Fact::AnswerCompleted);
                 self.with_turn(id, |turn| {
-                    if std::mem::take(&mut turn.unanswered) {
-                        turn.beats =
-                            VecDeque::from([Beat::Begin, Beat::Text, Beat::Finish, Beat::Idle]);
+                    if std::mem::take(&mut turn.has_unanswered_prompt) {
+                        turn.steps = VecDeque::from([
+                            TurnStep::Begin,
+                            TurnStep::Text,
+                            TurnStep::Finish,
+                            TurnStep::Idle,
+                        ]);
                     }
                 });
             }
-            Beat::Idle => {
+            TurnStep::Idle => {
                 self.emit_status(id, json!({"type": "busy"}));
-                let unanswered = self
+                let has_unanswered_prompt = self
                     .sessions
                     .get(id)
                     .and_then(|session| session.turn.as_ref())
-                    .is_some_and(|turn| turn.unanswered);
+                    .is_some_and(|turn| turn.has_unanswered_prompt);
                 self.end_turn(id);
                 let twice =
-                    self.dice
-                        .decide(format!("idle {id} {} twice", self.turns(id)), 0, |source| {
-                            i64::from(source.chance(200))
+                    self.rng
+                        .decide(format!("idle {id} {} twice", self.turns(id)), 0, |rng| {
+                            i64::from(rng.chance(200))
                         });
                 if twice > 0 {
                     self.emit_idle(id);
                 }
                 self.emit(id, "session.updated", json!({"info": {"id": id}}));
                 self.emit(id, "session.diff", json!({}));
-                self.emit_question(id);
-                if unanswered {
-                    self.begin_turn(id);
+                self.emit_user_message(id);
+                if has_unanswered_prompt {
+                    self.start_turn(id);
                 }
             }
         }
@@ -99,8 +103,8 @@ impl World {
         self.sessions.get(id).map_or(0, |session| session.turns)
     }
 
-    fn begin_answer(&mut self, id: &SessionId) {
-        let (message, now) = (self.next_message(), self.now());
+    fn start_answer(&mut self, id: &SessionId) {
+        let (message, now) = (self.next_message_id(), self.now());
         let Some(session) = self.sessions.get_mut(id) else {
             return;
         };
@@ -109,11 +113,11 @@ impl World {
             .messages
             .push(assistant_message(&message, id, now, &agent));
         self.with_turn(id, |turn| {
-            turn.unseen = false;
+            turn.before_first_step = false;
             // A step sees every message that is there when it begins.
-            turn.unanswered = false;
+            turn.has_unanswered_prompt = false;
         });
-        self.emit_answer(id);
+        self.emit_assistant_message(id);
     }
 
     fn finish_answer(&mut self, id: &SessionId, finish: &str) {
@@ -126,7 +130,7 @@ impl World {
             info["time"]["completed"] = json!(now);
             info["finish"] = json!(finish);
         }
-        self.emit_answer(id);
+        self.emit_assistant_message(id);
     }
 
     /// Adds a part to the answer under way, wherever a message of the user has come behind it.
@@ -134,17 +138,17 @@ impl World {
         let Some(session) = self.sessions.get_mut(id) else {
             return;
         };
-        let Some(place) = session
+        let Some(index) = session
             .messages
             .iter()
             .rposition(|message| message["info"]["role"] == "assistant")
         else {
             return;
         };
-        let behind = session.messages.split_off(place + 1);
+        let behind = session.messages.split_off(index + 1);
         part["id"] = json!(format!(
             "prt_{}_{}",
-            session.messages[place]["info"]["id"]
+            session.messages[index]["info"]["id"]
                 .as_str()
                 .unwrap_or_default(),
             part["id"].as_str().unwrap_or_default()
@@ -154,10 +158,10 @@ impl World {
         self.emit(id, "message.part.updated", json!({"part": part}));
     }
 
-    fn tool(&mut self, id: &SessionId, phase: Phase, again: bool) {
+    fn tool(&mut self, id: &SessionId, phase: Phase, same_input: bool) {
         if phase == Phase::Pending {
             self.with_turn(id, |turn| turn.tools += 1);
-            self.truth(id, Fact::Said);
+            self.record_fact(id, Fact::Output);
         }
         let number = self
             .sessions
@@ -170,7 +174,7 @@ impl World {
             Phase::Running => "running",
             Phase::Completed => "completed",
         };
-        let input = if again {
+        let input = if same_input {
             json!({"command": "ls"})
         } else {
             json!({"command": format!("{turn} {number}")})
@@ -194,21 +198,21 @@ impl World {
             json!({"field": "text", "delta": "done"}),
         );
         self.put(id, json!({"id": "text", "type": "text", "text": "done"}));
-        self.truth(id, Fact::Said);
+        self.record_fact(id, Fact::Output);
     }
 
     fn set_todos(&mut self, id: &SessionId, open: usize) {
         if let Some(session) = self.sessions.get_mut(id) {
             session.open_todos = open;
         }
-        self.truth(id, Fact::Todos(open));
+        self.record_fact(id, Fact::Todos(open));
         self.emit(id, "todo.updated", json!({"todos": []}));
     }
 
     fn ask(&mut self, id: &SessionId) {
         let ask = format!("per_{id}_{}", self.turns(id));
         self.with_turn(id, |turn| turn.ask = Some(ask.clone()));
-        self.truth(id, Fact::Asks);
+        self.record_fact(id, Fact::AwaitingInput);
         self.emit(
             id,
             "permission.asked",
@@ -233,7 +237,7 @@ impl World {
         );
         self.schedule(
             5,
-            Due::Beat {
+            TimedEvent::TurnStep {
                 session: id.clone(),
                 turn: number,
             },
@@ -246,7 +250,7 @@ impl World {
         if let Some(session) = self.sessions.get_mut(id) {
             session.turn = None;
         }
-        self.truth(id, Fact::Idle);
+        self.record_fact(id, Fact::Idle);
         self.emit_idle(id);
     }
 
@@ -257,7 +261,7 @@ impl World {
         } else {
             Fact::Failed
         };
-        self.truth(id, fact);
+        self.record_fact(id, fact);
         self.emit_error(id, name, message);
         self.end_turn(id);
         let now = self.now();
@@ -269,7 +273,7 @@ impl World {
             info["error"] = json!({"name": name, "data": {"message": message}});
             info["time"]["completed"] = json!(now);
         }
-        self.emit_answer(id);
+        self.emit_assistant_message(id);
         self.emit_idle(id);
     }
 }

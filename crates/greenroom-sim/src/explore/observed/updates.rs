@@ -3,50 +3,54 @@
 use greenroom::domain::ids::{Run, SessionId, TaskId};
 use greenroom::domain::task::{Task, TaskStatus};
 
-use super::{Ledger, Mark, Origin, RunFacts, STILL};
-use crate::explore::log::{Call, Entry, Fact, Order, What};
+use super::{LogPosition, OPEN_ENDED, ObservedState, Origin, RunFacts};
+use crate::explore::log::{Call, Entry, Fact, LogEvent, Request};
 
-impl Ledger {
+impl ObservedState {
     /// Takes an entry of the log in.
-    pub fn see(&mut self, place: usize, entry: &Entry) {
-        let mark = Mark {
-            place,
+    pub fn apply(&mut self, index: usize, entry: &Entry) {
+        let position = LogPosition {
+            index,
             at: entry.at,
         };
-        self.moments.insert(entry.at, place);
-        match &entry.what {
-            What::Asked(order) => self.asked(mark, order),
-            What::Told { asked, answer } => {
-                self.cancels.remove(asked);
-                self.depending.remove(asked);
-                self.cancelling.remove(asked);
-                if let (Some(Order::Track { task, parent, .. }), Ok(_)) =
-                    (self.orders.get(asked).cloned(), answer)
+        self.last_index_at.insert(entry.at, index);
+        match &entry.event {
+            LogEvent::Requested(request) => self.request_sent(position, request),
+            LogEvent::Answered { request, answer } => {
+                self.open_cancels.remove(request);
+                self.unpublished_parents.remove(request);
+                self.open_cancel_targets.remove(request);
+                if let (Some(Request::Track { task, parent, .. }), Ok(_)) =
+                    (self.requests.get(request).cloned(), answer)
                 {
-                    self.moving.remove(&task);
-                    self.moved(&task, &parent, mark);
+                    self.reparenting.remove(&task);
+                    self.reparented(&task, &parent, position);
                 }
             }
-            What::Found(task) => self.found(mark, task),
-            What::Closed(_) => self.closed = Some(mark),
-            What::Changed(change) => self.changed(mark, change),
-            What::Call { number, call } => {
+            LogEvent::TaskFound(task) => self.apply_found(position, task),
+            LogEvent::ShutDown(_) => self.shutdown_completed = Some(position),
+            LogEvent::TaskChanged(change) => self.apply_change(position, change),
+            LogEvent::CallStarted { number, call } => {
                 self.calls.insert(*number, call.clone());
-                self.called(mark, call);
+                self.call_started(position, call);
             }
-            What::Effect(number) => self.effect(mark, *number),
-            What::Returned { answer, .. } if answer != "ok" => self.trouble = Some(mark),
-            What::Returned { .. } => {}
-            What::Event {
+            LogEvent::CallApplied(number) => self.call_applied(position, *number),
+            LogEvent::CallReturned { answer, .. } if answer != "ok" => {
+                self.last_fault = Some(position)
+            }
+            LogEvent::CallReturned { .. } => {}
+            LogEvent::EventDelivered {
                 session,
                 kind,
                 sign,
-            } => self.heard(mark, session, kind, *sign),
-            What::Truth { session, fact } => self.truth(mark, session, *fact),
-            What::Link(_) | What::Online(_) => self.trouble = Some(mark),
-            What::Healed => self.healed = Some(mark),
-            What::Crashed(_) => {
-                (self.crashed, self.trouble) = (Some(mark), Some(mark));
+            } => self.event_delivered(position, session, kind, *sign),
+            LogEvent::SessionFact { session, fact } => self.session_fact(position, session, *fact),
+            LogEvent::LinkChanged(_) | LogEvent::ServerOnline(_) => {
+                self.last_fault = Some(position)
+            }
+            LogEvent::Healed => self.healed = Some(position),
+            LogEvent::ProcessCrashed(_) => {
+                (self.process_crashed, self.last_fault) = (Some(position), Some(position));
                 // Whoever was on the way to its session waits in line again.
                 for run in self.runs.iter_mut().filter(|run| run.is_open()) {
                     if run.running.is_none() {
@@ -56,95 +60,97 @@ impl Ledger {
             }
             // Queues, slots, notifiers and the poller decide nothing of a run: what they die of must not be seen. A call of
             // theirs may have been cut off, as others are.
-            What::Sabotaged(place)
-                if !place.starts_with("registry") && !place.starts_with("task") =>
+            LogEvent::FailpointHit(name)
+                if !name.starts_with("registry") && !name.starts_with("task") =>
             {
-                self.trouble = Some(mark);
+                self.last_fault = Some(position);
             }
-            What::Sabotaged(place) => {
-                if place.starts_with("registry") {
-                    self.registry_died = Some(mark);
+            LogEvent::FailpointHit(name) => {
+                if name.starts_with("registry") {
+                    self.registry_panicked = Some(position);
                 }
-                self.sabotaged = true;
+                self.actor_panicked = true;
                 self.runs
                     .iter_mut()
                     .filter(|run| run.is_open())
-                    .for_each(|run| run.sabotaged = true);
+                    .for_each(|run| run.actor_panicked = true);
             }
         }
     }
 
     /// What a reader was told of a task stands for the changes that were published to nobody.
-    fn found(&mut self, mark: Mark, task: &Task) {
+    fn apply_found(&mut self, position: LogPosition, task: &Task) {
         for run in self
             .runs
             .iter_mut()
             .filter(|run| run.task == task.id && run.is_open())
         {
             if run.run < task.run || task.status().is_terminal() {
-                run.ended = Some((mark, task.status()));
+                run.ended = Some((position, task.status()));
                 run.error = task.error().map(str::to_owned);
                 run.session.clone_from(&task.session);
             }
         }
     }
 
-    fn asked(&mut self, mark: Mark, order: &Order) {
-        self.orders.insert(mark.place, order.clone());
-        let parent = match order {
-            Order::Launch { parent, .. } => parent.clone(),
-            Order::Track { parent, .. } => Some(parent.clone()),
-            Order::Resume { session, parent } => parent.clone().or_else(|| {
+    fn request_sent(&mut self, position: LogPosition, request: &Request) {
+        self.requests.insert(position.index, request.clone());
+        let parent = match request {
+            Request::Launch { parent, .. } => parent.clone(),
+            Request::Track { parent, .. } => Some(parent.clone()),
+            Request::Resume { session, parent } => parent.clone().or_else(|| {
                 let owner = self.session(session)?.owner.as_ref()?;
                 self.newest(owner)?.parent.clone()
             }),
             _ => None,
         };
         if let Some(parent) = parent {
-            self.depending.insert(mark.place, parent);
+            self.unpublished_parents.insert(position.index, parent);
         }
-        if let Order::Cancel { .. } | Order::CancelAll { .. } = order {
-            self.cancels.insert(mark.place, (mark, order.clone()));
+        if let Request::Cancel { .. } | Request::CancelAll { .. } = request {
+            self.open_cancels
+                .insert(position.index, (position, request.clone()));
         }
-        match order {
-            Order::Cancel { task, skip, .. } => {
-                self.cancelling.insert(mark.place, Some(task.clone()));
-                if let Some(&place) = self.newest.get(task) {
-                    let run = &mut self.runs[place];
-                    run.cancel_asked.get_or_insert(mark);
+        match request {
+            Request::Cancel { task, skip, .. } => {
+                self.open_cancel_targets
+                    .insert(position.index, Some(task.clone()));
+                if let Some(&index) = self.newest.get(task) {
+                    let run = &mut self.runs[index];
+                    run.cancel_requested.get_or_insert(position);
                     if *skip {
-                        run.skip_asked.get_or_insert(mark);
+                        run.silent_cancel_requested.get_or_insert(position);
                     }
                 }
             }
-            Order::CancelAll { .. } => {
-                self.cancelling.insert(mark.place, None);
+            Request::CancelAll { .. } => {
+                self.open_cancel_targets.insert(position.index, None);
                 for run in self.runs.iter_mut().filter(|run| run.is_open()) {
-                    run.cancel_asked.get_or_insert(mark);
+                    run.cancel_requested.get_or_insert(position);
                 }
             }
-            Order::Track { task, .. } => {
+            Request::Track { task, .. } => {
                 self.aliases
                     .entry(task.to_string())
                     .or_insert_with(|| task.to_string());
                 if self.newest.contains_key(task) {
-                    self.moving.insert(task.clone());
+                    self.reparenting.insert(task.clone());
                 }
             }
-            Order::Shutdown => {
-                self.closing.get_or_insert(mark);
+            Request::Shutdown => {
+                self.shutdown_requested.get_or_insert(position);
             }
             _ => {}
         }
     }
 
-    fn moved(&mut self, task: &TaskId, parent: &SessionId, mark: Mark) {
-        if let Some(&place) = self.newest.get(task) {
-            let run = &mut self.runs[place];
+    fn reparented(&mut self, task: &TaskId, parent: &SessionId, position: LogPosition) {
+        if let Some(&index) = self.newest.get(task) {
+            let run = &mut self.runs[index];
             if !run.is_open() {
-                self.given.insert(task.clone(), parent.clone());
+                self.reassigned.insert(task.clone(), parent.clone());
             } else if run.parent.as_ref() != Some(parent) {
-                run.moved = Some(mark);
+                run.reparented = Some(position);
                 let old = run.parent.replace(parent.clone());
                 let parents = self.parents.entry(task.clone()).or_default();
                 parents.insert(parent.clone());
@@ -154,16 +160,16 @@ impl Ledger {
         }
     }
 
-    fn changed(&mut self, mark: Mark, change: &greenroom::TaskChange) {
+    fn apply_change(&mut self, position: LogPosition, change: &greenroom::TaskChange) {
         let task = &change.task;
-        self.slow |= change.at.as_millis() < mark.at;
-        let mark = self.decided(mark, change.at.as_millis());
+        self.delayed_publication |= change.at.as_millis() < position.at;
+        let position = self.decision_position(position, change.at.as_millis());
         let name = (task.id.clone(), task.run);
         if let Some(parent) = &task.parent_session {
             let parents = self.parents.entry(task.id.clone()).or_default();
             parents.insert(parent.clone());
         }
-        let new = !self.index.contains_key(&name);
+        let new = !self.run_indices.contains_key(&name);
         if new {
             let origin = match (task.tracked, task.run) {
                 (_, run) if run > Run::FIRST => Origin::Resume,
@@ -173,11 +179,11 @@ impl Ledger {
             self.aliases
                 .entry(task.id.to_string())
                 .or_insert_with(|| task.description.to_string());
-            self.index.insert(name.clone(), self.runs.len());
+            self.run_indices.insert(name.clone(), self.runs.len());
             self.newest.insert(task.id.clone(), self.runs.len());
-            self.given.remove(&task.id);
+            self.reassigned.remove(&task.id);
             let meant = self
-                .cancelling
+                .open_cancel_targets
                 .values()
                 .any(|of| of.as_ref().is_none_or(|of| *of == task.id));
             self.runs.push(RunFacts {
@@ -187,9 +193,9 @@ impl Ledger {
                 key: task.concurrency_group.clone(),
                 counts: origin != Origin::Track || task.concurrency_key.is_some(),
                 parent: task.parent_session.clone(),
-                joined: task.parent_session.clone(),
+                batch_parent: task.parent_session.clone(),
                 session: task.session.clone(),
-                accepted: mark,
+                accepted: position,
                 started: None,
                 created: false,
                 prompted: None,
@@ -197,42 +203,45 @@ impl Ledger {
                 ended: None,
                 error: None,
                 note: None,
-                skip_asked: None,
-                cancel_asked: meant.then_some(mark),
-                moved: None,
-                lenient_until: None,
+                silent_cancel_requested: None,
+                cancel_requested: meant.then_some(position),
+                reparented: None,
+                may_be_released_until: None,
                 // Its acceptance was published to nobody.
-                sabotaged: change.from.is_some() && change.to != TaskStatus::Pending,
+                actor_panicked: change.from.is_some() && change.to != TaskStatus::Pending,
             });
             self.children_changed(task.parent_session.as_ref());
         }
         if new {
-            self.crossed_by_cancels(&name);
+            self.apply_open_cancels(&name);
         }
-        let run = &mut self.runs[self.index[&name]];
+        let run = &mut self.runs[self.run_indices[&name]];
         run.parent.clone_from(&task.parent_session);
         if task.session.is_some() {
             run.session.clone_from(&task.session);
         }
         if change.to == TaskStatus::Running {
-            run.running.get_or_insert(mark);
-            if self.crashed.is_some_and(|crashed| mark < crashed) {
+            run.running.get_or_insert(position);
+            if self
+                .process_crashed
+                .is_some_and(|process_crashed| position < process_crashed)
+            {
                 // Nobody was told before the process ended that it had started.
-                run.started.get_or_insert(mark);
+                run.started.get_or_insert(position);
             }
             if let Some(session) = &task.session {
                 self.sessions.entry(session.clone()).or_default().owner = Some(task.id.clone());
             }
         }
-        let (session, at) = (run.session.clone(), self.index[&name]);
+        let (session, at) = (run.session.clone(), self.run_indices[&name]);
         if let Some(session) = session
-            && self.open_below(&session).next().is_some()
+            && self.open_children(&session).next().is_some()
         {
-            self.runs[at].lenient_until = Some(STILL);
+            self.runs[at].may_be_released_until = Some(OPEN_ENDED);
         }
         let run = &mut self.runs[at];
         if change.to.is_terminal() {
-            run.ended = Some((mark, change.to));
+            run.ended = Some((position, change.to));
             run.error = task.error().map(str::to_owned);
             run.note = task.note().map(str::to_owned);
             self.children_changed(task.parent_session.as_ref());
@@ -240,28 +249,28 @@ impl Ledger {
     }
 
     /// When a change was decided that is told now: with a slow disk that was a while ago.
-    fn decided(&self, told: Mark, at: i64) -> Mark {
-        if at >= told.at {
-            return told;
+    fn decision_position(&self, published: LogPosition, at: i64) -> LogPosition {
+        if at >= published.at {
+            return published;
         }
-        let before = self.moments.range(..at).next_back();
-        let place = before.map_or(0, |(_, place)| *place + 1);
-        Mark { place, at }
+        let before = self.last_index_at.range(..at).next_back();
+        let index = before.map_or(0, |(_, index)| *index + 1);
+        LogPosition { index, at }
     }
 
     /// A run that is heard of only now may be what a cancel meant.
-    fn crossed_by_cancels(&mut self, name: &(TaskId, Run)) {
-        let run = &mut self.runs[self.index[name]];
-        for (mark, order) in self.cancels.values() {
-            match order {
-                Order::Cancel { task, skip, .. } if *task == run.task => {
-                    run.cancel_asked.get_or_insert(*mark);
+    fn apply_open_cancels(&mut self, name: &(TaskId, Run)) {
+        let run = &mut self.runs[self.run_indices[name]];
+        for (position, request) in self.open_cancels.values() {
+            match request {
+                Request::Cancel { task, skip, .. } if *task == run.task => {
+                    run.cancel_requested.get_or_insert(*position);
                     if *skip {
-                        run.skip_asked.get_or_insert(*mark);
+                        run.silent_cancel_requested.get_or_insert(*position);
                     }
                 }
-                Order::CancelAll { .. } => {
-                    run.cancel_asked.get_or_insert(*mark);
+                Request::CancelAll { .. } => {
+                    run.cancel_requested.get_or_insert(*position);
                 }
                 _ => {}
             }
@@ -276,79 +285,88 @@ impl Ledger {
             .iter_mut()
             .filter(|run| run.is_open() && run.session.as_ref() == Some(session))
         {
-            run.lenient_until = Some(STILL);
+            run.may_be_released_until = Some(OPEN_ENDED);
         }
     }
 
-    fn called(&mut self, mark: Mark, call: &Call) {
+    fn call_started(&mut self, position: LogPosition, call: &Call) {
         if let Call::Create { task, run, .. } | Call::Prompt { task, run, .. } = call
-            && let Some(&place) = self.index.get(&(task.clone(), *run))
+            && let Some(&index) = self.run_indices.get(&(task.clone(), *run))
         {
-            self.runs[place].started.get_or_insert(mark);
+            self.runs[index].started.get_or_insert(position);
         }
     }
 
-    fn effect(&mut self, mark: Mark, number: u64) {
+    fn call_applied(&mut self, position: LogPosition, number: u64) {
         match self.calls.get(&number) {
             Some(Call::Create { task, run, .. }) => {
-                if let Some(&place) = self.index.get(&(task.clone(), *run)) {
-                    self.runs[place].created = true;
+                if let Some(&index) = self.run_indices.get(&(task.clone(), *run)) {
+                    self.runs[index].created = true;
                 }
             }
             Some(Call::Prompt { task, run, .. }) => {
-                if let Some(&place) = self.index.get(&(task.clone(), *run)) {
-                    self.runs[place].prompted.get_or_insert(mark);
+                if let Some(&index) = self.run_indices.get(&(task.clone(), *run)) {
+                    self.runs[index].prompted.get_or_insert(position);
                 }
             }
             _ => {}
         }
     }
 
-    fn heard(&mut self, mark: Mark, session: &SessionId, kind: &str, sign: bool) {
+    fn event_delivered(
+        &mut self,
+        position: LogPosition,
+        session: &SessionId,
+        kind: &str,
+        sign: bool,
+    ) {
         if kind == "session.error aborted" {
-            self.sessions.entry(session.clone()).or_default().stop_heard = Some(mark);
+            self.sessions
+                .entry(session.clone())
+                .or_default()
+                .abort_delivered = Some(position);
         }
-        if sign && self.open_below(session).next().is_none() {
+        if sign && self.open_children(session).next().is_none() {
             for run in self
                 .runs
                 .iter_mut()
                 .filter(|run| run.is_open() && run.session.as_ref() == Some(session))
             {
-                if run.lenient_until == Some(STILL) {
-                    run.lenient_until = Some(mark);
+                if run.may_be_released_until == Some(OPEN_ENDED) {
+                    run.may_be_released_until = Some(position);
                 }
             }
         }
     }
 
-    fn truth(&mut self, mark: Mark, session: &SessionId, fact: Fact) {
+    fn session_fact(&mut self, position: LogPosition, session: &SessionId, fact: Fact) {
         let known = self.sessions.entry(session.clone()).or_default();
         match fact {
             Fact::Busy | Fact::Idle => {
                 known.busy = fact == Fact::Busy;
-                known.since = Some(mark);
+                known.since = Some(position);
             }
-            Fact::Said => known.said = Some(mark),
-            Fact::Made | Fact::Answered => {}
+            Fact::Output => known.last_output = Some(position),
+            Fact::Created | Fact::AnswerCompleted => {}
             Fact::Todos(open) => known.todos = open,
             Fact::Deleted => {
-                known.deleted = Some(mark);
+                known.deleted = Some(position);
                 self.deletions = true;
             }
-            Fact::AbortLost => known.lost_abort = true,
-            Fact::Spoken => known.spoken = Some(mark),
-            Fact::Stopped => {
-                known.stopped = Some(mark);
-                known.troubled = Some((mark, fact));
+            Fact::AbortLost => known.abort_lost = true,
+            Fact::UserPrompted => known.user_prompted = Some(position),
+            Fact::UserAborted => {
+                known.user_aborted = Some(position);
+                known.last_failure = Some((position, fact));
             }
             Fact::Failed
             | Fact::Aborted
-            | Fact::Hangs
-            | Fact::Retries
-            | Fact::Asks
+            | Fact::Hung
+            | Fact::Retrying
+            | Fact::AwaitingInput
             | Fact::NotTakenUp
-            | Fact::Forgotten => {
-                known.troubled = Some((mark, fact));
+            | Fact::StateLost => {
+                known.last_failure = Some((position, fact));
             }
         }
     }

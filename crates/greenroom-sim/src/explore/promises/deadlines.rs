@@ -9,8 +9,8 @@ use greenroom::domain::ids::SessionId;
 use greenroom::domain::task::TaskStatus;
 
 use super::Promise;
-use crate::explore::log::{Call, Entry, What};
-use crate::explore::observed::{Ledger, Mark, Origin};
+use crate::explore::log::{Call, Entry, LogEvent};
+use crate::explore::observed::{LogPosition, ObservedState, Origin};
 
 /// What a call may take between an end that is due and its record, in milliseconds.
 const SLACK: i64 = 5000;
@@ -18,55 +18,57 @@ const SLACK: i64 = 5000;
 /// Since when the system is told of nothing else than the server backing off.
 #[derive(Debug, Default)]
 pub(super) struct Deadlines {
-    backing_off: BTreeMap<SessionId, Mark>,
+    backing_off: BTreeMap<SessionId, LogPosition>,
 }
 
 impl Deadlines {
-    fn follow(&mut self, mark: Mark, entry: &Entry, ledger: &Ledger) {
-        match &entry.what {
-            What::Event { session, kind, .. } if kind == "session.status retry" => {
-                let runs = ledger
+    fn follow(&mut self, position: LogPosition, entry: &Entry, observed: &ObservedState) {
+        match &entry.event {
+            LogEvent::EventDelivered { session, kind, .. } if kind == "session.status retry" => {
+                let runs = observed
                     .open()
                     .any(|run| run.session.as_ref() == Some(session) && run.running.is_some());
                 if runs {
-                    self.backing_off.entry(session.clone()).or_insert(mark);
+                    self.backing_off.entry(session.clone()).or_insert(position);
                 }
             }
-            What::Event { kind, .. } if kind == "session.status busy" => {}
-            What::Event { session, .. } => {
+            LogEvent::EventDelivered { kind, .. } if kind == "session.status busy" => {}
+            LogEvent::EventDelivered { session, .. } => {
                 self.backing_off.remove(session);
             }
             // A further prompt is something else.
-            What::Effect(number) | What::Returned { number, .. } => match ledger.call(*number) {
-                Some(Call::Prompt { session, .. }) => {
-                    self.backing_off.remove(session);
+            LogEvent::CallApplied(number) | LogEvent::CallReturned { number, .. } => {
+                match observed.call(*number) {
+                    Some(Call::Prompt { session, .. }) => {
+                        self.backing_off.remove(session);
+                    }
+                    Some(Call::Notify { parent, .. }) => {
+                        self.backing_off.remove(parent);
+                    }
+                    _ => {}
                 }
-                Some(Call::Notify { parent, .. }) => {
-                    self.backing_off.remove(parent);
-                }
-                _ => {}
-            },
-            What::Changed(change) if change.to != TaskStatus::Pending => {
+            }
+            LogEvent::TaskChanged(change) if change.to != TaskStatus::Pending => {
                 if let Some(session) = &change.task.session {
                     self.backing_off.remove(session);
                 }
             }
-            What::Sabotaged(_) | What::Crashed(_) => self.backing_off.clear(),
+            LogEvent::FailpointHit(_) | LogEvent::ProcessCrashed(_) => self.backing_off.clear(),
             _ => {}
         }
     }
 
-    fn overdue(&self, at: i64, ledger: &Ledger) -> Option<String> {
+    fn overdue(&self, at: i64, observed: &ObservedState) -> Option<String> {
         // One that died too often is built again only half a minute later, and the end is recorded then.
-        if ledger.registry_died.is_some() {
+        if observed.registry_panicked.is_some() {
             return None;
         }
-        let limit = i64::try_from(ledger.config.lifecycle.retry_timeout.as_millis()).ok()?;
+        let limit = i64::try_from(observed.config.lifecycle.retry_timeout.as_millis()).ok()?;
         self.backing_off.iter().find_map(|(session, since)| {
             if at <= since.at.saturating_add(limit + SLACK) {
                 return None;
             }
-            let run = ledger
+            let run = observed
                 .open()
                 .find(|run| run.session.as_ref() == Some(session) && run.running.is_some())?;
             Some(format!(
@@ -78,16 +80,16 @@ impl Deadlines {
 }
 
 /// True if that long has passed since the server had the first prompt of the run.
-fn taken_up_in_vain(at: i64, change: &TaskChange, ledger: &Ledger) -> Option<String> {
+fn taken_up_in_vain(at: i64, change: &TaskChange, observed: &ObservedState) -> Option<String> {
     if change.task.error() != Some("the prompt was not taken up") {
         return None;
     }
-    let limit = ledger.config.lifecycle.not_taken_up?;
-    let run = ledger.run(&change.task.id, change.task.run)?;
+    let limit = observed.config.lifecycle.not_taken_up?;
+    let run = observed.run(&change.task.id, change.task.run)?;
     let waited = run.prompted.map(|prompted| at - prompted.at);
     let limit = i64::try_from(limit.as_millis()).unwrap_or(i64::MAX);
     let long = waited.is_some_and(|waited| waited >= limit);
-    (!long && run.origin != Origin::Track && !run.sabotaged).then(|| {
+    (!long && run.origin != Origin::Track && !run.actor_panicked).then(|| {
         format!(
             "{} run {} is given up, \"the prompt was not taken up\", {waited:?} ms after the server had it",
             run.task, run.run
@@ -100,18 +102,23 @@ impl Promise for Deadlines {
         "1 Ends (time limits)"
     }
 
-    fn see(&mut self, place: usize, entry: &Entry, ledger: &Ledger) -> Option<String> {
-        let mark = Mark {
-            place,
+    fn check_entry(
+        &mut self,
+        index: usize,
+        entry: &Entry,
+        observed: &ObservedState,
+    ) -> Option<String> {
+        let position = LogPosition {
+            index,
             at: entry.at,
         };
-        if let What::Changed(change) = &entry.what
+        if let LogEvent::TaskChanged(change) = &entry.event
             && change.to == TaskStatus::Interrupt
-            && let Some(wrong) = taken_up_in_vain(entry.at, change, ledger)
+            && let Some(wrong) = taken_up_in_vain(entry.at, change, observed)
         {
             return Some(wrong);
         }
-        self.follow(mark, entry, ledger);
-        self.overdue(entry.at, ledger)
+        self.follow(position, entry, observed);
+        self.overdue(entry.at, observed)
     }
 }

@@ -7,8 +7,8 @@ use greenroom::domain::ids::{Run, TaskId};
 use greenroom::domain::task::TaskStatus;
 
 use super::Promise;
-use crate::explore::log::{Entry, What};
-use crate::explore::observed::Ledger;
+use crate::explore::log::{Entry, LogEvent};
+use crate::explore::observed::ObservedState;
 
 /// Where every task stands.
 #[derive(Debug, Default)]
@@ -21,8 +21,8 @@ impl Promise for Ends {
         "1 Ends"
     }
 
-    fn see(&mut self, _: usize, entry: &Entry, ledger: &Ledger) -> Option<String> {
-        let What::Changed(change) = &entry.what else {
+    fn check_entry(&mut self, _: usize, entry: &Entry, observed: &ObservedState) -> Option<String> {
+        let LogEvent::TaskChanged(change) = &entry.event else {
             return None;
         };
         let (task, from, to) = (&change.task, change.from, change.to);
@@ -36,7 +36,7 @@ impl Promise for Ends {
                 to.as_str()
             )
         };
-        if ledger.registry_died.is_some() {
+        if observed.registry_panicked.is_some() {
             // A change that was decided when its registry died may have been published to nobody; an end is still the only
             // one of its run.
             let again = before.is_some_and(|(run, status)| run == task.run && status.is_terminal());
@@ -73,11 +73,11 @@ impl Promise for Ends {
         })
     }
 
-    fn at_end(&mut self, ledger: &Ledger) -> Option<String> {
-        if ledger.died_before_closing() {
+    fn check_end(&mut self, observed: &ObservedState) -> Option<String> {
+        if observed.registry_down_at_shutdown() {
             return None;
         }
-        let run = ledger.open().next()?;
+        let run = observed.open().next()?;
         Some(format!("{} run {} never ended", run.task, run.run))
     }
 }

@@ -7,10 +7,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use greenroom::domain::ids::{Run, SessionId, TaskId};
 
 use super::Promise;
-use crate::explore::log::{Call, Entry, What};
-use crate::explore::observed::{Ledger, Origin, RunFacts};
+use crate::explore::log::{Call, Entry, LogEvent};
+use crate::explore::observed::{ObservedState, Origin, RunFacts};
 
-type Name = (TaskId, Run);
+type RunName = (TaskId, Run);
 
 /// Who may have been overtaken.
 #[derive(Debug, Default)]
@@ -24,9 +24,9 @@ pub(super) struct Fifo {
     /// Statuses that are not answered: after an abort one is read, and the abort is not over before.
     looking: BTreeSet<u64>,
     /// To be judged when the instant is over: who, by whom.
-    overtaken: Vec<(i64, Name, Name)>,
+    overtaken: Vec<(i64, RunName, RunName)>,
     /// On a slow disk the older one may have ended, and nobody been told yet: judged once that is known.
-    doubtful: Vec<(i64, Name, Name)>,
+    doubtful: Vec<(i64, RunName, RunName)>,
 }
 
 impl Fifo {
@@ -42,17 +42,17 @@ impl Fifo {
         run.is_open()
             && run.started.is_none()
             && run.running.is_none()
-            && !run.sabotaged
-            && run.moved.is_none()
+            && !run.actor_panicked
+            && run.reparented.is_none()
             && match run.origin {
-                Origin::Launch => looked.is_none_or(|&looked| looked < run.accepted.place),
+                Origin::Launch => looked.is_none_or(|&looked| looked < run.accepted.index),
                 Origin::Resume => !aborts && self.looking.is_empty() && !slow,
                 Origin::Track => false,
             }
     }
 }
 
-fn overtook(younger: &Name, older: &Name) -> String {
+fn overtook(younger: &RunName, older: &RunName) -> String {
     format!(
         "{} run {} was started before {} run {}, which was accepted earlier under the same key",
         younger.0, younger.1, older.0, older.1
@@ -64,17 +64,22 @@ impl Promise for Fifo {
         "2 Slots (FIFO)"
     }
 
-    fn see(&mut self, place: usize, entry: &Entry, ledger: &Ledger) -> Option<String> {
+    fn check_entry(
+        &mut self,
+        index: usize,
+        entry: &Entry,
+        observed: &ObservedState,
+    ) -> Option<String> {
         let over: Vec<_> = self
             .overtaken
             .extract_if(.., |(at, ..)| *at < entry.at)
             .collect();
         for (at, older, younger) in over {
-            let waits = ledger
+            let waits = observed
                 .run(&older.0, older.1)
-                .is_some_and(|run| self.waits_unseen(run, ledger.slow));
+                .is_some_and(|run| self.waits_unseen(run, observed.delayed_publication));
             match waits {
-                true if ledger.slow => self.doubtful.push((at, older, younger)),
+                true if observed.delayed_publication => self.doubtful.push((at, older, younger)),
                 true => return Some(overtook(&younger, &older)),
                 false => {}
             }
@@ -82,63 +87,63 @@ impl Promise for Fifo {
         let known: Vec<_> = self
             .doubtful
             .extract_if(.., |(_, older, _)| {
-                let run = ledger.run(&older.0, older.1);
+                let run = observed.run(&older.0, older.1);
                 run.is_none_or(|run| !run.is_open() || run.started.is_some())
             })
             .collect();
         for (at, older, younger) in known {
-            let run = ledger.run(&older.0, older.1)?;
+            let run = observed.run(&older.0, older.1)?;
             if run.ended.is_none_or(|(ended, _)| ended.at > at) {
                 return Some(overtook(&younger, &older));
             }
         }
-        if let What::Call {
+        if let LogEvent::CallStarted {
             number,
             call: Call::Abort(session) | Call::Prompt { session, .. } | Call::Messages(session),
-        } = &entry.what
+        } = &entry.event
         {
             self.unanswered.insert(*number, session.clone());
         }
-        match &entry.what {
-            What::Call {
+        match &entry.event {
+            LogEvent::CallStarted {
                 call: Call::Get(session) | Call::Below(Some(session)),
                 ..
             } => {
-                self.looked_up.insert(session.clone(), place);
+                self.looked_up.insert(session.clone(), index);
             }
             // A session without a parent is looked for among all.
-            What::Call {
+            LogEvent::CallStarted {
                 call: Call::Below(None),
                 ..
-            } => self.looked_for = Some(place),
-            What::Returned { number, .. } => {
+            } => self.looked_for = Some(index),
+            LogEvent::CallReturned { number, .. } => {
                 self.unanswered.remove(number);
                 self.looking.remove(number);
             }
-            What::Call {
+            LogEvent::CallStarted {
                 number,
                 call: Call::Statuses,
             } => {
                 self.looking.insert(*number);
             }
             // The line begins again.
-            What::Crashed(_) => self.doubtful.clear(),
-            What::Call {
+            LogEvent::ProcessCrashed(_) => self.doubtful.clear(),
+            LogEvent::CallStarted {
                 call: Call::Create { task, run, .. } | Call::Prompt { task, run, .. },
                 ..
             } => {
-                let started = ledger.run(task, *run)?;
-                if started.started.is_none_or(|started| started.place != place)
+                let started = observed.run(task, *run)?;
+                if started.started.is_none_or(|started| started.index != index)
                     || started.origin == Origin::Track
                 {
                     return None;
                 }
-                for older in ledger.open() {
+                for older in observed.open() {
                     if older.key == started.key
                         && older.accepted < started.accepted
                         // Told late, those of one instant are in no order.
-                        && (!ledger.slow || older.accepted.at < started.accepted.at)
-                        && self.waits_unseen(older, ledger.slow)
+                        && (!observed.delayed_publication || older.accepted.at < started.accepted.at)
+                        && self.waits_unseen(older, observed.delayed_publication)
                     {
                         self.overtaken.push((
                             entry.at,

@@ -9,8 +9,8 @@ use greenroom::domain::ids::{Run, SessionId, TaskId};
 use greenroom::domain::task::TaskStatus;
 
 use super::Promise;
-use crate::explore::log::{Call, Entry, Fact, Order, What};
-use crate::explore::observed::{Ledger, Mark, Origin};
+use crate::explore::log::{Call, Entry, Fact, LogEvent, Request};
+use crate::explore::observed::{LogPosition, ObservedState, Origin};
 
 /// What has had its effect, and whose sessions may go on.
 #[derive(Debug, Default)]
@@ -30,23 +30,23 @@ pub(super) struct Identity {
     /// Sessions that came back for runs that had ended, and were not aborted yet.
     unwanted: BTreeMap<SessionId, TaskId>,
     /// When the system may last have heard of each session that it works.
-    seen_busy: BTreeMap<SessionId, Mark>,
+    seen_busy: BTreeMap<SessionId, LogPosition>,
     /// When each session last was aborted by anybody.
-    stopped: BTreeMap<SessionId, Mark>,
+    stopped: BTreeMap<SessionId, LogPosition>,
 }
 
 impl Identity {
     fn call(
         &mut self,
-        place: usize,
+        index: usize,
         entry: &Entry,
         call: &Call,
-        ledger: &Ledger,
+        observed: &ObservedState,
     ) -> Option<String> {
         if let Call::Create { task, run, .. } | Call::Prompt { task, run, .. } = call {
-            let facts = ledger.run(task, *run)?;
+            let facts = observed.run(task, *run)?;
             if let Some((ended, status)) = facts.ended
-                && ended.place < place
+                && ended.index < index
             {
                 return Some(format!(
                     "{task} run {run} is {} since {}, and then: {call:?}",
@@ -59,14 +59,18 @@ impl Identity {
             call,
             Call::Create { .. } | Call::Prompt { .. } | Call::Notify { .. }
         );
-        if begins && ledger.closing.is_some_and(|closing| closing.at < entry.at) {
+        if begins
+            && observed
+                .shutdown_requested
+                .is_some_and(|shutdown_requested| shutdown_requested.at < entry.at)
+        {
             return Some(format!("after the shutdown was asked for: {call:?}"));
         }
         // What a call that was on its way has left is still aborted, however late it is answered.
         let cleans = matches!(call, Call::Abort(_) | Call::Statuses | Call::Messages(_));
         let minute = 60_000;
-        if ledger
-            .closed
+        if observed
+            .shutdown_completed
             .is_some_and(|closed| closed.at + minute < entry.at && !cleans)
         {
             return Some(format!("a minute after the shutdown was done: {call:?}"));
@@ -74,11 +78,11 @@ impl Identity {
         None
     }
 
-    fn effect(&mut self, call: &Call, ledger: &Ledger) -> Option<String> {
+    fn effect(&mut self, call: &Call, observed: &ObservedState) -> Option<String> {
         match call {
             Call::Prompt {
                 task, run, prompt, ..
-            } if !ledger.sabotaged => {
+            } if !observed.actor_panicked => {
                 let first = self.prompted.insert((task.clone(), *run, *prompt));
                 (!first).then(|| {
                     format!("prompt {prompt} of {task} run {run} reached its session twice")
@@ -95,30 +99,30 @@ impl Identity {
 
 impl Identity {
     /// What came back for a run that had ended meanwhile must be aborted; what is, is.
-    fn late_sessions(&mut self, place: usize, what: &What, ledger: &Ledger) {
+    fn late_sessions(&mut self, index: usize, what: &LogEvent, observed: &ObservedState) {
         match what {
-            What::Truth {
+            LogEvent::SessionFact {
                 session,
-                fact: Fact::Made,
+                fact: Fact::Created,
             } => self.made_now = Some(session.clone()),
-            What::Effect(number) => {
+            LogEvent::CallApplied(number) => {
                 if let (Some(session), Some(Call::Create { .. })) =
-                    (self.made_now.take(), ledger.call(*number))
+                    (self.made_now.take(), observed.call(*number))
                 {
                     self.created.insert(*number, session);
                 }
             }
-            What::Returned { number, answer } => {
+            LogEvent::CallReturned { number, answer } => {
                 let made = self.created.remove(number).filter(|_| answer == "ok");
                 if let (Some(session), Some(Call::Create { task, run, .. })) =
-                    (made, ledger.call(*number))
-                    && let Some((ended, _)) = ledger.run(task, *run).and_then(|run| run.ended)
-                    && ended.place < place
+                    (made, observed.call(*number))
+                    && let Some((ended, _)) = observed.run(task, *run).and_then(|run| run.ended)
+                    && ended.index < index
                 {
                     self.unwanted.insert(session, task.clone());
                 }
             }
-            What::Call {
+            LogEvent::CallStarted {
                 call: Call::Abort(session),
                 ..
             } => {
@@ -129,43 +133,47 @@ impl Identity {
     }
 
     /// What the system may know of who works and who was stopped.
-    fn follow(&mut self, mark: Mark, what: &What, ledger: &Ledger) {
+    fn follow(&mut self, position: LogPosition, what: &LogEvent, observed: &ObservedState) {
         match what {
-            What::Event { session, kind, .. }
+            LogEvent::EventDelivered { session, kind, .. }
                 if matches!(
                     kind.as_str(),
                     "session.status busy" | "session.status retry"
                 ) =>
             {
-                self.seen_busy.insert(session.clone(), mark);
+                self.seen_busy.insert(session.clone(), position);
             }
-            What::Effect(number) if matches!(ledger.call(*number), Some(Call::Statuses)) => {
+            LogEvent::CallApplied(number)
+                if matches!(observed.call(*number), Some(Call::Statuses)) =>
+            {
                 let busy = self.working.iter().filter(|(_, working)| **working);
                 self.seen_busy
-                    .extend(busy.map(|(session, _)| (session.clone(), mark)));
+                    .extend(busy.map(|(session, _)| (session.clone(), position)));
             }
-            What::Truth {
+            LogEvent::SessionFact {
                 session,
-                fact: Fact::Aborted | Fact::Stopped,
+                fact: Fact::Aborted | Fact::UserAborted,
             } => {
-                self.stopped.insert(session.clone(), mark);
+                self.stopped.insert(session.clone(), position);
             }
             _ => {}
         }
     }
 
     /// "Nor does an abort error in a resumed run that has not been seen busy yet: it is the echo of the abort before."
-    fn echoed(&self, change: &TaskChange, ledger: &Ledger) -> Option<String> {
+    fn echoed(&self, change: &TaskChange, observed: &ObservedState) -> Option<String> {
         let text = change.task.error()?;
-        let run = ledger.run(&change.task.id, change.task.run)?;
+        let run = observed.run(&change.task.id, change.task.run)?;
         let (session, running) = (run.session.as_ref()?, run.running?);
-        let since = |known: &BTreeMap<SessionId, Mark>| {
-            known.get(session).is_some_and(|mark| *mark >= running)
+        let since = |known: &BTreeMap<SessionId, LogPosition>| {
+            known
+                .get(session)
+                .is_some_and(|position| *position >= running)
         };
         let echo = change.to == TaskStatus::Interrupt
             && text == "the session was aborted from outside"
             && run.origin == Origin::Resume
-            && !run.sabotaged
+            && !run.actor_panicked
             && !since(&self.seen_busy)
             && !since(&self.stopped);
         echo.then(|| {
@@ -182,61 +190,68 @@ impl Promise for Identity {
         "4 Identity"
     }
 
-    fn see(&mut self, place: usize, entry: &Entry, ledger: &Ledger) -> Option<String> {
-        let mark = Mark {
-            place,
+    fn check_entry(
+        &mut self,
+        index: usize,
+        entry: &Entry,
+        observed: &ObservedState,
+    ) -> Option<String> {
+        let position = LogPosition {
+            index,
             at: entry.at,
         };
-        self.late_sessions(place, &entry.what, ledger);
-        self.follow(mark, &entry.what, ledger);
-        match &entry.what {
-            What::Changed(change) => self.echoed(change, ledger),
-            What::Call { number, call } => {
+        self.late_sessions(index, &entry.event, observed);
+        self.follow(position, &entry.event, observed);
+        match &entry.event {
+            LogEvent::TaskChanged(change) => self.echoed(change, observed),
+            LogEvent::CallStarted { number, call } => {
                 // Without its messages nobody knows whose turn it is: then it is left alone.
                 if let Call::Abort(session) | Call::Messages(session) = call {
                     self.aborts.insert(*number, session.clone());
                 }
-                self.call(place, entry, call, ledger)
+                self.call(index, entry, call, observed)
             }
-            What::Returned { number, answer } if answer != "ok" => {
+            LogEvent::CallReturned { number, answer } if answer != "ok" => {
                 self.excused.extend(self.aborts.get(number).cloned());
                 None
             }
-            What::Effect(number) => {
-                let call = ledger.call(*number)?;
+            LogEvent::CallApplied(number) => {
+                let call = observed.call(*number)?;
                 // A message that was on its way when its parent ended wakes it all the same.
                 if let Call::Notify { parent, notice } = call
                     && !notice.silent
-                    && let Some(owner) = ledger
+                    && let Some(owner) = observed
                         .session(parent)
                         .and_then(|known| known.owner.as_ref())
-                    && ledger.newest(owner).is_some_and(|run| !run.is_open())
+                    && observed.newest(owner).is_some_and(|run| !run.is_open())
                 {
                     self.excused.insert(parent.clone());
                 }
                 if let Call::Prompt {
                     session, task, run, ..
                 } = call
-                    && let Some((ended, _)) = ledger.run(task, *run)?.ended
+                    && let Some((ended, _)) = observed.run(task, *run)?.ended
                 {
                     // Where nobody looks after an abort, nobody stops what a late prompt begins either; and a resume
                     // waits for a late prompt only a while.
-                    let wait = i64::try_from(ledger.config.calls.other.as_millis()).unwrap_or(0);
-                    let newest = ledger.newest(task).is_some_and(|newest| newest.run == *run);
+                    let wait = i64::try_from(observed.config.calls.other.as_millis()).unwrap_or(0);
+                    let newest = observed
+                        .newest(task)
+                        .is_some_and(|newest| newest.run == *run);
                     let late = ended.at + wait <= entry.at && !newest;
-                    if late || !ledger.config.lifecycle.look_after_abort {
+                    if late || !observed.config.lifecycle.look_after_abort {
                         self.excused.insert(session.clone());
                     }
                 }
-                self.effect(call, ledger)
+                self.effect(call, observed)
             }
-            What::Asked(Order::Cancel {
+            LogEvent::Requested(Request::Cancel {
                 task, abort: false, ..
             }) => {
                 self.unaborted.insert(task.clone());
                 None
             }
-            What::Truth { session, fact } => {
+            LogEvent::SessionFact { session, fact } => {
                 match fact {
                     Fact::Busy => {
                         self.working.insert(session.clone(), true);
@@ -244,7 +259,7 @@ impl Promise for Identity {
                     Fact::Idle => {
                         self.working.insert(session.clone(), false);
                     }
-                    Fact::Spoken | Fact::Deleted => {
+                    Fact::UserPrompted | Fact::Deleted => {
                         self.excused.insert(session.clone());
                     }
                     _ => {}
@@ -255,38 +270,38 @@ impl Promise for Identity {
         }
     }
 
-    fn at_end(&mut self, ledger: &Ledger) -> Option<String> {
+    fn check_end(&mut self, observed: &ObservedState) -> Option<String> {
         if let Some((session, task)) = self.unwanted.iter().next()
-            && !ledger.sabotaged
-            && ledger.crashed.is_none()
+            && !observed.actor_panicked
+            && observed.process_crashed.is_none()
         {
             return Some(format!(
                 "{session} came back after {task} had ended, and was never aborted"
             ));
         }
         for (session, working) in &self.working {
-            let Some(owner) = ledger
+            let Some(owner) = observed
                 .session(session)
                 .and_then(|known| known.owner.as_ref())
             else {
                 continue;
             };
-            let lost = ledger
+            let lost = observed
                 .session(session)
-                .is_some_and(|known| known.lost_abort);
-            let hopeless = lost && !ledger.config.lifecycle.look_after_abort;
+                .is_some_and(|known| known.abort_lost);
+            let hopeless = lost && !observed.config.lifecycle.look_after_abort;
             // One below a deleted session leaves memory at once, and after a crash nobody looks after its abort: the server
             // deletes what is below, but for a session that was made there after it.
-            let ghost = ledger.crashed.is_some()
-                && ledger
+            let ghost = observed.process_crashed.is_some()
+                && observed
                     .newest(owner)
                     .is_some_and(|run| run.error.as_deref() == Some("Session deleted"));
             let excused = self.excused.contains(session)
                 || self.unaborted.contains(owner)
                 || ghost
                 || hopeless
-                || ledger.sabotaged;
-            if *working && !excused && ledger.newest(owner).is_some_and(|run| !run.is_open()) {
+                || observed.actor_panicked;
+            if *working && !excused && observed.newest(owner).is_some_and(|run| !run.is_open()) {
                 return Some(format!("{session} still works, and {owner} has ended"));
             }
         }

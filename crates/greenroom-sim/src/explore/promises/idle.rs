@@ -11,25 +11,25 @@ use greenroom::domain::ids::SessionId;
 use greenroom::domain::task::TaskStatus;
 
 use super::Promise;
-use crate::explore::log::{Call, Entry, What};
-use crate::explore::observed::{Ledger, Mark, RunFacts};
+use crate::explore::log::{Call, Entry, LogEvent};
+use crate::explore::observed::{LogPosition, ObservedState, RunFacts};
 
 /// What the system was told of every session with a run.
 #[derive(Debug, Default)]
 pub(super) struct Idle {
-    heard: BTreeMap<SessionId, Heard>,
+    heard: BTreeMap<SessionId, SessionActivity>,
     /// Status calls on their way: when they were asked, and who was not listed when they were answered.
-    asked: BTreeMap<u64, (Mark, Vec<SessionId>)>,
+    asked: BTreeMap<u64, (LogPosition, Vec<SessionId>)>,
     /// When a status call failed last, or was slow.
     failed: Option<i64>,
 }
 
 /// Since the run began.
 #[derive(Debug, Default)]
-struct Heard {
-    sign: Option<Mark>,
+struct SessionActivity {
+    sign: Option<LogPosition>,
     /// The newest idle event since that sign.
-    idle: Option<Mark>,
+    idle: Option<LogPosition>,
     /// Status answers since that sign, asked after the guard, that did not list it.
     absent: u32,
     /// Until when it was surely known to be listed.
@@ -37,28 +37,28 @@ struct Heard {
 }
 
 impl Idle {
-    fn event(&mut self, mark: Mark, session: &SessionId, kind: &str, sign: bool) {
+    fn event(&mut self, position: LogPosition, session: &SessionId, kind: &str, sign: bool) {
         let Some(heard) = self.heard.get_mut(session) else {
             return;
         };
         // What is answered is a sign of life only if it was known to be asked.
         let sure = sign && kind != "permission.replied" && kind != "question.rejected";
         if sure {
-            (heard.sign, heard.idle, heard.absent) = (Some(mark), None, 0);
+            (heard.sign, heard.idle, heard.absent) = (Some(position), None, 0);
         } else if matches!(kind, "session.idle" | "session.status idle") {
-            heard.idle = Some(mark);
+            heard.idle = Some(position);
         }
     }
 
     /// A status call was answered: it speaks as of the moment it was asked.
-    fn answered(&mut self, asked: Mark, absent: &[SessionId], ledger: &Ledger) {
-        let guard = millis(ledger.config.lifecycle.min_idle);
+    fn answered(&mut self, asked: LogPosition, absent: &[SessionId], observed: &ObservedState) {
+        let guard = millis(observed.config.lifecycle.min_idle);
         // Notifiers and aborts ask too, and their answers are not the run's. It was asked about itself at most one poll
         // before, unless that failed.
-        let poll = millis(ledger.config.lifecycle.poll_interval);
-        let window = poll + millis(ledger.config.calls.other);
+        let poll = millis(observed.config.lifecycle.poll_interval);
+        let window = poll + millis(observed.config.calls.other);
         let sure = self.failed.is_none_or(|failed| failed + window < asked.at);
-        for run in ledger.open() {
+        for run in observed.open() {
             let (Some(session), Some(running)) = (&run.session, run.running) else {
                 continue;
             };
@@ -76,18 +76,18 @@ impl Idle {
         }
     }
 
-    fn completed(&self, at: i64, run: &RunFacts, ledger: &Ledger) -> Option<String> {
+    fn completed(&self, at: i64, run: &RunFacts, observed: &ObservedState) -> Option<String> {
         let heard = self.heard.get(run.session.as_ref()?)?;
         let running = run.running?;
         let sign = heard.sign.map(|sign| sign.at);
         let silent_since = sign.max(heard.listed).unwrap_or(running.at);
-        let lifecycle = &ledger.config.lifecycle;
+        let lifecycle = &observed.config.lifecycle;
         // One that is silent for too long ends at the first status that does not list it.
         let stale = heard.absent > 0
             && running.at + millis(lifecycle.stale_min_runtime) <= at
             && silent_since + millis(lifecycle.stale_timeout) < at;
         let crossed = heard.sign.is_some_and(|sign| sign.at >= at);
-        if heard.idle.is_some() || heard.absent > 1 || stale || crossed || run.sabotaged {
+        if heard.idle.is_some() || heard.absent > 1 || stale || crossed || run.actor_panicked {
             return None;
         }
         Some(format!(
@@ -113,43 +113,48 @@ impl Promise for Idle {
         "5 Truth (idle)"
     }
 
-    fn see(&mut self, place: usize, entry: &Entry, ledger: &Ledger) -> Option<String> {
-        let mark = Mark {
-            place,
+    fn check_entry(
+        &mut self,
+        index: usize,
+        entry: &Entry,
+        observed: &ObservedState,
+    ) -> Option<String> {
+        let position = LogPosition {
+            index,
             at: entry.at,
         };
-        match &entry.what {
-            What::Event {
+        match &entry.event {
+            LogEvent::EventDelivered {
                 session,
                 kind,
                 sign,
-            } => self.event(mark, session, kind, *sign),
-            What::Call {
+            } => self.event(position, session, kind, *sign),
+            LogEvent::CallStarted {
                 number,
                 call: Call::Statuses,
             } => {
-                self.asked.insert(*number, (mark, Vec::new()));
+                self.asked.insert(*number, (position, Vec::new()));
             }
-            What::Effect(number) => {
+            LogEvent::CallApplied(number) => {
                 if let Some((_, absent)) = self.asked.get_mut(number) {
                     let idle = |session: &&SessionId| {
-                        ledger.session(session).is_none_or(|known| !known.busy)
+                        observed.session(session).is_none_or(|known| !known.busy)
                     };
                     *absent = self.heard.keys().filter(idle).cloned().collect();
                 }
             }
-            What::Returned { number, answer } => {
+            LogEvent::CallReturned { number, answer } => {
                 let (asked, absent) = self.asked.remove(number)?;
-                let slow = entry.at - asked.at > millis(ledger.config.lifecycle.poll_interval);
+                let slow = entry.at - asked.at > millis(observed.config.lifecycle.poll_interval);
                 if slow || answer != "ok" {
                     self.failed = Some(entry.at);
                 }
                 if answer == "ok" {
-                    self.answered(asked, &absent, ledger);
+                    self.answered(asked, &absent, observed);
                 }
             }
-            What::Changed(change) => {
-                let run = ledger.run(&change.task.id, change.task.run)?;
+            LogEvent::TaskChanged(change) => {
+                let run = observed.run(&change.task.id, change.task.run)?;
                 match change.to {
                     TaskStatus::Running => {
                         // Whatever was before it says nothing of this run.
@@ -159,11 +164,11 @@ impl Promise for Idle {
                         let heard = self.heard.get(&session);
                         let newest = heard.and_then(|heard| heard.idle.max(heard.sign));
                         if newest.is_none_or(|newest| newest.at < since || since == entry.at) {
-                            self.heard.insert(session, Heard::default());
+                            self.heard.insert(session, SessionActivity::default());
                         }
                     }
                     TaskStatus::Completed => {
-                        return self.completed(change.at.as_millis(), run, ledger);
+                        return self.completed(change.at.as_millis(), run, observed);
                     }
                     _ => {}
                 }

@@ -14,7 +14,7 @@ mod wakes;
 use std::fmt::Debug;
 
 use super::log::Entry;
-use super::observed::Ledger;
+use super::observed::ObservedState;
 use super::scenario::Scenario;
 
 /// A promise that was broken.
@@ -46,10 +46,15 @@ pub trait Promise: Debug + Send {
     fn name(&self) -> &'static str;
 
     /// An entry is written; the ledger has it already. What is wrong, if anything is.
-    fn see(&mut self, place: usize, entry: &Entry, ledger: &Ledger) -> Option<String>;
+    fn check_entry(
+        &mut self,
+        index: usize,
+        entry: &Entry,
+        observed: &ObservedState,
+    ) -> Option<String>;
 
     /// Everything has come to rest. What is wrong, if anything is.
-    fn at_end(&mut self, _ledger: &Ledger) -> Option<String> {
+    fn check_end(&mut self, _ledger: &ObservedState) -> Option<String> {
         None
     }
 }

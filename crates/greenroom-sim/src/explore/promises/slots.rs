@@ -12,8 +12,8 @@ use greenroom::config::Limits;
 use greenroom::domain::ids::ConcurrencyKey;
 
 use super::Promise;
-use crate::explore::log::{Call, Entry, Order, What};
-use crate::explore::observed::{Ledger, Mark, Origin, RunFacts};
+use crate::explore::log::{Call, Entry, LogEvent, Request};
+use crate::explore::observed::{LogPosition, ObservedState, Origin, RunFacts};
 
 /// The limits, with the places in the log between which each may have been in force.
 #[derive(Debug)]
@@ -24,7 +24,7 @@ pub(super) struct Slots {
 #[derive(Debug)]
 struct InForce {
     until: usize,
-    asked: usize,
+    requested: usize,
     limits: Limits,
 }
 
@@ -33,20 +33,20 @@ impl Slots {
         Self {
             limits: vec![InForce {
                 until: usize::MAX,
-                asked: 0,
+                requested: 0,
                 limits,
             }],
         }
     }
 
-    fn started(&self, place: usize, run: &RunFacts, ledger: &Ledger) -> Option<String> {
+    fn started(&self, index: usize, run: &RunFacts, observed: &ObservedState) -> Option<String> {
         let mut wrong = None;
         for rule in &self.limits {
             let (mine, limit) = bucket(&rule.limits, &run.key);
-            let one = over(place, run, ledger, limit, rule, |other| {
+            let one = over(index, run, observed, limit, rule, |other| {
                 bucket(&rule.limits, &other.key).0 == mine
             });
-            let all = over(place, run, ledger, rule.limits.max, rule, |_| true);
+            let all = over(index, run, observed, rule.limits.max, rule, |_| true);
             match (one, all) {
                 (Verdict::NotThen, Verdict::NotThen) => {}
                 (Verdict::Over(count), _) => {
@@ -79,14 +79,14 @@ enum Verdict {
 }
 
 fn over(
-    place: usize,
+    index: usize,
     run: &RunFacts,
-    ledger: &Ledger,
+    observed: &ObservedState,
     limit: u32,
     rule: &InForce,
     same: impl Fn(&RunFacts) -> bool,
 ) -> Verdict {
-    let holders: Vec<&RunFacts> = ledger
+    let holders: Vec<&RunFacts> = observed
         .runs
         .iter()
         .filter(|other| other.occupies() && same(other))
@@ -97,12 +97,14 @@ fn over(
         .map(|other| other.accepted)
         .max();
     let youngest = youngest.unwrap_or(run.accepted);
-    if rule.until < youngest.place || rule.asked > place {
+    if rule.until < youngest.index || rule.requested > index {
         return Verdict::NotThen;
     }
     let count = holders
         .iter()
-        .filter(|other| held_for_sure(other, youngest) && !ledger.may_wait_unseen(other))
+        .filter(|other| {
+            held_for_sure(other, youngest) && !observed.may_wait_for_unpublished_child(other)
+        })
         .count();
     if limit > 0 && count > limit as usize {
         Verdict::Over(count)
@@ -112,10 +114,12 @@ fn over(
 }
 
 /// True if that run held its slot from that moment on at the latest.
-fn held_for_sure(run: &RunFacts, since: Mark) -> bool {
+fn held_for_sure(run: &RunFacts, since: LogPosition) -> bool {
     let adopted = run.origin == Origin::Track && run.accepted.at >= since.at;
-    let let_go = run.lenient_until.is_some_and(|until| until.at >= since.at);
-    !adopted && !let_go && !run.sabotaged
+    let let_go = run
+        .may_be_released_until
+        .is_some_and(|until| until.at >= since.at);
+    !adopted && !let_go && !run.actor_panicked
 }
 
 /// The name of the limit a key counts against, and how much it is; zero is unlimited.
@@ -142,59 +146,70 @@ impl Promise for Slots {
         "2 Slots"
     }
 
-    fn see(&mut self, place: usize, entry: &Entry, ledger: &Ledger) -> Option<String> {
-        match &entry.what {
-            What::Asked(Order::SetLimits(limits)) => {
+    fn check_entry(
+        &mut self,
+        index: usize,
+        entry: &Entry,
+        observed: &ObservedState,
+    ) -> Option<String> {
+        match &entry.event {
+            LogEvent::Requested(Request::SetLimits(limits)) => {
                 self.limits.push(InForce {
                     until: usize::MAX,
-                    asked: place,
+                    requested: index,
                     limits: (**limits).clone(),
                 });
                 None
             }
-            What::Crashed(_) => {
+            LogEvent::ProcessCrashed(_) => {
                 // Limits that were set are not kept over a restart.
                 let configured = self.limits[0].limits.clone();
                 for rule in &mut self.limits {
-                    rule.until = rule.until.min(place);
+                    rule.until = rule.until.min(index);
                 }
                 self.limits.push(InForce {
                     until: usize::MAX,
-                    asked: place,
+                    requested: index,
                     limits: configured,
                 });
                 None
             }
-            What::Told {
-                asked,
+            LogEvent::Answered {
+                request,
                 answer: Err(_),
             } => {
                 // Limits that could not be set are in force no longer than it took to say so.
-                let mine = self.limits.iter_mut().filter(|rule| rule.asked == *asked);
-                if matches!(ledger.order(*asked), Some(Order::SetLimits(_))) {
-                    mine.for_each(|rule| rule.until = rule.until.min(place));
+                let mine = self
+                    .limits
+                    .iter_mut()
+                    .filter(|rule| rule.requested == *request);
+                if matches!(observed.request(*request), Some(Request::SetLimits(_))) {
+                    mine.for_each(|rule| rule.until = rule.until.min(index));
                 }
                 None
             }
-            What::Told { asked, .. } => {
+            LogEvent::Answered { request, .. } => {
                 // Once a change is answered, what was before it is over.
-                let mut before = self.limits.iter_mut().filter(|rule| rule.asked < *asked);
-                if matches!(ledger.order(*asked), Some(Order::SetLimits(_))) {
+                let mut before = self
+                    .limits
+                    .iter_mut()
+                    .filter(|rule| rule.requested < *request);
+                if matches!(observed.request(*request), Some(Request::SetLimits(_))) {
                     before
                         .by_ref()
-                        .for_each(|rule| rule.until = rule.until.min(place));
+                        .for_each(|rule| rule.until = rule.until.min(index));
                 }
                 None
             }
-            What::Call {
+            LogEvent::CallStarted {
                 call: Call::Create { task, run, .. } | Call::Prompt { task, run, .. },
                 ..
             } => {
-                let run = ledger.run(task, *run)?;
+                let run = observed.run(task, *run)?;
                 let begins =
-                    run.started.is_some_and(|started| started.place == place) && run.is_open();
+                    run.started.is_some_and(|started| started.index == index) && run.is_open();
                 (begins && run.origin != Origin::Track)
-                    .then(|| self.started(place, run, ledger))
+                    .then(|| self.started(index, run, observed))
                     .flatten()
             }
             _ => None,

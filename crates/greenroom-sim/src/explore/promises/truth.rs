@@ -7,8 +7,8 @@ use greenroom::config::FailedCheck;
 use greenroom::domain::task::TaskStatus;
 
 use super::Promise;
-use crate::explore::log::{Entry, What};
-use crate::explore::observed::{Ledger, Mark, Origin, RunFacts};
+use crate::explore::log::{Entry, LogEvent};
+use crate::explore::observed::{LogPosition, ObservedState, Origin, RunFacts};
 
 /// Whether an end is true.
 #[derive(Debug)]
@@ -27,42 +27,42 @@ impl Truth {
         at: i64,
         change: &TaskChange,
         run: &RunFacts,
-        ledger: &Ledger,
+        observed: &ObservedState,
     ) -> Option<String> {
         let name = || format!("{} run {} is completed", run.task, run.run);
         let Some(session) = &run.session else {
             return Some(format!("{}, and has no session", name()));
         };
-        if ledger.moving.is_empty()
-            && !ledger.sabotaged
-            && let Some(child) = ledger.open_below(session).next()
+        if observed.reparenting.is_empty()
+            && !observed.actor_panicked
+            && let Some(child) = observed.open_children(session).next()
         {
             return Some(format!("{}, and {} below it is open", name(), child.task));
         }
-        let trusting = ledger.config.lifecycle.failed_check == FailedCheck::CountsAsPassed;
+        let trusting = observed.config.lifecycle.failed_check == FailedCheck::CountsAsPassed;
         let unread = change
             .task
             .note()
             .is_some_and(|note| note.contains("could not be read"));
-        if unread || (trusting && ledger.trouble.is_some()) {
+        if unread || (trusting && observed.last_fault.is_some()) {
             return None;
         }
         if run.origin == Origin::Resume && run.prompted.is_none() {
             return Some(format!("{}, and the server never had its prompt", name()));
         }
-        let known = ledger.session(session)?;
+        let known = observed.session(session)?;
         let since = match run.origin {
             // In a session that was made for it, everything is of this run.
             Origin::Track | Origin::Launch => None,
             Origin::Resume => run.prompted,
         };
         let said = known
-            .said
+            .last_output
             .is_some_and(|said| since.is_none_or(|since| since < said));
         if !said {
             return Some(format!("{}, and has said nothing since {since:?}", name()));
         }
-        if known.todos > 0 && change.task.note().is_none() && !ledger.slow {
+        if known.todos > 0 && change.task.note().is_none() && !observed.delayed_publication {
             return Some(format!(
                 "{} without a note, and {} todos are open",
                 name(),
@@ -70,13 +70,18 @@ impl Truth {
             ));
         }
         let works = known.busy && known.since.is_some_and(|since| since.at + 1500 < at);
-        (self.is_calm(ledger) && works)
+        (self.is_calm(observed) && works)
             .then(|| format!("{}, and works since {:?}", name(), known.since))
     }
 
     /// A failure has a cause.
-    fn failed(&self, change: &TaskChange, run: &RunFacts, ledger: &Ledger) -> Option<String> {
-        if !self.is_calm(ledger) {
+    fn failed(
+        &self,
+        change: &TaskChange,
+        run: &RunFacts,
+        observed: &ObservedState,
+    ) -> Option<String> {
+        if !self.is_calm(observed) {
             return None;
         }
         let text = change.task.error().unwrap_or_default();
@@ -86,18 +91,22 @@ impl Truth {
         let session = run
             .session
             .as_ref()
-            .and_then(|session| ledger.session(session));
+            .and_then(|session| observed.session(session));
         let cause = session.is_some_and(|known| {
-            known.deleted.is_some() || known.troubled.is_some_and(|(mark, _)| since(run) <= mark)
+            known.deleted.is_some()
+                || known
+                    .last_failure
+                    .is_some_and(|(position, _)| since(run) <= position)
         });
-        let idle = run.origin == Origin::Track && session.is_none_or(|known| known.said.is_none());
+        let idle =
+            run.origin == Origin::Track && session.is_none_or(|known| known.last_output.is_none());
         // What a run before left at work, without an abort, works on.
         let inherited = session
             .is_some_and(|known| known.busy && known.since.is_some_and(|began| began < since(run)));
         let ghost = run
             .parent
             .as_ref()
-            .and_then(|parent| ledger.session(parent))
+            .and_then(|parent| observed.session(parent))
             .is_some_and(|known| known.deleted.is_some());
         (!cause && !ghost && !idle && !inherited).then(|| {
             format!(
@@ -110,9 +119,14 @@ impl Truth {
     }
 
     /// A cancel was asked for, or has a reason that is true.
-    fn cancelled(&self, change: &TaskChange, run: &RunFacts, ledger: &Ledger) -> Option<String> {
+    fn cancelled(
+        &self,
+        change: &TaskChange,
+        run: &RunFacts,
+        observed: &ObservedState,
+    ) -> Option<String> {
         let text = change.task.error().unwrap_or_default();
-        let asked = run.cancel_asked.is_some() || ledger.closing.is_some();
+        let asked = run.cancel_requested.is_some() || observed.shutdown_requested.is_some();
         let reasons = [
             "Session deleted",
             "Session taken over",
@@ -131,12 +145,12 @@ impl Truth {
         let session = run
             .session
             .as_ref()
-            .and_then(|session| ledger.session(session))?;
+            .and_then(|session| observed.session(session))?;
         let works = session.busy
             && session
                 .since
                 .is_some_and(|since| since.at + 5000 < change.at.as_millis());
-        (text.starts_with("Stale") && works && self.is_calm(ledger)).then(|| {
+        (text.starts_with("Stale") && works && self.is_calm(observed)).then(|| {
             format!(
                 "{} run {} is stale, and works since {:?}",
                 run.task, run.run, session.since
@@ -144,15 +158,15 @@ impl Truth {
         })
     }
 
-    fn is_calm(&self, ledger: &Ledger) -> bool {
-        self.calm && ledger.trouble.is_none() && !ledger.sabotaged
+    fn is_calm(&self, observed: &ObservedState) -> bool {
+        self.calm && observed.last_fault.is_none() && !observed.actor_panicked
     }
 }
 
-fn since(run: &RunFacts) -> Mark {
+fn since(run: &RunFacts) -> LogPosition {
     match run.origin {
         // Whatever was wrong with the session before is wrong with it still.
-        Origin::Track => Mark { place: 0, at: 0 },
+        Origin::Track => LogPosition { index: 0, at: 0 },
         _ => run.started.unwrap_or(run.accepted),
     }
 }
@@ -162,15 +176,15 @@ impl Promise for Truth {
         "5 Truth"
     }
 
-    fn see(&mut self, _: usize, entry: &Entry, ledger: &Ledger) -> Option<String> {
-        let What::Changed(change) = &entry.what else {
+    fn check_entry(&mut self, _: usize, entry: &Entry, observed: &ObservedState) -> Option<String> {
+        let LogEvent::TaskChanged(change) = &entry.event else {
             return None;
         };
-        let run = ledger.run(&change.task.id, change.task.run)?;
+        let run = observed.run(&change.task.id, change.task.run)?;
         match change.to {
-            TaskStatus::Completed => self.completed(entry.at, change, run, ledger),
-            TaskStatus::Error | TaskStatus::Interrupt => self.failed(change, run, ledger),
-            TaskStatus::Cancelled => self.cancelled(change, run, ledger),
+            TaskStatus::Completed => self.completed(entry.at, change, run, observed),
+            TaskStatus::Error | TaskStatus::Interrupt => self.failed(change, run, observed),
+            TaskStatus::Cancelled => self.cancelled(change, run, observed),
             _ => None,
         }
     }

@@ -12,10 +12,10 @@ use greenroom::domain::task::TaskStatus;
 use greenroom::ports::agent_server::Notice;
 
 use super::Promise;
-use crate::explore::log::{Call, Entry, Order, What};
-use crate::explore::observed::{Ledger, Mark, RunFacts};
+use crate::explore::log::{Call, Entry, LogEvent, Request};
+use crate::explore::observed::{LogPosition, ObservedState, RunFacts};
 
-type Name = (TaskId, Run);
+type RunName = (TaskId, Run);
 
 /// What every parent was told.
 #[derive(Debug)]
@@ -23,21 +23,21 @@ pub(super) struct Wakes {
     calm: bool,
     /// How long what was decided may wait for the disk, in milliseconds.
     lag: i64,
-    notices: BTreeMap<NoticeId, Told>,
+    notices: BTreeMap<NoticeId, SentNotice>,
     /// How many were open below a parent, from which place in the log on.
     open: BTreeMap<SessionId, Vec<(usize, usize)>>,
     parents: BTreeSet<SessionId>,
     /// When notifiers were made to panic.
-    deaths: Vec<Mark>,
+    deaths: Vec<LogPosition>,
 }
 
 #[derive(Debug)]
-struct Told {
+struct SentNotice {
     parent: SessionId,
     kind: NoticeKind,
-    runs: Vec<Name>,
+    runs: Vec<RunName>,
     effects: u32,
-    at: Mark,
+    at: LogPosition,
 }
 
 impl Wakes {
@@ -54,29 +54,29 @@ impl Wakes {
 
     fn sent(
         &mut self,
-        mark: Mark,
+        position: LogPosition,
         parent: &SessionId,
         notice: &Notice,
-        ledger: &Ledger,
+        observed: &ObservedState,
     ) -> Option<String> {
-        if ledger.registry_died.is_some() {
+        if observed.registry_panicked.is_some() {
             return None;
         }
-        if let Some(wrong) = self.wakes_rightly(mark, parent, notice, ledger) {
+        if let Some(wrong) = self.wakes_rightly(position, parent, notice, observed) {
             return Some(format!("{parent} {} {wrong}", notice.id));
         }
         if self.notices.contains_key(&notice.id) {
             return None;
         }
-        let mut told = Told {
+        let mut told = SentNotice {
             parent: parent.clone(),
             kind: notice.facts.kind,
             runs: Vec::new(),
             effects: 0,
-            at: mark,
+            at: position,
         };
         for fact in &notice.facts.tasks {
-            let Some(run) = self.run_told(parent, notice.facts.kind, fact, ledger) else {
+            let Some(run) = self.run_told(parent, notice.facts.kind, fact, observed) else {
                 return Some(format!(
                     "{parent} is told of {}, of which no end is to be told to it",
                     fact.task
@@ -93,7 +93,7 @@ impl Wakes {
                     run.error
                 ));
             }
-            if run.skip_asked.is_some()
+            if run.silent_cancel_requested.is_some()
                 && fact.status == TaskStatus::Cancelled
                 && run.error.as_deref() == Some("without a word")
             {
@@ -105,8 +105,10 @@ impl Wakes {
             told.runs.push((run.task.clone(), run.run));
         }
         let wrong = match notice.facts.kind {
-            NoticeKind::Final => self.closes_rightly(mark, parent, notice, &told, ledger),
-            NoticeKind::Individual => self.counts_rightly(mark, parent, notice, &told, ledger),
+            NoticeKind::Final => self.closes_rightly(position, parent, notice, &told, observed),
+            NoticeKind::Individual => {
+                self.counts_rightly(position, parent, notice, &told, observed)
+            }
         };
         self.notices.insert(notice.id.clone(), told);
         wrong.map(|wrong| format!("{parent} {} {wrong}", notice.id))
@@ -120,12 +122,12 @@ impl Wakes {
         parent: &SessionId,
         kind: NoticeKind,
         fact: &SettledFact,
-        ledger: &'a Ledger,
+        observed: &'a ObservedState,
     ) -> Option<&'a RunFacts> {
         let ended = || {
-            ledger.runs.iter().rev().filter(|run| {
-                let with =
-                    run.parent.as_ref() == Some(parent) || run.joined.as_ref() == Some(parent);
+            observed.runs.iter().rev().filter(|run| {
+                let with = run.parent.as_ref() == Some(parent)
+                    || run.batch_parent.as_ref() == Some(parent);
                 run.task == fact.task && with && !run.is_open()
             })
         };
@@ -171,11 +173,11 @@ impl Wakes {
 
     fn closes_rightly(
         &self,
-        mark: Mark,
+        position: LogPosition,
         parent: &SessionId,
         notice: &Notice,
-        told: &Told,
-        ledger: &Ledger,
+        told: &SentNotice,
+        observed: &ObservedState,
     ) -> Option<String> {
         let earlier = self
             .notices
@@ -183,7 +185,7 @@ impl Wakes {
             .filter(|earlier| earlier.kind == NoticeKind::Final && earlier.parent == *parent);
         for earlier in earlier {
             // What was on its way when the process ended may speak of the run before, in the same words.
-            let sure = |name: &&Name| !self.may_be_late() || name.1 == Run::FIRST;
+            let sure = |name: &&RunName| !self.may_be_late() || name.1 == Run::FIRST;
             let again = told.runs.iter().filter(sure);
             if let Some((task, run)) = again.into_iter().find(|run| earlier.runs.contains(run)) {
                 return Some(format!(
@@ -197,35 +199,43 @@ impl Wakes {
                 notice.facts.remaining
             ));
         }
-        let ceiling =
-            i64::try_from(ledger.config.notifications.wake_ceiling.as_millis()).unwrap_or(i64::MAX);
-        let settled = self.ends(told, ledger).max()?;
+        let ceiling = i64::try_from(observed.config.notifications.wake_ceiling.as_millis())
+            .unwrap_or(i64::MAX);
+        let settled = self.ends(told, observed).max()?;
         // It may speak of the runs before, which ended alike: then it was on its way when the process ended.
-        let before = ledger.crashed.and_then(|crashed| {
+        let before = observed.process_crashed.and_then(|crashed| {
             let ends = notice.facts.tasks.iter().map(|fact| {
-                let so = ledger.runs.iter().find(|run| {
+                let so = observed.runs.iter().find(|run| {
                     run.task == fact.task
-                        && run.joined.as_ref() == Some(parent)
+                        && run.batch_parent.as_ref() == Some(parent)
                         && run.error == fact.error.as_deref().map(str::to_owned)
                         && run.ended.map(|(_, status)| status) == Some(fact.status)
                 });
                 so?.ended.map(|(ended, _)| ended)
             });
-            let newest = ends.collect::<Option<Vec<Mark>>>()?.into_iter().max()?;
+            let newest = ends
+                .collect::<Option<Vec<LogPosition>>>()?
+                .into_iter()
+                .max()?;
             (newest < crashed).then_some(newest)
         });
         let settled = before.unwrap_or(settled);
         // What its notifier had begun to send when it died is sent by the next one.
         let begun = self.deaths.iter().find(|died| **died >= settled);
-        let closed_at = (mark.at - self.lag).min(settled.at.saturating_add(ceiling));
+        let closed_at = (position.at - self.lag).min(settled.at.saturating_add(ceiling));
         let closed_at = begun.map_or(closed_at, |begun| closed_at.min(begun.at - self.lag));
-        let open = ledger
-            .open_below(parent)
-            .find(|run| run.moved.unwrap_or(run.accepted).at.max(run.accepted.at) < closed_at);
+        let open = observed.open_children(parent).find(|run| {
+            run.reparented
+                .unwrap_or(run.accepted)
+                .at
+                .max(run.accepted.at)
+                < closed_at
+        });
         // A parent that was deleted just before the process ended may have been let go of without those below it.
-        let deleted = ledger.session(parent).and_then(|known| known.deleted);
-        let cut_off = deleted.is_some_and(|deleted| ledger.crashed.is_some_and(|c| c > deleted));
-        let open = open.filter(|_| ledger.moving.is_empty() && !cut_off);
+        let deleted = observed.session(parent).and_then(|known| known.deleted);
+        let cut_off =
+            deleted.is_some_and(|deleted| observed.process_crashed.is_some_and(|c| c > deleted));
+        let open = open.filter(|_| observed.reparenting.is_empty() && !cut_off);
         open.map(|run| {
             format!(
                 "closes the batch, and {} run {} is open in it since {}",
@@ -236,11 +246,11 @@ impl Wakes {
 
     fn counts_rightly(
         &self,
-        mark: Mark,
+        position: LogPosition,
         parent: &SessionId,
         notice: &Notice,
-        told: &Told,
-        ledger: &Ledger,
+        told: &SentNotice,
+        observed: &ObservedState,
     ) -> Option<String> {
         for earlier in self
             .notices
@@ -253,57 +263,65 @@ impl Wakes {
                 ));
             }
         }
-        let newest = self.ends(told, ledger).max()?;
+        let newest = self.ends(told, observed).max()?;
         let counts = self.open.get(parent)?;
         let before = counts
             .iter()
             .rev()
-            .find(|(place, _)| *place <= newest.place)
+            .find(|(index, _)| *index <= newest.index)
             .into_iter();
         let since = counts
             .iter()
-            .filter(|(place, _)| *place > newest.place && *place <= mark.place);
+            .filter(|(index, _)| *index > newest.index && *index <= position.index);
         let seen: BTreeSet<usize> = before.chain(since).map(|(_, open)| *open).collect();
         let (low, high) = (seen.first().copied()?, seen.last().copied()?);
         let said = notice.facts.remaining;
         // What was decided and not told yet counts no more.
-        let low = low.saturating_sub(if ledger.slow { told.runs.len() } else { 0 });
-        let wrong = (said < low || said > high) && ledger.moving.is_empty();
+        let low = low.saturating_sub(if observed.delayed_publication {
+            told.runs.len()
+        } else {
+            0
+        });
+        let wrong = (said < low || said > high) && observed.reparenting.is_empty();
         wrong.then(|| format!("says that {said} remain, and there were {low} to {high}"))
     }
 
-    fn ends(&self, told: &Told, ledger: &Ledger) -> impl Iterator<Item = Mark> {
-        let ends: Vec<Mark> = told
+    fn ends(
+        &self,
+        told: &SentNotice,
+        observed: &ObservedState,
+    ) -> impl Iterator<Item = LogPosition> {
+        let ends: Vec<LogPosition> = told
             .runs
             .iter()
-            .filter_map(|(task, run)| Some(ledger.run(task, *run)?.ended?.0))
+            .filter_map(|(task, run)| Some(observed.run(task, *run)?.ended?.0))
             .collect();
         ends.into_iter()
     }
 
-    fn owed(&self, run: &RunFacts, ledger: &Ledger) -> Option<String> {
+    fn owed(&self, run: &RunFacts, observed: &ObservedState) -> Option<String> {
         let parent = run.parent.as_ref()?;
         let (ended, status) = run.ended?;
-        let gone = ledger.is_gone(parent) || parent.as_str().contains("ghost");
+        let gone = observed.is_deleted(parent) || parent.as_str().contains("ghost");
         // A later run of it in the same batch tells of the task instead, there or wherever it was moved.
-        let again = ledger.runs.iter().any(|next| {
+        let again = observed.runs.iter().any(|next| {
             next.task == run.task
                 && next.run > run.run
-                && (next.joined.as_ref() == Some(parent)
+                && (next.batch_parent.as_ref() == Some(parent)
                     || next.parent.as_ref() == Some(parent)
-                    || next.moved.is_some())
+                    || next.reparented.is_some())
         });
         // Nobody is told who is a session of the cascade.
-        let owned = ledger
+        let owned = observed
             .session(parent)
             .is_some_and(|known| known.owner.is_some());
         let cascade = owned && run.error.as_deref() == Some("Session deleted");
         if gone
             || cascade
-            || run.skip_asked.is_some()
+            || run.silent_cancel_requested.is_some()
             || again
-            || run.moved.is_some()
-            || !ledger.config.notifications.enabled
+            || run.reparented.is_some()
+            || !observed.config.notifications.enabled
         {
             return None;
         }
@@ -331,30 +349,35 @@ impl Promise for Wakes {
         "3 Wakes"
     }
 
-    fn see(&mut self, place: usize, entry: &Entry, ledger: &Ledger) -> Option<String> {
-        let mark = Mark {
-            place,
+    fn check_entry(
+        &mut self,
+        index: usize,
+        entry: &Entry,
+        observed: &ObservedState,
+    ) -> Option<String> {
+        let position = LogPosition {
+            index,
             at: entry.at,
         };
-        match &entry.what {
-            What::Changed(change) => {
+        match &entry.event {
+            LogEvent::TaskChanged(change) => {
                 self.parents.extend(change.task.parent_session.clone());
             }
-            What::Told { asked, .. } => {
-                if let Some(Order::Track { parent, .. }) = ledger.order(*asked) {
+            LogEvent::Answered { request, .. } => {
+                if let Some(Request::Track { parent, .. }) = observed.request(*request) {
                     self.parents.insert(parent.clone());
                 }
             }
-            What::Call {
+            LogEvent::CallStarted {
                 call: Call::Notify { parent, notice },
                 ..
-            } => return self.sent(mark, parent, notice, ledger),
-            What::Effect(number) => {
-                if let Some(Call::Notify { parent, notice }) = ledger.call(*number)
+            } => return self.sent(position, parent, notice, observed),
+            LogEvent::CallApplied(number) => {
+                if let Some(Call::Notify { parent, notice }) = observed.call(*number)
                     && let Some(told) = self.notices.get_mut(&notice.id)
                 {
                     told.effects += 1;
-                    if told.effects > 1 && ledger.registry_died.is_none() {
+                    if told.effects > 1 && observed.registry_panicked.is_none() {
                         return Some(format!(
                             "{parent} got {} twice, first sent at {}",
                             notice.id, told.at.at
@@ -363,32 +386,35 @@ impl Promise for Wakes {
                 }
                 return None;
             }
-            What::Crashed(_) => {
-                self.deaths.push(mark);
+            LogEvent::ProcessCrashed(_) => {
+                self.deaths.push(position);
                 return None;
             }
-            What::Sabotaged(place) => {
-                if place.starts_with("notifier") {
-                    self.deaths.push(mark);
+            LogEvent::FailpointHit(name) => {
+                if name.starts_with("notifier") {
+                    self.deaths.push(position);
                 }
                 return None;
             }
             _ => return None,
         }
         for parent in &self.parents {
-            let open = ledger.open_below(parent).count();
+            let open = observed.open_children(parent).count();
             let counts = self.open.entry(parent.clone()).or_default();
             if counts.last().is_none_or(|(_, known)| *known != open) {
-                counts.push((place, open));
+                counts.push((index, open));
             }
         }
         None
     }
 
-    fn at_end(&mut self, ledger: &Ledger) -> Option<String> {
-        if ledger.closing.is_some() || ledger.registry_died.is_some() {
+    fn check_end(&mut self, observed: &ObservedState) -> Option<String> {
+        if observed.shutdown_requested.is_some() || observed.registry_panicked.is_some() {
             return None;
         }
-        ledger.runs.iter().find_map(|run| self.owed(run, ledger))
+        observed
+            .runs
+            .iter()
+            .find_map(|run| self.owed(run, observed))
     }
 }

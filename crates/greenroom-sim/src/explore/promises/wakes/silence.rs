@@ -8,7 +8,7 @@ use greenroom::domain::task::TaskStatus;
 use greenroom::ports::agent_server::Notice;
 
 use super::Wakes;
-use crate::explore::observed::{Ledger, Mark};
+use crate::explore::observed::{LogPosition, ObservedState};
 
 /// For so long a notifier that died too often is not built again, in milliseconds, and a moment.
 const DEAF: i64 = 31_000;
@@ -16,10 +16,10 @@ const DEAF: i64 = 31_000;
 impl Wakes {
     pub(super) fn wakes_rightly(
         &self,
-        mark: Mark,
+        position: LogPosition,
         parent: &SessionId,
         notice: &Notice,
-        ledger: &Ledger,
+        observed: &ObservedState,
     ) -> Option<String> {
         let failure = notice
             .facts
@@ -28,15 +28,17 @@ impl Wakes {
             .any(|fact| matches!(fact.status, TaskStatus::Error | TaskStatus::Interrupt));
         let ought = match notice.facts.kind {
             NoticeKind::Final => true,
-            NoticeKind::Individual => failure && ledger.config.notifications.wake_on_failure,
+            NoticeKind::Individual => failure && observed.config.notifications.wake_on_failure,
         };
-        let (may, must) = silence(mark, parent, ledger, (self.calm, self.lag));
+        let (may, must) = silence(position, parent, observed, (self.calm, self.lag));
         // A notifier that dies of the event that its user has stopped it takes that along; one that died too often is built
         // again half a minute later, and hears nothing until then.
-        let heard = ledger.session(parent).and_then(|known| known.stop_heard);
+        let heard = observed
+            .session(parent)
+            .and_then(|known| known.abort_delivered);
         // What was heard just before the process ended may not have been written.
         let deaf = |at: i64| (at - DEAF)..=at + self.lag;
-        let died = |heard: Mark| {
+        let died = |heard: LogPosition| {
             let mut deaths = self.deaths.iter();
             deaths.any(|died| deaf(heard.at).contains(&died.at))
         };
@@ -58,49 +60,57 @@ impl Wakes {
 ///
 /// A message that waits for the disk is on its way: it may wake a session whose task ends, or that is stopped, meanwhile.
 fn silence(
-    mark: Mark,
+    position: LogPosition,
     parent: &SessionId,
-    ledger: &Ledger,
+    observed: &ObservedState,
     (calm, lag): (bool, i64),
 ) -> (bool, bool) {
-    let Some(known) = ledger.session(parent) else {
+    let Some(known) = observed.session(parent) else {
         return (false, false);
     };
     if known.deleted.is_some() {
         return (true, false);
     }
-    if let Some(run) = known.owner.as_ref().and_then(|owner| ledger.newest(owner)) {
+    if let Some(run) = known
+        .owner
+        .as_ref()
+        .and_then(|owner| observed.newest(owner))
+    {
         return match run.ended {
-            Some((ended, _)) => (true, ended.at < mark.at - lag && !ledger.deletions),
+            Some((ended, _)) => (true, ended.at < position.at - lag && !observed.deletions),
             // It may just go on again, or wait in line for that.
             None => (
                 run.running
-                    .is_none_or(|running| mark.at - running.at <= lag)
-                    || known.stopped.is_some(),
+                    .is_none_or(|running| position.at - running.at <= lag)
+                    || known.user_aborted.is_some(),
                 false,
             ),
         };
     }
     let Some(stopped) = known
-        .stopped
-        .filter(|_| ledger.config.notifications.silence_after_parent_abort)
+        .user_aborted
+        .filter(|_| observed.config.notifications.silence_after_parent_abort)
     else {
         return (false, false);
     };
-    let spoken_since = known
-        .spoken
-        .is_some_and(|spoken| spoken.at > stopped.at + 5000 && spoken.at + 1000 < mark.at);
-    let may = !(calm && ledger.trouble.is_none() && spoken_since);
+    let spoken_since = known.user_prompted.is_some_and(|user_prompted| {
+        user_prompted.at > stopped.at + 5000 && user_prompted.at + 1000 < position.at
+    });
+    let may = !(calm && observed.last_fault.is_none() && spoken_since);
     // Only the newest stop counts: one of a turn that had not begun is heard of by nobody.
-    let heard = known.stop_heard.filter(|heard| *heard > stopped);
+    let heard = known.abort_delivered.filter(|heard| *heard > stopped);
     let must = heard.is_some_and(|heard| {
-        let owed = ledger.runs.iter().any(|run| {
+        let owed = observed.runs.iter().any(|run| {
             run.parent.as_ref() == Some(parent)
                 && run.accepted.at < heard.at
-                && run.moved.is_none()
+                && run.reparented.is_none()
                 && run.ended.is_none_or(|(ended, _)| ended.at >= heard.at)
         });
-        heard.at < mark.at - lag && owed && known.spoken.is_none_or(|spoken| spoken < stopped)
+        heard.at < position.at - lag
+            && owed
+            && known
+                .user_prompted
+                .is_none_or(|user_prompted| user_prompted < stopped)
     });
     (may, must)
 }
