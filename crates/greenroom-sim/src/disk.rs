@@ -22,7 +22,7 @@ use tokio::time::sleep;
 use crate::lock;
 
 /// How often a disk that is full, or hangs, is tried again.
-const AGAIN: Duration = Duration::from_secs(1);
+const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
 type Append = (Timestamp, Vec<Entry>);
 
@@ -167,7 +167,7 @@ impl DiskJournal {
                     None if hangs => false,
                     None => break,
                 };
-                sleep(AGAIN).await;
+                sleep(RETRY_INTERVAL).await;
             }
             let mut waiting = lock(&pending);
             let written: Vec<(Place, Append)> = waiting.appends.drain(..group).collect();

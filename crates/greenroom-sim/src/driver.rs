@@ -113,12 +113,12 @@ impl Driver<'_> {
                     abort_session,
                     skip_notification,
                 } = options.clone();
-                let usual = CancelOptions::default();
+                let defaults = CancelOptions::default();
                 let options = CancelOptions {
-                    source: source.unwrap_or(usual.source),
+                    source: source.unwrap_or(defaults.source),
                     reason,
-                    abort_session: abort_session.unwrap_or(usual.abort_session),
-                    skip_notification: skip_notification.unwrap_or(usual.skip_notification),
+                    abort_session: abort_session.unwrap_or(defaults.abort_session),
+                    skip_notification: skip_notification.unwrap_or(defaults.skip_notification),
                     only_pending: false,
                 };
                 self.cancel(index, "cancel", task, options);
@@ -171,7 +171,10 @@ impl Driver<'_> {
                     .as_deref()
                     .map_or_else(|| SessionId::new(""), |session| self.session(session));
                 let answer = observe::query(self.greenroom.clone(), self.names.clone(), *what, of);
-                let result = self.settled(answer, "a query").await.unwrap_or_default();
+                let result = self
+                    .query_settled(answer, "a query")
+                    .await
+                    .unwrap_or_default();
                 let at = self.now();
                 self.trace.queries.push(QueryRow {
                     at,
@@ -300,13 +303,13 @@ impl Driver<'_> {
     }
 
     async fn observe(&mut self, label: Option<String>) {
-        let look = observe::observe(
+        let observation = observe::observe(
             self.greenroom.clone(),
             self.names.clone(),
             self.parents.clone(),
         );
         let mut seen = self
-            .settled(look, "an observation")
+            .query_settled(observation, "an observation")
             .await
             .unwrap_or_default();
         seen.at = self.now();
@@ -315,20 +318,20 @@ impl Driver<'_> {
     }
 
     /// What a question is answered without time passing; that it is not is an error of the system, and noted as one.
-    async fn settled<T: 'static>(
+    async fn query_settled<T: 'static>(
         &mut self,
         question: impl Future<Output = T> + 'static,
-        what: &str,
+        name: &str,
     ) -> Option<T> {
-        let asked = actix_rt::spawn(question);
+        let query = actix_rt::spawn(question);
         self.quiescence.settle().await;
-        if asked.is_finished() {
-            return asked.await.ok();
+        if query.is_finished() {
+            return query.await.ok();
         }
-        asked.abort();
+        query.abort();
         self.trace
             .unhandled_errors
-            .push(format!("{what} at {} had no answer", self.now()));
+            .push(format!("{name} at {} had no answer", self.now()));
         None
     }
 

@@ -10,13 +10,13 @@ use greenroom_sim::explore::scenario::{Profile, Scenario};
 use greenroom_sim::{StoryError, check, explore, run};
 use serde_json::Value;
 
-/// Tells recorded stories to Greenroom under virtual time.
+/// Runs recorded stories and random scenarios against Greenroom in virtual time.
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Arguments {
     #[command(subcommand)]
     command: Command,
-    /// Seconds of real time a story may take.
+    /// Limit of real time for one story, in seconds.
     #[arg(long, global = true, default_value_t = 60)]
     limit: u64,
 }
@@ -25,36 +25,36 @@ struct Arguments {
 enum Command {
     /// Prints the trace of a story.
     Trace {
-        /// The story.
+        /// The file of the story or scenario.
         story: PathBuf,
     },
-    /// Tells a random scenario for each seed and looks for broken promises.
+    /// Runs a random scenario for each seed and checks the promises.
     Explore {
-        /// The seeds, `A..B`; without `B` until the time is over.
+        /// The seeds, `A..B`. Without `B` it runs until the time is over.
         #[arg(long, value_parser = seeds)]
         seeds: std::ops::Range<u64>,
-        /// Whose policies hold.
+        /// The profile: `default`, `reference` or `crashes`.
         #[arg(long, default_value = "default", value_parser = profile)]
         profile: Profile,
-        /// Real time for all of them, in minutes.
+        /// Limit of real time for all scenarios, in minutes.
         #[arg(long)]
         minutes: Option<u64>,
-        /// How many are told at once; as many as there are processors without it.
+        /// The number of threads [default: the number of processors].
         #[arg(long)]
         threads: Option<usize>,
-        /// Goes on after a broken promise and tells how many kinds there are.
+        /// Continues after a broken promise and counts the kinds of violations.
         #[arg(long)]
         survey: bool,
-        /// Tells each twice and compares the traces.
+        /// Runs each scenario twice and compares the traces.
         #[arg(long)]
         twice: bool,
-        /// Where the scenario of a broken promise is written.
+        /// The folder for the scenario of a broken promise.
         #[arg(long, default_value = ".")]
         into: PathBuf,
     },
-    /// Tells stories and prints where each differs from what it demands.
+    /// Runs stories and prints their differences from the expected result.
     Check {
-        /// The stories.
+        /// The files of the stories.
         #[arg(required = true)]
         stories: Vec<PathBuf>,
     },
@@ -77,10 +77,10 @@ fn main() -> ExitCode {
             Some(scenario) => {
                 let outcome = explore::run(&scenario, limit);
                 outcome.lines.iter().for_each(|line| println!("{line}"));
-                if let Some(broken) = &outcome.violation {
+                if let Some(violation) = &outcome.violation {
                     println!(
                         "breaks promise {} at {}: {}",
-                        broken.promise, broken.at, broken.text
+                        violation.promise, violation.at, violation.text
                     );
                 }
                 Ok(outcome.violation.is_none())
@@ -99,14 +99,14 @@ fn main() -> ExitCode {
             twice,
             into,
         } => {
-            let usual = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-            let bounds = explore::seeds::ExploreOptions {
-                threads: threads.unwrap_or(usual),
+            let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+            let options = explore::seeds::ExploreOptions {
+                threads: threads.unwrap_or(processors),
                 time: minutes.map(|minutes| Duration::from_secs(minutes * 60)),
                 survey: *survey,
                 twice: *twice,
             };
-            Ok(explored(seeds.clone(), *profile, bounds, into))
+            Ok(run_exploration(seeds.clone(), *profile, options, into))
         }
         Command::Check { stories } => stories
             .iter()
@@ -131,7 +131,7 @@ fn scenario(path: &Path) -> Option<Scenario> {
 fn seeds(text: &str) -> Result<std::ops::Range<u64>, String> {
     let number = |text: &str| {
         text.parse::<u64>()
-            .map_err(|_| format!("{text:?} is no number; write --seeds 0..1000"))
+            .map_err(|_| format!("{text:?} is not a number; write --seeds 0..1000"))
     };
     let (from, to) = text.split_once("..").ok_or("write --seeds 0..1000")?;
     let to = if to.is_empty() { u64::MAX } else { number(to)? };
@@ -143,48 +143,54 @@ fn profile(text: &str) -> Result<Profile, String> {
         "default" => Ok(Profile::Default),
         "reference" => Ok(Profile::Reference),
         "crashes" => Ok(Profile::Crashes),
-        _ => Err("default or reference".to_owned()),
+        _ => Err("write default, reference or crashes".to_owned()),
     }
 }
 
 /// How many of the last events of a broken promise are shown.
-const SHOWN: usize = 40;
+const EVENTS_SHOWN: usize = 40;
 /// Real time for making a scenario smaller.
-const PATIENCE: Duration = Duration::from_secs(120);
+const SHRINK_TIME: Duration = Duration::from_secs(120);
 
 /// Explores; true if every promise was kept.
-fn explored(
+fn run_exploration(
     seeds: std::ops::Range<u64>,
     profile: Profile,
-    bounds: explore::seeds::ExploreOptions,
+    options: explore::seeds::ExploreOptions,
     into: &Path,
 ) -> bool {
-    let (from, began) = (seeds.start, std::time::Instant::now());
-    let found = explore::seeds::explore(seeds, profile, bounds);
-    for (kind, (count, seed)) in found.kinds.iter().filter(|_| bounds.survey) {
+    let from = seeds.start;
+    let started = std::time::Instant::now();
+    let report = explore::seeds::explore(seeds, profile, options);
+    for (kind, (count, seed)) in report.kinds.iter().filter(|_| options.survey) {
         println!("{count:>6} from seed {seed}: {kind}");
     }
-    if bounds.survey {
+    if options.survey {
         println!(
             "{} scenarios from seed {from} in {:.1} s; go on with --seeds {}..",
-            found.told,
-            began.elapsed().as_secs_f64(),
-            found.next
+            report.explored,
+            started.elapsed().as_secs_f64(),
+            report.next
         );
-        return found.broken.is_none();
+        return report.first_broken.is_none();
     }
-    let Some((seed, scenario, outcome)) = found.broken else {
+    let Some(explore::seeds::BrokenSeed {
+        seed,
+        scenario,
+        outcome,
+    }) = report.first_broken
+    else {
         println!(
             "{} scenarios from seed {from} in {:.1} s, every promise kept; go on with --seeds {}..",
-            found.told,
-            began.elapsed().as_secs_f64(),
-            found.next
+            report.explored,
+            started.elapsed().as_secs_f64(),
+            report.next
         );
         return true;
     };
     show(&format!("seed {seed}"), &outcome);
-    eprintln!("making it smaller …");
-    let (small, outcome) = explore::shrink::shrink(&scenario, &outcome, PATIENCE);
+    eprintln!("shrinking the scenario …");
+    let (small, outcome) = explore::shrink::shrink(&scenario, &outcome, SHRINK_TIME);
     show(
         &format!("seed {seed}, {} steps", small.steps.len()),
         &outcome,
@@ -193,7 +199,7 @@ fn explored(
     let text = serde_json::to_string_pretty(&small).unwrap_or_default();
     match std::fs::write(&file, text) {
         Ok(()) => println!(
-            "written to {}; greenroom-sim trace tells it again",
+            "written to {}; greenroom-sim trace runs it again",
             file.display()
         ),
         Err(failure) => eprintln!(
@@ -202,23 +208,23 @@ fn explored(
         ),
     }
     println!(
-        "{} scenarios told; go on with --seeds {}..",
-        found.told,
+        "{} scenarios run; go on with --seeds {}..",
+        report.explored,
         seed + 1
     );
     false
 }
 
 fn show(name: &str, outcome: &explore::Outcome) {
-    let Some(broken) = &outcome.violation else {
+    let Some(violation) = &outcome.violation else {
         return;
     };
-    for line in outcome.lines.iter().rev().take(SHOWN).rev() {
+    for line in outcome.lines.iter().rev().take(EVENTS_SHOWN).rev() {
         println!("    {line}");
     }
     println!(
         "{name} breaks promise {} at {}: {}",
-        broken.promise, broken.at, broken.text
+        violation.promise, violation.at, violation.text
     );
 }
 

@@ -114,13 +114,13 @@ impl Rules {
 
     /// Counts a call that arrives and says what becomes of it: of each list the first rule that matches.
     pub fn next_outcome(&mut self, arrival: Arrival<'_>) -> CallOutcome {
-        let usual = if arrival.call == CallName::Create {
+        let default_delay = if arrival.call == CallName::Create {
             self.create_delay
         } else {
             Duration::ZERO
         };
-        let delay =
-            first(&mut self.delays, arrival).map_or(usual, |rule| Duration::from_millis(rule.ms));
+        let delay = first(&mut self.delays, arrival)
+            .map_or(default_delay, |rule| Duration::from_millis(rule.ms));
         let result = match first(&mut self.faults, arrival) {
             None => CallResult::Answered,
             Some(rule) => match rule.mode {
@@ -140,13 +140,13 @@ impl Rules {
 
 /// Every rule counts what matches it, also behind one that wins: `nth` is per rule.
 fn first<'a>(rules: &'a mut [CountedRule], arrival: Arrival<'_>) -> Option<&'a Rule> {
-    let mut won = None;
+    let mut first_match = None;
     for counted in rules {
-        if counted.matches_next(arrival) && won.is_none() {
-            won = Some(&counted.rule);
+        if counted.matches_next(arrival) && first_match.is_none() {
+            first_match = Some(&counted.rule);
         }
     }
-    won
+    first_match
 }
 
 impl CountedRule {

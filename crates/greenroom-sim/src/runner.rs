@@ -16,18 +16,18 @@ use crate::story::Story;
 #[derive(Debug, thiserror::Error)]
 pub enum StoryError {
     /// The file cannot be read as a story.
-    #[error("this is no story: {0}")]
+    #[error("not a valid story: {0}")]
     Unreadable(#[from] serde_json::Error),
     /// The thread or runtime it is told on cannot be made.
-    #[error("a story cannot be told here: {0}")]
+    #[error("a story cannot be run here: {0}")]
     ProcessRunner(#[from] std::io::Error),
     /// It works on and on at one instant, or the runner itself has broken.
     #[error(
-        "the story did not come to its end within {0:?}: look for actors that keep each other busy at one instant"
+        "the story did not end within {0:?}: look for actors that keep each other busy at one instant"
     )]
     Stuck(Duration),
     /// The driver itself has panicked, or what it called directly.
-    #[error("the runner broke: {0}")]
+    #[error("the runner is broken: {0}")]
     Broken(String),
 }
 
@@ -59,7 +59,7 @@ pub fn run(text: &str, limit: Duration) -> Result<String, StoryError> {
                     .or_else(|| panic.downcast_ref::<&str>().map(|text| text.to_string()))
             });
             Err(StoryError::Broken(
-                text.unwrap_or_else(|| "without a word".to_owned()),
+                text.unwrap_or_else(|| "unknown panic".to_owned()),
             ))
         }
     }
@@ -80,7 +80,7 @@ fn run_story(story: &Story) -> Result<String, StoryError> {
 pub(crate) fn collect_panics() {
     static HOOK: Once = Once::new();
     HOOK.call_once(|| {
-        let usual = std::panic::take_hook();
+        let default_hook = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |panic| {
             let collected = PANICS.with_borrow_mut(|panics| match panics {
                 Some(panics) => {
@@ -90,7 +90,7 @@ pub(crate) fn collect_panics() {
                 None => false,
             });
             if !collected {
-                usual(panic);
+                default_hook(panic);
             }
         }));
     });

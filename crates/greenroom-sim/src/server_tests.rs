@@ -189,14 +189,15 @@ fn an_accepted_notice_is_found_in_the_parent_once_it_is_answered() {
         "delays": [{"call": "notify", "session": "p1", "ms": 5000}]}"#;
     with_server(script, |server| async move {
         let (parent, id) = (SessionId::new("p1"), NoticeId::new("ntc_1"));
-        let teller = server.clone();
-        let told = tokio::spawn(async move { teller.notify(&"p1".into(), notice("ntc_1")).await });
+        let notifier = server.clone();
+        let notified =
+            tokio::spawn(async move { notifier.notify(&"p1".into(), notice("ntc_1")).await });
         sleep(Duration::from_secs(1)).await;
         assert_eq!(
             find_notice(&server.messages(&parent, Some(1)).await.unwrap(), &id),
             None
         );
-        told.await.unwrap().unwrap();
+        notified.await.unwrap().unwrap();
         let newest = server.messages(&parent, Some(1)).await.unwrap();
         assert!(find_notice(&newest, &id).is_some());
         assert_eq!(

@@ -39,13 +39,13 @@ impl Session {
 
     /// One that was just made: works, and has said something.
     pub fn created(new: &NewSession) -> Self {
-        let said =
+        let message =
             json!({"info": {"role": "assistant"}, "parts": [{"type": "text", "text": "done"}]});
         Self {
             parent: new.parent.clone(),
             metadata: Some(new.mark.metadata()),
             directory: new.directory.to_string(),
-            messages: vec![Message::read(&said)],
+            messages: vec![Message::read(&message)],
             todos: Vec::new(),
             status: Some(SessionStatus::Busy),
         }

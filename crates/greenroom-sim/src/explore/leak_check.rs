@@ -5,7 +5,8 @@
 use std::sync::Weak;
 use std::time::Duration;
 
-use greenroom::domain::ids::SessionId;
+use greenroom::domain::ids::{Run, SessionId, TaskId};
+use greenroom::domain::task::TaskStatus;
 use greenroom::ports::agent_server::AgentServer;
 use greenroom::{Census, Greenroom, ListFilter, ShutdownMode};
 use tokio::task::JoinHandle;
@@ -21,7 +22,7 @@ pub async fn check_idle(greenroom: &Greenroom, log: &Log, quiescence: &Quiescenc
     if !query.is_finished() {
         return log.record_violation(
             "1 Ends",
-            "a question to the system has no answer".to_owned(),
+            "a query to the system was not answered".to_owned(),
         );
     }
     if closed || log.violation().is_some() {
@@ -37,7 +38,7 @@ pub async fn check_idle(greenroom: &Greenroom, log: &Log, quiescence: &Quiescenc
     if calls > before {
         return log.record_violation(
             "2 Slots (rest)",
-            format!("nothing is open or owed, and still: {last}"),
+            format!("no run is open and no message pending, but a call was made: {last}"),
         );
     }
     let query = actix_rt::spawn(check_memory(greenroom.clone(), log.clone()));
@@ -45,7 +46,7 @@ pub async fn check_idle(greenroom: &Greenroom, log: &Log, quiescence: &Quiescenc
     if !query.is_finished() {
         log.record_violation(
             "1 Ends",
-            "a question to the system has no answer".to_owned(),
+            "a query to the system was not answered".to_owned(),
         );
     }
 }
@@ -66,7 +67,7 @@ pub async fn check_after_shutdown(
     tokio::time::sleep(Duration::from_secs(4000)).await;
     quiescence.settle().await;
     if !shutdown.is_finished() {
-        return log.record_violation("2 Slots (memory)", "the shutdown has no end".to_owned());
+        return log.record_violation("2 Slots (memory)", "the shutdown does not end".to_owned());
     }
     pump.abort();
     quiescence.settle().await;
@@ -74,7 +75,7 @@ pub async fn check_after_shutdown(
         log.record_violation(
             "2 Slots (memory)",
             format!(
-                "the system was shut down and let go of, and {} of it live on",
+                "the system was shut down and dropped, but {} references to its server are left",
                 server.strong_count()
             ),
         );
@@ -96,22 +97,29 @@ async fn check_state(greenroom: Greenroom, log: Log, closed: bool) {
             .collect();
         return log.record_violation(
             "2 Slots (returned)",
-            format!("nothing runs, and {}", keys.join("; ")),
+            format!("no task runs, but {}", keys.join("; ")),
         );
     }
     if closed {
         return;
     }
-    for (task, run, status, parents, session) in log.read(newest) {
+    for latest in log.read(latest_runs) {
+        let LatestRun {
+            task,
+            run,
+            status,
+            parents,
+            session,
+        } = latest;
         let Some(found) = greenroom.find(task.as_str()).await else {
-            return log.record_violation("5 Truth", format!("{task} is not to be found"));
+            return log.record_violation("5 Truth", format!("{task} is not found"));
         };
         let found = found.task;
         if found.run != run || Some(found.status()) != status {
             return log.record_violation(
                 "5 Truth",
                 format!(
-                    "{task} is {} in run {}, and was published as {status:?} in run {run}",
+                    "{task} is {} in run {}, but was published as {status:?} in run {run}",
                     found.status().as_str(),
                     found.run
                 ),
@@ -127,35 +135,32 @@ async fn check_state(greenroom: Greenroom, log: Log, closed: bool) {
             match history.iter().find(|entry| entry.task == task) {
                 Some(entry) if Some(entry.status) == status && entry.session == session => {}
                 other => {
-                    return log.record_violation("5 Truth", format!("{task} is {status:?} in {session:?}, and the history of {parent} says {other:?}"));
+                    return log.record_violation("5 Truth", format!("{task} is {status:?} in {session:?}, but the history of {parent} has {other:?}"));
                 }
             }
         }
     }
 }
 
-type Newest = (
-    greenroom::domain::ids::TaskId,
-    greenroom::domain::ids::Run,
-    Option<greenroom::domain::task::TaskStatus>,
-    Vec<SessionId>,
-    Option<SessionId>,
-);
+/// The newest run of a task.
+struct LatestRun {
+    task: TaskId,
+    run: Run,
+    status: Option<TaskStatus>,
+    parents: Vec<SessionId>,
+    session: Option<SessionId>,
+}
 
-fn newest(observed: &ObservedState) -> Vec<Newest> {
-    observed
-        .newest_runs()
-        .map(|run| {
-            let status = run.ended.map(|(_, status)| status);
-            (
-                run.task.clone(),
-                run.run,
-                status,
-                observed.parents(&run.task).cloned().collect(),
-                run.session.clone(),
-            )
-        })
-        .collect()
+fn latest_runs(observed: &ObservedState) -> Vec<LatestRun> {
+    let runs = observed.newest_runs();
+    runs.map(|run| LatestRun {
+        task: run.task.clone(),
+        run: run.run,
+        status: run.ended.map(|(_, status)| status),
+        parents: observed.parents(&run.task).cloned().collect(),
+        session: run.session.clone(),
+    })
+    .collect()
 }
 
 async fn check_memory(greenroom: Greenroom, log: Log) {
@@ -185,14 +190,14 @@ async fn check_memory(greenroom: Greenroom, log: Log) {
     if census != expected {
         return log.record_violation(
             "2 Slots (memory)",
-            format!("everything is over, and there is still {census:?}"),
+            format!("every task has left memory, but the census is {census:?}"),
         );
     }
     let readiness = greenroom.readiness().await;
     if readiness.tasks + readiness.running + readiness.waiting > 0 || !readiness.ready {
         log.record_violation(
             "2 Slots (memory)",
-            format!("nothing is there, and it says {readiness:?}"),
+            format!("no task is in memory, but readiness is {readiness:?}"),
         );
     }
 }

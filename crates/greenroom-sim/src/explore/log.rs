@@ -316,7 +316,7 @@ impl Inner {
                 Err(broadcast::error::TryRecvError::Lagged(_)) => {
                     self.record_violation(
                         "the explorer",
-                        "changes came faster than they were read".to_owned(),
+                        "changes were published faster than they were read".to_owned(),
                     );
                 }
                 Err(_) => return,

@@ -37,9 +37,9 @@ pub fn run(scenario: &Scenario, limit: Duration) -> Outcome {
             drop(sender.send(run_scenario(&run)));
         });
     match spawned {
-        Err(failure) => broken(format!("no thread for it: {failure}")),
+        Err(failure) => broken(format!("the thread cannot be created: {failure}")),
         Ok(_) => receiver.recv_timeout(limit).unwrap_or_else(|_| {
-            broken(format!("it did not come to its end within {limit:?}: actors keep each other busy at one instant, or the explorer broke"))
+            broken(format!("the scenario did not end within {limit:?}: actors keep each other busy at one instant, or the explorer is broken"))
         }),
     }
 }
@@ -62,7 +62,7 @@ fn run_scenario(scenario: &Scenario) -> Outcome {
     let quiescence = Quiescence::default();
     let runtime = match quiescence.runtime() {
         Ok(runtime) => runtime,
-        Err(failure) => return broken(format!("no runtime for it: {failure}")),
+        Err(failure) => return broken(format!("the runtime cannot be created: {failure}")),
     };
     collect_panics();
     let run =

@@ -19,13 +19,24 @@ pub const LIMIT: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub struct ExploreReport {
     /// The lowest seed that broke a promise, with its scenario and what came of it.
-    pub broken: Option<(u64, Scenario, Outcome)>,
+    pub first_broken: Option<BrokenSeed>,
     /// The first seed that was not told.
     pub next: u64,
     /// How many were told.
-    pub told: u64,
+    pub explored: u64,
     /// Every kind of violation, with how many seeds showed it and the lowest of them.
     pub kinds: BTreeMap<String, (u64, u64)>,
+}
+
+/// A seed that broke a promise.
+#[derive(Debug)]
+pub struct BrokenSeed {
+    /// The seed.
+    pub seed: u64,
+    /// Its scenario.
+    pub scenario: Scenario,
+    /// The outcome of the run.
+    pub outcome: Outcome,
 }
 
 /// When to stop.
@@ -42,17 +53,15 @@ pub struct ExploreOptions {
 }
 
 /// Tells the scenarios of these seeds. All below [`ExploreReport::next`] were told.
-pub fn explore(seeds: Range<u64>, profile: Profile, bounds: ExploreOptions) -> ExploreReport {
-    let until = bounds.time.map(|time| Instant::now() + time);
-    let (next, told, stop) = (
-        AtomicU64::new(seeds.start),
-        AtomicU64::new(0),
-        AtomicBool::new(false),
-    );
+pub fn explore(seeds: Range<u64>, profile: Profile, options: ExploreOptions) -> ExploreReport {
+    let until = options.time.map(|time| Instant::now() + time);
+    let next = AtomicU64::new(seeds.start);
+    let explored = AtomicU64::new(0);
+    let stop = AtomicBool::new(false);
     let kinds: Mutex<BTreeMap<String, (u64, u64)>> = Mutex::default();
-    let broken: Mutex<Option<(u64, Scenario, Outcome)>> = Mutex::new(None);
+    let broken: Mutex<Option<BrokenSeed>> = Mutex::new(None);
     std::thread::scope(|scope| {
-        for _ in 0..bounds.threads.max(1) {
+        for _ in 0..options.threads.max(1) {
             scope.spawn(|| {
                 while !stop.load(Ordering::Acquire)
                     && until.is_none_or(|until| Instant::now() < until)
@@ -63,19 +72,23 @@ pub fn explore(seeds: Range<u64>, profile: Profile, bounds: ExploreOptions) -> E
                     }
                     let scenario = generate::scenario(seed, profile);
                     let mut outcome = run(&scenario, LIMIT);
-                    if bounds.twice && outcome.violation.is_none() {
+                    if options.twice && outcome.violation.is_none() {
                         outcome.violation = difference(&outcome, &run(&scenario, LIMIT));
                     }
-                    told.fetch_add(1, Ordering::AcqRel);
+                    explored.fetch_add(1, Ordering::AcqRel);
                     if let Some(violation) = &outcome.violation {
-                        stop.store(!bounds.survey, Ordering::Release);
+                        stop.store(!options.survey, Ordering::Release);
                         let mut kinds = lock(&kinds);
                         let (count, lowest) = kinds.entry(violation.kind()).or_insert((0, seed));
                         (*count, *lowest) = (*count + 1, seed.min(*lowest));
                         drop(kinds);
                         let mut broken = lock(&broken);
-                        if broken.as_ref().is_none_or(|(known, ..)| seed < *known) {
-                            *broken = Some((seed, scenario, outcome));
+                        if broken.as_ref().is_none_or(|known| seed < known.seed) {
+                            *broken = Some(BrokenSeed {
+                                seed,
+                                scenario,
+                                outcome,
+                            });
                         }
                     }
                 }
@@ -83,9 +96,9 @@ pub fn explore(seeds: Range<u64>, profile: Profile, bounds: ExploreOptions) -> E
         }
     });
     ExploreReport {
-        broken: broken.into_inner().unwrap_or_else(PoisonError::into_inner),
+        first_broken: broken.into_inner().unwrap_or_else(PoisonError::into_inner),
         next: next.into_inner().min(seeds.end),
-        told: told.into_inner(),
+        explored: explored.into_inner(),
         kinds: kinds.into_inner().unwrap_or_else(PoisonError::into_inner),
     }
 }

@@ -11,7 +11,7 @@ use super::scenario::{Odds, Scenario, Settings};
 const LIMIT: Duration = Duration::from_secs(20);
 
 /// Shrinks a scenario that came to `outcome`, for at most so long. What comes back breaks the same promise.
-pub fn shrink(scenario: &Scenario, outcome: &Outcome, patience: Duration) -> (Scenario, Outcome) {
+pub fn shrink(scenario: &Scenario, outcome: &Outcome, time_limit: Duration) -> (Scenario, Outcome) {
     let Some(violation) = &outcome.violation else {
         return (scenario.clone(), outcome.clone());
     };
@@ -19,16 +19,16 @@ pub fn shrink(scenario: &Scenario, outcome: &Outcome, patience: Duration) -> (Sc
         broken: violation.kind(),
         best: scenario.clone(),
         outcome: outcome.clone(),
-        until: Instant::now() + patience,
+        until: Instant::now() + time_limit,
     };
-    let mut written = scenario.clone();
-    written.opencode.decisions = Some(outcome.decisions.clone());
+    let mut recorded = scenario.clone();
+    recorded.opencode.decisions = Some(outcome.decisions.clone());
     // Late events keep their order or not; all else the odds say is written down.
-    written.opencode.odds = Odds {
+    recorded.opencode.odds = Odds {
         event_reordered: scenario.opencode.odds.event_reordered,
         ..Odds::default()
     };
-    shrinker.attempt(written);
+    shrinker.attempt(recorded);
     loop {
         let before = shrinker.size();
         shrinker.steps();
@@ -38,7 +38,7 @@ pub fn shrink(scenario: &Scenario, outcome: &Outcome, patience: Duration) -> (Sc
             break;
         }
     }
-    shrinker.earlier_end();
+    shrinker.heal_earlier();
     shrinker.best.about = shrinker
         .outcome
         .violation
@@ -89,7 +89,7 @@ impl Shrinker {
 
     /// Leaves out ever smaller runs of steps.
     fn steps(&mut self) {
-        self.chunks(
+        self.remove_ranges(
             self.best.steps.len(),
             |scenario, from, to| {
                 scenario.steps.drain(from..to.min(scenario.steps.len()));
@@ -106,7 +106,7 @@ impl Shrinker {
                 .as_ref()
                 .map_or(0, BTreeMap::len)
         };
-        self.chunks(
+        self.remove_ranges(
             count(&self.best),
             |scenario, from, to| {
                 if let Some(decisions) = &mut scenario.opencode.decisions {
@@ -125,10 +125,10 @@ impl Shrinker {
         );
     }
 
-    fn chunks(
+    fn remove_ranges(
         &mut self,
         length: usize,
-        leave_out: impl Fn(&mut Scenario, usize, usize),
+        remove: impl Fn(&mut Scenario, usize, usize),
         length_of: impl Fn(&Scenario) -> usize,
     ) {
         let mut size = length;
@@ -136,7 +136,7 @@ impl Shrinker {
             let mut from = 0;
             while from < length_of(&self.best) && !self.is_over() {
                 let mut smaller = self.best.clone();
-                leave_out(&mut smaller, from, from + size);
+                remove(&mut smaller, from, from + size);
                 if !self.attempt(smaller) {
                     from += size;
                 }
@@ -167,7 +167,7 @@ impl Shrinker {
     }
 
     /// The server is mended right after the last step, if that does not matter.
-    fn earlier_end(&mut self) {
+    fn heal_earlier(&mut self) {
         let mut smaller = self.best.clone();
         smaller.healed_at = smaller.steps.last().map_or(0, |step| step.at) + 1;
         self.attempt(smaller);

@@ -16,8 +16,8 @@ use crate::explore::scenario::Action;
 use crate::story::CancelOverrides;
 
 /// How often limits are set that could not be set, and how long is waited in between.
-const TRIES: usize = 12;
-const AGAIN: Duration = Duration::from_secs(5);
+const MAX_ATTEMPTS: usize = 12;
+const RETRY_INTERVAL: Duration = Duration::from_secs(5);
 
 impl Driver<'_> {
     /// Takes one step. What it asks is a task of its own; tasks are first polled in the order in which they are spawned.
@@ -42,12 +42,12 @@ impl Driver<'_> {
         else {
             return;
         };
-        let usual = self.scenario.config().limits;
+        let defaults = self.scenario.config().limits;
         if let Some(default) = change.default {
-            self.limits.default = default.unwrap_or(usual.default);
+            self.limits.default = default.unwrap_or(defaults.default);
         }
         if let Some(max) = change.max {
-            self.limits.max = max.unwrap_or(usual.max);
+            self.limits.max = max.unwrap_or(defaults.max);
         }
         for (table, changes) in [
             (&mut self.limits.providers, &change.providers),
@@ -61,17 +61,17 @@ impl Driver<'_> {
             }
         }
         let greenroom = self.executor.greenroom();
-        self.executor.ask(
+        self.executor.send_request(
             Request::SetLimits(Box::new(self.limits.clone())),
             async move {
                 // Whoever sets them asks until they are set: what follows builds on them.
-                for _ in 0..TRIES {
+                for _ in 0..MAX_ATTEMPTS {
                     match greenroom.set_limits(change.clone()).await {
                         Ok(_) => return Ok(None),
-                        Err(_) => sleep(AGAIN).await,
+                        Err(_) => sleep(RETRY_INTERVAL).await,
                     }
                 }
-                Err("nobody could set them".to_owned())
+                Err("the limits could not be set".to_owned())
             },
         );
     }
@@ -130,11 +130,11 @@ impl StepExecutor {
     }
 
     /// Asks for something and writes down the answer.
-    fn ask<F>(&self, order: Request, work: F)
+    fn send_request<F>(&self, request: Request, work: F)
     where
         F: Future<Output = Result<Option<Box<Task>>, String>> + 'static,
     {
-        let asked = self.log.push(LogEvent::Requested(order));
+        let request_index = self.log.push(LogEvent::Requested(request));
         let (log, crash_switch) = (self.log.clone(), self.crash_switch());
         actix_rt::spawn(async move {
             let answer = work.await;
@@ -143,7 +143,7 @@ impl StepExecutor {
                 return;
             }
             log.push(LogEvent::Answered {
-                request: asked,
+                request: request_index,
                 answer,
             });
         });
@@ -168,7 +168,7 @@ impl StepExecutor {
         names.launching(&name);
         let launch =
             serde_json::from_value(Value::Object(input)).map_err(|error| error.to_string());
-        self.ask(
+        self.send_request(
             Request::Launch {
                 alias: alias.to_owned(),
                 parent,
@@ -194,29 +194,31 @@ impl StepExecutor {
         }
     }
 
-    fn cancel(&self, alias: &str, how: &CancelOverrides, only_pending: bool) {
+    fn cancel(&self, alias: &str, options_of: &CancelOverrides, only_pending: bool) {
         let Some(task) = self.task(alias) else { return };
-        let usual = CancelOptions::default();
-        let skip = how.skip_notification.unwrap_or(usual.skip_notification);
+        let defaults = CancelOptions::default();
+        let skip = options_of
+            .skip_notification
+            .unwrap_or(defaults.skip_notification);
         let options = CancelOptions {
-            source: how.source.clone().unwrap_or(usual.source),
+            source: options_of.source.clone().unwrap_or(defaults.source),
             reason: if skip {
-                Some("without a word".to_owned())
+                Some("notification skipped".to_owned())
             } else {
-                how.reason.clone()
+                options_of.reason.clone()
             },
-            abort_session: how.abort_session.unwrap_or(usual.abort_session),
+            abort_session: options_of.abort_session.unwrap_or(defaults.abort_session),
             skip_notification: skip,
             only_pending,
         };
-        let order = Request::Cancel {
+        let request = Request::Cancel {
             task: task.clone(),
             skip,
             abort: options.abort_session,
             only_pending,
         };
         let greenroom = self.greenroom();
-        self.ask(order, async move {
+        self.send_request(request, async move {
             let task = greenroom
                 .cancel(&task, options)
                 .await
@@ -237,7 +239,7 @@ impl StepExecutor {
             .clone()
             .map_or(CancelScope::All, CancelScope::Descendants);
         let greenroom = self.greenroom();
-        self.ask(Request::CancelAll { below }, async move {
+        self.send_request(Request::CancelAll { below }, async move {
             greenroom.cancel_all(scope, CancelOptions::default()).await;
             Ok(None)
         });
@@ -264,7 +266,7 @@ impl StepExecutor {
             ..Resume::default()
         };
         let greenroom = self.greenroom();
-        self.ask(Request::Resume { session, parent }, async move {
+        self.send_request(Request::Resume { session, parent }, async move {
             let task = greenroom
                 .resume(resume)
                 .await
@@ -276,7 +278,7 @@ impl StepExecutor {
     fn send(&self, alias: &str, prompt: &str) {
         let Some(task) = self.task(alias) else { return };
         let (greenroom, prompt) = (self.greenroom(), prompt.to_owned());
-        self.ask(Request::Send { task: task.clone() }, async move {
+        self.send_request(Request::Send { task: task.clone() }, async move {
             let task = greenroom
                 .send(&task, prompt)
                 .await
@@ -311,7 +313,7 @@ impl StepExecutor {
             concurrency_key: key.map(ConcurrencyKey::new),
         };
         let greenroom = self.greenroom();
-        self.ask(
+        self.send_request(
             Request::Track {
                 task,
                 session,

@@ -13,7 +13,6 @@
 //! | [`race_injection`] | what is done at the very instant of an answer |
 
 mod actions;
-mod call_outcome;
 mod port;
 mod race_injection;
 mod session;

@@ -18,14 +18,37 @@ use serde_json::json;
 use tokio::time::sleep;
 
 use super::Model;
-use super::call_outcome::CallOutcome;
 use super::session::Session;
 use super::state::ServerState;
 use crate::explore::log::{Call, Fact, Log, LogEvent};
 
+/// How a call goes. The numbers stand in minimised scenarios.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum CallOutcome {
+    Succeeds = 0,
+    Unreachable = 1,
+    Refused = 2,
+    CutBefore = 3,
+    CutAfter = 4,
+    Hangs = 5,
+    HangsAfter = 6,
+}
+
+impl CallOutcome {
+    const ALL: [CallOutcome; 7] = [
+        CallOutcome::Succeeds,
+        CallOutcome::Unreachable,
+        CallOutcome::Refused,
+        CallOutcome::CutBefore,
+        CallOutcome::CutAfter,
+        CallOutcome::Hangs,
+        CallOutcome::HangsAfter,
+    ];
+}
+
 /// A call that has arrived.
 struct ReceivedCall {
-    fate: CallOutcome,
+    outcome: CallOutcome,
     latency_ms: u64,
     epoch: u32,
 }
@@ -56,8 +79,8 @@ impl Model {
         let name = format!("call {kind} {subject}");
         let nth = state.count(&name);
         let odds = state.odds.clone();
-        let fate = state.rng.decide(format!("{name} {nth} outcome"), 0, |rng| {
-            let wrong = [
+        let outcome = state.rng.decide(format!("{name} {nth} outcome"), 0, |rng| {
+            let failure_weights = [
                 odds.call_unreachable,
                 odds.call_refused,
                 odds.call_cut_before,
@@ -65,9 +88,9 @@ impl Model {
                 odds.call_hangs,
                 odds.call_hangs_after,
             ];
-            let fine = 1000_u32.saturating_sub(wrong.iter().sum());
-            let mut weights = vec![fine];
-            weights.extend(wrong);
+            let success_weight = 1000_u32.saturating_sub(failure_weights.iter().sum());
+            let mut weights = vec![success_weight];
+            weights.extend(failure_weights);
             i64::try_from(rng.weighted_index(&weights)).unwrap_or(0)
         });
         let latency_ms = state.rng.decide(format!("{name} {nth} takes"), 1, |rng| {
@@ -77,14 +100,14 @@ impl Model {
                 1
             }
         });
-        let fate = usize::try_from(fate)
+        let outcome = usize::try_from(outcome)
             .ok()
-            .and_then(|fate| CallOutcome::ALL.get(fate))
+            .and_then(|outcome| CallOutcome::ALL.get(outcome))
             .copied()
             .unwrap_or(CallOutcome::Succeeds);
         ReceivedCall {
-            fate: if state.online {
-                fate
+            outcome: if state.online {
+                outcome
             } else {
                 CallOutcome::Unreachable
             },
@@ -100,22 +123,22 @@ impl Model {
         call: Call,
         effect: impl FnOnce(&mut ServerState) -> Result<T, ServerError> + Send,
     ) -> Result<T, ServerError> {
-        let mut open = OpenCall {
+        let mut open_call = OpenCall {
             log: self.log.clone(),
             number: self.log.call(call),
             answer: "given up".to_owned(),
         };
-        let task_of_call = self.task_of_call(open.number);
+        let target = self.task_of_call(open_call.number);
         let name = format!("call {kind} {subject}");
         let answer = self
-            .execute(open.number, self.arrive(kind, subject), effect)
+            .execute(open_call.number, self.arrive(kind, subject), effect)
             .await;
-        if let Some((task, session)) = task_of_call {
+        if let Some((task, session)) = target {
             for _ in 0..self.inject_race(&name, &task, session) {
                 tokio::task::yield_now().await;
             }
         }
-        open.answer = match &answer {
+        open_call.answer = match &answer {
             Ok(_) => "ok".to_owned(),
             Err(failure) => failure.to_string(),
         };
@@ -129,7 +152,7 @@ impl Model {
         effect: impl FnOnce(&mut ServerState) -> Result<T, ServerError> + Send,
     ) -> Result<T, ServerError> {
         sleep(Duration::from_millis(arrived.latency_ms)).await;
-        match arrived.fate {
+        match arrived.outcome {
             CallOutcome::Unreachable => {
                 return Err(ServerError::Unreachable("connection refused".to_owned()));
             }
@@ -154,7 +177,7 @@ impl Model {
             }
             value
         };
-        match arrived.fate {
+        match arrived.outcome {
             CallOutcome::CutAfter => Err(connection_cut()),
             CallOutcome::HangsAfter => pending().await,
             _ => {

@@ -22,13 +22,13 @@ pub(super) struct Deadlines {
 }
 
 impl Deadlines {
-    fn follow(&mut self, position: LogPosition, entry: &Entry, observed: &ObservedState) {
+    fn track(&mut self, position: LogPosition, entry: &Entry, observed: &ObservedState) {
         match &entry.event {
             LogEvent::EventDelivered { session, kind, .. } if kind == "session.status retry" => {
-                let runs = observed
+                let is_running = observed
                     .open()
                     .any(|run| run.session.as_ref() == Some(session) && run.running.is_some());
-                if runs {
+                if is_running {
                     self.backing_off.entry(session.clone()).or_insert(position);
                 }
             }
@@ -72,7 +72,7 @@ impl Deadlines {
                 .open()
                 .find(|run| run.session.as_ref() == Some(session) && run.running.is_some())?;
             Some(format!(
-                "{} run {} goes on, and is told of nothing but the server backing off since {}",
+                "{} run {} continues, although only backing off was reported since {}",
                 run.task, run.run, since.at
             ))
         })
@@ -80,7 +80,7 @@ impl Deadlines {
 }
 
 /// True if that long has passed since the server had the first prompt of the run.
-fn taken_up_in_vain(at: i64, change: &TaskChange, observed: &ObservedState) -> Option<String> {
+fn not_taken_up_early(at: i64, change: &TaskChange, observed: &ObservedState) -> Option<String> {
     if change.task.error() != Some("the prompt was not taken up") {
         return None;
     }
@@ -91,7 +91,7 @@ fn taken_up_in_vain(at: i64, change: &TaskChange, observed: &ObservedState) -> O
     let long = waited.is_some_and(|waited| waited >= limit);
     (!long && run.origin != Origin::Track && !run.actor_panicked).then(|| {
         format!(
-            "{} run {} is given up, \"the prompt was not taken up\", {waited:?} ms after the server had it",
+            "{} run {} ended with \"the prompt was not taken up\" {waited:?} ms after the server had the prompt",
             run.task, run.run
         )
     })
@@ -114,11 +114,11 @@ impl Promise for Deadlines {
         };
         if let LogEvent::TaskChanged(change) = &entry.event
             && change.to == TaskStatus::Interrupt
-            && let Some(wrong) = taken_up_in_vain(entry.at, change, observed)
+            && let Some(violation) = not_taken_up_early(entry.at, change, observed)
         {
-            return Some(wrong);
+            return Some(violation);
         }
-        self.follow(position, entry, observed);
+        self.track(position, entry, observed);
         self.overdue(entry.at, observed)
     }
 }

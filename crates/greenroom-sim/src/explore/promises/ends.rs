@@ -13,7 +13,7 @@ use crate::explore::observed::ObservedState;
 /// Where every task stands.
 #[derive(Debug, Default)]
 pub(super) struct Ends {
-    stands: BTreeMap<TaskId, (Run, TaskStatus)>,
+    last_status: BTreeMap<TaskId, (Run, TaskStatus)>,
 }
 
 impl Promise for Ends {
@@ -26,8 +26,8 @@ impl Promise for Ends {
             return None;
         };
         let (task, from, to) = (&change.task, change.from, change.to);
-        let before = self.stands.insert(task.id.clone(), (task.run, to));
-        let told = || {
+        let before = self.last_status.insert(task.id.clone(), (task.run, to));
+        let transition = || {
             format!(
                 "{} run {} goes from {:?} to {}",
                 task.id,
@@ -39,11 +39,12 @@ impl Promise for Ends {
         if observed.registry_panicked.is_some() {
             // A change that was decided when its registry died may have been published to nobody; an end is still the only
             // one of its run.
-            let again = before.is_some_and(|(run, status)| run == task.run && status.is_terminal());
-            return again.then(|| format!("{}, but stood at {before:?}", told()));
+            let repeated =
+                before.is_some_and(|(run, status)| run == task.run && status.is_terminal());
+            return repeated.then(|| format!("{}, but was {before:?}", transition()));
         }
         if before.map(|(_, status)| status) != from {
-            return Some(format!("{}, but stood at {before:?}", told()));
+            return Some(format!("{}, but was {before:?}", transition()));
         }
         let run = before.map_or(Run(0), |(run, _)| run);
         let legal = match (from, to) {
@@ -56,17 +57,17 @@ impl Promise for Ends {
             _ => false,
         };
         if !legal {
-            return Some(format!("{}, which is no transition", told()));
+            return Some(format!("{}, which is not a valid transition", transition()));
         }
         let ended = task.completed_at().is_some();
-        let disordered = task.started_at().is_some_and(|started| {
+        let unordered = task.started_at().is_some_and(|started| {
             started < task.queued_at && task.run == Run::FIRST
                 || task.completed_at().is_some_and(|ended| ended < started)
         });
-        (ended != to.is_terminal() || disordered).then(|| {
+        (ended != to.is_terminal() || unordered).then(|| {
             format!(
                 "{}, started {:?}, ended {:?}",
-                told(),
+                transition(),
                 task.started_at(),
                 task.completed_at()
             )

@@ -12,28 +12,46 @@ use crate::explore::observed::{ObservedState, Origin, RunFacts};
 
 type RunName = (TaskId, Run);
 
+/// A start that may have overtaken an older run.
+#[derive(Debug)]
+struct Overtaking {
+    at: i64,
+    older: RunName,
+    younger: RunName,
+}
+
+impl Overtaking {
+    fn violation(&self) -> String {
+        let (younger, older) = (&self.younger, &self.older);
+        format!(
+            "{} run {} was started before {} run {}, which was accepted earlier under the same key",
+            younger.0, younger.1, older.0, older.1
+        )
+    }
+}
+
 /// Who may have been overtaken.
 #[derive(Debug, Default)]
 pub(super) struct Fifo {
     /// The newest look for a session that may have been made before.
-    looked_for: Option<usize>,
+    root_lookup: Option<usize>,
     /// The newest look-up of each session.
-    looked_up: BTreeMap<SessionId, usize>,
+    lookups: BTreeMap<SessionId, usize>,
     /// Aborts, prompts and looks for prompts that are not answered: a resume waits for all of them.
     unanswered: BTreeMap<u64, SessionId>,
     /// Statuses that are not answered: after an abort one is read, and the abort is not over before.
-    looking: BTreeSet<u64>,
+    status_calls: BTreeSet<u64>,
     /// To be judged when the instant is over: who, by whom.
-    overtaken: Vec<(i64, RunName, RunName)>,
+    overtaken: Vec<Overtaking>,
     /// On a slow disk the older one may have ended, and nobody been told yet: judged once that is known.
-    doubtful: Vec<(i64, RunName, RunName)>,
+    unconfirmed: Vec<Overtaking>,
 }
 
 impl Fifo {
-    fn waits_unseen(&self, run: &RunFacts, slow: bool) -> bool {
-        let looked = match &run.parent {
-            Some(parent) => self.looked_up.get(parent),
-            None => self.looked_for.as_ref(),
+    fn shows_no_grant(&self, run: &RunFacts, slow: bool) -> bool {
+        let lookup = match &run.parent {
+            Some(parent) => self.lookups.get(parent),
+            None => self.root_lookup.as_ref(),
         };
         let aborts = self
             .unanswered
@@ -45,18 +63,11 @@ impl Fifo {
             && !run.actor_panicked
             && run.reparented.is_none()
             && match run.origin {
-                Origin::Launch => looked.is_none_or(|&looked| looked < run.accepted.index),
-                Origin::Resume => !aborts && self.looking.is_empty() && !slow,
+                Origin::Launch => lookup.is_none_or(|&lookup| lookup < run.accepted.index),
+                Origin::Resume => !aborts && self.status_calls.is_empty() && !slow,
                 Origin::Track => false,
             }
     }
-}
-
-fn overtook(younger: &RunName, older: &RunName) -> String {
-    format!(
-        "{} run {} was started before {} run {}, which was accepted earlier under the same key",
-        younger.0, younger.1, older.0, older.1
-    )
 }
 
 impl Promise for Fifo {
@@ -70,31 +81,34 @@ impl Promise for Fifo {
         entry: &Entry,
         observed: &ObservedState,
     ) -> Option<String> {
-        let over: Vec<_> = self
+        let expired: Vec<_> = self
             .overtaken
-            .extract_if(.., |(at, ..)| *at < entry.at)
+            .extract_if(.., |overtaking| overtaking.at < entry.at)
             .collect();
-        for (at, older, younger) in over {
+        for overtaking in expired {
+            let (task, run) = &overtaking.older;
             let waits = observed
-                .run(&older.0, older.1)
-                .is_some_and(|run| self.waits_unseen(run, observed.delayed_publication));
-            match waits {
-                true if observed.delayed_publication => self.doubtful.push((at, older, younger)),
-                true => return Some(overtook(&younger, &older)),
-                false => {}
+                .run(task, *run)
+                .is_some_and(|run| self.shows_no_grant(run, observed.delayed_publication));
+            if waits && observed.delayed_publication {
+                self.unconfirmed.push(overtaking);
+            } else if waits {
+                return Some(overtaking.violation());
             }
         }
-        let known: Vec<_> = self
-            .doubtful
-            .extract_if(.., |(_, older, _)| {
-                let run = observed.run(&older.0, older.1);
+        let confirmed: Vec<_> = self
+            .unconfirmed
+            .extract_if(.., |overtaking| {
+                let (task, run) = &overtaking.older;
+                let run = observed.run(task, *run);
                 run.is_none_or(|run| !run.is_open() || run.started.is_some())
             })
             .collect();
-        for (at, older, younger) in known {
-            let run = observed.run(&older.0, older.1)?;
-            if run.ended.is_none_or(|(ended, _)| ended.at > at) {
-                return Some(overtook(&younger, &older));
+        for overtaking in confirmed {
+            let (task, run) = &overtaking.older;
+            let run = observed.run(task, *run)?;
+            if run.ended.is_none_or(|(ended, _)| ended.at > overtaking.at) {
+                return Some(overtaking.violation());
             }
         }
         if let LogEvent::CallStarted {
@@ -109,25 +123,25 @@ impl Promise for Fifo {
                 call: Call::Get(session) | Call::Below(Some(session)),
                 ..
             } => {
-                self.looked_up.insert(session.clone(), index);
+                self.lookups.insert(session.clone(), index);
             }
             // A session without a parent is looked for among all.
             LogEvent::CallStarted {
                 call: Call::Below(None),
                 ..
-            } => self.looked_for = Some(index),
+            } => self.root_lookup = Some(index),
             LogEvent::CallReturned { number, .. } => {
                 self.unanswered.remove(number);
-                self.looking.remove(number);
+                self.status_calls.remove(number);
             }
             LogEvent::CallStarted {
                 number,
                 call: Call::Statuses,
             } => {
-                self.looking.insert(*number);
+                self.status_calls.insert(*number);
             }
             // The line begins again.
-            LogEvent::ProcessCrashed(_) => self.doubtful.clear(),
+            LogEvent::ProcessCrashed(_) => self.unconfirmed.clear(),
             LogEvent::CallStarted {
                 call: Call::Create { task, run, .. } | Call::Prompt { task, run, .. },
                 ..
@@ -143,13 +157,13 @@ impl Promise for Fifo {
                         && older.accepted < started.accepted
                         // Told late, those of one instant are in no order.
                         && (!observed.delayed_publication || older.accepted.at < started.accepted.at)
-                        && self.waits_unseen(older, observed.delayed_publication)
+                        && self.shows_no_grant(older, observed.delayed_publication)
                     {
-                        self.overtaken.push((
-                            entry.at,
-                            (older.task.clone(), older.run),
-                            (task.clone(), *run),
-                        ));
+                        self.overtaken.push(Overtaking {
+                            at: entry.at,
+                            older: (older.task.clone(), older.run),
+                            younger: (task.clone(), *run),
+                        });
                     }
                 }
             }

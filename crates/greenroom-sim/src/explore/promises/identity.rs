@@ -16,23 +16,23 @@ use crate::explore::observed::{LogPosition, ObservedState, Origin};
 #[derive(Debug, Default)]
 pub(super) struct Identity {
     prompted: BTreeSet<(TaskId, Run, u64)>,
-    made: BTreeSet<(TaskId, Run)>,
+    created_sessions: BTreeSet<(TaskId, Run)>,
     /// Sessions of ours, busy since something of ours.
-    working: BTreeMap<SessionId, bool>,
+    busy: BTreeMap<SessionId, bool>,
     /// Sessions that others have prompted, whose aborts failed or were not wanted.
-    excused: BTreeSet<SessionId>,
+    exempt: BTreeSet<SessionId>,
     aborts: BTreeMap<u64, SessionId>,
     unaborted: BTreeSet<TaskId>,
     /// The session that the call which has its effect now has made.
-    made_now: Option<SessionId>,
+    created_now: Option<SessionId>,
     /// Sessions that creates on their way have made, by the call.
-    created: BTreeMap<u64, SessionId>,
+    in_flight_sessions: BTreeMap<u64, SessionId>,
     /// Sessions that came back for runs that had ended, and were not aborted yet.
-    unwanted: BTreeMap<SessionId, TaskId>,
+    to_abort: BTreeMap<SessionId, TaskId>,
     /// When the system may last have heard of each session that it works.
-    seen_busy: BTreeMap<SessionId, LogPosition>,
+    last_busy: BTreeMap<SessionId, LogPosition>,
     /// When each session last was aborted by anybody.
-    stopped: BTreeMap<SessionId, LogPosition>,
+    last_abort: BTreeMap<SessionId, LogPosition>,
 }
 
 impl Identity {
@@ -49,7 +49,7 @@ impl Identity {
                 && ended.index < index
             {
                 return Some(format!(
-                    "{task} run {run} is {} since {}, and then: {call:?}",
+                    "{task} run {run} is {} since {}, but then: {call:?}",
                     status.as_str(),
                     ended.at
                 ));
@@ -64,16 +64,18 @@ impl Identity {
                 .shutdown_requested
                 .is_some_and(|shutdown_requested| shutdown_requested.at < entry.at)
         {
-            return Some(format!("after the shutdown was asked for: {call:?}"));
+            return Some(format!("after the shutdown was requested: {call:?}"));
         }
         // What a call that was on its way has left is still aborted, however late it is answered.
-        let cleans = matches!(call, Call::Abort(_) | Call::Statuses | Call::Messages(_));
-        let minute = 60_000;
+        let cleanup = matches!(call, Call::Abort(_) | Call::Statuses | Call::Messages(_));
+        let grace_ms = 60_000;
         if observed
             .shutdown_completed
-            .is_some_and(|closed| closed.at + minute < entry.at && !cleans)
+            .is_some_and(|closed| closed.at + grace_ms < entry.at && !cleanup)
         {
-            return Some(format!("a minute after the shutdown was done: {call:?}"));
+            return Some(format!(
+                "a minute after the shutdown was completed: {call:?}"
+            ));
         }
         None
     }
@@ -89,8 +91,8 @@ impl Identity {
                 })
             }
             Call::Create { task, run, .. } => {
-                let first = self.made.insert((task.clone(), *run));
-                (!first).then(|| format!("two sessions were made for {task} run {run}"))
+                let first = self.created_sessions.insert((task.clone(), *run));
+                (!first).then(|| format!("two sessions were created for {task} run {run}"))
             }
             _ => None,
         }
@@ -99,41 +101,44 @@ impl Identity {
 
 impl Identity {
     /// What came back for a run that had ended meanwhile must be aborted; what is, is.
-    fn late_sessions(&mut self, index: usize, what: &LogEvent, observed: &ObservedState) {
+    fn track_late_sessions(&mut self, index: usize, what: &LogEvent, observed: &ObservedState) {
         match what {
             LogEvent::SessionFact {
                 session,
                 fact: Fact::Created,
-            } => self.made_now = Some(session.clone()),
+            } => self.created_now = Some(session.clone()),
             LogEvent::CallApplied(number) => {
                 if let (Some(session), Some(Call::Create { .. })) =
-                    (self.made_now.take(), observed.call(*number))
+                    (self.created_now.take(), observed.call(*number))
                 {
-                    self.created.insert(*number, session);
+                    self.in_flight_sessions.insert(*number, session);
                 }
             }
             LogEvent::CallReturned { number, answer } => {
-                let made = self.created.remove(number).filter(|_| answer == "ok");
+                let created_sessions = self
+                    .in_flight_sessions
+                    .remove(number)
+                    .filter(|_| answer == "ok");
                 if let (Some(session), Some(Call::Create { task, run, .. })) =
-                    (made, observed.call(*number))
+                    (created_sessions, observed.call(*number))
                     && let Some((ended, _)) = observed.run(task, *run).and_then(|run| run.ended)
                     && ended.index < index
                 {
-                    self.unwanted.insert(session, task.clone());
+                    self.to_abort.insert(session, task.clone());
                 }
             }
             LogEvent::CallStarted {
                 call: Call::Abort(session),
                 ..
             } => {
-                self.unwanted.remove(session);
+                self.to_abort.remove(session);
             }
             _ => {}
         }
     }
 
     /// What the system may know of who works and who was stopped.
-    fn follow(&mut self, position: LogPosition, what: &LogEvent, observed: &ObservedState) {
+    fn track_sessions(&mut self, position: LogPosition, what: &LogEvent, observed: &ObservedState) {
         match what {
             LogEvent::EventDelivered { session, kind, .. }
                 if matches!(
@@ -141,27 +146,27 @@ impl Identity {
                     "session.status busy" | "session.status retry"
                 ) =>
             {
-                self.seen_busy.insert(session.clone(), position);
+                self.last_busy.insert(session.clone(), position);
             }
             LogEvent::CallApplied(number)
                 if matches!(observed.call(*number), Some(Call::Statuses)) =>
             {
-                let busy = self.working.iter().filter(|(_, working)| **working);
-                self.seen_busy
+                let busy = self.busy.iter().filter(|(_, busy)| **busy);
+                self.last_busy
                     .extend(busy.map(|(session, _)| (session.clone(), position)));
             }
             LogEvent::SessionFact {
                 session,
                 fact: Fact::Aborted | Fact::UserAborted,
             } => {
-                self.stopped.insert(session.clone(), position);
+                self.last_abort.insert(session.clone(), position);
             }
             _ => {}
         }
     }
 
     /// "Nor does an abort error in a resumed run that has not been seen busy yet: it is the echo of the abort before."
-    fn echoed(&self, change: &TaskChange, observed: &ObservedState) -> Option<String> {
+    fn echo_violation(&self, change: &TaskChange, observed: &ObservedState) -> Option<String> {
         let text = change.task.error()?;
         let run = observed.run(&change.task.id, change.task.run)?;
         let (session, running) = (run.session.as_ref()?, run.running?);
@@ -174,11 +179,11 @@ impl Identity {
             && text == "the session was aborted from outside"
             && run.origin == Origin::Resume
             && !run.actor_panicked
-            && !since(&self.seen_busy)
-            && !since(&self.stopped);
+            && !since(&self.last_busy)
+            && !since(&self.last_abort);
         echo.then(|| {
             format!(
-                "{} run {} is ended by an abort that was before it: since it runs nobody was seen at work or stopped",
+                "{} run {} was ended by an earlier abort: since it runs, its session was neither seen busy nor aborted",
                 run.task, run.run
             )
         })
@@ -200,10 +205,10 @@ impl Promise for Identity {
             index,
             at: entry.at,
         };
-        self.late_sessions(index, &entry.event, observed);
-        self.follow(position, &entry.event, observed);
+        self.track_late_sessions(index, &entry.event, observed);
+        self.track_sessions(position, &entry.event, observed);
         match &entry.event {
-            LogEvent::TaskChanged(change) => self.echoed(change, observed),
+            LogEvent::TaskChanged(change) => self.echo_violation(change, observed),
             LogEvent::CallStarted { number, call } => {
                 // Without its messages nobody knows whose turn it is: then it is left alone.
                 if let Call::Abort(session) | Call::Messages(session) = call {
@@ -212,7 +217,7 @@ impl Promise for Identity {
                 self.call(index, entry, call, observed)
             }
             LogEvent::CallReturned { number, answer } if answer != "ok" => {
-                self.excused.extend(self.aborts.get(number).cloned());
+                self.exempt.extend(self.aborts.get(number).cloned());
                 None
             }
             LogEvent::CallApplied(number) => {
@@ -225,7 +230,7 @@ impl Promise for Identity {
                         .and_then(|known| known.owner.as_ref())
                     && observed.newest(owner).is_some_and(|run| !run.is_open())
                 {
-                    self.excused.insert(parent.clone());
+                    self.exempt.insert(parent.clone());
                 }
                 if let Call::Prompt {
                     session, task, run, ..
@@ -240,7 +245,7 @@ impl Promise for Identity {
                         .is_some_and(|newest| newest.run == *run);
                     let late = ended.at + wait <= entry.at && !newest;
                     if late || !observed.config.lifecycle.look_after_abort {
-                        self.excused.insert(session.clone());
+                        self.exempt.insert(session.clone());
                     }
                 }
                 self.effect(call, observed)
@@ -254,13 +259,13 @@ impl Promise for Identity {
             LogEvent::SessionFact { session, fact } => {
                 match fact {
                     Fact::Busy => {
-                        self.working.insert(session.clone(), true);
+                        self.busy.insert(session.clone(), true);
                     }
                     Fact::Idle => {
-                        self.working.insert(session.clone(), false);
+                        self.busy.insert(session.clone(), false);
                     }
                     Fact::UserPrompted | Fact::Deleted => {
-                        self.excused.insert(session.clone());
+                        self.exempt.insert(session.clone());
                     }
                     _ => {}
                 }
@@ -271,15 +276,15 @@ impl Promise for Identity {
     }
 
     fn check_end(&mut self, observed: &ObservedState) -> Option<String> {
-        if let Some((session, task)) = self.unwanted.iter().next()
+        if let Some((session, task)) = self.to_abort.iter().next()
             && !observed.actor_panicked
             && observed.process_crashed.is_none()
         {
             return Some(format!(
-                "{session} came back after {task} had ended, and was never aborted"
+                "{session} was created after {task} had ended, and was never aborted"
             ));
         }
-        for (session, working) in &self.working {
+        for (session, busy) in &self.busy {
             let Some(owner) = observed
                 .session(session)
                 .and_then(|known| known.owner.as_ref())
@@ -289,20 +294,20 @@ impl Promise for Identity {
             let lost = observed
                 .session(session)
                 .is_some_and(|known| known.abort_lost);
-            let hopeless = lost && !observed.config.lifecycle.look_after_abort;
+            let abort_unchecked = lost && !observed.config.lifecycle.look_after_abort;
             // One below a deleted session leaves memory at once, and after a crash nobody looks after its abort: the server
             // deletes what is below, but for a session that was made there after it.
-            let ghost = observed.process_crashed.is_some()
+            let below_deleted = observed.process_crashed.is_some()
                 && observed
                     .newest(owner)
                     .is_some_and(|run| run.error.as_deref() == Some("Session deleted"));
-            let excused = self.excused.contains(session)
+            let exempt = self.exempt.contains(session)
                 || self.unaborted.contains(owner)
-                || ghost
-                || hopeless
+                || below_deleted
+                || abort_unchecked
                 || observed.actor_panicked;
-            if *working && !excused && observed.newest(owner).is_some_and(|run| !run.is_open()) {
-                return Some(format!("{session} still works, and {owner} has ended"));
+            if *busy && !exempt && observed.newest(owner).is_some_and(|run| !run.is_open()) {
+                return Some(format!("{session} is still busy, but {owner} has ended"));
             }
         }
         None

@@ -17,9 +17,9 @@ use crate::explore::observed::{LogPosition, ObservedState, RunFacts};
 /// What the system was told of every session with a run.
 #[derive(Debug, Default)]
 pub(super) struct Idle {
-    heard: BTreeMap<SessionId, SessionActivity>,
+    activity: BTreeMap<SessionId, SessionActivity>,
     /// Status calls on their way: when they were asked, and who was not listed when they were answered.
-    asked: BTreeMap<u64, (LogPosition, Vec<SessionId>)>,
+    called: BTreeMap<u64, (LogPosition, Vec<SessionId>)>,
     /// When a status call failed last, or was slow.
     failed: Option<i64>,
 }
@@ -38,68 +38,74 @@ struct SessionActivity {
 
 impl Idle {
     fn event(&mut self, position: LogPosition, session: &SessionId, kind: &str, sign: bool) {
-        let Some(heard) = self.heard.get_mut(session) else {
+        let Some(activity) = self.activity.get_mut(session) else {
             return;
         };
         // What is answered is a sign of life only if it was known to be asked.
-        let sure = sign && kind != "permission.replied" && kind != "question.rejected";
-        if sure {
-            (heard.sign, heard.idle, heard.absent) = (Some(position), None, 0);
+        let reliable = sign && kind != "permission.replied" && kind != "question.rejected";
+        if reliable {
+            (activity.sign, activity.idle, activity.absent) = (Some(position), None, 0);
         } else if matches!(kind, "session.idle" | "session.status idle") {
-            heard.idle = Some(position);
+            activity.idle = Some(position);
         }
     }
 
     /// A status call was answered: it speaks as of the moment it was asked.
-    fn answered(&mut self, asked: LogPosition, absent: &[SessionId], observed: &ObservedState) {
+    fn apply_statuses(
+        &mut self,
+        called: LogPosition,
+        absent: &[SessionId],
+        observed: &ObservedState,
+    ) {
         let guard = millis(observed.config.lifecycle.min_idle);
         // Notifiers and aborts ask too, and their answers are not the run's. It was asked about itself at most one poll
         // before, unless that failed.
         let poll = millis(observed.config.lifecycle.poll_interval);
         let window = poll + millis(observed.config.calls.other);
-        let sure = self.failed.is_none_or(|failed| failed + window < asked.at);
+        let reliable = self.failed.is_none_or(|failed| failed + window < called.at);
         for run in observed.open() {
             let (Some(session), Some(running)) = (&run.session, run.running) else {
                 continue;
             };
-            let Some(heard) = self.heard.get_mut(session) else {
+            let Some(activity) = self.activity.get_mut(session) else {
                 continue;
             };
             if !absent.contains(session) {
-                let known = sure.then_some(asked.at - poll);
-                heard.listed = heard.listed.max(known);
-            } else if asked.at >= running.at + guard
-                && heard.sign.is_none_or(|sign| sign.at <= asked.at)
+                let known = reliable.then_some(called.at - poll);
+                activity.listed = activity.listed.max(known);
+            } else if called.at >= running.at + guard
+                && activity.sign.is_none_or(|sign| sign.at <= called.at)
             {
-                heard.absent += 1;
+                activity.absent += 1;
             }
         }
     }
 
     fn completed(&self, at: i64, run: &RunFacts, observed: &ObservedState) -> Option<String> {
-        let heard = self.heard.get(run.session.as_ref()?)?;
+        let activity = self.activity.get(run.session.as_ref()?)?;
         let running = run.running?;
-        let sign = heard.sign.map(|sign| sign.at);
-        let silent_since = sign.max(heard.listed).unwrap_or(running.at);
+        let sign = activity.sign.map(|sign| sign.at);
+        let silent_since = sign.max(activity.listed).unwrap_or(running.at);
         let lifecycle = &observed.config.lifecycle;
         // One that is silent for too long ends at the first status that does not list it.
-        let stale = heard.absent > 0
+        let stale = activity.absent > 0
             && running.at + millis(lifecycle.stale_min_runtime) <= at
             && silent_since + millis(lifecycle.stale_timeout) < at;
-        let crossed = heard.sign.is_some_and(|sign| sign.at >= at);
-        if heard.idle.is_some() || heard.absent > 1 || stale || crossed || run.actor_panicked {
+        let crossed = activity.sign.is_some_and(|sign| sign.at >= at);
+        if activity.idle.is_some() || activity.absent > 1 || stale || crossed || run.actor_panicked
+        {
             return None;
         }
         Some(format!(
-            "{} run {} is completed, and was seen idle {} since it began or showed a sign of life, {:?}",
+            "{} run {} is completed, but was seen idle {} since its start or last sign of life, {:?}",
             run.task,
             run.run,
-            if heard.absent == 0 {
+            if activity.absent == 0 {
                 "never"
             } else {
                 "by one poll"
             },
-            heard.sign
+            activity.sign
         ))
     }
 }
@@ -133,24 +139,24 @@ impl Promise for Idle {
                 number,
                 call: Call::Statuses,
             } => {
-                self.asked.insert(*number, (position, Vec::new()));
+                self.called.insert(*number, (position, Vec::new()));
             }
             LogEvent::CallApplied(number) => {
-                if let Some((_, absent)) = self.asked.get_mut(number) {
+                if let Some((_, absent)) = self.called.get_mut(number) {
                     let idle = |session: &&SessionId| {
                         observed.session(session).is_none_or(|known| !known.busy)
                     };
-                    *absent = self.heard.keys().filter(idle).cloned().collect();
+                    *absent = self.activity.keys().filter(idle).cloned().collect();
                 }
             }
             LogEvent::CallReturned { number, answer } => {
-                let (asked, absent) = self.asked.remove(number)?;
-                let slow = entry.at - asked.at > millis(observed.config.lifecycle.poll_interval);
+                let (called, absent) = self.called.remove(number)?;
+                let slow = entry.at - called.at > millis(observed.config.lifecycle.poll_interval);
                 if slow || answer != "ok" {
                     self.failed = Some(entry.at);
                 }
                 if answer == "ok" {
-                    self.answered(asked, &absent, observed);
+                    self.apply_statuses(called, &absent, observed);
                 }
             }
             LogEvent::TaskChanged(change) => {
@@ -161,10 +167,10 @@ impl Promise for Idle {
                         let session = run.session.clone()?;
                         let since = change.at.as_millis();
                         // Told late, it has been heard of since it was decided.
-                        let heard = self.heard.get(&session);
-                        let newest = heard.and_then(|heard| heard.idle.max(heard.sign));
+                        let activity = self.activity.get(&session);
+                        let newest = activity.and_then(|activity| activity.idle.max(activity.sign));
                         if newest.is_none_or(|newest| newest.at < since || since == entry.at) {
-                            self.heard.insert(session, SessionActivity::default());
+                            self.activity.insert(session, SessionActivity::default());
                         }
                     }
                     TaskStatus::Completed => {

@@ -62,21 +62,21 @@ pub trait Promise: Debug + Send {
 /// All of them, for a scenario.
 pub fn all(scenario: &Scenario) -> Vec<Box<dyn Promise>> {
     let odds = &scenario.opencode.odds;
-    let written = scenario.opencode.decisions.is_some();
+    let recorded = scenario.opencode.decisions.is_some();
     // A disk takes two seconds at most, and what is said while no process runs goes astray.
-    let (lag, crashes) = match scenario.crashes() {
+    let (latency, crashes) = match scenario.crashes() {
         true => (2000, true),
         false => (0, false),
     };
-    let calm = !written && !crashes && odds.events_are_true() && odds.calls_are_true();
+    let reliable = !recorded && !crashes && odds.events_are_true() && odds.calls_are_true();
     vec![
         Box::new(ends::Ends::default()),
         Box::new(deadlines::Deadlines::default()),
         Box::new(slots::Slots::new(scenario.config().limits)),
         Box::new(fifo::Fifo::default()),
-        Box::new(wakes::Wakes::new(calm, lag)),
+        Box::new(wakes::Wakes::new(reliable, latency)),
         Box::new(identity::Identity::default()),
-        Box::new(truth::Truth::new(calm)),
+        Box::new(truth::Truth::new(reliable)),
         Box::new(idle::Idle::default()),
     ]
 }

@@ -40,21 +40,21 @@ impl Slots {
     }
 
     fn started(&self, index: usize, run: &RunFacts, observed: &ObservedState) -> Option<String> {
-        let mut wrong = None;
+        let mut violation = None;
         for rule in &self.limits {
-            let (mine, limit) = bucket(&rule.limits, &run.key);
+            let (name, limit) = bucket(&rule.limits, &run.key);
             let one = over(index, run, observed, limit, rule, |other| {
-                bucket(&rule.limits, &other.key).0 == mine
+                bucket(&rule.limits, &other.key).0 == name
             });
             let all = over(index, run, observed, rule.limits.max, rule, |_| true);
             match (one, all) {
                 (Verdict::NotThen, Verdict::NotThen) => {}
                 (Verdict::Over(count), _) => {
-                    wrong = Some(format!("{count} run, and {mine} has {limit}"))
+                    violation = Some(format!("{count} run, but {name} has {limit}"))
                 }
                 (_, Verdict::Over(count)) => {
-                    wrong = Some(format!(
-                        "{count} run, and all keys together have {}",
+                    violation = Some(format!(
+                        "{count} run, but all keys together have {}",
                         rule.limits.max
                     ))
                 }
@@ -62,9 +62,9 @@ impl Slots {
                 _ => return None,
             }
         }
-        wrong.map(|wrong| {
+        violation.map(|violation| {
             format!(
-                "{} run {} is started on {}: {wrong}",
+                "{} run {} is started on {}: {violation}",
                 run.task, run.run, run.key
             )
         })
@@ -179,12 +179,12 @@ impl Promise for Slots {
                 answer: Err(_),
             } => {
                 // Limits that could not be set are in force no longer than it took to say so.
-                let mine = self
+                let name = self
                     .limits
                     .iter_mut()
                     .filter(|rule| rule.requested == *request);
                 if matches!(observed.request(*request), Some(Request::SetLimits(_))) {
-                    mine.for_each(|rule| rule.until = rule.until.min(index));
+                    name.for_each(|rule| rule.until = rule.until.min(index));
                 }
                 None
             }

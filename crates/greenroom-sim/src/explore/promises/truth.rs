@@ -14,12 +14,12 @@ use crate::explore::observed::{LogPosition, ObservedState, Origin, RunFacts};
 #[derive(Debug)]
 pub(super) struct Truth {
     /// No event and no call of this scenario goes astray.
-    calm: bool,
+    reliable: bool,
 }
 
 impl Truth {
-    pub(super) fn new(calm: bool) -> Self {
-        Self { calm }
+    pub(super) fn new(reliable: bool) -> Self {
+        Self { reliable }
     }
 
     fn completed(
@@ -31,24 +31,25 @@ impl Truth {
     ) -> Option<String> {
         let name = || format!("{} run {} is completed", run.task, run.run);
         let Some(session) = &run.session else {
-            return Some(format!("{}, and has no session", name()));
+            return Some(format!("{}, but has no session", name()));
         };
         if observed.reparenting.is_empty()
             && !observed.actor_panicked
             && let Some(child) = observed.open_children(session).next()
         {
-            return Some(format!("{}, and {} below it is open", name(), child.task));
+            return Some(format!("{}, but its child {} is open", name(), child.task));
         }
-        let trusting = observed.config.lifecycle.failed_check == FailedCheck::CountsAsPassed;
-        let unread = change
+        let passes_failed_checks =
+            observed.config.lifecycle.failed_check == FailedCheck::CountsAsPassed;
+        let unreadable = change
             .task
             .note()
             .is_some_and(|note| note.contains("could not be read"));
-        if unread || (trusting && observed.last_fault.is_some()) {
+        if unreadable || (passes_failed_checks && observed.last_fault.is_some()) {
             return None;
         }
         if run.origin == Origin::Resume && run.prompted.is_none() {
-            return Some(format!("{}, and the server never had its prompt", name()));
+            return Some(format!("{}, but the server never had its prompt", name()));
         }
         let known = observed.session(session)?;
         let since = match run.origin {
@@ -56,22 +57,30 @@ impl Truth {
             Origin::Track | Origin::Launch => None,
             Origin::Resume => run.prompted,
         };
-        let said = known
+        let has_output = known
             .last_output
-            .is_some_and(|said| since.is_none_or(|since| since < said));
-        if !said {
-            return Some(format!("{}, and has said nothing since {since:?}", name()));
+            .is_some_and(|has_output| since.is_none_or(|since| since < has_output));
+        if !has_output {
+            return Some(format!(
+                "{}, but its session has no output since {since:?}",
+                name()
+            ));
         }
         if known.todos > 0 && change.task.note().is_none() && !observed.delayed_publication {
             return Some(format!(
-                "{} without a note, and {} todos are open",
+                "{} without a note, but {} todos are open",
                 name(),
                 known.todos
             ));
         }
-        let works = known.busy && known.since.is_some_and(|since| since.at + 1500 < at);
-        (self.is_calm(observed) && works)
-            .then(|| format!("{}, and works since {:?}", name(), known.since))
+        let still_busy = known.busy && known.since.is_some_and(|since| since.at + 1500 < at);
+        (self.is_reliable(observed) && still_busy).then(|| {
+            format!(
+                "{}, but its session is busy since {:?}",
+                name(),
+                known.since
+            )
+        })
     }
 
     /// A failure has a cause.
@@ -81,7 +90,7 @@ impl Truth {
         run: &RunFacts,
         observed: &ObservedState,
     ) -> Option<String> {
-        if !self.is_calm(observed) {
+        if !self.is_reliable(observed) {
             return None;
         }
         let text = change.task.error().unwrap_or_default();
@@ -103,14 +112,14 @@ impl Truth {
         // What a run before left at work, without an abort, works on.
         let inherited = session
             .is_some_and(|known| known.busy && known.since.is_some_and(|began| began < since(run)));
-        let ghost = run
+        let parent_deleted = run
             .parent
             .as_ref()
             .and_then(|parent| observed.session(parent))
             .is_some_and(|known| known.deleted.is_some());
-        (!cause && !ghost && !idle && !inherited).then(|| {
+        (!cause && !parent_deleted && !idle && !inherited).then(|| {
             format!(
-                "{} run {} is {} ({text}), and nothing went wrong",
+                "{} run {} is {} ({text}), but no failure was observed",
                 run.task,
                 run.run,
                 change.to.as_str()
@@ -126,7 +135,7 @@ impl Truth {
         observed: &ObservedState,
     ) -> Option<String> {
         let text = change.task.error().unwrap_or_default();
-        let asked = run.cancel_requested.is_some() || observed.shutdown_requested.is_some();
+        let requested = run.cancel_requested.is_some() || observed.shutdown_requested.is_some();
         let reasons = [
             "Session deleted",
             "Session taken over",
@@ -134,11 +143,11 @@ impl Truth {
             "more than",
             "Stale timeout",
         ];
-        let named = reasons.iter().any(|reason| text.starts_with(reason))
+        let has_known_reason = reasons.iter().any(|reason| text.starts_with(reason))
             || text.contains("times with the same input");
-        if !asked && !named {
+        if !requested && !has_known_reason {
             return Some(format!(
-                "{} run {} is cancelled ({text}), and nobody asked for it",
+                "{} run {} is cancelled ({text}), but no cancel was requested",
                 run.task, run.run
             ));
         }
@@ -146,20 +155,20 @@ impl Truth {
             .session
             .as_ref()
             .and_then(|session| observed.session(session))?;
-        let works = session.busy
+        let still_busy = session.busy
             && session
                 .since
                 .is_some_and(|since| since.at + 5000 < change.at.as_millis());
-        (text.starts_with("Stale") && works && self.is_calm(observed)).then(|| {
+        (text.starts_with("Stale") && still_busy && self.is_reliable(observed)).then(|| {
             format!(
-                "{} run {} is stale, and works since {:?}",
+                "{} run {} is stale, but its session is busy since {:?}",
                 run.task, run.run, session.since
             )
         })
     }
 
-    fn is_calm(&self, observed: &ObservedState) -> bool {
-        self.calm && observed.last_fault.is_none() && !observed.actor_panicked
+    fn is_reliable(&self, observed: &ObservedState) -> bool {
+        self.reliable && observed.last_fault.is_none() && !observed.actor_panicked
     }
 }
 

@@ -20,15 +20,15 @@ type RunName = (TaskId, Run);
 /// What every parent was told.
 #[derive(Debug)]
 pub(super) struct Wakes {
-    calm: bool,
+    reliable: bool,
     /// How long what was decided may wait for the disk, in milliseconds.
-    lag: i64,
+    latency: i64,
     notices: BTreeMap<NoticeId, SentNotice>,
     /// How many were open below a parent, from which place in the log on.
     open: BTreeMap<SessionId, Vec<(usize, usize)>>,
     parents: BTreeSet<SessionId>,
     /// When notifiers were made to panic.
-    deaths: Vec<LogPosition>,
+    panics: Vec<LogPosition>,
 }
 
 #[derive(Debug)]
@@ -41,18 +41,18 @@ struct SentNotice {
 }
 
 impl Wakes {
-    pub(super) fn new(calm: bool, lag: i64) -> Self {
+    pub(super) fn new(reliable: bool, latency: i64) -> Self {
         Self {
-            calm,
-            lag,
+            reliable,
+            latency,
             notices: BTreeMap::new(),
             open: BTreeMap::new(),
             parents: BTreeSet::new(),
-            deaths: Vec::new(),
+            panics: Vec::new(),
         }
     }
 
-    fn sent(
+    fn check_notice(
         &mut self,
         position: LogPosition,
         parent: &SessionId,
@@ -62,13 +62,13 @@ impl Wakes {
         if observed.registry_panicked.is_some() {
             return None;
         }
-        if let Some(wrong) = self.wakes_rightly(position, parent, notice, observed) {
-            return Some(format!("{parent} {} {wrong}", notice.id));
+        if let Some(violation) = self.check_wake(position, parent, notice, observed) {
+            return Some(format!("{parent} {} {violation}", notice.id));
         }
         if self.notices.contains_key(&notice.id) {
             return None;
         }
-        let mut told = SentNotice {
+        let mut sent = SentNotice {
             parent: parent.clone(),
             kind: notice.facts.kind,
             runs: Vec::new(),
@@ -76,16 +76,16 @@ impl Wakes {
             at: position,
         };
         for fact in &notice.facts.tasks {
-            let Some(run) = self.run_told(parent, notice.facts.kind, fact, observed) else {
+            let Some(run) = self.reported_run(parent, notice.facts.kind, fact, observed) else {
                 return Some(format!(
-                    "{parent} is told of {}, of which no end is to be told to it",
+                    "{parent} is notified of {}, which has no end to report to it",
                     fact.task
                 ));
             };
             let status = run.ended.map(|(_, status)| status);
             if status != Some(fact.status) || run.error.as_deref() != fact.error.as_deref() {
                 return Some(format!(
-                    "{parent} is told that {} is {} ({:?}), and its run {} is {status:?} ({:?})",
+                    "{parent} is notified that {} is {} ({:?}), but its run {} is {status:?} ({:?})",
                     fact.task,
                     fact.status.as_str(),
                     fact.error,
@@ -95,29 +95,29 @@ impl Wakes {
             }
             if run.silent_cancel_requested.is_some()
                 && fact.status == TaskStatus::Cancelled
-                && run.error.as_deref() == Some("without a word")
+                && run.error.as_deref() == Some("notification skipped")
             {
                 return Some(format!(
-                    "{parent} is told of {}, which was to be kept out of its messages",
+                    "{parent} is notified of {}, whose notification was skipped",
                     fact.task
                 ));
             }
-            told.runs.push((run.task.clone(), run.run));
+            sent.runs.push((run.task.clone(), run.run));
         }
-        let wrong = match notice.facts.kind {
-            NoticeKind::Final => self.closes_rightly(position, parent, notice, &told, observed),
+        let violation = match notice.facts.kind {
+            NoticeKind::Final => self.check_final(position, parent, notice, &sent, observed),
             NoticeKind::Individual => {
-                self.counts_rightly(position, parent, notice, &told, observed)
+                self.check_individual(position, parent, notice, &sent, observed)
             }
         };
-        self.notices.insert(notice.id.clone(), told);
-        wrong.map(|wrong| format!("{parent} {} {wrong}", notice.id))
+        self.notices.insert(notice.id.clone(), sent);
+        violation.map(|violation| format!("{parent} {} {violation}", notice.id))
     }
 
     /// The run that a message speaks of: one of that task which has ended with this parent in that way. A message says
     /// what was true when the task settled, and the task may have gone on since: a message on the way speaks of the
     /// oldest it has not told of, one that closes the batch of the newest.
-    fn run_told<'a>(
+    fn reported_run<'a>(
         &self,
         parent: &SessionId,
         kind: NoticeKind,
@@ -131,52 +131,55 @@ impl Wakes {
                 run.task == fact.task && with && !run.is_open()
             })
         };
-        let so: Vec<&RunFacts> = ended()
+        let matching: Vec<&RunFacts> = ended()
             .filter(|run| {
                 run.ended.map(|(_, status)| status) == Some(fact.status)
                     && run.error == fact.error.as_deref().map(str::to_owned)
             })
             .collect();
-        let oldest = so.iter().rev().find(|run| !self.was_told(parent, run));
+        let oldest = matching
+            .iter()
+            .rev()
+            .find(|run| !self.was_notified(parent, run));
         let chosen = match kind {
             // Decided a while ago, another may speak of the run before, in the same words: each run is told of once.
-            NoticeKind::Final if self.may_be_late() => {
-                let mut finals = so.iter();
+            NoticeKind::Final if self.may_be_delayed() => {
+                let mut finals = matching.iter();
                 finals
                     .find(|run| !self.was_in_a_final(parent, run))
-                    .or(so.first())
+                    .or(matching.first())
             }
-            NoticeKind::Final => so.first(),
-            NoticeKind::Individual => oldest.or(so.first()),
+            NoticeKind::Final => matching.first(),
+            NoticeKind::Individual => oldest.or(matching.first()),
         };
         chosen.copied().or_else(|| ended().next())
     }
 
     /// A message may have been decided a while ago: the disk is slow, or who was to send it has died over it.
-    fn may_be_late(&self) -> bool {
-        self.lag > 0 || !self.deaths.is_empty()
+    fn may_be_delayed(&self) -> bool {
+        self.latency > 0 || !self.panics.is_empty()
     }
 
     fn was_in_a_final(&self, parent: &SessionId, run: &RunFacts) -> bool {
         let name = (run.task.clone(), run.run);
-        self.notices.values().any(|told| {
-            told.kind == NoticeKind::Final && told.parent == *parent && told.runs.contains(&name)
+        self.notices.values().any(|sent| {
+            sent.kind == NoticeKind::Final && sent.parent == *parent && sent.runs.contains(&name)
         })
     }
 
-    fn was_told(&self, parent: &SessionId, run: &RunFacts) -> bool {
+    fn was_notified(&self, parent: &SessionId, run: &RunFacts) -> bool {
         let name = (run.task.clone(), run.run);
         self.notices
             .values()
-            .any(|told| told.parent == *parent && told.effects > 0 && told.runs.contains(&name))
+            .any(|sent| sent.parent == *parent && sent.effects > 0 && sent.runs.contains(&name))
     }
 
-    fn closes_rightly(
+    fn check_final(
         &self,
         position: LogPosition,
         parent: &SessionId,
         notice: &Notice,
-        told: &SentNotice,
+        sent: &SentNotice,
         observed: &ObservedState,
     ) -> Option<String> {
         let earlier = self
@@ -185,33 +188,31 @@ impl Wakes {
             .filter(|earlier| earlier.kind == NoticeKind::Final && earlier.parent == *parent);
         for earlier in earlier {
             // What was on its way when the process ended may speak of the run before, in the same words.
-            let sure = |name: &&RunName| !self.may_be_late() || name.1 == Run::FIRST;
-            let again = told.runs.iter().filter(sure);
-            if let Some((task, run)) = again.into_iter().find(|run| earlier.runs.contains(run)) {
-                return Some(format!(
-                    "is a second final message that tells of {task} run {run}"
-                ));
+            let certain = |name: &&RunName| !self.may_be_delayed() || name.1 == Run::FIRST;
+            let repeated = sent.runs.iter().filter(certain);
+            if let Some((task, run)) = repeated.into_iter().find(|run| earlier.runs.contains(run)) {
+                return Some(format!("is a second final message about {task} run {run}"));
             }
         }
         if notice.facts.remaining != 0 {
             return Some(format!(
-                "closes a batch, and says that {} remain",
+                "closes a batch, but reports {} remaining",
                 notice.facts.remaining
             ));
         }
         let ceiling = i64::try_from(observed.config.notifications.wake_ceiling.as_millis())
             .unwrap_or(i64::MAX);
-        let settled = self.ends(told, observed).max()?;
+        let settled = self.ends(sent, observed).max()?;
         // It may speak of the runs before, which ended alike: then it was on its way when the process ended.
         let before = observed.process_crashed.and_then(|crashed| {
             let ends = notice.facts.tasks.iter().map(|fact| {
-                let so = observed.runs.iter().find(|run| {
+                let matching = observed.runs.iter().find(|run| {
                     run.task == fact.task
                         && run.batch_parent.as_ref() == Some(parent)
                         && run.error == fact.error.as_deref().map(str::to_owned)
                         && run.ended.map(|(_, status)| status) == Some(fact.status)
                 });
-                so?.ended.map(|(ended, _)| ended)
+                matching?.ended.map(|(ended, _)| ended)
             });
             let newest = ends
                 .collect::<Option<Vec<LogPosition>>>()?
@@ -221,9 +222,9 @@ impl Wakes {
         });
         let settled = before.unwrap_or(settled);
         // What its notifier had begun to send when it died is sent by the next one.
-        let begun = self.deaths.iter().find(|died| **died >= settled);
-        let closed_at = (position.at - self.lag).min(settled.at.saturating_add(ceiling));
-        let closed_at = begun.map_or(closed_at, |begun| closed_at.min(begun.at - self.lag));
+        let begun = self.panics.iter().find(|died| **died >= settled);
+        let closed_at = (position.at - self.latency).min(settled.at.saturating_add(ceiling));
+        let closed_at = begun.map_or(closed_at, |begun| closed_at.min(begun.at - self.latency));
         let open = observed.open_children(parent).find(|run| {
             run.reparented
                 .unwrap_or(run.accepted)
@@ -238,18 +239,18 @@ impl Wakes {
         let open = open.filter(|_| observed.reparenting.is_empty() && !cut_off);
         open.map(|run| {
             format!(
-                "closes the batch, and {} run {} is open in it since {}",
+                "closes the batch, but {} run {} is open in it since {}",
                 run.task, run.run, run.accepted.at
             )
         })
     }
 
-    fn counts_rightly(
+    fn check_individual(
         &self,
         position: LogPosition,
         parent: &SessionId,
         notice: &Notice,
-        told: &SentNotice,
+        sent: &SentNotice,
         observed: &ObservedState,
     ) -> Option<String> {
         for earlier in self
@@ -257,13 +258,13 @@ impl Wakes {
             .values()
             .filter(|earlier| earlier.parent == *parent && earlier.effects > 0)
         {
-            if let Some((task, run)) = told.runs.iter().find(|run| earlier.runs.contains(run)) {
+            if let Some((task, run)) = sent.runs.iter().find(|run| earlier.runs.contains(run)) {
                 return Some(format!(
-                    "tells of {task} run {run}, of which it was told before"
+                    "reports {task} run {run}, which was reported before"
                 ));
             }
         }
-        let newest = self.ends(told, observed).max()?;
+        let newest = self.ends(sent, observed).max()?;
         let counts = self.open.get(parent)?;
         let before = counts
             .iter()
@@ -275,23 +276,23 @@ impl Wakes {
             .filter(|(index, _)| *index > newest.index && *index <= position.index);
         let seen: BTreeSet<usize> = before.chain(since).map(|(_, open)| *open).collect();
         let (low, high) = (seen.first().copied()?, seen.last().copied()?);
-        let said = notice.facts.remaining;
+        let reported = notice.facts.remaining;
         // What was decided and not told yet counts no more.
         let low = low.saturating_sub(if observed.delayed_publication {
-            told.runs.len()
+            sent.runs.len()
         } else {
             0
         });
-        let wrong = (said < low || said > high) && observed.reparenting.is_empty();
-        wrong.then(|| format!("says that {said} remain, and there were {low} to {high}"))
+        let violation = (reported < low || reported > high) && observed.reparenting.is_empty();
+        violation.then(|| format!("reports {reported} remaining, but there were {low} to {high}"))
     }
 
     fn ends(
         &self,
-        told: &SentNotice,
+        sent: &SentNotice,
         observed: &ObservedState,
     ) -> impl Iterator<Item = LogPosition> {
-        let ends: Vec<LogPosition> = told
+        let ends: Vec<LogPosition> = sent
             .runs
             .iter()
             .filter_map(|(task, run)| Some(observed.run(task, *run)?.ended?.0))
@@ -299,12 +300,12 @@ impl Wakes {
         ends.into_iter()
     }
 
-    fn owed(&self, run: &RunFacts, observed: &ObservedState) -> Option<String> {
+    fn check_final_sent(&self, run: &RunFacts, observed: &ObservedState) -> Option<String> {
         let parent = run.parent.as_ref()?;
         let (ended, status) = run.ended?;
-        let gone = observed.is_deleted(parent) || parent.as_str().contains("ghost");
+        let unreachable = observed.is_deleted(parent) || parent.as_str().contains("ghost");
         // A later run of it in the same batch tells of the task instead, there or wherever it was moved.
-        let again = observed.runs.iter().any(|next| {
+        let repeated = observed.runs.iter().any(|next| {
             next.task == run.task
                 && next.run > run.run
                 && (next.batch_parent.as_ref() == Some(parent)
@@ -316,25 +317,25 @@ impl Wakes {
             .session(parent)
             .is_some_and(|known| known.owner.is_some());
         let cascade = owned && run.error.as_deref() == Some("Session deleted");
-        if gone
+        if unreachable
             || cascade
             || run.silent_cancel_requested.is_some()
-            || again
+            || repeated
             || run.reparented.is_some()
             || !observed.config.notifications.enabled
         {
             return None;
         }
         let name = (run.task.clone(), run.run);
-        let said = self.notices.values().any(|told| {
-            told.kind == NoticeKind::Final
-                && told.effects > 0
-                && told.parent == *parent
-                && told.runs.contains(&name)
+        let reported = self.notices.values().any(|sent| {
+            sent.kind == NoticeKind::Final
+                && sent.effects > 0
+                && sent.parent == *parent
+                && sent.runs.contains(&name)
         });
-        (!said).then(|| {
+        (!reported).then(|| {
             format!(
-                "{parent} was never told in a final message that {} run {} is {} since {}",
+                "{parent} never got a final message about {} run {}, which is {} since {}",
                 run.task,
                 run.run,
                 status.as_str(),
@@ -371,28 +372,28 @@ impl Promise for Wakes {
             LogEvent::CallStarted {
                 call: Call::Notify { parent, notice },
                 ..
-            } => return self.sent(position, parent, notice, observed),
+            } => return self.check_notice(position, parent, notice, observed),
             LogEvent::CallApplied(number) => {
                 if let Some(Call::Notify { parent, notice }) = observed.call(*number)
-                    && let Some(told) = self.notices.get_mut(&notice.id)
+                    && let Some(sent) = self.notices.get_mut(&notice.id)
                 {
-                    told.effects += 1;
-                    if told.effects > 1 && observed.registry_panicked.is_none() {
+                    sent.effects += 1;
+                    if sent.effects > 1 && observed.registry_panicked.is_none() {
                         return Some(format!(
                             "{parent} got {} twice, first sent at {}",
-                            notice.id, told.at.at
+                            notice.id, sent.at.at
                         ));
                     }
                 }
                 return None;
             }
             LogEvent::ProcessCrashed(_) => {
-                self.deaths.push(position);
+                self.panics.push(position);
                 return None;
             }
             LogEvent::FailpointHit(name) => {
                 if name.starts_with("notifier") {
-                    self.deaths.push(position);
+                    self.panics.push(position);
                 }
                 return None;
             }
@@ -415,6 +416,6 @@ impl Promise for Wakes {
         observed
             .runs
             .iter()
-            .find_map(|run| self.owed(run, observed))
+            .find_map(|run| self.check_final_sent(run, observed))
     }
 }

@@ -11,10 +11,10 @@ use super::Wakes;
 use crate::explore::observed::{LogPosition, ObservedState};
 
 /// For so long a notifier that died too often is not built again, in milliseconds, and a moment.
-const DEAF: i64 = 31_000;
+const REBUILD_TIME: i64 = 31_000;
 
 impl Wakes {
-    pub(super) fn wakes_rightly(
+    pub(super) fn check_wake(
         &self,
         position: LogPosition,
         parent: &SessionId,
@@ -26,29 +26,29 @@ impl Wakes {
             .tasks
             .iter()
             .any(|fact| matches!(fact.status, TaskStatus::Error | TaskStatus::Interrupt));
-        let ought = match notice.facts.kind {
+        let should_wake = match notice.facts.kind {
             NoticeKind::Final => true,
             NoticeKind::Individual => failure && observed.config.notifications.wake_on_failure,
         };
-        let (may, must) = silence(position, parent, observed, (self.calm, self.lag));
+        let (may, must) = silence_bounds(position, parent, observed, self.reliable, self.latency);
         // A notifier that dies of the event that its user has stopped it takes that along; one that died too often is built
         // again half a minute later, and hears nothing until then.
-        let heard = observed
+        let delivered = observed
             .session(parent)
             .and_then(|known| known.abort_delivered);
         // What was heard just before the process ended may not have been written.
-        let deaf = |at: i64| (at - DEAF)..=at + self.lag;
-        let died = |heard: LogPosition| {
-            let mut deaths = self.deaths.iter();
-            deaths.any(|died| deaf(heard.at).contains(&died.at))
+        let lost_before = |at: i64| (at - REBUILD_TIME)..=at + self.latency;
+        let lost = |delivered: LogPosition| {
+            let mut panics = self.panics.iter();
+            panics.any(|lost| lost_before(delivered.at).contains(&lost.at))
         };
-        let must = must && !heard.is_some_and(died);
-        match (ought, notice.silent) {
+        let must = must && !delivered.is_some_and(lost);
+        match (should_wake, notice.silent) {
             (false, false) => {
-                Some("wakes its parent, and is neither final nor a failure".to_owned())
+                Some("wakes its parent, but is neither final nor a failure".to_owned())
             }
             (true, false) if must => {
-                Some("wakes a parent that has ended or that its user has stopped".to_owned())
+                Some("wakes a parent that has ended or that its user has aborted".to_owned())
             }
             (true, true) if !may => Some("does not wake its parent".to_owned()),
             _ => None,
@@ -59,11 +59,12 @@ impl Wakes {
 /// Whether a message to that parent may be silent though it would wake, and whether it must be.
 ///
 /// A message that waits for the disk is on its way: it may wake a session whose task ends, or that is stopped, meanwhile.
-fn silence(
+fn silence_bounds(
     position: LogPosition,
     parent: &SessionId,
     observed: &ObservedState,
-    (calm, lag): (bool, i64),
+    reliable: bool,
+    latency: i64,
 ) -> (bool, bool) {
     let Some(known) = observed.session(parent) else {
         return (false, false);
@@ -77,40 +78,45 @@ fn silence(
         .and_then(|owner| observed.newest(owner))
     {
         return match run.ended {
-            Some((ended, _)) => (true, ended.at < position.at - lag && !observed.deletions),
+            Some((ended, _)) => (
+                true,
+                ended.at < position.at - latency && !observed.deletions,
+            ),
             // It may just go on again, or wait in line for that.
             None => (
                 run.running
-                    .is_none_or(|running| position.at - running.at <= lag)
+                    .is_none_or(|running| position.at - running.at <= latency)
                     || known.user_aborted.is_some(),
                 false,
             ),
         };
     }
-    let Some(stopped) = known
+    let Some(aborted) = known
         .user_aborted
         .filter(|_| observed.config.notifications.silence_after_parent_abort)
     else {
         return (false, false);
     };
-    let spoken_since = known.user_prompted.is_some_and(|user_prompted| {
-        user_prompted.at > stopped.at + 5000 && user_prompted.at + 1000 < position.at
+    let prompted_since = known.user_prompted.is_some_and(|user_prompted| {
+        user_prompted.at > aborted.at + 5000 && user_prompted.at + 1000 < position.at
     });
-    let may = !(calm && observed.last_fault.is_none() && spoken_since);
+    let may = !(reliable && observed.last_fault.is_none() && prompted_since);
     // Only the newest stop counts: one of a turn that had not begun is heard of by nobody.
-    let heard = known.abort_delivered.filter(|heard| *heard > stopped);
-    let must = heard.is_some_and(|heard| {
-        let owed = observed.runs.iter().any(|run| {
+    let delivered = known
+        .abort_delivered
+        .filter(|delivered| *delivered > aborted);
+    let must = delivered.is_some_and(|delivered| {
+        let affected = observed.runs.iter().any(|run| {
             run.parent.as_ref() == Some(parent)
-                && run.accepted.at < heard.at
+                && run.accepted.at < delivered.at
                 && run.reparented.is_none()
-                && run.ended.is_none_or(|(ended, _)| ended.at >= heard.at)
+                && run.ended.is_none_or(|(ended, _)| ended.at >= delivered.at)
         });
-        heard.at < position.at - lag
-            && owed
+        delivered.at < position.at - latency
+            && affected
             && known
                 .user_prompted
-                .is_none_or(|user_prompted| user_prompted < stopped)
+                .is_none_or(|user_prompted| user_prompted < aborted)
     });
     (may, must)
 }
