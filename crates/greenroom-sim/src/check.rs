@@ -1,11 +1,12 @@
-//! A trace against what its story demands: either `golden`, facts that must be met one by one, or `expected`, assertions.
-//! Used by the command and the tests; it reads both as plain JSON, for a trace may come from anywhere.
+//! Compares a trace with the expected result of its story: either `golden`, facts that are compared one by
+//! one, or `expected`, assertions. Used by the command and the tests. Reads both as plain JSON, because a
+//! trace may come from another implementation.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value, json};
 
-/// What a golden call is about: calls are compared per such entity, in order.
+/// The entity of each golden call. Calls are compared per entity, in order.
 const ENTITIES: [(&str, &str); 4] = [
     ("session.create", "task"),
     ("session.prompt", "session"),
@@ -13,13 +14,13 @@ const ENTITIES: [(&str, &str); 4] = [
     ("notify", "parent"),
 ];
 
-/// The fields that are times.
+/// The fields that hold times.
 const TIMES: [&str; 5] = ["at", "queuedAt", "startedAt", "completedAt", "settledAt"];
 
-/// The fields of a history's row.
+/// The fields of a row of a history.
 const HISTORY: [&str; 5] = ["task", "agent", "category", "status", "session"];
 
-/// Everything in which a trace differs from what its story demands, a line each.
+/// Returns every difference between a trace and the expected result, one line each.
 pub fn differences(story: &Value, trace: &Value) -> Vec<String> {
     let mut lines = Vec::new();
     match (&story["golden"], &story["expected"]) {
@@ -195,7 +196,7 @@ fn observation(number: usize, want: &Value, have: &Value, lines: &mut Vec<String
     }
 }
 
-/// Histories that are not empty, each row with the fields that count and are there.
+/// Returns the histories that are not empty, each row with the compared fields that it has.
 fn history(value: &Value) -> BTreeMap<String, Vec<Map<String, Value>>> {
     let row = |row: &Value| -> Map<String, Value> {
         HISTORY
@@ -220,7 +221,7 @@ fn history(value: &Value) -> BTreeMap<String, Vec<Map<String, Value>>> {
         .collect()
 }
 
-/// Every field wanted must be there and the same; of an error whose wording is not the story's only the presence counts.
+/// Compares every expected field. An error that starts with `@` only has to be present.
 fn fields(at: &str, want: &Value, have: &Value, lines: &mut Vec<String>) {
     for (key, want) in object(want) {
         let have = &have[key.as_str()];
@@ -253,7 +254,7 @@ fn assertions(rules: &[Value], trace: &Value, lines: &mut Vec<String>) {
     }
 }
 
-/// Whether one assertion holds, and what was found.
+/// Evaluates one assertion. Returns whether it holds, and the value found.
 fn assertion(rule: &Value, trace: &Value) -> (bool, Value) {
     if let Some(path) = rule["path"].as_str() {
         let seen = rows(trace, "observations")
@@ -304,7 +305,7 @@ fn assertion(rule: &Value, trace: &Value) -> (bool, Value) {
     (holds, row.cloned().unwrap_or_default())
 }
 
-/// Whether what an observation has at a path is as the rule says.
+/// Evaluates an assertion about a path of an observation.
 fn at_path(rule: &Value, path: &str, found: Option<&Value>) -> (bool, Value) {
     let mut got = found.cloned();
     if let (Some(Value::Object(fields)), "slots" | "pendingByParent") = (&mut got, path) {

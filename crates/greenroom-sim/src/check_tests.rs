@@ -1,4 +1,4 @@
-//! Tests of the comparison: it must see what differs, and nothing else.
+//! Tests of the comparison of traces.
 
 use super::*;
 

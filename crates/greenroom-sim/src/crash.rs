@@ -1,6 +1,7 @@
-//! A system that may lose its power: between it and its ports stands a plug. When that is pulled, calls whose effect has not
-//! happened never have one, none is answered any more, nothing more becomes durable, and no actor fails on purpose: what is
-//! left of the system speaks to nobody. It still runs in the same process; whoever pulled the plug shuts it down.
+//! Simulates the crash of a process. A [`CrashSwitch`] stands between a system and its ports. After a crash,
+//! calls that have not taken effect never do, no call is answered, nothing more becomes durable, and no
+//! failpoint fires. The actors of the crashed system still run in the test process; the caller of
+//! [`CrashSwitch::crash`] shuts them down.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -21,17 +22,17 @@ use tokio::sync::Notify;
 
 use crate::disk::DiskJournal;
 
-/// The power of one system.
+/// Cuts one system off from its ports.
 #[derive(Debug, Clone)]
 pub struct CrashSwitch {
     alive: Arc<AtomicBool>,
-    // Wakes in the order of waiting, so that a scenario can be told again.
+    // `Notify` wakes in the order of waiting, which keeps a scenario reproducible.
     crashed: Arc<Notify>,
     journal: Arc<DiskJournal>,
 }
 
 impl CrashSwitch {
-    /// The power of a system that writes to this journal.
+    /// Returns a switch for a system that writes to this journal.
     pub fn new(journal: Arc<DiskJournal>) -> Self {
         Self {
             alive: Arc::new(AtomicBool::new(true)),
@@ -40,19 +41,19 @@ impl CrashSwitch {
         }
     }
 
-    /// True until it is lost.
+    /// Returns true until the crash.
     pub fn is_alive(&self) -> bool {
         self.alive.load(Ordering::Acquire)
     }
 
-    /// It is lost, now.
+    /// Crashes the process now.
     pub fn crash(&self) {
         self.journal.kill();
         self.alive.store(false, Ordering::Release);
         self.crashed.notify_waiters();
     }
 
-    /// Ready once it is lost.
+    /// Completes after the crash.
     pub async fn crashed(&self) {
         let crashed = self.crashed.notified();
         if self.is_alive() {
@@ -61,19 +62,19 @@ impl CrashSwitch {
     }
 }
 
-/// When a call may be what the system does last.
+/// When, relative to a call, the process may crash.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CallPhase {
-    /// It is about to be made.
+    /// Before the call is made.
     Before,
-    /// It has had its effect, and the answer is not heard.
+    /// After the call took effect, before its answer is delivered.
     After,
 }
 
-/// Decides at each call whether the power is lost there.
+/// Decides for each call whether the process crashes there.
 pub type CrashAtCall = Arc<dyn Fn(&'static str, &str, CallPhase) -> bool + Send + Sync>;
 
-/// The plug between a system and its agent server.
+/// An agent server whose calls stop with the crash of its system.
 pub struct CrashableServer {
     server: Arc<dyn AgentServer>,
     crash_switch: CrashSwitch,
@@ -81,7 +82,7 @@ pub struct CrashableServer {
 }
 
 impl CrashableServer {
-    /// Calls go to that server as long as there is power; the fate may end it.
+    /// Returns a server that forwards calls until the crash. `crashes_at` may cause the crash.
     pub fn new(
         server: Arc<dyn AgentServer>,
         crash_switch: CrashSwitch,
@@ -218,14 +219,14 @@ impl AgentServer for CrashableServer {
     }
 }
 
-/// Whoever makes actors fail, for as long as there is power.
+/// A fault injector that stops with the crash of its system.
 pub struct CrashableFaultInjector {
     saboteur: Arc<dyn Saboteur>,
     crash_switch: CrashSwitch,
 }
 
 impl CrashableFaultInjector {
-    /// Strikes where that one does.
+    /// Returns an injector that forwards to `saboteur` until the crash.
     pub fn new(saboteur: Arc<dyn Saboteur>, crash_switch: CrashSwitch) -> Self {
         Self {
             saboteur,

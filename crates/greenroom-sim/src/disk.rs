@@ -1,6 +1,6 @@
-//! A disk under virtual time: what is appended becomes durable some time later, in order and in groups, unless the disk is
-//! full or the process ends first. It outlives the systems that write to it, so that a crash can be told: whatever was not
-//! durable is lost, and the next system begins with what was.
+//! A disk in virtual time. Appends become durable after a delay, in order and in groups, unless the disk is
+//! full or the process crashes first. The disk keeps its contents over a crash: the next system starts with
+//! what was durable.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -21,12 +21,12 @@ use tokio::time::sleep;
 
 use crate::lock;
 
-/// How often a disk that is full, or hangs, is tried again.
+/// The interval at which a commit is retried while the disk is full or hangs.
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
 type Append = (Timestamp, Vec<Entry>);
 
-/// How long the n-th commit takes.
+/// Returns the latency of the n-th commit.
 pub type CommitLatency = Arc<dyn Fn(u64) -> Duration + Send + Sync>;
 
 #[derive(Default)]
@@ -37,7 +37,7 @@ struct State {
     commits: u64,
 }
 
-/// The disk.
+/// A disk.
 #[derive(Clone)]
 pub struct Disk {
     state: Arc<Mutex<State>>,
@@ -46,7 +46,7 @@ pub struct Disk {
 }
 
 impl Disk {
-    /// An empty one. The journals on it remember tasks for so long.
+    /// Returns an empty disk. Its journals keep tasks for `retention`.
     pub fn new(retention: Duration, latency: CommitLatency) -> Self {
         Self {
             state: Arc::default(),
@@ -59,7 +59,8 @@ impl Disk {
         lock(&self.state)
     }
 
-    /// A journal that begins with what is durable. Its system is alone with the disk until the journal is killed.
+    /// Returns a journal that starts with the durable appends. One system at a time uses the disk, until its
+    /// journal is killed.
     pub fn journal(&self) -> Arc<DiskJournal> {
         let decided = MemoryJournal::keeping(self.retention);
         for (at, entries) in &self.state().durable {
@@ -79,17 +80,17 @@ impl Disk {
         })
     }
 
-    /// From now on nothing can be written, for that reason; with none it can again.
+    /// Makes every write fail with this reason; `None` makes writes work again.
     pub fn set_full(&self, why: Option<&str>) {
         self.state().full = why.map(Arc::from);
     }
 
-    /// From now on a commit neither comes to its end nor fails, until it is set back.
+    /// Makes commits hang, or lets them continue.
     pub fn set_hanging(&self, hangs: bool) {
         self.state().hangs = hangs;
     }
 
-    /// How many appends are durable.
+    /// Returns the number of durable appends.
     pub fn appends(&self) -> usize {
         self.state().durable.len()
     }
@@ -111,12 +112,12 @@ pub struct DiskJournal {
     crash_at_write: Mutex<Option<CrashAtWrite>>,
 }
 
-/// Decides at each append and each commit whether the process ends there: before an append, or after a commit of which
-/// nobody has heard yet. Whoever decides so kills the journal.
+/// Decides at each write whether the process crashes there: before an append, or after a commit whose result
+/// is not published yet. A callback that returns true has killed the journal.
 pub type CrashAtWrite = Arc<dyn Fn(&'static str) -> bool + Send + Sync>;
 
 impl DiskJournal {
-    /// From now on that fate decides.
+    /// Sets the callback that decides about crashes.
     pub fn set_crash_at_write(&self, crash_at_write: CrashAtWrite) {
         *lock(&self.crash_at_write) = Some(crash_at_write);
     }
@@ -125,13 +126,13 @@ impl DiskJournal {
         crash_at_write.is_some_and(|crash_at_write| crash_at_write(moment))
     }
 
-    /// The process has ended: nothing more becomes durable.
+    /// Ends the journal: nothing more becomes durable.
     pub fn kill(&self) {
         self.killed.store(true, Ordering::Release);
         lock(&self.pending).appends.clear();
     }
 
-    /// Writes what waits, again and again, until nothing does.
+    /// Commits pending appends until none is left.
     async fn commit(
         disk: Disk,
         pending: Arc<Mutex<Pending>>,

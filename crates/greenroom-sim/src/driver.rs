@@ -1,6 +1,6 @@
-//! The steps of a story, one after the other. Before a step the clock moves to its time and what is due has its say; after
-//! it the system settles, unless the next step follows at once. The driver never waits for an answer: what a step asks
-//! for is a task of its own, so that a system that does not answer stops nothing.
+//! Runs the steps of a story in order. Before a step, the clock advances to its time and due timers fire;
+//! after it, the system settles, unless the step is marked `together`. The driver never waits for an answer:
+//! each request runs in a task of its own, so a system that does not answer does not block the story.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -24,7 +24,7 @@ use crate::server::ScriptedServer;
 use crate::story::{Action, CancelOverrides, Story};
 use crate::trace::{Answer, QueryRow, ResultRow, Trace, Value};
 
-/// The fields a launch has; others in a story's input are left out rather than refused.
+/// The fields of a launch. Other fields of a story's input are ignored.
 const LAUNCH_FIELDS: [&str; 13] = [
     "description",
     "prompt",
@@ -41,7 +41,8 @@ const LAUNCH_FIELDS: [&str; 13] = [
     "permission",
 ];
 
-/// Tells a story to the real actors, on the current system, and gives its trace (still with generated ids in texts).
+/// Runs a story against the real actors on the current system. Returns its trace, still with generated ids in
+/// texts.
 pub async fn run_story(story: &Story, quiescence: &Quiescence, names: &Names) -> Trace {
     let clock = Clock::starting_at(Timestamp::from_millis(0));
     let started = Instant::now();
@@ -87,16 +88,16 @@ struct Driver<'a> {
     clock: Clock,
     quiescence: &'a Quiescence,
     names: Names,
-    /// One row per step that is answered; written by the step and by the task that waits for its answer.
+    /// One row for each step with an answer. Written by the step and by the task that waits for the answer.
     rows: Rc<RefCell<Vec<ResultRow>>>,
-    /// Every parent a step named, by the id it had then, in order.
+    /// Every parent that a step named, by its id at that time, in order.
     parents: Vec<SessionId>,
     trace: Trace,
 }
 
 impl Driver<'_> {
-    /// Takes one step. Everything it asks of the system is one message, sent at the first poll of a task of its own;
-    /// tasks are first polled in the order they are spawned, so messages keep the order of the steps.
+    /// Executes one step. Each request is one message, sent at the first poll of its own task. Tasks are
+    /// first polled in the order in which they are spawned, so messages keep the order of the steps.
     async fn take(&mut self, index: usize, action: &Action) {
         match action {
             Action::Launch { r#as: alias, input } => self.launch(index, alias, input),
@@ -249,7 +250,7 @@ impl Driver<'_> {
                 .map_err(|error| error.to_string())?;
             let alias = names.alias(task.id.as_str());
             match greenroom.wait(&task.id, task.run, WaitFor::Started).await {
-                // A run that was running for an instant was running: that it has ended since is another fact.
+                // A run that has ended since was running for an instant; its end is reported separately.
                 Some(task) if task.started_at().is_some() => Ok(Value::Task {
                     task: alias,
                     status: greenroom::domain::task::TaskStatus::Running,
@@ -274,7 +275,7 @@ impl Driver<'_> {
         });
     }
 
-    /// Spawns what a step asks for and keeps a row for its answer.
+    /// Spawns the request of a step and adds a row for its answer.
     fn answered(
         &mut self,
         step: usize,
@@ -317,7 +318,8 @@ impl Driver<'_> {
         self.trace.observations.push(seen);
     }
 
-    /// What a question is answered without time passing; that it is not is an error of the system, and noted as one.
+    /// Returns the answer to a query without letting time pass. A missing answer is recorded as an error of
+    /// the system.
     async fn query_settled<T: 'static>(
         &mut self,
         question: impl Future<Output = T> + 'static,
@@ -361,7 +363,7 @@ impl Driver<'_> {
         }
     }
 
-    /// A value of the story with every alias of a session in it replaced by its id.
+    /// Returns a value of the story with session aliases replaced by ids.
     fn resolved(&self, value: &Json) -> Json {
         match value {
             Json::String(text) if text.starts_with('$') => Json::String(self.names.id(text)),

@@ -1,19 +1,20 @@
-//! Stories told to Greenroom under virtual time. A story is a file: a configuration, a scripted agent server, steps, and
-//! what must come of them. [`run`] tells one to the real actors and gives the trace of what they did; [`check`] compares.
+//! Runs stories against Greenroom in virtual time. A story is a file with a configuration, a scripted agent
+//! server, steps and the expected result. [`run`] runs one against the real actors and returns the trace;
+//! [`check`] compares the trace with the expected result.
 //!
 //! | module | owns |
 //! |---|---|
 //! | [`story`] | the format of the files |
 //! | [`server`] | the agent server in memory, with its delays and faults ([`rules`]) and its sessions ([`session`]) |
-//! | [`quiescence`] | knowing when all work that needs no further time is done |
-//! | [`driver`] | the steps, one after the other; [`observe`] looks at what is there between them |
-//! | [`names`] | generated ids and the aliases that stand for them |
-//! | [`trace`] | the rows of what happened |
-//! | [`check`] | a trace against what its story demands |
+//! | [`quiescence`] | detects that no task of the runtime is ready |
+//! | [`driver`] | runs the steps in order; [`observe`] reads the state of the system between them |
+//! | [`names`] | generated ids and their aliases |
+//! | [`trace`] | the rows of a trace |
+//! | [`check`] | the comparison of a trace with the expected result |
 //! | [`runner`] | the thread, the runtime and the panics of one story |
-//! | [`disk`] | a journal on a disk that is slow, full, or outlives its system |
-//! | [`crash`] | a system that is cut off from everything at one instant |
-//! | [`explore`] | random scenarios against a model of opencode, judged by promises |
+//! | [`disk`] | a journal on a disk that can be slow or full, and that keeps its contents over a crash |
+//! | [`crash`] | a switch that cuts a system off from its ports at one instant |
+//! | [`explore`] | random scenarios against a model of opencode, checked against the promises |
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 

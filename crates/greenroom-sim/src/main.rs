@@ -1,5 +1,6 @@
-//! The `greenroom-sim` command: tells stories under virtual time and prints what happened. stdout carries data, stderr
-//! everything else. Exit codes: 0 done, 1 a story differs from what it demands, 2 a file cannot be used.
+//! The `greenroom-sim` command: runs stories in virtual time and prints their traces. stdout carries data,
+//! stderr everything else. Exit codes: 0 success, 1 a story differs from its expected result, 2 a file cannot
+//! be used.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -60,7 +61,7 @@ enum Command {
     },
 }
 
-/// Why a file gave no trace.
+/// Why a file has no trace.
 #[derive(Debug, thiserror::Error)]
 enum FileError {
     #[error("{0} cannot be read: {1}; name the file of a story")]
@@ -122,12 +123,12 @@ fn main() -> ExitCode {
     }
 }
 
-/// A file that names the model of opencode is a scenario; any other is a story.
+/// Reads a file as a scenario. A file without a model of opencode is a story.
 fn scenario(path: &Path) -> Option<Scenario> {
     serde_json::from_str(&std::fs::read_to_string(path).ok()?).ok()
 }
 
-/// `A..B` or `A..`.
+/// Parses `A..B` or `A..`.
 fn seeds(text: &str) -> Result<std::ops::Range<u64>, String> {
     let number = |text: &str| {
         text.parse::<u64>()
@@ -147,12 +148,12 @@ fn profile(text: &str) -> Result<Profile, String> {
     }
 }
 
-/// How many of the last events of a broken promise are shown.
+/// The number of events shown before a broken promise.
 const EVENTS_SHOWN: usize = 40;
-/// Real time for making a scenario smaller.
+/// Real time for shrinking a scenario.
 const SHRINK_TIME: Duration = Duration::from_secs(120);
 
-/// Explores; true if every promise was kept.
+/// Explores; returns true if every promise was kept.
 fn run_exploration(
     seeds: std::ops::Range<u64>,
     profile: Profile,
@@ -228,7 +229,7 @@ fn show(name: &str, outcome: &explore::Outcome) {
     );
 }
 
-/// The text of a story and its trace.
+/// Returns the text of a story and its trace.
 fn trace(path: &Path, limit: Duration) -> Result<(String, String), FileError> {
     let text = std::fs::read_to_string(path)
         .map_err(|error| FileError::Unreadable(path.to_owned(), error))?;
@@ -236,7 +237,7 @@ fn trace(path: &Path, limit: Duration) -> Result<(String, String), FileError> {
     Ok((text, trace))
 }
 
-/// Prints where a story's trace differs; true if it does not.
+/// Prints the differences of a story; returns true if there are none.
 fn differences(path: &Path, limit: Duration) -> Result<bool, FileError> {
     let unreadable = |error| FileError::Story(path.to_owned(), StoryError::Unreadable(error));
     let (text, trace) = trace(path, limit)?;

@@ -1,5 +1,6 @@
-//! Generated ids and the aliases that stand for them. The driver adds a task when its launch is answered, the scripted
-//! server a session when its create is; both look names up, and the finished trace is rewritten with them.
+//! Generated ids and their aliases. The driver adds a task when its launch is answered; the scripted server
+//! adds a session when it creates one. Both look names up, and the finished trace is rewritten with the
+//! aliases.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -8,7 +9,7 @@ use tokio::sync::Notify;
 
 use crate::lock;
 
-/// What stands for what, in both directions. A cheap clone.
+/// Aliases and ids, in both directions. A cheap clone.
 #[derive(Debug, Clone, Default)]
 pub struct Names {
     table: Arc<Mutex<Table>>,
@@ -23,12 +24,12 @@ struct Table {
 }
 
 impl Names {
-    /// A launch is under way: what needs the name of its task waits for [`Names::launched`].
+    /// Records that a launch is in flight. Lookups of its task wait for [`Names::launched`].
     pub fn launching(&self, alias: &str) {
         *self.table().launching.entry(alias.to_owned()).or_default() += 1;
     }
 
-    /// A launch was answered, with the id of its task if it was accepted.
+    /// Records the answer to a launch, with the id of the task if it was accepted.
     pub fn launched(&self, alias: &str, id: Option<&str>) {
         {
             let mut table = self.table();
@@ -45,12 +46,12 @@ impl Names {
         self.answered.notify_waiters();
     }
 
-    /// A session was made for a task; the newest one is meant by `$alias` from now on.
+    /// Records a session created for a task. `$alias` stands for the newest one.
     pub fn session_made(&self, task_alias: &str, session: &str) {
         self.table().pair(&format!("${task_alias}"), session);
     }
 
-    /// The alias of an id, or the id itself.
+    /// Returns the alias of an id, or the id itself.
     pub fn alias(&self, id: &str) -> String {
         self.table()
             .alias_of
@@ -59,7 +60,7 @@ impl Names {
             .unwrap_or_else(|| id.to_owned())
     }
 
-    /// The id an alias stands for now, or the text itself.
+    /// Returns the present id of an alias, or the text itself.
     pub fn id(&self, alias: &str) -> String {
         self.table()
             .id_of
@@ -68,14 +69,14 @@ impl Names {
             .unwrap_or_else(|| alias.to_owned())
     }
 
-    /// The id of a task, once no launch under that alias is under way.
+    /// Returns the id of a task after all launches under that alias are answered.
     pub async fn id_when_launched(&self, alias: &str) -> String {
         self.until(|table| !table.launching.contains_key(alias))
             .await;
         self.id(alias)
     }
 
-    /// The alias of a task's id, waiting for it while any launch is under way: a fast system makes the session before
+    /// Returns the alias of a task id. Waits while any launch is in flight: the session may be created before
     /// the caller of the launch has read the answer.
     pub async fn alias_when_launched(&self, id: &str) -> String {
         self.until(|table| table.alias_of.contains_key(id) || table.launching.is_empty())
@@ -83,14 +84,14 @@ impl Names {
         self.alias(id)
     }
 
-    /// A JSON text with every generated id in its strings replaced by its alias.
+    /// Returns a JSON text with every generated id in its strings replaced by its alias.
     pub fn rewrite(&self, json: &str) -> String {
         let table = self.table();
         let mut rewritten = String::with_capacity(json.len());
         let mut rest = json;
         while let Some(first) = rest.chars().next() {
             let length = match first {
-                // An escape is no part of the word after it.
+                // An escape sequence does not belong to the word after it.
                 '\\' if rest[1..].starts_with('u') => 6,
                 '\\' => 2,
                 c if is_id_char(c) => rest.find(|c| !is_id_char(c)).unwrap_or(rest.len()),
@@ -110,7 +111,7 @@ impl Names {
 
     async fn until(&self, known: impl Fn(&Table) -> bool) {
         loop {
-            // Made before the look, so that an answer between the look and the wait is not missed.
+            // Created before the check, so that an answer between the check and the wait is not missed.
             let answered = self.answered.notified();
             if known(&self.table()) {
                 return;

@@ -1,5 +1,6 @@
-//! Looking at the system between steps: observations and queries. The driver runs these as tasks of their own and settles,
-//! so that a system that does not answer leaves a gap in the trace rather than stopping the story.
+//! Reads the state of the system between steps: observations and queries. The driver runs these as tasks of
+//! their own and settles, so a system that does not answer leaves a gap in the trace and does not block the
+//! story.
 
 use greenroom::domain::ids::SessionId;
 use greenroom::domain::task::{Task, TaskStatus};
@@ -10,10 +11,10 @@ use crate::names::Names;
 use crate::story::QueryKind;
 use crate::trace::{HistoryRow, Observation, SlotRow, TaskRow};
 
-/// The most a page of tasks holds.
+/// The size of a page of tasks.
 const PAGE: usize = 1000;
 
-/// Looks at everything: tasks, slots, what is open, and the history of the parents seen so far.
+/// Returns tasks, slots, open tasks by parent, and the history of the parents named so far.
 pub async fn observe(greenroom: Greenroom, names: Names, parents: Vec<SessionId>) -> Observation {
     let mut seen = Observation::default();
     for task in accepted(&greenroom, ListFilter::default()).await {
@@ -47,7 +48,7 @@ pub async fn observe(greenroom: Greenroom, names: Names, parents: Vec<SessionId>
             });
         let rows: Vec<HistoryRow> = rows.collect();
         if !rows.is_empty() {
-            // A parent named before its session was made, and the session itself, are one name in the trace.
+            // A parent that was named before its session was created has the same alias as the session.
             seen.history
                 .entry(names.alias(parent.as_str()))
                 .or_default()
@@ -57,7 +58,7 @@ pub async fn observe(greenroom: Greenroom, names: Names, parents: Vec<SessionId>
     seen
 }
 
-/// Asks for tasks and gives their aliases.
+/// Runs a query and returns the aliases of the tasks.
 pub async fn query(
     greenroom: Greenroom,
     names: Names,
@@ -80,7 +81,7 @@ pub async fn query(
             accepted(&greenroom, of(&others)).await
         }
         QueryKind::BySession => {
-            // Only what is in memory counts: a name would also find what the journal remembers.
+            // The list holds only tasks in memory; a lookup by name would also search the journal.
             let all = accepted(&greenroom, ListFilter::default()).await;
             let found = all
                 .into_iter()
@@ -95,7 +96,7 @@ pub async fn query(
         .collect()
 }
 
-/// All tasks of a filter, in order of acceptance.
+/// Returns all tasks of a filter, in order of acceptance.
 async fn accepted(greenroom: &Greenroom, filter: ListFilter) -> Vec<Task> {
     let mut tasks = Vec::new();
     let mut cursor = None;

@@ -1,6 +1,6 @@
-//! Knowing when the system has settled: when all work that needs no further time is done. The runtime itself says so: it
-//! calls back when no task is ready, before it would move virtual time on. Who waits in [`Quiescence::settle`] is woken there,
-//! and a runtime that was woken leaves the clock where it is.
+//! Detects that the runtime has no ready task. The runtime calls back before it parks, which is before it
+//! would advance virtual time. A task that waits in [`Quiescence::settle`] is woken there, and a runtime that
+//! was woken does not advance the clock.
 
 use std::future::poll_fn;
 use std::sync::{Arc, Mutex};
@@ -8,7 +8,7 @@ use std::task::{Poll, Waker};
 
 use crate::lock;
 
-/// Tells when a runtime has nothing ready to do. One waits at a time.
+/// Waits until a runtime has no ready task. Supports one waiter at a time.
 #[derive(Debug, Clone, Default)]
 pub struct Quiescence {
     wait: Arc<Mutex<Wait>>,
@@ -16,17 +16,17 @@ pub struct Quiescence {
 
 #[derive(Debug, Default)]
 enum Wait {
-    /// Nobody waits.
+    /// No task waits.
     #[default]
     None,
-    /// To be woken when nothing is ready.
+    /// A task waits and is woken when no other task is ready.
     Waiting(Waker),
-    /// Nothing was ready since the wait began.
+    /// The runtime became idle since the wait began.
     Over,
 }
 
 impl Quiescence {
-    /// A runtime whose time is virtual, starts now and moves on only when nothing is ready.
+    /// Returns a runtime with paused virtual time, which advances only when no task is ready.
     pub fn runtime(&self) -> std::io::Result<tokio::runtime::Runtime> {
         let quiescence = self.clone();
         tokio::runtime::Builder::new_current_thread()
@@ -36,7 +36,8 @@ impl Quiescence {
             .build()
     }
 
-    /// Waits until nothing is ready. Time does not move meanwhile. Only for the runtime made by [`Quiescence::runtime`].
+    /// Waits until no other task is ready. Does not advance time. Works only on the runtime of
+    /// [`Quiescence::runtime`].
     pub async fn settle(&self) {
         let mut begun = false;
         poll_fn(|context| {
@@ -73,7 +74,8 @@ mod tests {
 
     use super::*;
 
-    /// An actor that passes a number down to zero through its own mailbox, and takes naps of that many milliseconds.
+    /// An actor that counts down to zero through its own mailbox, and delays a countdown by some
+    /// milliseconds.
     struct Counter {
         seen: Rc<RefCell<Vec<u32>>>,
     }

@@ -1,4 +1,4 @@
-//! Which delay and which fault a call meets. The scripted server asks once for every call that arrives.
+//! Decides the delay and the fault of each call. The scripted server asks once for each call.
 
 use std::time::Duration;
 
@@ -11,21 +11,21 @@ use crate::story::{FaultMode, Rule, Script};
 /// The name of a call in stories and traces.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CallName {
-    /// A session is looked up.
+    /// Reads a session.
     Get,
-    /// A session is made.
+    /// Creates a session.
     Create,
-    /// A task is prompted.
+    /// Prompts a task.
     Prompt,
-    /// A parent is told.
+    /// Notifies a parent.
     Notify,
-    /// A session is stopped.
+    /// Aborts a session.
     Abort,
-    /// A session's messages are read.
+    /// Reads the messages of a session.
     Messages,
-    /// A session's todo list is read.
+    /// Reads the todo list of a session.
     Todo,
-    /// A directory's states are read.
+    /// Reads the statuses of a directory.
     Status,
 }
 
@@ -44,42 +44,42 @@ impl CallName {
     }
 }
 
-/// A call as rules see it: everything by alias.
+/// A call with aliases instead of ids.
 #[derive(Debug, Clone, Copy)]
 pub struct Arrival<'a> {
-    /// Which call.
+    /// The name of the call.
     pub call: CallName,
-    /// The session it is about; none for a create and a status.
+    /// The session of the call; `None` for a create and a status call.
     pub session: Option<&'a str>,
-    /// The task it is for.
+    /// The task of the call.
     pub task: Option<&'a str>,
-    /// Virtual milliseconds.
+    /// The time, in virtual milliseconds.
     pub at: u64,
 }
 
-/// What happens to a call.
+/// The delay and the result of a call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CallOutcome {
-    /// How long the answer takes.
+    /// The delay of the answer.
     pub delay: Duration,
-    /// What the answer is.
+    /// The result of the call.
     pub result: CallResult,
 }
 
-/// How a call ends.
+/// The result of a call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CallResult {
-    /// It does what it should.
+    /// The call succeeds.
     Answered,
-    /// It fails, with no effect.
+    /// The call fails and has no effect.
     Failed(ServerError),
-    /// It is never answered and has no effect.
+    /// The call is never answered and has no effect.
     Silent,
-    /// It is never answered, but has its effect.
+    /// The call is never answered but has its effect.
     Lost,
 }
 
-/// The delays and faults of a story, with what they have counted.
+/// The delays and faults of a story, with their counters.
 #[derive(Debug)]
 pub struct Rules {
     delays: Vec<CountedRule>,
@@ -94,7 +94,7 @@ struct CountedRule {
 }
 
 impl Rules {
-    /// Those of a script, nothing counted yet.
+    /// Returns the rules of a script with all counters at zero.
     pub fn of(script: &Script) -> Self {
         let counted = |rules: &[Rule]| {
             rules
@@ -112,7 +112,7 @@ impl Rules {
         }
     }
 
-    /// Counts a call that arrives and says what becomes of it: of each list the first rule that matches.
+    /// Counts a call and returns its outcome: the first matching rule of each list applies.
     pub fn next_outcome(&mut self, arrival: Arrival<'_>) -> CallOutcome {
         let default_delay = if arrival.call == CallName::Create {
             self.create_delay
@@ -138,7 +138,7 @@ impl Rules {
     }
 }
 
-/// Every rule counts what matches it, also behind one that wins: `nth` is per rule.
+/// Returns the first matching rule. Every rule counts its own matches, even if an earlier rule applies.
 fn first<'a>(rules: &'a mut [CountedRule], arrival: Arrival<'_>) -> Option<&'a Rule> {
     let mut first_match = None;
     for counted in rules {

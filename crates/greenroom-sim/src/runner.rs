@@ -1,5 +1,5 @@
-//! The thread, the runtime and the panics of one story. A story that does not come to its end in the time it is given is
-//! given up, with its thread.
+//! The thread, the runtime and the panics of one story. A story that exceeds its time limit is abandoned
+//! together with its thread.
 
 use std::cell::RefCell;
 use std::sync::{Once, mpsc};
@@ -12,39 +12,39 @@ use crate::names::Names;
 use crate::quiescence::Quiescence;
 use crate::story::Story;
 
-/// Why there is no trace.
+/// Why a story has no trace.
 #[derive(Debug, thiserror::Error)]
 pub enum StoryError {
-    /// The file cannot be read as a story.
+    /// The file is not a valid story.
     #[error("not a valid story: {0}")]
     Unreadable(#[from] serde_json::Error),
-    /// The thread or runtime it is told on cannot be made.
+    /// The thread or the runtime cannot be created.
     #[error("a story cannot be run here: {0}")]
     ProcessRunner(#[from] std::io::Error),
-    /// It works on and on at one instant, or the runner itself has broken.
+    /// The time limit was reached: actors keep each other busy at one instant, or the runner is broken.
     #[error(
         "the story did not end within {0:?}: look for actors that keep each other busy at one instant"
     )]
     Stuck(Duration),
-    /// The driver itself has panicked, or what it called directly.
+    /// The driver, or code that it called directly, has panicked.
     #[error("the runner is broken: {0}")]
     Broken(String),
 }
 
 thread_local! {
-    /// Panics on this thread while it tells a story; none of other threads.
+    /// Panics of this thread while it runs a story.
     static PANICS: RefCell<Option<Vec<String>>> = const { RefCell::new(None) };
 }
 
-/// Tells the story in a file's text and gives its trace as one JSON object. `limit` is real time.
+/// Runs the story of a file's text and returns its trace as one JSON object. `limit` is real time.
 pub fn run(text: &str, limit: Duration) -> Result<String, StoryError> {
     let story: Story = serde_json::from_str(text)?;
     let (sender, receiver) = mpsc::channel();
-    // The thread ends with its story. One that is stuck stays behind; whoever asked is told and ends the process.
+    // The thread ends with its story. A stuck thread is left behind; the caller ends the process.
     let thread = std::thread::Builder::new()
         .name(format!("story {}", story.name))
         .spawn(move || {
-            // A receiver that has given up wants nothing more.
+            // The receiver is gone if the time limit was reached.
             drop(sender.send(run_story(&story)));
         })?;
     match receiver.recv_timeout(limit) {
@@ -76,7 +76,7 @@ fn run_story(story: &Story) -> Result<String, StoryError> {
     Ok(names.rewrite(&serde_json::to_string(&trace)?))
 }
 
-/// From now on panics of this thread are collected, and said nowhere else.
+/// Starts to collect the panics of this thread. Collected panics are not printed.
 pub(crate) fn collect_panics() {
     static HOOK: Once = Once::new();
     HOOK.call_once(|| {
@@ -97,7 +97,7 @@ pub(crate) fn collect_panics() {
     PANICS.set(Some(Vec::new()));
 }
 
-/// The panics of this thread since [`collect_panics`], as texts.
+/// Returns the panics of this thread since [`collect_panics`], as texts.
 pub(crate) fn collected_panics() -> Vec<String> {
     PANICS.take().unwrap_or_default()
 }

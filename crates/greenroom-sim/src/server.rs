@@ -1,5 +1,6 @@
-//! The agent server in memory: sessions as the story declares them, with its delays and faults. The actors of Greenroom
-//! call it, the driver changes its script. Reads take their answer when the call arrives; effects come with the answer.
+//! The scripted agent server: sessions in memory, with the delays and faults of the story. The actors call
+//! it; the driver changes its script. A read returns the state at the arrival of the call; an effect happens
+//! when the call is answered.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -35,19 +36,19 @@ pub struct ScriptedServer {
 struct State {
     rules: Rules,
     child_defaults: Declared,
-    /// What is declared of sessions not made yet, by `$alias`.
+    /// Declarations of sessions that are not created yet, by `$alias`.
     declared: HashMap<String, Declared>,
     sessions: BTreeMap<SessionId, Session>,
-    /// Notices accepted, by parent: also a parent nobody declared can be told.
+    /// Accepted notices by parent, including parents that are not declared.
     notices: HashMap<SessionId, Vec<NoticeId>>,
     calls: Vec<CallRow>,
     created: u32,
-    /// Set when the story is over: calls that are dropped with the system have no effect any more.
+    /// Set when the story is over: calls dropped after that have no effect.
     finished: bool,
 }
 
 impl ScriptedServer {
-    /// The server of a story, at its beginning.
+    /// Returns the server of a story in its initial state.
     pub fn new(script: &Script, clock: Clock, names: Names) -> Self {
         let mut state = State {
             rules: Rules::of(script),
@@ -69,13 +70,13 @@ impl ScriptedServer {
         }
     }
 
-    /// Changes the script of a session; one that is not there is declared by it.
+    /// Changes the script of a session; declares the session if it does not exist.
     pub fn change(&self, session: &str, change: &Declared) {
         let id = self.names.id(session);
         self.state().declare(session, &id, change);
     }
 
-    /// Ends the server and gives what reached it.
+    /// Ends the server and returns the recorded calls.
     pub fn finish(&self) -> Vec<CallRow> {
         let mut state = self.state();
         state.finished = true;
@@ -86,7 +87,7 @@ impl ScriptedServer {
         lock(&self.state)
     }
 
-    /// A call about a session arrives: its row is written and its fate decided.
+    /// Records a call about a session and returns its outcome.
     fn arrive(&self, call: CallName, session: &SessionId, row: Option<Call>) -> CallOutcome {
         let alias = self.names.alias(session.as_str());
         self.record_call(call, Some(&alias), alias.strip_prefix('$'), row)
@@ -110,8 +111,8 @@ impl ScriptedServer {
         })
     }
 
-    /// Answers a call: after its delay, with its effect, as its fate has it. The effect comes also if the caller has
-    /// given up by then, as it would on a real server.
+    /// Answers a call after its delay, with the effect of its outcome. The effect happens even if the caller
+    /// has given up by then, as on a real server.
     async fn answer<T: Default + Send>(
         &self,
         outcome: CallOutcome,
@@ -145,7 +146,7 @@ impl ScriptedServer {
     }
 }
 
-/// An effect that is still to come. If the call is dropped before it is due, it comes when it is due.
+/// A pending effect. If the call is dropped early, the effect still happens when it is due.
 struct DelayedEffect<E: FnOnce(&mut State) -> T + Send + 'static, T> {
     due: Instant,
     effect: Option<E>,
@@ -200,8 +201,8 @@ impl State {
         id
     }
 
-    /// What the story says is there, and after it the notices accepted: these change nothing of what is scripted, so
-    /// they do not push it out of the newest either.
+    /// Returns the scripted messages followed by the accepted notices. Notices do not count against the limit
+    /// of the scripted messages.
     fn messages(&self, session: &SessionId, limit: Option<usize>) -> Vec<Message> {
         let scripted = self
             .sessions

@@ -1,4 +1,4 @@
-//! Tests of the scripted server: each sentence of the format's description that it answers for.
+//! Tests of the scripted server.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use tokio::time::{sleep, timeout};
 use super::*;
 use crate::session::BASE;
 
-/// Tells a story to a server alone, with task `a` launched as `bg_0000000a`.
+/// Runs a test against a server alone, with task `a` launched as `bg_0000000a`.
 fn with_server<F: Future<Output = ()>>(script: &str, story: impl FnOnce(ScriptedServer) -> F) {
     let script: Script = serde_json::from_str(script).unwrap();
     let runtime = crate::quiescence::Quiescence::default().runtime().unwrap();

@@ -1,4 +1,4 @@
-//! One session of the scripted server: what the story says of it, and how that reads. Only the server holds any.
+//! One session of the scripted server, and how its script is read. Owned by the server.
 
 use greenroom::domain::ids::{NoticeId, SessionId};
 use greenroom::domain::session_event::read_retry;
@@ -8,28 +8,28 @@ use serde_json::{Value, json};
 
 use crate::story::Declared;
 
-/// Where sessions are that nobody put elsewhere.
+/// The directory of sessions without a declared directory.
 pub const BASE: &str = "/base";
 
 /// A session as it is scripted now.
 #[derive(Debug, Default, Clone)]
 pub struct Session {
-    /// The session it was made under.
+    /// The parent session.
     pub parent: Option<SessionId>,
-    /// What was attached when it was made.
+    /// The metadata of the create call.
     pub metadata: Option<Value>,
-    /// Where it works.
+    /// The directory of the session.
     pub directory: String,
-    /// What is said in it.
+    /// The messages of the session.
     pub messages: Vec<Message>,
-    /// Its todo list.
+    /// The todo list.
     pub todos: Vec<Todo>,
-    /// What the status call says of it; none leaves it out.
+    /// The status in the status call; `None` leaves the session out.
     pub status: Option<SessionStatus>,
 }
 
 impl Session {
-    /// One that is declared, not made: no messages, no todos, missing.
+    /// Returns a declared session: without messages and todos, missing from the status call.
     pub fn declared() -> Self {
         Self {
             directory: BASE.to_owned(),
@@ -37,7 +37,7 @@ impl Session {
         }
     }
 
-    /// One that was just made: works, and has said something.
+    /// Returns a created session: busy, with one assistant message.
     pub fn created(new: &NewSession) -> Self {
         let message =
             json!({"info": {"role": "assistant"}, "parts": [{"type": "text", "text": "done"}]});
@@ -51,7 +51,7 @@ impl Session {
         }
     }
 
-    /// Takes over what is declared; the rest stays.
+    /// Applies a declaration; fields that it leaves out stay.
     pub fn apply(&mut self, change: &Declared) {
         if let Some(messages) = &change.messages {
             self.messages = messages.iter().map(Message::read).collect();
@@ -67,7 +67,7 @@ impl Session {
         }
     }
 
-    /// What the server answers when asked for it.
+    /// Returns the record that the server answers with.
     pub fn record(&self, id: &SessionId) -> SessionRecord {
         SessionRecord {
             id: Some(id.clone()),
@@ -78,7 +78,8 @@ impl Session {
     }
 }
 
-/// A notice as the server would list it. It names no agent and no model: the story's messages decide those.
+/// Returns a notice as the server lists it. It names neither agent nor model; the messages of the story
+/// decide those.
 pub fn notice_message(id: &NoticeId) -> Message {
     let part = Part {
         kind: "text".to_owned(),

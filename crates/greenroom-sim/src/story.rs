@@ -1,5 +1,5 @@
-//! The format of a story, read tolerantly: fields it does not know are ignored, steps it does not know do nothing. The
-//! runner reads the configuration and the steps, the scripted server its script, `check` what is demanded.
+//! The format of a story. Unknown fields are ignored and unknown steps do nothing. The runner reads the
+//! configuration and the steps, the scripted server reads its script, `check` reads the expected result.
 
 use std::collections::BTreeMap;
 
@@ -8,27 +8,27 @@ use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-/// One story.
+/// A story.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Story {
-    /// What it is called.
+    /// The name of the story.
     #[serde(default)]
     pub name: String,
-    /// Limits and time-outs.
+    /// Limits and timeouts.
     #[serde(default)]
     pub config: StoryConfig,
     /// The scripted agent server.
     #[serde(default)]
     pub server: Script,
-    /// What is done, and when.
+    /// The steps, with their times.
     #[serde(default)]
     pub steps: Vec<Step>,
-    /// When the last observation is taken, in virtual milliseconds.
+    /// The time of the last observation, in virtual milliseconds.
     pub end_at: u64,
 }
 
-/// What a story sets; all else is the reference profile.
+/// The settings of a story; all others are those of the reference profile.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct StoryConfig {
@@ -42,8 +42,8 @@ pub struct StoryConfig {
 }
 
 impl StoryConfig {
-    /// The reference profile with what the story sets. Ids and jitter come from a fixed seed, so that a story is told
-    /// the same way each time.
+    /// Returns the reference profile with the settings of the story. Ids and jitter come from a fixed seed,
+    /// so a story always runs the same way.
     pub fn profile(&self) -> Config {
         let mut config = Config::reference();
         config.seed = Some(7);
@@ -62,66 +62,66 @@ impl StoryConfig {
     }
 }
 
-/// What the agent server is scripted to be.
+/// The script of the agent server.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Script {
-    /// Declared sessions; the key `$a` is the session that will be made for task `a`.
+    /// Declared sessions; the key `$a` is the session that will be created for task `a`.
     #[serde(default)]
     pub sessions: IndexMap<String, Declared>,
-    /// What every made session has.
+    /// The declaration of every created session.
     #[serde(default)]
     pub child_defaults: Declared,
-    /// How long every create takes that no delay names.
+    /// The delay of creates that no entry of `delays` matches, in milliseconds.
     #[serde(default)]
     pub create_delay_ms: u64,
-    /// Calls that take their time.
+    /// The delays of calls.
     #[serde(default)]
     pub delays: Vec<Rule>,
-    /// Calls that go wrong.
+    /// The faults of calls.
     #[serde(default)]
     pub faults: Vec<Rule>,
 }
 
-/// What is declared of a session; what is left out stays as it is.
+/// The declaration of a session; fields that are left out keep their value.
 #[derive(Debug, Clone, Default, Deserialize)]
 pub struct Declared {
-    /// Its messages, as opencode would list them.
+    /// Its messages, in the format of opencode.
     pub messages: Option<Vec<Value>>,
-    /// Its todo list.
+    /// The todo list.
     pub todos: Option<Vec<Value>>,
     /// `busy`, `idle`, `retry` or `missing`: a word, or an object with that word as its `type`.
     pub status: Option<Value>,
-    /// Where it works.
+    /// The directory of the session.
     pub directory: Option<String>,
 }
 
-/// A delay or a fault: which calls it is about, and what happens to them.
+/// A delay or a fault, and the calls it applies to.
 #[derive(Debug, Clone, Deserialize)]
 pub struct Rule {
-    /// The call's name.
+    /// The name of the call.
     pub call: String,
-    /// Only calls about this session.
+    /// Matches only calls about this session.
     pub session: Option<String>,
-    /// Only calls about this task.
+    /// Matches only calls for this task.
     pub task: Option<String>,
-    /// Only this one of the calls that match otherwise, from 1.
+    /// Matches only the n-th call that matches otherwise, counted from 1.
     pub nth: Option<u32>,
-    /// Only from this time on.
+    /// Matches only calls from this time on.
     pub from: Option<u64>,
-    /// Only before this time.
+    /// Matches only calls before this time.
     pub until: Option<u64>,
-    /// Of a delay: how long the answer takes.
+    /// Of a delay: the delay of the answer, in milliseconds.
     #[serde(default)]
     pub ms: u64,
-    /// Of a fault: how it goes wrong.
+    /// Of a fault: the kind of the fault.
     #[serde(default)]
     pub mode: FaultMode,
-    /// Of a fault: the server's error, as it is.
+    /// Of a fault: the error of the server, as it is.
     pub error: Option<Value>,
 }
 
-/// How a call goes wrong.
+/// The kind of a fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum FaultMode {
@@ -132,152 +132,152 @@ pub enum FaultMode {
     Field,
     /// A create is answered without an id.
     Noid,
-    /// No answer ever, no effect.
+    /// The call is never answered and has no effect.
     Hang,
-    /// No answer ever, but the effect.
+    /// The call is never answered but has its effect.
     Lost,
 }
 
-/// One thing done at one time.
+/// A step.
 #[derive(Debug, Clone, Deserialize)]
 pub struct Step {
-    /// When, in virtual milliseconds.
+    /// The time of the step, in virtual milliseconds.
     pub at: u64,
     /// True if the next step follows at once, without settling.
     #[serde(default)]
     pub together: bool,
-    /// What.
+    /// The action.
     #[serde(flatten)]
     pub action: Action,
 }
 
-/// What a step does.
+/// The action of a step.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(tag = "do", rename_all = "camelCase", rename_all_fields = "camelCase")]
 pub enum Action {
     /// Launches a task.
     Launch {
-        /// The alias it goes by.
+        /// The alias of the task.
         r#as: String,
-        /// What it is launched with.
+        /// The input of the launch.
         input: Map<String, Value>,
     },
-    /// The server tells of something.
+    /// Delivers an event of the server.
     Event {
-        /// As opencode sends it.
+        /// The event, in the format of opencode.
         event: Value,
     },
-    /// The script changes.
+    /// Changes the script of a session.
     Server {
-        /// For this session.
+        /// The session.
         session: String,
-        /// What is different from now on.
+        /// The changed fields.
         #[serde(flatten)]
         change: Declared,
     },
     /// Cancels a task.
     Cancel {
-        /// Its alias.
+        /// The alias of the task.
         task: String,
-        /// How.
+        /// The options.
         #[serde(default)]
         options: CancelOverrides,
     },
     /// Cancels a task if its slot is not granted yet.
     CancelPending {
-        /// Its alias.
+        /// The alias of the task.
         task: String,
     },
-    /// Goes on with an ended task.
+    /// Resumes an ended task.
     Resume {
-        /// Its session.
+        /// The session of the task.
         session: String,
-        /// What its agent is told.
+        /// The prompt.
         #[serde(default)]
         prompt: String,
-        /// Who is told of the end.
+        /// The parent that is notified of the end.
         #[serde(rename = "parentSessionID")]
         parent_session: Option<String>,
-        /// Where it was asked for.
+        /// The message of the parent that requested the resume.
         #[serde(rename = "parentMessageID")]
         parent_message: Option<String>,
-        /// The parent's agent.
+        /// The agent of the parent.
         parent_agent: Option<String>,
     },
-    /// Adopts a session.
+    /// Tracks a session.
     Track {
-        /// The id it goes by, or the alias of a task.
+        /// The id of the new task, or the alias of a known one.
         task: String,
         /// The session.
         session: String,
-        /// Who is told of the end.
+        /// The parent that is notified of the end.
         #[serde(rename = "parentSessionID")]
         parent_session: String,
-        /// A few words for people.
+        /// A short description.
         #[serde(default)]
         description: String,
-        /// Who does it.
+        /// The agent of the task.
         agent: Option<String>,
-        /// The parent's agent.
+        /// The agent of the parent.
         parent_agent: Option<String>,
-        /// The slot it counts against.
+        /// The concurrency key of the task.
         concurrency_key: Option<String>,
     },
-    /// Asks for tasks.
+    /// Queries tasks.
     Query {
-        /// Which.
+        /// The kind of the query.
         what: QueryKind,
-        /// Of this session.
+        /// The session of the query.
         session: Option<String>,
     },
-    /// Looks at everything.
+    /// Takes an observation.
     Observe {
-        /// What the observation is called.
+        /// The label of the observation.
         label: Option<String>,
     },
-    /// Ends the system, aborting what runs.
+    /// Shuts the system down and aborts running tasks.
     Shutdown,
-    /// A step of another kind: nothing is done.
+    /// A step of an unknown kind. Does nothing.
     #[serde(other)]
     Other,
 }
 
-/// How a task is cancelled; absent is the default of the handle.
+/// The options of a cancel. An absent option has the default of the handle.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct CancelOverrides {
-    /// Who asks.
+    /// The caller.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub source: Option<String>,
-    /// Why.
+    /// The reason.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// Whether its session is aborted.
+    /// Whether the session is aborted.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub abort_session: Option<bool>,
-    /// Whether its parent is not told.
+    /// Whether the notification of the parent is skipped.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub skip_notification: Option<bool>,
 }
 
-/// What is asked for.
+/// The kind of a query.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub enum QueryKind {
     /// The tasks of a session.
     Children,
-    /// And theirs.
+    /// The tasks of a session and of all sessions below it.
     Descendants,
-    /// What runs.
+    /// Running tasks.
     Running,
-    /// All else.
+    /// Tasks that are not running.
     NotRunning,
     /// The newest task of a session.
     BySession,
 }
 
 impl QueryKind {
-    /// Its name in files and traces.
+    /// Returns the name in files and traces.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Children => "children",
@@ -290,7 +290,7 @@ impl QueryKind {
 }
 
 impl Story {
-    /// The steps in the order they are taken, each with its index in the file.
+    /// Returns the steps in the order of their times, each with its index in the file.
     pub fn in_order(&self) -> Vec<(usize, &Step)> {
         let mut steps: Vec<(usize, &Step)> = self.steps.iter().enumerate().collect();
         steps.sort_by_key(|(_, step)| step.at);

@@ -1,4 +1,4 @@
-//! The rows of what happened: what the scripted server was called with, what the steps came to, what was there to see.
+//! The rows of a trace: the calls of the scripted server, the results of the steps, and the observations.
 //! Written by the scripted server and the driver, printed by the command, compared by `check`.
 
 use std::collections::BTreeMap;
@@ -10,17 +10,17 @@ use greenroom::ports::agent_server::{NewSession, Notice, TaskPrompt};
 use indexmap::IndexMap;
 use serde::Serialize;
 
-/// All that is known of how a story went.
+/// The trace of a story.
 #[derive(Debug, Clone, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Trace {
-    /// What reached the scripted server, in order.
+    /// The calls of the scripted server, in order.
     pub calls: Vec<CallRow>,
-    /// What the steps came to, in the order of the steps.
+    /// The results of the steps, in the order of the steps.
     pub results: Vec<ResultRow>,
-    /// The answers of queries, in order.
+    /// The answers to queries, in order.
     pub queries: Vec<QueryRow>,
-    /// What was there to see.
+    /// The observations.
     pub observations: Vec<Observation>,
     /// Panics, as texts.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -30,80 +30,80 @@ pub struct Trace {
 /// One call of the scripted server.
 #[derive(Debug, Clone, Serialize)]
 pub struct CallRow {
-    /// When, in virtual milliseconds.
+    /// The time, in virtual milliseconds.
     pub at: i64,
-    /// Which.
+    /// The call.
     #[serde(flatten)]
     pub call: Call,
 }
 
-/// The calls a trace shows; the others only read.
+/// The calls in a trace. Calls that only read are left out.
 #[derive(Debug, Clone, Serialize)]
 #[serde(tag = "call", rename_all_fields = "camelCase")]
 pub enum Call {
-    /// A session is made.
+    /// Creates a session.
     #[serde(rename = "session.create")]
     Create {
-        /// For this task.
+        /// The task.
         task: String,
-        /// By this session.
+        /// The parent session.
         #[serde(skip_serializing_if = "Option::is_none")]
         parent: Option<String>,
-        /// What the task is called.
+        /// The description of the task.
         description: String,
-        /// Who works in it.
+        /// The agent of the session.
         agent: String,
-        /// Where.
+        /// The directory of the session.
         directory: String,
     },
-    /// A task is prompted.
+    /// Prompts a task.
     #[serde(rename = "session.prompt")]
     Prompt {
-        /// In this session.
+        /// The session.
         session: String,
-        /// Who answers.
+        /// The agent.
         agent: String,
-        /// With which model.
+        /// The model.
         #[serde(skip_serializing_if = "Option::is_none")]
         model: Option<Pair>,
-        /// With which variant of it.
+        /// The variant of the model.
         #[serde(skip_serializing_if = "Option::is_none")]
         variant: Option<String>,
         /// The system text.
         #[serde(skip_serializing_if = "Option::is_none")]
         system: Option<String>,
-        /// What is asked.
+        /// The text of the prompt.
         text: String,
     },
-    /// A session is stopped.
+    /// Aborts a session.
     #[serde(rename = "session.abort")]
     Abort {
-        /// This one.
+        /// The session.
         session: String,
     },
-    /// A parent is told.
+    /// Notifies a parent.
     #[serde(rename = "notify")]
     Notify {
-        /// This one.
+        /// The parent.
         parent: String,
-        /// True if it is not woken.
+        /// True if the parent is not woken.
         no_reply: bool,
-        /// The agent it goes on as.
+        /// The agent of the notification.
         #[serde(skip_serializing_if = "Option::is_none")]
         agent: Option<String>,
-        /// The model it goes on with.
+        /// The model of the notification.
         #[serde(skip_serializing_if = "Option::is_none")]
         model: Option<Pair>,
-        /// The variant of it.
+        /// The variant of the model.
         #[serde(skip_serializing_if = "Option::is_none")]
         variant: Option<String>,
-        /// Of what.
+        /// The content of the notification.
         #[serde(flatten)]
         notice: NoticeRow,
     },
 }
 
-/// What a parent is told.
+/// The content of a notification.
 #[derive(Debug, Clone, Serialize)]
 #[serde(
     tag = "kind",
@@ -111,30 +111,30 @@ pub enum Call {
     rename_all_fields = "camelCase"
 )]
 pub enum NoticeRow {
-    /// Some of a batch have settled.
+    /// Some tasks of a batch have settled.
     Individual {
-        /// How the newest of them ended.
+        /// The status of the newest of them.
         status_label: &'static str,
         /// The newest of them.
         task: String,
-        /// What it is called.
+        /// Its description.
         description: String,
-        /// How long it took.
+        /// Its duration.
         duration_text: String,
-        /// Why it failed or was cancelled.
+        /// Its error, if it failed or was cancelled.
         #[serde(skip_serializing_if = "Option::is_none")]
         error_text: Option<String>,
-        /// How many are open.
+        /// The number of open tasks.
         remaining: usize,
-        /// All of them, if there are several.
+        /// All settled tasks, if there are several.
         #[serde(skip_serializing_if = "Vec::is_empty")]
         tasks: Vec<String>,
     },
-    /// The batch is done.
+    /// The batch is complete.
     AllComplete {
-        /// Its tasks.
+        /// The tasks of the batch.
         completed: Vec<String>,
-        /// Why the first of those that failed did.
+        /// The error of the first failed task.
         #[serde(skip_serializing_if = "Option::is_none")]
         error_text: Option<String>,
     },
@@ -159,7 +159,7 @@ impl From<&ModelRef> for Pair {
 }
 
 impl Call {
-    /// The row of a create. The description is what the title has besides its ending.
+    /// Returns the row of a create. The description is the title without its suffix.
     pub fn create(session: &NewSession) -> Self {
         let ending = format!(" (@{} subagent)", session.agent);
         Self::Create {
@@ -175,7 +175,7 @@ impl Call {
         }
     }
 
-    /// The row of a task's prompt.
+    /// Returns the row of a task's prompt.
     pub fn prompt(session: &str, prompt: &TaskPrompt) -> Self {
         Self::Prompt {
             session: session.to_owned(),
@@ -190,7 +190,7 @@ impl Call {
         }
     }
 
-    /// The row of a message to a parent.
+    /// Returns the row of a notification.
     pub fn notify(parent: &str, notice: &Notice) -> Self {
         Self::Notify {
             parent: parent.to_owned(),
@@ -238,112 +238,112 @@ impl NoticeRow {
     }
 }
 
-/// What a step came to.
+/// The result of a step.
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ResultRow {
-    /// Its index in the file.
+    /// The index of the step in the file.
     pub step: usize,
-    /// What it did.
+    /// The name of the action.
     pub r#do: &'static str,
-    /// When it was taken.
+    /// The time of the step.
     pub at: i64,
-    /// When it had its answer; null if it never had one.
+    /// The time of the answer; null if there was none.
     pub settled_at: Option<i64>,
     /// The answer.
     #[serde(flatten)]
     pub answer: Option<Answer>,
 }
 
-/// What a step was answered.
+/// The answer to a step.
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Answer {
-    /// With this.
+    /// A value.
     Value(Value),
-    /// With an error.
+    /// An error.
     Error(String),
 }
 
-/// What a step gives.
+/// The value of an answer.
 #[derive(Debug, Clone, Serialize)]
 #[serde(untagged)]
 pub enum Value {
     /// A task.
     Task {
-        /// Its alias.
+        /// The alias of the task.
         task: String,
-        /// Where it stands.
+        /// The status of the task.
         status: TaskStatus,
     },
-    /// Whether anything was cancelled.
+    /// Whether a task was cancelled.
     Cancelled(bool),
 }
 
-/// The answer of a query.
+/// The answer to a query.
 #[derive(Debug, Clone, Serialize)]
 pub struct QueryRow {
-    /// When.
+    /// The time.
     pub at: i64,
-    /// What was asked for.
+    /// The kind of the query.
     pub what: &'static str,
-    /// Of which session.
+    /// The session of the query.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub session: Option<String>,
-    /// Aliases: a list, for `bySession` one or null.
+    /// A list of aliases; for `bySession` one alias or null.
     pub result: serde_json::Value,
 }
 
-/// What was there to see at one time.
+/// The state of the system at one time.
 #[derive(Debug, Clone, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Observation {
-    /// When.
+    /// The time.
     pub at: i64,
-    /// What it is called.
+    /// The label.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub label: Option<String>,
     /// The tasks in memory, in order of acceptance.
     pub tasks: IndexMap<String, TaskRow>,
     /// Slots in use, by key.
     pub slots: BTreeMap<String, SlotRow>,
-    /// Tasks not settled, by parent.
+    /// Open tasks, by parent.
     pub pending_by_parent: IndexMap<String, Vec<String>>,
-    /// What each parent's tasks were.
+    /// The history of each parent.
     pub history: IndexMap<String, Vec<HistoryRow>>,
-    /// What ticks.
+    /// Active timers.
     pub timers: Timers,
 }
 
-/// A task as seen.
+/// A task in an observation.
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct TaskRow {
-    /// Where it stands.
+    /// The status.
     pub status: TaskStatus,
-    /// Why it failed or was cancelled.
+    /// The error of a failed or cancelled task.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
-    /// What else there is to know.
+    /// The note.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,
-    /// Its session.
+    /// The session.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub session: Option<String>,
-    /// Its parent.
+    /// The parent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub parent: Option<String>,
-    /// When it was accepted.
+    /// The time of acceptance.
     pub queued_at: i64,
-    /// When its session was there.
+    /// The time at which the session existed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub started_at: Option<i64>,
-    /// When it ended.
+    /// The time of the end.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub completed_at: Option<i64>,
-    /// Tool calls seen.
+    /// The number of tool calls.
     pub tool_calls: u32,
-    /// The newest of them.
+    /// The newest tool call.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_tool: Option<String>,
 }
@@ -352,30 +352,30 @@ pub struct TaskRow {
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct SlotRow {
-    /// How many are held.
+    /// The number of slots in use.
     pub in_use: usize,
 }
 
-/// A task as its parent's history knows it.
+/// A task in the history of its parent.
 #[derive(Debug, Clone, Serialize)]
 pub struct HistoryRow {
     /// The task.
     pub task: String,
-    /// Who does it.
+    /// The agent.
     pub agent: String,
-    /// A label of the caller's.
+    /// The category that the caller set.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub category: Option<String>,
-    /// Where it stands.
+    /// The status.
     pub status: TaskStatus,
-    /// Its session.
+    /// The session.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub session: Option<String>,
 }
 
-/// What ticks.
+/// Active timers.
 #[derive(Debug, Clone, Copy, Default, Serialize)]
 pub struct Timers {
-    /// Whether the server is being polled.
+    /// Whether the poller is active.
     pub polling: bool,
 }

@@ -1,4 +1,4 @@
-//! A story told twice gives the same trace, to the byte: ids, order of calls, times.
+//! A story that runs twice produces the same trace, byte for byte: ids, order of calls, times.
 
 use std::time::Duration;
 

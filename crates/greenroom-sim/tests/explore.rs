@@ -1,5 +1,6 @@
-//! The explorer: scenarios that once broke a promise keep it now, a few seeds of each profile keep every promise, and a seed
-//! count twice is the same to the byte. Many more seeds are count by `cargo xtask explore`.
+//! Tests of the explorer: recorded scenarios keep their promises, some seeds of each profile keep every
+//! promise, and a seed that runs twice produces the same trace, byte for byte. `cargo xtask explore` runs
+//! many more seeds.
 
 use std::path::Path;
 use std::time::Duration;
@@ -10,7 +11,7 @@ use greenroom_sim::explore::{generate, run};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// How many seeds of each profile are count here.
+/// The number of seeds of each profile.
 const SEEDS: u64 = 400;
 
 fn assert_promises_kept(profile: Profile) {

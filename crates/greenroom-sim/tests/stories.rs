@@ -1,5 +1,5 @@
-//! Every story of `stories/`, told to the real actors and compared with what it demands: one test per file. Stories that
-//! need a rule which is not built yet wait in [`WAITING`], each with the rule it waits for.
+//! Runs every story of `stories/` against the real actors and compares it with its expected result: one test
+//! per file. Stories that need a rule that is not implemented are listed in [`WAITING`] with that rule.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -9,10 +9,10 @@ use greenroom_sim::{check, run};
 use libtest_mimic::{Arguments, Failed, Trial};
 use serde_json::Value;
 
-/// Stories that are not told yet, and the rule each waits for.
+/// Stories that are not run yet, each with the rule that it needs.
 const WAITING: [(&str, &str); 0] = [];
 
-/// Real time for one story: all of them take milliseconds, unless actors keep each other busy.
+/// Real time for one story. A story takes milliseconds, unless actors keep each other busy.
 const LIMIT: Duration = Duration::from_secs(60);
 
 fn main() -> ExitCode {
@@ -42,7 +42,7 @@ fn main() -> ExitCode {
     libtest_mimic::run(&arguments, trials.collect()).exit_code()
 }
 
-/// Name and path of every story, in order.
+/// Returns the name and the path of every story, in order.
 fn stories(folder: &Path) -> Vec<(String, PathBuf)> {
     let mut found = Vec::new();
     for kind in ["defects", "reference", "rules"] {

@@ -3,31 +3,33 @@
 use greenroom::domain::notice::NoticeKind;
 use greenroom::ports::agent_server::Notice;
 
-use crate::harness::Stage;
-use crate::server::{Call, On, What};
+use crate::harness::Harness;
+use crate::server::{Call, CallKind, CallPayload};
 
-impl Stage {
+impl Harness {
     /// What a parent was told, one line each: when, which kind, whether it wakes, of whom, how many are open, as whom.
-    pub fn told(&self, parent: &str) -> Vec<String> {
-        let calls = self.server.calls(On::Notify).into_iter();
+    pub fn notifications_to(&self, parent: &str) -> Vec<String> {
+        let calls = self.server.calls(CallKind::Notify).into_iter();
         calls
             .filter(|call| {
                 call.session
                     .as_ref()
                     .is_some_and(|to| to.as_str() == parent)
             })
-            .filter_map(|call| Some(format!("{} {}", call.at, line_of(&call)?)))
+            .filter_map(|call| Some(format!("{} {}", call.at, notification_line(&call)?)))
             .collect()
     }
 
     /// When each call of that kind arrived, and about what: a session, the task of a create, a directory.
-    pub fn calls(&self, on: On) -> Vec<String> {
+    pub fn calls(&self, on: CallKind) -> Vec<String> {
         let calls = self.server.calls(on).into_iter();
         calls
             .map(|call| {
-                let about = match (&call.what, &call.session) {
-                    (What::Create(new), _) => new.title.split(" (@").next().map(str::to_owned),
-                    (What::Directory(directory), None) => Some(directory.clone()),
+                let about = match (&call.payload, &call.session) {
+                    (CallPayload::Create(new), _) => {
+                        new.title.split(" (@").next().map(str::to_owned)
+                    }
+                    (CallPayload::Directory(directory), None) => Some(directory.clone()),
                     (_, session) => session.as_ref().map(ToString::to_string),
                 };
                 format!("{} {}", call.at, about.unwrap_or_default())
@@ -38,15 +40,15 @@ impl Stage {
     }
 
     /// When each call of that kind arrived.
-    pub fn times(&self, on: On) -> Vec<i64> {
+    pub fn times(&self, on: CallKind) -> Vec<i64> {
         self.server.calls(on).iter().map(|call| call.at).collect()
     }
 }
 
 /// What a message to a parent says, without when.
-pub fn line_of(call: &Call) -> Option<String> {
-    match &call.what {
-        What::Notify(notice) => Some(notice_line(notice)),
+pub fn notification_line(call: &Call) -> Option<String> {
+    match &call.payload {
+        CallPayload::Notify(notice) => Some(notice_line(notice)),
         _ => None,
     }
 }

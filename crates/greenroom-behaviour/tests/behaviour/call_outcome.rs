@@ -4,7 +4,7 @@ use greenroom::ports::agent_server::ServerError;
 
 /// The calls there are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum On {
+pub enum CallKind {
     Session,
     Create,
     Prompt,
@@ -22,7 +22,7 @@ pub enum On {
 
 /// What becomes of a call that does not simply work.
 #[derive(Debug, Clone)]
-pub enum Fate {
+pub enum CallOutcome {
     /// It fails and has no effect.
     Fails(ServerError),
     /// It has its effect, and fails all the same.

@@ -5,10 +5,10 @@ use greenroom::domain::ids::Run;
 use greenroom::domain::task::TaskStatus;
 use greenroom::{LaunchError, ResumeError, ShutdownMode};
 
-use crate::harness::{Stage, job, story, story_with};
-use crate::server::{Fate, On};
+use crate::harness::{Harness, job, story, story_with};
+use crate::server::{CallKind, CallOutcome};
 
-fn minute(s: &Stage) -> u64 {
+fn minute(s: &Harness) -> u64 {
     u64::try_from(s.now()).unwrap_or_default() + 60_000
 }
 
@@ -16,18 +16,18 @@ fn minute(s: &Stage) -> u64 {
 fn what_ran_goes_on_and_is_neither_made_nor_prompted_again() {
     story(|mut s| async move {
         let a = s.launch(job("a")).await;
-        s.at(6000).await;
+        s.advance_to(6000).await;
         s.busy(&a).await;
         s.crash(1000).await;
         assert_eq!(s.state(&a).await, "running");
         assert_eq!(s.slots().await, ["worker 1/5"]);
-        s.at(20_000).await;
-        s.finish(&a).await;
-        s.at(minute(&s)).await;
+        s.advance_to(20_000).await;
+        s.finish_turn(&a).await;
+        s.advance_to(minute(&s)).await;
         assert_eq!(s.state(&a).await, "completed");
-        assert_eq!(s.told("P"), ["20000 final wakes: a completed"]);
-        assert_eq!(s.calls(On::Create).len(), 1);
-        assert_eq!(s.calls(On::Prompt).len(), 1);
+        assert_eq!(s.notifications_to("P"), ["20000 final wakes: a completed"]);
+        assert_eq!(s.calls(CallKind::Create).len(), 1);
+        assert_eq!(s.calls(CallKind::Prompt).len(), 1);
     });
 }
 
@@ -37,15 +37,15 @@ fn the_time_in_which_nobody_listened_is_no_silence() {
         let a = s.launch(job("a")).await;
         // At work for longer than it may be silent, and never silent.
         for minutes in [10, 20, 30, 40] {
-            s.at(minutes * 60_000).await;
+            s.advance_to(minutes * 60_000).await;
             s.busy(&a).await;
-            s.work(&a).await;
+            s.stream_text(&a).await;
         }
         s.crash(600_000).await;
-        s.at(60 * 60_000).await;
+        s.advance_to(60 * 60_000).await;
         assert_eq!(s.state(&a).await, "running");
         // From the start on it is heard, and says nothing.
-        s.at(81 * 60_000).await;
+        s.advance_to(81 * 60_000).await;
         assert_eq!(
             s.state(&a).await,
             "error: no activity for 30m 0s though the session says it works"
@@ -57,18 +57,21 @@ fn the_time_in_which_nobody_listened_is_no_silence() {
 fn what_finished_meanwhile_is_settled_and_told_once() {
     story(|mut s| async move {
         let (a, b) = (s.launch(job("a")).await, s.launch(job("b")).await);
-        s.at(6000).await;
-        s.finish(&b).await;
+        s.advance_to(6000).await;
+        s.finish_turn(&b).await;
         s.busy(&a).await;
-        s.at(8000).await;
-        assert_eq!(s.told("P"), ["6100 note silent: b completed, 1 open"]);
-        s.quiet_answer(&a, "done");
-        s.quietly_idle(&a);
+        s.advance_to(8000).await;
+        assert_eq!(
+            s.notifications_to("P"),
+            ["6100 note silent: b completed, 1 open"]
+        );
+        s.answer_without_event(&a, "done");
+        s.idle_without_event(&a);
         s.crash(5000).await;
-        s.at(minute(&s)).await;
+        s.advance_to(minute(&s)).await;
         let ended = s.task(&a).await;
         assert_eq!(ended.status(), TaskStatus::Completed);
-        let finals: Vec<String> = s.told("P").into_iter().skip(1).collect();
+        let finals: Vec<String> = s.notifications_to("P").into_iter().skip(1).collect();
         assert_eq!(finals.len(), 1, "{finals:?}");
         assert!(finals[0].ends_with("final wakes: a completed, b completed"));
     });
@@ -83,20 +86,20 @@ fn what_waited_waits_in_the_old_order() {
             for name in ["b", "c", "d"] {
                 s.launch(job(name)).await;
             }
-            s.at(6000).await;
+            s.advance_to(6000).await;
             s.busy(&a).await;
             s.crash(100).await;
             assert_eq!(s.slots().await, ["worker 1/1 +3"]);
             for _ in 0..4 {
                 for task in s.tasks().await {
                     if task.status() == TaskStatus::Running {
-                        s.pass(6000).await;
-                        s.finish(&task.id).await;
+                        s.advance(6000).await;
+                        s.finish_turn(&task.id).await;
                     }
                 }
-                s.pass(1000).await;
+                s.advance(1000).await;
             }
-            let made = s.calls(On::Create).into_iter();
+            let made = s.calls(CallKind::Create).into_iter();
             let made: Vec<String> = made.map(|line| line[line.len() - 1..].to_owned()).collect();
             assert_eq!(made, ["a", "b", "c", "d"]);
         },
@@ -106,14 +109,20 @@ fn what_waited_waits_in_the_old_order() {
 #[test]
 fn a_session_that_was_made_and_not_heard_of_is_found_again() {
     story(|mut s| async move {
-        s.server.next(On::Create, Fate::Lost);
+        s.server
+            .set_next_outcome(CallKind::Create, CallOutcome::Lost);
         let a = s.launch(job("a")).await;
-        s.at(3000).await;
+        s.advance_to(3000).await;
         s.crash(1000).await;
-        s.at(minute(&s)).await;
+        s.advance_to(minute(&s)).await;
         assert_eq!(s.state(&a).await, "running");
-        assert_eq!(s.calls(On::Create).len(), 1, "{:?}", s.calls(On::Create));
-        assert_eq!(s.calls(On::Prompt).len(), 1);
+        assert_eq!(
+            s.calls(CallKind::Create).len(),
+            1,
+            "{:?}",
+            s.calls(CallKind::Create)
+        );
+        assert_eq!(s.calls(CallKind::Prompt).len(), 1);
     });
 }
 
@@ -122,18 +131,32 @@ fn a_final_whose_fate_is_unknown_is_looked_for_before_it_is_sent_again() {
     for arrives in [true, false] {
         story(move |mut s| async move {
             let a = s.launch(job("a")).await;
-            s.at(6000).await;
-            let fate = if arrives { Fate::Lost } else { Fate::Hangs };
-            s.server.next(On::Notify, fate);
-            s.finish(&a).await;
-            s.at(6100).await;
+            s.advance_to(6000).await;
+            let fate = if arrives {
+                CallOutcome::Lost
+            } else {
+                CallOutcome::Hangs
+            };
+            s.server.set_next_outcome(CallKind::Notify, fate);
+            s.finish_turn(&a).await;
+            s.advance_to(6100).await;
             s.crash(1000).await;
-            s.server.mend(On::Notify);
-            s.at(minute(&s)).await;
+            s.server.clear_outcomes(CallKind::Notify);
+            s.advance_to(minute(&s)).await;
             let expected = if arrives { 1 } else { 2 };
-            assert_eq!(s.told("P").len(), expected, "{:?}", s.told("P"));
-            s.at(minute(&s) + 600_000).await;
-            assert_eq!(s.told("P").len(), expected, "{:?}", s.told("P"));
+            assert_eq!(
+                s.notifications_to("P").len(),
+                expected,
+                "{:?}",
+                s.notifications_to("P")
+            );
+            s.advance_to(minute(&s) + 600_000).await;
+            assert_eq!(
+                s.notifications_to("P").len(),
+                expected,
+                "{:?}",
+                s.notifications_to("P")
+            );
         });
     }
 }
@@ -142,17 +165,20 @@ fn a_final_whose_fate_is_unknown_is_looked_for_before_it_is_sent_again() {
 fn an_end_whose_abort_was_not_made_is_aborted_after_the_start() {
     story(|mut s| async move {
         let a = s.launch(job("a")).await;
-        s.at(6000).await;
+        s.advance_to(6000).await;
         s.busy(&a).await;
-        s.server.always(On::Abort, Fate::Hangs);
+        s.server.set_outcome(CallKind::Abort, CallOutcome::Hangs);
         assert!(s.cancel(&a).await);
-        s.at(6500).await;
+        s.advance_to(6500).await;
         s.crash(1000).await;
-        s.server.mend(On::Abort);
-        let before = s.calls(On::Abort).len();
-        s.at(minute(&s)).await;
+        s.server.clear_outcomes(CallKind::Abort);
+        let before = s.calls(CallKind::Abort).len();
+        s.advance_to(minute(&s)).await;
         assert_eq!(s.state(&a).await, "cancelled");
-        assert!(s.calls(On::Abort).len() > before, "its session works on");
+        assert!(
+            s.calls(CallKind::Abort).len() > before,
+            "its session works on"
+        );
     });
 }
 
@@ -160,7 +186,7 @@ fn an_end_whose_abort_was_not_made_is_aborted_after_the_start() {
 fn while_the_disk_is_full_nothing_new_is_accepted_and_what_runs_goes_on() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
-        s.at(6000).await;
+        s.advance_to(6000).await;
         s.disk.set_full(Some("the disk is full"));
         // The first to be caught by it is taken back; the rest is refused at once.
         for name in ["b", "c"] {
@@ -172,23 +198,31 @@ fn while_the_disk_is_full_nothing_new_is_accepted_and_what_runs_goes_on() {
             );
         }
         let greenroom = s.greenroom.clone();
-        let ready = s.answered(async move { greenroom.readiness().await }).await;
+        let ready = s.resolve(async move { greenroom.readiness().await }).await;
         assert!(!ready.ready);
         assert_eq!(
             ready.problems,
             ["the journal cannot be written: the disk is full"]
         );
-        s.finish(&a).await;
-        s.at(20_000).await;
+        s.finish_turn(&a).await;
+        s.advance_to(20_000).await;
         // Decided, and shown to nobody: no slot is held, and readers see what was written last.
         assert_eq!(s.in_use().await, 0);
         assert_eq!(s.state(&a).await, "running");
-        assert!(s.told("P").is_empty(), "{:?}", s.told("P"));
-        assert_eq!(s.calls(On::Create), ["0 a"], "what was refused is not made");
+        assert!(
+            s.notifications_to("P").is_empty(),
+            "{:?}",
+            s.notifications_to("P")
+        );
+        assert_eq!(
+            s.calls(CallKind::Create),
+            ["0 a"],
+            "what was refused is not made"
+        );
         s.disk.set_full(None);
-        s.at(23_000).await;
+        s.advance_to(23_000).await;
         assert_eq!(s.state(&a).await, "completed");
-        let told = s.told("P");
+        let told = s.notifications_to("P");
         assert_eq!(told.len(), 1, "{told:?}");
         assert!(told[0].ends_with("final wakes: a completed"), "{told:?}");
         s.launch(job("d")).await;
@@ -200,25 +234,25 @@ fn while_the_disk_is_full_nothing_new_is_accepted_and_what_runs_goes_on() {
 #[test]
 fn a_resume_that_is_taken_back_leaves_the_key_of_its_launch() {
     story(|s| async move {
-        let once = |s: &Stage| {
+        let once = |s: &Harness| {
             let greenroom = s.greenroom.clone();
             async move { greenroom.launch_once("key".to_owned(), job("a")).await }
         };
-        let (a, _) = s.answered(once(&s)).await.expect("it is accepted");
-        s.at(6000).await;
-        s.finish(&a.id).await;
-        s.at(8000).await;
+        let (a, _) = s.resolve(once(&s)).await.expect("it is accepted");
+        s.advance_to(6000).await;
+        s.finish_turn(&a.id).await;
+        s.advance_to(8000).await;
         s.disk.set_full(Some("the disk is full"));
-        let refused = s.try_resume(s.resumption(&a.id, "go on")).await;
+        let refused = s.try_resume(s.resume_request(&a.id, "go on")).await;
         assert_eq!(
             refused,
             Err(ResumeError::Journal("the disk is full".to_owned()))
         );
         s.disk.set_full(None);
-        s.at(20_000).await;
-        let again = s.answered(once(&s)).await.expect("it is known");
+        s.advance_to(20_000).await;
+        let again = s.resolve(once(&s)).await.expect("it is known");
         assert_eq!((again.0.id, again.1), (a.id, true));
-        assert_eq!(s.calls(On::Create), ["0 a"]);
+        assert_eq!(s.calls(CallKind::Create), ["0 a"]);
     });
 }
 
@@ -226,12 +260,12 @@ fn a_resume_that_is_taken_back_leaves_the_key_of_its_launch() {
 fn a_task_that_has_left_memory_is_still_found_after_a_resume_that_is_taken_back() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
-        s.at(6000).await;
-        s.finish(&a).await;
-        s.at(700_000).await;
+        s.advance_to(6000).await;
+        s.finish_turn(&a).await;
+        s.advance_to(700_000).await;
         assert_eq!(s.state(&a).await, "gone");
         s.disk.set_full(Some("the disk is full"));
-        let refused = s.try_resume(s.resumption(&a, "go on")).await;
+        let refused = s.try_resume(s.resume_request(&a, "go on")).await;
         assert!(
             matches!(refused, Err(ResumeError::Journal(_))),
             "{refused:?}"
@@ -239,7 +273,7 @@ fn a_task_that_has_left_memory_is_still_found_after_a_resume_that_is_taken_back(
         let task = s.task(&a).await;
         assert_eq!((task.run, task.status()), (Run(1), TaskStatus::Completed));
         s.disk.set_full(None);
-        s.pass(3000).await;
+        s.advance(3000).await;
         assert_eq!(s.task(&a).await.run, Run(2));
     });
 }
@@ -248,32 +282,32 @@ fn a_task_that_has_left_memory_is_still_found_after_a_resume_that_is_taken_back(
 fn a_disk_that_hangs_keeps_nobody_waiting_for_more_than_ten_seconds() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
-        s.at(6000).await;
-        s.finish(&a).await;
-        s.at(20_000).await;
+        s.advance_to(6000).await;
+        s.finish_turn(&a).await;
+        s.advance_to(20_000).await;
         s.disk.set_hanging(true);
-        let (greenroom, resume) = (s.greenroom.clone(), s.resumption(&a, "go on"));
+        let (greenroom, resume) = (s.greenroom.clone(), s.resume_request(&a, "go on"));
         let resumed = actix_rt::spawn(async move { greenroom.resume(resume).await });
         let greenroom = s.greenroom.clone();
         let launched = actix_rt::spawn(async move { greenroom.launch(job("b")).await });
-        s.at(29_999).await;
+        s.advance_to(29_999).await;
         assert!(!launched.is_finished() && !resumed.is_finished());
-        s.at(30_000).await;
+        s.advance_to(30_000).await;
         assert!(launched.is_finished() && resumed.is_finished());
         let why = "what was asked for was not written within 10s";
         let refused = launched.await.expect("no panic");
         assert_eq!(refused, Err(LaunchError::Journal(why.to_owned())));
         let refused = resumed.await.expect("no panic");
         assert_eq!(refused, Err(ResumeError::Journal(why.to_owned())));
-        s.at(50_000).await;
+        s.advance_to(50_000).await;
         s.disk.set_hanging(false);
-        s.at(80_000).await;
+        s.advance_to(80_000).await;
         // Both were taken back: nothing is begun that somebody was told had been refused.
         let reason = format!("cancelled: the journal could not be written: {why}");
         assert_eq!(s.state(&a).await, reason);
         assert_eq!(s.names(TaskStatus::Cancelled).await, ["a", "b"]);
-        assert_eq!(s.calls(On::Create), ["0 a"]);
-        assert_eq!(s.calls(On::Prompt).len(), 1);
+        assert_eq!(s.calls(CallKind::Create), ["0 a"]);
+        assert_eq!(s.calls(CallKind::Prompt).len(), 1);
         s.launch(job("c")).await;
         assert_eq!(s.names(TaskStatus::Running).await, ["c"]);
     });
@@ -283,16 +317,16 @@ fn a_disk_that_hangs_keeps_nobody_waiting_for_more_than_ten_seconds() {
 fn a_crash_while_the_disk_is_full_forgets_what_was_only_decided() {
     story(|mut s| async move {
         let a = s.launch(job("a")).await;
-        s.at(6000).await;
+        s.advance_to(6000).await;
         s.disk.set_full(Some("the disk is full"));
-        s.finish(&a).await;
-        s.at(8000).await;
+        s.finish_turn(&a).await;
+        s.advance_to(8000).await;
         s.crash(1000).await;
         s.disk.set_full(None);
-        s.at(minute(&s)).await;
+        s.advance_to(minute(&s)).await;
         // It is found as it stands: idle, with its answer.
         assert_eq!(s.state(&a).await, "completed");
-        let told = s.told("P");
+        let told = s.notifications_to("P");
         assert_eq!(told.len(), 1, "{told:?}");
     });
 }
@@ -303,7 +337,7 @@ fn a_detached_shutdown_ends_nothing_and_the_next_start_picks_all_up() {
         |config| config.limits.default = 1,
         |mut s| async move {
             let (a, b) = (s.launch(job("a")).await, s.launch(job("b")).await);
-            s.at(6000).await;
+            s.advance_to(6000).await;
             s.busy(&a).await;
             let greenroom = s.greenroom.clone();
             let report = s
@@ -312,17 +346,17 @@ fn a_detached_shutdown_ends_nothing_and_the_next_start_picks_all_up() {
             assert_eq!(report.detached, [a.clone(), b.clone()]);
             assert_eq!(report.cancelled, []);
             assert!(s.tasks().await.is_empty());
-            assert!(s.calls(On::Abort).is_empty());
-            s.begin_again(5000).await;
+            assert!(s.calls(CallKind::Abort).is_empty());
+            s.restart(5000).await;
             assert_eq!(s.state(&a).await, "running");
             assert_eq!(s.state(&b).await, "pending");
-            s.finish(&a).await;
-            s.pass(6000).await;
-            s.finish(&b).await;
-            s.at(minute(&s)).await;
-            assert_eq!(s.calls(On::Prompt).len(), 2);
-            assert_eq!(s.calls(On::Create).len(), 2);
-            let told = s.told("P");
+            s.finish_turn(&a).await;
+            s.advance(6000).await;
+            s.finish_turn(&b).await;
+            s.advance_to(minute(&s)).await;
+            assert_eq!(s.calls(CallKind::Prompt).len(), 2);
+            assert_eq!(s.calls(CallKind::Create).len(), 2);
+            let told = s.notifications_to("P");
             let finals = told.iter().filter(|line| line.contains("final"));
             assert_eq!(finals.count(), 1, "{told:?}");
         },
@@ -333,15 +367,15 @@ fn a_detached_shutdown_ends_nothing_and_the_next_start_picks_all_up() {
 fn what_an_aborting_shutdown_owes_is_told_by_the_next_start() {
     story(|mut s| async move {
         let a = s.launch(job("a")).await;
-        s.at(6000).await;
+        s.advance_to(6000).await;
         let report = s.shutdown().await;
-        s.at(20_000).await;
+        s.advance_to(20_000).await;
         let report = report.await.expect("no panic");
         assert_eq!(report.cancelled, [a]);
-        assert!(s.told("P").is_empty());
-        s.begin_again(5000).await;
-        s.at(minute(&s)).await;
-        let told = s.told("P");
+        assert!(s.notifications_to("P").is_empty());
+        s.restart(5000).await;
+        s.advance_to(minute(&s)).await;
+        let told = s.notifications_to("P");
         assert_eq!(told.len(), 1, "{told:?}");
         assert!(told[0].ends_with("final wakes: a cancelled"), "{told:?}");
     });
@@ -351,7 +385,7 @@ fn what_an_aborting_shutdown_owes_is_told_by_the_next_start() {
 fn changes_go_on_where_a_reader_stopped_and_stories_are_kept() {
     story(|mut s| async move {
         let a = s.launch(job("a")).await;
-        s.at(6000).await;
+        s.advance_to(6000).await;
         let mut feed = s.greenroom.follow(greenroom::Since::Kept);
         let mut last = 0;
         while let Some(Some(greenroom::Followed::Change(change))) =
@@ -360,8 +394,8 @@ fn changes_go_on_where_a_reader_stopped_and_stories_are_kept() {
             last = change.number;
         }
         s.crash(1000).await;
-        s.finish(&a).await;
-        s.at(minute(&s)).await;
+        s.finish_turn(&a).await;
+        s.advance_to(minute(&s)).await;
         let mut feed = s.greenroom.follow(greenroom::Since::Number(last));
         let mut after = Vec::new();
         while let Some(Some(next)) = futures::FutureExt::now_or_never(feed.next()) {

@@ -48,23 +48,23 @@ pub fn model(text: &str) -> ModelRef {
 }
 
 /// Who an event is about: a session, or the session of a task.
-pub trait Who {
+pub trait SessionRef {
     fn session(&self, server: &Server) -> SessionId;
 }
 
-impl Who for &str {
+impl SessionRef for &str {
     fn session(&self, _: &Server) -> SessionId {
         SessionId::new(self)
     }
 }
 
-impl Who for &SessionId {
+impl SessionRef for &SessionId {
     fn session(&self, _: &Server) -> SessionId {
         (*self).clone()
     }
 }
 
-impl Who for &TaskId {
+impl SessionRef for &TaskId {
     fn session(&self, server: &Server) -> SessionId {
         server
             .session_of(self)

@@ -16,9 +16,9 @@ use greenroom::{
     CancelError, CancelOptions, CancelScope, Clock, Config, EventLink, Greenroom, LaunchError,
     LimitsReport, ListFilter, ResumeError, ShutdownMode, Surroundings, TaskChange,
 };
-use greenroom_sim::crash::{Plug, Power};
+use greenroom_sim::crash::{CrashSwitch, CrashableServer};
 use greenroom_sim::disk::Disk;
-use greenroom_sim::quiescence::Quiet;
+use greenroom_sim::quiescence::Quiescence;
 use tokio::sync::broadcast::Receiver;
 use tokio::time::{Instant, sleep_until};
 
@@ -33,39 +33,39 @@ thread_local! {
 }
 
 /// Tells a story in the default profile.
-pub fn story<F: Future<Output = ()>>(tell: impl FnOnce(Stage) -> F + Send + 'static) {
-    story_with(|_| {}, tell);
+pub fn story<F: Future<Output = ()>>(run_story: impl FnOnce(Harness) -> F + Send + 'static) {
+    story_with(|_| {}, run_story);
 }
 
 /// Tells a story in the default profile with some knobs set.
 pub fn story_with<F: Future<Output = ()>>(
     set: impl FnOnce(&mut Config) + Send + 'static,
-    tell: impl FnOnce(Stage) -> F + Send + 'static,
+    run_story: impl FnOnce(Harness) -> F + Send + 'static,
 ) {
-    let panics = run(set, None, tell);
+    let panics = run(set, None, run_story);
     assert!(panics.is_empty(), "actors panicked: {panics:?}");
 }
 
 /// Tells a story in which something of ours breaks, and answers the panics there were.
-pub fn broken_story<F: Future<Output = ()>>(
+pub fn story_with_panics<F: Future<Output = ()>>(
     set: impl FnOnce(&mut Config) + Send + 'static,
-    tell: impl FnOnce(Stage) -> F + Send + 'static,
+    run_story: impl FnOnce(Harness) -> F + Send + 'static,
 ) -> Vec<String> {
-    run(set, None, tell)
+    run(set, None, run_story)
 }
 
 /// Tells a story in which actors of ours are made to fail, and answers the panics there were.
-pub fn sabotaged_story<F: Future<Output = ()>>(
+pub fn story_with_failpoints<F: Future<Output = ()>>(
     saboteur: Arc<dyn Saboteur>,
-    tell: impl FnOnce(Stage) -> F + Send + 'static,
+    run_story: impl FnOnce(Harness) -> F + Send + 'static,
 ) -> Vec<String> {
-    run(|_| {}, Some(saboteur), tell)
+    run(|_| {}, Some(saboteur), run_story)
 }
 
 fn run<F: Future<Output = ()>>(
     set: impl FnOnce(&mut Config) + Send + 'static,
     saboteur: Option<Arc<dyn Saboteur>>,
-    tell: impl FnOnce(Stage) -> F + Send + 'static,
+    run_story: impl FnOnce(Harness) -> F + Send + 'static,
 ) -> Vec<String> {
     let mut config = Config {
         directory: "/base".into(),
@@ -75,13 +75,13 @@ fn run<F: Future<Output = ()>>(
     set(&mut config);
     let (sender, receiver) = mpsc::channel();
     let thread = std::thread::spawn(move || {
-        let quiet = Quiet::default();
-        let runtime = quiet.runtime().expect("a runtime can be made");
+        let quiescence = Quiescence::default();
+        let runtime = quiescence.runtime().expect("a runtime can be made");
         collect_panics();
         System::with_tokio_rt(|| runtime).block_on(async move {
-            let stage = Stage::new(config, quiet, saboteur);
-            tell(stage.clone()).await;
-            stage.close().await;
+            let harness = Harness::new(config, quiescence, saboteur);
+            run_story(harness.clone()).await;
+            harness.close().await;
         });
         // A receiver that has given up wants nothing more.
         drop(sender.send(PANICS.take().unwrap_or_default()));
@@ -115,14 +115,14 @@ fn collect_panics() {
 
 /// The system, its server and its clock.
 #[derive(Clone)]
-pub struct Stage {
+pub struct Harness {
     pub greenroom: Greenroom,
     pub server: Server,
     pub disk: Disk,
     config: Config,
     saboteur: Option<Arc<dyn Saboteur>>,
-    power: Power,
-    quiet: Quiet,
+    crash_switch: CrashSwitch,
+    quiescence: Quiescence,
     clock: Clock,
     started: Instant,
 }
@@ -133,20 +133,21 @@ fn start(
     server: &Server,
     disk: &Disk,
     surroundings: Surroundings,
-) -> (Greenroom, Power) {
+) -> (Greenroom, CrashSwitch) {
     let journal = disk.journal();
-    let power = Power::new(Arc::clone(&journal));
-    let plug = Plug::new(
+    let crash_switch = CrashSwitch::new(Arc::clone(&journal));
+    let crashable = CrashableServer::new(
         Arc::new(server.clone()),
-        power.clone(),
+        crash_switch.clone(),
         Arc::new(|_, _, _| false),
     );
-    let greenroom = Greenroom::start_within(config.clone(), Arc::new(plug), journal, surroundings);
-    (greenroom, power)
+    let greenroom =
+        Greenroom::start_within(config.clone(), Arc::new(crashable), journal, surroundings);
+    (greenroom, crash_switch)
 }
 
-impl Stage {
-    fn new(config: Config, quiet: Quiet, saboteur: Option<Arc<dyn Saboteur>>) -> Self {
+impl Harness {
+    fn new(config: Config, quiescence: Quiescence, saboteur: Option<Arc<dyn Saboteur>>) -> Self {
         let clock = Clock::starting_at(Timestamp::from_millis(0));
         let server = Server::new(clock);
         // Durable within the instant, but not within the step: what must wait for it does.
@@ -155,15 +156,15 @@ impl Stage {
             clock,
             saboteur: saboteur.clone(),
         };
-        let (greenroom, power) = start(&config, &server, &disk, surroundings);
+        let (greenroom, crash_switch) = start(&config, &server, &disk, surroundings);
         Self {
             greenroom,
             server,
             disk,
             config,
             saboteur,
-            power,
-            quiet,
+            crash_switch,
+            quiescence,
             clock,
             started: Instant::now(),
         }
@@ -171,27 +172,28 @@ impl Stage {
 
     /// The process ends at this instant, and the next one begins so many milliseconds later.
     pub async fn crash(&mut self, down: u64) {
-        self.power.lose();
+        self.crash_switch.crash();
         let left = self.greenroom.clone();
         actix_rt::spawn(async move { left.shutdown(ShutdownMode::Abort).await });
-        self.begin_again(down).await;
+        self.restart(down).await;
     }
 
     /// Another process goes on with what is on the disk.
-    pub async fn begin_again(&mut self, after: u64) {
-        self.pass(after).await;
+    pub async fn restart(&mut self, after: u64) {
+        self.advance(after).await;
         self.config.seed = self.config.seed.map(|seed| seed + 1);
         let surroundings = Surroundings {
             clock: self.clock,
             saboteur: self.saboteur.clone(),
         };
-        (self.greenroom, self.power) = start(&self.config, &self.server, &self.disk, surroundings);
+        (self.greenroom, self.crash_switch) =
+            start(&self.config, &self.server, &self.disk, surroundings);
         self.settle().await;
     }
 
     /// Everything open is cancelled; then no slot may be held, nobody wait, and history agree with the records.
     async fn close(&self) {
-        self.agrees().await;
+        self.assert_history_agrees().await;
         self.greenroom
             .cancel_all(CancelScope::All, CancelOptions::default())
             .await;
@@ -203,7 +205,7 @@ impl Stage {
     }
 
     /// Status and history never contradict each other.
-    async fn agrees(&self) {
+    async fn assert_history_agrees(&self) {
         for task in self.tasks().await {
             let Some(parent) = &task.parent_session else {
                 continue;
@@ -226,7 +228,7 @@ impl Stage {
     }
 
     /// Goes on to that time, in milliseconds from the start; what is due then has had its say.
-    pub async fn at(&self, millis: u64) {
+    pub async fn advance_to(&self, millis: u64) {
         let moment = self.started + Duration::from_millis(millis);
         assert!(
             moment >= Instant::now(),
@@ -237,18 +239,18 @@ impl Stage {
     }
 
     /// Lets so many milliseconds pass.
-    pub async fn pass(&self, millis: u64) {
+    pub async fn advance(&self, millis: u64) {
         let now = u64::try_from(self.now()).unwrap_or_default();
-        self.at(now + millis).await;
+        self.advance_to(now + millis).await;
     }
 
     /// Everything that needs no time is done.
     pub async fn settle(&self) {
-        self.quiet.settle().await;
+        self.quiescence.settle().await;
     }
 
     /// What is asked is answered without time passing.
-    pub async fn answered<T: 'static>(&self, question: impl Future<Output = T> + 'static) -> T {
+    pub async fn resolve<T: 'static>(&self, question: impl Future<Output = T> + 'static) -> T {
         let asked = actix_rt::spawn(question);
         self.settle().await;
         assert!(asked.is_finished(), "no answer at {}", self.now());
@@ -261,18 +263,18 @@ impl Stage {
 
     pub async fn try_launch(&self, launch: Launch) -> Result<Task, LaunchError> {
         let greenroom = self.greenroom.clone();
-        self.answered(async move { greenroom.launch(launch).await })
+        self.resolve(async move { greenroom.launch(launch).await })
             .await
     }
 
-    pub async fn resume(&self, who: impl Who) {
-        let resume = self.resumption(who, "go on");
+    pub async fn resume(&self, target: impl SessionRef) {
+        let resume = self.resume_request(target, "go on");
         self.try_resume(resume).await.expect("it is accepted");
     }
 
-    pub fn resumption(&self, who: impl Who, prompt: &str) -> Resume {
+    pub fn resume_request(&self, target: impl SessionRef, prompt: &str) -> Resume {
         Resume {
-            session: Some(who.session(&self.server)),
+            session: Some(target.session(&self.server)),
             prompt: prompt.to_owned(),
             ..Resume::default()
         }
@@ -280,13 +282,13 @@ impl Stage {
 
     pub async fn try_resume(&self, resume: Resume) -> Result<Task, ResumeError> {
         let greenroom = self.greenroom.clone();
-        self.answered(async move { greenroom.resume(resume).await })
+        self.resolve(async move { greenroom.resume(resume).await })
             .await
     }
 
     /// Adopts a session for parent `P`.
     pub async fn track(&self, id: &str, session: &str, key: Option<&str>) -> Task {
-        self.track_as(Track {
+        self.track_with(Track {
             task: id.into(),
             session: session.into(),
             parent_session: "P".into(),
@@ -298,9 +300,9 @@ impl Stage {
         .await
     }
 
-    pub async fn track_as(&self, track: Track) -> Task {
+    pub async fn track_with(&self, track: Track) -> Task {
         let greenroom = self.greenroom.clone();
-        self.answered(async move { greenroom.track(track).await })
+        self.resolve(async move { greenroom.track(track).await })
             .await
             .expect("it is accepted")
     }
@@ -317,7 +319,7 @@ impl Stage {
         options: CancelOptions,
     ) -> Result<Task, CancelError> {
         let (greenroom, task) = (self.greenroom.clone(), task.clone());
-        self.answered(async move { greenroom.cancel(&task, options).await })
+        self.resolve(async move { greenroom.cancel(&task, options).await })
             .await
     }
 
@@ -331,7 +333,7 @@ impl Stage {
 
     pub async fn find(&self, name: &str) -> Option<greenroom::TaskDetail> {
         let (greenroom, name) = (self.greenroom.clone(), name.to_owned());
-        self.answered(async move { greenroom.find(&name).await })
+        self.resolve(async move { greenroom.find(&name).await })
             .await
     }
 
@@ -382,7 +384,7 @@ impl Stage {
 
     pub async fn limits(&self) -> LimitsReport {
         let greenroom = self.greenroom.clone();
-        self.answered(async move { greenroom.limits().await }).await
+        self.resolve(async move { greenroom.limits().await }).await
     }
 
     /// Slots as `key in use/limit`, with `+waiting` where somebody waits.
@@ -406,7 +408,7 @@ impl Stage {
     /// What the system keeps at this moment.
     pub async fn census(&self) -> greenroom::Census {
         let greenroom = self.greenroom.clone();
-        self.answered(async move { greenroom.census().await }).await
+        self.resolve(async move { greenroom.census().await }).await
     }
 
     pub fn changes(&self) -> Receiver<Arc<TaskChange>> {

@@ -7,7 +7,7 @@ use greenroom::Census;
 use greenroom::domain::ids::TaskId;
 use greenroom::domain::task::{Launch, Track};
 
-use crate::harness::{Stage, job, story_with};
+use crate::harness::{Harness, job, story_with};
 
 const WAVES: usize = 100;
 const A_WAVE: usize = 100;
@@ -26,32 +26,32 @@ pub fn empty(census: &Census) -> Census {
 
 /// What becomes of a task, and how far that has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Fate {
+enum TaskScript {
     Completes,
-    CompletesOnceMore,
+    CompletesTwice,
     Fails,
-    IsCancelled,
-    IsCancelledBefore,
-    IsAborted,
-    IsDeleted,
-    HasOneOfItsOwn,
-    WaitsForItsOwn,
-    HasNoParent,
-    IsTracked,
+    Cancelled,
+    CancelledBeforeStart,
+    Aborted,
+    Deleted,
+    HasChild,
+    WaitsForChild,
+    WithoutParent,
+    Tracked,
     Resumes,
 }
 
-const FATES: [Fate; 10] = [
-    Fate::Completes,
-    Fate::CompletesOnceMore,
-    Fate::Fails,
-    Fate::IsCancelled,
-    Fate::IsCancelledBefore,
-    Fate::IsAborted,
-    Fate::IsDeleted,
-    Fate::HasOneOfItsOwn,
-    Fate::HasNoParent,
-    Fate::IsTracked,
+const SCRIPTS: [TaskScript; 10] = [
+    TaskScript::Completes,
+    TaskScript::CompletesTwice,
+    TaskScript::Fails,
+    TaskScript::Cancelled,
+    TaskScript::CancelledBeforeStart,
+    TaskScript::Aborted,
+    TaskScript::Deleted,
+    TaskScript::HasChild,
+    TaskScript::WithoutParent,
+    TaskScript::Tracked,
 ];
 
 fn parent_of(number: usize) -> String {
@@ -59,17 +59,17 @@ fn parent_of(number: usize) -> String {
 }
 
 /// One task comes in.
-async fn accepted(s: &Stage, wave: usize, number: usize) -> (TaskId, Fate) {
-    let fate = FATES[number % FATES.len()];
+async fn accepted(s: &Harness, wave: usize, number: usize) -> (TaskId, TaskScript) {
+    let script = SCRIPTS[number % SCRIPTS.len()];
     let name = format!("{wave}.{number}");
     let launch = Launch {
-        agent: format!("{fate:?}"),
+        agent: format!("{script:?}"),
         parent_session: Some(parent_of(wave + number).as_str().into()),
         ..job(&name)
     };
-    let task = match fate {
-        Fate::IsTracked => {
-            s.server.has(&name, None);
+    let task = match script {
+        TaskScript::Tracked => {
+            s.server.add_session(&name, None);
             let track = Track {
                 task: name.as_str().into(),
                 session: name.as_str().into(),
@@ -79,81 +79,86 @@ async fn accepted(s: &Stage, wave: usize, number: usize) -> (TaskId, Fate) {
                 parent_agent: None,
                 concurrency_key: Some("tracked".into()),
             };
-            s.track_as(track).await.id
+            s.track_with(track).await.id
         }
-        Fate::HasNoParent => {
+        TaskScript::WithoutParent => {
             let launch = Launch {
                 parent_session: None,
                 ..launch
             };
             s.launch(launch).await
         }
-        Fate::Completes => {
+        TaskScript::Completes => {
             let greenroom = s.greenroom.clone();
             let once = async move { greenroom.launch_once(name, launch).await };
-            s.answered(once).await.expect("it is accepted").0.id
+            s.resolve(once).await.expect("it is accepted").0.id
         }
         _ => s.launch(launch).await,
     };
-    if fate == Fate::IsCancelledBefore {
+    if script == TaskScript::CancelledBeforeStart {
         assert!(s.cancel(&task).await);
     }
-    (task, fate)
+    (task, script)
 }
 
 /// Its fate takes its course, once its session is there; answers what is still to come.
-async fn goes_its_way(s: &Stage, task: TaskId, fate: Fate) -> Vec<(TaskId, Fate)> {
-    if fate == Fate::IsTracked {
-        s.finish(task.as_str()).await;
+async fn advance_task(s: &Harness, task: TaskId, script: TaskScript) -> Vec<(TaskId, TaskScript)> {
+    if script == TaskScript::Tracked {
+        s.finish_turn(task.as_str()).await;
         return Vec::new();
     }
     let Some(session) = s.server.session_of(&task) else {
-        return vec![(task, fate)];
+        return vec![(task, script)];
     };
-    match fate {
-        Fate::Completes | Fate::HasNoParent | Fate::WaitsForItsOwn => s.finish(&session).await,
-        Fate::CompletesOnceMore => {
-            s.finish(&session).await;
-            return vec![(task, Fate::Resumes)];
+    match script {
+        TaskScript::Completes | TaskScript::WithoutParent | TaskScript::WaitsForChild => {
+            s.finish_turn(&session).await
         }
-        Fate::Resumes => {
+        TaskScript::CompletesTwice => {
+            s.finish_turn(&session).await;
+            return vec![(task, TaskScript::Resumes)];
+        }
+        TaskScript::Resumes => {
             s.resume(&session).await;
-            return vec![(task, Fate::Completes)];
+            return vec![(task, TaskScript::Completes)];
         }
-        Fate::Fails => s.fail(&session, "boom").await,
-        Fate::IsCancelled => assert!(s.cancel(&task).await),
-        Fate::IsAborted => s.aborted(&session).await,
-        Fate::IsDeleted => s.delete(&session).await,
-        Fate::HasOneOfItsOwn => {
+        TaskScript::Fails => s.fail(&session, "boom").await,
+        TaskScript::Cancelled => assert!(s.cancel(&task).await),
+        TaskScript::Aborted => s.abort_externally(&session).await,
+        TaskScript::Deleted => s.delete(&session).await,
+        TaskScript::HasChild => {
             let own = Launch {
                 agent: "its own".to_owned(),
                 parent_session: Some(session.clone()),
                 ..job("its own")
             };
             let own = s.launch(own).await;
-            s.finish(&session).await;
-            return vec![(own, Fate::Completes), (task, Fate::WaitsForItsOwn)];
+            s.finish_turn(&session).await;
+            return vec![
+                (own, TaskScript::Completes),
+                (task, TaskScript::WaitsForChild),
+            ];
         }
-        Fate::IsTracked | Fate::IsCancelledBefore => {}
+        TaskScript::Tracked | TaskScript::CancelledBeforeStart => {}
     }
     Vec::new()
 }
 
-async fn wave(s: &Stage, number: usize, ends: &mut BTreeMap<&'static str, usize>) {
+async fn wave(s: &Harness, number: usize, ends: &mut BTreeMap<&'static str, usize>) {
     let mut changes = s.changes();
     let mut open = Vec::new();
     for task in 0..A_WAVE {
-        let (task, fate) = accepted(s, number, task).await;
-        if fate != Fate::IsCancelledBefore {
-            open.push((task, fate));
+        let (task, script) = accepted(s, number, task).await;
+        if script != TaskScript::CancelledBeforeStart {
+            open.push((task, script));
         }
     }
     for _ in 0..12 {
-        s.pass(6000).await;
+        s.advance(6000).await;
         // A task comes after those of its own.
         let mut later = Vec::new();
-        for (task, fate) in std::mem::take(&mut open) {
-            later.extend(goes_its_way(s, task, fate).await);
+        for (task, script) in std::mem::take(&mut open) {
+            later.extend(advance_task(s, task, script).await);
         }
         open = later;
     }
@@ -161,7 +166,7 @@ async fn wave(s: &Stage, number: usize, ends: &mut BTreeMap<&'static str, usize>
     if number.is_multiple_of(10) {
         let parent = parent_of(number);
         s.delete(parent.as_str()).await;
-        s.server.has(&parent, None);
+        s.server.add_session(&parent, None);
     }
     while let Ok(change) = changes.try_recv() {
         if change.to.is_terminal() {
@@ -175,13 +180,13 @@ fn after_ten_thousand_tasks_of_every_outcome_nothing_is_kept() {
     let knobs = |config: &mut greenroom::Config| config.limits.default = 5;
     story_with(knobs, |s| async move {
         for parent in 0..PARENTS {
-            s.server.has(&parent_of(parent), None);
+            s.server.add_session(&parent_of(parent), None);
         }
         let mut ends = BTreeMap::new();
         for number in 0..WAVES {
             wave(&s, number, &mut ends).await;
         }
-        let kind = WAVES * A_WAVE / FATES.len();
+        let kind = WAVES * A_WAVE / SCRIPTS.len();
         // Four fates complete once, one twice; those of their own too.
         assert_eq!(ends["completed"], 7 * kind, "{ends:?}");
         assert_eq!(ends["error"], kind, "{ends:?}");
@@ -189,20 +194,20 @@ fn after_ten_thousand_tasks_of_every_outcome_nothing_is_kept() {
         assert_eq!(ends["interrupt"], kind, "{ends:?}");
         assert!(s.census().await.tasks > 0, "some are kept for a while");
 
-        s.pass(HOUR).await;
+        s.advance(HOUR).await;
         let mut wanted = empty(&s.census().await);
         // For good, and at most ten thousand of each: what parents were told of, and for a day the keys of launches.
         wanted.histories = PARENTS + kind;
         wanted.launch_keys = kind;
         assert_eq!(s.census().await, wanted);
 
-        s.pass(24 * HOUR).await;
+        s.advance(24 * HOUR).await;
         let greenroom = s.greenroom.clone();
         let last = async move { greenroom.launch_once("last".to_owned(), job("last")).await };
-        let (last, _) = s.answered(last).await.expect("it is accepted");
-        s.pass(6000).await;
-        s.finish(&last.id).await;
-        s.pass(HOUR).await;
+        let (last, _) = s.resolve(last).await.expect("it is accepted");
+        s.advance(6000).await;
+        s.finish_turn(&last.id).await;
+        s.advance(HOUR).await;
         (wanted.histories, wanted.launch_keys) = (PARENTS + kind + 1, 1);
         assert_eq!(s.census().await, wanted);
 

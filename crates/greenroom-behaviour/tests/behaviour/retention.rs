@@ -3,10 +3,10 @@
 use greenroom::domain::history::markdown;
 use greenroom::domain::task::{Launch, Track};
 
-use crate::harness::{Stage, job, job_of, story, story_with};
-use crate::server::{Fate, On};
+use crate::harness::{Harness, job, job_of, story, story_with};
+use crate::server::{CallKind, CallOutcome};
 
-async fn history(s: &Stage, parent: &str) -> Vec<String> {
+async fn history(s: &Harness, parent: &str) -> Vec<String> {
     let entries = s.greenroom.history(&parent.into()).await.into_iter();
     entries
         .map(|entry| format!("{} {}", entry.description, entry.status.as_str()))
@@ -18,7 +18,8 @@ fn a_history_has_every_task_of_its_parent_with_every_change() {
     story_with(
         |config| config.limits.default = 1,
         |s| async move {
-            s.server.next(On::Create, Fate::Late(1000));
+            s.server
+                .set_next_outcome(CallKind::Create, CallOutcome::Late(1000));
             let a = s
                 .launch(Launch {
                     category: Some("quick".to_owned()),
@@ -28,7 +29,7 @@ fn a_history_has_every_task_of_its_parent_with_every_change() {
             let b = s.launch(job("b")).await;
             s.launch(job_of("Q", "q")).await;
             assert_eq!(history(&s, "P").await, ["a pending", "b pending"]);
-            s.at(1000).await;
+            s.advance_to(1000).await;
             assert_eq!(history(&s, "P").await, ["a running", "b pending"]);
             let entry = &s.greenroom.history(&"P".into()).await[0];
             assert_eq!(
@@ -36,7 +37,7 @@ fn a_history_has_every_task_of_its_parent_with_every_change() {
                 ("worker", Some("quick"))
             );
             assert_eq!(entry.session, s.server.session_of(&a));
-            s.at(7000).await;
+            s.advance_to(7000).await;
             s.fail(&a, "boom").await;
             assert_eq!(history(&s, "P").await, ["a error", "b running"]);
             s.resume(&a).await;
@@ -52,9 +53,9 @@ fn a_history_has_every_task_of_its_parent_with_every_change() {
 fn a_history_outlives_its_tasks() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
-        s.at(6000).await;
-        s.finish(&a).await;
-        s.at(700_000).await;
+        s.advance_to(6000).await;
+        s.finish_turn(&a).await;
+        s.advance_to(700_000).await;
         assert_eq!(s.state(&a).await, "gone");
         assert_eq!(history(&s, "P").await, ["a completed"]);
     });
@@ -80,8 +81,8 @@ fn a_history_keeps_the_newest_hundred() {
 fn a_task_that_moves_is_added_to_the_new_history_and_stays_up_to_date_in_the_old() {
     story(|s| async move {
         let (a, b) = (s.launch(job("a")).await, s.launch(job("b")).await);
-        s.at(6000).await;
-        s.track_as(Track {
+        s.advance_to(6000).await;
+        s.track_with(Track {
             task: a.clone(),
             session: "x".into(),
             parent_session: "Q".into(),
@@ -92,9 +93,9 @@ fn a_task_that_moves_is_added_to_the_new_history_and_stays_up_to_date_in_the_old
         })
         .await;
         assert_eq!(history(&s, "Q").await, ["a running"]);
-        s.at(7000).await;
+        s.advance_to(7000).await;
         s.fail(&a, "boom").await;
-        s.finish(&b).await;
+        s.finish_turn(&b).await;
         assert_eq!(history(&s, "P").await, ["a error", "b completed"]);
         assert_eq!(history(&s, "Q").await, ["a error"]);
         s.resume(&a).await;
@@ -134,20 +135,20 @@ fn its_markdown_shows_the_newest_twenty_and_the_rule_to_resume() {
 fn an_ended_task_stays_ten_minutes_after_its_batch_has_closed() {
     story(|s| async move {
         let (a, b) = (s.launch(job("a")).await, s.launch(job("b")).await);
-        s.at(6000).await;
-        s.finish(&a).await;
+        s.advance_to(6000).await;
+        s.finish_turn(&a).await;
         // Its batch is open for another half hour.
         for minute in 1..30 {
-            s.at(minute * 60_000).await;
-            s.work(&b).await;
+            s.advance_to(minute * 60_000).await;
+            s.stream_text(&b).await;
         }
         assert_eq!(s.state(&a).await, "completed");
-        s.at(1_800_000).await;
-        s.finish(&b).await;
-        s.at(2_399_999).await;
+        s.advance_to(1_800_000).await;
+        s.finish_turn(&b).await;
+        s.advance_to(2_399_999).await;
         assert_eq!(s.state(&a).await, "completed");
         assert_eq!(s.state(&b).await, "completed");
-        s.at(2_400_000).await;
+        s.advance_to(2_400_000).await;
         assert_eq!(s.state(&a).await, "gone");
         assert_eq!(s.state(&b).await, "gone");
     });
@@ -161,18 +162,18 @@ fn an_ended_task_stays_while_one_below_it_is_open() {
         let below = s.launch(job_of(session.as_str(), "below")).await;
         let further = s.server.session_of(&below).expect("it runs");
         let deepest = s.launch(job_of(further.as_str(), "deepest")).await;
-        s.at(6000).await;
+        s.advance_to(6000).await;
         assert!(s.cancel(&a).await);
         assert!(s.cancel(&below).await);
         for minute in 1..40 {
-            s.at(minute * 60_000).await;
-            s.work(&deepest).await;
+            s.advance_to(minute * 60_000).await;
+            s.stream_text(&deepest).await;
         }
         assert_eq!(s.state(&a).await, "cancelled");
         assert_eq!(s.state(&below).await, "cancelled");
-        s.at(2_400_000).await;
-        s.finish(&deepest).await;
-        s.at(3_600_000).await;
+        s.advance_to(2_400_000).await;
+        s.finish_turn(&deepest).await;
+        s.advance_to(3_600_000).await;
         for task in [&a, &below, &deepest] {
             assert_eq!(s.state(task).await, "gone");
         }
@@ -197,10 +198,10 @@ fn a_task_is_found_by_id_by_the_unique_beginning_of_it_and_by_its_session() {
         }
         assert!(s.find("bg_").await.is_none(), "that is several");
         assert!(s.find("nothing").await.is_none());
-        s.at(6000).await;
-        s.finish(&a).await;
-        s.finish(&b).await;
-        s.at(700_000).await;
+        s.advance_to(6000).await;
+        s.finish_turn(&a).await;
+        s.finish_turn(&b).await;
+        s.advance_to(700_000).await;
         assert_eq!(s.state(&a).await, "gone", "from memory");
         for name in [a.as_str(), session.as_str()] {
             let found = s.find(name).await.map(|found| found.task.id);
@@ -214,17 +215,17 @@ fn a_task_is_found_by_id_by_the_unique_beginning_of_it_and_by_its_session() {
 fn the_result_of_a_resume_that_failed_is_not_the_answer_of_the_run_before() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
-        s.at(6000).await;
+        s.advance_to(6000).await;
         s.answer(&a, "the old result").await;
         s.idle(&a).await;
-        s.at(10_000).await;
+        s.advance_to(10_000).await;
         s.resume(&a).await;
-        s.at(11_000).await;
+        s.advance_to(11_000).await;
         s.fail(&a, "boom").await;
         assert_eq!(s.state(&a).await, "error: boom");
         let (greenroom, id) = (s.greenroom.clone(), a.to_string());
         let options = greenroom::domain::output::OutputOptions::default();
-        let output = s.answered(async move { greenroom.output(&id, options).await });
+        let output = s.resolve(async move { greenroom.output(&id, options).await });
         assert_eq!(
             output.await.expect("it is in memory").result.as_deref(),
             Some("")
@@ -236,12 +237,12 @@ fn the_result_of_a_resume_that_failed_is_not_the_answer_of_the_run_before() {
 fn reading_does_not_consume() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
-        s.at(6000).await;
+        s.advance_to(6000).await;
         s.answer(&a, "the result").await;
         s.idle(&a).await;
         for _ in 0..2 {
             let (greenroom, id) = (s.greenroom.clone(), a.to_string());
-            let output = s.answered(async move {
+            let output = s.resolve(async move {
                 greenroom
                     .output(&id, greenroom::domain::output::OutputOptions::default())
                     .await

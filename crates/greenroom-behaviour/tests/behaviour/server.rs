@@ -24,14 +24,14 @@ use serde_json::{Value, json};
 #[derive(Debug, Clone)]
 pub struct Call {
     pub at: i64,
-    pub on: On,
+    pub kind: CallKind,
     pub session: Option<SessionId>,
-    pub what: What,
+    pub payload: CallPayload,
 }
 
 /// What a call carried.
 #[derive(Debug, Clone)]
-pub enum What {
+pub enum CallPayload {
     Nothing,
     Directory(String),
     Create(Box<NewSession>),
@@ -42,22 +42,22 @@ pub enum What {
 }
 
 struct Rule {
-    on: On,
+    kind: CallKind,
     session: Option<SessionId>,
-    left: Option<u32>,
-    fate: Fate,
+    remaining: Option<u32>,
+    outcome: CallOutcome,
 }
 
 #[derive(Default)]
 struct State {
     sessions: BTreeMap<SessionId, Session>,
-    made_for: Vec<(TaskId, SessionId)>,
+    created_for: Vec<(TaskId, SessionId)>,
     calls: Vec<Call>,
     rules: Vec<Rule>,
-    down: bool,
-    made: u32,
+    offline: bool,
+    created: u32,
     messages: u32,
-    when_made: Option<Box<dyn FnOnce() + Send>>,
+    on_next_session: Option<Box<dyn FnOnce() + Send>>,
 }
 
 /// The server. A cheap clone.
@@ -74,92 +74,109 @@ impl Server {
             clock,
             state: Arc::default(),
         };
-        server.has("P", None);
-        server.has("Q", None);
+        server.add_session("P", None);
+        server.add_session("Q", None);
         server
     }
 
     /// There is a session of that name, maybe under another.
-    pub fn has(&self, session: &str, parent: Option<&str>) {
-        let mut known = Session::elsewhere();
+    pub fn add_session(&self, session: &str, parent: Option<&str>) {
+        let mut known = Session::declared();
         known.parent = parent.map(SessionId::from);
         self.state().sessions.insert(session.into(), known);
     }
 
     /// There is a session of that name in another directory.
-    pub fn has_in(&self, session: &str, directory: &str) {
-        self.has(session, None);
+    pub fn add_session_in(&self, session: &str, directory: &str) {
+        self.add_session(session, None);
         self.change(&session.into(), |known| {
             directory.clone_into(&mut known.directory)
         });
     }
 
     /// The session is no more: every call about it is answered 404.
-    pub fn gone(&self, session: &SessionId) {
+    pub fn remove_session(&self, session: &SessionId) {
         self.state().sessions.remove(session);
     }
 
     /// Nothing of what is said and done in any session is remembered as being under way: the server was restarted.
-    pub fn restarted(&self) {
+    pub fn forget_turns(&self) {
         for session in self.state().sessions.values_mut() {
             session.status = None;
         }
     }
 
     /// From now on no call gets there, until [`Server::up`].
-    pub fn down(&self) {
-        self.state().down = true;
+    pub fn go_offline(&self) {
+        self.state().offline = true;
     }
 
     /// Calls get there again.
-    pub fn up(&self) {
-        self.state().down = false;
+    pub fn come_online(&self) {
+        self.state().offline = false;
     }
 
     /// The next call of that kind meets that fate.
-    pub fn next(&self, on: On, fate: Fate) {
-        self.rule(on, None, Some(1), fate);
+    pub fn set_next_outcome(&self, kind: CallKind, outcome: CallOutcome) {
+        self.add_rule(kind, None, Some(1), outcome);
     }
 
     /// The next call of that kind about that session meets that fate.
-    pub fn next_for(&self, on: On, session: impl Into<SessionId>, fate: Fate) {
-        self.rule(on, Some(session.into()), Some(1), fate);
+    pub fn set_next_outcome_for(
+        &self,
+        kind: CallKind,
+        session: impl Into<SessionId>,
+        outcome: CallOutcome,
+    ) {
+        self.add_rule(kind, Some(session.into()), Some(1), outcome);
     }
 
     /// Every call of that kind meets that fate, until [`Server::mend`].
-    pub fn always(&self, on: On, fate: Fate) {
-        self.rule(on, None, None, fate);
+    pub fn set_outcome(&self, kind: CallKind, outcome: CallOutcome) {
+        self.add_rule(kind, None, None, outcome);
     }
 
     /// Every call of that kind about that session meets that fate, until [`Server::mend`].
-    pub fn always_for(&self, on: On, session: impl Into<SessionId>, fate: Fate) {
-        self.rule(on, Some(session.into()), None, fate);
+    pub fn set_outcome_for(
+        &self,
+        kind: CallKind,
+        session: impl Into<SessionId>,
+        outcome: CallOutcome,
+    ) {
+        self.add_rule(kind, Some(session.into()), None, outcome);
     }
 
     /// Calls of that kind work again.
-    pub fn mend(&self, on: On) {
-        self.state().rules.retain(|rule| rule.on != on);
+    pub fn clear_outcomes(&self, kind: CallKind) {
+        self.state().rules.retain(|rule| rule.kind != kind);
     }
 
-    fn rule(&self, on: On, session: Option<SessionId>, left: Option<u32>, fate: Fate) {
+    fn add_rule(
+        &self,
+        kind: CallKind,
+        session: Option<SessionId>,
+        remaining: Option<u32>,
+        outcome: CallOutcome,
+    ) {
         self.state().rules.push(Rule {
-            on,
+            kind,
             session,
-            left,
-            fate,
+            remaining,
+            outcome,
         });
     }
 
     /// What happens in the instant in which the next session is made, before anybody hears of it.
-    pub fn when_made(&self, what: Box<dyn FnOnce() + Send>) {
-        self.state().when_made = Some(what);
+    pub fn on_next_session(&self, hook: Box<dyn FnOnce() + Send>) {
+        self.state().on_next_session = Some(hook);
     }
 
     /// The newest session made for a task.
     pub fn session_of(&self, task: &TaskId) -> Option<SessionId> {
         let state = self.state();
-        let made = state.made_for.iter().rev();
-        made.clone()
+        let created = state.created_for.iter().rev();
+        created
+            .clone()
             .find(|(known, _)| known == task)
             .map(|(_, session)| session.clone())
     }
@@ -217,12 +234,12 @@ impl Server {
     }
 
     /// Every call of that kind so far.
-    pub fn calls(&self, on: On) -> Vec<Call> {
+    pub fn calls(&self, kind: CallKind) -> Vec<Call> {
         let state = self.state();
         state
             .calls
             .iter()
-            .filter(|call| call.on == on)
+            .filter(|call| call.kind == kind)
             .cloned()
             .collect()
     }
@@ -236,66 +253,71 @@ impl Server {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn meet(&self, on: On, session: Option<&SessionId>, what: What) -> Option<Fate> {
+    fn record_call(
+        &self,
+        kind: CallKind,
+        session: Option<&SessionId>,
+        payload: CallPayload,
+    ) -> Option<CallOutcome> {
         let at = self.clock.now().as_millis();
         let mut state = self.state();
         state.calls.push(Call {
             at,
-            on,
+            kind,
             session: session.cloned(),
-            what,
+            payload,
         });
-        if state.down {
-            return Some(Fate::Fails(unreachable()));
+        if state.offline {
+            return Some(CallOutcome::Fails(unreachable()));
         }
         let rule = state.rules.iter_mut().find(|rule| {
-            rule.on == on
-                && rule.left != Some(0)
+            rule.kind == kind
+                && rule.remaining != Some(0)
                 && rule
                     .session
                     .as_ref()
                     .is_none_or(|wanted| Some(wanted) == session)
         })?;
-        rule.left = rule.left.map(|left| left - 1);
-        Some(rule.fate.clone())
+        rule.remaining = rule.remaining.map(|remaining| remaining - 1);
+        Some(rule.outcome.clone())
     }
 
-    async fn act<T: Default>(
+    async fn respond<T: Default>(
         &self,
-        fate: Option<Fate>,
+        outcome: Option<CallOutcome>,
         effect: impl FnOnce(&mut State, Timestamp) -> Result<T, ServerError>,
     ) -> Result<T, ServerError> {
         let effect = || effect(&mut self.state(), self.clock.now());
-        match fate {
+        match outcome {
             None => effect(),
-            Some(Fate::Ignored) => Ok(T::default()),
-            Some(Fate::Fails(failure)) => Err(failure),
-            Some(Fate::Cut(failure)) => effect().and(Err(failure)),
-            Some(Fate::Hangs) => std::future::pending().await,
-            Some(Fate::Lost) => {
+            Some(CallOutcome::Ignored) => Ok(T::default()),
+            Some(CallOutcome::Fails(failure)) => Err(failure),
+            Some(CallOutcome::Cut(failure)) => effect().and(Err(failure)),
+            Some(CallOutcome::Hangs) => std::future::pending().await,
+            Some(CallOutcome::Lost) => {
                 drop(effect());
                 std::future::pending().await
             }
-            Some(Fate::Late(millis)) => {
+            Some(CallOutcome::Late(millis)) => {
                 tokio::time::sleep(Duration::from_millis(millis)).await;
                 effect()
             }
-            Some(Fate::LateFailure(millis, failure)) => {
+            Some(CallOutcome::LateFailure(millis, failure)) => {
                 tokio::time::sleep(Duration::from_millis(millis)).await;
                 Err(failure)
             }
-            Some(Fate::Panics) => panic!("the client of the agent server broke"),
+            Some(CallOutcome::Panics) => panic!("the client of the agent server broke"),
         }
     }
 
     /// A read answers what was true when it was asked, however long the answer takes.
     async fn read<T>(
         &self,
-        fate: Option<Fate>,
+        outcome: Option<CallOutcome>,
         look: impl FnOnce(&State) -> Result<T, ServerError>,
     ) -> Result<T, ServerError> {
         let seen = look(&self.state());
-        self.act(fate, |_, _| Ok(())).await?;
+        self.respond(outcome, |_, _| Ok(())).await?;
         seen
     }
 }
@@ -307,28 +329,32 @@ fn known<'a>(state: &'a State, session: &SessionId) -> Result<&'a Session, Serve
 #[async_trait]
 impl AgentServer for Server {
     async fn session(&self, session: &SessionId) -> Result<SessionRecord, ServerError> {
-        let fate = self.meet(On::Session, Some(session), What::Nothing);
+        let outcome = self.record_call(CallKind::Session, Some(session), CallPayload::Empty);
         let look = |state: &State| Ok(known(state, session)?.record(session));
-        self.read(fate, look).await
+        self.read(outcome, look).await
     }
 
     async fn create(&self, new: NewSession) -> Result<SessionId, ServerError> {
-        let fate = self.meet(On::Create, None, What::Create(Box::new(new.clone())));
-        let made = self.act(fate, move |state, _| {
-            state.made += 1;
-            let id = SessionId::new(format!("ses_{:06}", state.made));
-            let mut session = Session::elsewhere();
+        let outcome = self.record_call(
+            CallKind::Create,
+            None,
+            CallPayload::Create(Box::new(new.clone())),
+        );
+        let created = self.respond(outcome, move |state, _| {
+            state.created += 1;
+            let id = SessionId::new(format!("ses_{:06}", state.created));
+            let mut session = Session::declared();
             session.parent.clone_from(&new.parent);
             session.metadata = Some(new.mark.metadata());
             session.directory = new.directory.to_string();
             state.sessions.insert(id.clone(), session);
-            state.made_for.push((new.task.clone(), id.clone()));
-            if let Some(what) = state.when_made.take() {
-                what();
+            state.created_for.push((new.task.clone(), id.clone()));
+            if let Some(hook) = state.on_next_session.take() {
+                hook();
             }
             Ok(Some(id))
         });
-        made.await?.ok_or_else(|| ServerError::Refused {
+        created.await?.ok_or_else(|| ServerError::Refused {
             status: None,
             message: "the answer has no id".to_owned(),
         })
@@ -340,10 +366,10 @@ impl AgentServer for Server {
         directory: Option<&str>,
         prompt: TaskPrompt,
     ) -> Result<(), ServerError> {
-        let what = What::Prompt(directory.map(str::to_owned), Box::new(prompt.clone()));
-        let fate = self.meet(On::Prompt, Some(session), what);
+        let payload = CallPayload::Prompt(directory.map(str::to_owned), Box::new(prompt.clone()));
+        let outcome = self.record_call(CallKind::Prompt, Some(session), payload);
         let part = json!({"type": "text", "text": prompt.text, "metadata": prompt.mark.metadata()});
-        self.act(fate, |state, now| {
+        self.respond(outcome, |state, now| {
             known(state, session)?;
             push_user_message(state, session, part, now);
             set_busy(state, session);
@@ -353,11 +379,11 @@ impl AgentServer for Server {
     }
 
     async fn notify(&self, parent: &SessionId, notice: Notice) -> Result<(), ServerError> {
-        let what = What::Notify(Box::new(notice.clone()));
-        let fate = self.meet(On::Notify, Some(parent), what);
+        let payload = CallPayload::Notify(Box::new(notice.clone()));
+        let outcome = self.record_call(CallKind::Notify, Some(parent), payload);
         let part = json!({"type": "text", "text": notice.text, "synthetic": true,
             "metadata": {"greenroom": {"id": notice.id}}});
-        self.act(fate, |state, now| {
+        self.respond(outcome, |state, now| {
             known(state, parent)?;
             push_user_message(state, parent, part, now);
             Ok(())
@@ -366,8 +392,8 @@ impl AgentServer for Server {
     }
 
     async fn abort(&self, session: &SessionId) -> Result<(), ServerError> {
-        let fate = self.meet(On::Abort, Some(session), What::Nothing);
-        self.act(fate, |state, _| {
+        let outcome = self.record_call(CallKind::Abort, Some(session), CallPayload::Empty);
+        self.respond(outcome, |state, _| {
             if let Some(known) = state.sessions.get_mut(session) {
                 known.status = None;
             }
@@ -380,7 +406,11 @@ impl AgentServer for Server {
         &self,
         directory: &str,
     ) -> Result<BTreeMap<SessionId, SessionStatus>, ServerError> {
-        let fate = self.meet(On::Statuses, None, What::Directory(directory.to_owned()));
+        let outcome = self.record_call(
+            CallKind::Statuses,
+            None,
+            CallPayload::Directory(directory.to_owned()),
+        );
         let look = |state: &State| {
             let here = state
                 .sessions
@@ -390,7 +420,7 @@ impl AgentServer for Server {
                 .filter_map(|(id, session)| Some((id.clone(), session.status.clone()?)))
                 .collect())
         };
-        self.read(fate, look).await
+        self.read(outcome, look).await
     }
 
     async fn messages(
@@ -398,18 +428,18 @@ impl AgentServer for Server {
         session: &SessionId,
         limit: Option<usize>,
     ) -> Result<Vec<Message>, ServerError> {
-        let fate = self.meet(On::Messages, Some(session), What::Nothing);
+        let outcome = self.record_call(CallKind::Messages, Some(session), CallPayload::Empty);
         let look = |state: &State| {
             let messages = &known(state, session)?.messages;
             let first = messages.len().saturating_sub(limit.unwrap_or(usize::MAX));
             Ok(messages[first..].to_vec())
         };
-        self.read(fate, look).await
+        self.read(outcome, look).await
     }
 
     async fn todos(&self, session: &SessionId) -> Result<Vec<Todo>, ServerError> {
-        let fate = self.meet(On::Todos, Some(session), What::Nothing);
-        self.read(fate, |state| Ok(known(state, session)?.todos.clone()))
+        let outcome = self.record_call(CallKind::Todos, Some(session), CallPayload::Empty);
+        self.read(outcome, |state| Ok(known(state, session)?.todos.clone()))
             .await
     }
 
@@ -418,7 +448,11 @@ impl AgentServer for Server {
         parent: Option<&SessionId>,
         directory: &str,
     ) -> Result<Vec<SessionRecord>, ServerError> {
-        let fate = self.meet(On::Below, parent, What::Directory(directory.to_owned()));
+        let outcome = self.record_call(
+            CallKind::Below,
+            parent,
+            CallPayload::Directory(directory.to_owned()),
+        );
         let look = |state: &State| {
             let below = state.sessions.iter().filter(|(_, session)| match parent {
                 Some(parent) => session.parent.as_ref() == Some(parent),
@@ -426,7 +460,7 @@ impl AgentServer for Server {
             });
             Ok(below.map(|(id, session)| session.record(id)).collect())
         };
-        self.read(fate, look).await
+        self.read(outcome, look).await
     }
 
     async fn answer_ask(
@@ -439,24 +473,32 @@ impl AgentServer for Server {
         if *answer != AskAnswer::Reject {
             return Ok(());
         }
-        let fate = self.meet(On::RejectAsk, Some(session), What::Ask(ask.to_owned()));
-        self.act(fate, |_, _| Ok(())).await
+        let outcome = self.record_call(
+            CallKind::RejectAsk,
+            Some(session),
+            CallPayload::Ask(ask.to_owned()),
+        );
+        self.respond(outcome, |_, _| Ok(())).await
     }
 
     async fn toast(&self, toast: Toast) -> Result<(), ServerError> {
-        let fate = self.meet(On::Toast, None, What::Toast(toast));
-        self.act(fate, |_, _| Ok(())).await
+        let outcome = self.record_call(CallKind::Toast, None, CallPayload::Toast(toast));
+        self.respond(outcome, |_, _| Ok(())).await
     }
 
     async fn models(&self, directory: &str) -> Result<Vec<String>, ServerError> {
-        let fate = self.meet(On::Models, None, What::Directory(directory.to_owned()));
+        let outcome = self.record_call(
+            CallKind::Models,
+            None,
+            CallPayload::Directory(directory.to_owned()),
+        );
         let models = ["acme/big", "acme/small"].map(str::to_owned).to_vec();
-        self.read(fate, |_| Ok(models)).await
+        self.read(outcome, |_| Ok(models)).await
     }
 
     async fn health(&self) -> Result<(), ServerError> {
-        let fate = self.meet(On::Health, None, What::Nothing);
-        self.act(fate, |_, _| Ok(())).await
+        let outcome = self.record_call(CallKind::Health, None, CallPayload::Empty);
+        self.respond(outcome, |_, _| Ok(())).await
     }
 }
 

@@ -4,54 +4,54 @@ use greenroom::ports::agent_server::SessionStatus;
 use serde_json::{Value, json};
 
 use crate::fixtures::{
-    Who, abort_event, delta_event, error_event, idle_event, message_event, model, part_event,
-    status_event,
+    SessionRef, abort_event, delta_event, error_event, idle_event, message_event, model,
+    part_event, status_event,
 };
-use crate::harness::Stage;
+use crate::harness::Harness;
 
-impl Stage {
+impl Harness {
     /// The server tells of something.
     pub async fn event(&self, event: Value) {
-        self.together(event);
+        self.send_event(event);
         self.settle().await;
     }
 
     /// The server tells of something, and what follows in the story happens at once.
-    pub fn together(&self, event: Value) {
+    pub fn send_event(&self, event: Value) {
         let greenroom = self.greenroom.clone();
         actix_rt::spawn(async move { greenroom.event(&event).await });
     }
 
     /// The session works.
-    pub async fn busy(&self, who: impl Who) {
-        let session = who.session(&self.server);
+    pub async fn busy(&self, target: impl SessionRef) {
+        let session = target.session(&self.server);
         self.server.set_status(&session, Some(SessionStatus::Busy));
         self.event(status_event(&session, json!({"type": "busy"})))
             .await;
     }
 
     /// The session has nothing to do, and says so.
-    pub async fn idle(&self, who: impl Who) {
-        let session = who.session(&self.server);
+    pub async fn idle(&self, target: impl SessionRef) {
+        let session = target.session(&self.server);
         self.server.set_status(&session, None);
         self.event(idle_event(&session)).await;
     }
 
     /// The session has nothing to do, but the event is lost.
-    pub fn quietly_idle(&self, who: impl Who) {
-        self.server.set_status(&who.session(&self.server), None);
+    pub fn idle_without_event(&self, target: impl SessionRef) {
+        self.server.set_status(&target.session(&self.server), None);
     }
 
     /// An answer of the assistant is complete.
-    pub async fn answer(&self, who: impl Who, text: &str) {
-        let session = who.session(&self.server);
-        let info = self.quiet_answer(&session, text);
+    pub async fn answer(&self, target: impl SessionRef, text: &str) {
+        let session = target.session(&self.server);
+        let info = self.answer_without_event(&session, text);
         self.event(message_event(&session, &info)).await;
     }
 
     /// The same, but the event is lost.
-    pub fn quiet_answer(&self, who: impl Who, text: &str) -> Value {
-        let session = who.session(&self.server);
+    pub fn answer_without_event(&self, target: impl SessionRef, text: &str) -> Value {
+        let session = target.session(&self.server);
         let info = json!({"role": "assistant", "finish": "stop",
             "time": {"completed": self.now()}});
         let parts = json!([{"type": "text", "text": text}]);
@@ -59,45 +59,50 @@ impl Stage {
     }
 
     /// A whole turn as opencode tells of it: busy, a finished answer, idle.
-    pub async fn finish(&self, who: impl Who) {
-        let session = who.session(&self.server);
+    pub async fn finish_turn(&self, target: impl SessionRef) {
+        let session = target.session(&self.server);
         self.busy(&session).await;
         self.answer(&session, "done").await;
         self.idle(&session).await;
     }
 
     /// Text of the assistant is streamed.
-    pub async fn work(&self, who: impl Who) {
-        let session = who.session(&self.server);
+    pub async fn stream_text(&self, target: impl SessionRef) {
+        let session = target.session(&self.server);
         self.event(delta_event(&session)).await;
     }
 
     /// The session fails.
-    pub async fn fail(&self, who: impl Who, text: &str) {
-        let session = who.session(&self.server);
+    pub async fn fail(&self, target: impl SessionRef, text: &str) {
+        let session = target.session(&self.server);
         self.server.set_status(&session, None);
         let error = json!({"name": "APIError", "data": {"message": text}});
         self.event(error_event(&session, error)).await;
     }
 
     /// Somebody aborts the session.
-    pub async fn aborted(&self, who: impl Who) {
-        let session = who.session(&self.server);
+    pub async fn abort_externally(&self, target: impl SessionRef) {
+        let session = target.session(&self.server);
         self.server.set_status(&session, None);
         self.event(abort_event(&session)).await;
     }
 
     /// The session is deleted.
-    pub async fn delete(&self, who: impl Who) {
-        let session = who.session(&self.server);
-        self.server.gone(&session);
+    pub async fn delete(&self, target: impl SessionRef) {
+        let session = target.session(&self.server);
+        self.server.remove_session(&session);
         self.event(json!({"type": "session.deleted", "properties": {"info": {"id": session}}}))
             .await;
     }
 
     /// The user says something in a session, maybe to an agent with a model.
-    pub async fn user_says(&self, who: impl Who, agent: Option<&str>, model_name: Option<&str>) {
-        let session = who.session(&self.server);
+    pub async fn user_prompts(
+        &self,
+        target: impl SessionRef,
+        agent: Option<&str>,
+        model_name: Option<&str>,
+    ) {
+        let session = target.session(&self.server);
         let mut info = json!({"role": "user"});
         if let Some(agent) = agent {
             info["agent"] = json!(agent);
@@ -107,7 +112,7 @@ impl Stage {
         }
         let parts = json!([{"type": "text", "text": "hello"}]);
         let info = self.server.add_message(&session, info, parts);
-        self.together(message_event(&session, &info));
+        self.send_event(message_event(&session, &info));
         let part = json!({"messageID": info["id"], "sessionID": session, "type": "text",
             "text": "hello"});
         self.event(part_event(&session, part)).await;

@@ -4,16 +4,16 @@ use greenroom::WaitFor;
 use greenroom::domain::ids::Run;
 use greenroom::{LaunchError, ResumeError, TrackError};
 
-use crate::harness::{Stage, job, job_of, story, story_with};
-use crate::server::{Fate, On, status};
+use crate::harness::{Harness, job, job_of, story, story_with};
+use crate::server::{CallKind, CallOutcome, status};
 
 /// Whether a shutdown begun at this moment is done at that one, and not a millisecond before.
-async fn done_at(s: &Stage, millis: u64) -> greenroom::ShutdownReport {
+async fn done_at(s: &Harness, millis: u64) -> greenroom::ShutdownReport {
     let report = s.shutdown().await;
     if s.now() < millis as i64 {
-        s.at(millis - 1).await;
+        s.advance_to(millis - 1).await;
         assert!(!report.is_finished(), "it is done too early");
-        s.at(millis).await;
+        s.advance_to(millis).await;
     }
     assert!(report.is_finished(), "it is not done at {millis}");
     report.await.expect("no panic")
@@ -26,7 +26,7 @@ fn what_runs_and_waits_is_cancelled_and_aborted_and_nothing_starts() {
         |s| async move {
             let mut changes = s.changes();
             let (a, b) = (s.launch(job("a")).await, s.launch(job("b")).await);
-            s.at(6000).await;
+            s.advance_to(6000).await;
             let report = done_at(&s, 6000).await;
             assert_eq!(report.cancelled, [a.clone(), b.clone()]);
             assert_eq!(report.untold, ["P".into()]);
@@ -42,10 +42,14 @@ fn what_runs_and_waits_is_cancelled_and_aborted_and_nothing_starts() {
             }
             assert_eq!(ends, ["b Some(\"Shutdown\")", "a Some(\"Shutdown\")"]);
             let session = s.server.session_of(&a).expect("it ran");
-            assert_eq!(s.calls(On::Abort), [format!("6000 {session}")]);
-            s.at(60_000).await;
-            assert_eq!(s.calls(On::Create), ["0 a"], "a freed slot goes to nobody");
-            assert!(s.calls(On::Notify).is_empty());
+            assert_eq!(s.calls(CallKind::Abort), [format!("6000 {session}")]);
+            s.advance_to(60_000).await;
+            assert_eq!(
+                s.calls(CallKind::Create),
+                ["0 a"],
+                "a freed slot goes to nobody"
+            );
+            assert!(s.calls(CallKind::Notify).is_empty());
         },
     );
 }
@@ -55,17 +59,17 @@ fn memory_is_empty_and_nothing_new_is_accepted_afterwards() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
         let session = s.server.session_of(&a).expect("it runs");
-        s.at(6000).await;
+        s.advance_to(6000).await;
         done_at(&s, 6000).await;
         assert_eq!(s.state(&a).await, "gone");
         assert!(s.tasks().await.is_empty());
         assert_eq!(s.in_use().await, 0);
         assert!(!s.greenroom.readiness().await.ready);
         assert_eq!(s.try_launch(job("b")).await, Err(LaunchError::ShuttingDown));
-        let resumed = s.try_resume(s.resumption(&session, "x")).await;
+        let resumed = s.try_resume(s.resume_request(&session, "x")).await;
         assert_eq!(resumed, Err(ResumeError::ShuttingDown));
         // What the server still says, and a second shutdown, are nobody's business any more.
-        s.finish(&session).await;
+        s.finish_turn(&session).await;
         s.delete(&session).await;
         assert_eq!(done_at(&s, 6000).await.cancelled, []);
     });
@@ -76,12 +80,13 @@ fn while_it_shuts_down_nothing_new_is_accepted() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
         let session = s.server.session_of(&a).expect("it runs");
-        s.server.always(On::Abort, Fate::Late(3000));
-        s.at(6000).await;
+        s.server
+            .set_outcome(CallKind::Abort, CallOutcome::Late(3000));
+        s.advance_to(6000).await;
         let report = s.shutdown().await;
         assert!(!report.is_finished());
         assert_eq!(s.try_launch(job("b")).await, Err(LaunchError::ShuttingDown));
-        let resumed = s.try_resume(s.resumption(&session, "x")).await;
+        let resumed = s.try_resume(s.resume_request(&session, "x")).await;
         assert_eq!(resumed, Err(ResumeError::ShuttingDown));
         let greenroom = s.greenroom.clone();
         let track = greenroom::domain::task::Track {
@@ -93,10 +98,10 @@ fn while_it_shuts_down_nothing_new_is_accepted() {
             parent_agent: None,
             concurrency_key: None,
         };
-        let tracked = s.answered(async move { greenroom.track(track).await });
+        let tracked = s.resolve(async move { greenroom.track(track).await });
         assert_eq!(tracked.await, Err(TrackError::ShuttingDown));
         assert!(!s.cancel(&a).await, "it is cancelled already");
-        s.at(9000).await;
+        s.advance_to(9000).await;
         assert!(report.is_finished(), "the abort was awaited");
     });
 }
@@ -105,8 +110,8 @@ fn while_it_shuts_down_nothing_new_is_accepted() {
 fn aborts_are_awaited_for_ten_seconds_at_most() {
     story(|s| async move {
         s.launch(job("a")).await;
-        s.server.always(On::Abort, Fate::Hangs);
-        s.at(6000).await;
+        s.server.set_outcome(CallKind::Abort, CallOutcome::Hangs);
+        s.advance_to(6000).await;
         done_at(&s, 16_000).await;
     });
 }
@@ -115,10 +120,11 @@ fn aborts_are_awaited_for_ten_seconds_at_most() {
 fn aborts_that_fail_do_not_hold_it_up() {
     story(|s| async move {
         s.launch(job("a")).await;
-        s.server.always(On::Abort, Fate::Fails(status(500)));
-        s.at(6000).await;
+        s.server
+            .set_outcome(CallKind::Abort, CallOutcome::Fails(status(500)));
+        s.advance_to(6000).await;
         done_at(&s, 6000).await;
-        assert_eq!(s.times(On::Abort), [6000, 6000, 6000]);
+        assert_eq!(s.times(CallKind::Abort), [6000, 6000, 6000]);
     });
 }
 
@@ -127,18 +133,19 @@ fn a_message_in_flight_gets_five_seconds_and_none_is_begun() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
         let q = s.launch(job_of("Q", "q")).await;
-        s.server.always_for(On::Notify, "P", Fate::Hangs);
-        s.at(6000).await;
-        s.finish(&a).await;
-        assert_eq!(s.told("P").len(), 1, "it is on its way");
-        s.at(7000).await;
+        s.server
+            .set_outcome_for(CallKind::Notify, "P", CallOutcome::Hangs);
+        s.advance_to(6000).await;
+        s.finish_turn(&a).await;
+        assert_eq!(s.notifications_to("P").len(), 1, "it is on its way");
+        s.advance_to(7000).await;
         let report = done_at(&s, 12_000).await;
         assert_eq!(report.cancelled, [q]);
         let untold: Vec<&str> = report.untold.iter().map(|parent| parent.as_str()).collect();
         assert!(untold.contains(&"Q"), "{untold:?}");
-        s.at(600_000).await;
-        assert_eq!(s.told("P").len(), 1, "it is not resent");
-        assert!(s.told("Q").is_empty());
+        s.advance_to(600_000).await;
+        assert_eq!(s.notifications_to("P").len(), 1, "it is not resent");
+        assert!(s.notifications_to("Q").is_empty());
     });
 }
 
@@ -146,10 +153,11 @@ fn a_message_in_flight_gets_five_seconds_and_none_is_begun() {
 fn a_message_in_flight_that_arrives_is_awaited_no_longer() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
-        s.server.next_for(On::Notify, "P", Fate::Late(2000));
-        s.at(6000).await;
-        s.finish(&a).await;
-        s.at(7000).await;
+        s.server
+            .set_next_outcome_for(CallKind::Notify, "P", CallOutcome::Late(2000));
+        s.advance_to(6000).await;
+        s.finish_turn(&a).await;
+        s.advance_to(7000).await;
         let report = done_at(&s, 8000).await;
         assert_eq!(report.untold, []);
     });
@@ -160,26 +168,27 @@ fn a_message_held_for_a_busy_parent_is_named_as_not_told() {
     story(|s| async move {
         s.busy("P").await;
         let a = s.launch(job("a")).await;
-        s.at(6000).await;
+        s.advance_to(6000).await;
         s.busy("P").await;
-        s.finish(&a).await;
-        s.at(7000).await;
+        s.finish_turn(&a).await;
+        s.advance_to(7000).await;
         let report = done_at(&s, 7000).await;
         assert_eq!(report.untold, ["P".into()]);
-        assert!(s.told("P").is_empty());
+        assert!(s.notifications_to("P").is_empty());
     });
 }
 
 #[test]
 fn a_session_being_made_is_awaited_and_aborted() {
     story(|s| async move {
-        s.server.next(On::Create, Fate::Late(4000));
+        s.server
+            .set_next_outcome(CallKind::Create, CallOutcome::Late(4000));
         let a = s.launch(job("a")).await;
-        s.at(1000).await;
+        s.advance_to(1000).await;
         done_at(&s, 4000).await;
         let late = s.server.session_of(&a).expect("it came");
-        assert_eq!(s.calls(On::Abort), [format!("4000 {late}")]);
-        assert!(s.calls(On::Prompt).is_empty());
+        assert_eq!(s.calls(CallKind::Abort), [format!("4000 {late}")]);
+        assert!(s.calls(CallKind::Prompt).is_empty());
     });
 }
 
@@ -189,8 +198,8 @@ fn a_resume_that_waits_fails() {
         |config| config.limits.default = 1,
         |s| async move {
             let a = s.launch(job("a")).await;
-            s.at(6000).await;
-            s.finish(&a).await;
+            s.advance_to(6000).await;
+            s.finish_turn(&a).await;
             s.launch(job("b")).await;
             s.resume(&a).await;
             let (greenroom, id) = (s.greenroom.clone(), a.clone());
@@ -210,11 +219,13 @@ fn a_check_that_is_answered_after_shutdown_began_changes_nothing() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
         let mut changes = s.changes();
-        s.at(6000).await;
-        s.server.next(On::Todos, Fate::Late(1000));
-        s.server.always(On::Abort, Fate::Late(3000));
-        s.finish(&a).await;
-        s.at(6500).await;
+        s.advance_to(6000).await;
+        s.server
+            .set_next_outcome(CallKind::Todos, CallOutcome::Late(1000));
+        s.server
+            .set_outcome(CallKind::Abort, CallOutcome::Late(3000));
+        s.finish_turn(&a).await;
+        s.advance_to(6500).await;
         done_at(&s, 9500).await;
         let mut ends = Vec::new();
         while let Ok(change) = changes.try_recv() {
@@ -227,7 +238,7 @@ fn a_check_that_is_answered_after_shutdown_began_changes_nothing() {
 #[test]
 fn an_idle_system_shuts_down_at_once() {
     story(|s| async move {
-        s.at(5000).await;
+        s.advance_to(5000).await;
         let report = done_at(&s, 5000).await;
         assert_eq!(report, greenroom::ShutdownReport::default());
     });
@@ -237,14 +248,14 @@ fn an_idle_system_shuts_down_at_once() {
 fn nothing_ticks_after_a_shutdown() {
     story(|s| async move {
         s.launch(job("a")).await;
-        s.server.down();
+        s.server.go_offline();
         s.launch(job("b")).await;
-        s.at(6000).await;
+        s.advance_to(6000).await;
         let report = s.shutdown().await;
-        s.at(20_000).await;
+        s.advance_to(20_000).await;
         assert!(report.is_finished());
         let calls = s.server.log().len();
-        s.at(3_600_000).await;
+        s.advance_to(3_600_000).await;
         assert_eq!(s.server.log().len(), calls);
     });
 }

@@ -6,11 +6,11 @@ use greenroom::domain::ids::TaskId;
 use greenroom::domain::task::{Launch, TaskStatus};
 use serde_json::json;
 
-use crate::harness::{Stage, broken_story, job, job_of, story_with};
-use crate::server::{Fate, On, cut_off, status, unreachable};
+use crate::harness::{Harness, job, job_of, story_with, story_with_panics};
+use crate::server::{CallKind, CallOutcome, cut_off, status, unreachable};
 
 /// How the n-th task of the mixed run ends.
-async fn ends(s: &Stage, n: usize, task: &TaskId) {
+async fn ends(s: &Harness, n: usize, task: &TaskId) {
     if s.find(task.as_str())
         .await
         .is_none_or(|found| found.task.status() != TaskStatus::Running)
@@ -23,13 +23,13 @@ async fn ends(s: &Stage, n: usize, task: &TaskId) {
     }
     match n % 7 {
         0 => s.fail(task, "boom").await,
-        1 => s.aborted(task).await,
+        1 => s.abort_externally(task).await,
         2 => {
             s.cancel(task).await;
         }
         3 => s.delete(task).await,
-        4 => s.quietly_idle(task),
-        _ => s.finish(task).await,
+        4 => s.idle_without_event(task),
+        _ => s.finish_turn(task).await,
     }
 }
 
@@ -43,27 +43,33 @@ fn a_mixed_run_of_a_thousand_tasks_leaves_nothing() {
     story_with(knobs, |s| async move {
         let parents: Vec<String> = (0..10).map(|n| format!("parent {n}")).collect();
         for parent in &parents {
-            s.server.has(parent, None);
+            s.server.add_session(parent, None);
         }
         let mut tasks = Vec::new();
         for n in 0..1000_usize {
             if n % 11 == 0 {
-                s.server.next(On::Create, Fate::Late(1500));
+                s.server
+                    .set_next_outcome(CallKind::Create, CallOutcome::Late(1500));
             }
             if n % 31 == 0 {
-                s.server.next(On::Create, Fate::Fails(status(500)));
+                s.server
+                    .set_next_outcome(CallKind::Create, CallOutcome::Fails(status(500)));
             }
             if n % 37 == 0 {
-                s.server.next(On::Prompt, Fate::Fails(cut_off()));
+                s.server
+                    .set_next_outcome(CallKind::Prompt, CallOutcome::Fails(cut_off()));
             }
             if n % 41 == 0 {
-                s.server.next(On::Notify, Fate::Cut(cut_off()));
+                s.server
+                    .set_next_outcome(CallKind::Notify, CallOutcome::Cut(cut_off()));
             }
             if n % 43 == 0 {
-                s.server.next(On::Create, Fate::Fails(unreachable()));
+                s.server
+                    .set_next_outcome(CallKind::Create, CallOutcome::Fails(unreachable()));
             }
             if n % 47 == 0 {
-                s.server.next(On::Abort, Fate::Ignored);
+                s.server
+                    .set_next_outcome(CallKind::Abort, CallOutcome::Ignored);
             }
             let launch = job_of(parents[n % 10].as_str(), &format!("{n}"));
             let model = (n % 3 == 0).then(|| crate::harness::model(["acme/a", "acme/b"][n % 2]));
@@ -76,7 +82,7 @@ fn a_mixed_run_of_a_thousand_tasks_leaves_nothing() {
                 })
                 .await,
             );
-            s.pass(50).await;
+            s.advance(50).await;
             let limits = s.limits().await;
             assert!(limits.in_use <= 50, "{limits:?}");
             let of = |key: &str| limits.keys.iter().find(|k| k.key.as_str() == key);
@@ -104,11 +110,11 @@ fn a_mixed_run_of_a_thousand_tasks_leaves_nothing() {
             for (n, task) in open.iter().enumerate() {
                 ends(&s, n, task).await;
             }
-            s.pass(7000).await;
+            s.advance(7000).await;
         }
         let limits = s.limits().await;
         assert_eq!(limits.in_use, 0, "{limits:?}");
-        s.pass(1_300_000).await;
+        s.advance(1_300_000).await;
         assert!(s.tasks().await.is_empty(), "memory is empty");
         let limits = s.limits().await;
         assert!(limits.keys.is_empty(), "{limits:?}");
@@ -116,7 +122,7 @@ fn a_mixed_run_of_a_thousand_tasks_leaves_nothing() {
         assert!(readiness.ready && readiness.tasks == 0 && readiness.waiting == 0);
         // Every parent was told of every end exactly once in a final, and nothing is owed.
         for parent in &parents {
-            let told = s.told(parent);
+            let told = s.notifications_to(parent);
             let finals: Vec<&String> = told
                 .iter()
                 .filter(|line| line.contains(" final "))
@@ -133,8 +139,8 @@ fn a_mixed_run_of_a_thousand_tasks_leaves_nothing() {
             assert_eq!(open.count(), 0, "{parent}: {owed:?}");
         }
         let mut named = std::collections::BTreeMap::<String, usize>::new();
-        for call in s.server.calls(On::Notify) {
-            let crate::server::What::Notify(notice) = call.what else {
+        for call in s.server.calls(CallKind::Notify) {
+            let crate::server::CallPayload::Notify(notice) = call.payload else {
                 continue;
             };
             let is_final = notice.facts.kind == greenroom::domain::notice::NoticeKind::Final;
@@ -145,25 +151,25 @@ fn a_mixed_run_of_a_thousand_tasks_leaves_nothing() {
         assert_eq!(named.len(), 1000, "each is in a final");
         assert!(named.values().all(|count| *count == 1), "and in one only");
         let calls = s.server.log().len();
-        s.pass(3_600_000).await;
+        s.advance(3_600_000).await;
         assert_eq!(s.server.log().len(), calls, "nothing ticks");
     });
 }
 
 /// A call of this kind panics once, while one task runs from its launch to its parent's wake. Tells how both ended.
-fn broken_once(on: On) -> (String, Vec<String>, usize) {
+fn broken_once(on: CallKind) -> (String, Vec<String>, usize) {
     let (told, hears) = std::sync::mpsc::channel();
-    let panics = broken_story(
+    let panics = story_with_panics(
         |_| {},
         move |s| async move {
-            s.server.next(on, Fate::Panics);
+            s.server.set_next_outcome(on, CallOutcome::Panics);
             let a = s.launch(job("a")).await;
-            s.at(7000).await;
+            s.advance_to(7000).await;
             if s.server.session_of(&a).is_some() {
-                s.finish(&a).await;
+                s.finish_turn(&a).await;
             }
-            s.at(60_000).await;
-            let outcome = (s.state(&a).await, s.told("P"), s.in_use().await);
+            s.advance_to(60_000).await;
+            let outcome = (s.state(&a).await, s.notifications_to("P"), s.in_use().await);
             told.send(outcome).expect("the test waits");
         },
     );
@@ -174,12 +180,12 @@ fn broken_once(on: On) -> (String, Vec<String>, usize) {
 #[test]
 fn a_panic_in_any_call_of_a_run_does_not_keep_it_from_its_end() {
     for on in [
-        On::Session,
-        On::Create,
-        On::Prompt,
-        On::Messages,
-        On::Todos,
-        On::Statuses,
+        CallKind::Session,
+        CallKind::Create,
+        CallKind::Prompt,
+        CallKind::Messages,
+        CallKind::Todos,
+        CallKind::Statuses,
     ] {
         let (state, told, in_use) = broken_once(on);
         assert_eq!(state, "completed", "{on:?}");
@@ -190,17 +196,18 @@ fn a_panic_in_any_call_of_a_run_does_not_keep_it_from_its_end() {
 
 #[test]
 fn a_panic_in_an_abort_holds_up_nobody() {
-    let (state, told, in_use) = broken_once(On::Abort);
+    let (state, told, in_use) = broken_once(CallKind::Abort);
     assert_eq!((state.as_str(), told.len(), in_use), ("completed", 1, 0));
-    let panics = broken_story(
+    let panics = story_with_panics(
         |_| {},
         |s| async move {
             let a = s.launch(job("a")).await;
-            s.at(6000).await;
-            s.server.next(On::Abort, Fate::Panics);
+            s.advance_to(6000).await;
+            s.server
+                .set_next_outcome(CallKind::Abort, CallOutcome::Panics);
             assert!(s.cancel(&a).await);
             s.resume(&a).await;
-            s.at(10_000).await;
+            s.advance_to(10_000).await;
             assert_eq!(
                 s.state(&a).await,
                 "running",
@@ -213,24 +220,25 @@ fn a_panic_in_an_abort_holds_up_nobody() {
 
 #[test]
 fn a_panic_while_a_parent_is_told_does_not_lose_the_wake() {
-    let (state, told, _) = broken_once(On::Notify);
+    let (state, told, _) = broken_once(CallKind::Notify);
     assert_eq!(state, "completed");
     assert_eq!(told.len(), 2, "{told:?}");
 }
 
 #[test]
 fn a_panic_in_a_toast_or_a_health_call_changes_nothing() {
-    let (state, told, in_use) = broken_once(On::Toast);
+    let (state, told, in_use) = broken_once(CallKind::Toast);
     assert_eq!((state.as_str(), told.len(), in_use), ("completed", 1, 0));
-    broken_story(
+    story_with_panics(
         |_| {},
         |s| async move {
-            s.server.down();
+            s.server.go_offline();
             s.launch(job("a")).await;
-            s.at(600).await;
-            s.server.up();
-            s.server.next(On::Health, Fate::Panics);
-            s.at(30_000).await;
+            s.advance_to(600).await;
+            s.server.come_online();
+            s.server
+                .set_next_outcome(CallKind::Health, CallOutcome::Panics);
+            s.advance_to(30_000).await;
             assert_eq!(s.names(TaskStatus::Running).await, ["a"]);
             assert!(s.greenroom.readiness().await.ready);
         },
@@ -239,19 +247,20 @@ fn a_panic_in_a_toast_or_a_health_call_changes_nothing() {
 
 #[test]
 fn a_panic_in_the_rejection_of_an_ask_leaves_the_run() {
-    broken_story(
+    story_with_panics(
         |_| {},
         |s| async move {
             let a = s.launch(job("a")).await;
             let session = s.server.session_of(&a).expect("it runs");
-            s.at(6000).await;
+            s.advance_to(6000).await;
             let asked = json!({"type": "permission.asked", "properties": {"id": "per_1",
                 "sessionID": session, "permission": "bash", "patterns": []}});
             s.event(asked).await;
-            s.server.next(On::RejectAsk, Fate::Panics);
-            s.at(610_000).await;
-            assert!(s.times(On::RejectAsk).len() > 1, "it is tried again");
-            s.finish(&a).await;
+            s.server
+                .set_next_outcome(CallKind::RejectAsk, CallOutcome::Panics);
+            s.advance_to(610_000).await;
+            assert!(s.times(CallKind::RejectAsk).len() > 1, "it is tried again");
+            s.finish_turn(&a).await;
             assert!(s.state(&a).await.starts_with("completed"));
         },
     );
@@ -259,15 +268,17 @@ fn a_panic_in_the_rejection_of_an_ask_leaves_the_run() {
 
 #[test]
 fn a_panic_in_a_look_up_is_not_the_end_of_looking() {
-    broken_story(
+    story_with_panics(
         |_| {},
         |s| async move {
-            s.server.next(On::Create, Fate::Cut(cut_off()));
-            s.server.next(On::Below, Fate::Panics);
+            s.server
+                .set_next_outcome(CallKind::Create, CallOutcome::Cut(cut_off()));
+            s.server
+                .set_next_outcome(CallKind::Below, CallOutcome::Panics);
             let a = s.launch(job("a")).await;
-            s.at(10_000).await;
+            s.advance_to(10_000).await;
             assert_eq!(s.state(&a).await, "running");
-            assert_eq!(s.calls(On::Create).len(), 1);
+            assert_eq!(s.calls(CallKind::Create).len(), 1);
         },
     );
 }

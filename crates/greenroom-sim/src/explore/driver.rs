@@ -1,5 +1,5 @@
-//! Tells one scenario to the real actors, on the current system: takes its steps at their times, mends the server at the end,
-//! waits until everything has come to rest, and looks at what is left.
+//! Runs one scenario against the real actors on the current system: executes the steps at their times, heals
+//! the server at the end, waits until the system is idle, and checks for leaks.
 
 mod steps;
 
@@ -26,20 +26,20 @@ use crate::lock;
 use crate::names::Names;
 use crate::quiescence::Quiescence;
 
-/// How a scenario went.
+/// The result of a run.
 #[derive(Debug, Clone)]
 pub struct ScenarioRun {
-    /// The promise that was broken first, if any was.
+    /// The first broken promise.
     pub violation: Option<Violation>,
-    /// Everything that happened.
+    /// The log of the run.
     pub log: Log,
-    /// The decisions that were not the usual ones.
+    /// The decisions that differ from their defaults.
     pub decisions: std::collections::BTreeMap<String, i64>,
-    /// How much virtual time it took, in milliseconds.
+    /// The virtual duration, in milliseconds.
     pub duration_ms: i64,
 }
 
-/// Tells a scenario.
+/// Runs a scenario.
 pub async fn run_scenario(scenario: &Scenario, quiescence: &Quiescence) -> ScenarioRun {
     let clock = Clock::starting_at(Timestamp::from_millis(0));
     let config = scenario.config();
@@ -96,7 +96,7 @@ pub async fn run_scenario(scenario: &Scenario, quiescence: &Quiescence) -> Scena
     }
 }
 
-/// What steps are taken with, by the driver and at the answers of calls.
+/// Executes steps, for the driver and for injected races.
 #[derive(Clone)]
 struct StepExecutor {
     process: Arc<Mutex<Process>>,
@@ -106,7 +106,7 @@ struct StepExecutor {
 }
 
 impl StepExecutor {
-    /// The process that runs, or ran last.
+    /// The present process, or the last one after a crash.
     fn process(&self) -> MutexGuard<'_, Process> {
         lock(&self.process)
     }
@@ -119,7 +119,7 @@ impl StepExecutor {
         self.process().crash_switch.clone()
     }
 
-    /// Does at the answers of calls what the model wants done there.
+    /// Executes the actions that the model injects while calls are answered.
     async fn run_race_actions(self, mut wanted: mpsc::UnboundedReceiver<Action>) {
         while let Some(action) = wanted.recv().await {
             self.execute(&action);
@@ -153,7 +153,8 @@ impl Driver<'_> {
         self.drain().await;
     }
 
-    /// Waits until that moment and until nothing is ready any more; a process that ends meanwhile is followed by another.
+    /// Advances to an instant and waits until the system is idle. A process that crashes meanwhile is
+    /// replaced.
     async fn advance_to(&mut self, moment: Instant) {
         loop {
             match self.executor.crash_switch() {
@@ -187,7 +188,7 @@ impl Driver<'_> {
         self.limits = self.scenario.config().limits;
     }
 
-    /// Waits until no run is open and nothing is owed, for as long as that may take after the server was mended.
+    /// Waits until no run is open and no notification is pending, for at most the drain timeout.
     async fn drain(&mut self) {
         let advance_to = Instant::now() + self.drain_timeout();
         while Instant::now() < advance_to && self.executor.log.violation().is_none() {
@@ -202,7 +203,8 @@ impl Driver<'_> {
                 break;
             }
         }
-        // What is owed: at most a ceiling, a backoff of a minute, and the calls on the way.
+        // Pending notifications need at most one wake ceiling, one backoff of a minute, and the calls in
+        // flight.
         sleep(Duration::from_secs(200)).await;
         self.quiescence.settle().await;
         if self.executor.log.violation().is_none() {
@@ -210,7 +212,7 @@ impl Driver<'_> {
         }
     }
 
-    /// After a panic of ours a change may have been published to nobody: readers are told all the same.
+    /// Looks up open tasks after an injected panic, because their changes may not have been published.
     async fn look_up_unpublished(&mut self) {
         let open: Vec<TaskId> = self
             .executor
@@ -230,7 +232,8 @@ impl Driver<'_> {
         self.quiescence.settle().await;
     }
 
-    /// Every time limit that a run can wait for, for each of those that may wait for one another.
+    /// Returns the sum of all time limits of a run, once for each open run, because runs may wait for one
+    /// another.
     fn drain_timeout(&self) -> Duration {
         let config = self.scenario.config();
         let lifecycle = &config.lifecycle;

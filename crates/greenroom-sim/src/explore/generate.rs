@@ -1,6 +1,6 @@
-//! A random scenario for every seed: a configuration, a temper of the server, and a workload of parents, children, keys and
-//! everything that may be done to them. The same seed gives the same scenario, to the byte. Written here is only what is
-//! done; what the server makes of it falls in the model.
+//! Generates a random scenario for each seed: a configuration, a profile of the server's faults, and a
+//! workload of parents, children and keys with all kinds of requests. The same seed produces the same
+//! scenario, byte for byte. The model decides how the server reacts.
 
 use serde_json::{Map, Value, json};
 
@@ -9,10 +9,10 @@ use super::rng::Rng;
 use super::scenario::{Action, Odds, Opencode, Profile, Scenario, Settings, Step};
 use crate::story::CancelOverrides;
 
-/// Parents that are nobody's children. The last is not there at all.
+/// Root parents. The last one does not exist on the server.
 const PARENTS: [&str; 4] = ["ses_p1", "ses_p2", "ses_p3", "ses_ghost"];
 
-/// Models, as `provider/model`; some share their provider's limit.
+/// Models, as `provider/model`; some share the limit of their provider.
 const MODELS: [(&str, &str); 4] = [
     ("acme", "big"),
     ("acme", "small"),
@@ -20,10 +20,10 @@ const MODELS: [(&str, &str); 4] = [
     ("zeta", "one"),
 ];
 
-/// Agents without a model queue under their own name; one is called like a provider, one does not exist.
+/// Agents without a model queue under their own name. One has the name of a provider, one does not exist.
 const AGENTS: [&str; 5] = ["explore", "build", "acme", "build", "nobody"];
 
-/// The scenario of a seed.
+/// Returns the scenario of a seed.
 pub fn scenario(seed: u64, profile: Profile) -> Scenario {
     let mut rng = Rng::named(seed, "scenario");
     let mut odds = odds(&mut rng);
@@ -62,7 +62,8 @@ fn odds(rng: &mut Rng) -> Odds {
         ..Odds::default()
     };
     odds.race_injection = *rng.one_of(&[0, 0, 5, 30]);
-    // A third of the scenarios has true events, a third true calls: what goes wrong there is nobody's fault but ours.
+    // A third of the scenarios has reliable events, and a third reliable calls; a failure there is a bug of
+    // the system.
     if rng.chance(650) {
         odds.event_lost = *rng.one_of(&[0, 20, 100, 300]);
         odds.event_doubled = *rng.one_of(&[0, 30, 200]);
@@ -86,9 +87,10 @@ fn odds(rng: &mut Rng) -> Odds {
     odds
 }
 
-/// One of our own actors panics in every fourth scenario.
+/// Makes actors panic in every fourth scenario.
 ///
-/// Where all of them may, little is left to be judged; so in half of those scenarios only one kind does, and often.
+/// With panics in all actors few promises can be checked, so half of those scenarios restrict them to one
+/// kind of actor, with a higher rate.
 fn failpoints(rng: &mut Rng, odds: &mut Odds) {
     if !rng.chance(250) {
         return;
@@ -108,7 +110,7 @@ fn failpoints(rng: &mut Rng, odds: &mut Odds) {
         odds.failpoint *= 10;
         if odds.failpoint_prefix.contains(':') {
             odds.failpoint *= 10;
-            // What was on its way matters only where it may not have arrived.
+            // A message in flight matters only if calls can be lost.
             odds.call_refused += *rng.one_of(&[0, 40]);
             odds.call_cut_before += *rng.one_of(&[20, 120]);
         }
@@ -175,7 +177,7 @@ fn settings(rng: &mut Rng) -> Settings {
     settings
 }
 
-/// Writes the steps.
+/// Generates the steps.
 struct StepGenerator {
     rng: Rng,
     steps: Vec<Step>,
@@ -189,7 +191,7 @@ impl StepGenerator {
         let pace = *self.rng.one_of(&[50_u64, 1000, 6000]);
         let outages = self.rng.chance(400);
         for _ in 0..length {
-            // Several things at one instant are as likely as a while between them.
+            // Steps at the same instant are as likely as steps with a pause between them.
             if self.rng.chance(700) {
                 self.now += self.rng.below(pace * 2);
             }
@@ -325,7 +327,7 @@ impl StepGenerator {
             self.tasks += 1;
             format!("t{}", self.tasks)
         };
-        // A session started elsewhere, or one that another task has.
+        // A session started elsewhere, or the session of another task.
         let session = if self.rng.chance(700) {
             format!("ses_e{}", self.rng.below(3))
         } else {
@@ -358,7 +360,7 @@ impl StepGenerator {
     }
 
     fn task(&mut self) -> String {
-        // The newest are where something is going on.
+        // The newest tasks are the ones most likely to be active.
         let newest = self.rng.chance(700);
         let back = self
             .rng

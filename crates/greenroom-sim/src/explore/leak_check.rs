@@ -1,6 +1,6 @@
-//! What is left when everything has come to rest: no slot, no waiting task, no task in memory once its time is over, no timer
-//! that still calls the server; and what readers are told (record, history) is what was published. Promises 2, 5 and 6 of
-//! an empty house, asked through the handle alone.
+//! Checks an idle system through its handle: no slot in use, no waiting task, no task in memory after its
+//! retention, no timer that still calls the server. Records and histories must equal the published changes
+//! (promises 2, 5 and 6).
 
 use std::sync::Weak;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use super::log::Log;
 use super::observed::ObservedState;
 use crate::quiescence::Quiescence;
 
-/// Looks at what is left after everything has come to rest.
+/// Checks the system after all runs have ended.
 pub async fn check_idle(greenroom: &Greenroom, log: &Log, quiescence: &Quiescence, closed: bool) {
     let query = actix_rt::spawn(check_state(greenroom.clone(), log.clone(), closed));
     quiescence.settle().await;
@@ -51,7 +51,7 @@ pub async fn check_idle(greenroom: &Greenroom, log: &Log, quiescence: &Quiescenc
     }
 }
 
-/// Shuts down what is not, lets go of it, and looks whether anything of it lives on: an actor, a timer, a call.
+/// Shuts the system down, drops it, and checks that no actor, timer or call is left.
 pub async fn check_after_shutdown(
     greenroom: Greenroom,
     log: &Log,
@@ -62,8 +62,8 @@ pub async fn check_after_shutdown(
     let shutdown = actix_rt::spawn(async move {
         greenroom.shutdown(ShutdownMode::Abort).await;
     });
-    // A call that is answered late may be awaited for ten minutes, and a timer that was cancelled may live until it would
-    // have been due: half an hour for a task that waits.
+    // A late answer may be awaited for ten minutes, and a cancelled timer may live until its deadline: half
+    // an hour for a waiting task.
     tokio::time::sleep(Duration::from_secs(4000)).await;
     quiescence.settle().await;
     if !shutdown.is_finished() {
@@ -125,11 +125,11 @@ async fn check_state(greenroom: Greenroom, log: Log, closed: bool) {
                 ),
             );
         }
-        // Panics of ours cost histories what they had of settled tasks with another parent since.
+        // A panic of the registry loses the history entries of settled tasks that were reparented since.
         if log.read(|observed| observed.registry_panicked.is_some()) {
             continue;
         }
-        // Who had the task before is told of it as well as who has it now.
+        // Former parents are notified of a task as well as its present parent.
         for parent in parents {
             let history = greenroom.history(&parent).await;
             match history.iter().find(|entry| entry.task == task) {
@@ -176,13 +176,13 @@ async fn check_memory(greenroom: Greenroom, log: Log) {
     (expected.registries, expected.slot_managers) = (1, 1);
     (expected.pollers, expected.toasters) = (1, 1);
     expected.histories = census.histories;
-    // Who was stopped by its user and has not spoken since is remembered as that.
+    // A parent that its user has aborted is kept in memory until the next user message.
     let stopped = log.read(ObservedState::user_aborted);
     expected.notifiers = census.notifiers.min(stopped);
     expected.parents = census.parents.min(stopped);
     expected.rosters = census.rosters.min(stopped);
     if log.read(|observed| observed.process_crashed.is_some()) {
-        // What a process that has ended has left behind in this one waits for a disk that will never answer.
+        // Actors of a crashed process are still in memory: they wait for a disk that does not answer.
         expected.registries = census.registries;
         expected.task_actors = census.task_actors;
         expected.notifiers = expected.notifiers.max(census.notifiers);

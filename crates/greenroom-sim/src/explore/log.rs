@@ -1,6 +1,6 @@
-//! What happened in one scenario, in order: what the driver asked and was told, what reached the model of opencode and what
-//! that did, and every change of a task. Whoever has something to say writes it here; each entry is shown to the ledger
-//! and to every promise at once, so that a violation is found at the step that makes it.
+//! The log of one scenario: requests and answers of the driver, calls and facts of the model of opencode, and
+//! every change of a task, in order. Each entry updates the observed state and is checked by every promise at
+//! once, so a violation is found at the step that causes it.
 
 mod display;
 
@@ -18,58 +18,58 @@ use super::observed::ObservedState;
 use super::promises::{Promise, Violation};
 use crate::lock;
 
-/// One thing that happened.
+/// An entry of the log.
 #[derive(Debug, Clone)]
 pub struct Entry {
-    /// When, in virtual milliseconds.
+    /// The time, in virtual milliseconds.
     pub at: i64,
-    /// What.
+    /// The event.
     pub event: LogEvent,
 }
 
-/// What can happen.
+/// An event.
 #[derive(Debug, Clone)]
 pub enum LogEvent {
-    /// The driver asks the system for something.
+    /// The driver sends a request to the system.
     Requested(Request),
-    /// The system has answered; `asked` is the place of the question in the log.
+    /// The system has answered; `request` is the index of the request in the log.
     Answered {
         request: usize,
         answer: Result<Option<Box<Task>>, String>,
     },
-    /// The shutdown is done.
+    /// The shutdown is complete.
     ShutDown(ShutdownReport),
     /// A task has changed.
     TaskChanged(Arc<TaskChange>),
-    /// A reader was told of a task, of which a change was published to nobody.
+    /// A lookup returned a task whose change may not have been published.
     TaskFound(Box<Task>),
-    /// A call arrives at the server, or would if it could be reached.
+    /// A call arrives at the server, or would arrive if the server were reachable.
     CallStarted { number: u64, call: Call },
-    /// A call has its effect.
+    /// A call takes effect.
     CallApplied(u64),
     /// A call is answered.
     CallReturned { number: u64, answer: String },
-    /// An event is handed to the system. `sign` if it is a sign of life.
+    /// An event is delivered to the system. `sign` is true for a sign of life.
     EventDelivered {
         session: SessionId,
         kind: String,
         sign: bool,
     },
-    /// What is true of a session at the server.
+    /// A fact about a session at the server.
     SessionFact { session: SessionId, fact: Fact },
-    /// Whether events flow, as the system is told.
+    /// The event stream is connected or broken, as reported to the system.
     LinkChanged(bool),
-    /// Whether the server can be reached.
+    /// The server becomes reachable or unreachable.
     ServerOnline(bool),
-    /// From now on nothing goes wrong any more.
+    /// No fault happens from here on.
     Healed,
-    /// An actor of ours is made to panic.
+    /// A failpoint makes an actor panic.
     FailpointHit(String),
-    /// The process ends there.
+    /// The process crashes at this place.
     ProcessCrashed(String),
 }
 
-/// What the driver asks for.
+/// A request of the driver.
 #[derive(Debug, Clone)]
 #[expect(missing_docs, reason = "the fields are those of the handle's calls")]
 pub enum Request {
@@ -131,42 +131,42 @@ pub enum Call {
     Health,
 }
 
-/// What can be true of a session.
+/// A fact about a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fact {
-    /// It is there: a call of ours has made it.
+    /// The session was created by a call of Greenroom.
     Created,
-    /// It begins to work.
+    /// The session becomes busy.
     Busy,
-    /// It has nothing more to do.
+    /// The session becomes idle.
     Idle,
-    /// It says or does something that is output.
+    /// The session produces output.
     Output,
-    /// Its newest answer is whole.
+    /// The newest answer is complete.
     AnswerCompleted,
-    /// So many todos are open.
+    /// The number of open todos.
     Todos(usize),
-    /// Its run fails.
+    /// The turn fails.
     Failed,
-    /// It was aborted.
+    /// The session was aborted.
     Aborted,
-    /// An abort of it was answered and lost.
+    /// An abort was answered and lost.
     AbortLost,
-    /// It works without a sign of life, and will not stop by itself.
+    /// The session is busy forever, without a sign of life.
     Hung,
-    /// The provider makes it wait.
+    /// The provider makes the session wait.
     Retrying,
-    /// It waits for an answer.
+    /// The session waits for an answer to a question.
     AwaitingInput,
-    /// A prompt was accepted and nothing comes of it.
+    /// A prompt was accepted and never starts a turn.
     NotTakenUp,
-    /// Its user speaks.
+    /// The user prompts the session.
     UserPrompted,
-    /// Its user stops it.
+    /// The user aborts the session.
     UserAborted,
-    /// It is no more.
+    /// The session was deleted.
     Deleted,
-    /// The server has forgotten what it did.
+    /// The server lost the state of the session's turn.
     StateLost,
 }
 
@@ -179,7 +179,7 @@ struct Inner {
     clock: Clock,
     entries: Vec<Entry>,
     changes: Option<broadcast::Receiver<Arc<TaskChange>>>,
-    /// How many changes are written down.
+    /// The number of task changes in the log.
     recorded_changes: usize,
     observed: ObservedState,
     promises: Vec<Box<dyn Promise>>,
@@ -188,7 +188,7 @@ struct Inner {
 }
 
 impl Log {
-    /// An empty log that is judged by these promises.
+    /// Returns an empty log that is checked by these promises.
     pub fn new(clock: Clock, observed: ObservedState, promises: Vec<Box<dyn Promise>>) -> Self {
         Self(Arc::new(Mutex::new(Inner {
             clock,
@@ -202,12 +202,12 @@ impl Log {
         })))
     }
 
-    /// From now on changes of tasks are written down, each before whatever follows it.
+    /// Starts to log changes of tasks, each before the entries that follow it.
     pub fn follow_changes(&self, changes: broadcast::Receiver<Arc<TaskChange>>) {
         self.inner().changes = Some(changes);
     }
 
-    /// The process has ended at that place: nothing it still says is heard.
+    /// Logs a crash at this place. Later changes of the crashed process are ignored.
     pub fn record_crash(&self, place: &str) {
         let mut inner = self.inner();
         inner.drain_changes();
@@ -215,7 +215,7 @@ impl Log {
         inner.write(LogEvent::ProcessCrashed(place.to_owned()));
     }
 
-    /// Every change that was ever durable: those that nobody was told of before the crash are written down now.
+    /// Logs the durable changes that the crashed process had not published.
     pub fn replay_changes(&self, all: impl Iterator<Item = Arc<TaskChange>>) {
         let mut inner = self.inner();
         let known = inner.recorded_changes;
@@ -224,7 +224,7 @@ impl Log {
         }
     }
 
-    /// Writes something down and gives its place.
+    /// Appends an event and returns its index.
     pub fn push(&self, event: LogEvent) -> usize {
         let mut inner = self.inner();
         inner.drain_changes();
@@ -232,7 +232,7 @@ impl Log {
         inner.entries.len() - 1
     }
 
-    /// Writes a call down and gives its number.
+    /// Appends a call and returns its number.
     pub fn call(&self, call: Call) -> u64 {
         let mut inner = self.inner();
         inner.drain_changes();
@@ -242,29 +242,29 @@ impl Log {
         number
     }
 
-    /// Writes down what has changed meanwhile.
+    /// Appends the changes that were published meanwhile.
     pub fn drain_changes(&self) {
         self.inner().drain_changes();
     }
 
-    /// The first promise that was broken.
+    /// Returns the first broken promise.
     pub fn violation(&self) -> Option<Violation> {
         self.inner().violation.clone()
     }
 
-    /// Something is wrong that no promise sees in the log.
+    /// Records a violation that is not detected from the log.
     pub fn record_violation(&self, promise: &'static str, text: String) {
         self.inner().record_violation(promise, text);
     }
 
-    /// What the ledger says.
+    /// Reads the observed state.
     pub fn read<T>(&self, look: impl FnOnce(&ObservedState) -> T) -> T {
         let mut inner = self.inner();
         inner.drain_changes();
         look(&inner.observed)
     }
 
-    /// Every promise looks at the end.
+    /// Runs the final check of every promise.
     pub fn check_end(&self) {
         let mut inner = self.inner();
         inner.drain_changes();
@@ -279,7 +279,7 @@ impl Log {
         }
     }
 
-    /// Everything that happened, a line each.
+    /// Returns every entry as a line.
     pub fn lines(&self) -> Vec<String> {
         let inner = self.inner();
         inner
@@ -289,7 +289,7 @@ impl Log {
             .collect()
     }
 
-    /// How many calls there were, and what the last was.
+    /// Returns the number of calls, and the last one as a line.
     pub fn calls(&self) -> (u64, String) {
         let inner = self.inner();
         let last = inner

@@ -1,16 +1,17 @@
-//! The random explorer: scenarios by seed, told to the real actors against a model of opencode, judged by the promises of the
-//! behaviour page. Used by the command and the tests.
+//! The random explorer runs scenarios, one for each seed, against a model of opencode and checks the promises
+//! of the behaviour page. Used by the command and the tests.
 //!
 //! | module | owns |
 //! |---|---|
 //! | [`scenario`] | the format of a scenario |
-//! | [`generate`] | a random scenario for every seed |
-//! | [`rng`] | everything that is left to chance, by name |
+//! | [`generate`] | the random scenario of a seed |
+//! | [`rng`] | random decisions, by name |
+//! | `old_names` | the names of decisions in earlier releases |
 //! | [`model`] | opencode, in memory |
-//! | [`driver`] | the steps of a scenario, and its rest |
-//! | `process` | the process the system runs in, and its crashes |
-//! | [`log`], [`observed`] | what happened, and what follows from it for every run and session |
-//! | [`promises`], [`leak_check`] | what must hold, at every step and at the end |
+//! | [`driver`] | the steps of a scenario |
+//! | `process` | the process that runs the system, and its crashes |
+//! | [`log`], [`observed`] | the events of a run, and the state of runs and sessions derived from them |
+//! | [`promises`], [`leak_check`] | the checks at every step and at the end |
 //! | [`shrink`] | the smallest scenario that still breaks a promise |
 //! | [`seeds`] | many seeds on several threads |
 

@@ -1,6 +1,6 @@
-//! The ledger of a scenario: every run with what is known of it from outside, and what is true of every session at the
-//! server. Kept from the log alone; the promises read it. It knows nothing of the system's own records but the changes it
-//! publishes, so that an error in there cannot hide itself.
+//! The observed state of a scenario: every run, and every session at the server, as seen from outside.
+//! Derived from the log alone and read by the promises. Of the system's own records it uses only the
+//! published changes, so that an error in them is detected.
 
 mod updates;
 
@@ -12,33 +12,33 @@ use greenroom::domain::task::TaskStatus;
 
 use super::log::{Call, Fact, Request};
 
-/// A place in the log and its time.
+/// A position in the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct LogPosition {
-    /// The place.
+    /// The index of the entry.
     pub index: usize,
     /// The time, in virtual milliseconds.
     pub at: i64,
 }
 
-/// No end in sight.
+/// A position after every entry.
 pub const OPEN_ENDED: LogPosition = LogPosition {
     index: usize::MAX,
     at: i64::MAX,
 };
 
-/// How a run came to be.
+/// The request that created a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Origin {
-    /// Launched.
+    /// A launch.
     Launch,
-    /// Resumed.
+    /// A resume.
     Resume,
-    /// Tracked.
+    /// A track.
     Track,
 }
 
-/// One run, seen from outside.
+/// A run, as seen from outside.
 #[derive(Debug, Clone)]
 #[expect(missing_docs, reason = "each field is the moment it is called after")]
 pub struct RunFacts {
@@ -46,47 +46,47 @@ pub struct RunFacts {
     pub run: Run,
     pub origin: Origin,
     pub key: ConcurrencyKey,
-    /// True if it counts against limits.
+    /// True if the run counts against limits.
     pub counts: bool,
     pub parent: Option<SessionId>,
-    /// Whose batch it joined when it was accepted.
+    /// The parent whose batch the run joined when it was accepted.
     pub batch_parent: Option<SessionId>,
     pub session: Option<SessionId>,
     pub accepted: LogPosition,
-    /// The first create or prompt for it.
+    /// The first create or prompt of the run.
     pub started: Option<LogPosition>,
-    /// A create for it has had its effect.
+    /// A create of the run took effect.
     pub created: bool,
-    /// Its first prompt has had its effect.
+    /// The first prompt of the run took effect.
     pub prompted: Option<LogPosition>,
     pub running: Option<LogPosition>,
     pub ended: Option<(LogPosition, TaskStatus)>,
     pub error: Option<String>,
     pub note: Option<String>,
-    /// Somebody asked to cancel it without a word to its parent, from here on.
+    /// A cancel without notification of the parent was requested here.
     pub silent_cancel_requested: Option<LogPosition>,
     pub cancel_requested: Option<LogPosition>,
-    /// It got another parent while it was open, from here on.
+    /// The run got another parent here, while it was open.
     pub reparented: Option<LogPosition>,
-    /// It may have let go of its slot until here: it had open tasks of its own, and no sign of life since.
+    /// The run may have released its slot until here: it had open child tasks, and no sign of life since.
     pub may_be_released_until: Option<LogPosition>,
-    /// An actor was made to panic while it was open.
+    /// An actor panicked while the run was open.
     pub actor_panicked: bool,
 }
 
 impl RunFacts {
-    /// True until its end.
+    /// Returns true until the end of the run.
     pub fn is_open(&self) -> bool {
         self.ended.is_none()
     }
 
-    /// True from its first call until its end, and from a track until its end.
+    /// Returns true from the first call of the run, or from its track, until its end.
     pub fn occupies(&self) -> bool {
         self.is_open() && self.counts && (self.started.is_some() || self.origin == Origin::Track)
     }
 }
 
-/// What is true of a session.
+/// The facts about a session.
 #[derive(Debug, Clone, Default)]
 #[expect(
     missing_docs,
@@ -98,21 +98,22 @@ pub struct SessionFacts {
     pub last_output: Option<LogPosition>,
     pub todos: usize,
     pub deleted: Option<LogPosition>,
-    /// The newest of failed, aborted, hanging, asked, not taken up, forgotten: a reason not to complete.
+    /// The newest failure, abort, hang, question, prompt not taken up, or lost state: a reason not to
+    /// complete.
     pub last_failure: Option<(LogPosition, Fact)>,
     pub user_aborted: Option<LogPosition>,
-    /// The system was handed the event of that stop.
+    /// The abort by the user was reported to the system here.
     pub abort_delivered: Option<LogPosition>,
     pub user_prompted: Option<LogPosition>,
     pub abort_lost: bool,
-    /// The task whose run had it last.
+    /// The task whose run used the session last.
     pub owner: Option<TaskId>,
 }
 
-/// The ledger.
+/// The observed state.
 #[derive(Debug)]
 pub struct ObservedState {
-    /// The configuration it all began with.
+    /// The initial configuration.
     pub config: Config,
     /// Every run, in order of acceptance.
     pub runs: Vec<RunFacts>,
@@ -120,46 +121,46 @@ pub struct ObservedState {
     newest: BTreeMap<TaskId, usize>,
     sessions: BTreeMap<SessionId, SessionFacts>,
     aliases: BTreeMap<String, String>,
-    /// The parents that settled tasks were given: of these only the record has changed.
+    /// The new parents of settled tasks that were reparented. Only their records change.
     reassigned: BTreeMap<TaskId, SessionId>,
-    /// The last place of every time there was an entry at.
+    /// The last index for each time with an entry.
     last_index_at: BTreeMap<i64, usize>,
     requests: BTreeMap<usize, Request>,
-    /// Cancels that are not answered: what they meet may be a run that nobody has heard of yet.
+    /// Cancels without an answer. They may affect a run that is not published yet.
     open_cancels: BTreeMap<usize, (LogPosition, Request)>,
-    /// Whose children each task was while it was open: what their histories keep.
+    /// The parents that each task had while it was open. Their histories contain the task.
     parents: BTreeMap<TaskId, BTreeSet<SessionId>>,
     calls: BTreeMap<u64, Call>,
-    /// Asked to shut down.
+    /// A shutdown was requested.
     pub shutdown_requested: Option<LogPosition>,
-    /// Shut down.
+    /// The shutdown was completed.
     pub shutdown_completed: Option<LogPosition>,
-    /// Nothing goes wrong from here on.
+    /// No fault happens from here on.
     pub healed: Option<LogPosition>,
-    /// The last time that calls failed or events did not flow.
+    /// The last time at which a call failed or the event stream was broken.
     pub last_fault: Option<LogPosition>,
-    /// Some session was deleted.
+    /// True if a session was deleted.
     pub deletions: bool,
-    /// The last time the process ended.
+    /// The last crash of the process.
     pub process_crashed: Option<LogPosition>,
-    /// A change was told later than it was decided: the disk is slow.
+    /// True if a change was published later than it was decided, because the disk is slow.
     pub delayed_publication: bool,
-    /// Actors were made to panic.
+    /// True if a registry or a task's actor panicked.
     pub actor_panicked: bool,
-    /// The registry was made to panic last.
+    /// The last panic of the registry.
     pub registry_panicked: Option<LogPosition>,
-    /// Tasks whose change of parent was asked for and not answered.
+    /// Tasks with an unanswered request for another parent.
     pub reparenting: BTreeSet<TaskId>,
-    /// The parents that orders not answered name: what depends on their runs may have been decided, and nobody told yet, or
-    /// ever, if the process ended over it.
+    /// The parents named in unanswered requests. A child of theirs may have been accepted and not published,
+    /// or be lost in a crash.
     unpublished_parents: BTreeMap<usize, SessionId>,
-    /// Cancels that are not answered, by their place in the log, of one task or of several: a run that is accepted
-    /// meanwhile may be one of those meant.
+    /// Unanswered cancels by the index of their request, of one task or of several. They may affect a run
+    /// that is accepted meanwhile.
     open_cancel_targets: BTreeMap<usize, Option<TaskId>>,
 }
 
 impl ObservedState {
-    /// An empty ledger.
+    /// Returns an empty state.
     pub fn new(config: Config) -> Self {
         Self {
             config,
@@ -189,34 +190,34 @@ impl ObservedState {
         }
     }
 
-    /// What is known of a run.
+    /// Returns the facts of a run.
     pub fn run(&self, task: &TaskId, run: Run) -> Option<&RunFacts> {
         self.run_indices
             .get(&(task.clone(), run))
             .map(|&index| &self.runs[index])
     }
 
-    /// The newest run of a task.
+    /// Returns the newest run of a task.
     pub fn newest(&self, task: &TaskId) -> Option<&RunFacts> {
         self.newest.get(task).map(|&index| &self.runs[index])
     }
 
-    /// The newest run of every task.
+    /// Returns the newest run of every task.
     pub fn newest_runs(&self) -> impl Iterator<Item = &RunFacts> {
         self.newest.values().map(|&index| &self.runs[index])
     }
 
-    /// Every parent a task had while it was open.
+    /// Returns every parent that a task had while it was open.
     pub fn parents(&self, task: &TaskId) -> impl Iterator<Item = &SessionId> {
         self.parents.get(task).into_iter().flatten()
     }
 
-    /// What is true of a session.
+    /// Returns the facts of a session.
     pub fn session(&self, session: &SessionId) -> Option<&SessionFacts> {
         self.sessions.get(session)
     }
 
-    /// True if that session or one above it was deleted, as far as runs say who is above.
+    /// Returns true if the session or an ancestor was deleted, as far as runs name the ancestors.
     pub fn is_deleted(&self, session: &SessionId) -> bool {
         let mut above = Some(session);
         let mut seen = BTreeSet::new();
@@ -234,13 +235,14 @@ impl ObservedState {
         false
     }
 
-    /// A registry that is dead when it is told to close comes back half a minute later, and open: known, and not looked for.
+    /// Returns true if the registry was down when the shutdown was requested. It is rebuilt half a minute
+    /// later and stays open, a known limitation that is not checked.
     pub fn registry_down_at_shutdown(&self) -> bool {
         let dead = self.registry_panicked.zip(self.shutdown_requested);
         dead.is_some_and(|(died, shutdown_requested)| died.at + 31_000 > shutdown_requested.at)
     }
 
-    /// How many sessions their users have stopped.
+    /// Returns the number of sessions that their users have aborted.
     pub fn user_aborted(&self) -> usize {
         let user_aborted = self
             .sessions
@@ -249,17 +251,17 @@ impl ObservedState {
         user_aborted.count()
     }
 
-    /// A call by its number.
+    /// Returns a call by its number.
     pub fn call(&self, number: u64) -> Option<&Call> {
         self.calls.get(&number)
     }
 
-    /// An order by its place in the log.
+    /// Returns a request by its index in the log.
     pub fn request(&self, index: usize) -> Option<&Request> {
         self.requests.get(&index)
     }
 
-    /// Open runs whose parent is that session.
+    /// Returns the open runs of a parent.
     pub fn open_children<'a>(
         &'a self,
         session: &'a SessionId,
@@ -269,18 +271,18 @@ impl ObservedState {
             .filter(move |run| run.is_open() && run.parent.as_ref() == Some(session))
     }
 
-    /// True if a task below that run may have been accepted, and nobody was told of it yet.
+    /// Returns true if a child of that run may have been accepted without being published yet.
     pub fn may_wait_for_unpublished_child(&self, run: &RunFacts) -> bool {
         let mut named = self.unpublished_parents.values();
         named.any(|parent| run.session.as_ref() == Some(parent))
     }
 
-    /// Runs that are open.
+    /// Returns the open runs.
     pub fn open(&self) -> impl Iterator<Item = &RunFacts> {
         self.runs.iter().filter(|run| run.is_open())
     }
 
-    /// A text with every generated id replaced by its alias.
+    /// Returns a text with every generated id replaced by its alias.
     pub fn with_aliases(&self, text: &str) -> String {
         let mut text = text.to_owned();
         if text.contains("bg_") {

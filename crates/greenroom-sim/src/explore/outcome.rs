@@ -1,4 +1,4 @@
-//! The thread, the runtime and the panics of one scenario, and what came of it.
+//! The thread, the runtime and the panics of one scenario, and its outcome.
 
 use std::collections::BTreeMap;
 use std::sync::mpsc;
@@ -12,28 +12,28 @@ use super::scenario::Scenario;
 use crate::quiescence::Quiescence;
 use crate::runner::{collect_panics, collected_panics};
 
-/// What came of a scenario.
+/// The outcome of a scenario.
 #[derive(Debug, Clone)]
 pub struct Outcome {
-    /// The promise that was broken first, if any was.
+    /// The first broken promise.
     pub violation: Option<Violation>,
-    /// What happened, a line each.
+    /// The log, one line for each entry.
     pub lines: Vec<String>,
-    /// The decisions of the server that were not the usual ones.
+    /// The decisions of the server that differ from their defaults.
     pub decisions: BTreeMap<String, i64>,
-    /// How much virtual time it took, in milliseconds.
+    /// The virtual duration, in milliseconds.
     pub duration_ms: i64,
 }
 
-/// Tells a scenario on a thread of its own; `limit` is real time. Actors that keep each other busy at one instant break a
-/// promise too, and leave their thread behind.
+/// Runs a scenario on its own thread; `limit` is real time. Actors that keep each other busy at one instant
+/// also break a promise, and their thread is left behind.
 pub fn run(scenario: &Scenario, limit: Duration) -> Outcome {
     let (sender, receiver) = mpsc::channel();
     let run = scenario.clone();
     let spawned = std::thread::Builder::new()
         .name(scenario.name.clone())
         .spawn(move || {
-            // Whoever has given up wants nothing more.
+            // The receiver is gone if the time limit was reached.
             drop(sender.send(run_scenario(&run)));
         });
     match spawned {

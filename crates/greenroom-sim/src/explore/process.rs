@@ -1,6 +1,6 @@
-//! The process that the system runs in, told with a disk beneath it and a plug that may be pulled: at any append, commit or
-//! call the dice may end it, and another begins a while later with what was durable. Scenarios without crashes have one
-//! process and a journal in memory.
+//! The process that runs the system, with a disk and a crash switch. At any append, commit or call a random
+//! decision may crash it; another process starts later with what was durable. Scenarios without crashes have
+//! one process and a journal in memory.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -17,7 +17,7 @@ use super::scenario::Scenario;
 use crate::crash::{CallPhase, CrashSwitch, CrashableFaultInjector, CrashableServer};
 use crate::disk::Disk;
 
-/// Where processes run, one after the other.
+/// Starts processes, one after the other.
 pub(super) struct ProcessRunner {
     config: Config,
     injects_panics: bool,
@@ -28,12 +28,12 @@ pub(super) struct ProcessRunner {
     started: u64,
 }
 
-/// One process.
+/// A process.
 pub(super) struct Process {
     pub(super) greenroom: Greenroom,
-    /// Set if it may be lost.
+    /// Set if the process can crash.
     pub(super) crash_switch: Option<CrashSwitch>,
-    /// Alive as long as anything of it holds the server.
+    /// Upgradable as long as the system holds the server.
     pub(super) server: Weak<dyn AgentServer>,
 }
 
@@ -56,11 +56,11 @@ impl ProcessRunner {
         }
     }
 
-    /// The next process begins.
+    /// Starts the next process.
     pub(super) fn start(&mut self) -> Process {
         self.started += 1;
         let mut config = self.config.clone();
-        // Another process draws other ids.
+        // Each process generates different ids.
         config.seed = config.seed.map(|seed| seed ^ (self.started << 32));
         let mut saboteur: Option<Arc<dyn Saboteur>> = self
             .injects_panics
@@ -90,7 +90,7 @@ impl ProcessRunner {
                     Arc::new(CrashableFaultInjector::new(saboteur, switch.clone()))
                         as Arc<dyn Saboteur>
                 });
-                // Whoever read changes goes on where the last process stopped.
+                // A reader of changes continues where the last process stopped.
                 let changes = journal.changes(ChangesFrom::After(0), usize::MAX);
                 let changes = changes.unwrap_or_default().into_iter();
                 self.log.replay_changes(changes.map(|change| {
@@ -122,7 +122,7 @@ impl ProcessRunner {
         }
     }
 
-    /// The process has lost its power. What is left of it in this one is shut down; the next begins after a while.
+    /// Shuts down the actors of the crashed process and starts the next process after a delay.
     pub(super) async fn restart(&mut self, crashed_greenroom: Greenroom) -> Process {
         actix_rt::spawn(async move { crashed_greenroom.shutdown(ShutdownMode::Abort).await });
         let down = self.model.downtime_ms(self.started);
@@ -130,7 +130,7 @@ impl ProcessRunner {
         self.start()
     }
 
-    /// Decides by name whether the process ends there, and ends it.
+    /// Returns a callback that decides by name whether the process crashes at a place, and crashes it.
     fn crash_decider(&self, crash_switch: CrashSwitch) -> Arc<dyn Fn(&str) -> bool + Send + Sync> {
         let (model, log) = (self.model.clone(), self.log.clone());
         Arc::new(move |place: &str| {

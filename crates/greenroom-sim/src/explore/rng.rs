@@ -1,6 +1,7 @@
-//! Everything that is left to chance, decided by name: the same name under the same seed always falls the same way, and
-//! what else is asked changes nothing. So a scenario keeps its course while steps are taken out of it, and every decision
-//! that is not the usual one can be written down and told again without a seed. The model asks; shrinking reads.
+//! Random decisions by name. The same name under the same seed always gives the same decision, independent of
+//! all others. So a scenario keeps its course when steps are removed, and the decisions that differ from
+//! their defaults can be recorded and replayed without the seed. The model decides; shrinking reads the
+//! decisions.
 
 use std::collections::BTreeMap;
 
@@ -10,14 +11,14 @@ use super::old_names::original;
 #[derive(Debug, Clone)]
 pub struct DecisionRng {
     seed: u64,
-    /// Set for a scenario whose decisions are written down: what is not among them is as usual.
+    /// Set for a scenario with recorded decisions; a decision that is not recorded has its default.
     recorded: Option<BTreeMap<String, i64>>,
     decisions: BTreeMap<String, i64>,
     defaults_only: bool,
 }
 
 impl DecisionRng {
-    /// Dice that fall by chance, or as it is written.
+    /// Returns a generator with a seed, or with recorded decisions.
     pub fn new(seed: u64, recorded: Option<BTreeMap<String, i64>>) -> Self {
         Self {
             seed,
@@ -27,12 +28,13 @@ impl DecisionRng {
         }
     }
 
-    /// From now on everything is as usual.
+    /// Makes every later decision the default.
     pub fn use_defaults(&mut self) {
         self.defaults_only = true;
     }
 
-    /// A decision: `default`, or whatever `draw` makes of a random source of this name.
+    /// Returns the decision of this name: `default`, or the result of `draw` with a random source of this
+    /// name.
     pub fn decide(
         &mut self,
         name: String,
@@ -52,23 +54,23 @@ impl DecisionRng {
         decision
     }
 
-    /// Every decision that was not the usual one.
+    /// Returns every decision that differs from its default.
     pub fn decisions(&self) -> &BTreeMap<String, i64> {
         self.recorded.as_ref().unwrap_or(&self.decisions)
     }
 }
 
-/// A small random source (SplitMix64): good enough to explore with, and the same on every machine.
+/// A small random generator (SplitMix64), the same on every platform.
 #[derive(Debug, Clone)]
 pub struct Rng(u64);
 
 impl Rng {
-    /// The source of a seed.
+    /// Returns the generator of a seed.
     pub fn new(seed: u64) -> Self {
         Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ 0x5851_f42d_4c95_7f2d)
     }
 
-    /// The source of a name under a seed.
+    /// Returns the generator of a name under a seed.
     pub fn named(seed: u64, name: &str) -> Self {
         // FNV-1a.
         let hash = name.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
@@ -79,7 +81,7 @@ impl Rng {
         source
     }
 
-    /// The next 64 bits.
+    /// Returns the next 64 bits.
     pub fn next_u64(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut next_u64 = self.0;
@@ -88,29 +90,33 @@ impl Rng {
         next_u64 ^ (next_u64 >> 31)
     }
 
-    /// A number below `bound`; zero for a bound of zero.
+    /// Returns a number below `bound`; zero for a bound of zero.
     pub fn below(&mut self, bound: u64) -> u64 {
         self.next_u64().checked_rem(bound).unwrap_or(0)
     }
 
-    /// A number from `low` up to and with `high`.
+    /// Returns a number from `low` to `high`, inclusive.
     pub fn between(&mut self, low: i64, high: i64) -> i64 {
         let span = u64::try_from(high.saturating_sub(low)).unwrap_or(0) + 1;
         low + i64::try_from(self.below(span)).unwrap_or(0)
     }
 
-    /// True so many times in a thousand.
+    /// Returns true with this probability, in a thousand.
     pub fn chance(&mut self, permille: u32) -> bool {
         self.below(1000) < u64::from(permille)
     }
 
-    /// One of several; they must not be none.
+    /// Returns one of several choices.
+    ///
+    /// # Panics
+    ///
+    /// Panics if there are none.
     pub fn one_of<'a, T>(&mut self, choices: &'a [T]) -> &'a T {
         let index = self.below(choices.len() as u64);
         &choices[usize::try_from(index).unwrap_or(0)]
     }
 
-    /// The place of one of several by weight; the first if all weigh nothing.
+    /// Returns an index by weight; the first if all weights are zero.
     pub fn weighted_index(&mut self, weights: &[u32]) -> usize {
         let mut rest = self.below(weights.iter().map(|&weight| u64::from(weight)).sum());
         for (index, &weight) in weights.iter().enumerate() {

@@ -1,6 +1,7 @@
-//! The format of a scenario: a story whose agent server is the model of opencode instead of a script. Fields have the
-//! names of the stories' wherever they mean the same; `opencode` says what the model leaves to chance, or, once a scenario
-//! is minimised, which decisions were not the usual ones. Written by `generate` and `shrink`, told by `driver`.
+//! The format of a scenario: a story with the model of opencode in place of a scripted server. Fields have
+//! the same names as in stories where they mean the same. `opencode` holds the odds of random decisions or,
+//! in a minimised scenario, the decisions that differ from their defaults. Written by `generate` and
+//! `shrink`, run by `driver`.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -12,42 +13,42 @@ use serde_json::{Map, Value};
 
 use crate::story::CancelOverrides;
 
-/// One scenario.
+/// A scenario.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Scenario {
-    /// What it is called.
+    /// The name of the scenario.
     #[serde(default)]
     pub name: String,
-    /// What it shows.
+    /// The violation that the scenario shows.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub about: String,
-    /// Whose policies hold.
+    /// The profile of the policies.
     pub profile: Profile,
-    /// Limits and time-outs.
+    /// Limits and timeouts.
     #[serde(default)]
     pub config: Settings,
     /// The model of opencode.
     pub opencode: Opencode,
-    /// What is done, and when.
+    /// The steps, with their times.
     pub steps: Vec<Step>,
-    /// When everything that is wrong with the server is mended, in virtual milliseconds.
+    /// The time at which all faults of the server end, in virtual milliseconds.
     pub healed_at: u64,
 }
 
-/// Whose policies hold.
+/// A profile of policies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Profile {
-    /// The product's own.
+    /// The default profile.
     Default,
-    /// Those of the reference implementation.
+    /// The profile of the reference implementation.
     Reference,
-    /// The product's own, and the process ends at random instants: there is a disk, and another process goes on.
+    /// The default profile with crashes of the process at random instants, a disk, and restarts.
     Crashes,
 }
 
-/// What a scenario sets; all else is the profile's. Times are milliseconds.
+/// The settings of a scenario; all others are those of the profile. Times are milliseconds.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, rename_all = "camelCase", deny_unknown_fields)]
 #[expect(missing_docs, reason = "the names are those of the configuration")]
@@ -94,13 +95,13 @@ pub struct Settings {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Opencode {
-    /// What chance goes by.
+    /// The seed of random decisions.
     #[serde(default)]
     pub seed: u64,
-    /// How often what happens.
+    /// The odds of random decisions.
     #[serde(default)]
     pub odds: Odds,
-    /// The decisions that are not the usual ones; with them nothing else is left to chance.
+    /// The decisions that differ from their defaults. If present, no decision is random.
     #[serde(
         default,
         skip_serializing_if = "Option::is_none",
@@ -109,27 +110,27 @@ pub struct Opencode {
     pub decisions: Option<BTreeMap<String, i64>>,
 }
 
-/// How often what happens: in a thousand, unless another unit is named.
+/// The odds of random decisions, in a thousand unless another unit is named.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, rename_all = "camelCase", deny_unknown_fields)]
 pub struct Odds {
-    /// An event does not come.
+    /// An event is lost.
     pub event_lost: u32,
-    /// An event comes twice.
+    /// An event is delivered twice.
     pub event_doubled: u32,
-    /// An event comes late.
+    /// An event is late.
     pub event_late: u32,
-    /// How late at most, in milliseconds.
+    /// The maximum delay of a late event, in milliseconds.
     pub event_late_ms: i64,
-    /// True if late events are overtaken by others.
+    /// True if later events may overtake a late one.
     pub event_reordered: bool,
-    /// A call does not get there.
+    /// A call does not reach the server.
     pub call_unreachable: u32,
     /// A call is answered with an error.
     pub call_refused: u32,
-    /// A call is cut, without effect.
+    /// The connection of a call is cut before its effect.
     pub call_cut_before: u32,
-    /// A call is cut, with its effect.
+    /// The connection of a call is cut after its effect.
     pub call_cut_after: u32,
     /// A call is never answered and has no effect.
     pub call_hangs: u32,
@@ -137,32 +138,32 @@ pub struct Odds {
     pub call_hangs_after: u32,
     /// A call is answered late.
     pub call_slow: u32,
-    /// How late at most, in milliseconds.
+    /// The maximum delay of a slow call, in milliseconds.
     pub call_slow_ms: i64,
-    /// One of our own actors panics at a place it passes, in a hundred thousand.
+    /// An actor panics at a failpoint, in a hundred thousand.
     #[serde(alias = "sabotage")]
     pub failpoint: u32,
-    /// The process ends at an append, a commit, or before or after a call; in ten thousand.
+    /// The process crashes at an append, at a commit, or before or after a call, in ten thousand.
     pub crash: u32,
-    /// Only at places whose name begins so.
+    /// Only failpoints whose name starts with this prefix fire.
     #[serde(alias = "sabotageOf")]
     pub failpoint_prefix: String,
-    /// Somebody does something at the very instant at which a call is answered.
+    /// An action races with the answer of a call.
     #[serde(alias = "ambush")]
     pub race_injection: u32,
     /// An abort is answered and lost.
     pub abort_lost: u32,
-    /// How often which kind of turn, by weight, in the order of [`super::model::TurnKind`].
+    /// The weights of the kinds of turns, in the order of [`super::model::TurnKind`].
     pub turns: Vec<u32>,
 }
 
 impl Odds {
-    /// True if no event is lost, late or doubled.
+    /// Returns true if no event is lost, late or doubled.
     pub fn events_are_true(&self) -> bool {
         self.event_lost == 0 && self.event_doubled == 0 && self.event_late == 0
     }
 
-    /// True if no call goes wrong.
+    /// Returns true if no call fails.
     pub fn calls_are_true(&self) -> bool {
         [
             self.call_unreachable,
@@ -179,18 +180,18 @@ impl Odds {
     }
 }
 
-/// One thing done at one time.
+/// A step.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Step {
-    /// When, in virtual milliseconds.
+    /// The time of the step, in virtual milliseconds.
     pub at: u64,
-    /// What.
+    /// The action.
     #[serde(flatten)]
     pub action: Action,
 }
 
-/// What a step does. A session is named by its id; `$t1` is the session of task `t1`, and a step that names one which is
-/// not there does nothing.
+/// The action of a step. A session is named by its id; `$t1` is the session of task `t1`. A step with an
+/// unknown session does nothing.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "do", rename_all = "camelCase", rename_all_fields = "camelCase")]
 #[expect(
@@ -198,7 +199,7 @@ pub struct Step {
     reason = "each variant says what it does; its fields are named like the handle's"
 )]
 pub enum Action {
-    /// Launches a task; its alias is its description too.
+    /// Launches a task; its alias is also its description.
     Launch {
         r#as: String,
         input: Map<String, Value>,
@@ -211,12 +212,12 @@ pub enum Action {
     },
     /// Cancels a task if its slot is not granted yet.
     CancelPending { task: String },
-    /// Cancels everything below a session, or everything.
+    /// Cancels all tasks below a session, or all tasks.
     CancelAll {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         session: Option<String>,
     },
-    /// Goes on with an ended task.
+    /// Resumes an ended task.
     Resume {
         session: String,
         prompt: String,
@@ -227,9 +228,9 @@ pub enum Action {
         )]
         parent_session: Option<String>,
     },
-    /// Gives a running task a further prompt.
+    /// Sends a further prompt to a running task.
     Send { task: String, prompt: String },
-    /// Adopts a session, or gives a known task another parent.
+    /// Tracks a session, or gives a known task another parent.
     Track {
         task: String,
         session: String,
@@ -242,38 +243,38 @@ pub enum Action {
     },
     /// Changes limits.
     SetLimits { limits: Map<String, Value> },
-    /// Somebody else prompts a session: its user, or whoever started it elsewhere.
+    /// Prompts a session from outside Greenroom.
     UserMessage { session: String },
-    /// The user aborts a session.
+    /// Aborts a session as its user.
     UserAbort { session: String },
-    /// Somebody answers what a session asks.
+    /// Answers the question of a session.
     UserAnswer { session: String },
-    /// Somebody deletes a session.
+    /// Deletes a session.
     Delete { session: String },
-    /// The server cannot be reached for so long.
+    /// Makes the server unreachable for some milliseconds.
     Outage { ms: u64 },
-    /// The server is killed and comes back after so long.
+    /// Kills the server and restarts it after some milliseconds.
     Restart { ms: u64 },
-    /// The event stream breaks for so long, calls go through.
+    /// Breaks the event stream for some milliseconds; calls still succeed.
     BreakLink { ms: u64 },
-    /// The system is shut down.
+    /// Shuts the system down.
     Shutdown,
 }
 
 impl Scenario {
-    /// True if actors of ours are made to panic.
+    /// Returns true if failpoints may fire.
     pub fn injects_panics(&self) -> bool {
         let decisions = self.opencode.decisions.iter().flatten();
         let mut recorded = decisions.filter(|(name, _)| name.starts_with("failpoint "));
         self.opencode.odds.failpoint > 0 || recorded.next().is_some()
     }
 
-    /// True if the process may end and another begin.
+    /// Returns true if the process may crash.
     pub fn crashes(&self) -> bool {
         self.profile == Profile::Crashes
     }
 
-    /// The configuration it asks for.
+    /// Returns the configuration of the scenario.
     pub fn config(&self) -> Config {
         let mut config = match self.profile {
             Profile::Default | Profile::Crashes => Config::default(),

@@ -1,4 +1,4 @@
-//! Many seeds on several threads, in order, until one breaks a promise or the time is over.
+//! Runs many seeds on several threads, in order, until a promise is broken or the time is over.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -12,19 +12,19 @@ use super::promises::Violation;
 use super::scenario::{Profile, Scenario};
 use crate::lock;
 
-/// Real time for one scenario: all of them take milliseconds, unless actors keep each other busy.
+/// Real time for one scenario. A scenario takes milliseconds, unless actors keep each other busy.
 pub const LIMIT: Duration = Duration::from_secs(60);
 
-/// What was found among some seeds.
+/// The result of an exploration.
 #[derive(Debug)]
 pub struct ExploreReport {
-    /// The lowest seed that broke a promise, with its scenario and what came of it.
+    /// The lowest seed that broke a promise, with its scenario and outcome.
     pub first_broken: Option<BrokenSeed>,
-    /// The first seed that was not told.
+    /// The first seed that was not run.
     pub next: u64,
-    /// How many were told.
+    /// The number of scenarios that were run.
     pub explored: u64,
-    /// Every kind of violation, with how many seeds showed it and the lowest of them.
+    /// Every kind of violation, with the number of seeds and the lowest seed that showed it.
     pub kinds: BTreeMap<String, (u64, u64)>,
 }
 
@@ -39,20 +39,20 @@ pub struct BrokenSeed {
     pub outcome: Outcome,
 }
 
-/// When to stop.
+/// The options of an exploration.
 #[derive(Debug, Clone, Copy)]
 pub struct ExploreOptions {
-    /// How many scenarios are told at once.
+    /// The number of threads.
     pub threads: usize,
-    /// Real time for all of them.
+    /// Real time for all scenarios.
     pub time: Option<Duration>,
-    /// Whether to go on after a violation, to see how many kinds there are.
+    /// Whether to continue after a violation and count the kinds.
     pub survey: bool,
-    /// Whether each is told a second time, to see that nothing differs.
+    /// Whether to run each scenario twice and compare the traces.
     pub twice: bool,
 }
 
-/// Tells the scenarios of these seeds. All below [`ExploreReport::next`] were told.
+/// Runs the scenarios of these seeds. All below [`ExploreReport::next`] were run.
 pub fn explore(seeds: Range<u64>, profile: Profile, options: ExploreOptions) -> ExploreReport {
     let until = options.time.map(|time| Instant::now() + time);
     let next = AtomicU64::new(seeds.start);
@@ -103,7 +103,7 @@ pub fn explore(seeds: Range<u64>, profile: Profile, options: ExploreOptions) -> 
     }
 }
 
-/// Where two tellings of one scenario part.
+/// Returns the first difference between two runs of a scenario.
 fn difference(once: &Outcome, again: &Outcome) -> Option<Violation> {
     let place = once
         .lines

@@ -1,5 +1,6 @@
-//! The smallest scenario that still breaks the same promise: first every decision of the server is written down, so that
-//! nothing is left to chance, then steps, decisions and settings are taken out for as long as the promise stays broken.
+//! Finds the smallest scenario that still breaks the same promise. First all decisions of the server are
+//! recorded, so that none is random; then steps, decisions and settings are removed as long as the promise
+//! stays broken.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -10,7 +11,7 @@ use super::scenario::{Odds, Scenario, Settings};
 /// Real time for one attempt.
 const LIMIT: Duration = Duration::from_secs(20);
 
-/// Shrinks a scenario that came to `outcome`, for at most so long. What comes back breaks the same promise.
+/// Shrinks a scenario with this outcome, within a time limit. The result breaks the same promise.
 pub fn shrink(scenario: &Scenario, outcome: &Outcome, time_limit: Duration) -> (Scenario, Outcome) {
     let Some(violation) = &outcome.violation else {
         return (scenario.clone(), outcome.clone());
@@ -23,7 +24,7 @@ pub fn shrink(scenario: &Scenario, outcome: &Outcome, time_limit: Duration) -> (
     };
     let mut recorded = scenario.clone();
     recorded.opencode.decisions = Some(outcome.decisions.clone());
-    // Late events keep their order or not; all else the odds say is written down.
+    // Whether late events keep their order is not a recorded decision.
     recorded.opencode.odds = Odds {
         event_reordered: scenario.opencode.odds.event_reordered,
         ..Odds::default()
@@ -57,7 +58,7 @@ struct Shrinker {
 }
 
 impl Shrinker {
-    /// Takes a scenario over if it breaks the same promise.
+    /// Keeps a scenario if it breaks the same promise.
     fn attempt(&mut self, scenario: Scenario) -> bool {
         if self.is_over() {
             return false;
@@ -87,7 +88,7 @@ impl Shrinker {
         (self.best.steps.len(), decisions, self.best.config.clone())
     }
 
-    /// Leaves out ever smaller runs of steps.
+    /// Removes ever smaller ranges of steps.
     fn steps(&mut self) {
         self.remove_ranges(
             self.best.steps.len(),
@@ -145,7 +146,7 @@ impl Shrinker {
         }
     }
 
-    /// Leaves out each setting.
+    /// Removes each setting.
     fn settings(&mut self) {
         let Ok(serde_json::Value::Object(known)) = serde_json::to_value(&self.best.config) else {
             return;
@@ -166,7 +167,7 @@ impl Shrinker {
         }
     }
 
-    /// The server is mended right after the last step, if that does not matter.
+    /// Ends the faults of the server right after the last step, if the promise stays broken.
     fn heal_earlier(&mut self) {
         let mut smaller = self.best.clone();
         smaller.healed_at = smaller.steps.last().map_or(0, |step| step.at) + 1;

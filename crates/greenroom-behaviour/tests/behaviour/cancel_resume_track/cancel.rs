@@ -7,8 +7,8 @@ use std::task::Poll;
 use greenroom::domain::task::TaskStatus;
 use greenroom::{CancelError, CancelOptions, CancelScope};
 
-use crate::harness::{Stage, Who, idle_event, job, job_of, story, story_with};
-use crate::server::{Fate, On};
+use crate::harness::{Harness, SessionRef, idle_event, job, job_of, story, story_with};
+use crate::server::{CallKind, CallOutcome};
 
 fn quietly() -> CancelOptions {
     CancelOptions {
@@ -17,10 +17,9 @@ fn quietly() -> CancelOptions {
     }
 }
 
-async fn cancel_all(s: &Stage, scope: CancelScope) -> Vec<String> {
+async fn cancel_all(s: &Harness, scope: CancelScope) -> Vec<String> {
     let greenroom = s.greenroom.clone();
-    let all =
-        s.answered(async move { greenroom.cancel_all(scope, CancelOptions::default()).await });
+    let all = s.resolve(async move { greenroom.cancel_all(scope, CancelOptions::default()).await });
     all.await
         .into_iter()
         .map(|task| task.description.to_string())
@@ -31,7 +30,7 @@ async fn cancel_all(s: &Stage, scope: CancelScope) -> Vec<String> {
 fn it_is_true_once_and_then_changes_nothing() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
-        s.at(6000).await;
+        s.advance_to(6000).await;
         let because = CancelOptions {
             reason: Some("not needed".to_owned()),
             ..CancelOptions::default()
@@ -43,7 +42,7 @@ fn it_is_true_once_and_then_changes_nothing() {
         );
         assert_eq!(s.state(&a).await, "cancelled: not needed");
         let before = s.task(&a).await;
-        s.at(7000).await;
+        s.advance_to(7000).await;
         let again = s.try_cancel(&a, CancelOptions::default()).await;
         assert!(
             matches!(again, Err(CancelError::NotCancellable(_))),
@@ -55,7 +54,7 @@ fn it_is_true_once_and_then_changes_nothing() {
             matches!(unknown, Err(CancelError::Unknown(_))),
             "{unknown:?}"
         );
-        assert_eq!(s.told("P"), ["6000 final wakes: a cancelled"]);
+        assert_eq!(s.notifications_to("P"), ["6000 final wakes: a cancelled"]);
     });
 }
 
@@ -83,17 +82,17 @@ fn it_is_true_or_the_task_has_ended_by_itself_in_whichever_moment_it_comes() {
         let (cancelled, completed) = (Arc::clone(&cancelled), Arc::clone(&completed));
         story(move |s| async move {
             let a = s.launch(job("a")).await;
-            s.at(6000).await;
+            s.advance_to(6000).await;
             let session = (&a).session(&s.server);
-            s.quiet_answer(&session, "done");
-            s.quietly_idle(&session);
-            s.together(idle_event(&session));
+            s.answer_without_event(&session, "done");
+            s.idle_without_event(&session);
+            s.send_event(idle_event(&session));
             let (greenroom, below, id) = (s.greenroom.clone(), s.greenroom.clone(), a.clone());
             actix_rt::spawn(async move {
                 pass_turns(turns).await;
                 below.launch(job_of(session, "below")).await
             });
-            let cancel = s.answered(async move {
+            let cancel = s.resolve(async move {
                 pass_turns(turns).await;
                 greenroom.cancel(&id, CancelOptions::default()).await
             });
@@ -113,14 +112,14 @@ fn it_is_true_or_the_task_has_ended_by_itself_in_whichever_moment_it_comes() {
 fn a_session_may_be_left_alone() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
-        s.at(6000).await;
+        s.advance_to(6000).await;
         let leave = CancelOptions {
             abort_session: false,
             ..CancelOptions::default()
         };
         s.try_cancel(&a, leave).await.expect("it runs");
-        s.at(20_000).await;
-        assert!(s.calls(On::Abort).is_empty());
+        s.advance_to(20_000).await;
+        assert!(s.calls(CallKind::Abort).is_empty());
     });
 }
 
@@ -128,12 +127,12 @@ fn a_session_may_be_left_alone() {
 fn a_silent_cancel_of_the_last_one_sends_the_final_without_it() {
     story(|s| async move {
         let (a, b) = (s.launch(job("a")).await, s.launch(job("b")).await);
-        s.at(6000).await;
-        s.finish(&a).await;
-        s.at(7000).await;
+        s.advance_to(6000).await;
+        s.finish_turn(&a).await;
+        s.advance_to(7000).await;
         s.try_cancel(&b, quietly()).await.expect("it runs");
         assert_eq!(
-            s.told("P"),
+            s.notifications_to("P"),
             [
                 "6100 note silent: a completed, 1 open",
                 "7000 final wakes: a completed"
@@ -147,14 +146,14 @@ fn a_silent_cancel_of_one_of_many_keeps_it_out_of_every_message() {
     story(|s| async move {
         let (a, b) = (s.launch(job("a")).await, s.launch(job("b")).await);
         let c = s.launch(job("c")).await;
-        s.at(6000).await;
+        s.advance_to(6000).await;
         s.try_cancel(&b, quietly()).await.expect("it runs");
-        s.at(7000).await;
-        s.finish(&a).await;
-        s.at(8000).await;
-        s.finish(&c).await;
+        s.advance_to(7000).await;
+        s.finish_turn(&a).await;
+        s.advance_to(8000).await;
+        s.finish_turn(&c).await;
         assert_eq!(
-            s.told("P"),
+            s.notifications_to("P"),
             [
                 "7100 note silent: a completed, 1 open",
                 "8000 final wakes: a completed, c completed"
@@ -167,18 +166,18 @@ fn a_silent_cancel_of_one_of_many_keeps_it_out_of_every_message() {
 fn a_batch_with_nothing_to_tell_closes_without_a_word() {
     story(|s| async move {
         let (a, b) = (s.launch(job("a")).await, s.launch(job("b")).await);
-        s.at(6000).await;
+        s.advance_to(6000).await;
         s.try_cancel(&a, quietly()).await.expect("it runs");
         s.try_cancel(&b, quietly()).await.expect("it runs");
-        s.at(60_000).await;
-        assert!(s.told("P").is_empty());
-        s.at(11 * 60_000).await;
+        s.advance_to(60_000).await;
+        assert!(s.notifications_to("P").is_empty());
+        s.advance_to(11 * 60_000).await;
         assert_eq!(s.state(&a).await, "gone", "and its tasks leave memory");
         // What comes next is a batch of its own.
         let c = s.launch(job("c")).await;
-        s.pass(6000).await;
-        s.finish(&c).await;
-        assert_eq!(s.told("P"), ["666000 final wakes: c completed"]);
+        s.advance(6000).await;
+        s.finish_turn(&c).await;
+        assert_eq!(s.notifications_to("P"), ["666000 final wakes: c completed"]);
     });
 }
 
@@ -186,11 +185,11 @@ fn a_batch_with_nothing_to_tell_closes_without_a_word() {
 fn cancelling_never_waits_for_a_parent() {
     story(|s| async move {
         let (a, b) = (s.launch(job("a")).await, s.launch(job("b")).await);
-        for on in [On::Notify, On::Messages, On::Session] {
-            s.server.always_for(on, "P", Fate::Hangs);
+        for on in [CallKind::Notify, CallKind::Messages, CallKind::Session] {
+            s.server.set_outcome_for(on, "P", CallOutcome::Hangs);
         }
-        s.server.always(On::Abort, Fate::Hangs);
-        s.at(6000).await;
+        s.server.set_outcome(CallKind::Abort, CallOutcome::Hangs);
+        s.advance_to(6000).await;
         // Each is answered in this instant.
         assert!(s.cancel(&a).await);
         assert!(s.cancel(&b).await);
@@ -208,12 +207,12 @@ fn waiting_tasks_are_cancelled_without_a_call() {
             let calls = s.server.log().len();
             assert!(s.cancel(&c).await);
             assert!(s.cancel(&b).await);
-            let new: Vec<On> = s.server.log()[calls..].iter().map(|call| call.on).collect();
-            assert!(new.iter().all(|on| *on == On::Toast), "{new:?}");
+            let new: Vec<CallKind> = s.server.log()[calls..].iter().map(|call| call.kind).collect();
+            assert!(new.iter().all(|on| *on == CallKind::Toast), "{new:?}");
             assert_eq!(s.slots().await, ["worker 1/1"]);
-            s.at(6000).await;
-            s.finish(&a).await;
-            let last = s.told("P").pop();
+            s.advance_to(6000).await;
+            s.finish_turn(&a).await;
+            let last = s.notifications_to("P").pop();
             assert_eq!(
                 last.as_deref(),
                 Some("6000 final wakes: a completed, b cancelled, c cancelled")
@@ -226,14 +225,15 @@ fn waiting_tasks_are_cancelled_without_a_call() {
 fn a_cancel_while_it_is_checked_wins() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
-        s.at(6000).await;
-        s.server.next(On::Todos, Fate::Late(2000));
-        s.finish(&a).await;
-        s.at(7000).await;
+        s.advance_to(6000).await;
+        s.server
+            .set_next_outcome(CallKind::Todos, CallOutcome::Late(2000));
+        s.finish_turn(&a).await;
+        s.advance_to(7000).await;
         assert!(s.cancel(&a).await);
-        s.at(9000).await;
+        s.advance_to(9000).await;
         assert_eq!(s.state(&a).await, "cancelled");
-        assert_eq!(s.told("P"), ["7000 final wakes: a cancelled"]);
+        assert_eq!(s.notifications_to("P"), ["7000 final wakes: a cancelled"]);
     });
 }
 
@@ -245,7 +245,7 @@ fn descendants_are_cancelled_by_choice() {
         s.launch(job_of(session.as_str(), "below")).await;
         let b = s.launch(job("b")).await;
         s.launch(job_of("Q", "other")).await;
-        s.at(6000).await;
+        s.advance_to(6000).await;
         assert!(s.cancel(&b).await);
         assert_eq!(s.names(TaskStatus::Running).await, ["a", "below", "other"]);
         assert_eq!(cancel_all(&s, CancelScope::Tree(a)).await, ["a", "below"]);
@@ -255,9 +255,9 @@ fn descendants_are_cancelled_by_choice() {
             ["other"]
         );
         assert!(cancel_all(&s, CancelScope::All).await.is_empty());
-        s.at(20_000).await;
+        s.advance_to(20_000).await;
         assert_eq!(
-            s.told("P").last().map(String::as_str),
+            s.notifications_to("P").last().map(String::as_str),
             Some("6000 final wakes: a cancelled, b cancelled")
         );
     });
@@ -269,13 +269,13 @@ fn a_task_cancelled_alone_leaves_its_children_at_work() {
         let a = s.launch(job("a")).await;
         let session = s.server.session_of(&a).expect("it runs");
         let below = s.launch(job_of(session.as_str(), "below")).await;
-        s.at(6000).await;
+        s.advance_to(6000).await;
         assert!(s.cancel(&a).await);
-        s.at(7000).await;
+        s.advance_to(7000).await;
         assert_eq!(s.state(&below).await, "running");
-        s.finish(&below).await;
+        s.finish_turn(&below).await;
         assert_eq!(
-            s.told(session.as_str()),
+            s.notifications_to(session.as_str()),
             ["7000 final silent: below completed"],
             "nothing runs that nobody watches"
         );

@@ -4,24 +4,24 @@ use greenroom::CancelOptions;
 use greenroom::domain::ids::TaskId;
 use serde_json::json;
 
-use crate::harness::{Stage, job, job_of, status_event, story, story_with};
-use crate::server::{Fate, On, What, cut_off, status};
+use crate::harness::{Harness, job, job_of, status_event, story, story_with};
+use crate::server::{CallKind, CallOutcome, CallPayload, cut_off, status};
 
 /// Cancels a task at once and tells what came of it: the state, the calls after it, the slots.
-async fn cancelled_at(s: &Stage, a: &TaskId) {
+async fn cancelled_at(s: &Harness, a: &TaskId) {
     let before = s.server.log().len();
     assert!(s.cancel(a).await);
     assert_eq!(s.state(a).await, "cancelled");
     assert_eq!(s.in_use().await, 0);
-    s.pass(60_000).await;
+    s.advance(60_000).await;
     let after = &s.server.log()[before..];
     assert!(
         !after
             .iter()
-            .any(|call| matches!(call.on, On::Create | On::Prompt)),
+            .any(|call| matches!(call.kind, CallKind::Create | CallKind::Prompt)),
         "nothing is made or prompted after a cancel: {after:?}"
     );
-    let told = s.told("P");
+    let told = s.notifications_to("P");
     assert_eq!(told.len(), 1, "{told:?}");
     assert!(told[0].ends_with("final wakes: a cancelled"), "{told:?}");
 }
@@ -29,45 +29,50 @@ async fn cancelled_at(s: &Stage, a: &TaskId) {
 #[test]
 fn a_cancel_while_the_lineage_is_read_wins() {
     story(|s| async move {
-        s.server.next(On::Session, Fate::Late(5000));
+        s.server
+            .set_next_outcome(CallKind::Session, CallOutcome::Late(5000));
         let a = s.launch(job("a")).await;
-        s.at(1000).await;
+        s.advance_to(1000).await;
         cancelled_at(&s, &a).await;
-        assert!(s.calls(On::Abort).is_empty());
+        assert!(s.calls(CallKind::Abort).is_empty());
     });
 }
 
 #[test]
 fn a_cancel_while_the_session_is_made_wins_and_aborts_what_comes_back() {
     story(|s| async move {
-        s.server.next(On::Create, Fate::Late(5000));
+        s.server
+            .set_next_outcome(CallKind::Create, CallOutcome::Late(5000));
         let a = s.launch(job("a")).await;
-        s.at(1000).await;
+        s.advance_to(1000).await;
         cancelled_at(&s, &a).await;
         let late = s.server.session_of(&a).expect("it came back");
-        assert_eq!(s.calls(On::Abort), [format!("5000 {late}")]);
+        assert_eq!(s.calls(CallKind::Abort), [format!("5000 {late}")]);
     });
 }
 
 #[test]
 fn a_cancel_while_a_create_is_looked_up_wins_and_aborts_what_is_found() {
     story(|s| async move {
-        s.server.next(On::Create, Fate::Cut(cut_off()));
-        s.server.next(On::Below, Fate::Late(3000));
+        s.server
+            .set_next_outcome(CallKind::Create, CallOutcome::Cut(cut_off()));
+        s.server
+            .set_next_outcome(CallKind::Below, CallOutcome::Late(3000));
         let a = s.launch(job("a")).await;
-        s.at(1000).await;
+        s.advance_to(1000).await;
         cancelled_at(&s, &a).await;
         let found = s.server.session_of(&a).expect("it was made");
-        assert_eq!(s.calls(On::Abort), [format!("3500 {found}")]);
+        assert_eq!(s.calls(CallKind::Abort), [format!("3500 {found}")]);
     });
 }
 
 #[test]
 fn a_cancel_before_a_create_of_unknown_fate_is_looked_up_leaves_no_session_at_work() {
     story(|s| async move {
-        s.server.next(On::Create, Fate::Cut(cut_off()));
+        s.server
+            .set_next_outcome(CallKind::Create, CallOutcome::Cut(cut_off()));
         let a = s.launch(job("a")).await;
-        s.at(200).await;
+        s.advance_to(200).await;
         cancelled_at(&s, &a).await;
         let made = s.server.session_of(&a).expect("it was made");
         let status = s.server.status_of(&made);
@@ -78,13 +83,14 @@ fn a_cancel_before_a_create_of_unknown_fate_is_looked_up_leaves_no_session_at_wo
 #[test]
 fn a_cancel_while_the_prompt_is_under_way_wins_and_aborts_what_it_sets_to_work() {
     story(|s| async move {
-        s.server.next(On::Prompt, Fate::Late(5000));
+        s.server
+            .set_next_outcome(CallKind::Prompt, CallOutcome::Late(5000));
         let a = s.launch(job("a")).await;
-        s.at(1000).await;
+        s.advance_to(1000).await;
         cancelled_at(&s, &a).await;
         let session = s.server.session_of(&a).expect("it runs");
         assert_eq!(
-            s.calls(On::Abort),
+            s.calls(CallKind::Abort),
             [format!("1000 {session}"), format!("5000 {session}")]
         );
         assert_eq!(s.server.status_of(&session), None);
@@ -94,12 +100,14 @@ fn a_cancel_while_the_prompt_is_under_way_wins_and_aborts_what_it_sets_to_work()
 #[test]
 fn a_prompt_under_way_that_is_refused_after_the_cancel_needs_no_second_abort() {
     story(|s| async move {
-        s.server
-            .next(On::Prompt, Fate::LateFailure(5000, status(500)));
+        s.server.next(
+            CallKind::Prompt,
+            CallOutcome::LateFailure(5000, status(500)),
+        );
         let a = s.launch(job("a")).await;
-        s.at(1000).await;
+        s.advance_to(1000).await;
         cancelled_at(&s, &a).await;
-        assert_eq!(s.times(On::Abort), [1000]);
+        assert_eq!(s.times(CallKind::Abort), [1000]);
     });
 }
 
@@ -107,15 +115,16 @@ fn a_prompt_under_way_that_is_refused_after_the_cancel_needs_no_second_abort() {
 fn a_further_prompt_under_way_is_aborted_too() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
-        s.at(6000).await;
-        s.server.next(On::Prompt, Fate::Late(5000));
+        s.advance_to(6000).await;
+        s.server
+            .set_next_outcome(CallKind::Prompt, CallOutcome::Late(5000));
         let (greenroom, id) = (s.greenroom.clone(), a.clone());
         let sent = actix_rt::spawn(async move { greenroom.send(&id, "more".to_owned()).await });
-        s.at(7000).await;
+        s.advance_to(7000).await;
         assert!(s.cancel(&a).await);
-        s.at(60_000).await;
+        s.advance_to(60_000).await;
         assert!(sent.is_finished());
-        assert_eq!(s.times(On::Abort), [7000, 11_000]);
+        assert_eq!(s.times(CallKind::Abort), [7000, 11_000]);
         let session = s.server.session_of(&a).expect("it runs");
         assert_eq!(s.server.status_of(&session), None);
     });
@@ -124,35 +133,41 @@ fn a_further_prompt_under_way_is_aborted_too() {
 #[test]
 fn a_resume_waits_for_a_prompt_of_the_run_before_but_not_for_long() {
     story(|s| async move {
-        s.server.next(On::Prompt, Fate::Late(4000));
+        s.server
+            .set_next_outcome(CallKind::Prompt, CallOutcome::Late(4000));
         let a = s.launch(job("a")).await;
-        s.at(1000).await;
+        s.advance_to(1000).await;
         assert!(s.cancel(&a).await);
         s.resume(&a).await;
-        s.at(3999).await;
+        s.advance_to(3999).await;
         assert_eq!(s.state(&a).await, "pending");
-        s.at(4000).await;
+        s.advance_to(4000).await;
         assert_eq!(
             s.state(&a).await,
             "running",
             "the late prompt was aborted first"
         );
-        assert_eq!(s.times(On::Abort), [1000, 4000]);
-        assert_eq!(s.times(On::Prompt), [0, 4000]);
+        assert_eq!(s.times(CallKind::Abort), [1000, 4000]);
+        assert_eq!(s.times(CallKind::Prompt), [0, 4000]);
     });
     story(|s| async move {
-        s.server.next(On::Prompt, Fate::Late(40_000));
+        s.server
+            .set_next_outcome(CallKind::Prompt, CallOutcome::Late(40_000));
         let a = s.launch(job("a")).await;
-        s.at(1000).await;
+        s.advance_to(1000).await;
         assert!(s.cancel(&a).await);
         s.resume(&a).await;
-        s.at(10_999).await;
+        s.advance_to(10_999).await;
         assert_eq!(s.state(&a).await, "pending");
-        s.at(11_000).await;
+        s.advance_to(11_000).await;
         assert_eq!(s.state(&a).await, "running");
         s.busy(&a).await;
-        s.at(60_000).await;
-        assert_eq!(s.times(On::Abort), [1000], "it would hit the later run");
+        s.advance_to(60_000).await;
+        assert_eq!(
+            s.times(CallKind::Abort),
+            [1000],
+            "it would hit the later run"
+        );
         assert_eq!(s.state(&a).await, "running");
     });
 }
@@ -160,10 +175,10 @@ fn a_resume_waits_for_a_prompt_of_the_run_before_but_not_for_long() {
 #[test]
 fn a_cancel_while_a_start_waits_to_be_tried_again_wins() {
     story(|s| async move {
-        s.server.down();
+        s.server.go_offline();
         let a = s.launch(job("a")).await;
-        s.at(1200).await;
-        s.server.up();
+        s.advance_to(1200).await;
+        s.server.come_online();
         cancelled_at(&s, &a).await;
     });
 }
@@ -173,7 +188,8 @@ fn a_cancel_of_pending_only_leaves_what_has_its_slot() {
     story_with(
         |config| config.limits.default = 1,
         |s| async move {
-            s.server.next(On::Create, Fate::Late(5000));
+            s.server
+                .set_next_outcome(CallKind::Create, CallOutcome::Late(5000));
             let (a, b) = (s.launch(job("a")).await, s.launch(job("b")).await);
             let only_pending = CancelOptions {
                 only_pending: true,
@@ -182,7 +198,7 @@ fn a_cancel_of_pending_only_leaves_what_has_its_slot() {
             assert!(s.try_cancel(&a, only_pending.clone()).await.is_err());
             assert!(s.try_cancel(&b, only_pending.clone()).await.is_ok());
             assert!(s.try_cancel(&b, only_pending).await.is_err());
-            s.at(5000).await;
+            s.advance_to(5000).await;
             assert_eq!(s.state(&a).await, "running");
             assert_eq!(s.state(&b).await, "cancelled");
         },
@@ -227,7 +243,7 @@ enum Way {
 }
 
 /// Brings a task of `P` to that moment; whatever else there is belongs to `Q`.
-async fn brought_to(s: &Stage, moment: Moment) -> TaskId {
+async fn bring_to_stage(s: &Harness, moment: Moment) -> TaskId {
     if matches!(moment, Moment::QueuedHead | Moment::QueuedBehind) {
         s.launch(job_of("Q", "holds the slot")).await;
     }
@@ -235,20 +251,25 @@ async fn brought_to(s: &Stage, moment: Moment) -> TaskId {
         s.launch(job_of("Q", "stands before it")).await;
     }
     match moment {
-        Moment::Creating => s.server.next(On::Create, Fate::Late(5000)),
-        Moment::Prompting => s.server.next(On::Prompt, Fate::Late(5000)),
+        Moment::Creating => s
+            .server
+            .set_next_outcome(CallKind::Create, CallOutcome::Late(5000)),
+        Moment::Prompting => s
+            .server
+            .set_next_outcome(CallKind::Prompt, CallOutcome::Late(5000)),
         _ => {}
     }
     let a = s.launch(job("a")).await;
-    s.at(2000).await;
+    s.advance_to(2000).await;
     match moment {
         Moment::IdleDeferred => {
-            s.quiet_answer(&a, "done");
+            s.answer_without_event(&a, "done");
             s.idle(&a).await;
         }
         Moment::Checking => {
-            s.server.next(On::Todos, Fate::Late(5000));
-            s.finish(&a).await;
+            s.server
+                .set_next_outcome(CallKind::Todos, CallOutcome::Late(5000));
+            s.finish_turn(&a).await;
         }
         Moment::BackingOff => {
             let session = s.server.session_of(&a).expect("it runs");
@@ -262,8 +283,9 @@ async fn brought_to(s: &Stage, moment: Moment) -> TaskId {
             s.event(asked).await;
         }
         Moment::Resuming => {
-            s.server.next(On::Abort, Fate::Late(5000));
-            s.finish(&a).await;
+            s.server
+                .set_next_outcome(CallKind::Abort, CallOutcome::Late(5000));
+            s.finish_turn(&a).await;
             s.resume(&a).await;
         }
         _ => {}
@@ -277,9 +299,9 @@ fn cancelled(moment: Moment, way: Way) {
     let knobs = |config: &mut greenroom::Config| config.limits.default = 1;
     story_with(knobs, move |s| async move {
         let context = format!("{moment:?}, {way:?}");
-        let a = brought_to(&s, moment).await;
+        let a = bring_to_stage(&s, moment).await;
         let mut changes = s.changes();
-        let (begun, told) = (s.server.log().len(), s.told("P").len());
+        let (begun, told) = (s.server.log().len(), s.notifications_to("P").len());
         let reason = match way {
             Way::Ordered => {
                 assert!(s.cancel(&a).await, "{context}");
@@ -306,11 +328,11 @@ fn cancelled(moment: Moment, way: Way) {
         }
         let wanted = ("cancelled", reason.map(str::to_owned));
         assert_eq!(ends, [wanted], "{context}");
-        s.at(120_000).await;
+        s.advance_to(120_000).await;
         let about_a = s.server.log()[begun..].to_vec().into_iter().filter(|call| {
             let session = s.server.session_of(&a);
-            let create = matches!(&call.what, What::Create(new) if new.task == a);
-            create || (call.on == On::Prompt && call.session == session)
+            let create = matches!(&call.payload, CallPayload::Create(new) if new.task == a);
+            create || (call.kind == CallKind::Prompt && call.session == session)
         });
         assert_eq!(about_a.count(), 0, "{context}: nothing is begun");
         if let Some(session) = s.server.session_of(&a) {
@@ -325,10 +347,10 @@ fn cancelled(moment: Moment, way: Way) {
             Way::ParentDeleted | Way::Shutdown => 0,
         };
         assert_eq!(
-            s.told("P").len() - told,
+            s.notifications_to("P").len() - told,
             finals,
             "{context}: {:?}",
-            s.told("P")
+            s.notifications_to("P")
         );
     });
 }

@@ -6,12 +6,12 @@ use greenroom::domain::task::{Launch, Resume};
 use greenroom::{SendError, WaitFor};
 use serde_json::json;
 
-use crate::harness::{Stage, job, part_event, story, story_with};
-use crate::server::{Fate, On, What, cut_off, status};
+use crate::harness::{Harness, job, part_event, story, story_with};
+use crate::server::{CallKind, CallOutcome, CallPayload, cut_off, status};
 
-fn last_prompt(s: &Stage) -> greenroom::ports::agent_server::TaskPrompt {
-    match s.server.calls(On::Prompt).pop().map(|call| call.what) {
-        Some(What::Prompt(_, prompt)) => *prompt,
+fn last_prompt(s: &Harness) -> greenroom::ports::agent_server::TaskPrompt {
+    match s.server.calls(CallKind::Prompt).pop().map(|call| call.payload) {
+        Some(CallPayload::Prompt(_, prompt)) => *prompt,
         other => panic!("{other:?} is no prompt"),
     }
 }
@@ -25,12 +25,12 @@ fn a_resume_keeps_count_and_acceptance_and_clears_the_rest() {
         };
         let a = s.launch(with_skill).await;
         let session = s.server.session_of(&a).expect("it runs");
-        s.at(6000).await;
+        s.advance_to(6000).await;
         let tool = json!({"id": "1", "type": "tool", "tool": "bash"});
         s.event(part_event(&session, tool)).await;
         s.fail(&a, "boom").await;
-        s.at(8000).await;
-        let resumed = s.try_resume(s.resumption(&a, "once more")).await;
+        s.advance_to(8000).await;
+        let resumed = s.try_resume(s.resume_request(&a, "once more")).await;
         let pending = resumed.expect("it is accepted");
         assert_eq!(pending.status().as_str(), "pending", "when accepted");
         let task = s.task(&a).await;
@@ -54,11 +54,11 @@ fn a_resume_keeps_count_and_acceptance_and_clears_the_rest() {
             Some("be brief"),
             "it is sent again"
         );
-        assert_eq!(s.calls(On::Create).len(), 1);
-        s.at(14_000).await;
-        s.finish(&a).await;
+        assert_eq!(s.calls(CallKind::Create).len(), 1);
+        s.advance_to(14_000).await;
+        s.finish_turn(&a).await;
         assert_eq!(
-            s.told("P"),
+            s.notifications_to("P"),
             [
                 "6000 final wakes: a error",
                 "14000 final wakes: a completed"
@@ -72,14 +72,14 @@ fn a_resume_joins_the_batch_of_its_new_parent() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
         let b = s.launch(job("b")).await;
-        s.at(6000).await;
-        s.finish(&a).await;
-        s.at(8000).await;
+        s.advance_to(6000).await;
+        s.finish_turn(&a).await;
+        s.advance_to(8000).await;
         s.try_resume(Resume {
             parent_session: Some("Q".into()),
             parent_message: Some("msg_7".into()),
             parent_agent: Some("lead".to_owned()),
-            ..s.resumption(&a, "go on")
+            ..s.resume_request(&a, "go on")
         })
         .await
         .expect("it is accepted");
@@ -89,11 +89,14 @@ fn a_resume_joins_the_batch_of_its_new_parent() {
             task.parent_message.as_ref().map(|m| m.as_str()),
             Some("msg_7")
         );
-        s.at(14_000).await;
-        s.finish(&a).await;
-        assert_eq!(s.told("Q"), ["14000 final wakes: a completed as lead"]);
-        s.finish(&b).await;
-        let last = s.told("P").pop();
+        s.advance_to(14_000).await;
+        s.finish_turn(&a).await;
+        assert_eq!(
+            s.notifications_to("Q"),
+            ["14000 final wakes: a completed as lead"]
+        );
+        s.finish_turn(&b).await;
+        let last = s.notifications_to("P").pop();
         assert_eq!(
             last.as_deref(),
             Some("14000 final wakes: a completed, b completed"),
@@ -112,18 +115,18 @@ fn who_cannot_be_resumed_is_told_why() {
         |config| config.limits.default = 1,
         |s| async move {
             let a = s.launch(job("a")).await;
-            let running = s.try_resume(s.resumption(&a, "x")).await;
+            let running = s.try_resume(s.resume_request(&a, "x")).await;
             let text = running.map(|_| ()).map_err(|error| error.to_string());
             let session = s.server.session_of(&a).expect("it runs");
             assert_eq!(
                 text,
                 Err(format!("the task of session {session} is already running"))
             );
-            s.at(6000).await;
-            s.finish(&a).await;
+            s.advance_to(6000).await;
+            s.finish_turn(&a).await;
             s.launch(job("b")).await;
             s.resume(&a).await;
-            let twice = s.try_resume(s.resumption(&a, "x")).await;
+            let twice = s.try_resume(s.resume_request(&a, "x")).await;
             let text = twice.map(|_| ()).map_err(|error| error.to_string());
             assert_eq!(
                 text,
@@ -132,9 +135,9 @@ fn who_cannot_be_resumed_is_told_why() {
                 ))
             );
             assert_eq!(s.slots().await, ["worker 1/1 +1"], "it waits once");
-            let unknown = s.try_resume(s.resumption("nobody", "x")).await;
+            let unknown = s.try_resume(s.resume_request("nobody", "x")).await;
             assert_eq!(unknown, Err(ResumeError::UnknownSession("nobody".into())));
-            let blank = s.try_resume(s.resumption(&a, " ")).await;
+            let blank = s.try_resume(s.resume_request(&a, " ")).await;
             assert!(
                 matches!(
                     blank,
@@ -153,20 +156,20 @@ fn who_cannot_be_resumed_is_told_why() {
 fn a_resume_waits_for_the_abort_of_the_run_before() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
-        s.at(6000).await;
-        s.server.always(On::Abort, Fate::Hangs);
+        s.advance_to(6000).await;
+        s.server.set_outcome(CallKind::Abort, CallOutcome::Hangs);
         assert!(s.cancel(&a).await);
         s.resume(&a).await;
-        s.at(35_999).await;
+        s.advance_to(35_999).await;
         assert_eq!(s.state(&a).await, "pending");
         assert_eq!(s.in_use().await, 1, "its slot is kept for it");
-        s.at(36_000).await;
+        s.advance_to(36_000).await;
         assert_eq!(
             s.state(&a).await,
             "running",
             "three times ten seconds are enough"
         );
-        assert_eq!(s.times(On::Prompt), [0, 36_000]);
+        assert_eq!(s.times(CallKind::Prompt), [0, 36_000]);
     });
 }
 
@@ -174,16 +177,17 @@ fn a_resume_waits_for_the_abort_of_the_run_before() {
 fn a_resume_that_waits_for_an_abort_can_be_cancelled() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
-        s.at(6000).await;
-        s.server.next(On::Abort, Fate::Late(5000));
+        s.advance_to(6000).await;
+        s.server
+            .set_next_outcome(CallKind::Abort, CallOutcome::Late(5000));
         assert!(s.cancel(&a).await);
         s.resume(&a).await;
-        s.at(8000).await;
+        s.advance_to(8000).await;
         assert!(s.cancel(&a).await);
         assert_eq!(s.in_use().await, 0);
-        s.at(20_000).await;
+        s.advance_to(20_000).await;
         assert_eq!(s.state(&a).await, "cancelled");
-        assert_eq!(s.times(On::Prompt), [0]);
+        assert_eq!(s.times(CallKind::Prompt), [0]);
     });
 }
 
@@ -191,16 +195,16 @@ fn a_resume_that_waits_for_an_abort_can_be_cancelled() {
 fn a_resume_stops_the_removal() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
-        s.at(6000).await;
-        s.finish(&a).await;
-        s.at(600_000).await;
+        s.advance_to(6000).await;
+        s.finish_turn(&a).await;
+        s.advance_to(600_000).await;
         s.resume(&a).await;
-        s.at(610_000).await;
+        s.advance_to(610_000).await;
         assert_eq!(s.state(&a).await, "running");
-        s.finish(&a).await;
-        s.at(1_209_000).await;
+        s.finish_turn(&a).await;
+        s.advance_to(1_209_000).await;
         assert_eq!(s.state(&a).await, "completed");
-        s.at(1_211_000).await;
+        s.advance_to(1_211_000).await;
         assert_eq!(s.state(&a).await, "gone");
     });
 }
@@ -208,14 +212,15 @@ fn a_resume_stops_the_removal() {
 #[test]
 fn a_prompt_of_the_run_before_that_times_out_late_does_not_touch_the_resumed_one() {
     story(|s| async move {
-        s.server.next(On::Prompt, Fate::Hangs);
+        s.server
+            .set_next_outcome(CallKind::Prompt, CallOutcome::Hangs);
         let a = s.launch(job("a")).await;
-        s.at(60_000).await;
+        s.advance_to(60_000).await;
         assert!(s.cancel(&a).await);
         s.resume(&a).await;
         for second in [80, 100, 119, 121, 130] {
-            s.at(second * 1000).await;
-            s.work(&a).await;
+            s.advance_to(second * 1000).await;
+            s.stream_text(&a).await;
         }
         assert_eq!(s.state(&a).await, "running");
     });
@@ -228,14 +233,14 @@ fn who_waits_for_a_run_is_answered_by_its_end_and_not_by_a_later_one() {
         let (greenroom, id) = (s.greenroom.clone(), a.clone());
         let wait =
             actix_rt::spawn(async move { greenroom.wait(&id, Run::FIRST, WaitFor::Ended).await });
-        s.at(6000).await;
+        s.advance_to(6000).await;
         assert!(!wait.is_finished());
-        s.finish(&a).await;
+        s.finish_turn(&a).await;
         let ended = wait.await.expect("no panic").expect("it ended");
         assert_eq!(ended.status().as_str(), "completed");
         s.resume(&a).await;
         let (greenroom, id) = (s.greenroom.clone(), a.clone());
-        let over = s.answered(async move { greenroom.wait(&id, Run::FIRST, WaitFor::Ended).await });
+        let over = s.resolve(async move { greenroom.wait(&id, Run::FIRST, WaitFor::Ended).await });
         assert!(over.await.is_none(), "that run is over");
     });
 }
@@ -244,18 +249,19 @@ fn who_waits_for_a_run_is_answered_by_its_end_and_not_by_a_later_one() {
 fn a_prompt_of_a_resume_that_is_refused_interrupts() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
-        s.at(6000).await;
-        s.finish(&a).await;
-        s.server.next(On::Prompt, Fate::Fails(status(500)));
+        s.advance_to(6000).await;
+        s.finish_turn(&a).await;
+        s.server
+            .set_next_outcome(CallKind::Prompt, CallOutcome::Fails(status(500)));
         s.resume(&a).await;
         assert_eq!(s.state(&a).await, "interrupt: refused with 500");
         assert_eq!(s.in_use().await, 0);
     });
 }
 
-async fn send(s: &Stage, a: &greenroom::domain::ids::TaskId) -> Result<(), SendError> {
+async fn send(s: &Harness, a: &greenroom::domain::ids::TaskId) -> Result<(), SendError> {
     let (greenroom, id) = (s.greenroom.clone(), a.clone());
-    let sent = s.answered(async move { greenroom.send(&id, "also this".to_owned()).await });
+    let sent = s.resolve(async move { greenroom.send(&id, "also this".to_owned()).await });
     sent.await.map(|_| ())
 }
 
@@ -263,14 +269,14 @@ async fn send(s: &Stage, a: &greenroom::domain::ids::TaskId) -> Result<(), SendE
 fn a_send_is_a_further_prompt_of_the_same_run_and_activity() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
-        s.at(6000).await;
+        s.advance_to(6000).await;
         assert_eq!(send(&s, &a).await, Ok(()));
         let task = s.task(&a).await;
         assert_eq!((task.run, &*task.prompt), (Run(1), "do a"));
         assert_eq!(task.progress.last_update.as_millis(), 6000);
         let prompt = last_prompt(&s);
         assert_eq!((&*prompt.text, &*prompt.agent), ("also this", "worker"));
-        assert_eq!(s.times(On::Prompt), [0, 6000]);
+        assert_eq!(s.times(CallKind::Prompt), [0, 6000]);
     });
 }
 
@@ -278,26 +284,28 @@ fn a_send_is_a_further_prompt_of_the_same_run_and_activity() {
 fn a_run_does_not_complete_while_a_further_prompt_is_on_its_way() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
-        s.at(6000).await;
-        s.server.next(On::Messages, Fate::Late(500));
-        s.finish(&a).await;
-        s.server.next(On::Prompt, Fate::Late(1000));
+        s.advance_to(6000).await;
+        s.server
+            .set_next_outcome(CallKind::Messages, CallOutcome::Late(500));
+        s.finish_turn(&a).await;
+        s.server
+            .set_next_outcome(CallKind::Prompt, CallOutcome::Late(1000));
         let greenroom = s.greenroom.clone();
         let task = a.clone();
         let sent = actix_rt::spawn(async move { greenroom.send(&task, "also this".into()).await });
-        s.at(6600).await;
+        s.advance_to(6600).await;
         assert_eq!(
             s.state(&a).await,
             "running",
             "the check began before the prompt"
         );
-        s.at(7000).await;
+        s.advance_to(7000).await;
         assert!(sent.await.expect("nobody panics").is_ok());
         s.busy(&a).await;
-        s.at(13_000).await;
-        s.finish(&a).await;
+        s.advance_to(13_000).await;
+        s.finish_turn(&a).await;
         assert_eq!(s.state(&a).await, "completed");
-        assert_eq!(s.times(On::Abort), [13_000]);
+        assert_eq!(s.times(CallKind::Abort), [13_000]);
     });
 }
 
@@ -305,25 +313,25 @@ fn a_run_does_not_complete_while_a_further_prompt_is_on_its_way() {
 fn a_task_that_has_left_memory_is_resumed_from_the_journal() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
-        s.at(6000).await;
-        s.finish(&a).await;
+        s.advance_to(6000).await;
+        s.finish_turn(&a).await;
         let session = s.server.session_of(&a).expect("it ran");
-        s.at(700_000).await;
+        s.advance_to(700_000).await;
         assert_eq!(s.state(&a).await, "gone");
         assert!(!s.cancel(&a).await);
         assert!(matches!(send(&s, &a).await, Err(SendError::NotRunning(_))));
-        let resumption = Resume {
+        let resume_request = Resume {
             session: Some(session),
             prompt: "go on".into(),
             ..Resume::default()
         };
         let task = s
-            .try_resume(resumption)
+            .try_resume(resume_request)
             .await
             .expect("the journal remembers it");
         assert_eq!((task.id.clone(), task.run), (a.clone(), Run(2)));
-        s.at(706_000).await;
-        s.finish(&a).await;
+        s.advance_to(706_000).await;
+        s.finish_turn(&a).await;
         assert_eq!(s.state(&a).await, "completed");
         assert_eq!(s.in_use().await, 0);
     });
@@ -332,15 +340,16 @@ fn a_task_that_has_left_memory_is_resumed_from_the_journal() {
 #[test]
 fn only_a_running_task_is_sent_to() {
     story(|s| async move {
-        s.server.next(On::Create, Fate::Late(1000));
+        s.server
+            .set_next_outcome(CallKind::Create, CallOutcome::Late(1000));
         let a = s.launch(job("a")).await;
         assert!(matches!(send(&s, &a).await, Err(SendError::NotRunning(_))));
-        s.at(6000).await;
-        s.finish(&a).await;
+        s.advance_to(6000).await;
+        s.finish_turn(&a).await;
         assert!(matches!(send(&s, &a).await, Err(SendError::NotRunning(_))));
         let unknown = send(&s, &"bg_00000000".into()).await;
         assert!(matches!(unknown, Err(SendError::Unknown(_))), "{unknown:?}");
-        assert_eq!(s.times(On::Prompt), [1000]);
+        assert_eq!(s.times(CallKind::Prompt), [1000]);
     });
 }
 
@@ -348,13 +357,16 @@ fn only_a_running_task_is_sent_to() {
 fn a_send_that_is_refused_says_so_and_the_run_goes_on() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
-        s.at(6000).await;
-        s.server.next(On::Prompt, Fate::Fails(status(500)));
+        s.advance_to(6000).await;
+        s.server
+            .set_next_outcome(CallKind::Prompt, CallOutcome::Fails(status(500)));
         assert_eq!(send(&s, &a).await, Err(SendError::Server(status(500))));
         assert_eq!(s.state(&a).await, "running");
-        s.server.next(On::Prompt, Fate::Cut(cut_off()));
+        s.server
+            .set_next_outcome(CallKind::Prompt, CallOutcome::Cut(cut_off()));
         assert_eq!(send(&s, &a).await, Ok(()), "it was found in the session");
-        s.server.next(On::Prompt, Fate::Fails(cut_off()));
+        s.server
+            .set_next_outcome(CallKind::Prompt, CallOutcome::Fails(cut_off()));
         assert_eq!(send(&s, &a).await, Err(SendError::Server(cut_off())));
     });
 }

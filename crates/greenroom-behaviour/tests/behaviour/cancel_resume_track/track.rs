@@ -3,8 +3,8 @@
 use greenroom::domain::task::{Resume, TaskStatus, Track};
 use greenroom::{ResumeError, TrackError};
 
-use crate::harness::{Stage, job, job_of, story, story_with};
-use crate::server::{Fate, On};
+use crate::harness::{Harness, job, job_of, story, story_with};
+use crate::server::{CallKind, CallOutcome};
 
 fn tracked(id: &str, session: &str, parent: &str) -> Track {
     Track {
@@ -18,29 +18,29 @@ fn tracked(id: &str, session: &str, parent: &str) -> Track {
     }
 }
 
-async fn moved_to(s: &Stage, id: &str, session: &str, parent: &str) {
-    s.track_as(tracked(id, session, parent)).await;
+async fn moved_to(s: &Harness, id: &str, session: &str, parent: &str) {
+    s.track_with(tracked(id, session, parent)).await;
 }
 
 #[test]
 fn a_tracked_session_is_running_at_once_and_watched() {
     story(|s| async move {
-        s.server.has("S", None);
-        s.at(1000).await;
+        s.server.add_session("S", None);
+        s.advance_to(1000).await;
         let task = s.track("t", "S", None).await;
         assert_eq!(task.status(), TaskStatus::Running);
         assert_eq!((&*task.agent, task.spawn_depth), ("task", 1));
         assert_eq!(task.concurrency_group.as_str(), "task");
         assert_eq!(s.in_use().await, 0, "no key, no slot");
-        assert!(s.calls(On::Prompt).is_empty() && s.calls(On::Create).is_empty());
-        s.at(2000).await;
-        s.quiet_answer("S", "done");
+        assert!(s.calls(CallKind::Prompt).is_empty() && s.calls(CallKind::Create).is_empty());
+        s.advance_to(2000).await;
+        s.answer_without_event("S", "done");
         s.idle("S").await;
-        s.at(5999).await;
+        s.advance_to(5999).await;
         assert_eq!(s.state(&"t".into()).await, "running");
-        s.at(6000).await;
+        s.advance_to(6000).await;
         assert_eq!(s.state(&"t".into()).await, "completed");
-        assert_eq!(s.told("P"), ["6000 final wakes: t completed"]);
+        assert_eq!(s.notifications_to("P"), ["6000 final wakes: t completed"]);
     });
 }
 
@@ -49,14 +49,14 @@ fn with_a_key_it_counts_above_the_limit_if_it_must_be() {
     story_with(
         |config| config.limits.default = 1,
         |s| async move {
-            s.server.has("S", None);
+            s.server.add_session("S", None);
             let a = s.launch(job("a")).await;
             let task = s.track("t", "S", Some("worker")).await;
             assert_eq!(task.concurrency_group.as_str(), "worker");
             assert_eq!(s.slots().await, ["worker 2/1"]);
             let b = s.launch(job("b")).await;
-            s.at(6000).await;
-            s.finish(&a).await;
+            s.advance_to(6000).await;
+            s.finish_turn(&a).await;
             assert_eq!(s.state(&b).await, "pending", "new starts wait");
             assert!(s.cancel(&"t".into()).await);
             assert_eq!(s.state(&b).await, "running");
@@ -68,11 +68,11 @@ fn with_a_key_it_counts_above_the_limit_if_it_must_be() {
 fn a_known_id_gets_another_parent_and_keeps_the_rest() {
     story(|s| async move {
         let (a, b) = (s.launch(job("a")).await, s.launch(job("b")).await);
-        s.at(6000).await;
-        s.finish(&b).await;
-        s.at(7000).await;
+        s.advance_to(6000).await;
+        s.finish_turn(&b).await;
+        s.advance_to(7000).await;
         let task = s
-            .track_as(Track {
+            .track_with(Track {
                 parent_agent: Some("lead".to_owned()),
                 agent: Some("other".to_owned()),
                 concurrency_key: Some("other".into()),
@@ -86,17 +86,20 @@ fn a_known_id_gets_another_parent_and_keeps_the_rest() {
             ("a", "worker")
         );
         assert_eq!(
-            s.told("P"),
+            s.notifications_to("P"),
             [
                 "6100 note silent: b completed, 1 open",
                 "7000 final wakes: b completed"
             ],
             "the old parent's batch is closed"
         );
-        s.at(8000).await;
-        s.finish(&a).await;
-        assert_eq!(s.told("Q"), ["8000 final wakes: a completed as lead"]);
-        assert_eq!(s.told("P").len(), 2);
+        s.advance_to(8000).await;
+        s.finish_turn(&a).await;
+        assert_eq!(
+            s.notifications_to("Q"),
+            ["8000 final wakes: a completed as lead"]
+        );
+        assert_eq!(s.notifications_to("P").len(), 2);
         let history = s.greenroom.history(&"P".into()).await;
         let a_there = history
             .iter()
@@ -113,14 +116,14 @@ fn a_known_id_gets_another_parent_and_keeps_the_rest() {
 #[test]
 fn tracking_a_known_id_again_with_the_same_parent_changes_nothing() {
     story(|s| async move {
-        s.server.has("S", None);
+        s.server.add_session("S", None);
         s.track("t", "S", Some("k")).await;
         s.track("t", "S", Some("k")).await;
         assert_eq!(s.slots().await, ["k 1/5"]);
-        s.at(6000).await;
-        s.finish("S").await;
-        s.at(20_000).await;
-        assert_eq!(s.told("P"), ["6000 final wakes: t completed"]);
+        s.advance_to(6000).await;
+        s.finish_turn("S").await;
+        s.advance_to(20_000).await;
+        assert_eq!(s.notifications_to("P"), ["6000 final wakes: t completed"]);
     });
 }
 
@@ -128,17 +131,17 @@ fn tracking_a_known_id_again_with_the_same_parent_changes_nothing() {
 fn of_a_settled_task_only_the_record_changes() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
-        s.at(6000).await;
-        s.finish(&a).await;
-        s.at(7000).await;
+        s.advance_to(6000).await;
+        s.finish_turn(&a).await;
+        s.advance_to(7000).await;
         moved_to(&s, a.as_str(), "x", "Q").await;
         assert_eq!(s.state(&a).await, "completed");
         let parent = s.task(&a).await.parent_session;
         assert_eq!(parent.as_ref().map(|p| p.as_str()), Some("Q"));
         assert!(s.greenroom.history(&"Q".into()).await.is_empty());
-        s.at(20_000).await;
-        assert!(s.told("Q").is_empty());
-        s.at(607_000).await;
+        s.advance_to(20_000).await;
+        assert!(s.notifications_to("Q").is_empty());
+        s.advance_to(607_000).await;
         assert_eq!(s.state(&a).await, "gone", "it leaves when it would have");
     });
 }
@@ -151,13 +154,13 @@ fn a_waiting_task_can_be_moved_too() {
             let a = s.launch(job("a")).await;
             let b = s.launch(job("b")).await;
             moved_to(&s, b.as_str(), "x", "Q").await;
-            s.at(6000).await;
-            s.finish(&a).await;
-            assert_eq!(s.told("P"), ["6000 final wakes: a completed"]);
+            s.advance_to(6000).await;
+            s.finish_turn(&a).await;
+            assert_eq!(s.notifications_to("P"), ["6000 final wakes: a completed"]);
             assert_eq!(s.state(&b).await, "running");
-            s.at(12_000).await;
-            s.finish(&b).await;
-            assert_eq!(s.told("Q"), ["12000 final wakes: b completed"]);
+            s.advance_to(12_000).await;
+            s.finish_turn(&b).await;
+            assert_eq!(s.notifications_to("Q"), ["12000 final wakes: b completed"]);
         },
     );
 }
@@ -167,16 +170,16 @@ fn the_newest_task_wins_a_session_two_claim() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
         let session = s.server.session_of(&a).expect("it runs").to_string();
-        s.at(6000).await;
+        s.advance_to(6000).await;
         moved_to(&s, "t", &session, "Q").await;
         assert_eq!(s.state(&a).await, "cancelled: Session taken over by t");
-        assert_eq!(s.told("P"), ["6000 final wakes: a cancelled"]);
-        s.at(12_000).await;
-        assert!(s.calls(On::Abort).is_empty(), "the session goes on");
+        assert_eq!(s.notifications_to("P"), ["6000 final wakes: a cancelled"]);
+        s.advance_to(12_000).await;
+        assert!(s.calls(CallKind::Abort).is_empty(), "the session goes on");
         let found = s.find(&session).await.expect("somebody has it");
         assert_eq!(found.task.id.as_str(), "t");
-        s.finish(session.as_str()).await;
-        assert_eq!(s.told("Q"), ["12000 final wakes: t completed"]);
+        s.finish_turn(session.as_str()).await;
+        assert_eq!(s.notifications_to("Q"), ["12000 final wakes: t completed"]);
         assert_eq!(s.in_use().await, 0);
     });
 }
@@ -187,14 +190,14 @@ fn a_session_that_was_taken_over_is_woken_like_any() {
         let a = s.launch(job("a")).await;
         let session = s.server.session_of(&a).expect("it runs").to_string();
         let c = s.launch(job_of(session.as_str(), "c")).await;
-        s.at(6000).await;
+        s.advance_to(6000).await;
         moved_to(&s, "t", &session, "Q").await;
         s.idle(session.as_str()).await;
-        s.at(9000).await;
-        s.finish(&c).await;
-        s.at(9200).await;
+        s.advance_to(9000).await;
+        s.finish_turn(&c).await;
+        s.advance_to(9200).await;
         assert_eq!(
-            s.told(&session),
+            s.notifications_to(&session),
             ["9000 final wakes: c completed"],
             "the task that has ended is not the one that runs there now"
         );
@@ -206,19 +209,22 @@ fn a_session_whose_task_has_ended_can_be_taken_too() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
         let session = s.server.session_of(&a).expect("it runs").to_string();
-        s.at(6000).await;
-        s.finish(&a).await;
-        s.at(8000).await;
+        s.advance_to(6000).await;
+        s.finish_turn(&a).await;
+        s.advance_to(8000).await;
         moved_to(&s, "t", &session, "Q").await;
         assert_eq!(
             s.state(&a).await,
             "completed",
             "it had ended: it stays as it was"
         );
-        s.at(14_000).await;
-        s.finish(session.as_str()).await;
+        s.advance_to(14_000).await;
+        s.finish_turn(session.as_str()).await;
         assert_eq!(s.state(&"t".into()).await, "completed");
-        assert_eq!(s.told("P").len() + s.told("Q").len(), 2);
+        assert_eq!(
+            s.notifications_to("P").len() + s.notifications_to("Q").len(),
+            2
+        );
     });
 }
 
@@ -229,8 +235,8 @@ fn a_resume_that_waits_loses_its_session_to_a_track() {
         |s| async move {
             let a = s.launch(job("a")).await;
             let session = s.server.session_of(&a).expect("it runs").to_string();
-            s.at(6000).await;
-            s.finish(&a).await;
+            s.advance_to(6000).await;
+            s.finish_turn(&a).await;
             s.launch(job_of("Q", "b")).await;
             s.resume(&a).await;
             moved_to(&s, "t", &session, "Q").await;
@@ -244,24 +250,26 @@ fn a_resume_that_waits_loses_its_session_to_a_track() {
 #[test]
 fn a_tracked_task_can_be_resumed_under_its_group() {
     story(|s| async move {
-        s.server.has("S", None);
+        s.server.add_session("S", None);
         s.track("t", "S", None).await;
-        s.at(6000).await;
-        s.finish("S").await;
+        s.advance_to(6000).await;
+        s.finish_turn("S").await;
         s.resume("S").await;
         assert_eq!(s.slots().await, ["task 1/5"]);
-        assert_eq!(s.calls(On::Prompt), ["6000 S"]);
+        assert_eq!(s.calls(CallKind::Prompt), ["6000 S"]);
     });
 }
 
 #[test]
 fn a_tracked_session_is_stale_and_cancelled_like_any() {
     story(|s| async move {
-        s.server.has("S", None);
-        s.server
-            .next(On::Session, Fate::Fails(crate::server::status(500)));
+        s.server.add_session("S", None);
+        s.server.next(
+            CallKind::Session,
+            CallOutcome::Fails(crate::server::status(500)),
+        );
         s.track("t", "S", None).await;
-        s.at(40_000).await;
+        s.advance_to(40_000).await;
         assert_eq!(
             s.state(&"t".into()).await,
             "interrupt: the prompt was not taken up"
@@ -274,7 +282,7 @@ fn a_track_without_names_or_with_itself_as_parent_is_refused() {
     story(|s| async move {
         let refused = |track: Track| {
             let greenroom = s.greenroom.clone();
-            s.answered(async move { greenroom.track(track).await })
+            s.resolve(async move { greenroom.track(track).await })
         };
         for (field, track) in [
             ("taskID", tracked(" ", "S", "P")),
@@ -311,12 +319,12 @@ fn no_session_can_be_put_below_itself() {
             ),
             "{refused:?}"
         );
-        s.at(6000).await;
+        s.advance_to(6000).await;
         assert!(s.cancel(&a).await);
         let resumed = s
             .try_resume(greenroom::domain::task::Resume {
                 parent_session: Some(session.as_str().into()),
-                ..s.resumption(&a, "go on")
+                ..s.resume_request(&a, "go on")
             })
             .await;
         assert!(
@@ -337,18 +345,18 @@ fn no_session_can_be_put_below_itself() {
 fn a_session_is_not_put_below_itself_by_way_of_one_that_has_left_memory() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
-        s.at(6000).await;
+        s.advance_to(6000).await;
         let b = s
             .launch(job_of(s.server.session_of(&a).expect("it runs"), "b"))
             .await;
-        s.at(12_000).await;
-        s.finish(&b).await;
-        s.finish(&a).await;
-        s.at(800_000).await;
+        s.advance_to(12_000).await;
+        s.finish_turn(&b).await;
+        s.finish_turn(&a).await;
+        s.advance_to(800_000).await;
         assert!(s.tasks().await.is_empty(), "both have left memory");
         let below = Resume {
             parent_session: s.server.session_of(&b),
-            ..s.resumption(&a, "go on")
+            ..s.resume_request(&a, "go on")
         };
         let refused = s.try_resume(below).await;
         assert!(
@@ -361,11 +369,11 @@ fn a_session_is_not_put_below_itself_by_way_of_one_that_has_left_memory() {
         // Each by itself where it was, they end.
         s.resume(&a).await;
         s.resume(&b).await;
-        s.pass(6000).await;
-        s.finish(&b).await;
-        s.pass(90_000).await;
-        s.finish(&a).await;
-        s.pass(10_000).await;
+        s.advance(6000).await;
+        s.finish_turn(&b).await;
+        s.advance(90_000).await;
+        s.finish_turn(&a).await;
+        s.advance(10_000).await;
         assert_eq!(s.names(TaskStatus::Completed).await, ["a", "b"]);
     });
 }

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use greenroom::domain::task::{Launch, TaskStatus};
 use greenroom::{Config, LimitsChange};
 
-use crate::harness::{Stage, job, job_on, story, story_with};
+use crate::harness::{Harness, job, job_on, story, story_with};
 
 const RUNNING: TaskStatus = TaskStatus::Running;
 
@@ -28,9 +28,9 @@ fn acme(config: &mut Config) {
     config.limits.models = BTreeMap::from([("acme/big".to_owned(), 1)]);
 }
 
-async fn set(s: &Stage, change: LimitsChange) {
+async fn set(s: &Harness, change: LimitsChange) {
     let greenroom = s.greenroom.clone();
-    s.answered(async move { greenroom.set_limits(change).await })
+    s.resolve(async move { greenroom.set_limits(change).await })
         .await
         .expect("they are set");
 }

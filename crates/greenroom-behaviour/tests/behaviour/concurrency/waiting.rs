@@ -4,7 +4,7 @@ use greenroom::LaunchError;
 
 use super::{RUNNING, by_agent, one_at_a_time};
 use crate::harness::{job, job_of, story_with};
-use crate::server::{Fate, On};
+use crate::server::{CallKind, CallOutcome};
 
 #[test]
 fn starts_of_a_key_are_first_in_first_out() {
@@ -13,13 +13,16 @@ fn starts_of_a_key_are_first_in_first_out() {
             s.launch(job(name)).await;
         }
         for (second, name) in [(6, "a"), (12, "b"), (18, "c"), (24, "d")] {
-            s.at(second * 1000).await;
+            s.advance_to(second * 1000).await;
             assert_eq!(s.names(RUNNING).await, [name]);
             let running = s.tasks().await;
             let task = running.iter().find(|task| task.description == name.into());
-            s.finish(&task.expect("it runs").id).await;
+            s.finish_turn(&task.expect("it runs").id).await;
         }
-        assert_eq!(s.calls(On::Create), ["0 a", "6000 b", "12000 c", "18000 d"]);
+        assert_eq!(
+            s.calls(CallKind::Create),
+            ["0 a", "6000 b", "12000 c", "18000 d"]
+        );
     });
 }
 
@@ -28,13 +31,14 @@ fn a_hung_create_delays_only_itself() {
     story_with(
         |config| config.limits.default = 2,
         |s| async move {
-            s.server.next(On::Create, Fate::Hangs);
+            s.server
+                .set_next_outcome(CallKind::Create, CallOutcome::Hangs);
             let hung = s.launch(job("hung")).await;
             let b = s.launch(job("b")).await;
             s.launch(job("c")).await;
             assert_eq!(s.names(RUNNING).await, ["b"]);
-            s.at(6000).await;
-            s.finish(&b).await;
+            s.advance_to(6000).await;
+            s.finish_turn(&b).await;
             assert_eq!(s.names(RUNNING).await, ["c"]);
             assert_eq!(s.state(&hung).await, "pending");
             assert_eq!(s.in_use().await, 2, "a start in flight holds its slot");
@@ -47,8 +51,8 @@ fn a_resume_waits_in_the_same_line_as_launches() {
     story_with(one_at_a_time, |s| async move {
         let a = s.launch(job("a")).await;
         let b = s.launch(job("b")).await;
-        s.at(6000).await;
-        s.finish(&a).await;
+        s.advance_to(6000).await;
+        s.finish_turn(&a).await;
         s.launch(job("c")).await;
         s.resume(&a).await;
         s.launch(job("d")).await;
@@ -57,12 +61,12 @@ fn a_resume_waits_in_the_same_line_as_launches() {
         assert_eq!(why.map(|why| why.position), Some(2));
         let mut order = Vec::new();
         for second in [12, 18, 24, 30] {
-            s.at(second * 1000).await;
+            s.advance_to(second * 1000).await;
             let running = s.tasks().await;
             let running = running.iter().find(|task| task.status() == RUNNING);
             let running = running.expect("one runs");
             order.push(running.description.clone());
-            s.finish(&running.id).await;
+            s.finish_turn(&running.id).await;
         }
         assert_eq!(
             order.iter().map(|name| &**name).collect::<Vec<_>>(),
@@ -115,13 +119,13 @@ fn a_full_queue_refuses_one_more() {
         |s| async move {
             let a = s.launch(job("a")).await;
             s.launch(job("b")).await;
-            s.at(6000).await;
-            s.finish(&a).await;
+            s.advance_to(6000).await;
+            s.finish_turn(&a).await;
             s.launch(job("c")).await;
             s.launch(job("d")).await;
             let refused = s.try_launch(job("e")).await;
             assert_eq!(refused, Err(LaunchError::QueueFull { waiting: 2 }));
-            let refused = s.try_resume(s.resumption(&a, "go on")).await;
+            let refused = s.try_resume(s.resume_request(&a, "go on")).await;
             assert!(
                 matches!(
                     refused,
@@ -140,28 +144,28 @@ fn a_parent_that_waits_for_its_tasks_holds_no_slot_meanwhile() {
     story_with(one_at_a_time, |s| async move {
         let parent = s.launch(job("parent")).await;
         let session = s.server.session_of(&parent).expect("it runs");
-        s.at(1000).await;
+        s.advance_to(1000).await;
         let child = s.launch(job_of(session.as_str(), "child")).await;
         assert_eq!(s.state(&child).await, "pending");
-        s.at(6000).await;
-        s.finish(&parent).await;
+        s.advance_to(6000).await;
+        s.finish_turn(&parent).await;
         assert_eq!(s.state(&parent).await, "running", "it waits for its child");
         assert_eq!(s.state(&child).await, "running");
         assert_eq!(s.slots().await, ["worker 1/1"]);
         assert_eq!(s.task(&parent).await.concurrency_key, None);
         // With its next sign of life it counts again, above the limit.
-        s.at(8000).await;
-        s.work(&parent).await;
+        s.advance_to(8000).await;
+        s.stream_text(&parent).await;
         assert_eq!(s.slots().await, ["worker 2/1"]);
         let key = s.task(&parent).await.concurrency_key;
         assert_eq!(key.as_ref().map(|key| key.as_str()), Some("worker"));
         let waits = s.launch(job("waits")).await;
-        s.at(9000).await;
-        s.finish(&child).await;
+        s.advance_to(9000).await;
+        s.finish_turn(&child).await;
         assert_eq!(s.state(&waits).await, "pending", "the parent counts");
         // It is woken, answers, and is done.
-        s.at(15_000).await;
-        s.finish(&parent).await;
+        s.advance_to(15_000).await;
+        s.finish_turn(&parent).await;
         assert_eq!(s.state(&parent).await, "completed");
         assert_eq!(s.state(&waits).await, "running");
     });
@@ -172,13 +176,13 @@ fn a_parent_that_is_idle_before_its_child_is_there_lets_go_too() {
     story_with(one_at_a_time, |s| async move {
         let parent = s.launch(job("parent")).await;
         let session = s.server.session_of(&parent).expect("it runs");
-        s.at(6000).await;
+        s.advance_to(6000).await;
         // Its check is still being answered when its child is launched.
         s.server
-            .next_for(On::Messages, session.as_str(), Fate::Late(500));
-        s.finish(&parent).await;
+            .next_for(CallKind::Messages, session.as_str(), CallOutcome::Late(500));
+        s.finish_turn(&parent).await;
         let child = s.launch(job_of(session.as_str(), "child")).await;
-        s.at(6500).await;
+        s.advance_to(6500).await;
         assert_eq!(s.state(&parent).await, "running");
         assert_eq!(s.state(&child).await, "running");
         assert_eq!(s.slots().await, ["worker 1/1"]);
@@ -203,11 +207,11 @@ fn waiting_does_not_expire() {
         let a = s.launch(job("a")).await;
         let b = s.launch(job("b")).await;
         for half_hour in 1..20 {
-            s.at(half_hour * 1_700_000).await;
-            s.work(&a).await;
+            s.advance_to(half_hour * 1_700_000).await;
+            s.stream_text(&a).await;
         }
         assert_eq!(s.state(&b).await, "pending");
-        s.finish(&a).await;
+        s.finish_turn(&a).await;
         assert_eq!(s.state(&b).await, "running");
     });
 }
@@ -222,24 +226,25 @@ fn waiting_may_be_given_a_limit_that_ends_with_the_grant() {
         |s| async move {
             let a = s.launch(job("a")).await;
             let b = s.launch(job("b")).await;
-            s.at(10_000).await;
-            s.server.next(On::Create, Fate::Late(25_000));
+            s.advance_to(10_000).await;
+            s.server
+                .set_next_outcome(CallKind::Create, CallOutcome::Late(25_000));
             let c = s.launch(job("c")).await;
-            s.at(50_000).await;
-            s.finish(&a).await;
+            s.advance_to(50_000).await;
+            s.finish_turn(&a).await;
             // b has its slot and is being made: it waits no more. c waits for a minute from its own acceptance.
-            s.at(60_001).await;
+            s.advance_to(60_001).await;
             assert_eq!(s.state(&b).await, "pending");
-            s.at(69_999).await;
+            s.advance_to(69_999).await;
             assert_eq!(s.state(&c).await, "pending");
-            s.at(70_000).await;
+            s.advance_to(70_000).await;
             assert_eq!(s.state(&c).await, "error: it waited 1m 0s for a slot");
-            s.at(76_000).await;
+            s.advance_to(76_000).await;
             assert_eq!(s.state(&b).await, "running");
             s.resume(&a).await;
-            s.at(135_999).await;
+            s.advance_to(135_999).await;
             assert_eq!(s.state(&a).await, "pending", "a resume: after its resume");
-            s.at(136_000).await;
+            s.advance_to(136_000).await;
             assert_eq!(s.state(&a).await, "error: it waited 1m 0s for a slot");
         },
     );

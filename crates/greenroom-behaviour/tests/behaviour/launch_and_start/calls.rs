@@ -6,51 +6,56 @@ use serde_json::json;
 
 use super::prompts;
 use crate::harness::{error_event, job, job_on, story, story_with};
-use crate::server::{Fate, On, cut_off, not_found, status};
+use crate::server::{CallKind, CallOutcome, cut_off, not_found, status};
 
 #[test]
 fn a_create_that_is_refused_or_has_no_id_is_an_error() {
     story(|s| async move {
-        s.server.next(On::Create, Fate::Fails(status(400)));
-        s.server.next(On::Create, Fate::Ignored);
-        s.server.next(On::Create, Fate::Fails(not_found()));
+        s.server
+            .set_next_outcome(CallKind::Create, CallOutcome::Fails(status(400)));
+        s.server
+            .set_next_outcome(CallKind::Create, CallOutcome::Ignored);
+        s.server
+            .set_next_outcome(CallKind::Create, CallOutcome::Fails(not_found()));
         let (a, b) = (s.launch(job("a")).await, s.launch(job("b")).await);
         let c = s.launch(job("c")).await;
         assert_eq!(s.state(&a).await, "error: refused with 400");
         assert_eq!(s.state(&b).await, "error: the answer has no id");
         assert_eq!(s.state(&c).await, "error: no such session");
         assert_eq!(s.in_use().await, 0);
-        assert!(s.calls(On::Abort).is_empty());
+        assert!(s.calls(CallKind::Abort).is_empty());
     });
 }
 
 #[test]
 fn a_create_has_thirty_seconds_and_a_session_that_comes_later_is_aborted() {
     story(|s| async move {
-        s.server.next(On::Create, Fate::Late(45_000));
+        s.server
+            .set_next_outcome(CallKind::Create, CallOutcome::Late(45_000));
         let a = s.launch(job("a")).await;
-        s.at(29_999).await;
+        s.advance_to(29_999).await;
         assert_eq!(s.state(&a).await, "pending");
-        s.at(30_000).await;
+        s.advance_to(30_000).await;
         assert_eq!(
             s.state(&a).await,
             "error: the session was not created within 30s"
         );
         assert_eq!(s.in_use().await, 0);
-        s.at(50_000).await;
+        s.advance_to(50_000).await;
         let late = s.server.session_of(&a).expect("it came late");
-        assert_eq!(s.calls(On::Abort), [format!("45000 {late}")]);
-        assert!(s.calls(On::Prompt).is_empty());
-        assert_eq!(s.told("P"), ["30000 final wakes: a error"]);
+        assert_eq!(s.calls(CallKind::Abort), [format!("45000 {late}")]);
+        assert!(s.calls(CallKind::Prompt).is_empty());
+        assert_eq!(s.notifications_to("P"), ["30000 final wakes: a error"]);
     });
 }
 
 #[test]
 fn a_create_answered_at_its_very_limit_counts() {
     story(|s| async move {
-        s.server.next(On::Create, Fate::Late(30_000));
+        s.server
+            .set_next_outcome(CallKind::Create, CallOutcome::Late(30_000));
         let a = s.launch(job("a")).await;
-        s.at(30_000).await;
+        s.advance_to(30_000).await;
         assert_eq!(s.state(&a).await, "running");
     });
 }
@@ -58,67 +63,74 @@ fn a_create_answered_at_its_very_limit_counts() {
 #[test]
 fn a_create_of_unknown_fate_that_arrived_is_found_and_used() {
     story(|s| async move {
-        s.server.next(On::Create, Fate::Cut(cut_off()));
+        s.server
+            .set_next_outcome(CallKind::Create, CallOutcome::Cut(cut_off()));
         let a = s.launch(job("a")).await;
-        s.at(10_000).await;
+        s.advance_to(10_000).await;
         assert_eq!(s.state(&a).await, "running");
-        assert_eq!(s.calls(On::Create).len(), 1, "it is not repeated");
-        assert_eq!(s.calls(On::Below), ["500 P"]);
+        assert_eq!(s.calls(CallKind::Create).len(), 1, "it is not repeated");
+        assert_eq!(s.calls(CallKind::Below), ["500 P"]);
         let session = s.server.session_of(&a).expect("it was made");
-        assert_eq!(s.calls(On::Prompt), [format!("500 {session}")]);
+        assert_eq!(s.calls(CallKind::Prompt), [format!("500 {session}")]);
     });
 }
 
 #[test]
 fn a_create_of_unknown_fate_that_did_not_arrive_is_repeated() {
     story(|s| async move {
-        s.server.next(On::Create, Fate::Fails(cut_off()));
+        s.server
+            .set_next_outcome(CallKind::Create, CallOutcome::Fails(cut_off()));
         let a = s.launch(job("a")).await;
-        s.at(10_000).await;
+        s.advance_to(10_000).await;
         assert_eq!(s.state(&a).await, "running");
-        assert_eq!(s.calls(On::Create), ["0 a", "500 a"]);
+        assert_eq!(s.calls(CallKind::Create), ["0 a", "500 a"]);
     });
 }
 
 #[test]
 fn a_create_of_unknown_fate_is_not_repeated_while_it_cannot_be_looked_up() {
     story(|s| async move {
-        s.server.next(On::Create, Fate::Cut(cut_off()));
-        s.server.next(On::Below, Fate::Fails(status(500)));
-        s.server.next(On::Below, Fate::Fails(cut_off()));
+        s.server
+            .set_next_outcome(CallKind::Create, CallOutcome::Cut(cut_off()));
+        s.server
+            .set_next_outcome(CallKind::Below, CallOutcome::Fails(status(500)));
+        s.server
+            .set_next_outcome(CallKind::Below, CallOutcome::Fails(cut_off()));
         let a = s.launch(job("a")).await;
-        s.at(10_000).await;
+        s.advance_to(10_000).await;
         assert_eq!(s.state(&a).await, "running");
-        assert_eq!(s.times(On::Below), [500, 1500, 3500]);
-        assert_eq!(s.calls(On::Create).len(), 1);
+        assert_eq!(s.times(CallKind::Below), [500, 1500, 3500]);
+        assert_eq!(s.calls(CallKind::Create).len(), 1);
     });
 }
 
 #[test]
 fn without_a_parent_a_create_is_looked_for_in_its_directory() {
     story(|s| async move {
-        s.server.next(On::Create, Fate::Cut(cut_off()));
+        s.server
+            .set_next_outcome(CallKind::Create, CallOutcome::Cut(cut_off()));
         let a = s
             .launch(Launch {
                 parent_session: None,
                 ..job("a")
             })
             .await;
-        s.at(10_000).await;
+        s.advance_to(10_000).await;
         assert_eq!(s.state(&a).await, "running");
-        assert_eq!(s.calls(On::Below), ["500 /base"]);
-        assert_eq!(s.calls(On::Create).len(), 1);
+        assert_eq!(s.calls(CallKind::Below), ["500 /base"]);
+        assert_eq!(s.calls(CallKind::Create).len(), 1);
     });
 }
 
 #[test]
 fn a_prompt_that_is_refused_interrupts() {
     story(|s| async move {
-        s.server.next(On::Prompt, Fate::Fails(status(400)));
+        s.server
+            .set_next_outcome(CallKind::Prompt, CallOutcome::Fails(status(400)));
         let a = s.launch(job("a")).await;
         assert_eq!(s.state(&a).await, "interrupt: refused with 400");
         let session = s.server.session_of(&a).expect("it was made");
-        assert_eq!(s.calls(On::Abort), [format!("0 {session}")]);
+        assert_eq!(s.calls(CallKind::Abort), [format!("0 {session}")]);
         assert_eq!(s.in_use().await, 0);
     });
 }
@@ -128,11 +140,12 @@ fn a_prompt_has_two_minutes() {
     story_with(
         |config| config.lifecycle.not_taken_up = None,
         |s| async move {
-            s.server.next(On::Prompt, Fate::Hangs);
+            s.server
+                .set_next_outcome(CallKind::Prompt, CallOutcome::Hangs);
             let a = s.launch(job("a")).await;
-            s.at(119_999).await;
+            s.advance_to(119_999).await;
             assert_eq!(s.state(&a).await, "running");
-            s.at(120_000).await;
+            s.advance_to(120_000).await;
             assert_eq!(
                 s.state(&a).await,
                 "interrupt: the prompt was not accepted: no answer from the agent server within 120s"
@@ -146,40 +159,42 @@ fn a_start_whose_parent_is_no_more_is_looked_for_among_all_sessions_and_not_for_
     story(|s| async move {
         // The one was made and not heard of, the other was not made.
         for (fate, state) in [
-            (Fate::Cut(cut_off()), "running"),
+            (CallOutcome::Cut(cut_off()), "running"),
             (
-                Fate::Fails(cut_off()),
+                CallOutcome::Fails(cut_off()),
                 "error: the parent session does not exist any more",
             ),
         ] {
-            s.server.next(On::Create, fate);
-            s.server.next(On::Below, Fate::Fails(not_found()));
+            s.server.set_next_outcome(CallKind::Create, fate);
+            s.server
+                .set_next_outcome(CallKind::Below, CallOutcome::Fails(not_found()));
             let a = s.launch(job("a")).await;
-            s.pass(2000).await;
+            s.advance(2000).await;
             assert_eq!(s.state(&a).await, state);
         }
-        assert_eq!(s.times(On::Create), [0, 2000]);
-        assert_eq!(s.times(On::Below), [500, 500, 2500, 2500]);
+        assert_eq!(s.times(CallKind::Create), [0, 2000]);
+        assert_eq!(s.times(CallKind::Below), [500, 500, 2500, 2500]);
     });
 }
 
 #[test]
 fn a_prompt_that_the_server_does_not_have_yet_cannot_be_left_lying() {
     story(|s| async move {
-        s.server.next(On::Prompt, Fate::Late(80_000));
+        s.server
+            .set_next_outcome(CallKind::Prompt, CallOutcome::Late(80_000));
         let a = s.launch(job("a")).await;
         // Idle, because it has nothing to do yet.
-        s.at(10_000).await;
+        s.advance_to(10_000).await;
         s.idle(&a).await;
-        s.at(60_000).await;
+        s.advance_to(60_000).await;
         s.idle(&a).await;
         assert_eq!(s.state(&a).await, "running");
         // The time counts from here: idle ever since.
-        s.at(80_000).await;
+        s.advance_to(80_000).await;
         s.idle(&a).await;
-        s.at(109_000).await;
+        s.advance_to(109_000).await;
         assert_eq!(s.state(&a).await, "running");
-        s.at(114_000).await;
+        s.advance_to(114_000).await;
         assert_eq!(s.state(&a).await, "interrupt: the prompt was not taken up");
     });
 }
@@ -187,18 +202,23 @@ fn a_prompt_that_the_server_does_not_have_yet_cannot_be_left_lying() {
 #[test]
 fn a_prompt_that_is_still_on_its_way_is_not_followed_by_another() {
     story(|s| async move {
-        s.server.next(On::Prompt, Fate::Late(80_000));
+        s.server
+            .set_next_outcome(CallKind::Prompt, CallOutcome::Late(80_000));
         let a = s.launch(job("a")).await;
-        s.at(3000).await;
+        s.advance_to(3000).await;
         s.link(EventLink::Broken).await;
         s.link(EventLink::Connected).await;
-        s.at(10_000).await;
+        s.advance_to(10_000).await;
         s.idle(&a).await;
-        s.at(20_000).await;
+        s.advance_to(20_000).await;
         s.idle(&a).await;
-        s.at(90_000).await;
-        assert_eq!(s.times(On::Prompt), [0], "nothing was lost that had begun");
-        s.finish(&a).await;
+        s.advance_to(90_000).await;
+        assert_eq!(
+            s.times(CallKind::Prompt),
+            [0],
+            "nothing was lost that had begun"
+        );
+        s.finish_turn(&a).await;
         assert_eq!(s.state(&a).await, "completed");
     });
 }
@@ -207,30 +227,32 @@ fn a_prompt_that_is_still_on_its_way_is_not_followed_by_another() {
 fn what_a_session_does_before_it_has_the_prompt_is_not_its_run() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
-        s.at(6000).await;
-        s.finish(&a).await;
-        s.at(8000).await;
-        s.server.next(On::Prompt, Fate::Late(40_000));
+        s.advance_to(6000).await;
+        s.finish_turn(&a).await;
+        s.advance_to(8000).await;
+        s.server
+            .set_next_outcome(CallKind::Prompt, CallOutcome::Late(40_000));
         s.resume(&a).await;
         // Its user asks it something meanwhile, and it answers that.
-        s.at(20_000).await;
-        s.finish(&a).await;
-        s.at(47_999).await;
+        s.advance_to(20_000).await;
+        s.finish_turn(&a).await;
+        s.advance_to(47_999).await;
         assert_eq!(s.state(&a).await, "running");
-        s.at(55_000).await;
-        s.finish(&a).await;
+        s.advance_to(55_000).await;
+        s.finish_turn(&a).await;
         assert_eq!(s.state(&a).await, "completed");
-        assert_eq!(s.times(On::Prompt), [0, 8000]);
+        assert_eq!(s.times(CallKind::Prompt), [0, 8000]);
     });
 }
 
 #[test]
 fn a_prompt_that_is_there_is_answered_though_its_call_is_not() {
     story(|s| async move {
-        s.server.next(On::Prompt, Fate::Lost);
+        s.server
+            .set_next_outcome(CallKind::Prompt, CallOutcome::Lost);
         let a = s.launch(job("a")).await;
-        s.at(6000).await;
-        s.finish(&a).await;
+        s.advance_to(6000).await;
+        s.finish_turn(&a).await;
         assert_eq!(s.state(&a).await, "completed");
     });
 }
@@ -238,11 +260,12 @@ fn a_prompt_that_is_there_is_answered_though_its_call_is_not() {
 #[test]
 fn a_prompt_of_unknown_fate_that_arrived_is_not_repeated() {
     story(|s| async move {
-        s.server.next(On::Prompt, Fate::Cut(cut_off()));
+        s.server
+            .set_next_outcome(CallKind::Prompt, CallOutcome::Cut(cut_off()));
         let a = s.launch(job("a")).await;
-        s.at(10_000).await;
-        assert_eq!(s.calls(On::Prompt).len(), 1);
-        s.finish(&a).await;
+        s.advance_to(10_000).await;
+        assert_eq!(s.calls(CallKind::Prompt).len(), 1);
+        s.finish_turn(&a).await;
         assert_eq!(s.state(&a).await, "completed");
     });
 }
@@ -250,16 +273,18 @@ fn a_prompt_of_unknown_fate_that_arrived_is_not_repeated() {
 #[test]
 fn a_prompt_of_unknown_fate_that_did_not_arrive_is_repeated() {
     story(|s| async move {
-        s.server.next(On::Prompt, Fate::Fails(cut_off()));
-        s.server.next(On::Messages, Fate::Fails(status(503)));
+        s.server
+            .set_next_outcome(CallKind::Prompt, CallOutcome::Fails(cut_off()));
+        s.server
+            .set_next_outcome(CallKind::Messages, CallOutcome::Fails(status(503)));
         s.launch(job("a")).await;
-        s.at(10_000).await;
+        s.advance_to(10_000).await;
         assert_eq!(
-            s.times(On::Messages),
+            s.times(CallKind::Messages),
             [500, 1500],
             "looked up until it is known"
         );
-        assert_eq!(s.times(On::Prompt), [0, 1500]);
+        assert_eq!(s.times(CallKind::Prompt), [0, 1500]);
         let prompts = prompts(&s);
         assert_eq!(prompts[0], prompts[1]);
     });
@@ -270,7 +295,7 @@ fn an_unknown_agent_is_known_by_its_error_alone() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
         let session = s.server.session_of(&a).expect("it runs");
-        s.at(20).await;
+        s.advance_to(20).await;
         let text = "Agent not found: \"worker\". Available agents: build, plan";
         let error = json!({"name": "UnknownError", "data": {"message": text}});
         s.event(error_event(&session, error)).await;
@@ -286,29 +311,29 @@ fn an_unknown_agent_is_known_by_its_error_alone() {
 fn an_unknown_model_gets_a_text_that_names_it_and_what_exists() {
     story(|s| async move {
         let a = s.launch(job_on("fake/nope", "a")).await;
-        s.at(20).await;
+        s.advance_to(20).await;
         s.fail(&a, "Model not found: fake/nope.").await;
         assert_eq!(
             s.state(&a).await,
             "error: Model not found: fake/nope. Available models: acme/big, acme/small"
         );
-        s.at(20_000).await;
-        assert_eq!(s.told("P"), ["20 final wakes: a error"]);
+        s.advance_to(20_000).await;
+        assert_eq!(s.notifications_to("P"), ["20 final wakes: a error"]);
     });
 }
 
 #[test]
 fn what_exists_is_not_waited_for_long_and_a_cancel_wins_meanwhile() {
     story(|s| async move {
-        s.server.always(On::Models, Fate::Hangs);
+        s.server.set_outcome(CallKind::Models, CallOutcome::Hangs);
         let a = s.launch(job_on("fake/nope", "a")).await;
         let b = s.launch(job_on("fake/nope", "b")).await;
-        s.at(1000).await;
+        s.advance_to(1000).await;
         s.fail(&a, "Model not found: fake/nope.").await;
         s.fail(&b, "Model not found: fake/nope.").await;
-        s.at(2000).await;
+        s.advance_to(2000).await;
         assert!(s.cancel(&b).await);
-        s.at(3000).await;
+        s.advance_to(3000).await;
         assert_eq!(s.state(&a).await, "error: Model not found: fake/nope.");
         assert_eq!(s.state(&b).await, "cancelled");
         assert_eq!(s.in_use().await, 0);
@@ -320,12 +345,12 @@ fn a_launch_repeated_under_its_key_is_the_same_task_for_a_day() {
     story(|s| async move {
         let once = |launch: Launch| {
             let greenroom = s.greenroom.clone();
-            s.answered(async move { greenroom.launch_once("key".to_owned(), launch).await })
+            s.resolve(async move { greenroom.launch_once("key".to_owned(), launch).await })
         };
         let (a, again) = once(job("a")).await.expect("it is accepted");
         assert!(!again);
-        s.at(6000).await;
-        s.finish(&a.id).await;
+        s.advance_to(6000).await;
+        s.finish_turn(&a.id).await;
         let (same, again) = once(job("a")).await.expect("it is known");
         assert!(again);
         assert_eq!((&same.id, same.status().as_str()), (&a.id, "completed"));
@@ -334,12 +359,12 @@ fn a_launch_repeated_under_its_key_is_the_same_task_for_a_day() {
             matches!(other, Err(LaunchError::KeyReused { .. })),
             "{other:?}"
         );
-        s.at(86_399_000).await;
+        s.advance_to(86_399_000).await;
         let (same, _) = once(job("a")).await.expect("it is remembered");
         assert_eq!(same.id, a.id);
-        s.at(86_400_000).await;
+        s.advance_to(86_400_000).await;
         let (new, again) = once(job("a")).await.expect("it is accepted");
         assert!(!again && new.id != a.id);
-        assert_eq!(s.calls(On::Create).len(), 2);
+        assert_eq!(s.calls(CallKind::Create).len(), 2);
     });
 }

@@ -6,7 +6,7 @@ use greenroom::domain::task::Launch;
 
 use super::creates;
 use crate::harness::{job, job_of, story, story_with};
-use crate::server::{Fate, On, status};
+use crate::server::{CallKind, CallOutcome, status};
 
 #[test]
 fn a_launch_with_a_blank_or_oversized_field_is_refused_by_its_name() {
@@ -60,21 +60,29 @@ fn a_launch_with_a_blank_or_oversized_field_is_refused_by_its_name() {
             }
         }
         assert!(s.tasks().await.is_empty());
-        assert!(s.told("P").is_empty(), "no batch was opened");
+        assert!(s.notifications_to("P").is_empty(), "no batch was opened");
     });
 }
 
 #[test]
 fn a_launch_calls_nobody_and_returns_at_once_whatever_the_server_does() {
     story(|s| async move {
-        for on in [On::Session, On::Create, On::Toast, On::Statuses] {
-            s.server.always(on, Fate::Hangs);
+        for on in [
+            CallKind::Session,
+            CallKind::Create,
+            CallKind::Toast,
+            CallKind::Statuses,
+        ] {
+            s.server.set_outcome(on, CallOutcome::Hangs);
         }
         // Both are answered in this very instant, though no call of theirs ever is.
         let (a, b) = (s.launch(job("a")).await, s.launch(job("b")).await);
         assert_eq!(s.state(&a).await, "pending");
         assert_eq!(s.state(&b).await, "pending");
-        assert!(s.calls(On::Create).is_empty(), "the lineage comes first");
+        assert!(
+            s.calls(CallKind::Create).is_empty(),
+            "the lineage comes first"
+        );
     });
 }
 
@@ -86,15 +94,15 @@ fn without_a_parent_nobody_is_asked_and_nobody_told() {
             ..job("a")
         };
         let a = s.launch(alone).await;
-        s.at(6000).await;
-        s.finish(&a).await;
-        s.at(20_000).await;
+        s.advance_to(6000).await;
+        s.finish_turn(&a).await;
+        s.advance_to(20_000).await;
         assert_eq!(s.state(&a).await, "completed");
-        assert!(s.calls(On::Session).is_empty());
-        assert!(s.calls(On::Notify).is_empty());
+        assert!(s.calls(CallKind::Session).is_empty());
+        assert!(s.calls(CallKind::Notify).is_empty());
         assert_eq!(creates(&s)[0].parent, None);
         assert_eq!(s.task(&a).await.spawn_depth, 1);
-        s.at(11 * 60_000).await;
+        s.advance_to(11 * 60_000).await;
         assert_eq!(s.state(&a).await, "gone");
     });
 }
@@ -123,17 +131,17 @@ fn below_a_session_of_ours_the_depth_is_known_at_once() {
 #[test]
 fn another_parent_is_looked_up_at_the_start_and_a_task_too_deep_ends_there() {
     story(|s| async move {
-        s.server.has("C1", Some("P"));
-        s.server.has("C2", Some("C1"));
-        s.server.has("C3", Some("C2"));
+        s.server.add_session("C1", Some("P"));
+        s.server.add_session("C2", Some("C1"));
+        s.server.add_session("C3", Some("C2"));
         let fine = s.launch(job_of("C2", "fine")).await;
         assert_eq!(s.task(&fine).await.spawn_depth, 3);
         let deep = s.launch(job_of("C3", "deep")).await;
         assert_eq!(s.state(&deep).await, "error: depth 4 is more than 3");
         assert_eq!(s.in_use().await, 1);
-        assert_eq!(s.calls(On::Create), ["0 fine"]);
-        s.at(1000).await;
-        assert_eq!(s.told("C3"), ["0 final wakes: deep error"]);
+        assert_eq!(s.calls(CallKind::Create), ["0 fine"]);
+        s.advance_to(1000).await;
+        assert_eq!(s.notifications_to("C3"), ["0 final wakes: deep error"]);
     });
 }
 
@@ -142,7 +150,7 @@ fn a_foreign_session_below_one_of_ours_counts_from_there() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
         let session = s.server.session_of(&a).expect("it runs");
-        s.server.has("F", Some(session.as_str()));
+        s.server.add_session("F", Some(session.as_str()));
         let b = s.launch(job_of("F", "b")).await;
         let task = s.task(&b).await;
         assert_eq!(task.spawn_depth, 3, "a is 1, F would be 2");
@@ -158,8 +166,8 @@ fn a_lineage_that_runs_in_a_circle_has_an_end() {
     story_with(
         |config| config.safety.max_depth = 10,
         |s| async move {
-            s.server.has("X", Some("Y"));
-            s.server.has("Y", Some("X"));
+            s.server.add_session("X", Some("Y"));
+            s.server.add_session("Y", Some("X"));
             let a = s.launch(job_of("X", "a")).await;
             assert_eq!(s.state(&a).await, "running");
             assert_eq!(s.task(&a).await.spawn_depth, 2);
@@ -170,9 +178,9 @@ fn a_lineage_that_runs_in_a_circle_has_an_end() {
 #[test]
 fn a_lineage_that_cannot_be_read_counts_as_depth_one() {
     story(|s| async move {
-        s.server.has("C1", Some("P"));
+        s.server.add_session("C1", Some("P"));
         s.server
-            .always_for(On::Session, "P", Fate::Fails(status(500)));
+            .always_for(CallKind::Session, "P", CallOutcome::Fails(status(500)));
         let a = s.launch(job_of("C1", "a")).await;
         assert_eq!(s.task(&a).await.spawn_depth, 1);
         let b = s.launch(job_of("unknown", "b")).await;
@@ -183,13 +191,14 @@ fn a_lineage_that_cannot_be_read_counts_as_depth_one() {
 #[test]
 fn a_lineage_is_read_for_ten_seconds_in_all() {
     story(|s| async move {
-        s.server.has("C1", Some("P"));
-        s.server.always(On::Session, Fate::Late(6000));
+        s.server.add_session("C1", Some("P"));
+        s.server
+            .set_outcome(CallKind::Session, CallOutcome::Late(6000));
         let a = s.launch(job_of("C1", "a")).await;
-        s.at(9999).await;
-        assert!(s.calls(On::Create).is_empty());
-        s.at(10_000).await;
-        assert_eq!(s.calls(On::Create), ["10000 a"]);
+        s.advance_to(9999).await;
+        assert!(s.calls(CallKind::Create).is_empty());
+        s.advance_to(10_000).await;
+        assert_eq!(s.calls(CallKind::Create), ["10000 a"]);
         assert_eq!(s.task(&a).await.spawn_depth, 1);
     });
 }

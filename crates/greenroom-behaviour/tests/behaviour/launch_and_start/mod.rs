@@ -8,24 +8,24 @@ mod unreachable;
 use greenroom::domain::task::PermissionAction;
 use greenroom::ports::agent_server::{NewSession, TaskPrompt};
 
-use crate::harness::Stage;
-use crate::server::{On, What};
+use crate::harness::Harness;
+use crate::server::{CallKind, CallPayload};
 
-fn creates(s: &Stage) -> Vec<NewSession> {
-    let calls = s.server.calls(On::Create).into_iter();
+fn creates(s: &Harness) -> Vec<NewSession> {
+    let calls = s.server.calls(CallKind::Create).into_iter();
     calls
-        .filter_map(|call| match call.what {
-            What::Create(new) => Some(*new),
+        .filter_map(|call| match call.payload {
+            CallPayload::Create(new) => Some(*new),
             _ => None,
         })
         .collect()
 }
 
-fn prompts(s: &Stage) -> Vec<TaskPrompt> {
-    let calls = s.server.calls(On::Prompt).into_iter();
+fn prompts(s: &Harness) -> Vec<TaskPrompt> {
+    let calls = s.server.calls(CallKind::Prompt).into_iter();
     calls
-        .filter_map(|call| match call.what {
-            What::Prompt(_, prompt) => Some(*prompt),
+        .filter_map(|call| match call.payload {
+            CallPayload::Prompt(_, prompt) => Some(*prompt),
             _ => None,
         })
         .collect()

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::{creates, denied, prompts};
 use crate::harness::{job, job_of, job_on, story, story_with};
-use crate::server::{On, What};
+use crate::server::{CallKind, CallPayload};
 
 #[test]
 fn the_session_is_made_as_the_task_says() {
@@ -31,7 +31,7 @@ fn the_session_is_made_as_the_task_says() {
         let model = prompt.model.as_ref().expect("it was given");
         assert_eq!(model.variant.as_deref(), Some("high"));
         assert_eq!(json!(prompt.mark.task), json!(a));
-        let What::Prompt(directory, _) = &s.server.calls(On::Prompt)[0].what else {
+        let CallPayload::Prompt(directory, _) = &s.server.calls(CallKind::Prompt)[0].payload else {
             panic!("a prompt carries a prompt");
         };
         assert_eq!(directory.as_deref(), Some("/base"));

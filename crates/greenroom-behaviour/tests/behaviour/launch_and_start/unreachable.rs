@@ -4,21 +4,22 @@ use greenroom::EventLink;
 use greenroom::domain::task::TaskStatus;
 
 use crate::harness::{job, story, story_with};
-use crate::server::{Fate, On, status, unreachable};
+use crate::server::{CallKind, CallOutcome, status, unreachable};
 
 #[test]
 fn a_start_that_never_got_there_is_tried_again_with_backoff() {
     story(|s| async move {
-        s.server.always(On::Create, Fate::Fails(unreachable()));
+        s.server
+            .set_outcome(CallKind::Create, CallOutcome::Fails(unreachable()));
         let a = s.launch(job("a")).await;
-        s.at(45_000).await;
+        s.advance_to(45_000).await;
         assert_eq!(
-            s.times(On::Create),
+            s.times(CallKind::Create),
             [0, 500, 1500, 3500, 7500, 15_500, 25_500, 35_500]
         );
         assert_eq!(s.state(&a).await, "pending");
-        s.server.mend(On::Create);
-        s.at(45_500).await;
+        s.server.clear_outcomes(CallKind::Create);
+        s.advance_to(45_500).await;
         assert_eq!(s.state(&a).await, "running");
     });
 }
@@ -26,16 +27,18 @@ fn a_start_that_never_got_there_is_tried_again_with_backoff() {
 #[test]
 fn the_lineage_and_the_prompt_are_tried_again_too() {
     story(|s| async move {
-        s.server.next(On::Session, Fate::Fails(unreachable()));
-        s.server.next(On::Prompt, Fate::Fails(unreachable()));
+        s.server
+            .set_next_outcome(CallKind::Session, CallOutcome::Fails(unreachable()));
+        s.server
+            .set_next_outcome(CallKind::Prompt, CallOutcome::Fails(unreachable()));
         let a = s.launch(job("a")).await;
-        s.at(500).await;
-        assert_eq!(s.times(On::Session), [0, 500]);
-        assert_eq!(s.times(On::Prompt), [500]);
-        s.at(1000).await;
-        assert_eq!(s.times(On::Prompt), [500, 1000]);
-        s.at(7000).await;
-        s.finish(&a).await;
+        s.advance_to(500).await;
+        assert_eq!(s.times(CallKind::Session), [0, 500]);
+        assert_eq!(s.times(CallKind::Prompt), [500]);
+        s.advance_to(1000).await;
+        assert_eq!(s.times(CallKind::Prompt), [500, 1000]);
+        s.advance_to(7000).await;
+        s.finish_turn(&a).await;
         assert_eq!(s.state(&a).await, "completed");
     });
 }
@@ -45,13 +48,13 @@ fn no_slot_is_granted_while_the_server_is_down_and_the_queue_survives_it() {
     story_with(
         |config| config.limits.default = 2,
         |s| async move {
-            s.server.down();
+            s.server.go_offline();
             let mut tasks = Vec::new();
             for name in ["a", "b", "c", "d"] {
                 tasks.push(s.launch(job(name)).await);
             }
             // What had its slot before anybody knew keeps its place; nothing else is given one.
-            s.at(30_000).await;
+            s.advance_to(30_000).await;
             assert_eq!(s.slots().await, ["worker 1/2 +3"]);
             for task in &tasks {
                 assert_eq!(s.state(task).await, "pending");
@@ -72,11 +75,15 @@ fn no_slot_is_granted_while_the_server_is_down_and_the_queue_survives_it() {
                 "number 1 in line; the agent server cannot be reached, nothing is started meanwhile"
             );
             assert_eq!(s.greenroom.readiness().await.problems.len(), 1);
-            s.server.up();
-            s.at(60_000).await;
+            s.server.come_online();
+            s.advance_to(60_000).await;
             assert_eq!(s.names(TaskStatus::Running).await, ["b", "c"]);
             assert!(s.greenroom.readiness().await.ready);
-            assert!(s.told("P").len() <= 1, "nobody failed: {:?}", s.told("P"));
+            assert!(
+                s.notifications_to("P").len() <= 1,
+                "nobody failed: {:?}",
+                s.notifications_to("P")
+            );
         },
     );
 }
@@ -84,16 +91,16 @@ fn no_slot_is_granted_while_the_server_is_down_and_the_queue_survives_it() {
 #[test]
 fn health_is_asked_with_backoff_until_it_answers() {
     story(|s| async move {
-        s.server.down();
+        s.server.go_offline();
         s.launch(job("a")).await;
-        s.at(30_000).await;
+        s.advance_to(30_000).await;
         assert_eq!(
-            s.times(On::Health),
+            s.times(CallKind::Health),
             [0, 500, 1500, 3500, 7500, 15_500, 25_500]
         );
-        s.server.up();
-        s.at(60_000).await;
-        let health = s.times(On::Health);
+        s.server.come_online();
+        s.advance_to(60_000).await;
+        let health = s.times(CallKind::Health);
         assert_eq!(
             health.last(),
             Some(&35_500),
@@ -108,7 +115,7 @@ fn a_broken_stream_with_a_healthy_server_holds_nothing_up() {
     story(|s| async move {
         s.link(EventLink::Broken).await;
         let a = s.launch(job("a")).await;
-        assert_eq!(s.times(On::Health), [0]);
+        assert_eq!(s.times(CallKind::Health), [0]);
         assert_eq!(s.state(&a).await, "running");
     });
 }
@@ -116,13 +123,14 @@ fn a_broken_stream_with_a_healthy_server_holds_nothing_up() {
 #[test]
 fn stream_and_health_both_down_grant_nothing_until_the_stream_is_back() {
     story(|s| async move {
-        s.server.always(On::Health, Fate::Fails(unreachable()));
+        s.server
+            .set_outcome(CallKind::Health, CallOutcome::Fails(unreachable()));
         s.link(EventLink::Broken).await;
         let a = s.launch(job("a")).await;
-        s.at(10_000).await;
+        s.advance_to(10_000).await;
         assert_eq!(s.state(&a).await, "pending");
         assert_eq!(s.in_use().await, 0);
-        assert!(s.calls(On::Create).is_empty());
+        assert!(s.calls(CallKind::Create).is_empty());
         s.link(EventLink::Connected).await;
         assert_eq!(s.state(&a).await, "running");
     });
@@ -131,14 +139,14 @@ fn stream_and_health_both_down_grant_nothing_until_the_stream_is_back() {
 #[test]
 fn a_health_call_that_hangs_is_down() {
     story(|s| async move {
-        s.server.always(On::Health, Fate::Hangs);
+        s.server.set_outcome(CallKind::Health, CallOutcome::Hangs);
         s.link(EventLink::Broken).await;
-        s.at(10_000).await;
+        s.advance_to(10_000).await;
         let a = s.launch(job("a")).await;
-        s.at(15_000).await;
+        s.advance_to(15_000).await;
         assert_eq!(s.state(&a).await, "pending");
-        s.server.mend(On::Health);
-        s.at(30_000).await;
+        s.server.clear_outcomes(CallKind::Health);
+        s.advance_to(30_000).await;
         assert_eq!(s.state(&a).await, "running");
     });
 }
@@ -146,11 +154,11 @@ fn a_health_call_that_hangs_is_down() {
 #[test]
 fn after_ten_minutes_a_start_that_never_got_there_ends() {
     story(|s| async move {
-        s.server.down();
+        s.server.go_offline();
         let (a, waits) = (s.launch(job("a")).await, s.launch(job("waits")).await);
-        s.at(599_000).await;
+        s.advance_to(599_000).await;
         assert_eq!(s.state(&a).await, "pending");
-        s.at(611_000).await;
+        s.advance_to(611_000).await;
         assert_eq!(
             s.state(&a).await,
             "error: the agent server was not reached for 10m 0s: the agent server cannot be reached: connection refused"
@@ -161,10 +169,10 @@ fn after_ten_minutes_a_start_that_never_got_there_ends() {
             "pending",
             "who has no slot just waits"
         );
-        s.server.up();
-        s.at(700_000).await;
+        s.server.come_online();
+        s.advance_to(700_000).await;
         assert_eq!(s.state(&waits).await, "running");
-        let told = s.told("P");
+        let told = s.notifications_to("P");
         let told = told.last().map(String::as_str).unwrap_or_default();
         assert!(told.ends_with("note wakes: a error, 1 open"), "{told}");
     });
@@ -173,16 +181,17 @@ fn after_ten_minutes_a_start_that_never_got_there_ends() {
 #[test]
 fn the_ten_minutes_count_from_the_last_call_that_got_there() {
     story(|s| async move {
-        s.server.down();
+        s.server.go_offline();
         let a = s.launch(job("a")).await;
-        s.at(500_000).await;
-        s.server.up();
-        s.server.always(On::Prompt, Fate::Fails(unreachable()));
-        s.at(510_000).await;
+        s.advance_to(500_000).await;
+        s.server.come_online();
+        s.server
+            .set_outcome(CallKind::Prompt, CallOutcome::Fails(unreachable()));
+        s.advance_to(510_000).await;
         assert_eq!(s.state(&a).await, "running");
-        s.at(1_000_000).await;
+        s.advance_to(1_000_000).await;
         assert_eq!(s.state(&a).await, "running");
-        s.at(1_130_000).await;
+        s.advance_to(1_130_000).await;
         assert!(
             s.state(&a)
                 .await
@@ -194,12 +203,14 @@ fn the_ten_minutes_count_from_the_last_call_that_got_there() {
 #[test]
 fn only_an_answer_ends_a_start_that_was_refused() {
     story(|s| async move {
-        s.server.next(On::Create, Fate::Fails(unreachable()));
-        s.server.next(On::Create, Fate::Fails(status(500)));
+        s.server
+            .set_next_outcome(CallKind::Create, CallOutcome::Fails(unreachable()));
+        s.server
+            .set_next_outcome(CallKind::Create, CallOutcome::Fails(status(500)));
         let a = s.launch(job("a")).await;
-        s.at(10_000).await;
+        s.advance_to(10_000).await;
         assert_eq!(s.state(&a).await, "error: refused with 500");
-        assert_eq!(s.times(On::Create), [0, 500]);
+        assert_eq!(s.times(CallKind::Create), [0, 500]);
     });
 }
 
@@ -207,18 +218,18 @@ fn only_an_answer_ends_a_start_that_was_refused() {
 fn what_runs_goes_on_while_the_server_is_away() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
-        s.at(6000).await;
-        s.server.down();
+        s.advance_to(6000).await;
+        s.server.go_offline();
         s.link(EventLink::Broken).await;
-        s.at(60_000).await;
+        s.advance_to(60_000).await;
         assert_eq!(s.state(&a).await, "running");
-        s.server.up();
-        s.quiet_answer(&a, "done");
-        s.quietly_idle(&a);
+        s.server.come_online();
+        s.answer_without_event(&a, "done");
+        s.idle_without_event(&a);
         s.link(EventLink::Connected).await;
-        s.at(70_000).await;
+        s.advance_to(70_000).await;
         assert_eq!(s.state(&a).await, "completed");
-        assert_eq!(s.told("P").len(), 1);
+        assert_eq!(s.notifications_to("P").len(), 1);
     });
 }
 
@@ -226,27 +237,27 @@ fn what_runs_goes_on_while_the_server_is_away() {
 fn a_resume_waits_for_the_server_too() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
-        s.at(6000).await;
-        s.finish(&a).await;
-        s.at(8000).await;
-        s.server.down();
+        s.advance_to(6000).await;
+        s.finish_turn(&a).await;
+        s.advance_to(8000).await;
+        s.server.go_offline();
         s.resume(&a).await;
         // Nobody knew: it has its slot, and its prompt is tried again.
-        s.at(30_000).await;
+        s.advance_to(30_000).await;
         assert_eq!(s.state(&a).await, "running");
-        s.server.up();
-        s.at(50_000).await;
-        s.finish(&a).await;
+        s.server.come_online();
+        s.advance_to(50_000).await;
+        s.finish_turn(&a).await;
         assert_eq!(s.state(&a).await, "completed");
         // Now it is known beforehand: it stays in line.
-        s.server.down();
+        s.server.go_offline();
         s.link(EventLink::Broken).await;
         s.resume(&a).await;
-        s.at(80_000).await;
+        s.advance_to(80_000).await;
         assert_eq!(s.state(&a).await, "pending");
         assert_eq!(s.in_use().await, 0);
-        s.server.up();
-        s.at(100_000).await;
+        s.server.come_online();
+        s.advance_to(100_000).await;
         assert_eq!(s.state(&a).await, "running");
     });
 }

@@ -8,7 +8,7 @@ use greenroom::{
 };
 use serde_json::json;
 
-use crate::harness::{Stage, abort_event, error_event, idle_event};
+use crate::harness::{Harness, abort_event, error_event, idle_event};
 
 /// What happens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -131,7 +131,7 @@ impl Event {
 
     /// Makes it happen to the task and tells what the caller is answered, `–` if nobody asked. Nothing here waits for the
     /// story to settle: it may happen in the middle of an instant.
-    pub async fn happens(self, s: Stage, a: TaskId) -> String {
+    pub async fn happens(self, s: Harness, a: TaskId) -> String {
         let session = s.server.session_of(&a);
         let own = session.clone().unwrap_or_else(|| "none".into());
         match self {
@@ -193,7 +193,7 @@ impl Event {
             Event::LimitRaised => limit(&s, 4).await,
             Event::LimitLowered => limit(&s, 1).await,
             Event::Unreachable => {
-                s.server.down();
+                s.server.go_offline();
                 s.greenroom.event_link(EventLink::Broken);
             }
             Event::ParentAborted | Event::ParentAbortedWithTasks => {
@@ -212,13 +212,13 @@ impl Event {
     }
 }
 
-async fn deleted(s: &Stage, session: &SessionId) {
-    s.server.gone(session);
+async fn deleted(s: &Harness, session: &SessionId) {
+    s.server.remove_session(session);
     let event = json!({"type": "session.deleted", "properties": {"info": {"id": session}}});
     s.greenroom.event(&event).await;
 }
 
-async fn resumed(s: &Stage, session: &SessionId) -> String {
+async fn resumed(s: &Harness, session: &SessionId) -> String {
     let resume = Resume {
         session: Some(session.clone()),
         prompt: "go on".to_owned(),
@@ -233,7 +233,7 @@ async fn resumed(s: &Stage, session: &SessionId) -> String {
 }
 
 async fn tracked(
-    s: &Stage,
+    s: &Harness,
     task: TaskId,
     session: SessionId,
     parent: &str,
@@ -254,7 +254,7 @@ async fn tracked(
     }
 }
 
-async fn limit(s: &Stage, limit: u32) {
+async fn limit(s: &Harness, limit: u32) {
     let change = LimitsChange {
         default: Some(Some(limit)),
         ..LimitsChange::default()

@@ -9,18 +9,18 @@ mod stages;
 mod table;
 
 use self::events::Event;
-use self::run_cell::played;
-use self::stages::AtStage;
+use self::run_cell::run_cell;
+use self::stages::LifecycleStage;
 use self::table::expected;
 
 /// One event at every stage; all that differs from the table is told at once.
-fn at_every_stage(event: Event) {
+fn check_every_stage(event: Event) {
     let mut wrong = String::new();
-    for stage in AtStage::ALL {
+    for stage in LifecycleStage::ALL {
         let Some(expected) = expected(event, stage) else {
             continue;
         };
-        let seen = played(event, stage);
+        let seen = run_cell(event, stage);
         if seen != expected {
             wrong.push_str(&format!(
                 "\n{event:?} at {stage:?}\n  wanted {expected:?}\n  seen   {seen:?}"
@@ -32,105 +32,105 @@ fn at_every_stage(event: Event) {
 
 #[test]
 fn nothing() {
-    at_every_stage(Event::Nothing);
+    check_every_stage(Event::Nothing);
 }
 
 #[test]
 fn cancel() {
-    at_every_stage(Event::Cancel);
+    check_every_stage(Event::Cancel);
 }
 
 #[test]
 fn cancel_from_above() {
-    at_every_stage(Event::CancelFromAbove);
+    check_every_stage(Event::CancelFromAbove);
 }
 
 #[test]
 fn cancel_pending() {
-    at_every_stage(Event::CancelPending);
+    check_every_stage(Event::CancelPending);
 }
 
 #[test]
 fn session_deleted() {
-    at_every_stage(Event::SessionDeleted);
+    check_every_stage(Event::SessionDeleted);
 }
 
 #[test]
 fn parent_deleted() {
-    at_every_stage(Event::ParentDeleted);
+    check_every_stage(Event::ParentDeleted);
 }
 
 #[test]
 fn session_error() {
-    at_every_stage(Event::SessionError);
+    check_every_stage(Event::SessionError);
 }
 
 #[test]
 fn session_aborted() {
-    at_every_stage(Event::SessionAborted);
+    check_every_stage(Event::SessionAborted);
 }
 
 #[test]
 fn idle() {
-    at_every_stage(Event::Idle);
+    check_every_stage(Event::Idle);
 }
 
 #[test]
 fn resume() {
-    at_every_stage(Event::Resume);
+    check_every_stage(Event::Resume);
 }
 
 #[test]
 fn resume_twice_at_once() {
-    at_every_stage(Event::ResumeTwice);
+    check_every_stage(Event::ResumeTwice);
 }
 
 #[test]
 fn send() {
-    at_every_stage(Event::Send);
+    check_every_stage(Event::Send);
 }
 
 #[test]
 fn track_known() {
-    at_every_stage(Event::TrackKnown);
+    check_every_stage(Event::TrackKnown);
 }
 
 #[test]
 fn reparent() {
-    at_every_stage(Event::Reparent);
+    check_every_stage(Event::Reparent);
 }
 
 #[test]
 fn take_over() {
-    at_every_stage(Event::TakeOver);
+    check_every_stage(Event::TakeOver);
 }
 
 #[test]
 fn limit_raised() {
-    at_every_stage(Event::LimitRaised);
+    check_every_stage(Event::LimitRaised);
 }
 
 #[test]
 fn limit_lowered() {
-    at_every_stage(Event::LimitLowered);
+    check_every_stage(Event::LimitLowered);
 }
 
 #[test]
 fn server_unreachable() {
-    at_every_stage(Event::Unreachable);
+    check_every_stage(Event::Unreachable);
 }
 
 #[test]
 fn parent_aborted() {
-    at_every_stage(Event::ParentAborted);
+    check_every_stage(Event::ParentAborted);
 }
 
 #[test]
 fn parent_aborted_with_its_tasks() {
-    at_every_stage(Event::ParentAbortedWithTasks);
+    check_every_stage(Event::ParentAbortedWithTasks);
 }
 
 #[test]
 fn shutdown() {
-    at_every_stage(Event::Shutdown);
+    check_every_stage(Event::Shutdown);
 }

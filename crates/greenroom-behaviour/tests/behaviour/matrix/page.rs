@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use super::events::Event;
-use super::stages::AtStage;
+use super::stages::LifecycleStage;
 use super::table::{Outcome, expected};
 
 fn page() -> String {
@@ -17,7 +17,7 @@ fn page() -> String {
          nobody runs. After each, nobody is in memory, no slot is held, nobody waits, and no session of the task is left at \
          work.\n\n## Stages\n\n| stage | the task |\n|---|---|\n",
     );
-    for stage in AtStage::ALL {
+    for stage in LifecycleStage::ALL {
         let (name, what) = stage.names();
         page.push_str(&format!("| {name} | {what} |\n"));
     }
@@ -25,15 +25,15 @@ fn page() -> String {
         "\n## How the run ends\n\nOne line an event. `=` is the end it comes to anyway: completed, or nothing more if it has \
          ended. `-` cannot happen: there is no session yet.\n\n| event |",
     );
-    for stage in AtStage::ALL {
+    for stage in LifecycleStage::ALL {
         page.push_str(&format!(" {} |", stage.names().0));
     }
     page.push_str("\n|---|");
-    page.push_str(&"---|".repeat(AtStage::ALL.len()));
+    page.push_str(&"---|".repeat(LifecycleStage::ALL.len()));
     page.push('\n');
     for event in Event::ALL {
         page.push_str(&format!("| {} |", event.names().0));
-        for stage in AtStage::ALL {
+        for stage in LifecycleStage::ALL {
             page.push_str(&format!(" {} |", in_short(event, stage)));
         }
         page.push('\n');
@@ -49,7 +49,7 @@ fn page() -> String {
         page.push_str(&format!(
             "\n### {name}\n\n{what}\n\n| stage | answer | at once | slots | ends | calls | told |\n|---|---|---|---|---|---|---|\n"
         ));
-        for stage in AtStage::ALL {
+        for stage in LifecycleStage::ALL {
             if let Some(outcome) = expected(event, stage) {
                 page.push_str(&line(stage, &outcome));
             }
@@ -58,7 +58,7 @@ fn page() -> String {
     page
 }
 
-fn line(stage: AtStage, outcome: &Outcome) -> String {
+fn line(stage: LifecycleStage, outcome: &Outcome) -> String {
     let Outcome {
         answer,
         state,
@@ -71,7 +71,7 @@ fn line(stage: AtStage, outcome: &Outcome) -> String {
     format!("| {stage} | {answer} | {state} | {slots} | {end} | {calls} | {told} |\n")
 }
 
-fn in_short(event: Event, stage: AtStage) -> String {
+fn in_short(event: Event, stage: LifecycleStage) -> String {
     let Some(outcome) = expected(event, stage) else {
         return "-".to_owned();
     };

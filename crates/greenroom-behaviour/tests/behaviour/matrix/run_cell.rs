@@ -10,13 +10,13 @@ use greenroom::domain::task::TaskStatus;
 use greenroom::{CancelOptions, EventLink};
 
 use super::events::Event;
-use super::stages::{AtStage, brought_to};
+use super::stages::{LifecycleStage, bring_to_stage};
 use super::table::Outcome;
-use crate::harness::{Stage, story_with};
-use crate::server::{Call, On, What};
+use crate::harness::{Harness, story_with};
+use crate::server::{Call, CallKind, CallPayload};
 
 /// Plays that event at that stage and tells what came of it.
-pub fn played(event: Event, stage: AtStage) -> Outcome {
+pub fn run_cell(event: Event, stage: LifecycleStage) -> Outcome {
     let outcome = Arc::new(Mutex::new(None));
     let told = Arc::clone(&outcome);
     story_with(
@@ -35,25 +35,25 @@ pub fn played(event: Event, stage: AtStage) -> Outcome {
     outcome.take().expect("the story tells it")
 }
 
-async fn play(s: &Stage, event: Event, stage: AtStage) -> Outcome {
-    s.server.has("R", None);
-    let a = brought_to(s, stage).await;
+async fn play(s: &Harness, event: Event, stage: LifecycleStage) -> Outcome {
+    s.server.add_session("R", None);
+    let a = bring_to_stage(s, stage).await;
     let mut changes = s.changes();
-    let begun = if stage == AtStage::Created {
+    let begun = if stage == LifecycleStage::Created {
         s.now()
     } else {
         s.now() + 1
     };
     let answer = match stage {
-        AtStage::Created => in_the_instant_of_the_session(s, event, &a).await,
+        LifecycleStage::Created => apply_while_session_is_created(s, event, &a).await,
         _ => {
-            s.pass(1).await;
+            s.advance(1).await;
             let happening = event.happens(s.clone(), a.clone());
-            s.answered(happening).await
+            s.resolve(happening).await
         }
     };
     let (state, slots) = (s.state(&a).await, s.in_use().await);
-    let away = the_world_goes_on(s, event, &a).await;
+    let away = finish_everything(s, event, &a).await;
     let mut ends = Vec::new();
     while let Ok(change) = changes.try_recv() {
         if change.task.id == a && change.to.is_terminal() {
@@ -74,7 +74,7 @@ async fn play(s: &Stage, event: Event, stage: AtStage) -> Outcome {
         calls: or_nothing(calls_for(s, &a, heard).join(", ")),
         told: or_nothing(told(s, &a, heard).join("; ")),
     };
-    nothing_is_left(s, &a).await;
+    assert_nothing_left(s, &a).await;
     outcome
 }
 
@@ -87,16 +87,16 @@ fn or_nothing(text: String) -> String {
 }
 
 /// Makes the event happen between the answer that brings the session and whoever hears of it.
-async fn in_the_instant_of_the_session(s: &Stage, event: Event, a: &TaskId) -> String {
+async fn apply_while_session_is_created(s: &Harness, event: Event, a: &TaskId) -> String {
     let answer = Arc::new(Mutex::new(None));
     let (stage, task, told) = (s.clone(), a.clone(), Arc::clone(&answer));
-    s.server.when_made(Box::new(move || {
+    s.server.on_next_session(Box::new(move || {
         actix_rt::spawn(async move {
             let answered = event.happens(stage, task).await;
             *told.lock().unwrap_or_else(PoisonError::into_inner) = Some(answered);
         });
     }));
-    s.pass(1).await;
+    s.advance(1).await;
     let mut answer = answer.lock().unwrap_or_else(PoisonError::into_inner);
     answer
         .take()
@@ -104,19 +104,19 @@ async fn in_the_instant_of_the_session(s: &Stage, event: Event, a: &TaskId) -> S
 }
 
 /// Every session finishes its turn, again and again, until nobody runs. Answers when the server was away.
-async fn the_world_goes_on(s: &Stage, event: Event, a: &TaskId) -> Range<i64> {
+async fn finish_everything(s: &Harness, event: Event, a: &TaskId) -> Range<i64> {
     let mut away = 0..0;
     match event {
         Event::Unreachable => {
             let since = s.now();
-            s.pass(60_000).await;
-            s.server.up();
+            s.advance(60_000).await;
+            s.server.come_online();
             away = since..s.now();
             s.link(EventLink::Connected).await;
         }
         Event::TakeOver => {
             // What is seen is how the older one ends; the newer one goes without a trace.
-            s.pass(6000).await;
+            s.advance(6000).await;
             let quietly = CancelOptions {
                 abort_session: false,
                 ..CancelOptions::default()
@@ -124,50 +124,50 @@ async fn the_world_goes_on(s: &Stage, event: Event, a: &TaskId) -> Range<i64> {
             let known = s.try_cancel(&"t".into(), quietly).await;
             assert!(known.is_ok(), "t had ended by itself");
             if let Some(session) = s.server.session_of(a) {
-                s.quietly_idle(&session);
+                s.idle_without_event(&session);
             }
         }
         _ => {}
     }
     for _ in 0..12 {
-        s.pass(6000).await;
+        s.advance(6000).await;
         for task in s.tasks().await {
             if let (TaskStatus::Running, Some(session)) = (task.status(), &task.session)
                 && (s.server.status_of(session).is_some() || was_woken(s, session))
             {
-                s.finish(session).await;
+                s.finish_turn(session).await;
             }
         }
     }
     if matches!(event, Event::ParentAborted | Event::ParentAbortedWithTasks) {
-        s.user_says("P", None, None).await;
+        s.user_prompts("P", None, None).await;
     }
     away
 }
 
-fn was_woken(s: &Stage, session: &SessionId) -> bool {
-    let told = s.told(session.as_str());
+fn was_woken(s: &Harness, session: &SessionId) -> bool {
+    let told = s.notifications_to(session.as_str());
     told.iter().any(|line| line.contains("wakes"))
 }
 
 /// The calls that made, prompted or aborted a session for the task, in their order.
-fn calls_for(s: &Stage, a: &TaskId, heard: impl Fn(&Call) -> bool) -> Vec<&'static str> {
+fn calls_for(s: &Harness, a: &TaskId, heard: impl Fn(&Call) -> bool) -> Vec<&'static str> {
     let session = s.server.session_of(a);
     let log = s.server.log().into_iter();
     log.filter(heard)
-        .filter_map(|call| match (&call.on, &call.what) {
-            (On::Create, What::Create(new)) if new.task == *a => Some("create"),
-            (On::Prompt, _) if call.session == session => Some("prompt"),
-            (On::Abort, _) if call.session == session => Some("abort"),
+        .filter_map(|call| match (&call.kind, &call.payload) {
+            (CallKind::Create, CallPayload::Create(new)) if new.task == *a => Some("create"),
+            (CallKind::Prompt, _) if call.session == session => Some("prompt"),
+            (CallKind::Abort, _) if call.session == session => Some("abort"),
             _ => None,
         })
         .collect()
 }
 
 /// What everybody but `Q` was told, parent by parent; the session of the task is called `a`.
-fn told(s: &Stage, a: &TaskId, heard: impl Fn(&Call) -> bool) -> Vec<String> {
+fn told(s: &Harness, a: &TaskId, heard: impl Fn(&Call) -> bool) -> Vec<String> {
     let own = s.server.session_of(a);
-    let calls = s.server.calls(On::Notify).into_iter().filter(heard);
+    let calls = s.server.calls(CallKind::Notify).into_iter().filter(heard);
     let mut told: Vec<(String, String)> = calls
         .filter(|call| call.session.as_ref().is_none_or(|to| to.as_str() != "Q"))
         .filter_map(|call| {
@@ -176,7 +176,7 @@ fn told(s: &Stage, a: &TaskId, heard: impl Fn(&Call) -> bool) -> Vec<String> {
             } else {
                 call.session.as_ref()?.to_string()
             };
-            Some((parent, crate::call_log::line_of(&call)?))
+            Some((parent, crate::call_log::notification_line(&call)?))
         })
         .collect();
     // Which of two parents is told first in one instant is nobody's business.
@@ -187,8 +187,8 @@ fn told(s: &Stage, a: &TaskId, heard: impl Fn(&Call) -> bool) -> Vec<String> {
 }
 
 /// A quarter of an hour later nobody is in memory, nobody holds or waits for a slot, and no session is left at work.
-async fn nothing_is_left(s: &Stage, a: &TaskId) {
-    s.pass(900_000).await;
+async fn assert_nothing_left(s: &Harness, a: &TaskId) {
+    s.advance(900_000).await;
     let census = s.census().await;
     let mut empty = crate::memory::empty(&census);
     empty.histories = census.histories;

@@ -3,12 +3,12 @@
 
 use greenroom::domain::ids::TaskId;
 
-use crate::harness::{Stage, job, job_of};
-use crate::server::{Fate, On};
+use crate::harness::{Harness, job, job_of};
+use crate::server::{CallKind, CallOutcome};
 
 /// Where a task stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum AtStage {
+pub enum LifecycleStage {
     QueuedHead,
     QueuedBehind,
     Granted,
@@ -18,60 +18,64 @@ pub enum AtStage {
     Running,
     IdleDeferred,
     Checking,
-    WaitingForOwn,
+    WaitingForChildren,
     Settling,
     Ended,
 }
 
-impl AtStage {
-    pub const ALL: [AtStage; 12] = [
-        AtStage::QueuedHead,
-        AtStage::QueuedBehind,
-        AtStage::Granted,
-        AtStage::Creating,
-        AtStage::Created,
-        AtStage::Prompting,
-        AtStage::Running,
-        AtStage::IdleDeferred,
-        AtStage::Checking,
-        AtStage::WaitingForOwn,
-        AtStage::Settling,
-        AtStage::Ended,
+impl LifecycleStage {
+    pub const ALL: [LifecycleStage; 12] = [
+        LifecycleStage::QueuedHead,
+        LifecycleStage::QueuedBehind,
+        LifecycleStage::Granted,
+        LifecycleStage::Creating,
+        LifecycleStage::Created,
+        LifecycleStage::Prompting,
+        LifecycleStage::Running,
+        LifecycleStage::IdleDeferred,
+        LifecycleStage::Checking,
+        LifecycleStage::WaitingForChildren,
+        LifecycleStage::Settling,
+        LifecycleStage::Ended,
     ];
 
     /// As a reader knows it, and what it is exactly.
     pub fn names(self) -> (&'static str, &'static str) {
         match self {
-            AtStage::QueuedHead => (
+            LifecycleStage::QueuedHead => (
                 "queued, first",
                 "no slot is free and nobody waits before it",
             ),
-            AtStage::QueuedBehind => (
+            LifecycleStage::QueuedBehind => (
                 "queued, behind",
                 "no slot is free and another waits before it",
             ),
-            AtStage::Granted => (
+            LifecycleStage::Granted => (
                 "granted",
                 "resumed; it has its slot, and the abort of the run before is not answered",
             ),
-            AtStage::Creating => ("creating", "the call that makes its session is under way"),
-            AtStage::Created => (
+            LifecycleStage::Creating => {
+                ("creating", "the call that makes its session is under way")
+            }
+            LifecycleStage::Created => (
                 "created",
                 "the call was answered in this very instant; nobody has recorded the session",
             ),
-            AtStage::Prompting => ("prompting", "the call with its prompt is under way"),
-            AtStage::Running => ("running", "its session works and has answered something"),
-            AtStage::IdleDeferred => (
+            LifecycleStage::Prompting => ("prompting", "the call with its prompt is under way"),
+            LifecycleStage::Running => ("running", "its session works and has answered something"),
+            LifecycleStage::IdleDeferred => (
                 "idle deferred",
                 "its session has answered and was idle in the first 5 s",
             ),
-            AtStage::Checking => ("checking", "idle; messages and todos are being read"),
-            AtStage::WaitingForOwn => (
+            LifecycleStage::Checking => ("checking", "idle; messages and todos are being read"),
+            LifecycleStage::WaitingForChildren => (
                 "waiting for its own",
                 "idle, without a slot, and a task of its own runs (`c`)",
             ),
-            AtStage::Settling => ("settling", "completed, the abort of its session under way"),
-            AtStage::Ended => ("ended", "completed a minute ago, and still in memory"),
+            LifecycleStage::Settling => {
+                ("settling", "completed, the abort of its session under way")
+            }
+            LifecycleStage::Ended => ("ended", "completed a minute ago, and still in memory"),
         }
     }
 
@@ -79,67 +83,79 @@ impl AtStage {
     pub fn is_before_session(self) -> bool {
         matches!(
             self,
-            AtStage::QueuedHead | AtStage::QueuedBehind | AtStage::Creating
+            LifecycleStage::QueuedHead | LifecycleStage::QueuedBehind | LifecycleStage::Creating
         )
     }
 }
 
 /// Brings a task to that stage, and lets a moment pass in it. At `Created` the session is about to be made: the story
 /// makes its event happen in the instant of the answer.
-pub async fn brought_to(s: &Stage, stage: AtStage) -> TaskId {
-    if matches!(stage, AtStage::QueuedHead | AtStage::QueuedBehind) {
+pub async fn bring_to_stage(s: &Harness, stage: LifecycleStage) -> TaskId {
+    if matches!(
+        stage,
+        LifecycleStage::QueuedHead | LifecycleStage::QueuedBehind
+    ) {
         s.launch(job_of("Q", "holds a slot")).await;
         s.launch(job_of("Q", "holds the other")).await;
     }
     match stage {
-        AtStage::QueuedBehind => {
+        LifecycleStage::QueuedBehind => {
             s.launch(job_of("Q", "stands before it")).await;
         }
-        AtStage::Creating | AtStage::Created => s.server.next(On::Create, Fate::Late(5000)),
-        AtStage::Prompting => s.server.next(On::Prompt, Fate::Late(5000)),
+        LifecycleStage::Creating | LifecycleStage::Created => s
+            .server
+            .set_next_outcome(CallKind::Create, CallOutcome::Late(5000)),
+        LifecycleStage::Prompting => s
+            .server
+            .set_next_outcome(CallKind::Prompt, CallOutcome::Late(5000)),
         _ => {}
     }
     let a = s.launch(job("a")).await;
     match stage {
-        AtStage::QueuedHead | AtStage::QueuedBehind | AtStage::Creating | AtStage::Prompting => {
-            s.at(1000).await;
+        LifecycleStage::QueuedHead
+        | LifecycleStage::QueuedBehind
+        | LifecycleStage::Creating
+        | LifecycleStage::Prompting => {
+            s.advance_to(1000).await;
         }
-        AtStage::Created => s.at(3999).await,
-        AtStage::IdleDeferred => {
-            s.at(2000).await;
-            s.quiet_answer(&a, "done");
+        LifecycleStage::Created => s.advance_to(3999).await,
+        LifecycleStage::IdleDeferred => {
+            s.advance_to(2000).await;
+            s.answer_without_event(&a, "done");
             s.idle(&a).await;
         }
-        AtStage::Running => {
-            s.at(6000).await;
+        LifecycleStage::Running => {
+            s.advance_to(6000).await;
             s.busy(&a).await;
             s.answer(&a, "so far").await;
         }
-        AtStage::Checking => {
-            s.at(6000).await;
-            s.server.next(On::Todos, Fate::Late(5000));
-            s.finish(&a).await;
+        LifecycleStage::Checking => {
+            s.advance_to(6000).await;
+            s.server
+                .set_next_outcome(CallKind::Todos, CallOutcome::Late(5000));
+            s.finish_turn(&a).await;
         }
-        AtStage::WaitingForOwn => {
+        LifecycleStage::WaitingForChildren => {
             let session = s.server.session_of(&a).expect("it runs");
             s.launch(job_of(session, "c")).await;
-            s.at(6000).await;
-            s.finish(&a).await;
+            s.advance_to(6000).await;
+            s.finish_turn(&a).await;
         }
-        AtStage::Granted | AtStage::Settling => {
-            s.at(6000).await;
-            s.server.next(On::Abort, Fate::Late(5000));
-            s.finish(&a).await;
-            if stage == AtStage::Granted {
+        LifecycleStage::Granted | LifecycleStage::Settling => {
+            s.advance_to(6000).await;
+            s.server
+                .set_next_outcome(CallKind::Abort, CallOutcome::Late(5000));
+            s.finish_turn(&a).await;
+            if stage == LifecycleStage::Granted {
                 s.resume(&a).await;
             }
         }
-        AtStage::Ended => {
-            s.at(6000).await;
-            s.finish(&a).await;
-            s.at(60_000).await;
+        LifecycleStage::Ended => {
+            s.advance_to(6000).await;
+            s.finish_turn(&a).await;
+            s.advance_to(60_000).await;
         }
     }
-    s.pass(1000).await;
+    s.advance(1000).await;
     a
 }

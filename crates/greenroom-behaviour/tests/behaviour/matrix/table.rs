@@ -2,7 +2,7 @@
 //! page in `docs/` shows it.
 
 use super::events::Event;
-use super::stages::AtStage::{self, *};
+use super::stages::LifecycleStage::{self, *};
 
 /// What comes of an event.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,7 +67,7 @@ impl Outcome {
 const NOBODY: &str = "–";
 
 /// What comes of that event at that stage; none where it cannot happen, since there is no session yet.
-pub fn expected(event: Event, stage: AtStage) -> Option<Outcome> {
+pub fn expected(event: Event, stage: LifecycleStage) -> Option<Outcome> {
     let of_session = matches!(
         event,
         Event::SessionDeleted
@@ -139,7 +139,7 @@ pub fn expected(event: Event, stage: AtStage) -> Option<Outcome> {
 }
 
 /// What comes of a task that nothing happens to.
-fn goes_on(stage: AtStage) -> Outcome {
+fn goes_on(stage: LifecycleStage) -> Outcome {
     let told = "P: final wakes: a completed";
     let completes = |state, slots, calls| Outcome::new(state, slots, "completed", calls, told);
     match stage {
@@ -149,14 +149,14 @@ fn goes_on(stage: AtStage) -> Outcome {
         Created => completes("running", 1, "prompt, abort"),
         Prompting | Running | IdleDeferred | Checking => completes("running", 1, "abort"),
         // The slot is that of its own task.
-        WaitingForOwn => completes("running", 1, "abort")
+        WaitingForChildren => completes("running", 1, "abort")
             .told("P: final wakes: a completed; a: final wakes: c completed"),
         Settling | Ended => Outcome::new("completed", 0, "–", "–", NOBODY),
     }
 }
 
 /// Where the record stands at that stage.
-fn recorded(stage: AtStage) -> String {
+fn recorded(stage: LifecycleStage) -> String {
     match stage {
         Created => "pending".to_owned(),
         _ => goes_on(stage).state,
@@ -165,7 +165,7 @@ fn recorded(stage: AtStage) -> String {
 
 /// The run ends with that state and reason, at once; its session is aborted where one was made, and once more when
 /// something that was under way has set it to work after that.
-fn ends(stage: AtStage, outcome: &str, reason: &str) -> Outcome {
+fn ends(stage: LifecycleStage, outcome: &str, reason: &str) -> Outcome {
     let end = format!("{outcome}{reason}");
     let ended = |slots, calls| {
         let told = format!("P: final wakes: a {outcome}");
@@ -181,7 +181,7 @@ fn ends(stage: AtStage, outcome: &str, reason: &str) -> Outcome {
         Prompting => ended(0, "abort, abort"),
         Running | IdleDeferred | Checking => ended(0, "abort"),
         // Its own task goes on, for nobody who runs.
-        WaitingForOwn => {
+        WaitingForChildren => {
             let told = format!("P: final wakes: a {outcome}; a: final silent: c completed");
             ended(1, "abort").told(&told)
         }
@@ -189,7 +189,7 @@ fn ends(stage: AtStage, outcome: &str, reason: &str) -> Outcome {
     }
 }
 
-fn cancelled(stage: AtStage) -> Outcome {
+fn cancelled(stage: LifecycleStage) -> Outcome {
     let answer = match stage {
         Settling | Ended => "not cancellable",
         _ => "cancelled",
@@ -197,10 +197,10 @@ fn cancelled(stage: AtStage) -> Outcome {
     ends(stage, "cancelled", "").answered(answer)
 }
 
-fn cancelled_from_above(stage: AtStage) -> Outcome {
+fn cancelled_from_above(stage: LifecycleStage) -> Outcome {
     match stage {
         Settling | Ended => goes_on(stage).answered("nobody"),
-        WaitingForOwn => ends(stage, "cancelled", "")
+        WaitingForChildren => ends(stage, "cancelled", "")
             .answered("a, c")
             .slots(0)
             .but("c completed", "c cancelled"),
@@ -212,7 +212,7 @@ fn cancelled_from_above(stage: AtStage) -> Outcome {
     }
 }
 
-fn session_deleted(stage: AtStage) -> Outcome {
+fn session_deleted(stage: LifecycleStage) -> Outcome {
     let gone = ends(stage, "cancelled", ": Session deleted").state("gone");
     match stage {
         // Nobody knew the session: its prompt is refused.
@@ -220,22 +220,22 @@ fn session_deleted(stage: AtStage) -> Outcome {
         // The prompt is refused: nothing works in a session that is gone.
         Prompting => gone.calls("abort"),
         // Everything below goes too, and nobody tells a session that is gone.
-        WaitingForOwn => gone.slots(0).told("P: final wakes: a cancelled"),
+        WaitingForChildren => gone.slots(0).told("P: final wakes: a cancelled"),
         _ => gone,
     }
 }
 
-fn parent_deleted(stage: AtStage) -> Outcome {
+fn parent_deleted(stage: LifecycleStage) -> Outcome {
     let gone = ends(stage, "cancelled", ": Session deleted")
         .state("gone")
         .told(NOBODY);
     match stage {
-        WaitingForOwn => gone.slots(0),
+        WaitingForChildren => gone.slots(0),
         _ => gone,
     }
 }
 
-fn failed(stage: AtStage, outcome: &str, reason: &str) -> Outcome {
+fn failed(stage: LifecycleStage, outcome: &str, reason: &str) -> Outcome {
     match stage {
         // No run of it works in that session.
         Granted | Created | Settling | Ended => goes_on(stage),
@@ -244,7 +244,7 @@ fn failed(stage: AtStage, outcome: &str, reason: &str) -> Outcome {
 }
 
 /// What comes of a resume, and what a second caller of the same instant is answered.
-fn resumed(stage: AtStage) -> (Outcome, &'static str) {
+fn resumed(stage: LifecycleStage) -> (Outcome, &'static str) {
     let again = |state, slots| {
         Outcome::new(
             state,
@@ -274,13 +274,13 @@ fn resumed(stage: AtStage) -> (Outcome, &'static str) {
     }
 }
 
-fn sent(stage: AtStage) -> Outcome {
+fn sent(stage: LifecycleStage) -> Outcome {
     match stage {
         Prompting | Running | IdleDeferred | Checking => {
             goes_on(stage).answered("accepted").calls("prompt, abort")
         }
         // It goes on: it counts again, above the limit if it must be.
-        WaitingForOwn => goes_on(stage)
+        WaitingForChildren => goes_on(stage)
             .answered("accepted")
             .calls("prompt, abort")
             .slots(2),
@@ -288,7 +288,7 @@ fn sent(stage: AtStage) -> Outcome {
     }
 }
 
-fn taken_over(stage: AtStage) -> Outcome {
+fn taken_over(stage: LifecycleStage) -> Outcome {
     let answer = "running of Q";
     match stage {
         Settling | Ended => goes_on(stage).answered(answer),
@@ -299,16 +299,16 @@ fn taken_over(stage: AtStage) -> Outcome {
     }
 }
 
-fn parent_aborted_with_tasks(stage: AtStage) -> Outcome {
+fn parent_aborted_with_tasks(stage: LifecycleStage) -> Outcome {
     let stopped = ends(stage, "cancelled", ": the parent was stopped by its user")
         .but("P: final wakes", "P: final silent");
     match stage {
-        WaitingForOwn => stopped.slots(0).but("c completed", "c cancelled"),
+        WaitingForChildren => stopped.slots(0).but("c completed", "c cancelled"),
         _ => stopped,
     }
 }
 
-fn shut_down(stage: AtStage) -> Outcome {
+fn shut_down(stage: LifecycleStage) -> Outcome {
     let stopped = ends(stage, "cancelled", ": Shutdown").told(NOBODY).slots(0);
     match stage {
         // What is under way is awaited: the abort of the run before, the create, the prompt.

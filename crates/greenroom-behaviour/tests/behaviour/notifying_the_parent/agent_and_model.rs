@@ -4,8 +4,8 @@ use greenroom::domain::task::Launch;
 use serde_json::json;
 
 use super::notices;
-use crate::harness::{Stage, job, model, story};
-use crate::server::{Fate, On, status};
+use crate::harness::{Harness, job, model, story};
+use crate::server::{CallKind, CallOutcome, status};
 
 fn said(name: &str, agent: &str, on: &str) -> Launch {
     Launch {
@@ -15,19 +15,20 @@ fn said(name: &str, agent: &str, on: &str) -> Launch {
     }
 }
 
-async fn done(s: &Stage, launch: Launch) -> Vec<String> {
+async fn done(s: &Harness, launch: Launch) -> Vec<String> {
     let a = s.launch(launch).await;
-    s.pass(6000).await;
-    s.finish(&a).await;
-    s.told("P")
+    s.advance(6000).await;
+    s.finish_turn(&a).await;
+    s.notifications_to("P")
 }
 
 #[test]
 fn it_is_the_parents_newest_message_that_names_any_of_them() {
     story(|s| async move {
-        s.user_says("P", Some("old"), Some("acme/old")).await;
-        s.user_says("P", Some("lead"), Some("acme/big:high")).await;
-        s.user_says("P", None, None).await;
+        s.user_prompts("P", Some("old"), Some("acme/old")).await;
+        s.user_prompts("P", Some("lead"), Some("acme/big:high"))
+            .await;
+        s.user_prompts("P", None, None).await;
         let told = done(&s, said("a", "other", "nova/x")).await;
         assert_eq!(
             told,
@@ -53,7 +54,7 @@ fn an_answer_names_its_model_too() {
 #[test]
 fn a_compaction_is_not_the_parent_speaking() {
     story(|s| async move {
-        s.user_says("P", Some("lead"), Some("acme/big")).await;
+        s.user_prompts("P", Some("lead"), Some("acme/big")).await;
         let info = json!({"role": "assistant", "agent": "compaction", "summary": true,
             "providerID": "acme", "modelID": "tiny"});
         s.server.add_message(&"P".into(), info, json!([]));
@@ -65,7 +66,7 @@ fn a_compaction_is_not_the_parent_speaking() {
 #[test]
 fn what_it_does_not_name_comes_from_the_launch() {
     story(|s| async move {
-        s.user_says("P", Some("lead"), None).await;
+        s.user_prompts("P", Some("lead"), None).await;
         let told = done(&s, said("a", "other", "nova/x:high")).await;
         assert_eq!(
             told,
@@ -90,14 +91,14 @@ fn of_several_launches_the_newest_task_of_the_message_speaks() {
         let a = s.launch(said("a", "first", "acme/one")).await;
         let b = s.launch(said("b", "second", "acme/two")).await;
         let c = s.launch(said("c", "third", "acme/three")).await;
-        s.at(6000).await;
-        s.finish(&b).await;
-        s.at(6050).await;
-        s.finish(&a).await;
-        s.at(7000).await;
-        s.finish(&c).await;
+        s.advance_to(6000).await;
+        s.finish_turn(&b).await;
+        s.advance_to(6050).await;
+        s.finish_turn(&a).await;
+        s.advance_to(7000).await;
+        s.finish_turn(&c).await;
         assert_eq!(
-            s.told("P"),
+            s.notifications_to("P"),
             [
                 "6100 note silent: b completed, a completed, 1 open as second on acme/two",
                 "7000 final wakes: a completed, b completed, c completed as third on acme/three",
@@ -117,9 +118,9 @@ fn a_parent_that_says_nothing_and_a_launch_that_says_nothing_name_nobody() {
 #[test]
 fn messages_that_cannot_be_read_leave_it_to_the_launch() {
     story(|s| async move {
-        s.user_says("P", Some("lead"), Some("acme/big")).await;
+        s.user_prompts("P", Some("lead"), Some("acme/big")).await;
         s.server
-            .always_for(On::Messages, "P", Fate::Fails(status(500)));
+            .always_for(CallKind::Messages, "P", CallOutcome::Fails(status(500)));
         let told = done(&s, said("a", "other", "nova/x")).await;
         assert_eq!(told, ["6000 final wakes: a completed as other on nova/x"]);
     });
@@ -128,15 +129,15 @@ fn messages_that_cannot_be_read_leave_it_to_the_launch() {
 #[test]
 fn it_is_read_anew_for_each_message() {
     story(|s| async move {
-        s.user_says("P", Some("lead"), Some("acme/big")).await;
+        s.user_prompts("P", Some("lead"), Some("acme/big")).await;
         let (a, b) = (s.launch(job("a")).await, s.launch(job("b")).await);
-        s.at(6000).await;
-        s.finish(&a).await;
-        s.at(7000).await;
-        s.user_says("P", Some("plan"), Some("acme/big")).await;
-        s.finish(&b).await;
+        s.advance_to(6000).await;
+        s.finish_turn(&a).await;
+        s.advance_to(7000).await;
+        s.user_prompts("P", Some("plan"), Some("acme/big")).await;
+        s.finish_turn(&b).await;
         assert_eq!(
-            s.told("P"),
+            s.notifications_to("P"),
             [
                 "6100 note silent: a completed, 1 open as lead on acme/big",
                 "7000 final wakes: a completed, b completed as plan on acme/big",

@@ -4,16 +4,16 @@ use greenroom::ports::agent_server::ServerError;
 
 use super::notices;
 use crate::harness::{job, job_of, story, story_with};
-use crate::server::{Fate, On, status};
+use crate::server::{CallKind, CallOutcome, status};
 
 #[test]
 fn a_batch_of_one_goes_straight_to_its_final() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
-        s.at(6000).await;
-        s.finish(&a).await;
-        s.at(60_000).await;
-        assert_eq!(s.told("P"), ["6000 final wakes: a completed"]);
+        s.advance_to(6000).await;
+        s.finish_turn(&a).await;
+        s.advance_to(60_000).await;
+        assert_eq!(s.notifications_to("P"), ["6000 final wakes: a completed"]);
     });
 }
 
@@ -22,15 +22,15 @@ fn each_end_but_the_last_is_told_silently_and_the_final_names_all() {
     story(|s| async move {
         let (a, b) = (s.launch(job("a")).await, s.launch(job("b")).await);
         let c = s.launch(job("c")).await;
-        s.at(6000).await;
-        s.finish(&b).await;
-        s.at(7000).await;
+        s.advance_to(6000).await;
+        s.finish_turn(&b).await;
+        s.advance_to(7000).await;
         assert!(s.cancel(&a).await);
-        s.at(8000).await;
-        s.finish(&c).await;
-        s.at(60_000).await;
+        s.advance_to(8000).await;
+        s.finish_turn(&c).await;
+        s.advance_to(60_000).await;
         assert_eq!(
-            s.told("P"),
+            s.notifications_to("P"),
             [
                 "6100 note silent: b completed, 2 open",
                 "7100 note silent: a cancelled, 1 open",
@@ -45,9 +45,9 @@ fn an_individual_message_says_what_it_must() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
         s.launch(job("b")).await;
-        s.at(70_000).await;
+        s.advance_to(70_000).await;
         s.fail(&a, "boom").await;
-        s.at(71_000).await;
+        s.advance_to(71_000).await;
         let text = &notices(&s)[0].text;
         for wanted in [
             "<system-reminder>\n[BACKGROUND TASK FAILED]",
@@ -67,10 +67,10 @@ fn a_final_stands_failures_apart_and_says_why_others_were_cancelled() {
     story(|s| async move {
         let (a, b) = (s.launch(job("a")).await, s.launch(job("b")).await);
         let (c, d) = (s.launch(job("c")).await, s.launch(job("d")).await);
-        s.at(6000).await;
-        s.finish(&a).await;
+        s.advance_to(6000).await;
+        s.finish_turn(&a).await;
         s.fail(&b, "boom").await;
-        s.aborted(&c).await;
+        s.abort_externally(&c).await;
         s.delete(&d).await;
         let text = notices(&s).pop().expect("it is told").text;
         assert!(
@@ -89,14 +89,14 @@ fn a_failure_wakes_the_parent_at_once() {
     story(|s| async move {
         let (a, b) = (s.launch(job("a")).await, s.launch(job("b")).await);
         let c = s.launch(job("c")).await;
-        s.at(6000).await;
+        s.advance_to(6000).await;
         s.fail(&a, "boom").await;
-        s.at(7000).await;
-        s.aborted(&b).await;
-        s.at(8000).await;
-        s.finish(&c).await;
+        s.advance_to(7000).await;
+        s.abort_externally(&b).await;
+        s.advance_to(8000).await;
+        s.finish_turn(&c).await;
         assert_eq!(
-            s.told("P"),
+            s.notifications_to("P"),
             [
                 "6100 note wakes: a error, 2 open",
                 "7100 note wakes: b interrupt, 1 open",
@@ -113,10 +113,13 @@ fn a_failure_need_not_wake() {
         |s| async move {
             let a = s.launch(job("a")).await;
             s.launch(job("b")).await;
-            s.at(6000).await;
+            s.advance_to(6000).await;
             s.fail(&a, "boom").await;
-            s.at(7000).await;
-            assert_eq!(s.told("P"), ["6100 note silent: a error, 1 open"]);
+            s.advance_to(7000).await;
+            assert_eq!(
+                s.notifications_to("P"),
+                ["6100 note silent: a error, 1 open"]
+            );
         },
     );
 }
@@ -127,16 +130,16 @@ fn what_settles_within_the_debounce_is_one_message_and_a_failure_in_it_wakes() {
         let (a, b) = (s.launch(job("a")).await, s.launch(job("b")).await);
         let c = s.launch(job("c")).await;
         s.launch(job("d")).await;
-        s.at(6000).await;
-        s.finish(&a).await;
-        s.at(6050).await;
+        s.advance_to(6000).await;
+        s.finish_turn(&a).await;
+        s.advance_to(6050).await;
         s.fail(&b, "boom").await;
-        s.at(6099).await;
-        s.finish(&c).await;
-        assert!(s.told("P").is_empty());
-        s.at(6100).await;
+        s.advance_to(6099).await;
+        s.finish_turn(&c).await;
+        assert!(s.notifications_to("P").is_empty());
+        s.advance_to(6100).await;
         assert_eq!(
-            s.told("P"),
+            s.notifications_to("P"),
             ["6100 note wakes: a completed, b error, c completed, 1 open"]
         );
         let text = &notices(&s)[0].text;
@@ -151,12 +154,15 @@ fn what_settles_within_the_debounce_is_one_message_and_a_failure_in_it_wakes() {
 fn a_final_replaces_what_is_unsent() {
     story(|s| async move {
         let (a, b) = (s.launch(job("a")).await, s.launch(job("b")).await);
-        s.at(6000).await;
+        s.advance_to(6000).await;
         s.fail(&a, "boom").await;
-        s.at(6050).await;
-        s.finish(&b).await;
-        s.at(60_000).await;
-        assert_eq!(s.told("P"), ["6050 final wakes: a error, b completed"]);
+        s.advance_to(6050).await;
+        s.finish_turn(&b).await;
+        s.advance_to(60_000).await;
+        assert_eq!(
+            s.notifications_to("P"),
+            ["6050 final wakes: a error, b completed"]
+        );
     });
 }
 
@@ -164,19 +170,25 @@ fn a_final_replaces_what_is_unsent() {
 fn a_task_that_joins_before_the_final_is_sent_takes_it_back() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
-        s.at(6000).await;
+        s.advance_to(6000).await;
         s.busy("P").await;
-        s.finish(&a).await;
-        assert!(s.told("P").is_empty(), "the final waits for the parent");
+        s.finish_turn(&a).await;
+        assert!(
+            s.notifications_to("P").is_empty(),
+            "the final waits for the parent"
+        );
         let b = s.launch(job("b")).await;
-        s.at(9000).await;
+        s.advance_to(9000).await;
         s.idle("P").await;
-        assert_eq!(s.told("P"), ["9000 note silent: a completed, 1 open"]);
-        s.at(15_000).await;
-        s.finish(&b).await;
-        s.at(20_000).await;
         assert_eq!(
-            s.told("P")[1..],
+            s.notifications_to("P"),
+            ["9000 note silent: a completed, 1 open"]
+        );
+        s.advance_to(15_000).await;
+        s.finish_turn(&b).await;
+        s.advance_to(20_000).await;
+        assert_eq!(
+            s.notifications_to("P")[1..],
             ["15000 final wakes: a completed, b completed"]
         );
     });
@@ -185,18 +197,19 @@ fn a_task_that_joins_before_the_final_is_sent_takes_it_back() {
 #[test]
 fn a_task_that_joins_after_the_final_was_sent_opens_a_new_batch() {
     story(|s| async move {
-        s.server.next_for(On::Notify, "P", Fate::Late(1000));
+        s.server
+            .set_next_outcome_for(CallKind::Notify, "P", CallOutcome::Late(1000));
         let a = s.launch(job("a")).await;
-        s.at(6000).await;
-        s.finish(&a).await;
+        s.advance_to(6000).await;
+        s.finish_turn(&a).await;
         // It is on its way, and closed with its first sending.
-        s.at(6500).await;
+        s.advance_to(6500).await;
         let b = s.launch(job("b")).await;
-        s.at(12_000).await;
-        s.finish(&b).await;
-        s.at(60_000).await;
+        s.advance_to(12_000).await;
+        s.finish_turn(&b).await;
+        s.advance_to(60_000).await;
         assert_eq!(
-            s.told("P"),
+            s.notifications_to("P"),
             [
                 "6000 final wakes: a completed",
                 "12000 final wakes: b completed"
@@ -211,17 +224,18 @@ fn what_settles_behind_a_message_in_flight_keeps_its_own() {
         let (a, b) = (s.launch(job("a")).await, s.launch(job("b")).await);
         let c = s.launch(job("c")).await;
         s.launch(job("d")).await;
-        s.server.next_for(On::Notify, "P", Fate::Late(5000));
-        s.at(6000).await;
-        s.finish(&a).await;
-        s.at(7000).await;
-        s.finish(&b).await;
-        s.at(8000).await;
-        s.finish(&c).await;
-        assert_eq!(s.told("P").len(), 1, "one message at a time");
-        s.at(20_000).await;
+        s.server
+            .set_next_outcome_for(CallKind::Notify, "P", CallOutcome::Late(5000));
+        s.advance_to(6000).await;
+        s.finish_turn(&a).await;
+        s.advance_to(7000).await;
+        s.finish_turn(&b).await;
+        s.advance_to(8000).await;
+        s.finish_turn(&c).await;
+        assert_eq!(s.notifications_to("P").len(), 1, "one message at a time");
+        s.advance_to(20_000).await;
         assert_eq!(
-            s.told("P"),
+            s.notifications_to("P"),
             [
                 "6100 note silent: a completed, 3 open",
                 "11100 note silent: b completed, 2 open",
@@ -235,39 +249,42 @@ fn what_settles_behind_a_message_in_flight_keeps_its_own() {
 #[test]
 fn another_parent_is_never_held_up() {
     story(|s| async move {
-        s.server.always_for(On::Notify, "P", Fate::Hangs);
-        s.server.always_for(On::Messages, "P", Fate::Hangs);
+        s.server
+            .set_outcome_for(CallKind::Notify, "P", CallOutcome::Hangs);
+        s.server
+            .set_outcome_for(CallKind::Messages, "P", CallOutcome::Hangs);
         let (a, q) = (s.launch(job("a")).await, s.launch(job_of("Q", "q")).await);
-        s.at(6000).await;
-        s.finish(&a).await;
-        s.finish(&q).await;
-        assert_eq!(s.told("Q"), ["6000 final wakes: q completed"]);
+        s.advance_to(6000).await;
+        s.finish_turn(&a).await;
+        s.finish_turn(&q).await;
+        assert_eq!(s.notifications_to("Q"), ["6000 final wakes: q completed"]);
     });
 }
 
 /// Two batches, the first final of which the server does not take until 200 s.
-async fn first_final_is_stuck(s: &crate::harness::Stage) {
-    s.server.always(On::Notify, Fate::Fails(status(500)));
+async fn first_final_is_stuck(s: &crate::harness::Harness) {
+    s.server
+        .set_outcome(CallKind::Notify, CallOutcome::Fails(status(500)));
     let a = s.launch(job("a")).await;
-    s.at(6000).await;
-    s.finish(&a).await;
+    s.advance_to(6000).await;
+    s.finish_turn(&a).await;
     let b = s.launch(job("b")).await;
-    s.at(20_000).await;
-    s.finish(&b).await;
+    s.advance_to(20_000).await;
+    s.finish_turn(&b).await;
 }
 
 #[test]
 fn a_final_behind_another_is_taken_back_within_a_minute() {
     story(|s| async move {
         first_final_is_stuck(&s).await;
-        s.at(79_000).await;
+        s.advance_to(79_000).await;
         let c = s.launch(job("c")).await;
-        s.at(200_000).await;
-        s.server.mend(On::Notify);
-        s.at(300_000).await;
-        s.finish(&c).await;
-        s.at(400_000).await;
-        let told = s.told("P");
+        s.advance_to(200_000).await;
+        s.server.clear_outcomes(CallKind::Notify);
+        s.advance_to(300_000).await;
+        s.finish_turn(&c).await;
+        s.advance_to(400_000).await;
+        let told = s.notifications_to("P");
         let told: Vec<&str> = told[told.len() - 3..]
             .iter()
             .map(|line| line.split_once(' ').map_or("", |(_, told)| told))
@@ -287,14 +304,14 @@ fn a_final_behind_another_is_taken_back_within_a_minute() {
 fn a_final_behind_another_counts_as_sent_after_a_minute() {
     story(|s| async move {
         first_final_is_stuck(&s).await;
-        s.at(80_000).await;
+        s.advance_to(80_000).await;
         let c = s.launch(job("c")).await;
-        s.at(200_000).await;
-        s.server.mend(On::Notify);
-        s.at(300_000).await;
-        s.finish(&c).await;
-        s.at(400_000).await;
-        let told = s.told("P");
+        s.advance_to(200_000).await;
+        s.server.clear_outcomes(CallKind::Notify);
+        s.advance_to(300_000).await;
+        s.finish_turn(&c).await;
+        s.advance_to(400_000).await;
+        let told = s.notifications_to("P");
         let told: Vec<&str> = told[told.len() - 3..]
             .iter()
             .map(|line| line.split_once(' ').map_or("", |(_, told)| told))
@@ -319,16 +336,16 @@ fn many_that_finish_at_one_instant_are_one_final() {
             for count in 0..30 {
                 tasks.push(s.launch(job(&format!("{count}"))).await);
             }
-            s.at(6000).await;
+            s.advance_to(6000).await;
             for task in &tasks {
-                s.quiet_answer(task, "done");
-                s.quietly_idle(task);
+                s.answer_without_event(task, "done");
+                s.idle_without_event(task);
                 let session = s.server.session_of(task).expect("it runs");
-                s.together(crate::harness::idle_event(&session));
+                s.send_event(crate::harness::idle_event(&session));
             }
             s.settle().await;
-            s.at(60_000).await;
-            let told = s.told("P");
+            s.advance_to(60_000).await;
+            let told = s.notifications_to("P");
             assert_eq!(told.len(), 1, "{told:?}");
             assert!(told[0].starts_with("6000 final wakes: 0 completed, 1 completed"));
             assert!(told[0].ends_with("29 completed"), "{told:?}");
@@ -345,11 +362,11 @@ fn sizes_are_bounded() {
             for count in 0..20 {
                 tasks.push(s.launch(job(&format!("{count}"))).await);
             }
-            s.at(6000).await;
+            s.advance_to(6000).await;
             for task in &tasks {
                 let session = s.server.session_of(task).expect("it runs");
                 let error = serde_json::json!({"name": "E", "data": {"message": "x".repeat(9000)}});
-                s.together(crate::harness::error_event(&session, error));
+                s.send_event(crate::harness::error_event(&session, error));
             }
             s.settle().await;
             let told = notices(&s).pop().expect("it is told");
@@ -370,11 +387,11 @@ fn each_message_has_an_id_of_its_own() {
     story(|s| async move {
         let (a, b) = (s.launch(job("a")).await, s.launch(job("b")).await);
         let q = s.launch(job_of("Q", "q")).await;
-        s.at(6000).await;
-        s.finish(&a).await;
-        s.finish(&q).await;
-        s.at(7000).await;
-        s.finish(&b).await;
+        s.advance_to(6000).await;
+        s.finish_turn(&a).await;
+        s.finish_turn(&q).await;
+        s.advance_to(7000).await;
+        s.finish_turn(&b).await;
         let mut ids: Vec<String> = notices(&s).iter().map(|n| n.id.to_string()).collect();
         assert!(ids.iter().all(|id| id.starts_with("ntc_")), "{ids:?}");
         ids.sort();
@@ -389,13 +406,13 @@ fn with_notifications_off_nobody_is_told_and_tasks_still_leave_memory() {
         |config| config.notifications.enabled = false,
         |s| async move {
             let a = s.launch(job("a")).await;
-            s.at(6000).await;
+            s.advance_to(6000).await;
             s.fail(&a, "boom").await;
-            s.at(605_999).await;
+            s.advance_to(605_999).await;
             assert_eq!(s.state(&a).await, "error: boom");
-            s.at(606_000).await;
+            s.advance_to(606_000).await;
             assert_eq!(s.state(&a).await, "gone");
-            assert!(s.calls(On::Notify).is_empty());
+            assert!(s.calls(CallKind::Notify).is_empty());
         },
     );
 }
@@ -404,19 +421,20 @@ fn with_notifications_off_nobody_is_told_and_tasks_still_leave_memory() {
 fn a_parent_that_never_takes_a_message_does_not_hold_its_tasks_in_memory() {
     story(|s| async move {
         let down = ServerError::Unreachable("away".to_owned());
-        s.server.always(On::Notify, Fate::Fails(down));
+        s.server
+            .set_outcome(CallKind::Notify, CallOutcome::Fails(down));
         let a = s.launch(job("a")).await;
-        s.at(6000).await;
-        s.finish(&a).await;
-        s.at(606_000).await;
+        s.advance_to(6000).await;
+        s.finish_turn(&a).await;
+        s.advance_to(606_000).await;
         assert_eq!(
             s.state(&a).await,
             "gone",
             "the debt keeps its text, not the tasks"
         );
-        s.server.mend(On::Notify);
-        s.at(700_000).await;
-        let told = s.told("P");
+        s.server.clear_outcomes(CallKind::Notify);
+        s.advance_to(700_000).await;
+        let told = s.notifications_to("P");
         assert!(
             told.last()
                 .is_some_and(|line| line.ends_with("final wakes: a completed"))

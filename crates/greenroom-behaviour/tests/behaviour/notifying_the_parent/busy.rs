@@ -2,16 +2,16 @@
 
 use greenroom::ports::agent_server::SessionStatus;
 
-use crate::harness::{Stage, job, story, story_with};
-use crate::server::{Fate, On, status};
+use crate::harness::{Harness, job, story, story_with};
+use crate::server::{CallKind, CallOutcome, status};
 
 /// Two tasks of a parent that is busy from five seconds on, one of them done at six.
-async fn one_of_two_done(s: &Stage) -> greenroom::domain::ids::TaskId {
+async fn one_of_two_done(s: &Harness) -> greenroom::domain::ids::TaskId {
     let (a, b) = (s.launch(job("a")).await, s.launch(job("b")).await);
-    s.at(5000).await;
+    s.advance_to(5000).await;
     s.busy("P").await;
-    s.at(6000).await;
-    s.finish(&a).await;
+    s.advance_to(6000).await;
+    s.finish_turn(&a).await;
     b
 }
 
@@ -20,16 +20,16 @@ fn individual_messages_are_held_and_merged_until_the_parent_is_idle() {
     story(|s| async move {
         let c = s.launch(job("c")).await;
         one_of_two_done(&s).await;
-        s.at(8000).await;
-        s.finish(&c).await;
-        s.at(300_000).await;
+        s.advance_to(8000).await;
+        s.finish_turn(&c).await;
+        s.advance_to(300_000).await;
         assert!(
-            s.told("P").is_empty(),
+            s.notifications_to("P").is_empty(),
             "a silent message waits as long as it must"
         );
         s.idle("P").await;
         assert_eq!(
-            s.told("P"),
+            s.notifications_to("P"),
             ["300000 note silent: a completed, c completed, 1 open"]
         );
     });
@@ -39,13 +39,16 @@ fn individual_messages_are_held_and_merged_until_the_parent_is_idle() {
 fn a_final_replaces_what_is_held_and_waits_for_the_idle() {
     story(|s| async move {
         let b = one_of_two_done(&s).await;
-        s.at(10_000).await;
-        s.finish(&b).await;
-        s.at(30_000).await;
-        assert!(s.told("P").is_empty());
+        s.advance_to(10_000).await;
+        s.finish_turn(&b).await;
+        s.advance_to(30_000).await;
+        assert!(s.notifications_to("P").is_empty());
         s.idle("P").await;
-        s.at(90_000).await;
-        assert_eq!(s.told("P"), ["30000 final wakes: a completed, b completed"]);
+        s.advance_to(90_000).await;
+        assert_eq!(
+            s.notifications_to("P"),
+            ["30000 final wakes: a completed, b completed"]
+        );
     });
 }
 
@@ -53,12 +56,15 @@ fn a_final_replaces_what_is_held_and_waits_for_the_idle() {
 fn a_final_waits_sixty_seconds_at_most() {
     story(|s| async move {
         let b = one_of_two_done(&s).await;
-        s.at(10_000).await;
-        s.finish(&b).await;
-        s.at(69_999).await;
-        assert!(s.told("P").is_empty());
-        s.at(70_000).await;
-        assert_eq!(s.told("P"), ["70000 final wakes: a completed, b completed"]);
+        s.advance_to(10_000).await;
+        s.finish_turn(&b).await;
+        s.advance_to(69_999).await;
+        assert!(s.notifications_to("P").is_empty());
+        s.advance_to(70_000).await;
+        assert_eq!(
+            s.notifications_to("P"),
+            ["70000 final wakes: a completed, b completed"]
+        );
     });
 }
 
@@ -67,12 +73,12 @@ fn a_failure_waits_sixty_seconds_at_most() {
     story(|s| async move {
         let b = one_of_two_done(&s).await;
         s.launch(job("c")).await;
-        s.at(10_000).await;
+        s.advance_to(10_000).await;
         s.fail(&b, "boom").await;
-        s.at(120_000).await;
+        s.advance_to(120_000).await;
         // What was held is merged into it; the minute counts from the first that waits.
         assert_eq!(
-            s.told("P"),
+            s.notifications_to("P"),
             ["66000 note wakes: a completed, b error, 1 open"]
         );
     });
@@ -84,10 +90,13 @@ fn the_ceiling_is_a_knob() {
         |config| config.notifications.wake_ceiling = std::time::Duration::from_secs(5),
         |s| async move {
             let b = one_of_two_done(&s).await;
-            s.at(10_000).await;
-            s.finish(&b).await;
-            s.at(60_000).await;
-            assert_eq!(s.told("P"), ["15000 final wakes: a completed, b completed"]);
+            s.advance_to(10_000).await;
+            s.finish_turn(&b).await;
+            s.advance_to(60_000).await;
+            assert_eq!(
+                s.notifications_to("P"),
+                ["15000 final wakes: a completed, b completed"]
+            );
         },
     );
 }
@@ -98,8 +107,11 @@ fn waiting_for_a_busy_parent_can_be_turned_off() {
         |config| config.notifications.wait_for_busy_parent = false,
         |s| async move {
             one_of_two_done(&s).await;
-            s.at(7000).await;
-            assert_eq!(s.told("P"), ["6100 note silent: a completed, 1 open"]);
+            s.advance_to(7000).await;
+            assert_eq!(
+                s.notifications_to("P"),
+                ["6100 note silent: a completed, 1 open"]
+            );
         },
     );
 }
@@ -108,11 +120,11 @@ fn waiting_for_a_busy_parent_can_be_turned_off() {
 fn a_parent_nobody_knows_of_is_asked_about_once() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
-        s.at(7000).await;
-        let polls = s.times(On::Statuses).len();
-        s.finish(&a).await;
-        assert_eq!(s.times(On::Statuses)[polls..], [7000]);
-        assert_eq!(s.told("P"), ["7000 final wakes: a completed"]);
+        s.advance_to(7000).await;
+        let polls = s.times(CallKind::Statuses).len();
+        s.finish_turn(&a).await;
+        assert_eq!(s.times(CallKind::Statuses)[polls..], [7000]);
+        assert_eq!(s.notifications_to("P"), ["7000 final wakes: a completed"]);
     });
 }
 
@@ -120,17 +132,17 @@ fn a_parent_nobody_knows_of_is_asked_about_once() {
 fn a_parent_that_the_status_call_says_is_busy_is_looked_at_again() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
-        s.at(7000).await;
+        s.advance_to(7000).await;
         s.server.set_status(&"P".into(), Some(SessionStatus::Busy));
-        s.finish(&a).await;
-        assert!(s.told("P").is_empty());
-        s.at(11_000).await;
+        s.finish_turn(&a).await;
+        assert!(s.notifications_to("P").is_empty());
+        s.advance_to(11_000).await;
         s.server.set_status(&"P".into(), None);
         // The idle event is lost: the next look, three seconds after the one before, finds it.
-        s.at(12_999).await;
-        assert!(s.told("P").is_empty());
-        s.at(13_000).await;
-        assert_eq!(s.told("P"), ["13000 final wakes: a completed"]);
+        s.advance_to(12_999).await;
+        assert!(s.notifications_to("P").is_empty());
+        s.advance_to(13_000).await;
+        assert_eq!(s.notifications_to("P"), ["13000 final wakes: a completed"]);
     });
 }
 
@@ -138,10 +150,11 @@ fn a_parent_that_the_status_call_says_is_busy_is_looked_at_again() {
 fn a_parent_whose_status_cannot_be_had_is_told_as_if_idle() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
-        s.at(7000).await;
-        s.server.always(On::Statuses, Fate::Fails(status(500)));
-        s.finish(&a).await;
-        assert_eq!(s.told("P"), ["7000 final wakes: a completed"]);
+        s.advance_to(7000).await;
+        s.server
+            .set_outcome(CallKind::Statuses, CallOutcome::Fails(status(500)));
+        s.finish_turn(&a).await;
+        assert_eq!(s.notifications_to("P"), ["7000 final wakes: a completed"]);
     });
 }
 
@@ -149,14 +162,15 @@ fn a_parent_whose_status_cannot_be_had_is_told_as_if_idle() {
 fn a_second_message_to_a_parent_whose_status_cannot_be_had_goes_out_too() {
     story(|s| async move {
         let (a, b) = (s.launch(job("a")).await, s.launch(job("b")).await);
-        s.at(6000).await;
-        s.finish(&a).await;
-        s.at(7000).await;
-        s.server.always(On::Statuses, Fate::Fails(status(500)));
-        s.at(20_000).await;
-        s.finish(&b).await;
+        s.advance_to(6000).await;
+        s.finish_turn(&a).await;
+        s.advance_to(7000).await;
+        s.server
+            .set_outcome(CallKind::Statuses, CallOutcome::Fails(status(500)));
+        s.advance_to(20_000).await;
+        s.finish_turn(&b).await;
         assert_eq!(
-            s.told("P"),
+            s.notifications_to("P"),
             [
                 "6100 note silent: a completed, 1 open",
                 "20000 final wakes: a completed, b completed",
@@ -169,11 +183,12 @@ fn a_second_message_to_a_parent_whose_status_cannot_be_had_goes_out_too() {
 fn a_status_call_that_hangs_costs_ten_seconds() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
-        s.at(7000).await;
-        s.server.next(On::Statuses, Fate::Hangs);
-        s.finish(&a).await;
-        s.at(30_000).await;
-        assert_eq!(s.told("P"), ["17000 final wakes: a completed"]);
+        s.advance_to(7000).await;
+        s.server
+            .set_next_outcome(CallKind::Statuses, CallOutcome::Hangs);
+        s.finish_turn(&a).await;
+        s.advance_to(30_000).await;
+        assert_eq!(s.notifications_to("P"), ["17000 final wakes: a completed"]);
     });
 }
 
@@ -181,7 +196,7 @@ fn a_status_call_that_hangs_costs_ten_seconds() {
 fn a_parent_that_backs_off_is_busy() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
-        s.at(5000).await;
+        s.advance_to(5000).await;
         let retry = serde_json::json!({"type": "retry", "message": "overloaded"});
         s.event(crate::harness::status_event(&"P".into(), retry))
             .await;
@@ -191,12 +206,12 @@ fn a_parent_that_backs_off_is_busy() {
             until: None,
         };
         s.server.set_status(&"P".into(), Some(backs_off));
-        s.at(6000).await;
-        s.finish(&a).await;
-        s.at(30_000).await;
-        assert!(s.told("P").is_empty());
+        s.advance_to(6000).await;
+        s.finish_turn(&a).await;
+        s.advance_to(30_000).await;
+        assert!(s.notifications_to("P").is_empty());
         s.idle("P").await;
-        assert_eq!(s.told("P"), ["30000 final wakes: a completed"]);
+        assert_eq!(s.notifications_to("P"), ["30000 final wakes: a completed"]);
     });
 }
 
@@ -205,22 +220,25 @@ fn after_a_wake_was_accepted_what_was_known_is_over() {
     story(|s| async move {
         let (a, b) = (s.launch(job("a")).await, s.launch(job("b")).await);
         let c = s.launch(job("c")).await;
-        s.at(6000).await;
+        s.advance_to(6000).await;
         s.idle("P").await;
         s.fail(&a, "boom").await;
-        s.at(6500).await;
-        assert_eq!(s.told("P").len(), 1);
+        s.advance_to(6500).await;
+        assert_eq!(s.notifications_to("P").len(), 1);
         // Woken, the parent works; its busy event is late, the status call knows.
         s.server.set_status(&"P".into(), Some(SessionStatus::Busy));
-        s.at(7000).await;
-        s.finish(&b).await;
-        s.at(9000).await;
-        assert_eq!(s.told("P").len(), 1, "it is held");
+        s.advance_to(7000).await;
+        s.finish_turn(&b).await;
+        s.advance_to(9000).await;
+        assert_eq!(s.notifications_to("P").len(), 1, "it is held");
         s.idle("P").await;
-        assert_eq!(s.told("P")[1..], ["9000 note silent: b completed, 1 open"]);
-        s.at(12_000).await;
-        s.finish(&c).await;
-        assert_eq!(s.told("P").len(), 3);
+        assert_eq!(
+            s.notifications_to("P")[1..],
+            ["9000 note silent: b completed, 1 open"]
+        );
+        s.advance_to(12_000).await;
+        s.finish_turn(&c).await;
+        assert_eq!(s.notifications_to("P").len(), 3);
     });
 }
 
@@ -229,13 +247,16 @@ fn a_busy_that_comes_while_a_message_waits_for_its_debounce_holds_it() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
         s.launch(job("b")).await;
-        s.at(6000).await;
-        s.finish(&a).await;
-        s.at(6050).await;
+        s.advance_to(6000).await;
+        s.finish_turn(&a).await;
+        s.advance_to(6050).await;
         s.busy("P").await;
-        s.at(20_000).await;
-        assert!(s.told("P").is_empty());
+        s.advance_to(20_000).await;
+        assert!(s.notifications_to("P").is_empty());
         s.idle("P").await;
-        assert_eq!(s.told("P"), ["20000 note silent: a completed, 1 open"]);
+        assert_eq!(
+            s.notifications_to("P"),
+            ["20000 note silent: a completed, 1 open"]
+        );
     });
 }

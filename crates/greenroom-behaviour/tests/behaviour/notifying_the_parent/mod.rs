@@ -8,15 +8,15 @@ mod silenced;
 
 use greenroom::ports::agent_server::Notice;
 
-use crate::harness::Stage;
-use crate::server::{On, What};
+use crate::harness::Harness;
+use crate::server::{CallKind, CallPayload};
 
 /// Every message sent to anybody, in order.
-fn notices(s: &Stage) -> Vec<Notice> {
-    let calls = s.server.calls(On::Notify).into_iter();
+fn notices(s: &Harness) -> Vec<Notice> {
+    let calls = s.server.calls(CallKind::Notify).into_iter();
     calls
-        .filter_map(|call| match call.what {
-            What::Notify(notice) => Some(*notice),
+        .filter_map(|call| match call.payload {
+            CallPayload::Notify(notice) => Some(*notice),
             _ => None,
         })
         .collect()

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::notices;
 use crate::harness::{job, job_of, message_event, part_event, story, story_with};
-use crate::server::On;
+use crate::server::CallKind;
 
 /// In milliseconds.
 const HOUR: u64 = 3_600_000;
@@ -16,16 +16,16 @@ const HOUR: u64 = 3_600_000;
 fn after_the_user_stops_a_parent_its_tasks_go_on_and_its_messages_are_silent() {
     story(|s| async move {
         let (a, b) = (s.launch(job("a")).await, s.launch(job("b")).await);
-        s.at(5000).await;
-        s.aborted("P").await;
+        s.advance_to(5000).await;
+        s.abort_externally("P").await;
         assert_eq!(s.names(TaskStatus::Running).await, ["a", "b"]);
-        s.at(6000).await;
+        s.advance_to(6000).await;
         s.fail(&a, "boom").await;
-        s.at(7000).await;
-        s.finish(&b).await;
-        s.at(600_000).await;
+        s.advance_to(7000).await;
+        s.finish_turn(&b).await;
+        s.advance_to(600_000).await;
         assert_eq!(
-            s.told("P"),
+            s.notifications_to("P"),
             [
                 "6100 note silent: a error, 1 open",
                 "7000 final silent: a error, b completed"
@@ -39,16 +39,16 @@ fn after_the_user_stops_a_parent_its_tasks_go_on_and_its_messages_are_silent() {
 fn until_the_user_speaks_again() {
     story(|s| async move {
         let (a, b) = (s.launch(job("a")).await, s.launch(job("b")).await);
-        s.at(5000).await;
-        s.aborted("P").await;
-        s.at(6000).await;
+        s.advance_to(5000).await;
+        s.abort_externally("P").await;
+        s.advance_to(6000).await;
         s.fail(&a, "boom").await;
-        s.at(10_000).await;
-        s.user_says("P", None, None).await;
-        s.at(20_000).await;
-        s.finish(&b).await;
+        s.advance_to(10_000).await;
+        s.user_prompts("P", None, None).await;
+        s.advance_to(20_000).await;
+        s.finish_turn(&b).await;
         assert_eq!(
-            s.told("P"),
+            s.notifications_to("P"),
             [
                 "6100 note silent: a error, 1 open",
                 "20000 final wakes: a error, b completed"
@@ -61,20 +61,20 @@ fn until_the_user_speaks_again() {
 fn a_stop_whose_user_never_returns_is_forgotten_after_a_day_with_nothing_to_tell() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
-        s.at(5000).await;
-        s.aborted("P").await;
-        s.at(6000).await;
-        s.finish(&a).await;
-        s.at(HOUR).await;
+        s.advance_to(5000).await;
+        s.abort_externally("P").await;
+        s.advance_to(6000).await;
+        s.finish_turn(&a).await;
+        s.advance_to(HOUR).await;
         assert_eq!(s.census().await.notifiers, 1, "its user may come back");
-        s.at(25 * HOUR).await;
+        s.advance_to(25 * HOUR).await;
         assert_eq!(s.census().await.notifiers, 0);
         // Whoever launches in this session now has spoken in it.
         let b = s.launch(job("b")).await;
-        s.pass(6000).await;
-        s.finish(&b).await;
+        s.advance(6000).await;
+        s.finish_turn(&b).await;
         assert_eq!(
-            s.told("P"),
+            s.notifications_to("P"),
             [
                 "6000 final silent: a completed",
                 "90006000 final wakes: b completed"
@@ -87,11 +87,11 @@ fn a_stop_whose_user_never_returns_is_forgotten_after_a_day_with_nothing_to_tell
 fn a_notice_of_ours_is_not_the_user_speaking() {
     story(|s| async move {
         let (a, b) = (s.launch(job("a")).await, s.launch(job("b")).await);
-        s.at(5000).await;
-        s.aborted("P").await;
-        s.at(6000).await;
-        s.finish(&a).await;
-        s.at(6200).await;
+        s.advance_to(5000).await;
+        s.abort_externally("P").await;
+        s.advance_to(6000).await;
+        s.finish_turn(&a).await;
+        s.advance_to(6200).await;
         // The server tells of the message it has stored for us.
         let id = notices(&s)[0].id.to_string();
         let info = json!({"id": "msg_900000", "role": "user", "time": {"created": 6100}});
@@ -99,10 +99,10 @@ fn a_notice_of_ours_is_not_the_user_speaking() {
         let part = json!({"messageID": "msg_900000", "type": "text", "text": "x",
             "synthetic": true, "metadata": {"greenroom": {"id": id}}});
         s.event(part_event(&"P".into(), part)).await;
-        s.at(7000).await;
-        s.finish(&b).await;
+        s.advance_to(7000).await;
+        s.finish_turn(&b).await;
         assert_eq!(
-            s.told("P")[1],
+            s.notifications_to("P")[1],
             "7000 final silent: a completed, b completed"
         );
     });
@@ -112,15 +112,15 @@ fn a_notice_of_ours_is_not_the_user_speaking() {
 fn an_update_of_a_message_from_before_is_not_the_user_speaking() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
-        s.at(1000).await;
+        s.advance_to(1000).await;
         let info = json!({"id": "msg_900000", "role": "user", "time": {"created": 1000}});
         s.event(message_event(&"P".into(), &info)).await;
-        s.at(5000).await;
-        s.aborted("P").await;
+        s.advance_to(5000).await;
+        s.abort_externally("P").await;
         s.event(message_event(&"P".into(), &info)).await;
-        s.at(6000).await;
-        s.finish(&a).await;
-        assert_eq!(s.told("P"), ["6000 final silent: a completed"]);
+        s.advance_to(6000).await;
+        s.finish_turn(&a).await;
+        assert_eq!(s.notifications_to("P"), ["6000 final silent: a completed"]);
     });
 }
 
@@ -128,21 +128,21 @@ fn an_update_of_a_message_from_before_is_not_the_user_speaking() {
 fn a_batch_opened_after_the_stop_is_silent_too_until_the_user_speaks() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
-        s.at(5000).await;
-        s.aborted("P").await;
-        s.at(6000).await;
-        s.finish(&a).await;
-        s.at(8000).await;
+        s.advance_to(5000).await;
+        s.abort_externally("P").await;
+        s.advance_to(6000).await;
+        s.finish_turn(&a).await;
+        s.advance_to(8000).await;
         let b = s.launch(job("b")).await;
-        s.at(14_000).await;
-        s.finish(&b).await;
-        s.at(20_000).await;
-        s.user_says("P", None, None).await;
+        s.advance_to(14_000).await;
+        s.finish_turn(&b).await;
+        s.advance_to(20_000).await;
+        s.user_prompts("P", None, None).await;
         let c = s.launch(job("c")).await;
-        s.at(26_000).await;
-        s.finish(&c).await;
+        s.advance_to(26_000).await;
+        s.finish_turn(&c).await;
         assert_eq!(
-            s.told("P"),
+            s.notifications_to("P"),
             [
                 "6000 final silent: a completed",
                 "14000 final silent: b completed",
@@ -161,14 +161,14 @@ fn a_stop_may_cancel_everything_below() {
             let session = s.server.session_of(&a).expect("it runs");
             let below = s.launch(job_of(session.as_str(), "below")).await;
             let q = s.launch(job_of("Q", "q")).await;
-            s.at(6000).await;
-            s.aborted("P").await;
+            s.advance_to(6000).await;
+            s.abort_externally("P").await;
             for task in [&a, &below] {
                 let state = s.state(task).await;
                 assert!(state.starts_with("cancelled: "), "{state}");
             }
             assert_eq!(s.state(&q).await, "running");
-            assert_eq!(s.told("P"), ["6000 final silent: a cancelled"]);
+            assert_eq!(s.notifications_to("P"), ["6000 final silent: a cancelled"]);
             assert_eq!(s.in_use().await, 1);
         },
     );
@@ -180,11 +180,11 @@ fn the_rule_can_be_turned_off() {
         |config| config.notifications.silence_after_parent_abort = false,
         |s| async move {
             let a = s.launch(job("a")).await;
-            s.at(5000).await;
-            s.aborted("P").await;
-            s.at(6000).await;
-            s.finish(&a).await;
-            assert_eq!(s.told("P"), ["6000 final wakes: a completed"]);
+            s.advance_to(5000).await;
+            s.abort_externally("P").await;
+            s.advance_to(6000).await;
+            s.finish_turn(&a).await;
+            assert_eq!(s.notifications_to("P"), ["6000 final wakes: a completed"]);
         },
     );
 }
@@ -193,11 +193,11 @@ fn the_rule_can_be_turned_off() {
 fn another_error_of_the_parent_is_no_stop() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
-        s.at(5000).await;
+        s.advance_to(5000).await;
         s.fail("P", "overloaded").await;
-        s.at(6000).await;
-        s.finish(&a).await;
-        assert_eq!(s.told("P"), ["6000 final wakes: a completed"]);
+        s.advance_to(6000).await;
+        s.finish_turn(&a).await;
+        assert_eq!(s.notifications_to("P"), ["6000 final wakes: a completed"]);
     });
 }
 
@@ -208,14 +208,14 @@ fn a_parent_whose_task_has_ended_is_told_silently() {
         let session = s.server.session_of(&a).expect("it runs").to_string();
         let below = s.launch(job_of(session.as_str(), "below")).await;
         let other = s.launch(job_of(session.as_str(), "other")).await;
-        s.at(6000).await;
+        s.advance_to(6000).await;
         assert!(s.cancel(&a).await);
-        s.at(7000).await;
+        s.advance_to(7000).await;
         s.fail(&below, "boom").await;
-        s.at(8000).await;
-        s.finish(&other).await;
+        s.advance_to(8000).await;
+        s.finish_turn(&other).await;
         assert_eq!(
-            s.told(&session),
+            s.notifications_to(&session),
             [
                 "7100 note silent: below error, 1 open",
                 "8000 final silent: below error, other completed",
@@ -230,14 +230,17 @@ fn a_parent_whose_task_is_resumed_is_woken_again() {
         let a = s.launch(job("a")).await;
         let session = s.server.session_of(&a).expect("it runs").to_string();
         let below = s.launch(job_of(session.as_str(), "below")).await;
-        s.at(6000).await;
+        s.advance_to(6000).await;
         assert!(s.cancel(&a).await);
-        s.at(8000).await;
+        s.advance_to(8000).await;
         s.resume(&a).await;
-        s.at(14_000).await;
+        s.advance_to(14_000).await;
         s.idle(&a).await;
-        s.finish(&below).await;
-        assert_eq!(s.told(&session), ["14000 final wakes: below completed"]);
+        s.finish_turn(&below).await;
+        assert_eq!(
+            s.notifications_to(&session),
+            ["14000 final wakes: below completed"]
+        );
     });
 }
 
@@ -246,12 +249,15 @@ fn a_task_launched_by_the_session_of_an_ended_task_is_told_of_silently() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
         let session = s.server.session_of(&a).expect("it runs").to_string();
-        s.at(6000).await;
-        s.finish(&a).await;
+        s.advance_to(6000).await;
+        s.finish_turn(&a).await;
         let late = s.launch(job_of(session.as_str(), "late")).await;
-        s.at(12_000).await;
-        s.finish(&late).await;
-        assert_eq!(s.told(&session), ["12000 final silent: late completed"]);
-        assert_eq!(s.calls(On::Notify).len(), 2);
+        s.advance_to(12_000).await;
+        s.finish_turn(&late).await;
+        assert_eq!(
+            s.notifications_to(&session),
+            ["12000 final silent: late completed"]
+        );
+        assert_eq!(s.calls(CallKind::Notify).len(), 2);
     });
 }

@@ -1,58 +1,62 @@
 //! Whoever is to abort the session of an ended run may die over it: it is aborted all the same, and a resume waits for it.
 
-use super::{Strikes, asked, launch};
+use super::{PanicAt, asked, launch};
 use crate::harness::*;
-use crate::server::On;
+use crate::server::CallKind;
 
-fn the_session_is_aborted(place: &'static str, times: usize) {
-    let strikes = Strikes::at(place, 1, times);
-    let panics = sabotaged_story(strikes, move |s| async move {
+fn assert_session_aborted(place: &'static str, times: usize) {
+    let strikes = PanicAt::at(place, 1, times);
+    let panics = story_with_failpoints(strikes, move |s| async move {
         let task = launch(&s, job("a")).await;
-        s.pass(1000).await;
+        s.advance(1000).await;
         s.busy(&task).await;
         let (greenroom, id) = (s.greenroom.clone(), task.clone());
-        let cancelled = asked(&s, async move {
+        let cancelled = retry_until_answered(&s, async move {
             greenroom.cancel(&id, Default::default()).await
         });
         cancelled.await.expect("it was running");
-        s.pass(3000).await;
+        s.advance(3000).await;
         assert_eq!(s.state(&task).await, "cancelled");
-        assert_eq!(s.calls(On::Abort).len(), 1, "{place}");
+        assert_eq!(s.calls(CallKind::Abort).len(), 1, "{place}");
         assert_eq!(s.in_use().await, 0);
         s.resume(&task).await;
-        s.pass(1000).await;
+        s.advance(1000).await;
         assert_eq!(s.state(&task).await, "running", "{place}");
-        assert_eq!(s.calls(On::Abort).len(), 1, "{place}: not the next run");
+        assert_eq!(
+            s.calls(CallKind::Abort).len(),
+            1,
+            "{place}: not the next run"
+        );
     });
     assert_eq!(panics.len(), times, "{panics:?}");
 }
 
 #[test]
 fn an_actor_that_dies_when_its_end_is_recorded_leaves_no_session_at_work() {
-    the_session_is_aborted("task: EndAccepted", 1);
+    assert_session_aborted("task: EndAccepted", 1);
 }
 
 #[test]
 fn an_abort_that_is_cut_off_is_made_again() {
-    the_session_is_aborted("task: abort is answered", 1);
-    the_session_is_aborted("task: abort is answered", 3);
+    assert_session_aborted("task: abort is answered", 1);
+    assert_session_aborted("task: abort is answered", 3);
 }
 
 #[test]
 fn an_abort_that_nobody_can_make_is_given_up() {
-    let strikes = Strikes::at("task: abort is answered", 1, usize::MAX - 1);
-    let panics = sabotaged_story(strikes, |s| async move {
+    let strikes = PanicAt::at("task: abort is answered", 1, usize::MAX - 1);
+    let panics = story_with_failpoints(strikes, |s| async move {
         let task = launch(&s, job("a")).await;
-        s.pass(1000).await;
+        s.advance(1000).await;
         assert!(s.cancel(&task).await);
         s.resume(&task).await;
-        s.pass(1000).await;
+        s.advance(1000).await;
         assert_eq!(
             s.state(&task).await,
             "running",
             "a resume does not wait for ever"
         );
-        assert!(s.calls(On::Abort).is_empty());
+        assert!(s.calls(CallKind::Abort).is_empty());
     });
     // The run, three more times, and the end of the story once more as often.
     assert_eq!(panics.len(), 8, "{panics:?}");

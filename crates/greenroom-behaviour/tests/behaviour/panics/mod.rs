@@ -15,17 +15,17 @@ use greenroom::domain::task::{Launch, Resume, Task, TaskStatus, Track};
 use greenroom::sabotage::Saboteur;
 
 use crate::harness::*;
-use crate::server::{On, What};
+use crate::server::{CallKind, CallPayload};
 
 /// Strikes at one place, from the `from`-th passing on, so many times.
-struct Strikes {
+struct PanicAt {
     place: &'static str,
     from: usize,
     times: usize,
     passed: Mutex<BTreeMap<&'static str, usize>>,
 }
 
-impl Strikes {
+impl PanicAt {
     fn at(place: &'static str, from: usize, times: usize) -> Arc<Self> {
         Arc::new(Self {
             place,
@@ -41,7 +41,7 @@ impl Strikes {
     }
 }
 
-impl Saboteur for Strikes {
+impl Saboteur for PanicAt {
     fn strikes(&self, place: &'static str) -> bool {
         let mut passed = self.passed.lock().unwrap_or_else(PoisonError::into_inner);
         let nth = passed.entry(place).or_default();
@@ -51,33 +51,33 @@ impl Saboteur for Strikes {
 }
 
 /// What is asked of the system while it may be putting itself together.
-async fn asked<T: 'static>(s: &Stage, question: impl Future<Output = T> + 'static) -> T {
+async fn asked<T: 'static>(s: &Harness, question: impl Future<Output = T> + 'static) -> T {
     let asked = actix_rt::spawn(question);
     for _ in 0..4000 {
         s.settle().await;
         if asked.is_finished() {
             return asked.await.expect("the question did not panic");
         }
-        s.pass(10).await;
+        s.advance(10).await;
     }
     panic!("no answer at {}", s.now());
 }
 
-async fn launch(s: &Stage, launch: Launch) -> TaskId {
+async fn launch(s: &Harness, launch: Launch) -> TaskId {
     let (greenroom, key) = (s.greenroom.clone(), launch.description.clone());
-    let launched = asked(s, async move { greenroom.launch_once(key, launch).await }).await;
+    let launched = retry_until_answered(s, async move { greenroom.launch_once(key, launch).await }).await;
     launched.expect("it is accepted").0.id
 }
 
-async fn tasks(s: &Stage) -> Vec<Task> {
+async fn tasks(s: &Harness) -> Vec<Task> {
     let greenroom = s.greenroom.clone();
-    asked(s, async move { greenroom.list(Default::default()).await })
+    retry_until_answered(s, async move { greenroom.list(Default::default()).await })
         .await
         .tasks
 }
 
 /// The session of a task once it has one.
-async fn session(s: &Stage, task: &TaskId) -> Option<SessionId> {
+async fn session(s: &Harness, task: &TaskId) -> Option<SessionId> {
     for _ in 0..4000 {
         if let Some(session) = s.server.session_of(task) {
             return Some(session);
@@ -86,19 +86,19 @@ async fn session(s: &Stage, task: &TaskId) -> Option<SessionId> {
         if tasks(s).await.iter().any(over) {
             return None;
         }
-        s.pass(10).await;
+        s.advance(10).await;
     }
     None
 }
 
 /// A whole turn of a task's session, if it has one and is open.
-async fn finish(s: &Stage, task: &TaskId) {
+async fn finish(s: &Harness, task: &TaskId) {
     if let Some(session) = session(s, task).await {
-        s.finish(&session).await;
+        s.finish_turn(&session).await;
     }
 }
 
-async fn resume(s: &Stage, session: SessionId) {
+async fn resume(s: &Harness, session: SessionId) {
     for _ in 0..20 {
         let greenroom = s.greenroom.clone();
         let resume = Resume {
@@ -107,19 +107,19 @@ async fn resume(s: &Stage, session: SessionId) {
             ..Resume::default()
         };
         // One that was cut off may have been accepted all the same; then it is said to run already.
-        if asked(s, async move { greenroom.resume(resume).await })
+        if retry_until_answered(s, async move { greenroom.resume(resume).await })
             .await
             .is_ok()
         {
             return;
         }
-        s.pass(500).await;
+        s.advance(500).await;
     }
 }
 
 /// The story: two that run and one that waits, one that fails, a child of a child, a prompt in between, a cancel, a resume,
 /// an adopted session, a change of limits, a user that stops a parent, a deleted session.
-async fn tell(s: &Stage) {
+async fn run_workload(s: &Harness) {
     let g = &s.greenroom;
     for name in ["alpha", "beta", "gamma", "delta", "epsilon"] {
         let parent = if name == "delta" { "Q" } else { "P" };
@@ -133,7 +133,7 @@ async fn tell(s: &Stage) {
         )
         .await;
     }
-    s.pass(1000).await;
+    s.advance(1000).await;
     let ids: BTreeMap<String, TaskId> = tasks(s)
         .await
         .into_iter()
@@ -142,7 +142,7 @@ async fn tell(s: &Stage) {
     for name in ["alpha", "beta"] {
         if let Some(session) = session(s, &ids[name]).await {
             s.busy(&session).await;
-            s.work(&session).await;
+            s.stream_text(&session).await;
         }
     }
     let mut child = None;
@@ -150,17 +150,17 @@ async fn tell(s: &Stage) {
         child = Some(launch(s, job_of(beta.clone(), "child")).await);
         let (g, id) = (g.clone(), ids["beta"].clone());
         // It may fail with what it breaks; it is only a word more.
-        drop(asked(s, async move { g.send(&id, "more".to_owned()).await }).await);
-        s.finish(&beta).await;
+        drop(retry_until_answered(s, async move { g.send(&id, "more".to_owned()).await }).await);
+        s.finish_turn(&beta).await;
     }
     let change = serde_json::from_value(serde_json::json!({"max": 4})).expect("a change");
     let greenroom = g.clone();
     // One that was cut off is made by nobody; there are other stories of that.
-    let _ = asked(s, async move { greenroom.set_limits(change).await }).await;
-    s.pass(3000).await;
+    let _ = retry_until_answered(s, async move { greenroom.set_limits(change).await }).await;
+    s.advance(3000).await;
     let (greenroom, id) = (g.clone(), ids["epsilon"].clone());
     drop(
-        asked(s, async move {
+        retry_until_answered(s, async move {
             greenroom.cancel(&id, CancelOptions::default()).await
         })
         .await,
@@ -177,29 +177,29 @@ async fn tell(s: &Stage) {
         parent_agent: None,
         concurrency_key: Some("acme/y".into()),
     };
-    s.server.has("elsewhere", None);
+    s.server.add_session("elsewhere", None);
     let greenroom = g.clone();
-    drop(asked(s, async move { greenroom.track(track).await }).await);
-    s.pass(3000).await;
-    s.finish("elsewhere").await;
+    drop(retry_until_answered(s, async move { greenroom.track(track).await }).await);
+    s.advance(3000).await;
+    s.finish_turn("elsewhere").await;
     finish(s, &ids["alpha"]).await;
     if let Some(child) = child {
         finish(s, &child).await;
     }
-    s.pass(7000).await;
+    s.advance(7000).await;
     s.link(greenroom::EventLink::Broken).await;
     s.link(greenroom::EventLink::Connected).await;
     finish(s, &ids["gamma"]).await;
     finish(s, &ids["beta"]).await;
-    s.pass(7000).await;
+    s.advance(7000).await;
     if let Some(alpha) = session(s, &ids["alpha"]).await {
         resume(s, alpha.clone()).await;
-        s.pass(1000).await;
-        s.finish(&alpha).await;
-        s.pass(7000).await;
+        s.advance(1000).await;
+        s.finish_turn(&alpha).await;
+        s.advance(7000).await;
     }
     let doomed = launch(s, job_of("Q", "doomed")).await;
-    s.aborted("Q").await;
+    s.abort_externally("Q").await;
     if let Some(doomed) = session(s, &doomed).await {
         s.delete(&doomed).await;
     }
@@ -215,16 +215,16 @@ async fn tell(s: &Stage) {
         }
         for task in open {
             if let Some(session) = s.server.session_of(&task.id) {
-                s.finish(&session).await;
+                s.finish_turn(&session).await;
             }
         }
-        s.pass(7000).await;
+        s.advance(7000).await;
     }
-    s.pass(90_000).await;
+    s.advance(90_000).await;
 }
 
 /// What must hold at the end, whatever broke on the way.
-async fn holds(s: &Stage, place: &str) {
+async fn assert_invariants(s: &Harness, place: &str) {
     let all = tasks(s).await;
     for task in &all {
         assert!(
@@ -249,15 +249,15 @@ async fn holds(s: &Stage, place: &str) {
     );
     // A session is made once, and each run is prompted once.
     let mut made = BTreeMap::<String, usize>::new();
-    for call in s.server.calls(On::Create) {
-        if let What::Create(new) = call.what {
+    for call in s.server.calls(CallKind::Create) {
+        if let CallPayload::Create(new) = call.payload {
             *made.entry(new.title).or_default() += 1;
         }
     }
     assert!(made.values().all(|times| *times == 1), "{place}: {made:?}");
     let mut prompted = BTreeMap::<(String, String), usize>::new();
-    for call in s.server.calls(On::Prompt) {
-        if let (What::Prompt(_, prompt), Some(session)) = (call.what, call.session) {
+    for call in s.server.calls(CallKind::Prompt) {
+        if let (CallPayload::Prompt(_, prompt), Some(session)) = (call.payload, call.session) {
             let prompt = (session.to_string(), prompt.text.to_string());
             *prompted.entry(prompt).or_default() += 1;
         }
@@ -269,8 +269,8 @@ async fn holds(s: &Stage, place: &str) {
     // Of every run that has ended its parent is told once in a final; no message arrives twice.
     let mut finals = BTreeMap::<String, usize>::new();
     let mut arrived = BTreeMap::<String, usize>::new();
-    for call in s.server.calls(On::Notify) {
-        let What::Notify(notice) = call.what else {
+    for call in s.server.calls(CallKind::Notify) {
+        let CallPayload::Notify(notice) = call.payload else {
             continue;
         };
         *arrived.entry(notice.id.to_string()).or_default() += 1;
@@ -303,9 +303,9 @@ async fn holds(s: &Stage, place: &str) {
     assert!(readiness.ready, "{place}: {readiness:?}");
     // And it goes on: a new task runs to its end.
     let after = launch(s, job_of("P", "after")).await;
-    s.pass(6000).await;
+    s.advance(6000).await;
     finish(s, &after).await;
-    s.pass(7000).await;
+    s.advance(7000).await;
     let after = tasks(s).await.into_iter().find(|task| task.id == after);
     assert_eq!(
         after.map(|task| task.status()),
@@ -314,12 +314,12 @@ async fn holds(s: &Stage, place: &str) {
     );
 }
 
-fn survives(place: &'static str, from: usize, times: usize) {
+fn check_recovery(place: &'static str, from: usize, times: usize) {
     let name = format!("{place} ({from}, {times} times)");
-    let strikes = Strikes::at(place, from, times);
-    let panics = sabotaged_story(strikes.clone(), move |s| async move {
-        tell(&s).await;
-        holds(&s, &name).await;
+    let strikes = PanicAt::at(place, from, times);
+    let panics = story_with_failpoints(strikes.clone(), move |s| async move {
+        run_workload(&s).await;
+        assert_invariants(&s, &name).await;
     });
     let strange = panics.iter().find(|panic| !panic.contains("sabotage at"));
     assert!(strange.is_none(), "{place}: {strange:?}");
@@ -328,16 +328,16 @@ fn survives(place: &'static str, from: usize, times: usize) {
 
 /// Every place that the story passes, and how often.
 fn places() -> BTreeMap<&'static str, usize> {
-    let nowhere = Strikes::at("", 0, 0);
-    let panics = sabotaged_story(nowhere.clone(), |s| async move {
-        tell(&s).await;
-        holds(&s, "nowhere").await;
+    let nowhere = PanicAt::at("", 0, 0);
+    let panics = story_with_failpoints(nowhere.clone(), |s| async move {
+        run_workload(&s).await;
+        assert_invariants(&s, "nowhere").await;
     });
     assert!(panics.is_empty(), "{panics:?}");
     nowhere.passed()
 }
 
-fn survives_at(actor: &str) {
+fn check_recovery_of(actor: &str) {
     let places = places();
     let of_actor: Vec<_> = places
         .into_iter()
@@ -350,7 +350,7 @@ fn survives_at(actor: &str) {
         chosen.dedup();
         for nth in chosen {
             if (1..=times).contains(&nth) {
-                survives(place, nth, 1);
+                check_recovery(place, nth, 1);
             }
         }
     }
@@ -358,35 +358,35 @@ fn survives_at(actor: &str) {
 
 #[test]
 fn the_registry_is_rebuilt_wherever_it_dies() {
-    survives_at("registry:");
+    check_recovery_of("registry:");
 }
 
 #[test]
 fn a_run_goes_on_or_ends_wherever_its_actor_dies() {
-    survives_at("task:");
+    check_recovery_of("task:");
 }
 
 #[test]
 fn a_parent_is_told_once_wherever_its_notifier_dies() {
-    survives_at("notifier:");
+    check_recovery_of("notifier:");
 }
 
 #[test]
 fn a_line_keeps_its_order_wherever_its_queue_dies() {
-    survives_at("queue:");
+    check_recovery_of("queue:");
 }
 
 #[test]
 fn no_slot_is_lost_wherever_the_slot_manager_dies() {
-    survives_at("slots:");
+    check_recovery_of("slots:");
 }
 
 #[test]
 fn runs_are_watched_wherever_the_poller_dies() {
-    survives_at("poller:");
+    check_recovery_of("poller:");
 }
 
 #[test]
 fn nobody_misses_the_toaster() {
-    survives_at("toaster:");
+    check_recovery_of("toaster:");
 }

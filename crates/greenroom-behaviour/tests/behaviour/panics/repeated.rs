@@ -6,12 +6,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use super::*;
 
 /// Strikes at several places, each at one passing of it.
-struct Several {
+struct PanicAtEach {
     at: Vec<(&'static str, usize)>,
     passed: Mutex<BTreeMap<&'static str, usize>>,
 }
 
-impl Saboteur for Several {
+impl Saboteur for PanicAtEach {
     fn strikes(&self, place: &'static str) -> bool {
         let mut passed = self.passed.lock().unwrap_or_else(PoisonError::into_inner);
         let nth = passed.entry(place).or_default();
@@ -21,19 +21,19 @@ impl Saboteur for Several {
 }
 
 /// Strikes once at the next passing after it was armed.
-struct Armed {
+struct ArmedPanic {
     place: &'static str,
     armed: AtomicBool,
 }
 
-impl Armed {
+impl ArmedPanic {
     fn at(place: &'static str) -> Arc<Self> {
         let armed = AtomicBool::new(false);
         Arc::new(Self { place, armed })
     }
 }
 
-impl Saboteur for Armed {
+impl Saboteur for ArmedPanic {
     fn strikes(&self, place: &'static str) -> bool {
         place == self.place && self.armed.swap(false, Ordering::SeqCst)
     }
@@ -52,13 +52,13 @@ fn a_batch_that_closes_while_the_registry_is_rebuilt_is_told_once() {
         ],
     ] {
         let name = format!("{at:?}");
-        let several = Arc::new(Several {
+        let several = Arc::new(PanicAtEach {
             at: at.into(),
             passed: Mutex::default(),
         });
-        let panics = sabotaged_story(several, move |s| async move {
-            tell(&s).await;
-            holds(&s, &name).await;
+        let panics = story_with_failpoints(several, move |s| async move {
+            run_workload(&s).await;
+            assert_invariants(&s, &name).await;
         });
         assert_eq!(panics.len(), 2, "{at:?}: {panics:?}");
     }
@@ -66,17 +66,17 @@ fn a_batch_that_closes_while_the_registry_is_rebuilt_is_told_once() {
 
 #[test]
 fn a_registry_that_is_built_while_the_server_is_away_asks_for_it_also_before_the_first_task() {
-    let word = Armed::at("registry: Ask");
-    let panics = sabotaged_story(word.clone(), move |s| async move {
-        s.server.down();
+    let word = ArmedPanic::at("registry: Ask");
+    let panics = story_with_failpoints(word.clone(), move |s| async move {
+        s.server.go_offline();
         s.link(greenroom::EventLink::Broken).await;
         word.armed.store(true, Ordering::SeqCst);
         let greenroom = s.greenroom.clone();
-        asked(&s, async move { greenroom.readiness().await }).await;
-        s.server.up();
-        s.pass(20_000).await;
+        retry_until_answered(&s, async move { greenroom.readiness().await }).await;
+        s.server.come_online();
+        s.advance(20_000).await;
         let task = launch(&s, job("a")).await;
-        s.pass(1000).await;
+        s.advance(1000).await;
         assert_eq!(s.state(&task).await, "running");
     });
     assert_eq!(panics.len(), 1, "{panics:?}");
@@ -84,24 +84,28 @@ fn a_registry_that_is_built_while_the_server_is_away_asks_for_it_also_before_the
 
 #[test]
 fn a_run_whose_actor_dies_after_it_has_told_of_its_end_is_aborted_all_the_same() {
-    let word = Armed::at("task: Happened");
-    let panics = sabotaged_story(word.clone(), move |s| async move {
+    let word = ArmedPanic::at("task: Happened");
+    let panics = story_with_failpoints(word.clone(), move |s| async move {
         let task = launch(&s, job("a")).await;
-        s.pass(6000).await;
+        s.advance(6000).await;
         let session = session(&s, &task).await.expect("it runs");
         s.busy(&session).await;
         word.armed.store(true, Ordering::SeqCst);
         let (greenroom, id) = (s.greenroom.clone(), task.clone());
         let cancelled =
             actix_rt::spawn(async move { greenroom.cancel(&id, CancelOptions::default()).await });
-        s.together(part_event(
+        s.send_event(part_event(
             &session,
             serde_json::json!({"id": "1", "type": "tool", "tool": "bash"}),
         ));
-        s.pass(3000).await;
+        s.advance(3000).await;
         assert!(cancelled.await.expect("it is answered").is_ok());
         assert_eq!(s.state(&task).await, "cancelled");
-        assert_eq!(s.calls(On::Abort).len(), 1, "its session works on unseen");
+        assert_eq!(
+            s.calls(CallKind::Abort).len(),
+            1,
+            "its session works on unseen"
+        );
         assert_eq!(s.in_use().await, 0);
     });
     assert_eq!(panics.len(), 1, "{panics:?}");
@@ -109,20 +113,21 @@ fn a_run_whose_actor_dies_after_it_has_told_of_its_end_is_aborted_all_the_same()
 
 #[test]
 fn who_is_overtaken_while_the_registry_dies_does_not_go_on() {
-    let word = Armed::at("registry: EndByOrder");
-    let panics = sabotaged_story(word.clone(), move |s| async move {
+    let word = ArmedPanic::at("registry: EndByOrder");
+    let panics = story_with_failpoints(word.clone(), move |s| async move {
         let task = launch(&s, job("a")).await;
-        s.pass(6000).await;
+        s.advance(6000).await;
         let at_work = session(&s, &task).await.expect("it runs");
-        s.server.always(On::Abort, crate::server::Fate::Hangs);
+        s.server
+            .set_outcome(CallKind::Abort, crate::server::CallOutcome::Hangs);
         assert!(s.cancel(&task).await);
         // The resume waits for that abort, and meanwhile somebody else claims the session.
         s.resume(&at_work).await;
         word.armed.store(true, Ordering::SeqCst);
         s.track("t", at_work.as_str(), None).await;
-        s.pass(60_000).await;
+        s.advance(60_000).await;
         assert_eq!(s.state(&task).await, "cancelled: Session taken over by t");
-        assert_eq!(s.calls(On::Prompt).len(), 1);
+        assert_eq!(s.calls(CallKind::Prompt).len(), 1);
     });
     assert_eq!(panics.len(), 1, "{panics:?}");
 }
@@ -135,13 +140,13 @@ fn a_slot_that_was_asked_for_when_its_manager_died_is_counted_all_the_same() {
         vec![("slots: Adopt", 1), ("registry: KeptDied", 1)],
     ] {
         let deaths = at.len();
-        let several = Arc::new(Several {
+        let several = Arc::new(PanicAtEach {
             at,
             passed: Mutex::default(),
         });
-        let panics = sabotaged_story(several, move |s| async move {
+        let panics = story_with_failpoints(several, move |s| async move {
             s.track("t", "S", Some("acme/x")).await;
-            s.pass(1000).await;
+            s.advance(1000).await;
             assert_eq!(s.slots().await, ["acme/x 1/5"]);
             let task = s.task(&"t".into()).await;
             assert_eq!(task.concurrency_key, Some("acme/x".into()));

@@ -2,24 +2,24 @@
 
 use greenroom::{LimitsChange, LimitsError};
 
-use super::{Strikes, asked, finish, launch};
+use super::{PanicAt, asked, finish, launch};
 use crate::harness::*;
-use crate::server::On;
+use crate::server::CallKind;
 
 /// Lets a system whose actor of one kind dies `times` times over run for two minutes with one task.
-fn dies_often(place: &'static str, times: usize, look: fn(&Stage, &[String])) {
-    let strikes = Strikes::at(place, 1, times);
-    let panics = sabotaged_story(strikes, move |s| async move {
+fn dies_often(place: &'static str, times: usize, look: fn(&Harness, &[String])) {
+    let strikes = PanicAt::at(place, 1, times);
+    let panics = story_with_failpoints(strikes, move |s| async move {
         let greenroom = s.greenroom.clone();
         let task = launch(&s, job("a")).await;
-        s.pass(2000).await;
-        let readiness = asked(&s, async move { greenroom.readiness().await }).await;
+        s.advance(2000).await;
+        let readiness = retry_until_answered(&s, async move { greenroom.readiness().await }).await;
         look(&s, &readiness.problems);
-        s.pass(120_000).await;
+        s.advance(120_000).await;
         finish(&s, &task).await;
-        s.pass(90_000).await;
+        s.advance(90_000).await;
         finish(&s, &task).await;
-        s.pass(7000).await;
+        s.advance(7000).await;
         let readiness = s.greenroom.readiness().await;
         assert!(readiness.ready, "{readiness:?}");
         assert_eq!(s.state(&task).await, "completed");
@@ -54,13 +54,13 @@ fn five_deaths_within_a_minute_are_answered_at_once() {
 
 #[test]
 fn a_registry_that_dies_often_is_waited_for_and_comes_back() {
-    let strikes = Strikes::at("registry: Ask", 2, 6);
-    let panics = sabotaged_story(strikes, |s| async move {
+    let strikes = PanicAt::at("registry: Ask", 2, 6);
+    let panics = story_with_failpoints(strikes, |s| async move {
         let task = launch(&s, job("a")).await;
         // Each question kills it, until it comes back only every half minute.
         for _ in 0..3 {
             let greenroom = s.greenroom.clone();
-            asked(&s, async move { greenroom.readiness().await }).await;
+            retry_until_answered(&s, async move { greenroom.readiness().await }).await;
         }
         let readiness = s.greenroom.readiness().await;
         assert!(!readiness.ready, "{readiness:?}");
@@ -68,9 +68,9 @@ fn a_registry_that_dies_often_is_waited_for_and_comes_back() {
             readiness.problems,
             ["greenroom is being put together again after a failure of its own"]
         );
-        s.pass(60_000).await;
+        s.advance(60_000).await;
         finish(&s, &task).await;
-        s.pass(7000).await;
+        s.advance(7000).await;
         assert!(s.greenroom.readiness().await.ready);
         assert_eq!(s.greenroom.counters().actor_deaths["registry"], 6);
         assert_eq!(s.state(&task).await, "completed");
@@ -80,22 +80,22 @@ fn a_registry_that_dies_often_is_waited_for_and_comes_back() {
 
 #[test]
 fn limits_that_nobody_could_set_are_not_said_to_be_set() {
-    let strikes = Strikes::at("registry: Ask", 1, 6);
-    let panics = sabotaged_story(strikes, |s| async move {
+    let strikes = PanicAt::at("registry: Ask", 1, 6);
+    let panics = story_with_failpoints(strikes, |s| async move {
         for _ in 0..2 {
             let greenroom = s.greenroom.clone();
-            asked(&s, async move { greenroom.readiness().await }).await;
+            retry_until_answered(&s, async move { greenroom.readiness().await }).await;
         }
         let change = || LimitsChange {
             default: Some(Some(1)),
             ..LimitsChange::default()
         };
         let greenroom = s.greenroom.clone();
-        let set = asked(&s, async move { greenroom.set_limits(change()).await }).await;
+        let set = retry_until_answered(&s, async move { greenroom.set_limits(change()).await }).await;
         assert!(matches!(set, Err(LimitsError::Interrupted)), "{set:?}");
-        s.pass(40_000).await;
+        s.advance(40_000).await;
         let greenroom = s.greenroom.clone();
-        let set = asked(&s, async move { greenroom.set_limits(change()).await }).await;
+        let set = retry_until_answered(&s, async move { greenroom.set_limits(change()).await }).await;
         assert_eq!(set.map(|limits| limits.keys.len()).ok(), Some(0));
         launch(&s, job("a")).await;
         launch(&s, job("b")).await;
@@ -107,26 +107,30 @@ fn limits_that_nobody_could_set_are_not_said_to_be_set() {
 
 #[test]
 fn a_run_whose_actor_dies_three_times_ends_as_an_error_and_its_parent_is_told() {
-    let strikes = Strikes::at("task: Happened", 1, 3);
-    let panics = sabotaged_story(strikes, |s| async move {
+    let strikes = PanicAt::at("task: Happened", 1, 3);
+    let panics = story_with_failpoints(strikes, |s| async move {
         let (task, other) = (launch(&s, job("a")).await, launch(&s, job("b")).await);
-        s.pass(1000).await;
+        s.advance(1000).await;
         for _ in 0..3 {
-            s.work(&task).await;
-            s.pass(100).await;
+            s.stream_text(&task).await;
+            s.advance(100).await;
         }
         let state = s.state(&task).await;
         assert!(
             state.starts_with("error: greenroom failed at it 3 times"),
             "{state}"
         );
-        assert_eq!(s.calls(On::Abort).len(), 1, "its session does not work on");
+        assert_eq!(
+            s.calls(CallKind::Abort).len(),
+            1,
+            "its session does not work on"
+        );
         assert_eq!(s.in_use().await, 1, "its slot is back");
         assert_eq!(s.state(&other).await, "running");
-        s.pass(6000).await;
+        s.advance(6000).await;
         finish(&s, &other).await;
-        s.pass(7000).await;
-        let last = s.told("P").pop().unwrap_or_default();
+        s.advance(7000).await;
+        let last = s.notifications_to("P").pop().unwrap_or_default();
         assert!(last.contains("final wakes: a error, b completed"), "{last}");
     });
     assert_eq!(panics.len(), 3, "{panics:?}");

@@ -3,19 +3,20 @@
 use greenroom::ports::agent_server::SessionStatus;
 
 use crate::harness::{job, story};
-use crate::server::{Fate, On, not_found, status, unreachable};
+use crate::server::{CallKind, CallOutcome, not_found, status, unreachable};
 
 #[test]
 fn a_failed_abort_is_repeated_at_once_three_in_all() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
-        s.at(6000).await;
-        s.server.always(On::Abort, Fate::Fails(status(500)));
-        s.finish(&a).await;
-        s.at(60_000).await;
-        assert_eq!(s.times(On::Abort), [6000, 6000, 6000]);
+        s.advance_to(6000).await;
+        s.server
+            .set_outcome(CallKind::Abort, CallOutcome::Fails(status(500)));
+        s.finish_turn(&a).await;
+        s.advance_to(60_000).await;
+        assert_eq!(s.times(CallKind::Abort), [6000, 6000, 6000]);
         assert_eq!(s.state(&a).await, "completed", "it never changes the state");
-        assert_eq!(s.told("P"), ["6000 final wakes: a completed"]);
+        assert_eq!(s.notifications_to("P"), ["6000 final wakes: a completed"]);
     });
 }
 
@@ -23,12 +24,14 @@ fn a_failed_abort_is_repeated_at_once_three_in_all() {
 fn an_abort_that_cannot_get_there_is_repeated_too() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
-        s.at(6000).await;
-        s.server.next(On::Abort, Fate::Fails(unreachable()));
-        s.server.next(On::Abort, Fate::Fails(status(503)));
+        s.advance_to(6000).await;
+        s.server
+            .set_next_outcome(CallKind::Abort, CallOutcome::Fails(unreachable()));
+        s.server
+            .set_next_outcome(CallKind::Abort, CallOutcome::Fails(status(503)));
         assert!(s.cancel(&a).await);
-        s.at(60_000).await;
-        assert_eq!(s.times(On::Abort), [6000, 6000, 6000]);
+        s.advance_to(60_000).await;
+        assert_eq!(s.times(CallKind::Abort), [6000, 6000, 6000]);
     });
 }
 
@@ -36,14 +39,14 @@ fn an_abort_that_cannot_get_there_is_repeated_too() {
 fn an_abort_that_never_got_there_is_made_up_for_when_the_server_is_back() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
-        s.at(6000).await;
-        s.server.down();
+        s.advance_to(6000).await;
+        s.server.go_offline();
         assert!(s.cancel(&a).await);
-        s.at(30_000).await;
-        assert_eq!(s.times(On::Abort), [6000, 6000, 6000]);
-        s.server.up();
-        s.at(60_000).await;
-        assert_eq!(s.times(On::Abort), [6000, 6000, 6000, 31_500]);
+        s.advance_to(30_000).await;
+        assert_eq!(s.times(CallKind::Abort), [6000, 6000, 6000]);
+        s.server.come_online();
+        s.advance_to(60_000).await;
+        assert_eq!(s.times(CallKind::Abort), [6000, 6000, 6000, 31_500]);
         assert_eq!(s.state(&a).await, "cancelled");
     });
 }
@@ -52,14 +55,14 @@ fn an_abort_that_never_got_there_is_made_up_for_when_the_server_is_back() {
 fn a_session_that_does_not_work_any_more_when_the_server_is_back_is_left_alone() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
-        s.at(6000).await;
-        s.server.down();
+        s.advance_to(6000).await;
+        s.server.go_offline();
         assert!(s.cancel(&a).await);
-        s.at(10_000).await;
-        s.server.restarted();
-        s.server.up();
-        s.at(60_000).await;
-        assert_eq!(s.times(On::Abort), [6000, 6000, 6000]);
+        s.advance_to(10_000).await;
+        s.server.forget_turns();
+        s.server.come_online();
+        s.advance_to(60_000).await;
+        assert_eq!(s.times(CallKind::Abort), [6000, 6000, 6000]);
     });
 }
 
@@ -67,17 +70,19 @@ fn a_session_that_does_not_work_any_more_when_the_server_is_back_is_left_alone()
 fn a_resume_does_not_wait_for_an_abort_that_waits_for_the_server_and_ends_it() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
-        s.at(6000).await;
-        s.server.always(On::Abort, Fate::Fails(unreachable()));
-        s.server.always(On::Statuses, Fate::Fails(unreachable()));
+        s.advance_to(6000).await;
+        s.server
+            .set_outcome(CallKind::Abort, CallOutcome::Fails(unreachable()));
+        s.server
+            .set_outcome(CallKind::Statuses, CallOutcome::Fails(unreachable()));
         assert!(s.cancel(&a).await);
-        s.at(7000).await;
+        s.advance_to(7000).await;
         s.resume(&a).await;
         assert_eq!(s.state(&a).await, "running");
-        s.server.mend(On::Abort);
-        s.server.mend(On::Statuses);
-        s.at(60_000).await;
-        assert_eq!(s.times(On::Abort), [6000, 6000, 6000]);
+        s.server.clear_outcomes(CallKind::Abort);
+        s.server.clear_outcomes(CallKind::Statuses);
+        s.advance_to(60_000).await;
+        assert_eq!(s.times(CallKind::Abort), [6000, 6000, 6000]);
         assert_eq!(s.state(&a).await, "running");
     });
 }
@@ -86,15 +91,15 @@ fn a_resume_does_not_wait_for_an_abort_that_waits_for_the_server_and_ends_it() {
 fn a_server_that_stays_away_is_waited_for_ten_minutes() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
-        s.at(6000).await;
-        s.server.down();
+        s.advance_to(6000).await;
+        s.server.go_offline();
         assert!(s.cancel(&a).await);
-        s.at(700_000).await;
-        let asked = s.times(On::Statuses).len();
-        s.server.up();
-        s.at(900_000).await;
-        assert_eq!(s.times(On::Abort), [6000, 6000, 6000]);
-        assert_eq!(s.times(On::Statuses).len(), asked);
+        s.advance_to(700_000).await;
+        let asked = s.times(CallKind::Statuses).len();
+        s.server.come_online();
+        s.advance_to(900_000).await;
+        assert_eq!(s.times(CallKind::Abort), [6000, 6000, 6000]);
+        assert_eq!(s.times(CallKind::Statuses).len(), asked);
     });
 }
 
@@ -105,21 +110,25 @@ fn an_abort_is_given_ten_seconds_each_time() {
         let b = s.launch(job("b")).await;
         let (sa, sb) = (s.server.session_of(&a), s.server.session_of(&b));
         let (sa, sb) = (sa.expect("a runs"), sb.expect("b runs"));
-        s.at(6000).await;
+        s.advance_to(6000).await;
         s.server
-            .always_for(On::Abort, &*sa.to_string(), Fate::Hangs);
+            .always_for(CallKind::Abort, &*sa.to_string(), CallOutcome::Hangs);
         assert!(s.cancel(&a).await);
         assert_eq!(s.in_use().await, 1, "the slot does not wait for the abort");
-        s.at(7000).await;
+        s.advance_to(7000).await;
         assert!(s.cancel(&b).await);
-        s.at(60_000).await;
+        s.advance_to(60_000).await;
         let expected = [
             format!("6000 {sa}"),
             format!("7000 {sb}"),
             format!("16000 {sa}"),
             format!("26000 {sa}"),
         ];
-        assert_eq!(s.calls(On::Abort), expected, "and blocks no other abort");
+        assert_eq!(
+            s.calls(CallKind::Abort),
+            expected,
+            "and blocks no other abort"
+        );
     });
 }
 
@@ -127,11 +136,12 @@ fn an_abort_is_given_ten_seconds_each_time() {
 fn an_abort_that_was_lost_is_repeated_a_second_later() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
-        s.at(6000).await;
-        s.server.next(On::Abort, Fate::Ignored);
+        s.advance_to(6000).await;
+        s.server
+            .set_next_outcome(CallKind::Abort, CallOutcome::Ignored);
         assert!(s.cancel(&a).await);
-        s.at(60_000).await;
-        assert_eq!(s.times(On::Abort), [6000, 7000]);
+        s.advance_to(60_000).await;
+        assert_eq!(s.times(CallKind::Abort), [6000, 7000]);
     });
 }
 
@@ -139,11 +149,11 @@ fn an_abort_that_was_lost_is_repeated_a_second_later() {
 fn a_lost_abort_is_repeated_twice_at_most() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
-        s.at(6000).await;
-        s.server.always(On::Abort, Fate::Ignored);
+        s.advance_to(6000).await;
+        s.server.set_outcome(CallKind::Abort, CallOutcome::Ignored);
         assert!(s.cancel(&a).await);
-        s.at(60_000).await;
-        assert_eq!(s.times(On::Abort), [6000, 7000, 8000]);
+        s.advance_to(60_000).await;
+        assert_eq!(s.times(CallKind::Abort), [6000, 7000, 8000]);
     });
 }
 
@@ -151,9 +161,10 @@ fn a_lost_abort_is_repeated_twice_at_most() {
 fn a_session_that_backs_off_after_its_abort_is_still_at_work() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
-        s.at(6000).await;
+        s.advance_to(6000).await;
         let session = s.server.session_of(&a).expect("it runs");
-        s.server.next(On::Abort, Fate::Ignored);
+        s.server
+            .set_next_outcome(CallKind::Abort, CallOutcome::Ignored);
         let retry = SessionStatus::Retry {
             attempt: Some(2),
             message: "overloaded".to_owned(),
@@ -161,8 +172,8 @@ fn a_session_that_backs_off_after_its_abort_is_still_at_work() {
         };
         s.server.set_status(&session, Some(retry));
         assert!(s.cancel(&a).await);
-        s.at(60_000).await;
-        assert_eq!(s.times(On::Abort), [6000, 7000]);
+        s.advance_to(60_000).await;
+        assert_eq!(s.times(CallKind::Abort), [6000, 7000]);
     });
 }
 
@@ -170,14 +181,14 @@ fn a_session_that_backs_off_after_its_abort_is_still_at_work() {
 fn a_lost_abort_is_not_repeated_into_a_resumed_run() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
-        s.at(6000).await;
-        s.server.always(On::Abort, Fate::Ignored);
+        s.advance_to(6000).await;
+        s.server.set_outcome(CallKind::Abort, CallOutcome::Ignored);
         assert!(s.cancel(&a).await);
-        s.at(6500).await;
+        s.advance_to(6500).await;
         s.resume(&a).await;
-        assert_eq!(s.times(On::Prompt), [0, 6500]);
-        s.at(20_000).await;
-        assert_eq!(s.times(On::Abort), [6000]);
+        assert_eq!(s.times(CallKind::Prompt), [0, 6500]);
+        s.advance_to(20_000).await;
+        assert_eq!(s.times(CallKind::Abort), [6000]);
         assert_eq!(s.state(&a).await, "running");
     });
 }
@@ -186,20 +197,22 @@ fn a_lost_abort_is_not_repeated_into_a_resumed_run() {
 fn a_lost_abort_is_not_repeated_into_a_run_resumed_while_the_status_is_read() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
-        s.at(6000).await;
-        s.server.next(On::Abort, Fate::Ignored);
+        s.advance_to(6000).await;
+        s.server
+            .set_next_outcome(CallKind::Abort, CallOutcome::Ignored);
         assert!(s.cancel(&a).await);
-        s.at(6900).await;
-        s.server.next(On::Statuses, Fate::Late(500));
-        s.at(7200).await;
+        s.advance_to(6900).await;
+        s.server
+            .set_next_outcome(CallKind::Statuses, CallOutcome::Late(500));
+        s.advance_to(7200).await;
         assert_eq!(
-            s.times(On::Statuses).last(),
+            s.times(CallKind::Statuses).last(),
             Some(&7000),
             "it is being read"
         );
         s.resume(&a).await;
-        s.at(20_000).await;
-        assert_eq!(s.times(On::Abort), [6000]);
+        s.advance_to(20_000).await;
+        assert_eq!(s.times(CallKind::Abort), [6000]);
     });
 }
 
@@ -207,14 +220,14 @@ fn a_lost_abort_is_not_repeated_into_a_run_resumed_while_the_status_is_read() {
 fn an_abort_is_not_repeated_into_a_turn_that_somebody_else_has_begun() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
-        s.at(6000).await;
-        s.finish(&a).await;
+        s.advance_to(6000).await;
+        s.finish_turn(&a).await;
         assert_eq!(s.state(&a).await, "completed");
-        s.at(6300).await;
-        s.user_says(&a, None, None).await;
+        s.advance_to(6300).await;
+        s.user_prompts(&a, None, None).await;
         s.busy(&a).await;
-        s.at(20_000).await;
-        assert_eq!(s.times(On::Abort), [6000], "that turn is the user's");
+        s.advance_to(20_000).await;
+        assert_eq!(s.times(CallKind::Abort), [6000], "that turn is the user's");
     });
 }
 
@@ -223,13 +236,13 @@ fn an_abort_is_not_repeated_into_a_session_that_was_tracked_since() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
         let session = s.server.session_of(&a).expect("it runs").to_string();
-        s.at(6000).await;
-        s.finish(&a).await;
-        s.at(6300).await;
+        s.advance_to(6000).await;
+        s.finish_turn(&a).await;
+        s.advance_to(6300).await;
         s.track("t", &session, None).await;
         s.busy(session.as_str()).await;
-        s.at(12_000).await;
-        assert_eq!(s.times(On::Abort), [6000]);
+        s.advance_to(12_000).await;
+        assert_eq!(s.times(CallKind::Abort), [6000]);
         assert_eq!(s.state(&"t".into()).await, "running");
     });
 }
@@ -238,19 +251,20 @@ fn an_abort_is_not_repeated_into_a_session_that_was_tracked_since() {
 fn only_a_resume_of_its_session_waits_for_an_abort() {
     story(|s| async move {
         let (a, b) = (s.launch(job("a")).await, s.launch(job("b")).await);
-        s.at(6000).await;
-        s.server.next(On::Abort, Fate::Late(4000));
+        s.advance_to(6000).await;
+        s.server
+            .set_next_outcome(CallKind::Abort, CallOutcome::Late(4000));
         assert!(s.cancel(&a).await);
-        s.at(6500).await;
+        s.advance_to(6500).await;
         s.resume(&a).await;
-        s.finish(&b).await;
+        s.finish_turn(&b).await;
         assert_eq!(s.state(&b).await, "completed");
         assert_eq!(s.state(&a).await, "pending");
         s.resume(&b).await;
         assert_eq!(s.state(&b).await, "running");
-        s.at(9999).await;
+        s.advance_to(9999).await;
         assert_eq!(s.state(&a).await, "pending");
-        s.at(10_000).await;
+        s.advance_to(10_000).await;
         assert_eq!(s.state(&a).await, "running");
     });
 }
@@ -259,10 +273,11 @@ fn only_a_resume_of_its_session_waits_for_an_abort() {
 fn a_session_that_is_gone_needs_no_abort() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
-        s.at(6000).await;
-        s.server.always(On::Abort, Fate::Fails(not_found()));
+        s.advance_to(6000).await;
+        s.server
+            .set_outcome(CallKind::Abort, CallOutcome::Fails(not_found()));
         assert!(s.cancel(&a).await);
-        s.at(20_000).await;
-        assert_eq!(s.times(On::Abort), [6000]);
+        s.advance_to(20_000).await;
+        assert_eq!(s.times(CallKind::Abort), [6000]);
     });
 }

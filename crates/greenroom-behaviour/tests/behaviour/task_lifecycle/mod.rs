@@ -8,8 +8,8 @@ use greenroom::domain::ids::Run;
 use greenroom::domain::task::{Launch, TaskStatus};
 use serde_json::json;
 
-use crate::harness::{Stage, abort_event, idle_event, job, job_on, model, story};
-use crate::server::{Fate, On, status};
+use crate::harness::{Harness, abort_event, idle_event, job, job_on, model, story};
+use crate::server::{CallKind, CallOutcome, status};
 
 #[test]
 fn a_launch_keeps_what_it_was_given_and_is_pending_at_once() {
@@ -51,11 +51,12 @@ fn a_launch_keeps_what_it_was_given_and_is_pending_at_once() {
 #[test]
 fn a_run_has_session_times_attempt_and_slot() {
     story(|s| async move {
-        s.server.next(On::Create, Fate::Late(500));
+        s.server
+            .set_next_outcome(CallKind::Create, CallOutcome::Late(500));
         let a = s.launch(job("a")).await;
-        s.at(499).await;
+        s.advance_to(499).await;
         assert_eq!(s.state(&a).await, "pending");
-        s.at(500).await;
+        s.advance_to(500).await;
         let task = s.task(&a).await;
         assert_eq!(task.status(), TaskStatus::Running);
         assert_eq!(task.started_at().map(|at| at.as_millis()), Some(500));
@@ -66,8 +67,8 @@ fn a_run_has_session_times_attempt_and_slot() {
         assert_eq!(task.directory.as_deref(), Some("/base"));
         assert_eq!(task.attempts.len(), 1);
         assert_eq!(task.attempts[0].session, s.server.session_of(&a));
-        s.at(7000).await;
-        s.finish(&a).await;
+        s.advance_to(7000).await;
+        s.finish_turn(&a).await;
         let task = s.task(&a).await;
         assert_eq!(s.state(&a).await, "completed");
         assert_eq!(task.completed_at().map(|at| at.as_millis()), Some(7000));
@@ -80,11 +81,11 @@ fn every_change_of_state_is_published_once_in_order() {
     story(|s| async move {
         let mut changes = s.changes();
         let a = s.launch(job("a")).await;
-        s.at(6000).await;
-        s.finish(&a).await;
-        s.at(8000).await;
+        s.advance_to(6000).await;
+        s.finish_turn(&a).await;
+        s.advance_to(8000).await;
         s.resume(&a).await;
-        s.at(9000).await;
+        s.advance_to(9000).await;
         s.fail(&a, "boom").await;
         let mut seen = Vec::new();
         while let Ok(change) = changes.try_recv() {
@@ -114,11 +115,11 @@ fn every_change_of_state_is_published_once_in_order() {
 fn of_two_ends_at_one_instant_one_counts() {
     story(|s| async move {
         let (a, b) = (s.launch(job("a")).await, s.launch(job("b")).await);
-        s.at(6000).await;
+        s.advance_to(6000).await;
         let session = s.server.session_of(&a).expect("a runs");
         // An abort from outside and an idle arrive together; then a cancel comes too late.
-        s.together(abort_event(&session));
-        s.together(idle_event(&session));
+        s.send_event(abort_event(&session));
+        s.send_event(idle_event(&session));
         s.settle().await;
         assert_eq!(
             s.state(&a).await,
@@ -129,14 +130,17 @@ fn of_two_ends_at_one_instant_one_counts() {
             s.state(&a).await,
             "interrupt: the session was aborted from outside"
         );
-        s.finish(&b).await;
-        s.at(9000).await;
-        assert_eq!(s.told("P"), ["6000 final wakes: a interrupt, b completed"]);
+        s.finish_turn(&b).await;
+        s.advance_to(9000).await;
+        assert_eq!(
+            s.notifications_to("P"),
+            ["6000 final wakes: a interrupt, b completed"]
+        );
     });
 }
 
 /// What every end leads to, whichever it is.
-async fn finalised(s: &Stage, a: &greenroom::domain::ids::TaskId, at: i64, end: &str) {
+async fn finalised(s: &Harness, a: &greenroom::domain::ids::TaskId, at: i64, end: &str) {
     assert_eq!(s.state(a).await, end);
     assert_eq!(s.in_use().await, 0);
     let task = s.task(a).await;
@@ -145,20 +149,23 @@ async fn finalised(s: &Stage, a: &greenroom::domain::ids::TaskId, at: i64, end: 
     assert_eq!(history.len(), 1);
     assert_eq!(history[0].status, task.status());
     let session = s.server.session_of(a).expect("it ran");
-    assert_eq!(s.calls(On::Abort), [format!("{at} {session}")]);
+    assert_eq!(s.calls(CallKind::Abort), [format!("{at} {session}")]);
     let word = task.status().as_str();
-    assert_eq!(s.told("P"), [format!("{at} final wakes: a {word}")]);
-    s.pass(11 * 60_000).await;
+    assert_eq!(
+        s.notifications_to("P"),
+        [format!("{at} final wakes: a {word}")]
+    );
+    s.advance(11 * 60_000).await;
     assert_eq!(s.state(a).await, "gone", "the removal was armed");
-    assert_eq!(s.calls(On::Abort).len(), 1, "the abort worked");
+    assert_eq!(s.calls(CallKind::Abort).len(), 1, "the abort worked");
 }
 
 #[test]
 fn completed_is_finalised() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
-        s.at(6000).await;
-        s.finish(&a).await;
+        s.advance_to(6000).await;
+        s.finish_turn(&a).await;
         finalised(&s, &a, 6000, "completed").await;
     });
 }
@@ -167,7 +174,7 @@ fn completed_is_finalised() {
 fn a_failed_session_is_finalised() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
-        s.at(6000).await;
+        s.advance_to(6000).await;
         s.fail(&a, "boom").await;
         finalised(&s, &a, 6000, "error: boom").await;
     });
@@ -177,7 +184,7 @@ fn a_failed_session_is_finalised() {
 fn a_cancel_is_finalised() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
-        s.at(6000).await;
+        s.advance_to(6000).await;
         assert!(s.cancel(&a).await);
         finalised(&s, &a, 6000, "cancelled").await;
     });
@@ -187,8 +194,8 @@ fn a_cancel_is_finalised() {
 fn an_abort_from_outside_is_finalised() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
-        s.at(6000).await;
-        s.aborted(&a).await;
+        s.advance_to(6000).await;
+        s.abort_externally(&a).await;
         finalised(
             &s,
             &a,
@@ -203,7 +210,7 @@ fn an_abort_from_outside_is_finalised() {
 fn an_error_is_cut_to_two_thousand_characters() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
-        s.at(6000).await;
+        s.advance_to(6000).await;
         s.fail(&a, &"é".repeat(5000)).await;
         let task = s.task(&a).await;
         assert_eq!(task.error().map(|error| error.chars().count()), Some(2000));
@@ -213,18 +220,21 @@ fn an_error_is_cut_to_two_thousand_characters() {
 #[test]
 fn toasts_tell_of_queued_finished_and_all_finished_and_may_fail() {
     story(|s| async move {
-        s.server.always(On::Toast, Fate::Fails(status(500)));
+        s.server
+            .set_outcome(CallKind::Toast, CallOutcome::Fails(status(500)));
         let (a, b) = (s.launch(job("a")).await, s.launch(job("b")).await);
-        s.at(6000).await;
-        s.finish(&a).await;
-        s.at(7000).await;
+        s.advance_to(6000).await;
+        s.finish_turn(&a).await;
+        s.advance_to(7000).await;
         s.fail(&b, "boom").await;
         let toasts: Vec<String> = s
             .server
-            .calls(On::Toast)
+            .calls(CallKind::Toast)
             .into_iter()
-            .filter_map(|call| match call.what {
-                crate::server::What::Toast(toast) => Some(format!("{} {}", call.at, toast.title)),
+            .filter_map(|call| match call.payload {
+                crate::server::CallPayload::Toast(toast) => {
+                    Some(format!("{} {}", call.at, toast.title))
+                }
                 _ => None,
             })
             .collect();
@@ -237,8 +247,8 @@ fn toasts_tell_of_queued_finished_and_all_finished_and_may_fail() {
                 "7000 All background tasks finished",
             ]
         );
-        let second = match &s.server.calls(On::Toast)[1].what {
-            crate::server::What::Toast(toast) => toast.message.clone(),
+        let second = match &s.server.calls(CallKind::Toast)[1].payload {
+            crate::server::CallPayload::Toast(toast) => toast.message.clone(),
             other => panic!("{other:?} is no toast"),
         };
         assert_eq!(
@@ -253,15 +263,17 @@ fn toasts_tell_of_queued_finished_and_all_finished_and_may_fail() {
 #[test]
 fn a_task_that_never_started_took_no_time_and_has_nothing_to_abort() {
     story(|s| async move {
-        s.server
-            .next(On::Create, Fate::LateFailure(2000, status(500)));
+        s.server.next(
+            CallKind::Create,
+            CallOutcome::LateFailure(2000, status(500)),
+        );
         let a = s.launch(job("a")).await;
-        s.at(2000).await;
+        s.advance_to(2000).await;
         assert_eq!(s.state(&a).await, "error: refused with 500");
         let task = s.task(&a).await;
         assert_eq!(task.duration(task.queued_at), Duration::ZERO);
-        s.at(20_000).await;
-        assert!(s.calls(On::Abort).is_empty());
-        assert_eq!(s.told("P"), ["2000 final wakes: a error"]);
+        s.advance_to(20_000).await;
+        assert!(s.calls(CallKind::Abort).is_empty());
+        assert_eq!(s.notifications_to("P"), ["2000 final wakes: a error"]);
     });
 }

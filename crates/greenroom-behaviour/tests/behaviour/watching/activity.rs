@@ -3,8 +3,8 @@
 use greenroom::domain::ids::{SessionId, TaskId};
 use serde_json::{Value, json};
 
-use crate::harness::{Stage, delta_event, job, message_event, part_event, status_event, story};
-use crate::server::On;
+use crate::harness::{Harness, delta_event, job, message_event, part_event, status_event, story};
+use crate::server::CallKind;
 
 fn tool(session: &SessionId, id: &str, name: &str, status: &str) -> Value {
     let part = json!({"id": id, "messageID": "msg_x", "sessionID": session, "type": "tool",
@@ -13,13 +13,13 @@ fn tool(session: &SessionId, id: &str, name: &str, status: &str) -> Value {
     part_event(session, part)
 }
 
-async fn running(s: &Stage) -> (TaskId, SessionId) {
+async fn running(s: &Harness) -> (TaskId, SessionId) {
     let a = s.launch(job("a")).await;
     let session = s.server.session_of(&a).expect("it runs");
     (a, session)
 }
 
-async fn last_update(s: &Stage, a: &TaskId) -> i64 {
+async fn last_update(s: &Harness, a: &TaskId) -> i64 {
     s.task(a).await.progress.last_update.as_millis()
 }
 
@@ -28,12 +28,12 @@ fn drops_a_deferred_idle(event: impl Fn(&SessionId) -> Value + Send + 'static) -
     let (told, dropped) = std::sync::mpsc::channel();
     story(|s| async move {
         let (_, session) = running(&s).await;
-        s.at(1000).await;
+        s.advance_to(1000).await;
         s.idle(&session).await;
-        s.at(2000).await;
+        s.advance_to(2000).await;
         s.event(event(&session)).await;
-        s.at(5000).await;
-        told.send(s.times(On::Messages).is_empty())
+        s.advance_to(5000).await;
+        told.send(s.times(CallKind::Messages).is_empty())
             .expect("the test waits");
     });
     dropped.recv().expect("the story tells")
@@ -83,21 +83,25 @@ fn messages_of_the_user_updates_and_diffs_are_no_sign_of_life() {
 fn parts_of_a_users_message_are_no_sign_of_life() {
     story(|s| async move {
         let (a, session) = running(&s).await;
-        s.at(1000).await;
+        s.advance_to(1000).await;
         s.event(message_event(
             &session,
             &json!({"id": "msg_u", "role": "user"}),
         ))
         .await;
         s.idle(&session).await;
-        s.at(2000).await;
+        s.advance_to(2000).await;
         let part = json!({"id": "p", "messageID": "msg_u", "type": "text", "text": "do a"});
         s.event(part_event(&session, part)).await;
         let delta = json!({"type": "message.part.delta", "properties": {"sessionID": session,
             "messageID": "msg_u", "field": "text", "delta": "x"}});
         s.event(delta).await;
-        s.at(5000).await;
-        assert_eq!(s.times(On::Messages), [5000], "the idle was not dropped");
+        s.advance_to(5000).await;
+        assert_eq!(
+            s.times(CallKind::Messages),
+            [5000],
+            "the idle was not dropped"
+        );
         assert_eq!(last_update(&s, &a).await, 0);
         assert_eq!(s.task(&a).await.progress.last_message, None);
     });
@@ -107,10 +111,10 @@ fn parts_of_a_users_message_are_no_sign_of_life() {
 fn activity_moves_last_update_and_a_status_does_not() {
     story(|s| async move {
         let (a, session) = running(&s).await;
-        s.at(2000).await;
-        s.work(&session).await;
+        s.advance_to(2000).await;
+        s.stream_text(&session).await;
         assert_eq!(last_update(&s, &a).await, 2000);
-        s.at(4000).await;
+        s.advance_to(4000).await;
         s.busy(&session).await;
         s.event(status_event(
             &session,
@@ -118,7 +122,7 @@ fn activity_moves_last_update_and_a_status_does_not() {
         ))
         .await;
         assert_eq!(last_update(&s, &a).await, 2000);
-        s.at(6000).await;
+        s.advance_to(6000).await;
         s.answer(&session, "so far").await;
         assert_eq!(last_update(&s, &a).await, 6000);
     });
@@ -128,7 +132,7 @@ fn activity_moves_last_update_and_a_status_does_not() {
 fn a_tool_call_is_counted_once_by_part_or_call_and_the_last_is_named() {
     story(|s| async move {
         let (a, session) = running(&s).await;
-        s.at(1000).await;
+        s.advance_to(1000).await;
         for status in ["pending", "running", "completed"] {
             s.event(tool(&session, "1", "bash", status)).await;
         }
@@ -149,11 +153,11 @@ fn the_newest_text_is_kept_cut_to_five_hundred_characters() {
     story(|s| async move {
         let (a, session) = running(&s).await;
         let text = |text: &str| json!({"id": "t", "messageID": "m", "type": "text", "text": text});
-        s.at(1000).await;
+        s.advance_to(1000).await;
         s.event(part_event(&session, text("first"))).await;
-        s.at(3000).await;
+        s.advance_to(3000).await;
         s.event(part_event(&session, text(&"ß".repeat(900)))).await;
-        s.at(5000).await;
+        s.advance_to(5000).await;
         s.event(part_event(&session, text("  "))).await;
         let progress = s.task(&a).await.progress;
         assert_eq!(progress.last_message.as_deref(), Some(&*"ß".repeat(500)));
@@ -175,7 +179,7 @@ fn session_ids_and_parts_are_found_wherever_servers_put_them() {
         let in_info = json!({"type": "message.updated", "properties": {
             "info": {"sessionID": session, "role": "assistant", "id": "m"}}});
         for (second, event, tools) in [(2, flat, 1), (4, in_part, 2), (6, in_info, 2)] {
-            s.at(second * 1000).await;
+            s.advance_to(second * 1000).await;
             s.event(event).await;
             assert_eq!(last_update(&s, &a).await, second as i64 * 1000);
             assert_eq!(s.task(&a).await.progress.tool_calls, tools);
@@ -187,7 +191,7 @@ fn session_ids_and_parts_are_found_wherever_servers_put_them() {
 fn unknown_events_fields_and_shapes_are_ignored() {
     story(|s| async move {
         let (a, session) = running(&s).await;
-        s.at(6000).await;
+        s.advance_to(6000).await;
         let id = session.as_str();
         for event in [
             json!(null),
@@ -205,10 +209,10 @@ fn unknown_events_fields_and_shapes_are_ignored() {
         }
         assert_eq!(s.state(&a).await, "running");
         assert!(
-            s.times(On::Messages).is_empty(),
+            s.times(CallKind::Messages).is_empty(),
             "nothing was taken for an idle"
         );
-        s.finish(&a).await;
+        s.finish_turn(&a).await;
         assert_eq!(s.state(&a).await, "completed");
     });
 }
@@ -217,18 +221,18 @@ fn unknown_events_fields_and_shapes_are_ignored() {
 fn events_of_a_session_whose_task_has_ended_change_nothing() {
     story(|s| async move {
         let (a, session) = running(&s).await;
-        s.at(6000).await;
-        s.finish(&a).await;
+        s.advance_to(6000).await;
+        s.finish_turn(&a).await;
         let before = s.task(&a).await;
-        s.at(7000).await;
-        s.work(&session).await;
+        s.advance_to(7000).await;
+        s.stream_text(&session).await;
         s.event(tool(&session, "9", "bash", "running")).await;
         s.fail(&session, "late").await;
-        s.aborted(&session).await;
+        s.abort_externally(&session).await;
         s.idle(&session).await;
         assert_eq!(s.task(&a).await, before);
-        s.at(20_000).await;
-        assert_eq!(s.told("P"), ["6000 final wakes: a completed"]);
+        s.advance_to(20_000).await;
+        assert_eq!(s.notifications_to("P"), ["6000 final wakes: a completed"]);
     });
 }
 
@@ -236,13 +240,13 @@ fn events_of_a_session_whose_task_has_ended_change_nothing() {
 fn an_event_of_a_session_nobody_knows_is_nobodys() {
     story(|s| async move {
         let (a, _) = running(&s).await;
-        s.at(6000).await;
+        s.advance_to(6000).await;
         s.idle("stranger").await;
         s.fail("stranger", "boom").await;
         s.event(json!({"type": "session.deleted", "properties": {"info": {"id": "stranger"}}}))
             .await;
         assert_eq!(s.state(&a).await, "running");
-        assert!(s.told("P").is_empty());
+        assert!(s.notifications_to("P").is_empty());
     });
 }
 
@@ -258,7 +262,7 @@ fn a_run_that_calls_tools_without_end_is_stopped() {
             assert_eq!(s.state(&a).await, "running");
             s.event(tool(&session, "4", "bash", "running")).await;
             assert_eq!(s.state(&a).await, "cancelled: more than 3 tool calls");
-            assert_eq!(s.calls(On::Abort).len(), 1);
+            assert_eq!(s.calls(CallKind::Abort).len(), 1);
         },
     );
 }

@@ -2,8 +2,8 @@
 
 use serde_json::{Value, json};
 
-use crate::harness::{Stage, job, story};
-use crate::server::{Fate, On, What, status};
+use crate::harness::{Harness, job, story};
+use crate::server::{CallKind, CallOutcome, CallPayload, status};
 
 fn permission(session: &str, id: &str) -> Value {
     json!({"type": "permission.asked", "properties": {"id": id, "sessionID": session,
@@ -15,11 +15,11 @@ fn question(session: &str, id: &str) -> Value {
         "questions": [{"question": "which one?"}]}})
 }
 
-fn rejected(s: &Stage) -> Vec<String> {
-    let calls = s.server.calls(On::RejectAsk).into_iter();
+fn rejected(s: &Harness) -> Vec<String> {
+    let calls = s.server.calls(CallKind::RejectAsk).into_iter();
     calls
-        .filter_map(|call| match call.what {
-            What::Ask(ask) => Some(format!("{} {ask}", call.at)),
+        .filter_map(|call| match call.payload {
+            CallPayload::Ask(ask) => Some(format!("{} {ask}", call.at)),
             _ => None,
         })
         .collect()
@@ -30,7 +30,7 @@ fn the_record_shows_what_is_asked_until_it_is_answered() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
         let session = s.server.session_of(&a).expect("it runs").to_string();
-        s.at(6000).await;
+        s.advance_to(6000).await;
         s.event(permission(&session, "per_1")).await;
         s.event(permission(&session, "per_1")).await;
         s.event(question(&session, "que_1")).await;
@@ -45,8 +45,8 @@ fn the_record_shows_what_is_asked_until_it_is_answered() {
             "requestID": "que_1"}});
         s.event(rejected).await;
         assert!(s.task(&a).await.asking.is_empty());
-        s.at(700_000).await;
-        assert!(s.calls(On::RejectAsk).is_empty());
+        s.advance_to(700_000).await;
+        assert!(s.calls(CallKind::RejectAsk).is_empty());
     });
 }
 
@@ -55,21 +55,21 @@ fn after_ten_minutes_it_is_rejected_and_the_note_says_so() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
         let session = s.server.session_of(&a).expect("it runs").to_string();
-        s.at(6000).await;
+        s.advance_to(6000).await;
         s.event(permission(&session, "per_1")).await;
-        s.at(100_000).await;
+        s.advance_to(100_000).await;
         s.event(question(&session, "que_1")).await;
-        s.at(605_999).await;
+        s.advance_to(605_999).await;
         assert_eq!(s.state(&a).await, "running");
-        s.at(606_000).await;
+        s.advance_to(606_000).await;
         assert_eq!(rejected(&s), ["606000 per_1"]);
         let note = "asked, and rejected after 10m 0s without an answer: bash rm -rf *";
         assert_eq!(s.state(&a).await, format!("running ({note})"));
         assert_eq!(s.task(&a).await.asking.len(), 1);
-        s.at(700_000).await;
+        s.advance_to(700_000).await;
         assert_eq!(rejected(&s), ["606000 per_1", "700000 que_1"]);
-        s.at(710_000).await;
-        s.finish(&a).await;
+        s.advance_to(710_000).await;
+        s.finish_turn(&a).await;
         let state = s.state(&a).await;
         assert!(
             state.starts_with("completed (asked, and rejected"),
@@ -83,10 +83,11 @@ fn a_rejection_that_fails_is_tried_three_times() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
         let session = s.server.session_of(&a).expect("it runs").to_string();
-        s.at(6000).await;
+        s.advance_to(6000).await;
         s.event(permission(&session, "per_1")).await;
-        s.server.always(On::RejectAsk, Fate::Fails(status(500)));
-        s.at(700_000).await;
+        s.server
+            .set_outcome(CallKind::RejectAsk, CallOutcome::Fails(status(500)));
+        s.advance_to(700_000).await;
         assert_eq!(rejected(&s).len(), 3);
         assert!(s.state(&a).await.starts_with("running"));
     });
@@ -97,14 +98,14 @@ fn a_task_that_asks_is_not_stale() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
         let session = s.server.session_of(&a).expect("it runs");
-        s.at(6000).await;
+        s.advance_to(6000).await;
         s.event(permission(session.as_str(), "per_1")).await;
         // Not even called busy any more, and silent for far more than three minutes.
-        s.quietly_idle(&a);
+        s.idle_without_event(&a);
         let info = json!({"role": "assistant", "finish": "tool-calls", "time": {"completed": 1}});
         s.server
             .add_message(&session, info, json!([{"type": "text", "text": " "}]));
-        s.at(500_000).await;
+        s.advance_to(500_000).await;
         assert_eq!(s.state(&a).await, "running");
     });
 }
@@ -118,10 +119,10 @@ fn a_task_is_not_stale_while_one_below_it_asks() {
             .launch(crate::harness::job_of(session.as_str(), "child"))
             .await;
         let below = s.server.session_of(&child).expect("it runs");
-        s.at(6000).await;
-        s.finish(&a).await;
+        s.advance_to(6000).await;
+        s.finish_turn(&a).await;
         s.event(permission(below.as_str(), "per_1")).await;
-        s.at(500_000).await;
+        s.advance_to(500_000).await;
         assert_eq!(s.state(&a).await, "running");
         assert_eq!(s.state(&child).await, "running");
     });
@@ -132,12 +133,12 @@ fn a_cancelled_task_is_not_asked_for_any_more() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
         let session = s.server.session_of(&a).expect("it runs").to_string();
-        s.at(6000).await;
+        s.advance_to(6000).await;
         s.event(permission(&session, "per_1")).await;
-        s.at(7000).await;
+        s.advance_to(7000).await;
         assert!(s.cancel(&a).await);
         assert!(s.task(&a).await.asking.is_empty());
-        s.at(700_000).await;
-        assert!(s.calls(On::RejectAsk).is_empty());
+        s.advance_to(700_000).await;
+        assert!(s.calls(CallKind::RejectAsk).is_empty());
     });
 }

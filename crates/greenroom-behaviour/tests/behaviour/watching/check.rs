@@ -2,20 +2,20 @@
 
 use serde_json::{Value, json};
 
-use crate::harness::{Stage, job, job_of, story};
-use crate::server::{Fate, On, not_found, status};
+use crate::harness::{Harness, job, job_of, story};
+use crate::server::{CallKind, CallOutcome, not_found, status};
 
 /// The state of a task that is idle at six seconds with one assistant message of these parts, at nine.
 fn with_parts(role: &'static str, parts: Value) -> String {
     let (told, state) = std::sync::mpsc::channel();
-    story(move |s: Stage| async move {
+    story(move |s: Harness| async move {
         let a = s.launch(job("a")).await;
         let session = s.server.session_of(&a).expect("it runs");
-        s.at(6000).await;
+        s.advance_to(6000).await;
         let info = json!({"role": role, "finish": "stop", "time": {"completed": 6000}});
         s.server.add_message(&session, info, parts);
         s.idle(&a).await;
-        s.at(9000).await;
+        s.advance_to(9000).await;
         told.send(s.state(&a).await).expect("the test waits");
     });
     state.recv().expect("the story tells")
@@ -57,7 +57,7 @@ fn an_open_todo_keeps_a_task_running() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
         let session = s.server.session_of(&a).expect("it runs");
-        s.at(6000).await;
+        s.advance_to(6000).await;
         for status in ["pending", "in_progress", "blocked"] {
             s.server
                 .set_todos(&session, &[("one", "completed"), ("two", status)]);
@@ -77,11 +77,11 @@ fn the_next_poll_looks_again() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
         let session = s.server.session_of(&a).expect("it runs");
-        s.at(7000).await;
+        s.advance_to(7000).await;
         s.server.set_todos(&session, &[("two", "pending")]);
-        s.finish(&a).await;
+        s.finish_turn(&a).await;
         s.server.set_todos(&session, &[]);
-        s.at(12_000).await;
+        s.advance_to(12_000).await;
         assert_eq!(s.state(&a).await, "completed");
         let task = s.task(&a).await;
         assert_eq!(task.completed_at().map(|at| at.as_millis()), Some(12_000));
@@ -94,19 +94,19 @@ fn a_task_with_an_open_child_does_not_complete() {
         let a = s.launch(job("a")).await;
         let session = s.server.session_of(&a).expect("it runs");
         let child = s.launch(job_of(session.as_str(), "child")).await;
-        s.at(6000).await;
-        s.finish(&a).await;
-        s.at(60_000).await;
+        s.advance_to(6000).await;
+        s.finish_turn(&a).await;
+        s.advance_to(60_000).await;
         assert_eq!(s.state(&a).await, "running");
-        s.finish(&child).await;
+        s.finish_turn(&child).await;
         assert_eq!(
-            s.told(session.as_str()),
+            s.notifications_to(session.as_str()),
             ["60000 final wakes: child completed"]
         );
-        s.at(62_000).await;
-        s.finish(&a).await;
+        s.advance_to(62_000).await;
+        s.finish_turn(&a).await;
         assert_eq!(s.state(&a).await, "completed");
-        assert_eq!(s.told("P"), ["62000 final wakes: a completed"]);
+        assert_eq!(s.notifications_to("P"), ["62000 final wakes: a completed"]);
     });
 }
 
@@ -115,13 +115,13 @@ fn a_child_launched_while_the_check_is_under_way_keeps_it_running() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
         let session = s.server.session_of(&a).expect("it runs");
-        s.at(6000).await;
+        s.advance_to(6000).await;
         s.server
-            .next_for(On::Todos, session.clone(), Fate::Late(800));
-        s.finish(&a).await;
-        s.at(6700).await;
+            .next_for(CallKind::Todos, session.clone(), CallOutcome::Late(800));
+        s.finish_turn(&a).await;
+        s.advance_to(6700).await;
         let child = s.launch(job_of(session.as_str(), "child")).await;
-        s.at(7000).await;
+        s.advance_to(7000).await;
         assert_eq!(s.state(&a).await, "running");
         assert_eq!(s.state(&child).await, "running");
     });
@@ -133,19 +133,22 @@ fn while_a_message_is_owed_to_its_session_a_task_does_not_complete() {
         let a = s.launch(job("a")).await;
         let session = s.server.session_of(&a).expect("it runs");
         let child = s.launch(job_of(session.as_str(), "child")).await;
-        s.at(10_000).await;
-        s.finish(&a).await;
-        s.server
-            .always_for(On::Notify, session.clone(), Fate::Fails(status(500)));
-        s.finish(&child).await;
+        s.advance_to(10_000).await;
+        s.finish_turn(&a).await;
+        s.server.always_for(
+            CallKind::Notify,
+            session.clone(),
+            CallOutcome::Fails(status(500)),
+        );
+        s.finish_turn(&child).await;
         assert_eq!(s.state(&child).await, "completed");
-        s.at(30_000).await;
+        s.advance_to(30_000).await;
         assert_eq!(s.state(&a).await, "running", "its wake is still owed");
-        s.server.mend(On::Notify);
-        s.at(50_000).await;
-        assert!(s.told(session.as_str()).len() > 2);
-        s.at(60_000).await;
-        s.finish(&a).await;
+        s.server.clear_outcomes(CallKind::Notify);
+        s.advance_to(50_000).await;
+        assert!(s.notifications_to(session.as_str()).len() > 2);
+        s.advance_to(60_000).await;
+        s.finish_turn(&a).await;
         assert_eq!(s.state(&a).await, "completed");
     });
 }
@@ -155,16 +158,17 @@ fn one_check_at_a_time() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
         let session = s.server.session_of(&a).expect("it runs");
-        s.at(6000).await;
-        s.server.next_for(On::Messages, session, Fate::Late(2000));
-        s.quiet_answer(&a, "done");
+        s.advance_to(6000).await;
+        s.server
+            .set_next_outcome_for(CallKind::Messages, session, CallOutcome::Late(2000));
+        s.answer_without_event(&a, "done");
         s.idle(&a).await;
-        s.at(6500).await;
+        s.advance_to(6500).await;
         s.idle(&a).await;
-        s.at(7000).await;
+        s.advance_to(7000).await;
         s.idle(&a).await;
-        assert_eq!(s.times(On::Messages), [6000]);
-        s.at(8000).await;
+        assert_eq!(s.times(CallKind::Messages), [6000]);
+        s.advance_to(8000).await;
         assert_eq!(s.state(&a).await, "completed");
     });
 }
@@ -174,15 +178,16 @@ fn a_sign_of_life_during_the_check_drops_its_answer() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
         let session = s.server.session_of(&a).expect("it runs");
-        s.at(6000).await;
-        s.server.next_for(On::Messages, session, Fate::Late(2000));
-        s.finish(&a).await;
-        s.at(7000).await;
+        s.advance_to(6000).await;
+        s.server
+            .set_next_outcome_for(CallKind::Messages, session, CallOutcome::Late(2000));
+        s.finish_turn(&a).await;
+        s.advance_to(7000).await;
         s.busy(&a).await;
-        s.at(8000).await;
+        s.advance_to(8000).await;
         assert_eq!(s.state(&a).await, "running");
-        s.at(30_000).await;
-        s.finish(&a).await;
+        s.advance_to(30_000).await;
+        s.finish_turn(&a).await;
         assert_eq!(s.state(&a).await, "completed");
     });
 }
@@ -192,12 +197,13 @@ fn a_check_of_an_earlier_run_says_nothing_of_a_later_one() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
         let session = s.server.session_of(&a).expect("it runs");
-        s.at(6000).await;
-        s.server.next_for(On::Messages, session, Fate::Late(4000));
-        s.finish(&a).await;
+        s.advance_to(6000).await;
+        s.server
+            .set_next_outcome_for(CallKind::Messages, session, CallOutcome::Late(4000));
+        s.finish_turn(&a).await;
         assert!(s.cancel(&a).await);
         s.resume(&a).await;
-        s.at(10_000).await;
+        s.advance_to(10_000).await;
         assert_eq!(s.state(&a).await, "running");
         assert_eq!(s.task(&a).await.run.0, 2);
     });
@@ -208,19 +214,22 @@ fn a_check_that_fails_is_retried_at_the_next_poll_and_three_failures_complete_wi
     story(|s| async move {
         let a = s.launch(job("a")).await;
         let session = s.server.session_of(&a).expect("it runs");
-        s.at(8000).await;
-        s.server
-            .always_for(On::Messages, session.clone(), Fate::Fails(status(500)));
-        s.finish(&a).await;
+        s.advance_to(8000).await;
+        s.server.always_for(
+            CallKind::Messages,
+            session.clone(),
+            CallOutcome::Fails(status(500)),
+        );
+        s.finish_turn(&a).await;
         assert_eq!(s.state(&a).await, "running");
-        s.at(12_000).await;
+        s.advance_to(12_000).await;
         assert_eq!(s.state(&a).await, "running");
-        s.at(15_000).await;
+        s.advance_to(15_000).await;
         assert_eq!(
             s.state(&a).await,
             "completed (taken as done; its messages could not be read: refused with 500)"
         );
-        let about_it = s.calls(On::Messages);
+        let about_it = s.calls(CallKind::Messages);
         let about_it = about_it
             .iter()
             .filter(|call| call.ends_with(session.as_str()));
@@ -234,14 +243,17 @@ fn only_failures_in_a_row_count() {
         let a = s.launch(job("a")).await;
         let session = s.server.session_of(&a).expect("it runs");
         s.server.set_todos(&session, &[("one", "pending")]);
-        s.at(6000).await;
+        s.advance_to(6000).await;
         let fails = || {
-            s.server
-                .next_for(On::Messages, session.clone(), Fate::Fails(status(500)))
+            s.server.next_for(
+                CallKind::Messages,
+                session.clone(),
+                CallOutcome::Fails(status(500)),
+            )
         };
         fails();
         fails();
-        s.finish(&a).await;
+        s.finish_turn(&a).await;
         s.idle(&a).await;
         // The third is answered, the fourth and fifth are not.
         s.idle(&a).await;
@@ -250,7 +262,7 @@ fn only_failures_in_a_row_count() {
         s.idle(&a).await;
         s.idle(&a).await;
         assert_eq!(s.state(&a).await, "running");
-        assert_eq!(s.times(On::Messages).len(), 5);
+        assert_eq!(s.times(CallKind::Messages).len(), 5);
     });
 }
 
@@ -258,14 +270,15 @@ fn only_failures_in_a_row_count() {
 fn todos_that_cannot_be_read_fail_the_check() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
-        s.at(6000).await;
-        s.server.next(On::Todos, Fate::Hangs);
-        s.finish(&a).await;
-        s.at(15_999).await;
+        s.advance_to(6000).await;
+        s.server
+            .set_next_outcome(CallKind::Todos, CallOutcome::Hangs);
+        s.finish_turn(&a).await;
+        s.advance_to(15_999).await;
         assert_eq!(s.state(&a).await, "running");
-        s.at(19_000).await;
+        s.advance_to(19_000).await;
         assert_eq!(s.state(&a).await, "completed");
-        assert_eq!(s.times(On::Todos), [6000, 18_000]);
+        assert_eq!(s.times(CallKind::Todos), [6000, 18_000]);
     });
 }
 
@@ -274,10 +287,10 @@ fn a_session_that_is_gone_is_an_error() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
         let session = s.server.session_of(&a).expect("it runs");
-        s.at(6000).await;
+        s.advance_to(6000).await;
         s.server
-            .next_for(On::Messages, session, Fate::Fails(not_found()));
-        s.finish(&a).await;
+            .next_for(CallKind::Messages, session, CallOutcome::Fails(not_found()));
+        s.finish_turn(&a).await;
         assert_eq!(
             s.state(&a).await,
             "error: the session does not exist any more"
@@ -290,7 +303,7 @@ fn an_answer_that_carries_an_error_is_a_failure_though_idle_came_first() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
         let session = s.server.session_of(&a).expect("it runs");
-        s.at(6000).await;
+        s.advance_to(6000).await;
         let info = json!({"role": "assistant", "time": {"completed": 6000},
             "error": {"name": "APIError", "data": {"message": "out of credit"}}});
         s.server
@@ -304,16 +317,16 @@ fn an_answer_that_carries_an_error_is_a_failure_though_idle_came_first() {
 fn the_output_of_the_run_before_is_not_output_of_this_one() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
-        s.at(6000).await;
-        s.finish(&a).await;
+        s.advance_to(6000).await;
+        s.finish_turn(&a).await;
         assert_eq!(s.state(&a).await, "completed");
-        s.at(8000).await;
+        s.advance_to(8000).await;
         s.resume(&a).await;
-        s.at(14_000).await;
+        s.advance_to(14_000).await;
         s.idle(&a).await;
-        s.at(20_000).await;
+        s.advance_to(20_000).await;
         assert_eq!(s.state(&a).await, "running");
-        s.finish(&a).await;
+        s.finish_turn(&a).await;
         assert_eq!(s.state(&a).await, "completed");
     });
 }
@@ -321,14 +334,14 @@ fn the_output_of_the_run_before_is_not_output_of_this_one() {
 #[test]
 fn a_message_that_says_neither_id_nor_time_counts_as_of_this_run() {
     story(|s| async move {
-        s.server.has("S", None);
+        s.server.add_session("S", None);
         s.track("t", "S", None).await;
         let t = "t".into();
-        s.at(6000).await;
+        s.advance_to(6000).await;
         assert!(s.cancel(&t).await);
-        s.at(8000).await;
+        s.advance_to(8000).await;
         s.resume("S").await;
-        s.at(14_000).await;
+        s.advance_to(14_000).await;
         s.server.add_bare_message(&"S".into(), "done");
         s.idle("S").await;
         assert_eq!(s.state(&t).await, "completed");

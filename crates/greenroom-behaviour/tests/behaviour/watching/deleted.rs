@@ -2,10 +2,10 @@
 
 use greenroom::domain::task::TaskStatus;
 
-use crate::harness::{Stage, job, job_of, story, story_with};
-use crate::server::{Fate, On};
+use crate::harness::{Harness, job, job_of, story, story_with};
+use crate::server::{CallKind, CallOutcome};
 
-async fn history(s: &Stage, parent: &str) -> Vec<String> {
+async fn history(s: &Harness, parent: &str) -> Vec<String> {
     let entries = s.greenroom.history(&parent.into()).await.into_iter();
     entries
         .map(|entry| format!("{} {}", entry.description, entry.status.as_str()))
@@ -16,7 +16,7 @@ async fn history(s: &Stage, parent: &str) -> Vec<String> {
 fn a_deleted_session_cancels_its_task_and_the_parent_is_told() {
     story(|s| async move {
         let (a, b) = (s.launch(job("a")).await, s.launch(job("b")).await);
-        s.at(6000).await;
+        s.advance_to(6000).await;
         s.delete(&a).await;
         assert_eq!(s.state(&a).await, "gone", "it leaves memory at once");
         assert_eq!(history(&s, "P").await, ["a cancelled", "b running"]);
@@ -26,10 +26,16 @@ fn a_deleted_session_cancels_its_task_and_the_parent_is_told() {
             "its own session and nobody else's"
         );
         assert_eq!(s.in_use().await, 1);
-        s.at(7000).await;
-        assert_eq!(s.told("P"), ["6100 note silent: a cancelled, 1 open"]);
-        s.finish(&b).await;
-        assert_eq!(s.told("P")[1], "7000 final wakes: a cancelled, b completed");
+        s.advance_to(7000).await;
+        assert_eq!(
+            s.notifications_to("P"),
+            ["6100 note silent: a cancelled, 1 open"]
+        );
+        s.finish_turn(&b).await;
+        assert_eq!(
+            s.notifications_to("P")[1],
+            "7000 final wakes: a cancelled, b completed"
+        );
     });
 }
 
@@ -37,10 +43,10 @@ fn a_deleted_session_cancels_its_task_and_the_parent_is_told() {
 fn the_reason_is_told() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
-        s.at(6000).await;
+        s.advance_to(6000).await;
         s.delete(&a).await;
-        let told = s.server.calls(On::Notify);
-        let crate::server::What::Notify(notice) = &told[0].what else {
+        let told = s.server.calls(CallKind::Notify);
+        let crate::server::CallPayload::Notify(notice) = &told[0].payload else {
             panic!("{told:?}");
         };
         assert_eq!(
@@ -64,7 +70,7 @@ fn everything_below_goes_too_and_only_parents_outside_the_cascade_are_told() {
         let sb = s.server.session_of(&b).expect("it runs").to_string();
         let c = s.launch(job_of(sb.as_str(), "c")).await;
         let other = s.launch(job_of("Q", "other")).await;
-        s.at(6000).await;
+        s.advance_to(6000).await;
         s.delete(&a).await;
         for task in [&a, &b, &c] {
             assert_eq!(s.state(task).await, "gone");
@@ -72,9 +78,9 @@ fn everything_below_goes_too_and_only_parents_outside_the_cascade_are_told() {
         assert_eq!(history(&s, &sb).await, ["c cancelled"]);
         assert_eq!(s.state(&other).await, "running");
         assert_eq!(s.in_use().await, 1);
-        s.at(60_000).await;
-        assert_eq!(s.told("P"), ["6000 final wakes: a cancelled"]);
-        assert!(s.told(&sa).is_empty() && s.told(&sb).is_empty());
+        s.advance_to(60_000).await;
+        assert_eq!(s.notifications_to("P"), ["6000 final wakes: a cancelled"]);
+        assert!(s.notifications_to(&sa).is_empty() && s.notifications_to(&sb).is_empty());
     });
 }
 
@@ -85,16 +91,19 @@ fn a_deleted_parent_takes_its_tasks_along_waiting_ones_too() {
         |s| async move {
             let (a, b) = (s.launch(job("a")).await, s.launch(job("b")).await);
             let q = s.launch(job_of("Q", "q")).await;
-            s.at(6000).await;
+            s.advance_to(6000).await;
             s.delete("P").await;
             assert_eq!(s.state(&a).await, "gone");
             assert_eq!(s.state(&b).await, "gone");
             assert_eq!(s.names(TaskStatus::Running).await, ["q"]);
-            assert_eq!(s.calls(On::Create).len(), 2, "b never started");
-            s.at(30_000).await;
-            assert!(s.told("P").is_empty(), "who is gone is not told");
-            s.finish(&q).await;
-            assert_eq!(s.told("Q"), ["30000 final wakes: q completed"]);
+            assert_eq!(s.calls(CallKind::Create).len(), 2, "b never started");
+            s.advance_to(30_000).await;
+            assert!(
+                s.notifications_to("P").is_empty(),
+                "who is gone is not told"
+            );
+            s.finish_turn(&q).await;
+            assert_eq!(s.notifications_to("Q"), ["30000 final wakes: q completed"]);
         },
     );
 }
@@ -102,33 +111,37 @@ fn a_deleted_parent_takes_its_tasks_along_waiting_ones_too() {
 #[test]
 fn what_was_owed_to_a_deleted_parent_is_dropped() {
     story(|s| async move {
-        s.server
-            .always_for(On::Notify, "P", Fate::Fails(crate::server::status(500)));
+        s.server.always_for(
+            CallKind::Notify,
+            "P",
+            CallOutcome::Fails(crate::server::status(500)),
+        );
         let a = s.launch(job("a")).await;
-        s.at(6000).await;
-        s.finish(&a).await;
-        s.at(10_000).await;
-        let tried = s.told("P").len();
+        s.advance_to(6000).await;
+        s.finish_turn(&a).await;
+        s.advance_to(10_000).await;
+        let tried = s.notifications_to("P").len();
         assert!(tried >= 2, "it is being resent");
         s.delete("P").await;
-        s.at(600_000).await;
-        assert_eq!(s.told("P").len(), tried);
+        s.advance_to(600_000).await;
+        assert_eq!(s.notifications_to("P").len(), tried);
     });
 }
 
 #[test]
 fn a_session_deleted_while_it_is_made_is_dealt_with_when_it_comes() {
     story(|s| async move {
-        s.server.next(On::Create, Fate::Late(3000));
+        s.server
+            .set_next_outcome(CallKind::Create, CallOutcome::Late(3000));
         let a = s.launch(job("a")).await;
-        s.at(1000).await;
+        s.advance_to(1000).await;
         s.delete("P").await;
         assert_eq!(s.state(&a).await, "gone");
         assert_eq!(s.in_use().await, 0);
-        s.at(10_000).await;
+        s.advance_to(10_000).await;
         let late = s.server.session_of(&a).expect("it came back");
-        assert_eq!(s.calls(On::Abort), [format!("3000 {late}")]);
-        assert!(s.calls(On::Prompt).is_empty());
+        assert_eq!(s.calls(CallKind::Abort), [format!("3000 {late}")]);
+        assert!(s.calls(CallKind::Prompt).is_empty());
     });
 }
 
@@ -136,14 +149,14 @@ fn a_session_deleted_while_it_is_made_is_dealt_with_when_it_comes() {
 fn an_ended_task_of_a_deleted_session_leaves_memory_too() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
-        s.at(6000).await;
-        s.finish(&a).await;
-        s.at(8000).await;
+        s.advance_to(6000).await;
+        s.finish_turn(&a).await;
+        s.advance_to(8000).await;
         s.delete(&a).await;
         assert_eq!(s.state(&a).await, "gone");
         assert_eq!(history(&s, "P").await, ["a completed"]);
-        s.at(20_000).await;
-        assert_eq!(s.told("P"), ["6000 final wakes: a completed"]);
+        s.advance_to(20_000).await;
+        assert_eq!(s.notifications_to("P"), ["6000 final wakes: a completed"]);
     });
 }
 
@@ -153,18 +166,22 @@ fn a_resume_that_waits_goes_with_its_session() {
         |config| config.limits.default = 1,
         |s| async move {
             let a = s.launch(job("a")).await;
-            s.at(6000).await;
-            s.finish(&a).await;
+            s.advance_to(6000).await;
+            s.finish_turn(&a).await;
             let b = s.launch(job("b")).await;
             s.resume(&a).await;
             assert_eq!(s.state(&a).await, "pending");
             s.delete(&a).await;
             assert_eq!(s.state(&a).await, "gone");
-            s.at(12_000).await;
-            s.finish(&b).await;
+            s.advance_to(12_000).await;
+            s.finish_turn(&b).await;
             assert_eq!(s.in_use().await, 0);
-            assert_eq!(s.calls(On::Prompt).len(), 2, "nothing prompts what is gone");
-            let last = s.told("P").pop();
+            assert_eq!(
+                s.calls(CallKind::Prompt).len(),
+                2,
+                "nothing prompts what is gone"
+            );
+            let last = s.notifications_to("P").pop();
             assert_eq!(
                 last.as_deref(),
                 Some("12000 final wakes: b completed, a cancelled")

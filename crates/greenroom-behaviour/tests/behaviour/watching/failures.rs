@@ -4,16 +4,16 @@ use greenroom::domain::ids::SessionId;
 use greenroom::ports::agent_server::SessionStatus;
 use serde_json::{Value, json};
 
-use crate::harness::{Stage, error_event, job, status_event, story};
-use crate::server::On;
+use crate::harness::{Harness, error_event, job, status_event, story};
+use crate::server::CallKind;
 
 /// What a task ends with after this error.
 fn ends_with(error: Value) -> String {
     let (told, state) = std::sync::mpsc::channel();
-    story(move |s: Stage| async move {
+    story(move |s: Harness| async move {
         let a = s.launch(job("a")).await;
         let session = s.server.session_of(&a).expect("it runs");
-        s.at(6000).await;
+        s.advance_to(6000).await;
         s.event(error_event(&session, error)).await;
         told.send(s.state(&a).await).expect("the test waits");
     });
@@ -44,13 +44,13 @@ fn an_abort_we_did_not_ask_for_interrupts() {
 fn an_error_of_a_session_is_told_once_though_the_server_says_it_twice() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
-        s.at(6000).await;
+        s.advance_to(6000).await;
         s.fail(&a, "first").await;
         s.fail(&a, "second").await;
         s.idle(&a).await;
-        s.at(20_000).await;
+        s.advance_to(20_000).await;
         assert_eq!(s.state(&a).await, "error: first");
-        assert_eq!(s.told("P"), ["6000 final wakes: a error"]);
+        assert_eq!(s.notifications_to("P"), ["6000 final wakes: a error"]);
     });
 }
 
@@ -58,20 +58,20 @@ fn an_error_of_a_session_is_told_once_though_the_server_says_it_twice() {
 fn the_echo_of_an_abort_does_nothing_to_a_resumed_run_not_seen_busy() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
-        s.at(6000).await;
+        s.advance_to(6000).await;
         assert!(s.cancel(&a).await);
         s.resume(&a).await;
-        s.at(6100).await;
+        s.advance_to(6100).await;
         s.event(crate::harness::abort_event(
             &s.server.session_of(&a).expect("it runs"),
         ))
         .await;
         assert_eq!(s.state(&a).await, "running");
         // Once it was seen busy an abort is real.
-        s.at(7000).await;
+        s.advance_to(7000).await;
         s.busy(&a).await;
-        s.at(8000).await;
-        s.aborted(&a).await;
+        s.advance_to(8000).await;
+        s.abort_externally(&a).await;
         assert_eq!(
             s.state(&a).await,
             "interrupt: the session was aborted from outside"
@@ -83,10 +83,10 @@ fn the_echo_of_an_abort_does_nothing_to_a_resumed_run_not_seen_busy() {
 fn another_error_of_a_resumed_run_is_no_echo() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
-        s.at(6000).await;
+        s.advance_to(6000).await;
         assert!(s.cancel(&a).await);
         s.resume(&a).await;
-        s.at(6100).await;
+        s.advance_to(6100).await;
         s.fail(&a, "overloaded").await;
         assert_eq!(s.state(&a).await, "error: overloaded");
     });
@@ -97,16 +97,17 @@ fn a_busy_of_the_run_before_does_not_make_the_echo_real() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
         let session = s.server.session_of(&a).expect("it runs");
-        s.at(5900).await;
-        s.server.next(On::Statuses, crate::server::Fate::Late(2000));
-        s.at(6500).await;
-        assert_eq!(s.times(On::Statuses).last(), Some(&6000));
+        s.advance_to(5900).await;
+        s.server
+            .set_next_outcome(CallKind::Statuses, crate::server::CallOutcome::Late(2000));
+        s.advance_to(6500).await;
+        assert_eq!(s.times(CallKind::Statuses).last(), Some(&6000));
         assert!(s.cancel(&a).await);
-        s.at(7000).await;
+        s.advance_to(7000).await;
         s.resume(&a).await;
-        s.quietly_idle(&a);
+        s.idle_without_event(&a);
         // The poll of 6 s says at 8 s that the session was busy: that was the run before.
-        s.at(8500).await;
+        s.advance_to(8500).await;
         s.event(crate::harness::abort_event(&session)).await;
         assert_eq!(s.state(&a).await, "running");
     });
@@ -124,14 +125,14 @@ fn a_provider_that_backs_off_shows_in_the_record() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
         let session = s.server.session_of(&a).expect("it runs");
-        s.at(6000).await;
+        s.advance_to(6000).await;
         s.event(retry(&session, 2, 8000)).await;
         let retrying = s.task(&a).await.retrying.expect("it backs off");
         assert_eq!(retrying.message, "overloaded");
         assert_eq!(retrying.attempt, Some(2));
         assert_eq!(retrying.until.map(|at| at.as_millis()), Some(8000));
-        s.at(9000).await;
-        s.work(&a).await;
+        s.advance_to(9000).await;
+        s.stream_text(&a).await;
         assert_eq!(s.task(&a).await.retrying, None);
     });
 }
@@ -141,7 +142,7 @@ fn after_ten_minutes_of_nothing_but_retries_the_run_ends_with_the_providers_text
     story(|s| async move {
         let a = s.launch(job("a")).await;
         let session = s.server.session_of(&a).expect("it runs");
-        s.at(10_000).await;
+        s.advance_to(10_000).await;
         let backing_off = SessionStatus::Retry {
             attempt: Some(1),
             message: "overloaded".to_owned(),
@@ -149,21 +150,21 @@ fn after_ten_minutes_of_nothing_but_retries_the_run_ends_with_the_providers_text
         };
         s.server.set_status(&session, Some(backing_off));
         for (second, attempt) in [(10, 1), (40, 2), (300, 3), (580, 4)] {
-            s.at(second * 1000).await;
+            s.advance_to(second * 1000).await;
             s.event(retry(&session, attempt, 0)).await;
             // Between two attempts the server says busy: that is nothing else.
             s.event(status_event(&session, json!({"type": "busy"})))
                 .await;
         }
-        s.at(609_999).await;
+        s.advance_to(609_999).await;
         assert_eq!(s.state(&a).await, "running");
-        s.at(610_000).await;
+        s.advance_to(610_000).await;
         assert_eq!(
             s.state(&a).await,
             "error: overloaded (the provider was retried for 10m 0s in vain)"
         );
-        assert_eq!(s.calls(On::Abort), [format!("610000 {session}")]);
-        assert_eq!(s.told("P"), ["610000 final wakes: a error"]);
+        assert_eq!(s.calls(CallKind::Abort), [format!("610000 {session}")]);
+        assert_eq!(s.notifications_to("P"), ["610000 final wakes: a error"]);
     });
 }
 
@@ -178,11 +179,11 @@ fn a_retry_seen_by_a_poll_alone_has_its_deadline_too() {
             until: None,
         };
         s.server.set_status(&session, Some(backing_off));
-        s.at(3000).await;
+        s.advance_to(3000).await;
         assert!(s.task(&a).await.retrying.is_some(), "a poll saw it");
-        s.at(602_999).await;
+        s.advance_to(602_999).await;
         assert_eq!(s.state(&a).await, "running");
-        s.at(603_000).await;
+        s.advance_to(603_000).await;
         assert!(s.state(&a).await.starts_with("error: rate limited"));
     });
 }
@@ -192,15 +193,15 @@ fn work_in_between_begins_the_ten_minutes_again() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
         let session = s.server.session_of(&a).expect("it runs");
-        s.at(10_000).await;
+        s.advance_to(10_000).await;
         s.event(retry(&session, 1, 0)).await;
-        s.at(500_000).await;
-        s.work(&a).await;
-        s.at(510_000).await;
+        s.advance_to(500_000).await;
+        s.stream_text(&a).await;
+        s.advance_to(510_000).await;
         s.event(retry(&session, 1, 0)).await;
-        s.at(1_100_000).await;
+        s.advance_to(1_100_000).await;
         assert_eq!(s.state(&a).await, "running");
-        s.at(1_110_000).await;
+        s.advance_to(1_110_000).await;
         assert!(s.state(&a).await.starts_with("error: overloaded"));
     });
 }
@@ -210,9 +211,9 @@ fn an_abort_while_the_provider_is_retried_is_known_by_its_empty_message() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
         let session = s.server.session_of(&a).expect("it runs");
-        s.at(6000).await;
+        s.advance_to(6000).await;
         s.event(retry(&session, 1, 0)).await;
-        s.at(8000).await;
+        s.advance_to(8000).await;
         let info = json!({"role": "assistant", "time": {"completed": 8000}});
         s.server.add_message(&session, info, json!([]));
         s.idle(&a).await;

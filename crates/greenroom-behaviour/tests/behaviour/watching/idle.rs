@@ -4,24 +4,24 @@ use greenroom::domain::ids::SessionId;
 use greenroom::ports::agent_server::SessionStatus;
 use serde_json::{Value, json};
 
-use crate::harness::{Stage, job, message_event, status_event, story};
-use crate::server::{Fate, On};
+use crate::harness::{Harness, job, message_event, status_event, story};
+use crate::server::{CallKind, CallOutcome};
 
 #[test]
 fn an_early_idle_is_deferred_to_the_end_of_the_five_seconds() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
-        s.at(2000).await;
-        s.quiet_answer(&a, "done");
+        s.advance_to(2000).await;
+        s.answer_without_event(&a, "done");
         s.idle(&a).await;
-        s.at(3500).await;
+        s.advance_to(3500).await;
         s.idle(&a).await;
-        s.at(4999).await;
+        s.advance_to(4999).await;
         assert_eq!(s.state(&a).await, "running");
-        assert!(s.times(On::Messages).is_empty());
-        s.at(5000).await;
+        assert!(s.times(CallKind::Messages).is_empty());
+        s.advance_to(5000).await;
         assert_eq!(s.state(&a).await, "completed");
-        assert_eq!(s.told("P"), ["5000 final wakes: a completed"]);
+        assert_eq!(s.notifications_to("P"), ["5000 final wakes: a completed"]);
     });
 }
 
@@ -29,8 +29,8 @@ fn an_early_idle_is_deferred_to_the_end_of_the_five_seconds() {
 fn an_idle_after_five_seconds_is_believed_at_once() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
-        s.at(5000).await;
-        s.quiet_answer(&a, "done");
+        s.advance_to(5000).await;
+        s.answer_without_event(&a, "done");
         s.idle(&a).await;
         assert_eq!(s.state(&a).await, "completed");
     });
@@ -41,9 +41,9 @@ fn a_status_of_type_idle_is_an_idle_too() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
         let session = s.server.session_of(&a).expect("it runs");
-        s.at(6000).await;
-        s.quiet_answer(&a, "done");
-        s.quietly_idle(&a);
+        s.advance_to(6000).await;
+        s.answer_without_event(&a, "done");
+        s.idle_without_event(&a);
         s.event(status_event(&session, json!({"type": "idle"})))
             .await;
         assert_eq!(s.state(&a).await, "completed");
@@ -53,14 +53,15 @@ fn a_status_of_type_idle_is_an_idle_too() {
 #[test]
 fn the_five_seconds_begin_with_the_run_not_with_the_launch() {
     story(|s| async move {
-        s.server.next(On::Create, Fate::Late(10_000));
+        s.server
+            .set_next_outcome(CallKind::Create, CallOutcome::Late(10_000));
         let a = s.launch(job("a")).await;
-        s.at(12_000).await;
-        s.quiet_answer(&a, "done");
+        s.advance_to(12_000).await;
+        s.answer_without_event(&a, "done");
         s.idle(&a).await;
-        s.at(14_999).await;
+        s.advance_to(14_999).await;
         assert_eq!(s.state(&a).await, "running");
-        s.at(15_000).await;
+        s.advance_to(15_000).await;
         assert_eq!(s.state(&a).await, "completed");
     });
 }
@@ -69,27 +70,27 @@ fn the_five_seconds_begin_with_the_run_not_with_the_launch() {
 fn a_task_of_two_seconds_is_reported_after_two_seconds() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
-        s.at(2000).await;
-        s.finish(&a).await;
+        s.advance_to(2000).await;
+        s.finish_turn(&a).await;
         assert_eq!(s.state(&a).await, "completed");
-        assert_eq!(s.told("P"), ["2000 final wakes: a completed"]);
+        assert_eq!(s.notifications_to("P"), ["2000 final wakes: a completed"]);
     });
 }
 
 /// When a task is believed to be done that is idle at two seconds, having told this of its last message.
 fn believed_at(busy: bool, info: Value) -> i64 {
     let (told, believed) = std::sync::mpsc::channel();
-    story(move |s: Stage| async move {
+    story(move |s: Harness| async move {
         let a = s.launch(job("a")).await;
         let session = s.server.session_of(&a).expect("it runs");
-        s.at(2000).await;
-        s.quiet_answer(&a, "done");
+        s.advance_to(2000).await;
+        s.answer_without_event(&a, "done");
         if busy {
             s.busy(&a).await;
         }
         s.event(message_event(&session, &info)).await;
         s.idle(&a).await;
-        s.at(20_000).await;
+        s.advance_to(20_000).await;
         let task = s.task(&a).await;
         let ended = task.completed_at().map(|at| at.as_millis());
         told.send(ended.expect("it ended")).expect("the test waits");
@@ -126,7 +127,7 @@ fn a_newer_message_that_is_not_finished_counts_not_the_one_before() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
         let session = s.server.session_of(&a).expect("it runs");
-        s.at(1000).await;
+        s.advance_to(1000).await;
         s.busy(&a).await;
         let done = json!({"id": "msg_1", "role": "assistant", "finish": "stop",
             "time": {"created": 1, "completed": 2}});
@@ -137,9 +138,9 @@ fn a_newer_message_that_is_not_finished_counts_not_the_one_before() {
         ))
         .await;
         s.idle(&a).await;
-        assert!(s.times(On::Messages).is_empty(), "deferred");
-        s.at(5000).await;
-        assert_eq!(s.times(On::Messages), [5000]);
+        assert!(s.times(CallKind::Messages).is_empty(), "deferred");
+        s.advance_to(5000).await;
+        assert_eq!(s.times(CallKind::Messages), [5000]);
     });
 }
 
@@ -147,14 +148,14 @@ fn a_newer_message_that_is_not_finished_counts_not_the_one_before() {
 fn a_busy_seen_by_a_poll_drops_the_deferred_idle() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
-        s.at(2000).await;
-        s.quiet_answer(&a, "done");
+        s.advance_to(2000).await;
+        s.answer_without_event(&a, "done");
         s.idle(&a).await;
         let session = s.server.session_of(&a).expect("it runs");
         s.server.set_status(&session, Some(SessionStatus::Busy));
-        s.at(5500).await;
+        s.advance_to(5500).await;
         assert_eq!(s.state(&a).await, "running");
-        assert!(s.times(On::Messages).is_empty());
+        assert!(s.times(CallKind::Messages).is_empty());
     });
 }
 
@@ -162,12 +163,13 @@ fn a_busy_seen_by_a_poll_drops_the_deferred_idle() {
 fn a_busy_that_was_asked_for_before_the_idle_does_not_drop_it() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
-        s.server.next(On::Statuses, Fate::Late(1500));
-        s.at(4000).await;
-        s.quiet_answer(&a, "done");
+        s.server
+            .set_next_outcome(CallKind::Statuses, CallOutcome::Late(1500));
+        s.advance_to(4000).await;
+        s.answer_without_event(&a, "done");
         s.idle(&a).await;
         // The poll of 3 s answers at 4.5 s what was true at 3 s.
-        s.at(5000).await;
+        s.advance_to(5000).await;
         assert_eq!(s.state(&a).await, "completed");
     });
 }
@@ -177,16 +179,16 @@ fn an_idle_that_comes_twice_completes_once() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
         let session = s.server.session_of(&a).expect("it runs");
-        s.at(6000).await;
-        s.quiet_answer(&a, "done");
-        s.together(crate::harness::idle_event(&session));
-        s.together(status_event(&session, json!({"type": "idle"})));
+        s.advance_to(6000).await;
+        s.answer_without_event(&a, "done");
+        s.send_event(crate::harness::idle_event(&session));
+        s.send_event(status_event(&session, json!({"type": "idle"})));
         s.idle(&a).await;
-        s.at(7000).await;
+        s.advance_to(7000).await;
         s.idle(&a).await;
         assert_eq!(s.state(&a).await, "completed");
-        s.at(30_000).await;
-        assert_eq!(s.told("P"), ["6000 final wakes: a completed"]);
+        s.advance_to(30_000).await;
+        assert_eq!(s.notifications_to("P"), ["6000 final wakes: a completed"]);
     });
 }
 
@@ -194,19 +196,19 @@ fn an_idle_that_comes_twice_completes_once() {
 fn a_deferred_idle_dies_with_its_run() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
-        s.at(2000).await;
-        s.quiet_answer(&a, "done");
+        s.advance_to(2000).await;
+        s.answer_without_event(&a, "done");
         s.idle(&a).await;
         assert!(s.cancel(&a).await);
-        s.at(3000).await;
+        s.advance_to(3000).await;
         s.resume(&a).await;
-        s.at(5000).await;
+        s.advance_to(5000).await;
         assert_eq!(
             s.state(&a).await,
             "running",
             "the timer of the first run is dead"
         );
-        s.at(7000).await;
+        s.advance_to(7000).await;
         assert_eq!(s.state(&a).await, "running");
     });
 }
@@ -215,16 +217,16 @@ fn a_deferred_idle_dies_with_its_run() {
 fn a_send_begins_the_five_seconds_again() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
-        s.at(20_000).await;
+        s.advance_to(20_000).await;
         let (greenroom, id) = (s.greenroom.clone(), a.clone());
-        s.answered(async move { greenroom.send(&id, "also this".to_owned()).await })
+        s.resolve(async move { greenroom.send(&id, "also this".to_owned()).await })
             .await
             .expect("it is sent");
-        s.at(21_000).await;
-        s.quiet_answer(&a, "done");
+        s.advance_to(21_000).await;
+        s.answer_without_event(&a, "done");
         s.idle(&a).await;
         assert_eq!(s.state(&a).await, "running");
-        s.at(25_000).await;
+        s.advance_to(25_000).await;
         assert_eq!(s.state(&a).await, "completed");
     });
 }
@@ -237,21 +239,21 @@ fn a_wake_begins_the_five_seconds_again() {
         let child = s
             .launch(crate::harness::job_of(session.as_str(), "child"))
             .await;
-        s.at(20_000).await;
-        s.quiet_answer(&parent, "waiting");
+        s.advance_to(20_000).await;
+        s.answer_without_event(&parent, "waiting");
         s.idle(&parent).await;
-        s.at(21_000).await;
-        s.finish(&child).await;
+        s.advance_to(21_000).await;
+        s.finish_turn(&child).await;
         assert_eq!(
-            s.told(session.as_str()),
+            s.notifications_to(session.as_str()),
             ["21000 final wakes: child completed"]
         );
         // The idle of the turn before comes late: it is not the answer to the wake.
-        s.at(21_500).await;
+        s.advance_to(21_500).await;
         s.idle(&parent).await;
         assert_eq!(s.state(&parent).await, "running");
-        s.at(23_000).await;
-        s.finish(&parent).await;
+        s.advance_to(23_000).await;
+        s.finish_turn(&parent).await;
         assert_eq!(
             s.state(&parent).await,
             "completed",

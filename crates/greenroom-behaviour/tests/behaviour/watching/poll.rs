@@ -4,8 +4,8 @@ use greenroom::Config;
 use greenroom::domain::task::Launch;
 use greenroom::ports::agent_server::SessionStatus;
 
-use crate::harness::{Stage, job, story, story_with};
-use crate::server::{Fate, On, not_found, status};
+use crate::harness::{Harness, job, story, story_with};
+use crate::server::{CallKind, CallOutcome, not_found, status};
 
 /// Nobody but the poll asks for states: no parent, no look after an abort.
 fn only_the_poll(config: &mut Config) {
@@ -22,20 +22,20 @@ fn alone(name: &str) -> Launch {
 #[test]
 fn it_ticks_every_three_seconds_while_anything_runs_and_stops_by_itself() {
     story_with(only_the_poll, |s| async move {
-        s.at(1000).await;
+        s.advance_to(1000).await;
         let a = s.launch(alone("a")).await;
-        s.at(8000).await;
+        s.advance_to(8000).await;
         let b = s.launch(alone("b")).await;
-        s.at(11_000).await;
-        s.finish(&a).await;
-        s.at(14_500).await;
-        s.finish(&b).await;
-        s.at(60_000).await;
-        assert_eq!(s.times(On::Statuses), [4000, 7000, 10_000, 13_000]);
+        s.advance_to(11_000).await;
+        s.finish_turn(&a).await;
+        s.advance_to(14_500).await;
+        s.finish_turn(&b).await;
+        s.advance_to(60_000).await;
+        assert_eq!(s.times(CallKind::Statuses), [4000, 7000, 10_000, 13_000]);
         // The next run begins a phase of its own.
         s.launch(alone("c")).await;
-        s.at(64_000).await;
-        assert_eq!(s.times(On::Statuses)[4..], [63_000]);
+        s.advance_to(64_000).await;
+        assert_eq!(s.times(CallKind::Statuses)[4..], [63_000]);
     });
 }
 
@@ -43,12 +43,12 @@ fn it_ticks_every_three_seconds_while_anything_runs_and_stops_by_itself() {
 fn the_phase_is_kept_until_a_tick_finds_nothing_running() {
     story_with(only_the_poll, |s| async move {
         let a = s.launch(alone("a")).await;
-        s.at(7000).await;
-        s.finish(&a).await;
-        s.at(8000).await;
+        s.advance_to(7000).await;
+        s.finish_turn(&a).await;
+        s.advance_to(8000).await;
         s.launch(alone("b")).await;
-        s.at(13_000).await;
-        assert_eq!(s.times(On::Statuses), [3000, 6000, 9000, 12_000]);
+        s.advance_to(13_000).await;
+        assert_eq!(s.times(CallKind::Statuses), [3000, 6000, 9000, 12_000]);
     });
 }
 
@@ -63,9 +63,9 @@ fn one_call_per_directory() {
         s.launch(alone("b")).await;
         s.launch(there("c")).await;
         s.launch(there("d")).await;
-        s.at(6500).await;
+        s.advance_to(6500).await;
         assert_eq!(
-            s.calls(On::Statuses),
+            s.calls(CallKind::Statuses),
             ["3000 /base", "3000 /there", "6000 /base", "6000 /there"]
         );
     });
@@ -80,16 +80,17 @@ fn never_two_at_once_for_one_directory() {
             ..alone("b")
         })
         .await;
-        s.server.next(On::Statuses, Fate::Hangs);
-        s.at(20_000).await;
-        let here = s.calls(On::Statuses).into_iter();
+        s.server
+            .set_next_outcome(CallKind::Statuses, CallOutcome::Hangs);
+        s.advance_to(20_000).await;
+        let here = s.calls(CallKind::Statuses).into_iter();
         let here: Vec<String> = here.filter(|call| call.ends_with("/base")).collect();
         assert_eq!(
             here,
             ["3000 /base", "15000 /base", "18000 /base"],
             "the first is given up after ten seconds"
         );
-        let there = s.calls(On::Statuses).into_iter();
+        let there = s.calls(CallKind::Statuses).into_iter();
         assert_eq!(there.filter(|call| call.ends_with("/there")).count(), 6);
     });
 }
@@ -99,16 +100,16 @@ fn a_session_listed_as_idle_is_idle() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
         let session = s.server.session_of(&a).expect("it runs");
-        s.at(2000).await;
-        s.quiet_answer(&a, "done");
+        s.advance_to(2000).await;
+        s.answer_without_event(&a, "done");
         s.server.set_status(&session, Some(SessionStatus::Idle));
-        s.at(5999).await;
+        s.advance_to(5999).await;
         assert_eq!(
             s.state(&a).await,
             "running",
             "never in the first five seconds"
         );
-        s.at(6000).await;
+        s.advance_to(6000).await;
         assert_eq!(s.state(&a).await, "completed");
     });
 }
@@ -117,13 +118,13 @@ fn a_session_listed_as_idle_is_idle() {
 fn an_absent_session_is_idle_after_two_polls_in_a_row() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
-        s.at(1000).await;
-        s.quiet_answer(&a, "done");
-        s.quietly_idle(&a);
+        s.advance_to(1000).await;
+        s.answer_without_event(&a, "done");
+        s.idle_without_event(&a);
         // 3 s is too early, 6 s is the first.
-        s.at(8999).await;
+        s.advance_to(8999).await;
         assert_eq!(s.state(&a).await, "running");
-        s.at(9000).await;
+        s.advance_to(9000).await;
         assert_eq!(s.state(&a).await, "completed");
     });
 }
@@ -132,14 +133,14 @@ fn an_absent_session_is_idle_after_two_polls_in_a_row() {
 fn absences_before_a_sign_of_life_do_not_count() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
-        s.at(1000).await;
-        s.quiet_answer(&a, "done");
-        s.quietly_idle(&a);
-        s.at(7000).await;
-        s.work(&a).await;
-        s.at(11_999).await;
+        s.advance_to(1000).await;
+        s.answer_without_event(&a, "done");
+        s.idle_without_event(&a);
+        s.advance_to(7000).await;
+        s.stream_text(&a).await;
+        s.advance_to(11_999).await;
         assert_eq!(s.state(&a).await, "running");
-        s.at(12_000).await;
+        s.advance_to(12_000).await;
         assert_eq!(s.state(&a).await, "completed");
     });
 }
@@ -149,15 +150,15 @@ fn a_busy_in_between_begins_the_count_again() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
         let session = s.server.session_of(&a).expect("it runs");
-        s.quiet_answer(&a, "done");
-        s.quietly_idle(&a);
-        s.at(7000).await;
+        s.answer_without_event(&a, "done");
+        s.idle_without_event(&a);
+        s.advance_to(7000).await;
         s.server.set_status(&session, Some(SessionStatus::Busy));
-        s.at(10_000).await;
-        s.quietly_idle(&a);
-        s.at(14_000).await;
+        s.advance_to(10_000).await;
+        s.idle_without_event(&a);
+        s.advance_to(14_000).await;
         assert_eq!(s.state(&a).await, "running");
-        s.at(15_000).await;
+        s.advance_to(15_000).await;
         assert_eq!(s.state(&a).await, "completed");
     });
 }
@@ -166,16 +167,17 @@ fn a_busy_in_between_begins_the_count_again() {
 fn a_failed_status_call_says_nothing_about_anybody() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
-        s.quiet_answer(&a, "done");
-        s.at(5000).await;
-        s.server.always(On::Statuses, Fate::Fails(status(500)));
-        s.quietly_idle(&a);
-        s.at(60_000).await;
+        s.answer_without_event(&a, "done");
+        s.advance_to(5000).await;
+        s.server
+            .set_outcome(CallKind::Statuses, CallOutcome::Fails(status(500)));
+        s.idle_without_event(&a);
+        s.advance_to(60_000).await;
         assert_eq!(s.state(&a).await, "running");
-        s.server.mend(On::Statuses);
-        s.at(63_000).await;
+        s.server.clear_outcomes(CallKind::Statuses);
+        s.advance_to(63_000).await;
         assert_eq!(s.state(&a).await, "running");
-        s.at(66_000).await;
+        s.advance_to(66_000).await;
         assert_eq!(s.state(&a).await, "completed");
     });
 }
@@ -183,23 +185,24 @@ fn a_failed_status_call_says_nothing_about_anybody() {
 #[test]
 fn a_poll_asked_before_the_prompt_was_accepted_says_nothing_of_the_run() {
     story(|s| async move {
-        s.server.next(On::Prompt, Fate::Late(20_000));
+        s.server
+            .set_next_outcome(CallKind::Prompt, CallOutcome::Late(20_000));
         let a = s.launch(job("a")).await;
-        s.at(19_000).await;
-        s.quiet_answer(&a, "somebody else's");
-        s.at(22_000).await;
+        s.advance_to(19_000).await;
+        s.answer_without_event(&a, "somebody else's");
+        s.advance_to(22_000).await;
         assert_eq!(s.state(&a).await, "running");
         assert!(
-            s.times(On::Messages).is_empty(),
+            s.times(CallKind::Messages).is_empty(),
             "idle before its prompt is no idle"
         );
     });
 }
 
 /// A session that exists for everybody but the call that asks for it.
-async fn absent_without_output(s: &Stage) -> greenroom::domain::ids::TaskId {
+async fn absent_without_output(s: &Harness) -> greenroom::domain::ids::TaskId {
     let a = s.launch(job("a")).await;
-    s.quietly_idle(&a);
+    s.idle_without_event(&a);
     a
 }
 
@@ -209,10 +212,10 @@ fn absent_three_times_without_output_the_session_itself_is_asked_for() {
         let a = absent_without_output(&s).await;
         let session = s.server.session_of(&a).expect("it runs");
         s.server
-            .always_for(On::Session, session, Fate::Fails(not_found()));
-        s.at(11_999).await;
+            .always_for(CallKind::Session, session, CallOutcome::Fails(not_found()));
+        s.advance_to(11_999).await;
         assert_eq!(s.state(&a).await, "running");
-        s.at(12_000).await;
+        s.advance_to(12_000).await;
         assert_eq!(
             s.state(&a).await,
             "error: the session does not exist any more"
@@ -225,11 +228,14 @@ fn whether_it_exists_may_be_unknown_and_that_is_not_gone() {
     story(|s| async move {
         let a = absent_without_output(&s).await;
         let session = s.server.session_of(&a).expect("it runs");
-        s.server
-            .always_for(On::Session, session.clone(), Fate::Fails(status(500)));
-        s.at(30_000).await;
+        s.server.always_for(
+            CallKind::Session,
+            session.clone(),
+            CallOutcome::Fails(status(500)),
+        );
+        s.advance_to(30_000).await;
         assert_eq!(s.state(&a).await, "running");
-        let asked = s.calls(On::Session).into_iter();
+        let asked = s.calls(CallKind::Session).into_iter();
         assert!(
             asked
                 .filter(|call| call.ends_with(session.as_str()))
@@ -243,11 +249,11 @@ fn whether_it_exists_may_be_unknown_and_that_is_not_gone() {
 fn idle_for_thirty_seconds_without_an_answer_the_prompt_was_not_taken_up() {
     story(|s| async move {
         let a = absent_without_output(&s).await;
-        s.at(35_999).await;
+        s.advance_to(35_999).await;
         assert_eq!(s.state(&a).await, "running");
-        s.at(36_000).await;
+        s.advance_to(36_000).await;
         assert_eq!(s.state(&a).await, "interrupt: the prompt was not taken up");
-        assert_eq!(s.told("P"), ["36000 final wakes: a interrupt"]);
+        assert_eq!(s.notifications_to("P"), ["36000 final wakes: a interrupt"]);
     });
 }
 
@@ -255,11 +261,11 @@ fn idle_for_thirty_seconds_without_an_answer_the_prompt_was_not_taken_up() {
 fn a_sign_of_life_begins_the_thirty_seconds_again() {
     story(|s| async move {
         let a = absent_without_output(&s).await;
-        s.at(20_000).await;
-        s.work(&a).await;
-        s.at(50_000).await;
+        s.advance_to(20_000).await;
+        s.stream_text(&a).await;
+        s.advance_to(50_000).await;
         assert_eq!(s.state(&a).await, "running");
-        s.at(52_000).await;
+        s.advance_to(52_000).await;
         assert_eq!(s.state(&a).await, "interrupt: the prompt was not taken up");
     });
 }
@@ -268,12 +274,12 @@ fn a_sign_of_life_begins_the_thirty_seconds_again() {
 fn a_resumed_run_that_nobody_takes_up_is_known_by_its_own_messages() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
-        s.at(6000).await;
-        s.finish(&a).await;
-        s.at(10_000).await;
+        s.advance_to(6000).await;
+        s.finish_turn(&a).await;
+        s.advance_to(10_000).await;
         s.resume(&a).await;
-        s.quietly_idle(&a);
-        s.at(80_000).await;
+        s.idle_without_event(&a);
+        s.advance_to(80_000).await;
         assert_eq!(s.state(&a).await, "interrupt: the prompt was not taken up");
     });
 }
@@ -281,9 +287,9 @@ fn a_resumed_run_that_nobody_takes_up_is_known_by_its_own_messages() {
 #[test]
 fn a_tracked_session_is_asked_for_in_its_own_directory() {
     story_with(only_the_poll, |s| async move {
-        s.server.has_in("S", "/there");
+        s.server.add_session_in("S", "/there");
         s.track("t", "S", None).await;
-        s.at(3000).await;
-        assert_eq!(s.calls(On::Statuses), ["3000 /there"]);
+        s.advance_to(3000).await;
+        assert_eq!(s.calls(CallKind::Statuses), ["3000 /there"]);
     });
 }

@@ -4,30 +4,30 @@ use greenroom::EventLink;
 use greenroom::domain::ids::TaskId;
 use serde_json::json;
 
-use crate::harness::{Stage, job, story};
-use crate::server::{Fate, On, What, unreachable};
+use crate::harness::{Harness, job, story};
+use crate::server::{CallKind, CallOutcome, CallPayload, unreachable};
 
 /// The server is killed while the session is in the middle of an answer, and comes up again.
-async fn cut_off_and_restarted(s: &Stage, a: &TaskId) {
+async fn cut_off_and_restarted(s: &Harness, a: &TaskId) {
     let session = s.server.session_of(a).expect("it runs");
     s.server.add_message(
         &session,
         json!({"role": "assistant"}),
         json!([{"type": "text", "text": "ha"}]),
     );
-    s.server.down();
-    s.server.restarted();
+    s.server.go_offline();
+    s.server.forget_turns();
     s.link(EventLink::Broken).await;
-    s.pass(5000).await;
-    s.server.up();
+    s.advance(5000).await;
+    s.server.come_online();
     s.link(EventLink::Connected).await;
 }
 
-fn prompt_texts(s: &Stage) -> Vec<String> {
-    let calls = s.server.calls(On::Prompt).into_iter();
+fn prompt_texts(s: &Harness) -> Vec<String> {
+    let calls = s.server.calls(CallKind::Prompt).into_iter();
     calls
-        .filter_map(|call| match call.what {
-            What::Prompt(_, prompt) => Some(prompt.text.to_string()),
+        .filter_map(|call| match call.payload {
+            CallPayload::Prompt(_, prompt) => Some(prompt.text.to_string()),
             _ => None,
         })
         .collect()
@@ -37,17 +37,17 @@ fn prompt_texts(s: &Stage) -> Vec<String> {
 fn a_run_the_server_lost_is_prompted_once_more_and_completes() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
-        s.at(10_000).await;
+        s.advance_to(10_000).await;
         s.busy(&a).await;
         cut_off_and_restarted(&s, &a).await;
-        s.at(40_000).await;
+        s.advance_to(40_000).await;
         let texts = prompt_texts(&s);
         assert_eq!(texts.len(), 2, "{texts:?}");
         assert!(texts[1].contains("Go on where you stopped"), "{texts:?}");
         assert_eq!(s.state(&a).await, "running");
-        s.finish(&a).await;
+        s.finish_turn(&a).await;
         assert_eq!(s.state(&a).await, "completed");
-        assert_eq!(s.told("P").len(), 1);
+        assert_eq!(s.notifications_to("P").len(), 1);
     });
 }
 
@@ -55,12 +55,12 @@ fn a_run_the_server_lost_is_prompted_once_more_and_completes() {
 fn a_run_the_server_loses_twice_is_interrupted() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
-        s.at(10_000).await;
+        s.advance_to(10_000).await;
         cut_off_and_restarted(&s, &a).await;
-        s.at(40_000).await;
+        s.advance_to(40_000).await;
         assert_eq!(prompt_texts(&s).len(), 2);
         cut_off_and_restarted(&s, &a).await;
-        s.at(90_000).await;
+        s.advance_to(90_000).await;
         assert_eq!(prompt_texts(&s).len(), 2);
         assert_eq!(
             s.state(&a).await,
@@ -73,13 +73,13 @@ fn a_run_the_server_loses_twice_is_interrupted() {
 fn a_run_lost_before_its_first_word_is_told_to_go_on_too() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
-        s.at(6000).await;
-        s.server.restarted();
+        s.advance_to(6000).await;
+        s.server.forget_turns();
         s.link(EventLink::Broken).await;
         s.link(EventLink::Connected).await;
-        s.at(30_000).await;
+        s.advance_to(30_000).await;
         assert_eq!(prompt_texts(&s).len(), 2);
-        s.finish(&a).await;
+        s.finish_turn(&a).await;
         assert_eq!(s.state(&a).await, "completed");
     });
 }
@@ -88,16 +88,17 @@ fn a_run_lost_before_its_first_word_is_told_to_go_on_too() {
 fn the_prompt_to_go_on_waits_for_a_server_that_is_away_again() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
-        s.at(10_000).await;
+        s.advance_to(10_000).await;
         cut_off_and_restarted(&s, &a).await;
-        s.server.next(On::Prompt, Fate::Fails(unreachable()));
-        s.at(60_000).await;
+        s.server
+            .set_next_outcome(CallKind::Prompt, CallOutcome::Fails(unreachable()));
+        s.advance_to(60_000).await;
         assert_eq!(
             prompt_texts(&s).len(),
             3,
             "the one that did not get there is repeated"
         );
-        s.finish(&a).await;
+        s.finish_turn(&a).await;
         assert_eq!(s.state(&a).await, "completed");
     });
 }
@@ -106,14 +107,14 @@ fn the_prompt_to_go_on_waits_for_a_server_that_is_away_again() {
 fn after_a_reconnect_everything_running_is_looked_at_at_once() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
-        s.at(10_000).await;
+        s.advance_to(10_000).await;
         s.link(EventLink::Broken).await;
-        s.quiet_answer(&a, "done");
-        s.quietly_idle(&a);
-        s.at(10_500).await;
+        s.answer_without_event(&a, "done");
+        s.idle_without_event(&a);
+        s.advance_to(10_500).await;
         s.link(EventLink::Connected).await;
-        assert_eq!(s.times(On::Statuses).last(), Some(&10_500));
-        s.at(12_000).await;
+        assert_eq!(s.times(CallKind::Statuses).last(), Some(&10_500));
+        s.advance_to(12_000).await;
         assert_eq!(
             s.state(&a).await,
             "completed",
@@ -126,15 +127,15 @@ fn after_a_reconnect_everything_running_is_looked_at_at_once() {
 fn a_run_that_still_works_after_a_reconnect_is_left_alone() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
-        s.at(10_000).await;
+        s.advance_to(10_000).await;
         let session = s.server.session_of(&a).expect("it runs");
         s.server
             .add_message(&session, json!({"role": "assistant"}), json!([]));
         s.link(EventLink::Broken).await;
         s.link(EventLink::Connected).await;
-        s.at(60_000).await;
+        s.advance_to(60_000).await;
         assert_eq!(prompt_texts(&s).len(), 1);
-        s.finish(&a).await;
+        s.finish_turn(&a).await;
         assert_eq!(s.state(&a).await, "completed");
     });
 }

@@ -6,17 +6,17 @@ use greenroom::domain::ids::{SessionId, TaskId};
 use greenroom::ports::agent_server::SessionStatus;
 use serde_json::json;
 
-use crate::harness::{Stage, job, job_of, status_event, story, story_with};
-use crate::server::{Fate, On, status};
+use crate::harness::{Harness, job, job_of, status_event, story, story_with};
+use crate::server::{CallKind, CallOutcome, status};
 
 /// A run that has answered nothing but a blank text, and is not listed any more.
-async fn silent(s: &Stage) -> (TaskId, SessionId) {
+async fn silent(s: &Harness) -> (TaskId, SessionId) {
     let a = s.launch(job("a")).await;
     let session = s.server.session_of(&a).expect("it runs");
     let info = json!({"role": "assistant", "finish": "stop", "time": {"completed": 0}});
     s.server
         .add_message(&session, info, json!([{"type": "text", "text": " "}]));
-    s.quietly_idle(&a);
+    s.idle_without_event(&a);
     (a, session)
 }
 
@@ -24,18 +24,18 @@ async fn silent(s: &Stage) -> (TaskId, SessionId) {
 fn three_minutes_of_silence_without_output_cancel() {
     story(|s| async move {
         let (a, session) = silent(&s).await;
-        s.at(10_000).await;
-        s.work(&a).await;
+        s.advance_to(10_000).await;
+        s.stream_text(&a).await;
         // 180 s are not more than three minutes: judged at each poll.
-        s.at(190_000).await;
+        s.advance_to(190_000).await;
         assert_eq!(s.state(&a).await, "running");
-        s.at(192_000).await;
+        s.advance_to(192_000).await;
         assert_eq!(
             s.state(&a).await,
             "cancelled: Stale timeout (no activity for 3min)"
         );
-        assert_eq!(s.calls(On::Abort), [format!("192000 {session}")]);
-        assert_eq!(s.told("P"), ["192000 final wakes: a cancelled"]);
+        assert_eq!(s.calls(CallKind::Abort), [format!("192000 {session}")]);
+        assert_eq!(s.notifications_to("P"), ["192000 final wakes: a cancelled"]);
     });
 }
 
@@ -46,11 +46,11 @@ fn three_minutes_of_silence_with_output_and_open_todos_complete_with_a_note() {
         let session = s.server.session_of(&a).expect("it runs");
         s.server
             .set_todos(&session, &[("x", "pending"), ("y", "in_progress")]);
-        s.at(6000).await;
-        s.finish(&a).await;
-        s.at(187_000).await;
+        s.advance_to(6000).await;
+        s.finish_turn(&a).await;
+        s.advance_to(187_000).await;
         assert_eq!(s.state(&a).await, "running");
-        s.at(189_000).await;
+        s.advance_to(189_000).await;
         assert_eq!(s.state(&a).await, "completed (2 todos left open)");
     });
 }
@@ -60,14 +60,14 @@ fn a_busy_or_retry_status_keeps_a_run_from_being_stale() {
     story(|s| async move {
         let (a, session) = silent(&s).await;
         for minute in 1..12 {
-            s.at(minute * 60_000 - 500).await;
+            s.advance_to(minute * 60_000 - 500).await;
             let status = if minute % 2 == 0 { "busy" } else { "retry" };
             let event = status_event(&session, json!({"type": status, "message": "x"}));
             s.event(event).await;
             s.idle(&a).await;
         }
         assert_eq!(s.state(&a).await, "running");
-        s.at(11 * 60_000 + 183_000).await;
+        s.advance_to(11 * 60_000 + 183_000).await;
         assert!(s.state(&a).await.starts_with("cancelled: Stale timeout"));
     });
 }
@@ -81,9 +81,9 @@ fn no_run_is_stale_in_its_first_thirty_seconds() {
         },
         |s| async move {
             let (a, _) = silent(&s).await;
-            s.at(29_999).await;
+            s.advance_to(29_999).await;
             assert_eq!(s.state(&a).await, "running");
-            s.at(30_000).await;
+            s.advance_to(30_000).await;
             assert_eq!(
                 s.state(&a).await,
                 "cancelled: Stale timeout (no activity for 1s)"
@@ -105,8 +105,8 @@ fn a_task_whose_child_is_queued_is_not_stale() {
             let blocks = s.launch(by_child("Q", "blocks")).await;
             let waits = s.launch(by_child(session.as_str(), "waits")).await;
             for minute in 1..=10 {
-                s.at(minute * 60_000).await;
-                s.work(&blocks).await;
+                s.advance_to(minute * 60_000).await;
+                s.stream_text(&blocks).await;
             }
             assert_eq!(s.state(&waits).await, "pending");
             assert_eq!(s.state(&a).await, "running");
@@ -120,14 +120,14 @@ fn a_task_whose_child_works_is_not_stale_and_the_end_of_the_child_is_a_sign_of_l
         let (a, session) = silent(&s).await;
         let child = s.launch(job_of(session.as_str(), "child")).await;
         for minute in 1..=5 {
-            s.at(minute * 60_000).await;
-            s.work(&child).await;
+            s.advance_to(minute * 60_000).await;
+            s.stream_text(&child).await;
         }
         assert_eq!(s.state(&a).await, "running");
-        s.finish(&child).await;
-        s.at(479_000).await;
+        s.finish_turn(&child).await;
+        s.advance_to(479_000).await;
         assert_eq!(s.state(&a).await, "running");
-        s.at(486_000).await;
+        s.advance_to(486_000).await;
         assert!(s.state(&a).await.starts_with("cancelled: Stale timeout"));
     });
 }
@@ -137,21 +137,21 @@ fn called_busy_for_half_an_hour_without_activity_is_an_error() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
         let session = s.server.session_of(&a).expect("it runs");
-        s.at(60_000).await;
-        s.work(&a).await;
+        s.advance_to(60_000).await;
+        s.stream_text(&a).await;
         for minute in (2..=30).step_by(4) {
             // A busy status moves only the clock of the stale rule.
-            s.at(minute * 60_000).await;
+            s.advance_to(minute * 60_000).await;
             s.busy(&a).await;
         }
-        s.at(31 * 60_000).await;
+        s.advance_to(31 * 60_000).await;
         assert_eq!(s.state(&a).await, "running");
-        s.at(31 * 60_000 + 3000).await;
+        s.advance_to(31 * 60_000 + 3000).await;
         assert_eq!(
             s.state(&a).await,
             "error: no activity for 30m 0s though the session says it works"
         );
-        assert_eq!(s.calls(On::Abort), [format!("1863000 {session}")]);
+        assert_eq!(s.calls(CallKind::Abort), [format!("1863000 {session}")]);
     });
 }
 
@@ -159,18 +159,19 @@ fn called_busy_for_half_an_hour_without_activity_is_an_error() {
 fn a_status_that_is_not_to_be_had_for_half_an_hour_is_an_error_too() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
-        s.server.always(On::Statuses, Fate::Fails(status(500)));
-        s.at(29 * 60_000).await;
+        s.server
+            .set_outcome(CallKind::Statuses, CallOutcome::Fails(status(500)));
+        s.advance_to(29 * 60_000).await;
         assert_eq!(s.state(&a).await, "running", "unknown is not stale");
-        s.at(30 * 60_000).await;
+        s.advance_to(30 * 60_000).await;
         assert_eq!(s.state(&a).await, "running");
-        s.at(30 * 60_000 + 3000).await;
+        s.advance_to(30 * 60_000 + 3000).await;
         assert!(
             s.state(&a).await.starts_with("error: "),
             "{}",
             s.state(&a).await
         );
-        assert_eq!(s.calls(On::Abort).len(), 1);
+        assert_eq!(s.calls(CallKind::Abort).len(), 1);
     });
 }
 
@@ -178,9 +179,9 @@ fn a_status_that_is_not_to_be_had_for_half_an_hour_is_an_error_too() {
 fn activity_begins_the_half_hour_again() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
-        s.at(29 * 60_000).await;
-        s.work(&a).await;
-        s.at(58 * 60_000).await;
+        s.advance_to(29 * 60_000).await;
+        s.stream_text(&a).await;
+        s.advance_to(58 * 60_000).await;
         assert_eq!(s.state(&a).await, "running");
     });
 }
@@ -190,8 +191,8 @@ fn silence_counts_to_the_last_sign_not_to_the_start() {
     story(|s| async move {
         let (a, session) = silent(&s).await;
         for second in (10..600).step_by(100) {
-            s.at(second * 1000).await;
-            s.work(&a).await;
+            s.advance_to(second * 1000).await;
+            s.stream_text(&a).await;
             s.server.set_status(&session, None);
         }
         assert_eq!(s.state(&a).await, "running");
@@ -202,11 +203,11 @@ fn silence_counts_to_the_last_sign_not_to_the_start() {
 fn a_session_that_is_busy_again_is_not_judged_by_its_old_silence() {
     story(|s| async move {
         let (a, session) = silent(&s).await;
-        s.at(170_000).await;
+        s.advance_to(170_000).await;
         s.server.set_status(&session, Some(SessionStatus::Busy));
-        s.at(175_000).await;
+        s.advance_to(175_000).await;
         s.server.set_status(&session, None);
-        s.at(300_000).await;
+        s.advance_to(300_000).await;
         assert_eq!(s.state(&a).await, "running");
     });
 }

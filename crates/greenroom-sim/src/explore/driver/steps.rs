@@ -1,5 +1,5 @@
-//! The steps of a scenario, one function each. What a step asks of the system is a task of its own, and its answer is written
-//! down when it comes; what it does to the server is done at once.
+//! The steps of a scenario, one function each. A request to the system runs in a task of its own, and its
+//! answer is logged when it arrives. A change of the server happens at once.
 
 use std::time::Duration;
 
@@ -15,12 +15,13 @@ use crate::explore::model::Model;
 use crate::explore::scenario::Action;
 use crate::story::CancelOverrides;
 
-/// How often limits are set that could not be set, and how long is waited in between.
+/// The number of attempts to set limits, and the interval between them.
 const MAX_ATTEMPTS: usize = 12;
 const RETRY_INTERVAL: Duration = Duration::from_secs(5);
 
 impl Driver<'_> {
-    /// Takes one step. What it asks is a task of its own; tasks are first polled in the order in which they are spawned.
+    /// Executes one step. Each request runs in a task of its own; tasks are first polled in the order in
+    /// which they are spawned.
     pub(super) fn execute(&mut self, action: &Action) {
         match action {
             Action::SetLimits { limits } => self.set_limits(limits),
@@ -64,7 +65,7 @@ impl Driver<'_> {
         self.executor.send_request(
             Request::SetLimits(Box::new(self.limits.clone())),
             async move {
-                // Whoever sets them asks until they are set: what follows builds on them.
+                // Retries until the limits are set, because later steps depend on them.
                 for _ in 0..MAX_ATTEMPTS {
                     match greenroom.set_limits(change.clone()).await {
                         Ok(_) => return Ok(None),
@@ -78,7 +79,7 @@ impl Driver<'_> {
 }
 
 impl StepExecutor {
-    /// Takes a step that needs nothing of the driver.
+    /// Executes a step that does not need the driver.
     pub(super) fn execute(&self, action: &Action) {
         match action {
             Action::Launch { r#as: alias, input } => self.launch(alias, input),
@@ -118,7 +119,7 @@ impl StepExecutor {
             Action::Outage { ms } => self.model.take_offline(*ms, false),
             Action::Restart { ms } => self.model.take_offline(*ms, true),
             Action::BreakLink { ms } => self.model.break_link(*ms),
-            // The driver's own.
+            // Handled by the driver.
             Action::SetLimits { .. } | Action::Shutdown => {}
         }
     }
@@ -129,7 +130,7 @@ impl StepExecutor {
         }
     }
 
-    /// Asks for something and writes down the answer.
+    /// Sends a request and logs its answer.
     fn send_request<F>(&self, request: Request, work: F)
     where
         F: Future<Output = Result<Option<Box<Task>>, String>> + 'static,
@@ -139,7 +140,7 @@ impl StepExecutor {
         actix_rt::spawn(async move {
             let answer = work.await;
             if crash_switch.is_some_and(|crash_switch| !crash_switch.is_alive()) {
-                // A process that has ended answers nobody.
+                // A crashed process returns no answer.
                 return;
             }
             log.push(LogEvent::Answered {
@@ -187,7 +188,7 @@ impl StepExecutor {
         );
     }
 
-    /// A parent that is nobody's child was there before, unless it is to be a ghost.
+    /// Opens a root parent session, except for the parent that does not exist.
     fn open_parent(&self, parent: &SessionId) {
         if !parent.as_str().contains("ghost") {
             self.model.open_session(parent, None);
@@ -300,7 +301,7 @@ impl StepExecutor {
         };
         self.open_parent(&parent);
         self.model.open_session(&session, Some(parent.clone()));
-        // A known task by its id, a new one by a name of its own.
+        // A known task by its id, a new task by its own name.
         let task = self.task(alias).unwrap_or_else(|| TaskId::new(alias));
         self.names.launched(alias, Some(task.as_str()));
         let track = Track {
@@ -329,7 +330,7 @@ impl StepExecutor {
         );
     }
 
-    /// The id of a task by its alias; none if no such task was accepted.
+    /// Returns the id of a task by its alias; `None` if no such task was accepted.
     fn task(&self, alias: &str) -> Option<TaskId> {
         let id = self.names.id(alias);
         (id != alias
@@ -339,7 +340,7 @@ impl StepExecutor {
         .then(|| TaskId::new(id))
     }
 
-    /// A session by its id, or by the alias of its task; none if that task has none.
+    /// Returns a session by its id, or by the alias of its task; `None` if that task has no session.
     fn session(&self, name: &str) -> Option<SessionId> {
         let Some(alias) = name.strip_prefix('$') else {
             return Some(SessionId::new(name));

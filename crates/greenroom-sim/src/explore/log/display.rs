@@ -1,4 +1,4 @@
-//! How the log reads: a line for each entry.
+//! Formats the log, one line for each entry.
 
 use std::fmt;
 

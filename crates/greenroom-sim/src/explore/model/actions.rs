@@ -1,5 +1,5 @@
-//! What users and operators do to the model: speak, stop, answer, delete; take the server away, kill it, cut the stream. And
-//! the end of all trouble, after which promises fall due.
+//! The actions of users and operators on the model: prompt, abort, answer, delete, outage, restart, broken
+//! event stream. Also the final healing, after which every promise must be kept.
 
 use greenroom::domain::ids::SessionId;
 use serde_json::json;
@@ -10,12 +10,12 @@ use super::turn::Turn;
 use crate::explore::log::{Fact, LogEvent};
 
 impl Model {
-    /// A session that was there before.
+    /// Adds a session that existed before.
     pub fn open_session(&self, id: &SessionId, parent: Option<SessionId>) {
         self.state().ensure_session(id, parent);
     }
 
-    /// True if that session is there.
+    /// Returns true if the session exists.
     pub fn has(&self, id: &SessionId) -> bool {
         self.state()
             .sessions
@@ -23,7 +23,7 @@ impl Model {
             .is_some_and(|session| !session.deleted)
     }
 
-    /// Somebody who is not us prompts a session.
+    /// Prompts a session, as a user does.
     pub fn user_message(&self, id: &SessionId) {
         let mut state = self.state();
         if state.online
@@ -36,7 +36,7 @@ impl Model {
         }
     }
 
-    /// The user stops a session.
+    /// Aborts a session, as its user does.
     pub fn user_abort(&self, id: &SessionId) {
         let mut state = self.state();
         if state.online {
@@ -44,7 +44,7 @@ impl Model {
         }
     }
 
-    /// Somebody answers what a session asks.
+    /// Answers the question of a session, as its user does.
     pub fn user_answer(&self, id: &SessionId) {
         let mut state = self.state();
         if state.online {
@@ -52,7 +52,7 @@ impl Model {
         }
     }
 
-    /// Somebody deletes a session, and with it its children.
+    /// Deletes a session and its children.
     pub fn delete(&self, id: &SessionId) {
         let mut state = self.state();
         if state.online {
@@ -60,13 +60,13 @@ impl Model {
         }
     }
 
-    /// The server cannot be reached for so many milliseconds; if it is killed, it forgets what it did.
+    /// Makes the server unreachable for some milliseconds. A killed server also loses all running turns.
     pub fn take_offline(&self, millis: u64, killed: bool) {
         self.state()
             .take_offline(i64::try_from(millis).unwrap_or(0), killed);
     }
 
-    /// The event stream breaks for so many milliseconds.
+    /// Breaks the event stream for some milliseconds.
     pub fn break_link(&self, millis: u64) {
         let mut state = self.state();
         if state.healed || !state.online {
@@ -77,7 +77,7 @@ impl Model {
         state.schedule(millis, TimedEvent::Link(true));
     }
 
-    /// From now on nothing goes wrong any more: the server can be reached, events flow, turns are answered.
+    /// Ends all faults: the server is reachable, events are delivered, turns finish.
     pub fn heal(&self) {
         self.log.push(LogEvent::Healed);
         self.state().heal();
@@ -85,7 +85,7 @@ impl Model {
 }
 
 impl ServerState {
-    /// Stops what a session does. An abort of somebody just prompted may be answered and lost.
+    /// Aborts the turn of a session. An abort of a recently prompted session may be answered and lost.
     pub(super) fn abort(&mut self, id: &SessionId, by_user: bool) {
         let now = self.now();
         let (name, odds) = (
@@ -113,7 +113,7 @@ impl ServerState {
             self.record_fact(id, Fact::UserAborted);
         }
         if before_first_step {
-            // Before its first step there is nothing to be stopped, and nobody is told.
+            // Before its first step a turn cannot be aborted, and no event is sent.
             if let Some(session) = self.sessions.get_mut(id) {
                 session.turn = None;
             }
@@ -146,7 +146,7 @@ impl ServerState {
         let Some(session) = self.sessions.get_mut(id).filter(|session| !session.deleted) else {
             return;
         };
-        // What it does goes on as a ghost until it has ended.
+        // The turn of a deleted session continues until it ends.
         session.deleted = true;
         self.record_fact(id, Fact::Deleted);
         self.emit(id, "session.deleted", json!({"info": {"id": id}}));
@@ -177,7 +177,7 @@ impl ServerState {
                 self.record_fact(&id, Fact::Idle);
             }
         }
-        // A killed server closes the stream; of one that cannot be reached only the silence tells.
+        // A killed server closes the stream at once; an unreachable one is noticed only after a timeout.
         let noticed = if killed { 1 } else { millis.min(30_000) };
         self.link_up = false;
         self.schedule(noticed, TimedEvent::Link(false));
@@ -197,7 +197,7 @@ impl ServerState {
         self.schedule(wait, TimedEvent::Link(true));
     }
 
-    /// True if that is news.
+    /// Sets the state of the event stream. Returns true if the change is reported to the system.
     pub(super) fn set_link(&mut self, up: bool) -> bool {
         if up && !self.online {
             return false;
@@ -218,7 +218,7 @@ impl ServerState {
         }
     }
 
-    /// How often something of that name has happened, from 1.
+    /// Counts an occurrence of this name and returns the number, starting at 1.
     pub(super) fn count(&mut self, name: &str) -> u32 {
         match self.calls.get_mut(name) {
             Some(count) => {

@@ -1,16 +1,16 @@
-//! A model of opencode behind the `AgentServer` port: sessions that are busy and idle as the real ones are, with events that
-//! may be lost, late, doubled and out of order, and calls that may go wrong in every way a call can. Greenroom calls it
-//! through [`port`]; the driver acts on it as users do; everything that is due later waits in one agenda, which [`Model::pump`]
-//! works through.
+//! A model of opencode behind the `AgentServer` port. Its sessions become busy and idle as real ones do;
+//! events may be lost, late, doubled and out of order; calls may fail in every way. Greenroom calls it
+//! through [`port`]; the driver acts on it as users do. Everything that happens later is a timed event, which
+//! [`Model::pump`] processes.
 //!
-//! | room | owns |
+//! | module | owns |
 //! |---|---|
-//! | [`state`] | the sessions, the agenda, the way to the server |
+//! | [`state`] | the sessions, the timed events, whether the server is reachable |
 //! | [`session`] | one session: its messages as the server lists them |
-//! | [`turn`], [`turn_steps`] | what a session does with a prompt, beat by beat |
-//! | [`actions`] | what users and operators do: speak, stop, answer, delete, restart |
-//! | [`port`], [`call_outcome`] | the calls, and how they go wrong |
-//! | [`race_injection`] | what is done at the very instant of an answer |
+//! | [`turn`], [`turn_steps`] | the steps of a turn |
+//! | [`actions`] | the actions of users and operators: prompt, abort, answer, delete, restart |
+//! | [`port`] | the calls and their outcomes |
+//! | [`race_injection`] | actions that race with the answer of a call |
 
 mod actions;
 mod port;
@@ -36,10 +36,10 @@ use crate::lock;
 use state::{ServerState, TimedEvent};
 pub use turn::TurnKind;
 
-/// Where every session works that nobody put elsewhere.
+/// The directory of sessions without a directory of their own.
 pub const BASE: &str = "/base";
 
-/// How often a process ends in one scenario.
+/// The maximum number of crashes in one scenario.
 const CRASHES: u32 = 4;
 
 /// The model. A cheap clone.
@@ -59,7 +59,7 @@ impl Saboteur for Model {
 }
 
 impl Model {
-    /// A server without sessions.
+    /// Returns a server without sessions.
     pub fn new(opencode: &Opencode, clock: Clock, log: Log) -> Self {
         let due = Arc::new(Notify::new());
         let rng = DecisionRng::new(opencode.seed, opencode.decisions.clone());
@@ -79,7 +79,7 @@ impl Model {
         }
     }
 
-    /// Does what is due, when it is due, and hands events to the system. Never ends by itself.
+    /// Processes timed events when they are due and delivers server events to the system. Never returns.
     pub async fn pump(self) {
         loop {
             let called = self.due.notified();
@@ -89,7 +89,7 @@ impl Model {
                 (Some(due), _) => self.handle(due).await,
                 (None, Some(at)) => {
                     let wait = Duration::from_millis(u64::try_from(at - now).unwrap_or(0));
-                    // Called earlier if something is put before it.
+                    // Returns earlier if an earlier event is scheduled.
                     let _ = tokio::time::timeout(wait, called).await;
                 }
                 (None, None) => called.await,
@@ -126,9 +126,9 @@ impl Model {
         }
     }
 
-    /// True if an actor of ours is to panic at this place now.
+    /// Decides whether an actor panics at this failpoint now.
     fn decides_panic(&self, place: &str) -> bool {
-        // What is left after a shutdown only cleans up.
+        // After a shutdown only cleanup is left.
         if self
             .log
             .read(|observed| observed.shutdown_completed.is_some())
@@ -152,17 +152,18 @@ impl Model {
         struck > 0
     }
 
-    /// Who hears events from now on; nobody while no process runs.
+    /// Sets the system that receives events; `None` while no process runs.
     pub fn set_event_sink(&self, greenroom: Option<Greenroom>) {
         *lock(&self.event_sink) = greenroom;
     }
 
-    /// True if events flow.
+    /// Returns true if the event stream is connected.
     pub fn link_is_up(&self) -> bool {
         self.state().link_up
     }
 
-    /// True if the process ends at this place now. Not once it is to be shut down, nor too often.
+    /// Decides whether the process crashes at this place now. It never does after a shutdown was requested,
+    /// nor more than [`CRASHES`] times.
     pub fn decides_crash(&self, place: &str) -> bool {
         if self
             .log
@@ -184,7 +185,7 @@ impl Model {
         ends
     }
 
-    /// For how many milliseconds no process runs after that one.
+    /// Returns how long no process runs after that one, in milliseconds.
     pub fn downtime_ms(&self, process: u64) -> u64 {
         let down = self
             .state()
@@ -195,7 +196,7 @@ impl Model {
         u64::try_from(down).unwrap_or(0)
     }
 
-    /// How long that commit takes.
+    /// Returns the latency of a commit.
     pub fn commit_latency(&self, commit: u64) -> Duration {
         let takes = self
             .state()
@@ -206,15 +207,15 @@ impl Model {
         Duration::from_millis(u64::try_from(takes).unwrap_or(0))
     }
 
-    /// From now on what is to be done at the answers of calls comes out here.
+    /// Returns the receiver of the actions that race with the answers of calls.
     pub fn race_actions(&self) -> mpsc::UnboundedReceiver<Action> {
-        // Bounded by the calls: at most one each.
+        // Bounded by the number of calls: at most one action each.
         let (sender, receiver) = mpsc::unbounded_channel();
         self.state().race_actions = Some(sender);
         receiver
     }
 
-    /// Decisions that were not the usual ones.
+    /// Returns the decisions that differ from their defaults.
     pub fn decisions(&self) -> std::collections::BTreeMap<String, i64> {
         self.state().rng.decisions().clone()
     }

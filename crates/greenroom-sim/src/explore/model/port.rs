@@ -1,5 +1,5 @@
-//! The calls of the model, and how they go wrong. A call arrives, has its effect some time later, and is answered some time
-//! after that; at each of these moments it may be cut. A caller that gives up before the effect prevents it.
+//! The calls of the model and their outcomes. A call arrives, takes effect after a delay, and is answered
+//! after another; it may fail at each of these points. A caller that gives up before the effect prevents it.
 
 use std::collections::BTreeMap;
 use std::future::pending;
@@ -22,7 +22,7 @@ use super::session::Session;
 use super::state::ServerState;
 use crate::explore::log::{Call, Fact, Log, LogEvent};
 
-/// How a call goes. The numbers stand in minimised scenarios.
+/// The outcome of a call. Recorded scenarios contain the numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum CallOutcome {
     Succeeds = 0,
@@ -46,14 +46,14 @@ impl CallOutcome {
     ];
 }
 
-/// A call that has arrived.
+/// A call that has arrived, with its decided outcome.
 struct ReceivedCall {
     outcome: CallOutcome,
     latency_ms: u64,
     epoch: u32,
 }
 
-/// A call that is not answered yet. When it is over, or its caller has given it up, that is written down.
+/// A call that is not answered yet. Its end is logged on drop, so a cancelled call is logged as well.
 struct OpenCall {
     log: Log,
     number: u64,
@@ -196,13 +196,14 @@ fn existing<'a>(state: &'a ServerState, id: &SessionId) -> Result<&'a Session, S
         .ok_or_else(|| ServerError::NotFound(format!("Session not found: {id}")))
 }
 
-/// Task, run and number of the prompt of what Greenroom attaches.
+/// Returns task, run and prompt number of a correlation tag.
 fn correlation(mark: &Mark) -> (TaskId, Run, u64) {
     let number = mark.prompt.unwrap_or_default();
     (mark.task.clone(), mark.run, u64::from(number))
 }
 
-/// The alias of a task, by which its session is named: its description, which stands first in the title.
+/// Returns the alias of a task: its description, which is the first word of the title. The session is named
+/// after it.
 fn alias(title: &str) -> &str {
     title.split(' ').next().unwrap_or(title)
 }
@@ -393,7 +394,7 @@ impl AgentServer for Model {
         kind: AskKind,
         _: &AskAnswer,
     ) -> Result<(), ServerError> {
-        // Whatever the answer is, the session goes on.
+        // The session continues with any answer.
         self.reject_ask(session, ask, kind).await
     }
 

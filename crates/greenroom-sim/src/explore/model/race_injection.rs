@@ -1,6 +1,6 @@
-//! What is done at the very instant at which a call is answered: somebody cancels the task it was made for, stops, deletes,
-//! resumes or prompts its session, and the answer is heard a few polls of other tasks later, so that either may be first. Steps
-//! are taken when all is quiet; only so do orders cross what an answer leads to.
+//! Injects races: at the instant at which a call is answered, an action cancels its task, or aborts, deletes,
+//! resumes or prompts its session. The answer is delivered a few polls of other tasks later, so either may
+//! come first. Scenario steps run only while the system is idle and cannot cause these races.
 
 use greenroom::domain::ids::{SessionId, TaskId};
 
@@ -9,11 +9,11 @@ use crate::explore::log::Call;
 use crate::explore::scenario::Action;
 use crate::story::CancelOverrides;
 
-/// How many polls of other tasks the answer may come later, and one more.
+/// One more than the maximum number of polls by which an answer is delayed.
 const POLLS: i64 = 8;
 
 impl Model {
-    /// Whose call that is: the task, and its session if it has one.
+    /// Returns the task of a call, and its session if it has one.
     pub(super) fn task_of_call(&self, number: u64) -> Option<(TaskId, Option<SessionId>)> {
         self.log.read(|observed| match observed.call(number)? {
             Call::Create { task, .. } => Some((task.clone(), None)),
@@ -32,10 +32,11 @@ impl Model {
         })
     }
 
-    /// A call is about to be answered. Gives how many polls of other tasks later.
+    /// Decides about a race with the answer of this call. Returns the number of polls by which the answer is
+    /// delayed.
     pub(super) fn inject_race(&self, call: &str, task: &TaskId, session: Option<SessionId>) -> i64 {
         let mut state = self.state();
-        // An abort leaves an echo behind it, and what waits for it goes on.
+        // An abort is followed by its error event, and a resume may wait for it.
         let (odds, default) = match call.starts_with("call abort") {
             true => (state.odds.race_injection * 4, 4),
             false => (state.odds.race_injection, 0),
@@ -77,7 +78,7 @@ impl Model {
             _ => cancel(),
         };
         if let Some(race_actions) = &state.race_actions {
-            // Once the story is over nobody listens any more.
+            // The receiver is gone after the end of the scenario.
             let _ = race_actions.send(deed);
         }
         (decisions - 1) % POLLS

@@ -1,4 +1,4 @@
-//! One session of the model: its messages as the server lists them, its todos, and the turn it is in.
+//! One session of the model: its messages as the server lists them, its todos, and its turn.
 
 use greenroom::domain::ids::SessionId;
 use greenroom::domain::transcript::Message;
@@ -13,20 +13,20 @@ pub(super) struct Session {
     pub(super) parent: Option<SessionId>,
     pub(super) directory: String,
     pub(super) metadata: Option<Value>,
-    /// As `GET /session/{id}/message` has them.
+    /// In the format of `GET /session/{id}/message`.
     pub(super) messages: Vec<Value>,
     pub(super) open_todos: usize,
     pub(super) turn: Option<Turn>,
-    /// How many turns there were.
+    /// The number of turns so far.
     pub(super) turns: u32,
-    /// How many events were emitted: they are named by it.
+    /// The number of events so far. Decisions about events are named by it.
     pub(super) events: u32,
     pub(super) deleted: bool,
     pub(super) agent: String,
 }
 
 impl Session {
-    /// What the status call says; none leaves it out.
+    /// Returns the status in the status call; `None` leaves the session out.
     pub(super) fn status(&self) -> Option<SessionStatus> {
         let turn = self.turn.as_ref()?;
         Some(match &turn.retry {
@@ -39,7 +39,7 @@ impl Session {
         })
     }
 
-    /// What the server answers when asked for it.
+    /// Returns the record that the server answers with.
     pub(super) fn record(&self, id: &SessionId) -> SessionRecord {
         SessionRecord {
             id: Some(id.clone()),
@@ -49,7 +49,7 @@ impl Session {
         }
     }
 
-    /// The newest messages, oldest first.
+    /// Returns the newest messages, oldest first.
     pub(super) fn newest(&self, limit: Option<usize>) -> Vec<Message> {
         let from = self
             .messages
@@ -58,7 +58,7 @@ impl Session {
         self.messages[from..].iter().map(Message::read).collect()
     }
 
-    /// Its todo list.
+    /// Returns the todo list.
     pub(super) fn todos(&self) -> Vec<Todo> {
         (0..self.open_todos)
             .map(|number| Todo {
@@ -68,7 +68,7 @@ impl Session {
             .collect()
     }
 
-    /// The info of the newest assistant message.
+    /// Returns the info of the newest assistant message.
     pub(super) fn answer(&mut self) -> Option<&mut Value> {
         self.messages
             .iter_mut()
@@ -77,7 +77,7 @@ impl Session {
             .map(|message| &mut message["info"])
     }
 
-    /// The info of the newest user message.
+    /// Returns the info of the newest user message.
     pub(super) fn question(&self) -> Option<&Value> {
         self.messages
             .iter()
@@ -86,7 +86,7 @@ impl Session {
             .find(|info| info["role"] == "user")
     }
 
-    /// Adds a part to the newest message, or replaces the part of that id, and gives it.
+    /// Adds a part to the newest message, or replaces the part with its id, and returns it.
     pub(super) fn put_part(&mut self, part: Value) -> Value {
         if let Some(message) = self.messages.last_mut() {
             let mut part = part;
@@ -104,7 +104,7 @@ impl Session {
     }
 }
 
-/// A user's message with one text part.
+/// Returns a user message with one text part.
 pub(super) fn user_message(
     id: &str,
     session: &SessionId,
@@ -121,7 +121,7 @@ pub(super) fn user_message(
     })
 }
 
-/// An assistant's message that has only begun.
+/// Returns an assistant message without parts.
 pub(super) fn assistant_message(id: &str, session: &SessionId, now: i64, agent: &str) -> Value {
     json!({
         "info": {

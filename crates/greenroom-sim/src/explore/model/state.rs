@@ -1,5 +1,5 @@
-//! The state of the model: its sessions, what is due later, and whether the server can be reached. Every change goes through
-//! here; the log is told what is true.
+//! The state of the model: its sessions, its timed events, and whether the server is reachable. Every change
+//! goes through this type, which also logs the facts about sessions.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,20 +14,20 @@ use crate::explore::log::{Fact, Log, LogEvent};
 use crate::explore::rng::DecisionRng;
 use crate::explore::scenario::{Action, Odds};
 
-/// What is due at some time.
+/// An event at some virtual time.
 #[derive(Debug, Clone)]
 pub(super) enum TimedEvent {
-    /// An event reaches the system.
+    /// A server event is delivered to the system.
     Event(EmittedEvent),
-    /// The next beat of a turn.
+    /// The next step of a turn.
     TurnStep { session: SessionId, turn: u32 },
-    /// The server can be reached again.
+    /// The server becomes reachable again.
     ServerOnline,
     /// The event stream connects or breaks.
     Link(bool),
 }
 
-/// An event on its way.
+/// A server event in flight.
 #[derive(Debug, Clone)]
 pub(super) struct EmittedEvent {
     pub(super) session: SessionId,
@@ -36,7 +36,7 @@ pub(super) struct EmittedEvent {
     pub(super) value: Value,
 }
 
-/// The state.
+/// The state of the server.
 #[derive(Debug)]
 pub(super) struct ServerState {
     pub(super) odds: Odds,
@@ -49,14 +49,14 @@ pub(super) struct ServerState {
     due: Arc<Notify>,
     pub(super) online: bool,
     pub(super) link_up: bool,
-    /// Counts what cuts calls in flight: outages and restarts.
+    /// Counts the outages and restarts, which cut calls in flight.
     pub(super) epoch: u32,
     pub(super) healed: bool,
     messages: u64,
-    /// No event in order overtakes this time.
+    /// Ordered events are not delivered before this time.
     last_event_at: i64,
     pub(super) calls: BTreeMap<String, u32>,
-    /// Where what is to be done at the answers of calls goes.
+    /// Receives the actions that race with the answers of calls.
     pub(super) race_actions: Option<mpsc::UnboundedSender<Action>>,
 }
 
@@ -92,7 +92,7 @@ impl ServerState {
         self.clock.now().as_millis()
     }
 
-    /// Takes what is due, or says when the next thing is.
+    /// Returns an event that is due, or the time of the next one.
     pub(super) fn pop_due(&mut self, now: i64) -> (Option<TimedEvent>, Option<i64>) {
         match self.scheduled.first_entry() {
             Some(first) if first.key().0 <= now => (Some(first.remove()), None),
@@ -115,7 +115,7 @@ impl ServerState {
         });
     }
 
-    /// An event of a session goes out, unless it is lost.
+    /// Sends an event of a session, unless it is lost.
     pub(super) fn emit(&mut self, id: &SessionId, kind: &str, mut properties: Value) {
         let Some(session) = self.sessions.get_mut(id) else {
             return;
@@ -171,7 +171,7 @@ impl ServerState {
         self.emit(id, "session.status", json!({"status": status}));
     }
 
-    /// Status idle and the event of it, as they come together.
+    /// Sends the idle status and the idle event together.
     pub(super) fn emit_idle(&mut self, id: &SessionId) {
         self.emit_status(id, json!({"type": "idle"}));
         self.emit(id, "session.idle", json!({}));
@@ -185,7 +185,7 @@ impl ServerState {
         );
     }
 
-    /// The newest assistant message goes out as it is now.
+    /// Sends the newest assistant message as it is now.
     pub(super) fn emit_assistant_message(&mut self, id: &SessionId) {
         let info = self
             .sessions
@@ -196,7 +196,7 @@ impl ServerState {
         }
     }
 
-    /// The newest user message goes out as it is now.
+    /// Sends the newest user message as it is now.
     pub(super) fn emit_user_message(&mut self, id: &SessionId) {
         let info = self
             .sessions
@@ -212,7 +212,7 @@ impl ServerState {
         format!("msg_{:06}", self.messages)
     }
 
-    /// A session that nobody of ours has made.
+    /// Adds a session that Greenroom has not created.
     pub(super) fn ensure_session(&mut self, id: &SessionId, parent: Option<SessionId>) {
         if !self.sessions.contains_key(id) {
             let session = Session {
@@ -226,7 +226,7 @@ impl ServerState {
         }
     }
 
-    /// A prompt arrives in a session: it is a message of its user from now on, and starts a turn, is queued, or is silent.
+    /// Adds a prompt to a session as a user message. It starts a turn, is queued, or is silent.
     pub(super) fn accept_prompt(
         &mut self,
         id: &SessionId,
@@ -280,7 +280,7 @@ impl ServerState {
             return;
         };
         match &mut session.turn {
-            // Also a silent one costs a busy session a step.
+            // A silent prompt also costs a busy session a step.
             Some(turn) => turn.has_unanswered_prompt = true,
             None if replies => self.start_turn(id),
             None => {}
@@ -288,7 +288,7 @@ impl ServerState {
     }
 }
 
-/// How an event is called in the log, and whether it is a sign of life.
+/// Returns the name of an event in the log, and whether it is a sign of life.
 fn describe(kind: &str, properties: &Value) -> (String, bool) {
     let role = properties["info"]["role"].as_str();
     match kind {
@@ -305,7 +305,8 @@ fn describe(kind: &str, properties: &Value) -> (String, bool) {
         ),
         "message.part.updated" => {
             let part = properties["part"]["type"].as_str().unwrap_or("?");
-            // Of a text only its message says whose it is: it counts as none here.
+            // A text part does not say whether it belongs to the user, so it is not counted as a sign of
+            // life.
             (format!("{kind} {part}"), part == "tool")
         }
         "todo.updated" | "message.part.delta" | "permission.asked" | "question.asked"

@@ -1,5 +1,5 @@
-//! What a session does with a prompt, beat by beat, as the real server was seen to do it: busy, steps of one assistant message
-//! each, tools, text, idle (twice at times), and events that follow idle. What kind of turn it is falls by name.
+//! The turns of a session, as observed on the real server: busy, steps of one assistant message each, tools,
+//! text, idle (sometimes twice), and events that follow idle. The kind of a turn is a random decision.
 
 use std::collections::VecDeque;
 
@@ -8,32 +8,32 @@ use greenroom::domain::ids::SessionId;
 use super::state::{ServerState, TimedEvent};
 use crate::explore::log::Fact;
 
-/// What a session does with a prompt.
+/// The kind of a turn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TurnKind {
-    /// Says something and is done.
+    /// Answers with text.
     Answer,
     /// Calls tools first.
     Tools,
-    /// The same, taking its time.
+    /// The same with long pauses.
     Long,
-    /// Finishes without a word.
+    /// Finishes without output.
     Silent,
     /// Leaves todos open.
     Todos,
-    /// The provider refuses it.
+    /// Fails with an error of the provider.
     Fails,
-    /// The provider makes it wait, then it goes on.
+    /// Waits for the provider, then continues.
     Retries,
-    /// The provider makes it wait for ever.
+    /// Waits for the provider forever.
     RetriesForever,
-    /// Begins and then does nothing any more, busy for ever.
+    /// Starts and stays busy forever.
     Hangs,
-    /// Asks for permission or has a question, and waits.
+    /// Asks for permission and waits for the answer.
     Asks,
     /// Is accepted and never starts.
     NotTakenUp,
-    /// Fails to start, as with an unknown model.
+    /// Fails to start because its model is unknown.
     UnknownModel,
     /// Calls the same tool again and again.
     Repeats,
@@ -58,7 +58,7 @@ impl TurnKind {
     ];
 }
 
-/// One thing a turn does.
+/// A step of a turn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum TurnStep {
     Busy,
@@ -77,7 +77,7 @@ pub(super) enum TurnStep {
     Idle,
 }
 
-/// How far a tool is.
+/// The phase of a tool call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Phase {
     Pending,
@@ -85,26 +85,26 @@ pub(super) enum Phase {
     Completed,
 }
 
-/// A turn under way.
+/// A turn in progress.
 #[derive(Debug)]
 pub(super) struct Turn {
     pub(super) number: u32,
     pub(super) kind: TurnKind,
     pub(super) started_at: i64,
     pub(super) steps: VecDeque<TurnStep>,
-    /// A prompt has come that no step has seen yet.
+    /// A prompt has arrived that no step has read yet.
     pub(super) has_unanswered_prompt: bool,
-    /// The attempt the provider makes it wait for.
+    /// The attempt for which the provider makes the turn wait.
     pub(super) retry: Option<u32>,
-    /// What it waits for somebody to answer.
+    /// The id of the open question.
     pub(super) ask: Option<String>,
     pub(super) tools: u32,
-    /// Nothing of it is to be seen yet.
+    /// True until the first step.
     pub(super) before_first_step: bool,
 }
 
 impl ServerState {
-    /// A turn begins for what was prompted.
+    /// Starts a turn for the newest prompt.
     pub(super) fn start_turn(&mut self, id: &SessionId) {
         let now = self.now();
         let odds = self.odds.turns.clone();
@@ -227,7 +227,7 @@ impl ServerState {
             .map_or(0, |turn| turn.steps.len());
         self.rng
             .decide(format!("turn {id} {number} step -{left}"), low, |rng| {
-                // Mostly the shortest, so that few decisions have to be written down.
+                // Mostly the minimum, so that few decisions have to be recorded.
                 if rng.chance(500) {
                     low
                 } else {
@@ -236,7 +236,7 @@ impl ServerState {
             })
     }
 
-    /// The next beat of a turn, if it is still that turn.
+    /// Runs the next step of a turn, if it is still the present turn.
     pub(super) fn run_step(&mut self, id: &SessionId, number: u32) {
         let turn = self
             .sessions

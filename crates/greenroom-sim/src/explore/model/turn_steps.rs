@@ -1,4 +1,4 @@
-//! The beats of a turn, played: what changes in the session, what is emitted, what is true from then on.
+//! Applies the steps of a turn: changes the session, sends events, logs facts.
 
 use std::collections::VecDeque;
 
@@ -114,7 +114,7 @@ impl ServerState {
             .push(assistant_message(&message, id, now, &agent));
         self.with_turn(id, |turn| {
             turn.before_first_step = false;
-            // A step sees every message that is there when it begins.
+            // A step reads every message that exists when it starts.
             turn.has_unanswered_prompt = false;
         });
         self.emit_assistant_message(id);
@@ -133,7 +133,7 @@ impl ServerState {
         self.emit_assistant_message(id);
     }
 
-    /// Adds a part to the answer under way, wherever a message of the user has come behind it.
+    /// Adds a part to the assistant message in progress, even if a user message follows it.
     fn put(&mut self, id: &SessionId, mut part: serde_json::Value) {
         let Some(session) = self.sessions.get_mut(id) else {
             return;
@@ -220,7 +220,7 @@ impl ServerState {
         );
     }
 
-    /// What a session asks is answered: it goes on.
+    /// Answers the question of a session, which then continues.
     pub(super) fn answered(&mut self, id: &SessionId) -> bool {
         let turn = self
             .sessions
@@ -245,7 +245,7 @@ impl ServerState {
         true
     }
 
-    /// The turn is over and the session idle.
+    /// Ends the turn and makes the session idle.
     pub(super) fn end_turn(&mut self, id: &SessionId) {
         if let Some(session) = self.sessions.get_mut(id) {
             session.turn = None;
@@ -254,7 +254,7 @@ impl ServerState {
         self.emit_idle(id);
     }
 
-    /// The run fails: the error first, idle, then the message that carries it, and idle again.
+    /// Fails the turn: sends the error, idle, the message with the error, and idle again.
     pub(super) fn fail(&mut self, id: &SessionId, name: &str, message: &str) {
         let fact = if name == "MessageAbortedError" {
             Fact::Aborted

@@ -1,4 +1,4 @@
-//! How the ledger is kept: what each entry of the log says of runs and sessions.
+//! Updates the observed state from the entries of the log.
 
 use greenroom::domain::ids::{Run, SessionId, TaskId};
 use greenroom::domain::task::{Task, TaskStatus};
@@ -7,7 +7,7 @@ use super::{LogPosition, OPEN_ENDED, ObservedState, Origin, RunFacts};
 use crate::explore::log::{Call, Entry, Fact, LogEvent, Request};
 
 impl ObservedState {
-    /// Takes an entry of the log in.
+    /// Applies an entry of the log.
     pub fn apply(&mut self, index: usize, entry: &Entry) {
         let position = LogPosition {
             index,
@@ -51,15 +51,15 @@ impl ObservedState {
             LogEvent::Healed => self.healed = Some(position),
             LogEvent::ProcessCrashed(_) => {
                 (self.process_crashed, self.last_fault) = (Some(position), Some(position));
-                // Whoever was on the way to its session waits in line again.
+                // A run that was starting waits in the queue again.
                 for run in self.runs.iter_mut().filter(|run| run.is_open()) {
                     if run.running.is_none() {
                         run.started = None;
                     }
                 }
             }
-            // Queues, slots, notifiers and the poller decide nothing of a run: what they die of must not be seen. A call of
-            // theirs may have been cut off, as others are.
+            // Queues, slots, notifiers and the poller decide nothing about a run, so their panics must not
+            // change its outcome. A call of theirs may have been cut off.
             LogEvent::FailpointHit(name)
                 if !name.starts_with("registry") && !name.starts_with("task") =>
             {
@@ -78,7 +78,7 @@ impl ObservedState {
         }
     }
 
-    /// What a reader was told of a task stands for the changes that were published to nobody.
+    /// Applies the result of a lookup in place of the changes that were not published.
     fn apply_found(&mut self, position: LogPosition, task: &Task) {
         for run in self
             .runs
@@ -207,7 +207,7 @@ impl ObservedState {
                 cancel_requested: meant.then_some(position),
                 reparented: None,
                 may_be_released_until: None,
-                // Its acceptance was published to nobody.
+                // Its acceptance was not published.
                 actor_panicked: change.from.is_some() && change.to != TaskStatus::Pending,
             });
             self.children_changed(task.parent_session.as_ref());
@@ -226,7 +226,7 @@ impl ObservedState {
                 .process_crashed
                 .is_some_and(|process_crashed| position < process_crashed)
             {
-                // Nobody was told before the process ended that it had started.
+                // Its start was not published before the crash.
                 run.started.get_or_insert(position);
             }
             if let Some(session) = &task.session {
@@ -248,7 +248,8 @@ impl ObservedState {
         }
     }
 
-    /// When a change was decided that is told now: with a slow disk that was a while ago.
+    /// Returns the position at which a change was decided, which is earlier than its publication if the disk
+    /// is slow.
     fn decision_position(&self, published: LogPosition, at: i64) -> LogPosition {
         if at >= published.at {
             return published;
@@ -258,7 +259,7 @@ impl ObservedState {
         LogPosition { index, at }
     }
 
-    /// A run that is heard of only now may be what a cancel meant.
+    /// Applies the open cancels to a run whose acceptance is published only now.
     fn apply_open_cancels(&mut self, name: &(TaskId, Run)) {
         let run = &mut self.runs[self.run_indices[name]];
         for (position, request) in self.open_cancels.values() {
@@ -277,7 +278,7 @@ impl ObservedState {
         }
     }
 
-    /// The tasks of a session have changed: while any is open, its own run may have let go of its slot.
+    /// Marks the runs of a session: while it has open children, they may have released their slots.
     fn children_changed(&mut self, session: Option<&SessionId>) {
         let Some(session) = session else { return };
         for run in self

@@ -1,6 +1,7 @@
-//! Promise 1, **Ends**, in time: limits that end a run are neither pushed on nor early. "After `retryTimeout` of nothing else
-//! the attempt ends": the server backing off again and again is nothing else. "Idle or absent for 30 s with no assistant
-//! message of this run": the time counts from the moment the server has the prompt.
+//! Promise 1, **Ends**, time limits: a limit that ends a run is neither postponed nor early. "After
+//! `retryTimeout` of nothing else the attempt ends": repeated backing off of the server does not restart the
+//! limit. "Idle or absent for 30 s with no assistant message of this run": the time counts from the moment
+//! the server has the prompt.
 
 use std::collections::BTreeMap;
 
@@ -12,10 +13,10 @@ use super::Promise;
 use crate::explore::log::{Call, Entry, LogEvent};
 use crate::explore::observed::{LogPosition, ObservedState, Origin};
 
-/// What a call may take between an end that is due and its record, in milliseconds.
+/// The tolerated delay between a deadline and the recorded end, in milliseconds.
 const SLACK: i64 = 5000;
 
-/// Since when the system is told of nothing else than the server backing off.
+/// Sessions of which only backing off was reported, with the position of the first report.
 #[derive(Debug, Default)]
 pub(super) struct Deadlines {
     backing_off: BTreeMap<SessionId, LogPosition>,
@@ -36,7 +37,7 @@ impl Deadlines {
             LogEvent::EventDelivered { session, .. } => {
                 self.backing_off.remove(session);
             }
-            // A further prompt is something else.
+            // A further prompt ends the backing off.
             LogEvent::CallApplied(number) | LogEvent::CallReturned { number, .. } => {
                 match observed.call(*number) {
                     Some(Call::Prompt { session, .. }) => {
@@ -59,7 +60,7 @@ impl Deadlines {
     }
 
     fn overdue(&self, at: i64, observed: &ObservedState) -> Option<String> {
-        // One that died too often is built again only half a minute later, and the end is recorded then.
+        // A registry that panicked too often is rebuilt half a minute later, and records the end then.
         if observed.registry_panicked.is_some() {
             return None;
         }
@@ -79,7 +80,7 @@ impl Deadlines {
     }
 }
 
-/// True if that long has passed since the server had the first prompt of the run.
+/// Returns a violation if a run ended as not taken up before its limit had passed since the first prompt.
 fn not_taken_up_early(at: i64, change: &TaskChange, observed: &ObservedState) -> Option<String> {
     if change.task.error() != Some("the prompt was not taken up") {
         return None;

@@ -1,5 +1,5 @@
-//! Promise 1, **Ends**: "Every accepted task reaches exactly one terminal state per run, whatever the server does." And no
-//! other transition than those of the table exists.
+//! Promise 1, **Ends**: "Every accepted task reaches exactly one terminal state per run, whatever the server
+//! does." Only the transitions of the table are valid.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use super::Promise;
 use crate::explore::log::{Entry, LogEvent};
 use crate::explore::observed::ObservedState;
 
-/// Where every task stands.
+/// The published status of every task.
 #[derive(Debug, Default)]
 pub(super) struct Ends {
     last_status: BTreeMap<TaskId, (Run, TaskStatus)>,
@@ -37,8 +37,8 @@ impl Promise for Ends {
             )
         };
         if observed.registry_panicked.is_some() {
-            // A change that was decided when its registry died may have been published to nobody; an end is still the only
-            // one of its run.
+            // A change that was decided when the registry panicked may not have been published. Each run
+            // still ends once.
             let repeated =
                 before.is_some_and(|(run, status)| run == task.run && status.is_terminal());
             return repeated.then(|| format!("{}, but was {before:?}", transition()));

@@ -1,6 +1,7 @@
-//! Promise 2, **Slots**, the line: "starts are FIFO per key (in order of acceptance)". A run that starts while an older one of
-//! its key shows no sign of having been granted anything has overtaken it. Signs are its own calls, the look-up of its
-//! parent, and for a resume the abort or the prompt of the run before that it waits for, which may have to be looked for.
+//! Promise 2, **Slots**, FIFO: "starts are FIFO per key (in order of acceptance)". A run must not start while
+//! an older run of its key shows no sign of a grant. Signs of a grant are the calls of the run and the lookup
+//! of its parent; for a resume also the abort or the prompt of the previous run, or the lookup of that
+//! prompt.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -30,20 +31,20 @@ impl Overtaking {
     }
 }
 
-/// Who may have been overtaken.
+/// Runs that may have been overtaken.
 #[derive(Debug, Default)]
 pub(super) struct Fifo {
-    /// The newest look for a session that may have been made before.
+    /// The newest lookup of a session without a parent.
     root_lookup: Option<usize>,
-    /// The newest look-up of each session.
+    /// The newest lookup of each session.
     lookups: BTreeMap<SessionId, usize>,
-    /// Aborts, prompts and looks for prompts that are not answered: a resume waits for all of them.
+    /// Unanswered aborts, prompts and lookups of prompts. A resume waits for all of them.
     unanswered: BTreeMap<u64, SessionId>,
-    /// Statuses that are not answered: after an abort one is read, and the abort is not over before.
+    /// Unanswered status calls. An abort ends with a status call.
     status_calls: BTreeSet<u64>,
-    /// To be judged when the instant is over: who, by whom.
+    /// Runs to check after the present instant.
     overtaken: Vec<Overtaking>,
-    /// On a slow disk the older one may have ended, and nobody been told yet: judged once that is known.
+    /// On a slow disk the end of the older run may not be published yet. Checked when it is known.
     unconfirmed: Vec<Overtaking>,
 }
 
@@ -125,7 +126,7 @@ impl Promise for Fifo {
             } => {
                 self.lookups.insert(session.clone(), index);
             }
-            // A session without a parent is looked for among all.
+            // A session without a parent is looked up among all sessions.
             LogEvent::CallStarted {
                 call: Call::Below(None),
                 ..
@@ -140,7 +141,7 @@ impl Promise for Fifo {
             } => {
                 self.status_calls.insert(*number);
             }
-            // The line begins again.
+            // The queue is rebuilt after a crash.
             LogEvent::ProcessCrashed(_) => self.unconfirmed.clear(),
             LogEvent::CallStarted {
                 call: Call::Create { task, run, .. } | Call::Prompt { task, run, .. },
@@ -155,7 +156,7 @@ impl Promise for Fifo {
                 for older in observed.open() {
                     if older.key == started.key
                         && older.accepted < started.accepted
-                        // Told late, those of one instant are in no order.
+                        // Changes that are published late have no order within one instant.
                         && (!observed.delayed_publication || older.accepted.at < started.accepted.at)
                         && self.shows_no_grant(older, observed.delayed_publication)
                     {

@@ -1,6 +1,6 @@
-//! Promise 4, **Identity**: "A late answer, event or timer of an earlier run never touches a later one." Seen from the server:
-//! nothing is prompted or made for a run that has ended, nothing takes effect twice, nothing is begun after a shutdown, and
-//! nothing goes on in a session of ours that nobody watches.
+//! Promise 4, **Identity**: "A late answer, event or timer of an earlier run never touches a later one." As
+//! seen from the server: no prompt and no create for an ended run, no effect twice, no call started after a
+//! shutdown, and no unwatched session of Greenroom that is busy.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,26 +12,26 @@ use super::Promise;
 use crate::explore::log::{Call, Entry, Fact, LogEvent, Request};
 use crate::explore::observed::{LogPosition, ObservedState, Origin};
 
-/// What has had its effect, and whose sessions may go on.
+/// Effects so far, and sessions that may stay busy.
 #[derive(Debug, Default)]
 pub(super) struct Identity {
     prompted: BTreeSet<(TaskId, Run, u64)>,
     created_sessions: BTreeSet<(TaskId, Run)>,
-    /// Sessions of ours, busy since something of ours.
+    /// Whether each session is busy.
     busy: BTreeMap<SessionId, bool>,
-    /// Sessions that others have prompted, whose aborts failed or were not wanted.
+    /// Sessions with a user prompt, or with a failed or unwanted abort.
     exempt: BTreeSet<SessionId>,
     aborts: BTreeMap<u64, SessionId>,
     unaborted: BTreeSet<TaskId>,
-    /// The session that the call which has its effect now has made.
+    /// The session created by the call that takes effect now.
     created_now: Option<SessionId>,
-    /// Sessions that creates on their way have made, by the call.
+    /// Sessions created by calls in flight, by the number of the call.
     in_flight_sessions: BTreeMap<u64, SessionId>,
-    /// Sessions that came back for runs that had ended, and were not aborted yet.
+    /// Sessions created for ended runs that were not aborted yet.
     to_abort: BTreeMap<SessionId, TaskId>,
-    /// When the system may last have heard of each session that it works.
+    /// The last time at which the system may have learned that a session is busy.
     last_busy: BTreeMap<SessionId, LogPosition>,
-    /// When each session last was aborted by anybody.
+    /// The last abort of each session.
     last_abort: BTreeMap<SessionId, LogPosition>,
 }
 
@@ -66,7 +66,7 @@ impl Identity {
         {
             return Some(format!("after the shutdown was requested: {call:?}"));
         }
-        // What a call that was on its way has left is still aborted, however late it is answered.
+        // Sessions created by late calls are still aborted after a shutdown.
         let cleanup = matches!(call, Call::Abort(_) | Call::Statuses | Call::Messages(_));
         let grace_ms = 60_000;
         if observed
@@ -100,7 +100,7 @@ impl Identity {
 }
 
 impl Identity {
-    /// What came back for a run that had ended meanwhile must be aborted; what is, is.
+    /// Tracks sessions that were created for ended runs, until they are aborted.
     fn track_late_sessions(&mut self, index: usize, what: &LogEvent, observed: &ObservedState) {
         match what {
             LogEvent::SessionFact {
@@ -137,7 +137,7 @@ impl Identity {
         }
     }
 
-    /// What the system may know of who works and who was stopped.
+    /// Tracks what the system may know about busy and aborted sessions.
     fn track_sessions(&mut self, position: LogPosition, what: &LogEvent, observed: &ObservedState) {
         match what {
             LogEvent::EventDelivered { session, kind, .. }
@@ -165,7 +165,8 @@ impl Identity {
         }
     }
 
-    /// "Nor does an abort error in a resumed run that has not been seen busy yet: it is the echo of the abort before."
+    /// "Nor does an abort error in a resumed run that has not been seen busy yet: it is the echo of the abort
+    /// before."
     fn echo_violation(&self, change: &TaskChange, observed: &ObservedState) -> Option<String> {
         let text = change.task.error()?;
         let run = observed.run(&change.task.id, change.task.run)?;
@@ -210,7 +211,8 @@ impl Promise for Identity {
         match &entry.event {
             LogEvent::TaskChanged(change) => self.echo_violation(change, observed),
             LogEvent::CallStarted { number, call } => {
-                // Without its messages nobody knows whose turn it is: then it is left alone.
+                // If the messages cannot be read, the owner of the turn is unknown and the session is left
+                // alone.
                 if let Call::Abort(session) | Call::Messages(session) = call {
                     self.aborts.insert(*number, session.clone());
                 }
@@ -222,7 +224,7 @@ impl Promise for Identity {
             }
             LogEvent::CallApplied(number) => {
                 let call = observed.call(*number)?;
-                // A message that was on its way when its parent ended wakes it all the same.
+                // A message that was in flight when its parent ended still wakes it.
                 if let Call::Notify { parent, notice } = call
                     && !notice.silent
                     && let Some(owner) = observed
@@ -237,8 +239,8 @@ impl Promise for Identity {
                 } = call
                     && let Some((ended, _)) = observed.run(task, *run)?.ended
                 {
-                    // Where nobody looks after an abort, nobody stops what a late prompt begins either; and a resume
-                    // waits for a late prompt only a while.
+                    // Without a check after an abort, the turn of a late prompt is not aborted. A resume
+                    // waits for a late prompt for a limited time.
                     let wait = i64::try_from(observed.config.calls.other.as_millis()).unwrap_or(0);
                     let newest = observed
                         .newest(task)
@@ -295,8 +297,8 @@ impl Promise for Identity {
                 .session(session)
                 .is_some_and(|known| known.abort_lost);
             let abort_unchecked = lost && !observed.config.lifecycle.look_after_abort;
-            // One below a deleted session leaves memory at once, and after a crash nobody looks after its abort: the server
-            // deletes what is below, but for a session that was made there after it.
+            // A task below a deleted session leaves memory at once, and its abort is not checked after a
+            // crash. The server deletes the sessions below, except one created afterwards.
             let below_deleted = observed.process_crashed.is_some()
                 && observed
                     .newest(owner)

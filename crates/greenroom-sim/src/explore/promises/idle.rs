@@ -1,8 +1,9 @@
-//! Promise 5, **Truth**, of completed runs: a run is done only if its session was seen idle after its last sign of life. "Any
-//! sign of life in between drops it"; a check's answer "is dropped if the run has shown a sign of life since the check
-//! began"; an absent session counts "only after two polls in a row, those of the first 5 s and those before a sign of life
-//! not counted"; "a failed status call says nothing about anybody". Judged by what the system was handed, not by what is
-//! true at the server: so it holds whatever events and calls go astray.
+//! Promise 5, **Truth**, of completed runs: a run completes only if its session was seen idle after its last
+//! sign of life. "Any sign of life in between drops it"; a check's answer "is dropped if the run has shown a
+//! sign of life since the check began"; an absent session counts "only after two polls in a row, those of the
+//! first 5 s and those before a sign of life not counted"; "a failed status call says nothing about anybody".
+//! Judged by what was delivered to the system, not by the state of the server, so it applies with unreliable
+//! events and calls as well.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -14,25 +15,25 @@ use super::Promise;
 use crate::explore::log::{Call, Entry, LogEvent};
 use crate::explore::observed::{LogPosition, ObservedState, RunFacts};
 
-/// What the system was told of every session with a run.
+/// What was reported to the system about each session with a run.
 #[derive(Debug, Default)]
 pub(super) struct Idle {
     activity: BTreeMap<SessionId, SessionActivity>,
-    /// Status calls on their way: when they were asked, and who was not listed when they were answered.
+    /// Status calls in flight: when they were made, and the sessions missing from their answers.
     called: BTreeMap<u64, (LogPosition, Vec<SessionId>)>,
-    /// When a status call failed last, or was slow.
+    /// The time of the last failed or slow status call.
     failed: Option<i64>,
 }
 
-/// Since the run began.
+/// The activity of a session since its run started.
 #[derive(Debug, Default)]
 struct SessionActivity {
     sign: Option<LogPosition>,
-    /// The newest idle event since that sign.
+    /// The newest idle event since the last sign of life.
     idle: Option<LogPosition>,
-    /// Status answers since that sign, asked after the guard, that did not list it.
+    /// The number of status answers without the session, since the last sign of life and after the guard.
     absent: u32,
-    /// Until when it was surely known to be listed.
+    /// The latest time at which the session was certainly listed.
     listed: Option<i64>,
 }
 
@@ -41,7 +42,7 @@ impl Idle {
         let Some(activity) = self.activity.get_mut(session) else {
             return;
         };
-        // What is answered is a sign of life only if it was known to be asked.
+        // A reply is a sign of life only if its question was known.
         let reliable = sign && kind != "permission.replied" && kind != "question.rejected";
         if reliable {
             (activity.sign, activity.idle, activity.absent) = (Some(position), None, 0);
@@ -50,7 +51,7 @@ impl Idle {
         }
     }
 
-    /// A status call was answered: it speaks as of the moment it was asked.
+    /// Applies the answer of a status call, as of the time of the call.
     fn apply_statuses(
         &mut self,
         called: LogPosition,
@@ -58,8 +59,8 @@ impl Idle {
         observed: &ObservedState,
     ) {
         let guard = millis(observed.config.lifecycle.min_idle);
-        // Notifiers and aborts ask too, and their answers are not the run's. It was asked about itself at most one poll
-        // before, unless that failed.
+        // Notifiers and aborts read statuses too, and the run does not see those answers. Its own poll is at
+        // most one interval older, unless it failed.
         let poll = millis(observed.config.lifecycle.poll_interval);
         let window = poll + millis(observed.config.calls.other);
         let reliable = self.failed.is_none_or(|failed| failed + window < called.at);
@@ -87,7 +88,7 @@ impl Idle {
         let sign = activity.sign.map(|sign| sign.at);
         let silent_since = sign.max(activity.listed).unwrap_or(running.at);
         let lifecycle = &observed.config.lifecycle;
-        // One that is silent for too long ends at the first status that does not list it.
+        // A stale run ends at the first status answer that does not list it.
         let stale = activity.absent > 0
             && running.at + millis(lifecycle.stale_min_runtime) <= at
             && silent_since + millis(lifecycle.stale_timeout) < at;
@@ -163,10 +164,10 @@ impl Promise for Idle {
                 let run = observed.run(&change.task.id, change.task.run)?;
                 match change.to {
                     TaskStatus::Running => {
-                        // Whatever was before it says nothing of this run.
+                        // Earlier activity does not belong to this run.
                         let session = run.session.clone()?;
                         let since = change.at.as_millis();
-                        // Told late, it has been heard of since it was decided.
+                        // If the start is published late, activity since its decision counts.
                         let activity = self.activity.get(&session);
                         let newest = activity.and_then(|activity| activity.idle.max(activity.sign));
                         if newest.is_none_or(|newest| newest.at < since || since == entry.at) {

@@ -1,6 +1,6 @@
-//! The promises of the behaviour page, as code: one file for each, beside its number and its sentence. Each is shown every
-//! entry of the log when it is written, and looks once more when everything has come to rest. They judge by what reached
-//! the server and what the handle said; nothing in here reads the system's own state.
+//! The promises of the behaviour page, as checks: one file for each, with its number and its text. Each
+//! promise checks every entry of the log and the final state. The checks use the calls that reached the
+//! server and the answers of the handle, never the system's own state.
 
 mod deadlines;
 mod ends;
@@ -17,19 +17,19 @@ use super::log::Entry;
 use super::observed::ObservedState;
 use super::scenario::Scenario;
 
-/// A promise that was broken.
+/// A broken promise.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Violation {
-    /// Which.
+    /// The name of the promise.
     pub promise: &'static str,
-    /// How.
+    /// The violation.
     pub text: String,
-    /// When, in virtual milliseconds.
+    /// The time, in virtual milliseconds.
     pub at: i64,
 }
 
 impl Violation {
-    /// What is broken, without the names, times and numbers of this scenario.
+    /// Returns the text without the names, times and numbers of this scenario.
     pub fn kind(&self) -> String {
         let words = self
             .text
@@ -40,12 +40,12 @@ impl Violation {
     }
 }
 
-/// One promise.
+/// A promise.
 pub trait Promise: Debug + Send {
-    /// Its number and name.
+    /// Returns its number and name.
     fn name(&self) -> &'static str;
 
-    /// An entry is written; the ledger has it already. What is wrong, if anything is.
+    /// Checks a new entry; the observed state already contains it. Returns a violation.
     fn check_entry(
         &mut self,
         index: usize,
@@ -53,17 +53,17 @@ pub trait Promise: Debug + Send {
         observed: &ObservedState,
     ) -> Option<String>;
 
-    /// Everything has come to rest. What is wrong, if anything is.
+    /// Checks the final state. Returns a violation.
     fn check_end(&mut self, _ledger: &ObservedState) -> Option<String> {
         None
     }
 }
 
-/// All of them, for a scenario.
+/// Returns all promises of a scenario.
 pub fn all(scenario: &Scenario) -> Vec<Box<dyn Promise>> {
     let odds = &scenario.opencode.odds;
     let recorded = scenario.opencode.decisions.is_some();
-    // A disk takes two seconds at most, and what is said while no process runs goes astray.
+    // A commit takes two seconds at most. Events are lost while no process runs.
     let (latency, crashes) = match scenario.crashes() {
         true => (2000, true),
         false => (0, false),

@@ -1,10 +1,11 @@
-//! Promise 2, **Slots**: "No run is started while a limit it counts against is full". What is counted is what the server
-//! sees: runs a session was asked for, or that were prompted, and that have not ended. The rules of which limit counts
-//! are written here once more, apart from the system's.
+//! Promise 2, **Slots**: "No run is started while a limit it counts against is full". The check counts what
+//! the server sees: runs with a create or a prompt that have not ended. It implements the rules of limits
+//! independently of the system.
 //!
-//! A grant cannot be seen, only the first call after it, which may be much later (the parent is looked up first, a resume
-//! waits for an abort). So a start is wrong only if no moment since the youngest of those who hold the limit was accepted
-//! would have had room for all of them: the last grant among them lies in that time, and everybody held then.
+//! A grant is not visible; the first call after it may be much later (the parent is looked up first, a resume
+//! waits for an abort). So a start is a violation only if there was no room for all holders at any moment
+//! since the youngest of them was accepted: the last grant among them lies in that time, and all held their
+//! slots then.
 
 use std::collections::BTreeMap;
 
@@ -15,7 +16,7 @@ use super::Promise;
 use crate::explore::log::{Call, Entry, LogEvent, Request};
 use crate::explore::observed::{LogPosition, ObservedState, Origin, RunFacts};
 
-/// The limits, with the places in the log between which each may have been in force.
+/// The limits, with the range of log indices in which each may have been in force.
 #[derive(Debug)]
 pub(super) struct Slots {
     limits: Vec<InForce>,
@@ -58,7 +59,7 @@ impl Slots {
                         rule.limits.max
                     ))
                 }
-                // Under these limits, which may have been in force, it was right.
+                // The start was valid under these limits, which may have been in force.
                 _ => return None,
             }
         }
@@ -71,7 +72,7 @@ impl Slots {
     }
 }
 
-/// What one rule says of a start.
+/// The verdict of one set of limits about a start.
 enum Verdict {
     NotThen,
     Fine,
@@ -113,7 +114,7 @@ fn over(
     }
 }
 
-/// True if that run held its slot from that moment on at the latest.
+/// Returns true if the run certainly held its slot from that position on.
 fn held_for_sure(run: &RunFacts, since: LogPosition) -> bool {
     let adopted = run.origin == Origin::Track && run.accepted.at >= since.at;
     let let_go = run
@@ -122,7 +123,7 @@ fn held_for_sure(run: &RunFacts, since: LogPosition) -> bool {
     !adopted && !let_go && !run.actor_panicked
 }
 
-/// The name of the limit a key counts against, and how much it is; zero is unlimited.
+/// Returns the name and the value of the limit of a key; zero is unlimited.
 fn bucket(limits: &Limits, key: &ConcurrencyKey) -> (String, u32) {
     let key = key.as_str();
     let of = |table: &BTreeMap<String, u32>, name: &str| table.get(name).copied();
@@ -162,7 +163,7 @@ impl Promise for Slots {
                 None
             }
             LogEvent::ProcessCrashed(_) => {
-                // Limits that were set are not kept over a restart.
+                // Limits that were set do not survive a restart.
                 let configured = self.limits[0].limits.clone();
                 for rule in &mut self.limits {
                     rule.until = rule.until.min(index);
@@ -178,7 +179,7 @@ impl Promise for Slots {
                 request,
                 answer: Err(_),
             } => {
-                // Limits that could not be set are in force no longer than it took to say so.
+                // Limits that could not be set are in force at most until the error is returned.
                 let name = self
                     .limits
                     .iter_mut()
@@ -189,7 +190,7 @@ impl Promise for Slots {
                 None
             }
             LogEvent::Answered { request, .. } => {
-                // Once a change is answered, what was before it is over.
+                // After the answer to a change the previous limits are no longer in force.
                 let mut before = self
                     .limits
                     .iter_mut()

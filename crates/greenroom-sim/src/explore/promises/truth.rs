@@ -1,6 +1,6 @@
-//! Promise 5, **Truth**: "Status, history, notification and journal never contradict each other. \"Unknown\" is neither
-//! \"gone\" nor \"idle\"." Here: an end says what is true at the server. What readers are told at the end is compared in
-//! `leftovers`.
+//! Promise 5, **Truth**: "Status, history, notification and journal never contradict each other. \"Unknown\"
+//! is neither \"gone\" nor \"idle\"." This file checks each end against the state of the server; `leak_check`
+//! compares the records and histories at the end.
 
 use greenroom::TaskChange;
 use greenroom::config::FailedCheck;
@@ -10,10 +10,10 @@ use super::Promise;
 use crate::explore::log::{Entry, LogEvent};
 use crate::explore::observed::{LogPosition, ObservedState, Origin, RunFacts};
 
-/// Whether an end is true.
+/// Checks the reason of each end.
 #[derive(Debug)]
 pub(super) struct Truth {
-    /// No event and no call of this scenario goes astray.
+    /// True if no event and no call of this scenario fails.
     reliable: bool,
 }
 
@@ -53,7 +53,7 @@ impl Truth {
         }
         let known = observed.session(session)?;
         let since = match run.origin {
-            // In a session that was made for it, everything is of this run.
+            // Everything in a session created for the run belongs to it.
             Origin::Track | Origin::Launch => None,
             Origin::Resume => run.prompted,
         };
@@ -83,7 +83,7 @@ impl Truth {
         })
     }
 
-    /// A failure has a cause.
+    /// Checks that a failure has a cause.
     fn failed(
         &self,
         change: &TaskChange,
@@ -109,7 +109,7 @@ impl Truth {
         });
         let idle =
             run.origin == Origin::Track && session.is_none_or(|known| known.last_output.is_none());
-        // What a run before left at work, without an abort, works on.
+        // A turn that an earlier run left without an abort continues.
         let inherited = session
             .is_some_and(|known| known.busy && known.since.is_some_and(|began| began < since(run)));
         let parent_deleted = run
@@ -127,7 +127,7 @@ impl Truth {
         })
     }
 
-    /// A cancel was asked for, or has a reason that is true.
+    /// Checks that a cancel was requested or has a valid reason.
     fn cancelled(
         &self,
         change: &TaskChange,
@@ -174,7 +174,7 @@ impl Truth {
 
 fn since(run: &RunFacts) -> LogPosition {
     match run.origin {
-        // Whatever was wrong with the session before is wrong with it still.
+        // An earlier failure of a tracked session counts as well.
         Origin::Track => LogPosition { index: 0, at: 0 },
         _ => run.started.unwrap_or(run.accepted),
     }

@@ -1,6 +1,7 @@
-//! Promise 3, **Wakes**: "For every batch the parent gets exactly one final message, which asks it to go on; besides it only a
-//! failure may wake. None is lost, none doubled, none says \"one still running\" without a later message." And what a
-//! message says is true: states, errors and counts are those of the runs, as they are known from elsewhere.
+//! Promise 3, **Wakes**: "For every batch the parent gets exactly one final message, which asks it to go on;
+//! besides it only a failure may wake. None is lost, none doubled, none says \"one still running\" without a
+//! later message." The content of each message must be true: statuses, errors and counts equal those of the
+//! runs.
 
 mod silence;
 
@@ -17,17 +18,17 @@ use crate::explore::observed::{LogPosition, ObservedState, RunFacts};
 
 type RunName = (TaskId, Run);
 
-/// What every parent was told.
+/// The messages sent to each parent.
 #[derive(Debug)]
 pub(super) struct Wakes {
     reliable: bool,
-    /// How long what was decided may wait for the disk, in milliseconds.
+    /// The maximum time between decision and publication, in milliseconds.
     latency: i64,
     notices: BTreeMap<NoticeId, SentNotice>,
-    /// How many were open below a parent, from which place in the log on.
+    /// The number of open children of each parent, by log index.
     open: BTreeMap<SessionId, Vec<(usize, usize)>>,
     parents: BTreeSet<SessionId>,
-    /// When notifiers were made to panic.
+    /// The panics of notifiers and the crashes.
     panics: Vec<LogPosition>,
 }
 
@@ -114,9 +115,9 @@ impl Wakes {
         violation.map(|violation| format!("{parent} {} {violation}", notice.id))
     }
 
-    /// The run that a message speaks of: one of that task which has ended with this parent in that way. A message says
-    /// what was true when the task settled, and the task may have gone on since: a message on the way speaks of the
-    /// oldest it has not told of, one that closes the batch of the newest.
+    /// Returns the run that a message refers to: a run of that task which ended with this parent in that way.
+    /// A message describes the moment at which the task settled, and the task may have been resumed since. An
+    /// individual message refers to the oldest run without a message, a final message to the newest run.
     fn reported_run<'a>(
         &self,
         parent: &SessionId,
@@ -142,7 +143,8 @@ impl Wakes {
             .rev()
             .find(|run| !self.was_notified(parent, run));
         let chosen = match kind {
-            // Decided a while ago, another may speak of the run before, in the same words: each run is told of once.
+            // A message decided earlier may refer to the previous run with the same text: each run is in one
+            // final.
             NoticeKind::Final if self.may_be_delayed() => {
                 let mut finals = matching.iter();
                 finals
@@ -155,7 +157,7 @@ impl Wakes {
         chosen.copied().or_else(|| ended().next())
     }
 
-    /// A message may have been decided a while ago: the disk is slow, or who was to send it has died over it.
+    /// Returns true if a message may have been decided earlier: the disk is slow, or its notifier panicked.
     fn may_be_delayed(&self) -> bool {
         self.latency > 0 || !self.panics.is_empty()
     }
@@ -187,7 +189,7 @@ impl Wakes {
             .values()
             .filter(|earlier| earlier.kind == NoticeKind::Final && earlier.parent == *parent);
         for earlier in earlier {
-            // What was on its way when the process ended may speak of the run before, in the same words.
+            // A message in flight at a crash may refer to the previous run with the same text.
             let certain = |name: &&RunName| !self.may_be_delayed() || name.1 == Run::FIRST;
             let repeated = sent.runs.iter().filter(certain);
             if let Some((task, run)) = repeated.into_iter().find(|run| earlier.runs.contains(run)) {
@@ -203,7 +205,7 @@ impl Wakes {
         let ceiling = i64::try_from(observed.config.notifications.wake_ceiling.as_millis())
             .unwrap_or(i64::MAX);
         let settled = self.ends(sent, observed).max()?;
-        // It may speak of the runs before, which ended alike: then it was on its way when the process ended.
+        // A message in flight at the crash may refer to the previous runs, which ended in the same way.
         let before = observed.process_crashed.and_then(|crashed| {
             let ends = notice.facts.tasks.iter().map(|fact| {
                 let matching = observed.runs.iter().find(|run| {
@@ -221,7 +223,7 @@ impl Wakes {
             (newest < crashed).then_some(newest)
         });
         let settled = before.unwrap_or(settled);
-        // What its notifier had begun to send when it died is sent by the next one.
+        // The next notifier sends what its predecessor had started to send.
         let begun = self.panics.iter().find(|died| **died >= settled);
         let closed_at = (position.at - self.latency).min(settled.at.saturating_add(ceiling));
         let closed_at = begun.map_or(closed_at, |begun| closed_at.min(begun.at - self.latency));
@@ -232,7 +234,7 @@ impl Wakes {
                 .max(run.accepted.at)
                 < closed_at
         });
-        // A parent that was deleted just before the process ended may have been let go of without those below it.
+        // A parent deleted just before the crash may have been forgotten without its children.
         let deleted = observed.session(parent).and_then(|known| known.deleted);
         let cut_off =
             deleted.is_some_and(|deleted| observed.process_crashed.is_some_and(|c| c > deleted));
@@ -277,7 +279,7 @@ impl Wakes {
         let seen: BTreeSet<usize> = before.chain(since).map(|(_, open)| *open).collect();
         let (low, high) = (seen.first().copied()?, seen.last().copied()?);
         let reported = notice.facts.remaining;
-        // What was decided and not told yet counts no more.
+        // A run whose end is decided and not published is no longer counted.
         let low = low.saturating_sub(if observed.delayed_publication {
             sent.runs.len()
         } else {
@@ -304,7 +306,7 @@ impl Wakes {
         let parent = run.parent.as_ref()?;
         let (ended, status) = run.ended?;
         let unreachable = observed.is_deleted(parent) || parent.as_str().contains("ghost");
-        // A later run of it in the same batch tells of the task instead, there or wherever it was moved.
+        // A later run of the task in the same batch, or of the moved task, is reported instead.
         let repeated = observed.runs.iter().any(|next| {
             next.task == run.task
                 && next.run > run.run
@@ -312,7 +314,7 @@ impl Wakes {
                     || next.parent.as_ref() == Some(parent)
                     || next.reparented.is_some())
         });
-        // Nobody is told who is a session of the cascade.
+        // A session of the deletion cascade is not notified.
         let owned = observed
             .session(parent)
             .is_some_and(|known| known.owner.is_some());

@@ -1,6 +1,6 @@
-//! Promise 3, **Wakes**, of each message: whether it may wake its parent, whether it must, and whether it must not. "Messages
-//! to it are silent from then on until its next user message"; "a parent that is the session of a task that has ended is told
-//! silently".
+//! Promise 3, **Wakes**, of each message: whether it may, must or must not wake its parent. "Messages to it
+//! are silent from then on until its next user message"; "a parent that is the session of a task that has
+//! ended is told silently".
 
 use greenroom::domain::ids::SessionId;
 use greenroom::domain::notice::NoticeKind;
@@ -10,7 +10,7 @@ use greenroom::ports::agent_server::Notice;
 use super::Wakes;
 use crate::explore::observed::{LogPosition, ObservedState};
 
-/// For so long a notifier that died too often is not built again, in milliseconds, and a moment.
+/// The time until a notifier that panicked too often is rebuilt, with a margin, in milliseconds.
 const REBUILD_TIME: i64 = 31_000;
 
 impl Wakes {
@@ -31,12 +31,12 @@ impl Wakes {
             NoticeKind::Individual => failure && observed.config.notifications.wake_on_failure,
         };
         let (may, must) = silence_bounds(position, parent, observed, self.reliable, self.latency);
-        // A notifier that dies of the event that its user has stopped it takes that along; one that died too often is built
-        // again half a minute later, and hears nothing until then.
+        // A notifier that panics on the abort event of its user loses that event. A notifier that panicked
+        // too often is rebuilt half a minute later and receives no events until then.
         let delivered = observed
             .session(parent)
             .and_then(|known| known.abort_delivered);
-        // What was heard just before the process ended may not have been written.
+        // An event delivered just before a crash may not have been written.
         let lost_before = |at: i64| (at - REBUILD_TIME)..=at + self.latency;
         let lost = |delivered: LogPosition| {
             let mut panics = self.panics.iter();
@@ -56,9 +56,10 @@ impl Wakes {
     }
 }
 
-/// Whether a message to that parent may be silent though it would wake, and whether it must be.
+/// Returns whether a message to that parent may be silent though it would wake, and whether it must be.
 ///
-/// A message that waits for the disk is on its way: it may wake a session whose task ends, or that is stopped, meanwhile.
+/// A message that waits for the disk is in flight: it may wake a session whose task ends, or that is aborted,
+/// meanwhile.
 fn silence_bounds(
     position: LogPosition,
     parent: &SessionId,
@@ -82,7 +83,7 @@ fn silence_bounds(
                 true,
                 ended.at < position.at - latency && !observed.deletions,
             ),
-            // It may just go on again, or wait in line for that.
+            // The task may just have been resumed, or wait in the queue.
             None => (
                 run.running
                     .is_none_or(|running| position.at - running.at <= latency)
@@ -101,7 +102,7 @@ fn silence_bounds(
         user_prompted.at > aborted.at + 5000 && user_prompted.at + 1000 < position.at
     });
     let may = !(reliable && observed.last_fault.is_none() && prompted_since);
-    // Only the newest stop counts: one of a turn that had not begun is heard of by nobody.
+    // Only the newest abort counts. An abort of a turn that had not started sends no event.
     let delivered = known
         .abort_delivered
         .filter(|delivered| *delivered > aborted);
