@@ -28,12 +28,12 @@ fn with(pointer: &str, value: Value) -> Value {
 }
 
 #[test]
-fn what_may_differ_is_not_a_difference() {
+fn tolerated_differences_are_ignored() {
     assert_eq!(differences(&golden(), &trace()), Vec::<String>::new());
 }
 
 #[test]
-fn every_fact_that_differs_is_named() {
+fn every_difference_is_reported() {
     let lines = |pointer, value| differences(&golden(), &with(pointer, value));
     assert_eq!(
         lines("/calls/1/at", json!(1)),
@@ -68,7 +68,7 @@ fn every_fact_that_differs_is_named() {
 }
 
 #[test]
-fn an_error_nobody_asked_for_is_a_difference() {
+fn unexpected_error_is_a_difference() {
     let mut golden = golden();
     golden["golden"]["observations"][0]["tasks"]["a"] = json!({"status": "error"});
     assert_eq!(differences(&golden, &trace()).len(), 1);
@@ -84,7 +84,7 @@ fn holds(rule: Value) -> bool {
 }
 
 #[test]
-fn assertions_look_at_paths() {
+fn path_assertions() {
     assert!(holds(
         json!({"at": "mid", "path": "tasks.a.status", "is": "completed"})
     ));
@@ -114,7 +114,7 @@ fn assertions_look_at_paths() {
 }
 
 #[test]
-fn assertions_count_calls_and_read_results() {
+fn call_and_result_assertions() {
     let abort = json!({"call": "session.abort"});
     assert!(holds(json!({"calls": abort, "count": 1})));
     assert!(!holds(json!({"calls": abort, "after": 4, "min": 1})));

@@ -143,7 +143,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ids_in_texts_become_aliases() {
+    fn ids_are_replaced_by_aliases() {
         let names = Names::default();
         names.launching("a");
         names.launched("a", Some("bg_00000001"));
@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn a_session_that_is_not_there_is_its_own_name() {
+    fn unknown_alias_is_returned_unchanged() {
         let names = Names::default();
         assert_eq!(names.id("$a"), "$a");
         names.session_made("a", "ses_000001");
@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_is_waited_for_while_its_launch_is_under_way() {
+    fn lookup_waits_for_launch() {
         let names = Names::default();
         names.launching("a");
         let mut wait = Box::pin(names.id_when_launched("a"));

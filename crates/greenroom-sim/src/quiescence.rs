@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn settling_waits_for_every_message_and_takes_no_time() {
+    fn settle_processes_messages_without_advancing_time() {
         in_virtual_time(|quiescence| async move {
             let seen = Rc::new(RefCell::new(Vec::new()));
             let counter = Counter {
@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn settling_again_and_again_leaves_the_clock_alone() {
+    fn repeated_settle_keeps_clock() {
         in_virtual_time(|quiescence| async move {
             let started = Instant::now();
             actix_rt::spawn(sleep(Duration::from_millis(1)));
@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn timers_of_an_instant_have_fired_and_settled_before_a_step_of_that_instant() {
+    fn due_timers_settle_before_step() {
         in_virtual_time(|quiescence| async move {
             let seen = Rc::new(RefCell::new(Vec::new()));
             let counter = Counter {
@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_counts_before_its_time_limit_of_the_same_instant() {
+    fn answer_wins_over_timeout_at_same_time() {
         in_virtual_time(|_| async {
             let answer = async {
                 sleep(Duration::from_secs(10)).await;
@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn yielding_is_not_being_quiet() {
+    fn yielding_task_is_not_idle() {
         in_virtual_time(|quiescence| async move {
             let turns = Rc::new(RefCell::new(0));
             let counted = Rc::clone(&turns);

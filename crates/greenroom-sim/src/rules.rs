@@ -200,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn each_rule_counts_for_itself_and_the_first_wins() {
+    fn first_matching_rule_applies() {
         let mut rules = rules(
             r#"{"faults": [
                 {"call": "session.prompt", "session": "$a", "nth": 2, "error": "second of a"},
@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn a_window_is_closed_at_its_beginning_and_open_at_its_end() {
+    fn window_includes_start_and_excludes_end() {
         let mut rules = rules(
             r#"{"faults": [{"call": "session.prompt", "from": 5, "until": 9, "mode": "lost"}]}"#,
         );
@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn a_delay_replaces_that_of_all_creates() {
+    fn delay_replaces_create_delay() {
         let mut rules = rules(
             r#"{"createDelayMs": 90, "delays": [{"call": "session.create", "task": "b", "ms": 7}]}"#,
         );

@@ -65,7 +65,7 @@ fn notice(id: &str) -> Notice {
 }
 
 #[test]
-fn a_made_session_works_has_spoken_and_takes_what_is_declared_of_it() {
+fn created_session_is_busy_and_uses_declaration() {
     let script = r#"{"childDefaults": {"todos": [{"content": "x", "status": "pending"}], "status": "idle"},
         "sessions": {"$a": {"status": "retry"}}}"#;
     with_server(script, |server| async move {
@@ -104,7 +104,7 @@ fn a_made_session_works_has_spoken_and_takes_what_is_declared_of_it() {
 }
 
 #[test]
-fn a_session_nobody_declared_is_not_found_and_has_nothing() {
+fn undeclared_session_is_not_found() {
     with_server(r#"{"sessions": {"p1": {}}}"#, |server| async move {
         assert!(matches!(
             server.session(&"p2".into()).await,
@@ -142,7 +142,7 @@ fn a_session_nobody_declared_is_not_found_and_has_nothing() {
 }
 
 #[test]
-fn a_change_before_the_session_is_there_declares_it() {
+fn change_before_create_declares_session() {
     with_server(
         r#"{"sessions": {"$a": {"todos": [{"status": "pending"}]}}}"#,
         |server| async move {
@@ -165,7 +165,7 @@ fn a_change_before_the_session_is_there_declares_it() {
 }
 
 #[test]
-fn reads_take_their_answer_when_they_arrive() {
+fn read_returns_state_at_arrival() {
     let script = r#"{"sessions": {"p1": {}}, "delays": [{"call": "session.messages", "session": "p1", "ms": 2000}]}"#;
     with_server(script, |server| async move {
         let reader = server.clone();
@@ -184,7 +184,7 @@ fn reads_take_their_answer_when_they_arrive() {
 }
 
 #[test]
-fn an_accepted_notice_is_found_in_the_parent_once_it_is_answered() {
+fn notice_is_listed_after_answer() {
     let script = r#"{"sessions": {"p1": {"messages": [{"info": {"agent": "lead"}}]}},
         "delays": [{"call": "notify", "session": "p1", "ms": 5000}]}"#;
     with_server(script, |server| async move {
@@ -209,7 +209,7 @@ fn an_accepted_notice_is_found_in_the_parent_once_it_is_answered() {
 }
 
 #[test]
-fn a_lost_answer_has_its_effect_and_a_hanging_call_none() {
+fn lost_call_has_effect_and_hanging_call_has_none() {
     let script = r#"{"faults": [{"call": "notify", "nth": 1, "mode": "lost"}, {"call": "notify", "nth": 2, "mode": "hang"}]}"#;
     with_server(script, |server| async move {
         let limit = Duration::from_secs(30);
@@ -228,7 +228,7 @@ fn a_lost_answer_has_its_effect_and_a_hanging_call_none() {
 }
 
 #[test]
-fn a_create_given_up_by_its_caller_still_makes_the_session_when_it_is_due() {
+fn abandoned_create_still_creates_session() {
     with_server(r#"{"createDelayMs": 40000}"#, |server| async move {
         assert!(
             timeout(Duration::from_secs(30), server.create(new_session("p1")))
@@ -249,7 +249,7 @@ fn a_create_given_up_by_its_caller_still_makes_the_session_when_it_is_due() {
 }
 
 #[test]
-fn an_answer_of_the_same_instant_counts_before_its_time_limit() {
+fn answer_wins_over_timeout_at_same_time() {
     with_server(
         r#"{"delays": [{"call": "session.abort", "ms": 10000}]}"#,
         |server| async move {
@@ -260,7 +260,7 @@ fn an_answer_of_the_same_instant_counts_before_its_time_limit() {
 }
 
 #[test]
-fn a_failing_create_makes_nothing_and_says_why() {
+fn failed_create_returns_error_without_effect() {
     let script = r#"{"faults": [{"call": "session.create", "task": "a", "nth": 1, "mode": "noid"},
         {"call": "session.create", "task": "a", "error": "boom"}]}"#;
     with_server(script, |server| async move {

@@ -303,7 +303,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn steps_of_one_instant_keep_their_order() {
+    fn steps_at_one_time_keep_order() {
         let story: Story = serde_json::from_str(
             r#"{"endAt": 9, "steps": [
                 {"at": 5, "do": "observe", "label": "x"}, {"at": 1, "do": "shutdown"}, {"at": 5, "do": "sing"}]}"#,
@@ -315,7 +315,7 @@ mod tests {
     }
 
     #[test]
-    fn a_story_without_limits_has_those_of_the_reference() {
+    fn default_limits_are_those_of_reference() {
         let config = StoryConfig::default().profile();
         assert_eq!(config.limits.default, 5);
         assert_eq!(

@@ -5,7 +5,7 @@ use std::time::Duration;
 use greenroom_sim::run;
 
 #[test]
-fn a_story_told_twice_is_the_same_story() {
+fn same_story_same_trace() {
     let story = include_str!("../stories/reference/91-mixed-load.json");
     let tell = || run(story, Duration::from_secs(60)).unwrap();
     let (once, again) = (tell(), tell());

@@ -70,3 +70,33 @@ fn recorded_scenarios_keep_promises() {
     }
     assert!(count > 5, "only {count} scenarios in {}", folder.display());
 }
+
+/// Replaces the present names in a scenario by those of earlier releases.
+const OLD_WORDS: [(&str, &str); 8] = [
+    ("\"failpoint\":", "\"sabotage\":"),
+    ("\"failpointPrefix\":", "\"sabotageOf\":"),
+    ("\"raceInjection\":", "\"ambush\":"),
+    ("\"failpoint poller:", "\"sabotage poller:"),
+    ("p3 1 outcome\"", "p3 1 fate\""),
+    ("t1 1 outcome\"", "t1 1 fate\""),
+    ("t1 1 race\"", "t1 1 ambush\""),
+    ("1 step -3\"", "1 beat -3\""),
+];
+
+#[test]
+fn old_words_are_read_and_written_as_new_ones() {
+    let old = include_str!("fixtures/scenario-in-old-words.json");
+    let scenario: Scenario = serde_json::from_str(old).unwrap();
+    let written = serde_json::to_string(&scenario).unwrap();
+    let read = |text: &str| serde_json::from_str::<serde_json::Value>(text).unwrap();
+    let mut expected = read(old).to_string();
+    for (new, old) in OLD_WORDS {
+        assert!(expected.contains(old), "the fixture has no {old}");
+        expected = expected.replace(old, new);
+        assert!(written.contains(new), "{new} is not written");
+        assert!(!written.contains(old), "{old} is written");
+    }
+    assert_eq!(read(&written), read(&expected));
+    let replayed: Scenario = serde_json::from_str(&written).unwrap();
+    assert!(run(&scenario, LIMIT).lines == run(&replayed, LIMIT).lines);
+}

@@ -398,7 +398,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_seed_is_one_scenario() {
+    fn same_seed_same_scenario() {
         let text = |seed| serde_json::to_string(&scenario(seed, Profile::Default)).unwrap();
         assert_eq!(text(7), text(7));
         assert_ne!(text(7), text(8));

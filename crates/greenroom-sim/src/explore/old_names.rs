@@ -81,7 +81,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn changed_names_map_in_both_directions() {
+    fn renamed_decisions_map_both_ways() {
         for (old, new) in [
             (
                 "sabotage registry: Granted 7",
@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn unchanged_names_stay() {
+    fn other_decisions_keep_names() {
         for name in [
             "turn ses_t3 1 steps",
             "turn ses_t3 1 kind",

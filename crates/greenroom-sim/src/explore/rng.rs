@@ -134,7 +134,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_falls_the_same_way_whatever_else_is_asked() {
+    fn decision_depends_on_name_and_seed_only() {
         let draw = |source: &mut Rng| source.between(0, 1_000_000);
         let mut one = DecisionRng::new(7, None);
         one.decide("other".to_owned(), -1, draw);
@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_is_told_again() {
+    fn recorded_decisions_are_replayed() {
         let draw = |source: &mut Rng| source.between(1, 9);
         let mut dice = DecisionRng::new(7, None);
         let decided = dice.decide("it".to_owned(), 0, draw);
