@@ -1,4 +1,4 @@
-//! What the server was called with, as lines that a story can name.
+//! Formats the calls of the agent server as lines for assertions.
 
 use greenroom::domain::notice::NoticeKind;
 use greenroom::ports::agent_server::Notice;
@@ -7,7 +7,8 @@ use crate::harness::Harness;
 use crate::server::{Call, CallKind, CallPayload};
 
 impl Harness {
-    /// What a parent was told, one line each: when, which kind, whether it wakes, of whom, how many are open, as whom.
+    /// Returns the notifications of a parent, one line each: time, kind, whether it wakes, tasks, open tasks,
+    /// agent and model.
     pub fn notifications_to(&self, parent: &str) -> Vec<String> {
         let calls = self.server.calls(CallKind::Notify).into_iter();
         calls
@@ -20,7 +21,7 @@ impl Harness {
             .collect()
     }
 
-    /// When each call of that kind arrived, and about what: a session, the task of a create, a directory.
+    /// Returns the calls of a kind: the time, and the session, the task of a create, or the directory.
     pub fn calls(&self, on: CallKind) -> Vec<String> {
         let calls = self.server.calls(on).into_iter();
         calls
@@ -39,13 +40,13 @@ impl Harness {
             .collect()
     }
 
-    /// When each call of that kind arrived.
+    /// Returns the times of the calls of a kind.
     pub fn times(&self, on: CallKind) -> Vec<i64> {
         self.server.calls(on).iter().map(|call| call.at).collect()
     }
 }
 
-/// What a message to a parent says, without when.
+/// Returns the line of a notification without its time.
 pub fn notification_line(call: &Call) -> Option<String> {
     match &call.payload {
         CallPayload::Notify(notice) => Some(notice_line(notice)),

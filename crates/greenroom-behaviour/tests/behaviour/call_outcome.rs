@@ -1,8 +1,8 @@
-//! The calls of the agent server, and what may become of one that does not simply work.
+//! The calls of the agent server, and the outcomes that a test can give them.
 
 use greenroom::ports::agent_server::ServerError;
 
-/// The calls there are.
+/// The kind of a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CallKind {
     Session,
@@ -20,24 +20,24 @@ pub enum CallKind {
     Models,
 }
 
-/// What becomes of a call that does not simply work.
+/// The outcome of a call that does not simply succeed.
 #[derive(Debug, Clone)]
 pub enum CallOutcome {
-    /// It fails and has no effect.
+    /// The call fails and has no effect.
     Fails(ServerError),
-    /// It has its effect, and fails all the same.
+    /// The call has its effect and fails.
     Cut(ServerError),
-    /// It is never answered and has no effect.
+    /// The call is never answered and has no effect.
     Hangs,
-    /// It has its effect and is never answered.
+    /// The call has its effect and is never answered.
     Lost,
-    /// It is answered with success and has no effect.
+    /// The call succeeds without effect.
     Ignored,
-    /// It works after so many milliseconds; a read answers what was true when it was asked.
+    /// The call succeeds after some milliseconds. A read returns the state at its arrival.
     Late(u64),
-    /// It fails after so many milliseconds.
+    /// The call fails after some milliseconds.
     LateFailure(u64, ServerError),
-    /// The code that makes the call panics.
+    /// The caller panics.
     Panics,
 }
 
@@ -51,7 +51,7 @@ pub fn cut_off() -> ServerError {
     ServerError::FateUnknown("connection reset".to_owned())
 }
 
-/// The server answered with that status.
+/// The server answered with this status.
 pub fn status(status: u16) -> ServerError {
     ServerError::Refused {
         status: Some(status),
@@ -59,7 +59,7 @@ pub fn status(status: u16) -> ServerError {
     }
 }
 
-/// The server knows no such session.
+/// The server does not know the session.
 pub fn not_found() -> ServerError {
     ServerError::NotFound("no such session".to_owned())
 }

@@ -1,5 +1,6 @@
-//! The process ends at some instant and another goes on with what was on the disk: every task goes on or ends, each parent
-//! gets its one final message, nothing is begun twice. And while nothing can be written: nothing new, nothing lost.
+//! A process crashes and another continues with what was on the disk: every task continues or ends, each
+//! parent gets one final message, and no call is made twice. While the disk is full no task is accepted and
+//! none is lost.
 
 use greenroom::domain::ids::Run;
 use greenroom::domain::task::TaskStatus;
@@ -13,7 +14,7 @@ fn minute(s: &Harness) -> u64 {
 }
 
 #[test]
-fn what_ran_goes_on_and_is_neither_made_nor_prompted_again() {
+fn running_task_continues_without_new_calls() {
     story(|mut s| async move {
         let a = s.launch(job("a")).await;
         s.advance_to(6000).await;
@@ -32,10 +33,10 @@ fn what_ran_goes_on_and_is_neither_made_nor_prompted_again() {
 }
 
 #[test]
-fn the_time_in_which_nobody_listened_is_no_silence() {
+fn downtime_is_not_silence() {
     story(|mut s| async move {
         let a = s.launch(job("a")).await;
-        // At work for longer than it may be silent, and never silent.
+        // Busy for longer than the limit of silence, and never silent.
         for minutes in [10, 20, 30, 40] {
             s.advance_to(minutes * 60_000).await;
             s.busy(&a).await;
@@ -44,7 +45,7 @@ fn the_time_in_which_nobody_listened_is_no_silence() {
         s.crash(600_000).await;
         s.advance_to(60 * 60_000).await;
         assert_eq!(s.state(&a).await, "running");
-        // From the start on it is heard, and says nothing.
+        // From the restart on events are received, but there are none.
         s.advance_to(81 * 60_000).await;
         assert_eq!(
             s.state(&a).await,
@@ -54,7 +55,7 @@ fn the_time_in_which_nobody_listened_is_no_silence() {
 }
 
 #[test]
-fn what_finished_meanwhile_is_settled_and_told_once() {
+fn end_during_downtime_is_reported_once() {
     story(|mut s| async move {
         let (a, b) = (s.launch(job("a")).await, s.launch(job("b")).await);
         s.advance_to(6000).await;
@@ -78,7 +79,7 @@ fn what_finished_meanwhile_is_settled_and_told_once() {
 }
 
 #[test]
-fn what_waited_waits_in_the_old_order() {
+fn queue_order_is_restored() {
     story_with(
         |config| config.limits.default = 1,
         |mut s| async move {
@@ -107,7 +108,7 @@ fn what_waited_waits_in_the_old_order() {
 }
 
 #[test]
-fn a_session_that_was_made_and_not_heard_of_is_found_again() {
+fn created_session_is_found_after_crash() {
     story(|mut s| async move {
         s.server
             .set_next_outcome(CallKind::Create, CallOutcome::Lost);
@@ -127,7 +128,7 @@ fn a_session_that_was_made_and_not_heard_of_is_found_again() {
 }
 
 #[test]
-fn a_final_whose_fate_is_unknown_is_looked_for_before_it_is_sent_again() {
+fn final_of_unknown_outcome_is_looked_up_first() {
     for arrives in [true, false] {
         story(move |mut s| async move {
             let a = s.launch(job("a")).await;
@@ -162,7 +163,7 @@ fn a_final_whose_fate_is_unknown_is_looked_for_before_it_is_sent_again() {
 }
 
 #[test]
-fn an_end_whose_abort_was_not_made_is_aborted_after_the_start() {
+fn missing_abort_is_made_after_restart() {
     story(|mut s| async move {
         let a = s.launch(job("a")).await;
         s.advance_to(6000).await;
@@ -183,12 +184,12 @@ fn an_end_whose_abort_was_not_made_is_aborted_after_the_start() {
 }
 
 #[test]
-fn while_the_disk_is_full_nothing_new_is_accepted_and_what_runs_goes_on() {
+fn full_disk_refuses_launches_only() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
         s.advance_to(6000).await;
         s.disk.set_full(Some("the disk is full"));
-        // The first to be caught by it is taken back; the rest is refused at once.
+        // The first launch after the failure is revoked; later ones are refused at once.
         for name in ["b", "c"] {
             let refused = s.try_launch(job(name)).await;
             assert_eq!(
@@ -206,7 +207,7 @@ fn while_the_disk_is_full_nothing_new_is_accepted_and_what_runs_goes_on() {
         );
         s.finish_turn(&a).await;
         s.advance_to(20_000).await;
-        // Decided, and shown to nobody: no slot is held, and readers see what was written last.
+        // The end is decided and not published: no slot is held, and readers see the last durable state.
         assert_eq!(s.in_use().await, 0);
         assert_eq!(s.state(&a).await, "running");
         assert!(
@@ -232,7 +233,7 @@ fn while_the_disk_is_full_nothing_new_is_accepted_and_what_runs_goes_on() {
 }
 
 #[test]
-fn a_resume_that_is_taken_back_leaves_the_key_of_its_launch() {
+fn revoked_resume_keeps_launch_key() {
     story(|s| async move {
         let once = |s: &Harness| {
             let greenroom = s.greenroom.clone();
@@ -257,7 +258,7 @@ fn a_resume_that_is_taken_back_leaves_the_key_of_its_launch() {
 }
 
 #[test]
-fn a_task_that_has_left_memory_is_still_found_after_a_resume_that_is_taken_back() {
+fn forgotten_task_is_found_after_revoked_resume() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
         s.advance_to(6000).await;
@@ -279,7 +280,7 @@ fn a_task_that_has_left_memory_is_still_found_after_a_resume_that_is_taken_back(
 }
 
 #[test]
-fn a_disk_that_hangs_keeps_nobody_waiting_for_more_than_ten_seconds() {
+fn hanging_disk_delays_callers_ten_seconds_at_most() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
         s.advance_to(6000).await;
@@ -302,7 +303,7 @@ fn a_disk_that_hangs_keeps_nobody_waiting_for_more_than_ten_seconds() {
         s.advance_to(50_000).await;
         s.disk.set_hanging(false);
         s.advance_to(80_000).await;
-        // Both were taken back: nothing is begun that somebody was told had been refused.
+        // Both are revoked: a refused request must not start anything.
         let reason = format!("cancelled: the journal could not be written: {why}");
         assert_eq!(s.state(&a).await, reason);
         assert_eq!(s.names(TaskStatus::Cancelled).await, ["a", "b"]);
@@ -314,7 +315,7 @@ fn a_disk_that_hangs_keeps_nobody_waiting_for_more_than_ten_seconds() {
 }
 
 #[test]
-fn a_crash_while_the_disk_is_full_forgets_what_was_only_decided() {
+fn crash_with_full_disk_loses_undurable_changes() {
     story(|mut s| async move {
         let a = s.launch(job("a")).await;
         s.advance_to(6000).await;
@@ -324,7 +325,7 @@ fn a_crash_while_the_disk_is_full_forgets_what_was_only_decided() {
         s.crash(1000).await;
         s.disk.set_full(None);
         s.advance_to(minute(&s)).await;
-        // It is found as it stands: idle, with its answer.
+        // The session is found idle, with its answer.
         assert_eq!(s.state(&a).await, "completed");
         let told = s.notifications_to("P");
         assert_eq!(told.len(), 1, "{told:?}");
@@ -332,7 +333,7 @@ fn a_crash_while_the_disk_is_full_forgets_what_was_only_decided() {
 }
 
 #[test]
-fn a_detached_shutdown_ends_nothing_and_the_next_start_picks_all_up() {
+fn detached_shutdown_ends_no_task() {
     story_with(
         |config| config.limits.default = 1,
         |mut s| async move {
@@ -341,7 +342,7 @@ fn a_detached_shutdown_ends_nothing_and_the_next_start_picks_all_up() {
             s.busy(&a).await;
             let greenroom = s.greenroom.clone();
             let report = s
-                .answered(async move { greenroom.shutdown(ShutdownMode::Detach).await })
+                .resolve(async move { greenroom.shutdown(ShutdownMode::Detach).await })
                 .await;
             assert_eq!(report.detached, [a.clone(), b.clone()]);
             assert_eq!(report.cancelled, []);
@@ -364,7 +365,7 @@ fn a_detached_shutdown_ends_nothing_and_the_next_start_picks_all_up() {
 }
 
 #[test]
-fn what_an_aborting_shutdown_owes_is_told_by_the_next_start() {
+fn pending_messages_of_shutdown_are_sent_after_restart() {
     story(|mut s| async move {
         let a = s.launch(job("a")).await;
         s.advance_to(6000).await;
@@ -382,7 +383,7 @@ fn what_an_aborting_shutdown_owes_is_told_by_the_next_start() {
 }
 
 #[test]
-fn changes_go_on_where_a_reader_stopped_and_stories_are_kept() {
+fn changes_continue_and_timelines_are_kept() {
     story(|mut s| async move {
         let a = s.launch(job("a")).await;
         s.advance_to(6000).await;
@@ -409,7 +410,7 @@ fn changes_go_on_where_a_reader_stopped_and_stories_are_kept() {
         assert_eq!(after, ["completed"]);
         let (greenroom, name) = (s.greenroom.clone(), a.to_string());
         let why = s
-            .answered(async move { greenroom.why(&name).await })
+            .resolve(async move { greenroom.why(&name).await })
             .await
             .expect("it is known");
         let events: Vec<&str> = why.events.iter().map(|event| event.what.as_str()).collect();

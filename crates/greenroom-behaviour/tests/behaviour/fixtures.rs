@@ -1,4 +1,4 @@
-//! Who and what the stories are about: launches by name, sessions by name or task, and events as opencode sends them.
+//! Fixtures: launches by name, sessions by name or task, and events in the format of opencode.
 
 use greenroom::domain::ids::{ModelRef, SessionId, TaskId};
 use greenroom::domain::task::Launch;
@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::server::Server;
 
-/// A launch of parent `P` by the agent `worker`; its name is its description.
+/// Returns a launch by parent `P` with agent `worker`. The name is the description.
 pub fn job(name: &str) -> Launch {
     Launch {
         description: name.to_owned(),
@@ -17,7 +17,7 @@ pub fn job(name: &str) -> Launch {
     }
 }
 
-/// The same for another parent.
+/// Returns a launch by another parent.
 pub fn job_of(parent: impl Into<SessionId>, name: &str) -> Launch {
     Launch {
         parent_session: Some(parent.into()),
@@ -25,7 +25,7 @@ pub fn job_of(parent: impl Into<SessionId>, name: &str) -> Launch {
     }
 }
 
-/// The same with a model, as `provider/model` or `provider/model:variant`.
+/// Returns a launch with a model, as `provider/model` or `provider/model:variant`.
 pub fn job_on(model_name: &str, name: &str) -> Launch {
     Launch {
         model: Some(model(model_name)),
@@ -33,7 +33,7 @@ pub fn job_on(model_name: &str, name: &str) -> Launch {
     }
 }
 
-/// `provider/model` or `provider/model:variant`.
+/// Parses `provider/model` or `provider/model:variant`.
 pub fn model(text: &str) -> ModelRef {
     let (provider, rest) = text.split_once('/').expect("provider/model");
     let (name, variant) = match rest.split_once(':') {
@@ -47,7 +47,7 @@ pub fn model(text: &str) -> ModelRef {
     }
 }
 
-/// Who an event is about: a session, or the session of a task.
+/// Names a session: by its id, or by its task.
 pub trait SessionRef {
     fn session(&self, server: &Server) -> SessionId;
 }

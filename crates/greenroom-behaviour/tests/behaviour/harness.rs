@@ -1,6 +1,7 @@
-//! Where the stories of this folder are told: the real actors in the default profile, the scripted server, virtual time.
-//! A story says when something happens and what must have come of it; nothing in it sleeps or waits for luck. After each
-//! story the stage looks whether every slot was given back, history and records agree, and no actor has panicked.
+//! The harness of the behaviour tests: the real actors in the default profile, the scripted server, virtual
+//! time. A story says when events happen and asserts their results; it never sleeps. After each story the
+//! harness checks that every slot was returned, that histories agree with records, and that no actor has
+//! panicked.
 
 use std::cell::RefCell;
 use std::future::Future;
@@ -25,19 +26,19 @@ use tokio::time::{Instant, sleep_until};
 pub use crate::fixtures::*;
 use crate::server::Server;
 
-/// Real time for one story: nearly all take milliseconds; a busy machine may take long over ten thousand tasks.
+/// Real time for one story. Most take milliseconds; ten thousand tasks may take long on a busy machine.
 const LIMIT: Duration = Duration::from_secs(300);
 
 thread_local! {
     static PANICS: RefCell<Option<Vec<String>>> = const { RefCell::new(None) };
 }
 
-/// Tells a story in the default profile.
+/// Runs a story in the default profile.
 pub fn story<F: Future<Output = ()>>(run_story: impl FnOnce(Harness) -> F + Send + 'static) {
     story_with(|_| {}, run_story);
 }
 
-/// Tells a story in the default profile with some knobs set.
+/// Runs a story in the default profile with changed settings.
 pub fn story_with<F: Future<Output = ()>>(
     set: impl FnOnce(&mut Config) + Send + 'static,
     run_story: impl FnOnce(Harness) -> F + Send + 'static,
@@ -46,7 +47,7 @@ pub fn story_with<F: Future<Output = ()>>(
     assert!(panics.is_empty(), "actors panicked: {panics:?}");
 }
 
-/// Tells a story in which something of ours breaks, and answers the panics there were.
+/// Runs a story in which Greenroom's code panics. Returns the panics.
 pub fn story_with_panics<F: Future<Output = ()>>(
     set: impl FnOnce(&mut Config) + Send + 'static,
     run_story: impl FnOnce(Harness) -> F + Send + 'static,
@@ -54,7 +55,7 @@ pub fn story_with_panics<F: Future<Output = ()>>(
     run(set, None, run_story)
 }
 
-/// Tells a story in which actors of ours are made to fail, and answers the panics there were.
+/// Runs a story with a fault injector. Returns the panics.
 pub fn story_with_failpoints<F: Future<Output = ()>>(
     saboteur: Arc<dyn Saboteur>,
     run_story: impl FnOnce(Harness) -> F + Send + 'static,
@@ -83,7 +84,7 @@ fn run<F: Future<Output = ()>>(
             run_story(harness.clone()).await;
             harness.close().await;
         });
-        // A receiver that has given up wants nothing more.
+        // The receiver is gone if the time limit was reached.
         drop(sender.send(PANICS.take().unwrap_or_default()));
     });
     match receiver.recv_timeout(LIMIT) {
@@ -96,7 +97,7 @@ fn run<F: Future<Output = ()>>(
     }
 }
 
-/// Panics of a story's thread are collected besides being printed: one in an actor would go unnoticed otherwise.
+/// Panics of the thread are collected as well as printed, because a panic in an actor does not fail the test.
 fn collect_panics() {
     static HOOK: Once = Once::new();
     HOOK.call_once(|| {
@@ -127,7 +128,7 @@ pub struct Harness {
     started: Instant,
 }
 
-/// A system on this disk, with power of its own.
+/// Starts a system on this disk, with its own crash switch.
 fn start(
     config: &Config,
     server: &Server,
@@ -150,7 +151,7 @@ impl Harness {
     fn new(config: Config, quiescence: Quiescence, saboteur: Option<Arc<dyn Saboteur>>) -> Self {
         let clock = Clock::starting_at(Timestamp::from_millis(0));
         let server = Server::new(clock);
-        // Durable within the instant, but not within the step: what must wait for it does.
+        // Durable within the instant, but not within the step, so code that must wait for the disk does.
         let disk = Disk::new(config.lifecycle.retention, Arc::new(|_| Duration::ZERO));
         let surroundings = Surroundings {
             clock,
@@ -170,7 +171,7 @@ impl Harness {
         }
     }
 
-    /// The process ends at this instant, and the next one begins so many milliseconds later.
+    /// Crashes the process. The next process starts some milliseconds later.
     pub async fn crash(&mut self, down: u64) {
         self.crash_switch.crash();
         let left = self.greenroom.clone();
@@ -178,7 +179,7 @@ impl Harness {
         self.restart(down).await;
     }
 
-    /// Another process goes on with what is on the disk.
+    /// Starts another process with the contents of the disk.
     pub async fn restart(&mut self, after: u64) {
         self.advance(after).await;
         self.config.seed = self.config.seed.map(|seed| seed + 1);
@@ -191,7 +192,7 @@ impl Harness {
         self.settle().await;
     }
 
-    /// Everything open is cancelled; then no slot may be held, nobody wait, and history agree with the records.
+    /// Cancels all open tasks, then checks slots, queues and histories.
     async fn close(&self) {
         self.assert_history_agrees().await;
         self.greenroom
@@ -204,7 +205,7 @@ impl Harness {
         assert_eq!(waiting, 0, "somebody waits at the end: {limits:?}");
     }
 
-    /// Status and history never contradict each other.
+    /// Checks that statuses and histories agree.
     async fn assert_history_agrees(&self) {
         for task in self.tasks().await {
             let Some(parent) = &task.parent_session else {
@@ -222,12 +223,12 @@ impl Harness {
         }
     }
 
-    /// What time it is, in virtual milliseconds.
+    /// Returns the virtual time, in milliseconds.
     pub fn now(&self) -> i64 {
         self.clock.now().as_millis()
     }
 
-    /// Goes on to that time, in milliseconds from the start; what is due then has had its say.
+    /// Advances to a time, in milliseconds from the start, and settles.
     pub async fn advance_to(&self, millis: u64) {
         let moment = self.started + Duration::from_millis(millis);
         assert!(
@@ -238,18 +239,18 @@ impl Harness {
         self.settle().await;
     }
 
-    /// Lets so many milliseconds pass.
+    /// Advances by some milliseconds.
     pub async fn advance(&self, millis: u64) {
         let now = u64::try_from(self.now()).unwrap_or_default();
         self.advance_to(now + millis).await;
     }
 
-    /// Everything that needs no time is done.
+    /// Runs everything that needs no time.
     pub async fn settle(&self) {
         self.quiescence.settle().await;
     }
 
-    /// What is asked is answered without time passing.
+    /// Returns the answer to a request, which must arrive without time passing.
     pub async fn resolve<T: 'static>(&self, question: impl Future<Output = T> + 'static) -> T {
         let asked = actix_rt::spawn(question);
         self.settle().await;
@@ -286,7 +287,7 @@ impl Harness {
             .await
     }
 
-    /// Adopts a session for parent `P`.
+    /// Tracks a session for parent `P`.
     pub async fn track(&self, id: &str, session: &str, key: Option<&str>) -> Task {
         self.track_with(Track {
             task: id.into(),
@@ -323,7 +324,7 @@ impl Harness {
             .await
     }
 
-    /// Begins a shutdown; it has come to its end when the answer is there.
+    /// Starts a shutdown. The returned handle completes with it.
     pub async fn shutdown(&self) -> tokio::task::JoinHandle<greenroom::ShutdownReport> {
         let greenroom = self.greenroom.clone();
         let report = actix_rt::spawn(async move { greenroom.shutdown(ShutdownMode::Abort).await });
@@ -342,9 +343,10 @@ impl Harness {
         found.expect("the task is in memory").task
     }
 
-    /// Where a task stands, with its error and note: `error: boom (note)`; `gone` if it has left memory.
+    /// Returns the status of a task with its error and note: `error: boom (note)`; `gone` if it has left
+    /// memory.
     pub async fn state(&self, task: &TaskId) -> String {
-        // By the list: a task that has left memory is still found by its id, in the journal.
+        // Uses the list, because a task that has left memory is still found by its id in the journal.
         let tasks = self.tasks().await;
         let Some(task) = tasks.into_iter().find(|known| known.id == *task) else {
             return "gone".to_owned();
@@ -359,7 +361,7 @@ impl Harness {
         )
     }
 
-    /// All tasks in memory, oldest first.
+    /// Returns all tasks in memory, oldest first.
     pub async fn tasks(&self) -> Vec<Task> {
         let greenroom = self.greenroom.clone();
         let filter = ListFilter {
@@ -367,13 +369,13 @@ impl Harness {
             ..ListFilter::default()
         };
         let mut page = self
-            .answered(async move { greenroom.list(filter).await })
+            .resolve(async move { greenroom.list(filter).await })
             .await;
         page.tasks.reverse();
         page.tasks
     }
 
-    /// The names of the tasks in that state, oldest first.
+    /// Returns the names of the tasks with a status, oldest first.
     pub async fn names(&self, status: TaskStatus) -> Vec<String> {
         let tasks = self.tasks().await.into_iter();
         tasks
@@ -387,7 +389,7 @@ impl Harness {
         self.resolve(async move { greenroom.limits().await }).await
     }
 
-    /// Slots as `key in use/limit`, with `+waiting` where somebody waits.
+    /// Returns slots as `key in use/limit`, with `+waiting` if tasks wait.
     pub async fn slots(&self) -> Vec<String> {
         let keys = self.limits().await.keys.into_iter();
         keys.map(|key| {
@@ -400,12 +402,12 @@ impl Harness {
         .collect()
     }
 
-    /// All slots in use.
+    /// Returns the number of slots in use.
     pub async fn in_use(&self) -> usize {
         self.limits().await.in_use
     }
 
-    /// What the system keeps at this moment.
+    /// Returns the resource counts of the system.
     pub async fn census(&self) -> greenroom::Census {
         let greenroom = self.greenroom.clone();
         self.resolve(async move { greenroom.census().await }).await

@@ -1,5 +1,5 @@
-//! Memory: after ten thousand tasks of every outcome, and past every retention, each map, timer, actor and deadline is
-//! gone, counted by the actors themselves.
+//! Memory: after ten thousand tasks of every outcome and after all retention times, every map, timer, actor
+//! and deadline is gone, as counted by the actors.
 
 use std::collections::BTreeMap;
 
@@ -14,8 +14,8 @@ const A_WAVE: usize = 100;
 const PARENTS: usize = 20;
 const HOUR: u64 = 3_600_000;
 
-/// A system in which nothing is open, owed or to be remembered: the long-lived actors, and nothing else but what is
-/// meant to stay. After a shutdown not even those.
+/// Returns the counts of a system without open tasks, pending messages and retained state: only the
+/// long-lived actors. After a shutdown those are gone as well.
 pub fn empty(census: &Census) -> Census {
     let mut empty = Census::default();
     empty.registries = 1;
@@ -24,7 +24,7 @@ pub fn empty(census: &Census) -> Census {
     empty
 }
 
-/// What becomes of a task, and how far that has come.
+/// The script of a task, and its progress.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum TaskScript {
     Completes,
@@ -58,7 +58,7 @@ fn parent_of(number: usize) -> String {
     format!("parent {}", number % PARENTS)
 }
 
-/// One task comes in.
+/// Accepts one task.
 async fn accepted(s: &Harness, wave: usize, number: usize) -> (TaskId, TaskScript) {
     let script = SCRIPTS[number % SCRIPTS.len()];
     let name = format!("{wave}.{number}");
@@ -101,7 +101,7 @@ async fn accepted(s: &Harness, wave: usize, number: usize) -> (TaskId, TaskScrip
     (task, script)
 }
 
-/// Its fate takes its course, once its session is there; answers what is still to come.
+/// Advances the script of a task if its session exists. Returns the tasks that are still open.
 async fn advance_task(s: &Harness, task: TaskId, script: TaskScript) -> Vec<(TaskId, TaskScript)> {
     if script == TaskScript::Tracked {
         s.finish_turn(task.as_str()).await;
@@ -155,7 +155,7 @@ async fn wave(s: &Harness, number: usize, ends: &mut BTreeMap<&'static str, usiz
     }
     for _ in 0..12 {
         s.advance(6000).await;
-        // A task comes after those of its own.
+        // A task ends after its children.
         let mut later = Vec::new();
         for (task, script) in std::mem::take(&mut open) {
             later.extend(advance_task(s, task, script).await);
@@ -176,7 +176,7 @@ async fn wave(s: &Harness, number: usize, ends: &mut BTreeMap<&'static str, usiz
 }
 
 #[test]
-fn after_ten_thousand_tasks_of_every_outcome_nothing_is_kept() {
+fn ten_thousand_tasks_leave_nothing() {
     let knobs = |config: &mut greenroom::Config| config.limits.default = 5;
     story_with(knobs, |s| async move {
         for parent in 0..PARENTS {
@@ -187,7 +187,7 @@ fn after_ten_thousand_tasks_of_every_outcome_nothing_is_kept() {
             wave(&s, number, &mut ends).await;
         }
         let kind = WAVES * A_WAVE / SCRIPTS.len();
-        // Four fates complete once, one twice; those of their own too.
+        // Four scripts complete once, one twice; their children complete as well.
         assert_eq!(ends["completed"], 7 * kind, "{ends:?}");
         assert_eq!(ends["error"], kind, "{ends:?}");
         assert_eq!(ends["cancelled"], 3 * kind, "{ends:?}");
@@ -196,7 +196,8 @@ fn after_ten_thousand_tasks_of_every_outcome_nothing_is_kept() {
 
         s.advance(HOUR).await;
         let mut wanted = empty(&s.census().await);
-        // For good, and at most ten thousand of each: what parents were told of, and for a day the keys of launches.
+        // Kept forever, with a limit of ten thousand each: the histories of parents. Kept for a day: the keys
+        // of launches.
         wanted.histories = PARENTS + kind;
         wanted.launch_keys = kind;
         assert_eq!(s.census().await, wanted);

@@ -1,4 +1,4 @@
-//! Remembering: history and its Markdown form, how long ended tasks stay in memory, and how they are found.
+//! Retention: history and its Markdown form, the time that ended tasks stay in memory, and lookups.
 
 use greenroom::domain::history::markdown;
 use greenroom::domain::task::{Launch, Track};
@@ -14,7 +14,7 @@ async fn history(s: &Harness, parent: &str) -> Vec<String> {
 }
 
 #[test]
-fn a_history_has_every_task_of_its_parent_with_every_change() {
+fn history_has_every_task_of_parent() {
     story_with(
         |config| config.limits.default = 1,
         |s| async move {
@@ -50,7 +50,7 @@ fn a_history_has_every_task_of_its_parent_with_every_change() {
 }
 
 #[test]
-fn a_history_outlives_its_tasks() {
+fn history_outlives_tasks() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
         s.advance_to(6000).await;
@@ -62,7 +62,7 @@ fn a_history_outlives_its_tasks() {
 }
 
 #[test]
-fn a_history_keeps_the_newest_hundred() {
+fn history_keeps_newest_hundred() {
     story_with(
         |config| config.limits.default = 0,
         |s| async move {
@@ -78,7 +78,7 @@ fn a_history_keeps_the_newest_hundred() {
 }
 
 #[test]
-fn a_task_that_moves_is_added_to_the_new_history_and_stays_up_to_date_in_the_old() {
+fn reparented_task_is_in_both_histories() {
     story(|s| async move {
         let (a, b) = (s.launch(job("a")).await, s.launch(job("b")).await);
         s.advance_to(6000).await;
@@ -104,7 +104,7 @@ fn a_task_that_moves_is_added_to_the_new_history_and_stays_up_to_date_in_the_old
 }
 
 #[test]
-fn its_markdown_shows_the_newest_twenty_and_the_rule_to_resume() {
+fn markdown_history_shows_newest_twenty() {
     story_with(
         |config| config.limits.default = 0,
         |s| async move {
@@ -132,12 +132,12 @@ fn its_markdown_shows_the_newest_twenty_and_the_rule_to_resume() {
 }
 
 #[test]
-fn an_ended_task_stays_ten_minutes_after_its_batch_has_closed() {
+fn ended_task_stays_ten_minutes_after_batch() {
     story(|s| async move {
         let (a, b) = (s.launch(job("a")).await, s.launch(job("b")).await);
         s.advance_to(6000).await;
         s.finish_turn(&a).await;
-        // Its batch is open for another half hour.
+        // Its batch stays open for another half hour.
         for minute in 1..30 {
             s.advance_to(minute * 60_000).await;
             s.stream_text(&b).await;
@@ -155,7 +155,7 @@ fn an_ended_task_stays_ten_minutes_after_its_batch_has_closed() {
 }
 
 #[test]
-fn an_ended_task_stays_while_one_below_it_is_open() {
+fn ended_task_stays_while_child_is_open() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
         let session = s.server.session_of(&a).expect("it runs");
@@ -181,7 +181,7 @@ fn an_ended_task_stays_while_one_below_it_is_open() {
 }
 
 #[test]
-fn a_task_is_found_by_id_by_the_unique_beginning_of_it_and_by_its_session() {
+fn task_is_found_by_id_prefix_and_session() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
         let b = s.launch(job("b")).await;
@@ -212,7 +212,7 @@ fn a_task_is_found_by_id_by_the_unique_beginning_of_it_and_by_its_session() {
 }
 
 #[test]
-fn the_result_of_a_resume_that_failed_is_not_the_answer_of_the_run_before() {
+fn failed_resume_does_not_return_previous_answer() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
         s.advance_to(6000).await;
@@ -234,7 +234,7 @@ fn the_result_of_a_resume_that_failed_is_not_the_answer_of_the_run_before() {
 }
 
 #[test]
-fn reading_does_not_consume() {
+fn reading_result_does_not_consume_it() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
         s.advance_to(6000).await;

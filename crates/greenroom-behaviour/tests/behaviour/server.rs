@@ -1,6 +1,6 @@
-//! The agent server of these stories: sessions in memory that behave as opencode's do (a prompt makes one busy, an abort
-//! idle, idle ones are absent from the status map), a log of every call, and a fate for any call that is to go wrong. The
-//! stories script it through [`Server`]; the actors call it.
+//! The agent server of the behaviour tests: sessions in memory that behave as those of opencode (a prompt
+//! makes a session busy, an abort idle; idle sessions are absent from the status map), a log of every call,
+//! and outcomes for calls that must fail. Tests script it through [`Server`]; the actors call it.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -20,7 +20,7 @@ use greenroom::ports::agent_server::{
 use greenroom_sim::session::Session;
 use serde_json::{Value, json};
 
-/// One call as it arrived.
+/// A call, as it arrived.
 #[derive(Debug, Clone)]
 pub struct Call {
     pub at: i64,
@@ -29,10 +29,10 @@ pub struct Call {
     pub payload: CallPayload,
 }
 
-/// What a call carried.
+/// The payload of a call.
 #[derive(Debug, Clone)]
 pub enum CallPayload {
-    Nothing,
+    Empty,
     Directory(String),
     Create(Box<NewSession>),
     Prompt(Option<String>, Box<TaskPrompt>),
@@ -68,7 +68,7 @@ pub struct Server {
 }
 
 impl Server {
-    /// Two sessions that may be parents, `P` and `Q`, both idle.
+    /// Returns a server with two idle parent sessions, `P` and `Q`.
     pub fn new(clock: Clock) -> Self {
         let server = Self {
             clock,
@@ -79,14 +79,14 @@ impl Server {
         server
     }
 
-    /// There is a session of that name, maybe under another.
+    /// Adds a session, with an optional parent.
     pub fn add_session(&self, session: &str, parent: Option<&str>) {
         let mut known = Session::declared();
         known.parent = parent.map(SessionId::from);
         self.state().sessions.insert(session.into(), known);
     }
 
-    /// There is a session of that name in another directory.
+    /// Adds a session in another directory.
     pub fn add_session_in(&self, session: &str, directory: &str) {
         self.add_session(session, None);
         self.change(&session.into(), |known| {
@@ -94,34 +94,34 @@ impl Server {
         });
     }
 
-    /// The session is no more: every call about it is answered 404.
+    /// Removes a session: every call about it is answered with 404.
     pub fn remove_session(&self, session: &SessionId) {
         self.state().sessions.remove(session);
     }
 
-    /// Nothing of what is said and done in any session is remembered as being under way: the server was restarted.
+    /// Makes all sessions idle, as after a restart of the server.
     pub fn forget_turns(&self) {
         for session in self.state().sessions.values_mut() {
             session.status = None;
         }
     }
 
-    /// From now on no call gets there, until [`Server::up`].
+    /// Makes every call fail as unreachable, until [`Server::come_online`].
     pub fn go_offline(&self) {
         self.state().offline = true;
     }
 
-    /// Calls get there again.
+    /// Makes the server reachable again.
     pub fn come_online(&self) {
         self.state().offline = false;
     }
 
-    /// The next call of that kind meets that fate.
+    /// Sets the outcome of the next call of a kind.
     pub fn set_next_outcome(&self, kind: CallKind, outcome: CallOutcome) {
         self.add_rule(kind, None, Some(1), outcome);
     }
 
-    /// The next call of that kind about that session meets that fate.
+    /// Sets the outcome of the next call of a kind about a session.
     pub fn set_next_outcome_for(
         &self,
         kind: CallKind,
@@ -131,12 +131,12 @@ impl Server {
         self.add_rule(kind, Some(session.into()), Some(1), outcome);
     }
 
-    /// Every call of that kind meets that fate, until [`Server::mend`].
+    /// Sets the outcome of every call of a kind, until [`Server::clear_outcomes`].
     pub fn set_outcome(&self, kind: CallKind, outcome: CallOutcome) {
         self.add_rule(kind, None, None, outcome);
     }
 
-    /// Every call of that kind about that session meets that fate, until [`Server::mend`].
+    /// Sets the outcome of every call of a kind about a session, until [`Server::clear_outcomes`].
     pub fn set_outcome_for(
         &self,
         kind: CallKind,
@@ -146,7 +146,7 @@ impl Server {
         self.add_rule(kind, Some(session.into()), None, outcome);
     }
 
-    /// Calls of that kind work again.
+    /// Makes calls of a kind succeed again.
     pub fn clear_outcomes(&self, kind: CallKind) {
         self.state().rules.retain(|rule| rule.kind != kind);
     }
@@ -166,12 +166,12 @@ impl Server {
         });
     }
 
-    /// What happens in the instant in which the next session is made, before anybody hears of it.
+    /// Sets a hook that runs when the next session is created, before the create is answered.
     pub fn on_next_session(&self, hook: Box<dyn FnOnce() + Send>) {
         self.state().on_next_session = Some(hook);
     }
 
-    /// The newest session made for a task.
+    /// Returns the newest session created for a task.
     pub fn session_of(&self, task: &TaskId) -> Option<SessionId> {
         let state = self.state();
         let created = state.created_for.iter().rev();
@@ -181,17 +181,17 @@ impl Server {
             .map(|(_, session)| session.clone())
     }
 
-    /// What the status call says of a session from now on; none leaves it out.
+    /// Sets the status of a session in the status call; `None` leaves it out.
     pub fn set_status(&self, session: &SessionId, status: Option<SessionStatus>) {
         self.change(session, |session| session.status = status);
     }
 
-    /// What the status call says of a session.
+    /// Returns the status of a session in the status call.
     pub fn status_of(&self, session: &SessionId) -> Option<SessionStatus> {
         self.state().sessions.get(session)?.status.clone()
     }
 
-    /// The todos of a session, each with its state.
+    /// Sets the todos of a session, each with its status.
     pub fn set_todos(&self, session: &SessionId, todos: &[(&str, &str)]) {
         let todos = todos.iter().map(|(content, status)| Todo {
             content: (*content).to_owned(),
@@ -200,7 +200,7 @@ impl Server {
         self.change(session, |session| session.todos = todos.collect());
     }
 
-    /// A message is added, its id and time filled in; answers its `info` for the event that tells of it.
+    /// Adds a message with an id and a time. Returns its `info` for the event.
     pub fn add_message(&self, session: &SessionId, info: Value, parts: Value) -> Value {
         let now = self.clock.now().as_millis();
         let mut state = self.state();
@@ -218,7 +218,7 @@ impl Server {
         info
     }
 
-    /// An assistant message of a server that gives neither ids nor times.
+    /// Adds an assistant message without id and time.
     pub fn add_bare_message(&self, session: &SessionId, text: &str) {
         let message = json!({"info": {"role": "assistant"},
             "parts": [{"type": "text", "text": text}]});
@@ -233,7 +233,7 @@ impl Server {
         }
     }
 
-    /// Every call of that kind so far.
+    /// Returns every call of a kind so far.
     pub fn calls(&self, kind: CallKind) -> Vec<Call> {
         let state = self.state();
         state
@@ -244,7 +244,7 @@ impl Server {
             .collect()
     }
 
-    /// Every call so far, in order.
+    /// Returns every call so far, in order.
     pub fn log(&self) -> Vec<Call> {
         self.state().calls.clone()
     }
@@ -310,7 +310,7 @@ impl Server {
         }
     }
 
-    /// A read answers what was true when it was asked, however long the answer takes.
+    /// Answers a read with the state at its arrival, independent of its delay.
     async fn read<T>(
         &self,
         outcome: Option<CallOutcome>,

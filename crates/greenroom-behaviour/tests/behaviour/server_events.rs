@@ -1,4 +1,5 @@
-//! What happens on the server in a story: its state changes and, unless the event is lost, it says so.
+//! Changes of the server in a story: the state of a session changes and, unless the event is lost, an event
+//! is delivered.
 
 use greenroom::ports::agent_server::SessionStatus;
 use serde_json::{Value, json};
@@ -10,19 +11,19 @@ use crate::fixtures::{
 use crate::harness::Harness;
 
 impl Harness {
-    /// The server tells of something.
+    /// Delivers an event of the server and settles.
     pub async fn event(&self, event: Value) {
         self.send_event(event);
         self.settle().await;
     }
 
-    /// The server tells of something, and what follows in the story happens at once.
+    /// Delivers an event of the server without settling.
     pub fn send_event(&self, event: Value) {
         let greenroom = self.greenroom.clone();
         actix_rt::spawn(async move { greenroom.event(&event).await });
     }
 
-    /// The session works.
+    /// Makes a session busy.
     pub async fn busy(&self, target: impl SessionRef) {
         let session = target.session(&self.server);
         self.server.set_status(&session, Some(SessionStatus::Busy));
@@ -30,26 +31,26 @@ impl Harness {
             .await;
     }
 
-    /// The session has nothing to do, and says so.
+    /// Makes a session idle.
     pub async fn idle(&self, target: impl SessionRef) {
         let session = target.session(&self.server);
         self.server.set_status(&session, None);
         self.event(idle_event(&session)).await;
     }
 
-    /// The session has nothing to do, but the event is lost.
+    /// Makes a session idle without an event.
     pub fn idle_without_event(&self, target: impl SessionRef) {
         self.server.set_status(&target.session(&self.server), None);
     }
 
-    /// An answer of the assistant is complete.
+    /// Completes an answer of the assistant.
     pub async fn answer(&self, target: impl SessionRef, text: &str) {
         let session = target.session(&self.server);
         let info = self.answer_without_event(&session, text);
         self.event(message_event(&session, &info)).await;
     }
 
-    /// The same, but the event is lost.
+    /// Completes an answer of the assistant without an event.
     pub fn answer_without_event(&self, target: impl SessionRef, text: &str) -> Value {
         let session = target.session(&self.server);
         let info = json!({"role": "assistant", "finish": "stop",
@@ -58,7 +59,7 @@ impl Harness {
         self.server.add_message(&session, info, parts)
     }
 
-    /// A whole turn as opencode tells of it: busy, a finished answer, idle.
+    /// Runs a whole turn: busy, a completed answer, idle.
     pub async fn finish_turn(&self, target: impl SessionRef) {
         let session = target.session(&self.server);
         self.busy(&session).await;
@@ -66,13 +67,13 @@ impl Harness {
         self.idle(&session).await;
     }
 
-    /// Text of the assistant is streamed.
+    /// Streams text of the assistant.
     pub async fn stream_text(&self, target: impl SessionRef) {
         let session = target.session(&self.server);
         self.event(delta_event(&session)).await;
     }
 
-    /// The session fails.
+    /// Fails the session.
     pub async fn fail(&self, target: impl SessionRef, text: &str) {
         let session = target.session(&self.server);
         self.server.set_status(&session, None);
@@ -80,14 +81,14 @@ impl Harness {
         self.event(error_event(&session, error)).await;
     }
 
-    /// Somebody aborts the session.
+    /// Aborts the session from outside Greenroom.
     pub async fn abort_externally(&self, target: impl SessionRef) {
         let session = target.session(&self.server);
         self.server.set_status(&session, None);
         self.event(abort_event(&session)).await;
     }
 
-    /// The session is deleted.
+    /// Deletes the session.
     pub async fn delete(&self, target: impl SessionRef) {
         let session = target.session(&self.server);
         self.server.remove_session(&session);
@@ -95,7 +96,7 @@ impl Harness {
             .await;
     }
 
-    /// The user says something in a session, maybe to an agent with a model.
+    /// Prompts a session as its user, optionally with an agent and a model.
     pub async fn user_prompts(
         &self,
         target: impl SessionRef,

@@ -1,4 +1,5 @@
-//! Shutdown in abort mode: nothing begins any more, what runs is ended and awaited, and memory is empty afterwards.
+//! Shutdown in abort mode: no call is started, running tasks are ended and awaited, and memory is empty
+//! afterwards.
 
 use greenroom::WaitFor;
 use greenroom::domain::ids::Run;
@@ -7,7 +8,7 @@ use greenroom::{LaunchError, ResumeError, TrackError};
 use crate::harness::{Harness, job, job_of, story, story_with};
 use crate::server::{CallKind, CallOutcome, status};
 
-/// Whether a shutdown begun at this moment is done at that one, and not a millisecond before.
+/// Checks that a shutdown started at one time completes at another, and not a millisecond earlier.
 async fn done_at(s: &Harness, millis: u64) -> greenroom::ShutdownReport {
     let report = s.shutdown().await;
     if s.now() < millis as i64 {
@@ -20,7 +21,7 @@ async fn done_at(s: &Harness, millis: u64) -> greenroom::ShutdownReport {
 }
 
 #[test]
-fn what_runs_and_waits_is_cancelled_and_aborted_and_nothing_starts() {
+fn shutdown_cancels_all_tasks() {
     story_with(
         |config| config.limits.default = 1,
         |s| async move {
@@ -55,7 +56,7 @@ fn what_runs_and_waits_is_cancelled_and_aborted_and_nothing_starts() {
 }
 
 #[test]
-fn memory_is_empty_and_nothing_new_is_accepted_afterwards() {
+fn memory_is_empty_after_shutdown() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
         let session = s.server.session_of(&a).expect("it runs");
@@ -68,7 +69,7 @@ fn memory_is_empty_and_nothing_new_is_accepted_afterwards() {
         assert_eq!(s.try_launch(job("b")).await, Err(LaunchError::ShuttingDown));
         let resumed = s.try_resume(s.resume_request(&session, "x")).await;
         assert_eq!(resumed, Err(ResumeError::ShuttingDown));
-        // What the server still says, and a second shutdown, are nobody's business any more.
+        // Later events of the server and a second shutdown have no effect.
         s.finish_turn(&session).await;
         s.delete(&session).await;
         assert_eq!(done_at(&s, 6000).await.cancelled, []);
@@ -76,7 +77,7 @@ fn memory_is_empty_and_nothing_new_is_accepted_afterwards() {
 }
 
 #[test]
-fn while_it_shuts_down_nothing_new_is_accepted() {
+fn launch_is_refused_during_shutdown() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
         let session = s.server.session_of(&a).expect("it runs");
@@ -107,7 +108,7 @@ fn while_it_shuts_down_nothing_new_is_accepted() {
 }
 
 #[test]
-fn aborts_are_awaited_for_ten_seconds_at_most() {
+fn aborts_are_awaited_ten_seconds_at_most() {
     story(|s| async move {
         s.launch(job("a")).await;
         s.server.set_outcome(CallKind::Abort, CallOutcome::Hangs);
@@ -117,7 +118,7 @@ fn aborts_are_awaited_for_ten_seconds_at_most() {
 }
 
 #[test]
-fn aborts_that_fail_do_not_hold_it_up() {
+fn failing_aborts_do_not_delay_shutdown() {
     story(|s| async move {
         s.launch(job("a")).await;
         s.server
@@ -129,7 +130,7 @@ fn aborts_that_fail_do_not_hold_it_up() {
 }
 
 #[test]
-fn a_message_in_flight_gets_five_seconds_and_none_is_begun() {
+fn message_in_flight_gets_five_seconds() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
         let q = s.launch(job_of("Q", "q")).await;
@@ -150,7 +151,7 @@ fn a_message_in_flight_gets_five_seconds_and_none_is_begun() {
 }
 
 #[test]
-fn a_message_in_flight_that_arrives_is_awaited_no_longer() {
+fn shutdown_ends_when_message_arrives() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
         s.server
@@ -164,7 +165,7 @@ fn a_message_in_flight_that_arrives_is_awaited_no_longer() {
 }
 
 #[test]
-fn a_message_held_for_a_busy_parent_is_named_as_not_told() {
+fn held_message_is_reported_as_unsent() {
     story(|s| async move {
         s.busy("P").await;
         let a = s.launch(job("a")).await;
@@ -179,7 +180,7 @@ fn a_message_held_for_a_busy_parent_is_named_as_not_told() {
 }
 
 #[test]
-fn a_session_being_made_is_awaited_and_aborted() {
+fn create_in_flight_is_awaited_and_aborted() {
     story(|s| async move {
         s.server
             .set_next_outcome(CallKind::Create, CallOutcome::Late(4000));
@@ -193,7 +194,7 @@ fn a_session_being_made_is_awaited_and_aborted() {
 }
 
 #[test]
-fn a_resume_that_waits_fails() {
+fn queued_resume_fails() {
     story_with(
         |config| config.limits.default = 1,
         |s| async move {
@@ -215,7 +216,7 @@ fn a_resume_that_waits_fails() {
 }
 
 #[test]
-fn a_check_that_is_answered_after_shutdown_began_changes_nothing() {
+fn late_check_answer_is_ignored() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
         let mut changes = s.changes();
@@ -236,7 +237,7 @@ fn a_check_that_is_answered_after_shutdown_began_changes_nothing() {
 }
 
 #[test]
-fn an_idle_system_shuts_down_at_once() {
+fn idle_system_shuts_down_at_once() {
     story(|s| async move {
         s.advance_to(5000).await;
         let report = done_at(&s, 5000).await;
@@ -245,7 +246,7 @@ fn an_idle_system_shuts_down_at_once() {
 }
 
 #[test]
-fn nothing_ticks_after_a_shutdown() {
+fn no_timer_is_left_after_shutdown() {
     story(|s| async move {
         s.launch(job("a")).await;
         s.server.go_offline();

@@ -1,5 +1,5 @@
-//! Slots come back on every path and memory is empty at the end, also after a thousand tasks of every kind, and after
-//! our own code has broken in the middle of a call.
+//! Slots are returned on every path and memory is empty at the end, after a thousand tasks of every kind and
+//! after panics in calls.
 
 use greenroom::Config;
 use greenroom::domain::ids::TaskId;
@@ -9,13 +9,13 @@ use serde_json::json;
 use crate::harness::{Harness, job, job_of, story_with, story_with_panics};
 use crate::server::{CallKind, CallOutcome, cut_off, status, unreachable};
 
-/// How the n-th task of the mixed run ends.
+/// Ends the n-th task of the mixed run.
 async fn ends(s: &Harness, n: usize, task: &TaskId) {
     if s.find(task.as_str())
         .await
         .is_none_or(|found| found.task.status() != TaskStatus::Running)
     {
-        // It waits, or its start went wrong.
+        // The task waits, or its start has failed.
         if n.is_multiple_of(3) {
             s.cancel(task).await;
         }
@@ -34,7 +34,7 @@ async fn ends(s: &Harness, n: usize, task: &TaskId) {
 }
 
 #[test]
-fn a_mixed_run_of_a_thousand_tasks_leaves_nothing() {
+fn thousand_mixed_tasks_leave_nothing() {
     let knobs = |config: &mut Config| {
         config.limits.default = 20;
         config.limits.max = 50;
@@ -96,7 +96,7 @@ fn a_mixed_run_of_a_thousand_tasks_leaves_nothing() {
                 ends(&s, n, &tasks[n - 40].clone()).await;
             }
         }
-        // All that is left is brought to its end.
+        // Ends all open tasks.
         for _ in 0..60 {
             let open = s
                 .tasks()
@@ -120,7 +120,7 @@ fn a_mixed_run_of_a_thousand_tasks_leaves_nothing() {
         assert!(limits.keys.is_empty(), "{limits:?}");
         let readiness = s.greenroom.readiness().await;
         assert!(readiness.ready && readiness.tasks == 0 && readiness.waiting == 0);
-        // Every parent was told of every end exactly once in a final, and nothing is owed.
+        // Every parent got every end exactly once in a final message, and no message is pending.
         for parent in &parents {
             let told = s.notifications_to(parent);
             let finals: Vec<&String> = told
@@ -131,7 +131,7 @@ fn a_mixed_run_of_a_thousand_tasks_leaves_nothing() {
             let greenroom = s.greenroom.clone();
             let of = parent.as_str().into();
             let owed = s
-                .answered(async move { greenroom.notifications(&of).await })
+                .resolve(async move { greenroom.notifications(&of).await })
                 .await;
             let open = owed
                 .iter()
@@ -156,7 +156,8 @@ fn a_mixed_run_of_a_thousand_tasks_leaves_nothing() {
     });
 }
 
-/// A call of this kind panics once, while one task runs from its launch to its parent's wake. Tells how both ended.
+/// Makes a call of this kind panic once, while one task runs from its launch to the wake of its parent.
+/// Returns the ends of both tasks.
 fn broken_once(on: CallKind) -> (String, Vec<String>, usize) {
     let (told, hears) = std::sync::mpsc::channel();
     let panics = story_with_panics(
@@ -178,7 +179,7 @@ fn broken_once(on: CallKind) -> (String, Vec<String>, usize) {
 }
 
 #[test]
-fn a_panic_in_any_call_of_a_run_does_not_keep_it_from_its_end() {
+fn panic_in_call_does_not_prevent_end() {
     for on in [
         CallKind::Session,
         CallKind::Create,
@@ -195,7 +196,7 @@ fn a_panic_in_any_call_of_a_run_does_not_keep_it_from_its_end() {
 }
 
 #[test]
-fn a_panic_in_an_abort_holds_up_nobody() {
+fn panic_in_abort_delays_no_task() {
     let (state, told, in_use) = broken_once(CallKind::Abort);
     assert_eq!((state.as_str(), told.len(), in_use), ("completed", 1, 0));
     let panics = story_with_panics(
@@ -219,14 +220,14 @@ fn a_panic_in_an_abort_holds_up_nobody() {
 }
 
 #[test]
-fn a_panic_while_a_parent_is_told_does_not_lose_the_wake() {
+fn panic_in_notify_does_not_lose_wake() {
     let (state, told, _) = broken_once(CallKind::Notify);
     assert_eq!(state, "completed");
     assert_eq!(told.len(), 2, "{told:?}");
 }
 
 #[test]
-fn a_panic_in_a_toast_or_a_health_call_changes_nothing() {
+fn panic_in_toast_or_health_changes_nothing() {
     let (state, told, in_use) = broken_once(CallKind::Toast);
     assert_eq!((state.as_str(), told.len(), in_use), ("completed", 1, 0));
     story_with_panics(
@@ -246,7 +247,7 @@ fn a_panic_in_a_toast_or_a_health_call_changes_nothing() {
 }
 
 #[test]
-fn a_panic_in_the_rejection_of_an_ask_leaves_the_run() {
+fn panic_in_ask_rejection_leaves_run() {
     story_with_panics(
         |_| {},
         |s| async move {
@@ -267,7 +268,7 @@ fn a_panic_in_the_rejection_of_an_ask_leaves_the_run() {
 }
 
 #[test]
-fn a_panic_in_a_look_up_is_not_the_end_of_looking() {
+fn panic_in_lookup_is_retried() {
     story_with_panics(
         |_| {},
         |s| async move {

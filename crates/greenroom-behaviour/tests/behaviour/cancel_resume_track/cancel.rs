@@ -1,4 +1,5 @@
-//! Cancel: what it ends, what it leaves, and who hears of it. The stages of a start are in `launch_and_start`.
+//! Cancel: what it ends, what it leaves, and which parents are notified. `cancel_races` covers the stages of
+//! a start.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -27,7 +28,7 @@ async fn cancel_all(s: &Harness, scope: CancelScope) -> Vec<String> {
 }
 
 #[test]
-fn it_is_true_once_and_then_changes_nothing() {
+fn second_cancel_changes_nothing() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
         s.advance_to(6000).await;
@@ -60,7 +61,7 @@ fn it_is_true_once_and_then_changes_nothing() {
 
 async fn pass_turns(turns: usize) {
     for _ in 0..turns {
-        // The runtime's own yield would wait until nothing else is to be done.
+        // The yield of the runtime would wait until no other task is ready.
         let mut passed = false;
         std::future::poll_fn(|context| {
             context.waker().wake_by_ref();
@@ -73,10 +74,10 @@ async fn pass_turns(turns: usize) {
     }
 }
 
-/// The completion of a task is refused if somebody launches below it in that moment; a cancel that has come just after the
-/// completion was decided must not be lost with it. The moment is shifted turn by turn of the runtime.
+/// The completion of a task is refused if a child is launched at the same moment. A cancel that arrives just
+/// after the decision must not be lost with it. The cancel is shifted by one turn of the runtime at a time.
 #[test]
-fn it_is_true_or_the_task_has_ended_by_itself_in_whichever_moment_it_comes() {
+fn cancel_succeeds_or_task_has_ended_at_every_moment() {
     let (cancelled, completed) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicU32::new(0)));
     for turns in 0..40 {
         let (cancelled, completed) = (Arc::clone(&cancelled), Arc::clone(&completed));
@@ -109,7 +110,7 @@ fn it_is_true_or_the_task_has_ended_by_itself_in_whichever_moment_it_comes() {
 }
 
 #[test]
-fn a_session_may_be_left_alone() {
+fn cancel_without_abort_leaves_session() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
         s.advance_to(6000).await;
@@ -124,7 +125,7 @@ fn a_session_may_be_left_alone() {
 }
 
 #[test]
-fn a_silent_cancel_of_the_last_one_sends_the_final_without_it() {
+fn silent_cancel_of_last_task_sends_final_without_it() {
     story(|s| async move {
         let (a, b) = (s.launch(job("a")).await, s.launch(job("b")).await);
         s.advance_to(6000).await;
@@ -142,7 +143,7 @@ fn a_silent_cancel_of_the_last_one_sends_the_final_without_it() {
 }
 
 #[test]
-fn a_silent_cancel_of_one_of_many_keeps_it_out_of_every_message() {
+fn silently_cancelled_task_is_in_no_message() {
     story(|s| async move {
         let (a, b) = (s.launch(job("a")).await, s.launch(job("b")).await);
         let c = s.launch(job("c")).await;
@@ -163,7 +164,7 @@ fn a_silent_cancel_of_one_of_many_keeps_it_out_of_every_message() {
 }
 
 #[test]
-fn a_batch_with_nothing_to_tell_closes_without_a_word() {
+fn empty_batch_closes_without_message() {
     story(|s| async move {
         let (a, b) = (s.launch(job("a")).await, s.launch(job("b")).await);
         s.advance_to(6000).await;
@@ -173,7 +174,7 @@ fn a_batch_with_nothing_to_tell_closes_without_a_word() {
         assert!(s.notifications_to("P").is_empty());
         s.advance_to(11 * 60_000).await;
         assert_eq!(s.state(&a).await, "gone", "and its tasks leave memory");
-        // What comes next is a batch of its own.
+        // Later tasks form a batch of their own.
         let c = s.launch(job("c")).await;
         s.advance(6000).await;
         s.finish_turn(&c).await;
@@ -182,7 +183,7 @@ fn a_batch_with_nothing_to_tell_closes_without_a_word() {
 }
 
 #[test]
-fn cancelling_never_waits_for_a_parent() {
+fn cancel_does_not_wait_for_parent() {
     story(|s| async move {
         let (a, b) = (s.launch(job("a")).await, s.launch(job("b")).await);
         for on in [CallKind::Notify, CallKind::Messages, CallKind::Session] {
@@ -190,7 +191,7 @@ fn cancelling_never_waits_for_a_parent() {
         }
         s.server.set_outcome(CallKind::Abort, CallOutcome::Hangs);
         s.advance_to(6000).await;
-        // Each is answered in this instant.
+        // All are answered at this instant.
         assert!(s.cancel(&a).await);
         assert!(s.cancel(&b).await);
         assert_eq!(s.in_use().await, 0);
@@ -198,7 +199,7 @@ fn cancelling_never_waits_for_a_parent() {
 }
 
 #[test]
-fn waiting_tasks_are_cancelled_without_a_call() {
+fn cancel_of_queued_task_makes_no_call() {
     story_with(
         |config| config.limits.default = 1,
         |s| async move {
@@ -207,7 +208,10 @@ fn waiting_tasks_are_cancelled_without_a_call() {
             let calls = s.server.log().len();
             assert!(s.cancel(&c).await);
             assert!(s.cancel(&b).await);
-            let new: Vec<CallKind> = s.server.log()[calls..].iter().map(|call| call.kind).collect();
+            let new: Vec<CallKind> = s.server.log()[calls..]
+                .iter()
+                .map(|call| call.kind)
+                .collect();
             assert!(new.iter().all(|on| *on == CallKind::Toast), "{new:?}");
             assert_eq!(s.slots().await, ["worker 1/1"]);
             s.advance_to(6000).await;
@@ -222,7 +226,7 @@ fn waiting_tasks_are_cancelled_without_a_call() {
 }
 
 #[test]
-fn a_cancel_while_it_is_checked_wins() {
+fn cancel_wins_over_completion_check() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
         s.advance_to(6000).await;
@@ -238,7 +242,7 @@ fn a_cancel_while_it_is_checked_wins() {
 }
 
 #[test]
-fn descendants_are_cancelled_by_choice() {
+fn cancel_all_includes_descendants() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
         let session = s.server.session_of(&a).expect("it runs");
@@ -264,7 +268,7 @@ fn descendants_are_cancelled_by_choice() {
 }
 
 #[test]
-fn a_task_cancelled_alone_leaves_its_children_at_work() {
+fn cancel_of_one_task_leaves_its_children() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
         let session = s.server.session_of(&a).expect("it runs");

@@ -1,4 +1,4 @@
-//! A cancel at each stage of a task's life, in each way there is: it wins, and nothing is left at work.
+//! A cancel of each kind at each stage of a task: the cancel wins, and no session is left busy.
 
 use greenroom::CancelOptions;
 use greenroom::domain::ids::TaskId;
@@ -7,7 +7,7 @@ use serde_json::json;
 use crate::harness::{Harness, job, job_of, status_event, story, story_with};
 use crate::server::{CallKind, CallOutcome, CallPayload, cut_off, status};
 
-/// Cancels a task at once and tells what came of it: the state, the calls after it, the slots.
+/// Cancels a task and checks its state, the calls that follow, and the slots.
 async fn cancelled_at(s: &Harness, a: &TaskId) {
     let before = s.server.log().len();
     assert!(s.cancel(a).await);
@@ -27,7 +27,7 @@ async fn cancelled_at(s: &Harness, a: &TaskId) {
 }
 
 #[test]
-fn a_cancel_while_the_lineage_is_read_wins() {
+fn cancel_wins_over_lineage_read() {
     story(|s| async move {
         s.server
             .set_next_outcome(CallKind::Session, CallOutcome::Late(5000));
@@ -39,7 +39,7 @@ fn a_cancel_while_the_lineage_is_read_wins() {
 }
 
 #[test]
-fn a_cancel_while_the_session_is_made_wins_and_aborts_what_comes_back() {
+fn cancel_during_create_aborts_late_session() {
     story(|s| async move {
         s.server
             .set_next_outcome(CallKind::Create, CallOutcome::Late(5000));
@@ -52,7 +52,7 @@ fn a_cancel_while_the_session_is_made_wins_and_aborts_what_comes_back() {
 }
 
 #[test]
-fn a_cancel_while_a_create_is_looked_up_wins_and_aborts_what_is_found() {
+fn cancel_during_create_lookup_aborts_found_session() {
     story(|s| async move {
         s.server
             .set_next_outcome(CallKind::Create, CallOutcome::Cut(cut_off()));
@@ -67,7 +67,7 @@ fn a_cancel_while_a_create_is_looked_up_wins_and_aborts_what_is_found() {
 }
 
 #[test]
-fn a_cancel_before_a_create_of_unknown_fate_is_looked_up_leaves_no_session_at_work() {
+fn cancel_before_create_lookup_leaves_no_busy_session() {
     story(|s| async move {
         s.server
             .set_next_outcome(CallKind::Create, CallOutcome::Cut(cut_off()));
@@ -81,7 +81,7 @@ fn a_cancel_before_a_create_of_unknown_fate_is_looked_up_leaves_no_session_at_wo
 }
 
 #[test]
-fn a_cancel_while_the_prompt_is_under_way_wins_and_aborts_what_it_sets_to_work() {
+fn cancel_during_prompt_aborts_turn() {
     story(|s| async move {
         s.server
             .set_next_outcome(CallKind::Prompt, CallOutcome::Late(5000));
@@ -98,9 +98,9 @@ fn a_cancel_while_the_prompt_is_under_way_wins_and_aborts_what_it_sets_to_work()
 }
 
 #[test]
-fn a_prompt_under_way_that_is_refused_after_the_cancel_needs_no_second_abort() {
+fn refused_prompt_after_cancel_needs_no_second_abort() {
     story(|s| async move {
-        s.server.next(
+        s.server.set_next_outcome(
             CallKind::Prompt,
             CallOutcome::LateFailure(5000, status(500)),
         );
@@ -112,7 +112,7 @@ fn a_prompt_under_way_that_is_refused_after_the_cancel_needs_no_second_abort() {
 }
 
 #[test]
-fn a_further_prompt_under_way_is_aborted_too() {
+fn cancel_during_send_aborts_turn() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
         s.advance_to(6000).await;
@@ -131,7 +131,7 @@ fn a_further_prompt_under_way_is_aborted_too() {
 }
 
 #[test]
-fn a_resume_waits_for_a_prompt_of_the_run_before_but_not_for_long() {
+fn resume_waits_briefly_for_previous_prompt() {
     story(|s| async move {
         s.server
             .set_next_outcome(CallKind::Prompt, CallOutcome::Late(4000));
@@ -173,7 +173,7 @@ fn a_resume_waits_for_a_prompt_of_the_run_before_but_not_for_long() {
 }
 
 #[test]
-fn a_cancel_while_a_start_waits_to_be_tried_again_wins() {
+fn cancel_wins_over_start_retry() {
     story(|s| async move {
         s.server.go_offline();
         let a = s.launch(job("a")).await;
@@ -184,7 +184,7 @@ fn a_cancel_while_a_start_waits_to_be_tried_again_wins() {
 }
 
 #[test]
-fn a_cancel_of_pending_only_leaves_what_has_its_slot() {
+fn cancel_if_pending_leaves_granted_task() {
     story_with(
         |config| config.limits.default = 1,
         |s| async move {
@@ -205,7 +205,7 @@ fn a_cancel_of_pending_only_leaves_what_has_its_slot() {
     );
 }
 
-/// A moment in a task's life.
+/// A moment in the life of a task.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Moment {
     QueuedHead,
@@ -242,7 +242,7 @@ enum Way {
     Shutdown,
 }
 
-/// Brings a task of `P` to that moment; whatever else there is belongs to `Q`.
+/// Brings a task of `P` to a moment. All other tasks belong to `Q`.
 async fn bring_to_stage(s: &Harness, moment: Moment) -> TaskId {
     if matches!(moment, Moment::QueuedHead | Moment::QueuedBehind) {
         s.launch(job_of("Q", "holds the slot")).await;
@@ -293,8 +293,8 @@ async fn bring_to_stage(s: &Harness, moment: Moment) -> TaskId {
     a
 }
 
-/// Every way at every moment: the task is cancelled once and for the right reason, nothing of it is begun any more, no
-/// session of it is left at work, and whoever is to be told is told once.
+/// Cancels in every way at every moment: the task is cancelled once with the right reason, no call is started
+/// for it, no session of it is left busy, and each parent is notified once.
 fn cancelled(moment: Moment, way: Way) {
     let knobs = |config: &mut greenroom::Config| config.limits.default = 1;
     story_with(knobs, move |s| async move {
@@ -356,14 +356,14 @@ fn cancelled(moment: Moment, way: Way) {
 }
 
 #[test]
-fn an_order_wins_at_every_moment() {
+fn cancel_wins_at_every_moment() {
     for moment in MOMENTS {
         cancelled(moment, Way::Ordered);
     }
 }
 
 #[test]
-fn a_deleted_session_wins_at_every_moment_it_is_there() {
+fn session_deletion_wins_at_every_moment() {
     use Moment::{Creating, QueuedBehind, QueuedHead};
     for moment in MOMENTS {
         if !matches!(moment, QueuedHead | QueuedBehind | Creating) {
@@ -373,14 +373,14 @@ fn a_deleted_session_wins_at_every_moment_it_is_there() {
 }
 
 #[test]
-fn a_deleted_parent_wins_at_every_moment() {
+fn parent_deletion_wins_at_every_moment() {
     for moment in MOMENTS {
         cancelled(moment, Way::ParentDeleted);
     }
 }
 
 #[test]
-fn a_shutdown_wins_at_every_moment() {
+fn shutdown_wins_at_every_moment() {
     for moment in MOMENTS {
         cancelled(moment, Way::Shutdown);
     }

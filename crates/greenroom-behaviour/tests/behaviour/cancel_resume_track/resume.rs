@@ -1,4 +1,4 @@
-//! Resume: a new run in the same session. Send: a further prompt to the run there is.
+//! Resume: a new run in the same session. Send: a further prompt to the present run.
 
 use greenroom::ResumeError;
 use greenroom::domain::ids::Run;
@@ -10,14 +10,19 @@ use crate::harness::{Harness, job, part_event, story, story_with};
 use crate::server::{CallKind, CallOutcome, CallPayload, cut_off, status};
 
 fn last_prompt(s: &Harness) -> greenroom::ports::agent_server::TaskPrompt {
-    match s.server.calls(CallKind::Prompt).pop().map(|call| call.payload) {
+    match s
+        .server
+        .calls(CallKind::Prompt)
+        .pop()
+        .map(|call| call.payload)
+    {
         Some(CallPayload::Prompt(_, prompt)) => *prompt,
         other => panic!("{other:?} is no prompt"),
     }
 }
 
 #[test]
-fn a_resume_keeps_count_and_acceptance_and_clears_the_rest() {
+fn resume_keeps_tool_count_and_queued_at() {
     story(|s| async move {
         let with_skill = Launch {
             skill_content: Some("be brief".to_owned()),
@@ -68,7 +73,7 @@ fn a_resume_keeps_count_and_acceptance_and_clears_the_rest() {
 }
 
 #[test]
-fn a_resume_joins_the_batch_of_its_new_parent() {
+fn resume_joins_batch_of_new_parent() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
         let b = s.launch(job("b")).await;
@@ -110,7 +115,7 @@ fn a_resume_joins_the_batch_of_its_new_parent() {
 }
 
 #[test]
-fn who_cannot_be_resumed_is_told_why() {
+fn refused_resume_returns_reason() {
     story_with(
         |config| config.limits.default = 1,
         |s| async move {
@@ -153,7 +158,7 @@ fn who_cannot_be_resumed_is_told_why() {
 }
 
 #[test]
-fn a_resume_waits_for_the_abort_of_the_run_before() {
+fn resume_waits_for_previous_abort() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
         s.advance_to(6000).await;
@@ -174,7 +179,7 @@ fn a_resume_waits_for_the_abort_of_the_run_before() {
 }
 
 #[test]
-fn a_resume_that_waits_for_an_abort_can_be_cancelled() {
+fn resume_waiting_for_abort_can_be_cancelled() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
         s.advance_to(6000).await;
@@ -192,7 +197,7 @@ fn a_resume_that_waits_for_an_abort_can_be_cancelled() {
 }
 
 #[test]
-fn a_resume_stops_the_removal() {
+fn resume_cancels_removal() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
         s.advance_to(6000).await;
@@ -210,7 +215,7 @@ fn a_resume_stops_the_removal() {
 }
 
 #[test]
-fn a_prompt_of_the_run_before_that_times_out_late_does_not_touch_the_resumed_one() {
+fn late_prompt_timeout_does_not_affect_resumed_run() {
     story(|s| async move {
         s.server
             .set_next_outcome(CallKind::Prompt, CallOutcome::Hangs);
@@ -227,7 +232,7 @@ fn a_prompt_of_the_run_before_that_times_out_late_does_not_touch_the_resumed_one
 }
 
 #[test]
-fn who_waits_for_a_run_is_answered_by_its_end_and_not_by_a_later_one() {
+fn wait_returns_at_end_of_its_run() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
         let (greenroom, id) = (s.greenroom.clone(), a.clone());
@@ -246,7 +251,7 @@ fn who_waits_for_a_run_is_answered_by_its_end_and_not_by_a_later_one() {
 }
 
 #[test]
-fn a_prompt_of_a_resume_that_is_refused_interrupts() {
+fn refused_resume_prompt_interrupts() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
         s.advance_to(6000).await;
@@ -266,7 +271,7 @@ async fn send(s: &Harness, a: &greenroom::domain::ids::TaskId) -> Result<(), Sen
 }
 
 #[test]
-fn a_send_is_a_further_prompt_of_the_same_run_and_activity() {
+fn send_prompts_same_run_and_is_activity() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
         s.advance_to(6000).await;
@@ -281,7 +286,7 @@ fn a_send_is_a_further_prompt_of_the_same_run_and_activity() {
 }
 
 #[test]
-fn a_run_does_not_complete_while_a_further_prompt_is_on_its_way() {
+fn run_does_not_complete_during_send() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
         s.advance_to(6000).await;
@@ -310,7 +315,7 @@ fn a_run_does_not_complete_while_a_further_prompt_is_on_its_way() {
 }
 
 #[test]
-fn a_task_that_has_left_memory_is_resumed_from_the_journal() {
+fn forgotten_task_is_resumed_from_journal() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
         s.advance_to(6000).await;
@@ -338,7 +343,7 @@ fn a_task_that_has_left_memory_is_resumed_from_the_journal() {
 }
 
 #[test]
-fn only_a_running_task_is_sent_to() {
+fn send_requires_running_task() {
     story(|s| async move {
         s.server
             .set_next_outcome(CallKind::Create, CallOutcome::Late(1000));
@@ -354,7 +359,7 @@ fn only_a_running_task_is_sent_to() {
 }
 
 #[test]
-fn a_send_that_is_refused_says_so_and_the_run_goes_on() {
+fn refused_send_leaves_run_running() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
         s.advance_to(6000).await;

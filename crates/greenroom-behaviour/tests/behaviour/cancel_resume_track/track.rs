@@ -1,4 +1,4 @@
-//! Track: a session started elsewhere is adopted at once.
+//! Track: a session started elsewhere becomes a running task at once.
 
 use greenroom::domain::task::{Resume, TaskStatus, Track};
 use greenroom::{ResumeError, TrackError};
@@ -23,7 +23,7 @@ async fn moved_to(s: &Harness, id: &str, session: &str, parent: &str) {
 }
 
 #[test]
-fn a_tracked_session_is_running_at_once_and_watched() {
+fn tracked_session_runs_at_once() {
     story(|s| async move {
         s.server.add_session("S", None);
         s.advance_to(1000).await;
@@ -45,7 +45,7 @@ fn a_tracked_session_is_running_at_once_and_watched() {
 }
 
 #[test]
-fn with_a_key_it_counts_above_the_limit_if_it_must_be() {
+fn tracked_run_may_exceed_limit() {
     story_with(
         |config| config.limits.default = 1,
         |s| async move {
@@ -65,7 +65,7 @@ fn with_a_key_it_counts_above_the_limit_if_it_must_be() {
 }
 
 #[test]
-fn a_known_id_gets_another_parent_and_keeps_the_rest() {
+fn track_reparents_known_task() {
     story(|s| async move {
         let (a, b) = (s.launch(job("a")).await, s.launch(job("b")).await);
         s.advance_to(6000).await;
@@ -114,7 +114,7 @@ fn a_known_id_gets_another_parent_and_keeps_the_rest() {
 }
 
 #[test]
-fn tracking_a_known_id_again_with_the_same_parent_changes_nothing() {
+fn repeated_track_changes_nothing() {
     story(|s| async move {
         s.server.add_session("S", None);
         s.track("t", "S", Some("k")).await;
@@ -128,7 +128,7 @@ fn tracking_a_known_id_again_with_the_same_parent_changes_nothing() {
 }
 
 #[test]
-fn of_a_settled_task_only_the_record_changes() {
+fn track_of_settled_task_changes_record_only() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
         s.advance_to(6000).await;
@@ -147,7 +147,7 @@ fn of_a_settled_task_only_the_record_changes() {
 }
 
 #[test]
-fn a_waiting_task_can_be_moved_too() {
+fn queued_task_can_be_reparented() {
     story_with(
         |config| config.limits.default = 1,
         |s| async move {
@@ -166,7 +166,7 @@ fn a_waiting_task_can_be_moved_too() {
 }
 
 #[test]
-fn the_newest_task_wins_a_session_two_claim() {
+fn newest_track_wins_session() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
         let session = s.server.session_of(&a).expect("it runs").to_string();
@@ -185,7 +185,7 @@ fn the_newest_task_wins_a_session_two_claim() {
 }
 
 #[test]
-fn a_session_that_was_taken_over_is_woken_like_any() {
+fn taken_over_session_is_woken() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
         let session = s.server.session_of(&a).expect("it runs").to_string();
@@ -205,7 +205,7 @@ fn a_session_that_was_taken_over_is_woken_like_any() {
 }
 
 #[test]
-fn a_session_whose_task_has_ended_can_be_taken_too() {
+fn session_of_ended_task_can_be_tracked() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
         let session = s.server.session_of(&a).expect("it runs").to_string();
@@ -229,7 +229,7 @@ fn a_session_whose_task_has_ended_can_be_taken_too() {
 }
 
 #[test]
-fn a_resume_that_waits_loses_its_session_to_a_track() {
+fn track_takes_session_of_queued_resume() {
     story_with(
         |config| config.limits.default = 1,
         |s| async move {
@@ -248,7 +248,7 @@ fn a_resume_that_waits_loses_its_session_to_a_track() {
 }
 
 #[test]
-fn a_tracked_task_can_be_resumed_under_its_group() {
+fn tracked_task_is_resumed_under_its_group() {
     story(|s| async move {
         s.server.add_session("S", None);
         s.track("t", "S", None).await;
@@ -261,10 +261,10 @@ fn a_tracked_task_can_be_resumed_under_its_group() {
 }
 
 #[test]
-fn a_tracked_session_is_stale_and_cancelled_like_any() {
+fn tracked_session_can_become_stale() {
     story(|s| async move {
         s.server.add_session("S", None);
-        s.server.next(
+        s.server.set_next_outcome(
             CallKind::Session,
             CallOutcome::Fails(crate::server::status(500)),
         );
@@ -278,7 +278,7 @@ fn a_tracked_session_is_stale_and_cancelled_like_any() {
 }
 
 #[test]
-fn a_track_without_names_or_with_itself_as_parent_is_refused() {
+fn invalid_track_is_refused() {
     story(|s| async move {
         let refused = |track: Track| {
             let greenroom = s.greenroom.clone();
@@ -298,7 +298,7 @@ fn a_track_without_names_or_with_itself_as_parent_is_refused() {
 }
 
 #[test]
-fn no_session_can_be_put_below_itself() {
+fn track_below_itself_is_refused() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
         let above = s.server.session_of(&a).expect("it runs").to_string();
@@ -306,9 +306,7 @@ fn no_session_can_be_put_below_itself() {
         let session = s.server.session_of(&below).expect("it runs").to_string();
         let greenroom = s.greenroom.clone();
         let track = tracked(a.as_str(), "x", &session);
-        let refused = s
-            .answered(async move { greenroom.track(track).await })
-            .await;
+        let refused = s.resolve(async move { greenroom.track(track).await }).await;
         assert!(
             matches!(
                 refused,
@@ -342,7 +340,7 @@ fn no_session_can_be_put_below_itself() {
 }
 
 #[test]
-fn a_session_is_not_put_below_itself_by_way_of_one_that_has_left_memory() {
+fn track_below_itself_via_forgotten_task_is_refused() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
         s.advance_to(6000).await;
@@ -366,7 +364,7 @@ fn a_session_is_not_put_below_itself_by_way_of_one_that_has_left_memory() {
             ),
             "{refused:?}"
         );
-        // Each by itself where it was, they end.
+        // Each task ends by itself.
         s.resume(&a).await;
         s.resume(&b).await;
         s.advance(6000).await;

@@ -1,4 +1,4 @@
-//! Concurrency: which limit a key counts against, whose turn it is, why a task waits, and slots that come back.
+//! Concurrency: the limit of a key, the order of starts, and the return of slots.
 
 mod waiting;
 
@@ -22,7 +22,7 @@ fn one_at_a_time(config: &mut Config) {
     config.limits.default = 1;
 }
 
-/// `acme` may run two, but its model `big` has an entry of its own.
+/// `acme` may run two tasks, but its model `big` has its own entry.
 fn acme(config: &mut Config) {
     config.limits.providers = BTreeMap::from([("acme".to_owned(), 2)]);
     config.limits.models = BTreeMap::from([("acme/big".to_owned(), 1)]);
@@ -36,7 +36,7 @@ async fn set(s: &Harness, change: LimitsChange) {
 }
 
 #[test]
-fn five_of_a_key_run_and_the_sixth_waits() {
+fn sixth_task_of_key_waits() {
     story(|s| async move {
         for name in ["a", "b", "c", "d", "e", "f"] {
             s.launch(job(name)).await;
@@ -48,7 +48,7 @@ fn five_of_a_key_run_and_the_sixth_waits() {
 }
 
 #[test]
-fn models_of_a_provider_share_its_limit_but_an_entry_of_their_own() {
+fn models_share_provider_limit_unless_configured() {
     story_with(acme, |s| async move {
         s.launch(job_on("acme/small", "small")).await;
         s.launch(job_on("acme/tiny:high", "tiny")).await;
@@ -64,7 +64,7 @@ fn models_of_a_provider_share_its_limit_but_an_entry_of_their_own() {
 }
 
 #[test]
-fn an_agent_called_like_a_provider_does_not_share_its_slots() {
+fn agent_named_like_provider_has_own_slots() {
     story_with(acme, |s| async move {
         s.launch(job_on("acme/small", "small")).await;
         s.launch(job_on("acme/tiny", "tiny")).await;
@@ -80,7 +80,7 @@ fn an_agent_called_like_a_provider_does_not_share_its_slots() {
 }
 
 #[test]
-fn an_agent_called_like_a_model_shares_that_models_key() {
+fn agent_named_like_model_shares_its_key() {
     story_with(acme, |s| async move {
         s.launch(job_on("acme/big", "model")).await;
         s.launch(by_agent("acme/big", "agent")).await;
@@ -90,7 +90,7 @@ fn an_agent_called_like_a_model_shares_that_models_key() {
 }
 
 #[test]
-fn zero_is_unlimited_for_each_kind_of_rule() {
+fn zero_is_unlimited() {
     story_with(
         |config| {
             config.limits.default = 0;
@@ -110,7 +110,7 @@ fn zero_is_unlimited_for_each_kind_of_rule() {
 }
 
 #[test]
-fn any_string_is_a_key_and_its_provider_stands_before_the_first_slash() {
+fn provider_of_key_ends_at_first_slash() {
     story_with(acme, |s| async move {
         s.launch(by_agent("__proto__", "odd")).await;
         s.launch(by_agent("acme/x/y", "slashes")).await;
@@ -122,7 +122,7 @@ fn any_string_is_a_key_and_its_provider_stands_before_the_first_slash() {
 }
 
 #[test]
-fn max_caps_all_keys_together_and_the_oldest_goes_first() {
+fn global_limit_starts_oldest_first() {
     story_with(
         |config| config.limits.max = 2,
         |s| async move {
@@ -141,7 +141,7 @@ fn max_caps_all_keys_together_and_the_oldest_goes_first() {
 }
 
 #[test]
-fn among_models_of_a_provider_the_oldest_waiting_start_goes_first() {
+fn provider_limit_starts_oldest_first() {
     story_with(acme, |s| async move {
         let a = s.launch(job_on("acme/m", "a")).await;
         let b = s.launch(job_on("acme/m", "b")).await;
@@ -156,7 +156,7 @@ fn among_models_of_a_provider_the_oldest_waiting_start_goes_first() {
 }
 
 #[test]
-fn a_key_that_waits_for_its_own_limit_does_not_hold_up_another() {
+fn full_key_does_not_block_other_keys() {
     story_with(
         |config| {
             config.limits.max = 3;
@@ -173,7 +173,7 @@ fn a_key_that_waits_for_its_own_limit_does_not_hold_up_another() {
 }
 
 #[test]
-fn raising_a_limit_starts_what_waits_at_once() {
+fn raised_limit_starts_waiting_tasks() {
     story_with(one_at_a_time, |s| async move {
         for name in ["a", "b", "c", "d"] {
             s.launch(job(name)).await;
@@ -200,7 +200,7 @@ fn raising_a_limit_starts_what_waits_at_once() {
 }
 
 #[test]
-fn lowering_a_limit_stops_nothing_that_runs() {
+fn lowered_limit_stops_no_task() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
         let b = s.launch(job("b")).await;

@@ -1,4 +1,5 @@
-//! Who waits: the line of a key, why a task waits, and a parent that must not wait for its own tasks.
+//! Waiting: the queue of a key, the reason why a task waits, and a parent that must not wait for its own
+//! children.
 
 use greenroom::LaunchError;
 
@@ -7,7 +8,7 @@ use crate::harness::{job, job_of, story_with};
 use crate::server::{CallKind, CallOutcome};
 
 #[test]
-fn starts_of_a_key_are_first_in_first_out() {
+fn starts_of_key_are_fifo() {
     story_with(one_at_a_time, |s| async move {
         for name in ["a", "b", "c", "d"] {
             s.launch(job(name)).await;
@@ -27,7 +28,7 @@ fn starts_of_a_key_are_first_in_first_out() {
 }
 
 #[test]
-fn a_hung_create_delays_only_itself() {
+fn hanging_create_delays_only_itself() {
     story_with(
         |config| config.limits.default = 2,
         |s| async move {
@@ -47,7 +48,7 @@ fn a_hung_create_delays_only_itself() {
 }
 
 #[test]
-fn a_resume_waits_in_the_same_line_as_launches() {
+fn resume_waits_in_same_queue() {
     story_with(one_at_a_time, |s| async move {
         let a = s.launch(job("a")).await;
         let b = s.launch(job("b")).await;
@@ -77,7 +78,7 @@ fn a_resume_waits_in_the_same_line_as_launches() {
 }
 
 #[test]
-fn a_waiting_task_knows_why_it_waits() {
+fn queued_task_reports_reason() {
     story_with(one_at_a_time, |s| async move {
         s.launch(job("a")).await;
         let b = s.launch(job("b")).await;
@@ -94,7 +95,7 @@ fn a_waiting_task_knows_why_it_waits() {
 }
 
 #[test]
-fn a_wait_for_the_cap_of_all_keys_is_told_as_such() {
+fn wait_for_global_limit_is_reported() {
     story_with(
         |config| config.limits.max = 1,
         |s| async move {
@@ -110,7 +111,7 @@ fn a_wait_for_the_cap_of_all_keys_is_told_as_such() {
 }
 
 #[test]
-fn a_full_queue_refuses_one_more() {
+fn full_queue_refuses_launch() {
     story_with(
         |config| {
             config.limits.default = 1;
@@ -140,7 +141,7 @@ fn a_full_queue_refuses_one_more() {
 }
 
 #[test]
-fn a_parent_that_waits_for_its_tasks_holds_no_slot_meanwhile() {
+fn parent_waiting_for_children_holds_no_slot() {
     story_with(one_at_a_time, |s| async move {
         let parent = s.launch(job("parent")).await;
         let session = s.server.session_of(&parent).expect("it runs");
@@ -153,7 +154,7 @@ fn a_parent_that_waits_for_its_tasks_holds_no_slot_meanwhile() {
         assert_eq!(s.state(&child).await, "running");
         assert_eq!(s.slots().await, ["worker 1/1"]);
         assert_eq!(s.task(&parent).await.concurrency_key, None);
-        // With its next sign of life it counts again, above the limit.
+        // With its next sign of life the task counts again, even above the limit.
         s.advance_to(8000).await;
         s.stream_text(&parent).await;
         assert_eq!(s.slots().await, ["worker 2/1"]);
@@ -163,7 +164,7 @@ fn a_parent_that_waits_for_its_tasks_holds_no_slot_meanwhile() {
         s.advance_to(9000).await;
         s.finish_turn(&child).await;
         assert_eq!(s.state(&waits).await, "pending", "the parent counts");
-        // It is woken, answers, and is done.
+        // The parent is woken, answers, and completes.
         s.advance_to(15_000).await;
         s.finish_turn(&parent).await;
         assert_eq!(s.state(&parent).await, "completed");
@@ -172,14 +173,14 @@ fn a_parent_that_waits_for_its_tasks_holds_no_slot_meanwhile() {
 }
 
 #[test]
-fn a_parent_that_is_idle_before_its_child_is_there_lets_go_too() {
+fn parent_idle_before_child_releases_slot() {
     story_with(one_at_a_time, |s| async move {
         let parent = s.launch(job("parent")).await;
         let session = s.server.session_of(&parent).expect("it runs");
         s.advance_to(6000).await;
-        // Its check is still being answered when its child is launched.
+        // The check is still in flight when the child is launched.
         s.server
-            .next_for(CallKind::Messages, session.as_str(), CallOutcome::Late(500));
+            .set_next_outcome_for(CallKind::Messages, session.as_str(), CallOutcome::Late(500));
         s.finish_turn(&parent).await;
         let child = s.launch(job_of(session.as_str(), "child")).await;
         s.advance_to(6500).await;
@@ -190,7 +191,7 @@ fn a_parent_that_is_idle_before_its_child_is_there_lets_go_too() {
 }
 
 #[test]
-fn a_queued_head_that_is_cancelled_leaves_the_next_its_place() {
+fn cancelled_head_passes_turn_to_next() {
     story_with(one_at_a_time, |s| async move {
         let a = s.launch(job("a")).await;
         let b = s.launch(job("b")).await;
@@ -202,7 +203,7 @@ fn a_queued_head_that_is_cancelled_leaves_the_next_its_place() {
 }
 
 #[test]
-fn waiting_does_not_expire() {
+fn queued_task_does_not_expire() {
     story_with(one_at_a_time, |s| async move {
         let a = s.launch(job("a")).await;
         let b = s.launch(job("b")).await;
@@ -217,7 +218,7 @@ fn waiting_does_not_expire() {
 }
 
 #[test]
-fn waiting_may_be_given_a_limit_that_ends_with_the_grant() {
+fn queue_ttl_ends_with_grant() {
     story_with(
         |config| {
             config.limits.default = 1;
@@ -232,7 +233,8 @@ fn waiting_may_be_given_a_limit_that_ends_with_the_grant() {
             let c = s.launch(job("c")).await;
             s.advance_to(50_000).await;
             s.finish_turn(&a).await;
-            // b has its slot and is being made: it waits no more. c waits for a minute from its own acceptance.
+            // b has its slot and its session is being created, so it no longer waits. c waits for one minute
+            // from its own acceptance.
             s.advance_to(60_001).await;
             assert_eq!(s.state(&b).await, "pending");
             s.advance_to(69_999).await;

@@ -1,4 +1,4 @@
-//! The calls of a start: refused, late, lost, of unknown fate.
+//! The calls of a start: refused, late, lost, of unknown outcome.
 
 use greenroom::domain::task::Launch;
 use greenroom::{EventLink, LaunchError};
@@ -9,7 +9,7 @@ use crate::harness::{error_event, job, job_on, story, story_with};
 use crate::server::{CallKind, CallOutcome, cut_off, not_found, status};
 
 #[test]
-fn a_create_that_is_refused_or_has_no_id_is_an_error() {
+fn refused_create_is_an_error() {
     story(|s| async move {
         s.server
             .set_next_outcome(CallKind::Create, CallOutcome::Fails(status(400)));
@@ -28,7 +28,7 @@ fn a_create_that_is_refused_or_has_no_id_is_an_error() {
 }
 
 #[test]
-fn a_create_has_thirty_seconds_and_a_session_that_comes_later_is_aborted() {
+fn create_times_out_and_late_session_is_aborted() {
     story(|s| async move {
         s.server
             .set_next_outcome(CallKind::Create, CallOutcome::Late(45_000));
@@ -50,7 +50,7 @@ fn a_create_has_thirty_seconds_and_a_session_that_comes_later_is_aborted() {
 }
 
 #[test]
-fn a_create_answered_at_its_very_limit_counts() {
+fn create_answered_at_limit_counts() {
     story(|s| async move {
         s.server
             .set_next_outcome(CallKind::Create, CallOutcome::Late(30_000));
@@ -61,7 +61,7 @@ fn a_create_answered_at_its_very_limit_counts() {
 }
 
 #[test]
-fn a_create_of_unknown_fate_that_arrived_is_found_and_used() {
+fn create_of_unknown_outcome_is_found() {
     story(|s| async move {
         s.server
             .set_next_outcome(CallKind::Create, CallOutcome::Cut(cut_off()));
@@ -76,7 +76,7 @@ fn a_create_of_unknown_fate_that_arrived_is_found_and_used() {
 }
 
 #[test]
-fn a_create_of_unknown_fate_that_did_not_arrive_is_repeated() {
+fn create_that_did_not_arrive_is_repeated() {
     story(|s| async move {
         s.server
             .set_next_outcome(CallKind::Create, CallOutcome::Fails(cut_off()));
@@ -88,7 +88,7 @@ fn a_create_of_unknown_fate_that_did_not_arrive_is_repeated() {
 }
 
 #[test]
-fn a_create_of_unknown_fate_is_not_repeated_while_it_cannot_be_looked_up() {
+fn create_is_not_repeated_without_lookup() {
     story(|s| async move {
         s.server
             .set_next_outcome(CallKind::Create, CallOutcome::Cut(cut_off()));
@@ -105,7 +105,7 @@ fn a_create_of_unknown_fate_is_not_repeated_while_it_cannot_be_looked_up() {
 }
 
 #[test]
-fn without_a_parent_a_create_is_looked_for_in_its_directory() {
+fn create_without_parent_is_looked_up_in_directory() {
     story(|s| async move {
         s.server
             .set_next_outcome(CallKind::Create, CallOutcome::Cut(cut_off()));
@@ -123,7 +123,7 @@ fn without_a_parent_a_create_is_looked_for_in_its_directory() {
 }
 
 #[test]
-fn a_prompt_that_is_refused_interrupts() {
+fn refused_prompt_interrupts() {
     story(|s| async move {
         s.server
             .set_next_outcome(CallKind::Prompt, CallOutcome::Fails(status(400)));
@@ -136,7 +136,7 @@ fn a_prompt_that_is_refused_interrupts() {
 }
 
 #[test]
-fn a_prompt_has_two_minutes() {
+fn prompt_times_out_after_two_minutes() {
     story_with(
         |config| config.lifecycle.not_taken_up = None,
         |s| async move {
@@ -155,9 +155,9 @@ fn a_prompt_has_two_minutes() {
 }
 
 #[test]
-fn a_start_whose_parent_is_no_more_is_looked_for_among_all_sessions_and_not_for_long() {
+fn create_below_deleted_parent_is_looked_up_among_all_sessions() {
     story(|s| async move {
-        // The one was made and not heard of, the other was not made.
+        // One session was created without an answer, the other was not created.
         for (fate, state) in [
             (CallOutcome::Cut(cut_off()), "running"),
             (
@@ -178,18 +178,18 @@ fn a_start_whose_parent_is_no_more_is_looked_for_among_all_sessions_and_not_for_
 }
 
 #[test]
-fn a_prompt_that_the_server_does_not_have_yet_cannot_be_left_lying() {
+fn unsent_prompt_is_not_reported_as_not_taken_up() {
     story(|s| async move {
         s.server
             .set_next_outcome(CallKind::Prompt, CallOutcome::Late(80_000));
         let a = s.launch(job("a")).await;
-        // Idle, because it has nothing to do yet.
+        // Idle, because it has no prompt yet.
         s.advance_to(10_000).await;
         s.idle(&a).await;
         s.advance_to(60_000).await;
         s.idle(&a).await;
         assert_eq!(s.state(&a).await, "running");
-        // The time counts from here: idle ever since.
+        // The time counts from here: the session is idle since then.
         s.advance_to(80_000).await;
         s.idle(&a).await;
         s.advance_to(109_000).await;
@@ -200,7 +200,7 @@ fn a_prompt_that_the_server_does_not_have_yet_cannot_be_left_lying() {
 }
 
 #[test]
-fn a_prompt_that_is_still_on_its_way_is_not_followed_by_another() {
+fn prompt_in_flight_is_not_repeated() {
     story(|s| async move {
         s.server
             .set_next_outcome(CallKind::Prompt, CallOutcome::Late(80_000));
@@ -224,7 +224,7 @@ fn a_prompt_that_is_still_on_its_way_is_not_followed_by_another() {
 }
 
 #[test]
-fn what_a_session_does_before_it_has_the_prompt_is_not_its_run() {
+fn activity_before_prompt_is_not_counted() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
         s.advance_to(6000).await;
@@ -233,7 +233,7 @@ fn what_a_session_does_before_it_has_the_prompt_is_not_its_run() {
         s.server
             .set_next_outcome(CallKind::Prompt, CallOutcome::Late(40_000));
         s.resume(&a).await;
-        // Its user asks it something meanwhile, and it answers that.
+        // Meanwhile the user prompts the session, and it answers the user.
         s.advance_to(20_000).await;
         s.finish_turn(&a).await;
         s.advance_to(47_999).await;
@@ -246,7 +246,7 @@ fn what_a_session_does_before_it_has_the_prompt_is_not_its_run() {
 }
 
 #[test]
-fn a_prompt_that_is_there_is_answered_though_its_call_is_not() {
+fn prompt_takes_effect_without_answer() {
     story(|s| async move {
         s.server
             .set_next_outcome(CallKind::Prompt, CallOutcome::Lost);
@@ -258,7 +258,7 @@ fn a_prompt_that_is_there_is_answered_though_its_call_is_not() {
 }
 
 #[test]
-fn a_prompt_of_unknown_fate_that_arrived_is_not_repeated() {
+fn prompt_of_unknown_outcome_that_arrived_is_not_repeated() {
     story(|s| async move {
         s.server
             .set_next_outcome(CallKind::Prompt, CallOutcome::Cut(cut_off()));
@@ -271,7 +271,7 @@ fn a_prompt_of_unknown_fate_that_arrived_is_not_repeated() {
 }
 
 #[test]
-fn a_prompt_of_unknown_fate_that_did_not_arrive_is_repeated() {
+fn prompt_that_did_not_arrive_is_repeated() {
     story(|s| async move {
         s.server
             .set_next_outcome(CallKind::Prompt, CallOutcome::Fails(cut_off()));
@@ -291,7 +291,7 @@ fn a_prompt_of_unknown_fate_that_did_not_arrive_is_repeated() {
 }
 
 #[test]
-fn an_unknown_agent_is_known_by_its_error_alone() {
+fn unknown_agent_is_detected_by_its_error() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
         let session = s.server.session_of(&a).expect("it runs");
@@ -300,7 +300,7 @@ fn an_unknown_agent_is_known_by_its_error_alone() {
         let error = json!({"name": "UnknownError", "data": {"message": text}});
         s.event(error_event(&session, error)).await;
         assert_eq!(s.state(&a).await, format!("error: {text}"));
-        // The server says it twice; the second is a stack trace.
+        // The server sends the error twice, the second time with a stack trace.
         let error = json!({"name": "UnknownError", "data": {"message": "at x.ts:1"}});
         s.event(error_event(&session, error)).await;
         assert_eq!(s.state(&a).await, format!("error: {text}"));
@@ -308,7 +308,7 @@ fn an_unknown_agent_is_known_by_its_error_alone() {
 }
 
 #[test]
-fn an_unknown_model_gets_a_text_that_names_it_and_what_exists() {
+fn unknown_model_error_lists_models() {
     story(|s| async move {
         let a = s.launch(job_on("fake/nope", "a")).await;
         s.advance_to(20).await;
@@ -323,7 +323,7 @@ fn an_unknown_model_gets_a_text_that_names_it_and_what_exists() {
 }
 
 #[test]
-fn what_exists_is_not_waited_for_long_and_a_cancel_wins_meanwhile() {
+fn model_list_has_time_limit_and_cancel_wins() {
     story(|s| async move {
         s.server.set_outcome(CallKind::Models, CallOutcome::Hangs);
         let a = s.launch(job_on("fake/nope", "a")).await;
@@ -341,7 +341,7 @@ fn what_exists_is_not_waited_for_long_and_a_cancel_wins_meanwhile() {
 }
 
 #[test]
-fn a_launch_repeated_under_its_key_is_the_same_task_for_a_day() {
+fn launch_key_is_idempotent_for_a_day() {
     story(|s| async move {
         let once = |launch: Launch| {
             let greenroom = s.greenroom.clone();

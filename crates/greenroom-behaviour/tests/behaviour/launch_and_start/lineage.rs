@@ -1,4 +1,4 @@
-//! What a launch is refused for, and how deep a task is.
+//! Validation of a launch, and the depth of a task.
 
 use greenroom::LaunchError;
 use greenroom::domain::ids::ModelRef;
@@ -9,7 +9,7 @@ use crate::harness::{job, job_of, story, story_with};
 use crate::server::{CallKind, CallOutcome, status};
 
 #[test]
-fn a_launch_with_a_blank_or_oversized_field_is_refused_by_its_name() {
+fn invalid_launch_field_is_refused() {
     story(|s| async move {
         let half = ModelRef {
             provider_id: "acme".to_owned(),
@@ -65,7 +65,7 @@ fn a_launch_with_a_blank_or_oversized_field_is_refused_by_its_name() {
 }
 
 #[test]
-fn a_launch_calls_nobody_and_returns_at_once_whatever_the_server_does() {
+fn launch_makes_no_call() {
     story(|s| async move {
         for on in [
             CallKind::Session,
@@ -75,7 +75,7 @@ fn a_launch_calls_nobody_and_returns_at_once_whatever_the_server_does() {
         ] {
             s.server.set_outcome(on, CallOutcome::Hangs);
         }
-        // Both are answered in this very instant, though no call of theirs ever is.
+        // Both are answered at this instant, although their calls are never answered.
         let (a, b) = (s.launch(job("a")).await, s.launch(job("b")).await);
         assert_eq!(s.state(&a).await, "pending");
         assert_eq!(s.state(&b).await, "pending");
@@ -87,7 +87,7 @@ fn a_launch_calls_nobody_and_returns_at_once_whatever_the_server_does() {
 }
 
 #[test]
-fn without_a_parent_nobody_is_asked_and_nobody_told() {
+fn launch_without_parent_makes_no_lookup_and_no_message() {
     story(|s| async move {
         let alone = Launch {
             parent_session: None,
@@ -108,7 +108,7 @@ fn without_a_parent_nobody_is_asked_and_nobody_told() {
 }
 
 #[test]
-fn below_a_session_of_ours_the_depth_is_known_at_once() {
+fn depth_below_known_session_needs_no_lookup() {
     story(|s| async move {
         let mut parent = "P".to_owned();
         for depth in 1..=3 {
@@ -129,7 +129,7 @@ fn below_a_session_of_ours_the_depth_is_known_at_once() {
 }
 
 #[test]
-fn another_parent_is_looked_up_at_the_start_and_a_task_too_deep_ends_there() {
+fn foreign_parent_is_looked_up_and_depth_is_limited() {
     story(|s| async move {
         s.server.add_session("C1", Some("P"));
         s.server.add_session("C2", Some("C1"));
@@ -146,7 +146,7 @@ fn another_parent_is_looked_up_at_the_start_and_a_task_too_deep_ends_there() {
 }
 
 #[test]
-fn a_foreign_session_below_one_of_ours_counts_from_there() {
+fn foreign_session_below_known_session_counts() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
         let session = s.server.session_of(&a).expect("it runs");
@@ -162,7 +162,7 @@ fn a_foreign_session_below_one_of_ours_counts_from_there() {
 }
 
 #[test]
-fn a_lineage_that_runs_in_a_circle_has_an_end() {
+fn cyclic_lineage_ends() {
     story_with(
         |config| config.safety.max_depth = 10,
         |s| async move {
@@ -176,11 +176,11 @@ fn a_lineage_that_runs_in_a_circle_has_an_end() {
 }
 
 #[test]
-fn a_lineage_that_cannot_be_read_counts_as_depth_one() {
+fn unreadable_lineage_has_depth_one() {
     story(|s| async move {
         s.server.add_session("C1", Some("P"));
         s.server
-            .always_for(CallKind::Session, "P", CallOutcome::Fails(status(500)));
+            .set_outcome_for(CallKind::Session, "P", CallOutcome::Fails(status(500)));
         let a = s.launch(job_of("C1", "a")).await;
         assert_eq!(s.task(&a).await.spawn_depth, 1);
         let b = s.launch(job_of("unknown", "b")).await;
@@ -189,7 +189,7 @@ fn a_lineage_that_cannot_be_read_counts_as_depth_one() {
 }
 
 #[test]
-fn a_lineage_is_read_for_ten_seconds_in_all() {
+fn lineage_lookup_has_ten_seconds() {
     story(|s| async move {
         s.server.add_session("C1", Some("P"));
         s.server

@@ -1,4 +1,4 @@
-//! Launch and start: what is refused, where a task stands in its lineage, how it comes to its session and its prompt.
+//! Launch and start: validation, lineage, session and prompt.
 
 mod calls;
 mod lineage;
@@ -31,7 +31,7 @@ fn prompts(s: &Harness) -> Vec<TaskPrompt> {
         .collect()
 }
 
-/// `tool` for each denied tool, in order.
+/// Returns `tool` for each denied tool, in order.
 fn denied(new: &NewSession) -> Vec<&str> {
     new.permission
         .iter()

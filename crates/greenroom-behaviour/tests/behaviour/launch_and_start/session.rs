@@ -1,4 +1,4 @@
-//! The session that is made for a task: where it works, and what it may do.
+//! The session created for a task: its directory and its permissions.
 
 use greenroom::domain::restrictions::AgentRules;
 use greenroom::domain::task::{Launch, PermissionAction, PermissionRule};
@@ -9,7 +9,7 @@ use crate::harness::{job, job_of, job_on, story, story_with};
 use crate::server::{CallKind, CallPayload};
 
 #[test]
-fn the_session_is_made_as_the_task_says() {
+fn session_is_created_from_launch() {
     story(|s| async move {
         let a = s
             .launch(Launch {
@@ -39,7 +39,7 @@ fn the_session_is_made_as_the_task_says() {
 }
 
 #[test]
-fn the_directory_is_the_launchs_else_the_parents_else_the_configured_one() {
+fn directory_of_launch_parent_or_configuration() {
     story_with(
         |config| config.directory = "/configured".into(),
         |s| async move {
@@ -65,7 +65,7 @@ fn the_directory_is_the_launchs_else_the_parents_else_the_configured_one() {
 }
 
 #[test]
-fn a_child_is_denied_questions_and_tasks() {
+fn child_is_denied_questions_and_tasks() {
     story(|s| async move {
         s.launch(job("a")).await;
         assert_eq!(denied(&creates(&s)[0]), ["question", "task"]);
@@ -73,7 +73,7 @@ fn a_child_is_denied_questions_and_tasks() {
 }
 
 #[test]
-fn built_in_restrictions_hold_whatever_the_case_of_the_name() {
+fn built_in_restrictions_ignore_case() {
     story(|s| async move {
         let by = |agent: &str| Launch {
             agent: agent.to_owned(),
@@ -103,7 +103,7 @@ fn built_in_restrictions_hold_whatever_the_case_of_the_name() {
 }
 
 #[test]
-fn restrictions_of_an_agent_are_configured_and_may_give_back() {
+fn agent_restrictions_are_configurable() {
     story_with(
         |config| {
             let rules = AgentRules {
@@ -120,7 +120,7 @@ fn restrictions_of_an_agent_are_configured_and_may_give_back() {
 }
 
 #[test]
-fn the_callers_rules_come_first_and_are_not_weakened() {
+fn caller_rules_come_first() {
     story(|s| async move {
         let rule = |permission: &str, pattern: &str, action| PermissionRule {
             permission: permission.to_owned().into(),
@@ -149,7 +149,7 @@ fn the_callers_rules_come_first_and_are_not_weakened() {
 }
 
 #[test]
-fn at_the_deepest_level_our_own_spawning_tools_are_denied() {
+fn spawning_tools_are_denied_at_maximum_depth() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
         let session = s.server.session_of(&a).expect("it runs");

@@ -1,4 +1,5 @@
-//! Launch and start while the agent server cannot be reached: a restart of it must not burn through a queue.
+//! Launch and start while the agent server is unreachable: a restart of the server must not consume the
+//! queue.
 
 use greenroom::EventLink;
 use greenroom::domain::task::TaskStatus;
@@ -7,7 +8,7 @@ use crate::harness::{job, story, story_with};
 use crate::server::{CallKind, CallOutcome, status, unreachable};
 
 #[test]
-fn a_start_that_never_got_there_is_tried_again_with_backoff() {
+fn unreachable_start_is_retried_with_backoff() {
     story(|s| async move {
         s.server
             .set_outcome(CallKind::Create, CallOutcome::Fails(unreachable()));
@@ -25,7 +26,7 @@ fn a_start_that_never_got_there_is_tried_again_with_backoff() {
 }
 
 #[test]
-fn the_lineage_and_the_prompt_are_tried_again_too() {
+fn unreachable_lineage_and_prompt_are_retried() {
     story(|s| async move {
         s.server
             .set_next_outcome(CallKind::Session, CallOutcome::Fails(unreachable()));
@@ -44,7 +45,7 @@ fn the_lineage_and_the_prompt_are_tried_again_too() {
 }
 
 #[test]
-fn no_slot_is_granted_while_the_server_is_down_and_the_queue_survives_it() {
+fn outage_grants_no_slot_and_keeps_queue() {
     story_with(
         |config| config.limits.default = 2,
         |s| async move {
@@ -53,7 +54,7 @@ fn no_slot_is_granted_while_the_server_is_down_and_the_queue_survives_it() {
             for name in ["a", "b", "c", "d"] {
                 tasks.push(s.launch(job(name)).await);
             }
-            // What had its slot before anybody knew keeps its place; nothing else is given one.
+            // A task that had its slot before the outage was noticed keeps it; no other slot is granted.
             s.advance_to(30_000).await;
             assert_eq!(s.slots().await, ["worker 1/2 +3"]);
             for task in &tasks {
@@ -89,7 +90,7 @@ fn no_slot_is_granted_while_the_server_is_down_and_the_queue_survives_it() {
 }
 
 #[test]
-fn health_is_asked_with_backoff_until_it_answers() {
+fn health_is_polled_with_backoff() {
     story(|s| async move {
         s.server.go_offline();
         s.launch(job("a")).await;
@@ -111,7 +112,7 @@ fn health_is_asked_with_backoff_until_it_answers() {
 }
 
 #[test]
-fn a_broken_stream_with_a_healthy_server_holds_nothing_up() {
+fn broken_stream_with_healthy_server_delays_nothing() {
     story(|s| async move {
         s.link(EventLink::Broken).await;
         let a = s.launch(job("a")).await;
@@ -121,7 +122,7 @@ fn a_broken_stream_with_a_healthy_server_holds_nothing_up() {
 }
 
 #[test]
-fn stream_and_health_both_down_grant_nothing_until_the_stream_is_back() {
+fn no_grant_until_stream_is_back() {
     story(|s| async move {
         s.server
             .set_outcome(CallKind::Health, CallOutcome::Fails(unreachable()));
@@ -137,7 +138,7 @@ fn stream_and_health_both_down_grant_nothing_until_the_stream_is_back() {
 }
 
 #[test]
-fn a_health_call_that_hangs_is_down() {
+fn hanging_health_call_counts_as_down() {
     story(|s| async move {
         s.server.set_outcome(CallKind::Health, CallOutcome::Hangs);
         s.link(EventLink::Broken).await;
@@ -152,7 +153,7 @@ fn a_health_call_that_hangs_is_down() {
 }
 
 #[test]
-fn after_ten_minutes_a_start_that_never_got_there_ends() {
+fn unreachable_start_ends_after_ten_minutes() {
     story(|s| async move {
         s.server.go_offline();
         let (a, waits) = (s.launch(job("a")).await, s.launch(job("waits")).await);
@@ -179,7 +180,7 @@ fn after_ten_minutes_a_start_that_never_got_there_ends() {
 }
 
 #[test]
-fn the_ten_minutes_count_from_the_last_call_that_got_there() {
+fn start_limit_counts_from_last_reachable_call() {
     story(|s| async move {
         s.server.go_offline();
         let a = s.launch(job("a")).await;
@@ -201,7 +202,7 @@ fn the_ten_minutes_count_from_the_last_call_that_got_there() {
 }
 
 #[test]
-fn only_an_answer_ends_a_start_that_was_refused() {
+fn refused_start_ends_only_with_answer() {
     story(|s| async move {
         s.server
             .set_next_outcome(CallKind::Create, CallOutcome::Fails(unreachable()));
@@ -215,7 +216,7 @@ fn only_an_answer_ends_a_start_that_was_refused() {
 }
 
 #[test]
-fn what_runs_goes_on_while_the_server_is_away() {
+fn running_task_continues_during_outage() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
         s.advance_to(6000).await;
@@ -234,7 +235,7 @@ fn what_runs_goes_on_while_the_server_is_away() {
 }
 
 #[test]
-fn a_resume_waits_for_the_server_too() {
+fn resume_waits_for_server() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
         s.advance_to(6000).await;
@@ -242,14 +243,14 @@ fn a_resume_waits_for_the_server_too() {
         s.advance_to(8000).await;
         s.server.go_offline();
         s.resume(&a).await;
-        // Nobody knew: it has its slot, and its prompt is tried again.
+        // The outage is not noticed yet: the task has its slot, and its prompt is retried.
         s.advance_to(30_000).await;
         assert_eq!(s.state(&a).await, "running");
         s.server.come_online();
         s.advance_to(50_000).await;
         s.finish_turn(&a).await;
         assert_eq!(s.state(&a).await, "completed");
-        // Now it is known beforehand: it stays in line.
+        // The outage is known: the task stays in the queue.
         s.server.go_offline();
         s.link(EventLink::Broken).await;
         s.resume(&a).await;

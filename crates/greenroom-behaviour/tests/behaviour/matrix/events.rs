@@ -1,4 +1,4 @@
-//! What may happen to a task: orders of callers, what the server tells of, and what becomes of the world around.
+//! The events of the matrix: requests of callers, events of the server, and changes of the environment.
 
 use greenroom::domain::ids::{SessionId, TaskId};
 use greenroom::domain::task::{Resume, Track};
@@ -10,7 +10,7 @@ use serde_json::json;
 
 use crate::harness::{Harness, abort_event, error_event, idle_event};
 
-/// What happens.
+/// An event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Event {
     Nothing,
@@ -61,7 +61,7 @@ impl Event {
         Event::Shutdown,
     ];
 
-    /// As a reader knows it, and what exactly is done.
+    /// Returns the name for the page, and the description.
     pub fn names(self) -> (&'static str, &'static str) {
         match self {
             Event::Nothing => ("nothing", "The task is left to itself."),
@@ -129,8 +129,8 @@ impl Event {
         }
     }
 
-    /// Makes it happen to the task and tells what the caller is answered, `–` if nobody asked. Nothing here waits for the
-    /// story to settle: it may happen in the middle of an instant.
+    /// Applies the event to a task and returns the answer to the caller, `–` if there is no caller. Does not
+    /// settle, because the event may happen in the middle of an instant.
     pub async fn happens(self, s: Harness, a: TaskId) -> String {
         let session = s.server.session_of(&a);
         let own = session.clone().unwrap_or_else(|| "none".into());
@@ -202,7 +202,7 @@ impl Event {
             Event::Shutdown => {
                 let shutdown = async move { s.greenroom.shutdown(ShutdownMode::Abort).await };
                 let mut shutdown = Box::pin(shutdown);
-                // It has begun when this returns; nobody waits for its end here.
+                // The shutdown has started when this returns; its end is not awaited.
                 if futures::poll!(&mut shutdown).is_pending() {
                     actix_rt::spawn(shutdown);
                 }

@@ -1,6 +1,6 @@
-//! Whatever happens to a task at whatever stage of its life: one test an event, each at every stage, against the one table
-//! of outcomes in `table`. `stages` brings a task to a stage, `events` makes something happen to it, `play` tells what
-//! came of it, and `page` keeps `docs/stages.md` true to the table.
+//! Every event at every stage of a task: one test for each event, compared with the table of outcomes in
+//! `table`. `stages` brings a task to a stage, `events` applies an event, `run_cell` returns the outcome, and
+//! `page` keeps `docs/stages.md` equal to the table.
 
 mod events;
 mod page;
@@ -13,7 +13,7 @@ use self::run_cell::run_cell;
 use self::stages::LifecycleStage;
 use self::table::expected;
 
-/// One event at every stage; all that differs from the table is told at once.
+/// Applies an event at every stage and reports all differences from the table.
 fn check_every_stage(event: Event) {
     let mut wrong = String::new();
     for stage in LifecycleStage::ALL {

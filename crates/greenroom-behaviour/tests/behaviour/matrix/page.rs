@@ -1,5 +1,5 @@
-//! The page `docs/stages.md`, made from the table. A test holds the page to it; with `GREENROOM_WRITE_DOCS=1` the test
-//! writes it instead.
+//! The page `docs/stages.md`, generated from the table. A test compares the page; with
+//! `GREENROOM_WRITE_DOCS=1` it writes the page.
 
 use std::path::Path;
 
@@ -86,7 +86,7 @@ fn in_short(event: Event, stage: LifecycleStage) -> String {
 }
 
 #[test]
-fn the_page_is_true() {
+fn page_matches_table() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/stages.md");
     let page = page();
     if std::env::var_os("GREENROOM_WRITE_DOCS").is_some() {

@@ -1,4 +1,4 @@
-//! Plays one cell of the matrix: a task at a stage, an event, and then a world that goes on until all is over and the
+//! Runs one cell of the matrix: brings a task to a stage, applies an event, and finishes all sessions until
 //! memory is empty.
 
 use std::ops::Range;
@@ -15,7 +15,7 @@ use super::table::Outcome;
 use crate::harness::{Harness, story_with};
 use crate::server::{Call, CallKind, CallPayload};
 
-/// Plays that event at that stage and tells what came of it.
+/// Applies an event at a stage and returns the outcome.
 pub fn run_cell(event: Event, stage: LifecycleStage) -> Outcome {
     let outcome = Arc::new(Mutex::new(None));
     let told = Arc::clone(&outcome);
@@ -86,7 +86,7 @@ fn or_nothing(text: String) -> String {
     }
 }
 
-/// Makes the event happen between the answer that brings the session and whoever hears of it.
+/// Applies the event between the answer of the create and its receipt.
 async fn apply_while_session_is_created(s: &Harness, event: Event, a: &TaskId) -> String {
     let answer = Arc::new(Mutex::new(None));
     let (stage, task, told) = (s.clone(), a.clone(), Arc::clone(&answer));
@@ -103,7 +103,8 @@ async fn apply_while_session_is_created(s: &Harness, event: Event, a: &TaskId) -
         .expect("the session was made and the event answered")
 }
 
-/// Every session finishes its turn, again and again, until nobody runs. Answers when the server was away.
+/// Finishes the turns of all sessions until no task runs. Returns the time during which the server was
+/// unreachable.
 async fn finish_everything(s: &Harness, event: Event, a: &TaskId) -> Range<i64> {
     let mut away = 0..0;
     match event {
@@ -115,7 +116,7 @@ async fn finish_everything(s: &Harness, event: Event, a: &TaskId) -> Range<i64> 
             s.link(EventLink::Connected).await;
         }
         Event::TakeOver => {
-            // What is seen is how the older one ends; the newer one goes without a trace.
+            // Only the end of the older task is compared; the newer one is cancelled without calls.
             s.advance(6000).await;
             let quietly = CancelOptions {
                 abort_session: false,
@@ -150,7 +151,7 @@ fn was_woken(s: &Harness, session: &SessionId) -> bool {
     told.iter().any(|line| line.contains("wakes"))
 }
 
-/// The calls that made, prompted or aborted a session for the task, in their order.
+/// Returns the calls that created, prompted or aborted a session of the task, in order.
 fn calls_for(s: &Harness, a: &TaskId, heard: impl Fn(&Call) -> bool) -> Vec<&'static str> {
     let session = s.server.session_of(a);
     let log = s.server.log().into_iter();
@@ -164,7 +165,7 @@ fn calls_for(s: &Harness, a: &TaskId, heard: impl Fn(&Call) -> bool) -> Vec<&'st
         .collect()
 }
 
-/// What everybody but `Q` was told, parent by parent; the session of the task is called `a`.
+/// Returns the notifications of all parents except `Q`, by parent. The session of the task is called `a`.
 fn told(s: &Harness, a: &TaskId, heard: impl Fn(&Call) -> bool) -> Vec<String> {
     let own = s.server.session_of(a);
     let calls = s.server.calls(CallKind::Notify).into_iter().filter(heard);
@@ -179,14 +180,15 @@ fn told(s: &Harness, a: &TaskId, heard: impl Fn(&Call) -> bool) -> Vec<String> {
             Some((parent, crate::call_log::notification_line(&call)?))
         })
         .collect();
-    // Which of two parents is told first in one instant is nobody's business.
+    // The order of parents within one instant is not specified.
     told.sort_by(|(one, _), (other, _)| one.cmp(other));
     told.into_iter()
         .map(|(parent, line)| format!("{parent}: {line}"))
         .collect()
 }
 
-/// A quarter of an hour later nobody is in memory, nobody holds or waits for a slot, and no session is left at work.
+/// Checks after fifteen minutes that no task is in memory, no slot is held or awaited, and no session is
+/// busy.
 async fn assert_nothing_left(s: &Harness, a: &TaskId) {
     s.advance(900_000).await;
     let census = s.census().await;

@@ -1,12 +1,12 @@
-//! The stages of a task's life, and how a task of `P` is brought to each. Whatever else there is belongs to `Q`, or is a
-//! task of the task itself. Two slots.
+//! The stages of a task, and how a task of `P` is brought to each. All other tasks belong to `Q` or are
+//! children of the task. There are two slots.
 
 use greenroom::domain::ids::TaskId;
 
 use crate::harness::{Harness, job, job_of};
 use crate::server::{CallKind, CallOutcome};
 
-/// Where a task stands.
+/// A stage of a task.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LifecycleStage {
     QueuedHead,
@@ -39,7 +39,7 @@ impl LifecycleStage {
         LifecycleStage::Ended,
     ];
 
-    /// As a reader knows it, and what it is exactly.
+    /// Returns the name for the page, and the description.
     pub fn names(self) -> (&'static str, &'static str) {
         match self {
             LifecycleStage::QueuedHead => (
@@ -79,7 +79,7 @@ impl LifecycleStage {
         }
     }
 
-    /// Whether the task has no session yet that anything could happen to.
+    /// Returns true if the task has no session yet.
     pub fn is_before_session(self) -> bool {
         matches!(
             self,
@@ -88,8 +88,8 @@ impl LifecycleStage {
     }
 }
 
-/// Brings a task to that stage, and lets a moment pass in it. At `Created` the session is about to be made: the story
-/// makes its event happen in the instant of the answer.
+/// Brings a task to a stage and lets a moment pass. At `Created` the create is about to be answered; the
+/// event is applied at the instant of the answer.
 pub async fn bring_to_stage(s: &Harness, stage: LifecycleStage) -> TaskId {
     if matches!(
         stage,

@@ -1,23 +1,23 @@
-//! The table of outcomes: what `behaviour.md` asks of each event at each stage. The tests hold the system to it, and the
-//! page in `docs/` shows it.
+//! The table of outcomes: what `behaviour.md` requires of each event at each stage. Compared by the tests and
+//! shown by the page in `docs/`.
 
 use super::events::Event;
 use super::stages::LifecycleStage::{self, *};
 
-/// What comes of an event.
+/// The outcome of an event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Outcome {
-    /// What the caller is answered.
+    /// The answer to the caller.
     pub answer: String,
-    /// Where the task stands at once, `gone` if it has left memory.
+    /// The state of the task at once, `gone` if it has left memory.
     pub state: String,
-    /// Slots in use at once, those of others too.
+    /// All slots in use at once.
     pub slots: usize,
-    /// How its run ends, when the world goes on.
+    /// The end of the run.
     pub end: String,
-    /// The calls that make, prompt or abort a session for it from then on.
+    /// The later calls that create, prompt or abort a session of the task.
     pub calls: String,
-    /// What parents are told from then on.
+    /// The later notifications of parents.
     pub told: String,
 }
 
@@ -66,7 +66,7 @@ impl Outcome {
 
 const NOBODY: &str = "–";
 
-/// What comes of that event at that stage; none where it cannot happen, since there is no session yet.
+/// Returns the outcome of an event at a stage; `None` if it cannot happen because there is no session yet.
 pub fn expected(event: Event, stage: LifecycleStage) -> Option<Outcome> {
     let of_session = matches!(
         event,
@@ -84,7 +84,7 @@ pub fn expected(event: Event, stage: LifecycleStage) -> Option<Outcome> {
     Some(match event {
         Event::Nothing | Event::LimitLowered => goes_on(stage),
         Event::Unreachable => match stage {
-            // The check is answered, and the abort does not get there.
+            // The check is answered, but the abort does not reach the server.
             Checking => goes_on(stage).calls("–"),
             _ => goes_on(stage),
         },
@@ -101,7 +101,7 @@ pub fn expected(event: Event, stage: LifecycleStage) -> Option<Outcome> {
             failed(stage, "interrupt", ": the session was aborted from outside")
         }
         Event::Idle => match stage {
-            // It has answered: it is done.
+            // The session has answered, so the task is done.
             Running => goes_on(stage).state("completed").slots(0),
             _ => goes_on(stage),
         },
@@ -138,24 +138,24 @@ pub fn expected(event: Event, stage: LifecycleStage) -> Option<Outcome> {
     })
 }
 
-/// What comes of a task that nothing happens to.
+/// Returns the outcome of a task without an event.
 fn goes_on(stage: LifecycleStage) -> Outcome {
     let told = "P: final wakes: a completed";
     let completes = |state, slots, calls| Outcome::new(state, slots, "completed", calls, told);
     match stage {
         QueuedHead | QueuedBehind => completes("pending", 2, "create, prompt, abort"),
         Granted | Creating => completes("pending", 1, "prompt, abort"),
-        // The prompt follows the session in the same instant.
+        // The prompt follows the session at the same instant.
         Created => completes("running", 1, "prompt, abort"),
         Prompting | Running | IdleDeferred | Checking => completes("running", 1, "abort"),
-        // The slot is that of its own task.
+        // The slot belongs to its child.
         WaitingForChildren => completes("running", 1, "abort")
             .told("P: final wakes: a completed; a: final wakes: c completed"),
         Settling | Ended => Outcome::new("completed", 0, "–", "–", NOBODY),
     }
 }
 
-/// Where the record stands at that stage.
+/// Returns the status at this stage.
 fn recorded(stage: LifecycleStage) -> String {
     match stage {
         Created => "pending".to_owned(),
@@ -163,8 +163,8 @@ fn recorded(stage: LifecycleStage) -> String {
     }
 }
 
-/// The run ends with that state and reason, at once; its session is aborted where one was made, and once more when
-/// something that was under way has set it to work after that.
+/// Returns the outcome of a run that ends at once with this status and reason. Its session is aborted if it
+/// exists, and once more if a call in flight makes it busy again.
 fn ends(stage: LifecycleStage, outcome: &str, reason: &str) -> Outcome {
     let end = format!("{outcome}{reason}");
     let ended = |slots, calls| {
@@ -173,14 +173,14 @@ fn ends(stage: LifecycleStage, outcome: &str, reason: &str) -> Outcome {
     };
     match stage {
         QueuedHead | QueuedBehind => ended(2, "–"),
-        // The abort of the run before is under way; this one has made and prompted nothing.
+        // The abort of the previous run is in flight; this run has made no call.
         Granted => ended(0, "–"),
-        // What comes back from the create is aborted, and nothing is prompted.
+        // The created session is aborted and not prompted.
         Creating | Created => ended(0, "abort"),
-        // The prompt gets there after the first abort.
+        // The prompt takes effect after the first abort.
         Prompting => ended(0, "abort, abort"),
         Running | IdleDeferred | Checking => ended(0, "abort"),
-        // Its own task goes on, for nobody who runs.
+        // Its child continues without a running parent.
         WaitingForChildren => {
             let told = format!("P: final wakes: a {outcome}; a: final silent: c completed");
             ended(1, "abort").told(&told)
@@ -204,7 +204,7 @@ fn cancelled_from_above(stage: LifecycleStage) -> Outcome {
             .answered("a, c")
             .slots(0)
             .but("c completed", "c cancelled"),
-        // The tasks are looked up first and then cancelled, one by one: the prompt is sent in between.
+        // The tasks are looked up first and cancelled one by one; the prompt is sent in between.
         Created => ends(stage, "cancelled", "")
             .answered("a")
             .calls("prompt, abort"),
@@ -215,11 +215,11 @@ fn cancelled_from_above(stage: LifecycleStage) -> Outcome {
 fn session_deleted(stage: LifecycleStage) -> Outcome {
     let gone = ends(stage, "cancelled", ": Session deleted").state("gone");
     match stage {
-        // Nobody knew the session: its prompt is refused.
+        // The session was not known yet, so its prompt is refused.
         Created => ends(stage, "interrupt", ": no such session").calls("prompt, abort"),
-        // The prompt is refused: nothing works in a session that is gone.
+        // The prompt is refused, so no turn starts in the deleted session.
         Prompting => gone.calls("abort"),
-        // Everything below goes too, and nobody tells a session that is gone.
+        // All tasks below are cancelled too, and a deleted session is not notified.
         WaitingForChildren => gone.slots(0).told("P: final wakes: a cancelled"),
         _ => gone,
     }
@@ -237,13 +237,13 @@ fn parent_deleted(stage: LifecycleStage) -> Outcome {
 
 fn failed(stage: LifecycleStage, outcome: &str, reason: &str) -> Outcome {
     match stage {
-        // No run of it works in that session.
+        // No run of the task is active in that session.
         Granted | Created | Settling | Ended => goes_on(stage),
         _ => ends(stage, outcome, reason),
     }
 }
 
-/// What comes of a resume, and what a second caller of the same instant is answered.
+/// Returns the outcome of a resume, and the answer to a second caller at the same instant.
 fn resumed(stage: LifecycleStage) -> (Outcome, &'static str) {
     let again = |state, slots| {
         Outcome::new(
@@ -256,7 +256,7 @@ fn resumed(stage: LifecycleStage) -> (Outcome, &'static str) {
         .answered("accepted")
     };
     match stage {
-        // Granted, and it waits for the abort of the run before.
+        // The run is granted and waits for the abort of the previous run.
         Settling => (again("pending", 1), "already being resumed"),
         Ended => (again("running", 1), "already being resumed"),
         Granted => (
@@ -279,7 +279,7 @@ fn sent(stage: LifecycleStage) -> Outcome {
         Prompting | Running | IdleDeferred | Checking => {
             goes_on(stage).answered("accepted").calls("prompt, abort")
         }
-        // It goes on: it counts again, above the limit if it must be.
+        // The run continues and counts again, even above the limit.
         WaitingForChildren => goes_on(stage)
             .answered("accepted")
             .calls("prompt, abort")
@@ -292,7 +292,7 @@ fn taken_over(stage: LifecycleStage) -> Outcome {
     let answer = "running of Q";
     match stage {
         Settling | Ended => goes_on(stage).answered(answer),
-        // The session goes on under the newer task: no abort.
+        // The session belongs to the newer task and is not aborted.
         _ => ends(stage, "cancelled", ": Session taken over by t")
             .answered(answer)
             .calls("–"),
@@ -311,7 +311,7 @@ fn parent_aborted_with_tasks(stage: LifecycleStage) -> Outcome {
 fn shut_down(stage: LifecycleStage) -> Outcome {
     let stopped = ends(stage, "cancelled", ": Shutdown").told(NOBODY).slots(0);
     match stage {
-        // What is under way is awaited: the abort of the run before, the create, the prompt.
+        // Calls in flight are awaited: the abort of the previous run, the create, the prompt.
         Granted | Creating | Prompting | Settling => stopped,
         _ => stopped.state("gone"),
     }

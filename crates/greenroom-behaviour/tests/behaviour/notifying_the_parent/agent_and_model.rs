@@ -1,4 +1,5 @@
-//! As whom the parent goes on: a wake never switches its agent, its model or its variant.
+//! The agent and model of a notification: a wake never changes the agent, the model or the variant of its
+//! parent.
 
 use greenroom::domain::task::Launch;
 use serde_json::json;
@@ -23,7 +24,7 @@ async fn done(s: &Harness, launch: Launch) -> Vec<String> {
 }
 
 #[test]
-fn it_is_the_parents_newest_message_that_names_any_of_them() {
+fn newest_parent_message_decides_agent_and_model() {
     story(|s| async move {
         s.user_prompts("P", Some("old"), Some("acme/old")).await;
         s.user_prompts("P", Some("lead"), Some("acme/big:high"))
@@ -38,7 +39,7 @@ fn it_is_the_parents_newest_message_that_names_any_of_them() {
 }
 
 #[test]
-fn an_answer_names_its_model_too() {
+fn assistant_message_names_model() {
     story(|s| async move {
         let info = json!({"role": "assistant", "agent": "plan", "providerID": "acme",
             "modelID": "small", "variant": "low"});
@@ -52,7 +53,7 @@ fn an_answer_names_its_model_too() {
 }
 
 #[test]
-fn a_compaction_is_not_the_parent_speaking() {
+fn compaction_is_not_a_parent_message() {
     story(|s| async move {
         s.user_prompts("P", Some("lead"), Some("acme/big")).await;
         let info = json!({"role": "assistant", "agent": "compaction", "summary": true,
@@ -64,7 +65,7 @@ fn a_compaction_is_not_the_parent_speaking() {
 }
 
 #[test]
-fn what_it_does_not_name_comes_from_the_launch() {
+fn missing_values_come_from_launch() {
     story(|s| async move {
         s.user_prompts("P", Some("lead"), None).await;
         let told = done(&s, said("a", "other", "nova/x:high")).await;
@@ -76,7 +77,7 @@ fn what_it_does_not_name_comes_from_the_launch() {
 }
 
 #[test]
-fn half_a_model_is_no_model() {
+fn incomplete_model_is_ignored() {
     story(|s| async move {
         let info = json!({"role": "user", "agent": "lead", "model": {"providerID": "acme"}});
         s.server.add_message(&"P".into(), info, json!([]));
@@ -86,7 +87,7 @@ fn half_a_model_is_no_model() {
 }
 
 #[test]
-fn of_several_launches_the_newest_task_of_the_message_speaks() {
+fn newest_task_of_message_decides() {
     story(|s| async move {
         let a = s.launch(said("a", "first", "acme/one")).await;
         let b = s.launch(said("b", "second", "acme/two")).await;
@@ -108,7 +109,7 @@ fn of_several_launches_the_newest_task_of_the_message_speaks() {
 }
 
 #[test]
-fn a_parent_that_says_nothing_and_a_launch_that_says_nothing_name_nobody() {
+fn agent_and_model_are_omitted_if_unknown() {
     story(|s| async move {
         let told = done(&s, job("a")).await;
         assert_eq!(told, ["6000 final wakes: a completed"]);
@@ -116,18 +117,18 @@ fn a_parent_that_says_nothing_and_a_launch_that_says_nothing_name_nobody() {
 }
 
 #[test]
-fn messages_that_cannot_be_read_leave_it_to_the_launch() {
+fn unreadable_messages_fall_back_to_launch() {
     story(|s| async move {
         s.user_prompts("P", Some("lead"), Some("acme/big")).await;
         s.server
-            .always_for(CallKind::Messages, "P", CallOutcome::Fails(status(500)));
+            .set_outcome_for(CallKind::Messages, "P", CallOutcome::Fails(status(500)));
         let told = done(&s, said("a", "other", "nova/x")).await;
         assert_eq!(told, ["6000 final wakes: a completed as other on nova/x"]);
     });
 }
 
 #[test]
-fn it_is_read_anew_for_each_message() {
+fn parent_is_read_for_each_message() {
     story(|s| async move {
         s.user_prompts("P", Some("lead"), Some("acme/big")).await;
         let (a, b) = (s.launch(job("a")).await, s.launch(job("b")).await);
@@ -147,7 +148,7 @@ fn it_is_read_anew_for_each_message() {
 }
 
 #[test]
-fn messages_are_marked_as_machine_written() {
+fn notifications_are_synthetic() {
     story(|s| async move {
         done(&s, job("a")).await;
         let notice = &notices(&s)[0];

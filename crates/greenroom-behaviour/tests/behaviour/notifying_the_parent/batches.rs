@@ -1,4 +1,4 @@
-//! Batches: individual messages, the one final, what is merged, replaced and taken back.
+//! Batches: individual messages and the final message, merged, replaced and revoked messages.
 
 use greenroom::ports::agent_server::ServerError;
 
@@ -7,7 +7,7 @@ use crate::harness::{job, job_of, story, story_with};
 use crate::server::{CallKind, CallOutcome, status};
 
 #[test]
-fn a_batch_of_one_goes_straight_to_its_final() {
+fn single_task_batch_sends_final_only() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
         s.advance_to(6000).await;
@@ -18,7 +18,7 @@ fn a_batch_of_one_goes_straight_to_its_final() {
 }
 
 #[test]
-fn each_end_but_the_last_is_told_silently_and_the_final_names_all() {
+fn individual_messages_are_silent_and_final_names_all() {
     story(|s| async move {
         let (a, b) = (s.launch(job("a")).await, s.launch(job("b")).await);
         let c = s.launch(job("c")).await;
@@ -41,7 +41,7 @@ fn each_end_but_the_last_is_told_silently_and_the_final_names_all() {
 }
 
 #[test]
-fn an_individual_message_says_what_it_must() {
+fn individual_message_content() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
         s.launch(job("b")).await;
@@ -63,7 +63,7 @@ fn an_individual_message_says_what_it_must() {
 }
 
 #[test]
-fn a_final_stands_failures_apart_and_says_why_others_were_cancelled() {
+fn final_lists_failures_and_cancel_reasons() {
     story(|s| async move {
         let (a, b) = (s.launch(job("a")).await, s.launch(job("b")).await);
         let (c, d) = (s.launch(job("c")).await, s.launch(job("d")).await);
@@ -85,7 +85,7 @@ fn a_final_stands_failures_apart_and_says_why_others_were_cancelled() {
 }
 
 #[test]
-fn a_failure_wakes_the_parent_at_once() {
+fn failure_wakes_parent_at_once() {
     story(|s| async move {
         let (a, b) = (s.launch(job("a")).await, s.launch(job("b")).await);
         let c = s.launch(job("c")).await;
@@ -107,7 +107,7 @@ fn a_failure_wakes_the_parent_at_once() {
 }
 
 #[test]
-fn a_failure_need_not_wake() {
+fn wake_on_failure_can_be_disabled() {
     story_with(
         |config| config.notifications.wake_on_failure = false,
         |s| async move {
@@ -125,7 +125,7 @@ fn a_failure_need_not_wake() {
 }
 
 #[test]
-fn what_settles_within_the_debounce_is_one_message_and_a_failure_in_it_wakes() {
+fn ends_within_debounce_are_merged() {
     story(|s| async move {
         let (a, b) = (s.launch(job("a")).await, s.launch(job("b")).await);
         let c = s.launch(job("c")).await;
@@ -151,7 +151,7 @@ fn what_settles_within_the_debounce_is_one_message_and_a_failure_in_it_wakes() {
 }
 
 #[test]
-fn a_final_replaces_what_is_unsent() {
+fn final_replaces_unsent_messages() {
     story(|s| async move {
         let (a, b) = (s.launch(job("a")).await, s.launch(job("b")).await);
         s.advance_to(6000).await;
@@ -167,7 +167,7 @@ fn a_final_replaces_what_is_unsent() {
 }
 
 #[test]
-fn a_task_that_joins_before_the_final_is_sent_takes_it_back() {
+fn joining_task_revokes_unsent_final() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
         s.advance_to(6000).await;
@@ -195,14 +195,14 @@ fn a_task_that_joins_before_the_final_is_sent_takes_it_back() {
 }
 
 #[test]
-fn a_task_that_joins_after_the_final_was_sent_opens_a_new_batch() {
+fn joining_task_after_final_opens_new_batch() {
     story(|s| async move {
         s.server
             .set_next_outcome_for(CallKind::Notify, "P", CallOutcome::Late(1000));
         let a = s.launch(job("a")).await;
         s.advance_to(6000).await;
         s.finish_turn(&a).await;
-        // It is on its way, and closed with its first sending.
+        // The batch is closed with the first attempt to send its final.
         s.advance_to(6500).await;
         let b = s.launch(job("b")).await;
         s.advance_to(12_000).await;
@@ -219,7 +219,7 @@ fn a_task_that_joins_after_the_final_was_sent_opens_a_new_batch() {
 }
 
 #[test]
-fn what_settles_behind_a_message_in_flight_keeps_its_own() {
+fn end_during_message_in_flight_gets_own_message() {
     story(|s| async move {
         let (a, b) = (s.launch(job("a")).await, s.launch(job("b")).await);
         let c = s.launch(job("c")).await;
@@ -247,7 +247,7 @@ fn what_settles_behind_a_message_in_flight_keeps_its_own() {
 }
 
 #[test]
-fn another_parent_is_never_held_up() {
+fn slow_parent_does_not_delay_others() {
     story(|s| async move {
         s.server
             .set_outcome_for(CallKind::Notify, "P", CallOutcome::Hangs);
@@ -261,7 +261,7 @@ fn another_parent_is_never_held_up() {
     });
 }
 
-/// Two batches, the first final of which the server does not take until 200 s.
+/// Two batches. The server refuses the first final until 200 s.
 async fn first_final_is_stuck(s: &crate::harness::Harness) {
     s.server
         .set_outcome(CallKind::Notify, CallOutcome::Fails(status(500)));
@@ -274,7 +274,7 @@ async fn first_final_is_stuck(s: &crate::harness::Harness) {
 }
 
 #[test]
-fn a_final_behind_another_is_taken_back_within_a_minute() {
+fn queued_final_is_revoked_within_a_minute() {
     story(|s| async move {
         first_final_is_stuck(&s).await;
         s.advance_to(79_000).await;
@@ -301,7 +301,7 @@ fn a_final_behind_another_is_taken_back_within_a_minute() {
 }
 
 #[test]
-fn a_final_behind_another_counts_as_sent_after_a_minute() {
+fn queued_final_counts_as_sent_after_a_minute() {
     story(|s| async move {
         first_final_is_stuck(&s).await;
         s.advance_to(80_000).await;
@@ -328,7 +328,7 @@ fn a_final_behind_another_counts_as_sent_after_a_minute() {
 }
 
 #[test]
-fn many_that_finish_at_one_instant_are_one_final() {
+fn simultaneous_ends_send_one_final() {
     story_with(
         |config| config.limits.default = 0,
         |s| async move {
@@ -354,7 +354,7 @@ fn many_that_finish_at_one_instant_are_one_final() {
 }
 
 #[test]
-fn sizes_are_bounded() {
+fn message_sizes_are_bounded() {
     story_with(
         |config| config.limits.default = 0,
         |s| async move {
@@ -383,7 +383,7 @@ fn sizes_are_bounded() {
 }
 
 #[test]
-fn each_message_has_an_id_of_its_own() {
+fn message_ids_are_unique() {
     story(|s| async move {
         let (a, b) = (s.launch(job("a")).await, s.launch(job("b")).await);
         let q = s.launch(job_of("Q", "q")).await;
@@ -401,7 +401,7 @@ fn each_message_has_an_id_of_its_own() {
 }
 
 #[test]
-fn with_notifications_off_nobody_is_told_and_tasks_still_leave_memory() {
+fn disabled_notifications_send_no_message() {
     story_with(
         |config| config.notifications.enabled = false,
         |s| async move {
@@ -418,7 +418,7 @@ fn with_notifications_off_nobody_is_told_and_tasks_still_leave_memory() {
 }
 
 #[test]
-fn a_parent_that_never_takes_a_message_does_not_hold_its_tasks_in_memory() {
+fn undeliverable_final_does_not_keep_tasks_in_memory() {
     story(|s| async move {
         let down = ServerError::Unreachable("away".to_owned());
         s.server

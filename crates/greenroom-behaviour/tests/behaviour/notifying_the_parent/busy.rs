@@ -1,11 +1,12 @@
-//! Nothing is put into a live turn needlessly: a busy parent is waited for, a wake no longer than its ceiling.
+//! A busy parent is not interrupted needlessly: messages wait until it is idle, a wake at most until its
+//! ceiling.
 
 use greenroom::ports::agent_server::SessionStatus;
 
 use crate::harness::{Harness, job, story, story_with};
 use crate::server::{CallKind, CallOutcome, status};
 
-/// Two tasks of a parent that is busy from five seconds on, one of them done at six.
+/// Two tasks of a parent that is busy from 5 s on. One of them completes at 6 s.
 async fn one_of_two_done(s: &Harness) -> greenroom::domain::ids::TaskId {
     let (a, b) = (s.launch(job("a")).await, s.launch(job("b")).await);
     s.advance_to(5000).await;
@@ -16,7 +17,7 @@ async fn one_of_two_done(s: &Harness) -> greenroom::domain::ids::TaskId {
 }
 
 #[test]
-fn individual_messages_are_held_and_merged_until_the_parent_is_idle() {
+fn individual_messages_are_held_while_parent_is_busy() {
     story(|s| async move {
         let c = s.launch(job("c")).await;
         one_of_two_done(&s).await;
@@ -36,7 +37,7 @@ fn individual_messages_are_held_and_merged_until_the_parent_is_idle() {
 }
 
 #[test]
-fn a_final_replaces_what_is_held_and_waits_for_the_idle() {
+fn final_replaces_held_messages() {
     story(|s| async move {
         let b = one_of_two_done(&s).await;
         s.advance_to(10_000).await;
@@ -53,7 +54,7 @@ fn a_final_replaces_what_is_held_and_waits_for_the_idle() {
 }
 
 #[test]
-fn a_final_waits_sixty_seconds_at_most() {
+fn final_waits_sixty_seconds_at_most() {
     story(|s| async move {
         let b = one_of_two_done(&s).await;
         s.advance_to(10_000).await;
@@ -69,14 +70,14 @@ fn a_final_waits_sixty_seconds_at_most() {
 }
 
 #[test]
-fn a_failure_waits_sixty_seconds_at_most() {
+fn failure_waits_sixty_seconds_at_most() {
     story(|s| async move {
         let b = one_of_two_done(&s).await;
         s.launch(job("c")).await;
         s.advance_to(10_000).await;
         s.fail(&b, "boom").await;
         s.advance_to(120_000).await;
-        // What was held is merged into it; the minute counts from the first that waits.
+        // The held message is merged into it. The minute counts from the first message that waits.
         assert_eq!(
             s.notifications_to("P"),
             ["66000 note wakes: a completed, b error, 1 open"]
@@ -85,7 +86,7 @@ fn a_failure_waits_sixty_seconds_at_most() {
 }
 
 #[test]
-fn the_ceiling_is_a_knob() {
+fn wake_ceiling_is_configurable() {
     story_with(
         |config| config.notifications.wake_ceiling = std::time::Duration::from_secs(5),
         |s| async move {
@@ -102,7 +103,7 @@ fn the_ceiling_is_a_knob() {
 }
 
 #[test]
-fn waiting_for_a_busy_parent_can_be_turned_off() {
+fn waiting_for_busy_parent_can_be_disabled() {
     story_with(
         |config| config.notifications.wait_for_busy_parent = false,
         |s| async move {
@@ -117,7 +118,7 @@ fn waiting_for_a_busy_parent_can_be_turned_off() {
 }
 
 #[test]
-fn a_parent_nobody_knows_of_is_asked_about_once() {
+fn unknown_parent_status_is_read_once() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
         s.advance_to(7000).await;
@@ -129,7 +130,7 @@ fn a_parent_nobody_knows_of_is_asked_about_once() {
 }
 
 #[test]
-fn a_parent_that_the_status_call_says_is_busy_is_looked_at_again() {
+fn busy_parent_status_is_read_again() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
         s.advance_to(7000).await;
@@ -138,7 +139,7 @@ fn a_parent_that_the_status_call_says_is_busy_is_looked_at_again() {
         assert!(s.notifications_to("P").is_empty());
         s.advance_to(11_000).await;
         s.server.set_status(&"P".into(), None);
-        // The idle event is lost: the next look, three seconds after the one before, finds it.
+        // The idle event is lost; the next status call, three seconds later, detects it.
         s.advance_to(12_999).await;
         assert!(s.notifications_to("P").is_empty());
         s.advance_to(13_000).await;
@@ -147,7 +148,7 @@ fn a_parent_that_the_status_call_says_is_busy_is_looked_at_again() {
 }
 
 #[test]
-fn a_parent_whose_status_cannot_be_had_is_told_as_if_idle() {
+fn parent_with_unreadable_status_counts_as_idle() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
         s.advance_to(7000).await;
@@ -159,7 +160,7 @@ fn a_parent_whose_status_cannot_be_had_is_told_as_if_idle() {
 }
 
 #[test]
-fn a_second_message_to_a_parent_whose_status_cannot_be_had_goes_out_too() {
+fn second_message_to_parent_with_unreadable_status_is_sent() {
     story(|s| async move {
         let (a, b) = (s.launch(job("a")).await, s.launch(job("b")).await);
         s.advance_to(6000).await;
@@ -180,7 +181,7 @@ fn a_second_message_to_a_parent_whose_status_cannot_be_had_goes_out_too() {
 }
 
 #[test]
-fn a_status_call_that_hangs_costs_ten_seconds() {
+fn hanging_status_call_times_out_after_ten_seconds() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
         s.advance_to(7000).await;
@@ -193,7 +194,7 @@ fn a_status_call_that_hangs_costs_ten_seconds() {
 }
 
 #[test]
-fn a_parent_that_backs_off_is_busy() {
+fn retrying_parent_is_busy() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
         s.advance_to(5000).await;
@@ -216,7 +217,7 @@ fn a_parent_that_backs_off_is_busy() {
 }
 
 #[test]
-fn after_a_wake_was_accepted_what_was_known_is_over() {
+fn accepted_wake_invalidates_known_status() {
     story(|s| async move {
         let (a, b) = (s.launch(job("a")).await, s.launch(job("b")).await);
         let c = s.launch(job("c")).await;
@@ -225,7 +226,7 @@ fn after_a_wake_was_accepted_what_was_known_is_over() {
         s.fail(&a, "boom").await;
         s.advance_to(6500).await;
         assert_eq!(s.notifications_to("P").len(), 1);
-        // Woken, the parent works; its busy event is late, the status call knows.
+        // The woken parent is busy. Its busy event is late, but the status call reports it.
         s.server.set_status(&"P".into(), Some(SessionStatus::Busy));
         s.advance_to(7000).await;
         s.finish_turn(&b).await;
@@ -243,7 +244,7 @@ fn after_a_wake_was_accepted_what_was_known_is_over() {
 }
 
 #[test]
-fn a_busy_that_comes_while_a_message_waits_for_its_debounce_holds_it() {
+fn busy_during_debounce_holds_message() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
         s.launch(job("b")).await;

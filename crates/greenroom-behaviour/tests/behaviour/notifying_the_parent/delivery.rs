@@ -1,4 +1,5 @@
-//! Messages are owed, not tried: kept until accepted, looked up where their fate is unknown, dropped with a record.
+//! Delivery: a message is kept until it is accepted, looked up if its outcome is unknown, and dropped with a
+//! record.
 
 use greenroom::EventLink;
 use greenroom::domain::task::TaskStatus;
@@ -7,7 +8,7 @@ use super::notices;
 use crate::harness::{Harness, job, story};
 use crate::server::{CallKind, CallOutcome, cut_off, not_found, status, unreachable};
 
-/// What became of the messages to `P` that its notifier still remembers, newest first.
+/// Returns the delivery statuses of the messages to `P` that its notifier still keeps, newest first.
 async fn fates(s: &Harness) -> Vec<String> {
     let greenroom = s.greenroom.clone();
     let records = s.resolve(async move { greenroom.notifications(&"P".into()).await });
@@ -17,7 +18,7 @@ async fn fates(s: &Harness) -> Vec<String> {
         .collect()
 }
 
-/// One task done at six seconds.
+/// One task that completes at 6 s.
 async fn done(s: &Harness) -> greenroom::domain::ids::TaskId {
     let a = s.launch(job("a")).await;
     s.advance_to(6000).await;
@@ -26,7 +27,7 @@ async fn done(s: &Harness) -> greenroom::domain::ids::TaskId {
 }
 
 #[test]
-fn a_final_that_is_refused_is_resent_with_backoff_until_it_is_taken() {
+fn refused_final_is_resent_with_backoff() {
     story(|s| async move {
         s.server
             .set_outcome(CallKind::Notify, CallOutcome::Fails(status(500)));
@@ -52,7 +53,7 @@ fn a_final_that_is_refused_is_resent_with_backoff_until_it_is_taken() {
 }
 
 #[test]
-fn it_is_resent_though_nothing_runs_and_the_server_was_away() {
+fn final_is_resent_after_outage_without_running_tasks() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
         s.advance_to(6000).await;
@@ -72,7 +73,7 @@ fn it_is_resent_though_nothing_runs_and_the_server_was_away() {
 }
 
 #[test]
-fn what_waits_for_the_way_to_the_server_is_sent_as_soon_as_it_is_open() {
+fn pending_messages_are_sent_on_reconnect() {
     story(|s| async move {
         s.server
             .set_outcome(CallKind::Notify, CallOutcome::Fails(unreachable()));
@@ -95,7 +96,7 @@ fn what_waits_for_the_way_to_the_server_is_sent_as_soon_as_it_is_open() {
 }
 
 #[test]
-fn the_way_is_open_again_once_the_server_is_healthy() {
+fn pending_messages_are_sent_when_server_is_healthy() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
         s.advance_to(6000).await;
@@ -111,14 +112,14 @@ fn the_way_is_open_again_once_the_server_is_healthy() {
         s.server.clear_outcomes(CallKind::Health);
         s.server.clear_outcomes(CallKind::Notify);
         s.advance_to(300_000).await;
-        // Health is asked at 22, 22.5, 23.5, 25.5, 29.5, 37.5 and 47.5 s; the next message was due at 69 s.
+        // Health is checked at 22, 22.5, 23.5, 25.5, 29.5, 37.5 and 47.5 s; the next message was due at 69 s.
         assert_eq!(s.times(CallKind::Notify).last(), Some(&47_500));
         assert_eq!(fates(&s).await, ["1 delivered"]);
     });
 }
 
 #[test]
-fn what_the_server_has_refused_does_not_hurry_when_the_way_opens() {
+fn reconnect_does_not_shorten_backoff_of_refused_message() {
     story(|s| async move {
         s.server
             .set_outcome(CallKind::Notify, CallOutcome::Fails(status(500)));
@@ -131,14 +132,14 @@ fn what_the_server_has_refused_does_not_hurry_when_the_way_opens() {
 }
 
 #[test]
-fn a_message_of_unknown_fate_is_looked_for_as_soon_as_the_way_is_open() {
+fn message_of_unknown_outcome_is_looked_up_on_reconnect() {
     story(|s| async move {
         s.server
             .set_next_outcome(CallKind::Notify, CallOutcome::Cut(cut_off()));
         s.server
             .set_next_outcome_for(CallKind::Messages, "P", CallOutcome::Late(0));
         s.server
-            .always_for(CallKind::Messages, "P", CallOutcome::Fails(unreachable()));
+            .set_outcome_for(CallKind::Messages, "P", CallOutcome::Fails(unreachable()));
         done(&s).await;
         s.advance_to(50_000).await;
         assert_eq!(fates(&s).await, ["1 sending"]);
@@ -151,7 +152,7 @@ fn a_message_of_unknown_fate_is_looked_for_as_soon_as_the_way_is_open() {
 }
 
 #[test]
-fn a_refused_note_is_merged_into_the_next() {
+fn refused_individual_message_is_merged_into_next() {
     story(|s| async move {
         let (a, b) = (s.launch(job("a")).await, s.launch(job("b")).await);
         s.launch(job("c")).await;
@@ -178,7 +179,7 @@ fn a_refused_note_is_merged_into_the_next() {
 }
 
 #[test]
-fn a_refused_note_is_dropped_when_a_final_follows() {
+fn refused_individual_message_is_dropped_before_final() {
     story(|s| async move {
         let (a, b) = (s.launch(job("a")).await, s.launch(job("b")).await);
         s.server
@@ -199,7 +200,7 @@ fn a_refused_note_is_dropped_when_a_final_follows() {
 }
 
 #[test]
-fn a_refused_note_that_wakes_is_owed_a_wake() {
+fn refused_wake_is_sent_again() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
         s.launch(job("b")).await;
@@ -219,7 +220,7 @@ fn a_refused_note_that_wakes_is_owed_a_wake() {
 }
 
 #[test]
-fn a_final_that_is_too_large_or_malformed_is_sent_in_its_shortest_form() {
+fn rejected_final_is_sent_in_short_form() {
     for refusal in [400, 413, 422] {
         story(move |s| async move {
             s.server
@@ -246,7 +247,7 @@ fn a_final_that_is_too_large_or_malformed_is_sent_in_its_shortest_form() {
 }
 
 #[test]
-fn the_shortest_form_is_resent_with_backoff_like_any() {
+fn short_form_is_resent_with_backoff() {
     story(|s| async move {
         s.server
             .set_outcome(CallKind::Notify, CallOutcome::Fails(status(413)));
@@ -257,7 +258,7 @@ fn the_shortest_form_is_resent_with_backoff_like_any() {
 }
 
 #[test]
-fn a_parent_that_answers_404_is_gone_and_the_drop_is_recorded() {
+fn message_to_missing_parent_is_dropped_and_recorded() {
     story(|s| async move {
         let (a, b) = (s.launch(job("a")).await, s.launch(job("b")).await);
         s.server
@@ -278,7 +279,7 @@ fn a_parent_that_answers_404_is_gone_and_the_drop_is_recorded() {
 }
 
 #[test]
-fn a_final_to_a_parent_that_is_gone_is_not_resent() {
+fn final_to_missing_parent_is_not_resent() {
     story(|s| async move {
         s.server
             .set_outcome(CallKind::Notify, CallOutcome::Fails(not_found()));
@@ -291,7 +292,7 @@ fn a_final_to_a_parent_that_is_gone_is_not_resent() {
 }
 
 #[test]
-fn a_final_that_timed_out_and_arrived_is_not_resent() {
+fn timed_out_final_that_arrived_is_not_resent() {
     story(|s| async move {
         s.server
             .set_next_outcome(CallKind::Notify, CallOutcome::Lost);
@@ -310,7 +311,7 @@ fn a_final_that_timed_out_and_arrived_is_not_resent() {
 }
 
 #[test]
-fn a_final_that_timed_out_and_did_not_arrive_is_resent() {
+fn timed_out_final_that_did_not_arrive_is_resent() {
     story(|s| async move {
         s.server
             .set_next_outcome(CallKind::Notify, CallOutcome::Hangs);
@@ -321,7 +322,7 @@ fn a_final_that_timed_out_and_did_not_arrive_is_resent() {
 }
 
 #[test]
-fn a_final_whose_connection_was_cut_is_looked_up_at_once() {
+fn cut_final_is_looked_up_at_once() {
     story(|s| async move {
         s.server
             .set_next_outcome(CallKind::Notify, CallOutcome::Cut(cut_off()));
@@ -339,7 +340,7 @@ fn a_final_whose_connection_was_cut_is_looked_up_at_once() {
 }
 
 #[test]
-fn until_the_look_up_is_answered_nothing_is_resent() {
+fn nothing_is_resent_before_lookup_is_answered() {
     story(|s| async move {
         s.server
             .set_next_outcome(CallKind::Notify, CallOutcome::Cut(cut_off()));
@@ -356,11 +357,11 @@ fn until_the_look_up_is_answered_nothing_is_resent() {
         let a = s.launch(job("a")).await;
         s.advance_to(6000).await;
         s.answer_without_event(&a, "done");
-        // The first read is the parent's voice; the look-ups after it fail.
+        // The first read returns the agent and model of the parent; the later lookups fail.
         s.server
             .set_next_outcome_for(CallKind::Messages, "P", CallOutcome::Late(0));
         s.server
-            .always_for(CallKind::Messages, "P", CallOutcome::Fails(status(500)));
+            .set_outcome_for(CallKind::Messages, "P", CallOutcome::Fails(status(500)));
         s.idle(&a).await;
         s.advance_to(60_000).await;
         assert_eq!(s.times(CallKind::Notify), [6000]);
@@ -371,7 +372,7 @@ fn until_the_look_up_is_answered_nothing_is_resent() {
 }
 
 #[test]
-fn a_note_that_timed_out_is_looked_up_too() {
+fn timed_out_individual_message_is_looked_up() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
         s.launch(job("b")).await;
@@ -386,7 +387,7 @@ fn a_note_that_timed_out_is_looked_up_too() {
 }
 
 #[test]
-fn messages_go_out_in_order() {
+fn messages_are_sent_in_order() {
     story(|s| async move {
         s.server
             .set_outcome(CallKind::Notify, CallOutcome::Fails(status(500)));
@@ -417,7 +418,7 @@ fn messages_go_out_in_order() {
 }
 
 #[test]
-fn after_a_day_a_message_is_dropped() {
+fn message_is_dropped_after_a_day() {
     story(|s| async move {
         s.server
             .set_outcome(CallKind::Notify, CallOutcome::Fails(status(500)));
@@ -430,7 +431,7 @@ fn after_a_day_a_message_is_dropped() {
         s.server.clear_outcomes(CallKind::Notify);
         s.advance_to(2 * 86_400_000).await;
         assert_eq!(s.times(CallKind::Notify).len(), tried, "it was dropped");
-        // The parent can be told of what comes after it.
+        // Later messages reach the parent.
         let b = s.launch(job("b")).await;
         s.advance(6000).await;
         s.finish_turn(&b).await;
@@ -443,7 +444,7 @@ fn after_a_day_a_message_is_dropped() {
 }
 
 #[test]
-fn what_is_under_way_and_what_was_delivered_can_be_read() {
+fn delivery_status_can_be_read() {
     story(|s| async move {
         let (a, b) = (s.launch(job("a")).await, s.launch(job("b")).await);
         s.launch(job("c")).await;

@@ -1,4 +1,4 @@
-//! Telling the parent: batches, what is held back, how a message gets there, and as whom the parent goes on.
+//! Notifying the parent: batches, held messages, delivery, agent and model.
 
 mod agent_and_model;
 mod batches;
@@ -11,7 +11,7 @@ use greenroom::ports::agent_server::Notice;
 use crate::harness::Harness;
 use crate::server::{CallKind, CallPayload};
 
-/// Every message sent to anybody, in order.
+/// Returns every message to any parent, in order.
 fn notices(s: &Harness) -> Vec<Notice> {
     let calls = s.server.calls(CallKind::Notify).into_iter();
     calls

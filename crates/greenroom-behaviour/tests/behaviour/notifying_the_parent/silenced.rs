@@ -1,5 +1,5 @@
-//! A wake never overrides the user, and nothing runs that nobody watches: parents whose user has stopped them, and
-//! parents that are sessions of ended tasks.
+//! Silent messages: to parents that their user has aborted, and to parents that are sessions of ended tasks.
+//! A wake never overrides the user, and no unwatched turn is started.
 
 use greenroom::config::OnParentAbort;
 use greenroom::domain::task::TaskStatus;
@@ -13,7 +13,7 @@ use crate::server::CallKind;
 const HOUR: u64 = 3_600_000;
 
 #[test]
-fn after_the_user_stops_a_parent_its_tasks_go_on_and_its_messages_are_silent() {
+fn user_abort_makes_messages_silent() {
     story(|s| async move {
         let (a, b) = (s.launch(job("a")).await, s.launch(job("b")).await);
         s.advance_to(5000).await;
@@ -36,7 +36,7 @@ fn after_the_user_stops_a_parent_its_tasks_go_on_and_its_messages_are_silent() {
 }
 
 #[test]
-fn until_the_user_speaks_again() {
+fn user_prompt_ends_silence() {
     story(|s| async move {
         let (a, b) = (s.launch(job("a")).await, s.launch(job("b")).await);
         s.advance_to(5000).await;
@@ -58,7 +58,7 @@ fn until_the_user_speaks_again() {
 }
 
 #[test]
-fn a_stop_whose_user_never_returns_is_forgotten_after_a_day_with_nothing_to_tell() {
+fn user_abort_is_forgotten_after_a_day_without_messages() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
         s.advance_to(5000).await;
@@ -69,7 +69,7 @@ fn a_stop_whose_user_never_returns_is_forgotten_after_a_day_with_nothing_to_tell
         assert_eq!(s.census().await.notifiers, 1, "its user may come back");
         s.advance_to(25 * HOUR).await;
         assert_eq!(s.census().await.notifiers, 0);
-        // Whoever launches in this session now has spoken in it.
+        // A later launch by this session shows that its user has prompted it.
         let b = s.launch(job("b")).await;
         s.advance(6000).await;
         s.finish_turn(&b).await;
@@ -84,7 +84,7 @@ fn a_stop_whose_user_never_returns_is_forgotten_after_a_day_with_nothing_to_tell
 }
 
 #[test]
-fn a_notice_of_ours_is_not_the_user_speaking() {
+fn own_notification_is_not_a_user_prompt() {
     story(|s| async move {
         let (a, b) = (s.launch(job("a")).await, s.launch(job("b")).await);
         s.advance_to(5000).await;
@@ -92,7 +92,7 @@ fn a_notice_of_ours_is_not_the_user_speaking() {
         s.advance_to(6000).await;
         s.finish_turn(&a).await;
         s.advance_to(6200).await;
-        // The server tells of the message it has stored for us.
+        // The server sends the event of our own stored message.
         let id = notices(&s)[0].id.to_string();
         let info = json!({"id": "msg_900000", "role": "user", "time": {"created": 6100}});
         s.event(message_event(&"P".into(), &info)).await;
@@ -109,7 +109,7 @@ fn a_notice_of_ours_is_not_the_user_speaking() {
 }
 
 #[test]
-fn an_update_of_a_message_from_before_is_not_the_user_speaking() {
+fn update_of_earlier_message_is_not_a_user_prompt() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
         s.advance_to(1000).await;
@@ -125,7 +125,7 @@ fn an_update_of_a_message_from_before_is_not_the_user_speaking() {
 }
 
 #[test]
-fn a_batch_opened_after_the_stop_is_silent_too_until_the_user_speaks() {
+fn batch_after_user_abort_is_silent() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
         s.advance_to(5000).await;
@@ -153,7 +153,7 @@ fn a_batch_opened_after_the_stop_is_silent_too_until_the_user_speaks() {
 }
 
 #[test]
-fn a_stop_may_cancel_everything_below() {
+fn user_abort_can_cancel_descendants() {
     story_with(
         |config| config.notifications.on_parent_abort = OnParentAbort::Cancel,
         |s| async move {
@@ -175,7 +175,7 @@ fn a_stop_may_cancel_everything_below() {
 }
 
 #[test]
-fn the_rule_can_be_turned_off() {
+fn silence_after_abort_can_be_disabled() {
     story_with(
         |config| config.notifications.silence_after_parent_abort = false,
         |s| async move {
@@ -190,7 +190,7 @@ fn the_rule_can_be_turned_off() {
 }
 
 #[test]
-fn another_error_of_the_parent_is_no_stop() {
+fn other_parent_error_is_not_an_abort() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
         s.advance_to(5000).await;
@@ -202,7 +202,7 @@ fn another_error_of_the_parent_is_no_stop() {
 }
 
 #[test]
-fn a_parent_whose_task_has_ended_is_told_silently() {
+fn ended_parent_gets_silent_messages() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
         let session = s.server.session_of(&a).expect("it runs").to_string();
@@ -225,7 +225,7 @@ fn a_parent_whose_task_has_ended_is_told_silently() {
 }
 
 #[test]
-fn a_parent_whose_task_is_resumed_is_woken_again() {
+fn resumed_parent_is_woken() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
         let session = s.server.session_of(&a).expect("it runs").to_string();
@@ -245,7 +245,7 @@ fn a_parent_whose_task_is_resumed_is_woken_again() {
 }
 
 #[test]
-fn a_task_launched_by_the_session_of_an_ended_task_is_told_of_silently() {
+fn task_of_ended_parent_is_reported_silently() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
         let session = s.server.session_of(&a).expect("it runs").to_string();

@@ -1,6 +1,7 @@
-//! Whoever is to abort the session of an ended run may die over it: it is aborted all the same, and a resume waits for it.
+//! An actor that must abort the session of an ended run panics: the abort is still made, and a resume waits
+//! for it.
 
-use super::{PanicAt, asked, launch};
+use super::{PanicAt, launch, retry_until_answered};
 use crate::harness::*;
 use crate::server::CallKind;
 
@@ -32,18 +33,18 @@ fn assert_session_aborted(place: &'static str, times: usize) {
 }
 
 #[test]
-fn an_actor_that_dies_when_its_end_is_recorded_leaves_no_session_at_work() {
+fn panic_at_recorded_end_leaves_no_busy_session() {
     assert_session_aborted("task: EndAccepted", 1);
 }
 
 #[test]
-fn an_abort_that_is_cut_off_is_made_again() {
+fn interrupted_abort_is_repeated() {
     assert_session_aborted("task: abort is answered", 1);
     assert_session_aborted("task: abort is answered", 3);
 }
 
 #[test]
-fn an_abort_that_nobody_can_make_is_given_up() {
+fn impossible_abort_is_given_up() {
     let strikes = PanicAt::at("task: abort is answered", 1, usize::MAX - 1);
     let panics = story_with_failpoints(strikes, |s| async move {
         let task = launch(&s, job("a")).await;
@@ -58,6 +59,6 @@ fn an_abort_that_nobody_can_make_is_given_up() {
         );
         assert!(s.calls(CallKind::Abort).is_empty());
     });
-    // The run, three more times, and the end of the story once more as often.
+    // The run, three more attempts, and the end of the story.
     assert_eq!(panics.len(), 8, "{panics:?}");
 }

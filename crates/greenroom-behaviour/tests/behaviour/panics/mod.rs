@@ -1,5 +1,6 @@
-//! A panic of our own at every place an actor passes, one at a time: the task ends or goes on, the slot comes back, the
-//! parent is told exactly once, everything else runs on. One story with most of what a system does is told again and again.
+//! A panic at every failpoint of every actor, one at a time: the task ends or continues, its slot is
+//! returned, its parent is notified exactly once, and everything else continues. Runs one workload with most
+//! of the features for each failpoint.
 
 mod aborts;
 mod repeated;
@@ -17,7 +18,7 @@ use greenroom::sabotage::Saboteur;
 use crate::harness::*;
 use crate::server::{CallKind, CallPayload};
 
-/// Strikes at one place, from the `from`-th passing on, so many times.
+/// Panics at one failpoint, from the `from`-th pass on, for some passes.
 struct PanicAt {
     place: &'static str,
     from: usize,
@@ -50,8 +51,11 @@ impl Saboteur for PanicAt {
     }
 }
 
-/// What is asked of the system while it may be putting itself together.
-async fn asked<T: 'static>(s: &Harness, question: impl Future<Output = T> + 'static) -> T {
+/// Retries a request while the system may be restarting its actors.
+async fn retry_until_answered<T: 'static>(
+    s: &Harness,
+    question: impl Future<Output = T> + 'static,
+) -> T {
     let asked = actix_rt::spawn(question);
     for _ in 0..4000 {
         s.settle().await;
@@ -65,7 +69,8 @@ async fn asked<T: 'static>(s: &Harness, question: impl Future<Output = T> + 'sta
 
 async fn launch(s: &Harness, launch: Launch) -> TaskId {
     let (greenroom, key) = (s.greenroom.clone(), launch.description.clone());
-    let launched = retry_until_answered(s, async move { greenroom.launch_once(key, launch).await }).await;
+    let launched =
+        retry_until_answered(s, async move { greenroom.launch_once(key, launch).await }).await;
     launched.expect("it is accepted").0.id
 }
 
@@ -76,7 +81,7 @@ async fn tasks(s: &Harness) -> Vec<Task> {
         .tasks
 }
 
-/// The session of a task once it has one.
+/// Returns the session of a task once it has one.
 async fn session(s: &Harness, task: &TaskId) -> Option<SessionId> {
     for _ in 0..4000 {
         if let Some(session) = s.server.session_of(task) {
@@ -91,7 +96,7 @@ async fn session(s: &Harness, task: &TaskId) -> Option<SessionId> {
     None
 }
 
-/// A whole turn of a task's session, if it has one and is open.
+/// Finishes a turn of a task's session, if it has one and is open.
 async fn finish(s: &Harness, task: &TaskId) {
     if let Some(session) = session(s, task).await {
         s.finish_turn(&session).await;
@@ -106,7 +111,7 @@ async fn resume(s: &Harness, session: SessionId) {
             prompt: "go on".to_owned(),
             ..Resume::default()
         };
-        // One that was cut off may have been accepted all the same; then it is said to run already.
+        // A request that was cut off may have been accepted; then the task is already running.
         if retry_until_answered(s, async move { greenroom.resume(resume).await })
             .await
             .is_ok()
@@ -117,8 +122,9 @@ async fn resume(s: &Harness, session: SessionId) {
     }
 }
 
-/// The story: two that run and one that waits, one that fails, a child of a child, a prompt in between, a cancel, a resume,
-/// an adopted session, a change of limits, a user that stops a parent, a deleted session.
+/// The workload: two running tasks and one that waits, one that fails, a child of a child, a further prompt,
+/// a cancel, a resume, a tracked session, a change of limits, a parent aborted by its user, a deleted
+/// session.
 async fn run_workload(s: &Harness) {
     let g = &s.greenroom;
     for name in ["alpha", "beta", "gamma", "delta", "epsilon"] {
@@ -149,13 +155,13 @@ async fn run_workload(s: &Harness) {
     if let Some(beta) = session(s, &ids["beta"]).await {
         child = Some(launch(s, job_of(beta.clone(), "child")).await);
         let (g, id) = (g.clone(), ids["beta"].clone());
-        // It may fail with what it breaks; it is only a word more.
+        // The prompt may fail because of the panic; it is not needed later.
         drop(retry_until_answered(s, async move { g.send(&id, "more".to_owned()).await }).await);
         s.finish_turn(&beta).await;
     }
     let change = serde_json::from_value(serde_json::json!({"max": 4})).expect("a change");
     let greenroom = g.clone();
-    // One that was cut off is made by nobody; there are other stories of that.
+    // A request that was cut off is not retried here; other tests cover that.
     let _ = retry_until_answered(s, async move { greenroom.set_limits(change).await }).await;
     s.advance(3000).await;
     let (greenroom, id) = (g.clone(), ids["epsilon"].clone());
@@ -203,7 +209,7 @@ async fn run_workload(s: &Harness) {
     if let Some(doomed) = session(s, &doomed).await {
         s.delete(&doomed).await;
     }
-    // Whatever is still open is brought to its end, and the 30 s of a restart that waits have passed.
+    // Ends all open tasks, and waits for the 30 s of a delayed restart.
     for _ in 0..30 {
         let all = tasks(s).await;
         let open: Vec<&Task> = all
@@ -223,7 +229,7 @@ async fn run_workload(s: &Harness) {
     s.advance(90_000).await;
 }
 
-/// What must hold at the end, whatever broke on the way.
+/// Checks the invariants at the end.
 async fn assert_invariants(s: &Harness, place: &str) {
     let all = tasks(s).await;
     for task in &all {
@@ -247,7 +253,7 @@ async fn assert_invariants(s: &Harness, place: &str) {
         (0, 0),
         "{place}: {census:?}"
     );
-    // A session is made once, and each run is prompted once.
+    // Each session is created once, and each run is prompted once.
     let mut made = BTreeMap::<String, usize>::new();
     for call in s.server.calls(CallKind::Create) {
         if let CallPayload::Create(new) = call.payload {
@@ -266,7 +272,7 @@ async fn assert_invariants(s: &Harness, place: &str) {
         prompted.values().all(|times| *times == 1),
         "{place}: {prompted:?}"
     );
-    // Of every run that has ended its parent is told once in a final; no message arrives twice.
+    // Every ended run is in one final message; no message arrives twice.
     let mut finals = BTreeMap::<String, usize>::new();
     let mut arrived = BTreeMap::<String, usize>::new();
     for call in s.server.calls(CallKind::Notify) {
@@ -301,7 +307,7 @@ async fn assert_invariants(s: &Harness, place: &str) {
     }
     let readiness = s.greenroom.readiness().await;
     assert!(readiness.ready, "{place}: {readiness:?}");
-    // And it goes on: a new task runs to its end.
+    // A new task runs to its end.
     let after = launch(s, job_of("P", "after")).await;
     s.advance(6000).await;
     finish(s, &after).await;
@@ -326,7 +332,7 @@ fn check_recovery(place: &'static str, from: usize, times: usize) {
     assert!(!panics.is_empty(), "{place} was passed and nothing broke");
 }
 
-/// Every place that the story passes, and how often.
+/// Returns every failpoint that the workload passes, with the number of passes.
 fn places() -> BTreeMap<&'static str, usize> {
     let nowhere = PanicAt::at("", 0, 0);
     let panics = story_with_failpoints(nowhere.clone(), |s| async move {
@@ -357,36 +363,36 @@ fn check_recovery_of(actor: &str) {
 }
 
 #[test]
-fn the_registry_is_rebuilt_wherever_it_dies() {
+fn registry_recovers_from_panic_anywhere() {
     check_recovery_of("registry:");
 }
 
 #[test]
-fn a_run_goes_on_or_ends_wherever_its_actor_dies() {
+fn task_recovers_from_panic_anywhere() {
     check_recovery_of("task:");
 }
 
 #[test]
-fn a_parent_is_told_once_wherever_its_notifier_dies() {
+fn notifier_recovers_from_panic_anywhere() {
     check_recovery_of("notifier:");
 }
 
 #[test]
-fn a_line_keeps_its_order_wherever_its_queue_dies() {
+fn queue_recovers_from_panic_anywhere() {
     check_recovery_of("queue:");
 }
 
 #[test]
-fn no_slot_is_lost_wherever_the_slot_manager_dies() {
+fn slot_manager_recovers_from_panic_anywhere() {
     check_recovery_of("slots:");
 }
 
 #[test]
-fn runs_are_watched_wherever_the_poller_dies() {
+fn poller_recovers_from_panic_anywhere() {
     check_recovery_of("poller:");
 }
 
 #[test]
-fn nobody_misses_the_toaster() {
+fn toaster_panic_has_no_effect() {
     check_recovery_of("toaster:");
 }

@@ -1,11 +1,11 @@
-//! Deaths that come close together, or just when something else happens: what one of them has answered the other must not
-//! answer once more.
+//! Panics in quick succession, or during another event: an answer of one restart must not be repeated by the
+//! next.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::*;
 
-/// Strikes at several places, each at one passing of it.
+/// Panics at several failpoints, at one pass each.
 struct PanicAtEach {
     at: Vec<(&'static str, usize)>,
     passed: Mutex<BTreeMap<&'static str, usize>>,
@@ -20,7 +20,7 @@ impl Saboteur for PanicAtEach {
     }
 }
 
-/// Strikes once at the next passing after it was armed.
+/// Panics once, at the next pass after it was armed.
 struct ArmedPanic {
     place: &'static str,
     armed: AtomicBool,
@@ -40,8 +40,9 @@ impl Saboteur for ArmedPanic {
 }
 
 #[test]
-fn a_batch_that_closes_while_the_registry_is_rebuilt_is_told_once() {
-    // In each of these the registry is rebuilt in the instant in which a notifier has read its parent and closes its batch.
+fn batch_closing_during_registry_restart_is_reported_once() {
+    // In each case the registry restarts at the instant in which a notifier has read its parent and closes
+    // its batch.
     for at in [
         [("registry: AbortDone", 3), ("task: EndAccepted", 3)],
         [("registry: AbortDone", 7), ("task: EndAccepted", 7)],
@@ -65,7 +66,7 @@ fn a_batch_that_closes_while_the_registry_is_rebuilt_is_told_once() {
 }
 
 #[test]
-fn a_registry_that_is_built_while_the_server_is_away_asks_for_it_also_before_the_first_task() {
+fn restarted_registry_checks_health_during_outage() {
     let word = ArmedPanic::at("registry: Ask");
     let panics = story_with_failpoints(word.clone(), move |s| async move {
         s.server.go_offline();
@@ -83,7 +84,7 @@ fn a_registry_that_is_built_while_the_server_is_away_asks_for_it_also_before_the
 }
 
 #[test]
-fn a_run_whose_actor_dies_after_it_has_told_of_its_end_is_aborted_all_the_same() {
+fn panic_after_end_still_aborts() {
     let word = ArmedPanic::at("task: Happened");
     let panics = story_with_failpoints(word.clone(), move |s| async move {
         let task = launch(&s, job("a")).await;
@@ -112,7 +113,7 @@ fn a_run_whose_actor_dies_after_it_has_told_of_its_end_is_aborted_all_the_same()
 }
 
 #[test]
-fn who_is_overtaken_while_the_registry_dies_does_not_go_on() {
+fn taken_over_run_ends_despite_registry_panic() {
     let word = ArmedPanic::at("registry: EndByOrder");
     let panics = story_with_failpoints(word.clone(), move |s| async move {
         let task = launch(&s, job("a")).await;
@@ -121,7 +122,7 @@ fn who_is_overtaken_while_the_registry_dies_does_not_go_on() {
         s.server
             .set_outcome(CallKind::Abort, crate::server::CallOutcome::Hangs);
         assert!(s.cancel(&task).await);
-        // The resume waits for that abort, and meanwhile somebody else claims the session.
+        // The resume waits for that abort; meanwhile the session is tracked as another task.
         s.resume(&at_work).await;
         word.armed.store(true, Ordering::SeqCst);
         s.track("t", at_work.as_str(), None).await;
@@ -133,10 +134,10 @@ fn who_is_overtaken_while_the_registry_dies_does_not_go_on() {
 }
 
 #[test]
-fn a_slot_that_was_asked_for_when_its_manager_died_is_counted_all_the_same() {
+fn slot_requested_during_manager_panic_is_counted() {
     for at in [
         vec![("slots: Adopt", 1)],
-        // Whoever builds the next manager is itself not the one who heard of the death.
+        // The actor that rebuilds the manager was not the one notified of the panic.
         vec![("slots: Adopt", 1), ("registry: KeptDied", 1)],
     ] {
         let deaths = at.len();

@@ -1,12 +1,13 @@
-//! An actor that dies again and again: it is answered at once a few times, then every half minute, and readiness says so.
+//! An actor that panics repeatedly: it is restarted at once a few times, then every half minute, and
+//! readiness reports it.
 
 use greenroom::{LimitsChange, LimitsError};
 
-use super::{PanicAt, asked, finish, launch};
+use super::{PanicAt, finish, launch, retry_until_answered};
 use crate::harness::*;
 use crate::server::CallKind;
 
-/// Lets a system whose actor of one kind dies `times` times over run for two minutes with one task.
+/// Runs one task for two minutes in a system whose actor of one kind panics `times` times.
 fn dies_often(place: &'static str, times: usize, look: fn(&Harness, &[String])) {
     let strikes = PanicAt::at(place, 1, times);
     let panics = story_with_failpoints(strikes, move |s| async move {
@@ -24,7 +25,7 @@ fn dies_often(place: &'static str, times: usize, look: fn(&Harness, &[String])) 
         assert!(readiness.ready, "{readiness:?}");
         assert_eq!(s.state(&task).await, "completed");
         let finals = s
-            .told("P")
+            .notifications_to("P")
             .into_iter()
             .filter(|line| line.contains("final"));
         assert_eq!(finals.count(), 1);
@@ -33,7 +34,7 @@ fn dies_often(place: &'static str, times: usize, look: fn(&Harness, &[String])) 
 }
 
 #[test]
-fn a_kind_that_dies_often_is_rebuilt_every_half_minute_and_readiness_says_so() {
+fn frequent_panics_delay_restart_and_readiness() {
     dies_often("queue: Enqueue", 7, |s, problems| {
         assert_eq!(problems, ["the queue fails again and again"]);
         assert_eq!(s.greenroom.counters().actor_deaths["queue"], 6);
@@ -45,7 +46,7 @@ fn a_kind_that_dies_often_is_rebuilt_every_half_minute_and_readiness_says_so() {
 }
 
 #[test]
-fn five_deaths_within_a_minute_are_answered_at_once() {
+fn five_panics_within_a_minute_restart_at_once() {
     dies_often("slots: Acquire", 5, |s, problems| {
         assert!(problems.is_empty(), "{problems:?}");
         assert_eq!(s.greenroom.counters().actor_deaths["slot manager"], 5);
@@ -53,11 +54,11 @@ fn five_deaths_within_a_minute_are_answered_at_once() {
 }
 
 #[test]
-fn a_registry_that_dies_often_is_waited_for_and_comes_back() {
+fn registry_comes_back_after_frequent_panics() {
     let strikes = PanicAt::at("registry: Ask", 2, 6);
     let panics = story_with_failpoints(strikes, |s| async move {
         let task = launch(&s, job("a")).await;
-        // Each question kills it, until it comes back only every half minute.
+        // Each request makes it panic, until it is restarted only every half minute.
         for _ in 0..3 {
             let greenroom = s.greenroom.clone();
             retry_until_answered(&s, async move { greenroom.readiness().await }).await;
@@ -79,7 +80,7 @@ fn a_registry_that_dies_often_is_waited_for_and_comes_back() {
 }
 
 #[test]
-fn limits_that_nobody_could_set_are_not_said_to_be_set() {
+fn failed_set_limits_returns_error() {
     let strikes = PanicAt::at("registry: Ask", 1, 6);
     let panics = story_with_failpoints(strikes, |s| async move {
         for _ in 0..2 {
@@ -91,11 +92,13 @@ fn limits_that_nobody_could_set_are_not_said_to_be_set() {
             ..LimitsChange::default()
         };
         let greenroom = s.greenroom.clone();
-        let set = retry_until_answered(&s, async move { greenroom.set_limits(change()).await }).await;
+        let set =
+            retry_until_answered(&s, async move { greenroom.set_limits(change()).await }).await;
         assert!(matches!(set, Err(LimitsError::Interrupted)), "{set:?}");
         s.advance(40_000).await;
         let greenroom = s.greenroom.clone();
-        let set = retry_until_answered(&s, async move { greenroom.set_limits(change()).await }).await;
+        let set =
+            retry_until_answered(&s, async move { greenroom.set_limits(change()).await }).await;
         assert_eq!(set.map(|limits| limits.keys.len()).ok(), Some(0));
         launch(&s, job("a")).await;
         launch(&s, job("b")).await;
@@ -106,7 +109,7 @@ fn limits_that_nobody_could_set_are_not_said_to_be_set() {
 }
 
 #[test]
-fn a_run_whose_actor_dies_three_times_ends_as_an_error_and_its_parent_is_told() {
+fn third_panic_of_task_actor_ends_run_as_error() {
     let strikes = PanicAt::at("task: Happened", 1, 3);
     let panics = story_with_failpoints(strikes, |s| async move {
         let (task, other) = (launch(&s, job("a")).await, launch(&s, job("b")).await);

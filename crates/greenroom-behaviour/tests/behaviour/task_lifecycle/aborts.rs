@@ -1,4 +1,5 @@
-//! The abort of an ended run: repeated when it fails or was lost, and nobody but a resume of its session waits for it.
+//! The abort of an ended run: it is repeated when it fails or is lost, and only a resume of its session waits
+//! for it.
 
 use greenroom::ports::agent_server::SessionStatus;
 
@@ -6,7 +7,7 @@ use crate::harness::{job, story};
 use crate::server::{CallKind, CallOutcome, not_found, status, unreachable};
 
 #[test]
-fn a_failed_abort_is_repeated_at_once_three_in_all() {
+fn failed_abort_is_retried_three_times() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
         s.advance_to(6000).await;
@@ -21,7 +22,7 @@ fn a_failed_abort_is_repeated_at_once_three_in_all() {
 }
 
 #[test]
-fn an_abort_that_cannot_get_there_is_repeated_too() {
+fn unreachable_abort_is_retried() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
         s.advance_to(6000).await;
@@ -36,7 +37,7 @@ fn an_abort_that_cannot_get_there_is_repeated_too() {
 }
 
 #[test]
-fn an_abort_that_never_got_there_is_made_up_for_when_the_server_is_back() {
+fn unsent_abort_is_made_on_reconnect() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
         s.advance_to(6000).await;
@@ -52,7 +53,7 @@ fn an_abort_that_never_got_there_is_made_up_for_when_the_server_is_back() {
 }
 
 #[test]
-fn a_session_that_does_not_work_any_more_when_the_server_is_back_is_left_alone() {
+fn idle_session_is_not_aborted_on_reconnect() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
         s.advance_to(6000).await;
@@ -67,7 +68,7 @@ fn a_session_that_does_not_work_any_more_when_the_server_is_back_is_left_alone()
 }
 
 #[test]
-fn a_resume_does_not_wait_for_an_abort_that_waits_for_the_server_and_ends_it() {
+fn resume_replaces_abort_waiting_for_server() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
         s.advance_to(6000).await;
@@ -88,7 +89,7 @@ fn a_resume_does_not_wait_for_an_abort_that_waits_for_the_server_and_ends_it() {
 }
 
 #[test]
-fn a_server_that_stays_away_is_waited_for_ten_minutes() {
+fn abort_waits_ten_minutes_for_server() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
         s.advance_to(6000).await;
@@ -104,7 +105,7 @@ fn a_server_that_stays_away_is_waited_for_ten_minutes() {
 }
 
 #[test]
-fn an_abort_is_given_ten_seconds_each_time() {
+fn abort_times_out_after_ten_seconds() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
         let b = s.launch(job("b")).await;
@@ -112,7 +113,7 @@ fn an_abort_is_given_ten_seconds_each_time() {
         let (sa, sb) = (sa.expect("a runs"), sb.expect("b runs"));
         s.advance_to(6000).await;
         s.server
-            .always_for(CallKind::Abort, &*sa.to_string(), CallOutcome::Hangs);
+            .set_outcome_for(CallKind::Abort, &*sa.to_string(), CallOutcome::Hangs);
         assert!(s.cancel(&a).await);
         assert_eq!(s.in_use().await, 1, "the slot does not wait for the abort");
         s.advance_to(7000).await;
@@ -133,7 +134,7 @@ fn an_abort_is_given_ten_seconds_each_time() {
 }
 
 #[test]
-fn an_abort_that_was_lost_is_repeated_a_second_later() {
+fn lost_abort_is_repeated_after_a_second() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
         s.advance_to(6000).await;
@@ -146,7 +147,7 @@ fn an_abort_that_was_lost_is_repeated_a_second_later() {
 }
 
 #[test]
-fn a_lost_abort_is_repeated_twice_at_most() {
+fn lost_abort_is_repeated_twice_at_most() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
         s.advance_to(6000).await;
@@ -158,7 +159,7 @@ fn a_lost_abort_is_repeated_twice_at_most() {
 }
 
 #[test]
-fn a_session_that_backs_off_after_its_abort_is_still_at_work() {
+fn retrying_session_counts_as_busy_after_abort() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
         s.advance_to(6000).await;
@@ -178,7 +179,7 @@ fn a_session_that_backs_off_after_its_abort_is_still_at_work() {
 }
 
 #[test]
-fn a_lost_abort_is_not_repeated_into_a_resumed_run() {
+fn lost_abort_is_not_repeated_in_resumed_run() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
         s.advance_to(6000).await;
@@ -194,7 +195,7 @@ fn a_lost_abort_is_not_repeated_into_a_resumed_run() {
 }
 
 #[test]
-fn a_lost_abort_is_not_repeated_into_a_run_resumed_while_the_status_is_read() {
+fn lost_abort_is_not_repeated_if_resumed_during_status_read() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
         s.advance_to(6000).await;
@@ -217,7 +218,7 @@ fn a_lost_abort_is_not_repeated_into_a_run_resumed_while_the_status_is_read() {
 }
 
 #[test]
-fn an_abort_is_not_repeated_into_a_turn_that_somebody_else_has_begun() {
+fn abort_is_not_repeated_in_foreign_turn() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
         s.advance_to(6000).await;
@@ -232,7 +233,7 @@ fn an_abort_is_not_repeated_into_a_turn_that_somebody_else_has_begun() {
 }
 
 #[test]
-fn an_abort_is_not_repeated_into_a_session_that_was_tracked_since() {
+fn abort_is_not_repeated_in_tracked_session() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
         let session = s.server.session_of(&a).expect("it runs").to_string();
@@ -248,7 +249,7 @@ fn an_abort_is_not_repeated_into_a_session_that_was_tracked_since() {
 }
 
 #[test]
-fn only_a_resume_of_its_session_waits_for_an_abort() {
+fn only_resume_of_session_waits_for_abort() {
     story(|s| async move {
         let (a, b) = (s.launch(job("a")).await, s.launch(job("b")).await);
         s.advance_to(6000).await;
@@ -270,7 +271,7 @@ fn only_a_resume_of_its_session_waits_for_an_abort() {
 }
 
 #[test]
-fn a_session_that_is_gone_needs_no_abort() {
+fn missing_session_needs_no_abort() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
         s.advance_to(6000).await;

@@ -1,4 +1,4 @@
-//! A task: its fields, its states, and the one finaliser of every way to the end.
+//! A task: its fields, its statuses, and the finaliser of every end.
 
 mod aborts;
 
@@ -12,7 +12,7 @@ use crate::harness::{Harness, abort_event, idle_event, job, job_on, model, story
 use crate::server::{CallKind, CallOutcome, status};
 
 #[test]
-fn a_launch_keeps_what_it_was_given_and_is_pending_at_once() {
+fn launch_keeps_input_and_is_pending() {
     story(|s| async move {
         let task = s
             .try_launch(Launch {
@@ -49,7 +49,7 @@ fn a_launch_keeps_what_it_was_given_and_is_pending_at_once() {
 }
 
 #[test]
-fn a_run_has_session_times_attempt_and_slot() {
+fn running_task_has_session_times_attempt_and_slot() {
     story(|s| async move {
         s.server
             .set_next_outcome(CallKind::Create, CallOutcome::Late(500));
@@ -77,7 +77,7 @@ fn a_run_has_session_times_attempt_and_slot() {
 }
 
 #[test]
-fn every_change_of_state_is_published_once_in_order() {
+fn changes_are_published_once_in_order() {
     story(|s| async move {
         let mut changes = s.changes();
         let a = s.launch(job("a")).await;
@@ -112,12 +112,12 @@ fn every_change_of_state_is_published_once_in_order() {
 }
 
 #[test]
-fn of_two_ends_at_one_instant_one_counts() {
+fn first_of_two_simultaneous_ends_counts() {
     story(|s| async move {
         let (a, b) = (s.launch(job("a")).await, s.launch(job("b")).await);
         s.advance_to(6000).await;
         let session = s.server.session_of(&a).expect("a runs");
-        // An abort from outside and an idle arrive together; then a cancel comes too late.
+        // An external abort and an idle event arrive together; a cancel after that is too late.
         s.send_event(abort_event(&session));
         s.send_event(idle_event(&session));
         s.settle().await;
@@ -139,7 +139,7 @@ fn of_two_ends_at_one_instant_one_counts() {
     });
 }
 
-/// What every end leads to, whichever it is.
+/// Checks the effects that every end has.
 async fn finalised(s: &Harness, a: &greenroom::domain::ids::TaskId, at: i64, end: &str) {
     assert_eq!(s.state(a).await, end);
     assert_eq!(s.in_use().await, 0);
@@ -161,7 +161,7 @@ async fn finalised(s: &Harness, a: &greenroom::domain::ids::TaskId, at: i64, end
 }
 
 #[test]
-fn completed_is_finalised() {
+fn completion_is_finalised() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
         s.advance_to(6000).await;
@@ -171,7 +171,7 @@ fn completed_is_finalised() {
 }
 
 #[test]
-fn a_failed_session_is_finalised() {
+fn failure_is_finalised() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
         s.advance_to(6000).await;
@@ -181,7 +181,7 @@ fn a_failed_session_is_finalised() {
 }
 
 #[test]
-fn a_cancel_is_finalised() {
+fn cancel_is_finalised() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
         s.advance_to(6000).await;
@@ -191,7 +191,7 @@ fn a_cancel_is_finalised() {
 }
 
 #[test]
-fn an_abort_from_outside_is_finalised() {
+fn external_abort_is_finalised() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
         s.advance_to(6000).await;
@@ -207,7 +207,7 @@ fn an_abort_from_outside_is_finalised() {
 }
 
 #[test]
-fn an_error_is_cut_to_two_thousand_characters() {
+fn error_is_truncated_to_2000_characters() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
         s.advance_to(6000).await;
@@ -218,7 +218,7 @@ fn an_error_is_cut_to_two_thousand_characters() {
 }
 
 #[test]
-fn toasts_tell_of_queued_finished_and_all_finished_and_may_fail() {
+fn toasts_report_progress_and_may_fail() {
     story(|s| async move {
         s.server
             .set_outcome(CallKind::Toast, CallOutcome::Fails(status(500)));
@@ -261,9 +261,9 @@ fn toasts_tell_of_queued_finished_and_all_finished_and_may_fail() {
 }
 
 #[test]
-fn a_task_that_never_started_took_no_time_and_has_nothing_to_abort() {
+fn unstarted_task_has_no_duration_and_no_abort() {
     story(|s| async move {
-        s.server.next(
+        s.server.set_next_outcome(
             CallKind::Create,
             CallOutcome::LateFailure(2000, status(500)),
         );

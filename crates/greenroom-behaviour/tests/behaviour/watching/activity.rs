@@ -1,4 +1,4 @@
-//! What counts as a sign of life, what as activity, and what is kept of it.
+//! Signs of life, activity, and the progress that is recorded.
 
 use greenroom::domain::ids::{SessionId, TaskId};
 use serde_json::{Value, json};
@@ -23,7 +23,7 @@ async fn last_update(s: &Harness, a: &TaskId) -> i64 {
     s.task(a).await.progress.last_update.as_millis()
 }
 
-/// Whether an idle of the first five seconds is still believed at their end, after this event.
+/// Returns whether an idle of the first five seconds still completes the task after this event.
 fn drops_a_deferred_idle(event: impl Fn(&SessionId) -> Value + Send + 'static) -> bool {
     let (told, dropped) = std::sync::mpsc::channel();
     story(|s| async move {
@@ -40,7 +40,7 @@ fn drops_a_deferred_idle(event: impl Fn(&SessionId) -> Value + Send + 'static) -
 }
 
 #[test]
-fn assistant_messages_parts_deltas_tools_todos_and_statuses_drop_a_deferred_idle() {
+fn signs_of_life_drop_deferred_idle() {
     let assistant = |session: &SessionId| message_event(session, &json!({"role": "assistant"}));
     assert!(drops_a_deferred_idle(assistant));
     assert!(drops_a_deferred_idle(delta_event));
@@ -64,7 +64,7 @@ fn assistant_messages_parts_deltas_tools_todos_and_statuses_drop_a_deferred_idle
 }
 
 #[test]
-fn messages_of_the_user_updates_and_diffs_are_no_sign_of_life() {
+fn user_messages_updates_and_diffs_are_not_signs_of_life() {
     let user = |session: &SessionId| message_event(session, &json!({"id": "u", "role": "user"}));
     assert!(!drops_a_deferred_idle(user));
     for kind in [
@@ -80,7 +80,7 @@ fn messages_of_the_user_updates_and_diffs_are_no_sign_of_life() {
 }
 
 #[test]
-fn parts_of_a_users_message_are_no_sign_of_life() {
+fn user_message_parts_are_not_signs_of_life() {
     story(|s| async move {
         let (a, session) = running(&s).await;
         s.advance_to(1000).await;
@@ -108,7 +108,7 @@ fn parts_of_a_users_message_are_no_sign_of_life() {
 }
 
 #[test]
-fn activity_moves_last_update_and_a_status_does_not() {
+fn activity_changes_last_update_and_status_does_not() {
     story(|s| async move {
         let (a, session) = running(&s).await;
         s.advance_to(2000).await;
@@ -129,7 +129,7 @@ fn activity_moves_last_update_and_a_status_does_not() {
 }
 
 #[test]
-fn a_tool_call_is_counted_once_by_part_or_call_and_the_last_is_named() {
+fn tool_calls_are_counted_once() {
     story(|s| async move {
         let (a, session) = running(&s).await;
         s.advance_to(1000).await;
@@ -139,7 +139,7 @@ fn a_tool_call_is_counted_once_by_part_or_call_and_the_last_is_named() {
         let same_call = json!({"id": "other", "callID": "call_1", "type": "tool", "tool": "bash"});
         s.event(part_event(&session, same_call)).await;
         s.event(tool(&session, "2", "edit", "running")).await;
-        // A part that names a tool is a call, whatever its type.
+        // A part that names a tool is a call, independent of its type.
         let named = json!({"id": "3", "type": "tool_use", "tool": "grep"});
         s.event(part_event(&session, named)).await;
         let progress = s.task(&a).await.progress;
@@ -149,7 +149,7 @@ fn a_tool_call_is_counted_once_by_part_or_call_and_the_last_is_named() {
 }
 
 #[test]
-fn the_newest_text_is_kept_cut_to_five_hundred_characters() {
+fn newest_text_is_truncated_to_500_characters() {
     story(|s| async move {
         let (a, session) = running(&s).await;
         let text = |text: &str| json!({"id": "t", "messageID": "m", "type": "text", "text": text});
@@ -169,7 +169,7 @@ fn the_newest_text_is_kept_cut_to_five_hundred_characters() {
 }
 
 #[test]
-fn session_ids_and_parts_are_found_wherever_servers_put_them() {
+fn session_ids_and_parts_are_found_in_every_shape() {
     story(|s| async move {
         let (a, session) = running(&s).await;
         let flat = json!({"type": "message.part.updated", "properties": {"sessionID": session,
@@ -188,7 +188,7 @@ fn session_ids_and_parts_are_found_wherever_servers_put_them() {
 }
 
 #[test]
-fn unknown_events_fields_and_shapes_are_ignored() {
+fn unknown_events_are_ignored() {
     story(|s| async move {
         let (a, session) = running(&s).await;
         s.advance_to(6000).await;
@@ -218,7 +218,7 @@ fn unknown_events_fields_and_shapes_are_ignored() {
 }
 
 #[test]
-fn events_of_a_session_whose_task_has_ended_change_nothing() {
+fn events_of_ended_task_are_ignored() {
     story(|s| async move {
         let (a, session) = running(&s).await;
         s.advance_to(6000).await;
@@ -237,7 +237,7 @@ fn events_of_a_session_whose_task_has_ended_change_nothing() {
 }
 
 #[test]
-fn an_event_of_a_session_nobody_knows_is_nobodys() {
+fn events_of_unknown_session_are_ignored() {
     story(|s| async move {
         let (a, _) = running(&s).await;
         s.advance_to(6000).await;
@@ -251,7 +251,7 @@ fn an_event_of_a_session_nobody_knows_is_nobodys() {
 }
 
 #[test]
-fn a_run_that_calls_tools_without_end_is_stopped() {
+fn endless_tool_calls_are_stopped() {
     crate::harness::story_with(
         |config| config.safety.max_tool_calls = 3,
         |s| async move {

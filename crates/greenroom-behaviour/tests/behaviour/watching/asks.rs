@@ -1,4 +1,4 @@
-//! A child that asks hangs until somebody answers, or the time limit does.
+//! A child with an open question waits for the answer or the time limit.
 
 use serde_json::{Value, json};
 
@@ -26,7 +26,7 @@ fn rejected(s: &Harness) -> Vec<String> {
 }
 
 #[test]
-fn the_record_shows_what_is_asked_until_it_is_answered() {
+fn record_shows_open_asks() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
         let session = s.server.session_of(&a).expect("it runs").to_string();
@@ -51,7 +51,7 @@ fn the_record_shows_what_is_asked_until_it_is_answered() {
 }
 
 #[test]
-fn after_ten_minutes_it_is_rejected_and_the_note_says_so() {
+fn ask_is_rejected_after_ten_minutes() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
         let session = s.server.session_of(&a).expect("it runs").to_string();
@@ -79,7 +79,7 @@ fn after_ten_minutes_it_is_rejected_and_the_note_says_so() {
 }
 
 #[test]
-fn a_rejection_that_fails_is_tried_three_times() {
+fn failed_rejection_is_retried_three_times() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
         let session = s.server.session_of(&a).expect("it runs").to_string();
@@ -94,13 +94,13 @@ fn a_rejection_that_fails_is_tried_three_times() {
 }
 
 #[test]
-fn a_task_that_asks_is_not_stale() {
+fn task_with_open_ask_is_not_stale() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
         let session = s.server.session_of(&a).expect("it runs");
         s.advance_to(6000).await;
         s.event(permission(session.as_str(), "per_1")).await;
-        // Not even called busy any more, and silent for far more than three minutes.
+        // Not even listed as busy, and silent for far more than three minutes.
         s.idle_without_event(&a);
         let info = json!({"role": "assistant", "finish": "tool-calls", "time": {"completed": 1}});
         s.server
@@ -111,7 +111,7 @@ fn a_task_that_asks_is_not_stale() {
 }
 
 #[test]
-fn a_task_is_not_stale_while_one_below_it_asks() {
+fn task_is_not_stale_while_child_has_open_ask() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
         let session = s.server.session_of(&a).expect("it runs");
@@ -129,7 +129,7 @@ fn a_task_is_not_stale_while_one_below_it_asks() {
 }
 
 #[test]
-fn a_cancelled_task_is_not_asked_for_any_more() {
+fn cancel_closes_asks() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
         let session = s.server.session_of(&a).expect("it runs").to_string();

@@ -1,11 +1,11 @@
-//! The completion check: output of this run, no open todo, nothing that depends on the session, nothing owed to it.
+//! The completion check: output of this run, no open todo, no open child, no pending message to the session.
 
 use serde_json::{Value, json};
 
 use crate::harness::{Harness, job, job_of, story};
 use crate::server::{CallKind, CallOutcome, not_found, status};
 
-/// The state of a task that is idle at six seconds with one assistant message of these parts, at nine.
+/// Returns the state at 9 s of a task that is idle at 6 s with one assistant message of these parts.
 fn with_parts(role: &'static str, parts: Value) -> String {
     let (told, state) = std::sync::mpsc::channel();
     story(move |s: Harness| async move {
@@ -22,7 +22,7 @@ fn with_parts(role: &'static str, parts: Value) -> String {
 }
 
 #[test]
-fn output_is_text_reasoning_a_tool_or_a_tool_result() {
+fn text_reasoning_and_tools_are_output() {
     let done = |role, parts| assert_eq!(with_parts(role, parts), "completed");
     done("assistant", json!([{"type": "text", "text": "x"}]));
     done("assistant", json!([{"type": "reasoning", "text": "hm"}]));
@@ -39,7 +39,7 @@ fn output_is_text_reasoning_a_tool_or_a_tool_result() {
 }
 
 #[test]
-fn blank_texts_steps_and_the_users_words_are_no_output() {
+fn blank_texts_steps_and_user_messages_are_not_output() {
     let waits = |role, parts| assert_eq!(with_parts(role, parts), "running");
     waits("assistant", json!([{"type": "text", "text": " \n"}]));
     waits("assistant", json!([{"type": "reasoning", "text": ""}]));
@@ -53,7 +53,7 @@ fn blank_texts_steps_and_the_users_words_are_no_output() {
 }
 
 #[test]
-fn an_open_todo_keeps_a_task_running() {
+fn open_todo_keeps_task_running() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
         let session = s.server.session_of(&a).expect("it runs");
@@ -73,7 +73,7 @@ fn an_open_todo_keeps_a_task_running() {
 }
 
 #[test]
-fn the_next_poll_looks_again() {
+fn next_poll_repeats_check() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
         let session = s.server.session_of(&a).expect("it runs");
@@ -89,7 +89,7 @@ fn the_next_poll_looks_again() {
 }
 
 #[test]
-fn a_task_with_an_open_child_does_not_complete() {
+fn open_child_prevents_completion() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
         let session = s.server.session_of(&a).expect("it runs");
@@ -111,13 +111,13 @@ fn a_task_with_an_open_child_does_not_complete() {
 }
 
 #[test]
-fn a_child_launched_while_the_check_is_under_way_keeps_it_running() {
+fn child_launched_during_check_prevents_completion() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
         let session = s.server.session_of(&a).expect("it runs");
         s.advance_to(6000).await;
         s.server
-            .next_for(CallKind::Todos, session.clone(), CallOutcome::Late(800));
+            .set_next_outcome_for(CallKind::Todos, session.clone(), CallOutcome::Late(800));
         s.finish_turn(&a).await;
         s.advance_to(6700).await;
         let child = s.launch(job_of(session.as_str(), "child")).await;
@@ -128,14 +128,14 @@ fn a_child_launched_while_the_check_is_under_way_keeps_it_running() {
 }
 
 #[test]
-fn while_a_message_is_owed_to_its_session_a_task_does_not_complete() {
+fn pending_message_prevents_completion() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
         let session = s.server.session_of(&a).expect("it runs");
         let child = s.launch(job_of(session.as_str(), "child")).await;
         s.advance_to(10_000).await;
         s.finish_turn(&a).await;
-        s.server.always_for(
+        s.server.set_outcome_for(
             CallKind::Notify,
             session.clone(),
             CallOutcome::Fails(status(500)),
@@ -174,7 +174,7 @@ fn one_check_at_a_time() {
 }
 
 #[test]
-fn a_sign_of_life_during_the_check_drops_its_answer() {
+fn sign_of_life_during_check_drops_answer() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
         let session = s.server.session_of(&a).expect("it runs");
@@ -193,7 +193,7 @@ fn a_sign_of_life_during_the_check_drops_its_answer() {
 }
 
 #[test]
-fn a_check_of_an_earlier_run_says_nothing_of_a_later_one() {
+fn check_of_earlier_run_is_ignored() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
         let session = s.server.session_of(&a).expect("it runs");
@@ -210,12 +210,12 @@ fn a_check_of_an_earlier_run_says_nothing_of_a_later_one() {
 }
 
 #[test]
-fn a_check_that_fails_is_retried_at_the_next_poll_and_three_failures_complete_with_a_note() {
+fn failed_check_is_retried_and_completes_after_three() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
         let session = s.server.session_of(&a).expect("it runs");
         s.advance_to(8000).await;
-        s.server.always_for(
+        s.server.set_outcome_for(
             CallKind::Messages,
             session.clone(),
             CallOutcome::Fails(status(500)),
@@ -238,14 +238,14 @@ fn a_check_that_fails_is_retried_at_the_next_poll_and_three_failures_complete_wi
 }
 
 #[test]
-fn only_failures_in_a_row_count() {
+fn only_consecutive_failures_count() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
         let session = s.server.session_of(&a).expect("it runs");
         s.server.set_todos(&session, &[("one", "pending")]);
         s.advance_to(6000).await;
         let fails = || {
-            s.server.next_for(
+            s.server.set_next_outcome_for(
                 CallKind::Messages,
                 session.clone(),
                 CallOutcome::Fails(status(500)),
@@ -267,7 +267,7 @@ fn only_failures_in_a_row_count() {
 }
 
 #[test]
-fn todos_that_cannot_be_read_fail_the_check() {
+fn unreadable_todos_fail_check() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
         s.advance_to(6000).await;
@@ -283,13 +283,13 @@ fn todos_that_cannot_be_read_fail_the_check() {
 }
 
 #[test]
-fn a_session_that_is_gone_is_an_error() {
+fn missing_session_is_an_error() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
         let session = s.server.session_of(&a).expect("it runs");
         s.advance_to(6000).await;
         s.server
-            .next_for(CallKind::Messages, session, CallOutcome::Fails(not_found()));
+            .set_next_outcome_for(CallKind::Messages, session, CallOutcome::Fails(not_found()));
         s.finish_turn(&a).await;
         assert_eq!(
             s.state(&a).await,
@@ -299,7 +299,7 @@ fn a_session_that_is_gone_is_an_error() {
 }
 
 #[test]
-fn an_answer_that_carries_an_error_is_a_failure_though_idle_came_first() {
+fn answer_with_error_is_a_failure() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
         let session = s.server.session_of(&a).expect("it runs");
@@ -314,7 +314,7 @@ fn an_answer_that_carries_an_error_is_a_failure_though_idle_came_first() {
 }
 
 #[test]
-fn the_output_of_the_run_before_is_not_output_of_this_one() {
+fn output_of_previous_run_does_not_count() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
         s.advance_to(6000).await;
@@ -332,7 +332,7 @@ fn the_output_of_the_run_before_is_not_output_of_this_one() {
 }
 
 #[test]
-fn a_message_that_says_neither_id_nor_time_counts_as_of_this_run() {
+fn message_without_id_and_time_counts() {
     story(|s| async move {
         s.server.add_session("S", None);
         s.track("t", "S", None).await;

@@ -1,4 +1,5 @@
-//! session.deleted: the task of that session and all below it are cancelled and leave memory; nobody else is touched.
+//! session.deleted: the task of that session and all tasks below it are cancelled and leave memory; other
+//! tasks are unaffected.
 
 use greenroom::domain::task::TaskStatus;
 
@@ -13,7 +14,7 @@ async fn history(s: &Harness, parent: &str) -> Vec<String> {
 }
 
 #[test]
-fn a_deleted_session_cancels_its_task_and_the_parent_is_told() {
+fn session_deletion_cancels_task_and_notifies_parent() {
     story(|s| async move {
         let (a, b) = (s.launch(job("a")).await, s.launch(job("b")).await);
         s.advance_to(6000).await;
@@ -40,7 +41,7 @@ fn a_deleted_session_cancels_its_task_and_the_parent_is_told() {
 }
 
 #[test]
-fn the_reason_is_told() {
+fn deletion_reason_is_reported() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
         s.advance_to(6000).await;
@@ -62,7 +63,7 @@ fn the_reason_is_told() {
 }
 
 #[test]
-fn everything_below_goes_too_and_only_parents_outside_the_cascade_are_told() {
+fn deletion_cascades_and_notifies_outside_parents_only() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
         let sa = s.server.session_of(&a).expect("it runs").to_string();
@@ -85,7 +86,7 @@ fn everything_below_goes_too_and_only_parents_outside_the_cascade_are_told() {
 }
 
 #[test]
-fn a_deleted_parent_takes_its_tasks_along_waiting_ones_too() {
+fn parent_deletion_cancels_running_and_queued_tasks() {
     story_with(
         |config| config.limits.default = 1,
         |s| async move {
@@ -109,9 +110,9 @@ fn a_deleted_parent_takes_its_tasks_along_waiting_ones_too() {
 }
 
 #[test]
-fn what_was_owed_to_a_deleted_parent_is_dropped() {
+fn messages_to_deleted_parent_are_dropped() {
     story(|s| async move {
-        s.server.always_for(
+        s.server.set_outcome_for(
             CallKind::Notify,
             "P",
             CallOutcome::Fails(crate::server::status(500)),
@@ -129,7 +130,7 @@ fn what_was_owed_to_a_deleted_parent_is_dropped() {
 }
 
 #[test]
-fn a_session_deleted_while_it_is_made_is_dealt_with_when_it_comes() {
+fn session_deleted_during_create_is_handled() {
     story(|s| async move {
         s.server
             .set_next_outcome(CallKind::Create, CallOutcome::Late(3000));
@@ -146,7 +147,7 @@ fn a_session_deleted_while_it_is_made_is_dealt_with_when_it_comes() {
 }
 
 #[test]
-fn an_ended_task_of_a_deleted_session_leaves_memory_too() {
+fn ended_task_of_deleted_session_leaves_memory() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
         s.advance_to(6000).await;
@@ -161,7 +162,7 @@ fn an_ended_task_of_a_deleted_session_leaves_memory_too() {
 }
 
 #[test]
-fn a_resume_that_waits_goes_with_its_session() {
+fn queued_resume_ends_with_session() {
     story_with(
         |config| config.limits.default = 1,
         |s| async move {

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::harness::{Harness, error_event, job, status_event, story};
 use crate::server::CallKind;
 
-/// What a task ends with after this error.
+/// Returns the end of a task after this error.
 fn ends_with(error: Value) -> String {
     let (told, state) = std::sync::mpsc::channel();
     story(move |s: Harness| async move {
@@ -21,7 +21,7 @@ fn ends_with(error: Value) -> String {
 }
 
 #[test]
-fn the_text_of_an_error_is_found_in_every_shape() {
+fn error_text_is_found_in_every_shape() {
     let ends = |error, text: &str| assert_eq!(ends_with(error), format!("error: {text}"));
     let all = json!({"name": "N", "message": "m", "data": {"message": "d"}});
     ends(all, "d");
@@ -33,7 +33,7 @@ fn the_text_of_an_error_is_found_in_every_shape() {
 }
 
 #[test]
-fn an_abort_we_did_not_ask_for_interrupts() {
+fn external_abort_interrupts() {
     assert_eq!(
         ends_with(json!({"name": "MessageAbortedError", "data": {"message": "Aborted"}})),
         "interrupt: the session was aborted from outside"
@@ -41,7 +41,7 @@ fn an_abort_we_did_not_ask_for_interrupts() {
 }
 
 #[test]
-fn an_error_of_a_session_is_told_once_though_the_server_says_it_twice() {
+fn doubled_error_is_reported_once() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
         s.advance_to(6000).await;
@@ -55,7 +55,7 @@ fn an_error_of_a_session_is_told_once_though_the_server_says_it_twice() {
 }
 
 #[test]
-fn the_echo_of_an_abort_does_nothing_to_a_resumed_run_not_seen_busy() {
+fn abort_echo_is_ignored_before_resumed_run_is_busy() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
         s.advance_to(6000).await;
@@ -67,7 +67,7 @@ fn the_echo_of_an_abort_does_nothing_to_a_resumed_run_not_seen_busy() {
         ))
         .await;
         assert_eq!(s.state(&a).await, "running");
-        // Once it was seen busy an abort is real.
+        // After the run was seen busy, an abort is real.
         s.advance_to(7000).await;
         s.busy(&a).await;
         s.advance_to(8000).await;
@@ -80,7 +80,7 @@ fn the_echo_of_an_abort_does_nothing_to_a_resumed_run_not_seen_busy() {
 }
 
 #[test]
-fn another_error_of_a_resumed_run_is_no_echo() {
+fn other_error_of_resumed_run_is_not_an_echo() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
         s.advance_to(6000).await;
@@ -93,7 +93,7 @@ fn another_error_of_a_resumed_run_is_no_echo() {
 }
 
 #[test]
-fn a_busy_of_the_run_before_does_not_make_the_echo_real() {
+fn busy_of_previous_run_does_not_confirm_echo() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
         let session = s.server.session_of(&a).expect("it runs");
@@ -106,7 +106,7 @@ fn a_busy_of_the_run_before_does_not_make_the_echo_real() {
         s.advance_to(7000).await;
         s.resume(&a).await;
         s.idle_without_event(&a);
-        // The poll of 6 s says at 8 s that the session was busy: that was the run before.
+        // The poll of 6 s reports at 8 s that the session was busy, which belongs to the previous run.
         s.advance_to(8500).await;
         s.event(crate::harness::abort_event(&session)).await;
         assert_eq!(s.state(&a).await, "running");
@@ -121,7 +121,7 @@ fn retry(session: &SessionId, attempt: u32, next: i64) -> Value {
 }
 
 #[test]
-fn a_provider_that_backs_off_shows_in_the_record() {
+fn retry_is_shown_in_record() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
         let session = s.server.session_of(&a).expect("it runs");
@@ -138,7 +138,7 @@ fn a_provider_that_backs_off_shows_in_the_record() {
 }
 
 #[test]
-fn after_ten_minutes_of_nothing_but_retries_the_run_ends_with_the_providers_text() {
+fn ten_minutes_of_retries_end_run() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
         let session = s.server.session_of(&a).expect("it runs");
@@ -152,7 +152,7 @@ fn after_ten_minutes_of_nothing_but_retries_the_run_ends_with_the_providers_text
         for (second, attempt) in [(10, 1), (40, 2), (300, 3), (580, 4)] {
             s.advance_to(second * 1000).await;
             s.event(retry(&session, attempt, 0)).await;
-            // Between two attempts the server says busy: that is nothing else.
+            // Between two attempts the server reports busy, which does not end the backing off.
             s.event(status_event(&session, json!({"type": "busy"})))
                 .await;
         }
@@ -169,7 +169,7 @@ fn after_ten_minutes_of_nothing_but_retries_the_run_ends_with_the_providers_text
 }
 
 #[test]
-fn a_retry_seen_by_a_poll_alone_has_its_deadline_too() {
+fn retry_seen_by_poll_has_deadline() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
         let session = s.server.session_of(&a).expect("it runs");
@@ -189,7 +189,7 @@ fn a_retry_seen_by_a_poll_alone_has_its_deadline_too() {
 }
 
 #[test]
-fn work_in_between_begins_the_ten_minutes_again() {
+fn activity_restarts_retry_deadline() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
         let session = s.server.session_of(&a).expect("it runs");
@@ -207,7 +207,7 @@ fn work_in_between_begins_the_ten_minutes_again() {
 }
 
 #[test]
-fn an_abort_while_the_provider_is_retried_is_known_by_its_empty_message() {
+fn abort_during_retry_is_detected_by_empty_message() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
         let session = s.server.session_of(&a).expect("it runs");

@@ -1,4 +1,5 @@
-//! Idle: deferred in the first five seconds of a run unless the turn is known to be finished, and dropped by life.
+//! Idle: deferred in the first five seconds of a run unless the turn is known to be finished, and dropped by
+//! a sign of life.
 
 use greenroom::domain::ids::SessionId;
 use greenroom::ports::agent_server::SessionStatus;
@@ -8,7 +9,7 @@ use crate::harness::{Harness, job, message_event, status_event, story};
 use crate::server::{CallKind, CallOutcome};
 
 #[test]
-fn an_early_idle_is_deferred_to_the_end_of_the_five_seconds() {
+fn early_idle_is_deferred() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
         s.advance_to(2000).await;
@@ -26,7 +27,7 @@ fn an_early_idle_is_deferred_to_the_end_of_the_five_seconds() {
 }
 
 #[test]
-fn an_idle_after_five_seconds_is_believed_at_once() {
+fn idle_after_guard_completes_at_once() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
         s.advance_to(5000).await;
@@ -37,7 +38,7 @@ fn an_idle_after_five_seconds_is_believed_at_once() {
 }
 
 #[test]
-fn a_status_of_type_idle_is_an_idle_too() {
+fn idle_status_counts_as_idle() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
         let session = s.server.session_of(&a).expect("it runs");
@@ -51,7 +52,7 @@ fn a_status_of_type_idle_is_an_idle_too() {
 }
 
 #[test]
-fn the_five_seconds_begin_with_the_run_not_with_the_launch() {
+fn guard_starts_with_run() {
     story(|s| async move {
         s.server
             .set_next_outcome(CallKind::Create, CallOutcome::Late(10_000));
@@ -67,7 +68,7 @@ fn the_five_seconds_begin_with_the_run_not_with_the_launch() {
 }
 
 #[test]
-fn a_task_of_two_seconds_is_reported_after_two_seconds() {
+fn two_second_task_completes_after_two_seconds() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
         s.advance_to(2000).await;
@@ -77,7 +78,7 @@ fn a_task_of_two_seconds_is_reported_after_two_seconds() {
     });
 }
 
-/// When a task is believed to be done that is idle at two seconds, having told this of its last message.
+/// Returns the time at which a task completes that is idle at 2 s with this last message.
 fn believed_at(busy: bool, info: Value) -> i64 {
     let (told, believed) = std::sync::mpsc::channel();
     story(move |s: Harness| async move {
@@ -99,7 +100,7 @@ fn believed_at(busy: bool, info: Value) -> i64 {
 }
 
 #[test]
-fn only_a_finished_turn_of_a_run_seen_busy_lifts_the_deferral() {
+fn finished_turn_of_busy_run_ends_deferral() {
     let message = |time: Value, finish: Value| json!({"id": "msg_z", "role": "assistant", "time": time, "finish": finish});
     let done = json!({"created": 1, "completed": 2});
     assert_eq!(
@@ -123,7 +124,7 @@ fn only_a_finished_turn_of_a_run_seen_busy_lifts_the_deferral() {
 }
 
 #[test]
-fn a_newer_message_that_is_not_finished_counts_not_the_one_before() {
+fn newer_unfinished_message_keeps_deferral() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
         let session = s.server.session_of(&a).expect("it runs");
@@ -145,7 +146,7 @@ fn a_newer_message_that_is_not_finished_counts_not_the_one_before() {
 }
 
 #[test]
-fn a_busy_seen_by_a_poll_drops_the_deferred_idle() {
+fn busy_poll_drops_deferred_idle() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
         s.advance_to(2000).await;
@@ -160,7 +161,7 @@ fn a_busy_seen_by_a_poll_drops_the_deferred_idle() {
 }
 
 #[test]
-fn a_busy_that_was_asked_for_before_the_idle_does_not_drop_it() {
+fn older_busy_poll_keeps_deferred_idle() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
         s.server
@@ -168,14 +169,14 @@ fn a_busy_that_was_asked_for_before_the_idle_does_not_drop_it() {
         s.advance_to(4000).await;
         s.answer_without_event(&a, "done");
         s.idle(&a).await;
-        // The poll of 3 s answers at 4.5 s what was true at 3 s.
+        // The poll of 3 s is answered at 4.5 s with the state at 3 s.
         s.advance_to(5000).await;
         assert_eq!(s.state(&a).await, "completed");
     });
 }
 
 #[test]
-fn an_idle_that_comes_twice_completes_once() {
+fn doubled_idle_completes_once() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
         let session = s.server.session_of(&a).expect("it runs");
@@ -193,7 +194,7 @@ fn an_idle_that_comes_twice_completes_once() {
 }
 
 #[test]
-fn a_deferred_idle_dies_with_its_run() {
+fn deferred_idle_ends_with_run() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
         s.advance_to(2000).await;
@@ -214,7 +215,7 @@ fn a_deferred_idle_dies_with_its_run() {
 }
 
 #[test]
-fn a_send_begins_the_five_seconds_again() {
+fn send_restarts_guard() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
         s.advance_to(20_000).await;
@@ -232,7 +233,7 @@ fn a_send_begins_the_five_seconds_again() {
 }
 
 #[test]
-fn a_wake_begins_the_five_seconds_again() {
+fn wake_restarts_guard() {
     story(|s| async move {
         let parent = s.launch(job("parent")).await;
         let session: SessionId = s.server.session_of(&parent).expect("it runs");
@@ -248,7 +249,7 @@ fn a_wake_begins_the_five_seconds_again() {
             s.notifications_to(session.as_str()),
             ["21000 final wakes: child completed"]
         );
-        // The idle of the turn before comes late: it is not the answer to the wake.
+        // The idle event of the previous turn is late; it does not answer the wake.
         s.advance_to(21_500).await;
         s.idle(&parent).await;
         assert_eq!(s.state(&parent).await, "running");

@@ -1,4 +1,4 @@
-//! Watching a running task: events, idle, the completion check, failures, polling, silence, restarts.
+//! Watching a running task: events, idle, the completion check, failures, polling, staleness, restarts.
 
 mod activity;
 mod asks;

@@ -1,4 +1,5 @@
-//! The poll: the net below lost events. Absent is idle only after two looks, and a failed look says nothing.
+//! The poller detects changes whose events were lost. An absent session is idle only after two polls, and a
+//! failed poll has no meaning.
 
 use greenroom::Config;
 use greenroom::domain::task::Launch;
@@ -7,7 +8,7 @@ use greenroom::ports::agent_server::SessionStatus;
 use crate::harness::{Harness, job, story, story_with};
 use crate::server::{CallKind, CallOutcome, not_found, status};
 
-/// Nobody but the poll asks for states: no parent, no look after an abort.
+/// Makes the poller the only caller of the status call: no parent, no check after an abort.
 fn only_the_poll(config: &mut Config) {
     config.lifecycle.look_after_abort = false;
 }
@@ -20,7 +21,7 @@ fn alone(name: &str) -> Launch {
 }
 
 #[test]
-fn it_ticks_every_three_seconds_while_anything_runs_and_stops_by_itself() {
+fn poller_ticks_while_tasks_run() {
     story_with(only_the_poll, |s| async move {
         s.advance_to(1000).await;
         let a = s.launch(alone("a")).await;
@@ -32,7 +33,7 @@ fn it_ticks_every_three_seconds_while_anything_runs_and_stops_by_itself() {
         s.finish_turn(&b).await;
         s.advance_to(60_000).await;
         assert_eq!(s.times(CallKind::Statuses), [4000, 7000, 10_000, 13_000]);
-        // The next run begins a phase of its own.
+        // The next run starts its own phase.
         s.launch(alone("c")).await;
         s.advance_to(64_000).await;
         assert_eq!(s.times(CallKind::Statuses)[4..], [63_000]);
@@ -40,7 +41,7 @@ fn it_ticks_every_three_seconds_while_anything_runs_and_stops_by_itself() {
 }
 
 #[test]
-fn the_phase_is_kept_until_a_tick_finds_nothing_running() {
+fn phase_is_kept_while_tasks_run() {
     story_with(only_the_poll, |s| async move {
         let a = s.launch(alone("a")).await;
         s.advance_to(7000).await;
@@ -53,7 +54,7 @@ fn the_phase_is_kept_until_a_tick_finds_nothing_running() {
 }
 
 #[test]
-fn one_call_per_directory() {
+fn one_call_for_each_directory() {
     story_with(only_the_poll, |s| async move {
         let there = |name: &str| Launch {
             directory: Some("/there".to_owned()),
@@ -72,7 +73,7 @@ fn one_call_per_directory() {
 }
 
 #[test]
-fn never_two_at_once_for_one_directory() {
+fn one_call_in_flight_for_each_directory() {
     story_with(only_the_poll, |s| async move {
         s.launch(alone("a")).await;
         s.launch(Launch {
@@ -96,7 +97,7 @@ fn never_two_at_once_for_one_directory() {
 }
 
 #[test]
-fn a_session_listed_as_idle_is_idle() {
+fn session_listed_as_idle_is_idle() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
         let session = s.server.session_of(&a).expect("it runs");
@@ -115,7 +116,7 @@ fn a_session_listed_as_idle_is_idle() {
 }
 
 #[test]
-fn an_absent_session_is_idle_after_two_polls_in_a_row() {
+fn absent_session_is_idle_after_two_polls() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
         s.advance_to(1000).await;
@@ -130,7 +131,7 @@ fn an_absent_session_is_idle_after_two_polls_in_a_row() {
 }
 
 #[test]
-fn absences_before_a_sign_of_life_do_not_count() {
+fn sign_of_life_resets_absence_count() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
         s.advance_to(1000).await;
@@ -146,7 +147,7 @@ fn absences_before_a_sign_of_life_do_not_count() {
 }
 
 #[test]
-fn a_busy_in_between_begins_the_count_again() {
+fn busy_poll_resets_absence_count() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
         let session = s.server.session_of(&a).expect("it runs");
@@ -164,7 +165,7 @@ fn a_busy_in_between_begins_the_count_again() {
 }
 
 #[test]
-fn a_failed_status_call_says_nothing_about_anybody() {
+fn failed_poll_is_ignored() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
         s.answer_without_event(&a, "done");
@@ -183,7 +184,7 @@ fn a_failed_status_call_says_nothing_about_anybody() {
 }
 
 #[test]
-fn a_poll_asked_before_the_prompt_was_accepted_says_nothing_of_the_run() {
+fn poll_before_prompt_is_ignored() {
     story(|s| async move {
         s.server
             .set_next_outcome(CallKind::Prompt, CallOutcome::Late(20_000));
@@ -199,7 +200,7 @@ fn a_poll_asked_before_the_prompt_was_accepted_says_nothing_of_the_run() {
     });
 }
 
-/// A session that exists for everybody but the call that asks for it.
+/// Adds a session that only the call about it does not find.
 async fn absent_without_output(s: &Harness) -> greenroom::domain::ids::TaskId {
     let a = s.launch(job("a")).await;
     s.idle_without_event(&a);
@@ -207,12 +208,12 @@ async fn absent_without_output(s: &Harness) -> greenroom::domain::ids::TaskId {
 }
 
 #[test]
-fn absent_three_times_without_output_the_session_itself_is_asked_for() {
+fn existence_is_checked_after_three_absences() {
     story(|s| async move {
         let a = absent_without_output(&s).await;
         let session = s.server.session_of(&a).expect("it runs");
         s.server
-            .always_for(CallKind::Session, session, CallOutcome::Fails(not_found()));
+            .set_outcome_for(CallKind::Session, session, CallOutcome::Fails(not_found()));
         s.advance_to(11_999).await;
         assert_eq!(s.state(&a).await, "running");
         s.advance_to(12_000).await;
@@ -224,11 +225,11 @@ fn absent_three_times_without_output_the_session_itself_is_asked_for() {
 }
 
 #[test]
-fn whether_it_exists_may_be_unknown_and_that_is_not_gone() {
+fn unknown_existence_is_not_deletion() {
     story(|s| async move {
         let a = absent_without_output(&s).await;
         let session = s.server.session_of(&a).expect("it runs");
-        s.server.always_for(
+        s.server.set_outcome_for(
             CallKind::Session,
             session.clone(),
             CallOutcome::Fails(status(500)),
@@ -246,7 +247,7 @@ fn whether_it_exists_may_be_unknown_and_that_is_not_gone() {
 }
 
 #[test]
-fn idle_for_thirty_seconds_without_an_answer_the_prompt_was_not_taken_up() {
+fn idle_without_answer_is_not_taken_up() {
     story(|s| async move {
         let a = absent_without_output(&s).await;
         s.advance_to(35_999).await;
@@ -258,7 +259,7 @@ fn idle_for_thirty_seconds_without_an_answer_the_prompt_was_not_taken_up() {
 }
 
 #[test]
-fn a_sign_of_life_begins_the_thirty_seconds_again() {
+fn sign_of_life_restarts_not_taken_up_limit() {
     story(|s| async move {
         let a = absent_without_output(&s).await;
         s.advance_to(20_000).await;
@@ -271,7 +272,7 @@ fn a_sign_of_life_begins_the_thirty_seconds_again() {
 }
 
 #[test]
-fn a_resumed_run_that_nobody_takes_up_is_known_by_its_own_messages() {
+fn resumed_run_not_taken_up_uses_own_messages() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
         s.advance_to(6000).await;
@@ -285,7 +286,7 @@ fn a_resumed_run_that_nobody_takes_up_is_known_by_its_own_messages() {
 }
 
 #[test]
-fn a_tracked_session_is_asked_for_in_its_own_directory() {
+fn tracked_session_is_polled_in_own_directory() {
     story_with(only_the_poll, |s| async move {
         s.server.add_session_in("S", "/there");
         s.track("t", "S", None).await;

@@ -1,4 +1,4 @@
-//! The server restarts, or events were lost: what ran is reconciled, and told once to go on where it stopped.
+//! A restart of the server, or lost events: running tasks are reconciled and prompted once to continue.
 
 use greenroom::EventLink;
 use greenroom::domain::ids::TaskId;
@@ -7,7 +7,7 @@ use serde_json::json;
 use crate::harness::{Harness, job, story};
 use crate::server::{CallKind, CallOutcome, CallPayload, unreachable};
 
-/// The server is killed while the session is in the middle of an answer, and comes up again.
+/// Kills the server during an answer of the session and starts it again.
 async fn cut_off_and_restarted(s: &Harness, a: &TaskId) {
     let session = s.server.session_of(a).expect("it runs");
     s.server.add_message(
@@ -34,7 +34,7 @@ fn prompt_texts(s: &Harness) -> Vec<String> {
 }
 
 #[test]
-fn a_run_the_server_lost_is_prompted_once_more_and_completes() {
+fn lost_run_is_prompted_once_more() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
         s.advance_to(10_000).await;
@@ -52,7 +52,7 @@ fn a_run_the_server_lost_is_prompted_once_more_and_completes() {
 }
 
 #[test]
-fn a_run_the_server_loses_twice_is_interrupted() {
+fn run_lost_twice_is_interrupted() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
         s.advance_to(10_000).await;
@@ -70,7 +70,7 @@ fn a_run_the_server_loses_twice_is_interrupted() {
 }
 
 #[test]
-fn a_run_lost_before_its_first_word_is_told_to_go_on_too() {
+fn run_lost_before_output_is_prompted_again() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
         s.advance_to(6000).await;
@@ -85,7 +85,7 @@ fn a_run_lost_before_its_first_word_is_told_to_go_on_too() {
 }
 
 #[test]
-fn the_prompt_to_go_on_waits_for_a_server_that_is_away_again() {
+fn prompt_to_continue_waits_for_server() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
         s.advance_to(10_000).await;
@@ -104,7 +104,7 @@ fn the_prompt_to_go_on_waits_for_a_server_that_is_away_again() {
 }
 
 #[test]
-fn after_a_reconnect_everything_running_is_looked_at_at_once() {
+fn reconnect_checks_running_tasks() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
         s.advance_to(10_000).await;
@@ -124,7 +124,7 @@ fn after_a_reconnect_everything_running_is_looked_at_at_once() {
 }
 
 #[test]
-fn a_run_that_still_works_after_a_reconnect_is_left_alone() {
+fn busy_run_is_unaffected_by_reconnect() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
         s.advance_to(10_000).await;

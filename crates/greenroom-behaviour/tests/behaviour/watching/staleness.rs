@@ -1,4 +1,4 @@
-//! Stale and silent runs: what was heard of a run, how long ago, and what it is judged by.
+//! Stale and silent runs: the last sign of life and the rules that apply.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use serde_json::json;
 use crate::harness::{Harness, job, job_of, status_event, story, story_with};
 use crate::server::{CallKind, CallOutcome, status};
 
-/// A run that has answered nothing but a blank text, and is not listed any more.
+/// A run with only a blank text, which is no longer listed.
 async fn silent(s: &Harness) -> (TaskId, SessionId) {
     let a = s.launch(job("a")).await;
     let session = s.server.session_of(&a).expect("it runs");
@@ -21,12 +21,12 @@ async fn silent(s: &Harness) -> (TaskId, SessionId) {
 }
 
 #[test]
-fn three_minutes_of_silence_without_output_cancel() {
+fn silence_without_output_cancels() {
     story(|s| async move {
         let (a, session) = silent(&s).await;
         s.advance_to(10_000).await;
         s.stream_text(&a).await;
-        // 180 s are not more than three minutes: judged at each poll.
+        // 180 s are not more than three minutes; the rule is applied at each poll.
         s.advance_to(190_000).await;
         assert_eq!(s.state(&a).await, "running");
         s.advance_to(192_000).await;
@@ -40,7 +40,7 @@ fn three_minutes_of_silence_without_output_cancel() {
 }
 
 #[test]
-fn three_minutes_of_silence_with_output_and_open_todos_complete_with_a_note() {
+fn silence_with_open_todos_completes_with_note() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
         let session = s.server.session_of(&a).expect("it runs");
@@ -56,7 +56,7 @@ fn three_minutes_of_silence_with_output_and_open_todos_complete_with_a_note() {
 }
 
 #[test]
-fn a_busy_or_retry_status_keeps_a_run_from_being_stale() {
+fn busy_or_retry_status_prevents_staleness() {
     story(|s| async move {
         let (a, session) = silent(&s).await;
         for minute in 1..12 {
@@ -73,7 +73,7 @@ fn a_busy_or_retry_status_keeps_a_run_from_being_stale() {
 }
 
 #[test]
-fn no_run_is_stale_in_its_first_thirty_seconds() {
+fn run_is_not_stale_in_first_thirty_seconds() {
     story_with(
         |config| {
             config.lifecycle.stale_timeout = Duration::from_secs(1);
@@ -93,7 +93,7 @@ fn no_run_is_stale_in_its_first_thirty_seconds() {
 }
 
 #[test]
-fn a_task_whose_child_is_queued_is_not_stale() {
+fn task_with_queued_child_is_not_stale() {
     story_with(
         |config| config.limits.models.extend([("child".to_owned(), 1)]),
         |s| async move {
@@ -115,7 +115,7 @@ fn a_task_whose_child_is_queued_is_not_stale() {
 }
 
 #[test]
-fn a_task_whose_child_works_is_not_stale_and_the_end_of_the_child_is_a_sign_of_life() {
+fn task_with_running_child_is_not_stale() {
     story(|s| async move {
         let (a, session) = silent(&s).await;
         let child = s.launch(job_of(session.as_str(), "child")).await;
@@ -133,7 +133,7 @@ fn a_task_whose_child_works_is_not_stale_and_the_end_of_the_child_is_a_sign_of_l
 }
 
 #[test]
-fn called_busy_for_half_an_hour_without_activity_is_an_error() {
+fn busy_without_activity_for_half_an_hour_is_an_error() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
         let session = s.server.session_of(&a).expect("it runs");
@@ -156,7 +156,7 @@ fn called_busy_for_half_an_hour_without_activity_is_an_error() {
 }
 
 #[test]
-fn a_status_that_is_not_to_be_had_for_half_an_hour_is_an_error_too() {
+fn unreadable_status_for_half_an_hour_is_an_error() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
         s.server
@@ -176,7 +176,7 @@ fn a_status_that_is_not_to_be_had_for_half_an_hour_is_an_error_too() {
 }
 
 #[test]
-fn activity_begins_the_half_hour_again() {
+fn activity_restarts_half_hour() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
         s.advance_to(29 * 60_000).await;
@@ -187,7 +187,7 @@ fn activity_begins_the_half_hour_again() {
 }
 
 #[test]
-fn silence_counts_to_the_last_sign_not_to_the_start() {
+fn silence_counts_from_last_sign_of_life() {
     story(|s| async move {
         let (a, session) = silent(&s).await;
         for second in (10..600).step_by(100) {
@@ -200,7 +200,7 @@ fn silence_counts_to_the_last_sign_not_to_the_start() {
 }
 
 #[test]
-fn a_session_that_is_busy_again_is_not_judged_by_its_old_silence() {
+fn busy_again_resets_silence() {
     story(|s| async move {
         let (a, session) = silent(&s).await;
         s.advance_to(170_000).await;

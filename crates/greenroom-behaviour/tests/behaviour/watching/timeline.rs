@@ -1,4 +1,4 @@
-//! What a task's story tells of what was seen on the way to its end.
+//! The timeline of a task: the observations on the way to its end.
 
 use crate::harness::{Harness, job, job_of, story};
 use greenroom::domain::ids::TaskId;
@@ -7,7 +7,7 @@ async fn told(s: &Harness, task: &TaskId) -> Vec<String> {
     let (greenroom, name) = (s.greenroom.clone(), task.to_string());
     let why = s.resolve(async move { greenroom.why(&name).await }).await;
     let events = why.expect("it is known").events.into_iter();
-    // What everybody's story begins with.
+    // The beginning of every timeline.
     let own = events.skip_while(|event| event.what != "prompt accepted");
     own.skip(1)
         .map(|event| match event.detail.is_empty() {
@@ -18,7 +18,7 @@ async fn told(s: &Harness, task: &TaskId) -> Vec<String> {
 }
 
 #[test]
-fn a_story_says_what_a_run_waited_for_and_why_it_was_taken_as_done() {
+fn timeline_shows_waits_and_reason_of_completion() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
         s.advance_to(6000).await;
@@ -36,7 +36,7 @@ fn a_story_says_what_a_run_waited_for_and_why_it_was_taken_as_done() {
                 "idle: an event says so",
                 "slot given back: it waits for a task of its own",
                 "idle: polls do not list it as busy",
-                // Told of its task meanwhile.
+                // Meanwhile the parent was notified of its task.
                 "idle: polls do not list it as busy",
                 "checked: it has answered, and no todo is open"
             ],
@@ -46,7 +46,7 @@ fn a_story_says_what_a_run_waited_for_and_why_it_was_taken_as_done() {
 }
 
 #[test]
-fn what_is_seen_again_and_again_is_told_once() {
+fn repeated_observation_is_recorded_once() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
         s.advance_to(6000).await;
