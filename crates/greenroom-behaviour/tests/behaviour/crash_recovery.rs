@@ -223,9 +223,12 @@ fn full_disk_refuses_launches_only() {
         s.disk.set_full(None);
         s.advance_to(23_000).await;
         assert_eq!(s.state(&a).await, "completed");
-        let told = s.notifications_to("P");
-        assert_eq!(told.len(), 1, "{told:?}");
-        assert!(told[0].ends_with("final wakes: a completed"), "{told:?}");
+        let notifications = s.notifications_to("P");
+        assert_eq!(notifications.len(), 1, "{notifications:?}");
+        assert!(
+            notifications[0].ends_with("final wakes: a completed"),
+            "{notifications:?}"
+        );
         s.launch(job("d")).await;
         assert_eq!(s.names(TaskStatus::Running).await, ["d"]);
         assert_eq!(s.names(TaskStatus::Cancelled).await, ["b"]);
@@ -327,8 +330,8 @@ fn crash_with_full_disk_loses_undurable_changes() {
         s.advance_to(minute(&s)).await;
         // The session is found idle, with its answer.
         assert_eq!(s.state(&a).await, "completed");
-        let told = s.notifications_to("P");
-        assert_eq!(told.len(), 1, "{told:?}");
+        let notifications = s.notifications_to("P");
+        assert_eq!(notifications.len(), 1, "{notifications:?}");
     });
 }
 
@@ -357,9 +360,9 @@ fn detached_shutdown_ends_no_task() {
             s.advance_to(minute(&s)).await;
             assert_eq!(s.calls(CallKind::Prompt).len(), 2);
             assert_eq!(s.calls(CallKind::Create).len(), 2);
-            let told = s.notifications_to("P");
-            let finals = told.iter().filter(|line| line.contains("final"));
-            assert_eq!(finals.count(), 1, "{told:?}");
+            let notifications = s.notifications_to("P");
+            let finals = notifications.iter().filter(|line| line.contains("final"));
+            assert_eq!(finals.count(), 1, "{notifications:?}");
         },
     );
 }
@@ -376,9 +379,12 @@ fn pending_messages_of_shutdown_are_sent_after_restart() {
         assert!(s.notifications_to("P").is_empty());
         s.restart(5000).await;
         s.advance_to(minute(&s)).await;
-        let told = s.notifications_to("P");
-        assert_eq!(told.len(), 1, "{told:?}");
-        assert!(told[0].ends_with("final wakes: a cancelled"), "{told:?}");
+        let notifications = s.notifications_to("P");
+        assert_eq!(notifications.len(), 1, "{notifications:?}");
+        assert!(
+            notifications[0].ends_with("final wakes: a cancelled"),
+            "{notifications:?}"
+        );
     });
 }
 

@@ -177,8 +177,8 @@ async fn wave(s: &Harness, number: usize, ends: &mut BTreeMap<&'static str, usiz
 
 #[test]
 fn ten_thousand_tasks_leave_nothing() {
-    let knobs = |config: &mut greenroom::Config| config.limits.default = 5;
-    story_with(knobs, |s| async move {
+    let settings = |config: &mut greenroom::Config| config.limits.default = 5;
+    story_with(settings, |s| async move {
         for parent in 0..PARENTS {
             s.server.add_session(&parent_of(parent), None);
         }
@@ -195,12 +195,12 @@ fn ten_thousand_tasks_leave_nothing() {
         assert!(s.census().await.tasks > 0, "some are kept for a while");
 
         s.advance(HOUR).await;
-        let mut wanted = empty(&s.census().await);
+        let mut expected = empty(&s.census().await);
         // Kept forever, with a limit of ten thousand each: the histories of parents. Kept for a day: the keys
         // of launches.
-        wanted.histories = PARENTS + kind;
-        wanted.launch_keys = kind;
-        assert_eq!(s.census().await, wanted);
+        expected.histories = PARENTS + kind;
+        expected.launch_keys = kind;
+        assert_eq!(s.census().await, expected);
 
         s.advance(24 * HOUR).await;
         let greenroom = s.greenroom.clone();
@@ -209,12 +209,16 @@ fn ten_thousand_tasks_leave_nothing() {
         s.advance(6000).await;
         s.finish_turn(&last.id).await;
         s.advance(HOUR).await;
-        (wanted.histories, wanted.launch_keys) = (PARENTS + kind + 1, 1);
-        assert_eq!(s.census().await, wanted);
+        (expected.histories, expected.launch_keys) = (PARENTS + kind + 1, 1);
+        assert_eq!(s.census().await, expected);
 
         s.shutdown().await.await.expect("no panic");
-        let mut wanted = Census::default();
-        (wanted.registries, wanted.histories, wanted.launch_keys) = (1, PARENTS + kind + 1, 1);
-        assert_eq!(s.census().await, wanted, "after a shutdown");
+        let mut expected = Census::default();
+        (
+            expected.registries,
+            expected.histories,
+            expected.launch_keys,
+        ) = (1, PARENTS + kind + 1, 1);
+        assert_eq!(s.census().await, expected, "after a shutdown");
     });
 }

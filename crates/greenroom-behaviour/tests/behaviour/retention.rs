@@ -118,8 +118,8 @@ fn markdown_history_shows_newest_twenty() {
             assert_eq!(lines.len(), 20);
             assert!(lines[0].contains("job 5 "), "{}", lines[0]);
             assert!(lines[19].contains("job 24 "), "{}", lines[19]);
-            for wanted in [last.id.as_str(), "running", "worker"] {
-                assert!(lines[19].contains(wanted), "{wanted} in {}", lines[19]);
+            for expected in [last.id.as_str(), "running", "worker"] {
+                assert!(lines[19].contains(expected), "{expected} in {}", lines[19]);
             }
             let session = last.session.expect("it runs");
             assert!(lines[19].contains(session.as_str()));

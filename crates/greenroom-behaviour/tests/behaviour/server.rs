@@ -276,7 +276,7 @@ impl Server {
                 && rule
                     .session
                     .as_ref()
-                    .is_none_or(|wanted| Some(wanted) == session)
+                    .is_none_or(|expected| Some(expected) == session)
         })?;
         rule.remaining = rule.remaining.map(|remaining| remaining - 1);
         Some(rule.outcome.clone())

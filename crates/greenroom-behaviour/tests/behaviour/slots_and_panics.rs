@@ -35,12 +35,12 @@ async fn ends(s: &Harness, n: usize, task: &TaskId) {
 
 #[test]
 fn thousand_mixed_tasks_leave_nothing() {
-    let knobs = |config: &mut Config| {
+    let settings = |config: &mut Config| {
         config.limits.default = 20;
         config.limits.max = 50;
         config.limits.providers.insert("acme".to_owned(), 7);
     };
-    story_with(knobs, |s| async move {
+    story_with(settings, |s| async move {
         let parents: Vec<String> = (0..10).map(|n| format!("parent {n}")).collect();
         for parent in &parents {
             s.server.add_session(parent, None);
@@ -122,8 +122,8 @@ fn thousand_mixed_tasks_leave_nothing() {
         assert!(readiness.ready && readiness.tasks == 0 && readiness.waiting == 0);
         // Every parent got every end exactly once in a final message, and no message is pending.
         for parent in &parents {
-            let told = s.notifications_to(parent);
-            let finals: Vec<&String> = told
+            let notifications = s.notifications_to(parent);
+            let finals: Vec<&String> = notifications
                 .iter()
                 .filter(|line| line.contains(" final "))
                 .collect();
@@ -159,7 +159,7 @@ fn thousand_mixed_tasks_leave_nothing() {
 /// Makes a call of this kind panic once, while one task runs from its launch to the wake of its parent.
 /// Returns the ends of both tasks.
 fn broken_once(on: CallKind) -> (String, Vec<String>, usize) {
-    let (told, hears) = std::sync::mpsc::channel();
+    let (notifications, hears) = std::sync::mpsc::channel();
     let panics = story_with_panics(
         |_| {},
         move |s| async move {
@@ -171,7 +171,7 @@ fn broken_once(on: CallKind) -> (String, Vec<String>, usize) {
             }
             s.advance_to(60_000).await;
             let outcome = (s.state(&a).await, s.notifications_to("P"), s.in_use().await);
-            told.send(outcome).expect("the test waits");
+            notifications.send(outcome).expect("the test waits");
         },
     );
     assert_eq!(panics.len(), 1, "it did break: {panics:?}");
@@ -188,17 +188,20 @@ fn panic_in_call_does_not_prevent_end() {
         CallKind::Todos,
         CallKind::Statuses,
     ] {
-        let (state, told, in_use) = broken_once(on);
+        let (state, notifications, in_use) = broken_once(on);
         assert_eq!(state, "completed", "{on:?}");
-        assert_eq!(told.len(), 1, "{on:?}: {told:?}");
+        assert_eq!(notifications.len(), 1, "{on:?}: {notifications:?}");
         assert_eq!(in_use, 0, "{on:?}");
     }
 }
 
 #[test]
 fn panic_in_abort_delays_no_task() {
-    let (state, told, in_use) = broken_once(CallKind::Abort);
-    assert_eq!((state.as_str(), told.len(), in_use), ("completed", 1, 0));
+    let (state, notifications, in_use) = broken_once(CallKind::Abort);
+    assert_eq!(
+        (state.as_str(), notifications.len(), in_use),
+        ("completed", 1, 0)
+    );
     let panics = story_with_panics(
         |_| {},
         |s| async move {
@@ -221,15 +224,18 @@ fn panic_in_abort_delays_no_task() {
 
 #[test]
 fn panic_in_notify_does_not_lose_wake() {
-    let (state, told, _) = broken_once(CallKind::Notify);
+    let (state, notifications, _) = broken_once(CallKind::Notify);
     assert_eq!(state, "completed");
-    assert_eq!(told.len(), 2, "{told:?}");
+    assert_eq!(notifications.len(), 2, "{notifications:?}");
 }
 
 #[test]
 fn panic_in_toast_or_health_changes_nothing() {
-    let (state, told, in_use) = broken_once(CallKind::Toast);
-    assert_eq!((state.as_str(), told.len(), in_use), ("completed", 1, 0));
+    let (state, notifications, in_use) = broken_once(CallKind::Toast);
+    assert_eq!(
+        (state.as_str(), notifications.len(), in_use),
+        ("completed", 1, 0)
+    );
     story_with_panics(
         |_| {},
         |s| async move {

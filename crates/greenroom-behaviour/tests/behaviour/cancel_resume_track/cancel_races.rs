@@ -21,9 +21,12 @@ async fn cancelled_at(s: &Harness, a: &TaskId) {
             .any(|call| matches!(call.kind, CallKind::Create | CallKind::Prompt)),
         "nothing is made or prompted after a cancel: {after:?}"
     );
-    let told = s.notifications_to("P");
-    assert_eq!(told.len(), 1, "{told:?}");
-    assert!(told[0].ends_with("final wakes: a cancelled"), "{told:?}");
+    let notifications = s.notifications_to("P");
+    assert_eq!(notifications.len(), 1, "{notifications:?}");
+    assert!(
+        notifications[0].ends_with("final wakes: a cancelled"),
+        "{notifications:?}"
+    );
 }
 
 #[test]
@@ -296,12 +299,12 @@ async fn bring_to_stage(s: &Harness, moment: Moment) -> TaskId {
 /// Cancels in every way at every moment: the task is cancelled once with the right reason, no call is started
 /// for it, no session of it is left busy, and each parent is notified once.
 fn cancelled(moment: Moment, way: Way) {
-    let knobs = |config: &mut greenroom::Config| config.limits.default = 1;
-    story_with(knobs, move |s| async move {
+    let settings = |config: &mut greenroom::Config| config.limits.default = 1;
+    story_with(settings, move |s| async move {
         let context = format!("{moment:?}, {way:?}");
         let a = bring_to_stage(&s, moment).await;
         let mut changes = s.changes();
-        let (begun, told) = (s.server.log().len(), s.notifications_to("P").len());
+        let (begun, notifications) = (s.server.log().len(), s.notifications_to("P").len());
         let reason = match way {
             Way::Ordered => {
                 assert!(s.cancel(&a).await, "{context}");
@@ -326,8 +329,8 @@ fn cancelled(moment: Moment, way: Way) {
                 ends.push((change.to.as_str(), change.task.error().map(str::to_owned)));
             }
         }
-        let wanted = ("cancelled", reason.map(str::to_owned));
-        assert_eq!(ends, [wanted], "{context}");
+        let expected = ("cancelled", reason.map(str::to_owned));
+        assert_eq!(ends, [expected], "{context}");
         s.advance_to(120_000).await;
         let about_a = s.server.log()[begun..].to_vec().into_iter().filter(|call| {
             let session = s.server.session_of(&a);
@@ -347,7 +350,7 @@ fn cancelled(moment: Moment, way: Way) {
             Way::ParentDeleted | Way::Shutdown => 0,
         };
         assert_eq!(
-            s.notifications_to("P").len() - told,
+            s.notifications_to("P").len() - notifications,
             finals,
             "{context}: {:?}",
             s.notifications_to("P")

@@ -53,10 +53,10 @@ fn invalid_launch_field_is_refused() {
                 },
             ),
         ];
-        for (wanted, launch) in bad {
+        for (expected, launch) in bad {
             match s.try_launch(launch).await {
-                Err(LaunchError::Invalid { field, .. }) => assert_eq!(field, wanted),
-                other => panic!("{wanted}: {other:?}"),
+                Err(LaunchError::Invalid { field, .. }) => assert_eq!(field, expected),
+                other => panic!("{expected}: {other:?}"),
             }
         }
         assert!(s.tasks().await.is_empty());

@@ -173,9 +173,12 @@ fn unreachable_start_ends_after_ten_minutes() {
         s.server.come_online();
         s.advance_to(700_000).await;
         assert_eq!(s.state(&waits).await, "running");
-        let told = s.notifications_to("P");
-        let told = told.last().map(String::as_str).unwrap_or_default();
-        assert!(told.ends_with("note wakes: a error, 1 open"), "{told}");
+        let notifications = s.notifications_to("P");
+        let notifications = notifications.last().map(String::as_str).unwrap_or_default();
+        assert!(
+            notifications.ends_with("note wakes: a error, 1 open"),
+            "{notifications}"
+        );
     });
 }
 

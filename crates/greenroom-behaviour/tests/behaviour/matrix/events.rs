@@ -64,11 +64,11 @@ impl Event {
     /// Returns the name for the page, and the description.
     pub fn names(self) -> (&'static str, &'static str) {
         match self {
-            Event::Nothing => ("nothing", "The task is left to itself."),
+            Event::Nothing => ("nothing", "No event happens."),
             Event::Cancel => ("cancel", "The task is cancelled through the API."),
             Event::CancelFromAbove => (
                 "cancel from above",
-                "All tasks below its parent are cancelled; the answer names those that were.",
+                "All tasks below its parent are cancelled; the answer names them.",
             ),
             Event::CancelPending => (
                 "cancel if pending",
@@ -76,8 +76,8 @@ impl Event {
             ),
             Event::SessionDeleted => (
                 "session.deleted",
-                "Its session is deleted on the server. Before the session is known the event says nothing to anybody, and \
-                 the prompt is refused.",
+                "Its session is deleted on the server. Before the session is known the event is ignored and the prompt \
+                 is refused.",
             ),
             Event::ParentDeleted => (
                 "session.deleted of the parent",
@@ -85,13 +85,13 @@ impl Event {
             ),
             Event::SessionError => (
                 "session.error",
-                "The server tells of an error of its session, `boom`.",
+                "The server sends an error of its session, `boom`.",
             ),
             Event::SessionAborted => (
                 "its session is aborted",
-                "Somebody else aborts its session; the server tells of the abort.",
+                "Its session is aborted from outside; the server sends the abort.",
             ),
-            Event::Idle => ("session.idle", "The server says that its session is idle."),
+            Event::Idle => ("session.idle", "The server sends that its session is idle."),
             Event::Resume => ("resume", "The task is resumed by its session."),
             Event::ResumeTwice => (
                 "resume twice at once",
@@ -114,16 +114,16 @@ impl Event {
             Event::LimitLowered => ("limit lowered", "The limit goes from 2 to 1."),
             Event::Unreachable => (
                 "server unreachable",
-                "For a minute no call gets to the server and the event stream is broken. Calls that are under way are \
+                "For a minute the server is unreachable and the event stream is broken. Calls in flight are \
                  answered.",
             ),
             Event::ParentAborted => (
                 "the user aborts the parent",
-                "The parent's user stops it; `on_parent_abort` is `keep`.",
+                "The parent's user aborts it; `on_parent_abort` is `keep`.",
             ),
             Event::ParentAbortedWithTasks => (
                 "the user aborts the parent (`cancel`)",
-                "The parent's user stops it; `on_parent_abort` is `cancel`.",
+                "The parent's user aborts it; `on_parent_abort` is `cancel`.",
             ),
             Event::Shutdown => ("shutdown", "The service is shut down in mode `abort`."),
         }
@@ -131,7 +131,7 @@ impl Event {
 
     /// Applies the event to a task and returns the answer to the caller, `–` if there is no caller. Does not
     /// settle, because the event may happen in the middle of an instant.
-    pub async fn happens(self, s: Harness, a: TaskId) -> String {
+    pub async fn apply(self, s: Harness, a: TaskId) -> String {
         let session = s.server.session_of(&a);
         let own = session.clone().unwrap_or_else(|| "none".into());
         match self {
@@ -155,9 +155,10 @@ impl Event {
                     .into_iter()
                     .map(|task| task.description.to_string());
                 let names: Vec<String> = names.collect();
-                return match names.is_empty() {
-                    true => "nobody".to_owned(),
-                    false => names.join(", "),
+                return if names.is_empty() {
+                    "none".to_owned()
+                } else {
+                    names.join(", ")
                 };
             }
             Event::SessionDeleted => deleted(&s, &own).await,

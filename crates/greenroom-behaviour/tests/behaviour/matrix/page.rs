@@ -9,21 +9,20 @@ use super::table::{Outcome, expected};
 
 fn page() -> String {
     let mut page = String::from(
-        "# Stages: what happens to a task, and when\n\n\
-         <!-- Made by the tests of greenroom-sim (`behaviour::matrix`) from their own table. To change it, change the table \
-         and run the tests with GREENROOM_WRITE_DOCS=1. -->\n\n\
-         A task of parent `P` stands at one of these stages when something happens. Each cell is a test in virtual time on \
-         a scripted agent server, with two slots: the event, then a world in which every session finishes its turn until \
-         nobody runs. After each, nobody is in memory, no slot is held, nobody waits, and no session of the task is left at \
-         work.\n\n## Stages\n\n| stage | the task |\n|---|---|\n",
+        "# Stages: the effect of each event at each stage of a task\n\n\
+         <!-- Generated from the table of the behaviour tests (`matrix`). To change this page, change the table and run the \
+         tests with GREENROOM_WRITE_DOCS=1. -->\n\n\
+         A task of parent `P` is at one of these stages when an event happens. Each cell is a test in virtual time against \
+         a scripted agent server, with two slots: the event is applied, then every session finishes its turn until no task \
+         runs. Afterwards no task is in memory, no slot is held or awaited, and no session of the task is busy.\n\n## Stages\n\n| stage | the task |\n|---|---|\n",
     );
     for stage in LifecycleStage::ALL {
         let (name, what) = stage.names();
         page.push_str(&format!("| {name} | {what} |\n"));
     }
     page.push_str(
-        "\n## How the run ends\n\nOne line an event. `=` is the end it comes to anyway: completed, or nothing more if it has \
-         ended. `-` cannot happen: there is no session yet.\n\n| event |",
+        "\n## How the run ends\n\nOne row for each event. `=` is the end without an event: completed, or no further end if \
+         the task has ended. `-` cannot happen: there is no session yet.\n\n| event |",
     );
     for stage in LifecycleStage::ALL {
         page.push_str(&format!(" {} |", stage.names().0));
@@ -34,20 +33,20 @@ fn page() -> String {
     for event in Event::ALL {
         page.push_str(&format!("| {} |", event.names().0));
         for stage in LifecycleStage::ALL {
-            page.push_str(&format!(" {} |", in_short(event, stage)));
+            page.push_str(&format!(" {} |", summary(event, stage)));
         }
         page.push('\n');
     }
     page.push_str(
-        "\n## Event by event\n\n*Answer* is what the caller is told; *at once* where the task stands in the same instant \
-         (`gone`: it has left memory), with the slots in use, those of others too; *ends* how the run ends when the world \
-         goes on; *calls* those that make, prompt or abort a session for it from then on; *told* what parents hear from then \
-         on (`a` is the task's own session as a parent).\n",
+        "\n## Event by event\n\n*Answer* is the answer to the caller; *at once* the state of the task at the same instant \
+         (`gone`: it has left memory), with all slots in use; *ends* how the run ends afterwards; *calls* the later calls that \
+         create, prompt or abort a session of the task; *notifications* the later notifications of parents (`a` is the \
+         session of the task as a parent).\n",
     );
     for event in Event::ALL {
         let (name, what) = event.names();
         page.push_str(&format!(
-            "\n### {name}\n\n{what}\n\n| stage | answer | at once | slots | ends | calls | told |\n|---|---|---|---|---|---|---|\n"
+            "\n### {name}\n\n{what}\n\n| stage | answer | at once | slots | ends | calls | notifications |\n|---|---|---|---|---|---|---|\n"
         ));
         for stage in LifecycleStage::ALL {
             if let Some(outcome) = expected(event, stage) {
@@ -65,21 +64,21 @@ fn line(stage: LifecycleStage, outcome: &Outcome) -> String {
         slots,
         end,
         calls,
-        told,
+        notifications,
     } = outcome;
     let stage = stage.names().0;
-    format!("| {stage} | {answer} | {state} | {slots} | {end} | {calls} | {told} |\n")
+    format!("| {stage} | {answer} | {state} | {slots} | {end} | {calls} | {notifications} |\n")
 }
 
-fn in_short(event: Event, stage: LifecycleStage) -> String {
+fn summary(event: Event, stage: LifecycleStage) -> String {
     let Some(outcome) = expected(event, stage) else {
         return "-".to_owned();
     };
-    let undisturbed = expected(Event::Nothing, stage).expect("nothing can always happen");
-    let (end, left_alone) = (outcome.end, undisturbed.end);
+    let unaffected = expected(Event::Nothing, stage).expect("nothing can always happen");
+    let (end, unaffected_end) = (outcome.end, unaffected.end);
     match end.split(':').next() {
-        _ if end == left_alone && outcome.state != "gone" => "=".to_owned(),
-        _ if end == left_alone => "= (leaves memory)".to_owned(),
+        _ if end == unaffected_end && outcome.state != "gone" => "=".to_owned(),
+        _ if end == unaffected_end => "= (leaves memory)".to_owned(),
         Some(short) => short.to_owned(),
         None => end,
     }

@@ -18,7 +18,7 @@ use crate::server::{Call, CallKind, CallPayload};
 /// Applies an event at a stage and returns the outcome.
 pub fn run_cell(event: Event, stage: LifecycleStage) -> Outcome {
     let outcome = Arc::new(Mutex::new(None));
-    let told = Arc::clone(&outcome);
+    let result = Arc::clone(&outcome);
     story_with(
         move |config| {
             config.limits.default = 2;
@@ -28,7 +28,7 @@ pub fn run_cell(event: Event, stage: LifecycleStage) -> Outcome {
         },
         move |s| async move {
             let seen = play(&s, event, stage).await;
-            *told.lock().unwrap_or_else(PoisonError::into_inner) = Some(seen);
+            *result.lock().unwrap_or_else(PoisonError::into_inner) = Some(seen);
         },
     );
     let mut outcome = outcome.lock().unwrap_or_else(PoisonError::into_inner);
@@ -39,7 +39,7 @@ async fn play(s: &Harness, event: Event, stage: LifecycleStage) -> Outcome {
     s.server.add_session("R", None);
     let a = bring_to_stage(s, stage).await;
     let mut changes = s.changes();
-    let begun = if stage == LifecycleStage::Created {
+    let since = if stage == LifecycleStage::Created {
         s.now()
     } else {
         s.now() + 1
@@ -48,8 +48,8 @@ async fn play(s: &Harness, event: Event, stage: LifecycleStage) -> Outcome {
         LifecycleStage::Created => apply_while_session_is_created(s, event, &a).await,
         _ => {
             s.advance(1).await;
-            let happening = event.happens(s.clone(), a.clone());
-            s.resolve(happening).await
+            let request = event.apply(s.clone(), a.clone());
+            s.resolve(request).await
         }
     };
     let (state, slots) = (s.state(&a).await, s.in_use().await);
@@ -65,20 +65,20 @@ async fn play(s: &Harness, event: Event, stage: LifecycleStage) -> Outcome {
             ));
         }
     }
-    let heard = |call: &Call| call.at >= begun && !away.contains(&call.at);
+    let relevant = |call: &Call| call.at >= since && !away.contains(&call.at);
     let outcome = Outcome {
         answer,
         state,
         slots,
-        end: or_nothing(ends.join("; ")),
-        calls: or_nothing(calls_for(s, &a, heard).join(", ")),
-        told: or_nothing(told(s, &a, heard).join("; ")),
+        end: or_dash(ends.join("; ")),
+        calls: or_dash(calls_for(s, &a, relevant).join(", ")),
+        notifications: or_dash(notifications(s, &a, relevant).join("; ")),
     };
     assert_nothing_left(s, &a).await;
     outcome
 }
 
-fn or_nothing(text: String) -> String {
+fn or_dash(text: String) -> String {
     if text.is_empty() {
         "–".to_owned()
     } else {
@@ -89,11 +89,12 @@ fn or_nothing(text: String) -> String {
 /// Applies the event between the answer of the create and its receipt.
 async fn apply_while_session_is_created(s: &Harness, event: Event, a: &TaskId) -> String {
     let answer = Arc::new(Mutex::new(None));
-    let (stage, task, told) = (s.clone(), a.clone(), Arc::clone(&answer));
+    let (harness, task) = (s.clone(), a.clone());
+    let result = Arc::clone(&answer);
     s.server.on_next_session(Box::new(move || {
         actix_rt::spawn(async move {
-            let answered = event.happens(stage, task).await;
-            *told.lock().unwrap_or_else(PoisonError::into_inner) = Some(answered);
+            let answered = event.apply(harness, task).await;
+            *result.lock().unwrap_or_else(PoisonError::into_inner) = Some(answered);
         });
     }));
     s.advance(1).await;
@@ -118,11 +119,11 @@ async fn finish_everything(s: &Harness, event: Event, a: &TaskId) -> Range<i64> 
         Event::TakeOver => {
             // Only the end of the older task is compared; the newer one is cancelled without calls.
             s.advance(6000).await;
-            let quietly = CancelOptions {
+            let without_abort = CancelOptions {
                 abort_session: false,
                 ..CancelOptions::default()
             };
-            let known = s.try_cancel(&"t".into(), quietly).await;
+            let known = s.try_cancel(&"t".into(), without_abort).await;
             assert!(known.is_ok(), "t had ended by itself");
             if let Some(session) = s.server.session_of(a) {
                 s.idle_without_event(&session);
@@ -147,15 +148,15 @@ async fn finish_everything(s: &Harness, event: Event, a: &TaskId) -> Range<i64> 
 }
 
 fn was_woken(s: &Harness, session: &SessionId) -> bool {
-    let told = s.notifications_to(session.as_str());
-    told.iter().any(|line| line.contains("wakes"))
+    let notifications = s.notifications_to(session.as_str());
+    notifications.iter().any(|line| line.contains("wakes"))
 }
 
 /// Returns the calls that created, prompted or aborted a session of the task, in order.
-fn calls_for(s: &Harness, a: &TaskId, heard: impl Fn(&Call) -> bool) -> Vec<&'static str> {
+fn calls_for(s: &Harness, a: &TaskId, relevant: impl Fn(&Call) -> bool) -> Vec<&'static str> {
     let session = s.server.session_of(a);
     let log = s.server.log().into_iter();
-    log.filter(heard)
+    log.filter(relevant)
         .filter_map(|call| match (&call.kind, &call.payload) {
             (CallKind::Create, CallPayload::Create(new)) if new.task == *a => Some("create"),
             (CallKind::Prompt, _) if call.session == session => Some("prompt"),
@@ -166,10 +167,14 @@ fn calls_for(s: &Harness, a: &TaskId, heard: impl Fn(&Call) -> bool) -> Vec<&'st
 }
 
 /// Returns the notifications of all parents except `Q`, by parent. The session of the task is called `a`.
-fn told(s: &Harness, a: &TaskId, heard: impl Fn(&Call) -> bool) -> Vec<String> {
+fn notifications(s: &Harness, a: &TaskId, relevant: impl Fn(&Call) -> bool) -> Vec<String> {
     let own = s.server.session_of(a);
-    let calls = s.server.calls(CallKind::Notify).into_iter().filter(heard);
-    let mut told: Vec<(String, String)> = calls
+    let calls = s
+        .server
+        .calls(CallKind::Notify)
+        .into_iter()
+        .filter(relevant);
+    let mut notifications: Vec<(String, String)> = calls
         .filter(|call| call.session.as_ref().is_none_or(|to| to.as_str() != "Q"))
         .filter_map(|call| {
             let parent = if call.session == own {
@@ -181,8 +186,9 @@ fn told(s: &Harness, a: &TaskId, heard: impl Fn(&Call) -> bool) -> Vec<String> {
         })
         .collect();
     // The order of parents within one instant is not specified.
-    told.sort_by(|(one, _), (other, _)| one.cmp(other));
-    told.into_iter()
+    notifications.sort_by(|(one, _), (other, _)| one.cmp(other));
+    notifications
+        .into_iter()
         .map(|(parent, line)| format!("{parent}: {line}"))
         .collect()
 }

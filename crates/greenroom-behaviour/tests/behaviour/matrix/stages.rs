@@ -44,36 +44,36 @@ impl LifecycleStage {
         match self {
             LifecycleStage::QueuedHead => (
                 "queued, first",
-                "no slot is free and nobody waits before it",
+                "no slot is free and it is first in the queue",
             ),
             LifecycleStage::QueuedBehind => (
                 "queued, behind",
-                "no slot is free and another waits before it",
+                "no slot is free and another task is before it in the queue",
             ),
             LifecycleStage::Granted => (
                 "granted",
-                "resumed; it has its slot, and the abort of the run before is not answered",
+                "resumed; it has its slot, and the abort of the previous run is not answered",
             ),
             LifecycleStage::Creating => {
-                ("creating", "the call that makes its session is under way")
+                ("creating", "the call that creates its session is in flight")
             }
             LifecycleStage::Created => (
                 "created",
-                "the call was answered in this very instant; nobody has recorded the session",
+                "the call was answered at this instant; the session is not recorded yet",
             ),
-            LifecycleStage::Prompting => ("prompting", "the call with its prompt is under way"),
-            LifecycleStage::Running => ("running", "its session works and has answered something"),
+            LifecycleStage::Prompting => ("prompting", "the call with its prompt is in flight"),
+            LifecycleStage::Running => ("running", "its session is busy and has answered"),
             LifecycleStage::IdleDeferred => (
                 "idle deferred",
                 "its session has answered and was idle in the first 5 s",
             ),
             LifecycleStage::Checking => ("checking", "idle; messages and todos are being read"),
             LifecycleStage::WaitingForChildren => (
-                "waiting for its own",
-                "idle, without a slot, and a task of its own runs (`c`)",
+                "waiting for children",
+                "idle, without a slot, and its child `c` runs",
             ),
             LifecycleStage::Settling => {
-                ("settling", "completed, the abort of its session under way")
+                ("settling", "completed, the abort of its session in flight")
             }
             LifecycleStage::Ended => ("ended", "completed a minute ago, and still in memory"),
         }

@@ -18,18 +18,18 @@ pub struct Outcome {
     /// The later calls that create, prompt or abort a session of the task.
     pub calls: String,
     /// The later notifications of parents.
-    pub told: String,
+    pub notifications: String,
 }
 
 impl Outcome {
-    fn new(state: &str, slots: usize, end: &str, calls: &str, told: &str) -> Self {
+    fn new(state: &str, slots: usize, end: &str, calls: &str, notifications: &str) -> Self {
         Self {
             answer: "–".to_owned(),
             state: state.to_owned(),
             slots,
             end: end.to_owned(),
             calls: calls.to_owned(),
-            told: told.to_owned(),
+            notifications: notifications.to_owned(),
         }
     }
 
@@ -43,8 +43,8 @@ impl Outcome {
         self
     }
 
-    fn told(mut self, told: &str) -> Self {
-        told.clone_into(&mut self.told);
+    fn notifications(mut self, notifications: &str) -> Self {
+        notifications.clone_into(&mut self.notifications);
         self
     }
 
@@ -58,13 +58,13 @@ impl Outcome {
         self
     }
 
-    fn but(mut self, from: &str, to: &str) -> Self {
-        self.told = self.told.replace(from, to);
+    fn replacing(mut self, from: &str, to: &str) -> Self {
+        self.notifications = self.notifications.replace(from, to);
         self
     }
 }
 
-const NOBODY: &str = "–";
+const NONE: &str = "–";
 
 /// Returns the outcome of an event at a stage; `None` if it cannot happen because there is no session yet.
 pub fn expected(event: Event, stage: LifecycleStage) -> Option<Outcome> {
@@ -82,17 +82,17 @@ pub fn expected(event: Event, stage: LifecycleStage) -> Option<Outcome> {
         return None;
     }
     Some(match event {
-        Event::Nothing | Event::LimitLowered => goes_on(stage),
+        Event::Nothing | Event::LimitLowered => continues(stage),
         Event::Unreachable => match stage {
             // The check is answered, but the abort does not reach the server.
-            Checking => goes_on(stage).calls("–"),
-            _ => goes_on(stage),
+            Checking => continues(stage).calls("–"),
+            _ => continues(stage),
         },
         Event::Cancel => cancelled(stage),
         Event::CancelFromAbove => cancelled_from_above(stage),
         Event::CancelPending => match stage {
             QueuedHead | QueuedBehind => cancelled(stage),
-            _ => goes_on(stage).answered("not cancellable"),
+            _ => continues(stage).answered("not cancellable"),
         },
         Event::SessionDeleted => session_deleted(stage),
         Event::ParentDeleted => parent_deleted(stage),
@@ -102,8 +102,8 @@ pub fn expected(event: Event, stage: LifecycleStage) -> Option<Outcome> {
         }
         Event::Idle => match stage {
             // The session has answered, so the task is done.
-            Running => goes_on(stage).state("completed").slots(0),
-            _ => goes_on(stage),
+            Running => continues(stage).state("completed").slots(0),
+            _ => continues(stage),
         },
         Event::Resume => resumed(stage).0,
         Event::ResumeTwice => {
@@ -113,35 +113,38 @@ pub fn expected(event: Event, stage: LifecycleStage) -> Option<Outcome> {
         }
         Event::Send => sent(stage),
         Event::TrackKnown => {
-            let state = recorded(stage);
-            goes_on(stage).answered(&format!("{state} of P")).but(
-                "P: final wakes: a completed",
-                "P: final wakes: a completed as lead",
-            )
+            let state = status_at(stage);
+            continues(stage)
+                .answered(&format!("{state} of P"))
+                .replacing(
+                    "P: final wakes: a completed",
+                    "P: final wakes: a completed as lead",
+                )
         }
         Event::Reparent => {
-            let state = recorded(stage);
-            goes_on(stage)
+            let state = status_at(stage);
+            continues(stage)
                 .answered(&format!("{state} of R"))
-                .but("P: ", "R: ")
+                .replacing("P: ", "R: ")
         }
         Event::TakeOver => taken_over(stage),
         Event::LimitRaised => match stage {
-            QueuedHead => goes_on(stage).state("running").slots(3),
-            QueuedBehind => goes_on(stage).state("running").slots(4),
-            _ => goes_on(stage),
+            QueuedHead => continues(stage).state("running").slots(3),
+            QueuedBehind => continues(stage).state("running").slots(4),
+            _ => continues(stage),
         },
         // A wake never overrides the user.
-        Event::ParentAborted => goes_on(stage).but("P: final wakes", "P: final silent"),
+        Event::ParentAborted => continues(stage).replacing("P: final wakes", "P: final silent"),
         Event::ParentAbortedWithTasks => parent_aborted_with_tasks(stage),
         Event::Shutdown => shut_down(stage),
     })
 }
 
 /// Returns the outcome of a task without an event.
-fn goes_on(stage: LifecycleStage) -> Outcome {
-    let told = "P: final wakes: a completed";
-    let completes = |state, slots, calls| Outcome::new(state, slots, "completed", calls, told);
+fn continues(stage: LifecycleStage) -> Outcome {
+    let notifications = "P: final wakes: a completed";
+    let completes =
+        |state, slots, calls| Outcome::new(state, slots, "completed", calls, notifications);
     match stage {
         QueuedHead | QueuedBehind => completes("pending", 2, "create, prompt, abort"),
         Granted | Creating => completes("pending", 1, "prompt, abort"),
@@ -150,16 +153,16 @@ fn goes_on(stage: LifecycleStage) -> Outcome {
         Prompting | Running | IdleDeferred | Checking => completes("running", 1, "abort"),
         // The slot belongs to its child.
         WaitingForChildren => completes("running", 1, "abort")
-            .told("P: final wakes: a completed; a: final wakes: c completed"),
-        Settling | Ended => Outcome::new("completed", 0, "–", "–", NOBODY),
+            .notifications("P: final wakes: a completed; a: final wakes: c completed"),
+        Settling | Ended => Outcome::new("completed", 0, "–", "–", NONE),
     }
 }
 
 /// Returns the status at this stage.
-fn recorded(stage: LifecycleStage) -> String {
+fn status_at(stage: LifecycleStage) -> String {
     match stage {
         Created => "pending".to_owned(),
-        _ => goes_on(stage).state,
+        _ => continues(stage).state,
     }
 }
 
@@ -168,8 +171,8 @@ fn recorded(stage: LifecycleStage) -> String {
 fn ends(stage: LifecycleStage, outcome: &str, reason: &str) -> Outcome {
     let end = format!("{outcome}{reason}");
     let ended = |slots, calls| {
-        let told = format!("P: final wakes: a {outcome}");
-        Outcome::new(&end, slots, &end, calls, &told)
+        let notifications = format!("P: final wakes: a {outcome}");
+        Outcome::new(&end, slots, &end, calls, &notifications)
     };
     match stage {
         QueuedHead | QueuedBehind => ended(2, "–"),
@@ -182,10 +185,11 @@ fn ends(stage: LifecycleStage, outcome: &str, reason: &str) -> Outcome {
         Running | IdleDeferred | Checking => ended(0, "abort"),
         // Its child continues without a running parent.
         WaitingForChildren => {
-            let told = format!("P: final wakes: a {outcome}; a: final silent: c completed");
-            ended(1, "abort").told(&told)
+            let notifications =
+                format!("P: final wakes: a {outcome}; a: final silent: c completed");
+            ended(1, "abort").notifications(&notifications)
         }
-        Settling | Ended => goes_on(stage),
+        Settling | Ended => continues(stage),
     }
 }
 
@@ -199,11 +203,11 @@ fn cancelled(stage: LifecycleStage) -> Outcome {
 
 fn cancelled_from_above(stage: LifecycleStage) -> Outcome {
     match stage {
-        Settling | Ended => goes_on(stage).answered("nobody"),
+        Settling | Ended => continues(stage).answered("none"),
         WaitingForChildren => ends(stage, "cancelled", "")
             .answered("a, c")
             .slots(0)
-            .but("c completed", "c cancelled"),
+            .replacing("c completed", "c cancelled"),
         // The tasks are looked up first and cancelled one by one; the prompt is sent in between.
         Created => ends(stage, "cancelled", "")
             .answered("a")
@@ -220,7 +224,7 @@ fn session_deleted(stage: LifecycleStage) -> Outcome {
         // The prompt is refused, so no turn starts in the deleted session.
         Prompting => gone.calls("abort"),
         // All tasks below are cancelled too, and a deleted session is not notified.
-        WaitingForChildren => gone.slots(0).told("P: final wakes: a cancelled"),
+        WaitingForChildren => gone.slots(0).notifications("P: final wakes: a cancelled"),
         _ => gone,
     }
 }
@@ -228,7 +232,7 @@ fn session_deleted(stage: LifecycleStage) -> Outcome {
 fn parent_deleted(stage: LifecycleStage) -> Outcome {
     let gone = ends(stage, "cancelled", ": Session deleted")
         .state("gone")
-        .told(NOBODY);
+        .notifications(NONE);
     match stage {
         WaitingForChildren => gone.slots(0),
         _ => gone,
@@ -238,7 +242,7 @@ fn parent_deleted(stage: LifecycleStage) -> Outcome {
 fn failed(stage: LifecycleStage, outcome: &str, reason: &str) -> Outcome {
     match stage {
         // No run of the task is active in that session.
-        Granted | Created | Settling | Ended => goes_on(stage),
+        Granted | Created | Settling | Ended => continues(stage),
         _ => ends(stage, outcome, reason),
     }
 }
@@ -260,15 +264,15 @@ fn resumed(stage: LifecycleStage) -> (Outcome, &'static str) {
         Settling => (again("pending", 1), "already being resumed"),
         Ended => (again("running", 1), "already being resumed"),
         Granted => (
-            goes_on(stage).answered("already being resumed"),
+            continues(stage).answered("already being resumed"),
             "already being resumed",
         ),
         Created => (
-            goes_on(stage).answered("unknown session"),
+            continues(stage).answered("unknown session"),
             "unknown session",
         ),
         _ => (
-            goes_on(stage).answered("already running"),
+            continues(stage).answered("already running"),
             "already running",
         ),
     }
@@ -277,21 +281,21 @@ fn resumed(stage: LifecycleStage) -> (Outcome, &'static str) {
 fn sent(stage: LifecycleStage) -> Outcome {
     match stage {
         Prompting | Running | IdleDeferred | Checking => {
-            goes_on(stage).answered("accepted").calls("prompt, abort")
+            continues(stage).answered("accepted").calls("prompt, abort")
         }
         // The run continues and counts again, even above the limit.
-        WaitingForChildren => goes_on(stage)
+        WaitingForChildren => continues(stage)
             .answered("accepted")
             .calls("prompt, abort")
             .slots(2),
-        _ => goes_on(stage).answered("not running"),
+        _ => continues(stage).answered("not running"),
     }
 }
 
 fn taken_over(stage: LifecycleStage) -> Outcome {
     let answer = "running of Q";
     match stage {
-        Settling | Ended => goes_on(stage).answered(answer),
+        Settling | Ended => continues(stage).answered(answer),
         // The session belongs to the newer task and is not aborted.
         _ => ends(stage, "cancelled", ": Session taken over by t")
             .answered(answer)
@@ -301,15 +305,17 @@ fn taken_over(stage: LifecycleStage) -> Outcome {
 
 fn parent_aborted_with_tasks(stage: LifecycleStage) -> Outcome {
     let stopped = ends(stage, "cancelled", ": the parent was stopped by its user")
-        .but("P: final wakes", "P: final silent");
+        .replacing("P: final wakes", "P: final silent");
     match stage {
-        WaitingForChildren => stopped.slots(0).but("c completed", "c cancelled"),
+        WaitingForChildren => stopped.slots(0).replacing("c completed", "c cancelled"),
         _ => stopped,
     }
 }
 
 fn shut_down(stage: LifecycleStage) -> Outcome {
-    let stopped = ends(stage, "cancelled", ": Shutdown").told(NOBODY).slots(0);
+    let stopped = ends(stage, "cancelled", ": Shutdown")
+        .notifications(NONE)
+        .slots(0);
     match stage {
         // Calls in flight are awaited: the abort of the previous run, the create, the prompt.
         Granted | Creating | Prompting | Settling => stopped,

@@ -30,9 +30,9 @@ fn newest_parent_message_decides_agent_and_model() {
         s.user_prompts("P", Some("lead"), Some("acme/big:high"))
             .await;
         s.user_prompts("P", None, None).await;
-        let told = done(&s, said("a", "other", "nova/x")).await;
+        let notifications = done(&s, said("a", "other", "nova/x")).await;
         assert_eq!(
-            told,
+            notifications,
             ["6000 final wakes: a completed as lead on acme/big:high"]
         );
     });
@@ -44,9 +44,9 @@ fn assistant_message_names_model() {
         let info = json!({"role": "assistant", "agent": "plan", "providerID": "acme",
             "modelID": "small", "variant": "low"});
         s.server.add_message(&"P".into(), info, json!([]));
-        let told = done(&s, job("a")).await;
+        let notifications = done(&s, job("a")).await;
         assert_eq!(
-            told,
+            notifications,
             ["6000 final wakes: a completed as plan on acme/small:low"]
         );
     });
@@ -59,8 +59,11 @@ fn compaction_is_not_a_parent_message() {
         let info = json!({"role": "assistant", "agent": "compaction", "summary": true,
             "providerID": "acme", "modelID": "tiny"});
         s.server.add_message(&"P".into(), info, json!([]));
-        let told = done(&s, job("a")).await;
-        assert_eq!(told, ["6000 final wakes: a completed as lead on acme/big"]);
+        let notifications = done(&s, job("a")).await;
+        assert_eq!(
+            notifications,
+            ["6000 final wakes: a completed as lead on acme/big"]
+        );
     });
 }
 
@@ -68,9 +71,9 @@ fn compaction_is_not_a_parent_message() {
 fn missing_values_come_from_launch() {
     story(|s| async move {
         s.user_prompts("P", Some("lead"), None).await;
-        let told = done(&s, said("a", "other", "nova/x:high")).await;
+        let notifications = done(&s, said("a", "other", "nova/x:high")).await;
         assert_eq!(
-            told,
+            notifications,
             ["6000 final wakes: a completed as lead on nova/x:high"]
         );
     });
@@ -81,8 +84,11 @@ fn incomplete_model_is_ignored() {
     story(|s| async move {
         let info = json!({"role": "user", "agent": "lead", "model": {"providerID": "acme"}});
         s.server.add_message(&"P".into(), info, json!([]));
-        let told = done(&s, said("a", "other", "nova/x")).await;
-        assert_eq!(told, ["6000 final wakes: a completed as lead on nova/x"]);
+        let notifications = done(&s, said("a", "other", "nova/x")).await;
+        assert_eq!(
+            notifications,
+            ["6000 final wakes: a completed as lead on nova/x"]
+        );
     });
 }
 
@@ -111,8 +117,8 @@ fn newest_task_of_message_decides() {
 #[test]
 fn agent_and_model_are_omitted_if_unknown() {
     story(|s| async move {
-        let told = done(&s, job("a")).await;
-        assert_eq!(told, ["6000 final wakes: a completed"]);
+        let notifications = done(&s, job("a")).await;
+        assert_eq!(notifications, ["6000 final wakes: a completed"]);
     });
 }
 
@@ -122,8 +128,11 @@ fn unreadable_messages_fall_back_to_launch() {
         s.user_prompts("P", Some("lead"), Some("acme/big")).await;
         s.server
             .set_outcome_for(CallKind::Messages, "P", CallOutcome::Fails(status(500)));
-        let told = done(&s, said("a", "other", "nova/x")).await;
-        assert_eq!(told, ["6000 final wakes: a completed as other on nova/x"]);
+        let notifications = done(&s, said("a", "other", "nova/x")).await;
+        assert_eq!(
+            notifications,
+            ["6000 final wakes: a completed as other on nova/x"]
+        );
     });
 }
 

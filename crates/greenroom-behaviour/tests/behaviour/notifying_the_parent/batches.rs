@@ -49,7 +49,7 @@ fn individual_message_content() {
         s.fail(&a, "boom").await;
         s.advance_to(71_000).await;
         let text = &notices(&s)[0].text;
-        for wanted in [
+        for expected in [
             "<system-reminder>\n[BACKGROUND TASK FAILED]",
             a.as_str(),
             "FAILED: a (1m 10s)",
@@ -57,7 +57,7 @@ fn individual_message_content() {
             "1 task is still open",
             "background_output",
         ] {
-            assert!(text.contains(wanted), "{wanted:?} is not in {text}");
+            assert!(text.contains(expected), "{expected:?} is not in {text}");
         }
     });
 }
@@ -284,13 +284,16 @@ fn queued_final_is_revoked_within_a_minute() {
         s.advance_to(300_000).await;
         s.finish_turn(&c).await;
         s.advance_to(400_000).await;
-        let told = s.notifications_to("P");
-        let told: Vec<&str> = told[told.len() - 3..]
+        let notifications = s.notifications_to("P");
+        let notifications: Vec<&str> = notifications[notifications.len() - 3..]
             .iter()
-            .map(|line| line.split_once(' ').map_or("", |(_, told)| told))
+            .map(|line| {
+                line.split_once(' ')
+                    .map_or("", |(_, notifications)| notifications)
+            })
             .collect();
         assert_eq!(
-            told,
+            notifications,
             [
                 "final wakes: a completed",
                 "note silent: b completed, 1 open",
@@ -311,13 +314,16 @@ fn queued_final_counts_as_sent_after_a_minute() {
         s.advance_to(300_000).await;
         s.finish_turn(&c).await;
         s.advance_to(400_000).await;
-        let told = s.notifications_to("P");
-        let told: Vec<&str> = told[told.len() - 3..]
+        let notifications = s.notifications_to("P");
+        let notifications: Vec<&str> = notifications[notifications.len() - 3..]
             .iter()
-            .map(|line| line.split_once(' ').map_or("", |(_, told)| told))
+            .map(|line| {
+                line.split_once(' ')
+                    .map_or("", |(_, notifications)| notifications)
+            })
             .collect();
         assert_eq!(
-            told,
+            notifications,
             [
                 "final wakes: a completed",
                 "final wakes: b completed",
@@ -345,10 +351,13 @@ fn simultaneous_ends_send_one_final() {
             }
             s.settle().await;
             s.advance_to(60_000).await;
-            let told = s.notifications_to("P");
-            assert_eq!(told.len(), 1, "{told:?}");
-            assert!(told[0].starts_with("6000 final wakes: 0 completed, 1 completed"));
-            assert!(told[0].ends_with("29 completed"), "{told:?}");
+            let notifications = s.notifications_to("P");
+            assert_eq!(notifications.len(), 1, "{notifications:?}");
+            assert!(notifications[0].starts_with("6000 final wakes: 0 completed, 1 completed"));
+            assert!(
+                notifications[0].ends_with("29 completed"),
+                "{notifications:?}"
+            );
         },
     );
 }
@@ -369,10 +378,10 @@ fn message_sizes_are_bounded() {
                 s.send_event(crate::harness::error_event(&session, error));
             }
             s.settle().await;
-            let told = notices(&s).pop().expect("it is told");
-            assert_eq!(told.facts.tasks.len(), 20);
-            assert!(told.text.chars().count() <= 16_000);
-            let longest = told
+            let notifications = notices(&s).pop().expect("it is told");
+            assert_eq!(notifications.facts.tasks.len(), 20);
+            assert!(notifications.text.chars().count() <= 16_000);
+            let longest = notifications
                 .facts
                 .tasks
                 .iter()
@@ -434,9 +443,10 @@ fn undeliverable_final_does_not_keep_tasks_in_memory() {
         );
         s.server.clear_outcomes(CallKind::Notify);
         s.advance_to(700_000).await;
-        let told = s.notifications_to("P");
+        let notifications = s.notifications_to("P");
         assert!(
-            told.last()
+            notifications
+                .last()
                 .is_some_and(|line| line.ends_with("final wakes: a completed"))
         );
     });

@@ -41,9 +41,9 @@ fn refused_final_is_resent_with_backoff() {
         );
         s.server.clear_outcomes(CallKind::Notify);
         s.advance_to(600_000).await;
-        let told = s.notifications_to("P");
-        assert_eq!(told.len(), 10);
-        assert_eq!(told[9], "249000 final wakes: a completed");
+        let notifications = s.notifications_to("P");
+        assert_eq!(notifications.len(), 10);
+        assert_eq!(notifications[9], "249000 final wakes: a completed");
         let sent = notices(&s);
         assert!(
             sent.iter().all(|notice| notice.id == sent[0].id),
@@ -400,15 +400,15 @@ fn messages_are_sent_in_order() {
         s.advance_to(100_000).await;
         s.server.clear_outcomes(CallKind::Notify);
         s.advance_to(300_000).await;
-        let told = s.notifications_to("P");
+        let notifications = s.notifications_to("P");
         assert!(
-            told[..told.len() - 1]
+            notifications[..notifications.len() - 1]
                 .iter()
                 .all(|line| line.ends_with("a completed")),
-            "{told:?}"
+            "{notifications:?}"
         );
         assert_eq!(
-            told[told.len() - 2..],
+            notifications[notifications.len() - 2..],
             [
                 "129000 final wakes: a completed",
                 "129000 final wakes: b completed"

@@ -6,8 +6,8 @@ use crate::harness::*;
 use crate::server::CallKind;
 
 fn assert_session_aborted(place: &'static str, times: usize) {
-    let strikes = PanicAt::at(place, 1, times);
-    let panics = story_with_failpoints(strikes, move |s| async move {
+    let panic_at = PanicAt::at(place, 1, times);
+    let panics = story_with_failpoints(panic_at, move |s| async move {
         let task = launch(&s, job("a")).await;
         s.advance(1000).await;
         s.busy(&task).await;
@@ -45,8 +45,8 @@ fn interrupted_abort_is_repeated() {
 
 #[test]
 fn impossible_abort_is_given_up() {
-    let strikes = PanicAt::at("task: abort is answered", 1, usize::MAX - 1);
-    let panics = story_with_failpoints(strikes, |s| async move {
+    let panic_at = PanicAt::at("task: abort is answered", 1, usize::MAX - 1);
+    let panics = story_with_failpoints(panic_at, |s| async move {
         let task = launch(&s, job("a")).await;
         s.advance(1000).await;
         assert!(s.cancel(&task).await);

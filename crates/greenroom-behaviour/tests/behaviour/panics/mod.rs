@@ -291,11 +291,11 @@ async fn assert_invariants(s: &Harness, place: &str) {
         "{place}: {arrived:?}"
     );
     for task in &all {
-        let told = finals.get(&*task.description).copied().unwrap_or(0);
+        let notifications = finals.get(&*task.description).copied().unwrap_or(0);
         let runs = usize::try_from(task.run.0).expect("few runs");
         // A task that is resumed while its batch is open is in it once.
         assert!(
-            (1..=runs).contains(&told),
+            (1..=runs).contains(&notifications),
             "{place}: {} was told {finals:?}",
             task.description
         );
@@ -322,13 +322,13 @@ async fn assert_invariants(s: &Harness, place: &str) {
 
 fn check_recovery(place: &'static str, from: usize, times: usize) {
     let name = format!("{place} ({from}, {times} times)");
-    let strikes = PanicAt::at(place, from, times);
-    let panics = story_with_failpoints(strikes.clone(), move |s| async move {
+    let panic_at = PanicAt::at(place, from, times);
+    let panics = story_with_failpoints(panic_at.clone(), move |s| async move {
         run_workload(&s).await;
         assert_invariants(&s, &name).await;
     });
-    let strange = panics.iter().find(|panic| !panic.contains("sabotage at"));
-    assert!(strange.is_none(), "{place}: {strange:?}");
+    let unexpected = panics.iter().find(|panic| !panic.contains("sabotage at"));
+    assert!(unexpected.is_none(), "{place}: {unexpected:?}");
     assert!(!panics.is_empty(), "{place} was passed and nothing broke");
 }
 

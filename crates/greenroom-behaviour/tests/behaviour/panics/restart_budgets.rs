@@ -9,8 +9,8 @@ use crate::server::CallKind;
 
 /// Runs one task for two minutes in a system whose actor of one kind panics `times` times.
 fn dies_often(place: &'static str, times: usize, look: fn(&Harness, &[String])) {
-    let strikes = PanicAt::at(place, 1, times);
-    let panics = story_with_failpoints(strikes, move |s| async move {
+    let panic_at = PanicAt::at(place, 1, times);
+    let panics = story_with_failpoints(panic_at, move |s| async move {
         let greenroom = s.greenroom.clone();
         let task = launch(&s, job("a")).await;
         s.advance(2000).await;
@@ -55,8 +55,8 @@ fn five_panics_within_a_minute_restart_at_once() {
 
 #[test]
 fn registry_comes_back_after_frequent_panics() {
-    let strikes = PanicAt::at("registry: Ask", 2, 6);
-    let panics = story_with_failpoints(strikes, |s| async move {
+    let panic_at = PanicAt::at("registry: Ask", 2, 6);
+    let panics = story_with_failpoints(panic_at, |s| async move {
         let task = launch(&s, job("a")).await;
         // Each request makes it panic, until it is restarted only every half minute.
         for _ in 0..3 {
@@ -81,8 +81,8 @@ fn registry_comes_back_after_frequent_panics() {
 
 #[test]
 fn failed_set_limits_returns_error() {
-    let strikes = PanicAt::at("registry: Ask", 1, 6);
-    let panics = story_with_failpoints(strikes, |s| async move {
+    let panic_at = PanicAt::at("registry: Ask", 1, 6);
+    let panics = story_with_failpoints(panic_at, |s| async move {
         for _ in 0..2 {
             let greenroom = s.greenroom.clone();
             retry_until_answered(&s, async move { greenroom.readiness().await }).await;
@@ -110,8 +110,8 @@ fn failed_set_limits_returns_error() {
 
 #[test]
 fn third_panic_of_task_actor_ends_run_as_error() {
-    let strikes = PanicAt::at("task: Happened", 1, 3);
-    let panics = story_with_failpoints(strikes, |s| async move {
+    let panic_at = PanicAt::at("task: Happened", 1, 3);
+    let panics = story_with_failpoints(panic_at, |s| async move {
         let (task, other) = (launch(&s, job("a")).await, launch(&s, job("b")).await);
         s.advance(1000).await;
         for _ in 0..3 {

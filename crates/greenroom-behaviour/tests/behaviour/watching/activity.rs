@@ -25,7 +25,7 @@ async fn last_update(s: &Harness, a: &TaskId) -> i64 {
 
 /// Returns whether an idle of the first five seconds still completes the task after this event.
 fn drops_a_deferred_idle(event: impl Fn(&SessionId) -> Value + Send + 'static) -> bool {
-    let (told, dropped) = std::sync::mpsc::channel();
+    let (notifications, dropped) = std::sync::mpsc::channel();
     story(|s| async move {
         let (_, session) = running(&s).await;
         s.advance_to(1000).await;
@@ -33,7 +33,8 @@ fn drops_a_deferred_idle(event: impl Fn(&SessionId) -> Value + Send + 'static) -
         s.advance_to(2000).await;
         s.event(event(&session)).await;
         s.advance_to(5000).await;
-        told.send(s.times(CallKind::Messages).is_empty())
+        notifications
+            .send(s.times(CallKind::Messages).is_empty())
             .expect("the test waits");
     });
     dropped.recv().expect("the story tells")

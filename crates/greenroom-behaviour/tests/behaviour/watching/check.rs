@@ -7,7 +7,7 @@ use crate::server::{CallKind, CallOutcome, not_found, status};
 
 /// Returns the state at 9 s of a task that is idle at 6 s with one assistant message of these parts.
 fn with_parts(role: &'static str, parts: Value) -> String {
-    let (told, state) = std::sync::mpsc::channel();
+    let (notifications, state) = std::sync::mpsc::channel();
     story(move |s: Harness| async move {
         let a = s.launch(job("a")).await;
         let session = s.server.session_of(&a).expect("it runs");
@@ -16,7 +16,9 @@ fn with_parts(role: &'static str, parts: Value) -> String {
         s.server.add_message(&session, info, parts);
         s.idle(&a).await;
         s.advance_to(9000).await;
-        told.send(s.state(&a).await).expect("the test waits");
+        notifications
+            .send(s.state(&a).await)
+            .expect("the test waits");
     });
     state.recv().expect("the story tells")
 }

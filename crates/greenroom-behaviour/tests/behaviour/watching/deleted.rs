@@ -46,9 +46,9 @@ fn deletion_reason_is_reported() {
         let a = s.launch(job("a")).await;
         s.advance_to(6000).await;
         s.delete(&a).await;
-        let told = s.server.calls(CallKind::Notify);
-        let crate::server::CallPayload::Notify(notice) = &told[0].payload else {
-            panic!("{told:?}");
+        let notifications = s.server.calls(CallKind::Notify);
+        let crate::server::CallPayload::Notify(notice) = &notifications[0].payload else {
+            panic!("{notifications:?}");
         };
         assert_eq!(
             notice.facts.tasks[0].error.as_deref(),

@@ -9,13 +9,15 @@ use crate::server::CallKind;
 
 /// Returns the end of a task after this error.
 fn ends_with(error: Value) -> String {
-    let (told, state) = std::sync::mpsc::channel();
+    let (notifications, state) = std::sync::mpsc::channel();
     story(move |s: Harness| async move {
         let a = s.launch(job("a")).await;
         let session = s.server.session_of(&a).expect("it runs");
         s.advance_to(6000).await;
         s.event(error_event(&session, error)).await;
-        told.send(s.state(&a).await).expect("the test waits");
+        notifications
+            .send(s.state(&a).await)
+            .expect("the test waits");
     });
     state.recv().expect("the story tells")
 }

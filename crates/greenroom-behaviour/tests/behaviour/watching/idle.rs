@@ -80,7 +80,7 @@ fn two_second_task_completes_after_two_seconds() {
 
 /// Returns the time at which a task completes that is idle at 2 s with this last message.
 fn believed_at(busy: bool, info: Value) -> i64 {
-    let (told, believed) = std::sync::mpsc::channel();
+    let (notifications, believed) = std::sync::mpsc::channel();
     story(move |s: Harness| async move {
         let a = s.launch(job("a")).await;
         let session = s.server.session_of(&a).expect("it runs");
@@ -94,7 +94,9 @@ fn believed_at(busy: bool, info: Value) -> i64 {
         s.advance_to(20_000).await;
         let task = s.task(&a).await;
         let ended = task.completed_at().map(|at| at.as_millis());
-        told.send(ended.expect("it ended")).expect("the test waits");
+        notifications
+            .send(ended.expect("it ended"))
+            .expect("the test waits");
     });
     believed.recv().expect("the story tells")
 }

@@ -3,7 +3,7 @@
 use crate::harness::{Harness, job, job_of, story};
 use greenroom::domain::ids::TaskId;
 
-async fn told(s: &Harness, task: &TaskId) -> Vec<String> {
+async fn notifications(s: &Harness, task: &TaskId) -> Vec<String> {
     let (greenroom, name) = (s.greenroom.clone(), task.to_string());
     let why = s.resolve(async move { greenroom.why(&name).await }).await;
     let events = why.expect("it is known").events.into_iter();
@@ -29,9 +29,9 @@ fn timeline_shows_waits_and_reason_of_completion() {
         s.advance_to(12_000).await;
         s.finish_turn(&child).await;
         s.advance_to(60_000).await;
-        let told = told(&s, &a).await;
+        let notifications = notifications(&s, &a).await;
         assert_eq!(
-            told[..5],
+            notifications[..5],
             [
                 "idle: an event says so",
                 "slot given back: it waits for a task of its own",
@@ -40,7 +40,7 @@ fn timeline_shows_waits_and_reason_of_completion() {
                 "idle: polls do not list it as busy",
                 "checked: it has answered, and no todo is open"
             ],
-            "{told:#?}"
+            "{notifications:#?}"
         );
     });
 }
@@ -55,15 +55,15 @@ fn repeated_observation_is_recorded_once() {
             .set_todos(&session, &[("one", "pending"), ("two", "completed")]);
         s.finish_turn(&a).await;
         s.advance_to(30_000).await;
-        let told = told(&s, &a).await;
+        let notifications = notifications(&s, &a).await;
         assert_eq!(
-            told,
+            notifications,
             [
                 "idle: an event says so",
                 "checked, not done: 1 todo is open",
                 "idle: polls do not list it as busy"
             ],
-            "{told:#?}"
+            "{notifications:#?}"
         );
     });
 }
