@@ -5,7 +5,7 @@
 
 use std::cell::RefCell;
 use std::future::Future;
-use std::sync::{Arc, Once, mpsc};
+use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError, mpsc};
 use std::time::Duration;
 
 use actix_rt::System;
@@ -31,6 +31,11 @@ const LIMIT: Duration = Duration::from_secs(300);
 
 thread_local! {
     static PANICS: RefCell<Option<Vec<String>>> = const { RefCell::new(None) };
+}
+
+/// Locks a mutex. A panic of another thread while it held the lock is ignored.
+pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Runs a story in the default profile.
@@ -89,10 +94,10 @@ fn run<F: Future<Output = ()>>(
     });
     match receiver.recv_timeout(LIMIT) {
         Ok(panics) => panics,
-        Err(mpsc::RecvTimeoutError::Timeout) => panic!("the story did not come to its end"),
+        Err(mpsc::RecvTimeoutError::Timeout) => panic!("the story did not end"),
         Err(mpsc::RecvTimeoutError::Disconnected) => match thread.join() {
             Err(panic) => std::panic::resume_unwind(panic),
-            Ok(()) => unreachable!("a story that ends says so"),
+            Ok(()) => unreachable!("a story that ends sends its panics"),
         },
     }
 }
@@ -200,9 +205,9 @@ impl Harness {
             .await;
         self.settle().await;
         let limits = self.greenroom.limits().await;
-        assert_eq!(limits.in_use, 0, "slots are kept at the end: {limits:?}");
+        assert_eq!(limits.in_use, 0, "slots are held at the end: {limits:?}");
         let waiting: usize = limits.keys.iter().map(|key| key.waiting).sum();
-        assert_eq!(waiting, 0, "somebody waits at the end: {limits:?}");
+        assert_eq!(waiting, 0, "a task waits at the end: {limits:?}");
     }
 
     /// Checks that statuses and histories agree.
@@ -233,7 +238,7 @@ impl Harness {
         let moment = self.started + Duration::from_millis(millis);
         assert!(
             moment >= Instant::now(),
-            "a story does not go back to {millis}"
+            "time does not go back to {millis}"
         );
         sleep_until(moment).await;
         self.settle().await;
@@ -255,7 +260,7 @@ impl Harness {
         let asked = actix_rt::spawn(question);
         self.settle().await;
         assert!(asked.is_finished(), "no answer at {}", self.now());
-        asked.await.expect("the question did not panic")
+        asked.await.expect("the request did not panic")
     }
 
     pub async fn launch(&self, launch: Launch) -> TaskId {

@@ -126,7 +126,7 @@ fn markdown_history_shows_newest_twenty() {
             let described = lines[19].find("job 24").expect("it is there");
             assert_eq!(lines[19][described..].chars().count(), 240);
             assert!(text.contains("Resume a session"), "{text}");
-            assert_eq!(markdown(&s.greenroom.history(&"nobody".into()).await), "");
+            assert_eq!(markdown(&s.greenroom.history(&"unknown".into()).await), "");
         },
     );
 }

@@ -3,10 +3,11 @@
 //! and outcomes for calls that must fail. Tests script it through [`Server`]; the actors call it.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 pub use crate::call_outcome::*;
+use crate::harness::lock;
 use async_trait::async_trait;
 use greenroom::Clock;
 use greenroom::domain::ids::{SessionId, TaskId};
@@ -250,7 +251,7 @@ impl Server {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 
     fn record_call(

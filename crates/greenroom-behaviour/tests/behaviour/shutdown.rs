@@ -48,7 +48,7 @@ fn shutdown_cancels_all_tasks() {
             assert_eq!(
                 s.calls(CallKind::Create),
                 ["0 a"],
-                "a freed slot goes to nobody"
+                "a released slot is not granted"
             );
             assert!(s.calls(CallKind::Notify).is_empty());
         },

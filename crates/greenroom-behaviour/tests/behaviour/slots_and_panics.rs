@@ -175,7 +175,7 @@ fn broken_once(on: CallKind) -> (String, Vec<String>, usize) {
         },
     );
     assert_eq!(panics.len(), 1, "it did break: {panics:?}");
-    hears.recv().expect("the story tells")
+    hears.recv().expect("the story sends its result")
 }
 
 #[test]
@@ -215,7 +215,7 @@ fn panic_in_abort_delays_no_task() {
             assert_eq!(
                 s.state(&a).await,
                 "running",
-                "a resume does not wait for ever"
+                "a resume does not wait forever"
             );
         },
     );

@@ -214,13 +214,13 @@ impl Driver<'_> {
 
     /// Looks up open tasks after an injected panic, because their changes may not have been published.
     async fn look_up_unpublished(&mut self) {
-        let open: Vec<TaskId> = self
-            .executor
-            .log
-            .read(|observed| match observed.actor_panicked {
-                true => observed.open().map(|run| run.task.clone()).collect(),
-                false => Vec::new(),
-            });
+        let open: Vec<TaskId> = self.executor.log.read(|observed| {
+            if observed.actor_panicked {
+                observed.open().map(|run| run.task.clone()).collect()
+            } else {
+                Vec::new()
+            }
+        });
         for task in open {
             let (greenroom, log) = (self.executor.greenroom(), self.executor.log.clone());
             actix_rt::spawn(async move {

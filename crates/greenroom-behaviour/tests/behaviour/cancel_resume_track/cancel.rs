@@ -65,9 +65,10 @@ async fn pass_turns(turns: usize) {
         let mut passed = false;
         std::future::poll_fn(|context| {
             context.waker().wake_by_ref();
-            match std::mem::replace(&mut passed, true) {
-                true => Poll::Ready(()),
-                false => Poll::Pending,
+            if std::mem::replace(&mut passed, true) {
+                Poll::Ready(())
+            } else {
+                Poll::Pending
             }
         })
         .await;
@@ -281,7 +282,7 @@ fn cancel_of_one_task_leaves_its_children() {
         assert_eq!(
             s.notifications_to(session.as_str()),
             ["7000 final silent: below completed"],
-            "nothing runs that nobody watches"
+            "no unwatched session is busy"
         );
     });
 }

@@ -140,8 +140,8 @@ fn refused_resume_returns_reason() {
                 ))
             );
             assert_eq!(s.slots().await, ["worker 1/1 +1"], "it waits once");
-            let unknown = s.try_resume(s.resume_request("nobody", "x")).await;
-            assert_eq!(unknown, Err(ResumeError::UnknownSession("nobody".into())));
+            let unknown = s.try_resume(s.resume_request("unknown", "x")).await;
+            assert_eq!(unknown, Err(ResumeError::UnknownSession("unknown".into())));
             let blank = s.try_resume(s.resume_request(&a, " ")).await;
             assert!(
                 matches!(
@@ -305,7 +305,7 @@ fn run_does_not_complete_during_send() {
             "the check began before the prompt"
         );
         s.advance_to(7000).await;
-        assert!(sent.await.expect("nobody panics").is_ok());
+        assert!(sent.await.expect("the request does not panic").is_ok());
         s.busy(&a).await;
         s.advance_to(13_000).await;
         s.finish_turn(&a).await;

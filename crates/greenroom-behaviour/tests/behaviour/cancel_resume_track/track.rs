@@ -176,7 +176,7 @@ fn newest_track_wins_session() {
         assert_eq!(s.notifications_to("P"), ["6000 final wakes: a cancelled"]);
         s.advance_to(12_000).await;
         assert!(s.calls(CallKind::Abort).is_empty(), "the session goes on");
-        let found = s.find(&session).await.expect("somebody has it");
+        let found = s.find(&session).await.expect("a task has the session");
         assert_eq!(found.task.id.as_str(), "t");
         s.finish_turn(session.as_str()).await;
         assert_eq!(s.notifications_to("Q"), ["12000 final wakes: t completed"]);
@@ -242,7 +242,7 @@ fn track_takes_session_of_queued_resume() {
             moved_to(&s, "t", &session, "Q").await;
             s.settle().await;
             assert_eq!(s.state(&a).await, "cancelled: Session taken over by t");
-            assert_eq!(s.slots().await, ["worker 1/1"], "nobody waits any more");
+            assert_eq!(s.slots().await, ["worker 1/1"], "no task waits");
         },
     );
 }

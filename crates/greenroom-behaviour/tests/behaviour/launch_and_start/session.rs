@@ -49,7 +49,7 @@ fn directory_of_launch_parent_or_configuration() {
             })
             .await;
             s.launch(job("b")).await;
-            s.launch(job_of("nobody", "c")).await;
+            s.launch(job_of("unknown", "c")).await;
             s.launch(Launch {
                 parent_session: None,
                 ..job("d")

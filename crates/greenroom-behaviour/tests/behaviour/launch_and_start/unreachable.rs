@@ -82,7 +82,7 @@ fn outage_grants_no_slot_and_keeps_queue() {
             assert!(s.greenroom.readiness().await.ready);
             assert!(
                 s.notifications_to("P").len() <= 1,
-                "nobody failed: {:?}",
+                "no task failed: {:?}",
                 s.notifications_to("P")
             );
         },
@@ -105,7 +105,7 @@ fn health_is_polled_with_backoff() {
         assert_eq!(
             health.last(),
             Some(&35_500),
-            "once it has answered nobody asks"
+            "no health call follows the answer"
         );
         assert_eq!(s.names(TaskStatus::Running).await, ["a"]);
     });

@@ -15,19 +15,22 @@ use self::table::expected;
 
 /// Applies an event at every stage and reports all differences from the table.
 fn check_every_stage(event: Event) {
-    let mut wrong = String::new();
+    let mut differences = String::new();
     for stage in LifecycleStage::ALL {
         let Some(expected) = expected(event, stage) else {
             continue;
         };
         let seen = run_cell(event, stage);
         if seen != expected {
-            wrong.push_str(&format!(
-                "\n{event:?} at {stage:?}\n  wanted {expected:?}\n  seen   {seen:?}"
+            differences.push_str(&format!(
+                "\n{event:?} at {stage:?}\n  expected {expected:?}\n  actual   {seen:?}"
             ));
         }
     }
-    assert!(wrong.is_empty(), "not as the table says:{wrong}");
+    assert!(
+        differences.is_empty(),
+        "the outcomes differ from the table:{differences}"
+    );
 }
 
 #[test]

@@ -95,6 +95,6 @@ fn page_matches_table() {
     let written = std::fs::read_to_string(&path).unwrap_or_default();
     assert!(
         written == page,
-        "docs/stages.md is not what the table says; run this test with GREENROOM_WRITE_DOCS=1"
+        "docs/stages.md differs from the table; run this test with GREENROOM_WRITE_DOCS=1"
     );
 }

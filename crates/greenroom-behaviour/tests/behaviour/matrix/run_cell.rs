@@ -2,7 +2,7 @@
 //! memory is empty.
 
 use std::ops::Range;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use greenroom::config::OnParentAbort;
 use greenroom::domain::ids::{SessionId, TaskId};
@@ -12,7 +12,7 @@ use greenroom::{CancelOptions, EventLink};
 use super::events::Event;
 use super::stages::{LifecycleStage, bring_to_stage};
 use super::table::Outcome;
-use crate::harness::{Harness, story_with};
+use crate::harness::{Harness, lock, story_with};
 use crate::server::{Call, CallKind, CallPayload};
 
 /// Applies an event at a stage and returns the outcome.
@@ -28,11 +28,11 @@ pub fn run_cell(event: Event, stage: LifecycleStage) -> Outcome {
         },
         move |s| async move {
             let seen = play(&s, event, stage).await;
-            *result.lock().unwrap_or_else(PoisonError::into_inner) = Some(seen);
+            *lock(&result) = Some(seen);
         },
     );
-    let mut outcome = outcome.lock().unwrap_or_else(PoisonError::into_inner);
-    outcome.take().expect("the story tells it")
+    let mut outcome = lock(&outcome);
+    outcome.take().expect("the story sets it")
 }
 
 async fn play(s: &Harness, event: Event, stage: LifecycleStage) -> Outcome {
@@ -94,11 +94,11 @@ async fn apply_while_session_is_created(s: &Harness, event: Event, a: &TaskId) -
     s.server.on_next_session(Box::new(move || {
         actix_rt::spawn(async move {
             let answered = event.apply(harness, task).await;
-            *result.lock().unwrap_or_else(PoisonError::into_inner) = Some(answered);
+            *lock(&result) = Some(answered);
         });
     }));
     s.advance(1).await;
-    let mut answer = answer.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut answer = lock(&answer);
     answer
         .take()
         .expect("the session was made and the event answered")

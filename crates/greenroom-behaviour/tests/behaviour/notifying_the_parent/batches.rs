@@ -72,7 +72,7 @@ fn final_lists_failures_and_cancel_reasons() {
         s.fail(&b, "boom").await;
         s.abort_externally(&c).await;
         s.delete(&d).await;
-        let text = notices(&s).pop().expect("it is told").text;
+        let text = notices(&s).pop().expect("the parent is notified").text;
         assert!(
             text.contains("[ALL BACKGROUND TASKS COMPLETE - 2 FAILED]"),
             "{text}"
@@ -241,7 +241,7 @@ fn end_during_message_in_flight_gets_own_message() {
                 "11100 note silent: b completed, 2 open",
                 "11100 note silent: c completed, 1 open",
             ],
-            "each says what was true when it settled"
+            "each describes the moment of its end"
         );
     });
 }
@@ -378,7 +378,7 @@ fn message_sizes_are_bounded() {
                 s.send_event(crate::harness::error_event(&session, error));
             }
             s.settle().await;
-            let notifications = notices(&s).pop().expect("it is told");
+            let notifications = notices(&s).pop().expect("the parent is notified");
             assert_eq!(notifications.facts.tasks.len(), 20);
             assert!(notifications.text.chars().count() <= 16_000);
             let longest = notifications

@@ -55,7 +55,7 @@ fn impossible_abort_is_given_up() {
         assert_eq!(
             s.state(&task).await,
             "running",
-            "a resume does not wait for ever"
+            "a resume does not wait forever"
         );
         assert!(s.calls(CallKind::Abort).is_empty());
     });

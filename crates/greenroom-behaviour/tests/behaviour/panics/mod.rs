@@ -7,7 +7,7 @@ mod repeated;
 mod restart_budgets;
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use greenroom::CancelOptions;
 use greenroom::domain::ids::{SessionId, TaskId};
@@ -37,14 +37,14 @@ impl PanicAt {
     }
 
     fn passed(&self) -> BTreeMap<&'static str, usize> {
-        let passed = self.passed.lock().unwrap_or_else(PoisonError::into_inner);
+        let passed = lock(&self.passed);
         passed.clone()
     }
 }
 
 impl Saboteur for PanicAt {
     fn strikes(&self, place: &'static str) -> bool {
-        let mut passed = self.passed.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut passed = lock(&self.passed);
         let nth = passed.entry(place).or_default();
         *nth += 1;
         place == self.place && (self.from..self.from + self.times).contains(nth)
@@ -60,7 +60,7 @@ async fn retry_until_answered<T: 'static>(
     for _ in 0..4000 {
         s.settle().await;
         if asked.is_finished() {
-            return asked.await.expect("the question did not panic");
+            return asked.await.expect("the request did not panic");
         }
         s.advance(10).await;
     }
@@ -296,7 +296,7 @@ async fn assert_invariants(s: &Harness, place: &str) {
         // A task that is resumed while its batch is open is in it once.
         assert!(
             (1..=runs).contains(&notifications),
-            "{place}: {} was told {finals:?}",
+            "{place}: {} is in {finals:?}",
             task.description
         );
     }

@@ -13,7 +13,7 @@ struct PanicAtEach {
 
 impl Saboteur for PanicAtEach {
     fn strikes(&self, place: &'static str) -> bool {
-        let mut passed = self.passed.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut passed = lock(&self.passed);
         let nth = passed.entry(place).or_default();
         *nth += 1;
         self.at.contains(&(place, *nth))

@@ -37,7 +37,7 @@ fn drops_a_deferred_idle(event: impl Fn(&SessionId) -> Value + Send + 'static) -
             .send(s.times(CallKind::Messages).is_empty())
             .expect("the test waits");
     });
-    dropped.recv().expect("the story tells")
+    dropped.recv().expect("the story sends its result")
 }
 
 #[test]

@@ -20,7 +20,7 @@ fn with_parts(role: &'static str, parts: Value) -> String {
             .send(s.state(&a).await)
             .expect("the test waits");
     });
-    state.recv().expect("the story tells")
+    state.recv().expect("the story sends its result")
 }
 
 #[test]

@@ -21,11 +21,7 @@ fn session_deletion_cancels_task_and_notifies_parent() {
         s.delete(&a).await;
         assert_eq!(s.state(&a).await, "gone", "it leaves memory at once");
         assert_eq!(history(&s, "P").await, ["a cancelled", "b running"]);
-        assert_eq!(
-            s.state(&b).await,
-            "running",
-            "its own session and nobody else's"
-        );
+        assert_eq!(s.state(&b).await, "running", "only its own session");
         assert_eq!(s.in_use().await, 1);
         s.advance_to(7000).await;
         assert_eq!(
@@ -101,7 +97,7 @@ fn parent_deletion_cancels_running_and_queued_tasks() {
             s.advance_to(30_000).await;
             assert!(
                 s.notifications_to("P").is_empty(),
-                "who is gone is not told"
+                "a deleted parent is not notified"
             );
             s.finish_turn(&q).await;
             assert_eq!(s.notifications_to("Q"), ["30000 final wakes: q completed"]);

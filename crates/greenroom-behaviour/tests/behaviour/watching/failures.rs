@@ -19,7 +19,7 @@ fn ends_with(error: Value) -> String {
             .send(s.state(&a).await)
             .expect("the test waits");
     });
-    state.recv().expect("the story tells")
+    state.recv().expect("the story sends its result")
 }
 
 #[test]

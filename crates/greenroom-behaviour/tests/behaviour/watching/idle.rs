@@ -98,7 +98,7 @@ fn believed_at(busy: bool, info: Value) -> i64 {
             .send(ended.expect("it ended"))
             .expect("the test waits");
     });
-    believed.recv().expect("the story tells")
+    believed.recv().expect("the story sends its result")
 }
 
 #[test]

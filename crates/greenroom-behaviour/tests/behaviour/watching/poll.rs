@@ -190,7 +190,7 @@ fn poll_before_prompt_is_ignored() {
             .set_next_outcome(CallKind::Prompt, CallOutcome::Late(20_000));
         let a = s.launch(job("a")).await;
         s.advance_to(19_000).await;
-        s.answer_without_event(&a, "somebody else's");
+        s.answer_without_event(&a, "the answer of another run");
         s.advance_to(22_000).await;
         assert_eq!(s.state(&a).await, "running");
         assert!(

@@ -10,9 +10,12 @@ async fn notifications(s: &Harness, task: &TaskId) -> Vec<String> {
     // The beginning of every timeline.
     let own = events.skip_while(|event| event.what != "prompt accepted");
     own.skip(1)
-        .map(|event| match event.detail.is_empty() {
-            true => event.what,
-            false => format!("{}: {}", event.what, event.detail),
+        .map(|event| {
+            if event.detail.is_empty() {
+                event.what
+            } else {
+                format!("{}: {}", event.what, event.detail)
+            }
         })
         .collect()
 }

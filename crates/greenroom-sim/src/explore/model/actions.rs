@@ -48,7 +48,7 @@ impl Model {
     pub fn user_answer(&self, id: &SessionId) {
         let mut state = self.state();
         if state.online {
-            state.answered(id);
+            state.answer_ask(id);
         }
     }
 

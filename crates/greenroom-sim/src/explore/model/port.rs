@@ -379,9 +379,12 @@ impl AgentServer for Model {
             "reject",
             session.as_str(),
             Call::Reject(id.clone()),
-            move |state| match state.answered(&id) {
-                true => Ok(()),
-                false => Err(ServerError::NotFound("no such request".to_owned())),
+            move |state| {
+                if state.answer_ask(&id) {
+                    Ok(())
+                } else {
+                    Err(ServerError::NotFound("no such request".to_owned()))
+                }
             },
         )
         .await

@@ -37,26 +37,28 @@ impl Model {
     pub(super) fn inject_race(&self, call: &str, task: &TaskId, session: Option<SessionId>) -> i64 {
         let mut state = self.state();
         // An abort is followed by its error event, and a resume may wait for it.
-        let (odds, default) = match call.starts_with("call abort") {
-            true => (state.odds.race_injection * 4, 4),
-            false => (state.odds.race_injection, 0),
+        let (odds, default_action) = if call.starts_with("call abort") {
+            (state.odds.race_injection * 4, 4)
+        } else {
+            (state.odds.race_injection, 0)
         };
         let nth = state.count(&format!("{call} answered"));
-        let decisions = state.rng.decide(format!("{call} {nth} race"), 0, |rng| {
-            match rng.chance(odds) {
-                true => rng.between(1, POLLS * 8),
-                false => 0,
+        let decision = state.rng.decide(format!("{call} {nth} race"), 0, |rng| {
+            if rng.chance(odds) {
+                rng.between(1, POLLS * 8)
+            } else {
+                0
             }
         });
-        if decisions <= 0 {
+        if decision <= 0 {
             return 0;
         }
         let cancel = || Action::Cancel {
             task: task.to_string(),
             options: CancelOverrides::default(),
         };
-        let what = match (decisions - 1) / POLLS {
-            0..=3 => default,
+        let what = match (decision - 1) / POLLS {
+            0..=3 => default_action,
             other => other,
         };
         let deed = match (what, session) {
@@ -81,6 +83,6 @@ impl Model {
             // The receiver is gone after the end of the scenario.
             let _ = race_actions.send(deed);
         }
-        (decisions - 1) % POLLS
+        (decision - 1) % POLLS
     }
 }

@@ -221,7 +221,7 @@ impl ServerState {
     }
 
     /// Answers the question of a session, which then continues.
-    pub(super) fn answered(&mut self, id: &SessionId) -> bool {
+    pub(super) fn answer_ask(&mut self, id: &SessionId) -> bool {
         let turn = self
             .sessions
             .get_mut(id)

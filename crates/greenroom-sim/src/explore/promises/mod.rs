@@ -64,10 +64,8 @@ pub fn all(scenario: &Scenario) -> Vec<Box<dyn Promise>> {
     let odds = &scenario.opencode.odds;
     let recorded = scenario.opencode.decisions.is_some();
     // A commit takes two seconds at most. Events are lost while no process runs.
-    let (latency, crashes) = match scenario.crashes() {
-        true => (2000, true),
-        false => (0, false),
-    };
+    let crashes = scenario.crashes();
+    let latency = if crashes { 2000 } else { 0 };
     let reliable = !recorded && !crashes && odds.events_are_true() && odds.calls_are_true();
     vec![
         Box::new(ends::Ends::default()),
