@@ -243,7 +243,7 @@ impl Saboteur for CrashableFaultInjector {
 
 impl fmt::Debug for CrashableServer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Plug")
+        f.debug_struct("CrashableServer")
             .field("crash_switch", &self.crash_switch)
             .finish_non_exhaustive()
     }
@@ -251,7 +251,7 @@ impl fmt::Debug for CrashableServer {
 
 impl fmt::Debug for CrashableFaultInjector {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("PluggedSaboteur")
+        f.debug_struct("CrashableFaultInjector")
             .field("crash_switch", &self.crash_switch)
             .finish_non_exhaustive()
     }

@@ -20,7 +20,7 @@ pub enum StoryError {
     Unreadable(#[from] serde_json::Error),
     /// The thread or the runtime cannot be created.
     #[error("a story cannot be run here: {0}")]
-    ProcessRunner(#[from] std::io::Error),
+    Runtime(#[from] std::io::Error),
     /// The time limit was reached: actors keep each other busy at one instant, or the runner is broken.
     #[error(
         "the story did not end within {0:?}: look for actors that keep each other busy at one instant"

@@ -152,9 +152,9 @@ mod tests {
     #[test]
     fn recorded_decisions_are_replayed() {
         let draw = |source: &mut Rng| source.between(1, 9);
-        let mut dice = DecisionRng::new(7, None);
-        let decided = dice.decide("it".to_owned(), 0, draw);
-        let mut again = DecisionRng::new(99, Some(dice.decisions().clone()));
+        let mut rng = DecisionRng::new(7, None);
+        let decided = rng.decide("it".to_owned(), 0, draw);
+        let mut again = DecisionRng::new(99, Some(rng.decisions().clone()));
         assert_eq!(again.decide("it".to_owned(), 0, draw), decided);
         assert_eq!(again.decide("another".to_owned(), 0, draw), 0);
     }

@@ -11,7 +11,7 @@ use greenroom::{CancelError, CancelOptions, CancelScope};
 use crate::harness::{Harness, SessionRef, idle_event, job, job_of, story, story_with};
 use crate::server::{CallKind, CallOutcome};
 
-fn quietly() -> CancelOptions {
+fn silently() -> CancelOptions {
     CancelOptions {
         skip_notification: true,
         ..CancelOptions::default()
@@ -132,7 +132,7 @@ fn silent_cancel_of_last_task_sends_final_without_it() {
         s.advance_to(6000).await;
         s.finish_turn(&a).await;
         s.advance_to(7000).await;
-        s.try_cancel(&b, quietly()).await.expect("it runs");
+        s.try_cancel(&b, silently()).await.expect("it runs");
         assert_eq!(
             s.notifications_to("P"),
             [
@@ -149,7 +149,7 @@ fn silently_cancelled_task_is_in_no_message() {
         let (a, b) = (s.launch(job("a")).await, s.launch(job("b")).await);
         let c = s.launch(job("c")).await;
         s.advance_to(6000).await;
-        s.try_cancel(&b, quietly()).await.expect("it runs");
+        s.try_cancel(&b, silently()).await.expect("it runs");
         s.advance_to(7000).await;
         s.finish_turn(&a).await;
         s.advance_to(8000).await;
@@ -169,8 +169,8 @@ fn empty_batch_closes_without_message() {
     story(|s| async move {
         let (a, b) = (s.launch(job("a")).await, s.launch(job("b")).await);
         s.advance_to(6000).await;
-        s.try_cancel(&a, quietly()).await.expect("it runs");
-        s.try_cancel(&b, quietly()).await.expect("it runs");
+        s.try_cancel(&a, silently()).await.expect("it runs");
+        s.try_cancel(&b, silently()).await.expect("it runs");
         s.advance_to(60_000).await;
         assert!(s.notifications_to("P").is_empty());
         s.advance_to(11 * 60_000).await;

@@ -61,7 +61,7 @@ impl Model {
             0..=3 => default_action,
             other => other,
         };
-        let deed = match (what, session) {
+        let action = match (what, session) {
             (4, Some(session)) => Action::Resume {
                 session: session.to_string(),
                 prompt: "go on".to_owned(),
@@ -81,7 +81,7 @@ impl Model {
         };
         if let Some(race_actions) = &state.race_actions {
             // The receiver is gone after the end of the scenario.
-            let _ = race_actions.send(deed);
+            let _ = race_actions.send(action);
         }
         (decision - 1) % POLLS
     }
