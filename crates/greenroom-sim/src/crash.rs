@@ -13,11 +13,11 @@ use async_trait::async_trait;
 use greenroom::domain::ids::SessionId;
 use greenroom::domain::task::{AskAnswer, AskKind};
 use greenroom::domain::transcript::Message;
+use greenroom::failpoint::FaultInjector;
 use greenroom::ports::agent_server::{
     AgentServer, NewSession, Notice, ServerError, SessionRecord, SessionStatus, TaskPrompt, Toast,
     Todo,
 };
-use greenroom::sabotage::Saboteur;
 use tokio::sync::Notify;
 
 use crate::disk::DiskJournal;
@@ -221,23 +221,23 @@ impl AgentServer for CrashableServer {
 
 /// A fault injector that stops with the crash of its system.
 pub struct CrashableFaultInjector {
-    saboteur: Arc<dyn Saboteur>,
+    fault_injector: Arc<dyn FaultInjector>,
     crash_switch: CrashSwitch,
 }
 
 impl CrashableFaultInjector {
-    /// Returns an injector that forwards to `saboteur` until the crash.
-    pub fn new(saboteur: Arc<dyn Saboteur>, crash_switch: CrashSwitch) -> Self {
+    /// Returns an injector that forwards to `fault_injector` until the crash.
+    pub fn new(fault_injector: Arc<dyn FaultInjector>, crash_switch: CrashSwitch) -> Self {
         Self {
-            saboteur,
+            fault_injector,
             crash_switch,
         }
     }
 }
 
-impl Saboteur for CrashableFaultInjector {
-    fn strikes(&self, place: &'static str) -> bool {
-        self.crash_switch.is_alive() && self.saboteur.strikes(place)
+impl FaultInjector for CrashableFaultInjector {
+    fn should_fail(&self, place: &'static str) -> bool {
+        self.crash_switch.is_alive() && self.fault_injector.should_fail(place)
     }
 }
 

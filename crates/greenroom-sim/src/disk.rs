@@ -9,12 +9,13 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use greenroom::domain::ids::{SessionId, TaskId};
-use greenroom::domain::ledger::Account;
-use greenroom::domain::story::Line;
+use greenroom::domain::outbox::Outbox;
 use greenroom::domain::task::Task;
 use greenroom::domain::time::Timestamp;
+use greenroom::domain::timeline::TimelineEntry;
 use greenroom::ports::journal::{
-    ChangesFrom, Entry, Journal, JournalError, Kept, KeptChange, MemoryJournal, Place, Standing,
+    ChangesFrom, Journal, JournalEntry, JournalError, JournalStatus, Lsn, MemoryJournal,
+    RecordedChange, RecoveredState,
 };
 use tokio::sync::watch;
 use tokio::time::sleep;
@@ -24,7 +25,7 @@ use crate::lock;
 /// The interval at which a commit is retried while the disk is full or hangs.
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
-type Append = (Timestamp, Vec<Entry>);
+type Append = (Timestamp, Vec<JournalEntry>);
 
 /// Returns the latency of the n-th commit.
 pub type CommitLatency = Arc<dyn Fn(u64) -> Duration + Send + Sync>;
@@ -62,19 +63,19 @@ impl Disk {
     /// Returns a journal that starts with the durable appends. One system at a time uses the disk, until its
     /// journal is killed.
     pub fn journal(&self) -> Arc<DiskJournal> {
-        let decided = MemoryJournal::keeping(self.retention);
+        let decided = MemoryJournal::with_retention(self.retention);
         for (at, entries) in &self.state().durable {
             decided.append(*at, entries.clone());
         }
-        let standing = Standing {
-            durable: decided.decided(),
+        let status = JournalStatus {
+            durable: decided.last_lsn(),
             failing: None,
         };
         Arc::new(DiskJournal {
             disk: self.clone(),
             decided,
             pending: Arc::default(),
-            standing: Arc::new(watch::Sender::new(standing)),
+            status: Arc::new(watch::Sender::new(status)),
             killed: Arc::default(),
             crash_at_write: Mutex::default(),
         })
@@ -98,7 +99,7 @@ impl Disk {
 
 #[derive(Default)]
 struct Pending {
-    appends: VecDeque<(Place, Append)>,
+    appends: VecDeque<(Lsn, Append)>,
     committing: bool,
 }
 
@@ -107,7 +108,7 @@ pub struct DiskJournal {
     disk: Disk,
     decided: MemoryJournal,
     pending: Arc<Mutex<Pending>>,
-    standing: Arc<watch::Sender<Standing>>,
+    status: Arc<watch::Sender<JournalStatus>>,
     killed: Arc<AtomicBool>,
     crash_at_write: Mutex<Option<CrashAtWrite>>,
 }
@@ -136,7 +137,7 @@ impl DiskJournal {
     async fn commit(
         disk: Disk,
         pending: Arc<Mutex<Pending>>,
-        standing: Arc<watch::Sender<Standing>>,
+        status: Arc<watch::Sender<JournalStatus>>,
         killed: Arc<AtomicBool>,
         crash_at_write: Option<CrashAtWrite>,
     ) {
@@ -160,9 +161,9 @@ impl DiskJournal {
                     (state.full.clone(), state.hangs)
                 };
                 match full {
-                    Some(why) => standing.send_if_modified(|standing| {
-                        let news = standing.failing.as_ref() != Some(&why);
-                        standing.failing = Some(Arc::clone(&why));
+                    Some(why) => status.send_if_modified(|status| {
+                        let news = status.failing.as_ref() != Some(&why);
+                        status.failing = Some(Arc::clone(&why));
                         news
                     }),
                     None if hangs => false,
@@ -171,8 +172,8 @@ impl DiskJournal {
                 sleep(RETRY_INTERVAL).await;
             }
             let mut waiting = lock(&pending);
-            let written: Vec<(Place, Append)> = waiting.appends.drain(..group).collect();
-            let durable = written.last().map(|(place, _)| *place);
+            let written: Vec<(Lsn, Append)> = waiting.appends.drain(..group).collect();
+            let durable = written.last().map(|(lsn, _)| *lsn);
             disk.state()
                 .durable
                 .extend(written.into_iter().map(|(_, append)| append));
@@ -183,7 +184,7 @@ impl DiskJournal {
                 return;
             }
             if let Some(durable) = durable {
-                standing.send_replace(Standing {
+                status.send_replace(JournalStatus {
                     durable,
                     failing: None,
                 });
@@ -196,39 +197,33 @@ impl DiskJournal {
 }
 
 impl Journal for DiskJournal {
-    fn append(&self, at: Timestamp, entries: Vec<Entry>) -> Place {
-        let place = self.decided.append(at, entries.clone());
+    fn append(&self, at: Timestamp, entries: Vec<JournalEntry>) -> Lsn {
+        let lsn = self.decided.append(at, entries.clone());
         let crash_at_write = lock(&self.crash_at_write).clone();
         if self.killed.load(Ordering::Acquire) || Self::crashes_at(crash_at_write.clone(), "append")
         {
-            return place;
+            return lsn;
         }
         let mut pending = lock(&self.pending);
-        pending.appends.push_back((place, (at, entries)));
+        pending.appends.push_back((lsn, (at, entries)));
         if !pending.committing {
             pending.committing = true;
             let (disk, waiting) = (self.disk.clone(), Arc::clone(&self.pending));
-            let (standing, killed) = (Arc::clone(&self.standing), Arc::clone(&self.killed));
-            actix_rt::spawn(Self::commit(
-                disk,
-                waiting,
-                standing,
-                killed,
-                crash_at_write,
-            ));
+            let (status, killed) = (Arc::clone(&self.status), Arc::clone(&self.killed));
+            actix_rt::spawn(Self::commit(disk, waiting, status, killed, crash_at_write));
         }
-        place
+        lsn
     }
 
-    fn decided(&self) -> Place {
-        self.decided.decided()
+    fn last_lsn(&self) -> Lsn {
+        self.decided.last_lsn()
     }
 
-    fn standing(&self) -> watch::Receiver<Standing> {
-        self.standing.subscribe()
+    fn status(&self) -> watch::Receiver<JournalStatus> {
+        self.status.subscribe()
     }
 
-    fn outlives(&self) -> bool {
+    fn is_persistent(&self) -> bool {
         true
     }
 
@@ -236,31 +231,31 @@ impl Journal for DiskJournal {
         self.decided.find(name)
     }
 
-    fn knows(&self, task: &TaskId) -> bool {
-        self.decided.knows(task)
+    fn contains(&self, task: &TaskId) -> bool {
+        self.decided.contains(task)
     }
 
-    fn account(&self, parent: &SessionId) -> Option<Account> {
-        self.decided.account(parent)
+    fn outbox(&self, parent: &SessionId) -> Option<Outbox> {
+        self.decided.outbox(parent)
     }
 
-    fn load(&self) -> Result<Kept, JournalError> {
+    fn load(&self) -> Result<RecoveredState, JournalError> {
         self.decided.load()
     }
 
-    fn story(&self, task: &TaskId) -> Vec<(Timestamp, Line)> {
-        self.decided.story(task)
+    fn timeline(&self, task: &TaskId) -> Vec<(Timestamp, TimelineEntry)> {
+        self.decided.timeline(task)
     }
 
-    fn changes(&self, from: ChangesFrom, most: usize) -> Option<Vec<KeptChange>> {
+    fn changes(&self, from: ChangesFrom, most: usize) -> Option<Vec<RecordedChange>> {
         let state = self.disk.state();
         let changes = state.durable.iter().flat_map(|(at, entries)| {
             entries.iter().filter_map(|entry| match entry {
-                Entry::Task {
+                JournalEntry::Task {
                     task,
                     changed: Some(changed),
                     ..
-                } => Some(KeptChange {
+                } => Some(RecordedChange {
                     at: *at,
                     changed: *changed,
                     task: Arc::clone(task),

@@ -48,12 +48,11 @@ pub async fn run_story(story: &Story, quiescence: &Quiescence, names: &Names) ->
     let started = Instant::now();
     let server = ScriptedServer::new(&story.server, clock, names.clone());
     let journal = Arc::new(MemoryJournal::default());
-    let greenroom = Greenroom::start_with_clock(
-        story.config.profile(),
-        Arc::new(server.clone()),
-        journal,
-        clock,
-    );
+    let greenroom = Greenroom::builder(story.config.profile())
+        .server(Arc::new(server.clone()))
+        .journal(journal)
+        .clock(clock)
+        .start();
     let mut driver = Driver {
         greenroom,
         server,
@@ -104,7 +103,7 @@ impl Driver<'_> {
             Action::Event { event } => {
                 let event = self.resolved(event);
                 let greenroom = self.greenroom.clone();
-                actix_rt::spawn(async move { greenroom.event(&event).await });
+                actix_rt::spawn(async move { greenroom.ingest_event_json(&event).await });
             }
             Action::Server { session, change } => self.server.change(session, change),
             Action::Cancel { task, options } => {

@@ -251,7 +251,7 @@ impl AgentServer for ScriptedServer {
                 Some(state.make(&session, &alias, &names))
             })
             .await?;
-        created.ok_or_else(|| ServerError::FateUnknown("the create was not answered".to_owned()))
+        created.ok_or_else(|| ServerError::OutcomeUnknown("the create was not answered".to_owned()))
     }
 
     async fn prompt(

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
+use greenroom::domain::correlation_tag::CorrelationTag;
 use greenroom::domain::ids::{Run, TaskId};
-use greenroom::domain::mark::Mark;
 use greenroom::domain::notice::{NoticeFacts, NoticeKind};
 use greenroom::domain::output::is_output;
 use greenroom::domain::time::Timestamp;
@@ -39,7 +39,7 @@ fn new_session(parent: &str) -> NewSession {
         agent: "worker".into(),
         model: None,
         permission: Vec::new(),
-        mark: Mark {
+        tag: CorrelationTag {
             task: "bg_0000000a".into(),
             run: Run::FIRST,
             attempt: 1,

@@ -43,7 +43,7 @@ impl Session {
             json!({"info": {"role": "assistant"}, "parts": [{"type": "text", "text": "done"}]});
         Self {
             parent: new.parent.clone(),
-            metadata: Some(new.mark.metadata()),
+            metadata: Some(new.tag.metadata()),
             directory: new.directory.to_string(),
             messages: vec![Message::read(&message)],
             todos: Vec::new(),

@@ -48,7 +48,7 @@ pub fn unreachable() -> ServerError {
 
 /// The connection was cut before the answer.
 pub fn cut_off() -> ServerError {
-    ServerError::FateUnknown("connection reset".to_owned())
+    ServerError::OutcomeUnknown("connection reset".to_owned())
 }
 
 /// The server answered with this status.

@@ -393,7 +393,7 @@ fn changes_continue_and_timelines_are_kept() {
     story(|mut s| async move {
         let a = s.launch(job("a")).await;
         s.advance_to(6000).await;
-        let mut feed = s.greenroom.follow(greenroom::Since::Kept);
+        let mut feed = s.greenroom.follow(greenroom::Since::Oldest);
         let mut last = 0;
         while let Some(Some(greenroom::Followed::Change(change))) =
             futures::FutureExt::now_or_never(feed.next())

@@ -12,10 +12,10 @@ use actix_rt::System;
 use greenroom::domain::ids::TaskId;
 use greenroom::domain::task::{Launch, Resume, Task, TaskStatus, Track};
 use greenroom::domain::time::Timestamp;
-use greenroom::sabotage::Saboteur;
+use greenroom::failpoint::FaultInjector;
 use greenroom::{
     CancelError, CancelOptions, CancelScope, Clock, Config, EventLink, Greenroom, LaunchError,
-    LimitsReport, ListFilter, ResumeError, ShutdownMode, Surroundings, TaskChange,
+    LimitsReport, ListFilter, ResumeError, ShutdownMode, TaskChange,
 };
 use greenroom_sim::crash::{CrashSwitch, CrashableServer};
 use greenroom_sim::disk::Disk;
@@ -62,15 +62,15 @@ pub fn story_with_panics<F: Future<Output = ()>>(
 
 /// Runs a story with a fault injector. Returns the panics.
 pub fn story_with_failpoints<F: Future<Output = ()>>(
-    saboteur: Arc<dyn Saboteur>,
+    fault_injector: Arc<dyn FaultInjector>,
     run_story: impl FnOnce(Harness) -> F + Send + 'static,
 ) -> Vec<String> {
-    run(|_| {}, Some(saboteur), run_story)
+    run(|_| {}, Some(fault_injector), run_story)
 }
 
 fn run<F: Future<Output = ()>>(
     set: impl FnOnce(&mut Config) + Send + 'static,
-    saboteur: Option<Arc<dyn Saboteur>>,
+    fault_injector: Option<Arc<dyn FaultInjector>>,
     run_story: impl FnOnce(Harness) -> F + Send + 'static,
 ) -> Vec<String> {
     let mut config = Config {
@@ -85,7 +85,7 @@ fn run<F: Future<Output = ()>>(
         let runtime = quiescence.runtime().expect("a runtime can be made");
         collect_panics();
         System::with_tokio_rt(|| runtime).block_on(async move {
-            let harness = Harness::new(config, quiescence, saboteur);
+            let harness = Harness::new(config, quiescence, fault_injector);
             run_story(harness.clone()).await;
             harness.close().await;
         });
@@ -126,7 +126,7 @@ pub struct Harness {
     pub server: Server,
     pub disk: Disk,
     config: Config,
-    saboteur: Option<Arc<dyn Saboteur>>,
+    fault_injector: Option<Arc<dyn FaultInjector>>,
     crash_switch: CrashSwitch,
     quiescence: Quiescence,
     clock: Clock,
@@ -138,7 +138,8 @@ fn start(
     config: &Config,
     server: &Server,
     disk: &Disk,
-    surroundings: Surroundings,
+    clock: Clock,
+    fault_injector: Option<Arc<dyn FaultInjector>>,
 ) -> (Greenroom, CrashSwitch) {
     let journal = disk.journal();
     let crash_switch = CrashSwitch::new(Arc::clone(&journal));
@@ -147,28 +148,33 @@ fn start(
         crash_switch.clone(),
         Arc::new(|_, _, _| false),
     );
-    let greenroom =
-        Greenroom::start_within(config.clone(), Arc::new(crashable), journal, surroundings);
+    let greenroom = Greenroom::builder(config.clone())
+        .server(Arc::new(crashable))
+        .journal(journal)
+        .clock(clock)
+        .fault_injector(fault_injector)
+        .start();
     (greenroom, crash_switch)
 }
 
 impl Harness {
-    fn new(config: Config, quiescence: Quiescence, saboteur: Option<Arc<dyn Saboteur>>) -> Self {
+    fn new(
+        config: Config,
+        quiescence: Quiescence,
+        fault_injector: Option<Arc<dyn FaultInjector>>,
+    ) -> Self {
         let clock = Clock::starting_at(Timestamp::from_millis(0));
         let server = Server::new(clock);
         // Durable within the instant, but not within the step, so code that must wait for the disk does.
         let disk = Disk::new(config.lifecycle.retention, Arc::new(|_| Duration::ZERO));
-        let surroundings = Surroundings {
-            clock,
-            saboteur: saboteur.clone(),
-        };
-        let (greenroom, crash_switch) = start(&config, &server, &disk, surroundings);
+        let (greenroom, crash_switch) =
+            start(&config, &server, &disk, clock, fault_injector.clone());
         Self {
             greenroom,
             server,
             disk,
             config,
-            saboteur,
+            fault_injector,
             crash_switch,
             quiescence,
             clock,
@@ -188,12 +194,13 @@ impl Harness {
     pub async fn restart(&mut self, after: u64) {
         self.advance(after).await;
         self.config.seed = self.config.seed.map(|seed| seed + 1);
-        let surroundings = Surroundings {
-            clock: self.clock,
-            saboteur: self.saboteur.clone(),
-        };
-        (self.greenroom, self.crash_switch) =
-            start(&self.config, &self.server, &self.disk, surroundings);
+        (self.greenroom, self.crash_switch) = start(
+            &self.config,
+            &self.server,
+            &self.disk,
+            self.clock,
+            self.fault_injector.clone(),
+        );
         self.settle().await;
     }
 
@@ -413,9 +420,10 @@ impl Harness {
     }
 
     /// Returns the resource counts of the system.
-    pub async fn census(&self) -> greenroom::Census {
+    pub async fn resource_counts(&self) -> greenroom::ResourceCounts {
         let greenroom = self.greenroom.clone();
-        self.resolve(async move { greenroom.census().await }).await
+        self.resolve(async move { greenroom.resource_counts().await })
+            .await
     }
 
     pub fn changes(&self) -> Receiver<Arc<TaskChange>> {

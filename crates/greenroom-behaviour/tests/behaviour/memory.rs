@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use greenroom::Census;
+use greenroom::ResourceCounts;
 use greenroom::domain::ids::TaskId;
 use greenroom::domain::task::{Launch, Track};
 
@@ -16,10 +16,10 @@ const HOUR: u64 = 3_600_000;
 
 /// Returns the counts of a system without open tasks, pending messages and retained state: only the
 /// long-lived actors. After a shutdown those are gone as well.
-pub fn empty(census: &Census) -> Census {
-    let mut empty = Census::default();
+pub fn empty(counts: &ResourceCounts) -> ResourceCounts {
+    let mut empty = ResourceCounts::default();
     empty.registries = 1;
-    let kept = usize::from(census.slot_managers > 0);
+    let kept = usize::from(counts.slot_managers > 0);
     (empty.slot_managers, empty.pollers, empty.toasters) = (kept, kept, kept);
     empty
 }
@@ -192,15 +192,18 @@ fn ten_thousand_tasks_leave_nothing() {
         assert_eq!(ends["error"], kind, "{ends:?}");
         assert_eq!(ends["cancelled"], 3 * kind, "{ends:?}");
         assert_eq!(ends["interrupt"], kind, "{ends:?}");
-        assert!(s.census().await.tasks > 0, "some are kept for a while");
+        assert!(
+            s.resource_counts().await.tasks > 0,
+            "some are kept for a while"
+        );
 
         s.advance(HOUR).await;
-        let mut expected = empty(&s.census().await);
+        let mut expected = empty(&s.resource_counts().await);
         // Kept forever, with a limit of ten thousand each: the histories of parents. Kept for a day: the keys
         // of launches.
         expected.histories = PARENTS + kind;
         expected.launch_keys = kind;
-        assert_eq!(s.census().await, expected);
+        assert_eq!(s.resource_counts().await, expected);
 
         s.advance(24 * HOUR).await;
         let greenroom = s.greenroom.clone();
@@ -210,15 +213,15 @@ fn ten_thousand_tasks_leave_nothing() {
         s.finish_turn(&last.id).await;
         s.advance(HOUR).await;
         (expected.histories, expected.launch_keys) = (PARENTS + kind + 1, 1);
-        assert_eq!(s.census().await, expected);
+        assert_eq!(s.resource_counts().await, expected);
 
         s.shutdown().await.await.expect("no panic");
-        let mut expected = Census::default();
+        let mut expected = ResourceCounts::default();
         (
             expected.registries,
             expected.histories,
             expected.launch_keys,
         ) = (1, PARENTS + kind + 1, 1);
-        assert_eq!(s.census().await, expected, "after a shutdown");
+        assert_eq!(s.resource_counts().await, expected, "after a shutdown");
     });
 }

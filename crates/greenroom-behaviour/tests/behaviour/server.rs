@@ -346,7 +346,7 @@ impl AgentServer for Server {
             let id = SessionId::new(format!("ses_{:06}", state.created));
             let mut session = Session::declared();
             session.parent.clone_from(&new.parent);
-            session.metadata = Some(new.mark.metadata());
+            session.metadata = Some(new.tag.metadata());
             session.directory = new.directory.to_string();
             state.sessions.insert(id.clone(), session);
             state.created_for.push((new.task.clone(), id.clone()));
@@ -369,7 +369,7 @@ impl AgentServer for Server {
     ) -> Result<(), ServerError> {
         let payload = CallPayload::Prompt(directory.map(str::to_owned), Box::new(prompt.clone()));
         let outcome = self.record_call(CallKind::Prompt, Some(session), payload);
-        let part = json!({"type": "text", "text": prompt.text, "metadata": prompt.mark.metadata()});
+        let part = json!({"type": "text", "text": prompt.text, "metadata": prompt.tag.metadata()});
         self.respond(outcome, |state, now| {
             known(state, session)?;
             push_user_message(state, session, part, now);

@@ -20,7 +20,7 @@ impl Harness {
     /// Delivers an event of the server without settling.
     pub fn send_event(&self, event: Value) {
         let greenroom = self.greenroom.clone();
-        actix_rt::spawn(async move { greenroom.event(&event).await });
+        actix_rt::spawn(async move { greenroom.ingest_event_json(&event).await });
     }
 
     /// Makes a session busy.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use greenroom::domain::ids::{Run, SessionId, TaskId};
 use greenroom::domain::task::TaskStatus;
 use greenroom::ports::agent_server::AgentServer;
-use greenroom::{Census, Greenroom, ListFilter, ShutdownMode};
+use greenroom::{Greenroom, ListFilter, ResourceCounts, ShutdownMode};
 use tokio::task::JoinHandle;
 
 use super::log::Log;
@@ -171,26 +171,26 @@ async fn check_memory(greenroom: Greenroom, log: Log) {
             format!("{} is still in memory, {}", task.id, task.status().as_str()),
         );
     }
-    let census = greenroom.census().await;
-    let mut expected = Census::default();
+    let counts = greenroom.resource_counts().await;
+    let mut expected = ResourceCounts::default();
     (expected.registries, expected.slot_managers) = (1, 1);
     (expected.pollers, expected.toasters) = (1, 1);
-    expected.histories = census.histories;
+    expected.histories = counts.histories;
     // A parent that its user has aborted is kept in memory until the next user message.
     let stopped = log.read(ObservedState::user_aborted);
-    expected.notifiers = census.notifiers.min(stopped);
-    expected.parents = census.parents.min(stopped);
-    expected.rosters = census.rosters.min(stopped);
+    expected.notifiers = counts.notifiers.min(stopped);
+    expected.parents = counts.parents.min(stopped);
+    expected.rosters = counts.rosters.min(stopped);
     if log.read(|observed| observed.process_crashed.is_some()) {
         // Actors of a crashed process are still in memory: they wait for a disk that does not answer.
-        expected.registries = census.registries;
-        expected.task_actors = census.task_actors;
-        expected.notifiers = expected.notifiers.max(census.notifiers);
+        expected.registries = counts.registries;
+        expected.task_actors = counts.task_actors;
+        expected.notifiers = expected.notifiers.max(counts.notifiers);
     }
-    if census != expected {
+    if counts != expected {
         return log.record_violation(
             "2 Slots (memory)",
-            format!("every task has left memory, but the census is {census:?}"),
+            format!("every task has left memory, but the counts is {counts:?}"),
         );
     }
     let readiness = greenroom.readiness().await;

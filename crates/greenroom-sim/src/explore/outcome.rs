@@ -69,7 +69,7 @@ fn run_scenario(scenario: &Scenario) -> Outcome {
         System::with_tokio_rt(|| runtime).block_on(driver::run_scenario(scenario, &quiescence));
     let panics = collected_panics();
     let mut violation = run.violation;
-    let unexpected = panics.iter().find(|panic| !panic.contains("sabotage at"));
+    let unexpected = panics.iter().find(|panic| !panic.contains("failpoint at"));
     if let (None, Some(panic)) = (&violation, unexpected) {
         violation = Some(Violation {
             promise: "no panic",

@@ -6,10 +6,10 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use greenroom::clock::Clock;
+use greenroom::failpoint::FaultInjector;
 use greenroom::ports::agent_server::AgentServer;
 use greenroom::ports::journal::{ChangesFrom, Journal, MemoryJournal};
-use greenroom::sabotage::Saboteur;
-use greenroom::{Config, EventLink, Greenroom, ShutdownMode, Surroundings, TaskChange};
+use greenroom::{Config, EventLink, Greenroom, ShutdownMode, TaskChange};
 
 use super::log::Log;
 use super::model::Model;
@@ -62,9 +62,9 @@ impl ProcessRunner {
         let mut config = self.config.clone();
         // Each process generates different ids.
         config.seed = config.seed.map(|seed| seed ^ (self.started << 32));
-        let mut saboteur: Option<Arc<dyn Saboteur>> = self
+        let mut fault_injector: Option<Arc<dyn FaultInjector>> = self
             .injects_panics
-            .then(|| Arc::new(self.model.clone()) as Arc<dyn Saboteur>);
+            .then(|| Arc::new(self.model.clone()) as Arc<dyn FaultInjector>);
         let mut server: Arc<dyn AgentServer> = Arc::new(self.model.clone());
         let mut crash_switch = None;
         let journal: Arc<dyn Journal> = match &self.disk {
@@ -86,9 +86,9 @@ impl ProcessRunner {
                         crashes_at(&format!("{when} {kind} {about}"))
                     }),
                 ));
-                saboteur = saboteur.map(|saboteur| {
-                    Arc::new(CrashableFaultInjector::new(saboteur, switch.clone()))
-                        as Arc<dyn Saboteur>
+                fault_injector = fault_injector.map(|fault_injector| {
+                    Arc::new(CrashableFaultInjector::new(fault_injector, switch.clone()))
+                        as Arc<dyn FaultInjector>
                 });
                 // A reader of changes continues where the last process stopped.
                 let changes = journal.changes(ChangesFrom::After(0), usize::MAX);
@@ -101,11 +101,12 @@ impl ProcessRunner {
             }
         };
         let server_refs = Arc::downgrade(&server);
-        let surroundings = Surroundings {
-            clock: self.clock,
-            saboteur,
-        };
-        let greenroom = Greenroom::start_within(config, server, journal, surroundings);
+        let greenroom = Greenroom::builder(config)
+            .server(server)
+            .journal(journal)
+            .clock(self.clock)
+            .fault_injector(fault_injector)
+            .start();
         self.log.follow_changes(greenroom.subscribe());
         self.model.set_event_sink(Some(greenroom.clone()));
         if self.started > 1 {

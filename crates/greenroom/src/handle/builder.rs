@@ -67,8 +67,11 @@ impl<S> Builder<S> {
     }
 
     /// Sets what makes actors fail at their failpoints, for tests.
-    pub fn fault_injector(mut self, fault_injector: Arc<dyn FaultInjector>) -> Self {
-        self.fault_injector = Some(fault_injector);
+    pub fn fault_injector(
+        mut self,
+        fault_injector: impl Into<Option<Arc<dyn FaultInjector>>>,
+    ) -> Self {
+        self.fault_injector = fault_injector.into();
         self
     }
 }

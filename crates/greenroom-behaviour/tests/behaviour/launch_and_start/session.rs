@@ -24,13 +24,13 @@ fn session_is_created_from_launch() {
         let model = made.model.as_ref().expect("it was given");
         assert_eq!(model.key().as_str(), "acme/big");
         let identity = json!({"greenroom": {"task": a, "run": 1, "attempt": 1}});
-        assert_eq!(made.mark.metadata(), identity);
+        assert_eq!(made.tag.metadata(), identity);
         let prompt = &prompts(&s)[0];
         assert_eq!((&*prompt.agent, &*prompt.text), ("worker", "do a"));
         assert_eq!(prompt.system.as_deref(), Some("be brief"));
         let model = prompt.model.as_ref().expect("it was given");
         assert_eq!(model.variant.as_deref(), Some("high"));
-        assert_eq!(json!(prompt.mark.task), json!(a));
+        assert_eq!(json!(prompt.tag.task), json!(a));
         let CallPayload::Prompt(directory, _) = &s.server.calls(CallKind::Prompt)[0].payload else {
             panic!("a prompt carries a prompt");
         };

@@ -166,15 +166,17 @@ impl Event {
             Event::SessionError => {
                 s.server.set_status(&own, None);
                 let error = json!({"name": "APIError", "data": {"message": "boom"}});
-                s.greenroom.event(&error_event(&own, error)).await;
+                s.greenroom
+                    .ingest_event_json(&error_event(&own, error))
+                    .await;
             }
             Event::SessionAborted => {
                 s.server.set_status(&own, None);
-                s.greenroom.event(&abort_event(&own)).await;
+                s.greenroom.ingest_event_json(&abort_event(&own)).await;
             }
             Event::Idle => {
                 s.server.set_status(&own, None);
-                s.greenroom.event(&idle_event(&own)).await;
+                s.greenroom.ingest_event_json(&idle_event(&own)).await;
             }
             Event::Resume => return resumed(&s, &own).await,
             Event::ResumeTwice => {
@@ -198,7 +200,9 @@ impl Event {
                 s.greenroom.event_link(EventLink::Broken);
             }
             Event::ParentAborted | Event::ParentAbortedWithTasks => {
-                s.greenroom.event(&abort_event(&"P".into())).await;
+                s.greenroom
+                    .ingest_event_json(&abort_event(&"P".into()))
+                    .await;
             }
             Event::Shutdown => {
                 let shutdown = async move { s.greenroom.shutdown(ShutdownMode::Abort).await };
@@ -216,7 +220,7 @@ impl Event {
 async fn deleted(s: &Harness, session: &SessionId) {
     s.server.remove_session(session);
     let event = json!({"type": "session.deleted", "properties": {"info": {"id": session}}});
-    s.greenroom.event(&event).await;
+    s.greenroom.ingest_event_json(&event).await;
 }
 
 async fn resumed(s: &Harness, session: &SessionId) -> String {

@@ -197,10 +197,10 @@ fn notifications(s: &Harness, a: &TaskId, relevant: impl Fn(&Call) -> bool) -> V
 /// busy.
 async fn assert_nothing_left(s: &Harness, a: &TaskId) {
     s.advance(900_000).await;
-    let census = s.census().await;
-    let mut empty = crate::memory::empty(&census);
-    empty.histories = census.histories;
-    assert_eq!(census, empty, "left in memory");
+    let counts = s.resource_counts().await;
+    let mut empty = crate::memory::empty(&counts);
+    empty.histories = counts.histories;
+    assert_eq!(counts, empty, "left in memory");
     if let Some(session) = s.server.session_of(a) {
         assert_eq!(s.server.status_of(&session), None, "left at work");
     }

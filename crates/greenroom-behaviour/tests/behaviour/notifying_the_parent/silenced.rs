@@ -66,9 +66,13 @@ fn user_abort_is_forgotten_after_a_day_without_messages() {
         s.advance_to(6000).await;
         s.finish_turn(&a).await;
         s.advance_to(HOUR).await;
-        assert_eq!(s.census().await.notifiers, 1, "its user may come back");
+        assert_eq!(
+            s.resource_counts().await.notifiers,
+            1,
+            "its user may come back"
+        );
         s.advance_to(25 * HOUR).await;
-        assert_eq!(s.census().await.notifiers, 0);
+        assert_eq!(s.resource_counts().await.notifiers, 0);
         // A later launch by this session shows that its user has prompted it.
         let b = s.launch(job("b")).await;
         s.advance(6000).await;

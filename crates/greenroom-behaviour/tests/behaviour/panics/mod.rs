@@ -13,7 +13,7 @@ use greenroom::CancelOptions;
 use greenroom::domain::ids::{SessionId, TaskId};
 use greenroom::domain::notice::NoticeKind;
 use greenroom::domain::task::{Launch, Resume, Task, TaskStatus, Track};
-use greenroom::sabotage::Saboteur;
+use greenroom::failpoint::FaultInjector;
 
 use crate::harness::*;
 use crate::server::{CallKind, CallPayload};
@@ -42,8 +42,8 @@ impl PanicAt {
     }
 }
 
-impl Saboteur for PanicAt {
-    fn strikes(&self, place: &'static str) -> bool {
+impl FaultInjector for PanicAt {
+    fn should_fail(&self, place: &'static str) -> bool {
         let mut passed = lock(&self.passed);
         let nth = passed.entry(place).or_default();
         *nth += 1;
@@ -240,18 +240,18 @@ async fn assert_invariants(s: &Harness, place: &str) {
             task.status().as_str()
         );
     }
-    let census = s.greenroom.census().await;
-    let (held, waiting) = (census.slots_held, census.waiting);
+    let counts = s.greenroom.resource_counts().await;
+    let (held, waiting) = (counts.slots_held, counts.waiting);
     assert_eq!(
-        (held, census.permits, waiting),
+        (held, counts.permits, waiting),
         (0, 0, 0),
-        "{place}: {census:?}"
+        "{place}: {counts:?}"
     );
-    assert_eq!(census.registries, 1, "{place}");
+    assert_eq!(counts.registries, 1, "{place}");
     assert_eq!(
-        (census.calls, census.aborting),
+        (counts.calls, counts.aborting),
         (0, 0),
-        "{place}: {census:?}"
+        "{place}: {counts:?}"
     );
     // Each session is created once, and each run is prompted once.
     let mut made = BTreeMap::<String, usize>::new();
@@ -327,7 +327,7 @@ fn check_recovery(place: &'static str, from: usize, times: usize) {
         run_workload(&s).await;
         assert_invariants(&s, &name).await;
     });
-    let unexpected = panics.iter().find(|panic| !panic.contains("sabotage at"));
+    let unexpected = panics.iter().find(|panic| !panic.contains("failpoint at"));
     assert!(unexpected.is_none(), "{place}: {unexpected:?}");
     assert!(!panics.is_empty(), "{place} was passed and nothing broke");
 }

@@ -11,8 +11,8 @@ struct PanicAtEach {
     passed: Mutex<BTreeMap<&'static str, usize>>,
 }
 
-impl Saboteur for PanicAtEach {
-    fn strikes(&self, place: &'static str) -> bool {
+impl FaultInjector for PanicAtEach {
+    fn should_fail(&self, place: &'static str) -> bool {
         let mut passed = lock(&self.passed);
         let nth = passed.entry(place).or_default();
         *nth += 1;
@@ -33,8 +33,8 @@ impl ArmedPanic {
     }
 }
 
-impl Saboteur for ArmedPanic {
-    fn strikes(&self, place: &'static str) -> bool {
+impl FaultInjector for ArmedPanic {
+    fn should_fail(&self, place: &'static str) -> bool {
         place == self.place && self.armed.swap(false, Ordering::SeqCst)
     }
 }

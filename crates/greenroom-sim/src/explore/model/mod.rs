@@ -24,7 +24,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use greenroom::clock::Clock;
-use greenroom::sabotage::Saboteur;
+use greenroom::failpoint::FaultInjector;
 use greenroom::{EventLink, Greenroom};
 use tokio::sync::{Notify, mpsc};
 
@@ -52,8 +52,8 @@ pub struct Model {
     event_sink: Arc<Mutex<Option<Greenroom>>>,
 }
 
-impl Saboteur for Model {
-    fn strikes(&self, place: &'static str) -> bool {
+impl FaultInjector for Model {
+    fn should_fail(&self, place: &'static str) -> bool {
         self.decides_panic(place)
     }
 }
@@ -107,7 +107,7 @@ impl Model {
                     kind: event.kind,
                     sign: event.sign,
                 });
-                greenroom.event(&event.value).await;
+                greenroom.ingest_event_json(&event.value).await;
             }
             TimedEvent::TurnStep { session, turn } => self.state().run_step(&session, turn),
             TimedEvent::ServerOnline => self.state().bring_online(),

@@ -6,8 +6,8 @@ use std::future::pending;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use greenroom::domain::correlation_tag::CorrelationTag;
 use greenroom::domain::ids::{Run, SessionId, TaskId};
-use greenroom::domain::mark::Mark;
 use greenroom::domain::task::{AskAnswer, AskKind};
 use greenroom::domain::transcript::Message;
 use greenroom::ports::agent_server::{
@@ -70,7 +70,7 @@ impl Drop for OpenCall {
 }
 
 fn connection_cut() -> ServerError {
-    ServerError::FateUnknown("the connection was cut".to_owned())
+    ServerError::OutcomeUnknown("the connection was cut".to_owned())
 }
 
 impl Model {
@@ -197,7 +197,7 @@ fn existing<'a>(state: &'a ServerState, id: &SessionId) -> Result<&'a Session, S
 }
 
 /// Returns task, run and prompt number of a correlation tag.
-fn correlation(mark: &Mark) -> (TaskId, Run, u64) {
+fn correlation(mark: &CorrelationTag) -> (TaskId, Run, u64) {
     let number = mark.prompt.unwrap_or_default();
     (mark.task.clone(), mark.run, u64::from(number))
 }
@@ -222,7 +222,7 @@ impl AgentServer for Model {
     }
 
     async fn create(&self, session: NewSession) -> Result<SessionId, ServerError> {
-        let (task, run, _) = correlation(&session.mark);
+        let (task, run, _) = correlation(&session.tag);
         let alias = alias(&session.title).to_owned();
         let call = Call::Create {
             task,
@@ -239,7 +239,7 @@ impl AgentServer for Model {
             let made = Session {
                 parent: session.parent,
                 directory: session.directory.to_string(),
-                metadata: Some(session.mark.metadata()),
+                metadata: Some(session.tag.metadata()),
                 agent: session.agent.to_string(),
                 ..Session::default()
             };
@@ -258,7 +258,7 @@ impl AgentServer for Model {
         prompt: TaskPrompt,
     ) -> Result<(), ServerError> {
         let id = session.clone();
-        let (task, run, number) = correlation(&prompt.mark);
+        let (task, run, number) = correlation(&prompt.tag);
         let call = Call::Prompt {
             session: id.clone(),
             task,
@@ -267,7 +267,7 @@ impl AgentServer for Model {
         };
         self.call("prompt", session.as_str(), call, move |state| {
             existing(state, &id)?;
-            state.accept_prompt(&id, Some(&prompt.agent), Some(prompt.mark.metadata()), true);
+            state.accept_prompt(&id, Some(&prompt.agent), Some(prompt.tag.metadata()), true);
             Ok(())
         })
         .await
