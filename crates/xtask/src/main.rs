@@ -5,6 +5,7 @@ mod bench;
 mod explore;
 mod faults;
 mod instructions;
+mod language;
 mod load;
 mod steps;
 mod test;
@@ -29,6 +30,8 @@ enum Task {
     Bench(bench::Options),
     /// Counts the instructions of small works under callgrind, and compares them with the committed table.
     Instructions(instructions::Options),
+    /// Counts words that plain technical English does not need, and compares the numbers with the committed table.
+    Language(language::Options),
     /// Loads a service for many minutes and watches its memory.
     Load(load::Options),
     /// Tells thousands of random schedules under virtual time and looks for broken promises.
@@ -42,6 +45,7 @@ fn main() -> ExitCode {
         Task::Test(options) => test::run(&options),
         Task::Bench(options) => bench::run(&options),
         Task::Instructions(options) => instructions::run(&options),
+        Task::Language(options) => language::run(&options).map_err(Into::into),
         Task::Load(options) => load::run(&options),
         Task::Explore => explore::run(),
         Task::Faults(options) => faults::run(&options).map_err(Into::into),

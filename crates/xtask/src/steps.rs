@@ -28,6 +28,9 @@ pub enum StepError {
     /// Faults could not be tried, or were not caught.
     #[error(transparent)]
     Faults(#[from] crate::faults::FaultsError),
+    /// The language of the sources could not be counted, or is above its table.
+    #[error(transparent)]
+    Language(#[from] crate::language::LanguageError),
     /// The installation could not be run at all.
     #[error("cannot start a runtime: {0}")]
     Runtime(std::io::Error),
