@@ -1,15 +1,15 @@
-//! Reads a chat-completions request: what was asked last, how far the answer has come, and whether it is a script at
-//! all. Tolerant: a field it does not know is no error, since every client sends others.
+//! Reads a chat-completions request: the newest prompt, the number of answers to it, and the kind of the request. Unknown
+//! fields are ignored, since every client sends others.
 
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::cues;
+use crate::template;
 
-/// A request, as far as it matters here.
+/// The fields of a request that the provider uses.
 #[derive(Debug, Clone, Deserialize)]
 pub struct Request {
-    /// Whatever it calls the model.
+    /// The model's name as the client sent it.
     #[serde(default)]
     pub model: String,
     /// Whether the answer is streamed.
@@ -27,56 +27,56 @@ struct Message {
     content: Value,
 }
 
-/// What a request is about.
+/// The kind of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Ask {
-    /// A name for a conversation.
+pub enum RequestKind {
+    /// A request for the title of a conversation.
     Title { about: String },
-    /// A summary of a conversation that has become too long; `text` is all of it, as the host puts it.
+    /// A request for a summary of a conversation that has become too long; `text` is the whole quoted conversation.
     Summary { text: String },
-    /// A background-task notice was put into the conversation.
+    /// The newest message is a background-task notice without a script for it.
     Notice { first_line: String },
-    /// Somebody asked for something; `answers` have been given since.
+    /// A prompt with a script; `answers` is the number of answers since.
     Prompt { text: String, answers: usize },
 }
 
 impl Request {
-    /// What is asked for.
-    pub fn ask(&self) -> Ask {
+    /// Returns the kind of the request.
+    pub fn kind(&self) -> RequestKind {
         let newest = self
             .messages
             .iter()
             .rposition(|message| message.role == "user");
         let text = newest
-            .map(|at| spoken(&text_of(&self.messages[at].content)))
+            .map(|at| without_reminders(&text_of(&self.messages[at].content)))
             .unwrap_or_default();
-        if self.system_says("title generator") {
-            return Ask::Title { about: text };
+        if self.system_contains("title generator") {
+            return RequestKind::Title { about: text };
         }
         let raw = newest
             .map(|at| text_of(&self.messages[at].content))
             .unwrap_or_default();
-        // What was said before is quoted in it, markers and notices too; none of it is meant for this request.
-        if self.system_says("summarization agent") {
-            return Ask::Summary { text: raw };
+        // It quotes the conversation with its markers and notices; they are not the script of this request.
+        if self.system_contains("summarization agent") {
+            return RequestKind::Summary { text: raw };
         }
         if let Some(at) = newest.filter(|at| self.is_notice(*at)) {
-            if let Some(text) = self.script_of_the_woken(at) {
+            if let Some(text) = self.script_after_wake(at) {
                 return self.prompt(&text, newest);
             }
             let first_line = raw
                 .lines()
                 .find(|line| line.contains("BACKGROUND TASK"))
                 .unwrap_or_default();
-            return Ask::Notice {
+            return RequestKind::Notice {
                 first_line: first_line.trim().to_owned(),
             };
         }
-        self.prompt(cues::part(&text, 0).unwrap_or_default(), newest)
+        self.prompt(template::part(&text, 0).unwrap_or_default(), newest)
     }
 
-    /// A script that is played, with what it may know of the conversation.
-    fn prompt(&self, script: &str, newest: Option<usize>) -> Ask {
+    /// Returns a prompt with its placeholders replaced from the conversation.
+    fn prompt(&self, script: &str, newest: Option<usize>) -> RequestKind {
         let after = newest.map_or(&[][..], |at| &self.messages[at + 1..]);
         let answers = after
             .iter()
@@ -88,9 +88,9 @@ impl Request {
             .filter(|message| message.role == "tool")
             .map(|message| text_of(&message.content))
             .collect();
-        let tasks = cues::tasks(results.iter().map(String::as_str));
-        Ask::Prompt {
-            text: cues::with_tasks(script, &tasks),
+        let ids = template::task_ids(results.iter().map(String::as_str));
+        RequestKind::Prompt {
+            text: template::with_task_ids(script, &ids),
             answers,
         }
     }
@@ -103,34 +103,33 @@ impl Request {
             && raw.contains("BACKGROUND TASK")
     }
 
-    /// What the newest prompt that says so plays when its agent is woken by the notice there, if anything is left to be
-    /// played.
-    fn script_of_the_woken(&self, notice: usize) -> Option<String> {
+    /// Returns the part of the newest prompt with `[[woken]]` that the notice at this index plays, if any is left.
+    fn script_after_wake(&self, notice: usize) -> Option<String> {
         let (at, text) = (0..notice).rev().find_map(|at| {
-            let text = spoken(&text_of(&self.messages[at].content));
-            let says = self.messages[at].role == "user" && cues::part(&text, 1).is_some();
-            says.then_some((at, text))
+            let text = without_reminders(&text_of(&self.messages[at].content));
+            let has_wake = self.messages[at].role == "user" && template::part(&text, 1).is_some();
+            has_wake.then_some((at, text))
         })?;
-        // A notice that nobody has answered has woken nobody.
+        // A notice without an answer did not wake the agent.
         let before = (at + 1..notice)
             .filter(|at| self.is_notice(*at) && self.messages[at + 1].role == "assistant")
             .count();
-        cues::part(&text, before + 1).map(|woken| woken.trim().to_owned())
+        template::part(&text, before + 1).map(|woken| woken.trim().to_owned())
     }
 
-    fn system_says(&self, words: &str) -> bool {
+    fn system_contains(&self, words: &str) -> bool {
         self.messages.iter().any(|message| {
             message.role == "system" && text_of(&message.content).to_lowercase().contains(words)
         })
     }
 
-    /// Unlike for every turn of a conversation: ids of tool calls are made of it.
+    /// Returns the number of messages. It differs for every turn of a conversation; ids of tool calls contain it.
     pub fn length(&self) -> usize {
         self.messages.len()
     }
 }
 
-/// The first words of a text, for answers and titles.
+/// Returns the first words of a text, for answers and titles.
 pub fn first_words(text: &str, words: usize) -> String {
     let mut kept: Vec<&str> = text.split_whitespace().take(words + 1).collect();
     let more = kept.len() > words;
@@ -139,7 +138,7 @@ pub fn first_words(text: &str, words: usize) -> String {
     if more { format!("{line} …") } else { line }
 }
 
-/// The text of a message, whichever of the protocol's two forms it has.
+/// Returns the text of a message in either of the protocol's two forms.
 fn text_of(content: &Value) -> String {
     match content {
         Value::String(text) => text.clone(),
@@ -154,9 +153,9 @@ fn text_of(content: &Value) -> String {
     }
 }
 
-/// What was said besides the reminders a host adds. If all of it is a reminder (opencode wraps what is said while it
-/// works), the inside of it.
-fn spoken(text: &str) -> String {
+/// Returns a message without the reminders that a host adds. If the whole message is a reminder (opencode wraps messages
+/// that arrive while it works), returns the text inside.
+fn without_reminders(text: &str) -> String {
     const OPEN: &str = "<system-reminder>";
     const CLOSE: &str = "</system-reminder>";
     let mut outside = String::new();
@@ -179,15 +178,15 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    fn ask(messages: Value) -> Ask {
+    fn kind_of(messages: Value) -> RequestKind {
         serde_json::from_value::<Request>(json!({"model": "small", "messages": messages}))
             .unwrap()
-            .ask()
+            .kind()
     }
 
     #[test]
-    fn answers_are_counted_from_the_newest_message_of_the_user() {
-        let asked = ask(json!([
+    fn answers_are_counted_from_the_newest_user_message() {
+        let kind = kind_of(json!([
             {"role": "system", "content": "You are an agent"},
             {"role": "user", "content": "old"},
             {"role": "assistant", "content": "old answer"},
@@ -196,8 +195,8 @@ mod tests {
             {"role": "tool", "content": "result"},
         ]));
         assert_eq!(
-            asked,
-            Ask::Prompt {
+            kind,
+            RequestKind::Prompt {
                 text: "new".to_owned(),
                 answers: 1
             }
@@ -205,14 +204,14 @@ mod tests {
     }
 
     #[test]
-    fn reminders_of_the_host_are_no_part_of_the_prompt() {
-        let asked = ask(json!([{"role": "user", "content": [
+    fn reminders_are_removed_from_the_prompt() {
+        let kind = kind_of(json!([{"role": "user", "content": [
             {"type": "text", "text": "do [[wait 1s]]"},
             {"type": "text", "text": "<system-reminder>\n[[hang]] plan mode\n</system-reminder>"},
         ]}]));
         assert_eq!(
-            asked,
-            Ask::Prompt {
+            kind,
+            RequestKind::Prompt {
                 text: "do [[wait 1s]]".to_owned(),
                 answers: 0
             }
@@ -220,31 +219,33 @@ mod tests {
     }
 
     #[test]
-    fn what_the_host_wrapped_whole_is_still_heard() {
-        let wrapped = "<system-reminder>\nThe user said:\n[[say steered]]\n</system-reminder>";
-        let Ask::Prompt { text, .. } = ask(json!([{"role": "user", "content": wrapped}])) else {
+    fn message_wrapped_whole_as_a_reminder_is_a_prompt() {
+        let wrapped = "<system-reminder>\nThe user sent:\n[[say steered]]\n</system-reminder>";
+        let RequestKind::Prompt { text, .. } =
+            kind_of(json!([{"role": "user", "content": wrapped}]))
+        else {
             panic!("a prompt")
         };
         assert!(text.contains("[[say steered]]"));
     }
 
     #[test]
-    fn a_summary_plays_nothing_of_what_it_quotes() {
+    fn summary_request_is_not_a_script() {
         let quoted = "So far: [[hang]] <system-reminder>[BACKGROUND TASK COMPLETED]</system-reminder> and the rest";
-        let asked = ask(json!([
+        let kind = kind_of(json!([
             {"role": "system", "content": "You are a context summarization agent."},
             {"role": "user", "content": quoted},
         ]));
         assert_eq!(
-            asked,
-            Ask::Summary {
+            kind,
+            RequestKind::Summary {
                 text: quoted.to_owned()
             }
         );
     }
 
     #[test]
-    fn an_agent_that_is_woken_plays_what_it_was_told_for_then() {
+    fn each_wake_plays_its_part_of_the_prompt() {
         let prompt = "[[call background_task {}]][[woken]][[call background_output {\"task_id\": \"$task1\"}]][[say read]][[woken]][[say seen]]";
         let notice = "<system-reminder>\n[ALL BACKGROUND TASKS COMPLETE]\n</system-reminder>";
         let before = [
@@ -252,11 +253,11 @@ mod tests {
             json!({"role": "assistant", "tool_calls": []}),
             json!({"role": "tool", "content": "launched bg_12345678"}),
         ];
-        let asked = ask(Value::from(before.to_vec()));
+        let kind = kind_of(Value::from(before.to_vec()));
         let at_once = "[[call background_task {}]]".to_owned();
         assert_eq!(
-            asked,
-            Ask::Prompt {
+            kind,
+            RequestKind::Prompt {
                 text: at_once,
                 answers: 1
             }
@@ -264,13 +265,13 @@ mod tests {
         let mut woken = before.to_vec();
         let notice = json!({"role": "user", "content": notice});
         woken.push(json!({"role": "assistant", "content": "launched"}));
-        // The first of them is silent: nobody answers it.
+        // The first notice is silent: the agent does not answer it.
         woken.extend([notice.clone(), notice.clone()]);
         let script =
             "[[call background_output {\"task_id\": \"bg_12345678\"}]][[say read]]".to_owned();
         assert_eq!(
-            ask(Value::from(woken.clone())),
-            Ask::Prompt {
+            kind_of(Value::from(woken.clone())),
+            RequestKind::Prompt {
                 text: script,
                 answers: 0
             }
@@ -278,8 +279,8 @@ mod tests {
         for wanted in ["[[say seen]]", "[ALL BACKGROUND TASKS COMPLETE]"] {
             woken.push(json!({"role": "assistant", "content": "read"}));
             woken.push(notice.clone());
-            let (Ask::Prompt { text: played, .. } | Ask::Notice { first_line: played }) =
-                ask(Value::from(woken.clone()))
+            let (RequestKind::Prompt { text: played, .. }
+            | RequestKind::Notice { first_line: played }) = kind_of(Value::from(woken.clone()))
             else {
                 panic!("something is played")
             };
@@ -288,21 +289,21 @@ mod tests {
     }
 
     #[test]
-    fn notices_and_titles_are_no_scripts() {
+    fn notices_and_titles_are_not_scripts() {
         let notice = "<system-reminder>\n[BACKGROUND TASK COMPLETED]\n[[hang]]</system-reminder>";
         assert_eq!(
-            ask(json!([{"role": "user", "content": notice}])),
-            Ask::Notice {
+            kind_of(json!([{"role": "user", "content": notice}])),
+            RequestKind::Notice {
                 first_line: "[BACKGROUND TASK COMPLETED]".to_owned()
             }
         );
-        let title = ask(json!([
+        let title = kind_of(json!([
             {"role": "system", "content": "You are a title generator."},
             {"role": "user", "content": "[[hang]]"},
         ]));
         assert_eq!(
             title,
-            Ask::Title {
+            RequestKind::Title {
                 about: "[[hang]]".to_owned()
             }
         );

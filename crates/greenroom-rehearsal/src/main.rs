@@ -1,4 +1,4 @@
-//! The scripted model provider as a process of its own: `greenroom-rehearsal --listen 127.0.0.1:7718`.
+//! Runs the scripted model provider as a separate process: `greenroom-rehearsal --listen 127.0.0.1:7718`.
 
 use std::net::SocketAddr;
 use std::process::ExitCode;
@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use greenroom_rehearsal::Rehearsal;
 
-/// A model provider that plays what the prompt says, over the OpenAI protocol.
+/// A model provider that plays the script in the prompt, over the OpenAI protocol.
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Args {

@@ -1,51 +1,62 @@
-//! The words of the protocol: a turn written as frames of a stream, as one answer, or as a refusal. Pure; the server
-//! plays the frames at their times.
+//! Encodes a turn in the protocol: as frames of a stream, as a whole answer, or as a refusal. Pure; the server sends the
+//! frames at their times.
 
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
-/// A hanging answer is cut after this time: nothing waits for ever.
+/// The time after which a hanging answer is cut.
 pub const HANG_ENDS: Duration = Duration::from_secs(3600);
 
-/// What is answered to one request that is not refused.
+/// The answer to a request that is not refused.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Answer {
-    /// Before the first word.
+    /// The time before the first word.
     pub wait: Duration,
-    /// Over which the words are spread.
+    /// The time over which the words are spread.
     pub slow: Duration,
     /// The words.
     pub text: String,
-    /// The tool called at its end: id, name, arguments.
-    pub call: Option<(String, String, Value)>,
+    /// The tool called at its end.
+    pub call: Option<ToolCall>,
     /// How it ends.
-    pub ending: Ending,
+    pub end: AnswerEnd,
+}
+
+/// A call of a tool.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ToolCall {
+    /// The id that the tool's result refers to.
+    pub id: String,
+    /// The tool's name.
+    pub tool: String,
+    /// The arguments, a JSON object.
+    pub args: Value,
 }
 
 /// How an answer ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Ending {
-    /// As it should.
+pub enum AnswerEnd {
+    /// It is sent completely.
     #[default]
-    Whole,
+    Complete,
     /// The connection is cut after the words.
     Cut,
-    /// Nothing comes after the words.
+    /// Nothing is sent after the words until [`HANG_ENDS`].
     Hang,
 }
 
-/// One piece of a stream, and how long after the one before.
+/// A piece of a stream and its delay.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Frame {
-    /// Since the frame before.
+    /// The delay since the previous frame.
     pub after: Duration,
-    /// What is sent; none cuts the connection.
+    /// The bytes to send; `None` cuts the connection.
     pub bytes: Option<String>,
 }
 
 impl Answer {
-    /// The answer as a stream of server-sent events.
+    /// Returns the answer as a stream of server-sent events.
     pub fn frames(&self, id: &str, model: &str) -> Vec<Frame> {
         let chunk = |after: Duration, delta: Value, finish: Option<&str>| Frame {
             after,
@@ -78,17 +89,22 @@ impl Answer {
         } else {
             Duration::ZERO
         };
-        match self.ending {
-            Ending::Cut => frames.push(Frame {
+        match self.end {
+            AnswerEnd::Cut => frames.push(Frame {
                 after: wait,
                 bytes: None,
             }),
-            Ending::Hang => frames.push(Frame {
+            AnswerEnd::Hang => frames.push(Frame {
                 after: HANG_ENDS,
                 bytes: None,
             }),
-            Ending::Whole => {
-                if let Some((call, tool, args)) = &self.call {
+            AnswerEnd::Complete => {
+                if let Some(ToolCall {
+                    id: call,
+                    tool,
+                    args,
+                }) = &self.call
+                {
                     let call = json!({"index": 0, "id": call, "type": "function",
                         "function": {"name": tool, "arguments": args.to_string()}});
                     frames.push(chunk(wait, json!({"tool_calls": [call]}), None));
@@ -110,10 +126,15 @@ impl Answer {
         frames
     }
 
-    /// The answer in one piece, for clients that do not stream.
+    /// Returns the answer in one piece, for clients that do not stream.
     pub fn whole(&self, id: &str, model: &str) -> Value {
         let mut message = json!({"role": "assistant", "content": self.text});
-        if let Some((call, tool, args)) = &self.call {
+        if let Some(ToolCall {
+            id: call,
+            tool,
+            args,
+        }) = &self.call
+        {
             message["tool_calls"] = json!([{"id": call, "type": "function",
                 "function": {"name": tool, "arguments": args.to_string()}}]);
         }
@@ -131,14 +152,14 @@ impl Answer {
         }
     }
 
-    /// Made up, but steady: a token a word.
+    /// Returns made-up but deterministic usage: one token per word.
     fn usage(&self) -> Value {
         let words = self.text.split_whitespace().count();
         json!({"prompt_tokens": 10, "completion_tokens": words, "total_tokens": 10 + words})
     }
 }
 
-/// The body of a refusal. Its type is none that clients know as one to repeat: the status alone decides.
+/// Returns the body of a refusal. Clients do not know its type as a reason to retry: the status alone decides.
 pub fn refusal(status: u16, message: &str) -> Value {
     json!({"error": {"message": message, "type": "rehearsed_failure", "code": status}})
 }
@@ -152,9 +173,13 @@ mod tests {
     }
 
     #[test]
-    fn a_wait_is_played_once_whatever_the_answer_consists_of() {
+    fn wait_is_played_once_for_every_kind_of_answer() {
         let wait = Duration::from_secs(2);
-        let call = Some(("call_1".to_owned(), "bash".to_owned(), json!({})));
+        let call = Some(ToolCall {
+            id: "call_1".to_owned(),
+            tool: "bash".to_owned(),
+            args: json!({}),
+        });
         for answer in [
             Answer {
                 wait,
@@ -178,7 +203,7 @@ mod tests {
             },
             Answer {
                 wait,
-                ending: Ending::Cut,
+                end: AnswerEnd::Cut,
                 ..Answer::default()
             },
         ] {
@@ -187,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn a_slow_answer_comes_word_by_word_within_its_time() {
+    fn slow_answer_is_sent_word_by_word_within_its_time() {
         let slow = Duration::from_secs(10);
         let answer = Answer {
             slow,
@@ -207,11 +232,11 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_that_is_cut_or_hangs_has_no_end() {
-        for ending in [Ending::Cut, Ending::Hang] {
+    fn cut_or_hanging_answer_has_no_end() {
+        for end in [AnswerEnd::Cut, AnswerEnd::Hang] {
             let frames = Answer {
                 text: "half".to_owned(),
-                ending,
+                end,
                 ..Answer::default()
             }
             .frames("id", "small");

@@ -1,12 +1,12 @@
-//! Reads the markers of a prompt and says what one turn plays. Pure: the server asks it once a request.
+//! Parses the markers of a prompt and returns the turn that a request plays. Pure; used by the server once per request.
 
 use std::time::Duration;
 
 use serde_json::Value;
 
-/// More calls than that in one `[[repeat …]]` are a slip of the pen.
+/// The greatest number of calls in one `[[repeat …]]`.
 const MAX_REPEAT: usize = 10_000;
-/// No single wait is longer, so that a forgotten one ends.
+/// The longest single wait, so that a forgotten request ends.
 const MAX_WAIT: Duration = Duration::from_secs(3600);
 
 /// Why a prompt cannot be played.
@@ -17,7 +17,7 @@ pub struct ScriptError {
     problem: String,
 }
 
-/// What a prompt asks the model to do, in order.
+/// The markers of a prompt, in order.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Script {
     steps: Vec<Step>,
@@ -37,36 +37,36 @@ enum Step {
     },
 }
 
-/// What goes wrong in a turn.
+/// A failure in a turn.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fault {
-    /// Refused with a status, so many times or always.
+    /// The request is refused with a status, that many times or always.
     Fail { status: u16, times: Option<u32> },
-    /// The connection is cut, so many times or always.
+    /// The connection is cut, that many times or always.
     Drop { times: Option<u32> },
-    /// The answer never comes to its end.
+    /// The answer never ends.
     Hang,
 }
 
-/// What one request plays.
+/// The part of a script that one request plays.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Turn {
-    /// Before the first word.
+    /// The time before the first word.
     pub wait: Duration,
-    /// Over which the words are spread.
+    /// The time over which the words are spread.
     pub slow: Duration,
-    /// What is said; none leaves it to the caller.
-    pub say: Option<String>,
-    /// Header of refusals.
+    /// The text of the answer; `None` stands for the default answer.
+    pub text: Option<String>,
+    /// The `retry-after` header of refusals.
     pub retry_after: Option<Duration>,
-    /// In order; a counted one that is used up is passed over.
+    /// The failures in order; a counted failure that is used up is skipped.
     pub faults: Vec<Fault>,
-    /// The tool called at the end of the turn.
+    /// The tool called at the end of the turn, and its arguments.
     pub call: Option<(String, Value)>,
 }
 
 impl Script {
-    /// Reads all markers of a text. What looks like a marker but has no known name is ordinary text.
+    /// Reads all markers of a text. A marker without a known name is ordinary text.
     pub fn read(text: &str) -> Result<Self, ScriptError> {
         let mut steps = Vec::new();
         let mut rest = text;
@@ -89,7 +89,7 @@ impl Script {
         Ok(Self { steps })
     }
 
-    /// The turn after so many answers to this prompt. After the last it is the last again.
+    /// Returns the turn after that many answers to this prompt; after the last turn, the last again.
     pub fn turn(&self, mut answers: usize) -> Turn {
         let mut turn = Turn::default();
         for step in &self.steps {
@@ -98,16 +98,16 @@ impl Script {
                 Step::Slow(time) => turn.slow += *time,
                 Step::RetryAfter(time) => turn.retry_after = Some(*time),
                 Step::Fault(fault) => turn.faults.push(fault.clone()),
-                Step::Say(text) => match &mut turn.say {
-                    Some(said) => {
-                        said.push(' ');
-                        said.push_str(text);
+                Step::Say(text) => match &mut turn.text {
+                    Some(before) => {
+                        before.push(' ');
+                        before.push_str(text);
                     }
-                    None => turn.say = Some(text.clone()),
+                    None => turn.text = Some(text.clone()),
                 },
                 Step::Call { tool, args, times } => {
                     if answers < *times {
-                        // What stands before a repeated call is played once, before the first.
+                        // The steps before a repeated call are played once, before the first call.
                         let before = if answers == 0 { turn } else { Turn::default() };
                         return Turn {
                             call: Some((tool.clone(), args.clone())),
@@ -123,7 +123,7 @@ impl Script {
     }
 }
 
-/// Reads one marker after its name. None if the name is not one of ours.
+/// Reads a marker after its name; `None` if the name is unknown.
 fn read_step<'a>(name: &str, body: &'a str) -> Option<Result<(Step, &'a str), String>> {
     Some(match name {
         "wait" => duration(body).map(|(time, rest)| (Step::Wait(time), rest)),
@@ -176,7 +176,7 @@ fn read_step<'a>(name: &str, body: &'a str) -> Option<Result<(Step, &'a str), St
     })
 }
 
-/// `TOOL {json}]]`. The JSON is read as JSON, so that it may hold `]]`.
+/// Reads `TOOL {json}]]`. The JSON may contain `]]`.
 fn call(body: &str, times: usize) -> Result<(Step, &str), String> {
     let body = body.trim_start();
     let end = body
@@ -211,7 +211,7 @@ fn call(body: &str, times: usize) -> Result<(Step, &str), String> {
     ))
 }
 
-/// The text up to `]]`, and what follows.
+/// Returns the text before `]]` and the text after it.
 fn closed(body: &str) -> Result<(&str, &str), String> {
     body.split_once("]]")
         .map(|(text, rest)| (text.trim(), rest))
@@ -227,7 +227,7 @@ fn duration(body: &str) -> Result<(Duration, &str), String> {
     }
 }
 
-/// `x2`, or nothing for always.
+/// Reads `x2`; an empty text stands for always.
 fn times(text: &str) -> Result<Option<u32>, String> {
     if text.is_empty() {
         return Ok(None);
@@ -238,7 +238,7 @@ fn times(text: &str) -> Result<Option<u32>, String> {
         .ok_or_else(|| "how often is written x2".to_owned())
 }
 
-/// The beginning of a marker, for an error.
+/// Returns the beginning of a marker, for an error.
 fn brief(text: &str) -> String {
     text.chars().take(40).collect()
 }
@@ -253,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn a_prompt_without_markers_is_an_empty_turn() {
+    fn prompt_without_markers_is_an_empty_turn() {
         assert_eq!(
             script("Look at a[[0]] and [[unknown thing]]").turn(0),
             Turn::default()
@@ -261,24 +261,24 @@ mod tests {
     }
 
     #[test]
-    fn steps_before_a_call_belong_to_its_turn_and_the_rest_to_the_next() {
+    fn call_ends_a_turn() {
         let script = script(
             "[[wait 2s]] [[say first]] [[call bash {\"a\": [[1]]}]] then [[wait 300ms]][[say last]]",
         );
         let first = script.turn(0);
         assert_eq!(first.wait, Duration::from_secs(2));
-        assert_eq!(first.say.as_deref(), Some("first"));
+        assert_eq!(first.text.as_deref(), Some("first"));
         assert_eq!(first.call, Some(("bash".to_owned(), json!({"a": [[1]]}))));
         let last = script.turn(1);
         assert_eq!(
-            (last.wait, last.say.as_deref(), last.call.clone()),
+            (last.wait, last.text.as_deref(), last.call.clone()),
             (Duration::from_millis(300), Some("last"), None)
         );
         assert_eq!(script.turn(7), last);
     }
 
     #[test]
-    fn a_repeated_call_takes_one_turn_each_and_waits_once() {
+    fn repeated_call_takes_one_turn_each_and_waits_once() {
         let script = script("[[wait 1s]][[repeat 3 read {\"filePath\": \"a\"}]][[say done]]");
         let waits: Vec<_> = (0..4)
             .map(|turn| {
@@ -316,7 +316,7 @@ mod tests {
     }
 
     #[test]
-    fn a_marker_that_cannot_be_read_says_what_it_expects() {
+    fn unreadable_marker_is_an_error_with_the_expected_form() {
         for (text, expected) in [
             ("[[wait soon]]", "a time is expected"),
             ("[[wait 2h]]", "an hour is the most"),

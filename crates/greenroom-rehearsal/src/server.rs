@@ -1,5 +1,5 @@
-//! The provider itself: an actix-web server on a thread of its own, so that it can be started from any runtime. Reads
-//! each request, lets the script decide, plays the answer.
+//! Runs the provider: an actix-web server on a separate thread, so that it can be started from any runtime. It reads each
+//! request, decides by the script, and sends the answer.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
@@ -15,31 +15,31 @@ use actix_web::{App, HttpRequest, HttpResponse, HttpServer, rt, web};
 use futures::{Stream, StreamExt, stream};
 use serde_json::json;
 
-use crate::conversation::{Ask, Request, first_words};
-use crate::protocol::{Answer, Ending, Frame, refusal};
+use crate::conversation::{Request, RequestKind, first_words};
+use crate::protocol::{Answer, AnswerEnd, Frame, ToolCall, refusal};
 use crate::script::{Fault, Script};
 use crate::stats::{InFlight, Stats, StatsReport};
 use crate::{MODELS, PROVIDER};
 
-/// Conversations are sent whole with each request; a long one is a few megabytes.
+/// The largest request in bytes. Each request contains its whole conversation, which can be a few megabytes.
 const MAX_BODY: usize = 32 * 1024 * 1024;
-/// How long nothing is written at most.
-const BEAT: Duration = Duration::from_millis(250);
+/// The longest time between two writes of an answer.
+const KEEP_ALIVE: Duration = Duration::from_millis(250);
 
 /// Why the provider could not be started.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// The address is taken or not ours.
+    /// The address is taken or does not belong to this machine.
     #[error(
         "cannot listen on {addr}: {source} (choose another with --listen, or port 0 for any free one)"
     )]
     Listen {
         /// The address.
         addr: SocketAddr,
-        /// What the system says.
+        /// The system's error.
         source: io::Error,
     },
-    /// The system gives no thread.
+    /// The thread could not be created.
     #[error("cannot start the provider's thread: {0}")]
     Thread(io::Error),
 }
@@ -54,14 +54,18 @@ pub struct Rehearsal {
 }
 
 impl Rehearsal {
-    /// Starts a provider on that address; port 0 is any free one. It answers when this returns.
+    /// Starts a provider on that address; port 0 is any free port. It accepts requests when this returns.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`StartError`] if the address cannot be bound or the thread cannot be started.
     pub fn start(addr: SocketAddr) -> Result<Self, StartError> {
         let refused = |source| StartError::Listen { addr, source };
         let listener = TcpListener::bind(addr).map_err(refused)?;
         let addr = listener.local_addr().map_err(refused)?;
         let stats = Stats::default();
         let shared = stats.clone();
-        let (tell, told) = std::sync::mpsc::sync_channel(1);
+        let (sender, receiver) = std::sync::mpsc::sync_channel(1);
         let run = move || {
             rt::System::new().block_on(async move {
                 let app = move || {
@@ -84,11 +88,11 @@ impl Rehearsal {
                     .listen(listener);
                 match server.map(HttpServer::run) {
                     Ok(server) => {
-                        let _ = tell.send(Ok(server.handle()));
+                        let _ = sender.send(Ok(server.handle()));
                         server.await
                     }
                     Err(source) => {
-                        let _ = tell.send(Err(source));
+                        let _ = sender.send(Err(source));
                         Ok(())
                     }
                 }
@@ -98,7 +102,7 @@ impl Rehearsal {
             .name("rehearsal".to_owned())
             .spawn(run)
             .map_err(StartError::Thread)?;
-        let handle = told
+        let handle = receiver
             .recv()
             .unwrap_or_else(|gone| Err(io::Error::other(gone)))
             .map_err(refused)?;
@@ -110,36 +114,40 @@ impl Rehearsal {
         })
     }
 
-    /// Where it listens.
+    /// Returns the address on which it listens.
     pub fn addr(&self) -> SocketAddr {
         self.addr
     }
 
-    /// The base URL for clients of the OpenAI protocol.
+    /// Returns the base URL for clients of the OpenAI protocol.
     pub fn base_url(&self) -> String {
         format!("http://{}/v1", self.addr)
     }
 
-    /// What was asked of it so far.
+    /// Returns the counters of the requests so far.
     pub fn stats(&self) -> StatsReport {
         self.stats.report()
     }
 
-    /// Forgets what was asked so far; the counted failures begin anew.
+    /// Clears the counters, also of the counted failures.
     pub fn reset(&self) {
         self.stats.reset();
     }
 
-    /// Stops it; answers in flight are cut.
+    /// Stops the provider; answers in flight are cut.
     pub async fn stop(mut self) {
         self.handle.stop(false).await;
         if let Some(thread) = self.thread.take() {
-            // The server has ended; what is left of the thread is its return.
+            // The server has ended, so the thread is about to return.
             let _ = thread.join();
         }
     }
 
-    /// Waits until it ends, for a process that does nothing else.
+    /// Waits until the provider ends, for a process that does nothing else.
+    ///
+    /// # Errors
+    ///
+    /// Returns the error with which the server ended.
     pub fn wait(mut self) -> io::Result<()> {
         match self.thread.take().map(JoinHandle::join) {
             Some(Ok(ended)) => ended,
@@ -150,7 +158,7 @@ impl Rehearsal {
 
 impl Drop for Rehearsal {
     fn drop(&mut self) {
-        // The order to stop is sent at once; only waiting for its end takes a runtime.
+        // The stop command is sent at once; only waiting for the end needs a runtime.
         drop(self.handle.stop(false));
     }
 }
@@ -178,9 +186,9 @@ async fn complete(http: HttpRequest, stats: Data<Stats>, request: Json<Request>)
         .get("x-session-id")
         .and_then(|id| id.to_str().ok())
         .unwrap_or("none");
-    let ask = request.ask();
-    let text = match &ask {
-        Ask::Title { about } => {
+    let kind = request.kind();
+    let text = match &kind {
+        RequestKind::Title { about } => {
             stats.title();
             let answer = Answer {
                 text: format!("Rehearsal: {}", first_words(about, 5)),
@@ -188,11 +196,11 @@ async fn complete(http: HttpRequest, stats: Data<Stats>, request: Json<Request>)
             };
             return play(&request, answer, None);
         }
-        Ask::Notice { first_line } => first_line.as_str(),
-        Ask::Prompt { text, .. } | Ask::Summary { text } => text.as_str(),
+        RequestKind::Notice { first_line } => first_line.as_str(),
+        RequestKind::Prompt { text, .. } | RequestKind::Summary { text } => text.as_str(),
     };
     let in_flight = stats.begin(&request.model, session, text);
-    match decide(&stats, session, &ask, request.length()) {
+    match decide(&stats, session, &kind, request.length()) {
         Decision::Answer(answer) => play(&request, answer, Some(in_flight)),
         Decision::Refuse {
             status,
@@ -205,7 +213,7 @@ async fn complete(http: HttpRequest, stats: Data<Stats>, request: Json<Request>)
                 StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR),
             );
             if let Some(time) = retry_after {
-                // The header knows whole seconds; a part of one is rounded up.
+                // The header is in whole seconds, rounded up.
                 response
                     .insert_header((RETRY_AFTER, (time.as_millis().div_ceil(1000)).to_string()));
             }
@@ -214,7 +222,7 @@ async fn complete(http: HttpRequest, stats: Data<Stats>, request: Json<Request>)
     }
 }
 
-/// What is done with a request.
+/// The decision about a request.
 enum Decision {
     Answer(Answer),
     Refuse {
@@ -225,21 +233,21 @@ enum Decision {
     },
 }
 
-fn decide(stats: &Stats, session: &str, ask: &Ask, length: usize) -> Decision {
-    let (text, answers) = match ask {
-        Ask::Title { about: line } | Ask::Notice { first_line: line } => {
+fn decide(stats: &Stats, session: &str, kind: &RequestKind, length: usize) -> Decision {
+    let (text, answers) = match kind {
+        RequestKind::Title { about: line } | RequestKind::Notice { first_line: line } => {
             return Decision::Answer(Answer {
                 text: format!("Noted: {line}"),
                 ..Answer::default()
             });
         }
-        Ask::Summary { .. } => {
+        RequestKind::Summary { .. } => {
             return Decision::Answer(Answer {
-                text: "Rehearsal: a summary of all that was said.".to_owned(),
+                text: "Rehearsal: a summary of the conversation.".to_owned(),
                 ..Answer::default()
             });
         }
-        Ask::Prompt { text, answers } => (text, *answers),
+        RequestKind::Prompt { text, answers } => (text, *answers),
     };
     let turn = match Script::read(text) {
         Ok(script) => script.turn(answers),
@@ -253,7 +261,7 @@ fn decide(stats: &Stats, session: &str, ask: &Ask, length: usize) -> Decision {
             };
         }
     };
-    let mut ending = Ending::Whole;
+    let mut end = AnswerEnd::Complete;
     for (nth, fault) in turn.faults.iter().enumerate() {
         let times = match fault {
             Fault::Fail { times, .. } | Fault::Drop { times } => *times,
@@ -262,7 +270,7 @@ fn decide(stats: &Stats, session: &str, ask: &Ask, length: usize) -> Decision {
         if !stats.use_fault(session, fingerprint(&(text, answers, nth)), times) {
             continue;
         }
-        ending = match fault {
+        end = match fault {
             Fault::Fail { status, .. } => {
                 let message = format!("rehearsed failure {status}");
                 return Decision::Refuse {
@@ -272,29 +280,31 @@ fn decide(stats: &Stats, session: &str, ask: &Ask, length: usize) -> Decision {
                     wait: turn.wait,
                 };
             }
-            Fault::Drop { .. } => Ending::Cut,
-            Fault::Hang => Ending::Hang,
+            Fault::Drop { .. } => AnswerEnd::Cut,
+            Fault::Hang => AnswerEnd::Hang,
         };
         break;
     }
-    let call = turn
-        .call
-        .map(|(tool, args)| (format!("call_{length}_{answers}"), tool, args));
-    // A turn that calls a tool need not say anything; one that does not must.
-    let said = turn.say.unwrap_or_else(|| match call {
+    let call = turn.call.map(|(tool, args)| ToolCall {
+        id: format!("call_{length}_{answers}"),
+        tool,
+        args,
+    });
+    // A turn without a tool call needs a text.
+    let answer = turn.text.unwrap_or_else(|| match call {
         Some(_) => String::new(),
         None => format!("Done: {}", first_words(&without_markers(text), 12)),
     });
     Decision::Answer(Answer {
         wait: turn.wait,
         slow: turn.slow,
-        text: said,
+        text: answer,
         call,
-        ending,
+        end,
     })
 }
 
-/// Sends the answer; the request counts as in flight until its last word is sent or the client has gone.
+/// Sends the answer. The request counts as in flight until its last word is sent or the client has disconnected.
 fn play(request: &Request, answer: Answer, in_flight: Option<InFlight>) -> HttpResponse {
     let id = format!("rehearsal-{}", request.length());
     let frames = answer.frames(&id, &request.model);
@@ -305,7 +315,7 @@ fn play(request: &Request, answer: Answer, in_flight: Option<InFlight>) -> HttpR
     }
     let after = frames.iter().map(|frame| frame.after).sum();
     let whole =
-        (answer.ending == Ending::Whole).then(|| answer.whole(&id, &request.model).to_string());
+        (answer.end == AnswerEnd::Complete).then(|| answer.whole(&id, &request.model).to_string());
     let frames = vec![Frame {
         after,
         bytes: whole,
@@ -315,23 +325,24 @@ fn play(request: &Request, answer: Answer, in_flight: Option<InFlight>) -> HttpR
         .streaming(body(frames, " ", in_flight))
 }
 
-/// The frames at their times. While there is nothing to say a beat is sent that readers ignore: the server notices
-/// that a client has gone only when it writes.
+/// Returns a stream of the frames at their times. Between them `keep_alive`, which clients ignore, is sent: the server
+/// notices a disconnected client only when it writes.
 fn body(
     frames: Vec<Frame>,
-    beat: &'static str,
+    keep_alive: &'static str,
     in_flight: Option<InFlight>,
 ) -> impl Stream<Item = io::Result<Bytes>> + use<> {
     let paced = frames.into_iter().flat_map(move |frame| {
-        let beats =
-            usize::try_from(frame.after.as_millis() / BEAT.as_millis()).unwrap_or(usize::MAX);
+        let writes =
+            usize::try_from(frame.after.as_millis() / KEEP_ALIVE.as_millis()).unwrap_or(usize::MAX);
         let rest = frame
             .after
-            .saturating_sub(BEAT.saturating_mul(u32::try_from(beats).unwrap_or(u32::MAX)));
-        let waiting =
-            std::iter::repeat_with(move || (BEAT, Some(Bytes::from_static(beat.as_bytes()))));
+            .saturating_sub(KEEP_ALIVE.saturating_mul(u32::try_from(writes).unwrap_or(u32::MAX)));
+        let waiting = std::iter::repeat_with(move || {
+            (KEEP_ALIVE, Some(Bytes::from_static(keep_alive.as_bytes())))
+        });
         waiting
-            .take(beats)
+            .take(writes)
             .chain(std::iter::once((rest, frame.bytes.map(Bytes::from))))
     });
     stream::iter(paced).then(move |(after, bytes)| {
@@ -343,7 +354,8 @@ fn body(
     })
 }
 
-/// The prompt as the default answer repeats it: a marker repeated to the agent that asked would be played again.
+/// Returns the prompt as the default answer repeats it. The markers are removed, since the agent that reads the answer
+/// would play them again.
 fn without_markers(text: &str) -> String {
     let mut kept = String::new();
     let mut rest = text;

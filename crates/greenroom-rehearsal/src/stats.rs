@@ -1,5 +1,5 @@
-//! What was asked of the provider: how many requests at once, by model, by session, and the newest prompts. Written by
-//! the server at each request, read by tests and by people at `GET /rehearsal/stats`.
+//! Counts the requests to the provider: in flight, by model, by session, and the newest prompts. Written by the server at
+//! each request, read by tests and at `GET /rehearsal/stats`.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -7,20 +7,20 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 
-/// Models and sessions kept; the oldest go first.
+/// The number of models and of sessions kept; the oldest are removed first.
 const KEPT: usize = 1_000;
-/// Prompts kept, and of each so many characters of its beginning and of its end: what a host adds to a prompt stands
-/// there.
+/// The number of prompts kept, and of each the number of characters of its beginning and of its end, where a host adds
+/// text.
 const TEXTS: usize = 200;
 const TEXT_CHARS: usize = 500;
 const TAIL_CHARS: usize = 3_000;
-/// Faults counted; the oldest go first, and would then begin anew.
+/// The number of faults counted; the oldest are removed first, and would then be counted from zero.
 const FAULTS: usize = 10_000;
 
-/// How many at once: now, and at most since the start or the last reset.
+/// A number of concurrent requests: now, and the maximum since the start or the last reset.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Level {
-    /// Now.
+    /// The number now.
     pub now: usize,
     /// The high-water mark.
     pub max: usize,
@@ -30,34 +30,34 @@ pub struct Level {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ModelReport {
-    /// In flight: from the request to the last word of its answer.
+    /// Requests in flight: from the request to the last word of its answer.
     pub in_flight: Level,
-    /// All of them.
+    /// All requests.
     pub requests: u64,
 }
 
 /// Requests of one session, by its `x-session-id` header.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SessionReport {
-    /// All of them.
+    /// All requests.
     pub requests: u64,
-    /// Those that were refused, cut or left hanging.
+    /// The requests that were refused, cut or left hanging.
     pub faults: u64,
 }
 
-/// Everything, as `GET /rehearsal/stats` shows it. Requests for titles are in `titles` and nowhere else.
+/// The counters, as `GET /rehearsal/stats` returns them. Requests for titles are counted only in `titles`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct StatsReport {
-    /// Of all models together.
+    /// Requests in flight of all models together.
     pub in_flight: Level,
-    /// By model.
+    /// Requests by model.
     pub models: IndexMap<String, ModelReport>,
-    /// By session.
+    /// Requests by session.
     pub sessions: IndexMap<String, SessionReport>,
     /// Requests for titles.
     pub titles: u64,
-    /// What users said, oldest first, one entry a request.
+    /// The newest user messages, oldest first, one entry per request.
     pub last_user_texts: VecDeque<String>,
 }
 
@@ -71,14 +71,14 @@ struct Counters {
     faults: IndexMap<(String, u64), u32>,
 }
 
-/// A request in flight; it is no longer when this is dropped, however it ended.
+/// A request in flight, until this is dropped.
 #[derive(Debug)]
 pub struct InFlight {
     stats: Stats,
     model: String,
 }
 
-/// Both ends of a text.
+/// Returns the beginning and the end of a text.
 fn shortened(text: &str) -> String {
     let length = text.chars().count();
     let Some(left_out) = length.checked_sub(TEXT_CHARS + TAIL_CHARS) else {
@@ -95,13 +95,13 @@ impl Stats {
         let mut counters = self.lock();
         let report = &mut counters.report;
         report.in_flight.rise();
-        make_room(&mut report.models, KEPT, model, |model| {
+        evict_oldest(&mut report.models, KEPT, model, |model| {
             model.in_flight.now == 0
         });
         let of_model = report.models.entry(model.to_owned()).or_default();
         of_model.in_flight.rise();
         of_model.requests += 1;
-        make_room(&mut report.sessions, KEPT, session, |_| true);
+        evict_oldest(&mut report.sessions, KEPT, session, |_| true);
         report
             .sessions
             .entry(session.to_owned())
@@ -122,11 +122,11 @@ impl Stats {
         self.lock().report.titles += 1;
     }
 
-    /// True while that fault of that session is not used up; each true uses one.
+    /// Returns whether that fault of that session is not used up, and uses it once.
     pub fn use_fault(&self, session: &str, fault: u64, times: Option<u32>) -> bool {
         let mut counters = self.lock();
         let key = (session.to_owned(), fault);
-        make_room(&mut counters.faults, FAULTS, &key, |_| true);
+        evict_oldest(&mut counters.faults, FAULTS, &key, |_| true);
         let used = counters.faults.entry(key).or_default();
         if times.is_some_and(|times| *used >= times) {
             return false;
@@ -138,12 +138,12 @@ impl Stats {
         true
     }
 
-    /// What was counted so far.
+    /// Returns the counters.
     pub fn report(&self) -> StatsReport {
         self.lock().report.clone()
     }
 
-    /// Forgets everything but what is in flight.
+    /// Clears the counters; requests in flight stay counted as in flight.
     pub fn reset(&self) {
         let mut counters = self.lock();
         counters.faults.clear();
@@ -159,7 +159,7 @@ impl Stats {
         report.last_user_texts.clear();
     }
 
-    /// A counter is right after every statement, so a poisoned lock is as good as a whole one.
+    /// Locks the counters. They are consistent after every statement, so a poisoned lock is usable.
     fn lock(&self) -> MutexGuard<'_, Counters> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -186,15 +186,19 @@ impl Level {
     }
 }
 
-/// Drops the oldest entry that may go if a new key would be one too many.
-fn make_room<K, Q, V>(map: &mut IndexMap<K, V>, kept: usize, key: &Q, may_go: impl Fn(&V) -> bool)
-where
+/// Removes the oldest removable entry if a new key would exceed `capacity`.
+fn evict_oldest<K, Q, V>(
+    map: &mut IndexMap<K, V>,
+    capacity: usize,
+    key: &Q,
+    is_removable: impl Fn(&V) -> bool,
+) where
     K: std::hash::Hash + Eq,
     Q: std::hash::Hash + indexmap::Equivalent<K> + ?Sized,
 {
-    if map.len() >= kept
+    if map.len() >= capacity
         && !map.contains_key(key)
-        && let Some(oldest) = map.values().position(may_go)
+        && let Some(oldest) = map.values().position(is_removable)
     {
         map.shift_remove_index(oldest);
     }
@@ -205,7 +209,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_mark_stays_when_the_level_falls() {
+    fn maximum_stays_when_the_level_falls() {
         let stats = Stats::default();
         let first = stats.begin("small", "ses_1", "a");
         let second = stats.begin("small", "ses_2", "b");
@@ -220,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn a_counted_fault_is_used_up_by_session() {
+    fn counted_fault_is_used_up_per_session() {
         let stats = Stats::default();
         let used = |session| stats.use_fault(session, 7, Some(2));
         assert_eq!(
@@ -231,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_grows_without_end() {
+    fn counters_are_bounded() {
         let stats = Stats::default();
         for nth in 0..(FAULTS + 10) {
             stats.use_fault(&format!("ses_{nth}"), 1, Some(1));
@@ -247,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reset_forgets_all_but_what_is_in_flight() {
+    fn reset_keeps_requests_in_flight() {
         let stats = Stats::default();
         let held = stats.begin("small", "ses_1", "a");
         drop(stats.begin("small", "ses_1", "b"));

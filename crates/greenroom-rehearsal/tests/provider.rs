@@ -1,4 +1,4 @@
-//! The provider over real HTTP, as a client of the protocol sees it.
+//! Tests the provider over real HTTP, as a client of the protocol.
 
 #![expect(clippy::unwrap_used, reason = "a test may fail by it")]
 
@@ -24,9 +24,16 @@ fn prompt(rehearsal: &Rehearsal, text: &str) -> reqwest::RequestBuilder {
     request(rehearsal, json!([{"role": "user", "content": text}]))
 }
 
-/// The deltas of a streamed answer, and why it ended.
-fn read_stream(body: &str) -> (String, Vec<Value>, Option<String>) {
-    let (mut text, mut calls, mut finish) = (String::new(), Vec::new(), None);
+/// A streamed answer, its deltas put together.
+#[derive(Debug, Default, PartialEq)]
+struct Streamed {
+    text: String,
+    calls: Vec<Value>,
+    finish: Option<String>,
+}
+
+fn read_stream(body: &str) -> Streamed {
+    let mut answer = Streamed::default();
     for line in body
         .lines()
         .filter_map(|line| line.strip_prefix("data: "))
@@ -34,22 +41,24 @@ fn read_stream(body: &str) -> (String, Vec<Value>, Option<String>) {
     {
         let chunk: Value = serde_json::from_str(line).unwrap();
         let choice = &chunk["choices"][0];
-        text.push_str(choice["delta"]["content"].as_str().unwrap_or_default());
-        calls.extend(
+        answer
+            .text
+            .push_str(choice["delta"]["content"].as_str().unwrap_or_default());
+        answer.calls.extend(
             choice["delta"]["tool_calls"]
                 .as_array()
                 .cloned()
                 .unwrap_or_default(),
         );
-        finish = choice["finish_reason"]
+        answer.finish = choice["finish_reason"]
             .as_str()
             .map(str::to_owned)
-            .or(finish);
+            .or(answer.finish);
     }
-    (text, calls, finish)
+    answer
 }
 
-async fn until(what: &str, mut holds: impl FnMut() -> bool) {
+async fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
     let begin = Instant::now();
     while !holds() {
         assert!(begin.elapsed() < LONG, "never came true: {what}");
@@ -58,7 +67,7 @@ async fn until(what: &str, mut holds: impl FnMut() -> bool) {
 }
 
 #[tokio::test]
-async fn an_answer_is_streamed_after_its_wait() {
+async fn answer_is_streamed_after_its_wait() {
     let rehearsal = start();
     let begin = Instant::now();
     let body = prompt(&rehearsal, "[[wait 300ms]][[say hello there]]")
@@ -71,14 +80,18 @@ async fn an_answer_is_streamed_after_its_wait() {
     assert!(begin.elapsed() >= Duration::from_millis(300));
     assert_eq!(
         read_stream(&body),
-        ("hello there".to_owned(), vec![], Some("stop".to_owned()))
+        Streamed {
+            text: "hello there".to_owned(),
+            calls: vec![],
+            finish: Some("stop".to_owned()),
+        }
     );
     assert!(body.ends_with("data: [DONE]\n\n"));
     rehearsal.stop().await;
 }
 
 #[tokio::test]
-async fn a_tool_is_called_first_and_the_answer_follows_its_result() {
+async fn tool_call_is_followed_by_an_answer_after_its_result() {
     let rehearsal = start();
     let text = "[[call bash {\"command\": \"true\"}]][[say done]]";
     let body = prompt(&rehearsal, text)
@@ -88,7 +101,7 @@ async fn a_tool_is_called_first_and_the_answer_follows_its_result() {
         .text()
         .await
         .unwrap();
-    let (_, calls, finish) = read_stream(&body);
+    let Streamed { calls, finish, .. } = read_stream(&body);
     assert_eq!(finish.as_deref(), Some("tool_calls"));
     assert_eq!(calls[0]["function"]["name"], "bash");
     assert_eq!(calls[0]["function"]["arguments"], "{\"command\":\"true\"}");
@@ -104,12 +117,12 @@ async fn a_tool_is_called_first_and_the_answer_follows_its_result() {
         .text()
         .await
         .unwrap();
-    assert_eq!(read_stream(&body).0, "done");
+    assert_eq!(read_stream(&body).text, "done");
     rehearsal.stop().await;
 }
 
 #[tokio::test]
-async fn a_counted_failure_gives_way_and_says_when_to_come_back() {
+async fn counted_failure_has_retry_after_and_ends() {
     let rehearsal = start();
     let ask = || prompt(&rehearsal, "[[fail 503 x2]][[retry-after 1500ms]]please").send();
     for _ in 0..2 {
@@ -120,14 +133,14 @@ async fn a_counted_failure_gives_way_and_says_when_to_come_back() {
         assert_eq!(body["error"]["message"], "rehearsed failure 503");
     }
     let body = ask().await.unwrap().text().await.unwrap();
-    assert_eq!(read_stream(&body).0, "Done: please");
+    assert_eq!(read_stream(&body).text, "Done: please");
     let session = rehearsal.stats().sessions["ses_1"];
     assert_eq!((session.requests, session.faults), (3, 2));
     rehearsal.stop().await;
 }
 
 #[tokio::test]
-async fn a_cut_answer_is_an_error_for_its_reader() {
+async fn cut_answer_is_an_error_for_its_reader() {
     let rehearsal = start();
     let ask = || prompt(&rehearsal, "[[say half of it]][[drop x1]]").send();
     ask()
@@ -137,21 +150,21 @@ async fn a_cut_answer_is_an_error_for_its_reader() {
         .await
         .expect_err("the connection is cut");
     let body = ask().await.unwrap().text().await.unwrap();
-    assert_eq!(read_stream(&body).0, "half of it");
+    assert_eq!(read_stream(&body).text, "half of it");
     rehearsal.stop().await;
 }
 
 #[tokio::test]
-async fn a_reader_that_goes_away_is_no_longer_in_flight() {
+async fn request_of_a_disconnected_client_is_not_in_flight() {
     let rehearsal = start();
     for text in ["[[hang]]", "[[wait 1h]]"] {
         let answer = prompt(&rehearsal, text).send().await.unwrap();
-        until("the request is in flight", || {
+        wait_until("the request is in flight", || {
             rehearsal.stats().in_flight.now == 1
         })
         .await;
         drop(answer);
-        until("nothing is in flight", || {
+        wait_until("nothing is in flight", || {
             rehearsal.stats().in_flight.now == 0
         })
         .await;
@@ -164,7 +177,7 @@ async fn a_reader_that_goes_away_is_no_longer_in_flight() {
 }
 
 #[tokio::test]
-async fn stats_are_shown_and_forgotten_over_http() {
+async fn stats_are_returned_and_reset_over_http() {
     let rehearsal = start();
     let at = |path: &str| format!("http://{}{path}", rehearsal.addr());
     let client = reqwest::Client::new();
@@ -200,7 +213,7 @@ async fn stats_are_shown_and_forgotten_over_http() {
 }
 
 #[tokio::test]
-async fn a_script_that_cannot_be_read_is_refused_with_the_reason() {
+async fn unreadable_script_is_refused_with_the_reason() {
     let rehearsal = start();
     let refused = prompt(&rehearsal, "[[wait soon]]").send().await.unwrap();
     assert_eq!(refused.status(), 400);
@@ -209,7 +222,7 @@ async fn a_script_that_cannot_be_read_is_refused_with_the_reason() {
 }
 
 #[tokio::test]
-async fn a_stopped_provider_gives_its_port_back() {
+async fn stopped_provider_releases_its_port() {
     let rehearsal = start();
     let addr = rehearsal.addr();
     let taken = Rehearsal::start(addr)

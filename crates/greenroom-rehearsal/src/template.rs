@@ -1,23 +1,23 @@
-//! What a script may know of its conversation: the tasks that tools have named in it, and that a part of it is for the
-//! moment when the agent is woken. [`crate::conversation`] puts both into the prompt that is played.
+//! Resolves the parts of a script that depend on the conversation: `$task1`, … and `[[woken]]`. Used by
+//! [`crate::conversation`].
 
-/// Begins a part of a prompt that is played when a background-task notice comes: the first such part for the first one.
+/// Begins the part of a prompt that is played at the next background-task notice.
 const WOKEN: &str = "[[woken]]";
-/// How an id of a task begins, and how many hex digits follow.
+/// The prefix of a task id, and the number of hex digits after it.
 const ID: &str = "bg_";
 const DIGITS: usize = 8;
-/// Stands for the id of the first, second, … task that a tool has named.
+/// The prefix of a placeholder for the id of the first, second, … task that a tool has named.
 const TASK: &str = "$task";
-/// More tasks than that are not numbered.
+/// The greatest number of a placeholder; further tasks have none.
 const NUMBERED: usize = 99;
 
-/// What a prompt plays when its agent is woken for that time, if it says; 0 is what it plays at once.
-pub fn part(prompt: &str, woken: usize) -> Option<&str> {
-    prompt.split(WOKEN).nth(woken)
+/// Returns the part of a prompt that is played at the wake of that number, from 1; 0 is the part before any wake.
+pub fn part(prompt: &str, wake: usize) -> Option<&str> {
+    prompt.split(WOKEN).nth(wake)
 }
 
-/// The tasks named in these texts, each once, in the order of their first mention.
-pub fn tasks<'a>(texts: impl IntoIterator<Item = &'a str>) -> Vec<&'a str> {
+/// Returns the ids of the tasks named in these texts, each once, in the order of their first mention.
+pub fn task_ids<'a>(texts: impl IntoIterator<Item = &'a str>) -> Vec<&'a str> {
     let mut found: Vec<&str> = Vec::new();
     for text in texts {
         for (at, _) in text.match_indices(ID) {
@@ -35,8 +35,8 @@ pub fn tasks<'a>(texts: impl IntoIterator<Item = &'a str>) -> Vec<&'a str> {
     found
 }
 
-/// The script with `$task1`, `$task2`, … replaced by the ids; one that is not known stays as it is.
-pub fn with_tasks(script: &str, tasks: &[&str]) -> String {
+/// Replaces `$task1`, `$task2`, … by the ids; a placeholder without an id stays as it is.
+pub fn with_task_ids(script: &str, ids: &[&str]) -> String {
     let mut text = String::with_capacity(script.len());
     let mut rest = script;
     while let Some((before, after)) = rest.split_once(TASK) {
@@ -44,7 +44,7 @@ pub fn with_tasks(script: &str, tasks: &[&str]) -> String {
         let digits = after.len() - after.trim_start_matches(|c: char| c.is_ascii_digit()).len();
         let (number, after) = after.split_at(digits);
         let nth: Option<usize> = number.parse().ok();
-        match nth.and_then(|nth| tasks.get(nth.checked_sub(1)?)) {
+        match nth.and_then(|nth| ids.get(nth.checked_sub(1)?)) {
             Some(id) => text.push_str(id),
             None => {
                 text.push_str(TASK);
@@ -63,7 +63,7 @@ mod tests {
 
     #[test]
     fn tasks_are_numbered_by_their_first_mention() {
-        let found = tasks([
+        let found = task_ids([
             "Launched bg_0000000a.",
             "bg_0000000b, bg_0000000a; bg_short and bg_nothexxx",
             "bg_é",
@@ -72,22 +72,22 @@ mod tests {
     }
 
     #[test]
-    fn a_script_names_tasks_by_their_numbers() {
+    fn placeholders_are_replaced_by_task_ids() {
         let ids: Vec<String> = (1..=12).map(|nth| format!("bg_{nth:08}")).collect();
         let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
         assert_eq!(
-            with_tasks("$task1 $task12 $task13", &ids),
+            with_task_ids("$task1 $task12 $task13", &ids),
             "bg_00000001 bg_00000012 $task13"
         );
         assert_eq!(
-            with_tasks("$task1 $task0 $task", &[]),
+            with_task_ids("$task1 $task0 $task", &[]),
             "$task1 $task0 $task"
         );
     }
 
     #[test]
-    fn what_follows_woken_is_for_later() {
-        let parts = |prompt| [0, 1, 2].map(|woken| part(prompt, woken));
+    fn woken_separates_parts() {
+        let parts = |prompt| [0, 1, 2].map(|wake| part(prompt, wake));
         assert_eq!(parts("a [[woken]] b"), [Some("a "), Some(" b"), None]);
         assert_eq!(
             parts("a[[woken]][[woken]]c"),
