@@ -1,22 +1,21 @@
-//! The bare mechanism: actix actors that do nothing but pass messages, as many of them and as many messages as Greenroom
-//! needs at least. What Greenroom's figures are held against.
+//! The baseline: bare actix actors that only pass messages, as many actors and messages as Greenroom needs at least.
 
 use actix::{Actor, Addr, Context, Handler, Message};
 use tokio::sync::mpsc;
 
 use crate::clock::processor_time;
 
-/// A task on its way: three messages, and an actor at the end.
+/// A task: it is passed on by two actors, and the third starts an actor for it.
 struct Task(u64);
 
 impl Message for Task {
     type Result = ();
 }
 
-/// Passes on to the next.
-struct Passing<Next: Actor>(Addr<Next>);
+/// An actor that passes each task to the next actor.
+struct Forwarder<Next: Actor>(Addr<Next>);
 
-impl<Next: Actor> Actor for Passing<Next> {
+impl<Next: Actor> Actor for Forwarder<Next> {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
@@ -24,7 +23,7 @@ impl<Next: Actor> Actor for Passing<Next> {
     }
 }
 
-impl<Next> Handler<Task> for Passing<Next>
+impl<Next> Handler<Task> for Forwarder<Next>
 where
     Next: Actor<Context = Context<Next>> + Handler<Task>,
 {
@@ -35,55 +34,55 @@ where
     }
 }
 
-/// Starts an actor for each task, and keeps it.
-struct Starting {
-    running: Vec<Addr<Running>>,
-    told: mpsc::UnboundedSender<u64>,
+/// An actor that starts an actor for each task.
+struct Starter {
+    running: Vec<Addr<Runner>>,
+    started: mpsc::UnboundedSender<u64>,
 }
 
-impl Actor for Starting {
+impl Actor for Starter {
     type Context = Context<Self>;
 }
 
-impl Handler<Task> for Starting {
+impl Handler<Task> for Starter {
     type Result = ();
 
     fn handle(&mut self, task: Task, _: &mut Context<Self>) {
-        let running = Running {
+        let running = Runner {
             number: task.0,
-            told: Some(self.told.clone()),
+            started: Some(self.started.clone()),
             seen: 0,
         };
         self.running.push(running.start());
     }
 }
 
-/// One of many.
-struct Running {
+/// The actor of a task.
+struct Runner {
     number: u64,
-    told: Option<mpsc::UnboundedSender<u64>>,
+    started: Option<mpsc::UnboundedSender<u64>>,
     seen: u64,
 }
 
-impl Actor for Running {
+impl Actor for Runner {
     type Context = Context<Self>;
 
     fn started(&mut self, _: &mut Context<Self>) {
-        if let Some(told) = &self.told {
-            // Nobody counts at the very end.
-            let _ = told.send(self.number);
+        if let Some(started) = &self.started {
+            // The receiver may be gone at the end.
+            let _ = started.send(self.number);
         }
     }
 }
 
-/// Something for one of many.
+/// An event for the actor of a task.
 struct Event;
 
 impl Message for Event {
     type Result = ();
 }
 
-impl Handler<Event> for Running {
+impl Handler<Event> for Runner {
     type Result = ();
 
     fn handle(&mut self, _: Event, _: &mut Context<Self>) {
@@ -91,16 +90,16 @@ impl Handler<Event> for Running {
     }
 }
 
-/// How many tasks a second come through three messages to an actor of their own.
+/// Returns the rate at which tasks get their actor, in tasks per second.
 pub async fn tasks_per_second(count: usize) -> f64 {
-    let (told, mut started) = mpsc::unbounded_channel();
-    let starting = Starting {
+    let (started, mut starts) = mpsc::unbounded_channel();
+    let starter = Starter {
         running: Vec::new(),
-        told,
+        started,
     }
     .start();
-    let second = Passing(starting).start();
-    let first = Passing(second).start();
+    let second = Forwarder(starter).start();
+    let first = Forwarder(second).start();
     let begin = processor_time();
     for number in 0..count {
         first.do_send(Task(number as u64));
@@ -109,12 +108,12 @@ pub async fn tasks_per_second(count: usize) -> f64 {
         }
     }
     for _ in 0..count {
-        started.recv().await;
+        starts.recv().await;
     }
     count as f64 / (processor_time() - begin).as_secs_f64()
 }
 
-/// How many messages a second reach actors, spread over so many of them.
+/// Returns the rate of messages to that many actors in turn, in messages per second.
 pub async fn messages_per_second(messages: usize, actors: usize) -> f64 {
     let all = idle_actors(actors).await;
     let begin = processor_time();
@@ -124,13 +123,13 @@ pub async fn messages_per_second(messages: usize, actors: usize) -> f64 {
             tokio::task::yield_now().await;
         }
     }
-    // Whoever was woken has its turn before this.
+    // The actors that were woken run before this continues.
     tokio::task::yield_now().await;
     tokio::task::yield_now().await;
     messages as f64 / (processor_time() - begin).as_secs_f64()
 }
 
-/// How long one message to each of so many actors takes, in microseconds.
+/// Returns the time of one message to each of that many actors, in microseconds.
 pub async fn message_to_each(actors: usize, rounds: usize) -> f64 {
     let all = idle_actors(actors).await;
     let begin = processor_time();
@@ -144,12 +143,12 @@ pub async fn message_to_each(actors: usize, rounds: usize) -> f64 {
     (processor_time() - begin).as_secs_f64() * 1e6 / rounds as f64
 }
 
-async fn idle_actors(count: usize) -> Vec<Addr<Running>> {
+async fn idle_actors(count: usize) -> Vec<Addr<Runner>> {
     let all: Vec<_> = (0..count as u64)
         .map(|number| {
-            Running {
+            Runner {
                 number,
-                told: None,
+                started: None,
                 seen: 0,
             }
             .start()

@@ -1,18 +1,18 @@
-//! What is measured with: the processor time of this thread, and the memory of this process.
+//! The instruments: processor time of this thread, and memory of this process.
 
 use std::time::Duration;
 
 use nix::time::{ClockId, clock_gettime};
 
-/// How long this thread has been on a processor.
+/// Returns the processor time of this thread.
 pub fn processor_time() -> Duration {
     let now = clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).expect("Linux has this clock");
     Duration::from(now)
 }
 
-/// Bytes of memory this process holds, as the kernel counts them (in pages).
+/// Returns the resident memory of this process in bytes.
 pub fn resident() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").expect("Linux tells");
+    let status = std::fs::read_to_string("/proc/self/status").expect("Linux has this file");
     let line = status
         .lines()
         .find_map(|line| line.strip_prefix("VmRSS:"))

@@ -1,5 +1,5 @@
-//! An agent server that answers at once, in memory: whatever time passes is Greenroom's. It counts what it was asked, and
-//! tells whoever waits for a count.
+//! An agent server in memory that answers at once, so that all measured time is Greenroom's. It counts calls and wakes the
+//! callers that wait for a count.
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -19,66 +19,67 @@ use greenroom::ports::agent_server::{
 use tokio::sync::{Notify, mpsc};
 
 use crate::clock::processor_time;
+use crate::lock;
 
-/// What its sessions have to say, for whoever hands it to Greenroom.
+/// The events of its sessions; a caller forwards them to Greenroom.
 pub type Events = mpsc::UnboundedReceiver<SessionEvent>;
 
-/// Answers at once.
+/// The agent server.
 #[derive(Debug, Default)]
 pub struct InstantServer {
     created: AtomicUsize,
     prompted: AtomicUsize,
     counted: Notify,
-    /// Every prompt is answered, and its session idle, at once.
+    /// If set, every prompt is answered at once and its session becomes idle.
     events: Option<mpsc::UnboundedSender<SessionEvent>>,
-    /// What the status call answers.
+    /// The sessions that the status call returns.
     busy: Mutex<BTreeMap<SessionId, SessionStatus>>,
     lists_busy: AtomicBool,
-    asked: AtomicUsize,
-    // The time that went into its own answers.
+    status_calls: AtomicUsize,
+    // The time spent in status calls.
     own_time: Mutex<Duration>,
-    // When the last messages were read, and how long after it the next prompt came.
+    // The processor time of the last read of messages, and the times from such a read to the next prompt.
     freed: Mutex<Option<Duration>>,
-    hand_overs: Mutex<Vec<Duration>>,
+    handovers: Mutex<Vec<Duration>>,
 }
 
 impl InstantServer {
-    /// One whose sessions answer every prompt and are idle at once.
+    /// Returns a server whose sessions answer every prompt and become idle at once.
     pub fn answering() -> (Self, Events) {
-        let (events, told) = mpsc::unbounded_channel();
+        let (events, receiver) = mpsc::unbounded_channel();
         let server = Self {
             events: Some(events),
             ..Self::default()
         };
-        (server, told)
+        (server, receiver)
     }
 
-    /// Waits until so many tasks have their prompt.
+    /// Waits until that many tasks have their prompt.
     pub async fn until_prompted(&self, count: usize) {
         self.until(|| self.prompted.load(Ordering::Relaxed) >= count)
             .await;
     }
 
-    /// Waits until it was asked for statuses so often.
-    pub async fn until_asked(&self, count: usize) {
-        self.until(|| self.asked.load(Ordering::Relaxed) >= count)
+    /// Waits until that many status calls were made.
+    pub async fn until_status_calls(&self, count: usize) {
+        self.until(|| self.status_calls.load(Ordering::Relaxed) >= count)
             .await;
     }
 
-    /// From now on every session that was made is listed as busy.
+    /// Makes the status call return every created session as busy.
     pub fn list_busy(&self) {
         self.lists_busy.store(true, Ordering::Relaxed);
     }
 
-    /// How often it was asked for statuses, and the time its answers took itself.
-    pub fn asked(&self) -> (usize, Duration) {
-        let own = *self.own_time.lock().expect("nobody panics with it");
-        (self.asked.load(Ordering::Relaxed), own)
+    /// Returns the number of status calls and the processor time spent in them.
+    pub fn status_calls(&self) -> (usize, Duration) {
+        let own = *lock(&self.own_time);
+        (self.status_calls.load(Ordering::Relaxed), own)
     }
 
-    /// How long it took from each end of a run to the next prompt, if only one runs at a time.
-    pub fn hand_overs(&self) -> Vec<Duration> {
-        std::mem::take(&mut *self.hand_overs.lock().expect("nobody panics with it"))
+    /// Returns the times from each end of a run to the next prompt, if only one task runs at a time.
+    pub fn handovers(&self) -> Vec<Duration> {
+        std::mem::take(&mut *lock(&self.handovers))
     }
 
     async fn until(&self, reached: impl Fn() -> bool) {
@@ -109,7 +110,7 @@ impl AgentServer for InstantServer {
     async fn create(&self, _: NewSession) -> Result<SessionId, ServerError> {
         let number = self.created.fetch_add(1, Ordering::Relaxed);
         let session = SessionId::from(format!("ses_{number:010}"));
-        let mut busy = self.busy.lock().expect("nobody panics with it");
+        let mut busy = lock(&self.busy);
         busy.insert(session.clone(), SessionStatus::Busy);
         Ok(session)
     }
@@ -120,16 +121,16 @@ impl AgentServer for InstantServer {
         _: Option<&str>,
         _: TaskPrompt,
     ) -> Result<(), ServerError> {
-        if let Some(freed) = self.freed.lock().expect("nobody panics with it").take() {
+        if let Some(freed) = lock(&self.freed).take() {
             let took = processor_time().saturating_sub(freed);
-            let mut hand_overs = self.hand_overs.lock().expect("nobody panics with it");
-            hand_overs.push(took);
+            let mut handovers = lock(&self.handovers);
+            handovers.push(took);
         }
         self.count(&self.prompted);
         if let Some(events) = &self.events {
             for what in [Happening::Busy, Happening::Idle] {
                 let session = session.clone();
-                // Nobody listens at the very end.
+                // The receiver may be gone at the end.
                 let _ = events.send(SessionEvent { session, what });
             }
         }
@@ -146,35 +147,36 @@ impl AgentServer for InstantServer {
 
     async fn statuses(&self, _: &str) -> Result<BTreeMap<SessionId, SessionStatus>, ServerError> {
         let begin = processor_time();
-        let statuses = match self.lists_busy.load(Ordering::Relaxed) {
-            true => self.busy.lock().expect("nobody panics with it").clone(),
-            false => BTreeMap::new(),
+        let statuses = if self.lists_busy.load(Ordering::Relaxed) {
+            lock(&self.busy).clone()
+        } else {
+            BTreeMap::new()
         };
-        *self.own_time.lock().expect("nobody panics with it") += processor_time() - begin;
-        self.count(&self.asked);
+        *lock(&self.own_time) += processor_time() - begin;
+        self.count(&self.status_calls);
         Ok(statuses)
     }
 
     async fn messages(&self, _: &SessionId, _: Option<usize>) -> Result<Vec<Message>, ServerError> {
-        *self.freed.lock().expect("nobody panics with it") = Some(processor_time());
+        *lock(&self.freed) = Some(processor_time());
         let text = |text: &str| Part {
             kind: "text".to_owned(),
             text: Some(text.to_owned()),
             ..Part::default()
         };
-        let asked = Message {
+        let prompt = Message {
             role: Some("user".to_owned()),
             parts: vec![text("do it")],
             ..Message::default()
         };
-        let answered = Message {
+        let answer = Message {
             role: Some("assistant".to_owned()),
             completed: Some(Timestamp::from_millis(1)),
             finish: Some("stop".to_owned()),
             parts: vec![text("done")],
             ..Message::default()
         };
-        Ok(vec![asked, answered])
+        Ok(vec![prompt, answer])
     }
 
     async fn todos(&self, _: &SessionId) -> Result<Vec<Todo>, ServerError> {

@@ -1,6 +1,6 @@
-//! Counts the instructions of small fixed works under callgrind and holds them against a table that was committed: a
-//! regression shows however busy or slow the machine is. Each work runs twice, the second time with twice as many; what
-//! counts is the difference. `cargo xtask instructions` builds and calls it.
+//! Counts the instructions of small fixed benchmarks under callgrind and compares them with a committed table. The counts
+//! do not depend on the load or speed of the machine. Each benchmark runs twice, the second time with twice the count; the
+//! difference is compared. Called by `cargo xtask instructions`.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::path::{Path, PathBuf};
@@ -9,30 +9,31 @@ use std::sync::Mutex;
 
 use serde::{Deserialize, Serialize};
 
-use crate::works::counted::{COUNTED, Counted};
+use crate::benchmarks::counted::{COUNTED, CountedBenchmark};
+use crate::lock;
 
-/// What becomes of the counts.
+/// The options of a count.
 #[derive(Debug, clap::Args)]
 pub struct Options {
     /// Write the table instead of comparing with it
     #[arg(long)]
     write: bool,
-    /// The table
+    /// The path of the table
     #[arg(long, default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/instructions.toml"))]
     table: PathBuf,
 }
 
-/// A unit of work may take so much more than the table says. Counts of the same build differ by less than 1 %.
-const MORE: f64 = 0.05;
-/// From so much less on the table is out of date: what was won could be lost again unseen.
-const LESS: f64 = 0.10;
+/// The allowed increase over the table, as a fraction. Counts of the same build differ by less than 1 %.
+const ALLOWED_INCREASE: f64 = 0.05;
+/// The decrease, as a fraction, from which on the table is out of date: it would hide a later regression.
+const STALE_DECREASE: f64 = 0.10;
 
 const HEADER: &str = "\
-# Instructions that a unit of each work takes in the profile that tests are built in, counted by callgrind.
+# Instructions per unit of each benchmark in the profile that tests are built in, counted by callgrind.
 # Written by `cargo xtask instructions --write`; the same without --write compares, in .ci/run too.
 ";
 
-/// What was committed.
+/// The committed table.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Table {
@@ -44,8 +45,8 @@ struct Table {
 /// Counts, and compares or writes.
 ///
 /// # Errors
-/// A work takes more than the table allows; the text says what to do. Or valgrind is not there, or the table is not to
-/// be read or written.
+/// Returns a text if a benchmark takes more than the table allows, if valgrind is missing, or if the table cannot be read
+/// or written.
 pub fn compare(options: &Options) -> Result<(), String> {
     if !cfg!(debug_assertions) {
         return Err(
@@ -64,7 +65,7 @@ pub fn compare(options: &Options) -> Result<(), String> {
     println!("{}", verdict.lines.join("\n"));
     if !verdict.out_of_date.is_empty() {
         eprintln!(
-            "{}: out of date; write the table anew (cargo xtask instructions --write), so that what was won is kept",
+            "{}: out of date; write the table again (cargo xtask instructions --write), so that it does not hide a later regression",
             verdict.out_of_date.join(", ")
         );
     }
@@ -73,25 +74,25 @@ pub fn compare(options: &Options) -> Result<(), String> {
     }
     let mut problem = format!(
         "more instructions than {} allows (+{:.0} %): {}\n\
-         see where they are in the profile (callgrind_annotate target/instructions/….2), and mend it; if the change is worth \
-         them, write the table anew (cargo xtask instructions --write) and commit it with the reason",
+         look at the profile (callgrind_annotate target/instructions/….2) and fix the regression; if the change is worth it, \
+         write the table again (cargo xtask instructions --write) and commit it with the reason",
         options.table.display(),
-        MORE * 100.0,
+        ALLOWED_INCREASE * 100.0,
         verdict.too_many.join(", "),
     );
     if committed.rustc != counted.rustc {
         problem += &format!(
-            "\nthe table was counted with {}, this build with {}: if the compiler is all that changed, write it anew",
+            "\nthe table was counted with {}, this build with {}: if only the compiler changed, write it again",
             committed.rustc, counted.rustc
         );
     }
     Err(problem)
 }
 
-/// How counts stand to what was committed.
+/// The comparison of counts with the committed table.
 #[derive(Debug, Default)]
 struct Verdict {
-    /// For people, one a work.
+    /// Lines to print, one per benchmark.
     lines: Vec<String>,
     too_many: Vec<String>,
     out_of_date: Vec<String>,
@@ -112,9 +113,9 @@ fn judge(committed: &Table, counted: &Table) -> Verdict {
             "{name}: {now}, in the table {before} ({:+.1} %)",
             change * 100.0
         ));
-        if change > MORE {
+        if change > ALLOWED_INCREASE {
             verdict.too_many.push(name.clone());
-        } else if change < -LESS {
+        } else if change < -STALE_DECREASE {
             verdict.out_of_date.push(name.clone());
         }
     }
@@ -145,35 +146,38 @@ fn write(path: &Path, table: &Table) -> Result<(), String> {
 
 fn rustc() -> Result<String, String> {
     let program = std::env::var("RUSTC").unwrap_or_else(|_| "rustc".to_owned());
-    let said = Command::new(&program).arg("--version").output();
-    let said = said.map_err(|error| format!("{program} --version: {error}"))?;
-    Ok(String::from_utf8_lossy(&said.stdout).trim().to_owned())
+    let output = Command::new(&program).arg("--version").output();
+    let output = output.map_err(|error| format!("{program} --version: {error}"))?;
+    Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
 
-/// Instructions a unit of every work: as many runs at a time as there are processors.
+/// Returns the instructions per unit of every benchmark. As many runs are concurrent as there are processors.
 fn count_all() -> Result<BTreeMap<String, u64>, String> {
     let program = std::env::current_exe().map_err(|error| error.to_string())?;
-    // Beside the folder of the profile, where it is found and cargo clean removes it.
+    // Next to the folder of the profile, so that `cargo clean` removes it.
     let folder = program.ancestors().nth(2).unwrap_or(Path::new("."));
     let folder = folder.join("instructions");
     std::fs::create_dir_all(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
-    let jobs: VecDeque<(&Counted, usize)> = COUNTED
+    let jobs: VecDeque<(&CountedBenchmark, usize)> = COUNTED
         .iter()
-        .flat_map(|work| [(work, 2), (work, 1)])
+        .flat_map(|benchmark| [(benchmark, 2), (benchmark, 1)])
         .collect();
     let jobs = Mutex::new(jobs);
     let totals = Mutex::new(BTreeMap::new());
     let workers = std::thread::available_parallelism().map_or(1, usize::from);
     let worker = || -> Result<(), String> {
         loop {
-            let job = jobs.lock().expect("nobody panics with it").pop_front();
-            let Some((work, times)) = job else {
+            let job = lock(&jobs).pop_front();
+            let Some((benchmark, times)) = job else {
                 return Ok(());
             };
-            let profile = folder.join(format!("{}.{times}", work.name.replace([' ', '\''], "-")));
-            let total = total(&program, work, work.count * times, &profile)?;
-            let mut totals = totals.lock().expect("nobody panics with it");
-            totals.insert((work.name, times), total);
+            let profile = folder.join(format!(
+                "{}.{times}",
+                benchmark.name.replace([' ', '\''], "-")
+            ));
+            let total = total(&program, benchmark, benchmark.count * times, &profile)?;
+            let mut totals = lock(&totals);
+            totals.insert((benchmark.name, times), total);
         }
     };
     std::thread::scope(|scope| {
@@ -182,34 +186,39 @@ fn count_all() -> Result<BTreeMap<String, u64>, String> {
             .into_iter()
             .try_for_each(|worker| worker.join().expect("no worker panics"))
     })?;
-    let totals = totals.into_inner().expect("nobody panics with it");
+    let totals = totals.into_inner().expect("no worker panics");
     Ok(COUNTED
         .iter()
-        .map(|work| {
-            let more = totals[&(work.name, 2)].saturating_sub(totals[&(work.name, 1)]);
+        .map(|benchmark| {
+            let more = totals[&(benchmark.name, 2)].saturating_sub(totals[&(benchmark.name, 1)]);
             (
-                work.name.to_owned(),
-                more / (work.count * work.units) as u64,
+                benchmark.name.to_owned(),
+                more / (benchmark.count * benchmark.units) as u64,
             )
         })
         .collect())
 }
 
-/// All instructions of one process.
-fn total(program: &Path, work: &Counted, count: usize, profile: &Path) -> Result<u64, String> {
+/// Returns the instructions of one process.
+fn total(
+    program: &Path,
+    benchmark: &CountedBenchmark,
+    count: usize,
+    profile: &Path,
+) -> Result<u64, String> {
     let ended = Command::new("valgrind")
         .args(["--tool=callgrind", "--quiet"])
         .arg(format!("--callgrind-out-file={}", profile.display()))
         .arg(program)
-        .args(["counted", work.name, &count.to_string()])
+        .args(["counted", benchmark.name, &count.to_string()])
         .stdin(Stdio::null())
         .output()
         .map_err(|error| format!("valgrind: {error}; install it (apt-get install valgrind)"))?;
     if !ended.status.success() {
-        let said = String::from_utf8_lossy(&ended.stderr);
+        let stderr = String::from_utf8_lossy(&ended.stderr);
         return Err(format!(
-            "{}: {} under valgrind: {said}",
-            work.name, ended.status
+            "{}: {} under valgrind: {stderr}",
+            benchmark.name, ended.status
         ));
     }
     let text = std::fs::read_to_string(profile)
@@ -238,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn a_little_more_passes_and_too_much_is_named() {
+    fn increase_above_the_limit_fails() {
         let committed = table(&[("launch", 1000), ("poll", 1000)]);
         let verdict = judge(&committed, &table(&[("launch", 1049), ("poll", 1051)]));
         assert_eq!(verdict.too_many, ["poll"]);
@@ -247,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn what_became_much_cheaper_or_has_no_line_asks_for_a_new_table() {
+    fn decrease_or_unknown_benchmark_makes_the_table_out_of_date() {
         let committed = table(&[("launch", 1000), ("gone", 1)]);
         let verdict = judge(&committed, &table(&[("launch", 800), ("poll", 7)]));
         assert_eq!(verdict.out_of_date, ["launch", "poll", "gone"]);
@@ -255,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn a_table_is_read_as_it_was_written() {
+    fn table_is_read_as_written() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("instructions.toml");
         let written = table(&[("a frame through the bridge's reader", 12)]);

@@ -1,20 +1,21 @@
-//! `greenroom-bench`: what the actor system costs. `cargo xtask bench` has a table of how fast it is, each figure beside
-//! what the bare mechanism costs in the same run; `cargo xtask instructions` counts instructions, which are the same
-//! however busy the machine is, and holds them against a table that was committed; `cargo xtask load` lets a service live
-//! for many minutes and watches its memory.
+//! `greenroom-bench` measures the actor system. `cargo xtask bench` prints a table of its speed, each figure next to the
+//! figure of the bare mechanism in the same run. `cargo xtask instructions` counts instructions, which do not depend on the
+//! load of the machine, and compares them with a committed table. `cargo xtask load` runs a service for many minutes and
+//! samples its memory.
 
 mod bare;
+mod benchmarks;
 mod clock;
 mod instant_server;
 #[cfg(feature = "virtual-time")]
 mod instructions;
 mod process;
 mod report;
-mod stage;
+mod setup;
 mod table;
-mod works;
 
 use std::process::ExitCode;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use clap::{Parser, Subcommand};
 use mimalloc::MiMalloc;
@@ -28,45 +29,50 @@ static ALLOCATOR: MiMalloc = MiMalloc;
 #[command(name = "greenroom-bench")]
 struct Args {
     #[command(subcommand)]
-    what: What,
+    command: Command,
 }
 
 #[derive(Debug, Subcommand)]
-enum What {
-    /// Measures how fast it is, and prints a table
+enum Command {
+    /// Measures the speed, and prints a table
     Table(table::Options),
     #[cfg(feature = "virtual-time")]
-    /// Counts instructions, and compares them with the table that was committed
+    /// Counts instructions, and compares them with the committed table
     Instructions(instructions::Options),
-    /// Loads a service for many minutes, and watches its memory
+    /// Loads a service for many minutes, and samples its memory
     Load(process::load::Options),
-    /// The service itself, in a process of its own: the words after it are those of `greenroom serve`
+    /// Runs the service in a separate process: it takes the arguments of `greenroom serve`
     #[command(hide = true, disable_help_flag = true)]
     Serve {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-        words: Vec<String>,
+        args: Vec<String>,
     },
-    /// One round of one work, by its exact name; prints what it measured as JSON
+    /// Runs one round of one benchmark, by its id, and prints the result as JSON
     #[command(hide = true)]
-    Round { name: String },
+    Round { id: String },
     #[cfg(feature = "virtual-time")]
-    /// One work whose instructions are counted from outside, with so many
+    /// Runs one counted benchmark that many times; callgrind counts its instructions
     #[command(hide = true)]
     Counted { name: String, count: usize },
 }
 
+/// Locks a mutex.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 fn main() -> ExitCode {
-    let done = match Args::parse().what {
-        What::Table(options) => {
+    let done = match Args::parse().command {
+        Command::Table(options) => {
             table::measure(&options).map(|rows| report::print(&rows, options.json))
         }
         #[cfg(feature = "virtual-time")]
-        What::Instructions(options) => instructions::compare(&options),
-        What::Load(options) => process::load::run(&options),
-        What::Serve { .. } => return greenroom_server::cli::main(),
-        What::Round { name } => round(&name),
+        Command::Instructions(options) => instructions::compare(&options),
+        Command::Load(options) => process::load::run(&options),
+        Command::Serve { .. } => return greenroom_server::cli::main(),
+        Command::Round { id } => round(&id),
         #[cfg(feature = "virtual-time")]
-        What::Counted { name, count } => works::counted::run(&name, count),
+        Command::Counted { name, count } => benchmarks::counted::run(&name, count),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -77,9 +83,10 @@ fn main() -> ExitCode {
     }
 }
 
-fn round(name: &str) -> Result<(), String> {
-    let (work, scale) = works::named(name).ok_or_else(|| format!("there is no work {name}"))?;
-    let round = (work.run)(scale);
+fn round(id: &str) -> Result<(), String> {
+    let (benchmark, scale) =
+        benchmarks::by_id(id).ok_or_else(|| format!("not a known benchmark: {id}"))?;
+    let round = (benchmark.run)(scale);
     let round = serde_json::to_string(&round).expect("numbers have a JSON form");
     println!("{round}");
     Ok(())

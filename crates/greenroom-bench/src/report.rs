@@ -1,51 +1,51 @@
-//! What was measured, as a table for docs/performance.md or as JSON for programs.
+//! Prints measurements as a table for docs/performance.md or as JSON for programs.
 
 use serde_json::json;
 
-use crate::works::{Better, Work};
+use crate::benchmarks::{Benchmark, Better};
 
-/// The middle one of several measurements, and how far they lie apart.
+/// The median of several measurements, and their spread.
 #[derive(Debug, Clone, Copy)]
 pub struct Median {
-    /// The middle one.
-    pub middle: f64,
-    /// The distance from the smallest to the largest, as a share of the middle.
+    /// The median.
+    pub median: f64,
+    /// The difference of the largest and the smallest, as a fraction of the median.
     pub spread: f64,
 }
 
 impl Median {
-    /// Of at least one.
+    /// Computes the median of at least one value.
     pub fn of(values: impl Iterator<Item = f64>) -> Self {
         let mut values: Vec<f64> = values.collect();
         values.sort_by(f64::total_cmp);
-        let middle = values[values.len() / 2];
-        let spread = (values[values.len() - 1] - values[0]) / middle;
-        Self { middle, spread }
+        let median = values[values.len() / 2];
+        let spread = (values[values.len() - 1] - values[0]) / median;
+        Self { median, spread }
     }
 }
 
-/// One line of the table.
+/// A row of the table.
 #[derive(Debug)]
 pub struct Row {
-    /// What was done.
-    pub work: &'static Work,
-    /// With how many.
+    /// The benchmark.
+    pub benchmark: &'static Benchmark,
+    /// Its scale.
     pub scale: usize,
-    /// What it came to.
+    /// The measured value.
     pub value: Median,
-    /// What the bare mechanism came to in the same rounds.
+    /// The value of the bare mechanism in the same rounds.
     pub bare: Option<Median>,
-    /// What else the first round has to say.
+    /// The notes of the first round.
     pub notes: String,
 }
 
 impl Row {
-    /// How near the bare mechanism it comes: 1 is as good, less is worse.
+    /// Returns the ratio to the bare mechanism: 1 is equal, less is worse.
     fn ratio(&self) -> Option<f64> {
-        let bare = self.bare?.middle;
-        Some(match self.work.better {
-            Better::More => self.value.middle / bare,
-            Better::Less => bare / self.value.middle,
+        let bare = self.bare?.median;
+        Some(match self.benchmark.better {
+            Better::More => self.value.median / bare,
+            Better::Less => bare / self.value.median,
         })
     }
 }
@@ -61,42 +61,43 @@ pub fn print(rows: &[Row], as_json: bool) {
     println!("|---|---|---|---|---|---|---|");
     for row in rows {
         let bare = row.bare.map_or("–".to_owned(), |bare| {
-            format!("{} {}", number(bare.middle), row.work.unit)
+            format!("{} {}", number(bare.median), row.benchmark.unit)
         });
         let ratio = row
             .ratio()
             .map_or("–".to_owned(), |ratio| format!("{ratio:.2}"));
-        let notes = match row.notes.is_empty() {
-            true => String::new(),
-            false => format!("; {}", row.notes),
+        let notes = if row.notes.is_empty() {
+            String::new()
+        } else {
+            format!("; {}", row.notes)
         };
         println!(
             "| {} | {} | {} {}{notes} | {:.0} % | {bare} | {ratio} | {} |",
-            row.work.name,
+            row.benchmark.name,
             row.scale,
-            number(row.value.middle),
-            row.work.unit,
+            number(row.value.median),
+            row.benchmark.unit,
             row.value.spread * 100.0,
-            row.work.target,
+            row.benchmark.target,
         );
     }
 }
 
 fn as_value(row: &Row) -> serde_json::Value {
     json!({
-        "work": row.work.name,
+        "work": row.benchmark.name,
         "scale": row.scale,
-        "unit": row.work.unit,
-        "value": row.value.middle,
+        "unit": row.benchmark.unit,
+        "value": row.value.median,
         "spread": row.value.spread,
-        "bare": row.bare.map(|bare| bare.middle),
+        "bare": row.bare.map(|bare| bare.median),
         "ofBare": row.ratio(),
-        "target": row.work.target,
+        "target": row.benchmark.target,
         "notes": row.notes,
     })
 }
 
-/// Three figures that matter, with thousands set apart.
+/// Formats a number: three decimals below 100, else whole with thousands separators.
 fn number(value: f64) -> String {
     if value.abs() < 100.0 {
         return format!("{value:.3}")
@@ -120,7 +121,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_read_well() {
+    fn numbers_are_formatted() {
         assert_eq!(number(1_234_567.4), "1,234,567");
         assert_eq!(number(999.6), "1,000");
         assert_eq!(number(2.5), "2.5");
@@ -128,8 +129,8 @@ mod tests {
     }
 
     #[test]
-    fn the_middle_of_several_is_what_counts() {
+    fn median_and_spread() {
         let median = Median::of([5.0, 1.0, 2.0].into_iter());
-        assert_eq!((median.middle, median.spread), (2.0, 2.0));
+        assert_eq!((median.median, median.spread), (2.0, 2.0));
     }
 }

@@ -1,4 +1,4 @@
-//! What every work needs: an actix system on this thread, the actors on it, and tasks to launch.
+//! The common setup of the benchmarks: an actix system on this thread, the actors on it, and tasks to launch.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,22 +10,22 @@ use greenroom::ports::agent_server::AgentServer;
 use greenroom::ports::journal::{Journal, MemoryJournal};
 use greenroom::{Config, Greenroom};
 
-/// Calls of one host at a time: enough that the actors never wait for it.
+/// Concurrent calls of one host: enough that the actors never wait for a call.
 const AT_ONCE: usize = 64;
-/// Longer than any work takes.
+/// A time longer than any benchmark takes.
 const NEVER: Duration = Duration::from_secs(24 * 3600);
 
-/// What the prompt of every task says.
-pub const PROMPT: &str = "Look into it and say what you found.";
-/// What every task is about.
+/// The prompt of every task.
+pub const PROMPT: &str = "Look into it and report the result.";
+/// The description of every task.
 pub const DESCRIPTION: &str = "look into it";
 
-/// Runs it on an actix system of this thread.
-pub fn on_this_thread<T>(work: impl Future<Output = T>) -> T {
+/// Runs a future on a new actix system on this thread.
+pub fn run_on_this_thread<T>(work: impl Future<Output = T>) -> T {
     actix_rt::System::new().block_on(work)
 }
 
-/// A configuration in which nothing waits: no limits, no polls, idle believed at once.
+/// Returns a configuration without limits and polls, in which an idle session counts as idle at once.
 pub fn unlimited() -> Config {
     let mut config = Config::default();
     config.limits.default = 0;
@@ -40,12 +40,12 @@ pub fn unlimited() -> Config {
     config
 }
 
-/// The actors, on that server, with a journal in memory.
+/// Starts the actors on that server with a journal in memory.
 pub fn start(config: Config, server: &Arc<impl AgentServer>) -> Greenroom {
     start_with(config, server, Arc::new(MemoryJournal::default()))
 }
 
-/// The actors, on that server and that journal.
+/// Starts the actors on that server and that journal.
 pub fn start_with(
     config: Config,
     server: &Arc<impl AgentServer>,
@@ -55,7 +55,7 @@ pub fn start_with(
     Greenroom::start(config, server, journal)
 }
 
-/// The launch of that number, by one of so many parents, under one of so many keys.
+/// Returns the launch of that number; the parents and the keys take turns.
 pub fn launch(number: usize, parents: usize, keys: usize) -> Launch {
     Launch {
         description: DESCRIPTION.to_owned(),
@@ -71,12 +71,12 @@ pub fn launch(number: usize, parents: usize, keys: usize) -> Launch {
     }
 }
 
-/// The session of a parent.
+/// Returns the session id of a parent.
 pub fn parent(number: usize) -> SessionId {
     SessionId::from(format!("ses_parent{number}"))
 }
 
-/// Launches those numbers, as one host with many calls at a time does.
+/// Launches the tasks of those numbers, as one host with many concurrent calls.
 pub async fn launch_all(
     greenroom: &Greenroom,
     numbers: std::ops::Range<usize>,
@@ -86,7 +86,7 @@ pub async fn launch_all(
     futures::stream::iter(numbers)
         .map(|number| greenroom.launch(launch(number, parents, keys)))
         .buffered(AT_ONCE)
-        .map(|launched| launched.expect("nothing refuses these"))
+        .map(|launched| launched.expect("these launches are valid"))
         .collect()
         .await
 }

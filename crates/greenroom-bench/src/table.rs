@@ -1,56 +1,53 @@
-//! Measures the works and makes the table of them: each round of each work in a process of its own, with a fresh heap and
-//! fresh caches; medians and spreads of those. Times are processor time of the thread that the actors live on: what else
-//! the machine does does not count.
+//! Measures the benchmarks and collects the rows of the table. Each round runs in a separate process with a fresh heap and
+//! fresh caches. Times are processor time of the actors' thread, so that other load of the machine does not count.
 
 use std::process::{Command, Stdio};
 
+use crate::benchmarks::{self, BENCHMARKS, Benchmark, Round};
 use crate::report::{Median, Row};
-use crate::works::{self, Round, WORKS, Work};
 
-/// What is measured, and how it is told.
+/// The options of a measurement.
 #[derive(Debug, clap::Args)]
 pub struct Options {
-    /// Only the works whose name contains this
+    /// Only the benchmarks whose name contains this
     filter: Option<String>,
     /// Print JSON instead of a table
     #[arg(long)]
     pub json: bool,
-    /// Small sizes and fewer rounds: whether it works, not how fast it is
+    /// Small sizes and fewer rounds: checks that the benchmarks run
     #[arg(long)]
     quick: bool,
 }
 
-/// Rounds of each work; the median counts.
+/// Rounds of each benchmark; the table has the median.
 const ROUNDS: usize = 5;
 const QUICK_ROUNDS: usize = 1;
 
-/// Measures each work in its rounds.
+/// Measures each benchmark.
 ///
 /// # Errors
-/// No work has that in its name, or a round failed.
+/// Returns a text if the filter matches nothing or a round failed.
 pub fn measure(options: &Options) -> Result<Vec<Row>, String> {
     let mut rows = Vec::new();
-    for work in WORKS {
+    for benchmark in BENCHMARKS {
         if let Some(filter) = &options.filter
-            && !work.name.contains(filter.as_str())
+            && !benchmark.name.contains(filter.as_str())
         {
             continue;
         }
-        let scales = match options.quick {
-            true => &work.scales[..1],
-            false => work.scales,
+        let scales = if options.quick {
+            &benchmark.scales[..1]
+        } else {
+            benchmark.scales
         };
         for scale in scales {
-            let rounds = match options.quick {
-                true => QUICK_ROUNDS,
-                false => ROUNDS,
-            };
+            let rounds = if options.quick { QUICK_ROUNDS } else { ROUNDS };
             let rounds = (0..rounds)
-                .map(|_| one_round(work, *scale))
+                .map(|_| one_round(benchmark, *scale))
                 .collect::<Result<Vec<_>, _>>()?;
-            eprintln!("{} {scale}: done", work.name);
+            eprintln!("{} {scale}: done", benchmark.name);
             rows.push(Row {
-                work,
+                benchmark,
                 scale: *scale,
                 value: Median::of(rounds.iter().map(|round| round.value)),
                 bare: rounds[0]
@@ -60,22 +57,22 @@ pub fn measure(options: &Options) -> Result<Vec<Row>, String> {
             });
         }
     }
-    match rows.is_empty() {
-        true => Err("no work has that in its name".to_owned()),
-        false => Ok(rows),
+    if rows.is_empty() {
+        return Err("the filter matches no benchmark".to_owned());
     }
+    Ok(rows)
 }
 
-fn one_round(work: &Work, scale: usize) -> Result<Round, String> {
+fn one_round(benchmark: &Benchmark, scale: usize) -> Result<Round, String> {
     let program = std::env::current_exe().map_err(|error| error.to_string())?;
-    let name = works::name(work, scale);
+    let id = benchmarks::id(benchmark, scale);
     let output = Command::new(program)
-        .args(["round", &name])
+        .args(["round", &id])
         .stderr(Stdio::inherit())
         .output()
         .map_err(|error| error.to_string())?;
     if !output.status.success() {
-        return Err(format!("{name} ended with {}", output.status));
+        return Err(format!("{id} ended with {}", output.status));
     }
-    serde_json::from_slice(&output.stdout).map_err(|error| format!("{name}: {error}"))
+    serde_json::from_slice(&output.stdout).map_err(|error| format!("{id}: {error}"))
 }

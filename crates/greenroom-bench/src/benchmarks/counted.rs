@@ -1,7 +1,6 @@
-//! Works whose instructions are counted, by callgrind, from outside. Each does the same thing as often as it is told, so
-//! that the difference of a run and one of twice as many is what was asked about: everything before and after drops out.
-//! Nothing in them waits for a disk, a socket or another thread, and time is virtual: what happens once in so many
-//! milliseconds would happen more often on a slower machine.
+//! Benchmarks whose instructions callgrind counts. Each repeats one thing as often as its count, so that the difference of
+//! a run and a run with twice the count contains neither setup nor shutdown. They wait for no disk, socket or thread. Time
+//! is virtual: periodic work would run more often on a slower machine.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,85 +11,85 @@ use greenroom::{CancelOptions, CancelScope};
 use greenroom_bridge::protocol::FromBridge;
 use serde_json::json;
 
-use super::ends::{limited, lively, over};
+use super::ends::{limited, start_answering, until_done};
 use super::events::running;
 use crate::instant_server::InstantServer;
-use crate::stage::{launch_all, parent, start, unlimited};
+use crate::setup::{launch_all, parent, start, unlimited};
 
-/// Tasks that run where events and polls are counted.
+/// The number of running tasks where events and polls are counted.
 const RUNNING: usize = 200;
 
-/// A work whose instructions are counted.
+/// A benchmark whose instructions are counted.
 #[derive(Debug)]
-pub struct Counted {
-    /// For people, and in the committed table.
+pub struct CountedBenchmark {
+    /// Its name, also in the committed table.
     pub name: &'static str,
-    /// How many, in the smaller of the two runs.
+    /// The count of the smaller of the two runs.
     pub count: usize,
-    /// Units in one of those: what the figure is divided by besides.
+    /// Units per count: the figure is divided by them.
     pub units: usize,
     run: fn(usize),
 }
 
-/// Everything that is counted.
-pub const COUNTED: &[Counted] = &[
-    Counted {
+/// All counted benchmarks.
+pub const COUNTED: &[CountedBenchmark] = &[
+    CountedBenchmark {
         name: "a task from launch to prompt",
         count: 1_000,
         units: 1,
         run: launches,
     },
-    Counted {
+    CountedBenchmark {
         name: "the whole life of a task",
         count: 300,
         units: 1,
         run: lives,
     },
-    Counted {
+    CountedBenchmark {
         name: "a typed event to a running task",
         count: 10_000,
         units: 1,
         run: events,
     },
-    Counted {
+    CountedBenchmark {
         name: "a running task at a poll",
         count: 50,
         units: RUNNING,
         run: polls,
     },
-    Counted {
+    CountedBenchmark {
         name: "a task of a parent's that is cancelled",
         count: 500,
         units: 1,
         run: cancels,
     },
-    Counted {
-        name: "a frame through the bridge's sieve or reader",
+    CountedBenchmark {
+        name: "a frame through the bridge's filter or reader",
         count: 1_200,
         units: 1,
         run: frames,
     },
 ];
 
-/// Does that one, so often.
+/// Runs the benchmark of that name that many times.
 ///
 /// # Errors
-/// There is none of that name.
+/// Returns a text if the name is unknown.
 pub fn run(name: &str, count: usize) -> Result<(), String> {
     let counted = COUNTED.iter().find(|counted| counted.name == name);
-    let counted = counted.ok_or_else(|| format!("no work that is counted is called {name}"))?;
+    let counted = counted.ok_or_else(|| format!("not a counted benchmark: {name}"))?;
     (counted.run)(count);
     Ok(())
 }
 
-/// Runs it on an actix system of this thread whose clock stands still while anything is to be done.
+/// Runs a future on an actix system with a paused clock on this thread.
 fn in_virtual_time(work: impl Future<Output = ()>) {
     let runtime = || {
         tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .start_paused(true)
             .build()
-            .expect("a runtime needs nothing")
+            .expect("a runtime can be built")
     };
     actix_rt::System::with_tokio_rt(runtime).block_on(work);
 }
@@ -106,10 +105,10 @@ fn launches(count: usize) {
 
 fn lives(count: usize) {
     in_virtual_time(async move {
-        let (server, greenroom) = lively(limited(5));
+        let (server, greenroom) = start_answering(limited(5));
         launch_all(&greenroom, 0..count, 10, 20).await;
         server.until_prompted(count).await;
-        over(&greenroom).await;
+        until_done(&greenroom).await;
     });
 }
 
@@ -134,8 +133,8 @@ fn polls(count: usize) {
         server.list_busy();
         launch_all(&greenroom, 0..RUNNING, 10, 20).await;
         server.until_prompted(RUNNING).await;
-        let (begun, _) = server.asked();
-        server.until_asked(begun + count).await;
+        let (begun, _) = server.status_calls();
+        server.until_status_calls(begun + count).await;
         greenroom.tally().await;
     });
 }
@@ -152,8 +151,8 @@ fn cancels(count: usize) {
     });
 }
 
-/// What a bridge says while sessions write: parts that grow, mostly, of which few are passed on; one frame in six is none
-/// of an event.
+/// Reads the frames of a bridge while sessions write: mostly growing parts, of which the filter passes few. One frame in six
+/// is a response.
 fn frames(count: usize) {
     let kinds = [
         "message.part.delta",
@@ -167,7 +166,7 @@ fn frames(count: usize) {
         .collect();
     let response = json!({"type": "response", "id": 7, "status": 200, "body": {"id": "ses_1"}});
     let response = response.to_string();
-    let mut sift = Sift::of_wrapped(Duration::from_millis(100));
+    let mut filter = Sift::of_wrapped(Duration::from_millis(100));
     let begin = Instant::now();
     for number in 0..count {
         if number % 6 == 0 {
@@ -175,9 +174,9 @@ fn frames(count: usize) {
             continue;
         }
         let text = events[number % events.len()].as_bytes();
-        // A time of its own, whatever time it is.
+        // Each frame has its own time.
         let at = begin + Duration::from_millis(number as u64);
-        std::hint::black_box(sift.sift(text, at));
+        std::hint::black_box(filter.sift(text, at));
     }
 }
 
@@ -192,7 +191,7 @@ fn frame(kind: &str, session: usize) -> String {
             "partID": "prt_dfe2c1a8b003H8I9J0K1L2M3N4",
             "status": {"type": "busy"},
             "part": {"id": "prt_dfe2c1a8b003H8I9J0K1L2M3N4", "sessionID": session, "type": "text",
-                "text": "some words of what the agent has to say, as they come from the model"},
+                "text": "some words of the agent's answer, as they come from the model here"},
         },
     });
     json!({"type": "event", "event": event}).to_string()

@@ -1,5 +1,4 @@
-//! Launches that are on the disk before they are answered. Here the clock of the wall counts: it is the disk that is
-//! waited for, and whoever launches waits too.
+//! Measures launches that are durable before they are answered, in wall-clock time, since the clients wait for the disk.
 
 use std::cell::Cell;
 use std::path::Path;
@@ -13,14 +12,14 @@ use rusqlite::Connection;
 
 use super::Round;
 use crate::instant_server::InstantServer;
-use crate::stage::{launch, on_this_thread, start_with, unlimited};
+use crate::setup::{launch, run_on_this_thread, start_with, unlimited};
 
 const RETENTION: Duration = Duration::from_secs(14 * 24 * 3600);
-/// How long each of the three is measured.
+/// How long each of the three variants is measured.
 const SLICE: Duration = Duration::from_secs(2);
 
-/// So many clients, each of which launches again as soon as it has its answer: on disk, in memory, and bare commits of as
-/// many bytes by as many.
+/// Measures that many clients, each of which launches again as soon as it has its answer: on disk, in memory, and bare
+/// commits of the same size.
 pub fn launches(clients: usize) -> Round {
     let folder = tempfile::tempdir().expect("a folder for temporary files");
     let path = folder.path().join("journal.db");
@@ -35,41 +34,41 @@ pub fn launches(clients: usize) -> Round {
             percentile(&disk, 50),
             percentile(&disk, 99)
         ),
-        ..Round::beside(rate, per_second(&bare))
+        ..Round::compared(rate, per_second(&bare))
     }
 }
 
 fn launched(journal: Arc<dyn Journal>, clients: usize) -> Vec<Duration> {
-    on_this_thread(async move {
+    run_on_this_thread(async move {
         let server = Arc::new(InstantServer::default());
         let mut config = unlimited();
-        // What waits in line costs no session: it is the launch that is measured.
+        // Waiting tasks create no session: only the launch is measured.
         config.limits.default = 5;
         let greenroom = start_with(config, &server, journal);
         let next = Rc::new(Cell::new(0));
-        each(clients, move || {
+        repeat(clients, move || {
             let (greenroom, number) = (greenroom.clone(), next.replace(next.get() + 1));
             async move {
                 let launched = greenroom.launch(launch(number, 10, 20)).await;
-                launched.expect("nothing refuses these");
+                launched.expect("these launches are valid");
             }
         })
         .await
     })
 }
 
-/// One row of as many bytes as a launch is on disk, a commit each, by clients that take turns on one connection.
+/// Measures commits of one row with the size of a launch, by clients that take turns on one connection.
 fn commits(path: &Path, clients: usize) -> Vec<Duration> {
     let db = Connection::open(path).expect("a new file can be written");
     db.pragma_update_and_check(None, "journal_mode", "wal", |_| Ok(()))
         .expect("SQLite knows WAL");
     db.pragma_update(None, "synchronous", "full")
-        .expect("SQLite can wait for the disk");
+        .expect("SQLite can sync to the disk");
     db.execute_batch("CREATE TABLE rows (number INTEGER PRIMARY KEY, body TEXT)")
         .expect("a new table");
     let db = Rc::new(db);
     let body: Rc<str> = "x".repeat(1200).into();
-    on_this_thread(each(clients, move || {
+    run_on_this_thread(repeat(clients, move || {
         let (db, body) = (Rc::clone(&db), Rc::clone(&body));
         async move {
             tokio::task::yield_now().await;
@@ -81,8 +80,8 @@ fn commits(path: &Path, clients: usize) -> Vec<Duration> {
     }))
 }
 
-/// Each client does it again and again; how long each time took.
-async fn each<F: Future<Output = ()> + 'static>(
+/// Runs `once` repeatedly in each client, and returns the sorted times.
+async fn repeat<F: Future<Output = ()> + 'static>(
     clients: usize,
     once: impl Fn() -> F + Clone + 'static,
 ) -> Vec<Duration> {
@@ -114,8 +113,8 @@ fn per_second(took: &[Duration]) -> f64 {
     took.len() as f64 / SLICE.as_secs_f64()
 }
 
-/// In milliseconds, of sorted times.
+/// Returns a percentile of sorted times, in milliseconds.
 pub fn percentile(took: &[Duration], percent: usize) -> f64 {
-    let place = (took.len() * percent / 100).min(took.len() - 1);
-    took[place].as_secs_f64() * 1000.0
+    let index = (took.len() * percent / 100).min(took.len() - 1);
+    took[index].as_secs_f64() * 1000.0
 }

@@ -1,4 +1,4 @@
-//! How fast the signs of life of running tasks reach their actors.
+//! Measures how fast events of running tasks reach their actors.
 
 use std::sync::Arc;
 
@@ -10,12 +10,12 @@ use super::Round;
 use crate::bare;
 use crate::clock::processor_time;
 use crate::instant_server::InstantServer;
-use crate::stage::{launch_all, on_this_thread, start, unlimited};
+use crate::setup::{launch_all, run_on_this_thread, start, unlimited};
 
-/// Events of one round: enough for every task to have one.
+/// Events of one round: at least one per task.
 const EVENTS: usize = 300_000;
 
-/// So many running tasks, and their sessions.
+/// Starts that many running tasks, and returns their sessions.
 pub async fn running(count: usize) -> (Greenroom, Vec<SessionId>) {
     let server = Arc::new(InstantServer::default());
     let greenroom = start(unlimited(), &server);
@@ -23,16 +23,16 @@ pub async fn running(count: usize) -> (Greenroom, Vec<SessionId>) {
     server.until_prompted(count).await;
     let sessions = (0..count).map(|number| SessionId::from(format!("ses_{number:010}")));
     let sessions = sessions.collect();
-    // Everything that the prompts have led to is over.
+    // Waits until the actors have handled the prompts.
     for _ in 0..16 {
         greenroom.tally().await;
     }
     (greenroom, sessions)
 }
 
-/// Typed events, spread over so many running tasks.
+/// Measures typed events to that many running tasks in turn.
 pub fn typed(count: usize) -> Round {
-    on_this_thread(async move {
+    run_on_this_thread(async move {
         let (greenroom, sessions) = running(count).await;
         let event = |number: usize| SessionEvent {
             session: sessions[number % count].clone(),
@@ -49,13 +49,13 @@ pub fn typed(count: usize) -> Round {
         greenroom.tally().await;
         tokio::task::yield_now().await;
         let rate = EVENTS as f64 / (processor_time() - begin).as_secs_f64();
-        Round::beside(rate, bare::messages_per_second(EVENTS, count).await)
+        Round::compared(rate, bare::messages_per_second(EVENTS, count).await)
     })
 }
 
-/// The same from 300 bytes of JSON each, beside reading the JSON alone.
+/// Measures events as 300 bytes of JSON each, compared with parsing the JSON alone.
 pub fn from_text(count: usize) -> Round {
-    on_this_thread(async move {
+    run_on_this_thread(async move {
         let (greenroom, sessions) = running(count).await;
         let texts: Vec<String> = sessions.iter().map(text).collect();
         greenroom.event_text(texts[0].as_bytes()).await;
@@ -72,12 +72,12 @@ pub fn from_text(count: usize) -> Round {
             std::hint::black_box(read(&texts[number % count]));
         }
         let bare = EVENTS as f64 / (processor_time() - begin).as_secs_f64();
-        Round::beside(rate, bare)
+        Round::compared(rate, bare)
     })
 }
 
 fn read(text: &str) -> serde_json::Value {
-    serde_json::from_str(text).expect("it was made of JSON")
+    serde_json::from_str(text).expect("the text is JSON")
 }
 
 fn text(session: &SessionId) -> String {
@@ -89,7 +89,7 @@ fn text(session: &SessionId) -> String {
             "messageID": "msg_dfe2c1a8b002A1B2C3D4E5F6G7",
             "partID": "prt_dfe2c1a8b003H8I9J0K1L2M3N4",
             "field": "text",
-            "delta": "some words of what the agent has to say, as they come from the model",
+            "delta": "some words of the agent's answer, as they come from the model here",
         },
     });
     event.to_string()

@@ -1,5 +1,5 @@
-//! How fast a bridge's frames come from the socket to the actors of running tasks: the whole service in this process, the
-//! plugin's side on a thread of its own. The clock of the wall counts.
+//! Measures how fast frames of a bridge get from the socket to the actors of running tasks, in wall-clock time. The whole
+//! service runs in this process, the plugin's side on another thread.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -15,29 +15,31 @@ use tokio_tungstenite::tungstenite::Message;
 use super::Round;
 use crate::clock::processor_time;
 use crate::instant_server::InstantServer;
-use crate::stage::{launch_all, on_this_thread, unlimited};
+use crate::setup::{launch_all, run_on_this_thread, unlimited};
 
 /// Frames of one round.
 const FRAMES: usize = 100_000;
-/// Longer than any round takes.
+/// A time longer than any round takes.
 const LIMIT: Duration = Duration::from_secs(120);
 
-/// Frames a second, spread over so many running tasks, beside reading their JSON alone.
+/// Measures frames per second to that many running tasks, compared with parsing their JSON alone.
 pub fn to_tasks(count: usize) -> Round {
     let mut settings = Settings::default();
     settings.listen = Listen(SocketAddr::from(([127, 0, 0, 1], 0)));
     settings.journal = None;
     settings.core = unlimited();
-    on_this_thread(async move {
+    run_on_this_thread(async move {
         let server = Arc::new(InstantServer::default());
         let service = Service::start(&settings, server.clone()).expect("a free port");
         let greenroom = service.greenroom().clone();
         let tasks = launch_all(&greenroom, 0..count, 10, 20).await;
         server.until_prompted(count).await;
-        // Signs of life that nothing folds, and at the end an error, which ends a task at once.
+        // Status events, which the filter does not fold, and at the end an error, which ends a task at once.
         let task = &tasks[count - 1];
         let started = greenroom.wait(&task.id, task.run, WaitFor::Started).await;
-        let session = started.and_then(|task| task.session).expect("it has one");
+        let session = started
+            .and_then(|task| task.session)
+            .expect("a started task has a session");
         let mut frames: Vec<String> = (0..FRAMES)
             .map(|number| frame("session.status", &format!("ses_{:010}", number % count)))
             .collect();
@@ -61,7 +63,7 @@ pub fn to_tasks(count: usize) -> Round {
         assert!(matches!(ended, Ok(Some(_))), "the last frame arrives");
         let rate = FRAMES as f64 / begin.elapsed().as_secs_f64();
         service.stop(ShutdownMode::Detach).await;
-        Round::beside(rate, reading)
+        Round::compared(rate, reading)
     })
 }
 
@@ -78,7 +80,7 @@ async fn send(address: SocketAddr, frames: Vec<String>) {
         sent.expect("it is open");
     }
     socket.flush().await.expect("it is open");
-    // Kept open until whoever counts has seen the last of them.
+    // Kept open until the benchmark has seen the last frame.
     tokio::time::sleep(LIMIT).await;
 }
 
@@ -90,7 +92,7 @@ fn frame(kind: &str, session: &str) -> String {
             "sessionID": session,
             "status": {"type": "busy"},
             "error": {"name": "UnknownError", "data": {"message": "over"}},
-            "more": "what else an event of opencode carries, which is about this much text in the middle",
+            "more": "further fields of an event of opencode, which contain about this much text on average",
         },
     });
     json!({"type": "event", "event": event}).to_string()

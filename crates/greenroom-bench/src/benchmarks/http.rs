@@ -1,4 +1,4 @@
-//! Launches over HTTP, on the whole service with its journal on disk, in this process. The clock of the wall counts.
+//! Measures launches over HTTP in wall-clock time. The whole service runs in this process, with its journal on disk.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -11,20 +11,20 @@ use greenroom_server::host::Service;
 use super::Round;
 use super::durable::percentile;
 use crate::instant_server::InstantServer;
-use crate::stage::{on_this_thread, unlimited};
+use crate::setup::{run_on_this_thread, unlimited};
 
 /// How long the connections launch.
 const SLICE: Duration = Duration::from_secs(3);
-/// Launches a second of all connections together, where they keep to a pace.
+/// Launches per second of all connections together in the paced benchmark.
 const PACE: u32 = 2_000;
 
-/// So many connections, each of which launches again as soon as it has its answer.
+/// Measures that many connections, each of which launches again as soon as it has its answer.
 pub fn launches(connections: usize) -> Round {
     with(connections, None)
 }
 
-/// So many connections that launch at a pace the service can keep; what counts is from when a launch was due, so that one
-/// that had to wait for the one before it counts whole.
+/// Measures that many connections at a fixed rate. A launch is timed from the moment it was due, so that the time it
+/// waited for the previous launch counts too.
 pub fn paced(connections: usize) -> Round {
     let between = Duration::from_secs(1) * u32::try_from(connections).unwrap_or(u32::MAX) / PACE;
     with(connections, Some(between))
@@ -37,18 +37,18 @@ fn with(connections: usize, between: Option<Duration>) -> Round {
     settings.journal = Some(folder.path().join("journal.db"));
     settings.core = unlimited();
     settings.core.limits.default = 5;
-    on_this_thread(async move {
+    run_on_this_thread(async move {
         let server = Arc::new(InstantServer::default());
         let service = Service::start(&settings, server).expect("a free port and a new file");
         let address = service.address();
         let (done, clients) = tokio::sync::oneshot::channel();
-        // Clients live on a thread of their own, as they would elsewhere.
+        // The clients run on another thread.
         std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
                 .build()
                 .expect("a thread for the clients");
-            // Whoever waits is there as long as this runs.
+            // The receiver exists as long as this runs.
             let _ = done.send(runtime.block_on(clients_of(address, connections, between)));
         });
         let took = clients.await.expect("the clients end");
@@ -56,7 +56,7 @@ fn with(connections: usize, between: Option<Duration>) -> Round {
         let rate = took.len() as f64 / SLICE.as_secs_f64();
         Round {
             notes: format!("p50 {:.1} ms; {rate:.0}/s", percentile(&took, 50)),
-            ..Round::alone(percentile(&took, 99))
+            ..Round::single(percentile(&took, 99))
         }
     })
 }
@@ -72,18 +72,18 @@ async fn clients_of(
     let clients = (0..connections).map(|number| {
         let url = url.clone();
         async move {
-            // One each, so that each has a connection of its own.
+            // One client each, so that each has its own connection.
             let client = reqwest::Client::builder()
                 .no_proxy()
                 .build()
-                .expect("a client needs nothing");
+                .expect("a client can be built");
             let launch = serde_json::json!({
                 "description": "look into it",
-                "prompt": "Look into it and say what you found.",
+                "prompt": "Look into it and report the result.",
                 "agent": format!("agent{}", number % 20),
             });
             let mut took = Vec::new();
-            // Each at its own time of the pace.
+            // The connections are spread over the interval.
             let share = number as f64 / connections as f64;
             let mut due = start + between.unwrap_or_default().mul_f64(share);
             while Instant::now() < end {

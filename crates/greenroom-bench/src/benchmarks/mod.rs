@@ -1,4 +1,4 @@
-//! What is measured. Each work is one function of a scale that does one round and says what it came to.
+//! The benchmarks. Each is a function of a scale that runs one round and returns its result.
 
 #[cfg(feature = "virtual-time")]
 pub mod counted;
@@ -13,20 +13,20 @@ mod service;
 
 use serde::{Deserialize, Serialize};
 
-/// What one round came to.
+/// The result of one round.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Round {
-    /// In the unit of the work.
+    /// The value in the unit of the benchmark.
     pub value: f64,
-    /// The same of the bare mechanism, in the same process.
+    /// The value of the bare mechanism in the same process.
     pub bare: Option<f64>,
-    /// What else there is to say.
+    /// Further figures, as text.
     pub notes: String,
 }
 
 impl Round {
-    /// A figure with nothing to hold it against.
-    pub fn alone(value: f64) -> Self {
+    /// Returns a result without a comparison.
+    pub fn single(value: f64) -> Self {
         Self {
             value,
             bare: None,
@@ -34,44 +34,44 @@ impl Round {
         }
     }
 
-    /// A figure beside that of the bare mechanism.
-    pub fn beside(value: f64, bare: f64) -> Self {
+    /// Returns a result with the value of the bare mechanism.
+    pub fn compared(value: f64, bare: f64) -> Self {
         Self {
             bare: Some(bare),
-            ..Self::alone(value)
+            ..Self::single(value)
         }
     }
 }
 
-/// Which way is better.
+/// Whether more or less is better.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Better {
-    /// Rates.
+    /// More is better: rates.
     More,
-    /// Times and sizes.
+    /// Less is better: times and sizes.
     Less,
 }
 
-/// Something that is measured.
+/// A benchmark.
 #[derive(Debug)]
-pub struct Work {
-    /// For people, and to choose by.
+pub struct Benchmark {
+    /// Its name, which the filter matches.
     pub name: &'static str,
-    /// Of the figures.
+    /// The unit of its values.
     pub unit: &'static str,
-    /// With how many it is done; the smallest first.
+    /// The scales it runs with, the smallest first.
     pub scales: &'static [usize],
-    /// Which way is better.
+    /// Whether more or less is better.
     pub better: Better,
-    /// What it should come to.
+    /// The target, as text.
     pub target: &'static str,
-    /// One round.
+    /// Runs one round with a scale.
     pub run: fn(usize) -> Round,
 }
 
-/// Everything that is measured, in the order of the table.
-pub const WORKS: &[Work] = &[
-    Work {
+/// All benchmarks, in the order of the table.
+pub const BENCHMARKS: &[Benchmark] = &[
+    Benchmark {
         name: "launch to prompted",
         unit: "tasks/s",
         scales: &[1_000, 10_000, 100_000],
@@ -79,7 +79,7 @@ pub const WORKS: &[Work] = &[
         target: "≥ 200k, ≥ 0.25 of bare",
         run: launches::to_prompted,
     },
-    Work {
+    Benchmark {
         name: "launches behind limit 5, the last tenth",
         unit: "tasks/s",
         scales: &[10_000, 1_000_000],
@@ -87,7 +87,7 @@ pub const WORKS: &[Work] = &[
         target: "≥ 0.7 of the first tenth; ≤ 900 bytes a task",
         run: launches::behind_a_limit,
     },
-    Work {
+    Benchmark {
         name: "typed events to running tasks",
         unit: "events/s",
         scales: &[100, 1_000, 10_000, 100_000],
@@ -95,7 +95,7 @@ pub const WORKS: &[Work] = &[
         target: "≥ 0.3 of bare",
         run: events::typed,
     },
-    Work {
+    Benchmark {
         name: "events from JSON text to running tasks",
         unit: "events/s",
         scales: &[100, 10_000],
@@ -103,7 +103,7 @@ pub const WORKS: &[Work] = &[
         target: "≥ 0.6 of parsing alone",
         run: events::from_text,
     },
-    Work {
+    Benchmark {
         name: "a bridge's frames, from the socket to running tasks",
         unit: "frames/s",
         scales: &[1, 100, 10_000],
@@ -111,23 +111,23 @@ pub const WORKS: &[Work] = &[
         target: "bounded by the socket",
         run: frames::to_tasks,
     },
-    Work {
+    Benchmark {
         name: "whole lives of tasks",
         unit: "tasks/s",
         scales: &[1_000, 10_000],
         better: Better::More,
         target: "≥ 100k, flat",
-        run: ends::whole_lives,
+        run: ends::task_lifetimes,
     },
-    Work {
+    Benchmark {
         name: "slot freed to next prompt, p99",
         unit: "µs",
         scales: &[1_000],
         better: Better::Less,
         target: "≤ 100 µs",
-        run: ends::hand_over,
+        run: ends::handover,
     },
-    Work {
+    Benchmark {
         name: "cancel of one parent's tasks",
         unit: "ms",
         scales: &[1_000, 10_000],
@@ -135,7 +135,7 @@ pub const WORKS: &[Work] = &[
         target: "≤ 50 ms with 10,000",
         run: ends::cancel_all,
     },
-    Work {
+    Benchmark {
         name: "durable launches, by so many clients",
         unit: "launches/s",
         scales: &[1, 10, 100],
@@ -143,7 +143,7 @@ pub const WORKS: &[Work] = &[
         target: "more than bare commits",
         run: durable::launches,
     },
-    Work {
+    Benchmark {
         name: "HTTP launch on disk, p99, so many connections at full speed",
         unit: "ms",
         scales: &[64],
@@ -151,7 +151,7 @@ pub const WORKS: &[Work] = &[
         target: "≤ 10 ms, p50 ≤ 2 ms",
         run: http::launches,
     },
-    Work {
+    Benchmark {
         name: "HTTP launch on disk, p99, so many connections at 2,000/s",
         unit: "ms",
         scales: &[64],
@@ -159,7 +159,7 @@ pub const WORKS: &[Work] = &[
         target: "≤ 10 ms, p50 ≤ 2 ms",
         run: http::paced,
     },
-    Work {
+    Benchmark {
         name: "one poll of all running tasks",
         unit: "µs",
         scales: &[100, 1_000, 10_000],
@@ -167,7 +167,7 @@ pub const WORKS: &[Work] = &[
         target: "≤ 1.5 × bare",
         run: polls::one_poll,
     },
-    Work {
+    Benchmark {
         name: "memory of a running task",
         unit: "bytes",
         scales: &[10_000, 100_000],
@@ -175,7 +175,7 @@ pub const WORKS: &[Work] = &[
         target: "≤ 3,000 beyond its texts",
         run: launches::memory_running,
     },
-    Work {
+    Benchmark {
         name: "memory of an ended task in memory",
         unit: "bytes",
         scales: &[10_000, 100_000],
@@ -183,7 +183,7 @@ pub const WORKS: &[Work] = &[
         target: "≤ 1,000 beyond its texts",
         run: ends::memory_ended,
     },
-    Work {
+    Benchmark {
         name: "cold start of a service, so many tasks in its journal",
         unit: "ms",
         scales: &[10_000],
@@ -191,7 +191,7 @@ pub const WORKS: &[Work] = &[
         target: "≤ 1,000",
         run: service::cold_start,
     },
-    Work {
+    Benchmark {
         name: "memory of an idle service, so many tasks in its journal",
         unit: "MiB",
         scales: &[0, 10_000],
@@ -199,7 +199,7 @@ pub const WORKS: &[Work] = &[
         target: "≤ 25 with none",
         run: service::idle_memory,
     },
-    Work {
+    Benchmark {
         name: "wake-ups of an idle service, in so many seconds",
         unit: "wake-ups",
         scales: &[20],
@@ -209,14 +209,14 @@ pub const WORKS: &[Work] = &[
     },
 ];
 
-/// A work and its scale in one word.
-pub fn name(work: &Work, scale: usize) -> String {
-    format!("{}#{scale}", work.name)
+/// Returns the id of a benchmark with a scale.
+pub fn id(benchmark: &Benchmark, scale: usize) -> String {
+    format!("{}#{scale}", benchmark.name)
 }
 
-/// The other way round.
-pub fn named(name: &str) -> Option<(&'static Work, usize)> {
-    let (name, scale) = name.rsplit_once('#')?;
-    let work = WORKS.iter().find(|work| work.name == name)?;
-    Some((work, scale.parse().ok()?))
+/// Returns the benchmark and the scale of an id.
+pub fn by_id(id: &str) -> Option<(&'static Benchmark, usize)> {
+    let (name, scale) = id.rsplit_once('#')?;
+    let benchmark = BENCHMARKS.iter().find(|known| known.name == name)?;
+    Some((benchmark, scale.parse().ok()?))
 }

@@ -1,9 +1,9 @@
-//! An agent server on a port of loopback that speaks as much of opencode's HTTP API and event stream as the service asks
-//! for. What a session does is said by the first words of its prompt: `answer MS`, `fail MS` or `hang`.
+//! A scripted agent server on a loopback port. It implements the part of opencode's HTTP API and event stream that the
+//! service uses. The first words of a prompt decide action the session does: `answer MS`, `fail MS` or `hang`.
 
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, SystemTime};
 
 use actix_web::web::{Bytes, Data, Json, Path};
@@ -12,12 +12,14 @@ use futures::StreamExt;
 use serde_json::{Value, json};
 use tokio::sync::broadcast;
 
-/// Sessions remembered; older ones are not found any more.
+use crate::lock;
+
+/// The number of sessions kept; older sessions are removed.
 const SESSIONS: usize = 5_000;
-/// Events that a slow reader may be behind.
+/// The number of events that are buffered for a slow reader.
 const BEHIND: usize = 8_192;
 const HEARTBEAT: Duration = Duration::from_secs(10);
-/// Deltas of an answer.
+/// The number of deltas of an answer.
 const DELTAS: usize = 10;
 
 #[derive(Debug, Default)]
@@ -26,7 +28,7 @@ struct Session {
     metadata: Value,
     messages: Vec<Value>,
     busy: bool,
-    /// Which prompt it is at: what was begun before an abort or a further prompt goes no further.
+    /// The number of the current prompt or abort; work of an earlier number stops.
     turn: u64,
 }
 
@@ -37,10 +39,10 @@ struct Sessions {
     made: u64,
 }
 
-/// A running one; it ends with the process.
+/// A running agent server; it ends with the process.
 #[derive(Debug)]
 pub struct Agent {
-    /// Where it is.
+    /// Its address.
     pub address: SocketAddr,
 }
 
@@ -50,10 +52,10 @@ struct State {
 }
 
 impl Agent {
-    /// Listens on a free port, on a thread of its own.
+    /// Starts an agent server on a free port, on another thread.
     ///
     /// # Errors
-    /// There is no free port.
+    /// Returns a text if no port is free.
     pub fn start() -> Result<Self, String> {
         let listener =
             std::net::TcpListener::bind("127.0.0.1:0").map_err(|error| error.to_string())?;
@@ -76,55 +78,55 @@ impl Agent {
         Ok(Self { address })
     }
 
-    /// Where it is.
+    /// Returns its URL.
     pub fn url(&self) -> String {
         format!("http://{}", self.address)
     }
 }
 
 fn routes(cfg: &mut web::ServiceConfig) {
-    let truth = || async { HttpResponse::Ok().json(true) };
+    let accept = || async { HttpResponse::Ok().json(true) };
     cfg.route("/global/health", web::get().to(healthy))
         .route("/global/event", web::get().to(events))
         .route("/session", web::post().to(create))
-        .route("/session", web::get().to(nothing))
+        .route("/session", web::get().to(empty_list))
         .route("/session/status", web::get().to(statuses))
         .route("/session/{id}", web::get().to(session))
         .route("/session/{id}/message", web::get().to(messages))
-        .route("/session/{id}/todo", web::get().to(nothing))
-        .route("/session/{id}/children", web::get().to(nothing))
+        .route("/session/{id}/todo", web::get().to(empty_list))
+        .route("/session/{id}/children", web::get().to(empty_list))
         .route("/session/{id}/prompt_async", web::post().to(prompt))
         .route("/session/{id}/abort", web::post().to(abort))
-        .route("/tui/show-toast", web::post().to(truth));
+        .route("/tui/show-toast", web::post().to(accept));
 }
 
 async fn healthy() -> HttpResponse {
     HttpResponse::Ok().json(json!({"healthy": true, "version": "1.18.33"}))
 }
 
-async fn nothing() -> HttpResponse {
+async fn empty_list() -> HttpResponse {
     HttpResponse::Ok().json(json!([]))
 }
 
 async fn events(state: Data<State>) -> HttpResponse {
-    let told = state.events.subscribe();
-    let first = futures::stream::once(async { wire("server.connected", &json!({})) });
-    let rest = futures::stream::unfold(told, |mut told| async {
-        let next = tokio::time::timeout(HEARTBEAT, told.recv()).await;
+    let receiver = state.events.subscribe();
+    let first = futures::stream::once(async { event_frame("server.connected", &json!({})) });
+    let rest = futures::stream::unfold(receiver, |mut receiver| async {
+        let next = tokio::time::timeout(HEARTBEAT, receiver.recv()).await;
         let text = match next {
             Ok(Ok(text)) => text,
-            Err(_) => wire("server.heartbeat", &json!({})),
-            // Who is too far behind is cut off, and connects anew.
+            Err(_) => event_frame("server.heartbeat", &json!({})),
+            // A reader that is too far behind is cut off, and connects again.
             Ok(Err(_)) => return None,
         };
-        Some((text, told))
+        Some((text, receiver))
     });
     HttpResponse::Ok()
         .content_type("text/event-stream")
         .streaming(first.chain(rest).map(Ok::<_, actix_web::Error>))
 }
 
-fn wire(kind: &str, properties: &Value) -> Bytes {
+fn event_frame(kind: &str, properties: &Value) -> Bytes {
     let event = json!({"directory": "/", "payload": {"type": kind, "properties": properties}});
     Bytes::from(format!("data: {event}\n\n"))
 }
@@ -134,7 +136,7 @@ fn millis() -> u64 {
     since.map_or(0, |since| since.as_millis() as u64)
 }
 
-fn gone(id: &str) -> HttpResponse {
+fn not_found(id: &str) -> HttpResponse {
     let message = format!("Session not found: {id}");
     HttpResponse::NotFound().json(json!({"name": "NotFoundError", "data": {"message": message}}))
 }
@@ -148,7 +150,7 @@ async fn create(state: Data<State>, body: Json<Value>) -> HttpResponse {
         metadata: body["metadata"].clone(),
         ..Session::default()
     };
-    let answer = session.shown(&id);
+    let answer = session.to_json(&id);
     sessions.by_id.insert(id.clone(), session);
     sessions.order.push_back(id);
     if sessions.order.len() > SESSIONS
@@ -161,12 +163,12 @@ async fn create(state: Data<State>, body: Json<Value>) -> HttpResponse {
 
 async fn session(state: Data<State>, id: Path<String>) -> HttpResponse {
     match state.sessions().by_id.get(&*id) {
-        Some(session) => HttpResponse::Ok().json(session.shown(&id)),
-        // Parents were there before.
+        Some(session) => HttpResponse::Ok().json(session.to_json(&id)),
+        // Parent sessions always exist.
         None if id.starts_with("ses_parent") => {
-            HttpResponse::Ok().json(Session::default().shown(&id))
+            HttpResponse::Ok().json(Session::default().to_json(&id))
         }
-        None => gone(&id),
+        None => not_found(&id),
     }
 }
 
@@ -181,7 +183,7 @@ async fn messages(state: Data<State>, id: Path<String>) -> HttpResponse {
     match state.sessions().by_id.get(&*id) {
         Some(session) => HttpResponse::Ok().json(&session.messages),
         None if id.starts_with("ses_parent") => HttpResponse::Ok().json(json!([])),
-        None => gone(&id),
+        None => not_found(&id),
     }
 }
 
@@ -192,8 +194,8 @@ async fn abort(state: Data<State>, id: Path<String>) -> HttpResponse {
     });
     if was_busy {
         let error = json!({"name": "MessageAbortedError", "data": {"message": "Aborted"}});
-        state.say("session.error", json!({"sessionID": *id, "error": error}));
-        state.say("session.idle", json!({"sessionID": *id}));
+        state.publish("session.error", json!({"sessionID": *id, "error": error}));
+        state.publish("session.idle", json!({"sessionID": *id}));
     }
     HttpResponse::Ok().json(true)
 }
@@ -208,7 +210,7 @@ async fn prompt(state: Data<State>, id: Path<String>, body: Json<Value>) -> Http
     let turn = {
         let mut sessions = state.sessions();
         let Some(session) = sessions.by_id.get_mut(&id) else {
-            return gone(&id);
+            return not_found(&id);
         };
         session.turn += 1;
         session.busy = true;
@@ -219,79 +221,85 @@ async fn prompt(state: Data<State>, id: Path<String>, body: Json<Value>) -> Http
         }));
         session.turn
     };
-    state.say(
+    state.publish(
         "session.status",
         json!({"sessionID": id, "status": {"type": "busy"}}),
     );
     let mut words = text.split_whitespace();
-    let what = words.next().unwrap_or_default().to_owned();
+    let action = words.next().unwrap_or_default().to_owned();
     let wait = words
         .next()
         .and_then(|word| word.parse().ok())
         .unwrap_or(10);
-    if what != "hang" {
-        actix_web::rt::spawn(go_on(state, id, turn, what, Duration::from_millis(wait)));
+    if action != "hang" {
+        actix_web::rt::spawn(run_turn(
+            state,
+            id,
+            turn,
+            action,
+            Duration::from_millis(wait),
+        ));
     }
     HttpResponse::NoContent().finish()
 }
 
-/// Works for a while, and comes to the end that it was told.
-async fn go_on(state: Data<State>, id: String, turn: u64, what: String, wait: Duration) {
+/// Runs a turn: works for that time, and ends as the prompt demands.
+async fn run_turn(state: Data<State>, id: String, turn: u64, action: String, wait: Duration) {
     let message = format!("msg_{id}_{turn:04}a");
     let began = millis();
     let info =
         json!({"id": message, "sessionID": id, "role": "assistant", "time": {"created": began}});
-    state.say("message.updated", json!({"sessionID": id, "info": info}));
+    state.publish("message.updated", json!({"sessionID": id, "info": info}));
     for number in 0..DELTAS {
         tokio::time::sleep(wait / DELTAS as u32).await;
-        if !state.is_at(&id, turn) {
+        if !state.is_current(&id, turn) {
             return;
         }
         let delta = json!({"sessionID": id, "messageID": message, "partID": format!("prt_{id}"),
             "field": "text", "delta": format!("word {number} ")});
-        state.say("message.part.delta", delta);
+        state.publish("message.part.delta", delta);
     }
-    let ended = match what.as_str() {
+    let ended = match action.as_str() {
         "fail" => {
-            let error = json!({"name": "APIError", "data": {"message": "the model said no"}});
-            state.say("session.error", json!({"sessionID": id, "error": error}));
+            let error = json!({"name": "APIError", "data": {"message": "the model refused"}});
+            state.publish("session.error", json!({"sessionID": id, "error": error}));
             state.finish(&id, turn, None)
         }
         _ => {
             let info = json!({"id": message, "sessionID": id, "role": "assistant", "finish": "stop",
                 "time": {"created": began, "completed": millis()}});
             let part = json!({"id": format!("prt_{id}"), "sessionID": id, "messageID": message,
-                "type": "text", "text": "This is what I found, in a few words."});
-            state.say(
+                "type": "text", "text": "This is action I found, in a few words."});
+            state.publish(
                 "message.part.updated",
                 json!({"sessionID": id, "part": part}),
             );
-            state.say("message.updated", json!({"sessionID": id, "info": info}));
+            state.publish("message.updated", json!({"sessionID": id, "info": info}));
             state.finish(&id, turn, Some(json!({"info": info, "parts": [part]})))
         }
     };
     if ended {
-        state.say("session.idle", json!({"sessionID": id}));
+        state.publish("session.idle", json!({"sessionID": id}));
     }
 }
 
 impl Session {
-    fn shown(&self, id: &str) -> Value {
+    fn to_json(&self, id: &str) -> Value {
         json!({"id": id, "parentID": self.parent, "metadata": self.metadata, "directory": "/"})
     }
 }
 
 impl State {
     fn sessions(&self) -> MutexGuard<'_, Sessions> {
-        self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.sessions)
     }
 
-    fn say(&self, kind: &str, properties: Value) {
-        // Nobody may listen.
-        let _ = self.events.send(wire(kind, &properties));
+    fn publish(&self, kind: &str, properties: Value) {
+        // There may be no reader.
+        let _ = self.events.send(event_frame(kind, &properties));
     }
 
-    fn is_at(&self, id: &str, turn: u64) -> bool {
+    fn is_current(&self, id: &str, turn: u64) -> bool {
         let sessions = self.sessions();
         sessions
             .by_id
@@ -299,7 +307,7 @@ impl State {
             .is_some_and(|session| session.turn == turn)
     }
 
-    /// True if it was still at that.
+    /// Ends a turn; returns whether it was still the current turn.
     fn finish(&self, id: &str, turn: u64, message: Option<Value>) -> bool {
         let mut sessions = self.sessions();
         let Some(session) = sessions

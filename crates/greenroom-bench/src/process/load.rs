@@ -1,6 +1,6 @@
 //! A long run: load of every kind on a service with its journal on disk, at a bounded rate, for many minutes, while its
-//! memory is sampled. What is kept for a while is kept for seconds here, so that a service that forgets is flat.
-//! `cargo xtask load` calls it.
+//! memory is sampled. Retention times are seconds here, so that the memory of a correct service stays flat. Called by
+//! `cargo xtask load`.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,16 +11,16 @@ use serde_json::{Value, json};
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
 use super::agent::Agent;
-use super::sample::{middle, resident, slope};
+use super::sample::{median, resident, slope};
 use super::service::Service;
 
-/// How long, and how much.
+/// The options of a load run.
 #[derive(Debug, clap::Args)]
 pub struct Options {
     /// How long the load lasts
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=600))]
     minutes: u64,
-    /// Launches a second
+    /// Launches per second
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=500))]
     rate: u64,
     /// Print every sample as a line `seconds bytes` to stdout
@@ -28,32 +28,32 @@ pub struct Options {
     samples: bool,
 }
 
-/// Between two samples of the memory.
+/// The interval between two samples of the memory.
 const SAMPLE: Duration = Duration::from_secs(2);
-/// One call, blocking reads included.
+/// The time limit of one call, blocking reads included.
 const CALL: Duration = Duration::from_secs(30);
-/// A connection that was idle for so long is not used again: the service closes it soon, and a call on its way then is lost.
+/// The time after which an idle connection is not used again: the service closes it soon, and would lose the call.
 const IDLE: Duration = Duration::from_secs(2);
-/// Tasks whose life is followed at a time, for each launch a second; a launch beyond them is left out and counted.
-const AT_ONCE: u64 = 10;
-/// Launches of one parent and of one agent in ten seconds. At every rate a parent comes to the end of its batches, and an
-/// agent's line is empty now and then, so that what grows with them does not pass for what is lost with each task.
+/// The number of tasks followed at a time, per launch per second; further launches are skipped and counted.
+const CONCURRENT: u64 = 10;
+/// Launches of one parent and of one agent in ten seconds. At every rate the batches of a parent end, and the queue of an
+/// agent is sometimes empty, so that their growth is not mistaken for a leak per task.
 const OF_PARENT: u64 = 10;
 const OF_AGENT: u64 = 25;
-/// The last third may hold so much more than the one before it: what a sample may be off by. In 20 minutes 200 bytes lost
-/// with each task are more than that.
+/// The allowed growth from the second to the last third, as a fraction: the error of a sample. A leak of 200 bytes per task
+/// exceeds it in 20 minutes.
 const GROWTH: f64 = 0.03;
-/// How long ended tasks and the journal's are kept, and how often it polls: minutes, days and seconds in real life.
+/// Retention times and poll interval of the service; in production they are minutes, days and seconds.
 const SET: [&str; 3] = [
     "lifecycle.keep_ended=10s",
     "lifecycle.retention=60s",
     "lifecycle.poll_interval=1s",
 ];
 
-/// Runs it, and says how memory went.
+/// Runs the load, and prints the memory figures.
 ///
 /// # Errors
-/// The service did not come up, ended, failed calls, or its memory still grew at the end.
+/// Returns a text if the service did not start, ended, failed calls, or its memory still grew at the end.
 pub fn run(options: &Options) -> Result<(), String> {
     let folder = tempfile::tempdir().map_err(|error| error.to_string())?;
     let agent = Agent::start()?;
@@ -65,7 +65,7 @@ pub fn run(options: &Options) -> Result<(), String> {
     let (samples, clients) = runtime.block_on(drive(&service, options))?;
     let last = resident(service.pid())?;
     service.stop()?;
-    tell(&samples, &clients, last)
+    report(&samples, &clients, last)
 }
 
 type Samples = Vec<(f64, f64)>;
@@ -82,10 +82,10 @@ async fn drive(service: &Service, options: &Options) -> Result<(Samples, Arc<Cli
     while begin.elapsed() < length {
         tokio::select! {
             _ = launches.tick() => {
-                if clients.under_way() < AT_ONCE * options.rate {
-                    tokio::spawn(Arc::clone(&clients).live());
+                if clients.in_flight() < CONCURRENT * options.rate {
+                    tokio::spawn(Arc::clone(&clients).run_task());
                 } else {
-                    clients.left_out.fetch_add(1, Ordering::Relaxed);
+                    clients.skipped.fetch_add(1, Ordering::Relaxed);
                 }
             }
             _ = sampling.tick() => {
@@ -98,30 +98,30 @@ async fn drive(service: &Service, options: &Options) -> Result<(Samples, Arc<Cli
         }
     }
     follower.abort();
-    // What is under way comes to its end, so that the end of the service is an orderly one.
+    // Waits for the tasks in flight, so that the service stops with nothing open.
     let end = Instant::now() + CALL;
-    while clients.under_way() > 0 && Instant::now() < end {
+    while clients.in_flight() > 0 && Instant::now() < end {
         sleep(Duration::from_millis(100)).await;
     }
     Ok((samples, clients))
 }
 
-fn tell(samples: &[(f64, f64)], clients: &Clients, last: u64) -> Result<(), String> {
+fn report(samples: &[(f64, f64)], clients: &Clients, last: u64) -> Result<(), String> {
     const MIB: f64 = 1024.0 * 1024.0;
     let third = samples.len() / 3;
     let (begin, rest) = samples.split_at(third);
     let (second, third) = rest.split_at(rest.len() / 2);
-    let (before, after) = (middle(second), middle(third));
+    let (before, after) = (median(second), median(third));
     let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
     println!(
         "tasks followed to their end {}, left out {}, calls {}, failed {}\n\
-         resident memory, middle of each third: {:.1}, {:.1}, {:.1} MiB; {:.1} MiB after the last task\n\
+         resident memory, median of each third: {:.1}, {:.1}, {:.1} MiB; {:.1} MiB after the last task\n\
          slope after the first third: {:+.1} KiB a minute, in the last third {:+.1}",
         count(&clients.ended),
-        count(&clients.left_out),
+        count(&clients.skipped),
         count(&clients.calls),
         count(&clients.failed),
-        middle(begin) / MIB,
+        median(begin) / MIB,
         before / MIB,
         after / MIB,
         last as f64 / MIB,
@@ -133,31 +133,31 @@ fn tell(samples: &[(f64, f64)], clients: &Clients, last: u64) -> Result<(), Stri
     }
     if after > before * (1.0 + GROWTH) {
         return Err(format!(
-            "memory still grows: {:.1} % more in the last third than in the one before it",
+            "memory still grows: {:.1} % more in the last third than in the second",
             (after / before - 1.0) * 100.0
         ));
     }
     Ok(())
 }
 
-/// Whoever calls the service: launches, and follows what it launched to its end.
+/// The clients of the service: they launch tasks and follow them to their end.
 #[derive(Debug)]
 struct Clients {
     client: Client,
     url: String,
-    /// Sessions that launch; each one's history is full after a hundred tasks.
+    /// The number of launching sessions; the history of each is full after a hundred tasks.
     parents: u64,
     agents: u64,
     begun: AtomicU64,
     ended: AtomicU64,
-    left_out: AtomicU64,
+    skipped: AtomicU64,
     calls: AtomicU64,
     failed: AtomicU64,
 }
 
-/// A call that was not answered as it should have been.
+/// A call with an unexpected answer.
 #[derive(Debug)]
-struct Failed(String);
+struct CallFailed(String);
 
 impl Clients {
     fn of(url: &str, rate: u64) -> Result<Self, String> {
@@ -173,37 +173,37 @@ impl Clients {
             agents: (rate * 10).div_ceil(OF_AGENT),
             begun: AtomicU64::new(0),
             ended: AtomicU64::new(0),
-            left_out: AtomicU64::new(0),
+            skipped: AtomicU64::new(0),
             calls: AtomicU64::new(0),
             failed: AtomicU64::new(0),
         })
     }
 
-    fn under_way(&self) -> u64 {
+    fn in_flight(&self) -> u64 {
         self.begun.load(Ordering::Relaxed) - self.ended.load(Ordering::Relaxed)
     }
 
-    /// One task from its launch to its end, of the kind whose turn it is.
-    async fn live(self: Arc<Self>) {
+    /// Runs one task from its launch to its end, and counts it.
+    async fn run_task(self: Arc<Self>) {
         let number = self.begun.fetch_add(1, Ordering::Relaxed);
-        if let Err(Failed(problem)) = self.life(number).await {
+        if let Err(CallFailed(problem)) = self.follow_task(number).await {
             eprintln!("task {number}: {problem}");
             self.failed.fetch_add(1, Ordering::Relaxed);
         }
         self.ended.fetch_add(1, Ordering::Relaxed);
     }
 
-    async fn life(&self, number: u64) -> Result<(), Failed> {
+    async fn follow_task(&self, number: u64) -> Result<(), CallFailed> {
         let kind = number % 10;
-        // One that is resumed works twice: no life may be much longer than the time between two launches of a parent, or
-        // its batch would have no end and grow, as it should.
+        // A resumed task works twice. A task must not take much longer than the time between two launches of a parent, or
+        // the batch would never end.
         let wait = match kind {
             4 | 5 => 50 + number * 37 % 750,
             _ => 50 + number * 37 % 1500,
         };
         let prompt = match kind {
             0 | 1 => format!("fail {wait}"),
-            2 | 3 => "hang until somebody cancels".to_owned(),
+            2 | 3 => "hang until a cancel".to_owned(),
             _ => format!("answer {wait}"),
         };
         let parent = format!("ses_parent{}", number % self.parents);
@@ -231,7 +231,7 @@ impl Clients {
             self.post(&resume, &again, &[202]).await?;
             self.until_ended(&of_task).await?;
         }
-        // Now and then somebody looks at everything.
+        // Every fifth client reads everything.
         if number.is_multiple_of(5) {
             for path in [
                 "/v1/tasks?limit=20".to_owned(),
@@ -248,8 +248,8 @@ impl Clients {
         Ok(())
     }
 
-    /// Blocks until it has ended, and reads its messages.
-    async fn until_ended(&self, of_task: &str) -> Result<Value, Failed> {
+    /// Waits until the task has ended, and returns its output with all messages.
+    async fn until_ended(&self, of_task: &str) -> Result<Value, CallFailed> {
         for _ in 0..10 {
             let path = format!("{of_task}/output?block=true&timeoutMs=10000&fullSession=true");
             let output = self.get(&path, &[200]).await?;
@@ -257,10 +257,10 @@ impl Clients {
                 return Ok(output);
             }
         }
-        Err(Failed(format!("{of_task} has no end")))
+        Err(CallFailed(format!("{of_task} has no end")))
     }
 
-    /// Reads the stream of changes, for a few seconds at a time.
+    /// Reads the stream of changes, a few seconds per connection.
     async fn follow(self: Arc<Self>) {
         loop {
             let opened = self
@@ -273,17 +273,17 @@ impl Clients {
                     while let Ok(Some(_)) = answer.chunk().await {}
                 }
             };
-            // It is cut off, or ends by itself.
+            // The reading is cut off, or the stream ends.
             let _ = tokio::time::timeout(Duration::from_secs(5), reading).await;
             sleep(Duration::from_millis(200)).await;
         }
     }
 
-    async fn get(&self, path: &str, wanted: &[u16]) -> Result<Value, Failed> {
+    async fn get(&self, path: &str, wanted: &[u16]) -> Result<Value, CallFailed> {
         self.call(Method::GET, path, None, wanted).await
     }
 
-    async fn post(&self, path: &str, body: &Value, wanted: &[u16]) -> Result<Value, Failed> {
+    async fn post(&self, path: &str, body: &Value, wanted: &[u16]) -> Result<Value, CallFailed> {
         self.call(Method::POST, path, Some(body), wanted).await
     }
 
@@ -293,9 +293,9 @@ impl Clients {
         path: &str,
         body: Option<&Value>,
         wanted: &[u16],
-    ) -> Result<Value, Failed> {
+    ) -> Result<Value, CallFailed> {
         self.calls.fetch_add(1, Ordering::Relaxed);
-        let failed = |problem: &dyn std::fmt::Display| Failed(format!("{path}: {problem}"));
+        let failed = |problem: &dyn std::fmt::Display| CallFailed(format!("{path}: {problem}"));
         let mut request = self.client.request(method, format!("{}{path}", self.url));
         if let Some(body) = body {
             request = request.json(body);
@@ -308,12 +308,12 @@ impl Clients {
         if !wanted.contains(&status) {
             return Err(failed(&format!("{status} {text}")));
         }
-        // Metrics are no JSON; nobody reads them here.
+        // Metrics are not JSON; their text is not used.
         Ok(serde_json::from_str(&text).unwrap_or_default())
     }
 }
 
-/// What a call that was not answered says of itself is the least; why is below it.
+/// Returns the text of an error with all its causes.
 fn with_causes(error: &dyn std::error::Error) -> String {
     let causes = std::iter::successors(Some(error), |error| error.source());
     let causes: Vec<String> = causes.map(ToString::to_string).collect();

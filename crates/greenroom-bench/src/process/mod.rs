@@ -1,5 +1,5 @@
-//! The service as people run it: `greenroom serve` in a process of its own, on an agent server that is scripted here.
-//! What is measured there is told by the kernel: memory, wake-ups, the time until it is ready.
+//! Runs `greenroom serve` in a separate process on a scripted agent server, and reads the kernel's counters of it: memory,
+//! wake-ups, the time until it is ready.
 
 pub mod agent;
 pub mod load;

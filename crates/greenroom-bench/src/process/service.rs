@@ -1,5 +1,5 @@
-//! One `greenroom serve` process. The whole command is in a library, so that this program is it, when its first word is
-//! `serve`: nothing else has to be built or found.
+//! Starts and stops a `greenroom serve` process. This program contains the whole command, and runs it if its first
+//! argument is `serve`, so that no other binary is needed.
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;
@@ -10,23 +10,23 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-/// Until it says that it can be used.
+/// The time limit of a start.
 const READY: Duration = Duration::from_secs(60);
-/// Until it has ended after it was told to.
+/// The time limit of a stop.
 const END: Duration = Duration::from_secs(30);
 
 /// A running service; it is killed when this is dropped.
 #[derive(Debug)]
 pub struct Service {
     child: Child,
-    /// Where it listens, as a URL.
+    /// Its URL.
     pub url: String,
-    /// How long it took until it said that it can be used.
+    /// The time from the start to the line `listening on`.
     pub ready_after: Duration,
 }
 
 impl Service {
-    /// Starts one on that agent server and journal, with these keys of the configuration, and waits until it is ready.
+    /// Starts a service on that agent server and journal with these configuration keys, and waits until it is ready.
     pub fn start(agent: &str, journal: &Path, set: &[&str]) -> Result<Self, String> {
         let program = std::env::current_exe().map_err(|error| error.to_string())?;
         let mut command = Command::new(program);
@@ -37,14 +37,13 @@ impl Service {
         for pair in set {
             command.args(["--set", pair]);
         }
-        // What a user has configured for theirs does not count here.
+        // The user's own configuration does not apply here.
         for (name, _) in std::env::vars_os() {
             if name.to_string_lossy().starts_with("GREENROOM_") {
                 command.env_remove(name);
             }
         }
         let folder = journal.parent().unwrap_or(Path::new("/"));
-        // What it says of single tasks is not read.
         command
             .env_remove("XDG_CONFIG_HOME")
             .env("HOME", folder)
@@ -55,14 +54,14 @@ impl Service {
             .stderr(Stdio::piped());
         let begin = Instant::now();
         let mut child = command.spawn().map_err(|error| error.to_string())?;
-        let said = child.stderr.take().expect("it was asked for");
+        let stderr = child.stderr.take().expect("stderr is piped");
         let (ready, listening) = mpsc::channel();
         // Reads to the end, so that the service is never held up by a full pipe.
         std::thread::spawn(move || {
-            for line in BufReader::new(said).lines().map_while(Result::ok) {
+            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
                 match line.strip_prefix("listening on ") {
                     Some(url) => {
-                        // Whoever waits may have given up.
+                        // The receiver may have timed out.
                         let _ = ready.send((url.to_owned(), Instant::now()));
                     }
                     None => eprintln!("service: {line}"),
@@ -76,18 +75,18 @@ impl Service {
         };
         let (url, at) = listening
             .recv_timeout(READY)
-            .map_err(|_| "the service does not come up; what it said is above".to_owned())?;
+            .map_err(|_| "the service does not start; see its output above".to_owned())?;
         service.url = url;
         service.ready_after = at - begin;
         Ok(service)
     }
 
-    /// Its process.
+    /// Returns the id of the process.
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    /// Ends it as a user does, and waits for that.
+    /// Sends SIGTERM, and waits until the process has ended.
     pub fn stop(mut self) -> Result<ExitStatus, String> {
         let pid = i32::try_from(self.pid()).map_err(|error| error.to_string())?;
         kill(Pid::from_raw(pid), Signal::SIGTERM).map_err(|error| error.to_string())?;
