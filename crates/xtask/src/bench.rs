@@ -1,30 +1,30 @@
-//! `cargo xtask bench`: what is measured and not tested, as tables of the form that the pages in docs/ hold.
+//! `cargo xtask bench` runs the benchmarks and prints their tables in the form of the pages in docs/.
 
 use clap::Args;
 
 use crate::steps::{StepError, cargo, step};
 
-/// What is measured, and how it is told.
+/// The options of the benchmarks.
 #[derive(Debug, Args)]
 pub struct Options {
-    /// Only the works whose name contains this
+    /// Only the benchmarks whose name contains this
     filter: Option<String>,
-    /// JSON for programs instead of tables; without the journal alone
+    /// JSON for programs instead of tables; leaves the journal out
     #[arg(long)]
     json: bool,
-    /// Small sizes and single rounds: whether it works, not how fast it is
+    /// Small sizes and single rounds: checks that the benchmarks run
     #[arg(long)]
     quick: bool,
 }
 
-/// Measures. Only the packages that are measured are built: everything else would be built anew for a release.
+/// Runs the benchmarks. Only the measured packages are built: anything else would be rebuilt for a release.
 pub fn run(options: &Options) -> Result<(), StepError> {
     let mut system = vec![
         "run",
         "--release",
         "--package",
         "greenroom-bench",
-        // Virtual time makes the clock dearer.
+        // Virtual time makes the clock more expensive.
         "--no-default-features",
         "--",
         "table",

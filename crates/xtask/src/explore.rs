@@ -1,17 +1,18 @@
-//! `cargo xtask explore`: ten thousand random schedules of the default profile, two thousand of the reference, three
-//! thousand in which the process ends at random instants, and a thousand told twice. Bounded to a few minutes; the same seeds each time.
+//! `cargo xtask explore` runs ten thousand random schedules of the default profile, two thousand of the reference profile,
+//! three thousand in which the process ends at random instants, and a thousand twice. It takes a few minutes and uses the
+//! same seeds each time.
 
 use crate::steps::{StepError, built, cargo, step};
 
-/// Tells them; the first broken promise is shown, made small, and written to the current folder.
+/// Runs the schedules. The first broken promise is printed, reduced, and written to the current folder.
 pub fn run() -> Result<(), StepError> {
-    // Always the whole workspace: another choice of packages has other features, and builds everything anew.
+    // Always the whole workspace: another choice of packages has other features, and rebuilds everything.
     step("build", || {
         cargo(&["build", "--workspace", "--bin", "greenroom-sim"], &[])
     })?;
-    let explore = |words: &[&str]| {
+    let explore = |args: &[&str]| {
         let mut all = vec!["explore"];
-        all.extend(words);
+        all.extend(args);
         built("greenroom-sim", &all)
     };
     step("10,000 seeds", || explore(&["--seeds", "0..10000"]))?;

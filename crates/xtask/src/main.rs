@@ -1,5 +1,5 @@
-//! What is done with the workspace besides building it. `cargo xtask test` is the one command that tests everything: it
-//! fetches what the tests need, builds, runs, and says how long each step took.
+//! Commands for developers of the workspace. `cargo xtask test` runs all tests: it fetches their requirements, builds, runs,
+//! and prints the time of each step.
 
 mod bench;
 mod explore;
@@ -26,17 +26,17 @@ struct Args {
 enum Task {
     /// Runs every test: units, stories in virtual time, and end to end on the real agent server.
     Test(test::Options),
-    /// Measures, and prints tables: the system beside bare mechanisms, and the journal.
+    /// Runs the benchmarks of the system and the journal, and prints tables.
     Bench(bench::Options),
-    /// Counts the instructions of small works under callgrind, and compares them with the committed table.
+    /// Counts the instructions of small benchmarks under callgrind, and compares them with the committed table.
     Instructions(instructions::Options),
     /// Counts words that plain technical English does not need, and compares the numbers with the committed table.
     Language(language::Options),
-    /// Loads a service for many minutes and watches its memory.
+    /// Loads a service for many minutes, and samples its memory.
     Load(load::Options),
-    /// Tells thousands of random schedules under virtual time and looks for broken promises.
+    /// Runs thousands of random schedules in virtual time, and checks the promises.
     Explore,
-    /// Puts deliberate faults into a copy of the project, one at a time, and has the explorer look for each.
+    /// Applies deliberate faults to a copy of the project, one at a time, and checks that the explorer finds each.
     Faults(faults::Options),
 }
 

@@ -1,28 +1,28 @@
-//! A step: something that takes time, is announced, and is told how long it took. Cargo is called by steps only.
+//! Runs steps: each prints its name, and its duration at the end. Also calls cargo and built programs.
 
 use std::process::Command;
 use std::time::Instant;
 
-/// Why a step did not come to its end.
+/// Why a step failed.
 #[derive(Debug, thiserror::Error)]
 pub enum StepError {
     /// A command could not be started.
     #[error("cannot start {program}: {source}")]
     Start {
-        /// Which.
+        /// The command.
         program: String,
-        /// What the system says.
+        /// The system's error.
         source: std::io::Error,
     },
-    /// A command failed; it has said why itself.
+    /// A command failed, and has printed the reason.
     #[error("{0} failed: see above")]
     Failed(String),
-    /// A program is not there.
+    /// A program is missing.
     #[error(
         "{0} is not on PATH: {1}; install it and try again (or leave the end-to-end tests out: --fast)"
     )]
     Missing(&'static str, &'static str),
-    /// The agent server is not there and could not be fetched.
+    /// The agent server could not be fetched.
     #[error(transparent)]
     Opencode(#[from] greenroom_opencode::install::InstallError),
     /// Faults could not be tried, or were not caught.
@@ -31,12 +31,12 @@ pub enum StepError {
     /// The language of the sources could not be counted, or is above its table.
     #[error(transparent)]
     Language(#[from] crate::language::LanguageError),
-    /// The installation could not be run at all.
+    /// The runtime of the installation could not be started.
     #[error("cannot start a runtime: {0}")]
     Runtime(std::io::Error),
 }
 
-/// Does one step. What it says goes to stderr, so that the last words on stdout are the tests' own.
+/// Runs a step. It prints to stderr, so that stdout ends with the output of the tests.
 pub fn step<T>(name: &str, work: impl FnOnce() -> Result<T, StepError>) -> Result<T, StepError> {
     eprintln!("==> {name}");
     let begin = Instant::now();
@@ -49,7 +49,7 @@ pub fn step<T>(name: &str, work: impl FnOnce() -> Result<T, StepError>) -> Resul
     done
 }
 
-/// Does the last step. Nothing is said after it: cargo's own summary, which has the time, stays the last word.
+/// Runs the last step. Nothing is printed after it, so that the output ends with cargo's summary, which has the time.
 pub fn last_step(
     name: &str,
     work: impl FnOnce() -> Result<(), StepError>,
@@ -58,7 +58,7 @@ pub fn last_step(
     work()
 }
 
-/// Runs the cargo that runs us.
+/// Runs the cargo that runs this program.
 pub fn cargo(args: &[&str], environment: &[(&str, &std::ffi::OsStr)]) -> Result<(), StepError> {
     let program = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
     let mut command = Command::new(&program);
@@ -66,7 +66,7 @@ pub fn cargo(args: &[&str], environment: &[(&str, &std::ffi::OsStr)]) -> Result<
     run(command, &program, args)
 }
 
-/// Runs a program of the workspace that was built before.
+/// Runs a program of the workspace that is built already.
 pub fn built(name: &str, args: &[&str]) -> Result<(), StepError> {
     let target = std::env::var("CARGO_TARGET_DIR").unwrap_or_else(|_| "target".to_owned());
     let program = format!("{target}/debug/{name}");
@@ -81,8 +81,9 @@ fn run(mut command: Command, name: &str, args: &[&str]) -> Result<(), StepError>
             program: name.to_owned(),
             source,
         })?;
-    match status.success() {
-        true => Ok(()),
-        false => Err(StepError::Failed(format!("{name} {}", args.join(" ")))),
+    if status.success() {
+        Ok(())
+    } else {
+        Err(StepError::Failed(format!("{name} {}", args.join(" "))))
     }
 }

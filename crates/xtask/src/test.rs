@@ -1,4 +1,4 @@
-//! `cargo xtask test`: what it takes to run every test on a machine that has Rust, Node, npm and git.
+//! `cargo xtask test` runs every test on a machine with Rust, Node, npm and git.
 
 use std::ffi::OsStr;
 use std::path::PathBuf;
@@ -9,28 +9,28 @@ use greenroom_opencode::install;
 
 use crate::steps::{StepError, cargo, last_step, step};
 
-/// What to run.
+/// The options of a test run.
 #[derive(Debug, Args)]
 pub struct Options {
-    /// Leave the end-to-end tests out: nothing is fetched.
+    /// Leave the end-to-end tests out: fetches nothing.
     #[arg(long)]
     pub fast: bool,
     /// Only the end-to-end tests.
     #[arg(long, conflicts_with = "fast")]
     pub e2e: bool,
-    /// Handed to the end-to-end tests: a name to filter by, flags such as --test-threads.
+    /// Arguments of the end-to-end tests: a name to filter by, flags such as --test-threads.
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, requires = "e2e")]
     pub filter: Vec<String>,
 }
 
-/// Runs the tests; the last words are the summary of the last of them.
+/// Runs the tests; the output ends with the summary of the last test binary.
 pub fn run(options: &Options) -> Result<(), StepError> {
     let program = if options.fast {
         None
     } else {
         Some(step("get opencode", opencode)?)
     };
-    // Always the whole workspace: another choice of packages has other features, and builds everything anew.
+    // Always the whole workspace: another choice of packages has other features, and rebuilds everything.
     let chosen: &[&str] = if options.e2e {
         &["test", "--workspace", "--test", "e2e"]
     } else {
@@ -52,7 +52,7 @@ pub fn run(options: &Options) -> Result<(), StepError> {
     })
 }
 
-/// The pinned agent server, whatever else is on PATH: tests are about that version.
+/// Returns the pinned agent server, installed if needed; a version on PATH is not used.
 fn opencode() -> Result<PathBuf, StepError> {
     let works = |program: &str| {
         let mut run = Command::new(program);

@@ -1,6 +1,6 @@
-//! A copy of the project to put faults into: a git worktree inside the target folder, with a target folder of its own that
-//! all faults share, so that each costs two crates. It stands in the same place every time, since cargo knows packages by
-//! their path. What is committed is tried, not what is being written.
+//! A copy of the project for faults: a git worktree inside the target folder, with a separate target folder that all faults
+//! share, so that each fault rebuilds only two crates. Its path is always the same, since cargo identifies packages by
+//! path. The copy is of the last commit; uncommitted changes are not tried.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -10,10 +10,10 @@ use super::FaultsError;
 use super::list::Fault;
 use super::search::{Ran, run_for};
 
-/// How long a build may take.
-const BUILD: Duration = Duration::from_secs(30 * 60);
+/// The time limit of a build.
+const BUILD_LIMIT: Duration = Duration::from_secs(30 * 60);
 
-/// The copy; it goes when this is dropped, what was built stays for the next time.
+/// The copy. Dropping this removes it; the build stays for the next run.
 pub struct Copy {
     root: PathBuf,
     source: PathBuf,
@@ -21,8 +21,8 @@ pub struct Copy {
 }
 
 impl Copy {
-    /// Makes the copy of what is committed. One that a killed run has left is made anew.
-    pub fn make(root: &Path) -> Result<Self, FaultsError> {
+    /// Creates a copy of the last commit, and replaces a copy left by a killed run.
+    pub fn create(root: &Path) -> Result<Self, FaultsError> {
         let of_project = std::env::var_os("CARGO_TARGET_DIR")
             .map_or_else(|| root.join("target"), |named| root.join(named));
         let own = of_project.join("faults");
@@ -32,7 +32,7 @@ impl Copy {
             target: own.join("target"),
         };
         std::fs::create_dir_all(&own)
-            .map_err(|error| FaultsError::failed("making room for a copy", error))?;
+            .map_err(|error| FaultsError::failed("creating the folder of the copy", error))?;
         copy.remove();
         let source = copy.source.display().to_string();
         git(
@@ -43,19 +43,18 @@ impl Copy {
         Ok(copy)
     }
 
-    /// Builds the simulator without a fault and answers where it is; it stays there while faults are built.
+    /// Builds the simulator without a fault, and returns its path; builds with faults do not overwrite it.
     pub fn build_clean(&self) -> Result<PathBuf, FaultsError> {
         let built = self
             .build()
             .map_err(|why| FaultsError::failed("building without a fault", why))?;
         let clean = self.target.join("greenroom-sim-clean");
         std::fs::copy(&built, &clean)
-            .map_err(|error| FaultsError::failed("keeping what was built", error))?;
+            .map_err(|error| FaultsError::failed("copying the build", error))?;
         Ok(clean)
     }
 
-    /// Builds the simulator with that fault, and no other, in the system and answers where it is, or why it could not be
-    /// built.
+    /// Builds the simulator with only that fault, and returns its path, or the reason why it could not be built.
     pub fn build_with(&self, fault: &Fault) -> Result<PathBuf, String> {
         git(&self.source, &["checkout", "--quiet", "--force", "HEAD"])?;
         git(&self.source, &["apply", &fault.patch.display().to_string()])?;
@@ -70,20 +69,23 @@ impl Copy {
             .args(["build", "--quiet", "--workspace", "--bin", "greenroom-sim"])
             .current_dir(&self.source)
             .env("CARGO_TARGET_DIR", &self.target);
-        match run_for(command, BUILD, |_| false)? {
+        match run_for(command, BUILD_LIMIT, |_| false)? {
             Ran::Ended { code: Some(0), .. } => Ok(self.target.join("debug/greenroom-sim")),
-            Ran::Ended { said, .. } => {
-                let error = said.lines().find(|line| line.starts_with("error"));
+            Ran::Ended { output, .. } => {
+                let error = output.lines().find(|line| line.starts_with("error"));
                 Err(format!(
                     "it does not build: {}",
-                    error.unwrap_or(said.trim())
+                    error.unwrap_or(output.trim())
                 ))
             }
-            Ran::Stopped(_) => Err(format!("not built within {} min", BUILD.as_secs() / 60)),
+            Ran::Stopped(_) => Err(format!(
+                "not built within {} min",
+                BUILD_LIMIT.as_secs() / 60
+            )),
         }
     }
 
-    /// What cannot be removed is found by the next run.
+    /// Removes the copy. If this fails, the next run removes it.
     fn remove(&self) {
         let source = self.source.display().to_string();
         let _ = git(&self.root, &["worktree", "remove", "--force", &source]);
@@ -98,16 +100,16 @@ impl Drop for Copy {
     }
 }
 
-/// Runs git in a folder; an error is what it says, in one line.
-fn git(folder: &Path, words: &[&str]) -> Result<(), String> {
+/// Runs git in a folder; the error is the first line of its output.
+fn git(folder: &Path, args: &[&str]) -> Result<(), String> {
     let Output { status, stderr, .. } = Command::new("git")
-        .args(words)
+        .args(args)
         .current_dir(folder)
         .output()
-        .map_err(|error| format!("git cannot be started: {error}; install it"))?;
+        .map_err(|error| format!("cannot start git: {error}; install it"))?;
     if status.success() {
         return Ok(());
     }
-    let said = String::from_utf8_lossy(&stderr);
-    Err(said.lines().next().unwrap_or("git failed").to_owned())
+    let output = String::from_utf8_lossy(&stderr);
+    Err(output.lines().next().unwrap_or("git failed").to_owned())
 }

@@ -1,44 +1,48 @@
-//! The list of deliberate faults: a table with one line each, and a patch of that name beside it.
+//! Reads the list of deliberate faults: a table with one line each, and a patch of that name next to it.
 
 use std::path::{Path, PathBuf};
 
-/// Where the faults are, from the folder of the workspace.
+/// The folder of the faults, relative to the workspace.
 pub const FOLDER: &str = "crates/greenroom-sim/faults";
 const TABLE: &str = "faults.txt";
 
-/// A fault that can be put into the system.
+/// A deliberate fault.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fault {
-    /// What it is called.
+    /// Its name.
     pub name: String,
     /// The promise of docs/behaviour.md that it breaks.
     pub promise: String,
-    /// What it does.
+    /// A description.
     pub sentence: String,
-    /// The patch that puts it in.
+    /// The patch that applies it.
     pub patch: PathBuf,
 }
 
 /// Why the list cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ListError {
-    /// The table is not there.
-    #[error("{0} cannot be read: {1}")]
+    /// The table cannot be read.
+    #[error("cannot read {0}: {1}")]
     Unreadable(PathBuf, std::io::Error),
-    /// A line does not say all it should.
+    /// A line is malformed.
     #[error("line {0} of {TABLE}: {1}; write: name | promise | sentence")]
     Line(usize, &'static str),
-    /// Patch and line do not go together.
+    /// A line has no patch, or a patch has no line.
     #[error("{0}: {1}")]
     Unpaired(String, &'static str),
 }
 
-/// The table, as people are told of it.
-pub fn path_of_table() -> String {
+/// Returns the path of the table, for messages.
+pub fn table_path() -> String {
     format!("{FOLDER}/{TABLE}")
 }
 
-/// The faults of a folder in the order of its table; each has its patch, and no patch is without a line.
+/// Returns the faults of a folder in the order of its table.
+///
+/// # Errors
+///
+/// Returns [`ListError`] if the table is malformed, or lines and patches do not match.
 pub fn read(folder: &Path) -> Result<Vec<Fault>, ListError> {
     let table = folder.join(TABLE);
     let text =
@@ -75,19 +79,19 @@ fn parse(text: &str, folder: &Path) -> Result<Vec<Fault>, ListError> {
             continue;
         }
         let parts: Vec<&str> = line.split('|').map(str::trim).collect();
-        let wrong = |what| ListError::Line(number + 1, what);
+        let invalid = |what| ListError::Line(number + 1, what);
         let &[name, promise, sentence] = parts.as_slice() else {
-            return Err(wrong("it has not three parts"));
+            return Err(invalid("it does not have three parts"));
         };
         if parts.contains(&"") {
-            return Err(wrong("a part of it is empty"));
+            return Err(invalid("a part of it is empty"));
         }
-        let plain = |letter: char| letter.is_ascii_lowercase() || letter == '-';
-        if !name.chars().all(plain) {
-            return Err(wrong("a name is made of small letters and hyphens"));
+        let is_allowed = |letter: char| letter.is_ascii_lowercase() || letter == '-';
+        if !name.chars().all(is_allowed) {
+            return Err(invalid("a name consists of lower-case letters and hyphens"));
         }
         if faults.iter().any(|fault| fault.name == name) {
-            return Err(wrong("that name is there already"));
+            return Err(invalid("the name is already used"));
         }
         faults.push(Fault {
             name: name.to_owned(),
@@ -105,7 +109,7 @@ mod tests {
     use std::process::Command;
 
     #[test]
-    fn a_line_is_a_fault_and_a_comment_is_none() {
+    fn comments_are_skipped() {
         let faults = parse("# talk\n\none-more | Slots | one more\n", Path::new("f")).unwrap();
         assert_eq!(faults.len(), 1);
         assert_eq!(
@@ -115,21 +119,24 @@ mod tests {
     }
 
     #[test]
-    fn a_line_that_says_too_little_is_named() {
-        for (text, said) in [
-            ("a | b", "line 1 of faults.txt: it has not three parts"),
+    fn malformed_line_is_an_error_with_its_number() {
+        for (text, expected) in [
+            (
+                "a | b",
+                "line 1 of faults.txt: it does not have three parts",
+            ),
             ("a | | c", "a part of it is empty"),
-            ("../a | b | c", "small letters and hyphens"),
-            ("a | b | c\na | b | d", "line 2 of faults.txt: that name"),
+            ("../a | b | c", "lower-case letters and hyphens"),
+            ("a | b | c\na | b | d", "line 2 of faults.txt: the name"),
         ] {
             let error = parse(text, Path::new("f")).unwrap_err().to_string();
-            assert!(error.contains(said), "{error}");
+            assert!(error.contains(expected), "{error}");
         }
     }
 
-    /// A fault whose place has changed finds nothing any more: it is noticed here, not in a run of hours.
+    /// A patch no longer applies if its lines have changed: this test notices that before a run of hours does.
     #[test]
-    fn every_fault_can_be_put_into_the_system_as_it_is() {
+    fn every_patch_applies() {
         let root = super::super::root();
         let faults = read(&root.join(FOLDER)).unwrap();
         assert!(faults.len() >= 20);
@@ -140,10 +147,10 @@ mod tests {
                 .current_dir(&root)
                 .output()
                 .unwrap();
-            let said = String::from_utf8_lossy(&apply.stderr);
+            let stderr = String::from_utf8_lossy(&apply.stderr);
             assert!(
                 apply.status.success(),
-                "{} does not apply: {said}",
+                "{} does not apply: {stderr}",
                 fault.name
             );
         }

@@ -1,6 +1,6 @@
-//! `cargo xtask faults`: puts deliberate faults into a copy of the project, one at a time, and asks the explorer to find
-//! each. What came of it is written to docs/faults.md. Here the order of things; `list` reads the faults, `copy` is where
-//! they are put in and built, `search` runs the explorer, `page` is what people read.
+//! `cargo xtask faults` applies deliberate faults to a copy of the project, one at a time, and checks that the explorer
+//! finds each. The results are written to docs/faults.md. This module is the sequence; `list` reads the faults, `copy`
+//! applies and builds them, `search` runs the explorer, `page` writes the results.
 
 mod copy;
 mod list;
@@ -17,15 +17,15 @@ use self::list::{Fault, ListError};
 use self::page::Verdict;
 use self::search::{Bounds, Found};
 
-/// Which faults, and how long each is looked for.
+/// Which faults, and how long the explorer searches for each.
 #[derive(Debug, Args)]
 pub struct Options {
-    /// Names of faults; all without one.
+    /// Names of faults; all faults without a name.
     pub names: Vec<String>,
-    /// How many seeds each is looked for in.
+    /// The number of seeds per fault.
     #[arg(long, default_value_t = 20_000)]
     pub seeds: u64,
-    /// Real minutes each is looked for, at most.
+    /// The time limit per fault, in real minutes.
     #[arg(long, default_value_t = 10)]
     pub minutes: u64,
 }
@@ -36,21 +36,21 @@ pub enum FaultsError {
     /// The list of faults is wrong.
     #[error(transparent)]
     List(#[from] ListError),
-    /// A fault that is not in the list was asked for.
-    #[error("there is no fault {0:?}; the names are in {1}")]
+    /// A name is not in the list.
+    #[error("{0:?} is not a known fault; the names are in {1}")]
     Unknown(String, String),
-    /// A program of the way could not be run or failed.
+    /// A program could not be run or failed.
     #[error("{what} failed: {why}")]
     Failed {
-        /// What was to be done.
+        /// The action.
         what: String,
-        /// What came of it.
+        /// The reason.
         why: String,
     },
-    /// A promise breaks without any fault: nothing can be learned.
-    #[error("a promise breaks without any fault ({0}); mend that first")]
+    /// A promise breaks without any fault.
+    #[error("a promise breaks without any fault ({0}); fix that first")]
     NotClean(String),
-    /// The explorer did not find them all.
+    /// The explorer did not find all of them.
     #[error("not caught: {0}; see docs/faults.md")]
     NotCaught(String),
 }
@@ -64,11 +64,11 @@ impl FaultsError {
     }
 }
 
-/// Seeds that must be kept without a fault before any is put in.
-const CLEAN: u64 = 1_000;
+/// The number of seeds that must pass without a fault before any fault is applied.
+const CLEAN_SEEDS: u64 = 1_000;
 
-/// Tries the faults, oldest in the list first, and writes the page after each, so that a run that is broken off has not
-/// been for nothing.
+/// Tries the faults in the order of the list. It writes the page after each, so that the results of an interrupted run are
+/// not lost.
 pub fn run(options: &Options) -> Result<(), FaultsError> {
     let root = root();
     let faults = list::read(&root.join(list::FOLDER))?;
@@ -78,10 +78,10 @@ pub fn run(options: &Options) -> Result<(), FaultsError> {
         seeds: options.seeds,
         limit: Duration::from_secs(options.minutes.saturating_mul(60)),
     };
-    let copy = Copy::make(&root)?;
+    let copy = Copy::create(&root)?;
     eprintln!("==> without a fault");
     let clean = copy.build_clean()?;
-    match search::look(&clean, 0, CLEAN, bounds.limit)? {
+    match search::explore(&clean, 0, CLEAN_SEEDS, bounds.limit)? {
         Found::Kept => {}
         Found::Broken(broken) => {
             return Err(FaultsError::NotClean(format!(
@@ -89,12 +89,14 @@ pub fn run(options: &Options) -> Result<(), FaultsError> {
                 broken.seed, broken.promise
             )));
         }
-        Found::NotDone(why) => return Err(FaultsError::failed("exploring without a fault", why)),
+        Found::Unfinished(why) => {
+            return Err(FaultsError::failed("exploring without a fault", why));
+        }
     }
     let mut missed = Vec::new();
     for fault in chosen {
         eprintln!("==> {}: {}", fault.name, fault.sentence);
-        let verdict = tried(&copy, &clean, fault, &bounds)?;
+        let verdict = try_fault(&copy, &clean, fault, &bounds)?;
         eprintln!("==> {}: {verdict}", fault.name);
         if !matches!(verdict, Verdict::Caught { .. }) {
             missed.push(fault.name.clone());
@@ -109,7 +111,7 @@ pub fn run(options: &Options) -> Result<(), FaultsError> {
     Err(FaultsError::NotCaught(missed.join(", ")))
 }
 
-fn tried(
+fn try_fault(
     copy: &Copy,
     clean: &Path,
     fault: &Fault,
@@ -117,8 +119,8 @@ fn tried(
 ) -> Result<Verdict, FaultsError> {
     match copy.build_with(fault) {
         Ok(program) => search::until_caught(&program, clean, bounds),
-        // The system has moved on: the fault wants to be made anew.
-        Err(why) => Ok(Verdict::NotPut(why)),
+        // The system has changed: the patch must be written again.
+        Err(why) => Ok(Verdict::NotApplied(why)),
     }
 }
 
@@ -130,12 +132,12 @@ fn chosen<'a>(faults: &'a [Fault], names: &[String]) -> Result<Vec<&'a Fault>, F
         faults
             .iter()
             .find(|fault| fault.name == *name)
-            .ok_or_else(|| FaultsError::Unknown(name.clone(), list::path_of_table()))
+            .ok_or_else(|| FaultsError::Unknown(name.clone(), list::table_path()))
     };
     names.iter().map(named).collect()
 }
 
-/// The folder of the workspace.
+/// Returns the folder of the workspace.
 fn root() -> PathBuf {
     let own = Path::new(env!("CARGO_MANIFEST_DIR"));
     own.ancestors().nth(2).unwrap_or(own).to_owned()

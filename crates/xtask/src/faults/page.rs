@@ -1,4 +1,4 @@
-//! docs/faults.md: what came of each fault. A run of some faults leaves what is known of the others.
+//! Reads and writes docs/faults.md, the results of all faults. A run of some faults keeps the results of the others.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -6,23 +6,23 @@ use std::path::Path;
 
 use super::list::Fault;
 
-/// The page, from the folder of the workspace.
+/// The page, relative to the workspace.
 pub const FILE: &str = "docs/faults.md";
 
-/// What came of a fault.
+/// The result of a fault.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
     /// The explorer found it.
     Caught {
-        /// In the last of so many seeds.
+        /// The number of seeds until then.
         seeds: u64,
-        /// Which promise it saw broken, and how.
+        /// The broken promise, and how it broke.
         promise: String,
     },
-    /// It did not, in so much.
+    /// The explorer did not find it within these bounds.
     NotCaught(String),
-    /// The fault could not be put in.
-    NotPut(String),
+    /// The patch could not be applied or built.
+    NotApplied(String),
 }
 
 impl fmt::Display for Verdict {
@@ -30,18 +30,18 @@ impl fmt::Display for Verdict {
         match self {
             Self::Caught { seeds, promise } => write!(f, "caught after {seeds} seeds, {promise}"),
             Self::NotCaught(within) => write!(f, "not caught within {within}"),
-            Self::NotPut(why) => write!(f, "not tried: {why}"),
+            Self::NotApplied(why) => write!(f, "not tried: {why}"),
         }
     }
 }
 
 impl Verdict {
-    /// Its two cells.
+    /// Returns its two cells of the table.
     fn cells(&self) -> (String, String) {
         match self {
             Self::Caught { seeds, promise } => (seeds.to_string(), promise.clone()),
             Self::NotCaught(within) => ("not caught".to_owned(), format!("within {within}")),
-            Self::NotPut(why) => ("not tried".to_owned(), why.clone()),
+            Self::NotApplied(why) => ("not tried".to_owned(), why.clone()),
         }
     }
 }
@@ -49,23 +49,23 @@ impl Verdict {
 const INTRODUCTION: &str = "\
 # Deliberate faults: can the explorer find bugs?
 
-An explorer that finds nothing may be looking at nothing. So faults are put into the system on purpose, one at a time: one wrong line
-each (two or three where one alone is made good by another), of the kind that a tired engineer commits. Each is a patch in
-`crates/greenroom-sim/faults`, with a line in its `faults.txt`. They were thought up from [behaviour](behaviour.md) and from what goes
-wrong in the field, by somebody who had not read the explorer.
+An explorer that finds nothing may be looking at nothing. So faults are applied to the system on purpose, one at a time: one wrong line
+each (two or three where one alone has no effect), of the kind that a tired engineer commits. Each is a patch in
+`crates/greenroom-sim/faults`, with a line in its `faults.txt`. They were derived from [behaviour](behaviour.md) and
+from failures in the field, by an author who had not read the explorer.
 
 ```
 cargo xtask faults                                   # all of them, in 20,000 seeds or 10 minutes each
 cargo xtask faults limit-off-by-one --seeds 1000     # one
 ```
 
-The command copies what is committed into the target folder, builds the simulator there with one fault after the other, and explores
-from seed 0 until a promise breaks. That seed is told again to the system without the fault, and counts only if it keeps its promises
-there. The command writes the table below; the rest of this page is its own too. A fault that is not caught means that the explorer is mended.
+The command copies the last commit into the target folder, builds the simulator there with one fault after the other, and explores
+from seed 0 until a promise breaks. That seed is run again without the fault, and counts only if all promises hold there. The command
+writes this whole page. A fault that is not caught means that the explorer needs a fix.
 
 ";
 
-/// Stands where the seeds of a fault would.
+/// The cell of a fault without a result.
 const UNTRIED: &str = "–";
 
 /// The page's table.
@@ -75,7 +75,7 @@ pub struct Page {
 }
 
 impl Page {
-    /// What an earlier run has written of the faults there are; nothing if there was none.
+    /// Reads the results of earlier runs for the present faults.
     pub fn read(file: &Path, faults: &[Fault]) -> Self {
         let text = std::fs::read_to_string(file).unwrap_or_default();
         Self::parse(&text, faults)
@@ -95,7 +95,7 @@ impl Page {
         Self { rows }
     }
 
-    /// What came of that fault just now.
+    /// Sets the result of a fault.
     pub fn set(&mut self, name: &str, verdict: Verdict) {
         let (seeds, promise) = verdict.cells();
         self.rows
@@ -129,7 +129,7 @@ impl Page {
     }
 }
 
-/// Text that fits into a cell: one line, no bar, not too long.
+/// Returns a text that fits into a cell: one line, no bar, at most 100 characters.
 fn cell(text: &str) -> String {
     let line = text.replace(['\n', '|'], " ");
     match line.char_indices().nth(100) {
@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn a_run_of_one_fault_leaves_what_is_known_of_the_others() {
+    fn run_of_one_fault_keeps_the_other_results() {
         let faults = [fault("a"), fault("b"), fault("c")];
         let mut page = Page::default();
         page.set(
@@ -165,7 +165,7 @@ mod tests {
         page.set("b", Verdict::NotCaught("20000 seeds".to_owned()));
         let mut again = Page::parse(&page.text(&faults), &faults);
         assert_eq!(again.rows, page.rows);
-        again.set("b", Verdict::NotPut("it does not build".to_owned()));
+        again.set("b", Verdict::NotApplied("it does not build".to_owned()));
         let text = again.text(&faults);
         assert!(text.contains("1 of 3 are caught"), "{text}");
         assert!(
@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fault_that_is_no_more_leaves_the_page() {
+    fn removed_fault_leaves_the_page() {
         let mut page = Page::default();
         page.set("a", Verdict::NotCaught("1 seeds".to_owned()));
         let text = page.text(&[fault("a")]);

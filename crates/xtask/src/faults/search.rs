@@ -1,5 +1,5 @@
-//! Running the explorer until it finds something: every program here has a time limit, and is ended when it has said
-//! enough. Whoever stops the command at a terminal stops it too: it stays in the same group of processes.
+//! Runs the explorer until it finds a broken promise. Every program here has a time limit, and is killed when its output
+//! suffices. It stays in the process group of the command, so that Ctrl-C at a terminal stops both.
 
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
@@ -10,66 +10,66 @@ use std::time::{Duration, Instant};
 use super::FaultsError;
 use super::page::Verdict;
 
-/// How long one fault is looked for.
+/// The bounds of the search for one fault.
 #[derive(Debug, Clone, Copy)]
 pub struct Bounds {
-    /// In how many seeds.
+    /// The number of seeds.
     pub seeds: u64,
-    /// For how long.
+    /// The time limit.
     pub limit: Duration,
 }
 
-/// A broken promise, as the explorer tells it.
+/// A broken promise, as the explorer prints it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Broken {
     /// The seed that breaks it.
     pub seed: u64,
-    /// Which promise, and how.
+    /// The promise, and how it broke.
     pub promise: String,
 }
 
-/// What one exploration came to.
+/// The result of one exploration.
 #[derive(Debug)]
 pub enum Found {
-    /// Every promise was kept in all seeds.
+    /// Every promise held in all seeds.
     Kept,
-    /// One was not.
+    /// A promise broke.
     Broken(Broken),
-    /// It came to no end: the time was over, or the explorer itself failed.
-    NotDone(String),
+    /// The exploration did not finish: the time was over, or the explorer itself failed.
+    Unfinished(String),
 }
 
 /// How a program ended.
 #[derive(Debug)]
 pub enum Ran {
-    /// By itself, with the last of what it said.
+    /// It ended by itself.
     Ended {
-        /// Its exit code; none if a signal ended it.
+        /// Its exit code; `None` if a signal ended it.
         code: Option<i32>,
         /// The end of its output.
-        said: String,
+        output: String,
     },
-    /// Ended by us: with the line that was enough, or without one because its time was over.
+    /// It was killed: with the line that sufficed, or without one because its time was over.
     Stopped(Option<String>),
 }
 
-/// More than this of what a program says is not kept.
-const SAID: usize = 4_000;
-/// What a time limit of the explorer's own is given beyond it.
+/// The number of bytes of output that are kept.
+const OUTPUT: usize = 4_000;
+/// The time added to the explorer's own time limit.
 const GRACE: Duration = Duration::from_secs(60);
 
-/// Looks for a fault seed after seed. A seed that breaks a promise also without the fault does not count: the search goes on
-/// behind it.
+/// Searches for a fault seed after seed. A seed that breaks a promise also without the fault does not count: the search
+/// continues after it.
 pub fn until_caught(program: &Path, clean: &Path, bounds: &Bounds) -> Result<Verdict, FaultsError> {
     let began = Instant::now();
     let mut from = 0;
     loop {
         let left = bounds.limit.saturating_sub(began.elapsed());
-        match look(program, from, bounds.seeds, left)? {
+        match explore(program, from, bounds.seeds, left)? {
             Found::Kept => return Ok(Verdict::NotCaught(format!("{} seeds", bounds.seeds))),
-            Found::NotDone(why) => return Ok(Verdict::NotCaught(why)),
+            Found::Unfinished(why) => return Ok(Verdict::NotCaught(why)),
             Found::Broken(broken) => {
-                if let Found::Kept = look(clean, broken.seed, broken.seed + 1, bounds.limit)? {
+                if let Found::Kept = explore(clean, broken.seed, broken.seed + 1, bounds.limit)? {
                     return Ok(Verdict::Caught {
                         seeds: broken.seed + 1,
                         promise: broken.promise,
@@ -81,8 +81,8 @@ pub fn until_caught(program: &Path, clean: &Path, bounds: &Bounds) -> Result<Ver
     }
 }
 
-/// Explores the seeds from `from` to before `to`, one after the other, until one breaks a promise.
-pub fn look(program: &Path, from: u64, to: u64, limit: Duration) -> Result<Found, FaultsError> {
+/// Explores the seeds from `from` up to but excluding `to`, until a seed breaks a promise.
+pub fn explore(program: &Path, from: u64, to: u64, limit: Duration) -> Result<Found, FaultsError> {
     let mut command = Command::new(program);
     let minutes = limit.as_secs().div_ceil(60).max(1);
     command
@@ -94,22 +94,20 @@ pub fn look(program: &Path, from: u64, to: u64, limit: Duration) -> Result<Found
     Ok(match ran {
         Ran::Stopped(Some(line)) => match broken_in(&line) {
             Some(broken) => Found::Broken(broken),
-            None => Found::NotDone(line),
+            None => Found::Unfinished(line),
         },
-        Ran::Stopped(None) => Found::NotDone(format!("{minutes} min")),
+        Ran::Stopped(None) => Found::Unfinished(format!("{minutes} min")),
         Ran::Ended {
             code: Some(0),
-            said,
-        } => match next_seed(&said) {
-            Some(next) if next < to => Found::NotDone(format!(
-                "{next} seeds, as many as {minutes} min had room for"
-            )),
+            output,
+        } => match next_seed(&output) {
+            Some(next) if next < to => Found::Unfinished(format!("{next} seeds in {minutes} min")),
             _ => Found::Kept,
         },
-        Ran::Ended { code, said } => Found::NotDone(format!(
+        Ran::Ended { code, output } => Found::Unfinished(format!(
             "the explorer failed ({}): {}",
             code.map_or("signal".to_owned(), |code| code.to_string()),
-            said.trim().lines().last().unwrap_or_default()
+            output.trim().lines().last().unwrap_or_default()
         )),
     })
 }
@@ -129,17 +127,16 @@ fn broken_in(line: &str) -> Option<Broken> {
 }
 
 /// Reads `… go on with --seeds N..`.
-fn next_seed(said: &str) -> Option<u64> {
-    let (_, rest) = said.rsplit_once("go on with --seeds ")?;
+fn next_seed(output: &str) -> Option<u64> {
+    let (_, rest) = output.rsplit_once("go on with --seeds ")?;
     rest.split("..").next()?.trim().parse().ok()
 }
 
-/// Runs a program until it ends, has said a line that is enough, or its time is over. What it said to either output is
-/// taken together.
+/// Runs a program until it ends, prints a line that satisfies `is_enough`, or its time is over. Both outputs are merged.
 pub fn run_for(
     mut command: Command,
     limit: Duration,
-    enough: impl Fn(&str) -> bool,
+    is_enough: impl Fn(&str) -> bool,
 ) -> Result<Ran, String> {
     let began = Instant::now();
     let mut child = command
@@ -147,35 +144,35 @@ pub fn run_for(
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
-        .map_err(|error| format!("{command:?} cannot be started: {error}"))?;
-    let (tell, told) = channel();
+        .map_err(|error| format!("cannot start {command:?}: {error}"))?;
+    let (sender, receiver) = channel();
     let outputs: [Option<Box<dyn Read + Send>>; 2] = [
         child.stdout.take().map(|output| Box::new(output) as _),
         child.stderr.take().map(|output| Box::new(output) as _),
     ];
     for output in outputs.into_iter().flatten() {
-        let tell = tell.clone();
-        // Ends with the program, or when nobody listens any more.
+        let sender = sender.clone();
+        // Ends with the program, or when the receiver is dropped.
         std::thread::spawn(move || {
             let lines = BufReader::new(output).lines().map_while(Result::ok);
             for line in lines {
-                if tell.send(line).is_err() {
+                if sender.send(line).is_err() {
                     return;
                 }
             }
         });
     }
-    drop(tell);
-    let mut said = String::new();
+    drop(sender);
+    let mut output = String::new();
     let stopped = loop {
-        match told.recv_timeout(limit.saturating_sub(began.elapsed())) {
-            Ok(line) if enough(&line) => break Some(Some(line)),
+        match receiver.recv_timeout(limit.saturating_sub(began.elapsed())) {
+            Ok(line) if is_enough(&line) => break Some(Some(line)),
             Ok(line) => {
-                said.push_str(&line);
-                said.push('\n');
-                if said.len() > 2 * SAID {
-                    said = said.chars().rev().take(SAID).collect::<String>();
-                    said = said.chars().rev().collect();
+                output.push_str(&line);
+                output.push('\n');
+                if output.len() > 2 * OUTPUT {
+                    output = output.chars().rev().take(OUTPUT).collect::<String>();
+                    output = output.chars().rev().collect();
                 }
             }
             Err(RecvTimeoutError::Disconnected) => break None,
@@ -183,7 +180,7 @@ pub fn run_for(
         }
     };
     if stopped.is_some() {
-        // It may have ended in this moment.
+        // It may have ended meanwhile.
         let _ = child.kill();
     }
     let status = child.wait().map_err(|error| error.to_string())?;
@@ -191,7 +188,7 @@ pub fn run_for(
         Some(line) => Ran::Stopped(line),
         None => Ran::Ended {
             code: status.code(),
-            said,
+            output,
         },
     })
 }
@@ -207,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_explorer_says_of_a_broken_promise_is_read() {
+    fn output_of_the_explorer_is_parsed() {
         let broken =
             broken_in("seed 4711 breaks promise 2 Slots at 12.5 s: 3 run where 2 may").unwrap();
         assert_eq!(
@@ -228,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn a_program_that_has_said_enough_is_ended() {
+    fn program_is_killed_when_its_output_suffices() {
         let ran = run_for(
             shell("echo one; echo two; exec sleep 600"),
             Duration::from_secs(60),
@@ -238,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn a_program_that_takes_too_long_is_ended() {
+    fn program_is_killed_at_its_time_limit() {
         let ran = run_for(shell("exec sleep 600"), Duration::from_millis(50), |_| {
             false
         });
@@ -246,16 +243,19 @@ mod tests {
     }
 
     #[test]
-    fn a_program_that_ends_says_how() {
+    fn exit_code_and_output_of_a_program_are_returned() {
         let ran = run_for(
             shell("echo out; echo err >&2; exit 3"),
             Duration::from_secs(60),
             |_| false,
         );
-        let Ok(Ran::Ended { code, said }) = ran else {
+        let Ok(Ran::Ended { code, output }) = ran else {
             panic!("{ran:?}")
         };
         assert_eq!(code, Some(3));
-        assert!(said.contains("out\n") && said.contains("err\n"), "{said}");
+        assert!(
+            output.contains("out\n") && output.contains("err\n"),
+            "{output}"
+        );
     }
 }

@@ -256,7 +256,10 @@ fn in_identifier(crate_name: &str, identifier: &str, line: usize) -> Vec<Found> 
             let count = match pattern {
                 NamePattern::Whole(whole) => usize::from(identifier == *whole),
                 NamePattern::TypePrefix(prefix) => usize::from(
-                    identifier.starts_with(char::is_uppercase) && segments.first() == Some(prefix),
+                    identifier.starts_with(char::is_uppercase)
+                        && identifier.contains(char::is_lowercase)
+                        && segments.len() > 1
+                        && segments.first() == Some(prefix),
                 ),
                 NamePattern::Segments(choices) => segments
                     .windows(choices.len())
@@ -277,7 +280,7 @@ fn in_identifier(crate_name: &str, identifier: &str, line: usize) -> Vec<Found> 
             }
         }
     }
-    // A type such as `Fate` matches as a whole and as a segment; it is one old name.
+    // A type of one segment may match as a whole and as a segment; it is one old name.
     found.dedup_by(|later, earlier| segments.len() == 1 && later.reason == earlier.reason);
     found
 }

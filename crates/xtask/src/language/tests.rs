@@ -132,7 +132,7 @@ fn old_names_match_as_segments_wholes_and_prefixes() {
         ["names 1 Mark"]
     );
     assert_eq!(
-        found("let (KeptTask, kept_task) = x;"),
+        found("let (KeptTask, kept_task, Kept, KEPT) = x;"),
         ["names 1 KeptTask"]
     );
     assert_eq!(

@@ -4,7 +4,7 @@
 //! A pattern of prose is a sequence of words that nothing but space stands between, in lower case: `a|b` is either word,
 //! `_` is any word, and a last `.` is punctuation or the end of the text. A pattern of names is compared with the segments
 //! of an identifier (`KeptTask` is `kept task`): a sequence of segments matches anywhere in it, `=Mark` matches that
-//! identifier and no longer one, and `Kept*` matches a type that begins so. Code within prose (in backquotes, or written
+//! identifier and no longer one, and `Kept*` matches a longer type that begins so. Code within prose (in backquotes, or written
 //! as an identifier) is compared with the patterns of names.
 
 /// Why a word is counted.
@@ -148,7 +148,6 @@ pub const RULES: &[Rule] = &[
             "=Place",
             "=Places",
             "=Age",
-            "=Line",
             "=Attention",
             "=attention",
             "ear|ears",
@@ -198,6 +197,12 @@ pub const RULES: &[Rule] = &[
         crates: &["greenroom"],
         prose: &["shown", "story|stories"],
         names: &["shown", "story|stories", "=Step"],
+    },
+    Rule {
+        reason: Reason::OldName,
+        crates: &["greenroom", "greenroom-bridge"],
+        prose: &[],
+        names: &["=Line"],
     },
     Rule {
         reason: Reason::OldName,
