@@ -1,5 +1,5 @@
-//! Greenroom end to end: the real agent server with a scripted model, the built command, and a story a promise. Run by
-//! `cargo xtask test`; by `cargo test` alone the stories are shown as ignored, since they need the agent server.
+//! End-to-end tests of Greenroom: stories with the real agent server, a scripted model and the built command. Run by
+//! `cargo xtask test`. A plain `cargo test` lists the stories as ignored, since they need the agent server.
 
 #![expect(clippy::unwrap_used, reason = "a story may fail by it")]
 
@@ -14,24 +14,24 @@ use futures::future::LocalBoxFuture;
 use libtest_mimic::{Arguments, Trial};
 use tokio::runtime::Runtime;
 
-/// A story that takes longer has hung.
+/// The time limit of a story.
 const LONGEST: Duration = Duration::from_secs(300);
-/// What one more crash adds to it, where more were asked for.
-const LONGER: Duration = Duration::from_secs(6);
-/// Stories wait more than they work: more of them run at once than there are processors.
-const AT_ONCE: usize = 4;
+/// The time that each crash of `GREENROOM_CRASHES` adds to the limit.
+const PER_CRASH: Duration = Duration::from_secs(6);
+/// The number of concurrent stories: they mostly wait, so it exceeds the number of processors.
+const CONCURRENT: usize = 4;
 
-/// One runtime for all: connections to a shared server outlive the story that opened them.
+/// The runtime of all stories: connections to a shared server are used by several stories.
 static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
     let mut builder = tokio::runtime::Builder::new_multi_thread();
     builder
         .worker_threads(2)
         .enable_all()
         .build()
-        .expect("the system gives threads")
+        .expect("threads can be created")
 });
 
-/// One story.
+/// A story.
 #[derive(Debug)]
 pub struct Story {
     name: &'static str,
@@ -39,7 +39,7 @@ pub struct Story {
     play: fn() -> LocalBoxFuture<'static, ()>,
 }
 
-/// Names the stories of a module: those after `alone` measure, and nothing else runs meanwhile.
+/// Names the stories of a module. The stories after `alone` measure, and run while no other story runs.
 #[macro_export]
 macro_rules! stories {
     ($($name:ident),* $(,)? $(; alone $($measured:ident),* $(,)?)?) => {
@@ -53,7 +53,7 @@ macro_rules! stories {
 }
 
 impl Story {
-    /// A story; one that `measures` has the machine for itself.
+    /// Creates a story; if it `measures`, no other story runs meanwhile.
     pub fn new(
         name: &'static str,
         measures: bool,
@@ -67,22 +67,20 @@ impl Story {
     }
 
     fn play(&self) {
-        let (_alone, _together) = match self.measures {
-            true => (Some(harness::alone()), None),
-            false => (None, Some(harness::together())),
+        let (_alone, _together) = if self.measures {
+            (Some(harness::alone()), None)
+        } else {
+            (None, Some(harness::together()))
         };
-        let longest = LONGEST + LONGER * scenarios::crashes_asked_for();
+        let longest = LONGEST + PER_CRASH * scenarios::requested_crashes();
         let played = RUNTIME.block_on(async { tokio::time::timeout(longest, (self.play)()).await });
-        assert!(
-            played.is_ok(),
-            "the story did not come to its end in {longest:?}"
-        );
+        assert!(played.is_ok(), "the story did not end in {longest:?}");
     }
 }
 
 fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
-    arguments.test_threads.get_or_insert(AT_ONCE);
+    arguments.test_threads.get_or_insert(CONCURRENT);
     let wanted = std::env::var("GREENROOM_E2E").is_ok_and(|value| value == "1");
     if wanted && let Err(missing) = harness::needs() {
         eprintln!("end-to-end tests cannot run: {missing}");

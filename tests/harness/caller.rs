@@ -1,5 +1,5 @@
-//! A caller that outlives the service: it knows where the service listens now, and asks again when nobody answers, as a
-//! careful program would. Stories that kill the service launch and read through it.
+//! A client that survives restarts of the service: it keeps the current URL, and repeats a request that is not answered.
+//! Used by stories that kill the service.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -9,15 +9,26 @@ use serde_json::{Value, json};
 
 use super::until;
 
-/// Asks a service that comes and goes.
+/// A client of a service that is restarted.
 #[derive(Debug, Clone)]
 pub struct Caller {
     url: Arc<Mutex<String>>,
     http: Client,
 }
 
+/// The answer to a repeated request.
+#[derive(Debug)]
+pub struct Answered {
+    /// The status.
+    pub status: u16,
+    /// The body.
+    pub body: Value,
+    /// The number of requests that were sent.
+    pub requests: u32,
+}
+
 impl Caller {
-    /// A caller of the service at that address.
+    /// Creates a client of the service at that URL.
     pub fn new(url: &str) -> Self {
         let http = Client::builder().timeout(Duration::from_secs(120)).build();
         Self {
@@ -26,45 +37,52 @@ impl Caller {
         }
     }
 
-    /// The service listens there from now on.
-    pub fn moved(&self, url: &str) {
-        url.clone_into(&mut self.url.lock().expect("nobody panics here"));
+    /// Sets the URL of the restarted service.
+    pub fn set_url(&self, url: &str) {
+        url.clone_into(&mut self.url.lock().expect("no holder panics"));
     }
 
-    /// A request to where it listens now; what becomes of it is the story's business.
+    /// Returns a request to the current URL; it is not repeated.
     pub fn request(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
-        let url = self.url.lock().expect("nobody panics here").clone();
+        let url = self.url.lock().expect("no holder panics").clone();
         self.http.request(method, format!("{url}{path}"))
     }
 
-    /// Launches under a key, as often as it takes to be answered. Returns the status of the answer, the task, and how
-    /// often it was asked.
-    pub async fn launch(&self, key: &str, launch: &Value) -> (u16, Value, u32) {
-        let mut asked = 0;
+    /// Launches a task under a key, and repeats the request until it is answered. Returns the status, the task, and the
+    /// number of requests.
+    pub async fn launch(&self, key: &str, launch: &Value) -> Answered {
+        let mut requests = 0;
         let (status, task) = until("a launch is answered", async || {
-            asked += 1;
+            requests += 1;
             let request = self
                 .request(Method::POST, "/v1/tasks")
                 .header("idempotency-key", key);
             answered(request.json(launch)).await
         })
         .await;
-        (status, task, asked)
+        Answered {
+            status,
+            body: task,
+            requests,
+        }
     }
 
-    /// POST, as often as it takes to be answered. Returns the status of the answer, what it says, and how often it was
-    /// asked.
-    pub async fn post(&self, path: &str, body: &Value) -> (u16, Value, u32) {
-        let mut asked = 0;
+    /// Sends a POST request, and repeats it until it is answered. Returns the status, the body, and the number of requests.
+    pub async fn post(&self, path: &str, body: &Value) -> Answered {
+        let mut requests = 0;
         let (status, answer) = until(path, async || {
-            asked += 1;
+            requests += 1;
             answered(self.request(Method::POST, path).json(body)).await
         })
         .await;
-        (status, answer, asked)
+        Answered {
+            status,
+            body: answer,
+            requests,
+        }
     }
 
-    /// GET, as often as it takes to be answered.
+    /// Sends a GET request, and repeats it until it is answered.
     pub async fn get(&self, path: &str) -> (u16, Value) {
         until(path, async || {
             answered(self.request(Method::GET, path)).await
@@ -72,7 +90,7 @@ impl Caller {
         .await
     }
 
-    /// A task as it is now.
+    /// Returns a task.
     pub async fn task(&self, id: &str) -> Value {
         let (status, answer) = self.get(&format!("/v1/tasks/{id}")).await;
         assert_eq!(status, 200, "{answer}");
@@ -80,7 +98,7 @@ impl Caller {
     }
 }
 
-/// An answer that came whole; none if the connection did not last.
+/// Returns a complete answer; `None` if the connection broke.
 async fn answered(request: reqwest::RequestBuilder) -> Option<(u16, Value)> {
     let answer = request.send().await.ok()?;
     let status = answer.status().as_u16();

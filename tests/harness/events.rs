@@ -1,5 +1,4 @@
-//! Listens to what the agent server tells, with the moment of each event: for measuring, and for a bridge that a story
-//! plays itself.
+//! Records the events of the agent server with their times: for measurements, and for stories that implement a bridge.
 
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -12,7 +11,7 @@ use tokio::task::JoinHandle;
 
 use super::Opencode;
 
-/// The events of one directory, from its start on.
+/// The recorded events of one directory.
 #[derive(Debug)]
 pub struct EventTap {
     seen: Arc<Mutex<Vec<(Instant, Value)>>>,
@@ -20,19 +19,21 @@ pub struct EventTap {
 }
 
 impl EventTap {
-    /// Listens; returns when the server has begun to tell.
+    /// Subscribes to the events; returns when the stream is open.
     pub async fn start(server: &Opencode, directory: &Path) -> Self {
         Self::start_into(server, directory, None).await
     }
 
-    /// The same, and hands every event on. The channel is bounded by what one story causes.
+    /// Subscribes to the events, and forwards each. The channel is bounded by the events of one story.
     pub async fn start_into(
         server: &Opencode,
         directory: &Path,
-        onward: Option<mpsc::UnboundedSender<Value>>,
+        forward_to: Option<mpsc::UnboundedSender<Value>>,
     ) -> Self {
         let url = format!("{}/event?directory={}", server.url(), directory.display());
-        let answer = reqwest::get(url).await.expect("opencode tells events");
+        let answer = reqwest::get(url)
+            .await
+            .expect("opencode has an event stream");
         let seen = Arc::new(Mutex::new(Vec::new()));
         let kept = Arc::clone(&seen);
         let reader = tokio::spawn(async move {
@@ -49,28 +50,28 @@ impl EventTap {
                         .strip_prefix("data: ")
                         .and_then(|json| serde_json::from_str::<Value>(json).ok());
                     let Some(event) = event else { continue };
-                    if let Some(onward) = &onward {
-                        // A story that is over does not listen any more.
-                        let _ = onward.send(event.clone());
+                    if let Some(forward_to) = &forward_to {
+                        // The receiver is gone when the story is over.
+                        let _ = forward_to.send(event.clone());
                     }
-                    kept.lock().expect("nobody panics here").push((now, event));
+                    kept.lock().expect("no holder panics").push((now, event));
                 }
             }
         });
         Self { seen, reader }
     }
 
-    /// When the first event came that fits.
+    /// Returns the time of the first event that satisfies `fits`.
     pub fn first(&self, fits: impl Fn(&Value) -> bool) -> Option<Instant> {
-        let seen = self.seen.lock().expect("nobody panics here");
+        let seen = self.seen.lock().expect("no holder panics");
         seen.iter()
             .find(|(_, event)| fits(event))
             .map(|(at, _)| *at)
     }
 
-    /// How many events came since that moment that fit.
+    /// Returns the number of events since that time that satisfy `fits`.
     pub fn since(&self, from: Instant, fits: impl Fn(&Value) -> bool) -> usize {
-        let seen = self.seen.lock().expect("nobody panics here");
+        let seen = self.seen.lock().expect("no holder panics");
         let since = seen.iter().filter(|(at, _)| *at >= from);
         since.filter(|(_, event)| fits(event)).count()
     }

@@ -1,5 +1,5 @@
-//! Follows the changes of tasks as a browser would: it comes back with the last id it had whenever the stream breaks off.
-//! Stories that kill the service ask it afterwards whether anything was lost or told twice.
+//! Follows the changes of tasks as a browser does: it reconnects with its last id whenever the stream breaks. Used by stories
+//! that kill the service, to check that no change is lost or duplicated.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -12,10 +12,15 @@ use tokio::task::JoinHandle;
 
 use super::Caller;
 
-/// What came: its id, what kind of event it is, what it says.
-type Event = (u64, String, Value);
+/// A received event.
+#[derive(Debug, Clone)]
+pub struct Event {
+    id: u64,
+    kind: String,
+    change: Value,
+}
 
-/// A reader of `/v1/events`, from the first change on.
+/// A reader of `/v1/events` from the first change on.
 #[derive(Debug)]
 pub struct Follower {
     seen: Arc<Mutex<Vec<Event>>>,
@@ -23,7 +28,7 @@ pub struct Follower {
 }
 
 impl Follower {
-    /// Follows from the beginning.
+    /// Starts to follow from the first change on.
     pub fn start(caller: Caller) -> Self {
         let seen = Arc::new(Mutex::new(Vec::new()));
         let kept = Arc::clone(&seen);
@@ -37,28 +42,31 @@ impl Follower {
         Self { seen, reader }
     }
 
-    /// What came so far.
+    /// Returns the events so far.
     pub fn seen(&self) -> Vec<Event> {
-        self.seen.lock().expect("nobody panics here").clone()
+        self.seen.lock().expect("no holder panics").clone()
     }
 
-    /// The last state of each task that was told of.
+    /// Returns the last state of each task.
     pub fn newest(&self) -> BTreeMap<String, String> {
         let seen = self.seen();
         seen.iter()
-            .map(|(_, _, change)| (text(&change["task"]["id"]), text(&change["to"])))
+            .map(|event| {
+                let change = &event.change;
+                (text(&change["task"]["id"]), text(&change["to"]))
+            })
             .collect()
     }
 
-    /// Fails if a change is missing or came twice: numbers rise, and each change of a task begins where the one before it
-    /// ended. Returns how many there were.
-    pub fn is_whole(&self) -> usize {
+    /// Fails if a change is missing or duplicated: ids rise, and each change of a task begins with the state in which the
+    /// previous change ended. Returns the number of changes.
+    pub fn assert_complete(&self) -> usize {
         let seen = self.seen();
         let mut states: BTreeMap<String, String> = BTreeMap::new();
-        for (at, (id, kind, change)) in seen.iter().enumerate() {
+        for (at, Event { id, kind, change }) in seen.iter().enumerate() {
             assert_eq!(kind, "task", "{id}: {change}");
-            if let Some((before, _, _)) = at.checked_sub(1).map(|before| &seen[before]) {
-                assert!(id > before, "after {before}: {id} {change}");
+            if let Some(before) = at.checked_sub(1).map(|before| seen[before].id) {
+                assert!(*id > before, "after {before}: {id} {change}");
             }
             let task = text(&change["task"]["id"]);
             let before = states.insert(task, text(&change["to"]));
@@ -75,7 +83,7 @@ impl Drop for Follower {
     }
 }
 
-/// One connection, until it breaks off. Only what came whole counts.
+/// Reads one connection until it breaks. Only complete events count.
 async fn read(caller: &Caller, last: &mut u64, kept: &Mutex<Vec<Event>>) {
     let mut request = caller.request(Method::GET, "/v1/events?since=0");
     if *last > 0 {
@@ -97,9 +105,12 @@ async fn read(caller: &Caller, last: &mut u64, kept: &Mutex<Vec<Event>>) {
                 *last = id;
             }
             if let (Some(kind), Some(data)) = (field("event: "), field("data: ")) {
-                let data = serde_json::from_str(data).unwrap_or_default();
-                let event = (*last, kind.to_owned(), data);
-                kept.lock().expect("nobody panics here").push(event);
+                let event = Event {
+                    id: *last,
+                    kind: kind.to_owned(),
+                    change: serde_json::from_str(data).unwrap_or_default(),
+                };
+                kept.lock().expect("no holder panics").push(event);
             }
         }
     }

@@ -1,17 +1,17 @@
-//! Counts the websocket frames that one side of a connection sends, for a wire that wants to know how much was said.
+//! Counts the websocket frames that one side of a connection sends. Used by the proxy.
 
-/// Follows the bytes of a client.
+/// Parses the bytes of a client.
 #[derive(Debug, Default)]
 pub struct Frames {
-    head: Vec<u8>,
-    /// The request that asked for a websocket is over.
+    header: Vec<u8>,
+    /// Whether the upgrade request has ended.
     open: bool,
-    /// Of a frame's body, still to come.
+    /// The bytes of the current frame's body that are still missing.
     body: u64,
 }
 
 impl Frames {
-    /// What came next; returns how many frames of text began in it.
+    /// Reads further bytes; returns the number of text frames that begin in them.
     pub fn follow(&mut self, bytes: &[u8]) -> usize {
         let mut texts = 0;
         for byte in bytes {
@@ -19,38 +19,38 @@ impl Frames {
                 self.body -= 1;
                 continue;
             }
-            self.head.push(*byte);
+            self.header.push(*byte);
             if !self.open {
-                self.open = self.head.ends_with(b"\r\n\r\n");
-            } else if let Some(length) = length(&self.head) {
-                texts += usize::from(self.head[0] & 0x0f == 1);
+                self.open = self.header.ends_with(b"\r\n\r\n");
+            } else if let Some(length) = length(&self.header) {
+                texts += usize::from(self.header[0] & 0x0f == 1);
                 self.body = length;
             } else {
                 continue;
             }
             if self.open {
-                self.head.clear();
+                self.header.clear();
             }
         }
         texts
     }
 }
 
-/// The length of a frame's body, once its head is there.
-fn length(head: &[u8]) -> Option<u64> {
-    let second = *head.get(1)?;
-    let longer = match second & 0x7f {
+/// Returns the length of a frame's body if its headerer is complete.
+fn length(header: &[u8]) -> Option<u64> {
+    let second = *header.get(1)?;
+    let extension = match second & 0x7f {
         126 => 2,
         127 => 8,
         _ => 0,
     };
     let mask = if second & 0x80 == 0 { 0 } else { 4 };
-    if head.len() < 2 + longer + mask {
+    if header.len() < 2 + extension + mask {
         return None;
     }
     let big = |length, byte: &u8| length << 8 | u64::from(*byte);
-    Some(match longer {
+    Some(match extension {
         0 => u64::from(second & 0x7f),
-        _ => head[2..2 + longer].iter().fold(0, big),
+        _ => header[2..2 + extension].iter().fold(0, big),
     })
 }

@@ -1,4 +1,4 @@
-//! What every story stands on: processes that end with their story, the agent server, the service, a model to script.
+//! The common parts of all stories: processes that end with their story, the agent server, the service, a scripted model.
 
 mod caller;
 mod events;
@@ -16,7 +16,7 @@ pub use caller::Caller;
 pub use events::EventTap;
 pub use follower::Follower;
 pub use opencode::Opencode;
-pub use plain::House;
+pub use plain::Workstation;
 pub use plugged::{launching, outputs, tool_parts};
 pub use process::{Process, free_port};
 pub use proxy::Proxy;
@@ -28,20 +28,20 @@ pub use stage::{
 
 use std::time::{Duration, Instant};
 
-/// How long a story waits for anything that must come. Long: a busy machine is no failure.
-pub const PATIENCE: Duration = Duration::from_secs(90);
+/// The longest time that a story waits for a condition: long, since a busy machine is not a failure.
+pub const TIMEOUT: Duration = Duration::from_secs(90);
 
-/// Waits until the question has an answer; fails with its name if it never has.
-pub async fn until<T>(what: &str, mut ask: impl AsyncFnMut() -> Option<T>) -> T {
+/// Waits until `poll` returns a value; fails with the name of the condition after [`TIMEOUT`].
+pub async fn until<T>(condition: &str, mut poll: impl AsyncFnMut() -> Option<T>) -> T {
     let begin = Instant::now();
     loop {
-        if let Some(answer) = ask().await {
-            return answer;
+        if let Some(value) = poll().await {
+            return value;
         }
         assert!(
-            begin.elapsed() < PATIENCE,
-            "waited {} s in vain: {what}",
-            PATIENCE.as_secs()
+            begin.elapsed() < TIMEOUT,
+            "not true after {} s: {condition}",
+            TIMEOUT.as_secs()
         );
         tokio::time::sleep(Duration::from_millis(50)).await;
     }

@@ -12,12 +12,12 @@ use serde_json::{Value, json};
 use super::process::{Process, free_port};
 use super::until;
 
-/// Models the server knows, besides `small` and `large`: each story takes one that no other uses.
+/// The number of models besides `small` and `large`: each story uses its own model.
 pub const STORY_MODELS: usize = 80;
-/// Boots that end at once (a port taken meanwhile) are repeated so often.
+/// The number of attempts to boot, since a port may be taken meanwhile.
 const BOOTS: usize = 3;
 
-/// Folders for an agent server that sees nothing else, and its environment with these variables besides.
+/// Prepares isolated folders for an agent server, and its environment with these further variables.
 pub async fn prepared(home: &Path, model_url: &str, variables: &[(&str, &str)]) -> Hermetic {
     let models = ["small", "large"].map(str::to_owned).into_iter();
     let models: Vec<String> = models
@@ -44,13 +44,13 @@ pub struct Opencode {
 }
 
 impl Opencode {
-    /// Boots a server whose folders are in `home`, with the model provider at `model_url` and these variables besides:
-    /// the plugin in it reads some.
+    /// Boots a server whose folders are in `home`, with the model provider at `model_url` and these further variables,
+    /// some of which its plugin reads.
     pub async fn start(home: &Path, model_url: &str, variables: &[(&str, &str)]) -> Self {
         Self::on(home, &prepared(home, model_url, variables).await).await
     }
 
-    /// Boots a server in folders that are prepared.
+    /// Boots a server in prepared folders.
     pub async fn on(home: &Path, setup: &Hermetic) -> Self {
         for _ in 1..BOOTS {
             if let Some(server) = Self::boot(home, setup, free_port()).await {
@@ -62,7 +62,7 @@ impl Opencode {
             .expect("opencode boots")
     }
 
-    /// Kills it without warning and boots it again: the same port, the same data.
+    /// Kills the server and boots it again with the same port and data.
     pub async fn kill_and_restart(&mut self, pause: Duration) {
         self.process.kill();
         tokio::time::sleep(pause).await;
@@ -70,12 +70,12 @@ impl Opencode {
         *self = again.expect("opencode boots again on its port");
     }
 
-    /// Where it listens.
+    /// Returns its URL.
     pub fn url(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
     }
 
-    /// The port alone.
+    /// Returns its port.
     pub fn port(&self) -> u16 {
         self.port
     }
@@ -109,17 +109,18 @@ impl Opencode {
             if server.process.ended().is_some() {
                 return Some(false);
             }
-            // The first requests of a boot may never be answered: each gets little time.
-            let asked = server
+            // The first requests of a boot may never be answered, so each has a short time limit.
+            let request = server
                 .http
                 .get(format!("{}/global/health", server.url()))
                 .timeout(Duration::from_millis(500));
-            matches!(asked.send().await, Ok(answer) if answer.status().is_success()).then_some(true)
+            matches!(request.send().await, Ok(answer) if answer.status().is_success())
+                .then_some(true)
         });
         up.await.then_some(server)
     }
 
-    /// A session in a directory, under a parent or by itself.
+    /// Creates a session in a directory, with or without a parent.
     pub async fn create_session(&self, directory: &Path, parent: Option<&str>) -> String {
         let mut body = json!({"title": "a story"});
         if let Some(parent) = parent {
@@ -130,7 +131,7 @@ impl Opencode {
         made["id"].as_str().expect("a session has an id").to_owned()
     }
 
-    /// Says something to a session, and does not wait for the answer.
+    /// Sends a prompt to a session without waiting for the answer.
     pub async fn prompt(&self, session: &str, agent: &str, model: &str, text: &str) {
         let body = json!({
             "agent": agent, "parts": [{"type": "text", "text": text}],
@@ -146,7 +147,7 @@ impl Opencode {
         assert_eq!(sent.status(), 204, "a prompt is accepted");
     }
 
-    /// What was said in a session, oldest first.
+    /// Returns the messages of a session, oldest first.
     pub async fn messages(&self, session: &str) -> Vec<Value> {
         let path = format!("/session/{session}/message");
         self.ask(Method::GET, &path, None)
@@ -156,7 +157,7 @@ impl Opencode {
             .expect("a list of messages")
     }
 
-    /// The sessions of a directory, children too.
+    /// Returns the sessions of a directory, with children.
     pub async fn sessions(&self, directory: &Path) -> Vec<Value> {
         let path = format!("/session?directory={}&limit=100000", directory.display());
         self.ask(Method::GET, &path, None)
@@ -166,7 +167,7 @@ impl Opencode {
             .expect("a list of sessions")
     }
 
-    /// True if a session of that directory works or waits to try again.
+    /// Returns whether a session of that directory works or waits for a retry.
     pub async fn is_busy(&self, directory: &Path, session: &str) -> bool {
         let path = format!("/session/status?directory={}", directory.display());
         self.ask(Method::GET, &path, None)
@@ -175,43 +176,43 @@ impl Opencode {
             .is_some()
     }
 
-    /// The user's `/compact`; returns when it is done.
+    /// Compacts a session as the user's `/compact` does; returns when it is done.
     pub async fn compact(&self, session: &str, model: &str) {
         let body = json!({"providerID": "rehearsal", "modelID": model});
         let path = format!("/session/{session}/summarize");
         self.ask(Method::POST, &path, Some(body)).await;
     }
 
-    /// A session as it is.
+    /// Returns a session.
     pub async fn session(&self, session: &str) -> Value {
         self.ask(Method::GET, &format!("/session/{session}"), None)
             .await
     }
 
-    /// The user's Esc.
+    /// Aborts a session as the user's Esc does.
     pub async fn abort(&self, session: &str) {
         self.ask(Method::POST, &format!("/session/{session}/abort"), None)
             .await;
     }
 
-    /// Deletes a session and all below it.
+    /// Deletes a session and its descendants.
     pub async fn delete(&self, session: &str) {
         self.ask(Method::DELETE, &format!("/session/{session}"), None)
             .await;
     }
 
-    /// The same a little later, when others have begun to wait for it.
+    /// Deletes a session after a short delay, when concurrent calls wait for it.
     pub async fn delete_later(&self, session: &str) {
         tokio::time::sleep(Duration::from_millis(300)).await;
         self.delete(session).await;
     }
 
-    /// How much of it is in memory, in KiB; none where the system does not say.
+    /// Returns its resident memory in KiB; `None` if the system does not report it.
     pub fn resident_kib(&self) -> Option<u64> {
         self.process.resident_kib()
     }
 
-    /// Kills it without warning.
+    /// Kills the server.
     pub fn kill(&mut self) {
         self.process.kill();
     }

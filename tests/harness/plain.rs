@@ -1,5 +1,5 @@
-//! opencode as people run it, on a terminal or with `opencode run`: it listens on no port, and everything goes over the
-//! bridge of its plugin, which starts the service too. What happened is read from its data afterwards.
+//! opencode as users run it, on a terminal or with `opencode run`: it listens on no port, and all calls go over the bridge of
+//! its plugin, which also starts the service. The stories read its data afterwards.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -21,9 +21,9 @@ use super::service::greenroom_bin;
 use super::stage::{new_project, opencode_bin};
 use super::until;
 
-/// A person's machine: a home, a model, the `greenroom` command, and no service yet.
+/// A user's machine: a home folder, a model and the `greenroom` command, without a running service.
 #[derive(Debug)]
-pub struct House {
+pub struct Workstation {
     /// The model.
     pub rehearsal: Rehearsal,
     setup: Hermetic,
@@ -33,8 +33,8 @@ pub struct House {
     folder: TempDir,
 }
 
-impl House {
-    /// A house in which nothing runs but the model.
+impl Workstation {
+    /// Prepares a workstation on which only the model runs.
     pub async fn open() -> Self {
         let folder = tempfile::Builder::new()
             .prefix("greenroom-e2e-")
@@ -42,11 +42,14 @@ impl House {
             .tempdir()
             .expect("a temporary folder");
         let rehearsal = Rehearsal::start(([127, 0, 0, 1], 0).into()).expect("the model starts");
-        let command = command_that_leaves_its_pid(folder.path());
+        let command = write_recording_command(folder.path());
         let url = format!("http://127.0.0.1:{}", free_port());
         let variables = [
             ("GREENROOM_URL", url.as_str()),
-            ("GREENROOM_BIN", command.to_str().expect("a path of ours")),
+            (
+                "GREENROOM_BIN",
+                command.to_str().expect("the path is UTF-8"),
+            ),
             ("RUST_LOG", "info,greenroom=debug"),
             ("TERM", "xterm-256color"),
         ];
@@ -65,52 +68,52 @@ impl House {
         }
     }
 
-    /// A project with the plugin in it.
+    /// Creates a project with the plugin installed.
     pub async fn project(&self) -> TempDir {
         let project = new_project(self.folder.path());
         install_plugin(self.folder.path(), project.path()).await;
         project
     }
 
-    /// Has opencode make its tables. Processes that begin at the same moment without any data fall over each other: each
-    /// makes them, and all but one end with an error.
+    /// Lets opencode create its tables. Of processes that start concurrently without data, each creates them, and all but
+    /// one fail.
     pub async fn with_data(self) -> Self {
-        // Not by way of a project: one that ends while it looks for a project's packages makes the next wait a minute.
+        // Outside a project: a process that ends while it installs a project's packages delays the next by a minute.
         let mut command = self.opencode(self.folder.path());
         command.args(["db", "select 1"]);
         let mut process = Process::start("opencode db", &mut command, &self.log());
-        let status = process.wait(super::PATIENCE).await;
-        assert!(status.success(), "{}", process.said());
+        let status = process.wait(super::TIMEOUT).await;
+        assert!(status.success(), "{}", process.output());
         self
     }
 
-    /// `opencode` on a terminal, told that at once.
+    /// Starts `opencode` on a terminal with a first prompt.
     pub fn terminal(&self, project: &Path, prompt: &str) -> Process {
         let mut command = self.opencode(project);
         command.args(["--prompt", prompt]);
         Process::start_on_terminal("opencode on a terminal", &mut command, &self.log())
     }
 
-    /// `opencode run`, told that. It ends when its agent has nothing to do.
+    /// Starts `opencode run` with a prompt. It ends when its agent is idle.
     pub fn run(&self, project: &Path, prompt: &str) -> Process {
         let mut command = self.opencode(project);
-        // It puts quotes around arguments with spaces in them.
+        // It adds quotes around arguments that contain spaces.
         command.arg("run").args(prompt.split(' '));
         Process::start("opencode run", &mut command, &self.log())
     }
 
-    /// A server on the same data, to read what happened.
+    /// Starts a server on the same data, to read the messages.
     pub async fn reader(&self) -> Opencode {
         Opencode::on(self.folder.path(), &self.setup).await
     }
 
-    /// What the service answers; none while there is none.
+    /// Returns the answer of the service to a GET request; `None` while no service runs.
     pub async fn ask(&self, path: &str) -> Option<Value> {
-        let asked = self.http.get(format!("{}{path}", self.url)).send().await;
-        asked.ok()?.json().await.ok()
+        let answer = self.http.get(format!("{}{path}", self.url)).send().await;
+        answer.ok()?.json().await.ok()
     }
 
-    /// All tasks once there are so many, each at its end; oldest first.
+    /// Waits until that many tasks have ended, and returns them, oldest first.
     pub async fn ended_tasks(&self, count: usize) -> Vec<Value> {
         until("the tasks have ended", async || {
             let answer = self.ask("/v1/tasks").await?;
@@ -122,15 +125,15 @@ impl House {
         .await
     }
 
-    /// Services that were started here.
+    /// Returns the number of services that were started.
     pub fn services(&self) -> usize {
         self.pids().len()
     }
 
-    /// Ends the newest service without warning.
+    /// Kills the newest service.
     pub fn kill_service(&self) {
         let pid = *self.pids().last().expect("a service was started");
-        kill(Pid::from_raw(pid), Signal::SIGKILL).expect("it runs");
+        kill(Pid::from_raw(pid), Signal::SIGKILL).expect("the service runs");
     }
 
     fn opencode(&self, project: &Path) -> Command {
@@ -153,17 +156,17 @@ impl House {
     }
 }
 
-impl Drop for House {
+impl Drop for Workstation {
     fn drop(&mut self) {
-        // The plugin's service belongs to nobody's group; it would stay for an hour.
+        // The plugin's service is in no process group of the tests; it would run for an hour.
         for pid in self.pids() {
             let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
         }
         if std::thread::panicking() {
             let logs = self.folder.path().join("home/.local/state/greenroom");
             for log in std::fs::read_dir(logs).into_iter().flatten().flatten() {
-                let said = std::fs::read_to_string(log.path()).unwrap_or_default();
-                let lines: Vec<&str> = said.lines().collect();
+                let text = std::fs::read_to_string(log.path()).unwrap_or_default();
+                let lines: Vec<&str> = text.lines().collect();
                 let newest = &lines[lines.len().saturating_sub(60)..];
                 eprintln!("---- {}:\n{}", log.path().display(), newest.join("\n"));
             }
@@ -171,8 +174,8 @@ impl Drop for House {
     }
 }
 
-/// The built command under a name that notes who it is.
-fn command_that_leaves_its_pid(folder: &Path) -> PathBuf {
+/// Writes a script that records its process id and runs the built command.
+fn write_recording_command(folder: &Path) -> PathBuf {
     use std::os::unix::fs::PermissionsExt;
     let path = folder.join("greenroom");
     let script = format!(

@@ -1,5 +1,5 @@
-//! A scene on which the plugin is installed in the agent server, as a person would do it, and an agent is played by what
-//! the model is scripted to call.
+//! Scenes with the plugin installed in the agent server, as a user does it. Agents are scripted by the tool calls of the
+//! model.
 
 use std::path::Path;
 
@@ -10,17 +10,17 @@ use super::service::{Service, greenroom, run};
 use super::stage::{Parent, Scene, Stage, is_finished_answer, unused_model};
 use super::until;
 
-/// Events come by the plugin alone: neither the event stream nor the poll can make up for it.
+/// Settings with which events arrive only over the plugin, not from the event stream or the poll.
 const BY_PLUGIN: [&str; 2] = ["opencode.events=bridge", "lifecycle.poll_interval=1h"];
 
 impl Scene<Stage> {
-    /// A stage of its own, the plugin in its project, connected to the service of the scene, or to `through` if that
-    /// stands in between.
+    /// Starts a scene with its own stage and the plugin in its project. The plugin connects to `through`, which is the
+    /// service of the scene or a proxy to it.
     pub async fn plugged(settings: &[&str], port: u16, through: &str) -> Self {
         Self::plugged_beside(true, settings, port, through).await
     }
 
-    /// The same, and the service knows no other way to the agent server: every call goes over the plugin's connection.
+    /// Starts a scene in which the service has no URL of the agent server: every call goes over the plugin's connection.
     pub async fn plugged_alone(settings: &[&str], port: u16, through: &str) -> Self {
         Self::plugged_beside(false, settings, port, through).await
     }
@@ -32,9 +32,10 @@ impl Scene<Stage> {
         let home = stage.folder.path();
         install_plugin(home, project.path()).await;
         let settings = [&BY_PLUGIN[..], settings].concat();
-        let opencode = match url {
-            true => stage.opencode.url(),
-            false => String::new(),
+        let opencode = if url {
+            stage.opencode.url()
+        } else {
+            String::new()
         };
         let service = Service::start_on(
             &format!("127.0.0.1:{port}"),
@@ -56,7 +57,7 @@ impl Scene<Stage> {
         scene
     }
 
-    /// The same with nothing in between.
+    /// Starts a scene with its own stage and the plugin, without a proxy.
     pub async fn with_plugin(settings: &[&str]) -> Self {
         let port = free_port();
         Self::plugged(settings, port, &format!("http://127.0.0.1:{port}")).await
@@ -64,7 +65,7 @@ impl Scene<Stage> {
 }
 
 impl<S: AsRef<Stage>> Scene<S> {
-    /// Waits until so many bridges are connected.
+    /// Waits until that many bridges are connected.
     pub async fn bridges(&self, count: usize) {
         until("the bridges are connected", async || {
             let (_, ready) = self.service.get("/readyz").await;
@@ -73,7 +74,7 @@ impl<S: AsRef<Stage>> Scene<S> {
         .await;
     }
 
-    /// Says something to a session and waits for its whole turn; returns what was said since.
+    /// Sends a prompt to a session, waits for its whole turn, and returns the messages since.
     pub async fn turn(&self, parent: &Parent, text: &str) -> Vec<Value> {
         let before = self.opencode().messages(&parent.session).await.len();
         self.opencode()
@@ -91,7 +92,7 @@ impl<S: AsRef<Stage>> Scene<S> {
         .await
     }
 
-    /// The tasks of a session, oldest first.
+    /// Returns the tasks of a session, oldest first.
     pub async fn tasks_of(&self, session: &str) -> Vec<Value> {
         let (status, answer) = self
             .service
@@ -104,7 +105,7 @@ impl<S: AsRef<Stage>> Scene<S> {
     }
 }
 
-/// Puts the plugin into a project, as a person does.
+/// Installs the plugin in a project, as a user does.
 pub(super) async fn install_plugin(home: &Path, project: &Path) {
     let mut install = greenroom(home);
     install
@@ -114,7 +115,7 @@ pub(super) async fn install_plugin(home: &Path, project: &Path) {
     assert_eq!(installed.code, 0, "{}", installed.err);
 }
 
-/// What the model calls to launch a task with that prompt.
+/// Returns the marker with which the model launches a task with that prompt.
 pub fn launching(description: &str, model: &str, prompt: &str) -> String {
     let args = json!({
         "description": description, "prompt": prompt, "agent": "general", "model": format!("rehearsal/{model}"),
@@ -122,7 +123,7 @@ pub fn launching(description: &str, model: &str, prompt: &str) -> String {
     format!("[[call background_task {args}]]")
 }
 
-/// The states of a tool's calls in these messages.
+/// Returns the states of a tool's calls in these messages.
 pub fn tool_parts(messages: &[Value], tool: &str) -> Vec<Value> {
     messages
         .iter()
@@ -132,7 +133,7 @@ pub fn tool_parts(messages: &[Value], tool: &str) -> Vec<Value> {
         .collect()
 }
 
-/// What a tool has answered in these messages.
+/// Returns the outputs of a tool in these messages.
 pub fn outputs(messages: &[Value], tool: &str) -> Vec<String> {
     tool_parts(messages, tool)
         .iter()

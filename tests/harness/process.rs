@@ -1,5 +1,5 @@
-//! A process of ours: in a group of its own, its words kept in a file, ended with everything it started when it is
-//! dropped, also by a panic. Both the agent server and the service are run by it.
+//! Runs a child process in its own process group, with its output in a file. Dropping it, also in a panic, kills the whole
+//! group. Used for the agent server and the service.
 
 use std::fs::File;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
@@ -28,7 +28,7 @@ impl Process {
         Self::spawn(name, command, log)
     }
 
-    /// Starts a command on a terminal of its own; what it shows goes to `log`, nobody types.
+    /// Starts a command on a new terminal without input; its output goes to `log`.
     pub fn start_on_terminal(name: &'static str, command: &mut Command, log: &Path) -> Self {
         let size = Winsize {
             ws_row: 40,
@@ -36,13 +36,13 @@ impl Process {
             ws_xpixel: 0,
             ws_ypixel: 0,
         };
-        let pty = openpty(Some(&size), None).expect("the system gives a terminal");
+        let pty = openpty(Some(&size), None).expect("a terminal can be opened");
         let inside = || Stdio::from(pty.slave.try_clone().expect("a file can be opened twice"));
         command.stdin(inside()).stdout(inside()).stderr(inside());
-        let mut shown = File::create(log).expect("the log can be written");
+        let mut file = File::create(log).expect("the log can be written");
         let mut screen = File::from(pty.master);
         // Ends with an error when the last program on the terminal has ended.
-        std::thread::spawn(move || std::io::copy(&mut screen, &mut shown));
+        std::thread::spawn(move || std::io::copy(&mut screen, &mut file));
         Self::spawn(name, command, log)
     }
 
@@ -63,29 +63,31 @@ impl Process {
         }
     }
 
-    /// Everything it has said so far.
-    pub fn said(&self) -> String {
+    /// Returns its output so far.
+    pub fn output(&self) -> String {
         String::from_utf8_lossy(&std::fs::read(&self.log).unwrap_or_default()).into_owned()
     }
 
-    /// How it ended, if it has.
+    /// Returns its exit status if it has ended.
     pub fn ended(&mut self) -> Option<ExitStatus> {
-        self.child.try_wait().expect("a child can be asked")
+        self.child
+            .try_wait()
+            .expect("the status of a child is readable")
     }
 
-    /// Sends a signal to it alone.
+    /// Sends a signal to the process, not to its group.
     pub fn signal(&self, signal: Signal) {
-        nix::sys::signal::kill(self.pid(), signal).expect("the process is there");
+        nix::sys::signal::kill(self.pid(), signal).expect("the process exists");
     }
 
-    /// Ends it and all it started, at once, and waits for its end.
+    /// Kills the process group, and waits for the process.
     pub fn kill(&mut self) {
         // It may have ended by itself; its group may live on.
         let _ = killpg(self.pid(), Signal::SIGKILL);
         let _ = self.child.wait();
     }
 
-    /// Waits for its end.
+    /// Waits until it has ended.
     pub async fn wait(&mut self, limit: Duration) -> ExitStatus {
         let begin = Instant::now();
         loop {
@@ -101,14 +103,14 @@ impl Process {
         }
     }
 
-    /// Its exit code; a signal's number is negative.
+    /// Returns the exit code; the number of a signal is negative.
     pub fn code(status: ExitStatus) -> i32 {
         status
             .code()
             .unwrap_or_else(|| -status.signal().unwrap_or_default())
     }
 
-    /// How much of it is in memory, in KiB; none where the system does not say (it is read from `/proc`).
+    /// Returns its resident memory in KiB from `/proc`; `None` if the system has no `/proc`.
     pub fn resident_kib(&self) -> Option<u64> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).ok()?;
         let line = status
@@ -117,7 +119,7 @@ impl Process {
         line.trim().trim_end_matches("kB").trim().parse().ok()
     }
 
-    /// Its id, as the system knows it.
+    /// Returns its process id.
     pub fn id(&self) -> u32 {
         self.child.id()
     }
@@ -131,15 +133,19 @@ impl Drop for Process {
     fn drop(&mut self) {
         self.kill();
         if std::thread::panicking() {
-            let said = self.said();
-            let lines: Vec<&str> = said.lines().collect();
+            let output = self.output();
+            let lines: Vec<&str> = output.lines().collect();
             let newest = &lines[lines.len().saturating_sub(60)..];
-            eprintln!("---- {} said last:\n{}\n----", self.name, newest.join("\n"));
+            eprintln!(
+                "---- end of the output of {}:\n{}\n----",
+                self.name,
+                newest.join("\n")
+            );
         }
     }
 }
 
-/// A port that was free a moment ago.
+/// Returns a port that was free just now.
 pub fn free_port() -> u16 {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("loopback has a free port");
     listener

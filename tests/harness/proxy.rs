@@ -1,5 +1,5 @@
-//! A wire between the service and the agent server that a story can cut: all of it, or only what carries events; or that
-//! lets answers wait.
+//! A proxy between the service and the agent server. A story can cut all connections or only the event streams, or delay
+//! answers.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -12,10 +12,10 @@ use tokio::task::JoinHandle;
 
 use super::frames::Frames;
 
-/// What goes through.
+/// The traffic that passes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Wire {
-    Whole,
+enum Traffic {
+    All,
     NoEvents,
     NoAnswers,
     Cut,
@@ -25,14 +25,14 @@ enum Wire {
 #[derive(Debug)]
 pub struct Proxy {
     port: u16,
-    wire: Arc<watch::Sender<Wire>>,
-    slowness: Arc<watch::Sender<Duration>>,
+    traffic: Arc<watch::Sender<Traffic>>,
+    delay: Arc<watch::Sender<Duration>>,
     frames: Arc<AtomicUsize>,
     listener: JoinHandle<()>,
 }
 
 impl Proxy {
-    /// Listens on a free port.
+    /// Starts a proxy on a free port.
     pub async fn start(to: u16) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0")
             .await
@@ -41,10 +41,10 @@ impl Proxy {
             .local_addr()
             .expect("a bound socket has an address")
             .port();
-        let wire = Arc::new(watch::Sender::new(Wire::Whole));
-        let slowness = Arc::new(watch::Sender::new(Duration::ZERO));
+        let traffic = Arc::new(watch::Sender::new(Traffic::All));
+        let delay = Arc::new(watch::Sender::new(Duration::ZERO));
         let frames = Arc::new(AtomicUsize::new(0));
-        let (of_all, slow) = (Arc::clone(&wire), slowness.subscribe());
+        let (of_all, slow) = (Arc::clone(&traffic), delay.subscribe());
         let counted = Arc::clone(&frames);
         let listener = tokio::spawn(async move {
             while let Ok((near, _)) = listener.accept().await {
@@ -59,47 +59,46 @@ impl Proxy {
         });
         Self {
             port,
-            wire,
-            slowness,
+            traffic,
+            delay,
             frames,
             listener,
         }
     }
 
-    /// Where the service is sent to.
+    /// Returns its URL.
     pub fn url(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
     }
 
-    /// How many frames bridges have sent so far.
+    /// Returns the number of frames that bridges have sent so far.
     pub fn frames(&self) -> usize {
         self.frames.load(Ordering::Relaxed)
     }
 
-    /// Cuts every connection and every new one.
+    /// Cuts every connection, also new ones.
     pub fn cut(&self) {
-        self.wire.send_replace(Wire::Cut);
+        self.traffic.send_replace(Traffic::Cut);
     }
 
-    /// Cuts every connection that carries events, and every new one.
+    /// Cuts every connection with events, also new ones.
     pub fn cut_events(&self) {
-        self.wire.send_replace(Wire::NoEvents);
+        self.traffic.send_replace(Traffic::NoEvents);
     }
 
-    /// Lets nothing that is said by the far side through, and keeps it; what is said to it arrives.
+    /// Holds back all bytes of the far side; requests still pass.
     pub fn keep_answers(&self) {
-        self.wire.send_replace(Wire::NoAnswers);
+        self.traffic.send_replace(Traffic::NoAnswers);
     }
 
-    /// From now on what the agent server answers comes that much later, except events: it has done its work while whoever
-    /// asked does not know.
-    pub fn hold_answers(&self, slowness: Duration) {
-        self.slowness.send_replace(slowness);
+    /// Delays all answers except events, so that a request has its effect before its sender knows.
+    pub fn hold_answers(&self, delay: Duration) {
+        self.delay.send_replace(delay);
     }
 
-    /// Lets everything through again.
-    pub fn mend(&self) {
-        self.wire.send_replace(Wire::Whole);
+    /// Lets all traffic pass again.
+    pub fn restore(&self) {
+        self.traffic.send_replace(Traffic::All);
     }
 }
 
@@ -110,12 +109,12 @@ impl Drop for Proxy {
     }
 }
 
-/// One connection, until either side or the wire ends it.
+/// Forwards one connection until either side or the proxy ends it.
 async fn carry(
     mut near: TcpStream,
     to: u16,
-    mut wire: watch::Receiver<Wire>,
-    slowness: watch::Receiver<Duration>,
+    mut traffic: watch::Receiver<Traffic>,
+    delay: watch::Receiver<Duration>,
     counted: Arc<AtomicUsize>,
 ) {
     let Ok(mut far) = TcpStream::connect(("127.0.0.1", to)).await else {
@@ -125,20 +124,20 @@ async fn carry(
     let mut has_events = false;
     let mut frames: Option<Frames> = None;
     loop {
-        match *wire.borrow_and_update() {
-            Wire::Cut => return,
-            Wire::NoEvents if has_events => return,
-            Wire::NoEvents | Wire::NoAnswers | Wire::Whole => {}
+        match *traffic.borrow_and_update() {
+            Traffic::Cut => return,
+            Traffic::NoEvents if has_events => return,
+            Traffic::NoEvents | Traffic::NoAnswers | Traffic::All => {}
         }
-        let answers = *wire.borrow() != Wire::NoAnswers;
+        let answers = *traffic.borrow() != Traffic::NoAnswers;
         let carried = tokio::select! {
-            changed = wire.changed() => changed.map_err(|_| ()),
+            changed = traffic.changed() => changed.map_err(|_| ()),
             read = near.read(&mut out) => match read {
                 Ok(length) if length > 0 => {
                     // A request begins a segment: clients write its head in one piece.
                     let head = &out[..length];
                     has_events |= head.starts_with(b"GET /global/event") || head.starts_with(b"GET /event");
-                    if has_events && *wire.borrow() == Wire::NoEvents {
+                    if has_events && *traffic.borrow() == Traffic::NoEvents {
                         return;
                     }
                     if frames.is_none() && head.starts_with(b"GET /v1/bridge") {
@@ -153,9 +152,9 @@ async fn carry(
             },
             read = far.read(&mut back), if answers => match read {
                 Ok(length) if length > 0 => {
-                    let slowness = *slowness.borrow();
-                    if !has_events && !slowness.is_zero() {
-                        tokio::time::sleep(slowness).await;
+                    let delay = *delay.borrow();
+                    if !has_events && !delay.is_zero() {
+                        tokio::time::sleep(delay).await;
                     }
                     near.write_all(&back[..length]).await.map_err(|_| ())
                 }

@@ -1,5 +1,4 @@
-//! The built command as a service, and its HTTP API as a program of somebody else's would use it: JSON, nothing of the
-//! crates behind it.
+//! The built command as a service, and its HTTP API as a foreign program uses it: JSON only, without types of the crates.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -30,7 +29,7 @@ pub fn greenroom_bin() -> PathBuf {
     std::env::var_os("GREENROOM_BIN")
         .map(PathBuf::from)
         .unwrap_or_else(|| {
-            // Beside the folder in which this test lies.
+            // Next to the folder of this test binary.
             let test = std::env::current_exe().expect("a process knows its file");
             test.ancestors()
                 .nth(2)
@@ -40,7 +39,7 @@ pub fn greenroom_bin() -> PathBuf {
 }
 
 impl Service {
-    /// Starts the service on an agent server and waits until it says that it is ready.
+    /// Starts the service on an agent server, and waits until it prints its address.
     pub async fn start(
         opencode_url: &str,
         directory: &Path,
@@ -50,7 +49,7 @@ impl Service {
         Self::start_on("127.0.0.1:0", opencode_url, directory, settings, log).await
     }
 
-    /// The same at an address that is known before, and stays when it is started again.
+    /// Starts the service at a fixed address, which a restart keeps.
     pub async fn start_on(
         listen: &str,
         opencode_url: &str,
@@ -58,7 +57,7 @@ impl Service {
         settings: &[&str],
         log: &Path,
     ) -> Self {
-        let home = log.parent().expect("a log lies in a folder");
+        let home = log.parent().expect("the log is in a folder");
         let mut args: Vec<OsString> = ["serve", "--listen", listen, "--opencode"]
             .map(OsString::from)
             .into();
@@ -89,19 +88,19 @@ impl Service {
         }
     }
 
-    /// Starts it again as it was started, without waiting for it. The one before must have ended.
-    pub fn begin_again(&mut self) {
+    /// Starts the service again with the same arguments, without waiting for it. The previous process must have ended.
+    pub fn restart(&mut self) {
         let log = self.log.with_extension(format!("{}.log", self.starts));
         self.starts += 1;
         self.process = begin(&self.home, &self.args, &log);
     }
 
-    /// Waits until the one that was begun again is ready; it listens elsewhere then.
-    pub async fn is_back(&mut self) {
+    /// Waits until the restarted service is ready. Its address may be new.
+    pub async fn wait_until_ready(&mut self) {
         self.url = ready(&mut self.process).await;
     }
 
-    /// Where it listens, as `http://…`.
+    /// Returns its URL.
     pub fn url(&self) -> &str {
         &self.url
     }
@@ -113,15 +112,15 @@ impl Service {
         task
     }
 
-    /// A task as it is now.
+    /// Returns a task.
     pub async fn task(&self, id: &str) -> Value {
         let (status, answer) = self.get(&format!("/v1/tasks/{id}")).await;
         assert_eq!(status, 200, "{answer}");
-        // A task may come with what it waits for around it.
+        // A pending task may be wrapped with the reason why it waits.
         answer.get("task").cloned().unwrap_or(answer)
     }
 
-    /// A task once it is in that state.
+    /// Waits until a task is in that state, and returns it.
     pub async fn reaches(&self, id: &str, wanted: &str) -> Value {
         until(&format!("{id} is {wanted}"), async || {
             let task = self.task(id).await;
@@ -136,7 +135,8 @@ impl Service {
         .await
     }
 
-    /// A task at its end, by one call that blocks. Also finds what leaves memory with its end.
+    /// Waits for the end of a task with one blocking call, and returns it. It also finds tasks that leave memory at their
+    /// end.
     pub async fn ended(&self, id: &str) -> Value {
         let (status, answer) = self
             .get(&format!("/v1/tasks/{id}/output?block=true&timeoutMs=90000"))
@@ -145,14 +145,14 @@ impl Service {
         answer["task"].clone()
     }
 
-    /// The result of a task.
+    /// Returns the result of a task.
     pub async fn result(&self, id: &str) -> Value {
         let (status, answer) = self.get(&format!("/v1/tasks/{id}/output")).await;
         assert_eq!(status, 200, "{answer}");
         answer
     }
 
-    /// Waits until no slot is held and nothing waits.
+    /// Waits until no slot is held and no task waits.
     pub async fn slots_are_free(&self) {
         until("all slots are free", async || {
             let (_, limits) = self.get("/v1/limits").await;
@@ -167,22 +167,22 @@ impl Service {
         .await;
     }
 
-    /// GET.
+    /// Sends a GET request; returns the status and the body.
     pub async fn get(&self, path: &str) -> (u16, Value) {
         self.call(Method::GET, path, None).await
     }
 
-    /// POST.
+    /// Sends a POST request; returns the status and the body.
     pub async fn post(&self, path: &str, body: Value) -> (u16, Value) {
         self.call(Method::POST, path, Some(body)).await
     }
 
-    /// PUT.
+    /// Sends a PUT request; returns the status and the body.
     pub async fn put(&self, path: &str, body: Value) -> (u16, Value) {
         self.call(Method::PUT, path, Some(body)).await
     }
 
-    /// A request that a story makes itself.
+    /// Returns a request to the service.
     pub fn request(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
         self.http.request(method, format!("{}{path}", self.url))
     }
@@ -204,7 +204,7 @@ impl Service {
         )
     }
 
-    /// Runs the command against this service, as a person would.
+    /// Runs the command against this service, as a user does.
     pub async fn command(&self, args: &[&str]) -> Ran {
         let mut command = greenroom(&self.home);
         command.args(args).env("GREENROOM_URL", &self.url);
@@ -218,7 +218,7 @@ fn begin(home: &Path, args: &[OsString], log: &Path) -> Process {
     Process::start("greenroom", &mut command, log)
 }
 
-/// What a command said, and its exit code.
+/// The outputs of a command, and its exit code.
 #[derive(Debug)]
 pub struct Ran {
     /// Its exit code.
@@ -232,7 +232,7 @@ pub struct Ran {
 /// Runs a command to its end.
 pub async fn run(command: Command) -> Ran {
     let mut command = tokio::process::Command::from(command);
-    let ended = tokio::time::timeout(super::PATIENCE, command.kill_on_drop(true).output()).await;
+    let ended = tokio::time::timeout(super::TIMEOUT, command.kill_on_drop(true).output()).await;
     let ended = ended
         .expect("the command ends")
         .expect("the command can be run");
@@ -244,7 +244,7 @@ pub async fn run(command: Command) -> Ran {
     }
 }
 
-/// The command, without the configuration of the person who runs the tests.
+/// Returns the command without the configuration of the user who runs the tests.
 pub fn greenroom(home: &Path) -> Command {
     let mut command = Command::new(greenroom_bin());
     command
@@ -268,15 +268,15 @@ pub fn greenroom(home: &Path) -> Command {
     command
 }
 
-/// Waits for the line that says the service can be used; returns its address.
+/// Waits for the line `listening on`, and returns the address in it.
 pub async fn ready(process: &mut Process) -> String {
-    until("greenroom says where it listens", async || {
-        let said = process.said();
+    until("greenroom prints its address", async || {
+        let output = process.output();
         assert!(
             process.ended().is_none(),
-            "greenroom ended at its start: {said}"
+            "greenroom ended at its start: {output}"
         );
-        let line = said
+        let line = output
             .lines()
             .find_map(|line| line.strip_prefix("listening on "))?;
         Some(line.trim().trim_end_matches('/').to_owned())

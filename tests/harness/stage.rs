@@ -1,5 +1,5 @@
-//! A stage is the agent server with its scripted model; stories that disturb nobody share one. A scene is what one story
-//! has for itself on it: a project, a model name, a service.
+//! A stage is an agent server with its scripted model; stories that do not disturb others share one. A scene is the part
+//! that one story does not share: a project, a model name, a service.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -15,9 +15,9 @@ use super::opencode::{Opencode, STORY_MODELS};
 use super::service::{Service, greenroom_bin};
 use super::until;
 
-/// The stage in use. It is taken down when the last story on it has ended: nothing outlives the tests.
+/// The shared stage. It is stopped when the last story that uses it has ended.
 static SHARED: Mutex<Weak<Stage>> = Mutex::const_new(Weak::new());
-/// Stories that measure run alone.
+/// Held exclusively by stories that measure.
 static MEASURING: RwLock<()> = RwLock::new(());
 static NEXT_MODEL: AtomicUsize = AtomicUsize::new(0);
 
@@ -31,14 +31,14 @@ pub struct Stage {
     pub(super) folder: TempDir,
 }
 
-/// What one story has for itself.
+/// The parts of one story.
 #[derive(Debug)]
 pub struct Scene<S = Arc<Stage>> {
-    /// The service under test. Before the stage: it ends first.
+    /// The service under test. It is dropped before the stage.
     pub service: Service,
-    /// Its stage, shared or its own.
+    /// The stage, shared or not.
     pub stage: S,
-    /// A project that no other story works in.
+    /// A project that no other story uses.
     pub project: TempDir,
     /// A model that no other story uses.
     pub model: String,
@@ -53,7 +53,11 @@ pub struct Parent {
     pub agent: &'static str,
 }
 
-/// What is missing to play the stories, in a sentence for people.
+/// Checks the requirements of the stories.
+///
+/// # Errors
+///
+/// Returns a text for the user that names the missing requirement.
 pub fn needs() -> Result<(), String> {
     if !opencode_bin().is_file() {
         return Err(
@@ -70,21 +74,21 @@ pub fn needs() -> Result<(), String> {
     Ok(())
 }
 
-/// The agent server's binary, as `cargo xtask test` installed it.
+/// Returns the agent server's binary, which `cargo xtask test` has installed.
 pub fn opencode_bin() -> PathBuf {
     std::env::var_os("GREENROOM_E2E_OPENCODE")
         .map(PathBuf::from)
         .unwrap_or_default()
 }
 
-/// Held by a story that measures: no other runs meanwhile.
+/// Returns the lock of a story that measures: no other story runs meanwhile.
 pub fn alone() -> RwLockWriteGuard<'static, ()> {
     MEASURING
         .write()
         .unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
-/// Held by every other story.
+/// Returns the lock of every other story.
 pub fn together() -> RwLockReadGuard<'static, ()> {
     MEASURING
         .read()
@@ -92,12 +96,12 @@ pub fn together() -> RwLockReadGuard<'static, ()> {
 }
 
 impl Stage {
-    /// A stage for one story.
+    /// Starts a stage for one story.
     pub async fn own() -> Self {
         Self::own_with(&[]).await
     }
 
-    /// The same, its agent server with further variables.
+    /// Starts a stage whose agent server has further environment variables.
     pub async fn own_with(variables: &[(&str, &str)]) -> Self {
         let folder = tempfile::Builder::new()
             .prefix("greenroom-e2e-")
@@ -113,7 +117,7 @@ impl Stage {
         }
     }
 
-    /// The stage that stories share.
+    /// Returns the shared stage, and starts it if needed.
     pub async fn shared() -> Arc<Self> {
         let mut shared = SHARED.lock().await;
         if let Some(stage) = shared.upgrade() {
@@ -124,7 +128,7 @@ impl Stage {
         stage
     }
 
-    /// Requests of a model: now and at most.
+    /// Returns the concurrent requests of a model: now and the maximum.
     pub fn level(&self, model: &str) -> Level {
         self.rehearsal
             .stats()
@@ -134,13 +138,13 @@ impl Stage {
             .unwrap_or_default()
     }
 
-    /// A project: a repository with a commit, so that the server gives it an id of its own.
+    /// Creates a project: a repository with a commit, so that the server gives it its own id.
     pub fn project(&self) -> TempDir {
         new_project(self.folder.path())
     }
 }
 
-/// A project in that folder.
+/// Creates a project in that folder.
 pub fn new_project(folder: &Path) -> TempDir {
     let project = tempfile::Builder::new()
         .prefix("project-")
@@ -169,7 +173,7 @@ pub fn new_project(folder: &Path) -> TempDir {
 }
 
 impl Scene {
-    /// A scene on the shared stage.
+    /// Starts a scene on the shared stage.
     pub async fn set(settings: &[&str]) -> Self {
         let stage = Stage::shared().await;
         let url = stage.opencode.url();
@@ -178,7 +182,7 @@ impl Scene {
 }
 
 impl<S: AsRef<Stage>> Scene<S> {
-    /// A scene on that stage, the service attached to that address.
+    /// Starts a scene on that stage, with the service attached to that URL.
     pub async fn on(stage: S, opencode_url: &str, settings: &[&str]) -> Self {
         let project = stage.as_ref().project();
         let log = stage
@@ -196,12 +200,12 @@ impl<S: AsRef<Stage>> Scene<S> {
         }
     }
 
-    /// The server.
+    /// Returns the agent server.
     pub fn opencode(&self) -> &Opencode {
         &self.stage.as_ref().opencode
     }
 
-    /// A session that has said hello under that agent and is idle.
+    /// Creates a session with that agent that has answered a prompt and is idle.
     pub async fn parent(&self, agent: &'static str) -> Parent {
         let session = self
             .opencode()
@@ -224,7 +228,7 @@ impl<S: AsRef<Stage>> Scene<S> {
         parent
     }
 
-    /// What to launch: that prompt, for that parent, with the model of this scene.
+    /// Returns a launch of that prompt for that parent, with the model of this scene.
     pub fn task(&self, parent: Option<&Parent>, prompt: &str) -> Value {
         let mut launch = json!({
             "description": "a story", "prompt": prompt, "agent": "general",
@@ -236,32 +240,32 @@ impl<S: AsRef<Stage>> Scene<S> {
         launch
     }
 
-    /// Launches it; returns its id.
+    /// Launches a task, and returns its id.
     pub async fn launch(&self, parent: Option<&Parent>, prompt: &str) -> String {
         id_of(&self.service.launch(self.task(parent, prompt)).await)
     }
 
-    /// Launches it and waits until its model is asked; returns the task.
-    pub async fn launch_and_see_it_work(&self, parent: &Parent, prompt: &str) -> Value {
+    /// Launches a task, waits until its model has a request, and returns the task.
+    pub async fn launch_until_working(&self, parent: &Parent, prompt: &str) -> Value {
         let id = self.launch(Some(parent), prompt).await;
         self.works(1).await;
         self.service.reaches(&id, "running").await
     }
 
-    /// Waits until the model of this scene is asked by so many at once.
+    /// Waits until the model of this scene has that many concurrent requests.
     pub async fn works(&self, count: usize) {
-        until("the model is asked", async || {
+        until("the model has its requests", async || {
             (self.stage.as_ref().level(&self.model).now == count).then_some(())
         })
         .await;
     }
 
-    /// True if the server calls that session neither busy nor retrying.
+    /// Returns whether a session is neither busy nor retrying.
     pub async fn is_idle(&self, session: &str) -> bool {
         !self.opencode().is_busy(self.project.path(), session).await
     }
 
-    /// Messages of ours to that parent, of that kind.
+    /// Returns Greenroom's messages of that kind to that parent.
     pub async fn notices(&self, parent: &Parent, kind: &str) -> Vec<Value> {
         let messages = self.opencode().messages(&parent.session).await;
         messages
@@ -270,10 +274,10 @@ impl<S: AsRef<Stage>> Scene<S> {
             .collect()
     }
 
-    /// The one end of most stories: the parent was told by one final naming these tasks, was woken by it under its own
-    /// agent and has answered, and no slot is held. Returns the text of the final.
-    pub async fn told_once(&self, parent: &Parent, tasks: &[&str]) -> String {
-        let text = self.told(parent, tasks).await;
+    /// Checks the end of most stories: the parent has one final message that names these tasks, was woken by it with its own
+    /// agent, and has answered; no slot is held. Returns the text of the final.
+    pub async fn notified_once(&self, parent: &Parent, tasks: &[&str]) -> String {
+        let text = self.notified(parent, tasks).await;
         until("the parent has answered the final", async || {
             let messages = self.opencode().messages(&parent.session).await;
             let at = messages
@@ -298,14 +302,14 @@ impl<S: AsRef<Stage>> Scene<S> {
         text
     }
 
-    /// The same for a final that does not wake: nobody answers it.
-    pub async fn told(&self, parent: &Parent, tasks: &[&str]) -> String {
-        let told = until("the parent is told by a final", async || {
+    /// Checks the same for a final that does not wake the parent.
+    pub async fn notified(&self, parent: &Parent, tasks: &[&str]) -> String {
+        let message = until("the parent has a final", async || {
             self.notices(parent, "final").await.pop()
         })
         .await;
         assert_eq!(self.notices(parent, "final").await.len(), 1, "one final");
-        let notice = notice_of(&told).expect("it is one of ours");
+        let notice = notice_of(&message).expect("it is Greenroom's message");
         let mut named: Vec<&str> = notice["tasks"]
             .as_array()
             .expect("tasks")
@@ -317,7 +321,7 @@ impl<S: AsRef<Stage>> Scene<S> {
         wanted.sort_unstable();
         assert_eq!(named, wanted, "the final names the whole batch");
         self.service.slots_are_free().await;
-        text_of(&told)
+        text_of(&message)
     }
 }
 
@@ -327,12 +331,12 @@ impl AsRef<Stage> for Stage {
     }
 }
 
-/// The id of a task.
+/// Returns the id of a task.
 pub fn id_of(task: &Value) -> String {
     task["id"].as_str().expect("a task has an id").to_owned()
 }
 
-/// The session of a task.
+/// Returns the session of a task.
 pub fn session_of(task: &Value) -> String {
     task["sessionID"]
         .as_str()
@@ -340,29 +344,29 @@ pub fn session_of(task: &Value) -> String {
         .to_owned()
 }
 
-/// The text of a message.
+/// Returns the text of a message.
 pub fn text_of(message: &Value) -> String {
     let parts = message["parts"].as_array().into_iter().flatten();
     let texts: Vec<&str> = parts.filter_map(|part| part["text"].as_str()).collect();
     texts.join("\n")
 }
 
-/// True for an answer that has come to its end.
+/// Returns whether a message is a finished answer.
 pub fn is_finished_answer(message: &Value) -> bool {
     message["info"]["role"] == "assistant" && message["info"]["finish"] == "stop"
 }
 
-/// What a message of ours to a parent says of itself.
+/// Returns the metadata of a message from Greenroom to a parent.
 pub fn notice_of(message: &Value) -> Option<&Value> {
     message["parts"]
         .as_array()?
         .iter()
         .filter_map(|part| part["metadata"].get("greenroom"))
-        // The prompts of tasks are marked too, with other words.
-        .find(|mark| mark.get("kind").is_some())
+        // The prompts of tasks have metadata too, without a kind.
+        .find(|metadata| metadata.get("kind").is_some())
 }
 
-/// A model that no other story uses.
+/// Returns a model that no other story uses.
 pub fn unused_model() -> String {
     format!(
         "m{}",

@@ -1,4 +1,4 @@
-//! Events come over the websocket alone, as from a plugin inside the agent server: the story plays the plugin.
+//! Events arrive only over the websocket, as from a plugin inside the agent server: the story implements the plugin.
 
 use futures::{SinkExt, StreamExt};
 use serde_json::{Value, json};
@@ -9,8 +9,8 @@ use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 use crate::harness::{EventTap, Scene, Service, id_of, until};
 
 crate::stories![
-    events_over_the_bridge_alone_bring_tasks_to_their_ends,
-    a_frame_before_hello_is_not_heard
+    events_over_the_bridge_alone_end_tasks,
+    frame_before_hello_is_ignored
 ];
 
 type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
@@ -19,7 +19,7 @@ async fn connect(service: &Service) -> Socket {
     let url = format!("{}/v1/bridge", service.url().replacen("http", "ws", 1));
     connect_async(url)
         .await
-        .expect("the bridge takes a connection")
+        .expect("the bridge accepts a connection")
         .0
 }
 
@@ -53,17 +53,17 @@ async fn hello(scene: &Scene) -> Socket {
     }
 }
 
-async fn events_over_the_bridge_alone_bring_tasks_to_their_ends() {
-    // The poll is as good as off: only what comes over the bridge can tell of an end.
+async fn events_over_the_bridge_alone_end_tasks() {
+    // The poll is practically off: only events over the bridge can report an end.
     let scene = Scene::set(&["opencode.events=bridge", "lifecycle.poll_interval=1h"]).await;
     let socket = hello(&scene).await;
-    let (events, mut told) = tokio::sync::mpsc::unbounded_channel();
+    let (events, mut received) = tokio::sync::mpsc::unbounded_channel();
     let _tap = EventTap::start_into(scene.opencode(), scene.project.path(), Some(events)).await;
     let (mut out, mut back) = socket.split();
     let pump = tokio::spawn(async move {
         loop {
             tokio::select! {
-                event = told.recv() => {
+                event = received.recv() => {
                     let Some(event) = event else { return };
                     let frame = json!({"type": "event", "event": event});
                     if out.send(Message::text(frame.to_string())).await.is_err() {
@@ -82,16 +82,16 @@ async fn events_over_the_bridge_alone_bring_tasks_to_their_ends() {
     let bad = scene.launch(Some(&parent), "[[wait 1s]][[fail 401]]").await;
     scene.service.reaches(&bad, "error").await;
     scene.service.reaches(&good, "completed").await;
-    scene.told_once(&parent, &[&good, &bad]).await;
+    scene.notified_once(&parent, &[&good, &bad]).await;
     assert!(!pump.is_finished(), "the bridge stayed open");
     pump.abort();
 }
 
-async fn a_frame_before_hello_is_not_heard() {
+async fn frame_before_hello_is_ignored() {
     let scene = Scene::set(&["opencode.events=bridge"]).await;
     let parent = scene.parent("build").await;
     let task = scene
-        .launch_and_see_it_work(&parent, "[[wait 5s]][[say still alive]]")
+        .launch_until_working(&parent, "[[wait 5s]][[say still alive]]")
         .await;
     let mut socket = connect(&scene.service).await;
     let deleted = json!({"type": "session.deleted", "properties": {"sessionID": task["sessionID"], "info": {"id": task["sessionID"]}}});
@@ -103,5 +103,5 @@ async fn a_frame_before_hello_is_not_heard() {
     .await;
     let id = id_of(&task);
     scene.service.reaches(&id, "completed").await;
-    scene.told_once(&parent, &[&id]).await;
+    scene.notified_once(&parent, &[&id]).await;
 }

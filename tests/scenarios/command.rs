@@ -1,4 +1,4 @@
-//! The command as a person uses it: its words, its exit codes, its end.
+//! The command as a user runs it: its output, its exit codes, its end.
 
 use std::path::Path;
 use std::time::Duration;
@@ -11,13 +11,13 @@ use crate::harness::{
 };
 
 crate::stories![
-    a_task_is_run_and_its_result_printed,
-    a_task_that_fails_ends_the_command_with_one,
-    a_day_with_tasks,
-    what_is_not_there_is_said_with_its_exit_code,
-    wrong_words_are_refused_with_two,
-    an_interrupt_ends_the_service_and_what_runs,
-    a_rehearsal_comes_up_in_one_go,
+    run_prints_the_result,
+    failed_task_exits_with_one,
+    commands_on_a_task,
+    missing_things_have_exit_codes,
+    invalid_arguments_exit_with_two,
+    interrupt_stops_service_and_tasks,
+    rehearsal_starts_with_one_command,
 ];
 
 /// How long the service takes at most to end: aborts are awaited for ten seconds, messages for five.
@@ -28,7 +28,7 @@ fn assert_code(ran: &Ran, code: i32) {
     assert_eq!(ran.code, code, "stdout: {}\nstderr: {}", ran.out, ran.err);
 }
 
-async fn a_task_is_run_and_its_result_printed() {
+async fn run_prints_the_result() {
     let scene = Scene::set(&[]).await;
     let parent = scene.parent("plan").await;
     let model = format!("rehearsal/{}", scene.model);
@@ -51,11 +51,11 @@ async fn a_task_is_run_and_its_result_printed() {
     );
     let (_, listed) = scene.service.get("/v1/tasks").await;
     scene
-        .told_once(&parent, &[&id_of(&listed["tasks"][0])])
+        .notified_once(&parent, &[&id_of(&listed["tasks"][0])])
         .await;
 }
 
-async fn a_task_that_fails_ends_the_command_with_one() {
+async fn failed_task_exits_with_one() {
     let scene = Scene::set(&[]).await;
     let model = format!("rehearsal/{}", scene.model);
     let ran = scene
@@ -67,7 +67,7 @@ async fn a_task_that_fails_ends_the_command_with_one() {
     assert_eq!(ran.out, "");
 }
 
-async fn a_day_with_tasks() {
+async fn commands_on_a_task() {
     let scene = Scene::set(&[]).await;
     let model = format!("rehearsal/{}", scene.model);
     let greenroom = async |args: &[&str]| scene.service.command(args).await;
@@ -126,13 +126,13 @@ async fn a_day_with_tasks() {
     assert_code(&ran, 1);
     assert!(
         ran.err.contains("cancelled"),
-        "it says why not: {}",
+        "it prints the reason: {}",
         ran.err
     );
     scene.service.slots_are_free().await;
 }
 
-async fn what_is_not_there_is_said_with_its_exit_code() {
+async fn missing_things_have_exit_codes() {
     let scene = Scene::set(&[]).await;
     let ran = scene.service.command(&["show", "bg_ffffffff"]).await;
     assert_code(&ran, 1);
@@ -147,7 +147,7 @@ async fn what_is_not_there_is_said_with_its_exit_code() {
     );
 }
 
-async fn wrong_words_are_refused_with_two() {
+async fn invalid_arguments_exit_with_two() {
     let home = tempfile::tempdir().unwrap();
     for (args, word) in [
         (
@@ -170,18 +170,23 @@ async fn wrong_words_are_refused_with_two() {
         let ran = run(command).await;
         assert_code(&ran, 2);
         assert!(ran.err.contains(word), "{args:?}: {}", ran.err);
-        assert_eq!(ran.out, "", "{args:?} says nothing on stdout");
+        assert_eq!(ran.out, "", "{args:?} prints nothing on stdout");
     }
 }
 
-async fn an_interrupt_ends_the_service_and_what_runs() {
+async fn interrupt_stops_service_and_tasks() {
     let mut scene = Scene::set(&["limits.default=1"]).await;
     let parent = scene.parent("build").await;
-    scene.launch_and_see_it_work(&parent, "[[wait 60s]]").await;
+    scene.launch_until_working(&parent, "[[wait 60s]]").await;
     scene.launch(Some(&parent), "[[say never]]").await;
     scene.service.process.signal(Signal::SIGINT);
     let status = scene.service.process.wait(ENDS_WITHIN).await;
-    assert_eq!(Process::code(status), 0, "{}", scene.service.process.said());
+    assert_eq!(
+        Process::code(status),
+        0,
+        "{}",
+        scene.service.process.output()
+    );
     until("the session is aborted", async || {
         (scene.stage.level(&scene.model).now == 0).then_some(())
     })
@@ -193,7 +198,7 @@ async fn an_interrupt_ends_the_service_and_what_runs() {
     );
 }
 
-async fn a_rehearsal_comes_up_in_one_go() {
+async fn rehearsal_starts_with_one_command() {
     let home = tempfile::tempdir().unwrap();
     let mut up = Up::start(home.path());
     let url = ready(&mut up.0).await;
@@ -218,12 +223,12 @@ async fn a_rehearsal_comes_up_in_one_go() {
 
     up.0.signal(Signal::SIGINT);
     let status = up.0.wait(ENDS_WITHIN).await;
-    assert_eq!(Process::code(status), 0, "{}", up.0.said());
-    let addresses: Vec<String> = addresses(&up.0.said());
+    assert_eq!(Process::code(status), 0, "{}", up.0.output());
+    let addresses: Vec<String> = addresses(&up.0.output());
     assert!(
         addresses.len() >= 2,
-        "it says where the service and opencode are: {}",
-        up.0.said()
+        "it prints the addresses of the service and opencode: {}",
+        up.0.output()
     );
     for address in addresses {
         let port = tokio::net::TcpStream::connect(&address).await;
@@ -234,7 +239,7 @@ async fn a_rehearsal_comes_up_in_one_go() {
     }
 }
 
-/// `greenroom up`; it is asked to end before it is killed, since what it started lives in a group of its own.
+/// `greenroom up`. Dropping it sends SIGINT before it is killed, since its child processes are in other process groups.
 struct Up(Process);
 
 impl Up {

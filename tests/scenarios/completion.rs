@@ -1,4 +1,4 @@
-//! A task does its work, and its parent hears of it: once, soon, and as the agent it was.
+//! A task completes, and its parent is notified once, soon, and under its own agent.
 
 use std::time::{Duration, Instant};
 
@@ -7,13 +7,13 @@ use serde_json::json;
 use crate::harness::{EventTap, Scene, id_of, notice_of, session_of, until};
 
 crate::stories![
-    a_task_completes_and_wakes_its_parent_once,
-    tools_are_counted_and_their_results_are_not_the_answer,
-    a_task_without_a_parent_tells_nobody;
-    alone the_parent_hears_soon_after_the_child_is_idle,
+    task_completes_and_wakes_its_parent_once,
+    tool_calls_are_counted,
+    task_without_a_parent_sends_no_message;
+    alone parent_is_notified_soon_after_the_child_is_idle,
 ];
 
-async fn a_task_completes_and_wakes_its_parent_once() {
+async fn task_completes_and_wakes_its_parent_once() {
     let scene = Scene::set(&[]).await;
     let parent = scene.parent("plan").await;
     let id = scene
@@ -23,7 +23,7 @@ async fn a_task_completes_and_wakes_its_parent_once() {
         )
         .await;
     let task = scene.service.reaches(&id, "completed").await;
-    let text = scene.told_once(&parent, &[&id]).await;
+    let text = scene.notified_once(&parent, &[&id]).await;
     assert!(text.contains("[ALL BACKGROUND TASKS COMPLETE]"), "{text}");
     assert!(text.contains(&id) && text.contains("a story"), "{text}");
     assert!(
@@ -43,19 +43,19 @@ async fn a_task_completes_and_wakes_its_parent_once() {
     assert_eq!(by_id["task"]["status"], "completed");
 }
 
-async fn tools_are_counted_and_their_results_are_not_the_answer() {
+async fn tool_calls_are_counted() {
     let scene = Scene::set(&[]).await;
     let parent = scene.parent("build").await;
-    let prompt = "[[repeat 3 bash {\"command\": \"echo secret\", \"description\": \"speaks\"}]][[say All heard.]]";
+    let prompt = "[[repeat 3 bash {\"command\": \"echo secret\", \"description\": \"echoes\"}]][[say All done.]]";
     let id = scene.launch(Some(&parent), prompt).await;
     let task = scene.service.reaches(&id, "completed").await;
     assert_eq!(task["progress"]["toolCalls"], 3);
     assert_eq!(task["progress"]["lastTool"], "bash");
-    assert_eq!(scene.service.result(&id).await["result"], "All heard.");
-    scene.told_once(&parent, &[&id]).await;
+    assert_eq!(scene.service.result(&id).await["result"], "All done.");
+    scene.notified_once(&parent, &[&id]).await;
 }
 
-async fn a_task_without_a_parent_tells_nobody() {
+async fn task_without_a_parent_sends_no_message() {
     let scene = Scene::set(&[]).await;
     let id = scene.launch(None, "[[say Done alone.]]").await;
     let task = scene.service.reaches(&id, "completed").await;
@@ -65,7 +65,7 @@ async fn a_task_without_a_parent_tells_nobody() {
     scene.service.slots_are_free().await;
 }
 
-async fn the_parent_hears_soon_after_the_child_is_idle() {
+async fn parent_is_notified_soon_after_the_child_is_idle() {
     let scene = Scene::set(&[]).await;
     let parent = scene.parent("plan").await;
     let mut delays = Vec::new();
@@ -83,15 +83,15 @@ async fn the_parent_hears_soon_after_the_child_is_idle() {
             })
         });
         let idle = idle.await;
-        let told = until("the parent was told", async || {
+        let notified = until("the parent has the final", async || {
             tap.first(|event| {
                 let properties = &event["properties"];
                 properties["sessionID"] == json!(parent.session)
                     && properties["part"]["metadata"]["greenroom"]["kind"] == "final"
             })
         });
-        let told: Instant = told.await;
-        delays.push(told.saturating_duration_since(idle));
+        let notified: Instant = notified.await;
+        delays.push(notified.saturating_duration_since(idle));
         until("the parent is idle again", async || {
             scene.is_idle(&parent.session).await.then_some(())
         })

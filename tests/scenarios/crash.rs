@@ -1,6 +1,6 @@
-//! The service dies at any instant, again and again, with tasks at every stage, and is started at once on the same journal.
-//! What became of it all is counted at the agent server itself. `GREENROOM_CRASHES=100 cargo xtask test --e2e crash` for
-//! more instants, `GREENROOM_SEED` for the same again (as far as time allows).
+//! The service is killed repeatedly at random instants, with tasks in every state, and is restarted at once on the same
+//! journal. The results are counted at the agent server. `GREENROOM_CRASHES=100 cargo xtask test --e2e crash` kills it more
+//! often, `GREENROOM_SEED` repeats a run (as far as timing allows).
 
 mod count;
 
@@ -12,60 +12,60 @@ use rand::{RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 use serde_json::{Value, json};
 
-use self::count::{Counted, count, rest};
+use self::count::{Counted, count, wait_until_settled};
 use crate::harness::{
     Caller, Follower, Parent, Proxy, Scene, Service, Stage, id_of, until, unused_model,
 };
 
 crate::stories![; alone nothing_is_lost_or_doubled_at_any_instant];
 
-/// How often it is killed if nobody says otherwise.
+/// The number of kills by default.
 const CRASHES: u32 = 10;
-/// How often while the tasks of one wave are under way.
-const CRASHES_A_WAVE: u32 = 5;
+/// The number of kills during one wave of tasks.
+const CRASHES_PER_WAVE: u32 = 5;
 const PARENTS: usize = 4;
-/// Of each parent, with children of their own or without.
-const TASKS_EACH: usize = 4;
-/// Tasks of each wave that have two children each, so that twenty are launched.
+/// The number of tasks of each parent, without their children.
+const TASKS_PER_PARENT: usize = 4;
+/// The number of tasks of each wave with two children each, so that twenty are launched.
 const WITH_CHILDREN: usize = 2;
-/// How long answers of the agent server are held.
+/// The delay of the agent server's answers.
 const HELD: Duration = Duration::from_millis(150);
-/// Of each of the two models.
+/// The number of slots of each of the two models.
 const SLOTS: usize = 3;
 
-/// How a task is meant to end.
+/// The expected end of a task.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Fate {
-    /// It answers that.
-    Says(String),
-    /// Its model refuses it.
-    Fails,
-    /// It would run for long, and is cancelled so long after it was accepted.
+enum ExpectedEnd {
+    /// It completes with that answer.
+    Completed(String),
+    /// It fails, since its model refuses it.
+    Failed,
+    /// It would run for long, and is cancelled that long after it was accepted.
     CancelledAfter(Duration),
 }
 
-/// One task that is to be launched: under a key, so that it is accepted once however often it is asked for.
+/// A task to launch, under a key, so that it is accepted once although the request may be repeated.
 struct Wanted {
     key: String,
     launch: Value,
-    fate: Fate,
+    expected: ExpectedEnd,
     after: Duration,
     children: Vec<Wanted>,
 }
 
-/// A task that was accepted.
+/// An accepted task.
 struct Accepted {
     key: String,
     launch: Value,
-    fate: Fate,
+    expected: ExpectedEnd,
     id: String,
-    asked: u32,
+    requests: u32,
 }
 
 async fn nothing_is_lost_or_doubled_at_any_instant() {
-    let crashes = match crashes_asked_for() {
+    let crashes = match requested_crashes() {
         0 => CRASHES,
-        asked_for => asked_for,
+        requested => requested,
     };
     let seed = number("GREENROOM_SEED").unwrap_or_else(|| {
         let now = SystemTime::UNIX_EPOCH.elapsed();
@@ -85,24 +85,24 @@ async fn nothing_is_lost_or_doubled_at_any_instant() {
     let mut all: Vec<(Vec<Parent>, Vec<Accepted>)> = Vec::new();
     let mut left = crashes;
     while left > 0 {
-        let kills = left.min(CRASHES_A_WAVE);
+        let kills = left.min(CRASHES_PER_WAVE);
         left -= kills;
         let mut parents = Vec::new();
         for agent in ["build", "plan"].into_iter().cycle().take(PARENTS) {
             parents.push(scene.parent(agent).await);
         }
-        // Every other wave dies with calls under way, most of which have had their effect.
+        // In every other wave the service is killed with calls in flight, most of which have had their effect.
         proxy.hold_answers(HELD * u32::from(all.len().is_multiple_of(2)));
         let wanted = wave(&scene, &models, &parents, all.len(), &mut rng);
         let launches = join_all(wanted.into_iter().map(|wanted| launch(&caller, wanted)));
         let killing = kill(&mut scene.service, &caller, kills, &mut rng);
         let (accepted, ()) = join(launches, killing).await;
         let accepted: Vec<Accepted> = accepted.into_iter().flatten().collect();
-        rest(&scene, &accepted).await;
+        wait_until_settled(&scene, &accepted).await;
         count(&scene, &parents, &accepted).await;
         all.push((parents, accepted));
     }
-    // Once more while nothing is open: what is over stays over, and is still known.
+    // One more kill while nothing is open: ended tasks stay ended and known.
     kill(&mut scene.service, &caller, 1, &mut rng).await;
     let mut sum = Counted::default();
     let mut repeated = 0;
@@ -110,60 +110,61 @@ async fn nothing_is_lost_or_doubled_at_any_instant() {
         let counted = count(&scene, parents, accepted).await;
         sum.add(&counted);
         for task in accepted {
-            let (status, again, _) = caller.launch(&task.key, &task.launch).await;
-            assert_eq!((status, id_of(&again)), (200, task.id.clone()), "{again}");
-            repeated += usize::from(task.asked > 1);
+            let again = caller.launch(&task.key, &task.launch).await;
+            let found = (again.status, id_of(&again.body));
+            assert_eq!(found, (200, task.id.clone()), "{again:?}");
+            repeated += usize::from(task.requests > 1);
         }
     }
-    until("every change was told", async || {
+    until("every change was sent", async || {
         let newest = follower.newest();
         let ids = all.iter().flat_map(|(_, accepted)| accepted);
-        let mut states = ids.map(|task| (newest.get(&task.id), task.fate.status()));
+        let mut states = ids.map(|task| (newest.get(&task.id), task.expected.status()));
         states
             .all(|(state, wanted)| state.is_some_and(|state| state == wanted))
             .then_some(())
     })
     .await;
-    let changes = follower.is_whole();
+    let changes = follower.assert_complete();
     let launched: BTreeSet<String> = follower.newest().into_keys().collect();
     assert_eq!(launched.len(), sum.tasks, "none was launched twice");
     for model in &models {
-        // A parent of tasks goes on above the limit when it is woken.
+        // A task that is a parent itself runs above the limit when it is woken.
         let most = scene.stage.level(model).max;
         assert!(
             (1..=SLOTS + WITH_CHILDREN).contains(&most),
             "{most} at once"
         );
     }
-    println!("{sum:?}, {changes} changes, {repeated} launches asked for more than once");
+    println!("{sum:?}, {changes} changes, {repeated} launches requested more than once");
 }
 
-/// How many crashes somebody wants; zero if nobody has said.
-pub fn crashes_asked_for() -> u32 {
-    let asked_for = number("GREENROOM_CRASHES").unwrap_or_default();
-    u32::try_from(asked_for).expect("so many crashes have no end")
+/// Returns the number of kills in `GREENROOM_CRASHES`; zero if it is not set.
+pub fn requested_crashes() -> u32 {
+    let requested = number("GREENROOM_CRASHES").unwrap_or_default();
+    u32::try_from(requested).expect("GREENROOM_CRASHES is a 32-bit number")
 }
 
 fn number(name: &str) -> Option<u64> {
     let text = std::env::var(name).ok()?;
     Some(
         text.parse()
-            .unwrap_or_else(|_| panic!("{name} is no number: {text}")),
+            .unwrap_or_else(|_| panic!("{name} is not a number: {text}")),
     )
 }
 
-impl Fate {
-    /// The state in which it ends.
+impl ExpectedEnd {
+    /// Returns the state in which the task ends.
     fn status(&self) -> &'static str {
         match self {
-            Self::Says(_) => "completed",
-            Self::Fails => "error",
+            Self::Completed(_) => "completed",
+            Self::Failed => "error",
             Self::CancelledAfter(_) => "cancelled",
         }
     }
 }
 
-/// The tasks of one wave: each at a time of its own, for two keys that both are scarce.
+/// Returns the tasks of one wave: each with its own launch time, for two keys with few slots.
 fn wave(
     scene: &Scene,
     models: &[String; 2],
@@ -171,41 +172,44 @@ fn wave(
     wave: usize,
     rng: &mut ChaCha8Rng,
 ) -> Vec<Wanted> {
-    let mut one = |name: String, parent: Option<&Parent>, fate: Option<Fate>, turn: (u64, u64)| {
-        let wait = rng.random_range(turn.0..turn.1);
-        let fate = fate.unwrap_or_else(|| Fate::Says(format!("{name} is done")));
-        let prompt = match &fate {
-            Fate::Says(says) => format!("[[wait {wait}ms]][[say {says}]]"),
-            Fate::Fails => format!("[[wait {wait}ms]][[fail 401]]"),
-            Fate::CancelledAfter(_) => "[[wait 10m]]".to_owned(),
+    let mut one =
+        |name: String, parent: Option<&Parent>, expected: Option<ExpectedEnd>, turn: (u64, u64)| {
+            let wait = rng.random_range(turn.0..turn.1);
+            let expected =
+                expected.unwrap_or_else(|| ExpectedEnd::Completed(format!("{name} is done")));
+            let prompt = match &expected {
+                ExpectedEnd::Completed(answer) => format!("[[wait {wait}ms]][[say {answer}]]"),
+                ExpectedEnd::Failed => format!("[[wait {wait}ms]][[fail 401]]"),
+                ExpectedEnd::CancelledAfter(_) => "[[wait 10m]]".to_owned(),
+            };
+            let mut launch = scene.task(parent, &prompt);
+            launch["model"]["modelID"] = json!(models[rng.random_range(0..2)]);
+            Wanted {
+                key: format!("crash {name}"),
+                launch,
+                expected,
+                after: Duration::from_millis(rng.random_range(0..2500)),
+                children: Vec::new(),
+            }
         };
-        let mut launch = scene.task(parent, &prompt);
-        launch["model"]["modelID"] = json!(models[rng.random_range(0..2)]);
-        Wanted {
-            key: format!("crash {name}"),
-            launch,
-            fate,
-            after: Duration::from_millis(rng.random_range(0..2500)),
-            children: Vec::new(),
-        }
-    };
     let mut wanted = Vec::new();
     for (nth, parent) in parents.iter().enumerate() {
-        for each in 0..TASKS_EACH {
+        for each in 0..TASKS_PER_PARENT {
             let name = format!("task {wave}.{nth}.{each}");
             let has_children = each == 0 && nth < WITH_CHILDREN;
-            let fate = match (nth, each) {
-                (2, 1) => Some(Fate::Fails),
-                (1 | 3, 1) => Some(Fate::CancelledAfter(Duration::from_millis(
+            let expected = match (nth, each) {
+                (2, 1) => Some(ExpectedEnd::Failed),
+                (1 | 3, 1) => Some(ExpectedEnd::CancelledAfter(Duration::from_millis(
                     700 * u64::try_from(nth).expect("few parents"),
                 ))),
                 _ => None,
             };
-            let turn = match has_children {
-                true => (2000, 3000),
-                false => (500, 2500),
+            let turn = if has_children {
+                (2000, 3000)
+            } else {
+                (500, 2500)
             };
-            let mut task = one(name.clone(), Some(parent), fate, turn);
+            let mut task = one(name.clone(), Some(parent), expected, turn);
             if has_children {
                 let child = |nth| one(format!("{name}.{nth}"), None, None, (500, 2000));
                 task.children = (0..2).map(child).collect();
@@ -219,7 +223,7 @@ fn wave(
 /// Launches a task and, once it has a session, its children.
 async fn launch(caller: &Caller, wanted: Wanted) -> Vec<Accepted> {
     tokio::time::sleep(wanted.after).await;
-    let task = accepted(caller, wanted.key, wanted.launch, wanted.fate).await;
+    let task = accepted(caller, wanted.key, wanted.launch, wanted.expected).await;
     let mut all = Vec::new();
     if !wanted.children.is_empty() {
         let session = until("the task has a session", async || {
@@ -230,49 +234,51 @@ async fn launch(caller: &Caller, wanted: Wanted) -> Vec<Accepted> {
         .await;
         for mut child in wanted.children {
             child.launch["parentSessionID"] = json!(session);
-            all.push(accepted(caller, child.key, child.launch, child.fate).await);
+            all.push(accepted(caller, child.key, child.launch, child.expected).await);
         }
     }
     all.push(task);
     all
 }
 
-async fn accepted(caller: &Caller, key: String, launch: Value, fate: Fate) -> Accepted {
-    let (status, task, asked) = caller.launch(&key, &launch).await;
-    // Asked again, it may have been accepted by a service that did not live to say so.
+async fn accepted(caller: &Caller, key: String, launch: Value, expected: ExpectedEnd) -> Accepted {
+    let launched = caller.launch(&key, &launch).await;
+    let is_repeated = launched.requests > 1;
+    // A repeated launch may have been accepted by a service that was killed before it answered.
     assert!(
-        status == 201 || status == 200 && asked > 1,
-        "{status} {task}"
+        launched.status == 201 || launched.status == 200 && is_repeated,
+        "{launched:?}"
     );
-    if let Fate::CancelledAfter(after) = fate {
+    let id = id_of(&launched.body);
+    if let ExpectedEnd::CancelledAfter(after) = expected {
         tokio::time::sleep(after).await;
-        let path = format!("/v1/tasks/{}/cancel", id_of(&task));
-        let (status, answer, asked) = caller.post(&path, &json!({})).await;
-        // Asked again, it may have been carried out by a service that did not live to say so.
-        let done = status == 200 || status == 409 && asked > 1;
-        assert!(done, "{status} {answer}");
+        let path = format!("/v1/tasks/{id}/cancel");
+        let answer = caller.post(&path, &json!({})).await;
+        // A repeated cancel may have been carried out by a service that was killed before it answered.
+        let done = answer.status == 200 || answer.status == 409 && answer.requests > 1;
+        assert!(done, "{answer:?}");
     }
     Accepted {
         key,
         launch,
-        fate,
-        id: id_of(&task),
-        asked,
+        expected,
+        id,
+        requests: launched.requests,
     }
 }
 
-/// Kills the service so many times, at any moment after it was started: also before it is ready.
+/// Kills the service that many times, at random instants after its start, also before it is ready.
 async fn kill(service: &mut Service, caller: &Caller, kills: u32, rng: &mut ChaCha8Rng) {
     for _ in 0..kills {
         let longest = if rng.random_bool(0.3) { 300 } else { 1500 };
         tokio::time::sleep(Duration::from_millis(rng.random_range(0..longest))).await;
         service.process.kill();
-        service.begin_again();
+        service.restart();
         if rng.random_bool(0.7) {
-            service.is_back().await;
-            caller.moved(service.url());
+            service.wait_until_ready().await;
+            caller.set_url(service.url());
         }
     }
-    service.is_back().await;
-    caller.moved(service.url());
+    service.wait_until_ready().await;
+    caller.set_url(service.url());
 }

@@ -1,28 +1,28 @@
-//! What goes wrong in the session itself. Every time: the right state, a reason a person understands, the parent told
-//! once, no slot left in use.
+//! Failures in the session of a task. Each story checks the state, a readable reason, one message to the parent, and that no
+//! slot stays in use.
 
 use serde_json::{Value, json};
 
 use crate::harness::{Scene, id_of};
 
 crate::stories![
-    an_unknown_agent_is_named,
-    an_unknown_model_is_named,
-    a_refused_key_is_an_error_at_once,
-    two_failures_then_an_answer_is_a_completed_task,
-    a_server_that_fails_for_ever_is_given_up,
-    a_connection_cut_once_is_no_failure,
-    a_model_that_hangs_is_given_up,
-    a_script_nobody_can_read_is_an_error_with_its_text,
-    one_failure_among_three_is_listed_apart,
+    unknown_agent_is_named,
+    unknown_model_is_named,
+    refused_key_is_an_error_at_once,
+    answer_after_two_failures_completes,
+    permanent_failure_ends_after_the_retry_timeout,
+    connection_cut_once_is_retried,
+    hanging_model_ends_after_its_timeout,
+    unreadable_script_is_an_error_with_its_text,
+    failure_among_three_is_listed_separately,
 ];
 
-/// Launches that task and sees it end as an error that says all of this; the parent reads the same.
+/// Launches a task, and checks that it ends as an error whose reason and message contain all these words.
 async fn ends_in_error(
     scene: &Scene,
     change: impl FnOnce(&mut Value),
     prompt: &str,
-    says: &[&str],
+    reasons: &[&str],
 ) {
     let parent = scene.parent("build").await;
     let mut launch = scene.task(Some(&parent), prompt);
@@ -30,29 +30,29 @@ async fn ends_in_error(
     let id = id_of(&scene.service.launch(launch).await);
     let task = scene.service.reaches(&id, "error").await;
     let reason = task["error"].as_str().unwrap_or_default();
-    let text = scene.told_once(&parent, &[&id]).await;
+    let text = scene.notified_once(&parent, &[&id]).await;
     assert!(text.contains("1 FAILED"), "{text}");
-    for word in says {
+    for word in reasons {
         assert!(reason.contains(word), "no {word:?} in the reason: {task}");
         assert!(
             text.contains(word),
-            "no {word:?} in what the parent is told: {text}"
+            "no {word:?} in the message to the parent: {text}"
         );
     }
 }
 
-async fn an_unknown_agent_is_named() {
+async fn unknown_agent_is_named() {
     let scene = Scene::set(&[]).await;
     ends_in_error(
         &scene,
-        |launch| launch["agent"] = json!("nobody"),
+        |launch| launch["agent"] = json!("phantom-agent"),
         "Hello",
-        &["nobody", "general"],
+        &["phantom-agent", "general"],
     )
     .await;
 }
 
-async fn an_unknown_model_is_named() {
+async fn unknown_model_is_named() {
     let scene = Scene::set(&[]).await;
     let change = |launch: &mut Value| launch["model"]["modelID"] = json!("phantom");
     ends_in_error(
@@ -64,12 +64,12 @@ async fn an_unknown_model_is_named() {
     .await;
 }
 
-async fn a_refused_key_is_an_error_at_once() {
+async fn refused_key_is_an_error_at_once() {
     let scene = Scene::set(&[]).await;
     ends_in_error(&scene, |_| (), "[[fail 401]]", &["rehearsed failure 401"]).await;
 }
 
-async fn two_failures_then_an_answer_is_a_completed_task() {
+async fn answer_after_two_failures_completes() {
     let scene = Scene::set(&[]).await;
     let parent = scene.parent("build").await;
     let id = scene
@@ -80,15 +80,15 @@ async fn two_failures_then_an_answer_is_a_completed_task() {
         scene.service.result(&id).await["result"],
         "third time lucky"
     );
-    scene.told_once(&parent, &[&id]).await;
+    scene.notified_once(&parent, &[&id]).await;
 }
 
-async fn a_server_that_fails_for_ever_is_given_up() {
+async fn permanent_failure_ends_after_the_retry_timeout() {
     let scene = Scene::set(&["lifecycle.retry_timeout=4s"]).await;
     ends_in_error(&scene, |_| (), "[[fail 500]]", &["rehearsed failure 500"]).await;
 }
 
-async fn a_connection_cut_once_is_no_failure() {
+async fn connection_cut_once_is_retried() {
     let scene = Scene::set(&[]).await;
     let parent = scene.parent("build").await;
     let id = scene
@@ -96,10 +96,10 @@ async fn a_connection_cut_once_is_no_failure() {
         .await;
     scene.service.reaches(&id, "completed").await;
     assert_eq!(scene.service.result(&id).await["result"], "whole");
-    scene.told_once(&parent, &[&id]).await;
+    scene.notified_once(&parent, &[&id]).await;
 }
 
-async fn a_model_that_hangs_is_given_up() {
+async fn hanging_model_ends_after_its_timeout() {
     let scene = Scene::set(&["lifecycle.task_ttl=5s", "lifecycle.stale_timeout=5s"]).await;
     ends_in_error(&scene, |_| (), "[[hang]]", &["no activity"]).await;
     assert_eq!(
@@ -109,12 +109,12 @@ async fn a_model_that_hangs_is_given_up() {
     );
 }
 
-async fn a_script_nobody_can_read_is_an_error_with_its_text() {
+async fn unreadable_script_is_an_error_with_its_text() {
     let scene = Scene::set(&[]).await;
     ends_in_error(&scene, |_| (), "[[wait soon]]", &["a time is expected"]).await;
 }
 
-async fn one_failure_among_three_is_listed_apart() {
+async fn failure_among_three_is_listed_separately() {
     let scene = Scene::set(&[]).await;
     let parent = scene.parent("build").await;
     let failed = scene.launch(Some(&parent), "[[fail 401]]").await;
@@ -123,7 +123,7 @@ async fn one_failure_among_three_is_listed_apart() {
     scene.service.reaches(&failed, "error").await;
     scene.service.reaches(&good, "completed").await;
     scene.service.reaches(&slow, "completed").await;
-    let text = scene.told_once(&parent, &[&failed, &good, &slow]).await;
+    let text = scene.notified_once(&parent, &[&failed, &good, &slow]).await;
     assert!(
         text.contains("[ALL BACKGROUND TASKS COMPLETE - 1 FAILED]"),
         "{text}"
@@ -136,6 +136,6 @@ async fn one_failure_among_three_is_listed_apart() {
             .filter(|notice| named(notice).contains(&failed))
             .count(),
         1,
-        "the failure is told at once"
+        "the failure is sent at once"
     );
 }

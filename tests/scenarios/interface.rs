@@ -1,4 +1,4 @@
-//! The HTTP API at its edges: what it refuses, and in which words.
+//! The HTTP API at its edges: refused requests and their errors.
 
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -6,14 +6,14 @@ use serde_json::{Value, json};
 use crate::harness::{Scene, id_of};
 
 crate::stories![
-    what_cannot_be_meant_is_refused_by_name,
-    a_launch_repeated_with_its_key_is_the_same_task,
-    a_foreign_page_is_refused,
-    lists_are_newest_first_and_come_in_pages,
-    events_are_taken_over_http,
+    invalid_requests_are_refused_by_name,
+    repeated_launch_with_its_key_is_the_same_task,
+    foreign_page_is_refused,
+    lists_are_newest_first_and_paged,
+    events_are_accepted_over_http,
 ];
 
-async fn what_cannot_be_meant_is_refused_by_name() {
+async fn invalid_requests_are_refused_by_name() {
     let scene = Scene::set(&[]).await;
     let mut misspelt = scene.task(None, "hello");
     misspelt["promt"] = json!("hello");
@@ -51,7 +51,7 @@ async fn what_cannot_be_meant_is_refused_by_name() {
     assert_eq!(listed["tasks"], json!([]), "nothing refused was launched");
 }
 
-async fn a_launch_repeated_with_its_key_is_the_same_task() {
+async fn repeated_launch_with_its_key_is_the_same_task() {
     let scene = Scene::set(&[]).await;
     let launch = scene.task(None, "[[say once]]");
     let mut answers = Vec::new();
@@ -76,7 +76,7 @@ async fn a_launch_repeated_with_its_key_is_the_same_task() {
     );
 }
 
-async fn a_foreign_page_is_refused() {
+async fn foreign_page_is_refused() {
     let scene = Scene::set(&[]).await;
     for (header, value) in [
         ("origin", "https://elsewhere.example"),
@@ -99,7 +99,7 @@ async fn a_foreign_page_is_refused() {
     assert_eq!(scene.service.get("/readyz").await.0, 200);
 }
 
-async fn lists_are_newest_first_and_come_in_pages() {
+async fn lists_are_newest_first_and_paged() {
     let scene = Scene::set(&[]).await;
     let parent = scene.parent("build").await;
     let mut ids = Vec::new();
@@ -148,11 +148,11 @@ async fn lists_are_newest_first_and_come_in_pages() {
     assert_eq!(ids_of(&done), ids);
 }
 
-async fn events_are_taken_over_http() {
+async fn events_are_accepted_over_http() {
     let scene = Scene::set(&["opencode.events=bridge", "lifecycle.poll_interval=1h"]).await;
     let parent = scene.parent("build").await;
-    let task = scene.launch_and_see_it_work(&parent, "[[wait 60s]]").await;
-    let error = json!({"name": "ProviderAuthError", "data": {"message": "told over HTTP"}});
+    let task = scene.launch_until_working(&parent, "[[wait 60s]]").await;
+    let error = json!({"name": "ProviderAuthError", "data": {"message": "sent over HTTP"}});
     let event = json!({"type": "session.error", "properties": {"sessionID": task["sessionID"], "error": error}});
     let (status, answer) = scene
         .service
@@ -160,6 +160,6 @@ async fn events_are_taken_over_http() {
         .await;
     assert_eq!(status, 202, "{answer}");
     let ended = scene.service.reaches(&id_of(&task), "error").await;
-    assert_eq!(ended["error"], "told over HTTP");
-    scene.told_once(&parent, &[&id_of(&task)]).await;
+    assert_eq!(ended["error"], "sent over HTTP");
+    scene.notified_once(&parent, &[&id_of(&task)]).await;
 }

@@ -1,5 +1,5 @@
-//! What outlives a service that ends, by kill or by signal, with its journal: tasks, what is owed, keys, ids, changes, and the
-//! right to the journal itself.
+//! State that a journal keeps over the end of a service, by kill or by signal: tasks, pending messages, keys, ids, changes,
+//! and the lock of the journal itself.
 
 use std::time::Duration;
 
@@ -13,23 +13,23 @@ use crate::harness::{
 };
 
 crate::stories![
-    a_stopped_service_leaves_its_tasks_to_the_next,
-    what_a_stopped_service_owed_is_told_by_the_next,
-    a_failure_while_nobody_watched_is_a_failure,
-    a_cancel_cut_off_by_a_kill_is_carried_out,
-    an_interrupt_stops_it_the_same_way_and_a_second_at_once,
-    a_launch_repeated_with_its_key_after_a_kill_is_the_same_task,
-    ids_and_output_outlive_memory_and_the_process,
-    changes_go_on_where_a_reader_stopped,
-    why_tells_of_before_the_kill,
-    a_second_service_on_the_journal_is_refused,
+    next_service_continues_tasks,
+    next_service_sends_pending_messages,
+    failure_without_a_service_is_found,
+    cancel_interrupted_by_a_kill_is_carried_out,
+    second_interrupt_stops_at_once,
+    repeated_launch_after_a_kill_is_the_same_task,
+    ids_and_output_are_kept,
+    changes_continue_after_the_last_id,
+    why_includes_events_before_the_kill,
+    second_service_on_the_journal_is_refused,
 ];
 
-/// How long the service takes at most to end: messages in flight are awaited for five seconds.
+/// The longest time of a stop: the service waits five seconds for messages in flight.
 const ENDS_WITHIN: Duration = Duration::from_secs(30);
 
-/// A scene whose service keeps its tasks, and where.
-async fn lasting(settings: &[&str]) -> (Scene, TempDir) {
+/// Starts a scene with a journal on disk, and returns it with the folder of the journal.
+async fn scene_with_journal(settings: &[&str]) -> (Scene, TempDir) {
     let folder = tempfile::tempdir().unwrap();
     let journal = format!("journal={}", folder.path().join("journal.db").display());
     let settings = [&[journal.as_str()], settings].concat();
@@ -38,37 +38,37 @@ async fn lasting(settings: &[&str]) -> (Scene, TempDir) {
 
 async fn kill_and_restart(scene: &mut Scene) {
     scene.service.process.kill();
-    scene.service.begin_again();
-    scene.service.is_back().await;
+    scene.service.restart();
+    scene.service.wait_until_ready().await;
 }
 
-/// Ends it by a signal; what it said.
-async fn end(scene: &mut Scene, signal: Signal) -> String {
+/// Stops the service by a signal, and returns its output.
+async fn stop(scene: &mut Scene, signal: Signal) -> String {
     scene.service.process.signal(signal);
     let status = scene.service.process.wait(ENDS_WITHIN).await;
-    let said = scene.service.process.said();
-    assert_eq!(Process::code(status), 0, "{said}");
-    said
+    let output = scene.service.process.output();
+    assert_eq!(Process::code(status), 0, "{output}");
+    output
 }
 
-async fn a_stopped_service_leaves_its_tasks_to_the_next() {
-    let (mut scene, _folder) = lasting(&["limits.default=1"]).await;
+async fn next_service_continues_tasks() {
+    let (mut scene, _folder) = scene_with_journal(&["limits.default=1"]).await;
     let parent = scene.parent("plan").await;
     let first = scene
-        .launch_and_see_it_work(&parent, "[[wait 4s]][[say first]]")
+        .launch_until_working(&parent, "[[wait 4s]][[say first]]")
         .await;
     let second = scene.launch(Some(&parent), "[[say second]]").await;
-    let said = end(&mut scene, Signal::SIGTERM).await;
-    let words = "2 tasks stay open; what runs goes on, and the next start picks all up";
-    assert!(said.lines().any(|line| line == words), "{said}");
+    let output = stop(&mut scene, Signal::SIGTERM).await;
+    let expected = "2 tasks stay open; what runs goes on, and the next start picks all up";
+    assert!(output.lines().any(|line| line == expected), "{output}");
     assert_eq!(
         scene.stage.level(&scene.model).now,
         1,
         "its session goes on"
     );
 
-    scene.service.begin_again();
-    scene.service.is_back().await;
+    scene.service.restart();
+    scene.service.wait_until_ready().await;
     let first_id = id_of(&first);
     let task = scene.service.reaches(&first_id, "completed").await;
     assert_eq!(
@@ -79,72 +79,69 @@ async fn a_stopped_service_leaves_its_tasks_to_the_next() {
     scene.service.reaches(&second, "completed").await;
     assert_eq!(scene.service.result(&first_id).await["result"], "first");
     assert_eq!(scene.service.result(&second).await["result"], "second");
-    scene.told_once(&parent, &[&first_id, &second]).await;
+    scene.notified_once(&parent, &[&first_id, &second]).await;
     let stats = scene.stage.rehearsal.stats();
     assert_eq!(stats.models[&scene.model].requests, 2, "one turn each");
 }
 
-async fn what_a_stopped_service_owed_is_told_by_the_next() {
-    let (mut scene, _folder) = lasting(&[]).await;
+async fn next_service_sends_pending_messages() {
+    let (mut scene, _folder) = scene_with_journal(&[]).await;
     let parent = scene.parent("build").await;
     let id = id_of(
         &scene
-            .launch_and_see_it_work(&parent, "[[wait 2s]][[say meanwhile]]")
+            .launch_until_working(&parent, "[[wait 2s]][[say meanwhile]]")
             .await,
     );
     let session = session_of(&scene.service.task(&id).await);
-    end(&mut scene, Signal::SIGTERM).await;
-    until(
-        "the session has answered while nobody watched",
-        async || {
-            let messages = scene.opencode().messages(&session).await;
-            messages.iter().any(is_finished_answer).then_some(())
-        },
-    )
+    stop(&mut scene, Signal::SIGTERM).await;
+    until("the session has answered without a service", async || {
+        let messages = scene.opencode().messages(&session).await;
+        messages.iter().any(is_finished_answer).then_some(())
+    })
     .await;
-    scene.service.begin_again();
-    scene.service.is_back().await;
+    scene.service.restart();
+    scene.service.wait_until_ready().await;
     scene.service.reaches(&id, "completed").await;
     assert_eq!(scene.service.result(&id).await["result"], "meanwhile");
-    scene.told_once(&parent, &[&id]).await;
+    scene.notified_once(&parent, &[&id]).await;
 }
 
-async fn a_failure_while_nobody_watched_is_a_failure() {
-    let (mut scene, _folder) = lasting(&[]).await;
+async fn failure_without_a_service_is_found() {
+    let (mut scene, _folder) = scene_with_journal(&[]).await;
     let parent = scene.parent("build").await;
     let prompt = "[[wait 1s]][[fail 401]]";
-    let task = scene.launch_and_see_it_work(&parent, prompt).await;
+    let task = scene.launch_until_working(&parent, prompt).await;
     let (id, session) = (id_of(&task), session_of(&task));
     scene.service.process.kill();
-    until("the session has failed while nobody watched", async || {
+    until("the session has failed without a service", async || {
         let messages = scene.opencode().messages(&session).await;
         let failed = |message: &Value| message["info"]["error"].is_object();
         messages.iter().any(failed).then_some(())
     })
     .await;
-    scene.service.begin_again();
-    scene.service.is_back().await;
+    scene.service.restart();
+    scene.service.wait_until_ready().await;
     let task = scene.service.reaches(&id, "error").await;
     let error = task["error"].as_str().unwrap_or_default();
     assert!(error.contains("rehearsed failure 401"), "{task}");
-    scene.told_once(&parent, &[&id]).await;
+    scene.notified_once(&parent, &[&id]).await;
 }
 
-async fn a_cancel_cut_off_by_a_kill_is_carried_out() {
-    let (mut scene, _folder) = lasting(&[]).await;
+async fn cancel_interrupted_by_a_kill_is_carried_out() {
+    let (mut scene, _folder) = scene_with_journal(&[]).await;
     let parent = scene.parent("build").await;
-    let id = id_of(&scene.launch_and_see_it_work(&parent, "[[wait 60s]]").await);
+    let id = id_of(&scene.launch_until_working(&parent, "[[wait 60s]]").await);
     let path = format!("/v1/tasks/{id}/cancel");
     let cancel = scene.service.request(Method::POST, &path).json(&json!({}));
-    let asked = tokio::spawn(cancel.send());
-    // Not before it has arrived, and most often before it is answered.
+    let request = tokio::spawn(cancel.send());
+    // After the request has arrived, and usually before it is answered.
     tokio::time::sleep(Duration::from_millis(4)).await;
     scene.service.process.kill();
-    let answered = asked.await.is_ok_and(|answer| answer.is_ok());
-    scene.service.begin_again();
-    scene.service.is_back().await;
+    let answered = request.await.is_ok_and(|answer| answer.is_ok());
+    scene.service.restart();
+    scene.service.wait_until_ready().await;
     if scene.service.task(&id).await["status"] == "running" {
-        assert!(!answered, "what was answered is kept");
+        assert!(!answered, "an answered cancel is kept");
         let (status, task) = scene.service.post(&path, json!({})).await;
         assert_eq!(status, 200, "{task}");
     }
@@ -153,22 +150,22 @@ async fn a_cancel_cut_off_by_a_kill_is_carried_out() {
         (scene.stage.level(&scene.model).now == 0).then_some(())
     })
     .await;
-    scene.told_once(&parent, &[&id]).await;
+    scene.notified_once(&parent, &[&id]).await;
 }
 
-async fn an_interrupt_stops_it_the_same_way_and_a_second_at_once() {
-    let (mut scene, _folder) = lasting(&[]).await;
+async fn second_interrupt_stops_at_once() {
+    let (mut scene, _folder) = scene_with_journal(&[]).await;
     let parent = scene.parent("build").await;
     let id = id_of(
         &scene
-            .launch_and_see_it_work(&parent, "[[wait 3s]][[say still there]]")
+            .launch_until_working(&parent, "[[wait 3s]][[say still there]]")
             .await,
     );
-    let said = end(&mut scene, Signal::SIGINT).await;
-    assert!(said.contains("1 task stays open; "), "{said}");
-    scene.service.begin_again();
-    scene.service.is_back().await;
-    // Both are there before it can look: the second does not wait for what the first began.
+    let output = stop(&mut scene, Signal::SIGINT).await;
+    assert!(output.contains("1 task stays open; "), "{output}");
+    scene.service.restart();
+    scene.service.wait_until_ready().await;
+    // Both signals are pending before the process runs: the second does not wait for the shutdown that the first began.
     for signal in [
         Signal::SIGSTOP,
         Signal::SIGTERM,
@@ -182,27 +179,29 @@ async fn an_interrupt_stops_it_the_same_way_and_a_second_at_once() {
         Process::code(status),
         130,
         "{}",
-        scene.service.process.said()
+        scene.service.process.output()
     );
-    scene.service.begin_again();
-    scene.service.is_back().await;
+    scene.service.restart();
+    scene.service.wait_until_ready().await;
     scene.service.reaches(&id, "completed").await;
-    scene.told_once(&parent, &[&id]).await;
+    scene.notified_once(&parent, &[&id]).await;
 }
 
-async fn a_launch_repeated_with_its_key_after_a_kill_is_the_same_task() {
-    let (mut scene, _folder) = lasting(&[]).await;
+async fn repeated_launch_after_a_kill_is_the_same_task() {
+    let (mut scene, _folder) = scene_with_journal(&[]).await;
     let caller = Caller::new(scene.service.url());
     let launch = scene.task(None, "[[wait 2s]][[say once]]");
-    let (status, task, _) = caller.launch("k1", &launch).await;
-    assert_eq!(status, 201, "{task}");
+    let launched = caller.launch("k1", &launch).await;
+    let id = id_of(&launched.body);
+    assert_eq!(launched.status, 201, "{launched:?}");
     for _ in 0..2 {
         kill_and_restart(&mut scene).await;
-        caller.moved(scene.service.url());
-        let (status, again, _) = caller.launch("k1", &launch).await;
-        assert_eq!((status, id_of(&again)), (200, id_of(&task)), "{again}");
+        caller.set_url(scene.service.url());
+        let again = caller.launch("k1", &launch).await;
+        let found = (again.status, id_of(&again.body));
+        assert_eq!(found, (200, id.clone()), "{again:?}");
     }
-    scene.service.reaches(&id_of(&task), "completed").await;
+    scene.service.reaches(&id, "completed").await;
     let (_, listed) = scene.service.get("/v1/tasks").await;
     assert_eq!(
         listed["tasks"].as_array().map(Vec::len),
@@ -215,12 +214,12 @@ async fn a_launch_repeated_with_its_key_after_a_kill_is_the_same_task() {
     );
 }
 
-async fn ids_and_output_outlive_memory_and_the_process() {
-    let (mut scene, _folder) = lasting(&["lifecycle.keep_ended=100ms"]).await;
+async fn ids_and_output_are_kept() {
+    let (mut scene, _folder) = scene_with_journal(&["lifecycle.keep_ended=100ms"]).await;
     let parent = scene.parent("build").await;
     let id = scene.launch(Some(&parent), "[[say still known]]").await;
     let session = session_of(&scene.service.ended(&id).await);
-    scene.told_once(&parent, &[&id]).await;
+    scene.notified_once(&parent, &[&id]).await;
     until("it has left memory", async || {
         let (_, page) = scene.service.get("/v1/tasks").await;
         page["tasks"].as_array()?.is_empty().then_some(())
@@ -235,12 +234,12 @@ async fn ids_and_output_outlive_memory_and_the_process() {
             );
             assert_eq!(scene.service.result(name).await["result"], "still known");
         }
-        let shown = scene.service.command(&["output", &id[..9]]).await;
+        let printed = scene.service.command(&["output", &id[..9]]).await;
         assert_eq!(
-            (shown.code, shown.out.as_str()),
+            (printed.code, printed.out.as_str()),
             (0, "still known\n"),
             "{}",
-            shown.err
+            printed.err
         );
         kill_and_restart(&mut scene).await;
     }
@@ -255,8 +254,8 @@ async fn ids_and_output_outlive_memory_and_the_process() {
     assert_eq!(scene.service.result(&id).await["result"], "and goes on");
 }
 
-async fn changes_go_on_where_a_reader_stopped() {
-    let (mut scene, _folder) = lasting(&[]).await;
+async fn changes_continue_after_the_last_id() {
+    let (mut scene, _folder) = scene_with_journal(&[]).await;
     let caller = Caller::new(scene.service.url());
     let follower = Follower::start(caller.clone());
     let before = scene.launch(None, "[[say before]]").await;
@@ -268,11 +267,11 @@ async fn changes_go_on_where_a_reader_stopped() {
     })
     .await;
     kill_and_restart(&mut scene).await;
-    // What happens before the reader is back is not lost to it.
+    // The reader also gets the changes from before it reconnects.
     let after = scene.launch(None, "[[say after]]").await;
     scene.service.reaches(&across, "completed").await;
     scene.service.reaches(&after, "completed").await;
-    caller.moved(scene.service.url());
+    caller.set_url(scene.service.url());
     until("the reader has seen all of it", async || {
         let newest = follower.newest();
         let mut states = [&before, &across, &after]
@@ -283,15 +282,15 @@ async fn changes_go_on_where_a_reader_stopped() {
             .then_some(())
     })
     .await;
-    assert_eq!(follower.is_whole(), 9, "{:?}", follower.seen());
+    assert_eq!(follower.assert_complete(), 9, "{:?}", follower.seen());
 }
 
-async fn why_tells_of_before_the_kill() {
-    let (mut scene, _folder) = lasting(&["limits.default=1"]).await;
+async fn why_includes_events_before_the_kill() {
+    let (mut scene, _folder) = scene_with_journal(&["limits.default=1"]).await;
     let parent = scene.parent("build").await;
     let first = id_of(
         &scene
-            .launch_and_see_it_work(&parent, "[[wait 3s]][[say first]]")
+            .launch_until_working(&parent, "[[wait 3s]][[say first]]")
             .await,
     );
     let second = scene.launch(Some(&parent), "[[say second]]").await;
@@ -301,7 +300,7 @@ async fn why_tells_of_before_the_kill() {
     let last = waits.out.lines().last().unwrap_or_default().to_owned();
     assert!(last.starts_with("waits: "), "{}", waits.out);
     scene.service.reaches(&second, "completed").await;
-    scene.told_once(&parent, &[&first, &second]).await;
+    scene.notified_once(&parent, &[&first, &second]).await;
     kill_and_restart(&mut scene).await;
     for id in [&first, &second] {
         let (status, why) = scene.service.get(&format!("/v1/tasks/{id}/why")).await;
@@ -317,7 +316,7 @@ async fn why_tells_of_before_the_kill() {
             "telling the parent",
             "parent told",
         ];
-        // The first is told of twice: by a note, which its parent may be too busy for, and by the final.
+        // The parent may have two messages about the first: a note, unless it was too busy, and the final.
         let mut rest = what.iter();
         for step in wanted {
             assert!(rest.any(|it| *it == step), "{step} in its place: {why}");
@@ -325,12 +324,12 @@ async fn why_tells_of_before_the_kill() {
         let count = |step: &str| what.iter().filter(|it| **it == step).count();
         assert_eq!((count("running"), count("completed")), (1, 1), "{why}");
     }
-    let told = scene.service.command(&["why", &second]).await;
-    assert!(told.out.ends_with("ended: completed\n"), "{}", told.out);
+    let why = scene.service.command(&["why", &second]).await;
+    assert!(why.out.ends_with("ended: completed\n"), "{}", why.out);
 }
 
-async fn a_second_service_on_the_journal_is_refused() {
-    let (mut scene, folder) = lasting(&[]).await;
+async fn second_service_on_the_journal_is_refused() {
+    let (mut scene, folder) = scene_with_journal(&[]).await;
     let journal = folder.path().join("journal.db");
     let second = async || {
         let mut command = greenroom(folder.path());
@@ -352,7 +351,7 @@ async fn a_second_service_on_the_journal_is_refused() {
     for words in [&*holder, &*journal.to_string_lossy(), "hint: "] {
         assert!(refused.err.contains(words), "{words}: {}", refused.err);
     }
-    // The one that has it did not notice, and who comes after its death is not refused for a file that was left.
+    // The first service is not disturbed, and its successor after a kill is not refused because of a stale lock.
     let id = scene.launch(None, "[[say undisturbed]]").await;
     scene.service.reaches(&id, "completed").await;
     kill_and_restart(&mut scene).await;

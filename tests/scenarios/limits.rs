@@ -1,4 +1,4 @@
-//! Slots: never more at once than a limit allows, never fewer than it gives, and a launch waits for none of it.
+//! Slots: as many concurrent tasks as a limit allows, and a launch that does not wait for a slot.
 
 use std::time::{Duration, Instant};
 
@@ -8,26 +8,26 @@ use crate::harness::{Scene, Stage, id_of, is_finished_answer, until};
 
 crate::stories![
     two_models_of_a_provider_share_its_limit,
-    a_waiting_task_says_why_it_waits_and_starts_when_the_limit_is_raised,
-    zero_is_no_limit;
+    raised_limit_starts_a_waiting_task,
+    zero_means_unlimited;
     alone twelve_tasks_share_five_slots,
 ];
 
 async fn twelve_tasks_share_five_slots() {
     let scene = Scene::set(&["limits.default=5"]).await;
     let parent = scene.parent("build").await;
-    let round = a_round_without_us(&scene).await;
+    let round = round_without_greenroom(&scene).await;
     scene.stage.rehearsal.reset();
     let begin = Instant::now();
     let (mut ids, mut answers) = (Vec::new(), Vec::new());
     for nth in 0..12 {
-        let asked = Instant::now();
+        let begin = Instant::now();
         ids.push(
             scene
                 .launch(Some(&parent), &format!("[[wait 2s]][[say number {nth}]]"))
                 .await,
         );
-        answers.push(asked.elapsed());
+        answers.push(begin.elapsed());
     }
     for id in &ids {
         scene.service.reaches(id, "completed").await;
@@ -39,7 +39,7 @@ async fn twelve_tasks_share_five_slots() {
          launches answered in {answers:?}"
     );
     let named: Vec<&str> = ids.iter().map(String::as_str).collect();
-    let text = scene.told_once(&parent, &named).await;
+    let text = scene.notified_once(&parent, &named).await;
     assert!(
         ids.iter().all(|id| text.contains(id)),
         "the final lists all twelve: {text}"
@@ -53,13 +53,13 @@ async fn twelve_tasks_share_five_slots() {
         answers[11] < Duration::from_millis(500),
         "a launch does not wait for a slot: {answers:?}"
     );
-    // One and a half times the ideal three rounds, or what this machine and its server make of them.
+    // One and a half times the ideal three rounds, or more if the server itself is slower.
     let most = Duration::from_secs(9).max(round * 3 * 5 / 4);
     assert!(took < most, "{took:?} is more than {most:?}");
 }
 
-/// Five prompts of 2 s given to the server directly, at once: what a round costs where nobody keeps a line.
-async fn a_round_without_us(scene: &Scene) -> Duration {
+/// Returns the time of five concurrent prompts of 2 s that are sent to the server directly.
+async fn round_without_greenroom(scene: &Scene) -> Duration {
     let server = scene.opencode();
     let mut sessions = Vec::new();
     for _ in 0..5 {
@@ -107,10 +107,10 @@ async fn two_models_of_a_provider_share_its_limit() {
         "both had their turns"
     );
     let named: Vec<&str> = ids.iter().map(String::as_str).collect();
-    scene.told_once(&parent, &named).await;
+    scene.notified_once(&parent, &named).await;
 }
 
-async fn a_waiting_task_says_why_it_waits_and_starts_when_the_limit_is_raised() {
+async fn raised_limit_starts_a_waiting_task() {
     let scene = Scene::set(&["limits.default=1"]).await;
     let parent = scene.parent("build").await;
     let first = scene.launch(Some(&parent), "[[wait 6s]][[say one]]").await;
@@ -147,10 +147,10 @@ async fn a_waiting_task_says_why_it_waits_and_starts_when_the_limit_is_raised() 
         "the second did not wait for the first"
     );
     scene.service.reaches(&first, "completed").await;
-    scene.told_once(&parent, &[&first, &second]).await;
+    scene.notified_once(&parent, &[&first, &second]).await;
 }
 
-async fn zero_is_no_limit() {
+async fn zero_means_unlimited() {
     let scene = Scene::set(&["limits.default=0"]).await;
     let mut ids = Vec::new();
     for _ in 0..8 {

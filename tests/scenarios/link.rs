@@ -1,13 +1,10 @@
-//! The wire to the agent server is cut while a task comes to its end.
+//! The connection to the agent server is cut while a task ends.
 
 use std::sync::Arc;
 
 use crate::harness::{Parent, Proxy, Scene, Stage, id_of, is_finished_answer, session_of, until};
 
-crate::stories![
-    an_end_missed_while_events_are_cut_is_found_by_the_poll,
-    an_end_missed_while_all_is_cut_is_found_after_it,
-];
+crate::stories![poll_finds_an_end_without_events, reconnect_finds_an_end,];
 
 async fn behind_a_proxy(settings: &[&str]) -> (Proxy, Scene<Arc<Stage>>, Parent) {
     let stage = Stage::shared().await;
@@ -17,9 +14,9 @@ async fn behind_a_proxy(settings: &[&str]) -> (Proxy, Scene<Arc<Stage>>, Parent)
     (proxy, scene, parent)
 }
 
-/// Waits, past the service, until the child has answered and is idle.
+/// Waits until the child has answered and is idle, as the agent server reports it.
 async fn child_is_done(scene: &Scene, child: &str) {
-    until("the child has come to its end", async || {
+    until("the child has ended", async || {
         let answered = scene
             .opencode()
             .messages(child)
@@ -31,24 +28,24 @@ async fn child_is_done(scene: &Scene, child: &str) {
     .await;
 }
 
-async fn an_end_missed_while_events_are_cut_is_found_by_the_poll() {
+async fn poll_finds_an_end_without_events() {
     let (proxy, scene, parent) = behind_a_proxy(&[]).await;
     let task = scene
-        .launch_and_see_it_work(&parent, "[[wait 3s]][[say unheard]]")
+        .launch_until_working(&parent, "[[wait 3s]][[say missed]]")
         .await;
     proxy.cut_events();
     child_is_done(&scene, &session_of(&task)).await;
     let id = id_of(&task);
     scene.service.reaches(&id, "completed").await;
-    proxy.mend();
-    scene.told_once(&parent, &[&id]).await;
+    proxy.restore();
+    scene.notified_once(&parent, &[&id]).await;
 }
 
-async fn an_end_missed_while_all_is_cut_is_found_after_it() {
-    // The poll is as good as off: what finds the end is the look at everything after the reconnect.
+async fn reconnect_finds_an_end() {
+    // The poll is practically off: the check after the reconnect finds the end.
     let (proxy, scene, parent) = behind_a_proxy(&["lifecycle.poll_interval=1h"]).await;
     let task = scene
-        .launch_and_see_it_work(&parent, "[[wait 6s]][[say unheard]]")
+        .launch_until_working(&parent, "[[wait 6s]][[say missed]]")
         .await;
     proxy.cut();
     let id = id_of(&task);
@@ -56,10 +53,10 @@ async fn an_end_missed_while_all_is_cut_is_found_after_it() {
     assert_eq!(
         scene.service.task(&id).await["status"],
         "running",
-        "nobody could know"
+        "the end is not known yet"
     );
-    proxy.mend();
+    proxy.restore();
     scene.service.reaches(&id, "completed").await;
-    assert_eq!(scene.service.result(&id).await["result"], "unheard");
-    scene.told_once(&parent, &[&id]).await;
+    assert_eq!(scene.service.result(&id).await["result"], "missed");
+    scene.notified_once(&parent, &[&id]).await;
 }

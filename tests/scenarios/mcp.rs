@@ -1,4 +1,4 @@
-//! Agents of the real agent server get their tools over MCP, at the service's address and from a process of their own.
+//! Agents of the real agent server use the tools over MCP: at the service's URL, and from a separate process.
 
 use serde_json::{Value, json};
 
@@ -9,7 +9,7 @@ crate::stories![
     agents_launch_and_read_over_stdin,
 ];
 
-/// What tells the service which session calls: the page on MCP has the same.
+/// The hook that adds the calling session to each call, as in docs/mcp.md.
 const HOOK: &str = r#"export const Hook = async () => ({ "tool.execute.before": async (call, out) => {
   if (call.tool.startsWith("greenroom_")) out.args.__sessionID = call.sessionID } })"#;
 
@@ -51,7 +51,7 @@ async fn an_agent_launches_is_woken_and_reads(scene: &Scene, server: Value) {
     let path = format!("/v1/sessions/{}/tasks", parent.session);
     let (_, tasks) = scene.service.get(&path).await;
     let id = tasks["tasks"][0]["id"].as_str().unwrap().to_owned();
-    scene.told_once(&parent, &[&id]).await;
+    scene.notified_once(&parent, &[&id]).await;
 
     let prompt =
         format!("[[call greenroom_background_output {{\"task_id\": \"{id}\"}}]][[say Seven.]]");
@@ -61,7 +61,7 @@ async fn an_agent_launches_is_woken_and_reads(scene: &Scene, server: Value) {
     let read = called(scene, &parent.session, "greenroom_background_output").await;
     assert!(read.ends_with("There are seven."), "{read}");
 
-    // Another session of the same agent server has a tree of its own.
+    // Another session of the same agent server has its own tree.
     let other = scene.parent("build").await;
     opencode
         .prompt(&other.session, "build", "large", &prompt)
@@ -70,7 +70,7 @@ async fn an_agent_launches_is_woken_and_reads(scene: &Scene, server: Value) {
     assert!(refused.contains("of yours"), "{refused}");
 }
 
-/// What a tool has answered in a session: its output, or its error.
+/// Waits for the answer of a tool in a session: its output, or its error.
 async fn called(scene: &Scene, session: &str, tool: &str) -> String {
     until("the tool has answered", async || {
         let messages = scene.opencode().messages(session).await;
@@ -81,8 +81,8 @@ async fn called(scene: &Scene, session: &str, tool: &str) -> String {
             .flatten()
             .find(|part| part["tool"] == tool)
             .map(|part| part["state"].clone())?;
-        let said = state["output"].as_str().or(state["error"].as_str())?;
-        matches!(state["status"].as_str(), Some("completed" | "error")).then(|| said.to_owned())
+        let text = state["output"].as_str().or(state["error"].as_str())?;
+        matches!(state["status"].as_str(), Some("completed" | "error")).then(|| text.to_owned())
     })
     .await
 }

@@ -1,4 +1,4 @@
-//! The stories, by what they are about.
+//! The stories, by subject.
 
 mod bridge;
 mod command;
@@ -19,9 +19,9 @@ mod plugin_plain;
 mod restart;
 mod stage;
 
-pub use crash::crashes_asked_for;
+pub use crash::requested_crashes;
 
-/// Every story, by module.
+/// Returns every story, by module.
 pub fn all() -> Vec<(&'static str, Vec<crate::Story>)> {
     vec![
         ("stage", stage::stories()),

@@ -1,23 +1,23 @@
-//! What a caller does to a task: cancel, resume, send, track.
+//! The operations on a task: cancel, resume, send, track.
 
 use serde_json::json;
 
 use crate::harness::{Scene, id_of, session_of, until};
 
 crate::stories![
-    a_running_task_is_cancelled_and_its_session_with_it,
-    a_waiting_task_is_cancelled_and_never_starts,
-    a_cancel_that_is_kept_quiet_tells_nobody,
-    all_tasks_of_a_parent_are_cancelled_together,
-    an_ended_task_is_resumed_in_its_session,
-    a_running_task_is_steered,
-    a_session_started_elsewhere_is_tracked,
+    cancel_aborts_the_session,
+    cancelled_waiting_task_never_starts,
+    silent_cancel_sends_no_message,
+    tasks_of_a_parent_are_cancelled_together,
+    ended_task_is_resumed_in_its_session,
+    prompt_steers_a_running_task,
+    foreign_session_is_tracked,
 ];
 
-async fn a_running_task_is_cancelled_and_its_session_with_it() {
+async fn cancel_aborts_the_session() {
     let scene = Scene::set(&[]).await;
     let parent = scene.parent("build").await;
-    let id = id_of(&scene.launch_and_see_it_work(&parent, "[[wait 60s]]").await);
+    let id = id_of(&scene.launch_until_working(&parent, "[[wait 60s]]").await);
     let path = format!("/v1/tasks/{id}/cancel");
     let (status, task) = scene
         .service
@@ -28,7 +28,7 @@ async fn a_running_task_is_cancelled_and_its_session_with_it() {
         (200, &"cancelled".into()),
         "{task}"
     );
-    let text = scene.told_once(&parent, &[&id]).await;
+    let text = scene.notified_once(&parent, &[&id]).await;
     assert!(text.contains("no longer needed"), "{text}");
     until("the session is aborted", async || {
         (scene.stage.level(&scene.model).now == 0).then_some(())
@@ -42,16 +42,16 @@ async fn a_running_task_is_cancelled_and_its_session_with_it() {
     );
     assert!(
         refused["error"].to_string().contains("cancelled"),
-        "it says in which state: {refused}"
+        "the error names the state: {refused}"
     );
 }
 
-async fn a_waiting_task_is_cancelled_and_never_starts() {
+async fn cancelled_waiting_task_never_starts() {
     let scene = Scene::set(&["limits.default=1"]).await;
     let parent = scene.parent("build").await;
     let first = id_of(
         &scene
-            .launch_and_see_it_work(&parent, "[[wait 4s]][[say first]]")
+            .launch_until_working(&parent, "[[wait 4s]][[say first]]")
             .await,
     );
     let second = scene.launch(Some(&parent), "[[say second]]").await;
@@ -67,7 +67,9 @@ async fn a_waiting_task_is_cancelled_and_never_starts() {
     );
     scene.service.reaches(&first, "completed").await;
     scene.service.reaches(&third, "completed").await;
-    scene.told_once(&parent, &[&first, &second, &third]).await;
+    scene
+        .notified_once(&parent, &[&first, &second, &third])
+        .await;
     let task = scene.service.task(&second).await;
     assert_eq!(
         (&task["status"], task.get("sessionID")),
@@ -76,10 +78,10 @@ async fn a_waiting_task_is_cancelled_and_never_starts() {
     );
 }
 
-async fn a_cancel_that_is_kept_quiet_tells_nobody() {
+async fn silent_cancel_sends_no_message() {
     let scene = Scene::set(&[]).await;
     let parent = scene.parent("build").await;
-    let quiet = id_of(&scene.launch_and_see_it_work(&parent, "[[wait 60s]]").await);
+    let quiet = id_of(&scene.launch_until_working(&parent, "[[wait 60s]]").await);
     let path = format!("/v1/tasks/{quiet}/cancel");
     let (status, task) = scene
         .service
@@ -87,14 +89,14 @@ async fn a_cancel_that_is_kept_quiet_tells_nobody() {
         .await;
     assert_eq!(status, 200, "{task}");
     scene.service.slots_are_free().await;
-    // What comes after it is told without it: so its own silence was no delay.
+    // The next final does not name it, so its message was not merely delayed.
     let next = scene.launch(Some(&parent), "[[say next]]").await;
     scene.service.reaches(&next, "completed").await;
-    let text = scene.told_once(&parent, &[&next]).await;
+    let text = scene.notified_once(&parent, &[&next]).await;
     assert!(!text.contains(&quiet), "{text}");
 }
 
-async fn all_tasks_of_a_parent_are_cancelled_together() {
+async fn tasks_of_a_parent_are_cancelled_together() {
     let scene = Scene::set(&["limits.default=2"]).await;
     let parent = scene.parent("build").await;
     let bystander = scene.launch(None, "[[wait 4s]][[say mine]]").await;
@@ -117,15 +119,15 @@ async fn all_tasks_of_a_parent_are_cancelled_together() {
     );
     scene.service.reaches(&bystander, "completed").await;
     let named: Vec<&str> = ids.iter().map(String::as_str).collect();
-    scene.told_once(&parent, &named).await;
+    scene.notified_once(&parent, &named).await;
 }
 
-async fn an_ended_task_is_resumed_in_its_session() {
+async fn ended_task_is_resumed_in_its_session() {
     let scene = Scene::set(&[]).await;
     let parent = scene.parent("plan").await;
     let id = scene.launch(Some(&parent), "[[say first]]").await;
     let task = scene.service.reaches(&id, "completed").await;
-    scene.told_once(&parent, &[&id]).await;
+    scene.notified_once(&parent, &[&id]).await;
     let session = session_of(&task);
     let path = format!("/v1/sessions/{session}/resume");
     let (status, resumed) = scene
@@ -149,7 +151,10 @@ async fn an_ended_task_is_resumed_in_its_session() {
     scene.service.slots_are_free().await;
     let (status, refused) = scene
         .service
-        .post("/v1/sessions/ses_nobody/resume", json!({"prompt": "hello"}))
+        .post(
+            "/v1/sessions/ses_unknown/resume",
+            json!({"prompt": "hello"}),
+        )
         .await;
     assert_eq!(
         (status, &refused["error"]["code"]),
@@ -158,23 +163,23 @@ async fn an_ended_task_is_resumed_in_its_session() {
     );
 }
 
-async fn a_running_task_is_steered() {
+async fn prompt_steers_a_running_task() {
     let scene = Scene::set(&[]).await;
     let parent = scene.parent("build").await;
     let id = id_of(
         &scene
-            .launch_and_see_it_work(&parent, "[[wait 3s]][[say as told first]]")
+            .launch_until_working(&parent, "[[wait 3s]][[say first prompt]]")
             .await,
     );
     let path = format!("/v1/tasks/{id}/send");
     let (status, task) = scene
         .service
-        .post(&path, json!({"prompt": "[[wait 1s]][[say as told later]]"}))
+        .post(&path, json!({"prompt": "[[wait 1s]][[say second prompt]]"}))
         .await;
     assert_eq!((status, &task["run"]), (202, &json!(1)), "{task}");
     scene.service.reaches(&id, "completed").await;
-    assert_eq!(scene.service.result(&id).await["result"], "as told later");
-    scene.told_once(&parent, &[&id]).await;
+    assert_eq!(scene.service.result(&id).await["result"], "second prompt");
+    scene.notified_once(&parent, &[&id]).await;
     let (status, refused) = scene
         .service
         .post(&path, json!({"prompt": "too late"}))
@@ -186,7 +191,7 @@ async fn a_running_task_is_steered() {
     );
 }
 
-async fn a_session_started_elsewhere_is_tracked() {
+async fn foreign_session_is_tracked() {
     let scene = Scene::set(&[]).await;
     let parent = scene.parent("build").await;
     let session = scene
@@ -219,5 +224,5 @@ async fn a_session_started_elsewhere_is_tracked() {
         scene.service.result(&session).await["result"],
         "from elsewhere"
     );
-    scene.told_once(&parent, &["bg_0000abcd"]).await;
+    scene.notified_once(&parent, &["bg_0000abcd"]).await;
 }

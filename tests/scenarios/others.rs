@@ -1,18 +1,18 @@
-//! What somebody else does to a session of ours: an abort, a deletion, a user's Esc.
+//! Foreign actions on sessions of tasks and parents: an abort, a deletion, a user's Esc.
 
 use crate::harness::{Scene, id_of, is_finished_answer, notice_of, session_of, text_of, until};
 
 crate::stories![
-    a_child_aborted_by_somebody_is_interrupted,
-    a_child_deleted_by_somebody_is_cancelled,
-    a_parent_deleted_takes_its_tasks_along,
-    a_parent_stopped_by_its_user_is_told_silently,
+    aborted_child_is_interrupted,
+    deleted_child_is_cancelled,
+    deleted_parent_cancels_its_tasks,
+    parent_stopped_by_its_user_is_notified_silently,
 ];
 
-async fn a_child_aborted_by_somebody_is_interrupted() {
+async fn aborted_child_is_interrupted() {
     let scene = Scene::set(&[]).await;
     let parent = scene.parent("plan").await;
-    let task = scene.launch_and_see_it_work(&parent, "[[wait 60s]]").await;
+    let task = scene.launch_until_working(&parent, "[[wait 60s]]").await;
     scene.opencode().abort(&session_of(&task)).await;
     let id = id_of(&task);
     let task = scene.service.reaches(&id, "interrupt").await;
@@ -22,14 +22,14 @@ async fn a_child_aborted_by_somebody_is_interrupted() {
             .is_some_and(|reason| reason.to_lowercase().contains("abort")),
         "{task}"
     );
-    let text = scene.told_once(&parent, &[&id]).await;
+    let text = scene.notified_once(&parent, &[&id]).await;
     assert!(text.contains("1 FAILED"), "{text}");
 }
 
-async fn a_child_deleted_by_somebody_is_cancelled() {
+async fn deleted_child_is_cancelled() {
     let scene = Scene::set(&[]).await;
     let parent = scene.parent("build").await;
-    let task = scene.launch_and_see_it_work(&parent, "[[wait 10s]]").await;
+    let task = scene.launch_until_working(&parent, "[[wait 10s]]").await;
     let id = id_of(&task);
     let session = session_of(&task);
     let (ended, ()) = tokio::join!(
@@ -41,15 +41,15 @@ async fn a_child_deleted_by_somebody_is_cancelled() {
         (&"cancelled".into(), &"Session deleted".into()),
         "{ended}"
     );
-    let text = scene.told_once(&parent, &[&id]).await;
+    let text = scene.notified_once(&parent, &[&id]).await;
     assert!(text.contains("Session deleted"), "{text}");
 }
 
-async fn a_parent_deleted_takes_its_tasks_along() {
+async fn deleted_parent_cancels_its_tasks() {
     let scene = Scene::set(&["limits.default=1"]).await;
     let parent = scene.parent("build").await;
     let bystander = scene.parent("build").await;
-    let running = scene.launch_and_see_it_work(&parent, "[[wait 10s]]").await;
+    let running = scene.launch_until_working(&parent, "[[wait 10s]]").await;
     let waiting = scene.launch(Some(&parent), "[[say never]]").await;
     let other = scene.launch(Some(&bystander), "[[say still here]]").await;
     let (first, second, ()) = tokio::join!(
@@ -65,10 +65,10 @@ async fn a_parent_deleted_takes_its_tasks_along() {
         );
     }
     scene.service.reaches(&other, "completed").await;
-    scene.told_once(&bystander, &[&other]).await;
+    scene.notified_once(&bystander, &[&other]).await;
 }
 
-async fn a_parent_stopped_by_its_user_is_told_silently() {
+async fn parent_stopped_by_its_user_is_notified_silently() {
     let scene = Scene::set(&[]).await;
     let parent = scene.parent("plan").await;
     let id = scene
@@ -82,10 +82,10 @@ async fn a_parent_stopped_by_its_user_is_told_silently() {
     scene.works(2).await;
     scene.opencode().abort(&parent.session).await;
     scene.service.reaches(&id, "completed").await;
-    let text = scene.told(&parent, &[&id]).await;
+    let text = scene.notified(&parent, &[&id]).await;
     assert!(text.contains(&id), "{text}");
 
-    // The user speaks again: nobody had answered the final before.
+    // The user sends a prompt; the final has no answer before it.
     scene
         .opencode()
         .prompt(&parent.session, parent.agent, "small", "[[say I am back]]")
@@ -98,21 +98,21 @@ async fn a_parent_stopped_by_its_user_is_told_silently() {
             .then_some(messages)
     });
     let messages = messages.await;
-    let told = messages
+    let notice = messages
         .iter()
         .position(|it| notice_of(it).is_some())
         .unwrap();
     assert_eq!(
-        messages[told + 1]["info"]["role"],
+        messages[notice + 1]["info"]["role"],
         "user",
-        "the final woke nobody"
+        "the final woke no agent"
     );
     assert!(
         !messages.iter().any(|it| text_of(it).starts_with("Noted:")),
-        "nobody answered the final"
+        "the final has no answer"
     );
 
-    // From now on it is woken again.
+    // The next final wakes it again.
     let next = scene.launch(Some(&parent), "[[say and again]]").await;
     scene.service.reaches(&next, "completed").await;
     until("the parent is woken and answers", async || {

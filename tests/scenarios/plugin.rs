@@ -1,5 +1,5 @@
-//! Agents use the service through opencode's plugin: their tools, their wakes, what a compaction carries along; and what
-//! becomes of it when service, server or connection go away.
+//! Agents use the service through opencode's plugin: tools, wakes, compaction; and the loss of the service, the server or
+//! the connection.
 
 use std::time::Duration;
 
@@ -7,20 +7,20 @@ use nix::sys::signal::Signal;
 use serde_json::json;
 
 use crate::harness::{
-    PATIENCE, Proxy, Scene, free_port, id_of, launching, notice_of, outputs, session_of, text_of,
+    Proxy, Scene, TIMEOUT, free_port, id_of, launching, notice_of, outputs, session_of, text_of,
     tool_parts, until,
 };
 
 crate::stories![
-    an_agent_launches_goes_idle_is_woken_once_and_reads,
-    what_an_agent_cancels_does_not_wake_it_and_what_fails_does,
-    a_compaction_carries_the_delegated_sessions,
-    a_service_that_is_started_again_is_found_again_and_no_call_is_doubled,
-    a_server_that_is_killed_comes_back_with_its_plugin,
-    a_bridge_that_is_cut_for_long_loses_nothing_that_matters,
+    agent_is_woken_once_and_reads,
+    failure_wakes_the_agent_but_its_own_cancel_does_not,
+    compaction_keeps_the_delegated_sessions,
+    restarted_service_repeats_no_call,
+    killed_server_reconnects_its_plugin,
+    long_cut_of_the_bridge_loses_no_end,
 ];
 
-async fn an_agent_launches_goes_idle_is_woken_once_and_reads() {
+async fn agent_is_woken_once_and_reads() {
     let scene = Scene::with_plugin(&[]).await;
     let parent = scene.parent("build").await;
     let launches: String = (1..=3)
@@ -30,32 +30,32 @@ async fn an_agent_launches_goes_idle_is_woken_once_and_reads() {
             launching(&format!("task {nth}"), &scene.model, &prompt)
         })
         .collect();
-    let said = scene
+    let messages = scene
         .turn(&parent, &format!("{launches}[[say launched]]"))
         .await;
     let tasks = scene.tasks_of(&parent.session).await;
     let ids: Vec<String> = tasks.iter().map(id_of).collect();
-    let launched = outputs(&said, "background_task");
+    let launched = outputs(&messages, "background_task");
     assert_eq!((ids.len(), launched.len()), (3, 3));
     for (id, output) in ids.iter().zip(&launched) {
         assert!(output.contains(id), "{output}");
     }
     let named: Vec<&str> = ids.iter().map(String::as_str).collect();
-    scene.told_once(&parent, &named).await;
+    scene.notified_once(&parent, &named).await;
 
     for (nth, task) in (1..).zip(&tasks) {
         let id = id_of(task);
         let args = json!({"task_id": id});
-        let said = scene
+        let messages = scene
             .turn(
                 &parent,
                 &format!("[[call background_output {args}]][[say read]]"),
             )
             .await;
-        let state = tool_parts(&said, "background_output").remove(0);
+        let state = tool_parts(&messages, "background_output").remove(0);
         let output = state["output"].as_str().unwrap();
         assert!(output.contains(&format!("result number {nth}")), "{output}");
-        // The key by which opencode opens the child.
+        // The key with which opencode opens the child.
         let child = session_of(&scene.service.task(&id).await);
         assert_eq!(state["metadata"]["sessionId"], child, "{state}");
         assert_eq!(
@@ -66,7 +66,7 @@ async fn an_agent_launches_goes_idle_is_woken_once_and_reads() {
     assert_eq!(scene.notices(&parent, "final").await.len(), 1);
 }
 
-async fn what_an_agent_cancels_does_not_wake_it_and_what_fails_does() {
+async fn failure_wakes_the_agent_but_its_own_cancel_does_not() {
     let scene = Scene::with_plugin(&[]).await;
     let parent = scene.parent("plan").await;
     let launch = launching("to be cancelled", &scene.model, "[[wait 60s]]");
@@ -76,13 +76,13 @@ async fn what_an_agent_cancels_does_not_wake_it_and_what_fails_does() {
     let cancelled = id_of(&scene.tasks_of(&parent.session).await[0]);
     scene.service.reaches(&cancelled, "running").await;
     let args = json!({"taskId": cancelled});
-    let said = scene
+    let messages = scene
         .turn(
             &parent,
             &format!("[[call background_cancel {args}]][[say cancelled]]"),
         )
         .await;
-    assert!(outputs(&said, "background_cancel")[0].contains(&cancelled));
+    assert!(outputs(&messages, "background_cancel")[0].contains(&cancelled));
     scene.service.reaches(&cancelled, "cancelled").await;
     scene.service.slots_are_free().await;
 
@@ -97,15 +97,15 @@ async fn what_an_agent_cancels_does_not_wake_it_and_what_fails_does() {
             .find(|task| task["description"] == "to fail")
             .unwrap(),
     );
-    // The first message there is, and it does not name what the agent has cancelled itself.
-    let text = scene.told_once(&parent, &[&failed]).await;
+    // The first message; it does not name the task that the agent has cancelled itself.
+    let text = scene.notified_once(&parent, &[&failed]).await;
     assert!(
         text.contains("FAILED") && !text.contains(&cancelled),
         "{text}"
     );
 }
 
-async fn a_compaction_carries_the_delegated_sessions() {
+async fn compaction_keeps_the_delegated_sessions() {
     let scene = Scene::with_plugin(&[]).await;
     let parent = scene.parent("build").await;
     let launch = launching("look into it", &scene.model, "[[say looked]]");
@@ -113,21 +113,21 @@ async fn a_compaction_carries_the_delegated_sessions() {
         .turn(&parent, &format!("{launch}[[say launched]]"))
         .await;
     let id = id_of(&scene.tasks_of(&parent.session).await[0]);
-    scene.told_once(&parent, &[&id]).await;
+    scene.notified_once(&parent, &[&id]).await;
     let child = session_of(&scene.service.ended(&id).await);
     scene.opencode().compact(&parent.session, "small").await;
-    let asked = scene.stage.rehearsal.stats().last_user_texts;
-    // The list of the plugin stands at the end of the prompt, after what was said.
-    let carried = asked.iter().filter(|text| {
+    let prompts = scene.stage.rehearsal.stats().last_user_texts;
+    // The plugin's list is at the end of the prompt, after the conversation.
+    let carried = prompts.iter().filter(|text| {
         let listed = text
             .rsplit_once("## Background tasks")
             .map(|(_, listed)| listed);
         listed.is_some_and(|listed| listed.contains(&child) && listed.contains("look into it"))
     });
-    assert_eq!(carried.count(), 1, "{asked:#?}");
+    assert_eq!(carried.count(), 1, "{prompts:#?}");
 }
 
-async fn a_service_that_is_started_again_is_found_again_and_no_call_is_doubled() {
+async fn restarted_service_repeats_no_call() {
     let folder = tempfile::tempdir().unwrap();
     let journal = format!("journal={}", folder.path().join("journal.db").display());
     let mut scene = Scene::with_plugin(&[&journal]).await;
@@ -146,7 +146,7 @@ async fn a_service_that_is_started_again_is_found_again_and_no_call_is_doubled()
     // Another agent launches while there is no service.
     let other = scene.parent("build").await;
     scene.service.process.signal(Signal::SIGTERM);
-    scene.service.process.wait(PATIENCE).await;
+    scene.service.process.wait(TIMEOUT).await;
     let launch = launching("while it is gone", &scene.model, "[[say launched once]]");
     let text = format!("{launch}[[say launched]]");
     scene
@@ -154,24 +154,24 @@ async fn a_service_that_is_started_again_is_found_again_and_no_call_is_doubled()
         .prompt(&other.session, "build", "small", &text)
         .await;
     until("the call waits", async || {
-        let said = scene.opencode().messages(&other.session).await;
-        let calls = tool_parts(&said, "background_task");
+        let messages = scene.opencode().messages(&other.session).await;
+        let calls = tool_parts(&messages, "background_task");
         (calls.first()?["status"] == "running").then_some(())
     })
     .await;
-    scene.service.begin_again();
-    scene.service.is_back().await;
+    scene.service.restart();
+    scene.service.wait_until_ready().await;
     scene.bridges(1).await;
-    scene.told_once(&parent, &[&first]).await;
+    scene.notified_once(&parent, &[&first]).await;
     let tasks = until("the task is launched", async || {
         Some(scene.tasks_of(&other.session).await).filter(|tasks| !tasks.is_empty())
     })
     .await;
     assert_eq!(tasks.len(), 1);
-    scene.told_once(&other, &[&id_of(&tasks[0])]).await;
+    scene.notified_once(&other, &[&id_of(&tasks[0])]).await;
 }
 
-async fn a_server_that_is_killed_comes_back_with_its_plugin() {
+async fn killed_server_reconnects_its_plugin() {
     let mut scene = Scene::with_plugin(&["lifecycle.poll_interval=1s"]).await;
     let parent = scene.parent("build").await;
     let launches: String = (1..=2)
@@ -203,13 +203,13 @@ async fn a_server_that_is_killed_comes_back_with_its_plugin() {
         .collect();
     assert_eq!(ids.len(), 2);
     let named: Vec<&str> = ids.iter().map(String::as_str).collect();
-    scene.told_once(&parent, &named).await;
+    scene.notified_once(&parent, &named).await;
     for id in &ids {
         assert_eq!(scene.service.ended(id).await["status"], "completed");
     }
 }
 
-async fn a_bridge_that_is_cut_for_long_loses_nothing_that_matters() {
+async fn long_cut_of_the_bridge_loses_no_end() {
     let port = free_port();
     let proxy = Proxy::start(port).await;
     let scene = Scene::plugged(&["safety.repeated_tool_calls=1000"], port, &proxy.url()).await;
@@ -229,9 +229,9 @@ async fn a_bridge_that_is_cut_for_long_loses_nothing_that_matters() {
     scene.bridges(1).await;
     proxy.cut();
     scene.bridges(0).await;
-    // The time without a bridge is what this story is about.
+    // This story is about the time without a bridge.
     tokio::time::sleep(Duration::from_secs(20)).await;
-    proxy.mend();
+    proxy.restore();
     scene.bridges(1).await;
     let tasks = scene.tasks_of(&parent.session).await;
     let ids: Vec<String> = tasks.iter().map(id_of).collect();
@@ -247,14 +247,14 @@ async fn a_bridge_that_is_cut_for_long_loses_nothing_that_matters() {
         );
     }
     let named: Vec<&str> = ids.iter().map(String::as_str).collect();
-    let told = until("one final names them all", async || {
+    let message = until("one final names them all", async || {
         let finals = scene.notices(&parent, "final").await;
         let last = finals.last()?.clone();
         scene.is_idle(&parent.session).await.then_some(last)
     })
     .await;
-    assert!(text_of(&told).contains("FAILED"));
-    let mut of_final: Vec<String> = notice_of(&told).unwrap()["tasks"]
+    assert!(text_of(&message).contains("FAILED"));
+    let mut of_final: Vec<String> = notice_of(&message).unwrap()["tasks"]
         .as_array()
         .unwrap()
         .iter()

@@ -1,5 +1,5 @@
-//! The bridge of a real opencode is cut for long while thousands of events happen, and there is no other way between the
-//! two: what ended, failed, asked, was cancelled or called meanwhile comes to its right end, and takes effect once.
+//! The bridge of a real opencode is cut for long while thousands of events happen, and it is the only connection. Tasks that
+//! end, fail, ask or are cancelled meanwhile, and calls in flight, end correctly and take effect once.
 
 use std::time::{Duration, Instant};
 
@@ -12,21 +12,21 @@ use crate::harness::{
 
 crate::stories![; alone twenty_seconds_with_five_thousand_events];
 
-/// At least.
+/// The shortest cut.
 const CUT: Duration = Duration::from_secs(20);
-/// What opencode must have told at least while nobody heard it.
+/// The smallest number of events during the cut.
 const EVENTS: usize = 5_000;
 /// Children that stream words.
 const TALKERS: usize = 12;
-/// Each of them an event.
+/// The number of words of each; each word is an event.
 const WORDS: usize = 650;
-/// Children that call tools, and how often.
+/// Children that call tools, and the number of calls of each.
 const STEPPERS: usize = 2;
 const STEPS: usize = 25;
-/// What the plugin keeps for the service.
-const KEPT: usize = 1_000;
-/// What opencode's process may have grown by, in KiB: its own garbage of that moment, some 100 MiB. What the plugin keeps is
-/// counted in frames.
+/// The number of frames that the plugin keeps for the service.
+const BUFFERED_FRAMES: usize = 1_000;
+/// The allowed growth of opencode's process, in KiB: its own garbage is some 100 MiB. The data of the plugin is counted in
+/// frames.
 const GROWTH: u64 = 256 * 1024;
 
 async fn twenty_seconds_with_five_thousand_events() {
@@ -41,7 +41,7 @@ async fn twenty_seconds_with_five_thousand_events() {
         scene.parent("build")
     );
 
-    // By an agent: what outlasts the cut, and what is cancelled meanwhile.
+    // Launched by an agent: a task that outlasts the cut, and a task that is cancelled meanwhile.
     let launches = [
         launching("goes on", &scene.model, "[[wait 32s]][[say later]]"),
         launching("to be cancelled", &scene.model, "[[hang]]"),
@@ -56,12 +56,12 @@ async fn twenty_seconds_with_five_thousand_events() {
     let launch = launching("is waited for", &scene.model, "[[wait 20s]][[say read it]]");
     let args = json!({"task_id": "$task1", "block": true});
     let wait = format!("{launch}[[call background_output {args}]][[say read]]");
-    scene.say(&reader.session, reader.agent, &wait).await;
+    scene.prompt(&reader.session, reader.agent, &wait).await;
     scene
         .calls(&reader.session, "background_output", "running")
         .await;
     let waited_for = ids(&scene.tasks_of(&reader.session).await).remove(0);
-    // Besides: words, tools, one that will ask and one that will fail.
+    // Further tasks: words, tools, a task that asks and a task that fails.
     let words = format!("[[slow 15s]][[say {}]]", "w ".repeat(WORDS));
     let step = json!({"command": "true"});
     let steps = format!("[[repeat {STEPS} bash {step}]][[say worked]]");
@@ -78,20 +78,20 @@ async fn twenty_seconds_with_five_thousand_events() {
     }
     for id in busy.iter().chain([goes_on, cancelled, &asks, &fails]) {
         scene.service.reaches(id, "running").await;
-        // That says that there is a session; the cut is to fall into its work.
+        // A running task has a session; the cut must happen after its prompt.
         let session = session_of(&scene.service.task(id).await);
         until("its prompt has arrived", async || {
-            let said = scene.opencode().messages(&session).await;
-            (!said.is_empty()).then_some(())
+            let messages = scene.opencode().messages(&session).await;
+            (!messages.is_empty()).then_some(())
         })
         .await;
     }
 
-    // A call has taken effect, and its answer is under way, when the cut falls.
+    // A call has taken effect, and its answer is in flight, when the connection is cut.
     proxy.keep_answers();
     let launch = launching("once", &scene.model, "[[wait 1s]][[say once]]");
     let launch = format!("{launch}[[say launched]]");
-    scene.say(&caller.session, caller.agent, &launch).await;
+    scene.prompt(&caller.session, caller.agent, &launch).await;
     let once = until("the call has taken effect", async || {
         ids(&scene.tasks_of(&caller.session).await).pop()
     })
@@ -114,17 +114,17 @@ async fn twenty_seconds_with_five_thousand_events() {
     );
     let late = scene.launch(Some(&parent), "[[say begun late]]").await;
     let of = |kind: &str| tap.since(cut, |event| event["type"] == kind);
-    until("enough has happened that nobody heard", async || {
+    until("enough events have happened during the cut", async || {
         let ends = of("session.error") > 0 && of("session.idle") > 0;
-        let asked = of("permission.asked") == 1;
-        let enough = tap.since(cut, |_| true) >= EVENTS && ends && asked;
+        let has_ask = of("permission.asked") == 1;
+        let enough = tap.since(cut, |_| true) >= EVENTS && ends && has_ask;
         (enough && cut.elapsed() >= CUT).then_some(())
     })
     .await;
     let still = scene
         .calls(&reader.session, "background_output", "running")
         .await;
-    assert_eq!(still, 1, "it waits for the answer all the time");
+    assert_eq!(still, 1, "it still waits for the answer");
     assert_eq!(scene.service.task(&late).await["status"], "pending");
     println!(
         "{} events in {:?}, {} of them pieces of text",
@@ -133,23 +133,23 @@ async fn twenty_seconds_with_five_thousand_events() {
         of("message.part.delta"),
     );
     let frames = proxy.frames();
-    proxy.mend();
+    proxy.restore();
     scene.bridges(1).await;
 
-    let log = scene.service.process.said();
-    assert!(log.contains("end=Gone"), "a cut is called one");
+    let log = scene.service.process.output();
+    assert!(log.contains("end=Gone"), "a cut is logged");
 
-    // Whoever asks is heard, although nobody heard the asking.
-    let ask = until("it is known what is asked", async || {
+    // The ask is listed, although its event was lost.
+    let ask = until("the ask is listed", async || {
         let (_, open) = scene.service.get("/v1/asks").await;
         let open = open["asks"].as_array()?.first()?.clone();
         Some(open["id"].as_str()?.to_owned())
     })
     .await;
-    // What it has kept, a hello, the calls it waits for, answers, and what has happened since.
-    let said = proxy.frames() - frames;
-    println!("{said} frames said afterwards");
-    assert!(said <= KEPT + 200, "{said} frames were kept");
+    // Kept frames, a hello, the calls in flight, answers, and new events.
+    let sent = proxy.frames() - frames;
+    println!("{sent} frames sent afterwards");
+    assert!(sent <= BUFFERED_FRAMES + 200, "{sent} frames were kept");
     let once_only = json!({"answer": "once"});
     let (status, answer) = scene
         .service
@@ -170,32 +170,36 @@ async fn twenty_seconds_with_five_thousand_events() {
         (&ended["status"], &ended["error"]),
         (&json!("cancelled"), &json!("enough"))
     );
-    until("the cancelled session works no more", async || {
+    until("the cancelled session is idle", async || {
         scene.is_idle(&session).await.then_some(())
     })
     .await;
 
-    // Every parent is told of each of its tasks once, and by one final.
+    // Every parent has one final, which names each of its tasks once.
     let mut of_parent: Vec<&str> = busy.iter().map(String::as_str).collect();
     of_parent.extend([&fails, goes_on, cancelled, &asks, &late].map(String::as_str));
-    let text = scene.told_once(&parent, &of_parent).await;
+    let text = scene.notified_once(&parent, &of_parent).await;
     assert!(text.contains("FAILED"), "{text}");
     for id in &of_parent {
         assert!(scene.individuals_naming(&parent, id).await <= 1, "{id}");
     }
-    scene.told_once(&reader, &[&waited_for]).await;
-    scene.told_once(&caller, &[&once]).await;
+    scene.notified_once(&reader, &[&waited_for]).await;
+    scene.notified_once(&caller, &[&once]).await;
 
-    // The calls under way were answered once, and did what they did once.
-    let said = scene.opencode().messages(&reader.session).await;
-    let read = outputs(&said, "background_output");
+    // The calls in flight were answered once, and took effect once.
+    let messages = scene.opencode().messages(&reader.session).await;
+    let read = outputs(&messages, "background_output");
     assert!(read.len() == 1 && read[0].contains("read it"), "{read:?}");
-    let said = scene.opencode().messages(&caller.session).await;
-    let called = outputs(&said, "background_task");
+    let messages = scene.opencode().messages(&caller.session).await;
+    let called = outputs(&messages, "background_task");
     assert!(called.len() == 1 && called[0].contains(&once), "{called:?}");
-    for (who, tasks) in [(&parent, of_parent.len()), (&reader, 1), (&caller, 1)] {
-        assert_eq!(scene.tasks_of(&who.session).await.len(), tasks);
-        assert_eq!(scene.children(&who.session).await, tasks, "none made twice");
+    for (agent, tasks) in [(&parent, of_parent.len()), (&reader, 1), (&caller, 1)] {
+        assert_eq!(scene.tasks_of(&agent.session).await.len(), tasks);
+        assert_eq!(
+            scene.children(&agent.session).await,
+            tasks,
+            "no task has two sessions"
+        );
     }
     if let (Some(from), Some(to)) = (resident, scene.opencode().resident_kib()) {
         println!("opencode had {from} KiB at the cut, and has {to} KiB");
@@ -208,33 +212,33 @@ fn ids(tasks: &[Value]) -> Vec<String> {
 }
 
 impl Scene<Stage> {
-    /// Says something to a session, and does not wait for its turn.
-    async fn say(&self, session: &str, agent: &str, text: &str) {
+    /// Sends a prompt to a session without waiting for its turn.
+    async fn prompt(&self, session: &str, agent: &str, text: &str) {
         self.opencode().prompt(session, agent, "small", text).await;
     }
 
-    /// How many calls of a tool are in that state in a session, once there are some.
+    /// Waits until a session has calls of a tool in that state, and returns their number.
     async fn calls(&self, session: &str, tool: &str, status: &str) -> usize {
         until("a call is in its state", async || {
-            let said = self.opencode().messages(session).await;
-            let calls = tool_parts(&said, tool);
+            let messages = self.opencode().messages(session).await;
+            let calls = tool_parts(&messages, tool);
             let fit = calls.iter().filter(|state| state["status"] == status);
             Some(fit.count()).filter(|count| *count > 0)
         })
         .await
     }
 
-    /// Sessions below that one.
+    /// Returns the number of child sessions.
     async fn children(&self, session: &str) -> usize {
         let sessions = self.opencode().sessions(self.project.path()).await;
         let below = sessions.iter().filter(|it| it["parentID"] == session);
         below.count()
     }
 
-    /// Messages about single ends to that parent that name this task.
+    /// Returns the number of individual messages to that parent that name this task.
     async fn individuals_naming(&self, parent: &crate::harness::Parent, id: &str) -> usize {
-        let told = self.notices(parent, "individual").await;
-        let naming = told.iter().filter(|message| {
+        let notices = self.notices(parent, "individual").await;
+        let naming = notices.iter().filter(|message| {
             let tasks = notice_of(message).and_then(|notice| notice["tasks"].as_array());
             tasks.is_some_and(|tasks| tasks.iter().any(|task| task == id))
         });

@@ -1,17 +1,16 @@
-//! A plain opencode, which listens on no port: the plugin starts the service, and every call of opencode goes over the
-//! bridge.
+//! A plain opencode, which listens on no port: the plugin starts the service, and all calls go over the bridge.
 
 use serde_json::{Value, json};
 
 use crate::harness::{
-    House, id_of, launching, notice_of, outputs, session_of, text_of, tool_parts, until,
+    Workstation, id_of, launching, notice_of, outputs, session_of, text_of, tool_parts, until,
 };
 
 crate::stories![
-    on_a_terminal_an_agent_is_woken_reads_cancels_and_hears_of_a_failure,
-    under_run_an_agent_waits_for_its_tasks_and_reads_them,
-    each_of_three_processes_has_its_own_tasks_done,
-    a_service_that_dies_is_started_again_and_goes_on,
+    agent_on_a_terminal_uses_all_tools,
+    agent_under_run_waits_for_its_tasks,
+    three_processes_have_their_own_tasks,
+    killed_service_is_restarted,
 ];
 
 fn reading(nth: usize, block: bool) -> String {
@@ -24,9 +23,9 @@ fn finals(messages: &[Value]) -> Vec<&Value> {
     messages.iter().filter(is_final).collect()
 }
 
-async fn on_a_terminal_an_agent_is_woken_reads_cancels_and_hears_of_a_failure() {
-    let house = House::open().await;
-    let project = house.project().await;
+async fn agent_on_a_terminal_uses_all_tools() {
+    let workstation = Workstation::open().await;
+    let project = workstation.project().await;
     let launches: String = (1..=3)
         .map(|nth| {
             // Longer than the agent takes to launch all, however busy the machine.
@@ -48,18 +47,18 @@ async fn on_a_terminal_an_agent_is_woken_reads_cancels_and_hears_of_a_failure() 
         format!("{}[[say seen]]", reading(5, false)),
     ]
     .join("[[woken]]");
-    let mut opencode = house.terminal(project.path(), &prompt);
-    let tasks = house.ended_tasks(5).await;
+    let mut opencode = workstation.terminal(project.path(), &prompt);
+    let tasks = workstation.ended_tasks(5).await;
     let parent = tasks[0]["parentSessionID"].as_str().unwrap().to_owned();
     // Four turns to launch, seven after the first wake, two after the second.
     until("the agent has seen all", async || {
-        let stats = house.rehearsal.stats();
-        let asked = stats.sessions.get(&parent)?.requests;
-        assert!(asked <= 13, "woken more often than twice");
-        (asked == 13 && stats.in_flight.now == 0).then_some(())
+        let stats = workstation.rehearsal.stats();
+        let requests = stats.sessions.get(&parent)?.requests;
+        assert!(requests <= 13, "woken more often than twice");
+        (requests == 13 && stats.in_flight.now == 0).then_some(())
     })
     .await;
-    assert_eq!(house.services(), 1, "one service for all");
+    assert_eq!(workstation.services(), 1, "one service for all");
     let states: Vec<&str> = tasks
         .iter()
         .filter_map(|task| task["status"].as_str())
@@ -70,23 +69,23 @@ async fn on_a_terminal_an_agent_is_woken_reads_cancels_and_hears_of_a_failure() 
     );
     opencode.kill();
 
-    let reader = house.reader().await;
-    let said = reader.messages(&parent).await;
-    let read = outputs(&said, "background_output");
+    let reader = workstation.reader().await;
+    let messages = reader.messages(&parent).await;
+    let read = outputs(&messages, "background_output");
     for (nth, output) in (1..=3).zip(&read) {
         assert!(output.contains(&format!("result number {nth}")), "{output}");
     }
     assert!(read[3].contains("rehearsed failure 401"), "{}", read[3]);
-    let told = finals(&said);
-    assert_eq!(told.len(), 2);
-    assert!(text_of(told[1]).contains("FAILED"));
+    let notices = finals(&messages);
+    assert_eq!(notices.len(), 2);
+    assert!(text_of(notices[1]).contains("FAILED"));
     let cancelled = id_of(&tasks[3]);
     assert!(
-        !told
+        !notices
             .iter()
             .any(|message| text_of(message).contains(&cancelled))
     );
-    for state in tool_parts(&said, "background_output") {
+    for state in tool_parts(&messages, "background_output") {
         let child = state["metadata"]["sessionId"]
             .as_str()
             .expect("the child")
@@ -95,9 +94,9 @@ async fn on_a_terminal_an_agent_is_woken_reads_cancels_and_hears_of_a_failure() 
     }
 }
 
-async fn under_run_an_agent_waits_for_its_tasks_and_reads_them() {
-    let house = House::open().await;
-    let project = house.project().await;
+async fn agent_under_run_waits_for_its_tasks() {
+    let workstation = Workstation::open().await;
+    let project = workstation.project().await;
     let prompt = [
         launching("first", "large", "[[wait 2s]][[say first result]]"),
         launching("second", "large", "[[wait 3s]][[say second result]]"),
@@ -106,64 +105,68 @@ async fn under_run_an_agent_waits_for_its_tasks_and_reads_them() {
         "[[say all read]]".to_owned(),
     ]
     .concat();
-    let mut opencode = house.run(project.path(), &prompt);
-    let status = opencode.wait(crate::harness::PATIENCE).await;
-    assert!(status.success(), "{}", opencode.said());
-    assert!(opencode.said().contains("all read"), "{}", opencode.said());
-    let tasks = house.ended_tasks(2).await;
+    let mut opencode = workstation.run(project.path(), &prompt);
+    let status = opencode.wait(crate::harness::TIMEOUT).await;
+    assert!(status.success(), "{}", opencode.output());
+    assert!(
+        opencode.output().contains("all read"),
+        "{}",
+        opencode.output()
+    );
+    let tasks = workstation.ended_tasks(2).await;
     let parent = tasks[0]["parentSessionID"].as_str().unwrap();
-    let said = house.reader().await.messages(parent).await;
-    let read = outputs(&said, "background_output");
+    let messages = workstation.reader().await.messages(parent).await;
+    let read = outputs(&messages, "background_output");
     assert!(
         read[0].contains("first result") && read[1].contains("second result"),
         "{read:?}"
     );
 }
 
-async fn each_of_three_processes_has_its_own_tasks_done() {
-    let house = House::open().await.with_data().await;
+async fn three_processes_have_their_own_tasks() {
+    let workstation = Workstation::open().await.with_data().await;
     // Two in one directory, one in another.
-    let (here, there) = (house.project().await, house.project().await);
-    let places = [here.path(), here.path(), there.path()];
-    let mut processes: Vec<_> = places
+    let (here, there) = (workstation.project().await, workstation.project().await);
+    let projects = [here.path(), here.path(), there.path()];
+    let mut processes: Vec<_> = projects
         .iter()
         .enumerate()
-        .map(|(nth, place)| {
+        .map(|(nth, project)| {
             let task = format!("[[wait 3s]][[say done for number {nth}]]");
             let launch = launching(&format!("task {nth}"), "large", &task);
             let prompt = format!("{launch}{}[[say all read by {nth}]]", reading(1, true));
-            house.run(place, &prompt)
+            workstation.run(project, &prompt)
         })
         .collect();
     for (nth, process) in processes.iter_mut().enumerate() {
-        let status = process.wait(crate::harness::PATIENCE).await;
-        let said = process.said();
+        let status = process.wait(crate::harness::TIMEOUT).await;
+        let output = process.output();
         assert!(
-            status.success() && said.contains(&format!("all read by {nth}")),
-            "{said}"
+            status.success() && output.contains(&format!("all read by {nth}")),
+            "{output}"
         );
     }
-    assert_eq!(house.services(), 1, "one service for all");
-    let tasks = house.ended_tasks(3).await;
-    let reader = house.reader().await;
-    for (nth, place) in places.iter().enumerate() {
+    assert_eq!(workstation.services(), 1, "one service for all");
+    let tasks = workstation.ended_tasks(3).await;
+    let reader = workstation.reader().await;
+    for (nth, project) in projects.iter().enumerate() {
         let task = tasks
             .iter()
             .find(|task| task["description"] == format!("task {nth}"))
             .unwrap();
         assert_eq!(task["status"], "completed");
         let child = reader.session(&session_of(task)).await;
-        assert_eq!(child["directory"], place.to_str().unwrap());
+        assert_eq!(child["directory"], project.to_str().unwrap());
         let parent = task["parentSessionID"].as_str().unwrap();
-        let said = reader.messages(parent).await;
-        let read = outputs(&said, "background_output").concat();
+        let messages = reader.messages(parent).await;
+        let read = outputs(&messages, "background_output").concat();
         assert!(read.contains(&format!("done for number {nth}")), "{read}");
     }
 }
 
-async fn a_service_that_dies_is_started_again_and_goes_on() {
-    let house = House::open().await;
-    let project = house.project().await;
+async fn killed_service_is_restarted() {
+    let workstation = Workstation::open().await;
+    let project = workstation.project().await;
     let launches: String = (1..=2)
         .map(|nth| {
             let prompt = format!("[[wait 2{nth}s]][[say result number {nth}]]");
@@ -172,31 +175,31 @@ async fn a_service_that_dies_is_started_again_and_goes_on() {
         .collect();
     let reads: String = (1..=2).map(|nth| reading(nth, false)).collect();
     let prompt = format!("{launches}[[say launched]][[woken]]{reads}[[say read]]");
-    let mut opencode = house.terminal(project.path(), &prompt);
+    let mut opencode = workstation.terminal(project.path(), &prompt);
     until("both tasks run", async || {
-        let answer = house.ask("/v1/tasks?status=running").await?;
+        let answer = workstation.ask("/v1/tasks?status=running").await?;
         (answer["tasks"].as_array()?.len() == 2).then_some(())
     })
     .await;
-    house.kill_service();
+    workstation.kill_service();
     until("it is started again", async || {
-        (house.services() == 2).then_some(())
+        (workstation.services() == 2).then_some(())
     })
     .await;
-    let tasks = house.ended_tasks(2).await;
+    let tasks = workstation.ended_tasks(2).await;
     let parent = tasks[0]["parentSessionID"].as_str().unwrap().to_owned();
     // Three turns to launch, three after the wake.
     until("the agent has read both", async || {
-        let stats = house.rehearsal.stats();
-        let asked = stats.sessions.get(&parent)?.requests;
-        assert!(asked <= 6, "woken more often than once");
-        (asked == 6 && stats.in_flight.now == 0).then_some(())
+        let stats = workstation.rehearsal.stats();
+        let requests = stats.sessions.get(&parent)?.requests;
+        assert!(requests <= 6, "woken more often than once");
+        (requests == 6 && stats.in_flight.now == 0).then_some(())
     })
     .await;
     opencode.kill();
-    let said = house.reader().await.messages(&parent).await;
-    assert_eq!(finals(&said).len(), 1);
-    for (nth, output) in (1..=2).zip(outputs(&said, "background_output")) {
+    let messages = workstation.reader().await.messages(&parent).await;
+    assert_eq!(finals(&messages).len(), 1);
+    for (nth, output) in (1..=2).zip(outputs(&messages, "background_output")) {
         assert!(output.contains(&format!("result number {nth}")), "{output}");
     }
 }

@@ -1,15 +1,15 @@
-//! The agent server dies and comes back.
+//! The agent server is killed and restarted.
 
 use std::time::Duration;
 
 use crate::harness::{Scene, Stage, until};
 
 crate::stories![
-    tasks_outlive_a_killed_server,
-    a_launch_while_the_server_is_away_waits_for_it
+    tasks_continue_after_a_killed_server,
+    launch_waits_for_an_absent_server
 ];
 
-async fn tasks_outlive_a_killed_server() {
+async fn tasks_continue_after_a_killed_server() {
     let stage = Stage::own().await;
     let url = stage.opencode.url();
     let mut scene = Scene::on(stage, &url, &["limits.default=3"]).await;
@@ -33,10 +33,10 @@ async fn tasks_outlive_a_killed_server() {
         .await;
     for id in &ids {
         let task = scene.service.reaches(id, "completed").await;
-        assert_eq!(task["run"], 1, "taken up again, not begun anew: {task}");
+        assert_eq!(task["run"], 1, "continued, not started again: {task}");
     }
     let named: Vec<&str> = ids.iter().map(String::as_str).collect();
-    scene.told_once(&parent, &named).await;
+    scene.notified_once(&parent, &named).await;
     for (nth, id) in ids.iter().enumerate().skip(3) {
         assert_eq!(
             scene.service.result(id).await["result"],
@@ -45,13 +45,10 @@ async fn tasks_outlive_a_killed_server() {
     }
     assert_eq!(scene.stage.level(&scene.model).max, 3);
     let sessions = scene.stage.rehearsal.stats().sessions.len();
-    assert_eq!(
-        sessions, 14,
-        "the parent's session and one for each task: none was made twice"
-    );
+    assert_eq!(sessions, 14, "the parent's session and one for each task");
 }
 
-async fn a_launch_while_the_server_is_away_waits_for_it() {
+async fn launch_waits_for_an_absent_server() {
     let stage = Stage::own().await;
     let url = stage.opencode.url();
     let mut scene = Scene::on(stage, &url, &[]).await;
@@ -61,12 +58,12 @@ async fn a_launch_while_the_server_is_away_waits_for_it() {
     let (status, limits) = scene.service.get("/v1/limits").await;
     assert_eq!(status, 200, "{limits}");
     assert_eq!(scene.service.task(&id).await["status"], "pending");
-    until("the service says that it is not ready", async || {
+    until("the service is not ready", async || {
         let (status, _) = scene.service.get("/readyz").await;
         (status == 503).then_some(())
     })
     .await;
     scene.stage.opencode.kill_and_restart(Duration::ZERO).await;
     scene.service.reaches(&id, "completed").await;
-    scene.told_once(&parent, &[&id]).await;
+    scene.notified_once(&parent, &[&id]).await;
 }

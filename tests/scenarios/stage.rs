@@ -1,14 +1,14 @@
-//! What every other story takes for granted: the real agent server plays the scripts of the model.
+//! The base of all other stories: the real agent server plays the scripts of the model.
 
 use std::time::Duration;
 
 use crate::harness::{Stage, is_finished_answer, text_of, until};
 
 crate::stories![
-    a_script_is_played,
-    a_refusal_is_repeated_until_it_gives_way,
-    an_abort_ends_the_request,
-    a_restart_keeps_sessions
+    script_is_played,
+    refusal_is_retried,
+    abort_ends_the_request,
+    restart_keeps_sessions
 ];
 
 async fn answer(stage: &Stage, session: &str) -> String {
@@ -25,23 +25,23 @@ async fn answer(stage: &Stage, session: &str) -> String {
     .await
 }
 
-async fn a_script_is_played() {
+async fn script_is_played() {
     let stage = Stage::shared().await;
     let project = stage.project();
     let session = stage.opencode.create_session(project.path(), None).await;
-    let text = "[[call bash {\"command\": \"echo hi > said\", \"description\": \"says hi\"}]][[say it is said]]";
+    let text = "[[call bash {\"command\": \"echo hi > greeting\", \"description\": \"writes hi\"}]][[say it is written]]";
     stage
         .opencode
         .prompt(&session, "build", "large", text)
         .await;
-    assert_eq!(answer(&stage, &session).await, "it is said");
+    assert_eq!(answer(&stage, &session).await, "it is written");
     assert_eq!(
-        std::fs::read_to_string(project.path().join("said")).unwrap(),
+        std::fs::read_to_string(project.path().join("greeting")).unwrap(),
         "hi\n"
     );
 }
 
-async fn a_refusal_is_repeated_until_it_gives_way() {
+async fn refusal_is_retried() {
     let stage = Stage::shared().await;
     let project = stage.project();
     let session = stage.opencode.create_session(project.path(), None).await;
@@ -59,7 +59,7 @@ async fn a_refusal_is_repeated_until_it_gives_way() {
     assert_eq!((counted.requests, counted.faults), (2, 1));
 }
 
-async fn an_abort_ends_the_request() {
+async fn abort_ends_the_request() {
     let stage = Stage::own().await;
     let project = stage.project();
     let session = stage.opencode.create_session(project.path(), None).await;
@@ -67,7 +67,7 @@ async fn an_abort_ends_the_request() {
         .opencode
         .prompt(&session, "build", "m1", "[[hang]]")
         .await;
-    until("the model is asked", async || {
+    until("the model has a request", async || {
         (stage.level("m1").now == 1).then_some(())
     })
     .await;
@@ -78,7 +78,7 @@ async fn an_abort_ends_the_request() {
     .await;
 }
 
-async fn a_restart_keeps_sessions() {
+async fn restart_keeps_sessions() {
     let mut stage = Stage::own().await;
     let project = stage.project();
     let session = stage.opencode.create_session(project.path(), None).await;

@@ -1,20 +1,20 @@
-//! What became of the tasks of one wave, counted at the agent server itself: each has one session, one prompt, one final.
+//! Counts the results of one wave of tasks at the agent server: each task has one session, one prompt, one final.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
 
-use super::{Accepted, Fate};
+use super::{Accepted, ExpectedEnd};
 use crate::harness::{Parent, Scene, id_of, notice_of, until};
 
-/// What was counted at the agent server.
+/// The numbers counted at the agent server.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Counted {
-    /// Tasks that were accepted.
+    /// Accepted tasks.
     pub tasks: usize,
-    /// Sessions made for them.
+    /// Sessions of these tasks.
     pub sessions: usize,
-    /// Prompts sent to those.
+    /// Prompts sent to these sessions.
     pub prompts: usize,
     /// Messages that closed a batch.
     pub finals: usize,
@@ -23,7 +23,7 @@ pub struct Counted {
 }
 
 impl Counted {
-    /// Adds what was counted of others.
+    /// Adds other numbers.
     pub fn add(&mut self, others: &Self) {
         self.tasks += others.tasks;
         self.sessions += others.sessions;
@@ -33,10 +33,13 @@ impl Counted {
     }
 }
 
-/// Waits until every task has ended, every parent was told and has answered, and no slot is held.
-pub async fn rest(scene: &Scene, accepted: &[Accepted]) {
+/// Waits until every task has ended, every parent was notified and has answered, and no slot is held.
+pub async fn wait_until_settled(scene: &Scene, accepted: &[Accepted]) {
     for task in accepted {
-        scene.service.reaches(&task.id, task.fate.status()).await;
+        scene
+            .service
+            .reaches(&task.id, task.expected.status())
+            .await;
     }
     let parent = |task: &Accepted| task.launch["parentSessionID"].as_str().map(str::to_owned);
     for session in accepted
@@ -44,18 +47,18 @@ pub async fn rest(scene: &Scene, accepted: &[Accepted]) {
         .filter_map(parent)
         .collect::<BTreeSet<String>>()
     {
-        let told = format!("{session} was told of everything and has answered");
-        until(&told, async || {
+        let condition = format!("{session} has all its messages and has answered");
+        until(&condition, async || {
             let path = format!("/v1/sessions/{session}/notifications");
-            let (_, told) = scene.service.get(&path).await;
-            let mut told = told["notifications"].as_array()?.iter();
+            let (_, answer) = scene.service.get(&path).await;
+            let mut notifications = answer["notifications"].as_array()?.iter();
             let finals = finals(scene, &session).await;
             let named = |task: &Accepted| finals.iter().any(|it| names(it).any(|id| id == task.id));
             let mut tasks = accepted
                 .iter()
                 .filter(|it| parent(it).as_ref() == Some(&session));
             let settled = tasks.all(named)
-                && told.all(|notice| notice["fate"] == "delivered")
+                && notifications.all(|notice| notice["fate"] == "delivered")
                 && scene.is_idle(&session).await;
             settled.then_some(())
         })
@@ -64,13 +67,13 @@ pub async fn rest(scene: &Scene, accepted: &[Accepted]) {
     scene.service.slots_are_free().await;
 }
 
-/// The tasks a notice names.
+/// Returns the tasks that a notice names.
 fn names(notice: &Value) -> impl Iterator<Item = &str> {
     let tasks = notice["tasks"].as_array().into_iter().flatten();
     tasks.filter_map(Value::as_str)
 }
 
-/// What the marks of our messages to that session say, by kind.
+/// Returns the metadata of Greenroom's messages to that session.
 async fn notices(scene: &Scene, session: &str) -> Vec<Value> {
     let messages = scene.opencode().messages(session).await;
     messages.iter().filter_map(notice_of).cloned().collect()
@@ -82,25 +85,21 @@ async fn finals(scene: &Scene, session: &str) -> Vec<Value> {
     notices
 }
 
-/// Counts at the agent server what became of these tasks, and fails if anything is missing or there twice.
+/// Counts the results of these tasks at the agent server, and fails if anything is missing or duplicated.
 pub async fn count(scene: &Scene, parents: &[Parent], accepted: &[Accepted]) -> Counted {
     let mut counted = Counted {
         tasks: accepted.len(),
         ..Counted::default()
     };
     let ids: BTreeSet<&str> = accepted.iter().map(|task| task.id.as_str()).collect();
-    assert_eq!(
-        ids.len(),
-        accepted.len(),
-        "each launch is a task of its own"
-    );
+    assert_eq!(ids.len(), accepted.len(), "each launch is a separate task");
 
     let mut made: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for session in scene.opencode().sessions(scene.project.path()).await {
-        let mark = &session["metadata"]["greenroom"];
-        if let Some(task) = mark["task"].as_str().filter(|task| ids.contains(task)) {
+        let metadata = &session["metadata"]["greenroom"];
+        if let Some(task) = metadata["task"].as_str().filter(|task| ids.contains(task)) {
             assert_eq!(
-                (&mark["run"], &mark["attempt"]),
+                (&metadata["run"], &metadata["attempt"]),
                 (&json!(1), &json!(1)),
                 "{session}"
             );
@@ -116,7 +115,7 @@ pub async fn count(scene: &Scene, parents: &[Parent], accepted: &[Accepted]) -> 
         counted.prompts += prompts;
     }
 
-    let mut told: BTreeMap<String, usize> = BTreeMap::new();
+    let mut named: BTreeMap<String, usize> = BTreeMap::new();
     let mut sessions: BTreeSet<String> = parents.iter().map(|it| it.session.clone()).collect();
     sessions.extend(made.into_values().flatten());
     for session in sessions {
@@ -125,7 +124,7 @@ pub async fn count(scene: &Scene, parents: &[Parent], accepted: &[Accepted]) -> 
         assert_eq!(
             distinct.len(),
             notices.len(),
-            "a message of ours came twice to {session}"
+            "a message to {session} is duplicated"
         );
         for notice in notices {
             if notice["kind"] != "final" {
@@ -141,20 +140,20 @@ pub async fn count(scene: &Scene, parents: &[Parent], accepted: &[Accepted]) -> 
                 assert_eq!(
                     of.launch["parentSessionID"],
                     session.as_str(),
-                    "told to its own parent"
+                    "the final of its own parent"
                 );
-                *told.entry(task.to_owned()).or_default() += 1;
+                *named.entry(task.to_owned()).or_default() += 1;
             }
         }
     }
     for task in accepted {
-        let times = told.get(&task.id).copied().unwrap_or_default();
+        let times = named.get(&task.id).copied().unwrap_or_default();
         assert_eq!(times, 1, "finals that name {}", task.id);
     }
     counted
 }
 
-/// One task against the sessions that were made for it: how many there are, and how often it was prompted.
+/// Compares a task with the sessions that were created for it. Returns the number of sessions and of prompts.
 async fn one_of_each(
     scene: &Scene,
     task: &Accepted,
@@ -162,7 +161,7 @@ async fn one_of_each(
     accepted: &[Accepted],
 ) -> (usize, usize) {
     let record = scene.service.task(&task.id).await;
-    let wanted = (&json!(task.fate.status()), &json!(1));
+    let wanted = (&json!(task.expected.status()), &json!(1));
     assert_eq!((&record["status"], &record["run"]), wanted, "{record}");
     assert!(made.len() <= 1, "sessions {made:?}: {record}");
     if let Some(session) = record["sessionID"].as_str() {
@@ -173,32 +172,35 @@ async fn one_of_each(
         let messages = scene.opencode().messages(session).await;
         let of_it = |message: &&Value| is_prompt_of(message, &task.id);
         prompts += messages.iter().filter(of_it).count();
-        assert!(scene.is_idle(session).await, "its session rests: {record}");
+        assert!(
+            scene.is_idle(session).await,
+            "its session is idle: {record}"
+        );
     }
-    let expected = match task.fate {
-        // It may not have come so far.
-        Fate::CancelledAfter(_) => 0..=1,
-        Fate::Says(_) | Fate::Fails => 1..=1,
+    let expected = match task.expected {
+        // It may have been cancelled before its prompt.
+        ExpectedEnd::CancelledAfter(_) => 0..=1,
+        ExpectedEnd::Completed(_) | ExpectedEnd::Failed => 1..=1,
     };
     assert!(expected.contains(&prompts), "{prompts} prompts: {record}");
     let is_parent = |it: &Accepted| it.launch["parentSessionID"] == record["sessionID"];
-    let asked = made.first().map_or(0, |session| {
+    let turns = made.first().map_or(0, |session| {
         let sessions = scene.stage.rehearsal.stats().sessions;
         sessions.get(session).map_or(0, |counted| counted.requests)
     });
     if !accepted.iter().any(is_parent) {
-        assert!(asked <= 1, "{asked} turns: {record}");
-        if let Fate::Says(says) = &task.fate {
+        assert!(turns <= 1, "{turns} turns: {record}");
+        if let ExpectedEnd::Completed(text) = &task.expected {
             let answer = scene.service.result(&task.id).await;
-            assert_eq!(answer["result"], says.as_str(), "{answer}");
+            assert_eq!(answer["result"], text.as_str(), "{answer}");
         }
     }
     (made.len(), prompts)
 }
 
-/// True for the message by which that task was prompted.
+/// Returns whether a message is the prompt of that task.
 fn is_prompt_of(message: &Value, task: &str) -> bool {
     let parts = message["parts"].as_array().into_iter().flatten();
-    let mut marks = parts.map(|part| &part["metadata"]["greenroom"]);
-    marks.any(|mark| mark["task"] == task)
+    let mut metadata = parts.map(|part| &part["metadata"]["greenroom"]);
+    metadata.any(|metadata| metadata["task"] == task)
 }
