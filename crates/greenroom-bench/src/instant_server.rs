@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use greenroom::domain::ids::SessionId;
-use greenroom::domain::session_event::{Happening, SessionEvent};
+use greenroom::domain::session_event::{SessionEventKind, SessionEvent};
 use greenroom::domain::task::{AskAnswer, AskKind};
 use greenroom::domain::time::Timestamp;
 use greenroom::domain::transcript::{Message, Part};
@@ -128,10 +128,10 @@ impl AgentServer for InstantServer {
         }
         self.count(&self.prompted);
         if let Some(events) = &self.events {
-            for what in [Happening::Busy, Happening::Idle] {
+            for kind in [SessionEventKind::Busy, SessionEventKind::Idle] {
                 let session = session.clone();
                 // The receiver may be gone at the end.
-                let _ = events.send(SessionEvent { session, what });
+                let _ = events.send(SessionEvent { session, kind });
             }
         }
         Ok(())

@@ -52,7 +52,10 @@ pub fn start_with(
     journal: Arc<dyn Journal>,
 ) -> Greenroom {
     let server: Arc<dyn AgentServer> = server.clone();
-    Greenroom::start(config, server, journal)
+    Greenroom::builder(config)
+        .server(server)
+        .journal(journal)
+        .start()
 }
 
 /// Returns the launch of that number; the parents and the keys take turns.

@@ -5,8 +5,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use greenroom::domain::session_event::{Happening, SessionEvent};
-use greenroom::domain::sift::Sift;
+use greenroom::domain::session_event::{SessionEventKind, SessionEvent};
+use greenroom::domain::event_filter::EventFilter;
 use greenroom::{CancelOptions, CancelScope};
 use greenroom_bridge::protocol::FromBridge;
 use serde_json::json;
@@ -117,10 +117,10 @@ fn events(count: usize) {
         let (greenroom, sessions) = running(RUNNING).await;
         for number in 0..count {
             let session = sessions[number % RUNNING].clone();
-            let what = Happening::Delta { message: None };
-            greenroom.happened(SessionEvent { session, what }).await;
+            let kind = SessionEventKind::Delta { message: None };
+            greenroom.ingest_event(SessionEvent { session, kind }).await;
         }
-        greenroom.tally().await;
+        greenroom.task_counts().await;
     });
 }
 
@@ -135,7 +135,7 @@ fn polls(count: usize) {
         server.until_prompted(RUNNING).await;
         let (begun, _) = server.status_calls();
         server.until_status_calls(begun + count).await;
-        greenroom.tally().await;
+        greenroom.task_counts().await;
     });
 }
 
@@ -166,7 +166,7 @@ fn frames(count: usize) {
         .collect();
     let response = json!({"type": "response", "id": 7, "status": 200, "body": {"id": "ses_1"}});
     let response = response.to_string();
-    let mut filter = Sift::of_wrapped(Duration::from_millis(100));
+    let mut filter = EventFilter::for_wrapped(Duration::from_millis(100));
     let begin = Instant::now();
     for number in 0..count {
         if number % 6 == 0 {
@@ -176,7 +176,7 @@ fn frames(count: usize) {
         let text = events[number % events.len()].as_bytes();
         // Each frame has its own time.
         let at = begin + Duration::from_millis(number as u64);
-        std::hint::black_box(filter.sift(text, at));
+        std::hint::black_box(filter.filter(text, at));
     }
 }
 

@@ -26,7 +26,7 @@ pub fn start_answering(config: Config) -> (Arc<InstantServer>, Greenroom) {
 pub fn forward_events(mut events: Events, greenroom: Greenroom) {
     actix_rt::spawn(async move {
         while let Some(event) = events.recv().await {
-            greenroom.happened(event).await;
+            greenroom.ingest_event(event).await;
         }
     });
 }
@@ -53,7 +53,7 @@ pub fn task_lifetimes(count: usize) -> Round {
 /// Waits until all tasks have ended and all messages are delivered.
 pub async fn until_done(greenroom: &Greenroom) {
     loop {
-        let counts = greenroom.tally().await;
+        let counts = greenroom.task_counts().await;
         let open = counts.tasks.keys().any(|(status, _)| !status.is_terminal());
         if !open && counts.parents_owed == 0 {
             return;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use greenroom::Greenroom;
 use greenroom::domain::ids::SessionId;
-use greenroom::domain::session_event::{Happening, SessionEvent};
+use greenroom::domain::session_event::{SessionEventKind, SessionEvent};
 
 use super::Round;
 use crate::bare;
@@ -25,7 +25,7 @@ pub async fn running(count: usize) -> (Greenroom, Vec<SessionId>) {
     let sessions = sessions.collect();
     // Waits until the actors have handled the prompts.
     for _ in 0..16 {
-        greenroom.tally().await;
+        greenroom.task_counts().await;
     }
     (greenroom, sessions)
 }
@@ -36,17 +36,17 @@ pub fn typed(count: usize) -> Round {
         let (greenroom, sessions) = running(count).await;
         let event = |number: usize| SessionEvent {
             session: sessions[number % count].clone(),
-            what: Happening::Delta { message: None },
+            kind: SessionEventKind::Delta { message: None },
         };
         for number in 0..count.min(10_000) {
-            greenroom.happened(event(number)).await;
+            greenroom.ingest_event(event(number)).await;
         }
-        greenroom.tally().await;
+        greenroom.task_counts().await;
         let begin = processor_time();
         for number in 0..EVENTS {
-            greenroom.happened(event(number)).await;
+            greenroom.ingest_event(event(number)).await;
         }
-        greenroom.tally().await;
+        greenroom.task_counts().await;
         tokio::task::yield_now().await;
         let rate = EVENTS as f64 / (processor_time() - begin).as_secs_f64();
         Round::compared(rate, bare::messages_per_second(EVENTS, count).await)
@@ -58,13 +58,13 @@ pub fn from_text(count: usize) -> Round {
     run_on_this_thread(async move {
         let (greenroom, sessions) = running(count).await;
         let texts: Vec<String> = sessions.iter().map(text).collect();
-        greenroom.event_text(texts[0].as_bytes()).await;
-        greenroom.tally().await;
+        greenroom.ingest_event_text(texts[0].as_bytes()).await;
+        greenroom.task_counts().await;
         let begin = processor_time();
         for number in 0..EVENTS {
-            greenroom.event_text(texts[number % count].as_bytes()).await;
+            greenroom.ingest_event_text(texts[number % count].as_bytes()).await;
         }
-        greenroom.tally().await;
+        greenroom.task_counts().await;
         tokio::task::yield_now().await;
         let rate = EVENTS as f64 / (processor_time() - begin).as_secs_f64();
         let begin = processor_time();
