@@ -22,6 +22,7 @@ pub mod clock;
 pub mod config;
 pub mod domain;
 mod handle;
+mod lock;
 mod maps;
 pub mod ports;
 

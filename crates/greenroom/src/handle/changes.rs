@@ -5,13 +5,14 @@
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use tokio::sync::{broadcast, watch};
 
 use super::TaskChange;
 use crate::domain::time::Timestamp;
+use crate::lock::lock;
 use crate::ports::journal::{ChangesFrom, Journal, RecordedChange};
 
 /// Changes ring for readers that come back.
@@ -196,7 +197,7 @@ impl Changes {
     }
 
     fn ring(&self) -> MutexGuard<'_, ChangeRing> {
-        self.ring.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.ring)
     }
 }
 

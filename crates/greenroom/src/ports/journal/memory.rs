@@ -2,7 +2,7 @@
 //! number of tasks that are over, and of each task a bounded timeline.
 
 use std::collections::VecDeque;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -17,6 +17,7 @@ use crate::domain::outbox::Outbox;
 use crate::domain::task::Task;
 use crate::domain::time::Timestamp;
 use crate::domain::timeline::{self, TimelineEntry};
+use crate::lock::lock;
 use crate::maps::Map;
 
 /// How many timelines are kept; the one begun longest ago goes first.
@@ -63,7 +64,7 @@ impl MemoryJournal {
     }
 
     fn memory(&self) -> MutexGuard<'_, Memory> {
-        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.memory)
     }
 }
 
