@@ -281,7 +281,7 @@ impl Handler<ClearQueues> for SlotManager {
 impl SlotManager {
     fn count(&self, counts: &mut ResourceCounts) {
         counts.slots_held = self.table.held();
-        counts.slots_asked = self.table.requested().max(self.queues.len());
+        counts.slots_requested = self.table.requested().max(self.queues.len());
     }
 }
 

@@ -58,14 +58,17 @@ pub enum AskError {
 impl Greenroom {
     /// What children wait for somebody to answer, oldest first.
     pub async fn asks(&self) -> Vec<OpenAsk> {
-        self.query_again(ListAsks).await.unwrap_or_default()
+        self.query_with_retry(ListAsks).await.unwrap_or_default()
     }
 
     /// Answers a request; the task after it, no longer waiting for it. Of two answers at a time the server takes one; the
     /// other is told that the request is not open any more.
     pub async fn answer_ask(&self, id: &str, answer: &AskAnswer) -> Result<Task, AskError> {
         let unknown = || AskError::Unknown(id.to_owned());
-        let found = self.query_again(FindAsk(id.to_owned())).await.flatten();
+        let found = self
+            .query_with_retry(FindAsk(id.to_owned()))
+            .await
+            .flatten();
         let FoundAsk {
             ask,
             task,
@@ -90,7 +93,7 @@ impl Greenroom {
             task,
             run,
         };
-        let record = self.query_again(gone).await.flatten();
+        let record = self.query_with_retry(gone).await.flatten();
         record.filter(|_| taken).ok_or_else(unknown)
     }
 }

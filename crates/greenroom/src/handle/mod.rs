@@ -50,7 +50,7 @@ const JOURNAL_WAIT: Duration = Duration::from_secs(5);
 /// How many of several tasks are cancelled at a time.
 const CONCURRENT_CANCELS: usize = 64;
 /// How often a call is made that may be made again.
-const ATTEMPTS: usize = 3;
+const MAX_ATTEMPTS: usize = 3;
 
 /// The system, as its users hold it.
 #[derive(Clone)]
@@ -81,7 +81,7 @@ impl Greenroom {
         validation::key(&key)
             .map_err(|(field, problem)| LaunchError::Invalid { field, problem })?;
         // Under its key it may be asked for again.
-        let answer = self.query_again(LaunchOnce { key, launch }).await;
+        let answer = self.query_with_retry(LaunchOnce { key, launch }).await;
         answer.unwrap_or_else(|| {
             Err(self.unavailable(LaunchError::ShuttingDown, LaunchError::Interrupted))
         })
@@ -98,7 +98,7 @@ impl Greenroom {
     /// Adopts a session started elsewhere, at once.
     pub async fn track(&self, track: Track) -> Result<Task, TrackError> {
         // It sets what is, so that it may be said again.
-        let answer = self.query_again(track).await;
+        let answer = self.query_with_retry(track).await;
         answer.unwrap_or_else(|| {
             Err(self.unavailable(TrackError::ShuttingDown, TrackError::Interrupted))
         })
@@ -108,7 +108,7 @@ impl Greenroom {
     pub async fn cancel(&self, task: &TaskId, options: CancelOptions) -> Result<Task, CancelError> {
         let unknown = || CancelError::Unknown(task.clone());
         match self
-            .query_again(CancelTask {
+            .query_with_retry(CancelTask {
                 task: task.clone(),
                 options,
             })
@@ -120,7 +120,7 @@ impl Greenroom {
             CancelAnswer::Cancelled(task) => Ok(*task),
             CancelAnswer::Asked(decided) => {
                 let decided = decided.await;
-                let read = || self.query_again(FindDecided(task.clone()));
+                let read = || self.query_with_retry(FindDecided(task.clone()));
                 let mut found = read().await.flatten().ok_or_else(unknown)?;
                 if decided.is_err() && !found.status().is_terminal() {
                     // A run whose actor died over it is cancelled by the registry, once it hears of the death.
@@ -130,9 +130,10 @@ impl Greenroom {
                         _ => read().await.flatten().ok_or_else(unknown)?,
                     };
                 }
-                match decided.unwrap_or(found.status() == TaskStatus::Cancelled) {
-                    true => Ok(found),
-                    false => Err(CancelError::NotCancellable(Box::new(found))),
+                if decided.unwrap_or(found.status() == TaskStatus::Cancelled) {
+                    Ok(found)
+                } else {
+                    Err(CancelError::NotCancellable(Box::new(found)))
                 }
             }
         }
@@ -140,7 +141,7 @@ impl Greenroom {
 
     /// Cancels several; answers with those that were cancelled, oldest first.
     pub async fn cancel_all(&self, scope: CancelScope, options: CancelOptions) -> Vec<Task> {
-        let tasks = self.query_again(scope).await.unwrap_or_default();
+        let tasks = self.query_with_retry(scope).await.unwrap_or_default();
         // Asked for in that order, and not each only when the one before is over.
         stream::iter(tasks)
             .map(|task| {
@@ -172,7 +173,7 @@ impl Greenroom {
         match answer.await {
             Ok(Ok(())) => {
                 let found = self
-                    .query_again(Find(task.as_str().to_owned()))
+                    .query_with_retry(Find(task.as_str().to_owned()))
                     .await
                     .flatten();
                 Ok(found.map_or(*record, |found| found.task))
@@ -186,10 +187,10 @@ impl Greenroom {
     pub async fn find(&self, name: &str) -> Option<TaskDetail> {
         let FoundTask {
             task,
-            place,
+            place: position,
             reachable,
-        } = self.query_again(Find(name.to_owned())).await??;
-        let waits_for = match place {
+        } = self.query_with_retry(Find(name.to_owned())).await??;
+        let waits_for = match position {
             Some(position) => {
                 let slots = self.read_slots().await?;
                 let key = task.concurrency_group.clone();
@@ -210,7 +211,7 @@ impl Greenroom {
 
     /// Tasks, newest first.
     pub async fn list(&self, filter: ListFilter) -> TaskPage {
-        self.query_again(ListTasks(filter))
+        self.query_with_retry(ListTasks(filter))
             .await
             .unwrap_or(TaskPage {
                 tasks: Vec::new(),
@@ -220,16 +221,17 @@ impl Greenroom {
 
     /// Tasks whose parent is that session, in order of acceptance; with `descendants` also theirs, depth first.
     pub async fn tasks_of(&self, parent: &SessionId, descendants: bool) -> Vec<Task> {
-        let tasks = match descendants {
-            true => self.query_again(Descendants(parent.clone())).await,
-            false => self.query_again(TasksOf(parent.clone())).await,
+        let tasks = if descendants {
+            self.query_with_retry(Descendants(parent.clone())).await
+        } else {
+            self.query_with_retry(TasksOf(parent.clone())).await
         };
         tasks.unwrap_or_default()
     }
 
     /// What that parent's newest hundred tasks were, oldest first.
     pub async fn history(&self, parent: &SessionId) -> Vec<HistoryEntry> {
-        self.query_again(ReadHistory(parent.clone()))
+        self.query_with_retry(ReadHistory(parent.clone()))
             .await
             .unwrap_or_default()
             .0
@@ -237,7 +239,7 @@ impl Greenroom {
 
     /// The newest messages to a parent that something is open or owed for, and what became of them, newest first.
     pub async fn notifications(&self, parent: &SessionId) -> Vec<NoticeRecord> {
-        self.query_again(ReadHistory(parent.clone()))
+        self.query_with_retry(ReadHistory(parent.clone()))
             .await
             .unwrap_or_default()
             .1
@@ -245,7 +247,7 @@ impl Greenroom {
 
     /// Slots, key by key.
     pub async fn limits(&self) -> LimitsReport {
-        let Some((waits, now)) = self.query_again(ReadWaits).await else {
+        let Some((waits, now)) = self.query_with_retry(ReadWaits).await else {
             return LimitsReport::default();
         };
         let Some(slots) = self.read_slots().await else {
@@ -280,7 +282,7 @@ impl Greenroom {
     /// Changes limits while running: raising one starts what waits, lowering one stops nothing. An error says that nothing
     /// was changed.
     pub async fn set_limits(&self, change: LimitsChange) -> Result<LimitsReport, LimitsError> {
-        if self.query_again(change).await.is_none() {
+        if self.query_with_retry(change).await.is_none() {
             return Err(self.unavailable(LimitsError::ShuttingDown, LimitsError::Interrupted));
         }
         Ok(self.limits().await)
@@ -288,7 +290,7 @@ impl Greenroom {
 
     /// The result or the messages of a task, read from the agent server; reading does not consume.
     pub async fn output(&self, name: &str, options: OutputOptions) -> Result<Output, OutputError> {
-        let found = self.query_again(Find(name.to_owned())).await.flatten();
+        let found = self.query_with_retry(Find(name.to_owned())).await.flatten();
         let task = found
             .ok_or_else(|| OutputError::Unknown(name.to_owned()))?
             .task;
@@ -408,12 +410,12 @@ impl Greenroom {
 
     /// What there is now, counted; what has happened since the start is in [`Greenroom::counters`].
     pub async fn task_counts(&self) -> TaskCounts {
-        self.query_again(CountTasks).await.unwrap_or_default()
+        self.query_with_retry(CountTasks).await.unwrap_or_default()
     }
 
     /// Whether the system can do its work.
     pub async fn readiness(&self) -> Readiness {
-        self.query_again(ReadReadiness)
+        self.query_with_retry(ReadReadiness)
             .await
             .unwrap_or_else(|| Readiness {
                 ready: false,
@@ -431,10 +433,10 @@ impl Greenroom {
     pub async fn why(&self, name: &str) -> Option<TaskTimeline> {
         let TaskDetail { task, waits_for } = self.find(name).await?;
         let events = self.env.journal.timeline(&task.id);
-        let events = events.into_iter().map(|(at, line)| TimelineEvent {
+        let events = events.into_iter().map(|(at, entry)| TimelineEvent {
             at,
-            what: line.what.into_owned(),
-            detail: line.detail,
+            what: entry.what.into_owned(),
+            detail: entry.detail,
         });
         Some(TaskTimeline {
             task: task.id,
@@ -464,7 +466,7 @@ impl Greenroom {
     async fn shut_down(&self, mode: ShutdownMode) -> ShutdownReport {
         self.flags.set_closing(mode);
         // A registry that dies meanwhile is followed by one that is told again.
-        for _ in 0..ATTEMPTS {
+        for _ in 0..MAX_ATTEMPTS {
             self.registry.connected_within(REBUILD_WAIT).await;
             let (reply, report) = oneshot::channel();
             if self.registry.send(Shutdown { reply })
@@ -495,8 +497,8 @@ impl Greenroom {
     }
 
     /// The same for a question that may be asked twice: a registry that dies over it is asked again once it is back.
-    async fn query_again<Q: Query + Clone>(&self, query: Q) -> Option<Q::Answer> {
-        for _ in 0..ATTEMPTS {
+    async fn query_with_retry<Q: Query + Clone>(&self, query: Q) -> Option<Q::Answer> {
+        for _ in 0..MAX_ATTEMPTS {
             if let Some(answer) = self.query(query.clone()).await {
                 return Some(answer);
             }
@@ -509,14 +511,15 @@ impl Greenroom {
 
     /// TaskTimeline a call has no answer.
     fn unavailable<E>(&self, closing: E, restarting: E) -> E {
-        match self.flags.closing() {
-            true => closing,
-            false => restarting,
+        if self.flags.closing() {
+            closing
+        } else {
+            restarting
         }
     }
 
     async fn read_slots(&self) -> Option<SlotsSnapshot> {
-        for _ in 0..ATTEMPTS {
+        for _ in 0..MAX_ATTEMPTS {
             if !self.flags.closing() {
                 self.slots.connected_within(REBUILD_WAIT).await;
             }
@@ -545,15 +548,15 @@ fn wait_text(
     }
     let full = limit > 0 && in_use >= limit as usize;
     let capped = slots.limits.max > 0 && slots.held >= slots.limits.max as usize;
-    match (full, capped) {
-        (true, _) => format!("number {position} in line; {in_use} of {limit} slots in use"),
-        (false, true) => {
-            format!(
-                "number {position} in line; {} of {} slots of all keys in use",
-                slots.held, slots.limits.max
-            )
-        }
-        (false, false) => format!("number {position} in line; about to start"),
+    if full {
+        format!("number {position} in line; {in_use} of {limit} slots in use")
+    } else if capped {
+        format!(
+            "number {position} in line; {} of {} slots of all keys in use",
+            slots.held, slots.limits.max
+        )
+    } else {
+        format!("number {position} in line; about to start")
     }
 }
 

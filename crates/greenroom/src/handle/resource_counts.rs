@@ -29,7 +29,7 @@ pub struct ResourceCounts {
     /// Tasks in memory.
     pub tasks: usize,
     /// Their places in the order of acceptance.
-    pub places: usize,
+    pub acceptance_order: usize,
     /// Sessions that lead to a task.
     pub sessions: usize,
     /// Parents with tasks in memory.
@@ -39,19 +39,19 @@ pub struct ResourceCounts {
     /// Parents with something open or owed.
     pub parents: usize,
     /// Actors that a registry would find if it had to be rebuilt.
-    pub rosters: usize,
+    pub directory_entries: usize,
     /// Calls under way whose effect cannot be taken back.
     pub calls: usize,
     /// Permits for slots that exist.
     pub permits: usize,
     /// Keys that somebody waits for.
-    pub lines: usize,
+    pub waiting_keys: usize,
     /// Tasks that wait for a slot.
     pub waiting: usize,
     /// Callers that wait for a run to start or end.
     pub waiters: usize,
     /// Changes that are decided and not yet shown.
-    pub unshown: usize,
+    pub pending_publications: usize,
     /// Ended runs whose abort is not answered.
     pub aborting: usize,
     /// Deadlines set.
@@ -65,7 +65,7 @@ pub struct ResourceCounts {
     /// Slots held.
     pub slots_held: usize,
     /// Keys whose first in line has asked for a slot.
-    pub slots_asked: usize,
+    pub slots_requested: usize,
     /// Runs that are polled.
     pub polled: usize,
     /// Status calls under way.
@@ -121,8 +121,9 @@ where
 {
     let (reply, answer) = oneshot::channel();
     let before = counts.clone();
-    match actor.send(Count { counts, reply }) {
-        true => answer.await.unwrap_or(before),
-        false => before,
+    if actor.send(Count { counts, reply }) {
+        answer.await.unwrap_or(before)
+    } else {
+        before
     }
 }
