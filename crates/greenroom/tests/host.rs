@@ -1,4 +1,4 @@
-//! Plays the example `host`: its application, a task through its routes, events pushed in, and its parent told.
+//! Runs the example `host`: a task through its routes, events pushed in, and the message to its parent.
 
 #[path = "../examples/host/main.rs"]
 mod host;
@@ -15,10 +15,10 @@ use greenroom::{Config, Greenroom, ShutdownMode, WaitFor};
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
-const PATIENCE: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(30);
 
 #[actix_web::test]
-async fn a_task_goes_through_somebodys_own_application() {
+async fn task_runs_through_host_application() {
     let echo = Arc::new(host::Echo::default());
     let journal = Arc::new(MemoryJournal::default());
     let greenroom = Greenroom::builder(Config::default())
@@ -36,7 +36,7 @@ async fn a_task_goes_through_somebodys_own_application() {
     let task: Value = call_and_read_body_json(&app, request.to_request()).await;
     assert_eq!(task["status"], "pending", "{task}");
     let id = task["id"].as_str().unwrap().into();
-    let started = timeout(PATIENCE, greenroom.wait(&id, Run::FIRST, WaitFor::Started));
+    let started = timeout(TIMEOUT, greenroom.wait(&id, Run::FIRST, WaitFor::Started));
     let session = started.await.unwrap().unwrap().session.unwrap();
 
     let info = json!({"id": "msg_1", "sessionID": session, "role": "assistant",
@@ -49,15 +49,15 @@ async fn a_task_goes_through_somebodys_own_application() {
     let request = TestRequest::post().uri("/events").set_json(events);
     let answer = call_service(&app, request.to_request()).await;
     assert_eq!(answer.status(), StatusCode::ACCEPTED);
-    let ended = timeout(PATIENCE, greenroom.wait(&id, Run::FIRST, WaitFor::Ended));
+    let ended = timeout(TIMEOUT, greenroom.wait(&id, Run::FIRST, WaitFor::Ended));
     assert!(ended.await.unwrap().is_some());
 
     let request = TestRequest::get().uri(&format!("/tasks/{id}"));
     let task: Value = call_and_read_body_json(&app, request.to_request()).await;
     assert_eq!(task["status"], "completed", "{task}");
-    // What is in flight is awaited.
+    // Shutdown waits for messages in flight.
     greenroom.shutdown(ShutdownMode::Abort).await;
-    let told = echo.told();
-    assert_eq!(told.len(), 1, "{told:?}");
-    assert!(told[0].contains("say it"), "{told:?}");
+    let notices = echo.notices();
+    assert_eq!(notices.len(), 1, "{notices:?}");
+    assert!(notices[0].contains("say it"), "{notices:?}");
 }

@@ -1,5 +1,5 @@
-//! The smallest agent server: its sessions answer every prompt with the prompt, at once. What a real one does behind each
-//! call is in the documentation of the trait.
+//! The smallest agent server: its sessions answer every prompt with the prompt, at once. The documentation of the trait
+//! describes what a real implementation does in each call.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -14,23 +14,22 @@ use greenroom::ports::agent_server::{
 };
 use serde_json::json;
 
-/// Sessions and what was said in them, and what parents were told.
+/// Holds the messages of each session, and the notices sent to parents.
 #[derive(Debug, Default)]
 pub struct Echo {
     sessions: Mutex<BTreeMap<SessionId, Vec<Message>>>,
-    told: Mutex<Vec<String>>,
+    notices: Mutex<Vec<String>>,
 }
 
 impl Echo {
-    fn sessions(&self) -> MutexGuard<'_, BTreeMap<SessionId, Vec<Message>>> {
-        self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Returns the texts sent to parents so far.
+    pub fn notices(&self) -> Vec<String> {
+        lock(&self.notices).clone()
     }
+}
 
-    /// What parents were told so far.
-    pub fn told(&self) -> Vec<String> {
-        let told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-        told.clone()
-    }
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[async_trait]
@@ -40,7 +39,7 @@ impl AgentServer for Echo {
     }
 
     async fn create(&self, _: NewSession) -> Result<SessionId, ServerError> {
-        let mut sessions = self.sessions();
+        let mut sessions = lock(&self.sessions);
         let id = SessionId::new(format!("ses_{}", sessions.len() + 1));
         sessions.insert(id.clone(), Vec::new());
         Ok(id)
@@ -56,15 +55,14 @@ impl AgentServer for Echo {
             "info": {"id": "msg_1", "role": "assistant", "finish": "stop"},
             "parts": [{"type": "text", "text": prompt.text}],
         });
-        let mut sessions = self.sessions();
-        let said = sessions.entry(session.clone()).or_default();
-        said.push(Message::read(&answer));
+        let mut sessions = lock(&self.sessions);
+        let messages = sessions.entry(session.clone()).or_default();
+        messages.push(Message::read(&answer));
         Ok(())
     }
 
     async fn notify(&self, _: &SessionId, notice: Notice) -> Result<(), ServerError> {
-        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-        told.push(notice.text);
+        lock(&self.notices).push(notice.text);
         Ok(())
     }
 
@@ -81,7 +79,10 @@ impl AgentServer for Echo {
         session: &SessionId,
         _: Option<usize>,
     ) -> Result<Vec<Message>, ServerError> {
-        Ok(self.sessions().get(session).cloned().unwrap_or_default())
+        Ok(lock(&self.sessions)
+            .get(session)
+            .cloned()
+            .unwrap_or_default())
     }
 
     async fn todos(&self, _: &SessionId) -> Result<Vec<Todo>, ServerError> {

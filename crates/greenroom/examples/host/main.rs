@@ -1,5 +1,5 @@
-//! Somebody's own actix-web application with background tasks in it: `cargo run -p greenroom --example host`. Events of
-//! the agent server are pushed in by a route; `echo` stands for the agent server.
+//! An actix-web application that hosts Greenroom: `cargo run -p greenroom --example host`. A route takes the events of
+//! the agent server; `echo` stands for the agent server.
 
 mod echo;
 
@@ -13,15 +13,15 @@ use greenroom::{Config, Greenroom, ShutdownMode};
 
 pub use echo::Echo;
 
-/// Accepts a task and answers at once; it starts when its slot is free.
+/// Accepts a task and returns at once. The task starts when a slot is granted.
 async fn launch(greenroom: Data<Greenroom>, launch: Json<Launch>) -> HttpResponse {
     match greenroom.launch(launch.into_inner()).await {
         Ok(task) => HttpResponse::Created().json(task),
-        Err(refused) => HttpResponse::BadRequest().body(refused.to_string()),
+        Err(error) => HttpResponse::BadRequest().body(error.to_string()),
     }
 }
 
-/// A task by its id, or by its session.
+/// Returns a task by its id or its session.
 async fn show(greenroom: Data<Greenroom>, name: Path<String>) -> HttpResponse {
     match greenroom.find(&name).await {
         Some(found) => HttpResponse::Ok().json(found.task),
@@ -29,7 +29,7 @@ async fn show(greenroom: Data<Greenroom>, name: Path<String>) -> HttpResponse {
     }
 }
 
-/// Takes events of the agent server, as they are.
+/// Takes events of the agent server.
 async fn events(greenroom: Data<Greenroom>, events: Json<Vec<serde_json::Value>>) -> HttpResponse {
     for event in events.iter() {
         greenroom.ingest_event_json(event).await;
