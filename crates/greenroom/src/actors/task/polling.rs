@@ -11,7 +11,7 @@ impl TaskActor {
     /// The poller is told at once where the run needs to hear of every poll again.
     pub(super) fn poll_all_if_unsure(&mut self, now: Timestamp) {
         if let Phase::Watching(watch) = &self.phase
-            && let Some((number, interest)) = self.poll_subscription.if_unsure(watch, now)
+            && let Some((number, interest)) = self.poll_subscription.after_change(watch, now)
         {
             self.send_poll_interest(number, interest);
         }

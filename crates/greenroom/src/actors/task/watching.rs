@@ -74,11 +74,11 @@ impl TaskActor {
                 WatchAction::Continue => self.go_on(ctx),
                 WatchAction::ReleaseSlot => {
                     self.permit = None;
-                    self.watch(|watch| watch.holds_slot(false));
+                    self.watch(|watch| watch.set_holds_slot(false));
                     changed = true;
                 }
                 WatchAction::RetakeSlot => {
-                    self.watch(|watch| watch.holds_slot(true));
+                    self.watch(|watch| watch.set_holds_slot(true));
                     self.take_slot(ctx);
                 }
                 WatchAction::End(end) => {
@@ -428,6 +428,6 @@ impl Handler<DeadlineReached> for TaskActor {
         if let Some((_, step)) = self.next_step.take_if(|(at, _)| *at <= now) {
             self.step(step, ctx);
         }
-        self.watched(Watch::time, ctx);
+        self.watched(Watch::on_deadline, ctx);
     }
 }

@@ -47,9 +47,10 @@ impl Watch {
             return Vec::new();
         }
         if findings.unfinished || (!findings.answered && self.event_link_lost) {
-            return match has_prompt {
-                true => self.lost_by_server(now),
-                false => Vec::new(),
+            return if has_prompt {
+                self.lost_by_server(now)
+            } else {
+                Vec::new()
             };
         }
         if findings.output && findings.open_todos == 0 {
@@ -58,10 +59,10 @@ impl Watch {
         }
         self.note_once(
             "checked, not done",
-            match (findings.output, findings.open_todos) {
-                (true, 1) => "1 todo is open".to_owned(),
-                (true, todos) => format!("{todos} todos are open"),
-                (false, _) => "it has not answered yet".to_owned(),
+            match findings.open_todos {
+                _ if !findings.output => "it has not answered yet".to_owned(),
+                1 => "1 todo is open".to_owned(),
+                todos => format!("{todos} todos are open"),
             },
         );
         if check.stale {
@@ -93,9 +94,9 @@ impl Watch {
         }
     }
 
-    pub(super) fn begin_check(&mut self, stale: bool, now: Timestamp) -> Vec<WatchAction> {
+    pub(super) fn begin_check(&mut self, stale: bool) -> Vec<WatchAction> {
         if self.waits_for_others() {
-            return self.release_slot_if_waiting(now);
+            return self.release_slot_if_waiting();
         }
         if let Some(check) = &mut self.check
             && check.signs_of_life == self.signs_of_life

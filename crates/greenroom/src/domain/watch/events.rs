@@ -38,7 +38,7 @@ impl Watch {
             SessionEventKind::Idle => self.idle(now),
             SessionEventKind::Error { aborted, text } => self.error(*aborted, text),
             SessionEventKind::Asked { id, kind, what } => {
-                let mut actions = self.sign(now);
+                let mut actions = self.sign_of_life(now);
                 if !self.asking.iter().any(|ask| ask.id == *id) && self.asking.len() < 100 {
                     self.note_once("asks", what.as_str());
                     self.asking.push(Asking {
@@ -57,7 +57,7 @@ impl Watch {
                 if before == self.asking.len() {
                     return Vec::new();
                 }
-                let mut actions = self.sign(now);
+                let mut actions = self.sign_of_life(now);
                 actions.push(WatchAction::Changed);
                 actions
             }
@@ -138,15 +138,17 @@ impl Watch {
 
     pub(super) fn busy(&mut self, seen_at: Timestamp) -> Vec<WatchAction> {
         self.seen_busy = true;
-        self.sign(seen_at)
+        self.sign_of_life(seen_at)
     }
 
     pub(super) fn retry(&mut self, mut retrying: Retrying, seen_at: Timestamp) -> Vec<WatchAction> {
         self.seen_busy = true;
-        if let (true, Some(known)) = (retrying.message.is_empty(), &self.retrying) {
+        if retrying.message.is_empty()
+            && let Some(known) = &self.retrying
+        {
             retrying.message.clone_from(&known.message);
         }
-        let mut actions = self.sign(seen_at);
+        let mut actions = self.sign_of_life(seen_at);
         self.retry_deadline
             .get_or_insert(seen_at + self.config.lifecycle.retry_timeout);
         // Every poll sees the same wait again: that is no change.
@@ -172,7 +174,7 @@ impl Watch {
             return Vec::new();
         }
         self.note_once("idle", "an event says so");
-        self.begin_check(false, now)
+        self.begin_check(false)
     }
 
     pub(super) fn error(&mut self, aborted: bool, text: &str) -> Vec<WatchAction> {
@@ -185,7 +187,7 @@ impl Watch {
 
     /// A sign of life that is work: it moves `lastUpdate` and ends what the server's backing off had begun.
     pub(super) fn activity(&mut self, now: Timestamp) -> Vec<WatchAction> {
-        let mut actions = self.sign(now);
+        let mut actions = self.sign_of_life(now);
         self.progress.last_update = now;
         self.retry_deadline = None;
         if self.retrying.take().is_some() {
@@ -194,7 +196,7 @@ impl Watch {
         actions
     }
 
-    pub(super) fn sign(&mut self, seen_at: Timestamp) -> Vec<WatchAction> {
+    pub(super) fn sign_of_life(&mut self, seen_at: Timestamp) -> Vec<WatchAction> {
         self.last_sign_of_life = self.last_sign_of_life.max(seen_at);
         self.signs_of_life += 1;
         self.deferred = false;

@@ -132,7 +132,7 @@ pub struct Watch {
     pub note: Option<String>,
     last_sign_of_life: Timestamp,
     /// Since when somebody listens: what was before is not known, and no silence.
-    listened: Timestamp,
+    observed_since: Timestamp,
     signs_of_life: u64,
     seen_busy: bool,
     turn: Option<Turn>,
@@ -146,12 +146,12 @@ pub struct Watch {
     calls: ToolCallCounter,
     user_messages: Vec<MessageId>,
     open_children: usize,
-    owed: bool,
+    has_pending: bool,
     sends_in_flight: usize,
     holds_slot: bool,
     continuations: u32,
     event_link_lost: bool,
-    reported: Timestamp,
+    last_report: Timestamp,
     // Emptied after every look; a look adds a few at most.
     timeline: Vec<TimelineEntry>,
     // Since the session was prompted last, at most so many as fit.
@@ -180,7 +180,7 @@ impl Watch {
             asking: Vec::new(),
             note: None,
             last_sign_of_life: now,
-            listened: now,
+            observed_since: now,
             signs_of_life: 0,
             seen_busy: false,
             turn: None,
@@ -194,12 +194,12 @@ impl Watch {
             calls: ToolCallCounter::default(),
             user_messages: Vec::new(),
             open_children: 0,
-            owed: false,
+            has_pending: false,
             sends_in_flight: 0,
             holds_slot,
             continuations: 0,
             event_link_lost: false,
-            reported: now,
+            last_report: now,
             timeline: Vec::new(),
             noted: Vec::new(),
         }
@@ -212,10 +212,10 @@ impl Watch {
 
     /// Something worth telling. PollSubscription once, however often it is seen again before the session is prompted again.
     fn note_once(&mut self, what: &'static str, detail: impl Into<String>) {
-        let line = TimelineEntry::new(what, detail);
-        if self.noted.len() < MAX_NOTED && !self.noted.contains(&line) {
-            self.noted.push(line.clone());
-            self.timeline.push(line);
+        let entry = TimelineEntry::new(what, detail);
+        if self.noted.len() < MAX_NOTED && !self.noted.contains(&entry) {
+            self.noted.push(entry.clone());
+            self.timeline.push(entry);
         }
     }
 
@@ -234,7 +234,7 @@ impl Watch {
     /// Nobody has listened until now: what the session did meanwhile is not known, and no silence of it.
     pub fn observed_since(&mut self, now: Timestamp) {
         self.last_sign_of_life = self.last_sign_of_life.max(now);
-        self.listened = self.listened.max(now);
+        self.observed_since = self.observed_since.max(now);
     }
 
     /// Events were lost since the run began, maybe because the server was restarted.
@@ -270,31 +270,36 @@ impl Watch {
 
     /// What depends on this run's session: its open tasks, and whether a message of ours is owed to it. A change is a
     /// sign of life of the tasks below.
-    pub fn dependents(&mut self, open: usize, owed: bool, now: Timestamp) -> Vec<WatchAction> {
+    pub fn dependents(
+        &mut self,
+        open: usize,
+        has_pending: bool,
+        now: Timestamp,
+    ) -> Vec<WatchAction> {
         if open != self.open_children {
             self.last_sign_of_life = now;
         }
         self.open_children = open;
-        self.owed = owed;
-        self.release_slot_if_waiting(now)
+        self.has_pending = has_pending;
+        self.release_slot_if_waiting()
     }
 
-    /// The earliest time at which [`Watch::time`] has something to do.
+    /// The earliest time at which [`Watch::on_deadline`] has something to do.
     pub fn next_deadline(&self) -> Option<Timestamp> {
         let deferred = self.deferred.then(|| self.idle_guard_ends());
-        let asks = self
+        let ask_deadlines = self
             .asking
             .iter()
             .map(|ask| ask.since + self.config.lifecycle.ask_timeout);
         deferred
             .into_iter()
             .chain(self.retry_deadline)
-            .chain(asks)
+            .chain(ask_deadlines)
             .min()
     }
 
     /// What is due at `now`.
-    pub fn time(&mut self, now: Timestamp) -> Vec<WatchAction> {
+    pub fn on_deadline(&mut self, now: Timestamp) -> Vec<WatchAction> {
         if let Some(deadline) = self.retry_deadline
             && deadline <= now
         {
@@ -312,25 +317,25 @@ impl Watch {
         }
         let mut actions = Vec::new();
         let limit = self.config.lifecycle.ask_timeout;
-        let (late, open): (Vec<Asking>, Vec<Asking>) = self
+        let (overdue, open): (Vec<Asking>, Vec<Asking>) = self
             .asking
             .drain(..)
             .partition(|ask| ask.since + limit <= now);
         self.asking = open;
-        for ask in late {
+        for ask in overdue {
             self.note = Some(format!(
                 "asked, and rejected after {} without an answer: {}",
                 duration_text(limit),
                 ask.what
             ));
-            actions.extend(self.sign(now));
+            actions.extend(self.sign_of_life(now));
             self.note_once("question rejected", ask.what.as_str());
             actions.push(WatchAction::Reject(ask));
             actions.push(WatchAction::Changed);
         }
         if self.deferred && self.idle_guard_ends() <= now {
             self.deferred = false;
-            actions.extend(self.begin_check(false, now));
+            actions.extend(self.begin_check(false));
         }
         actions
     }
@@ -341,11 +346,11 @@ impl Watch {
     }
 
     /// The slot was given back or taken again, as the actions asked.
-    pub fn holds_slot(&mut self, holds: bool) {
+    pub fn set_holds_slot(&mut self, holds: bool) {
         self.holds_slot = holds;
     }
 
-    fn release_slot_if_waiting(&mut self, _now: Timestamp) -> Vec<WatchAction> {
+    fn release_slot_if_waiting(&mut self) -> Vec<WatchAction> {
         let waits = self.open_children > 0 && self.idle_since.is_some() && !self.deferred;
         if waits && self.holds_slot {
             self.note_once(
@@ -362,7 +367,7 @@ impl Watch {
     }
 
     fn waits_for_others(&self) -> bool {
-        self.open_children > 0 || self.owed || self.sends_in_flight > 0
+        self.open_children > 0 || self.has_pending || self.sends_in_flight > 0
     }
 
     fn restart_idle_guard(&mut self, now: Timestamp) {
@@ -382,12 +387,12 @@ impl Watch {
     /// Mere activity is reported at most once a second: streamed text would double every message otherwise.
     fn report(&mut self, mut actions: Vec<WatchAction>, now: Timestamp) -> Vec<WatchAction> {
         if !actions.contains(&WatchAction::Changed)
-            && now.since(self.reported) >= Duration::from_secs(1)
+            && now.since(self.last_report) >= Duration::from_secs(1)
         {
             actions.push(WatchAction::Changed);
         }
         if actions.contains(&WatchAction::Changed) {
-            self.reported = now;
+            self.last_report = now;
         }
         actions
     }

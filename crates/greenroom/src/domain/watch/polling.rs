@@ -23,23 +23,23 @@ pub enum PollInterest {
 impl Watch {
     /// How much it needs to be told of what polls see, from now on.
     pub fn interest(&self, now: Timestamp) -> PollInterest {
-        let awaits_an_answer =
+        let awaits_check =
             (self.check.as_ref()).is_some_and(|check| check.signs_of_life == self.signs_of_life);
-        let is_sure_to_work = self.seen_busy
+        let is_known_busy = self.seen_busy
             && self.idle_since.is_none()
             && !self.deferred
             && self.absent_polls == 0
             && self.holds_slot
-            && !awaits_an_answer;
-        if !is_sure_to_work {
+            && !awaits_check;
+        if !is_known_busy {
             return PollInterest::All {
                 since: self.idle_since.map_or(now, |idle| idle.min(now)),
             };
         }
         // That it waits for an answer, or for its prompt to be accepted, only puts this off.
         let last_news = (self.progress.last_update)
-            .max(self.listened)
-            .max(self.prompt_accepted.unwrap_or(self.listened));
+            .max(self.observed_since)
+            .max(self.prompt_accepted.unwrap_or(self.observed_since));
         PollInterest::Changes {
             until: last_news + self.config.lifecycle.task_ttl,
         }
@@ -72,16 +72,16 @@ impl PollView {
     pub fn observe(
         &mut self,
         status: &PolledStatus,
-        asked_at: Timestamp,
+        polled_at: Timestamp,
         now: Timestamp,
     ) -> Option<PollContext> {
-        let quiet = self.changes_only_until.is_some_and(|until| now <= until);
+        let unchanged = self.changes_only_until.is_some_and(|until| now <= until);
         match status {
-            PolledStatus::Busy if quiet => {
-                self.busy_until = self.busy_until.max(Some(asked_at));
+            PolledStatus::Busy if unchanged => {
+                self.busy_until = self.busy_until.max(Some(polled_at));
                 None
             }
-            PolledStatus::Unknown if quiet => None,
+            PolledStatus::Unknown if unchanged => None,
             _ => Some(self.context()),
         }
     }
@@ -120,9 +120,9 @@ pub struct PollSubscription {
 impl PollSubscription {
     /// When the run was listed as busy last without being told, as a poll says that asked at that moment. A poller that
     /// does not know any more that it need not tell everything has forgotten that too: it counts as busy up to then.
-    pub fn was_busy(&self, context: PollContext, asked_at: Timestamp) -> Option<Timestamp> {
+    pub fn was_busy(&self, context: PollContext, polled_at: Timestamp) -> Option<Timestamp> {
         let forgotten = self.changes_only.is_some() && context.changes_only_until.is_none();
-        context.busy_until.or(forgotten.then_some(asked_at))
+        context.busy_until.or(forgotten.then_some(polled_at))
     }
 
     /// What there is to say after a poll, under the number it was told with: that all the poller has to say for now is
@@ -135,18 +135,18 @@ impl PollSubscription {
         now: Timestamp,
     ) -> Option<PollInterest> {
         let interest = watch.interest(now);
-        let news = context.changes_only_until.is_none_or(|until| until < now);
+        let is_new = context.changes_only_until.is_none_or(|until| until < now);
         let PollInterest::Changes { until } = interest else {
             return None;
         };
-        (until >= now && news).then(|| {
+        (until >= now && is_new).then(|| {
             self.changes_only = Some(number);
             interest
         })
     }
 
     /// What there is to say at once, and under which number: that the run needs to hear of every poll again.
-    pub fn if_unsure(&mut self, watch: &Watch, now: Timestamp) -> Option<(u64, PollInterest)> {
+    pub fn after_change(&mut self, watch: &Watch, now: Timestamp) -> Option<(u64, PollInterest)> {
         let number = self.changes_only?;
         let interest = watch.interest(now);
         matches!(interest, PollInterest::All { .. }).then(|| {
@@ -172,23 +172,23 @@ mod tests {
 
     /// What may happen to a run.
     #[derive(Debug, Clone)]
-    enum Step {
-        Passes(u64),
+    enum Input {
+        TimePasses(u64),
         Event(SessionEventKind),
         /// A poll is asked, and answered after so many milliseconds; what the run says meanwhile arrives before or after.
         Poll(PolledStatus, u64),
         Checked(CheckFindings),
         CheckFailed,
-        Accepted,
+        PromptAccepted,
         Dependents(usize, bool),
         Sending,
-        SentFurther(bool),
-        Woken,
-        LinkBroke,
-        Listened,
+        SendFinished(bool),
+        WakeAccepted,
+        EventLinkLost,
+        ObservedSince,
     }
 
-    fn happening() -> impl Strategy<Value = SessionEventKind> {
+    fn event_kind() -> impl Strategy<Value = SessionEventKind> {
         let message = |role: &str, finish: Option<&str>| Message {
             id: Some("msg_1".into()),
             role: Some(role.to_owned()),
@@ -238,20 +238,20 @@ mod tests {
         })
     }
 
-    fn step() -> impl Strategy<Value = Step> {
+    fn input() -> impl Strategy<Value = Input> {
         prop_oneof![
-            6 => prop_oneof![0..50_u64, 1_000..8_000_u64, 20_000..300_000_u64].prop_map(Step::Passes),
-            8 => happening().prop_map(Step::Event),
-            14 => (status(), prop_oneof![Just(0), 0..200_u64]).prop_map(|(seen, later)| Step::Poll(seen, later)),
-            4 => findings().prop_map(Step::Checked),
-            1 => Just(Step::CheckFailed),
-            2 => Just(Step::Accepted),
-            2 => (0..2_usize, any::<bool>()).prop_map(|(open, owed)| Step::Dependents(open, owed)),
-            1 => Just(Step::Sending),
-            1 => any::<bool>().prop_map(Step::SentFurther),
-            1 => Just(Step::Woken),
-            1 => Just(Step::LinkBroke),
-            1 => Just(Step::Listened),
+            6 => prop_oneof![0..50_u64, 1_000..8_000_u64, 20_000..300_000_u64].prop_map(Input::TimePasses),
+            8 => event_kind().prop_map(Input::Event),
+            14 => (status(), prop_oneof![Just(0), 0..200_u64]).prop_map(|(seen, later)| Input::Poll(seen, later)),
+            4 => findings().prop_map(Input::Checked),
+            1 => Just(Input::CheckFailed),
+            2 => Just(Input::PromptAccepted),
+            2 => (0..2_usize, any::<bool>()).prop_map(|(open, pending)| Input::Dependents(open, pending)),
+            1 => Just(Input::Sending),
+            1 => any::<bool>().prop_map(Input::SendFinished),
+            1 => Just(Input::WakeAccepted),
+            1 => Just(Input::EventLinkLost),
+            1 => Just(Input::ObservedSince),
         ]
     }
 
@@ -273,47 +273,47 @@ mod tests {
         }
 
         fn ended(&self) -> bool {
-            (self.actions.iter()).any(|(_, act)| matches!(act, WatchAction::End(_)))
+            (self.actions.iter()).any(|(_, action)| matches!(action, WatchAction::End(_)))
         }
 
-        fn look(&mut self, now: Timestamp, look: impl FnOnce(&mut Watch) -> Vec<WatchAction>) {
+        fn update(&mut self, now: Timestamp, update: impl FnOnce(&mut Watch) -> Vec<WatchAction>) {
             if self.ended() {
                 return;
             }
-            for act in look(&mut self.watch) {
-                match &act {
+            for action in update(&mut self.watch) {
+                match &action {
                     WatchAction::Check(token) => self.check = Some(*token),
-                    WatchAction::ReleaseSlot => self.watch.holds_slot(false),
-                    WatchAction::RetakeSlot => self.watch.holds_slot(true),
+                    WatchAction::ReleaseSlot => self.watch.set_holds_slot(false),
+                    WatchAction::RetakeSlot => self.watch.set_holds_slot(true),
                     _ => {}
                 }
-                self.actions.push((now, act));
+                self.actions.push((now, action));
                 if self.ended() {
                     return;
                 }
             }
         }
 
-        fn take(&mut self, step: &Step, now: Timestamp) {
+        fn apply(&mut self, input: &Input, now: Timestamp) {
             let check = self.check;
-            self.look(now, |watch| match step {
-                Step::Event(what) => watch.event(what, now),
-                Step::Checked(findings) => check.map_or_else(Vec::new, |token| {
+            self.update(now, |watch| match input {
+                Input::Event(kind) => watch.event(kind, now),
+                Input::Checked(findings) => check.map_or_else(Vec::new, |token| {
                     watch.checked(token, CheckAnswer::Found(findings.clone()), now)
                 }),
-                Step::CheckFailed => check.map_or_else(Vec::new, |token| {
+                Input::CheckFailed => check.map_or_else(Vec::new, |token| {
                     watch.checked(token, CheckAnswer::Failed("away".into()), now)
                 }),
-                Step::Dependents(open, owed) => watch.dependents(*open, *owed, now),
-                Step::SentFurther(true) => watch.prompted_again(now),
-                Step::Passes(_) | Step::Poll(..) => watch.time(now),
-                plain => {
-                    match plain {
-                        Step::Accepted => watch.prompt_accepted(now),
-                        Step::Sending => watch.sending(),
-                        Step::SentFurther(_) => watch.not_sent(),
-                        Step::Woken => watch.wake_accepted(now),
-                        Step::LinkBroke => watch.event_link_lost(),
+                Input::Dependents(open, pending) => watch.dependents(*open, *pending, now),
+                Input::SendFinished(true) => watch.prompted_again(now),
+                Input::TimePasses(_) | Input::Poll(..) => watch.on_deadline(now),
+                other => {
+                    match other {
+                        Input::PromptAccepted => watch.prompt_accepted(now),
+                        Input::Sending => watch.sending(),
+                        Input::SendFinished(_) => watch.not_sent(),
+                        Input::WakeAccepted => watch.wake_accepted(now),
+                        Input::EventLinkLost => watch.event_link_lost(),
                         _ => watch.observed_since(now),
                     }
                     Vec::new()
@@ -323,24 +323,25 @@ mod tests {
     }
 
     /// A run that is told only what its view lets through. What it says of its interest is under way until it arrives.
-    struct Sparing {
+    struct FilteredRun {
         run: Run,
         view: PollView,
         poll_subscription: PollSubscription,
-        under_way: Vec<PollInterest>,
+        in_flight: Vec<PollInterest>,
         observed_polls: usize,
     }
 
-    impl Sparing {
-        fn says(&mut self, now: Timestamp) {
-            let unsure = self.poll_subscription.if_unsure(&self.run.watch, now);
-            self.under_way.extend(unsure.map(|(_, interest)| interest));
+    impl FilteredRun {
+        fn queue_interest(&mut self, now: Timestamp) {
+            let interest = self.poll_subscription.after_change(&self.run.watch, now);
+            self.in_flight
+                .extend(interest.map(|(_, interest)| interest));
         }
 
-        fn arrives(&mut self, now: Timestamp) {
-            for interest in std::mem::take(&mut self.under_way) {
-                if let Some((asked_at, context)) = self.view.set_interest(interest) {
-                    self.observed(&PolledStatus::Busy, asked_at, context, now);
+        fn deliver_interest(&mut self, now: Timestamp) {
+            for interest in std::mem::take(&mut self.in_flight) {
+                if let Some((polled_at, context)) = self.view.set_interest(interest) {
+                    self.observed(&PolledStatus::Busy, polled_at, context, now);
                 }
             }
         }
@@ -348,21 +349,21 @@ mod tests {
         fn observed(
             &mut self,
             seen: &PolledStatus,
-            asked_at: Timestamp,
+            polled_at: Timestamp,
             context: PollContext,
             now: Timestamp,
         ) {
             self.observed_polls += 1;
-            if let Some(until) = self.poll_subscription.was_busy(context, asked_at) {
+            if let Some(until) = self.poll_subscription.was_busy(context, polled_at) {
                 self.run.watch.was_busy(until);
             }
             self.run
-                .look(now, |watch| watch.observed(seen, asked_at, now));
-            self.says(now);
-            let sure = self
+                .update(now, |watch| watch.observed(seen, polled_at, now));
+            self.queue_interest(now);
+            let interest = self
                 .poll_subscription
                 .after_poll(&self.run.watch, 1, context, now);
-            self.under_way.extend(sure);
+            self.in_flight.extend(interest);
         }
     }
 
@@ -370,12 +371,12 @@ mod tests {
         Timestamp::from_millis(1_000_000)
     }
 
-    fn sparing() -> Sparing {
-        Sparing {
+    fn filtered_run() -> FilteredRun {
+        FilteredRun {
             run: Run::new(start()),
             view: PollView::default(),
             poll_subscription: PollSubscription::default(),
-            under_way: Vec::new(),
+            in_flight: Vec::new(),
             observed_polls: 0,
         }
     }
@@ -385,103 +386,109 @@ mod tests {
 
         /// PollContext only what it needs, a run does what it does when it is told everything, at the same times.
         #[test]
-        fn a_run_that_is_told_what_it_needs_behaves_as_one_told_everything(
-            steps in prop::collection::vec((step(), any::<bool>()), 1..120)
+        fn filtered_run_equals_full_run(
+            inputs in prop::collection::vec((input(), any::<bool>()), 1..120)
         ) {
             let mut now = start();
-            let (mut all, mut some) = (Run::new(now), sparing());
-            for (step, late) in steps {
+            let (mut full, mut filtered) = (Run::new(now), filtered_run());
+            for (input, late) in inputs {
                 let mut polled = None;
                 // Calls to the server take longer than a message: only one poll may overtake it.
-                let overtaken = some.under_way.len();
-                match &step {
-                    Step::Poll(seen, later) => {
+                let overtaken = filtered.in_flight.len();
+                match &input {
+                    Input::Poll(seen, later) => {
                         // Asked in a moment in which nothing else happened.
                         now = now + Duration::from_millis(1);
                         polled = Some((seen.clone(), now));
                         now = now + Duration::from_millis(*later);
                     }
-                    Step::Passes(millis) => {
-                        some.arrives(now);
+                    Input::TimePasses(millis) => {
+                        filtered.deliver_interest(now);
                         now = now + Duration::from_millis(*millis);
                     }
-                    _ => some.arrives(now),
+                    _ => filtered.deliver_interest(now),
                 }
-                all.take(&step, now);
-                some.run.take(&step, now);
-                some.says(now);
-                if let Some((seen, asked_at)) = polled {
-                    all.look(now, |watch| watch.observed(&seen, asked_at, now));
-                    if let Some(context) = some.view.observe(&seen, asked_at, now) {
-                        some.observed(&seen, asked_at, context, now);
+                full.apply(&input, now);
+                filtered.run.apply(&input, now);
+                filtered.queue_interest(now);
+                if let Some((seen, polled_at)) = polled {
+                    full.update(now, |watch| watch.observed(&seen, polled_at, now));
+                    if let Some(context) = filtered.view.observe(&seen, polled_at, now) {
+                        filtered.observed(&seen, polled_at, context, now);
                     }
                 }
                 if !late || overtaken > 0 {
-                    some.arrives(now);
+                    filtered.deliver_interest(now);
                 }
-                if some.under_way.is_empty() {
-                    prop_assert_eq!(&all.actions, &some.run.actions);
+                if filtered.in_flight.is_empty() {
+                    prop_assert_eq!(&full.actions, &filtered.run.actions);
                 }
-                if all.ended() {
+                if full.ended() {
                     break;
                 }
             }
-            some.arrives(now);
-            prop_assert_eq!(&all.actions, &some.run.actions);
+            filtered.deliver_interest(now);
+            prop_assert_eq!(&full.actions, &filtered.run.actions);
         }
     }
 
     #[test]
-    fn a_run_that_works_is_told_once_that_it_does() {
-        let mut some = sparing();
-        some.run.take(&Step::Accepted, start());
+    fn busy_run_gets_one_poll() {
+        let mut filtered = filtered_run();
+        filtered.run.apply(&Input::PromptAccepted, start());
         for poll in 1..200 {
             let now = start() + Duration::from_secs(3 * poll);
-            if let Some(context) = some.view.observe(&PolledStatus::Busy, now, now) {
-                some.observed(&PolledStatus::Busy, now, context, now);
+            if let Some(context) = filtered.view.observe(&PolledStatus::Busy, now, now) {
+                filtered.observed(&PolledStatus::Busy, now, context, now);
             }
-            some.arrives(now);
+            filtered.deliver_interest(now);
         }
-        assert_eq!((some.observed_polls, some.run.actions.len()), (1, 0));
+        assert_eq!(
+            (filtered.observed_polls, filtered.run.actions.len()),
+            (1, 0)
+        );
     }
 
     #[test]
-    fn a_poller_that_has_forgotten_everything_is_told_again_and_what_it_forgot_counts_as_work() {
-        let mut some = sparing();
-        some.run.take(&Step::Accepted, start());
-        let polls = |some: &mut Sparing, from: u64, to: u64| {
+    fn restarted_poller_gets_interest_again() {
+        let mut filtered = filtered_run();
+        filtered.run.apply(&Input::PromptAccepted, start());
+        let polls = |filtered: &mut FilteredRun, from: u64, to: u64| {
             for poll in from..to {
                 let now = start() + Duration::from_secs(3 * poll);
-                if let Some(context) = some.view.observe(&PolledStatus::Busy, now, now) {
-                    some.observed(&PolledStatus::Busy, now, context, now);
+                if let Some(context) = filtered.view.observe(&PolledStatus::Busy, now, now) {
+                    filtered.observed(&PolledStatus::Busy, now, context, now);
                 }
-                some.arrives(now);
+                filtered.deliver_interest(now);
             }
         };
-        polls(&mut some, 1, 100);
+        polls(&mut filtered, 1, 100);
         // Another poller, which knows of nothing.
-        some.view = PollView::default();
-        polls(&mut some, 100, 200);
-        assert_eq!((some.observed_polls, some.run.actions.len()), (2, 0));
+        filtered.view = PollView::default();
+        polls(&mut filtered, 100, 200);
+        assert_eq!(
+            (filtered.observed_polls, filtered.run.actions.len()),
+            (2, 0)
+        );
         // It is listed as nothing at once: that is not yet the end, since it has worked up to the poll before.
-        some.view = PollView::default();
+        filtered.view = PollView::default();
         let now = start() + Duration::from_secs(600);
-        let context = some.view.observe(&PolledStatus::Absent, now, now);
-        some.observed(&PolledStatus::Absent, now, context.expect("observed"), now);
-        assert!(!some.run.ended());
+        let context = filtered.view.observe(&PolledStatus::Absent, now, now);
+        filtered.observed(&PolledStatus::Absent, now, context.expect("observed"), now);
+        assert!(!filtered.run.ended());
     }
 
     #[test]
-    fn one_that_works_in_silence_for_too_long_is_told_and_ends() {
-        let mut some = sparing();
-        some.run.take(&Step::Accepted, start());
+    fn silent_busy_run_ends_at_its_limit() {
+        let mut filtered = filtered_run();
+        filtered.run.apply(&Input::PromptAccepted, start());
         let polls = (1..).map(|poll| start() + Duration::from_secs(3 * poll));
         let ended = polls.take(1000).find(|now| {
-            if let Some(context) = some.view.observe(&PolledStatus::Busy, *now, *now) {
-                some.observed(&PolledStatus::Busy, *now, context, *now);
+            if let Some(context) = filtered.view.observe(&PolledStatus::Busy, *now, *now) {
+                filtered.observed(&PolledStatus::Busy, *now, context, *now);
             }
-            some.arrives(*now);
-            some.run.ended()
+            filtered.deliver_interest(*now);
+            filtered.run.ended()
         });
         assert_eq!(ended, Some(start() + Duration::from_secs(30 * 60 + 3)));
     }

@@ -11,45 +11,48 @@ impl Watch {
     pub fn observed(
         &mut self,
         status: &PolledStatus,
-        asked_at: Timestamp,
+        polled_at: Timestamp,
         now: Timestamp,
     ) -> Vec<WatchAction> {
         let mut actions = match status {
-            PolledStatus::Busy if self.idle_since.is_none_or(|idle| idle <= asked_at) => {
-                self.busy(asked_at)
+            PolledStatus::Busy if self.idle_since.is_none_or(|idle| idle <= polled_at) => {
+                self.busy(polled_at)
             }
             PolledStatus::Busy => {
                 // It has ended its turn since, and was no less alive then.
-                self.last_sign_of_life = self.last_sign_of_life.max(asked_at);
+                self.last_sign_of_life = self.last_sign_of_life.max(polled_at);
                 Vec::new()
             }
             PolledStatus::Retry(retrying)
-                if self.idle_since.is_none_or(|idle| idle <= asked_at) =>
+                if self.idle_since.is_none_or(|idle| idle <= polled_at) =>
             {
-                self.retry(retrying.clone(), asked_at)
+                self.retry(retrying.clone(), polled_at)
             }
-            PolledStatus::Idle | PolledStatus::Absent if !self.is_too_early(asked_at) => {
+            PolledStatus::Idle | PolledStatus::Absent if !self.is_too_early(polled_at) => {
                 self.absent_polls = if *status == PolledStatus::Absent {
                     self.absent_polls + 1
                 } else {
                     0
                 };
-                self.idle_since.get_or_insert(asked_at);
+                self.idle_since.get_or_insert(polled_at);
                 match status {
                     PolledStatus::Absent if self.absent_polls < 2 => Vec::new(),
                     PolledStatus::Absent => {
                         self.note_once("idle", "polls do not list it as busy");
-                        self.begin_check(false, now)
+                        self.begin_check(false)
                     }
                     _ => {
                         self.note_once("idle", "a poll lists it so");
-                        self.begin_check(false, now)
+                        self.begin_check(false)
                     }
                 }
             }
             _ => Vec::new(),
         };
-        if !actions.iter().any(|act| matches!(act, WatchAction::End(_))) {
+        if !actions
+            .iter()
+            .any(|action| matches!(action, WatchAction::End(_)))
+        {
             actions.extend(self.judge_silence(status, now));
         }
         actions
@@ -67,7 +70,11 @@ impl Watch {
         };
         if matches!(status, PolledStatus::Busy | PolledStatus::Unknown) {
             // Before its prompt was accepted it had nothing to do, and while nobody listened nothing was heard of it.
-            let last_news = self.progress.last_update.max(accepted).max(self.listened);
+            let last_news = self
+                .progress
+                .last_update
+                .max(accepted)
+                .max(self.observed_since);
             if now.since(last_news) <= lifecycle.task_ttl {
                 return Vec::new();
             }
@@ -81,10 +88,10 @@ impl Watch {
             && self.open_children == 0
             && now.since(self.started) >= lifecycle.stale_min_runtime
             && now.since(self.last_sign_of_life) > lifecycle.stale_timeout;
-        if silent && !self.owed {
+        if silent && !self.has_pending {
             let silence = minutes(lifecycle.stale_timeout);
             self.note_once("silent", format!("no sign of life for {silence}"));
-            self.begin_check(true, now)
+            self.begin_check(true)
         } else {
             Vec::new()
         }
@@ -103,12 +110,12 @@ impl Watch {
         End::completed().with_note(note)
     }
 
-    pub(super) fn is_too_early(&self, asked_at: Timestamp) -> bool {
-        asked_at < self.idle_guard_ends()
-            || asked_at < self.last_sign_of_life
+    pub(super) fn is_too_early(&self, polled_at: Timestamp) -> bool {
+        polled_at < self.idle_guard_ends()
+            || polled_at < self.last_sign_of_life
             || self
                 .prompt_accepted
-                .is_none_or(|accepted| asked_at < accepted)
+                .is_none_or(|accepted| polled_at < accepted)
     }
 }
 
