@@ -11,9 +11,9 @@ use super::time::Timestamp;
 use crate::maps::Map;
 
 /// How long a key is remembered.
-pub const REMEMBERED: Duration = Duration::from_secs(24 * 3600);
+pub const KEY_LIFETIME: Duration = Duration::from_secs(24 * 3600);
 /// How many keys are remembered; the oldest goes first.
-pub const MOST: usize = 10_000;
+pub const MAX_KEYS: usize = 10_000;
 
 /// The key was used before, for another launch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,13 +54,13 @@ pub struct LaunchKeys {
 
 impl LaunchKeys {
     /// The task that was launched under this key, if the launch was this one.
-    pub fn look(
+    pub fn find(
         &mut self,
         key: &str,
         launch: &Launch,
         now: Timestamp,
     ) -> Result<Option<TaskId>, KeyConflict> {
-        self.let_go(now);
+        self.evict(now);
         match self.by_key.get(key) {
             None => Ok(None),
             Some((task, print, _)) if *print == fingerprint(launch) => Ok(Some(task.clone())),
@@ -78,7 +78,7 @@ impl LaunchKeys {
         } = key;
         self.by_key.insert(key.clone(), (task, print, at));
         self.oldest_first.push_back((at, key));
-        self.let_go(at);
+        self.evict(at);
     }
 
     /// The task was never accepted: its key is free again.
@@ -96,9 +96,9 @@ impl LaunchKeys {
         self.by_key.is_empty()
     }
 
-    fn let_go(&mut self, now: Timestamp) {
+    fn evict(&mut self, now: Timestamp) {
         while let Some((since, key)) = self.oldest_first.front()
-            && (now.since(*since) >= REMEMBERED || self.oldest_first.len() > MOST)
+            && (now.since(*since) >= KEY_LIFETIME || self.oldest_first.len() > MAX_KEYS)
         {
             // A key that was used again since belongs to the newer launch.
             if self.by_key.get(key).is_some_and(|(.., at)| at == since) {
@@ -132,25 +132,25 @@ mod tests {
     }
 
     #[test]
-    fn a_key_stands_for_its_task_for_a_day() {
+    fn key_finds_its_task_for_a_day() {
         let mut keys = LaunchKeys::default();
         keys.remember(LaunchKey::new("k".into(), &launch("a"), "bg_1".into(), NOW));
-        assert_eq!(keys.look("k", &launch("a"), NOW), Ok(Some("bg_1".into())));
-        assert_eq!(keys.look("other", &launch("a"), NOW), Ok(None));
-        assert_eq!(keys.look("k", &launch("a"), NOW + REMEMBERED), Ok(None));
+        assert_eq!(keys.find("k", &launch("a"), NOW), Ok(Some("bg_1".into())));
+        assert_eq!(keys.find("other", &launch("a"), NOW), Ok(None));
+        assert_eq!(keys.find("k", &launch("a"), NOW + KEY_LIFETIME), Ok(None));
     }
 
     #[test]
-    fn a_key_is_not_taken_for_another_launch() {
+    fn key_of_another_launch_conflicts() {
         let mut keys = LaunchKeys::default();
         keys.remember(LaunchKey::new("k".into(), &launch("a"), "bg_1".into(), NOW));
-        assert_eq!(keys.look("k", &launch("b"), NOW), Err(KeyConflict));
+        assert_eq!(keys.find("k", &launch("b"), NOW), Err(KeyConflict));
     }
 
     #[test]
-    fn no_more_are_kept_than_their_bound() {
+    fn keys_are_bounded() {
         let mut keys = LaunchKeys::default();
-        for n in 0..MOST + 5 {
+        for n in 0..MAX_KEYS + 5 {
             keys.remember(LaunchKey::new(
                 n.to_string(),
                 &launch("a"),
@@ -158,7 +158,7 @@ mod tests {
                 NOW,
             ));
         }
-        assert_eq!(keys.by_key.len(), MOST);
-        assert_eq!(keys.look("0", &launch("a"), NOW), Ok(None));
+        assert_eq!(keys.by_key.len(), MAX_KEYS);
+        assert_eq!(keys.find("0", &launch("a"), NOW), Ok(None));
     }
 }

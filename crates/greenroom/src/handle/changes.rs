@@ -66,11 +66,11 @@ struct ChangeRing {
     /// The number of the newest change that was published.
     newest: u64,
     /// The newest number that was given to a change, published or not yet.
-    given: u64,
+    last_assigned: u64,
     changes: VecDeque<NumberedChange>,
     /// The number of the newest change that is not in the ring: it has left, or was before this process.
-    gone: u64,
-    text: usize,
+    removed_up_to: u64,
+    text_total: usize,
     /// True if a change has left since the start.
     lost: bool,
     retention: Duration,
@@ -94,10 +94,10 @@ impl Changes {
             .saturating_mul(PER_MILLISECOND);
         let ring = ChangeRing {
             newest,
-            given: newest,
+            last_assigned: newest,
             changes: VecDeque::new(),
-            gone: newest,
-            text: 0,
+            removed_up_to: newest,
+            text_total: 0,
             lost: false,
             retention,
         };
@@ -110,20 +110,20 @@ impl Changes {
     }
 
     /// Numbers go on above that one, which the journal has given.
-    pub(crate) fn go_on_after(&self, number: u64) {
+    pub(crate) fn continue_after(&self, number: u64) {
         let mut ring = self.ring();
-        ring.given = ring.given.max(number);
+        ring.last_assigned = ring.last_assigned.max(number);
         if ring.changes.is_empty() && ring.newest < number {
             // The clock was set back since: all that was before this process is up to there.
-            (ring.newest, ring.gone) = (number, number);
+            (ring.newest, ring.removed_up_to) = (number, number);
         }
     }
 
     /// The number of the next change.
     pub(crate) fn next_number(&self) -> u64 {
         let mut ring = self.ring();
-        ring.given += 1;
-        ring.given
+        ring.last_assigned += 1;
+        ring.last_assigned
     }
 
     /// Tells everybody of a change, in the order of the numbers. One that is left out never became known.
@@ -134,13 +134,13 @@ impl Changes {
         let mut ring = self.ring();
         let now = change.at;
         ring.newest = number;
-        ring.given = ring.given.max(number);
-        ring.text += text_of(&change);
+        ring.last_assigned = ring.last_assigned.max(number);
+        ring.text_total += text_bytes(&change);
         ring.changes.push_back(NumberedChange { number, change });
-        while ring.is_too_much(now) {
+        while ring.is_over_limits(now) {
             if let Some(left) = ring.changes.pop_front() {
-                ring.text = ring.text.saturating_sub(text_of(&left.change));
-                ring.gone = left.number;
+                ring.text_total = ring.text_total.saturating_sub(text_bytes(&left.change));
+                ring.removed_up_to = left.number;
                 ring.lost = true;
             }
         }
@@ -173,14 +173,14 @@ impl Changes {
         let (after, missed) = match (since, earlier) {
             (_, Some(before_first)) => (before_first, false),
             (Since::Now, _) => (ring.newest, false),
-            (Since::Oldest, _) => (ring.gone, ring.lost),
+            (Since::Oldest, _) => (ring.removed_up_to, ring.lost),
             (Since::Number(number), _) => (number, false),
             (Since::Time(at), _) => {
                 let later = ring
                     .changes
                     .partition_point(|numbered| numbered.change.at <= at);
                 let after = match later {
-                    0 => ring.gone,
+                    0 => ring.removed_up_to,
                     _ => ring.changes[later - 1].number,
                 };
                 (after, later == 0 && ring.lost)
@@ -192,7 +192,7 @@ impl Changes {
             seen: self.newest.subscribe(),
             after,
             missed,
-            taken: VecDeque::new(),
+            buffered: VecDeque::new(),
         }
     }
 
@@ -202,16 +202,16 @@ impl Changes {
 }
 
 impl ChangeRing {
-    fn is_too_much(&self, now: Timestamp) -> bool {
+    fn is_over_limits(&self, now: Timestamp) -> bool {
         let oldest = self.changes.front();
         self.changes.len() > MAX_CHANGES
-            || (self.text > MAX_TEXT_BYTES && self.changes.len() > 1)
+            || (self.text_total > MAX_TEXT_BYTES && self.changes.len() > 1)
             || oldest.is_some_and(|oldest| now.since(oldest.change.at) > self.retention)
     }
 }
 
 /// The texts that a task may have at any length; the rest of it is small.
-fn text_of(change: &TaskChange) -> usize {
+fn text_bytes(change: &TaskChange) -> usize {
     let task = &change.task;
     let content = task.skill_content.as_ref().map_or(0, |text| text.len());
     task.prompt.len() + content + task.skills.iter().map(String::len).sum::<usize>()
@@ -235,13 +235,13 @@ pub struct ChangeFeed {
     after: u64,
     /// What it asked for is not all there any more.
     missed: bool,
-    taken: VecDeque<NumberedChange>,
+    buffered: VecDeque<NumberedChange>,
 }
 
 impl ChangeFeed {
     /// The number of the newest change that was read, or after which reading begins.
     pub fn position(&self) -> u64 {
-        let next = self.taken.front().map(|change| change.number - 1);
+        let next = self.buffered.front().map(|change| change.number - 1);
         next.unwrap_or(self.after)
     }
 
@@ -249,7 +249,7 @@ impl ChangeFeed {
     /// waits and called again.
     pub async fn next(&mut self) -> Option<Followed> {
         loop {
-            if let Some(change) = self.taken.pop_front() {
+            if let Some(change) = self.buffered.pop_front() {
                 return Some(Followed::Change(change));
             }
             // Marked as seen before the look, so that a change in between wakes the wait below.
@@ -257,7 +257,7 @@ impl ChangeFeed {
             if let Some(missed) = self.take() {
                 return Some(missed);
             }
-            if !self.taken.is_empty() {
+            if !self.buffered.is_empty() {
                 continue;
             }
             if !open || self.seen.changed().await.is_err() {
@@ -268,11 +268,11 @@ impl ChangeFeed {
 
     /// Takes a handful of what follows, or says that it is not there any more.
     fn take(&mut self) -> Option<Followed> {
-        let (gone, newest) = {
+        let (removed_up_to, newest) = {
             let ring = self.changes.ring();
-            (ring.gone, ring.newest)
+            (ring.removed_up_to, ring.newest)
         };
-        if !self.missed && self.after < gone && !self.take_from_journal(gone) {
+        if !self.missed && self.after < removed_up_to && !self.take_from_journal(removed_up_to) {
             self.missed = true;
         }
         if self.missed || self.after > newest {
@@ -280,38 +280,38 @@ impl ChangeFeed {
             self.missed = false;
             return Some(Followed::Missed { newest });
         }
-        if self.taken.is_empty() {
+        if self.buffered.is_empty() {
             let ring = self.changes.ring();
             let first = ring
                 .changes
                 .partition_point(|change| change.number <= self.after);
-            self.taken
+            self.buffered
                 .extend(ring.changes.iter().skip(first).take(READ_BATCH).cloned());
         }
-        if let Some(last) = self.taken.back() {
+        if let Some(last) = self.buffered.back() {
             self.after = last.number;
         }
         None
     }
 
     /// Takes a handful of what the ring does not hold; false if nobody keeps it.
-    fn take_from_journal(&mut self, gone: u64) -> bool {
+    fn take_from_journal(&mut self, removed_up_to: u64) -> bool {
         let from = ChangesFrom::After(self.after);
         let Some(earlier) = self.changes.journal.changes(from, READ_BATCH) else {
             return false;
         };
         // A number that was never given has nothing before it either.
-        self.after = gone;
+        self.after = removed_up_to;
         // The ring has what comes after; the newest may be durable and not published yet.
-        let gone = |recorded: &RecordedChange| recorded.changed.number <= gone;
-        for recorded in earlier.into_iter().take_while(gone) {
+        let removed = |recorded: &RecordedChange| recorded.changed.number <= removed_up_to;
+        for recorded in earlier.into_iter().take_while(removed) {
             let change = TaskChange {
                 at: recorded.at,
                 from: recorded.changed.from,
                 to: recorded.task.status(),
                 task: recorded.task,
             };
-            self.taken.push_back(NumberedChange {
+            self.buffered.push_back(NumberedChange {
                 number: recorded.changed.number,
                 change: Arc::new(change),
             });
@@ -344,7 +344,7 @@ mod tests {
         }
     }
 
-    fn begun_at(millis: i64) -> Changes {
+    fn started_at(millis: i64) -> Changes {
         let journal = Arc::new(MemoryJournal::default());
         Changes::new(Timestamp::from_millis(millis), Duration::MAX, journal)
     }
@@ -354,7 +354,7 @@ mod tests {
     }
 
     fn ring(changes: usize) -> Changes {
-        let ring = begun_at(0);
+        let ring = started_at(0);
         for number in 1..=changes {
             publish(&ring, number, "x");
         }
@@ -384,7 +384,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_reader_goes_on_where_it_stopped() {
+    async fn feed_continues_after_position() {
         assert_eq!(read(&ring(200), Since::Number(3)).await, numbers(4..=200));
         assert_eq!(read(&ring(5), Since::Oldest).await, numbers(1..=5));
         assert_eq!(read(&ring(5), Since::Number(5)).await, []);
@@ -394,7 +394,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_was_missed_is_said_plainly() {
+    async fn missed_changes_are_reported() {
         let too_many = MAX_CHANGES + 10;
         assert_eq!(read(&ring(too_many), Since::Number(9)).await, [None]);
         let numbers_read = read(&ring(too_many), Since::Number(10)).await;
@@ -405,7 +405,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_reader_too_slow_for_the_ring_is_told_and_goes_on() {
+    async fn slow_reader_gets_missed_then_continues() {
         let ring = ring(0);
         let mut feed = ring.follow(Since::Now);
         publish(&ring, 1, "x");
@@ -422,7 +422,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn readers_beside_a_writer_lose_and_double_nothing() {
+    async fn concurrent_readers_get_each_change_once() {
         let ring = ring(0);
         let mut readers = Vec::new();
         for _ in 0..4 {
@@ -449,7 +449,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn long_prompts_are_not_kept_without_bound() {
+    async fn ring_is_bounded_by_text_bytes() {
         let ring = ring(0);
         let prompt = "x".repeat(1024 * 1024);
         for number in 1..=100 {
@@ -460,19 +460,19 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_that_was_set_back_does_not_give_numbers_again() {
-        let ring = begun_at(0);
-        ring.go_on_after(5_000);
+    fn numbers_rise_after_clock_was_set_back() {
+        let ring = started_at(0);
+        ring.continue_after(5_000);
         assert!(ring.next_number() > 5_000);
         let feed = ring.follow(Since::Now);
         assert_eq!(feed.position(), 5_000);
     }
 
     #[test]
-    fn a_service_started_later_counts_on_above() {
-        let first = begun_at(1_795_327_503_283);
+    fn later_start_begins_with_higher_number() {
+        let first = started_at(1_795_327_503_283);
         publish(&first, 1, "x");
-        let second = begun_at(1_795_327_503_284);
+        let second = started_at(1_795_327_503_284);
         assert!(first.ring().newest < second.ring().newest);
         // A script reads numbers as doubles.
         assert!(second.ring().newest < 1 << 53);

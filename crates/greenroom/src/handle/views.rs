@@ -201,11 +201,11 @@ pub struct KeyReport {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct LimitsChange {
     /// Of keys without a closer rule.
-    #[serde(default, deserialize_with = "given")]
+    #[serde(default, deserialize_with = "present")]
     #[cfg_attr(feature = "schema", schemars(with = "Option<u32>"))]
     pub default: Option<Option<u32>>,
     /// Of all keys together.
-    #[serde(default, deserialize_with = "given")]
+    #[serde(default, deserialize_with = "present")]
     #[cfg_attr(feature = "schema", schemars(with = "Option<u32>"))]
     pub max: Option<Option<u32>>,
     /// Of providers.
@@ -232,7 +232,7 @@ pub struct TaskChange {
     /// When.
     pub at: Timestamp,
     /// The task after it.
-    #[serde(serialize_with = "as_it_is")]
+    #[serde(serialize_with = "serialize_task")]
     pub task: Arc<Task>,
     /// The state before; none for a launch or track.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -278,7 +278,7 @@ pub struct ShutdownReport {
     /// Tasks that were running or waiting, and that the next start picks up.
     pub detached: Vec<TaskId>,
     /// Parents that are owed a message they did not get.
-    pub untold: Vec<SessionId>,
+    pub unnotified: Vec<SessionId>,
 }
 
 /// What is known of the way to the agent server, from whoever holds its event stream.
@@ -336,7 +336,7 @@ pub struct TaskCounts {
     /// Requests of children that wait for an answer.
     pub asks: usize,
     /// Parents that are owed a message.
-    pub parents_owed: usize,
+    pub parents_pending: usize,
 }
 
 /// One message to a parent and what became of it.
@@ -364,7 +364,7 @@ impl NoticeRecord {
             DeliveryStatus::Pending => ("owed", None),
             DeliveryStatus::Sending => ("sending", None),
             DeliveryStatus::Delivered => ("delivered", None),
-            DeliveryStatus::Dropped(why) => ("dropped", Some(why)),
+            DeliveryStatus::Dropped(reason) => ("dropped", Some(reason)),
         };
         Self {
             id: message.id,
@@ -377,11 +377,14 @@ impl NoticeRecord {
 }
 
 /// A task is written the same whoever shares it.
-fn as_it_is<S: serde::Serializer>(task: &Arc<Task>, serializer: S) -> Result<S::Ok, S::Error> {
+fn serialize_task<S: serde::Serializer>(
+    task: &Arc<Task>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
     Task::serialize(task, serializer)
 }
 
 /// Tells null from what is left out.
-fn given<'de, D: serde::Deserializer<'de>>(value: D) -> Result<Option<Option<u32>>, D::Error> {
+fn present<'de, D: serde::Deserializer<'de>>(value: D) -> Result<Option<Option<u32>>, D::Error> {
     Option::deserialize(value).map(Some)
 }

@@ -70,7 +70,7 @@ impl Query for LaunchOnce {
 
     fn answer(self, registry: &mut TaskRegistry, ctx: &mut Context<TaskRegistry>) -> Self::Answer {
         let now = registry.env.now();
-        let known = registry.launch_keys.look(&self.key, &self.launch, now);
+        let known = registry.launch_keys.find(&self.key, &self.launch, now);
         let known = known.map_err(|KeyConflict| LaunchError::KeyReused {
             key: self.key.clone(),
         })?;

@@ -93,7 +93,7 @@ impl TaskRegistry {
         if let Some(id) = self.by_session.get(&SessionId::new(name)) {
             return Some(id.clone());
         }
-        if name.len() < crate::ports::journal::SHORTEST_BEGINNING {
+        if name.len() < crate::ports::journal::MIN_PREFIX_LEN {
             return None;
         }
         let mut fitting = self
@@ -307,7 +307,7 @@ impl Query for CountTasks {
             .parents
             .values()
             .filter(|parent| parent.has_pending);
-        counts.parents_owed = owed.count();
+        counts.parents_pending = owed.count();
         counts
     }
 }

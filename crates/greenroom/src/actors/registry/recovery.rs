@@ -41,7 +41,7 @@ impl TaskRegistry {
             .load()
             // Without it nothing can be decided; it is tried again like any death.
             .unwrap_or_else(|failure| panic!("the journal cannot be read: {failure}"));
-        self.changes.go_on_after(recovered.newest_change);
+        self.changes.continue_after(recovered.newest_change);
         // What the one before had decided and not shown.
         let newest_lsn = self.env.journal.last_lsn();
         self.env

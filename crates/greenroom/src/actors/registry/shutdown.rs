@@ -112,9 +112,9 @@ impl TaskRegistry {
             if let Some(closing) = &mut self.closing {
                 closing.report.cancelled.push(id.clone());
                 if let Some(parent) = untold
-                    && !closing.report.untold.contains(&parent)
+                    && !closing.report.unnotified.contains(&parent)
                 {
-                    closing.report.untold.push(parent);
+                    closing.report.unnotified.push(parent);
                 }
             }
             self.request_end(&id, End::cancelled(Some("Shutdown".to_owned())), ctx);
@@ -165,7 +165,7 @@ impl TaskRegistry {
         };
         closing.done = true;
         // With a journal that is there at the next start nothing is lost: it is owed.
-        let untold = &closing.report.untold;
+        let untold = &closing.report.unnotified;
         for parent in untold.iter().filter(|_| !self.env.journal.is_persistent()) {
             tracing::warn!(parent = %parent, "not told of the end of its background tasks");
         }
@@ -235,8 +235,8 @@ impl Handler<MessageDone> for TaskRegistry {
         self.env.failpoints.hit("registry: MessageDone");
         if let Some(closing) = &mut self.closing {
             closing.messages = closing.messages.saturating_sub(1);
-            if done.has_pending && !closing.report.untold.contains(&done.parent) {
-                closing.report.untold.push(done.parent);
+            if done.has_pending && !closing.report.unnotified.contains(&done.parent) {
+                closing.report.unnotified.push(done.parent);
             }
         }
         self.consider_closed(ctx);

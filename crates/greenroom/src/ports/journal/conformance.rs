@@ -22,8 +22,8 @@ pub const RETENTION: Duration = Duration::from_secs(14 * 24 * 3600);
 pub type Make<'a> = &'a dyn Fn() -> Arc<dyn Journal>;
 
 static BASE: LazyLock<i64> = LazyLock::new(|| {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    let millis = since.map_or(0, |since| since.as_millis());
+    let elapsed = SystemTime::now().duration_since(UNIX_EPOCH);
+    let millis = elapsed.map_or(0, |elapsed| elapsed.as_millis());
     i64::try_from(millis).unwrap_or(0)
 });
 
@@ -146,98 +146,104 @@ fn delivery(parent: &str, id: &str, status: DeliveryStatus) -> JournalEntry {
 ///
 /// # Panics
 /// If the journal is gone.
-pub fn until_durable(journal: &dyn Journal, place: Lsn) {
+pub fn until_durable(journal: &dyn Journal, lsn: Lsn) {
     let mut status = journal.status();
-    let durable = status.wait_for(|status| status.durable >= place);
-    futures::executor::block_on(durable).expect("the journal lives");
+    let durable = status.wait_for(|status| status.durable >= lsn);
+    futures::executor::block_on(durable).expect("the journal is open");
 }
 
 /// What a journal keeps, in a form that can be compared: an outbox as it is written down, tasks that have left by id.
-pub type Comparable = (
-    Vec<RecoveredTask>,
-    Vec<TaskId>,
-    Vec<(SessionId, OutboxRecord)>,
-    Vec<LaunchKey>,
-    u64,
-);
-
-/// In that form.
-pub fn comparable(kept: RecoveredState) -> Comparable {
-    let mut left: Vec<TaskId> = kept.left.iter().map(|task| task.id.clone()).collect();
-    left.sort();
-    let record = |(parent, outbox): (SessionId, Outbox)| (parent, OutboxRecord::from(outbox));
-    (
-        kept.tasks,
-        left,
-        kept.outboxes.into_iter().map(record).collect(),
-        kept.keys,
-        kept.newest_change,
-    )
+#[derive(Debug, Clone, PartialEq)]
+pub struct Comparable {
+    /// The tasks in memory, in the order of acceptance.
+    pub tasks: Vec<RecoveredTask>,
+    /// The ids of the tasks that have left memory, sorted.
+    pub left: Vec<TaskId>,
+    /// The outboxes with something open or pending, as written to disk.
+    pub outboxes: Vec<(SessionId, OutboxRecord)>,
+    /// The launch keys, oldest first.
+    pub keys: Vec<LaunchKey>,
+    /// The number of the newest change of a task's state.
+    pub newest_change: u64,
 }
 
-fn kept(journal: &dyn Journal) -> Comparable {
-    comparable(journal.load().expect("it can be read"))
+/// In that form.
+pub fn comparable(recovered: RecoveredState) -> Comparable {
+    let mut left: Vec<TaskId> = recovered.left.iter().map(|task| task.id.clone()).collect();
+    left.sort();
+    let record = |(parent, outbox): (SessionId, Outbox)| (parent, OutboxRecord::from(outbox));
+    Comparable {
+        tasks: recovered.tasks,
+        left,
+        outboxes: recovered.outboxes.into_iter().map(record).collect(),
+        keys: recovered.keys,
+        newest_change: recovered.newest_change,
+    }
+}
+
+fn recovered(journal: &dyn Journal) -> Comparable {
+    comparable(journal.load().expect("the journal can be read"))
 }
 
 /// Every check of one journal in one process.
 pub fn all(make: Make<'_>) {
-    what_is_appended_is_decided_at_once(make);
-    places_rise_and_become_durable(make);
-    a_task_is_found_while_and_after_it_is_in_memory(make);
-    marks_belong_to_tasks_in_memory(make);
-    an_account_is_what_its_changes_add_up_to(make);
-    keys_stay_until_their_launch_was_not_accepted(make);
-    a_story_is_told_in_its_order(make);
-    a_task_is_forgotten_after_its_retention(make);
+    append_is_visible_at_once(make);
+    lsns_rise_and_become_durable(make);
+    task_is_found_in_and_after_memory(make);
+    run_markers_end_with_memory(make);
+    outbox_is_fold_of_its_entries(make);
+    keys_stay_unless_launch_was_refused(make);
+    timeline_is_ordered_and_bounded(make);
+    task_is_removed_after_retention(make);
 }
 
 /// Every check of a journal that is opened again: `open` opens the same one each time, after the last was dropped.
 pub fn all_durable(open: Make<'_>) {
-    everything_comes_back(open);
-    changes_are_read_again(open);
+    state_survives_reopen(open);
+    changes_are_read_after_reopen(open);
 }
 
 /// What was appended is known before it is durable.
-pub fn what_is_appended_is_decided_at_once(make: Make<'_>) {
+pub fn append_is_visible_at_once(make: Make<'_>) {
     let journal = make();
     let new = task("bg_0000000a", Some("ses_p"));
-    let place = journal.append(
+    let lsn = journal.append(
         at(0),
         vec![change(1, &new, 7, None), joined("ses_p", "bg_0000000a")],
     );
-    assert_eq!(journal.last_lsn(), place);
+    assert_eq!(journal.last_lsn(), lsn);
     assert_eq!(journal.find("bg_0000000a"), Some(new));
     let outbox = journal.outbox(&"ses_p".into()).expect("an outbox");
     assert!(outbox.has(&"bg_0000000a".into()));
-    let kept = journal.load().expect("it can be read");
-    assert_eq!(kept.tasks.len(), 1);
-    assert_eq!(kept.outboxes.len(), 1);
-    assert_eq!(kept.newest_change, 7);
+    let recovered = journal.load().expect("the journal can be read");
+    assert_eq!(recovered.tasks.len(), 1);
+    assert_eq!(recovered.outboxes.len(), 1);
+    assert_eq!(recovered.newest_change, 7);
 }
 
 /// Failpoints rise by one, and all of them become durable.
-pub fn places_rise_and_become_durable(make: Make<'_>) {
+pub fn lsns_rise_and_become_durable(make: Make<'_>) {
     let journal = make();
     let before = journal.last_lsn();
     let mut last = before;
     for number in 1..=50 {
         let task = task(&format!("bg_{number:08x}"), None);
-        let place = journal.append(at(number), vec![record(number.cast_unsigned(), &task)]);
-        assert_eq!(place.0, last.0 + 1);
-        last = place;
+        let lsn = journal.append(at(number), vec![record(number.cast_unsigned(), &task)]);
+        assert_eq!(lsn.0, last.0 + 1);
+        last = lsn;
     }
     until_durable(&*journal, last);
     let status = journal.status().borrow().clone();
     assert_eq!(status.durable, last);
     assert_eq!(status.failing, None);
-    let tasks = journal.load().expect("it can be read").tasks;
+    let tasks = journal.load().expect("the journal can be read").tasks;
     let accepted: Vec<u64> = tasks.iter().map(|task| task.accepted).collect();
     assert!(accepted.is_sorted());
     assert_eq!(accepted.len(), 50);
 }
 
 /// By its id always; by its session or a beginning of its id after it has left memory.
-pub fn a_task_is_found_while_and_after_it_is_in_memory(make: Make<'_>) {
+pub fn task_is_found_in_and_after_memory(make: Make<'_>) {
     let journal = make();
     let ended = |id: &str| in_state(&task(id, None), TaskStatus::Completed);
     let (first, second) = (ended("bg_aa000001"), ended("bg_aa000002"));
@@ -247,36 +253,39 @@ pub fn a_task_is_found_while_and_after_it_is_in_memory(make: Make<'_>) {
     assert_eq!(journal.find("bg_00000000"), None);
     assert!(journal.contains(&"bg_aa000001".into()));
     assert!(!journal.contains(&"bg_00000000".into()));
-    assert!(!journal.contains(&"bg_aa".into()), "a beginning is no id");
-    let left = |id: &str, millis| vec![JournalEntry::Forgotten(id.into(), at(millis))];
-    let place = journal.append(at(3), left("bg_aa000001", 3));
+    assert!(!journal.contains(&"bg_aa".into()), "a prefix is not an id");
+    let forget = |id: &str, millis| vec![JournalEntry::Forgotten(id.into(), at(millis))];
+    let lsn = journal.append(at(3), forget("bg_aa000001", 3));
     for wait in [false, true] {
         if wait {
-            until_durable(&*journal, place);
+            until_durable(&*journal, lsn);
         }
         assert_eq!(journal.find("bg_aa000001").as_ref(), Some(&first));
         assert!(journal.contains(&"bg_aa000001".into()));
         assert_eq!(journal.find("ses_bg_aa000001").as_ref(), Some(&first));
         assert_eq!(journal.find("bg_aa").as_ref(), Some(&first));
-        assert_eq!(journal.find("bg"), None, "too short to mean anything");
+        assert_eq!(journal.find("bg"), None, "the prefix is too short");
         assert_eq!(journal.find(""), None);
     }
-    journal.append(at(4), left("bg_aa000002", 4));
-    assert_eq!(journal.find("bg_aa"), None, "it fits two");
+    journal.append(at(4), forget("bg_aa000002", 4));
+    assert_eq!(journal.find("bg_aa"), None, "two tasks match");
     assert_eq!(journal.find("bg_aa000002").as_ref(), Some(&second));
-    let kept = journal.load().expect("it can be read");
-    assert_eq!(kept.tasks, []);
-    let left: Vec<&str> = kept.left.iter().map(|task| task.id.as_str()).collect();
+    let recovered = journal.load().expect("the journal can be read");
+    assert_eq!(recovered.tasks, []);
+    let left: Vec<&str> = recovered.left.iter().map(|task| task.id.as_str()).collect();
     assert_eq!(left, ["bg_aa000001", "bg_aa000002"]);
 
     let resumed = in_state(&first, TaskStatus::Pending);
     journal.append(at(5), vec![record(3, &resumed)]);
     assert_eq!(journal.find("bg_aa000001"), Some(resumed));
-    assert_eq!(journal.load().expect("it can be read").tasks.len(), 1);
+    assert_eq!(
+        journal.load().expect("the journal can be read").tasks.len(),
+        1
+    );
 }
 
 /// Which run was granted, prompted and aborted is known of tasks in memory only.
-pub fn marks_belong_to_tasks_in_memory(make: Make<'_>) {
+pub fn run_markers_end_with_memory(make: Make<'_>) {
     let journal = make();
     let id = || TaskId::new("bg_0000000b");
     let new = task("bg_0000000b", None);
@@ -287,29 +296,33 @@ pub fn marks_belong_to_tasks_in_memory(make: Make<'_>) {
         vec![record(1, &new), JournalEntry::Prompted(id(), Run(1))],
     );
     journal.append(at(4), vec![JournalEntry::Aborted(id(), Run(1))]);
-    let marks = || {
-        let task = journal.load().expect("it can be read").tasks.remove(0);
+    let run_markers = || {
+        let task = journal
+            .load()
+            .expect("the journal can be read")
+            .tasks
+            .remove(0);
         (task.granted, task.prompted, task.aborted)
     };
-    assert_eq!(marks(), (Some(Run(1)), Some(Run(1)), Some(Run(1))));
+    assert_eq!(run_markers(), (Some(Run(1)), Some(Run(1)), Some(Run(1))));
     journal.append(at(5), vec![JournalEntry::Forgotten(id(), at(5))]);
     journal.append(at(6), vec![JournalEntry::Granted(id(), Run(2))]);
     journal.append(at(7), vec![record(2, &new)]);
-    assert_eq!(marks(), (None, None, None));
+    assert_eq!(run_markers(), (None, None, None));
 }
 
 /// An outbox is the ledger's sum of its entries; nobody is owed anything in the end.
-pub fn an_account_is_what_its_changes_add_up_to(make: Make<'_>) {
+pub fn outbox_is_fold_of_its_entries(make: Make<'_>) {
     let journal = make();
     let mut expected = Outbox::default();
     let parent = SessionId::new("ses_p");
-    let owed = Box::new(message(
+    let final_message = Box::new(message(
         "ntc_2",
         NoticeKind::Final,
         &["bg_1", "bg_2"],
         DeliveryStatus::Pending,
     ));
-    let note = Box::new(message(
+    let individual = Box::new(message(
         "ntc_1",
         NoticeKind::Individual,
         &["bg_1"],
@@ -321,13 +334,13 @@ pub fn an_account_is_what_its_changes_add_up_to(make: Make<'_>) {
         settled("ses_p", "bg_1"),
         JournalEntry::Sending {
             parent: parent.clone(),
-            message: note,
+            message: individual,
         },
         delivery("ses_p", "ntc_1", DeliveryStatus::Delivered),
         settled("ses_p", "bg_2"),
         JournalEntry::Closed {
             parent: parent.clone(),
-            message: owed,
+            message: final_message,
             tasks: vec!["bg_1".into(), "bg_2".into()],
         },
         delivery("ses_p", "ntc_2", DeliveryStatus::Sending),
@@ -336,22 +349,26 @@ pub fn an_account_is_what_its_changes_add_up_to(make: Make<'_>) {
         expected.apply(change.clone());
         journal.append(at(1), vec![change]);
         assert_eq!(journal.outbox(&parent).as_ref(), Some(&expected));
-        assert_eq!(kept(&*journal).2.len(), 1, "something is open or owed");
+        assert_eq!(
+            recovered(&*journal).outboxes.len(),
+            1,
+            "something is open or pending"
+        );
     }
     journal.append(
         at(4),
         vec![delivery("ses_p", "ntc_2", DeliveryStatus::Delivered)],
     );
-    assert_eq!(kept(&*journal).2, []);
-    let told = journal.outbox(&parent).expect("it is remembered");
-    assert_eq!(told.messages.len(), 2);
+    assert_eq!(recovered(&*journal).outboxes, []);
+    let outbox = journal.outbox(&parent).expect("the outbox is remembered");
+    assert_eq!(outbox.messages.len(), 2);
     assert_eq!(journal.outbox(&"ses_other".into()), None);
     journal.append(at(5), vec![JournalEntry::Silenced(parent, true)]);
-    assert_eq!(kept(&*journal).2.len(), 1, "it is silenced");
+    assert_eq!(recovered(&*journal).outboxes.len(), 1, "it is silenced");
 }
 
 /// Keys come back in their order; one whose launch was refused is free.
-pub fn keys_stay_until_their_launch_was_not_accepted(make: Make<'_>) {
+pub fn keys_stay_unless_launch_was_refused(make: Make<'_>) {
     let journal = make();
     let key = |key: &str, task: &str, millis| {
         LaunchKey::new(key.to_owned(), &Launch::default(), task.into(), at(millis))
@@ -364,19 +381,22 @@ pub fn keys_stay_until_their_launch_was_not_accepted(make: Make<'_>) {
     for key in &keys {
         journal.append(key.at, vec![JournalEntry::Key(key.clone())]);
     }
-    assert_eq!(kept(&*journal).3, keys);
+    assert_eq!(recovered(&*journal).keys, keys);
     journal.append(at(4), vec![JournalEntry::Unaccepted("bg_2".into())]);
-    assert_eq!(kept(&*journal).3, [keys[0].clone(), keys[2].clone()]);
+    assert_eq!(
+        recovered(&*journal).keys,
+        [keys[0].clone(), keys[2].clone()]
+    );
 }
 
 /// A task's own lines and those of the messages about it, however far the disk has come, and never without bound.
-pub fn a_story_is_told_in_its_order(make: Make<'_>) {
+pub fn timeline_is_ordered_and_bounded(make: Make<'_>) {
     let journal = make();
     let id = TaskId::new("bg_0000000c");
     let new = task("bg_0000000c", Some("ses_p"));
     journal.append(at(1), vec![change(1, &new, 1, None)]);
-    let place = journal.append(at(2), vec![JournalEntry::Granted(id.clone(), Run(1))]);
-    let note = message(
+    let lsn = journal.append(at(2), vec![JournalEntry::Granted(id.clone(), Run(1))]);
+    let individual = message(
         "ntc_9",
         NoticeKind::Final,
         &["bg_0000000c"],
@@ -386,58 +406,63 @@ pub fn a_story_is_told_in_its_order(make: Make<'_>) {
         at(3),
         vec![JournalEntry::Sending {
             parent: "ses_p".into(),
-            message: Box::new(note),
+            message: Box::new(individual),
         }],
     );
-    let told = |journal: &dyn Journal| -> Vec<(i64, String)> {
-        let story = journal.timeline(&id).into_iter();
-        story
-            .map(|(when, line)| (when.as_millis() - at(0).as_millis(), line.what.into_owned()))
+    let timeline = |journal: &dyn Journal| -> Vec<(i64, String)> {
+        let timeline = journal.timeline(&id).into_iter();
+        timeline
+            .map(|(when, entry)| {
+                (
+                    when.as_millis() - at(0).as_millis(),
+                    entry.what.into_owned(),
+                )
+            })
             .collect()
     };
-    let line = |millis, what: &str| (millis, what.to_owned());
+    let entry = |millis, what: &str| (millis, what.to_owned());
     let mut expected = vec![
-        line(1, "accepted"),
-        line(2, "slot granted"),
-        line(3, "telling the parent"),
+        entry(1, "accepted"),
+        entry(2, "slot granted"),
+        entry(3, "telling the parent"),
     ];
-    assert_eq!(told(&*journal), expected);
-    until_durable(&*journal, place);
-    let place = journal.append(
+    assert_eq!(timeline(&*journal), expected);
+    until_durable(&*journal, lsn);
+    let lsn = journal.append(
         at(4),
         vec![delivery("ses_p", "ntc_9", DeliveryStatus::Delivered)],
     );
-    expected.push(line(4, "parent told"));
-    assert_eq!(told(&*journal), expected);
-    until_durable(&*journal, place);
-    assert_eq!(told(&*journal), expected);
-    let mut last = place;
+    expected.push(entry(4, "parent told"));
+    assert_eq!(timeline(&*journal), expected);
+    until_durable(&*journal, lsn);
+    assert_eq!(timeline(&*journal), expected);
+    let mut last = lsn;
     for millis in 10..500 {
         last = journal.append(at(millis), vec![JournalEntry::Granted(id.clone(), Run(2))]);
     }
-    let begun = told(&*journal);
+    let entries = timeline(&*journal);
     until_durable(&*journal, last);
-    assert_eq!(told(&*journal), begun);
-    assert!(begun.len() < 200, "{} lines", begun.len());
-    assert_eq!(begun.last(), Some(&line(499, "slot granted")));
+    assert_eq!(timeline(&*journal), entries);
+    assert!(entries.len() < 200, "{} entries", entries.len());
+    assert_eq!(entries.last(), Some(&entry(499, "slot granted")));
 }
 
 /// A task that left memory longer ago than the retention is not known any more.
-pub fn a_task_is_forgotten_after_its_retention(make: Make<'_>) {
+pub fn task_is_removed_after_retention(make: Make<'_>) {
     let journal = make();
-    let left = |id: &str, when: Timestamp| {
+    let forget = |id: &str, when: Timestamp| {
         let ended = in_state(&task(id, None), TaskStatus::Completed);
         journal.append(
             when,
             vec![record(1, &ended), JournalEntry::Forgotten(id.into(), when)],
         )
     };
-    left("bg_00000001", at(0));
-    let place = left("bg_00000002", at(0) + RETENTION);
-    until_durable(&*journal, place);
+    forget("bg_00000001", at(0));
+    let lsn = forget("bg_00000002", at(0) + RETENTION);
+    until_durable(&*journal, lsn);
     assert!(journal.find("bg_00000001").is_some());
-    let place = left("bg_00000003", at(1) + RETENTION);
-    until_durable(&*journal, place);
+    let lsn = forget("bg_00000003", at(1) + RETENTION);
+    until_durable(&*journal, lsn);
     assert_eq!(journal.find("bg_00000001"), None);
     assert!(!journal.contains(&"bg_00000001".into()));
     assert!(journal.contains(&"bg_00000002".into()));
@@ -445,12 +470,15 @@ pub fn a_task_is_forgotten_after_its_retention(make: Make<'_>) {
 }
 
 /// A journal that is opened again keeps what the last one kept.
-pub fn everything_comes_back(open: Make<'_>) {
+pub fn state_survives_reopen(open: Make<'_>) {
     let journal = open();
-    let base = journal.load().expect("it can be read").newest_change;
+    let base = journal
+        .load()
+        .expect("the journal can be read")
+        .newest_change;
     let new = task("bg_dd000001", Some("ses_d"));
     let running = in_state(&new, TaskStatus::Running);
-    let gone = in_state(&task("bg_dd000002", None), TaskStatus::Error);
+    let removed = in_state(&task("bg_dd000002", None), TaskStatus::Error);
     let key = LaunchKey::new(
         "k".to_owned(),
         &Launch::default(),
@@ -473,14 +501,14 @@ pub fn everything_comes_back(open: Make<'_>) {
     journal.append(
         at(5),
         vec![
-            record(12, &gone),
+            record(12, &removed),
             JournalEntry::Forgotten("bg_dd000002".into(), at(5)),
         ],
     );
     for number in 0..300 {
-        let note = format!("ntc_d{number}");
+        let individual = format!("ntc_d{number}");
         let message = message(
-            &note,
+            &individual,
             NoticeKind::Individual,
             &["bg_x"],
             DeliveryStatus::Sending,
@@ -492,20 +520,20 @@ pub fn everything_comes_back(open: Make<'_>) {
         journal.append(at(6), vec![sending]);
         journal.append(
             at(7),
-            vec![delivery("ses_d", &note, DeliveryStatus::Delivered)],
+            vec![delivery("ses_d", &individual, DeliveryStatus::Delivered)],
         );
     }
-    let (before, story) = (kept(&*journal), journal.timeline(&id()));
+    let (before, timeline) = (recovered(&*journal), journal.timeline(&id()));
     // What waits is written at the end.
     drop(journal);
     for _ in 0..2 {
         let journal = open();
-        assert_eq!(kept(&*journal), before);
-        assert_eq!(journal.timeline(&id()), story);
+        assert_eq!(recovered(&*journal), before);
+        assert_eq!(journal.timeline(&id()), timeline);
         assert_eq!(journal.find("bg_dd000001").as_ref(), Some(&running));
-        assert_eq!(journal.find("bg_dd000002").as_ref(), Some(&gone));
-        assert_eq!(journal.find("ses_bg_dd000002").as_ref(), Some(&gone));
-        assert_eq!(journal.find("bg_dd000002").as_ref(), Some(&gone));
+        assert_eq!(journal.find("bg_dd000002").as_ref(), Some(&removed));
+        assert_eq!(journal.find("ses_bg_dd000002").as_ref(), Some(&removed));
+        assert_eq!(journal.find("bg_dd000002").as_ref(), Some(&removed));
         assert_eq!(journal.last_lsn(), Lsn(0));
     }
     // Nothing is owed any more, and it is told again after that: what it was told before stays.
@@ -513,36 +541,45 @@ pub fn everything_comes_back(open: Make<'_>) {
     journal.append(at(8), vec![JournalEntry::ParentGone("ses_d".into(), at(8))]);
     drop(journal);
     let journal = open();
-    assert_eq!(kept(&*journal).2, []);
+    assert_eq!(recovered(&*journal).outboxes, []);
     journal.append(at(9), vec![joined("ses_d", "bg_dd000009")]);
     let outbox = journal.outbox(&"ses_d".into()).expect("an outbox");
     assert_eq!(outbox.messages.len(), 100);
     assert_eq!(outbox.open(), 1);
-    let before = kept(&*journal);
+    let before = recovered(&*journal);
     drop(journal);
-    assert_eq!(kept(&*open()), before);
+    assert_eq!(recovered(&*open()), before);
 }
 
 /// Changes can be read again from any number or time, whole and in their order.
-pub fn changes_are_read_again(open: Make<'_>) {
+pub fn changes_are_read_after_reopen(open: Make<'_>) {
     let journal = open();
-    let base = journal.load().expect("it can be read").newest_change;
+    let base = journal
+        .load()
+        .expect("the journal can be read")
+        .newest_change;
     let new = task("bg_ee000001", None);
     let running = in_state(&new, TaskStatus::Running);
     let ended = in_state(&running, TaskStatus::Completed);
-    let step = |millis, task: &Task, number, from| {
+    let append = |millis, task: &Task, number, from| {
         journal.append(at(millis), vec![change(21, task, base + number, from)])
     };
-    step(101, &new, 1, None);
-    step(102, &running, 2, Some(TaskStatus::Pending));
-    step(103, &ended, 5, Some(TaskStatus::Running));
+    append(101, &new, 1, None);
+    append(102, &running, 2, Some(TaskStatus::Pending));
+    append(103, &ended, 5, Some(TaskStatus::Running));
     drop(journal);
     let journal = open();
-    let read = |from, most| {
-        let changes = journal.changes(from, most).expect("they are kept");
+    let read = |from, limit| {
+        let changes = journal.changes(from, limit).expect("the changes are kept");
         let changes = changes.into_iter();
         changes
-            .map(|kept| (kept.changed.number - base, kept.at, Task::clone(&kept.task)))
+            .map(|recovered| {
+                (
+                    recovered.changed.number - base,
+                    recovered.at,
+                    Task::clone(&recovered.task),
+                )
+            })
             .collect::<Vec<_>>()
     };
     let whole = [

@@ -6,8 +6,8 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{JournalEntry, RecoveredState, RecoveredTask, SHORTEST_BEGINNING};
-use crate::domain::idempotency::{LaunchKey, MOST};
+use super::{JournalEntry, MIN_PREFIX_LEN, RecoveredState, RecoveredTask};
+use crate::domain::idempotency::{LaunchKey, MAX_KEYS};
 use crate::domain::ids::{SessionId, TaskId};
 use crate::domain::outbox::Outbox;
 use crate::domain::task::Task;
@@ -15,9 +15,9 @@ use crate::domain::time::Timestamp;
 use crate::maps::{Map, Set};
 
 /// How many tasks are remembered after they have left the registry's memory; the oldest goes first.
-const TASKS: usize = 1000;
+const MAX_LEFT_TASKS: usize = 1000;
 /// How many parents are remembered that nothing is owed to; the one changed longest ago goes first.
-const PARENTS: usize = 1000;
+const MAX_SETTLED_PARENTS: usize = 1000;
 
 /// What the changes add up to.
 #[derive(Debug, Default)]
@@ -87,7 +87,7 @@ impl Fold {
             }
             JournalEntry::Key(key) => {
                 self.keys.push_back(key);
-                if self.keys.len() > MOST {
+                if self.keys.len() > MAX_KEYS {
                     self.keys.pop_front();
                 }
             }
@@ -98,7 +98,7 @@ impl Fold {
             JournalEntry::Noted(..) => {}
             entry => {
                 if let Some(parent) = entry.parent().cloned() {
-                    self.change(parent, entry);
+                    self.apply_to_outbox(parent, entry);
                 }
             }
         }
@@ -125,11 +125,12 @@ impl Fold {
                 .or_default() += 1;
             self.left.push_back((at, recovered.task));
         }
-        let over = |left: &VecDeque<(Timestamp, Arc<Task>)>| {
+        let is_over = |left: &VecDeque<(Timestamp, Arc<Task>)>| {
             let oldest = left.front();
-            left.len() > TASKS || oldest.is_some_and(|(left, _)| at.since(*left) > self.retention)
+            left.len() > MAX_LEFT_TASKS
+                || oldest.is_some_and(|(left, _)| at.since(*left) > self.retention)
         };
-        while over(&self.left) {
+        while is_over(&self.left) {
             let Some((_, task)) = self.left.pop_front() else {
                 break;
             };
@@ -142,20 +143,20 @@ impl Fold {
         }
     }
 
-    fn change(&mut self, parent: SessionId, entry: JournalEntry) {
+    fn apply_to_outbox(&mut self, parent: SessionId, entry: JournalEntry) {
         let outbox = self.outboxes.entry(parent.clone()).or_default();
         let was_settled = outbox.is_settled();
         outbox.apply(entry);
         if outbox.is_settled() && !was_settled {
             self.settled.push_back(parent);
         }
-        while self.settled.len() > PARENTS {
+        while self.settled.len() > MAX_SETTLED_PARENTS {
             let oldest = self.settled.pop_front();
-            let over = |parent: &SessionId| {
+            let is_over = |parent: &SessionId| {
                 let outbox = self.outboxes.get(parent);
                 outbox.is_none_or(Outbox::is_settled) && !self.settled.contains(parent)
             };
-            if let Some(oldest) = oldest.filter(over) {
+            if let Some(oldest) = oldest.filter(is_over) {
                 self.outboxes.remove(&oldest);
             }
         }
@@ -168,34 +169,34 @@ impl Fold {
 
     /// The task of that id or unique beginning of one, or the newest of that session that has left memory.
     pub fn find(&self, name: &str) -> Option<Task> {
-        if let Some(task) = self.named(name) {
+        if let Some(task) = self.by_name(name) {
             return Some(Task::clone(task));
         }
-        let mut fitting = self.beginning(name);
-        let only = fitting.next()?;
-        fitting
+        let mut matches = self.by_prefix(name);
+        let only = matches.next()?;
+        matches
             .all(|other| other.id == only.id)
             .then(|| Task::clone(only))
     }
 
     /// The task of that whole id, or the newest of that session that has left memory.
-    pub fn named(&self, name: &str) -> Option<&Arc<Task>> {
+    pub fn by_name(&self, name: &str) -> Option<&Arc<Task>> {
         if let Some(recovered) = self.tasks.get(&TaskId::new(name)) {
             return Some(&recovered.task);
         }
-        let named = |task: &&Arc<Task>| {
+        let by_name = |task: &&Arc<Task>| {
             let session = task.session.as_ref().map(SessionId::as_str);
             task.id.as_str() == name || session == Some(name)
         };
         self.newest_left_first()
-            .find(|task| named(task) && !self.tasks.contains_key(&task.id))
+            .find(|task| by_name(task) && !self.tasks.contains_key(&task.id))
     }
 
     /// The tasks that have left memory and whose ids begin so, newest first; none if the beginning is too short to mean
     /// something.
-    pub fn beginning(&self, name: &str) -> impl Iterator<Item = &Arc<Task>> {
+    pub fn by_prefix(&self, name: &str) -> impl Iterator<Item = &Arc<Task>> {
         let begins = move |task: &&Arc<Task>| {
-            name.len() >= SHORTEST_BEGINNING && task.id.as_str().starts_with(name)
+            name.len() >= MIN_PREFIX_LEN && task.id.as_str().starts_with(name)
         };
         self.newest_left_first()
             .filter(move |task| begins(task) && !self.tasks.contains_key(&task.id))
@@ -235,14 +236,14 @@ impl Fold {
     pub fn recovered(&self) -> RecoveredState {
         let mut tasks: Vec<RecoveredTask> = self.tasks.values().cloned().collect();
         tasks.sort_by_key(|recovered| recovered.accepted);
-        let owed = self
+        let unsettled = self
             .outboxes
             .iter()
             .filter(|(_, outbox)| !outbox.is_settled() || outbox.silenced);
         RecoveredState {
             tasks,
             left: self.left(),
-            outboxes: owed
+            outboxes: unsettled
                 .map(|(parent, outbox)| (parent.clone(), outbox.clone()))
                 .collect(),
             keys: self.keys.iter().cloned().collect(),

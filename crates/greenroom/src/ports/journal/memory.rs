@@ -21,7 +21,7 @@ use crate::lock::lock;
 use crate::maps::Map;
 
 /// How many timelines are kept; the one begun longest ago goes first.
-const TIMELINES: usize = 2_000;
+const MAX_TIMELINES: usize = 2_000;
 
 /// Keeps everything in memory.
 #[derive(Debug)]
@@ -70,11 +70,11 @@ impl MemoryJournal {
 
 impl Memory {
     fn record(&mut self, at: Timestamp, subject: &str, entry: TimelineEntry) {
-        if let Some(known) = self.timelines.get_mut(subject) {
-            return timeline::push(known, at, entry);
+        if let Some(timeline) = self.timelines.get_mut(subject) {
+            return timeline::push(timeline, at, entry);
         }
         self.oldest_first.push_back(subject.to_owned());
-        if self.oldest_first.len() > TIMELINES
+        if self.oldest_first.len() > MAX_TIMELINES
             && let Some(oldest) = self.oldest_first.pop_front()
         {
             self.timelines.remove(&oldest);
@@ -87,8 +87,8 @@ impl Journal for MemoryJournal {
     fn append(&self, at: Timestamp, entries: Vec<JournalEntry>) -> Lsn {
         let mut memory = self.memory();
         for entry in entries {
-            for (subject, line) in timeline::entries_of(&entry) {
-                memory.record(at, subject, line);
+            for (subject, timeline_entry) in timeline::entries_of(&entry) {
+                memory.record(at, subject, timeline_entry);
             }
             memory.fold.append(entry);
         }
@@ -149,9 +149,9 @@ mod tests {
     use crate::domain::task::Launch;
 
     #[test]
-    fn a_task_that_has_left_is_found_for_as_long_as_is_wanted() {
+    fn removed_task_is_found_during_retention() {
         let journal = MemoryJournal::with_retention(Duration::from_secs(10));
-        let leaves = |name: &str, millis| {
+        let forget = |name: &str, millis| {
             let at = Timestamp::from_millis(millis);
             let task = Task::accept(name.into(), Launch::default(), 1, at);
             let entry = JournalEntry::Task {
@@ -163,10 +163,10 @@ mod tests {
             let left = JournalEntry::Forgotten(name.into(), at);
             journal.append(at, vec![entry, left]);
         };
-        leaves("bg_00000001", 0);
-        leaves("bg_00000002", 10_000);
+        forget("bg_00000001", 0);
+        forget("bg_00000002", 10_000);
         assert!(journal.find("bg_00000001").is_some());
-        leaves("bg_00000003", 10_001);
+        forget("bg_00000003", 10_001);
         assert!(journal.find("bg_00000001").is_none());
         assert!(journal.find("bg_00000002").is_some());
     }

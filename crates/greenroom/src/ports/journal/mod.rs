@@ -256,8 +256,8 @@ pub trait Journal: Send + Sync + 'static {
 
     /// At most so many changes of tasks' states that are durable, by number; none if those after that number are not all
     /// kept. From a time on it is those that are kept.
-    fn changes(&self, from: ChangesFrom, most: usize) -> Option<Vec<RecordedChange>>;
+    fn changes(&self, from: ChangesFrom, limit: usize) -> Option<Vec<RecordedChange>>;
 }
 
 /// The shortest beginning of an id that finds a task.
-pub const SHORTEST_BEGINNING: usize = 3;
+pub const MIN_PREFIX_LEN: usize = 3;
