@@ -3,7 +3,7 @@
 use super::lifecycle::End;
 
 /// How many names a text lists.
-const LISTED: usize = 20;
+const MAX_LISTED: usize = 20;
 
 /// True for the server's text about a model it does not know.
 pub fn is_unknown_model(text: &str) -> bool {
@@ -12,16 +12,18 @@ pub fn is_unknown_model(text: &str) -> bool {
 
 /// The same end, its text followed by the models there are.
 pub fn with_models(mut end: End, models: &[String]) -> End {
-    if let (Some(text), false) = (&mut end.error, models.is_empty()) {
-        let shown = models[..models.len().min(LISTED)].join(", ");
-        let more = models.len().saturating_sub(LISTED);
+    if let Some(text) = &mut end.error
+        && !models.is_empty()
+    {
+        let listed = models[..models.len().min(MAX_LISTED)].join(", ");
+        let more = models.len().saturating_sub(MAX_LISTED);
         let rest = if more > 0 {
             format!(" and {more} more")
         } else {
             String::new()
         };
         let sentence = text.trim_end().trim_end_matches('.').to_owned();
-        *text = format!("{sentence}. Available models: {shown}{rest}");
+        *text = format!("{sentence}. Available models: {listed}{rest}");
     }
     end
 }
@@ -31,7 +33,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_models_there_are_follow_the_text() {
+    fn models_are_appended_to_error() {
         let models: Vec<String> = (0..22).map(|n| format!("acme/{n}")).collect();
         let end = with_models(End::error("Model not found: acme/big."), &models);
         let text = end.error.unwrap();
@@ -43,7 +45,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_added_where_nothing_is_known() {
+    fn no_models_leave_error_unchanged() {
         let end = with_models(End::error("Model not found: acme/big."), &[]);
         assert_eq!(end.error.as_deref(), Some("Model not found: acme/big."));
     }

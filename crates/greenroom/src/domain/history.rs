@@ -7,14 +7,14 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::ids::{SessionId, TaskId};
-use super::notification::{harmless, one_line};
+use super::notification::{escape_wrapper, one_line};
 use super::task::{Task, TaskStatus, cut};
 use crate::maps::Map;
 
 /// How many entries a parent's history keeps.
-pub const KEPT: usize = 100;
+pub const MAX_ENTRIES: usize = 100;
 /// How many of them the Markdown form shows.
-pub const SHOWN: usize = 20;
+pub const MARKDOWN_ENTRIES: usize = 20;
 
 /// One task as its parent's history knows it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -56,34 +56,37 @@ impl HistoryEntry {
 pub struct History {
     entries: VecDeque<HistoryEntry>,
     /// Where each stands, counted from the first there ever was.
-    places: Map<TaskId, u64>,
+    positions: Map<TaskId, u64>,
     /// How many have been let go of.
-    gone: u64,
+    removed: u64,
 }
 
 impl History {
     /// Records what a task is now: its entry is brought up to date, or added at the end if it has none.
     pub fn record(&mut self, task: &Task) {
-        if let Some(known) = self.place(&task.id).and_then(|at| self.entries.get_mut(at)) {
+        if let Some(entry) = self
+            .position(&task.id)
+            .and_then(|at| self.entries.get_mut(at))
+        {
             // What else it says of a task never changes.
-            known.status = task.status();
-            known.session.clone_from(&task.session);
+            entry.status = task.status();
+            entry.session.clone_from(&task.session);
             return;
         }
-        let place = self.gone + self.entries.len() as u64;
-        self.places.insert(task.id.clone(), place);
+        let position = self.removed + self.entries.len() as u64;
+        self.positions.insert(task.id.clone(), position);
         self.entries.push_back(HistoryEntry::of(task));
-        if self.entries.len() > KEPT
+        if self.entries.len() > MAX_ENTRIES
             && let Some(oldest) = self.entries.pop_front()
         {
-            self.places.remove(&oldest.task);
-            self.gone += 1;
+            self.positions.remove(&oldest.task);
+            self.removed += 1;
         }
     }
 
-    fn place(&self, task: &TaskId) -> Option<usize> {
-        let place = self.places.get(task)?.checked_sub(self.gone)?;
-        usize::try_from(place).ok()
+    fn position(&self, task: &TaskId) -> Option<usize> {
+        let position = self.positions.get(task)?.checked_sub(self.removed)?;
+        usize::try_from(position).ok()
     }
 
     /// How many entries it has.
@@ -109,9 +112,9 @@ pub fn markdown(entries: &[HistoryEntry]) -> String {
         return String::new();
     }
     let mut text = String::from("## Background tasks\n\n");
-    for entry in entries.iter().rev().take(SHOWN).rev() {
+    for entry in entries.iter().rev().take(MARKDOWN_ENTRIES).rev() {
         let description = one_line(&entry.description);
-        let description = harmless(&description);
+        let description = escape_wrapper(&description);
         let session = entry
             .session
             .as_ref()

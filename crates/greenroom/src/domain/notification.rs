@@ -48,7 +48,7 @@ fn individual(facts: &NoticeFacts) -> String {
     };
     let mut text = format!("{head}\n");
     for task in &facts.tasks {
-        tell(task, &mut text);
+        push_task(task, &mut text);
     }
     if facts.remaining > 0 {
         let noun = if facts.remaining == 1 {
@@ -72,22 +72,26 @@ fn whole_final(facts: &NoticeFacts) -> String {
         .filter(|task| task.status.is_failure())
         .count();
     let mut text = final_head(failed);
-    let (bad, good): (Vec<&SettledFact>, Vec<&SettledFact>) = facts
+    let (failed_tasks, other_tasks): (Vec<&SettledFact>, Vec<&SettledFact>) = facts
         .tasks
         .iter()
         .partition(|task| task.status.is_failure());
     // Failures come first, so that a cut never hides one behind what went well.
-    if !bad.is_empty() {
+    if !failed_tasks.is_empty() {
         text.push_str("\nFailed:\n");
-        bad.iter().for_each(|task| tell(task, &mut text));
+        failed_tasks
+            .iter()
+            .for_each(|task| push_task(task, &mut text));
     }
-    if !good.is_empty() {
-        text.push_str(if bad.is_empty() {
+    if !other_tasks.is_empty() {
+        text.push_str(if failed_tasks.is_empty() {
             ""
         } else {
             "\nThe others:\n"
         });
-        good.iter().for_each(|task| tell(task, &mut text));
+        other_tasks
+            .iter()
+            .for_each(|task| push_task(task, &mut text));
     }
     text.push_str(&how_to_read(&facts.tasks));
     text.push_str("Go on with your work now.");
@@ -114,7 +118,7 @@ fn final_head(failed: usize) -> String {
     }
 }
 
-fn tell(task: &SettledFact, text: &mut String) {
+fn push_task(task: &SettledFact, text: &mut String) {
     let description = one_line(cut(&task.description, 240));
     text.extend([
         "- `",
@@ -122,7 +126,7 @@ fn tell(task: &SettledFact, text: &mut String) {
         "` ",
         label(task.status),
         ": ",
-        &harmless(&description),
+        &escape_wrapper(&description),
         " (",
         &task.duration,
         ")\n",
@@ -132,26 +136,27 @@ fn tell(task: &SettledFact, text: &mut String) {
             TaskStatus::Cancelled => "  Reason: ",
             _ => "  Error: ",
         };
-        text.extend([name, &harmless(cut(error, MAX_ERROR)), "\n"]);
+        text.extend([name, &escape_wrapper(cut(error, MAX_ERROR)), "\n"]);
     }
 }
 
 /// Text of others on one line.
 pub fn one_line(text: &str) -> Cow<'_, str> {
-    match text.contains(['\n', '\r']) {
-        true => text.replace(['\n', '\r'], " ").into(),
-        false => text.into(),
+    if text.contains(['\n', '\r']) {
+        text.replace(['\n', '\r'], " ").into()
+    } else {
+        text.into()
     }
 }
 
 /// Text of others inside a message of ours: it must not close the wrapper that marks the message as ours.
-pub fn harmless(text: &str) -> Cow<'_, str> {
+pub fn escape_wrapper(text: &str) -> Cow<'_, str> {
     // Most of it has none, and that is seen at a glance.
-    match text.contains('>') {
-        true => text
-            .replace("system-reminder>", "system-reminder\u{203a}")
-            .into(),
-        false => text.into(),
+    if text.contains('>') {
+        text.replace("system-reminder>", "system-reminder\u{203a}")
+            .into()
+    } else {
+        text.into()
     }
 }
 
@@ -197,18 +202,18 @@ pub fn parent_identity(
     messages: &[Message],
     reports: &[CompletionReport],
 ) -> (Option<String>, Option<ModelRef>) {
-    let spoken = messages
+    let newest_message = messages
         .iter()
         .rev()
         .find(|message| !message.summary && (message.agent.is_some() || message.model.is_some()));
-    let newest = reports.iter().max_by_key(|report| report.accepted);
-    let agent = spoken.and_then(|message| message.agent.clone());
-    let model = spoken.and_then(|message| message.model.clone());
+    let newest_report = reports.iter().max_by_key(|report| report.accepted);
+    let agent = newest_message.and_then(|message| message.agent.clone());
+    let model = newest_message.and_then(|message| message.model.clone());
     (
         agent.or_else(|| {
-            newest.and_then(|report| report.parent_agent.as_deref().map(str::to_owned))
+            newest_report.and_then(|report| report.parent_agent.as_deref().map(str::to_owned))
         }),
-        model.or_else(|| newest.and_then(|report| report.parent_model.as_deref().cloned())),
+        model.or_else(|| newest_report.and_then(|report| report.parent_model.as_deref().cloned())),
     )
 }
 
@@ -236,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn an_individual_message_says_what_remains_and_how_to_read() {
+    fn individual_lists_remaining_and_how_to_read() {
         let facts = facts(
             NoticeKind::Individual,
             vec![fact("bg_1", TaskStatus::Error, Some("boom"))],
@@ -251,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn several_in_one_message_are_counted() {
+    fn individual_counts_several_tasks() {
         let tasks = vec![
             fact("bg_1", TaskStatus::Completed, None),
             fact("bg_2", TaskStatus::Completed, None),
@@ -265,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn the_final_lists_failures_apart_and_the_reason_of_a_cancelled_one() {
+    fn final_lists_failures_first_and_cancel_reason() {
         let tasks = vec![
             fact("bg_1", TaskStatus::Cancelled, Some("not needed")),
             fact("bg_2", TaskStatus::Interrupt, Some("aborted")),
@@ -278,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn no_message_is_longer_than_its_bound() {
+    fn message_length_is_bounded() {
         let long = "x".repeat(5000);
         let tasks = (0..100)
             .map(|n| fact(&format!("bg_{n}"), TaskStatus::Error, Some(&long)))
@@ -289,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn the_parent_keeps_its_own_agent_and_model() {
+    fn parent_keeps_its_agent_and_model() {
         let read = |value| Message::read(&value);
         let messages = [
             read(json!({"info": {"agent": "old", "model": {"providerID": "o", "modelID": "o"}}})),
