@@ -14,7 +14,7 @@ use serde_json::Value;
 
 use super::ids::{MessageId, SessionId};
 use super::lenient_json;
-use super::session_event::{self, SessionEvent, SessionEventKind, session_named};
+use super::session_event::{self, SessionEvent, SessionEventKind, session_id};
 use super::transcript::Message;
 
 /// An event of the server, as far as anybody here acts on it.
@@ -35,7 +35,7 @@ impl DecodedEvent {
             .pointer("/properties/status/type")
             .and_then(Value::as_str);
         DecodedEvent {
-            session: session_named(event),
+            session: session_id(event),
             works: event
                 .get("type")
                 .and_then(Value::as_str)
@@ -173,14 +173,14 @@ impl RawEvent<'_> {
 
 impl Properties<'_> {
     fn session(&self) -> Option<SessionId> {
-        let inside = |of: &Option<Value>, name: &str| {
+        let nested = |of: &Option<Value>, name: &str| {
             let id = of.as_ref()?.get(name)?.as_str()?;
             Some(SessionId::from(id))
         };
         (self.session.as_deref().map(SessionId::from))
-            .or_else(|| inside(&self.info, "sessionID"))
-            .or_else(|| inside(&self.part, "sessionID"))
-            .or_else(|| inside(&self.info, "id"))
+            .or_else(|| nested(&self.info, "sessionID"))
+            .or_else(|| nested(&self.part, "sessionID"))
+            .or_else(|| nested(&self.info, "id"))
             .filter(|session| !session.as_str().is_empty())
     }
 }
@@ -193,7 +193,7 @@ mod tests {
     use super::*;
 
     /// Any JSON, with the names and texts that events have in any place.
-    fn anything() -> impl Strategy<Value = Value> {
+    fn any_json() -> impl Strategy<Value = Value> {
         let leaf = prop_oneof![
             Just(Value::Null),
             any::<bool>().prop_map(Value::from),
@@ -231,7 +231,7 @@ mod tests {
 
     /// Mostly as servers write them.
     fn event() -> impl Strategy<Value = Value> {
-        let odd = || prop_oneof![3 => Just(None), 1 => anything().prop_map(Some)];
+        let odd = || prop_oneof![3 => Just(None), 1 => any_json().prop_map(Some)];
         let fields = (odd(), odd(), odd(), odd(), odd(), odd(), odd());
         let named = (kinds(), any::<bool>(), any::<bool>());
         (named, fields).prop_map(|((kind, of_session, of_message), odd)| {
@@ -260,7 +260,7 @@ mod tests {
 
         /// Read from its text, an event is what it is to the tolerant reader.
         #[test]
-        fn a_text_is_heard_as_its_value_is_read(event in prop_oneof![9 => event(), 1 => anything()]) {
+        fn text_and_value_decode_equally(event in prop_oneof![9 => event(), 1 => any_json()]) {
             let decoded = DecodedEvent::read_text(event.to_string().as_bytes());
             prop_assert_eq!(decoded.as_ref(), Some(&DecodedEvent::read(&event)));
             prop_assert_eq!(decoded.and_then(DecodedEvent::event), SessionEvent::read(&event));
@@ -268,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn what_servers_write_needs_no_second_reading() {
+    fn usual_events_are_decoded_in_one_pass() {
         let session = "\"sessionID\":\"ses_1\"";
         for properties in [
             format!(
@@ -293,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn half_a_letter_hides_no_event() {
+    fn unpaired_surrogate_is_decoded() {
         let text =
             r#"{"type":"session.error","properties":{"sessionID":"ses_1","error":"a\ud83d"}}"#;
         let decoded = DecodedEvent::read_text(text.as_bytes()).and_then(DecodedEvent::event);
@@ -309,7 +309,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_json_is_nothing() {
+    fn invalid_json_is_none() {
         for text in ["", "{", "{\"type\":\"session.idle\"", "\u{0}"] {
             assert_eq!(DecodedEvent::read_text(text.as_bytes()), None, "{text}");
         }

@@ -12,12 +12,12 @@ use super::lenient_json;
 use crate::maps::Map;
 
 /// Sessions whose last delta is remembered; beyond it old ones are forgotten early, which passes a delta too many.
-const REMEMBERED: usize = 1024;
+const MAX_SESSIONS: usize = 1024;
 
 /// Types that can concern a session. Anything else (plugins, catalogues, installation, `sync` twins) says nothing to us.
-const FAMILIES: [&str; 5] = ["session.", "message.", "todo.", "permission.", "question."];
+const RELEVANT_PREFIXES: [&str; 5] = ["session.", "message.", "todo.", "permission.", "question."];
 /// Of those, what can be large and is never a sign of life.
-const UNUSED: [&str; 2] = ["session.diff", "session.next."];
+const IGNORED_PREFIXES: [&str; 2] = ["session.diff", "session.next."];
 
 /// An event in whatever it is wrapped in, or by itself.
 #[derive(Deserialize)]
@@ -106,7 +106,7 @@ impl EventFilter {
             let properties = raw.properties.as_ref();
             let session = properties.and_then(|properties| properties.0.session.as_deref());
             let kind = raw.kind.as_deref();
-            if !kind.is_some_and(|kind| self.wants(kind, session, now)) {
+            if !kind.is_some_and(|kind| self.is_wanted(kind, session, now)) {
                 return FilteredEvent::Dropped;
             }
             if let Some(decoded) = raw.decoded() {
@@ -128,7 +128,7 @@ impl EventFilter {
         }
     }
 
-    fn wants(&mut self, kind: &str, session: Option<&str>, now: Instant) -> bool {
+    fn is_wanted(&mut self, kind: &str, session: Option<&str>, now: Instant) -> bool {
         if !is_relevant(kind) {
             return false;
         }
@@ -145,11 +145,11 @@ impl EventFilter {
         {
             return false;
         }
-        if self.last_delta.len() >= REMEMBERED {
+        if self.last_delta.len() >= MAX_SESSIONS {
             let window = self.window;
             self.last_delta
                 .retain(|_, last| now.duration_since(*last) < window);
-            if self.last_delta.len() >= REMEMBERED {
+            if self.last_delta.len() >= MAX_SESSIONS {
                 self.last_delta.clear();
             }
         }
@@ -172,8 +172,12 @@ fn unwrapped(text: &[u8], wrapped: bool) -> Option<Value> {
 }
 
 fn is_relevant(kind: &str) -> bool {
-    FAMILIES.iter().any(|family| kind.starts_with(family))
-        && !UNUSED.iter().any(|unused| kind.starts_with(unused))
+    RELEVANT_PREFIXES
+        .iter()
+        .any(|prefix| kind.starts_with(prefix))
+        && !IGNORED_PREFIXES
+            .iter()
+            .any(|ignored| kind.starts_with(ignored))
 }
 
 #[cfg(test)]
@@ -182,7 +186,7 @@ mod tests {
 
     use super::*;
 
-    fn sift() -> (EventFilter, Instant) {
+    fn filter() -> (EventFilter, Instant) {
         (EventFilter::new(Duration::from_millis(200)), Instant::now())
     }
 
@@ -196,13 +200,13 @@ mod tests {
         json!({"id": "evt_1", "type": kind, "properties": {"sessionID": session, "field": "text"}})
     }
 
-    fn passes(sifted: FilteredEvent<'_>) -> bool {
-        matches!(sifted, FilteredEvent::Forwarded(_))
+    fn is_forwarded(filtered: FilteredEvent<'_>) -> bool {
+        matches!(filtered, FilteredEvent::Forwarded(_))
     }
 
     /// What is forwarded on, in full; it was decoded as that.
-    fn whole(sifted: FilteredEvent<'_>) -> Option<Value> {
-        let FilteredEvent::Forwarded(forwarded) = sifted else {
+    fn forwarded_value(filtered: FilteredEvent<'_>) -> Option<Value> {
+        let FilteredEvent::Forwarded(forwarded) = filtered else {
             return None;
         };
         let value = forwarded.value()?;
@@ -211,17 +215,17 @@ mod tests {
     }
 
     #[test]
-    fn where_events_are_wrapped_only_what_is_wrapped_is_one() {
-        let mut sift = EventFilter::for_wrapped(Duration::from_millis(100));
+    fn unwrapped_events_are_unreadable_where_wrapping_is_required() {
+        let mut filter = EventFilter::for_wrapped(Duration::from_millis(100));
         let now = Instant::now();
         let idle = event("session.idle", "ses_1");
         let frame = json!({"type": "event", "event": idle}).to_string();
         assert_eq!(
-            whole(sift.filter(frame.as_bytes(), now)),
+            forwarded_value(filter.filter(frame.as_bytes(), now)),
             Some(idle.clone())
         );
         let noise = json!({"type": "event", "event": event("plugin.added", "ses_1")}).to_string();
-        assert_eq!(sift.filter(noise.as_bytes(), now), FilteredEvent::Dropped);
+        assert_eq!(filter.filter(noise.as_bytes(), now), FilteredEvent::Dropped);
         for none in [
             json!({"type": "event"}),
             json!({"type": "event", "event": 7}),
@@ -229,7 +233,7 @@ mod tests {
         ] {
             let none = none.to_string();
             assert_eq!(
-                sift.filter(none.as_bytes(), now),
+                filter.filter(none.as_bytes(), now),
                 FilteredEvent::Unreadable,
                 "{none}"
             );
@@ -237,19 +241,22 @@ mod tests {
     }
 
     #[test]
-    fn an_event_is_passed_on_without_its_wrapping() {
-        let (mut sift, now) = sift();
+    fn wrapping_is_removed() {
+        let (mut filter, now) = filter();
         let idle = event("session.idle", "ses_1");
         for data in [wrapped(idle.clone()), idle.to_string().into_bytes()] {
-            assert_eq!(whole(sift.filter(&data, now)), Some(idle.clone()));
+            assert_eq!(
+                forwarded_value(filter.filter(&data, now)),
+                Some(idle.clone())
+            );
         }
     }
 
     #[test]
-    fn noise_twins_and_nonsense_are_dropped() {
-        let (mut sift, now) = sift();
+    fn irrelevant_and_invalid_events_are_dropped() {
+        let (mut filter, now) = filter();
         let twin = json!({"type": "sync", "syncEvent": {"type": "session.created.1", "data": {}}});
-        assert_eq!(sift.filter(&wrapped(twin), now), FilteredEvent::Dropped);
+        assert_eq!(filter.filter(&wrapped(twin), now), FilteredEvent::Dropped);
         for kind in [
             "plugin.added",
             "catalog.updated",
@@ -259,7 +266,7 @@ mod tests {
             "",
         ] {
             assert_eq!(
-                sift.filter(&wrapped(event(kind, "ses_1")), now),
+                filter.filter(&wrapped(event(kind, "ses_1")), now),
                 FilteredEvent::Dropped,
                 "{kind}"
             );
@@ -274,26 +281,35 @@ mod tests {
             r#"{"payload":7}"#,
             r#"{"type":[]}"#,
         ] {
-            assert!(!passes(sift.filter(nonsense.as_bytes(), now)), "{nonsense}");
+            assert!(
+                !is_forwarded(filter.filter(nonsense.as_bytes(), now)),
+                "{nonsense}"
+            );
         }
     }
 
     #[test]
-    fn an_event_of_another_shape_is_left_to_the_tolerant_reader() {
-        let (mut sift, now) = sift();
+    fn unusual_shape_is_decoded_by_tolerant_reader() {
+        let (mut filter, now) = filter();
         let flat =
             json!({"type": "message.part.updated", "properties": {"sessionID": 7, "part": {}}});
-        assert_eq!(whole(sift.filter(&wrapped(flat.clone()), now)), Some(flat));
+        assert_eq!(
+            forwarded_value(filter.filter(&wrapped(flat.clone()), now)),
+            Some(flat)
+        );
         let bare = json!({"type": "session.error", "properties": {"error": {}}});
-        assert_eq!(whole(sift.filter(&wrapped(bare.clone()), now)), Some(bare));
+        assert_eq!(
+            forwarded_value(filter.filter(&wrapped(bare.clone()), now)),
+            Some(bare)
+        );
     }
 
     #[test]
-    fn deltas_are_thinned_out_per_session() {
-        let (mut sift, start) = sift();
+    fn deltas_are_limited_per_session() {
+        let (mut filter, start) = filter();
         let mut at = |millis, session| {
             let delta = wrapped(event("message.part.delta", session));
-            passes(sift.filter(&delta, start + Duration::from_millis(millis)))
+            is_forwarded(filter.filter(&delta, start + Duration::from_millis(millis)))
         };
         assert!(at(0, "ses_1"));
         assert!(!at(10, "ses_1"));
@@ -304,28 +320,28 @@ mod tests {
     }
 
     #[test]
-    fn a_delta_right_after_idle_is_passed_on() {
-        let (mut sift, now) = sift();
+    fn first_delta_after_idle_is_forwarded() {
+        let (mut filter, now) = filter();
         let delta = wrapped(event("message.part.delta", "ses_1"));
-        assert!(passes(sift.filter(&delta, now)));
-        assert!(passes(
-            sift.filter(&wrapped(event("session.idle", "ses_1")), now)
+        assert!(is_forwarded(filter.filter(&delta, now)));
+        assert!(is_forwarded(
+            filter.filter(&wrapped(event("session.idle", "ses_1")), now)
         ));
         assert!(
-            passes(sift.filter(&delta, now)),
+            is_forwarded(filter.filter(&delta, now)),
             "the session works again, which the idle must not hide"
         );
     }
 
     #[test]
-    fn what_is_remembered_of_deltas_is_bounded() {
-        let (mut sift, now) = sift();
+    fn remembered_sessions_are_bounded() {
+        let (mut filter, now) = filter();
         for number in 0..5000 {
-            assert!(passes(sift.filter(
+            assert!(is_forwarded(filter.filter(
                 &wrapped(event("message.part.delta", &format!("ses_{number}"))),
                 now
             )));
-            assert!(sift.last_delta.len() <= REMEMBERED);
+            assert!(filter.last_delta.len() <= MAX_SESSIONS);
         }
     }
 }

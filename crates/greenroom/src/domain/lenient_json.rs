@@ -17,13 +17,13 @@ pub fn read<T: DeserializeOwned>(json: &[u8]) -> serde_json::Result<T> {
 
 /// The same JSON without halves of pairs, of the same length; none if there are no such halves.
 pub fn repair(json: &[u8]) -> Option<Vec<u8>> {
-    let mut whole: Option<Vec<u8>> = None;
+    let mut repaired: Option<Vec<u8>> = None;
     let mut at = 0;
     while at < json.len() {
         at += match (json[at], unit(json, at)) {
             (b'\\', Some(0xD800..0xDC00)) if is_low(unit(json, at + 6)) => 12,
             (b'\\', Some(0xD800..0xE000)) => {
-                let repair = whole.get_or_insert_with(|| json.to_vec());
+                let repair = repaired.get_or_insert_with(|| json.to_vec());
                 repair[at..at + 6].copy_from_slice(b"\\ufffd");
                 6
             }
@@ -32,7 +32,7 @@ pub fn repair(json: &[u8]) -> Option<Vec<u8>> {
             _ => 1,
         };
     }
-    whole
+    repaired
 }
 
 fn is_low(unit: Option<u16>) -> bool {
@@ -59,7 +59,7 @@ mod tests {
     }
 
     #[test]
-    fn half_a_pair_is_read_and_a_whole_one_kept() {
+    fn unpaired_surrogates_are_replaced() {
         let read = |json: &str| text(json).unwrap();
         assert_eq!(read(r#""a\ud83d b""#), "a\u{fffd} b");
         assert_eq!(read(r#""\ude00\ud83d""#), "\u{fffd}\u{fffd}");
@@ -69,7 +69,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_whole_is_left_alone() {
+    fn valid_json_is_unchanged() {
         for json in [r#""\ud83d\ude00""#, r#""\\ud83d""#, r#""\u00e9\\""#, "[]"] {
             assert_eq!(repair(json.as_bytes()), None, "{json}");
         }
@@ -88,7 +88,7 @@ mod tests {
     proptest! {
         /// The model: texts are units of sixteen bits, as JavaScript has them.
         #[test]
-        fn every_text_of_javascript_is_read(units in prop::collection::vec(prop_oneof![
+        fn any_utf16_text_is_read(units in prop::collection::vec(prop_oneof![
             Just(0xD83D_u16), Just(0xDE00_u16), Just(u16::from(b'\\')), Just(u16::from(b'u')), any::<u16>(),
         ], 0..12)) {
             let written: String = units.iter().map(|unit| format!("\\u{unit:04x}")).collect();

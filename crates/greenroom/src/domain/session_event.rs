@@ -169,7 +169,7 @@ pub fn read_retry(status: &Value) -> (Option<u32>, String, Option<Timestamp>) {
 }
 
 /// The session that an event names, whatever it says of it.
-pub fn session_named(event: &Value) -> Option<SessionId> {
+pub fn session_id(event: &Value) -> Option<SessionId> {
     session_of(event.get("properties").unwrap_or(event))
 }
 
