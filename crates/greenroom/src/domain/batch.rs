@@ -351,7 +351,7 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_of_one_goes_straight_to_the_final() {
+    fn batch_of_one_sends_only_a_final() {
         let mut batch = batch(&["a"]);
         batch.settle(report("a"), false, false, NOW);
         assert_eq!(batch.due(Duration::ZERO), Due::Final { since: NOW });
@@ -360,7 +360,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_to_settle_replaces_what_is_unsent() {
+    fn final_replaces_unsent_individuals() {
         let mut batch = batch(&["a", "b"]);
         batch.settle(report("b"), false, false, NOW);
         batch.settle(report("a"), false, false, NOW);
@@ -370,7 +370,7 @@ mod tests {
     }
 
     #[test]
-    fn a_task_that_joins_takes_the_final_back() {
+    fn join_replaces_due_final_with_individual() {
         let mut batch = batch(&["a", "b"]);
         batch.settle(report("a"), false, false, NOW);
         batch.take_individual(false).unwrap();
@@ -386,7 +386,7 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_with_nothing_to_tell_closes_without_a_word() {
+    fn batch_without_reports_closes_silently() {
         let mut batch = batch(&["a", "b"]);
         batch.leave(&"a".into(), NOW);
         batch.leave(&"b".into(), NOW);
@@ -395,7 +395,7 @@ mod tests {
     }
 
     #[test]
-    fn the_final_is_due_when_the_last_open_one_leaves() {
+    fn final_is_due_when_last_open_task_leaves() {
         let mut batch = batch(&["a", "b"]);
         batch.settle(report("a"), false, false, NOW);
         batch.take_individual(false);
@@ -405,7 +405,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refused_note_is_merged_into_the_next() {
+    fn refused_individual_is_merged_into_next() {
         let mut batch = batch(&["a", "b", "c"]);
         batch.settle(report("a"), false, false, NOW);
         let individual = batch.take_individual(false).unwrap();
@@ -420,7 +420,7 @@ mod tests {
     }
 
     #[test]
-    fn what_settles_behind_a_message_in_flight_keeps_its_own() {
+    fn task_settled_after_a_send_gets_its_own_individual() {
         let mut batch = batch(&["a", "b", "c"]);
         batch.settle(report("a"), false, false, NOW);
         batch.settle(report("b"), false, false, NOW);
@@ -435,24 +435,24 @@ mod tests {
             let all = ["a", "b", "c", "d", "e", "f"];
             let mut batch = Batch::default();
             let mut open: Vec<&str> = Vec::new();
-            let mut owed: Vec<&str> = Vec::new();
+            let mut settled_tasks: Vec<&str> = Vec::new();
             for (what, which) in moves {
                 let task = all[which];
                 match what {
                     0 | 1 if !open.contains(&task) => {
                         batch.join(task.into());
                         open.push(task);
-                        owed.retain(|&known| known != task);
+                        settled_tasks.retain(|&known| known != task);
                     }
                     2 if open.contains(&task) => {
                         batch.settle(report(task), false, which % 2 == 0, NOW);
                         open.retain(|&known| known != task);
-                        owed.push(task);
+                        settled_tasks.push(task);
                     }
                     3 => {
                         batch.leave(&task.into(), NOW);
                         open.retain(|&known| known != task);
-                        owed.retain(|&known| known != task);
+                        settled_tasks.retain(|&known| known != task);
                     }
                     _ => {
                         let individual = batch.take_individual(which % 2 == 0);
@@ -466,13 +466,13 @@ mod tests {
                     Due::Final { .. } => {
                         prop_assert!(open.is_empty());
                         let closed = batch.close();
-                        let mut said = names(&closed);
-                        said.sort_unstable();
-                        owed.sort_unstable();
-                        prop_assert_eq!(said, std::mem::take(&mut owed));
+                        let mut reported = names(&closed);
+                        reported.sort_unstable();
+                        settled_tasks.sort_unstable();
+                        prop_assert_eq!(reported, std::mem::take(&mut settled_tasks));
                         prop_assert!(batch.is_empty());
                     }
-                    _ => prop_assert!(!open.is_empty() || owed.is_empty()),
+                    _ => prop_assert!(!open.is_empty() || settled_tasks.is_empty()),
                 }
             }
         }

@@ -60,7 +60,7 @@ type QueueHead = (QueueSeq, ConcurrencyKey);
 struct LimitUsage {
     limit: u32,
     held: usize,
-    heads: BTreeSet<QueueHead>,
+    queue_heads: BTreeSet<QueueHead>,
     /// Its oldest head, as it stands among those that have room.
     ready: Option<QueueHead>,
 }
@@ -77,7 +77,7 @@ impl LimitUsage {
 pub struct SlotTable {
     limits: Limits,
     holders: BTreeMap<PermitId, (ConcurrencyKey, Bucket)>,
-    heads: BTreeMap<ConcurrencyKey, (QueueSeq, Bucket)>,
+    queue_heads: BTreeMap<ConcurrencyKey, (QueueSeq, Bucket)>,
     // One for every bucket with a holder or a head.
     usage: BTreeMap<Bucket, LimitUsage>,
     // The oldest head of every bucket that has one, and room.
@@ -92,7 +92,7 @@ impl SlotTable {
         Self {
             limits,
             holders: BTreeMap::new(),
-            heads: BTreeMap::new(),
+            queue_heads: BTreeMap::new(),
             usage: BTreeMap::new(),
             ready: BTreeMap::new(),
             next: 1,
@@ -104,18 +104,19 @@ impl SlotTable {
     pub fn request(&mut self, key: ConcurrencyKey, queue_seq: QueueSeq) {
         self.withdraw(&key);
         let (bucket, limit) = self.limits.rule(&key);
-        self.heads.insert(key.clone(), (queue_seq, bucket.clone()));
+        self.queue_heads
+            .insert(key.clone(), (queue_seq, bucket.clone()));
         self.change(bucket, limit, |usage| {
-            usage.heads.insert((queue_seq, key));
+            usage.queue_heads.insert((queue_seq, key));
         });
     }
 
     /// Nobody waits for that key any more.
     pub fn withdraw(&mut self, key: &ConcurrencyKey) {
-        if let Some((queue_seq, bucket)) = self.heads.remove(key) {
+        if let Some((queue_seq, bucket)) = self.queue_heads.remove(key) {
             let limit = self.limits.of(key);
             self.change(bucket, limit, |usage| {
-                usage.heads.remove(&(queue_seq, key.clone()));
+                usage.queue_heads.remove(&(queue_seq, key.clone()));
             });
         }
     }
@@ -163,7 +164,7 @@ impl SlotTable {
         for (permit, (key, _)) in std::mem::take(&mut self.holders) {
             self.hold(permit, key);
         }
-        for (key, (queue_seq, _)) in std::mem::take(&mut self.heads) {
+        for (key, (queue_seq, _)) in std::mem::take(&mut self.queue_heads) {
             self.request(key, queue_seq);
         }
     }
@@ -207,7 +208,7 @@ impl SlotTable {
 
     /// Keys whose oldest waiting start has asked for a slot.
     pub fn requested(&self) -> usize {
-        self.heads.len()
+        self.queue_heads.len()
     }
 
     fn hold(&mut self, permit: PermitId, key: ConcurrencyKey) {
@@ -218,15 +219,16 @@ impl SlotTable {
     }
 
     /// Changes what counts against a limit, and what follows from it for whose turn it is.
-    fn change(&mut self, bucket: Bucket, limit: u32, what: impl FnOnce(&mut LimitUsage)) {
+    fn change(&mut self, bucket: Bucket, limit: u32, change: impl FnOnce(&mut LimitUsage)) {
         let usage = self.usage.entry(bucket.clone()).or_default();
         usage.limit = limit;
-        what(usage);
-        let next = match usage.has_room() {
-            true => usage.heads.first().cloned(),
-            false => None,
+        change(usage);
+        let next = if usage.has_room() {
+            usage.queue_heads.first().cloned()
+        } else {
+            None
         };
-        let over = usage.held == 0 && usage.heads.is_empty();
+        let unused = usage.held == 0 && usage.queue_heads.is_empty();
         if usage.ready != next {
             if let Some(before) = usage.ready.take() {
                 self.ready.remove(&before);
@@ -236,7 +238,7 @@ impl SlotTable {
             }
             usage.ready = next;
         }
-        if over {
+        if unused {
             self.usage.remove(&bucket);
         }
     }
@@ -268,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn the_most_specific_rule_wins() {
+    fn most_specific_rule_wins() {
         assert_eq!(limits().of(&key("acme/big")), 1);
         assert_eq!(limits().of(&key("acme/free")), 0);
         assert_eq!(limits().of(&key("acme/other/x")), 2);
@@ -277,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn a_provider_limit_is_shared_by_its_models_but_not_with_an_agent_of_that_name() {
+    fn provider_limit_is_shared_by_its_models_only() {
         let mut table = SlotTable::new(limits());
         assert!(take(&mut table, "acme/small", 1).is_some());
         assert!(take(&mut table, "acme/tiny", 2).is_some());
@@ -287,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn the_oldest_waiting_start_goes_first_among_keys_that_share_a_limit() {
+    fn oldest_head_is_granted_first_across_keys() {
         let mut table = SlotTable::new(Limits { max: 1, ..limits() });
         let held = take(&mut table, "a", 1).unwrap();
         table.request(key("z"), 2);
@@ -298,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn a_slot_comes_back_once() {
+    fn slot_is_released_once() {
         let mut table = SlotTable::new(limits());
         let held = take(&mut table, "a", 1).unwrap();
         assert!(table.release(held));
@@ -307,7 +309,7 @@ mod tests {
     }
 
     #[test]
-    fn lowering_a_limit_stops_nothing_and_raising_it_grants() {
+    fn lower_limit_keeps_holders_and_higher_limit_grants() {
         let mut table = SlotTable::new(limits());
         take(&mut table, "a", 1).unwrap();
         take(&mut table, "a", 2).unwrap();
@@ -328,22 +330,22 @@ mod tests {
     /// The same accounting, told the plain way: everything is counted each time.
     fn oldest_with_room(
         table: &SlotTable,
-        heads: &BTreeMap<ConcurrencyKey, QueueSeq>,
+        queue_heads: &BTreeMap<ConcurrencyKey, QueueSeq>,
         held: &[(PermitId, ConcurrencyKey)],
     ) -> Option<QueueSeq> {
         let limits = table.limits();
         if limits.max > 0 && held.len() >= limits.max as usize {
             return None;
         }
-        let room = |key: &ConcurrencyKey| {
+        let has_room = |key: &ConcurrencyKey| {
             let used = held
                 .iter()
                 .filter(|(_, other)| limits.share_limit(other, key));
             limits.of(key) == 0 || used.count() < limits.of(key) as usize
         };
-        let seqs = heads
+        let seqs = queue_heads
             .iter()
-            .filter(|(key, _)| room(key))
+            .filter(|(key, _)| has_room(key))
             .map(|(_, queue_seq)| *queue_seq);
         seqs.min()
     }
@@ -351,16 +353,16 @@ mod tests {
     proptest! {
         /// Whatever is asked, withdrawn, released, adopted and changed: the slot goes to whom a plain count gives it.
         #[test]
-        fn a_grant_is_what_counting_everything_gives(moves in proptest::collection::vec((0u8..6, 0usize..5, 0u32..4), 1..200)) {
+        fn grants_equal_reference_model(moves in proptest::collection::vec((0u8..6, 0usize..5, 0u32..4), 1..200)) {
             let names = ["acme/a", "acme/b", "acme/big", "worker", "acme"];
             let mut table = SlotTable::new(limits());
-            let (mut heads, mut held) = (BTreeMap::new(), Vec::new());
-            for (queue_seq, (what, which, number)) in moves.into_iter().enumerate() {
+            let (mut queue_heads, mut held) = (BTreeMap::new(), Vec::new());
+            for (queue_seq, (change, which, number)) in moves.into_iter().enumerate() {
                 let (name, queue_seq) = (key(names[which]), queue_seq as u64);
-                match what {
+                match change {
                     0 | 1 => {
                         table.request(name.clone(), queue_seq);
-                        heads.insert(name, queue_seq);
+                        queue_heads.insert(name, queue_seq);
                     }
                     2 if !held.is_empty() => {
                         let (permit, _) = held.remove(which % held.len());
@@ -372,19 +374,19 @@ mod tests {
                     }
                     4 => {
                         table.withdraw(&name);
-                        heads.remove(&name);
+                        queue_heads.remove(&name);
                     }
                     _ => held.push((table.adopt(name.clone()), name)),
                 }
                 loop {
-                    let expected = oldest_with_room(&table, &heads, &held);
+                    let expected = oldest_with_room(&table, &queue_heads, &held);
                     let granted = table.grant();
-                    let queue_seq = granted.as_ref().and_then(|(key, _)| heads.remove(key));
+                    let queue_seq = granted.as_ref().and_then(|(key, _)| queue_heads.remove(key));
                     prop_assert_eq!(queue_seq, expected);
                     let Some((key, permit)) = granted else { break };
                     held.push((permit, key));
                 }
-                prop_assert_eq!(table.requested(), heads.len());
+                prop_assert_eq!(table.requested(), queue_heads.len());
                 prop_assert_eq!(table.held(), held.len());
                 for name in names {
                     let used = held.iter().filter(|(_, other)| table.limits().share_limit(other, &key(name)));
@@ -399,8 +401,8 @@ mod tests {
             let names = ["acme/a", "acme/b", "acme/big", "worker", "acme"];
             let mut table = SlotTable::new(limits());
             let mut held = Vec::new();
-            for (queue_seq, (what, which, number)) in moves.into_iter().enumerate() {
-                match what {
+            for (queue_seq, (change, which, number)) in moves.into_iter().enumerate() {
+                match change {
                     0 => table.request(key(names[which]), queue_seq as u64),
                     1 if !held.is_empty() => { table.release(held.remove(which % held.len())); }
                     2 => table.set_limits(Limits { default: number, max: number * 2, ..limits() }),

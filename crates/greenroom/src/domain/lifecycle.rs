@@ -208,7 +208,8 @@ impl Task {
         self.concurrency_key = None;
         self.retrying = None;
         self.asking.clear();
-        if let (Some(attempt), true) = (self.attempts.last_mut(), end.outcome.status().is_failure())
+        if end.outcome.status().is_failure()
+            && let Some(attempt) = self.attempts.last_mut()
         {
             attempt.error.clone_from(&self.error);
         }
@@ -292,8 +293,8 @@ impl Task {
         self.session = Some(session);
     }
 
-    fn require(&self, holds: bool, to: TaskStatus) -> Result<(), IllegalTransition> {
-        if holds {
+    fn require(&self, allowed: bool, to: TaskStatus) -> Result<(), IllegalTransition> {
+        if allowed {
             return Ok(());
         }
         Err(IllegalTransition {
@@ -327,7 +328,7 @@ mod tests {
     }
 
     #[test]
-    fn the_group_is_the_model_or_the_agent() {
+    fn group_is_model_or_agent() {
         assert_eq!(pending().concurrency_group.as_str(), "worker");
         let model = ModelRef {
             provider_id: "acme".into(),
@@ -347,7 +348,7 @@ mod tests {
     }
 
     #[test]
-    fn a_run_ends_once() {
+    fn run_ends_once() {
         let mut task = pending();
         task.end(&End::error("first"), T0).unwrap();
         let second = task.end(&End::completed(), T0 + std::time::Duration::from_secs(1));
@@ -359,7 +360,7 @@ mod tests {
     }
 
     #[test]
-    fn a_resume_clears_the_old_run_and_keeps_count_and_acceptance() {
+    fn resume_clears_run_and_keeps_tool_count() {
         let mut task = pending();
         task.start("ses_1".into(), None, T0).unwrap();
         task.progress.tool_calls = 2;
@@ -381,7 +382,7 @@ mod tests {
     }
 
     #[test]
-    fn no_running_task_is_resumed() {
+    fn running_task_is_not_resumed() {
         let mut task = pending();
         task.start("ses_1".into(), None, T0).unwrap();
         assert!(task.resume(Resume::default(), T0).is_err());
@@ -390,12 +391,12 @@ mod tests {
     proptest! {
         /// Whatever is tried in whatever order, a status changes only along the table of transitions.
         #[test]
-        fn only_the_transitions_of_the_table_exist(moves in proptest::collection::vec(0u8..6, 0..60)) {
+        fn only_legal_transitions_succeed(moves in proptest::collection::vec(0u8..6, 0..60)) {
             let mut task = pending();
             for (step, choice) in moves.into_iter().enumerate() {
                 let before = task.clone();
                 let now = Timestamp::from_millis(step as i64);
-                let happened = match choice {
+                let changed = match choice {
                     0 => task.start("ses".into(), None, now).is_ok(),
                     1 => task.end(&End::completed(), now).is_ok(),
                     2 => task.end(&End::error("e"), now).is_ok(),
@@ -408,11 +409,11 @@ mod tests {
                     5 => before.status().is_terminal(),
                     _ => !before.status().is_terminal(),
                 };
-                prop_assert_eq!(happened, legal);
-                if !happened {
+                prop_assert_eq!(changed, legal);
+                if !changed {
                     prop_assert_eq!(&task, &before);
                 }
-                prop_assert_eq!(task.run == before.run, choice != 5 || !happened);
+                prop_assert_eq!(task.run == before.run, choice != 5 || !changed);
             }
         }
     }

@@ -14,7 +14,7 @@ use crate::maps::Map;
 use crate::ports::journal::JournalEntry;
 
 /// How many messages that are over an outbox remembers; the oldest goes first.
-const REMEMBERED: usize = 100;
+const MAX_FINISHED: usize = 100;
 
 /// A run in a parent's batch.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -70,12 +70,12 @@ impl OutboxMessage {
     /// That became of it. Once it is over nobody sends it again: what it takes to do that is let go of.
     fn set_status(&mut self, status: DeliveryStatus, at: Timestamp) {
         (self.status, self.at) = (status, at);
-        if self.is_over() {
+        if self.is_finished() {
             self.reports = Arc::default();
         }
     }
 
-    fn is_over(&self) -> bool {
+    fn is_finished(&self) -> bool {
         matches!(
             self.status,
             DeliveryStatus::Delivered | DeliveryStatus::Dropped(_)
@@ -159,7 +159,7 @@ impl Outbox {
             JournalEntry::Sending { message, .. } => self.sending(*message),
             JournalEntry::Returned(_, id) => self.returned(&id),
             JournalEntry::Delivery { id, status, at, .. } => self.set_status(&id, status, at),
-            JournalEntry::ParentGone(_, at) => self.gone(at),
+            JournalEntry::ParentGone(_, at) => self.drop_all(at),
             JournalEntry::Silenced(_, silenced) => self.silenced = silenced,
             JournalEntry::Task { .. }
             | JournalEntry::Granted(..)
@@ -221,8 +221,8 @@ impl Outbox {
 
     /// A run of the batch has ended.
     pub fn settle(&mut self, report: CompletionReport) {
-        let waits = self.member(&report.fact.task);
-        if let Some(member) = waits.filter(|member| member.settled.is_none()) {
+        let member = self.member(&report.fact.task);
+        if let Some(member) = member.filter(|member| member.settled.is_none()) {
             member.settled = Some(Box::new(report));
         }
     }
@@ -242,20 +242,20 @@ impl Outbox {
             .iter()
             .map(|report| (&report.fact.task, report))
             .collect();
-        let mut left = Vec::new();
+        let mut leaving = Vec::new();
         for task in tasks {
             let report = reports.get(task).copied();
             let settled = self
                 .member(task)
                 .and_then(|member| member.settled.as_deref());
             if settled.is_some_and(|settled| report.is_none_or(|report| report == settled)) {
-                left.push(task);
+                leaving.push(task);
             }
         }
-        for task in left {
+        for task in leaving {
             self.leave(task);
         }
-        self.post(message);
+        self.upsert(message);
     }
 
     /// A message is on its way. What an individual one says need not be said again.
@@ -263,7 +263,7 @@ impl Outbox {
         if message.facts.kind == NoticeKind::Individual {
             self.set_reported(&message, true);
         }
-        self.post(message);
+        self.upsert(message);
     }
 
     /// An individual message was refused: what it says goes into the next one.
@@ -281,13 +281,19 @@ impl Outbox {
         let mut message = self.messages.iter_mut();
         // What was given up while its answer was under way stays so: nothing is left that could send it again.
         if let Some(message) =
-            message.find(|message| message.id == *id && !(again && message.is_over()))
+            message.find(|message| message.id == *id && !(again && message.is_finished()))
         {
             message.set_status(status, at);
         }
-        let over = |message: &OutboxMessage| message.is_over();
-        while self.messages.iter().filter(|message| over(message)).count() > REMEMBERED {
-            match self.messages.iter().position(over) {
+        let is_finished = |message: &OutboxMessage| message.is_finished();
+        while self
+            .messages
+            .iter()
+            .filter(|message| is_finished(message))
+            .count()
+            > MAX_FINISHED
+        {
+            match self.messages.iter().position(is_finished) {
                 Some(oldest) => self.messages.remove(oldest),
                 None => break,
             };
@@ -295,7 +301,7 @@ impl Outbox {
     }
 
     /// The parent is no more: nothing is owed to it.
-    pub fn gone(&mut self, at: Timestamp) {
+    pub fn drop_all(&mut self, at: Timestamp) {
         self.members.clear();
         self.positions.clear();
         for message in &mut self.messages {
@@ -313,16 +319,16 @@ impl Outbox {
 
     /// True if nobody is open and nothing is owed.
     pub fn is_settled(&self) -> bool {
-        let owed = |message: &OutboxMessage| {
+        let is_pending = |message: &OutboxMessage| {
             matches!(
                 message.status,
                 DeliveryStatus::Pending | DeliveryStatus::Sending
             )
         };
-        self.members.is_empty() && !self.messages.iter().any(owed)
+        self.members.is_empty() && !self.messages.iter().any(is_pending)
     }
 
-    fn post(&mut self, new: OutboxMessage) {
+    fn upsert(&mut self, new: OutboxMessage) {
         match self
             .messages
             .iter_mut()
@@ -380,27 +386,27 @@ mod tests {
     }
 
     #[test]
-    fn a_message_keeps_what_sends_it_for_as_long_as_it_may_be_sent() {
+    fn message_keeps_reports_until_finished() {
         let mut outbox = Outbox::default();
         for id in ["ntc_1", "ntc_2", "ntc_3"] {
             outbox.sending(message(id));
         }
         outbox.set_status(&"ntc_1".into(), DeliveryStatus::Delivered, AT);
         outbox.set_status(&"ntc_2".into(), DeliveryStatus::Pending, AT);
-        let kept = |outbox: &Outbox| -> Vec<(usize, usize)> {
+        let sizes = |outbox: &Outbox| -> Vec<(usize, usize)> {
             let message = outbox.messages.iter();
             message
                 .map(|message| (message.reports.len(), message.facts.tasks.len()))
                 .collect()
         };
-        assert_eq!(kept(&outbox), [(0, 1), (1, 1), (1, 1)]);
-        outbox.gone(AT);
-        assert_eq!(kept(&outbox), [(0, 1), (0, 1), (0, 1)]);
+        assert_eq!(sizes(&outbox), [(0, 1), (1, 1), (1, 1)]);
+        outbox.drop_all(AT);
+        assert_eq!(sizes(&outbox), [(0, 1), (0, 1), (0, 1)]);
         // The answer to one that was under way then is heard too late.
         outbox.set_status(&"ntc_3".into(), DeliveryStatus::Pending, AT);
         assert!(
             outbox.is_settled(),
-            "nothing is owed to one that is no more"
+            "a deleted parent has no pending messages"
         );
     }
 }

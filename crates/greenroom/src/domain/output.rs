@@ -204,8 +204,8 @@ pub fn result_text(messages: &[Message], offset: usize) -> String {
     };
     let text = &text[super::task::cut(&text, offset).len()..];
     match super::task::cut(text, MAX_RESULT) {
-        shown if shown.len() == text.len() => text.to_owned(),
-        shown => format!("{shown}{RESULT_CUT}"),
+        page if page.len() == text.len() => text.to_owned(),
+        page => format!("{page}{RESULT_CUT}"),
     }
 }
 
@@ -222,9 +222,11 @@ pub fn answer(messages: &[Message], options: &OutputOptions) -> (Vec<OutputMessa
         .message_limit
         .unwrap_or(MAX_MESSAGES)
         .clamp(1, MAX_MESSAGES);
-    let shown = &of_answer[of_answer.len().saturating_sub(limit)..];
-    let read = shown.iter().map(|message| for_readers(message, options));
-    (read.collect(), of_answer.len() > shown.len())
+    let page_messages = &of_answer[of_answer.len().saturating_sub(limit)..];
+    let read = page_messages
+        .iter()
+        .map(|message| output_message(message, options));
+    (read.collect(), of_answer.len() > page_messages.len())
 }
 
 /// The messages a reader asked for, and whether there are more. None if the message to begin after is not there.
@@ -242,21 +244,21 @@ pub fn page(messages: &[Message], options: &OutputOptions) -> Option<(Vec<Output
         .message_limit
         .unwrap_or(MAX_MESSAGES)
         .clamp(1, MAX_MESSAGES);
-    let shown = if options.from_end {
+    let page_messages = if options.from_end {
         &candidates[candidates.len().saturating_sub(limit)..]
     } else {
         &candidates[..candidates.len().min(limit)]
     };
     Some((
-        shown
+        page_messages
             .iter()
-            .map(|message| for_readers(message, options))
+            .map(|message| output_message(message, options))
             .collect(),
-        candidates.len() > shown.len(),
+        candidates.len() > page_messages.len(),
     ))
 }
 
-fn for_readers(message: &Message, options: &OutputOptions) -> OutputMessage {
+fn output_message(message: &Message, options: &OutputOptions) -> OutputMessage {
     let thinking: Vec<&str> = message
         .parts
         .iter()
@@ -300,17 +302,17 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn a_long_answer_is_read_in_pieces() {
+    fn long_answer_is_read_in_pieces() {
         let text = "é".repeat(MAX_RESULT) + "the rest";
-        let said = Message::read(&json!({
+        let message = Message::read(&json!({
             "info": {"role": "assistant", "finish": "stop"}, "parts": [{"type": "text", "text": text}],
         }));
-        let piece = |offset| result_text(std::slice::from_ref(&said), offset);
+        let piece = |offset| result_text(std::slice::from_ref(&message), offset);
         let first = piece(0);
-        let shown = first.strip_suffix(RESULT_CUT).unwrap();
-        assert_eq!(shown.chars().count(), MAX_RESULT);
+        let page = first.strip_suffix(RESULT_CUT).unwrap();
+        assert_eq!(page.chars().count(), MAX_RESULT);
         assert_eq!(piece(MAX_RESULT), "the rest");
-        assert_eq!(format!("{shown}{}", piece(MAX_RESULT)), text);
+        assert_eq!(format!("{page}{}", piece(MAX_RESULT)), text);
         assert_eq!(piece(8), "é".repeat(MAX_RESULT - 8) + "the rest");
         assert_eq!(piece(usize::MAX), "");
     }

@@ -83,12 +83,12 @@ impl ParentSession {
     /// An event of its session.
     pub fn event(&mut self, kind: &SessionEventKind, policy: &Notifications, now: Timestamp) {
         match kind {
-            SessionEventKind::Busy => self.seen(true, now),
+            SessionEventKind::Busy => self.set_activity(true, now),
             SessionEventKind::Retry { .. } => {
-                self.seen(true, now);
+                self.set_activity(true, now);
                 self.backing_off = true;
             }
-            SessionEventKind::Idle => self.seen(false, now),
+            SessionEventKind::Idle => self.set_activity(false, now),
             SessionEventKind::Error { aborted: true, .. } => self.aborted(policy, now),
             // An abort while the server backs off comes without an error: a message is completed for no reason.
             SessionEventKind::Message(message)
@@ -119,11 +119,11 @@ impl ParentSession {
     /// What a status call said; none if it could not be had: that counts as idle, unless the parent was seen at work.
     pub fn status_read(&mut self, busy: Option<bool>, now: Timestamp) {
         match (busy, self.activity) {
-            (Some(busy), _) => self.seen(busy, now),
+            (Some(busy), _) => self.set_activity(busy, now),
             (None, Some(Activity { busy: true, .. })) => {}
             // As of now, also where an older look said idle: that one is too old to be believed, and would be asked
             // about again in the same instant, for ever.
-            (None, _) => self.seen(false, now),
+            (None, _) => self.set_activity(false, now),
         }
     }
 
@@ -164,7 +164,7 @@ impl ParentSession {
                 }
                 Gate::HoldUntil(if wakes { read_at.min(ceiling) } else { read_at })
             }
-            Some(Activity { at, .. }) if now.since(at) < fresh(lifecycle) => Gate::Send,
+            Some(Activity { at, .. }) if now.since(at) < idle_validity(lifecycle) => Gate::Send,
             _ => Gate::ReadStatus,
         }
     }
@@ -176,7 +176,7 @@ impl ParentSession {
         }
     }
 
-    fn seen(&mut self, busy: bool, now: Timestamp) {
+    fn set_activity(&mut self, busy: bool, now: Timestamp) {
         self.backing_off = false;
         self.activity = Some(Activity { busy, at: now });
         self.next_status_read = None;
@@ -184,12 +184,12 @@ impl ParentSession {
 
     /// The user speaks again, unless it is a message of ours or an update of one from before the abort.
     fn user_message(&mut self, id: Option<MessageId>, created: Option<Timestamp>) {
-        let news = id.is_none() || id > self.newest_user_message;
-        if news {
+        let is_new = id.is_none() || id > self.newest_user_message;
+        if is_new {
             self.newest_user_message.clone_from(&id);
         }
         let Some(since) = self.silenced else { return };
-        if !news || created.is_some_and(|created| created < since) {
+        if !is_new || created.is_some_and(|created| created < since) {
             return;
         }
         // One that went out before the abort was heard of may be heard of after it.
@@ -202,7 +202,7 @@ impl ParentSession {
 }
 
 /// How long an idle that was seen is believed without asking again.
-fn fresh(lifecycle: &Lifecycle) -> Duration {
+fn idle_validity(lifecycle: &Lifecycle) -> Duration {
     lifecycle.poll_interval
 }
 
@@ -216,31 +216,28 @@ mod tests {
         Timestamp::from_millis(seconds * 1000)
     }
 
-    struct Parent(ParentSession, Notifications, Lifecycle);
+    #[derive(Default)]
+    struct Parent {
+        session: ParentSession,
+        policy: Notifications,
+        lifecycle: Lifecycle,
+    }
 
     impl Parent {
-        fn new() -> Self {
-            Self(
-                ParentSession::default(),
-                Notifications::default(),
-                Lifecycle::default(),
-            )
-        }
-
-        fn hear(&mut self, event: Value, now: Timestamp) {
+        fn event(&mut self, event: Value, now: Timestamp) {
             let event = SessionEvent::read(&event).unwrap();
-            self.0.event(&event.kind, &self.1, now);
+            self.session.event(&event.kind, &self.policy, now);
         }
 
         fn status(&mut self, status: &str, now: Timestamp) {
-            self.hear(
+            self.event(
                 json!({"type": "session.status", "properties": {"sessionID": "p", "status": {"type": status}}}),
                 now,
             );
         }
 
         fn abort(&mut self, now: Timestamp) {
-            self.hear(
+            self.event(
                 json!({"type": "session.error", "properties": {"sessionID": "p",
                        "error": {"name": "MessageAbortedError"}}}),
                 now,
@@ -248,7 +245,7 @@ mod tests {
         }
 
         fn user(&mut self, id: &str, created: i64, now: Timestamp) {
-            self.hear(
+            self.event(
                 json!({"type": "message.updated", "properties": {"sessionID": "p",
                        "info": {"id": id, "role": "user", "time": {"created": created * 1000}}}}),
                 now,
@@ -261,44 +258,45 @@ mod tests {
             part.as_object_mut()
                 .unwrap()
                 .extend(extra.as_object().unwrap().clone());
-            self.hear(
+            self.event(
                 json!({"type": "message.part.updated", "properties": {"sessionID": "p", "part": part}}),
                 now,
             );
         }
 
         fn gate(&mut self, wakes: bool, since: Timestamp, now: Timestamp) -> Gate {
-            self.0.gate(wakes, since, &self.1, &self.2, now)
+            self.session
+                .gate(wakes, since, &self.policy, &self.lifecycle, now)
         }
     }
 
     #[test]
-    fn an_unknown_parent_is_asked_once() {
-        let mut parent = Parent::new();
+    fn unknown_status_is_read_once() {
+        let mut parent = Parent::default();
         assert_eq!(parent.gate(true, at(0), at(0)), Gate::ReadStatus);
-        parent.0.status_read(Some(false), at(0));
+        parent.session.status_read(Some(false), at(0));
         assert_eq!(parent.gate(true, at(0), at(0)), Gate::Send);
     }
 
     #[test]
-    fn a_status_that_cannot_be_had_counts_as_idle() {
-        let mut parent = Parent::new();
-        parent.0.status_read(None, at(0));
+    fn unreadable_status_counts_as_idle() {
+        let mut parent = Parent::default();
+        parent.session.status_read(None, at(0));
         assert_eq!(parent.gate(false, at(0), at(0)), Gate::Send);
     }
 
     #[test]
-    fn a_status_that_cannot_be_had_replaces_an_idle_that_is_too_old() {
-        let mut parent = Parent::new();
-        parent.0.status_read(Some(false), at(0));
+    fn unreadable_status_replaces_outdated_idle() {
+        let mut parent = Parent::default();
+        parent.session.status_read(Some(false), at(0));
         assert_eq!(parent.gate(true, at(9), at(9)), Gate::ReadStatus);
-        parent.0.status_read(None, at(9));
+        parent.session.status_read(None, at(9));
         assert_eq!(parent.gate(true, at(9), at(9)), Gate::Send);
     }
 
     #[test]
-    fn a_busy_parent_is_left_alone_and_looked_at_again() {
-        let mut parent = Parent::new();
+    fn busy_parent_holds_message_and_is_polled() {
+        let mut parent = Parent::default();
         parent.status("busy", at(0));
         assert_eq!(parent.gate(false, at(0), at(0)), Gate::HoldUntil(at(3)));
         assert_eq!(parent.gate(false, at(0), at(3)), Gate::ReadStatus);
@@ -307,8 +305,8 @@ mod tests {
     }
 
     #[test]
-    fn a_wake_is_held_no_longer_than_its_ceiling_and_a_silent_message_for_ever() {
-        let mut parent = Parent::new();
+    fn wake_is_held_to_its_ceiling_and_silent_message_forever() {
+        let mut parent = Parent::default();
         parent.status("busy", at(59));
         assert_eq!(parent.gate(true, at(0), at(59)), Gate::HoldUntil(at(60)));
         assert_eq!(parent.gate(true, at(0), at(60)), Gate::Send);
@@ -316,36 +314,36 @@ mod tests {
     }
 
     #[test]
-    fn after_an_abort_it_is_silent_until_the_user_speaks() {
-        let mut parent = Parent::new();
+    fn abort_silences_until_next_user_message() {
+        let mut parent = Parent::default();
         parent.user("msg_1", 1, at(1));
         parent.abort(at(5));
-        assert!(parent.0.is_silent());
+        assert!(parent.session.is_silent());
         parent.user("msg_1", 1, at(6));
         assert!(
-            parent.0.is_silent(),
-            "an update of the message from before says nothing"
+            parent.session.is_silent(),
+            "an update of an older message does not end the silence"
         );
         parent.user("msg_2", 9, at(9));
-        assert!(!parent.0.is_silent());
+        assert!(!parent.session.is_silent());
     }
 
     #[test]
-    fn an_abort_while_the_server_backs_off_is_known_by_its_empty_message() {
-        let mut parent = Parent::new();
+    fn empty_message_during_backoff_is_an_abort() {
+        let mut parent = Parent::default();
         parent.status("retry", at(1));
-        parent.hear(
+        parent.event(
             json!({"type": "message.updated", "properties": {"sessionID": "p",
                    "info": {"id": "msg_1", "role": "assistant", "time": {"created": 1000, "completed": 2000}}}}),
             at(2),
         );
-        assert!(parent.0.is_silent());
+        assert!(parent.session.is_silent());
     }
 
     #[test]
-    fn a_message_that_went_out_before_the_abort_was_heard_of_is_not_the_user_speaking() {
-        let mut parent = Parent::new();
-        parent.0.message_sent();
+    fn notice_sent_before_abort_does_not_end_silence() {
+        let mut parent = Parent::default();
+        parent.session.message_sent();
         parent.abort(at(5));
         parent.user("msg_2", 6, at(6));
         parent.part(
@@ -353,23 +351,23 @@ mod tests {
             json!({"synthetic": true, "metadata": {"greenroom": {"id": "ntc_1"}}}),
             at(6),
         );
-        assert!(parent.0.is_silent());
+        assert!(parent.session.is_silent());
     }
 
     #[test]
-    fn our_own_message_is_not_the_user_speaking() {
-        let mut parent = Parent::new();
+    fn own_notice_does_not_end_silence() {
+        let mut parent = Parent::default();
         parent.abort(at(5));
-        parent.0.message_sent();
+        parent.session.message_sent();
         parent.user("msg_2", 9, at(9));
         parent.part(
             "msg_2",
             json!({"synthetic": true, "metadata": {"greenroom": {"id": "ntc_1"}}}),
             at(9),
         );
-        assert!(parent.0.is_silent());
+        assert!(parent.session.is_silent());
         parent.user("msg_3", 12, at(12));
         parent.part("msg_3", json!({}), at(12));
-        assert!(!parent.0.is_silent());
+        assert!(!parent.session.is_silent());
     }
 }

@@ -56,21 +56,24 @@ pub fn rules(
         pattern: "*".into(),
         action: PermissionAction::Deny,
     };
-    let given_back = |tool: &str| {
+    let is_allowed = |tool: &str| {
         agent
             .allow
             .iter()
             .any(|allowed| allowed.eq_ignore_ascii_case(tool))
     };
     let mut rules: Vec<PermissionRule> = caller.to_vec();
-    let first = rules.len();
+    let caller_rules = rules.len();
     let always = ["question", "task"]
         .into_iter()
-        .filter(|tool| !given_back(tool));
+        .filter(|tool| !is_allowed(tool));
     let spawning = SPAWNING_TOOLS.into_iter().filter(|_| at_max_depth);
-    let ours = always.chain(spawning).map(Cow::Borrowed);
-    for tool in agent.deny.iter().cloned().chain(ours) {
-        if !rules[first..].iter().any(|rule| rule.permission == tool) {
+    let added = always.chain(spawning).map(Cow::Borrowed);
+    for tool in agent.deny.iter().cloned().chain(added) {
+        if !rules[caller_rules..]
+            .iter()
+            .any(|rule| rule.permission == tool)
+        {
             rules.push(deny(tool));
         }
     }
@@ -98,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn read_only_agents_are_known_without_case() {
+    fn built_in_rules_ignore_case() {
         let rules = rules(&[], &AgentRules::built_in("Oracle"), false);
         assert_eq!(
             denied(&rules),
@@ -114,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn an_agent_may_be_given_the_question_back() {
+    fn question_can_be_allowed() {
         let agent = AgentRules {
             deny: vec![],
             allow: vec!["question".into()],
@@ -123,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn our_denials_stand_after_what_the_caller_allows() {
+    fn denials_follow_caller_rules() {
         let caller = [PermissionRule {
             permission: "*".into(),
             pattern: "*".into(),

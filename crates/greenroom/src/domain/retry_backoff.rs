@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::time::Timestamp;
 
 /// The most it waits.
-const MOST: Duration = Duration::from_secs(60);
+const MAX_WAIT: Duration = Duration::from_secs(60);
 
 /// RetryCause a message was not accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,14 +29,14 @@ pub(crate) struct RetryBackoff {
 impl RetryBackoff {
     /// A message was not accepted: 1 s doubling to 60 s.
     pub(crate) fn failed(&mut self, why: RetryCause, now: Timestamp) {
-        let wait = Duration::from_secs(1 << self.failures.min(6)).min(MOST);
+        let wait = Duration::from_secs(1 << self.failures.min(6)).min(MAX_WAIT);
         self.failures += 1;
         self.not_before = Some(now + wait);
         self.unreachable = why == RetryCause::Unreachable;
     }
 
     /// A message was accepted.
-    pub(crate) fn over(&mut self) {
+    pub(crate) fn reset(&mut self) {
         *self = Self::default();
     }
 
@@ -61,7 +61,7 @@ mod tests {
     }
 
     #[test]
-    fn an_open_way_ends_the_wait_for_it_and_not_the_doubling() {
+    fn restored_link_ends_wait_but_not_doubling() {
         let mut backoff = RetryBackoff::default();
         assert!(!backoff.link_restored(), "nothing waits");
         for _ in 0..3 {
@@ -73,13 +73,13 @@ mod tests {
         assert!(!backoff.link_restored(), "once");
         backoff.failed(RetryCause::Unreachable, at(1));
         assert_eq!(backoff.earliest(at(1)), at(9));
-        backoff.over();
+        backoff.reset();
         backoff.failed(RetryCause::Unreachable, at(20));
         assert_eq!(backoff.earliest(at(20)), at(21));
     }
 
     #[test]
-    fn what_the_server_has_refused_waits_all_the_same() {
+    fn restored_link_keeps_wait_after_refusal() {
         let mut backoff = RetryBackoff::default();
         backoff.failed(RetryCause::Refused, at(0));
         assert!(!backoff.link_restored());

@@ -95,7 +95,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn durations_read_as_people_say_them() {
+    fn durations_are_formatted() {
         let text = |millis| duration_text(Duration::from_millis(millis));
         assert_eq!(text(0), "0s");
         assert_eq!(text(5999), "5s");
@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn no_duration_is_negative() {
+    fn duration_is_never_negative() {
         assert_eq!(
             Timestamp::from_millis(5).since(Timestamp::from_millis(9)),
             Duration::ZERO
@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn a_time_is_written_with_milliseconds_and_read_back() {
+    fn timestamp_round_trips_with_milliseconds() {
         let at = Timestamp::from_millis(1_795_327_503_283);
         let json = serde_json::to_string(&at).unwrap();
         assert_eq!(json, "\"2026-11-22T06:05:03.283Z\"");

@@ -43,11 +43,11 @@ pub fn push<T>(timeline: &mut Vec<(T, TimelineEntry)>, at: T, entry: TimelineEnt
 }
 
 /// A message is about to be sent: the entry of each of its tasks, which names the message.
-const TELLING: &str = "telling the parent";
+const SENDING_TO_PARENT: &str = "telling the parent";
 
 /// The lines a change adds, each with whom it is about: a task by its id, or a message to a parent by its own.
 pub fn entries_of(change: &JournalEntry) -> Vec<(&str, TimelineEntry)> {
-    fn of<'a>(
+    fn single<'a>(
         task: &'a TaskId,
         what: &'static str,
         detail: String,
@@ -63,11 +63,11 @@ pub fn entries_of(change: &JournalEntry) -> Vec<(&str, TimelineEntry)> {
             let entry = change_entry(task, changed.from);
             vec![(task.id.as_str(), entry)]
         }
-        JournalEntry::Granted(task, run) => of(task, "slot granted", format!("run {run}")),
-        JournalEntry::Prompted(task, run) => of(task, "prompt accepted", format!("run {run}")),
+        JournalEntry::Granted(task, run) => single(task, "slot granted", format!("run {run}")),
+        JournalEntry::Prompted(task, run) => single(task, "prompt accepted", format!("run {run}")),
         JournalEntry::Noted(task, entry) => vec![(task.as_str(), entry.clone())],
         JournalEntry::Left(parent, task) => {
-            of(task, "left its batch", format!("{parent} is not told"))
+            single(task, "left its batch", format!("{parent} is not told"))
         }
         JournalEntry::Sending { parent, message } => {
             let kind = match message.facts.kind {
@@ -75,7 +75,10 @@ pub fn entries_of(change: &JournalEntry) -> Vec<(&str, TimelineEntry)> {
                 NoticeKind::Final => "final message",
             };
             let tasks = message.reports.iter().map(|report| &report.fact.task);
-            let entry = TimelineEntry::new(TELLING, format!("{} {kind} to {parent}", message.id));
+            let entry = TimelineEntry::new(
+                SENDING_TO_PARENT,
+                format!("{} {kind} to {parent}", message.id),
+            );
             tasks.map(|task| (task.as_str(), entry.clone())).collect()
         }
         JournalEntry::Returned(_, id) => vec![(
@@ -95,7 +98,7 @@ pub fn entries_of(change: &JournalEntry) -> Vec<(&str, TimelineEntry)> {
             };
             vec![(id.as_str(), entry)]
         }
-        JournalEntry::Forgotten(task, _) => of(task, "left memory", String::new()),
+        JournalEntry::Forgotten(task, _) => single(task, "left memory", String::new()),
         JournalEntry::Task { changed: None, .. }
         | JournalEntry::Joined { .. }
         | JournalEntry::Settled { .. }
@@ -136,18 +139,21 @@ fn change_entry(task: &Task, from: Option<TaskStatus>) -> TimelineEntry {
 /// kept about a task or a message.
 pub fn of_task<T: Ord + Copy>(
     task: &TaskId,
-    kept: impl Fn(&str) -> Vec<(T, TimelineEntry)>,
+    read_entries: impl Fn(&str) -> Vec<(T, TimelineEntry)>,
 ) -> Vec<(T, TimelineEntry)> {
-    let mut timeline = kept(task.as_str());
+    let mut timeline = read_entries(task.as_str());
     let mut messages: Vec<String> = Vec::new();
-    for (_, entry) in timeline.iter().filter(|(_, entry)| entry.what == TELLING) {
+    for (_, entry) in timeline
+        .iter()
+        .filter(|(_, entry)| entry.what == SENDING_TO_PARENT)
+    {
         let id = entry.detail.split(' ').next().unwrap_or_default();
         if !messages.iter().any(|known| known == id) {
             messages.push(id.to_owned());
         }
     }
     for message in messages {
-        timeline.extend(kept(&message));
+        timeline.extend(read_entries(&message));
     }
     // Stable: of one instant, the task's own come first.
     timeline.sort_by_key(|(at, _)| *at);

@@ -95,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn a_call_is_counted_once_however_often_its_part_changes() {
+    fn call_is_counted_once() {
         let mut counts = ToolCallCounter::default();
         assert!(counts.count(&call("1", "ls", "pending")));
         assert!(!counts.count(&call("1", "ls", "running")));
@@ -104,14 +104,14 @@ mod tests {
     }
 
     #[test]
-    fn parts_without_an_id_are_calls_of_their_own() {
+    fn parts_without_id_count_separately() {
         let mut counts = ToolCallCounter::default();
         let part = Part::read(&json!({"type": "tool", "tool": "bash"}));
         assert!(counts.count(&part) && counts.count(&part));
     }
 
     #[test]
-    fn the_same_call_again_and_again_is_stopped() {
+    fn repeated_call_is_stopped() {
         let safety = Safety {
             repeated_tool_calls: 3,
             ..Safety::default()

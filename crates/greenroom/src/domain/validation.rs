@@ -157,7 +157,7 @@ fn too_long(length: usize, max: usize) -> String {
 mod tests {
     use super::*;
 
-    fn fine() -> Launch {
+    fn valid_launch() -> Launch {
         Launch {
             description: "d".into(),
             prompt: "p".into(),
@@ -168,11 +168,11 @@ mod tests {
 
     #[test]
     fn blank_fields_are_named() {
-        assert_eq!(launch(&fine()), Ok(()));
+        assert_eq!(launch(&valid_launch()), Ok(()));
         assert_eq!(
             launch(&Launch {
                 prompt: " \n".into(),
-                ..fine()
+                ..valid_launch()
             })
             .unwrap_err()
             .0,
@@ -181,7 +181,7 @@ mod tests {
         assert_eq!(
             launch(&Launch {
                 agent: "".into(),
-                ..fine()
+                ..valid_launch()
             })
             .unwrap_err()
             .0,
@@ -190,7 +190,7 @@ mod tests {
         assert_eq!(
             launch(&Launch {
                 description: "".into(),
-                ..fine()
+                ..valid_launch()
             })
             .unwrap_err()
             .0,
@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn a_model_has_both_parts() {
+    fn model_needs_both_parts() {
         let half = ModelRef {
             provider_id: "acme".into(),
             model_id: "".into(),
@@ -208,7 +208,7 @@ mod tests {
         assert_eq!(
             launch(&Launch {
                 model: Some(half),
-                ..fine()
+                ..valid_launch()
             })
             .unwrap_err()
             .0,
@@ -217,10 +217,10 @@ mod tests {
     }
 
     #[test]
-    fn what_is_too_large_is_named_with_its_bound() {
+    fn too_large_field_is_named_with_bound() {
         let (field, problem) = launch(&Launch {
             prompt: "x".repeat(MAX_PROMPT + 1),
-            ..fine()
+            ..valid_launch()
         })
         .unwrap_err();
         assert_eq!(field, "prompt");

@@ -197,7 +197,7 @@ impl ParentNotifier {
     }
 
     pub(super) fn accepted(&mut self, pending: &PendingMessage) {
-        self.backoff.over();
+        self.backoff.reset();
         self.env.health.notice_delivered();
         self.record_delivery(pending, DeliveryStatus::Delivered);
         if !pending.sent_silently {
