@@ -1,5 +1,5 @@
-//! The one clock of a system: tokio's monotonic clock, with wall-clock times derived from its start. Under a paused
-//! runtime it is virtual time, so that a run can be repeated to the byte.
+//! The clock of a system: tokio's monotonic clock, with wall-clock times derived from its start. Under a paused runtime
+//! it is virtual time, so a run is reproducible.
 
 use tokio::time::Instant;
 
@@ -13,14 +13,14 @@ pub struct Clock {
 }
 
 impl Clock {
-    /// A clock that shows the machine's time now and is monotonic from here on.
+    /// Returns a clock that starts at the machine's current time and is monotonic from then on.
     pub fn system() -> Self {
         Self::starting_at(Timestamp::from_millis(
             chrono::Utc::now().timestamp_millis(),
         ))
     }
 
-    /// A clock that shows `wall` now. Tests start it at the epoch, so that times are virtual milliseconds.
+    /// Returns a clock that starts at `wall`. Tests start it at the epoch, so that times are virtual milliseconds.
     pub fn starting_at(wall: Timestamp) -> Self {
         Self {
             started: Instant::now(),
@@ -28,7 +28,7 @@ impl Clock {
         }
     }
 
-    /// What time it is.
+    /// Returns the current time.
     pub fn now(&self) -> Timestamp {
         self.wall + self.started.elapsed()
     }

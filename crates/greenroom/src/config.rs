@@ -1,4 +1,5 @@
-//! Every knob, its default and its bounds. The names of the keys are those of the configuration file of the server.
+//! The configuration: every setting, its default and its bounds. The names match the keys of the server's configuration
+//! file.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -6,39 +7,39 @@ use std::time::Duration;
 
 use crate::domain::restrictions::AgentRules;
 
-/// How the system behaves. [`Config::default`] is what the behaviour page calls the default profile.
+/// The configuration of a system. [`Config::default`] is the default profile.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Config {
-    /// How many tasks may run at once.
+    /// Limits of tasks that run at the same time.
     pub limits: Limits,
-    /// How a run is watched and when it is given up.
+    /// How a run is watched, and when it is abandoned.
     pub lifecycle: Lifecycle,
-    /// How parents are told.
+    /// How parents are notified.
     pub notifications: Notifications,
-    /// What stops a task that does too much.
+    /// Limits that stop a runaway task.
     pub safety: Safety,
-    /// How long each kind of call may take.
+    /// Timeouts of calls to the agent server.
     pub calls: CallLimits,
-    /// What agents may not do, by name (without case); replaces the built-in rule of that agent.
+    /// Restrictions by agent name (case-insensitive). An entry replaces the built-in rule of that agent.
     pub agents: BTreeMap<String, AgentRules>,
-    /// Where sessions work if neither the launch nor the parent says.
+    /// The directory of sessions whose launch and parent name none.
     pub directory: Arc<str>,
-    /// Makes ids and jitter repeatable; without it they come from the machine's randomness.
+    /// The seed of ids and jitter. Without a seed they come from the operating system's random source.
     pub seed: Option<u64>,
 }
 
-/// Slots. Zero is unlimited everywhere.
+/// Limits of slots. Zero is unlimited everywhere.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
-    /// Of a key that has no closer rule.
+    /// The limit of a key without a more specific rule.
     pub default: u32,
-    /// Of all keys together.
+    /// The limit of all keys together.
     pub max: u32,
-    /// Of a provider, shared by all of its models without an entry of their own.
+    /// Limits by provider, shared by all models of the provider without an entry in `models`.
     pub providers: BTreeMap<String, u32>,
-    /// Of one `provider/model`.
+    /// Limits by `provider/model`.
     pub models: BTreeMap<String, u32>,
-    /// How many tasks may wait; one more is refused.
+    /// The maximum number of waiting tasks. Further launches are refused.
     pub max_waiting: usize,
 }
 
@@ -54,38 +55,38 @@ impl Default for Limits {
     }
 }
 
-/// Watching.
+/// Settings of the watch over a run.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Lifecycle {
-    /// Idle in the first moments of a run is believed only at their end.
+    /// The idle guard: an idle status within this time after the start is only acted on when the time has passed.
     pub min_idle: Duration,
-    /// How often the server is asked while anything runs.
+    /// The interval of status polls while any run is active.
     pub poll_interval: Duration,
-    /// Silence after which a run is given up.
+    /// Silence after which an idle run is stale.
     pub stale_timeout: Duration,
-    /// No run is stale before it is this old.
+    /// The minimum age of a stale run.
     pub stale_min_runtime: Duration,
-    /// Silence after which a run that calls itself busy is given up.
+    /// Silence after which a busy run is abandoned.
     pub task_ttl: Duration,
-    /// Idle without any answer of this run: the prompt was not taken up. None never judges so.
+    /// Time idle without an answer after which the prompt counts as not taken up. None disables this rule.
     pub not_taken_up: Option<Duration>,
-    /// How long the server may back off.
+    /// The maximum time that the server may back off.
     pub retry_timeout: Duration,
-    /// How long a child may wait for an answer.
+    /// The maximum time that a child may wait for an answer to a request.
     pub ask_timeout: Duration,
-    /// How long a task may wait for its slot. None is for ever.
+    /// The maximum time that a task may wait for its slot. None is forever.
     pub queue_ttl: Option<Duration>,
-    /// How long a start tries to reach the server.
+    /// The maximum time that a start retries an unreachable server.
     pub server_down: Duration,
-    /// How often a run is told to go on after the server lost it.
+    /// The maximum number of prompts to continue a run that the server lost.
     pub restart_attempts: u32,
-    /// How long an ended task stays in memory after its batch has closed.
+    /// The time that an ended task stays in memory after its batch has closed.
     pub keep_ended: Duration,
-    /// How long the journal keeps a task.
+    /// The time that the journal keeps a task.
     pub retention: Duration,
-    /// What a completion check that cannot be answered means.
+    /// The policy for a completion check that failed.
     pub failed_check: FailedCheck,
-    /// Whether the status is read after an abort, and the abort repeated while the session is still busy.
+    /// Whether the status is read after an abort, and the abort is repeated while the session is busy.
     pub look_after_abort: bool,
 }
 
@@ -112,38 +113,38 @@ impl Default for Lifecycle {
     }
 }
 
-/// What a completion check that cannot be answered means.
+/// The policy for a completion check that failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FailedCheck {
-    /// Asked again at the next poll; after so many failures in a row the task completes with a note.
+    /// The check is repeated at the next poll. After this many failures in a row the task completes with a note.
     Retry {
-        /// How many.
+        /// The number of failures.
         failures: u32,
     },
-    /// What could not be read counts as passed.
+    /// A failed check counts as passed.
     CountsAsPassed,
 }
 
-/// Telling parents.
+/// Settings of messages to parents.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Notifications {
-    /// False tells nobody anything.
+    /// False sends no messages.
     pub enabled: bool,
-    /// What settles within this time goes into one message.
+    /// Tasks that settle within this time share one message.
     pub debounce: Duration,
     /// Whether a failure wakes the parent before its batch is done.
     pub wake_on_failure: bool,
     /// Whether messages wait while the parent is busy.
     pub wait_for_busy_parent: bool,
-    /// How long a message that wakes waits for a busy parent.
+    /// The maximum time that a waking message waits for a busy parent.
     pub wake_ceiling: Duration,
-    /// Whether toasts are shown.
+    /// Whether toasts are sent.
     pub toasts: bool,
-    /// Whether messages are silent after the user aborted the parent, until the user speaks again.
+    /// Whether messages are silent after the user aborted the parent, until the next user message.
     pub silence_after_parent_abort: bool,
-    /// What happens to the tasks of a parent that its user aborted.
+    /// The policy for the tasks of a parent that its user aborted.
     pub on_parent_abort: OnParentAbort,
-    /// After this time a message that cannot be delivered is dropped.
+    /// Time after which an undeliverable message is dropped.
     pub give_up: Duration,
 }
 
@@ -163,23 +164,23 @@ impl Default for Notifications {
     }
 }
 
-/// What happens to the tasks of a parent that its user aborted.
+/// The policy for the tasks of a parent that its user aborted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OnParentAbort {
-    /// They go on.
+    /// The tasks continue.
     Keep,
     /// All descendants are cancelled.
     Cancel,
 }
 
-/// Stops for tasks that do too much.
+/// Limits that stop a runaway task.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Safety {
-    /// How deep tasks may launch tasks.
+    /// The maximum depth of tasks that launch tasks.
     pub max_depth: u32,
-    /// Tool calls of one run.
+    /// The maximum number of tool calls of one run.
     pub max_tool_calls: u32,
-    /// The same tool with the same input, running.
+    /// The number of consecutive calls of the same tool with the same input that stops a run.
     pub repeated_tool_calls: u32,
 }
 
@@ -193,16 +194,16 @@ impl Default for Safety {
     }
 }
 
-/// How long each kind of call to the agent server may take.
+/// Timeouts of calls to the agent server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CallLimits {
-    /// Making a session.
+    /// The timeout of creating a session.
     pub create: Duration,
-    /// The prompt of a task.
+    /// The timeout of sending a task's prompt.
     pub prompt: Duration,
-    /// The prompt of a parent.
+    /// The timeout of sending a message to a parent.
     pub notify: Duration,
-    /// Everything else.
+    /// The timeout of every other call.
     pub other: Duration,
 }
 
@@ -218,7 +219,8 @@ impl Default for CallLimits {
 }
 
 impl Config {
-    /// Every policy that is a choice, set the way the reference implementation has it: for recorded stories.
+    /// Returns the configuration in which every optional policy matches the reference implementation, for recorded
+    /// scenarios.
     pub fn reference() -> Self {
         let mut config = Self {
             directory: "/base".into(),

@@ -1,19 +1,19 @@
-//! Greenroom runs background tasks for AI agents on an agent server, and wakes the parent session exactly once when its
+//! Greenroom runs background tasks for AI agents on an agent server and wakes the parent session exactly once when its
 //! batch is done.
 //!
-//! An agent hands work to background agents. Greenroom queues the tasks per concurrency key, keeps every limit, watches
-//! each to a definite end by events and by polling, and tells the parent. It is an actor system on actix that anybody's
-//! actix application can host; the agent server is a trait ([`ports::agent_server::AgentServer`]), and `greenroom-opencode`
-//! implements it for opencode.
+//! An agent delegates work to background agents. Greenroom queues the tasks per concurrency key, enforces every limit,
+//! watches each task to a definite end by events and polling, and notifies the parent. It is an actor system on actix
+//! that any actix application can host. The agent server is a trait ([`ports::agent_server::AgentServer`]);
+//! `greenroom-opencode` implements the trait for opencode.
 //!
-//! # A map of the modules
+//! # Modules
 //!
-//! - [`Greenroom`] is what users hold: start, launch, resume, track, cancel, send, find, list, subscribe, shutdown.
-//! - [`config`] has every knob, its default and its bounds.
-//! - [`domain`] decides, purely: states, slots, batches, watching, wording.
-//! - `actors` own: one mailbox around one domain value each.
-//! - [`ports`] are what the system needs from outside.
-//! - [`sabotage`] brings about the death of an actor, for tests.
+//! - [`Greenroom`] is the handle: launch, resume, track, cancel, send, find, list, subscribe, shutdown.
+//! - [`config`] holds the configuration, its defaults and its bounds.
+//! - [`domain`] makes the decisions, without I/O: states, slots, batches, watching, message texts.
+//! - `actors` owns the state: one actor around one domain value each.
+//! - [`ports`] holds the traits of the services that the system needs.
+//! - [`failpoint`] injects failures into actors, for tests.
 
 #![deny(missing_docs)]
 

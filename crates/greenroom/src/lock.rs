@@ -1,4 +1,5 @@
-//! Locks of the crate. No code panics between two writes under one of them, so a poisoned lock still guards valid data.
+//! Locks the mutexes of the crate. No code panics between two writes under one lock, so a poisoned mutex still guards
+//! valid data.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 

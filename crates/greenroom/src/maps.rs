@@ -1,12 +1,12 @@
-//! The maps of the system: those of std with a hash that is quick for short keys. Keys are ids and names, and an attacker who
-//! could choose many of them at will is stopped long before by the limits; the hash is seeded at random all the same.
+//! Hash maps and sets with a fast hash for short keys. Keys are ids and names. The limits keep an attacker from
+//! choosing many keys, and the hash is seeded at random as well.
 
 use std::collections::{HashMap, HashSet};
 
 use foldhash::fast::RandomState;
 
-/// A map without order; nothing that can be seen may depend on how it is walked.
+/// A map without an order. No visible behaviour may depend on its iteration order.
 pub type Map<K, V> = HashMap<K, V, RandomState>;
 
-/// A set without order, likewise.
+/// A set without an order. No visible behaviour may depend on its iteration order.
 pub type Set<K> = HashSet<K, RandomState>;

@@ -1,4 +1,4 @@
-//! One inbox for what children ask, at any depth: listed for people, answered by them.
+//! Open requests of children at any depth: listing and answering.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use crate::domain::task::{AskAnswer, AskKind, Asking, Task};
 use crate::domain::time::Timestamp;
 use crate::ports::agent_server::ServerError;
 
-/// A request that a child waits for, and whose it is.
+/// An open request of a child, with its task.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
@@ -20,49 +20,52 @@ pub struct OpenAsk {
     /// The request.
     #[serde(flatten)]
     pub ask: Asking,
-    /// The task whose run waits.
+    /// The task that waits for the answer.
     #[serde(rename = "taskID")]
     pub task: TaskId,
-    /// The session that asks.
+    /// The session with the request.
     #[serde(rename = "sessionID")]
     pub session: SessionId,
-    /// Who is told of the task's end.
+    /// The parent session of the task.
     #[serde(
         rename = "parentSessionID",
         default,
         skip_serializing_if = "Option::is_none"
     )]
     pub parent_session: Option<SessionId>,
-    /// What the task is about.
+    /// The description of the task.
     pub description: Arc<str>,
-    /// Who asks.
+    /// The agent of the task.
     pub agent: Arc<str>,
-    /// When it is rejected if nobody answers.
+    /// The time at which an unanswered request is rejected.
     pub rejected_at: Timestamp,
 }
 
-/// TaskTimeline a request was not answered.
+/// The reason why a request was not answered.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AskError {
-    /// No running task waits for it: it never was, or has been answered.
+    /// No running task waits for this request: it is unknown or already answered.
     #[error("no open request {0}")]
     Unknown(String),
-    /// The answer does not fit what was asked.
+    /// The answer does not fit the kind of the request.
     #[error("{} is a {}", .0, .1.as_str())]
     Unfitting(String, AskKind),
-    /// The agent server did not take the answer.
+    /// The agent server did not accept the answer.
     #[error(transparent)]
     Server(#[from] ServerError),
 }
 
 impl Greenroom {
-    /// What children wait for somebody to answer, oldest first.
+    /// Returns the open requests of all children, oldest first.
     pub async fn asks(&self) -> Vec<OpenAsk> {
         self.query_with_retry(ListAsks).await.unwrap_or_default()
     }
 
-    /// Answers a request; the task after it, no longer waiting for it. Of two answers at a time the server takes one; the
-    /// other is told that the request is not open any more.
+    /// Answers a request and returns the task, which no longer waits for it. Of two concurrent answers the server
+    /// accepts one; the other returns [`AskError::Unknown`].
+    ///
+    /// # Errors
+    /// [`AskError`] if the request is not open, the answer does not fit, or the server refused it.
     pub async fn answer_ask(&self, id: &str, answer: &AskAnswer) -> Result<Task, AskError> {
         let unknown = || AskError::Unknown(id.to_owned());
         let found = self
@@ -84,7 +87,7 @@ impl Greenroom {
             .answer_ask(&session, &ask.id, ask.kind, answer);
         let taken = match within(self.env.config.calls.other, call).await {
             Ok(()) => true,
-            // Answered by somebody else, or withdrawn with its run.
+            // The request was answered elsewhere, or withdrawn with its run.
             Err(ServerError::NotFound(_)) => false,
             Err(failure) => return Err(failure.into()),
         };

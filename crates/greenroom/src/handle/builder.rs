@@ -17,7 +17,7 @@ use crate::config::Config;
 use crate::ports::agent_server::AgentServer;
 use crate::ports::journal::{Journal, MemoryJournal};
 
-/// Collects what a system is started with. It can be started once it has an agent server.
+/// Collects the configuration and the ports of a system. [`Builder::start`] needs an agent server.
 #[derive(Clone)]
 pub struct Builder<S> {
     config: Config,
@@ -66,7 +66,7 @@ impl<S> Builder<S> {
         self
     }
 
-    /// Sets what makes actors fail at their failpoints, for tests.
+    /// Sets the injector of failures at failpoints, for tests.
     pub fn fault_injector(
         mut self,
         fault_injector: impl Into<Option<Arc<dyn FaultInjector>>>,

@@ -1,7 +1,7 @@
-//! The changes of tasks, numbered, newest ring: what a reader that was cut off goes on from. The registry publishes;
-//! every reader walks the ring by number and so neither loses nor doubles one between what is ring and what is live. What
-//! has left the ring, or was before this process, is read from the journal where that keeps it. A reader that falls behind
-//! what is ring is told so instead of being waited for.
+//! The ring of numbered task changes, from which readers continue after a disconnect. The registry publishes. Every
+//! reader walks the ring by number, so it neither loses nor repeats a change. Changes that have left the ring, or
+//! predate this process, are read from the journal if the journal keeps them. A reader that falls behind gets
+//! [`Followed::Missed`]; the publisher never waits.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -15,16 +15,16 @@ use crate::domain::time::Timestamp;
 use crate::lock::lock;
 use crate::ports::journal::{ChangesFrom, Journal, RecordedChange};
 
-/// Changes ring for readers that come back.
+/// The number of changes kept in the ring.
 pub const MAX_CHANGES: usize = 2_000;
-/// Bytes of text in them: tasks carry their prompts, and so many long ones would not fit into memory.
+/// The maximum bytes of text in the ring. Tasks carry their prompts, and many long prompts would not fit into memory.
 const MAX_TEXT_BYTES: usize = 32 * 1024 * 1024;
-/// How many changes a subscriber of the channel may fall behind.
+/// The number of changes that a subscriber of the channel may fall behind.
 const CHANNEL: usize = 1024;
-/// How many changes a reader takes at a time.
+/// The number of changes that a reader copies at a time.
 const READ_BATCH: usize = 64;
-/// Numbers begin at the milliseconds of the start times this, so that a service started later counts on above the
-/// numbers of the one before, as long as that one did not make a thousand changes a millisecond.
+/// Numbers begin at the start time in milliseconds times this factor. A service that starts later begins above the
+/// numbers of an earlier one, unless the earlier one made a thousand changes a millisecond.
 const PER_MILLISECOND: u64 = 1000;
 
 /// A change and its number. Numbers rise strictly, also over a restart of the process.
@@ -36,58 +36,58 @@ pub struct NumberedChange {
     pub change: Arc<TaskChange>,
 }
 
-/// Where a reader begins.
+/// The start position of a reader.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Since {
-    /// With the next change.
+    /// The next change.
     Now,
-    /// With all that is ring.
+    /// The oldest change that is kept.
     Oldest,
-    /// With the one after that number.
+    /// The first change after this number.
     Number(u64),
-    /// With the first one after that time.
+    /// The first change after this time.
     Time(Timestamp),
 }
 
-/// What a reader gets.
+/// An item of a [`ChangeFeed`].
 #[derive(Debug, Clone)]
 pub enum Followed {
     /// The next change.
     Change(NumberedChange),
-    /// Changes were missed: the reader was too slow or away too long, or named a number that was never given. What was
-    /// known must be read anew; the next change is the one after that number.
+    /// Changes were missed: the reader was too slow, away for too long, or named a number that was never assigned. The
+    /// reader must reload its state. The feed continues after `newest`.
     Missed {
-        /// The newest number there is.
+        /// The newest published number.
         newest: u64,
     },
 }
 
 struct ChangeRing {
-    /// The number of the newest change that was published.
+    /// The number of the newest published change.
     newest: u64,
-    /// The newest number that was given to a change, published or not yet.
+    /// The newest number assigned to a change, published or not.
     last_assigned: u64,
     changes: VecDeque<NumberedChange>,
-    /// The number of the newest change that is not in the ring: it has left, or was before this process.
+    /// The number of the newest change that has left the ring or predates this process.
     removed_up_to: u64,
     text_total: usize,
-    /// True if a change has left since the start.
+    /// True if a change has left the ring since the start.
     lost: bool,
     retention: Duration,
 }
 
-/// Where changes are published and read. Clones share one ring.
+/// Publishes and reads changes. Clones share one ring.
 #[derive(Clone)]
 pub(crate) struct Changes {
     ring: Arc<Mutex<ChangeRing>>,
-    /// The newest number; a closed one is past the end of the service.
+    /// The newest published number; none after [`Changes::close`].
     newest: Arc<watch::Sender<Option<u64>>>,
     channel: broadcast::Sender<Arc<TaskChange>>,
     journal: Arc<dyn Journal>,
 }
 
 impl Changes {
-    /// Changes are ring for `retention` at most. Those before this one may be in the journal.
+    /// Creates a ring that keeps changes for at most `retention`. The journal may hold earlier changes.
     pub(crate) fn new(now: Timestamp, retention: Duration, journal: Arc<dyn Journal>) -> Self {
         let newest = u64::try_from(now.as_millis())
             .unwrap_or(0)
@@ -109,27 +109,27 @@ impl Changes {
         }
     }
 
-    /// Numbers go on above that one, which the journal has given.
+    /// Continues the numbers above `number`, the newest in the journal.
     pub(crate) fn continue_after(&self, number: u64) {
         let mut ring = self.ring();
         ring.last_assigned = ring.last_assigned.max(number);
         if ring.changes.is_empty() && ring.newest < number {
-            // The clock was set back since: all that was before this process is up to there.
+            // The clock was set back: every earlier change has a number up to this one.
             (ring.newest, ring.removed_up_to) = (number, number);
         }
     }
 
-    /// The number of the next change.
+    /// Assigns the number of the next change.
     pub(crate) fn next_number(&self) -> u64 {
         let mut ring = self.ring();
         ring.last_assigned += 1;
         ring.last_assigned
     }
 
-    /// Tells everybody of a change, in the order of the numbers. One that is left out never became known.
+    /// Publishes a change to all readers, in the order of the numbers. A skipped number was never published.
     pub(crate) fn publish(&self, number: u64, change: TaskChange) {
         let change = Arc::new(change);
-        // Nobody may listen.
+        // There may be no subscriber.
         let _ = self.channel.send(Arc::clone(&change));
         let mut ring = self.ring();
         let now = change.at;
@@ -149,7 +149,7 @@ impl Changes {
             .send_modify(|newest| *newest = newest.map(|newest| newest.max(number)));
     }
 
-    /// No change comes any more: readers end when they have read what is ring.
+    /// Closes the ring: readers end when they have read all changes.
     pub(crate) fn close(&self) {
         self.newest.send_replace(None);
     }
@@ -164,7 +164,7 @@ impl Changes {
             first.first().map(|change| change.changed.number - 1)
         };
         let earlier = match since {
-            // The number before the first is not ring, once the journal has let go of any.
+            // The change before the first one is lost once the journal has removed any.
             Since::Oldest => in_journal(ChangesFrom::Since(Timestamp::from_millis(i64::MIN))),
             Since::Time(at) => in_journal(ChangesFrom::Since(at)),
             Since::Now | Since::Number(_) => None,
@@ -210,7 +210,7 @@ impl ChangeRing {
     }
 }
 
-/// The texts that a task may have at any length; the rest of it is small.
+/// Returns the bytes of the texts of unbounded length in a change; the other fields are small.
 fn text_bytes(change: &TaskChange) -> usize {
     let task = &change.task;
     let content = task.skill_content.as_ref().map_or(0, |text| text.len());
@@ -227,32 +227,32 @@ impl fmt::Debug for Changes {
     }
 }
 
-/// One reader's way through the changes.
+/// One reader's position in the changes.
 #[derive(Debug)]
 pub struct ChangeFeed {
     changes: Changes,
     seen: watch::Receiver<Option<u64>>,
     after: u64,
-    /// What it asked for is not all there any more.
+    /// True if changes after the start position are lost.
     missed: bool,
     buffered: VecDeque<NumberedChange>,
 }
 
 impl ChangeFeed {
-    /// The number of the newest change that was read, or after which reading begins.
+    /// Returns the number of the newest change that was read, or of the start position.
     pub fn position(&self) -> u64 {
         let next = self.buffered.front().map(|change| change.number - 1);
         next.unwrap_or(self.after)
     }
 
-    /// The next change, waiting for it; none once the system is shut down and all was read. May be dropped while it
-    /// waits and called again.
+    /// Waits for the next item and returns it. None once the system is shut down and all changes were read.
+    /// Cancel-safe.
     pub async fn next(&mut self) -> Option<Followed> {
         loop {
             if let Some(change) = self.buffered.pop_front() {
                 return Some(Followed::Change(change));
             }
-            // Marked as seen before the look, so that a change in between wakes the wait below.
+            // Marked as seen before the read, so that a change in between wakes the wait below.
             let open = self.seen.borrow_and_update().is_some();
             if let Some(missed) = self.take() {
                 return Some(missed);
@@ -266,7 +266,7 @@ impl ChangeFeed {
         }
     }
 
-    /// Takes a handful of what follows, or says that it is not there any more.
+    /// Buffers the next batch of changes, or returns [`Followed::Missed`].
     fn take(&mut self) -> Option<Followed> {
         let (removed_up_to, newest) = {
             let ring = self.changes.ring();
@@ -294,15 +294,15 @@ impl ChangeFeed {
         None
     }
 
-    /// Takes a handful of what the ring does not hold; false if nobody keeps it.
+    /// Buffers a batch of changes from the journal. Returns false if the journal does not keep them.
     fn take_from_journal(&mut self, removed_up_to: u64) -> bool {
         let from = ChangesFrom::After(self.after);
         let Some(earlier) = self.changes.journal.changes(from, READ_BATCH) else {
             return false;
         };
-        // A number that was never given has nothing before it either.
+        // After a number that was never assigned there are no earlier changes either.
         self.after = removed_up_to;
-        // The ring has what comes after; the newest may be durable and not published yet.
+        // The ring holds the later changes. The newest may be durable and not yet published.
         let removed = |recorded: &RecordedChange| recorded.changed.number <= removed_up_to;
         for recorded in earlier.into_iter().take_while(removed) {
             let change = TaskChange {
@@ -361,7 +361,7 @@ mod tests {
         ring
     }
 
-    /// Reads until the feed ends: numbers of changes, and `None` where something was missed.
+    /// Reads until the feed ends. Returns the numbers of changes, and `None` for missed changes.
     async fn read(ring: &Changes, since: Since) -> Vec<Option<u64>> {
         let mut feed = ring.follow(since);
         ring.close();

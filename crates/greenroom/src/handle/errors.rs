@@ -1,11 +1,11 @@
-//! TaskTimeline a call of a user was refused: one enum per operation, with what a person needs to know.
-//! They are exhaustive on purpose: a host that answers each in its own way should be told by the compiler of a new one.
+//! Errors of the handle's calls: one enum per operation. The enums are exhaustive on purpose: a host that handles each
+//! variant gets a compiler error for a new one.
 
 use crate::domain::ids::{SessionId, TaskId};
 use crate::domain::task::Task;
 use crate::ports::agent_server::ServerError;
 
-/// TaskTimeline a launch was refused.
+/// The reason why a launch was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum LaunchError {
     /// A field is missing, blank or too large.
@@ -13,7 +13,7 @@ pub enum LaunchError {
     Invalid {
         /// The field, as JSON names it.
         field: &'static str,
-        /// What is wrong with it.
+        /// The problem with the value.
         problem: String,
     },
     /// The key was used before for another launch.
@@ -22,26 +22,26 @@ pub enum LaunchError {
         /// The key.
         key: String,
     },
-    /// A task of a task of a task …
+    /// The task would exceed the maximum depth of descendants.
     #[error("depth {depth} is more than {limit}")]
     TooDeep {
-        /// How deep it would be.
+        /// The depth of the task.
         depth: u32,
-        /// `safety.max_depth`
+        /// The limit, `safety.max_depth`.
         limit: u32,
     },
-    /// Too many wait already.
+    /// The queue is full.
     #[error("{waiting} tasks wait already")]
     QueueFull {
-        /// How many wait.
+        /// The number of waiting tasks.
         waiting: usize,
     },
     /// The system is shutting down.
     #[error("greenroom is shutting down")]
     ShuttingDown,
-    /// The system failed over it and is being put together again: it may have been accepted.
+    /// The system failed during the call and restarts. The call may have been accepted.
     #[error(
-        "greenroom failed over this call and is being put together again; look whether it was accepted, then repeat it"
+        "greenroom failed during this call and is restarting; check whether the call was accepted, then repeat it"
     )]
     Interrupted,
     /// The change could not be made durable.
@@ -49,13 +49,13 @@ pub enum LaunchError {
     Journal(String),
 }
 
-/// TaskTimeline a resume was refused.
+/// The reason why a resume was refused.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum ResumeError {
     /// No task has that session.
     #[error("no task has session {0}")]
     UnknownSession(SessionId),
-    /// Its task runs or is being resumed.
+    /// The task of the session is running or pending.
     #[error("the task of session {0} is already {1}")]
     AlreadyRunning(SessionId, &'static str),
     /// A field is missing, blank or too large.
@@ -63,21 +63,21 @@ pub enum ResumeError {
     Invalid {
         /// The field, as JSON names it.
         field: &'static str,
-        /// What is wrong with it.
+        /// The problem with the value.
         problem: String,
     },
-    /// Too many wait already.
+    /// The queue is full.
     #[error("{waiting} tasks wait already")]
     QueueFull {
-        /// How many wait.
+        /// The number of waiting tasks.
         waiting: usize,
     },
     /// The system is shutting down.
     #[error("greenroom is shutting down")]
     ShuttingDown,
-    /// The system failed over it and is being put together again: it may have been accepted.
+    /// The system failed during the call and restarts. The call may have been accepted.
     #[error(
-        "greenroom failed over this call and is being put together again; look whether it was accepted, then repeat it"
+        "greenroom failed during this call and is restarting; check whether the call was accepted, then repeat it"
     )]
     Interrupted,
     /// The change could not be made durable.
@@ -85,20 +85,20 @@ pub enum ResumeError {
     Journal(String),
 }
 
-/// TaskTimeline limits were not changed.
+/// The reason why limits were not changed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum LimitsError {
     /// The system is shutting down.
     #[error("greenroom is shutting down")]
     ShuttingDown,
-    /// The system is being put together again.
+    /// The system restarts after an internal failure.
     #[error(
-        "greenroom is being put together again after a failure of its own; the limits are as they were, set them again in a while"
+        "greenroom is restarting after an internal failure; the limits are unchanged, set them again later"
     )]
     Interrupted,
 }
 
-/// TaskTimeline a track was refused.
+/// The reason why a track was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TrackError {
     /// A field is missing, blank or too large.
@@ -106,15 +106,15 @@ pub enum TrackError {
     Invalid {
         /// The field, as JSON names it.
         field: &'static str,
-        /// What is wrong with it.
+        /// The problem with the value.
         problem: String,
     },
     /// The system is shutting down.
     #[error("greenroom is shutting down")]
     ShuttingDown,
-    /// The system failed over it and is being put together again: it may have been accepted.
+    /// The system failed during the call and restarts. The call may have been accepted.
     #[error(
-        "greenroom failed over this call and is being put together again; look whether it was accepted, then repeat it"
+        "greenroom failed during this call and is restarting; check whether the call was accepted, then repeat it"
     )]
     Interrupted,
     /// The change could not be made durable.
@@ -122,24 +122,24 @@ pub enum TrackError {
     Journal(String),
 }
 
-/// TaskTimeline nothing was cancelled.
+/// The reason why a task was not cancelled.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum CancelError {
-    /// No such task.
+    /// The task is unknown.
     #[error("no task {0}")]
     Unknown(TaskId),
-    /// It has ended already; nothing changed.
+    /// The task has already ended. Nothing changed.
     #[error("task {} is {}", .0.id, .0.status().as_str())]
     NotCancellable(Box<Task>),
 }
 
-/// TaskTimeline a further prompt was not sent.
+/// The reason why a further prompt was not sent.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum SendError {
-    /// No such task.
+    /// The task is unknown.
     #[error("no task {0}")]
     Unknown(TaskId),
-    /// It has no session that works.
+    /// The task is not running.
     #[error("task {} is {}", .0.id, .0.status().as_str())]
     NotRunning(Box<Task>),
     /// A field is missing, blank or too large.
@@ -147,24 +147,24 @@ pub enum SendError {
     Invalid {
         /// The field, as JSON names it.
         field: &'static str,
-        /// What is wrong with it.
+        /// The problem with the value.
         problem: String,
     },
-    /// The agent server did not take it.
+    /// The agent server did not accept the prompt.
     #[error(transparent)]
     Server(#[from] ServerError),
 }
 
-/// TaskTimeline there is no output to show.
+/// The reason why no output was returned.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum OutputError {
     /// The session has no such message.
     #[error("the session has no message {0}")]
     UnknownMessage(String),
-    /// No such task.
+    /// The task is unknown.
     #[error("no task {0}")]
     Unknown(String),
-    /// The agent server did not give the messages.
+    /// The agent server did not return the messages.
     #[error(transparent)]
     Server(#[from] ServerError),
 }

@@ -1,5 +1,5 @@
-//! What users hold. A [`Greenroom`] is a cheap clone that may be used from any thread; the actors live on the arbiter
-//! that started them. Every call is one message to the registry and has an answer, also after a shutdown.
+//! The handle of the system. A [`Greenroom`] is a cheap clone that works from any thread; the actors run on the arbiter
+//! that started them. Every call is one message to the registry and returns an answer, also after a shutdown.
 
 mod asks;
 mod builder;
@@ -43,16 +43,16 @@ pub use self::resource_counts::ResourceCounts;
 pub(crate) use self::resource_counts::{Count, counted};
 pub use self::views::*;
 
-/// How long a call waits for an actor that is being rebuilt.
+/// The maximum time that a call waits for an actor that restarts.
 const REBUILD_WAIT: Duration = Duration::from_secs(5);
-/// How long a shutdown waits for the journal.
+/// The maximum time that a shutdown waits for the journal.
 const JOURNAL_WAIT: Duration = Duration::from_secs(5);
-/// How many of several tasks are cancelled at a time.
+/// The number of tasks that are cancelled concurrently.
 const CONCURRENT_CANCELS: usize = 64;
-/// How often a call is made that may be made again.
+/// The maximum number of attempts of an idempotent call.
 const MAX_ATTEMPTS: usize = 3;
 
-/// The system, as its users hold it.
+/// The handle of a running system.
 #[derive(Clone)]
 pub struct Greenroom {
     registry: ActorRef<TaskRegistry>,
@@ -64,7 +64,10 @@ pub struct Greenroom {
 }
 
 impl Greenroom {
-    /// Accepts a task and returns at once; it starts when its slot is free.
+    /// Launches a task and returns once it is accepted. The task starts when a slot is granted.
+    ///
+    /// # Errors
+    /// [`LaunchError`] if the launch is invalid or refused.
     pub async fn launch(&self, launch: Launch) -> Result<Task, LaunchError> {
         let answer = self.query(launch).await;
         answer.unwrap_or_else(|| {
@@ -72,7 +75,11 @@ impl Greenroom {
         })
     }
 
-    /// The same under a key: repeated within 24 hours it answers with the task of the first time, and true.
+    /// Launches a task under an idempotency key. Returns the task, and true if the key was used before: within 24 hours
+    /// a repeated key returns the task of the first launch.
+    ///
+    /// # Errors
+    /// [`LaunchError`] if the launch is invalid or refused, or the key belongs to another launch.
     pub async fn launch_once(
         &self,
         key: String,
@@ -80,14 +87,17 @@ impl Greenroom {
     ) -> Result<(Task, bool), LaunchError> {
         validation::key(&key)
             .map_err(|(field, problem)| LaunchError::Invalid { field, problem })?;
-        // Under its key it may be asked for again.
+        // The key makes the call idempotent.
         let answer = self.query_with_retry(LaunchOnce { key, launch }).await;
         answer.unwrap_or_else(|| {
             Err(self.unavailable(LaunchError::ShuttingDown, LaunchError::Interrupted))
         })
     }
 
-    /// Starts a new run of an ended task in its session; pending when this returns.
+    /// Starts a new run of an ended task in its session. The task is pending when this returns.
+    ///
+    /// # Errors
+    /// [`ResumeError`] if the resume is invalid or refused.
     pub async fn resume(&self, resume: Resume) -> Result<Task, ResumeError> {
         let answer = self.query(resume).await;
         answer.unwrap_or_else(|| {
@@ -95,16 +105,22 @@ impl Greenroom {
         })
     }
 
-    /// Adopts a session started elsewhere, at once.
+    /// Adopts a session that was started elsewhere. The task is running when this returns.
+    ///
+    /// # Errors
+    /// [`TrackError`] if the track is invalid or refused.
     pub async fn track(&self, track: Track) -> Result<Task, TrackError> {
-        // It sets what is, so that it may be said again.
+        // A track is idempotent.
         let answer = self.query_with_retry(track).await;
         answer.unwrap_or_else(|| {
             Err(self.unavailable(TrackError::ShuttingDown, TrackError::Interrupted))
         })
     }
 
-    /// Cancels one task; answers with the task after it.
+    /// Cancels one task and returns its record afterwards.
+    ///
+    /// # Errors
+    /// [`CancelError`] if the task is unknown or cannot be cancelled.
     pub async fn cancel(&self, task: &TaskId, options: CancelOptions) -> Result<Task, CancelError> {
         let unknown = || CancelError::Unknown(task.clone());
         match self
@@ -123,7 +139,7 @@ impl Greenroom {
                 let read = || self.query_with_retry(FindDecided(task.clone()));
                 let mut found = read().await.flatten().ok_or_else(unknown)?;
                 if decided.is_err() && !found.status().is_terminal() {
-                    // A run whose actor died over it is cancelled by the registry, once it hears of the death.
+                    // The actor of the run panicked: the registry cancels the run once it is notified of the panic.
                     let ended = self.wait(task, found.run, WaitFor::Ended);
                     found = match tokio::time::timeout(REBUILD_WAIT, ended).await {
                         Ok(Some(ended)) => ended,
@@ -139,10 +155,10 @@ impl Greenroom {
         }
     }
 
-    /// Cancels several; answers with those that were cancelled, oldest first.
+    /// Cancels the tasks of `scope` and returns the cancelled tasks, oldest first.
     pub async fn cancel_all(&self, scope: CancelScope, options: CancelOptions) -> Vec<Task> {
         let tasks = self.query_with_retry(scope).await.unwrap_or_default();
-        // Asked for in that order, and not each only when the one before is over.
+        // Cancels start in this order and run concurrently.
         stream::iter(tasks)
             .map(|task| {
                 let options = options.clone();
@@ -154,7 +170,10 @@ impl Greenroom {
             .await
     }
 
-    /// Gives a running task a further prompt; the same run.
+    /// Sends a further prompt to a running task, in the same run.
+    ///
+    /// # Errors
+    /// [`SendError`] if the task is unknown or not running, or the server refused the prompt.
     pub async fn send(&self, task: &TaskId, prompt: String) -> Result<Task, SendError> {
         validation::prompt(&prompt)
             .map_err(|(field, problem)| SendError::Invalid { field, problem })?;
@@ -183,7 +202,7 @@ impl Greenroom {
         }
     }
 
-    /// The task of that id, that unique beginning of an id, or (the newest) of that session.
+    /// Returns the task with this id, this unique id prefix, or the newest task of this session.
     pub async fn find(&self, name: &str) -> Option<TaskDetail> {
         let FoundTask {
             task,
@@ -209,7 +228,7 @@ impl Greenroom {
         Some(TaskDetail { task, waits_for })
     }
 
-    /// Tasks, newest first.
+    /// Returns one page of tasks, newest first.
     pub async fn list(&self, filter: ListFilter) -> TaskPage {
         self.query_with_retry(ListTasks(filter))
             .await
@@ -219,7 +238,8 @@ impl Greenroom {
             })
     }
 
-    /// Tasks whose parent is that session, in order of acceptance; with `descendants` also theirs, depth first.
+    /// Returns the tasks whose parent is `parent`, in the order of acceptance. With `descendants` their descendants
+    /// follow them, depth first.
     pub async fn tasks_of(&self, parent: &SessionId, descendants: bool) -> Vec<Task> {
         let tasks = if descendants {
             self.query_with_retry(Descendants(parent.clone())).await
@@ -229,7 +249,7 @@ impl Greenroom {
         tasks.unwrap_or_default()
     }
 
-    /// What that parent's newest hundred tasks were, oldest first.
+    /// Returns the newest hundred tasks of `parent`, oldest first.
     pub async fn history(&self, parent: &SessionId) -> Vec<HistoryEntry> {
         self.query_with_retry(ReadHistory(parent.clone()))
             .await
@@ -237,7 +257,7 @@ impl Greenroom {
             .0
     }
 
-    /// The newest messages to a parent that something is open or owed for, and what became of them, newest first.
+    /// Returns the newest messages to `parent` and their delivery status, newest first.
     pub async fn notifications(&self, parent: &SessionId) -> Vec<NoticeRecord> {
         self.query_with_retry(ReadHistory(parent.clone()))
             .await
@@ -245,7 +265,7 @@ impl Greenroom {
             .1
     }
 
-    /// Slots, key by key.
+    /// Returns the limits and the slots in use, by key.
     pub async fn limits(&self) -> LimitsReport {
         let Some((waits, now)) = self.query_with_retry(ReadWaits).await else {
             return LimitsReport::default();
@@ -279,8 +299,10 @@ impl Greenroom {
         }
     }
 
-    /// Changes limits while running: raising one starts what waits, lowering one stops nothing. An error says that nothing
-    /// was changed.
+    /// Changes the limits of the running system. A higher limit starts waiting tasks; a lower limit stops no task.
+    ///
+    /// # Errors
+    /// [`LimitsError`] if the limits were not changed.
     pub async fn set_limits(&self, change: LimitsChange) -> Result<LimitsReport, LimitsError> {
         if self.query_with_retry(change).await.is_none() {
             return Err(self.unavailable(LimitsError::ShuttingDown, LimitsError::Interrupted));
@@ -288,7 +310,10 @@ impl Greenroom {
         Ok(self.limits().await)
     }
 
-    /// The result or the messages of a task, read from the agent server; reading does not consume.
+    /// Returns the result or the messages of a task, read from the agent server. Reading does not consume the output.
+    ///
+    /// # Errors
+    /// [`OutputError`] if the task or message is unknown, or the server returned no messages.
     pub async fn output(&self, name: &str, options: OutputOptions) -> Result<Output, OutputError> {
         let found = self.query_with_retry(Find(name.to_owned())).await.flatten();
         let task = found
@@ -308,12 +333,12 @@ impl Greenroom {
         if !ended && !options.full_session {
             return Ok(output);
         }
-        // The last answer is among the newest messages; only a transcript needs all.
+        // The last answer is among the newest messages; only a transcript needs all messages.
         let newest = (!options.full_session).then_some(crate::domain::output::MAX_MESSAGES);
         let call = self.env.server.messages(&session, newest);
         let messages = match within(self.env.config.calls.other, call).await {
             Ok(messages) => messages,
-            // The session was deleted: the record is all there is to read.
+            // The session was deleted: only the record is left.
             Err(ServerError::NotFound(_)) => return Ok(output),
             Err(failure) => return Err(failure.into()),
         };
@@ -326,7 +351,7 @@ impl Greenroom {
             output.has_more = Some(more);
         }
         if ended {
-            // Of this run: a resume that failed must not show the answer of the run before.
+            // Limited to this run: a failed resume must not return the answer of an earlier run.
             let scope = RunScope {
                 task: output.task.id.clone(),
                 run: output.task.run,
@@ -347,10 +372,10 @@ impl Greenroom {
         Ok(output)
     }
 
-    /// ReadWaits until that run has started or ended (at once if it has). None if the task is not known or the run is over.
-    /// Wakes by message, not by polling; the caller limits the time.
+    /// Waits until the run has started or ended, and returns the task. Returns at once if it has already. None if the
+    /// task is unknown or a later run exists. Wakes by message, not by polling; the caller sets a timeout.
     pub async fn wait(&self, task: &TaskId, run: Run, until: WaitFor) -> Option<Task> {
-        // A registry that dies meanwhile takes the waiting with it: the next one is asked, as often as it takes.
+        // A registry that panics loses its waiters: the wait is repeated with the next registry.
         loop {
             if !self.flags.closing() {
                 self.registry.connected_within(REBUILD_WAIT).await;
@@ -373,47 +398,49 @@ impl Greenroom {
         }
     }
 
-    /// Every change of a task's state from now on. A slow reader loses the oldest and is told so by the channel.
+    /// Subscribes to changes of task states from now on. A slow receiver loses the oldest changes and gets a lag error
+    /// from the channel.
     pub fn subscribe(&self) -> broadcast::Receiver<Arc<TaskChange>> {
         self.changes.subscribe()
     }
 
-    /// Every change of a task's state with its number, also what was before now as far as it is kept
-    /// ([`MAX_CHANGES`]). A reader too slow for that is told what it missed; nobody waits for it.
+    /// Returns a feed of numbered changes of task states. The feed includes earlier changes as far as they are kept
+    /// ([`MAX_CHANGES`]). A reader that is too slow gets [`Followed::Missed`]; publishers never wait for a reader.
     pub fn follow(&self, since: Since) -> ChangeFeed {
         self.changes.follow(since)
     }
 
-    /// Takes an event of the agent server as it is. Unknown ones are ignored; waits while too many are under way.
+    /// Ingests an event of the agent server as JSON. Unknown events are ignored. Waits while too many events are
+    /// queued.
     pub async fn ingest_event_json(&self, event: &Value) {
         if let Some(event) = SessionEvent::read(event) {
             self.ingest_event(event).await;
         }
     }
 
-    /// The same from its text, which is the quickest way; what is no JSON is ignored.
+    /// Ingests an event from its JSON text, which is the fastest form. Invalid JSON is ignored.
     pub async fn ingest_event_text(&self, event: &[u8]) {
         if let Some(event) = DecodedEvent::read_text(event).and_then(DecodedEvent::event) {
             self.ingest_event(event).await;
         }
     }
 
-    /// The same for one that has been read already.
+    /// Ingests a decoded event. Waits while too many events are queued.
     pub async fn ingest_event(&self, event: SessionEvent) {
         self.events.put(event).await;
     }
 
-    /// Tells whether events flow.
+    /// Reports the state of the event stream.
     pub fn event_link(&self, link: EventLink) {
         self.registry.send(LinkChanged(link));
     }
 
-    /// What there is now, counted; what has happened since the start is in [`Greenroom::counters`].
+    /// Returns current counts. Counts since the start are in [`Greenroom::counters`].
     pub async fn task_counts(&self) -> TaskCounts {
         self.query_with_retry(CountTasks).await.unwrap_or_default()
     }
 
-    /// Whether the system can do its work.
+    /// Returns whether the system can start and watch tasks.
     pub async fn readiness(&self) -> Readiness {
         self.query_with_retry(ReadReadiness)
             .await
@@ -421,7 +448,7 @@ impl Greenroom {
                 ready: false,
                 problems: vec![self.unavailable(
                     "greenroom has been shut down".to_owned(),
-                    "greenroom is being put together again after a failure of its own".to_owned(),
+                    "greenroom is restarting after an internal failure".to_owned(),
                 )],
                 tasks: 0,
                 running: 0,
@@ -429,7 +456,8 @@ impl Greenroom {
             })
     }
 
-    /// What happened to a task, and what it waits for if it waits in line. Kept as long as the journal keeps the task.
+    /// Returns the timeline of a task, and what the task waits for. The timeline is kept as long as the journal keeps
+    /// the task.
     pub async fn why(&self, name: &str) -> Option<TaskTimeline> {
         let TaskDetail { task, waits_for } = self.find(name).await?;
         let events = self.env.journal.timeline(&task.id);
@@ -445,19 +473,19 @@ impl Greenroom {
         })
     }
 
-    /// True if the journal outlives the process, so that [`ShutdownMode::Detach`] loses nothing.
+    /// Returns true if the journal survives the process, so that [`ShutdownMode::Detach`] loses nothing.
     pub fn is_persistent(&self) -> bool {
         self.env.journal.is_persistent()
     }
 
-    /// Ends everything; memory is empty afterwards. Bounded: messages in flight get 5 s, aborts 10 s, the journal 5 s.
+    /// Shuts the system down and clears its memory. Bounded: messages in flight get 5 s, aborts 10 s, the journal 5 s.
     pub async fn shutdown(&self, mode: ShutdownMode) -> ShutdownReport {
         let report = self.shut_down(mode).await;
         if tokio::time::timeout(JOURNAL_WAIT, self.env.durable())
             .await
             .is_err()
         {
-            tracing::error!("the journal could not be written before the end");
+            tracing::error!("shutdown timed out waiting for the journal");
         }
         self.changes.close();
         report
@@ -465,7 +493,7 @@ impl Greenroom {
 
     async fn shut_down(&self, mode: ShutdownMode) -> ShutdownReport {
         self.flags.set_closing(mode);
-        // A registry that dies meanwhile is followed by one that is told again.
+        // A registry that panics is replaced, and the next one gets the message again.
         for _ in 0..MAX_ATTEMPTS {
             self.registry.connected_within(REBUILD_WAIT).await;
             let (reply, report) = oneshot::channel();
@@ -478,13 +506,13 @@ impl Greenroom {
         ShutdownReport::default()
     }
 
-    /// What was counted since the start.
+    /// Returns the counters since the start.
     pub fn counters(&self) -> Counters {
         self.env.health.counters()
     }
 
-    /// The answer to one question; none once the system is shut down, or if the registry died over it. One that is being
-    /// rebuilt is waited for, a while.
+    /// Sends one query and returns the answer. None once the system is shut down, or if the registry panicked. Waits up
+    /// to [`REBUILD_WAIT`] for a registry that restarts.
     async fn query<Q: Query>(&self, query: Q) -> Option<Q::Answer> {
         if !self.flags.closing() {
             self.registry.connected_within(REBUILD_WAIT).await;
@@ -496,7 +524,7 @@ impl Greenroom {
         answer.await.ok()
     }
 
-    /// The same for a question that may be asked twice: a registry that dies over it is asked again once it is back.
+    /// Sends an idempotent query, again if the registry panicked.
     async fn query_with_retry<Q: Query + Clone>(&self, query: Q) -> Option<Q::Answer> {
         for _ in 0..MAX_ATTEMPTS {
             if let Some(answer) = self.query(query.clone()).await {
@@ -509,7 +537,7 @@ impl Greenroom {
         None
     }
 
-    /// TaskTimeline a call has no answer.
+    /// Returns the reason for a missing answer: `closing` during a shutdown, else `restarting`.
     fn unavailable<E>(&self, closing: E, restarting: E) -> E {
         if self.flags.closing() {
             closing

@@ -1,5 +1,5 @@
-//! A census: how much the system keeps at this moment, counted by each actor that keeps it. Read by tests that hold it to
-//! its promise that memory is empty when nothing is open, owed or to be remembered, and by anybody who looks for a leak.
+//! Counts of the resources that the system holds, added up by the actors. Tests use them to check that memory is empty
+//! when nothing is open or pending; people use them to find leaks.
 
 use actix::{Actor, Context, Handler, Message};
 use tokio::sync::oneshot;
@@ -8,7 +8,7 @@ use super::Greenroom;
 use crate::actors::actor_ref::ActorRef;
 use crate::actors::registry::ReadResourceCounts;
 
-/// What the system keeps.
+/// Counts of the resources that the system holds.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ResourceCounts {
@@ -20,63 +20,63 @@ pub struct ResourceCounts {
     pub pollers: usize,
     /// Toasters alive; one until shutdown.
     pub toasters: usize,
-    /// Queues alive, one a key that somebody waits for.
+    /// Queues alive, one per key with waiting tasks.
     pub key_queues: usize,
-    /// Actors of runs alive, those included that still look after an abort.
+    /// Actors of runs alive, including actors that still wait for an abort.
     pub task_actors: usize,
-    /// Notifiers alive, one a parent with something open or owed.
+    /// Notifiers alive, one per parent with open tasks or pending messages.
     pub notifiers: usize,
     /// Tasks in memory.
     pub tasks: usize,
-    /// Their places in the order of acceptance.
+    /// Entries in the order of acceptance.
     pub acceptance_order: usize,
-    /// Sessions that lead to a task.
+    /// Sessions mapped to a task.
     pub sessions: usize,
     /// Parents with tasks in memory.
     pub parents_of_tasks: usize,
     /// Parents with open tasks.
     pub parents_of_open: usize,
-    /// Parents with something open or owed.
+    /// Parents with open tasks or pending messages.
     pub parents: usize,
-    /// Actors that a registry would find if it had to be rebuilt.
+    /// Actors in the directory that a restarted registry reads.
     pub directory_entries: usize,
-    /// Calls under way whose effect cannot be taken back.
+    /// Calls in flight whose effect cannot be undone.
     pub calls: usize,
-    /// Permits for slots that exist.
+    /// Permits of slots.
     pub permits: usize,
-    /// Keys that somebody waits for.
+    /// Keys with waiting tasks.
     pub waiting_keys: usize,
     /// Tasks that wait for a slot.
     pub waiting: usize,
     /// Callers that wait for a run to start or end.
     pub waiters: usize,
-    /// Changes that are decided and not yet shown.
+    /// Changes that are decided and not yet published.
     pub pending_publications: usize,
-    /// Ended runs whose abort is not answered.
+    /// Ended runs with an abort in flight.
     pub aborting: usize,
     /// Deadlines set.
     pub deadlines: usize,
     /// Timers armed by long-lived actors.
     pub timers: usize,
-    /// Launch keys remembered: for a day, and a bounded number.
+    /// Launch keys: kept for a day, in a bounded number.
     pub launch_keys: usize,
-    /// Parents whose history is kept: a bounded number, for good.
+    /// Parents with a history, in a bounded number.
     pub histories: usize,
     /// Slots held.
     pub slots_held: usize,
-    /// Keys whose first in line has asked for a slot.
+    /// Keys with a pending slot request.
     pub slots_requested: usize,
-    /// Runs that are polled.
+    /// Polled runs.
     pub polled: usize,
-    /// Status calls under way.
+    /// Status calls in flight.
     pub polls_in_flight: usize,
-    /// Toasts that wait or are under way.
+    /// Toasts queued or in flight.
     pub toasts: usize,
-    /// Events of the server that are under way to the registry.
+    /// Server events queued for the registry.
     pub events: usize,
 }
 
-/// Asks a long-lived actor to add what it keeps.
+/// Requests a long-lived actor to add its counts.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(crate) struct Count {
@@ -84,7 +84,7 @@ pub(crate) struct Count {
     pub(crate) reply: oneshot::Sender<ResourceCounts>,
 }
 
-/// An actor that adds what it keeps when it is asked to.
+/// Implements the handler of [`Count`] for an actor with a method `count`.
 macro_rules! counted {
     ($actor:ty) => {
         impl actix::Handler<$crate::handle::Count> for $actor {
@@ -93,7 +93,7 @@ macro_rules! counted {
             fn handle(&mut self, count: $crate::handle::Count, _: &mut actix::Context<Self>) {
                 let mut counts = count.counts;
                 self.count(&mut counts);
-                // Whoever asked may have gone away.
+                // The requester may have been dropped.
                 let _ = count.reply.send(counts);
             }
         }
@@ -102,7 +102,7 @@ macro_rules! counted {
 pub(crate) use counted;
 
 impl Greenroom {
-    /// Counts what the system keeps at this moment. All zero but the histories after a shutdown.
+    /// Counts the resources of the system. All counts but the histories are zero after a shutdown.
     pub async fn resource_counts(&self) -> ResourceCounts {
         let Some((mut counts, refs)) = self.query(ReadResourceCounts).await else {
             return ResourceCounts::default();
@@ -114,7 +114,7 @@ impl Greenroom {
     }
 }
 
-/// The census with what that actor adds; without, if there is none.
+/// Returns `counts` with the counts of `actor` added; unchanged if the actor is not running.
 async fn count_in<A>(actor: &ActorRef<A>, counts: ResourceCounts) -> ResourceCounts
 where
     A: Actor<Context = Context<A>> + Handler<Count>,

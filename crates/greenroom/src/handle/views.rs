@@ -1,4 +1,4 @@
-//! What users give and get: options, filters, reports, changes.
+//! Arguments and results of the handle: options, filters, reports, changes.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,18 +11,18 @@ use crate::domain::outbox::{DeliveryStatus, OutboxMessage};
 use crate::domain::task::{Task, TaskStatus, or_default};
 use crate::domain::time::Timestamp;
 
-/// How a task is cancelled.
+/// Options of a cancel.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CancelOptions {
-    /// Who asks, for the log.
+    /// The source of the request, for the log.
     pub source: String,
-    /// TaskTimeline; stored as the task's error and told to the parent.
+    /// The reason. It is stored as the task's error and included in the message to the parent.
     pub reason: Option<String>,
-    /// Whether its session is aborted.
+    /// Whether the task's session is aborted.
     pub abort_session: bool,
-    /// Whether it is kept out of the parent's messages.
+    /// Whether the parent's messages leave the task out.
     pub skip_notification: bool,
-    /// Only if its slot is not granted yet.
+    /// Whether only a task without a granted slot is cancelled.
     pub only_pending: bool,
 }
 
@@ -38,29 +38,29 @@ impl Default for CancelOptions {
     }
 }
 
-/// Which tasks of a tree are cancelled.
+/// The scope of a cancel.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CancelScope {
     /// All tasks descending from a session.
     Descendants(SessionId),
     /// A task and all tasks descending from it.
     Tree(TaskId),
-    /// Everything.
+    /// All tasks.
     All,
 }
 
-/// Which tasks are listed, newest first.
+/// Filter of listed tasks.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ListFilter {
-    /// Only these states; all if empty.
+    /// Only tasks in these states; all tasks if empty.
     pub statuses: Vec<TaskStatus>,
-    /// Only those of this parent.
+    /// Only tasks of this parent.
     pub parent_session: Option<SessionId>,
-    /// Only those of this agent.
+    /// Only tasks of this agent.
     pub agent: Option<String>,
-    /// At most so many; 100 without it, at most 1,000.
+    /// The maximum number of tasks. 100 by default, at most 1,000.
     pub limit: Option<usize>,
-    /// Where the page before ended.
+    /// The cursor returned with the previous page.
     pub cursor: Option<String>,
 }
 
@@ -70,27 +70,27 @@ pub struct ListFilter {
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct TaskPage {
-    /// Newest first.
+    /// The tasks, newest first.
     pub tasks: Vec<Task>,
-    /// Where the next page begins, if there is one.
+    /// The cursor of the next page, if there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next_cursor: Option<String>,
 }
 
-/// A task and why it waits, if it waits.
+/// A task, and what it waits for.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct TaskDetail {
     /// The task.
     pub task: Task,
-    /// TaskTimeline it waits.
+    /// What the task waits for, while it waits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub waits_for: Option<WaitsFor>,
 }
 
 impl TaskDetail {
-    /// A task of which nothing is known that it waits for.
+    /// Returns the detail of a task that waits for nothing.
     pub fn new(task: Task) -> Self {
         Self {
             task,
@@ -99,25 +99,25 @@ impl TaskDetail {
     }
 }
 
-/// What a pending task waits for.
+/// The wait of a pending task.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct WaitsFor {
-    /// Its key.
+    /// The concurrency key.
     pub key: ConcurrencyKey,
-    /// Its place in that key's line, from 1.
+    /// The position in the queue of the key, from 1.
     pub position: usize,
-    /// Slots in use of the limit it counts against.
+    /// Slots in use under the limit of the key.
     pub in_use: usize,
-    /// That limit; zero is unlimited.
+    /// The limit of the key; zero is unlimited.
     pub limit: u32,
-    /// In one sentence, for people.
+    /// The wait in one sentence, for people.
     pub text: String,
 }
 
-/// What happened to a task, and what it waits for.
+/// The timeline of a task, and what the task waits for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(
     feature = "schema",
@@ -129,14 +129,14 @@ pub struct WaitsFor {
 pub struct TaskTimeline {
     /// The task.
     pub task: TaskId,
-    /// What it waits for, while it waits in line.
+    /// What the task waits for, while it is queued.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub waits_for: Option<WaitsFor>,
-    /// What happened, oldest first.
+    /// The events, oldest first.
     pub events: Vec<TimelineEvent>,
 }
 
-/// One thing that happened to a task.
+/// One event in the timeline of a task.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(
     feature = "schema",
@@ -145,32 +145,32 @@ pub struct TaskTimeline {
 )]
 #[non_exhaustive]
 pub struct TimelineEvent {
-    /// When.
+    /// The time of the change.
     pub at: Timestamp,
-    /// What, in a word or two.
+    /// What happened, in a word or two.
     pub what: String,
-    /// The particulars; empty if there are none.
+    /// Details; empty if there are none.
     pub detail: String,
 }
 
-/// Slots, key by key.
+/// Limits and slots in use.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct LimitsReport {
-    /// Every key in use or waited for, and every key with a rule of its own.
+    /// Every key with slots in use or waiting tasks, and every key with its own rule.
     pub keys: Vec<KeyReport>,
-    /// The rule for every key without a closer one.
+    /// The limit of keys without a more specific rule.
     #[serde(default)]
     pub default: u32,
-    /// Rules of providers, shared by all their models that have none of their own.
+    /// Limits by provider, shared by the models without their own rule.
     #[serde(default)]
     pub providers: BTreeMap<String, u32>,
-    /// Rules of models and agents.
+    /// Limits of models and agents.
     #[serde(default)]
     pub models: BTreeMap<String, u32>,
-    /// The cap of all keys together; zero is unlimited.
+    /// The limit of all keys together; zero is unlimited.
     pub max: u32,
     /// Slots in use by all keys together.
     pub in_use: usize,
@@ -184,38 +184,38 @@ pub struct LimitsReport {
 pub struct KeyReport {
     /// The key.
     pub key: ConcurrencyKey,
-    /// The limit it counts against (maybe shared with other keys of its provider); zero is unlimited.
+    /// The limit of the key, maybe shared with other keys of its provider; zero is unlimited.
     pub limit: u32,
-    /// Slots this key holds.
+    /// Slots held by the key.
     pub in_use: usize,
     /// Tasks waiting.
     pub waiting: usize,
-    /// How long the oldest has waited, in milliseconds; zero if none waits.
+    /// The wait of the oldest waiting task, in milliseconds; zero if no task waits.
     pub oldest_wait_ms: u64,
 }
 
-/// A change of the limits: what is left out stays, `None` (null in JSON) removes: an entry of a map, or a changed number,
-/// which is then what the configuration says.
+/// A change of the limits. An omitted field stays unchanged. `None` (null in JSON) removes an entry of a map, or resets
+/// a number to the configured value.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct LimitsChange {
-    /// Of keys without a closer rule.
+    /// The limit of keys without a more specific rule.
     #[serde(default, deserialize_with = "present")]
     #[cfg_attr(feature = "schema", schemars(with = "Option<u32>"))]
     pub default: Option<Option<u32>>,
-    /// Of all keys together.
+    /// The limit of all keys together.
     #[serde(default, deserialize_with = "present")]
     #[cfg_attr(feature = "schema", schemars(with = "Option<u32>"))]
     pub max: Option<Option<u32>>,
-    /// Of providers.
+    /// Limits by provider.
     #[serde(default, deserialize_with = "or_default")]
     #[cfg_attr(
         feature = "schema",
         schemars(with = "Option<BTreeMap<String, Option<u32>>>")
     )]
     pub providers: BTreeMap<String, Option<u32>>,
-    /// Of models.
+    /// Limits by model.
     #[serde(default, deserialize_with = "or_default")]
     #[cfg_attr(
         feature = "schema",
@@ -224,32 +224,32 @@ pub struct LimitsChange {
     pub models: BTreeMap<String, Option<u32>>,
 }
 
-/// One change of a task's state, as subscribers see it.
+/// One change of a task's state.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[non_exhaustive]
 pub struct TaskChange {
-    /// When.
+    /// The time of the change.
     pub at: Timestamp,
-    /// The task after it.
+    /// The task after the change.
     #[serde(serialize_with = "serialize_task")]
     pub task: Arc<Task>,
-    /// The state before; none for a launch or track.
+    /// The state before the change; none for a launch or track.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub from: Option<TaskStatus>,
-    /// The state after.
+    /// The state after the change.
     pub to: TaskStatus,
 }
 
 impl TaskChange {
-    /// The change after which the task was that, from a state it had before.
+    /// Returns the change from state `from` to the current state of `task`.
     pub fn new(at: Timestamp, task: Arc<Task>, from: Option<TaskStatus>) -> Self {
         let to = task.status();
         Self { at, task, from, to }
     }
 }
 
-/// What a caller waits for.
+/// The condition of [`super::Greenroom::wait`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WaitFor {
     /// The run has a session, or has ended.
@@ -258,39 +258,39 @@ pub enum WaitFor {
     Ended,
 }
 
-/// How a shutdown treats what is open.
+/// The treatment of open tasks at a shutdown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ShutdownMode {
     /// Running and waiting tasks become cancelled, "Shutdown", and their sessions are aborted.
     Abort,
-    /// Tasks keep their states and sessions go on: the next start picks all up. For a journal that outlives the process;
-    /// with any other they would be forgotten.
+    /// Tasks keep their states, sessions continue, and the next start picks all tasks up. Requires a journal that
+    /// survives the process; with any other journal the tasks would be lost.
     Detach,
 }
 
-/// What a shutdown left.
+/// The result of a shutdown.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct ShutdownReport {
-    /// Tasks that were running or waiting, and are cancelled.
+    /// Running or waiting tasks that were cancelled.
     pub cancelled: Vec<TaskId>,
-    /// Tasks that were running or waiting, and that the next start picks up.
+    /// Running or waiting tasks that the next start picks up.
     pub detached: Vec<TaskId>,
-    /// Parents that are owed a message they did not get.
+    /// Parents with a message that was not delivered.
     pub unnotified: Vec<SessionId>,
 }
 
-/// What is known of the way to the agent server, from whoever holds its event stream.
+/// The state of the event stream from the agent server, reported by its reader.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EventLink {
-    /// Events flow (again): everything running is reconciled.
+    /// Events flow (again). Every running task is reconciled.
     Connected,
     /// Events were lost.
     Broken,
 }
 
-/// Whether the system can do its work.
+/// Whether the system can start and watch tasks.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
@@ -298,7 +298,7 @@ pub enum EventLink {
 pub struct Readiness {
     /// True if tasks are started and watched.
     pub ready: bool,
-    /// What is in the way, one line each.
+    /// The problems, one line each.
     pub problems: Vec<String>,
     /// Tasks in memory.
     pub tasks: usize,
@@ -308,53 +308,53 @@ pub struct Readiness {
     pub waiting: usize,
 }
 
-/// What has happened since the start, in numbers that only rise.
+/// Counters since the start. They only rise.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct Counters {
-    /// Actors of ours that panicked and were rebuilt, by kind; every kind is named.
+    /// Actors that panicked and were restarted, by kind. Every kind has an entry.
     pub actor_deaths: BTreeMap<&'static str, u64>,
-    /// Calls beside an actor that panicked.
+    /// Spawned calls that panicked.
     pub calls_panicked: u64,
-    /// PendingAborts that were refused or not answered in time.
+    /// Aborts that failed or timed out.
     pub aborts_failed: u64,
-    /// Messages to parents that the server has accepted.
+    /// Messages to parents that the server accepted.
     pub notices_delivered: u64,
-    /// Messages to parents that were given up.
+    /// Messages to parents that were dropped.
     pub notices_dropped: u64,
-    /// Runs that have ended, by state.
+    /// Ended runs, by state.
     pub runs_ended: BTreeMap<&'static str, u64>,
 }
 
-/// What there is now, in numbers.
+/// Current counts.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct TaskCounts {
     /// Tasks in memory, by state and key.
     pub tasks: BTreeMap<(TaskStatus, ConcurrencyKey), usize>,
-    /// Requests of children that wait for an answer.
+    /// Open requests of children.
     pub asks: usize,
-    /// Parents that are owed a message.
+    /// Parents with a pending message.
     pub parents_pending: usize,
 }
 
-/// One message to a parent and what became of it.
+/// One message to a parent and its delivery status.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct NoticeRecord {
-    /// Its id.
+    /// The id of the message.
     pub id: NoticeId,
-    /// What it says.
+    /// The content of the message.
     pub facts: Arc<NoticeFacts>,
     /// `owed`, `sending`, `delivered` or `dropped`.
     pub fate: String,
-    /// TaskTimeline it was dropped.
+    /// The reason of a drop.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// When that was.
+    /// The time of the last change.
     pub at: Timestamp,
 }
 
@@ -376,7 +376,7 @@ impl NoticeRecord {
     }
 }
 
-/// A task is written the same whoever shares it.
+/// Serializes a shared task like an owned one.
 fn serialize_task<S: serde::Serializer>(
     task: &Arc<Task>,
     serializer: S,
@@ -384,7 +384,7 @@ fn serialize_task<S: serde::Serializer>(
     Task::serialize(task, serializer)
 }
 
-/// Tells null from what is left out.
+/// Distinguishes null from an omitted field.
 fn present<'de, D: serde::Deserializer<'de>>(value: D) -> Result<Option<Option<u32>>, D::Error> {
     Option::deserialize(value).map(Some)
 }
