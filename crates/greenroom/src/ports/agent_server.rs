@@ -1,5 +1,5 @@
-//! The agent server as the system needs it. Implementations make one attempt per call and say truly what is known of
-//! its fate; time limits, repeats and look-ups are the system's.
+//! The trait of the agent server. Implementations make one attempt per call and report exactly what is known of its
+//! effect. Timeouts, retries and look-ups belong to the system.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,22 +14,22 @@ use crate::domain::task::{AskAnswer, AskKind, PermissionRule};
 use crate::domain::time::Timestamp;
 use crate::domain::transcript::Message;
 
-/// Why a call did not give what was asked for. The variants differ in what is known of the call's effect.
+/// An error of a call. The variants differ in what is known of the call's effect.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ServerError {
-    /// The call never got there (connection refused): it had no effect.
+    /// The call did not reach the server (connection refused). It had no effect.
     #[error("the agent server cannot be reached: {0}")]
     Unreachable(String),
-    /// The connection was cut, or the answer unreadable: the call may have had its effect.
+    /// The connection was cut, or the answer was unreadable. The call may have had its effect.
     #[error("no answer from the agent server: {0}")]
     OutcomeUnknown(String),
-    /// The time limit passed without an answer: the call may still have its effect.
+    /// The timeout passed without an answer. The call may still have its effect.
     #[error("no answer from the agent server within {0:?}")]
     TimedOut(std::time::Duration),
-    /// The server says there is no such thing.
+    /// The server returned "not found".
     #[error("{0}")]
     NotFound(String),
-    /// The server refused, with its status and text.
+    /// The server refused the call.
     #[error("{message}")]
     Refused {
         /// The HTTP status, if there was one.
@@ -40,31 +40,31 @@ pub enum ServerError {
 }
 
 impl ServerError {
-    /// True if the call may have had its effect.
+    /// Returns true if the call may have had its effect.
     pub fn outcome_is_unknown(&self) -> bool {
         matches!(self, Self::OutcomeUnknown(_) | Self::TimedOut(_))
     }
 }
 
-/// A session as the server knows it.
+/// A session on the server.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct SessionRecord {
     /// Its id.
     pub id: Option<SessionId>,
-    /// The session it is a child of.
+    /// The parent session.
     pub parent: Option<SessionId>,
-    /// Where it works.
+    /// The working directory.
     pub directory: Option<Arc<str>>,
-    /// What was attached at its creation.
+    /// The metadata attached at its creation.
     pub metadata: Option<Value>,
 }
 
-/// What a session does, as the status call says. Idle sessions are usually absent.
+/// The status of a session, as the status call returns it. Idle sessions are usually absent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SessionStatus {
-    /// It works.
+    /// The session is busy.
     Busy,
-    /// It has nothing to do.
+    /// The session is idle.
     Idle,
     /// The server backs off for its provider.
     Retry {
@@ -77,70 +77,70 @@ pub enum SessionStatus {
     },
 }
 
-/// A session to be made.
+/// A session to create.
 #[derive(Debug, Clone, PartialEq)]
 pub struct NewSession {
-    /// For which task; servers ignore it, observers use it.
+    /// The task. Servers ignore it; observers use it.
     pub task: TaskId,
     /// `<description> (@<agent> subagent)`
     pub title: String,
-    /// The session that asked.
+    /// The parent session.
     pub parent: Option<SessionId>,
-    /// Where it works.
+    /// The working directory.
     pub directory: Arc<str>,
-    /// Who works in it.
+    /// The agent.
     pub agent: Arc<str>,
-    /// With which model.
+    /// The model.
     pub model: Option<Arc<ModelRef>>,
-    /// What it may do.
+    /// The permission rules.
     pub permission: Vec<PermissionRule>,
-    /// By which it is found again.
+    /// The tag that identifies it later.
     pub tag: CorrelationTag,
 }
 
 /// The prompt of a task.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TaskPrompt {
-    /// Who answers.
+    /// The agent that answers.
     pub agent: Arc<str>,
-    /// With which model (its variant in it).
+    /// The model and its variant.
     pub model: Option<Arc<ModelRef>>,
     /// The system text.
     pub system: Option<Arc<str>>,
-    /// What is asked.
+    /// The text of the prompt.
     pub text: Arc<str>,
-    /// By which it is found again.
+    /// The tag that identifies it later.
     pub tag: CorrelationTag,
 }
 
-/// A message of ours to a parent.
+/// A message from the system to a parent.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Notice {
-    /// Its own id, kept in its part's metadata.
+    /// The id, kept in the metadata of its part.
     pub id: NoticeId,
     /// The whole text, marked as machine-written.
     pub text: String,
     /// True if it must not wake the parent.
     pub silent: bool,
-    /// The agent the parent goes on as.
+    /// The agent that the parent continues as.
     pub agent: Option<String>,
-    /// The model the parent goes on with (its variant in it).
+    /// The model that the parent continues with, and its variant.
     pub model: Option<ModelRef>,
-    /// What it says, as facts: the metadata of its part is made of them, and observers read them.
+    /// The content as facts. They become the metadata of the part, and observers read them.
     pub facts: Arc<NoticeFacts>,
 }
 
 /// An entry of a session's todo list.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Todo {
-    /// What is to be done.
+    /// The text of the entry.
     pub content: String,
     /// `pending`, `in_progress`, `completed`, `cancelled`, …
     pub status: String,
 }
 
 impl Todo {
-    /// True in any state but completed and cancelled.
+    /// Returns true in any state but completed and cancelled.
     pub fn is_open(&self) -> bool {
         !matches!(self.status.as_str(), "completed" | "cancelled")
     }
@@ -171,13 +171,13 @@ pub enum ToastVariant {
 /// The agent server.
 #[async_trait]
 pub trait AgentServer: Send + Sync + 'static {
-    /// The session of that id; [`ServerError::NotFound`] if there is none.
+    /// Returns the session with this id; [`ServerError::NotFound`] if it does not exist.
     async fn session(&self, session: &SessionId) -> Result<SessionRecord, ServerError>;
 
-    /// Makes a session and answers its id; an answer without an id is [`ServerError::Refused`].
+    /// Creates a session and returns its id. An answer without an id is [`ServerError::Refused`].
     async fn create(&self, session: NewSession) -> Result<SessionId, ServerError>;
 
-    /// Gives a task's session its prompt. Acceptance proves nothing.
+    /// Sends the prompt of a task to its session. Acceptance does not prove that the session takes it up.
     async fn prompt(
         &self,
         session: &SessionId,
@@ -185,37 +185,37 @@ pub trait AgentServer: Send + Sync + 'static {
         prompt: TaskPrompt,
     ) -> Result<(), ServerError>;
 
-    /// Gives a parent a message of ours.
+    /// Sends a message to a parent session.
     async fn notify(&self, parent: &SessionId, notice: Notice) -> Result<(), ServerError>;
 
-    /// Stops what the session does.
+    /// Aborts the current turn of a session.
     async fn abort(&self, session: &SessionId) -> Result<(), ServerError>;
 
-    /// What the sessions of one directory do; idle ones may be absent.
+    /// Returns the status of the sessions of one directory. Idle sessions may be absent.
     async fn statuses(
         &self,
         directory: &str,
     ) -> Result<BTreeMap<SessionId, SessionStatus>, ServerError>;
 
-    /// The newest `limit` messages of a session, oldest first; all of them without a limit.
+    /// Returns the newest `limit` messages of a session, oldest first; all messages without a limit.
     async fn messages(
         &self,
         session: &SessionId,
         limit: Option<usize>,
     ) -> Result<Vec<Message>, ServerError>;
 
-    /// The todo list of a session.
+    /// Returns the todo list of a session.
     async fn todos(&self, session: &SessionId) -> Result<Vec<Todo>, ServerError>;
 
-    /// The sessions that are children of `parent`, or without one all of the directory: where a create of unknown fate
-    /// is looked for.
+    /// Returns the children of `parent`, or all sessions of the directory without a parent. Used to look up a create
+    /// with an unknown outcome.
     async fn sessions_below(
         &self,
         parent: Option<&SessionId>,
         directory: &str,
     ) -> Result<Vec<SessionRecord>, ServerError>;
 
-    /// Answers a request a session hangs on. The answer fits its kind.
+    /// Answers a request that blocks a session. The answer fits the kind of the request.
     async fn answer_ask(
         &self,
         session: &SessionId,
@@ -224,7 +224,7 @@ pub trait AgentServer: Send + Sync + 'static {
         answer: &AskAnswer,
     ) -> Result<(), ServerError>;
 
-    /// Rejects a request a session hangs on.
+    /// Rejects a request that blocks a session.
     async fn reject_ask(
         &self,
         session: &SessionId,
@@ -235,19 +235,20 @@ pub trait AgentServer: Send + Sync + 'static {
             .await
     }
 
-    /// Shows a toast, if anybody looks.
+    /// Shows a toast, if a user interface is connected.
     async fn toast(&self, toast: Toast) -> Result<(), ServerError>;
 
-    /// The models that exist, as `provider/model`, for a text that says so. A server that cannot tell answers none.
+    /// Returns the available models as `provider/model`, for error texts. A server that cannot list models returns
+    /// none.
     async fn models(&self, _directory: &str) -> Result<Vec<String>, ServerError> {
         Ok(Vec::new())
     }
 
-    /// Ok if the server answers at all.
+    /// Returns Ok if the server answers at all.
     async fn health(&self) -> Result<(), ServerError>;
 }
 
-/// Finds a message by the id of the notice in it.
+/// Finds the message with this notice, and returns the message's id if it has one.
 pub fn find_notice(messages: &[Message], id: &NoticeId) -> Option<Option<MessageId>> {
     messages
         .iter()

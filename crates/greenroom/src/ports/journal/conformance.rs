@@ -1,5 +1,5 @@
-//! What every journal must do, as functions that a journal's tests call with a way to make one. Behind the feature
-//! `conformance`; nothing of the product uses it. Times are those of today, since a journal lets go of what is old.
+//! The conformance suite of journals: functions that a journal's tests call with a factory. Behind the feature
+//! `conformance`; the product does not use it. Times are current, since a journal removes old entries.
 
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -15,10 +15,10 @@ use crate::domain::outbox::{DeliveryStatus, Outbox, OutboxMessage, OutboxRecord}
 use crate::domain::task::{Launch, Task, TaskStatus};
 use crate::domain::time::Timestamp;
 
-/// The retention that journals under test are made with.
+/// The retention of journals under test.
 pub const RETENTION: Duration = Duration::from_secs(14 * 24 * 3600);
 
-/// Makes a journal.
+/// Creates or opens a journal.
 pub type Make<'a> = &'a dyn Fn() -> Arc<dyn Journal>;
 
 static BASE: LazyLock<i64> = LazyLock::new(|| {
@@ -27,12 +27,12 @@ static BASE: LazyLock<i64> = LazyLock::new(|| {
     i64::try_from(millis).unwrap_or(0)
 });
 
-/// So many milliseconds after the tests began.
+/// Returns the time `millis` milliseconds after the start of the tests.
 pub fn at(millis: i64) -> Timestamp {
     Timestamp::from_millis(*BASE + millis)
 }
 
-/// A task as a launch makes it.
+/// Returns a task as a launch creates it.
 pub fn task(id: &str, parent: Option<&str>) -> Task {
     let launch = Launch {
         description: format!("the work of {id}"),
@@ -45,10 +45,10 @@ pub fn task(id: &str, parent: Option<&str>) -> Task {
     Task::accept(TaskId::new(id), launch, 1, at(0))
 }
 
-/// The same task in that state, and in a session once it has one.
+/// Returns the task in another state, with a session unless it is pending.
 ///
 /// # Panics
-/// Never: a task with another state is a task.
+/// Never: a task stays valid with another state.
 pub fn in_state(task: &Task, status: TaskStatus) -> Task {
     let mut record = serde_json::to_value(task).expect("a task has a JSON form");
     record["status"] = json!(status);
@@ -62,7 +62,7 @@ pub fn in_state(task: &Task, status: TaskStatus) -> Task {
     serde_json::from_value(record).expect("a task with another state")
 }
 
-/// The record, without a change of its state.
+/// Returns an entry with the task's record, without a change of its state.
 pub fn record(accepted: u64, task: &Task) -> JournalEntry {
     JournalEntry::Task {
         accepted,
@@ -72,7 +72,7 @@ pub fn record(accepted: u64, task: &Task) -> JournalEntry {
     }
 }
 
-/// The record, with a change of its state.
+/// Returns an entry with the task's record and a change of its state.
 pub fn change(accepted: u64, task: &Task, number: u64, from: Option<TaskStatus>) -> JournalEntry {
     JournalEntry::Task {
         accepted,
@@ -82,7 +82,7 @@ pub fn change(accepted: u64, task: &Task, number: u64, from: Option<TaskStatus>)
     }
 }
 
-/// What a parent is to be told of a task.
+/// Returns a report on a task.
 pub fn report(task: &str) -> CompletionReport {
     let fact = SettledFact {
         task: TaskId::new(task),
@@ -99,7 +99,7 @@ pub fn report(task: &str) -> CompletionReport {
     }
 }
 
-/// A message to a parent.
+/// Returns a message to a parent.
 pub fn message(id: &str, kind: NoticeKind, of: &[&str], status: DeliveryStatus) -> OutboxMessage {
     let reports: Vec<CompletionReport> = of.iter().map(|task| self::report(task)).collect();
     OutboxMessage {
@@ -142,17 +142,17 @@ fn delivery(parent: &str, id: &str, status: DeliveryStatus) -> JournalEntry {
     }
 }
 
-/// Waits until that much is durable.
+/// Waits until the append `lsn` is durable.
 ///
 /// # Panics
-/// If the journal is gone.
+/// If the journal is closed.
 pub fn until_durable(journal: &dyn Journal, lsn: Lsn) {
     let mut status = journal.status();
     let durable = status.wait_for(|status| status.durable >= lsn);
     futures::executor::block_on(durable).expect("the journal is open");
 }
 
-/// What a journal keeps, in a form that can be compared: an outbox as it is written down, tasks that have left by id.
+/// The state of a journal in a form that can be compared.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Comparable {
     /// The tasks in memory, in the order of acceptance.
@@ -167,7 +167,7 @@ pub struct Comparable {
     pub newest_change: u64,
 }
 
-/// In that form.
+/// Returns the comparable form of a recovered state.
 pub fn comparable(recovered: RecoveredState) -> Comparable {
     let mut left: Vec<TaskId> = recovered.left.iter().map(|task| task.id.clone()).collect();
     left.sort();
@@ -185,7 +185,7 @@ fn recovered(journal: &dyn Journal) -> Comparable {
     comparable(journal.load().expect("the journal can be read"))
 }
 
-/// Every check of one journal in one process.
+/// Runs every check of one journal in one process.
 pub fn all(make: Make<'_>) {
     append_is_visible_at_once(make);
     lsns_rise_and_become_durable(make);
@@ -197,13 +197,14 @@ pub fn all(make: Make<'_>) {
     task_is_removed_after_retention(make);
 }
 
-/// Every check of a journal that is opened again: `open` opens the same one each time, after the last was dropped.
+/// Runs every check of a journal that is reopened. `open` opens the same journal each time, after the last one was
+/// dropped.
 pub fn all_durable(open: Make<'_>) {
     state_survives_reopen(open);
     changes_are_read_after_reopen(open);
 }
 
-/// What was appended is known before it is durable.
+/// Checks that appended entries are visible before they are durable.
 pub fn append_is_visible_at_once(make: Make<'_>) {
     let journal = make();
     let new = task("bg_0000000a", Some("ses_p"));
@@ -221,7 +222,7 @@ pub fn append_is_visible_at_once(make: Make<'_>) {
     assert_eq!(recovered.newest_change, 7);
 }
 
-/// Failpoints rise by one, and all of them become durable.
+/// Checks that log sequence numbers rise by one and become durable.
 pub fn lsns_rise_and_become_durable(make: Make<'_>) {
     let journal = make();
     let before = journal.last_lsn();
@@ -242,7 +243,7 @@ pub fn lsns_rise_and_become_durable(make: Make<'_>) {
     assert_eq!(accepted.len(), 50);
 }
 
-/// By its id always; by its session or a beginning of its id after it has left memory.
+/// Checks that a task is found by its id always, and by its session or an id prefix after it has left memory.
 pub fn task_is_found_in_and_after_memory(make: Make<'_>) {
     let journal = make();
     let ended = |id: &str| in_state(&task(id, None), TaskStatus::Completed);
@@ -284,7 +285,7 @@ pub fn task_is_found_in_and_after_memory(make: Make<'_>) {
     );
 }
 
-/// Which run was granted, prompted and aborted is known of tasks in memory only.
+/// Checks that the granted, prompted and aborted run are kept for tasks in memory only.
 pub fn run_markers_end_with_memory(make: Make<'_>) {
     let journal = make();
     let id = || TaskId::new("bg_0000000b");
@@ -311,7 +312,7 @@ pub fn run_markers_end_with_memory(make: Make<'_>) {
     assert_eq!(run_markers(), (None, None, None));
 }
 
-/// An outbox is the ledger's sum of its entries; nobody is owed anything in the end.
+/// Checks that an outbox equals the fold of its entries, and is settled in the end.
 pub fn outbox_is_fold_of_its_entries(make: Make<'_>) {
     let journal = make();
     let mut expected = Outbox::default();
@@ -367,7 +368,7 @@ pub fn outbox_is_fold_of_its_entries(make: Make<'_>) {
     assert_eq!(recovered(&*journal).outboxes.len(), 1, "it is silenced");
 }
 
-/// Keys come back in their order; one whose launch was refused is free.
+/// Checks that keys are recovered in order, and that the key of a refused launch is free.
 pub fn keys_stay_unless_launch_was_refused(make: Make<'_>) {
     let journal = make();
     let key = |key: &str, task: &str, millis| {
@@ -389,7 +390,7 @@ pub fn keys_stay_unless_launch_was_refused(make: Make<'_>) {
     );
 }
 
-/// A task's own lines and those of the messages about it, however far the disk has come, and never without bound.
+/// Checks that the timeline of a task includes its messages, in order and within a bound, durable or not.
 pub fn timeline_is_ordered_and_bounded(make: Make<'_>) {
     let journal = make();
     let id = TaskId::new("bg_0000000c");
@@ -447,7 +448,7 @@ pub fn timeline_is_ordered_and_bounded(make: Make<'_>) {
     assert_eq!(entries.last(), Some(&entry(499, "slot granted")));
 }
 
-/// A task that left memory longer ago than the retention is not known any more.
+/// Checks that a task is removed once it has been out of memory for longer than the retention.
 pub fn task_is_removed_after_retention(make: Make<'_>) {
     let journal = make();
     let forget = |id: &str, when: Timestamp| {
@@ -469,7 +470,7 @@ pub fn task_is_removed_after_retention(make: Make<'_>) {
     assert!(journal.find("bg_00000002").is_some());
 }
 
-/// A journal that is opened again keeps what the last one kept.
+/// Checks that a reopened journal has the same state.
 pub fn state_survives_reopen(open: Make<'_>) {
     let journal = open();
     let base = journal
@@ -524,7 +525,7 @@ pub fn state_survives_reopen(open: Make<'_>) {
         );
     }
     let (before, timeline) = (recovered(&*journal), journal.timeline(&id()));
-    // What waits is written at the end.
+    // Dropping the journal writes the queued entries.
     drop(journal);
     for _ in 0..2 {
         let journal = open();
@@ -536,7 +537,7 @@ pub fn state_survives_reopen(open: Make<'_>) {
         assert_eq!(journal.find("bg_dd000002").as_ref(), Some(&removed));
         assert_eq!(journal.last_lsn(), Lsn(0));
     }
-    // Nothing is owed any more, and it is told again after that: what it was told before stays.
+    // The parent becomes settled and joins again: its earlier messages stay.
     let journal = open();
     journal.append(at(8), vec![JournalEntry::ParentGone("ses_d".into(), at(8))]);
     drop(journal);
@@ -551,7 +552,7 @@ pub fn state_survives_reopen(open: Make<'_>) {
     assert_eq!(recovered(&*open()), before);
 }
 
-/// Changes can be read again from any number or time, whole and in their order.
+/// Checks that changes can be read from any number or time, complete and in order.
 pub fn changes_are_read_after_reopen(open: Make<'_>) {
     let journal = open();
     let base = journal

@@ -1,6 +1,6 @@
-//! What the changes add up to: every task in the registry's memory, what parents are owed, the keys of launches. It grows
-//! with these, and remembers a bounded number of those that are over. Every journal has one in memory, so that actors are
-//! built anew from what was decided, durable or not.
+//! The state folded from journal entries: every task in the registry's memory, the outboxes, the launch keys, and a
+//! bounded number of finished tasks and parents. Every journal keeps one in memory, so that restarted actors continue
+//! from decided changes, durable or not.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -14,30 +14,30 @@ use crate::domain::task::Task;
 use crate::domain::time::Timestamp;
 use crate::maps::{Map, Set};
 
-/// How many tasks are remembered after they have left the registry's memory; the oldest goes first.
+/// The number of tasks remembered after they have left the registry's memory. The oldest is evicted first.
 const MAX_LEFT_TASKS: usize = 1000;
-/// How many parents are remembered that nothing is owed to; the one changed longest ago goes first.
+/// The number of remembered parents without pending messages. The parent changed longest ago is evicted first.
 const MAX_SETTLED_PARENTS: usize = 1000;
 
-/// What the changes add up to.
+/// The state folded from journal entries.
 #[derive(Debug, Default)]
 pub struct Fold {
     tasks: Map<TaskId, RecoveredTask>,
-    // With when they left.
+    // With the time at which each task left memory.
     left: VecDeque<(Timestamp, Arc<Task>)>,
-    // How often each of them has left: some have come back in between.
+    // The number of entries in `left` per task: a resumed task may leave again.
     left_by_id: Map<TaskId, usize>,
     retention: Duration,
     outboxes: BTreeMap<SessionId, Outbox>,
-    // Parents that nothing is owed to, in the order in which that became so; some are owed something again.
+    // Settled parents in the order of settling. A parent may have become unsettled again.
     settled: VecDeque<SessionId>,
     keys: VecDeque<LaunchKey>,
     newest_change: u64,
 }
 
 impl Fold {
-    /// One that remembers tasks for so long after they have left the registry's memory (`lifecycle.retention`), and never
-    /// more than a thousand of them.
+    /// Creates a fold that remembers tasks for `retention` (`lifecycle.retention`) after they have left the registry's
+    /// memory, and at most a thousand of them.
     pub fn with_retention(retention: Duration) -> Self {
         Self {
             retention,
@@ -45,7 +45,7 @@ impl Fold {
         }
     }
 
-    /// One that goes on from what another was saved as.
+    /// Creates a fold from a recovered state.
     pub fn from_recovered(retention: Duration, recovered: RecoveredState) -> Self {
         let mut fold = Self::with_retention(retention);
         for task in recovered.tasks {
@@ -57,7 +57,7 @@ impl Fold {
         fold
     }
 
-    /// Adds one change.
+    /// Applies one entry.
     pub fn append(&mut self, entry: JournalEntry) {
         match entry {
             JournalEntry::Task {
@@ -162,12 +162,12 @@ impl Fold {
         }
     }
 
-    /// True if a task of that whole id is remembered.
+    /// Returns true if a task with this id is remembered.
     pub fn contains(&self, task: &TaskId) -> bool {
         self.tasks.contains_key(task) || self.left_by_id.contains_key(task)
     }
 
-    /// The task of that id or unique beginning of one, or the newest of that session that has left memory.
+    /// Returns the task with this id or unique id prefix, or the newest task of this session that has left memory.
     pub fn find(&self, name: &str) -> Option<Task> {
         if let Some(task) = self.by_name(name) {
             return Some(Task::clone(task));
@@ -179,7 +179,7 @@ impl Fold {
             .then(|| Task::clone(only))
     }
 
-    /// The task of that whole id, or the newest of that session that has left memory.
+    /// Returns the task with this id, or the newest task of this session that has left memory.
     pub fn by_name(&self, name: &str) -> Option<&Arc<Task>> {
         if let Some(recovered) = self.tasks.get(&TaskId::new(name)) {
             return Some(&recovered.task);
@@ -192,8 +192,8 @@ impl Fold {
             .find(|task| by_name(task) && !self.tasks.contains_key(&task.id))
     }
 
-    /// The tasks that have left memory and whose ids begin so, newest first; none if the beginning is too short to mean
-    /// something.
+    /// Returns the tasks outside of memory whose ids start with `name`, newest first; none if the prefix is shorter
+    /// than [`MIN_PREFIX_LEN`].
     pub fn by_prefix(&self, name: &str) -> impl Iterator<Item = &Arc<Task>> {
         let begins = move |task: &&Arc<Task>| {
             name.len() >= MIN_PREFIX_LEN && task.id.as_str().starts_with(name)
@@ -202,12 +202,12 @@ impl Fold {
             .filter(move |task| begins(task) && !self.tasks.contains_key(&task.id))
     }
 
-    /// Some of them may have come back.
+    /// A task may occur repeatedly, or be in memory again.
     fn newest_left_first(&self) -> impl Iterator<Item = &Arc<Task>> {
         self.left.iter().rev().map(|(_, task)| task)
     }
 
-    /// What was recovered elsewhere of a parent that this one does not remember.
+    /// Restores the outbox of a parent that the fold no longer remembers.
     pub fn restore_outbox(&mut self, parent: SessionId, outbox: Outbox) {
         if outbox.is_settled() {
             self.settled.push_back(parent.clone());
@@ -215,12 +215,12 @@ impl Fold {
         self.outboxes.insert(parent, outbox);
     }
 
-    /// What that parent is owed and was told.
+    /// Returns the outbox of a parent, if it is remembered.
     pub fn outbox(&self, parent: &SessionId) -> Option<&Outbox> {
         self.outboxes.get(parent)
     }
 
-    /// Tasks that have left memory and did not come back, each as it left last, oldest first.
+    /// Returns the tasks that have left memory and are not in memory again: the newest record of each, oldest first.
     fn left(&self) -> Vec<Arc<Task>> {
         let mut seen = Set::default();
         let mut left: Vec<Arc<Task>> = self
@@ -232,7 +232,7 @@ impl Fold {
         left
     }
 
-    /// Everything a registry needs to go on.
+    /// Returns the state from which a registry continues.
     pub fn recovered(&self) -> RecoveredState {
         let mut tasks: Vec<RecoveredTask> = self.tasks.values().cloned().collect();
         tasks.sort_by_key(|recovered| recovered.accepted);

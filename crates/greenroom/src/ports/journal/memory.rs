@@ -1,5 +1,5 @@
-//! The journal that outlives the actors but not the process: what is decided is durable at once. It remembers a bounded
-//! number of tasks that are over, and of each task a bounded timeline.
+//! The in-memory journal. It survives the actors but not the process; every append is durable at once. It remembers a
+//! bounded number of finished tasks, and a bounded timeline of each task.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard};
@@ -20,10 +20,10 @@ use crate::domain::timeline::{self, TimelineEntry};
 use crate::lock::lock;
 use crate::maps::Map;
 
-/// How many timelines are kept; the one begun longest ago goes first.
+/// The number of timelines kept. The oldest is evicted first.
 const MAX_TIMELINES: usize = 2_000;
 
-/// Keeps everything in memory.
+/// A journal in memory.
 #[derive(Debug)]
 pub struct MemoryJournal {
     memory: Mutex<Memory>,
@@ -45,13 +45,13 @@ impl Default for MemoryJournal {
 }
 
 impl MemoryJournal {
-    /// One that remembers tasks for so long after they have left the registry's memory (`lifecycle.retention`), and never
-    /// more than a thousand of them.
+    /// Creates a journal that remembers tasks for `retention` (`lifecycle.retention`) after they have left the
+    /// registry's memory, and at most a thousand of them.
     pub fn with_retention(retention: Duration) -> Self {
         Self::from_recovered(retention, RecoveredState::default())
     }
 
-    /// One that goes on from what another journal recovered.
+    /// Creates a journal from a recovered state.
     pub fn from_recovered(retention: Duration, recovered: RecoveredState) -> Self {
         let memory = Memory {
             fold: Fold::from_recovered(retention, recovered),
@@ -136,7 +136,7 @@ impl Journal for MemoryJournal {
     }
 
     fn changes(&self, _: ChangesFrom, _: usize) -> Option<Vec<RecordedChange>> {
-        // The newest are kept beside it, for a journal of any kind.
+        // The handle keeps the newest changes itself, for a journal of any kind.
         None
     }
 }

@@ -1,9 +1,10 @@
-//! Where the system remembers. Each change is *decided* first, and used at once for further decisions; then it is
-//! *durable*, and only then shown, answered or told, and only then does anything reach the agent server that follows from
-//! it. Failpoints rise with every append, and what is durable is always everything up to some place.
+//! The journal: the record of every change. Each change is *decided* first, and further decisions use it at once. Then
+//! it becomes *durable*, and only then it is published, answered, sent to a parent, or acted on at the agent server.
+//! The log sequence number ([`Lsn`]) rises with every append, and everything up to [`JournalStatus::durable`] is
+//! durable.
 //!
-//! What a registry or a notifier needs to take over from one that died is folded from these changes ([`Fold`]). The
-//! in-memory form ([`MemoryJournal`]) outlives the actors, one on disk the process.
+//! A restarted registry or notifier continues from the state folded from these changes ([`Fold`]). The in-memory
+//! journal ([`MemoryJournal`]) survives the actors, a journal on disk survives the process.
 
 #[cfg(feature = "conformance")]
 pub mod conformance;
@@ -27,107 +28,107 @@ use crate::domain::timeline::TimelineEntry;
 pub use self::fold::Fold;
 pub use self::memory::MemoryJournal;
 
-/// A change of a task's state, as readers of changes get it.
+/// The number and origin of a task's state change, for readers of changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Changed {
-    /// Its number among all changes; they rise strictly, also over a restart of the process.
+    /// The number among all changes. Numbers rise strictly, also over a restart of the process.
     pub number: u64,
-    /// Where the task stood before; none for a new one.
+    /// The state before; none for a new task.
     pub from: Option<TaskStatus>,
 }
 
-/// One change.
+/// One entry of the journal: a change.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum JournalEntry {
-    /// A task's record after a change. `accepted` is its place in the order of acceptance, `age` its run's place in line.
+    /// A task's record after a change.
     Task {
-        /// The place of the task.
+        /// The position of the task in the order of acceptance.
         accepted: QueueSeq,
-        /// The place of its run.
+        /// The position of its run in the queue.
         #[serde(rename = "age")]
         queue_seq: QueueSeq,
         /// The record.
         task: Arc<Task>,
-        /// Set if its state has changed, or it is new.
+        /// Set if the state has changed or the task is new.
         changed: Option<Changed>,
     },
-    /// The run was granted its slot: a session may be made from here on.
+    /// The run was granted its slot. From here on a session may be created.
     Granted(TaskId, Run),
     /// The server has accepted the run's prompt.
     Prompted(TaskId, Run),
-    /// Something was seen or done that readers of the task's story should know; nothing else follows from it.
+    /// An observation for the timeline of a task. It has no further effect.
     Noted(TaskId, TimelineEntry),
-    /// Nobody has to abort the session of that ended run any more.
+    /// The session of the ended run needs no further abort.
     Aborted(TaskId, Run),
-    /// A run belongs to a parent's batch.
+    /// A run joined a parent's batch.
     Joined {
-        /// Whose batch.
+        /// The parent that owns the batch.
         parent: SessionId,
         /// The task.
         task: TaskId,
         /// Its run.
         run: Run,
-        /// Where the launch said it works.
+        /// The directory named by the launch.
         directory: Option<Arc<str>>,
     },
-    /// A run has ended: this is the debt to its parent.
+    /// A run has settled. Its report is pending for the parent.
     Settled {
-        /// Who is to be told.
+        /// The parent to notify.
         parent: SessionId,
-        /// What.
+        /// The report.
         #[serde(rename = "told")]
         report: Box<CompletionReport>,
     },
-    /// A run leaves a parent's batch without a word.
+    /// A run left a parent's batch without a report.
     Left(SessionId, TaskId),
-    /// A batch is closed; its final is owed.
+    /// A batch is closed. Its final message is pending.
     Closed {
-        /// To whom.
+        /// The parent.
         parent: SessionId,
         /// The message.
         #[serde(rename = "posted")]
         message: Box<OutboxMessage>,
-        /// Everybody who was in the batch.
+        /// All tasks of the batch.
         tasks: Vec<TaskId>,
     },
     /// A message is about to be sent to a parent.
     Sending {
-        /// To whom.
+        /// The parent.
         parent: SessionId,
         /// The message.
         #[serde(rename = "posted")]
         message: Box<OutboxMessage>,
     },
-    /// An individual message was refused; the next one says it too.
+    /// An individual message was refused. The next message includes its reports.
     Returned(SessionId, NoticeId),
-    /// What became of a message.
+    /// The delivery status of a message changed.
     #[serde(rename = "fate")]
     Delivery {
-        /// To whom it was.
+        /// The parent.
         parent: SessionId,
-        /// Which.
+        /// The id of the message.
         id: NoticeId,
-        /// What.
+        /// The report.
         #[serde(rename = "fate")]
         status: DeliveryStatus,
-        /// When.
+        /// The time of the change.
         at: Timestamp,
     },
-    /// A parent is no more: nothing is owed to it.
+    /// A parent was deleted. Its pending messages are dropped.
     ParentGone(SessionId, Timestamp),
-    /// A parent's user has stopped it, or has spoken again.
+    /// A parent's user aborted it, or wrote a message again.
     Silenced(SessionId, bool),
     /// A launch was accepted under a key.
     Key(LaunchKey),
     /// A task has left memory.
     Forgotten(TaskId, Timestamp),
-    /// A launch could not be made durable in time and was refused: its key is free again.
+    /// A launch did not become durable in time and was refused. Its key is free again.
     Unaccepted(TaskId),
 }
 
 impl JournalEntry {
-    /// The parent whose outbox it changes, if it changes one.
+    /// Returns the parent whose outbox the entry changes, if there is one.
     pub fn parent(&self) -> Option<&SessionId> {
         match self {
             Self::Joined { parent, .. }
@@ -151,45 +152,45 @@ impl JournalEntry {
     }
 }
 
-/// How many appends there were: where a journal stands.
+/// A log sequence number: the number of appends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct Lsn(pub u64);
 
-/// How far a journal has come.
+/// The progress of a journal.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct JournalStatus {
-    /// Everything up to here is durable.
+    /// Everything up to this append is durable.
     pub durable: Lsn,
-    /// Why it cannot be written at present, for people. What is appended meanwhile is kept and written once it can be.
+    /// The reason why writes fail at present, for people. Appended changes are kept and written once writes succeed.
     pub failing: Option<Arc<str>>,
 }
 
-/// A task as the journal knows it.
+/// A task recovered from the journal.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RecoveredTask {
-    /// Its place in the order of acceptance.
+    /// The position in the order of acceptance.
     pub accepted: QueueSeq,
-    /// Its run's place in line.
+    /// The position of its run in the queue.
     pub queue_seq: QueueSeq,
     /// The newest run that was granted a slot.
     pub granted: Option<Run>,
     /// The newest run whose prompt was accepted.
     pub prompted: Option<Run>,
-    /// The newest run whose session needs no abort any more.
+    /// The newest run whose session needs no further abort.
     pub aborted: Option<Run>,
     /// The record.
     pub task: Arc<Task>,
 }
 
-/// Everything a registry needs to go on where another stopped.
+/// The state from which a registry continues.
 #[derive(Debug, Clone, Default)]
 pub struct RecoveredState {
     /// Every task that has not left memory, in the order of acceptance.
     pub tasks: Vec<RecoveredTask>,
-    /// Tasks that have left memory and are remembered, oldest first: the newest 10,000 at most. A journal on disk leaves
-    /// their prompts out.
+    /// Tasks that have left memory and are remembered, oldest first, at most the newest 10,000. A journal on disk omits
+    /// their prompts.
     pub left: Vec<Arc<Task>>,
-    /// What parents are owed, for every parent with something open or owed.
+    /// The outboxes of parents with open tasks or pending messages.
     pub outboxes: Vec<(SessionId, Outbox)>,
     /// The keys of launches, oldest first.
     pub keys: Vec<LaunchKey>,
@@ -197,23 +198,23 @@ pub struct RecoveredState {
     pub newest_change: u64,
 }
 
-/// A change of a task's state that a journal has kept for readers that come back.
+/// A change of a task's state that the journal keeps for readers.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RecordedChange {
-    /// When it was.
+    /// The time of the change.
     pub at: Timestamp,
-    /// Its number, and where the task stood before.
+    /// The number of the change, and the state before.
     pub changed: Changed,
-    /// The record after it.
+    /// The record after the change.
     pub task: Arc<Task>,
 }
 
-/// Where a reader of kept changes begins.
+/// The start position of a reader of recorded changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ChangesFrom {
-    /// With the first one after that number.
+    /// The first change after this number.
     After(u64),
-    /// With the first one after that time.
+    /// The first change after this time.
     Since(Timestamp),
 }
 
@@ -222,42 +223,47 @@ pub enum ChangesFrom {
 #[error("{0}")]
 pub struct JournalError(pub String);
 
-/// The journal. There is one writer, the system it was given to.
+/// The journal. It has one writer, the system that owns it.
 pub trait Journal: Send + Sync + 'static {
-    /// Appends changes that belong together: after a crash there are all of them, or none. They are decided when this
-    /// returns, so that `find`, `outbox` and `load` know them; when they are durable is told by `status`. Never waits
-    /// and never fails: a journal that cannot be written keeps what was appended until it can, and says so in `status`.
+    /// Appends changes atomically: after a crash there are all of them or none. The changes are decided when this
+    /// returns: `find`, `outbox` and `load` include them. `status` reports when they are durable. Never waits and never
+    /// fails: a journal that cannot be written keeps the changes until it can, and reports the failure in `status`.
     fn append(&self, at: Timestamp, entries: Vec<JournalEntry>) -> Lsn;
 
-    /// The place of the newest append.
+    /// Returns the number of the newest append.
     fn last_lsn(&self) -> Lsn;
 
-    /// How far it has come, and every change of that.
+    /// Returns the progress of the journal, as a watch channel.
     fn status(&self) -> watch::Receiver<JournalStatus>;
 
-    /// True if it outlives the process: what is open or owed at the end of one is taken up by the next.
+    /// Returns true if the journal survives the process: the next process continues with open tasks and pending
+    /// messages.
     fn is_persistent(&self) -> bool;
 
-    /// The task of that id or unique beginning of one, or the newest of that session, also after it has left memory.
+    /// Returns the task with this id or unique id prefix, or the newest task of this session, also after it has left
+    /// memory.
     fn find(&self, name: &str) -> Option<Task>;
 
-    /// True if that whole id is remembered, whether its task is in memory or has left it: nobody else may be given it.
-    /// Asked at every launch, so that it is to cost one look.
+    /// Returns true if this id is remembered, in memory or not, and must not be assigned again. Called at every launch,
+    /// so it must be one lookup.
     fn contains(&self, task: &TaskId) -> bool;
 
-    /// What that parent is owed and was told, as far as it is remembered.
+    /// Returns the parent's outbox, as far as it is remembered.
     fn outbox(&self, parent: &SessionId) -> Option<Outbox>;
 
-    /// Everything a registry needs to go on.
+    /// Returns the state from which a registry continues.
+    ///
+    /// # Errors
+    /// [`JournalError`] if the journal cannot be read.
     fn load(&self) -> Result<RecoveredState, JournalError>;
 
-    /// What happened to a task, oldest first, as far as it is remembered ([`crate::domain::timeline`]).
+    /// Returns the timeline of a task, oldest first, as far as it is remembered ([`crate::domain::timeline`]).
     fn timeline(&self, task: &TaskId) -> Vec<(Timestamp, TimelineEntry)>;
 
-    /// At most so many changes of tasks' states that are durable, by number; none if those after that number are not all
-    /// kept. From a time on it is those that are kept.
+    /// Returns at most `limit` durable changes of task states, by number. None if changes after the start number are
+    /// missing. From a start time it returns the changes that are kept.
     fn changes(&self, from: ChangesFrom, limit: usize) -> Option<Vec<RecordedChange>>;
 }
 
-/// The shortest beginning of an id that finds a task.
+/// The minimum length of an id prefix that finds a task.
 pub const MIN_PREFIX_LEN: usize = 3;
