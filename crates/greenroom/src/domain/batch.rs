@@ -1,5 +1,5 @@
-//! A parent's batch: the tasks not settled, and those settled but not yet in a final message. Joining and settling are
-//! one step each, so "was that the last" cannot be asked twice. Owned by the parent's notifier; pure.
+//! A parent's batch: the open tasks, and the settled tasks that no final message has reported. Joining and settling are
+//! one step each, so exactly one settle is the last. Owned by the parent's notifier; pure.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -12,51 +12,51 @@ use super::notice::SettledFact;
 use super::time::Timestamp;
 use crate::maps::Map;
 
-/// What was true of a task when it settled, with what its launch or resume said of the parent.
+/// The report on a settled task, with the parent identity from its launch or resume.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct CompletionReport {
-    /// What readers are told.
+    /// The facts for readers.
     pub fact: SettledFact,
-    /// The order of acceptance of the run; the newest task of a message speaks for the parent.
+    /// The position of the run in the order of acceptance. The newest task of a message decides the parent's identity.
     pub accepted: u64,
-    /// The parent's agent, as that launch or resume said.
+    /// The parent's agent, from the launch or resume.
     pub parent_agent: Option<Arc<str>>,
-    /// The parent's model, likewise.
+    /// The parent's model, from the launch or resume.
     pub parent_model: Option<Arc<ModelRef>>,
 }
 
-/// One message that tells of some settled tasks while others are open.
+/// An individual message: it reports some settled tasks while others are open.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Individual {
-    /// In the order they settled.
+    /// The reports, in the order of settling.
     pub reports: Vec<CompletionReport>,
-    /// How many were open when the newest of them settled.
+    /// The number of open tasks when the newest of them settled.
     pub remaining: usize,
-    /// True if it wakes the parent (a failure).
+    /// True if the message wakes the parent (a failure).
     pub wakes: bool,
-    /// When the first of them settled.
+    /// The time at which the first of them settled.
     pub since: Timestamp,
     refused: bool,
 }
 
-/// What a batch has to say now.
+/// The next message of a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Due {
-    /// Nothing.
+    /// No message is due.
     Nothing,
-    /// A note, not before that time.
+    /// An individual message, not before `at`.
     Individual {
         /// The end of its debounce.
         at: Timestamp,
-        /// True if it wakes the parent.
+        /// True if the message wakes the parent.
         wakes: bool,
-        /// Since when it waits.
+        /// The time since which it is due.
         since: Timestamp,
     },
     /// The final message.
     Final {
-        /// When the last task settled.
+        /// The time at which the last task settled.
         since: Timestamp,
     },
 }
@@ -64,7 +64,7 @@ pub enum Due {
 #[derive(Debug)]
 struct Member {
     task: TaskId,
-    /// Apart, since most of them have not settled most of the time.
+    /// Boxed, since most members are open most of the time.
     settled: Option<Box<CompletionReport>>,
 }
 
@@ -80,7 +80,7 @@ pub struct Batch {
 }
 
 impl Batch {
-    /// A task joins. A final that is due and not yet sent is taken back: what it would have said first is told in notes.
+    /// Adds an open task. A final that is due and not yet sent is cancelled; individual messages report its tasks.
     pub fn join(&mut self, task: TaskId) {
         self.remove(&task);
         let position = self.next_position;
@@ -105,7 +105,8 @@ impl Batch {
         }
     }
 
-    /// A task settles. `merge` puts it into the note that waits, if one does; otherwise it keeps its own.
+    /// Settles a task. With `merge` the report goes into the waiting individual message, if there is one; otherwise
+    /// into its own.
     pub fn settle(&mut self, report: CompletionReport, wakes: bool, merge: bool, now: Timestamp) {
         let Some(position) = self.positions.get(&report.fact.task) else {
             return;
@@ -142,7 +143,7 @@ impl Batch {
         self.schedule_final(now);
     }
 
-    /// A task settles that the parent has been told of already.
+    /// Settles a task that an earlier message has already reported.
     pub fn settle_reported(&mut self, report: CompletionReport, now: Timestamp) {
         let Some(position) = self.positions.get(&report.fact.task) else {
             return;
@@ -158,21 +159,21 @@ impl Batch {
         }
     }
 
-    /// Whether a task of the batch has settled; none if it is not in it.
+    /// Returns whether a task of the batch has settled; none if it is not in the batch.
     pub fn has_settled(&self, task: &TaskId) -> Option<bool> {
         let member = self.members.get(self.positions.get(task)?)?;
         Some(member.settled.is_some())
     }
 
-    /// A task leaves without a word: it was cancelled silently or moved to another parent. If it was the last one open,
-    /// the final is due without it, or, with nothing to tell, the batch closes.
+    /// Removes a task without a report: it was cancelled silently or moved to another parent. If it was the last open
+    /// task, the final is due without it, or the batch closes if there are no reports.
     pub fn leave(&mut self, task: &TaskId, now: Timestamp) {
         if self.remove(task) {
             for individual in &mut self.individuals {
                 individual
                     .reports
                     .retain(|report| report.fact.task != *task);
-                // With the failure its wake has gone.
+                // Only a failure wakes the parent.
                 individual.wakes &= individual
                     .reports
                     .iter()
@@ -184,13 +185,13 @@ impl Batch {
         }
     }
 
-    /// What there is to say.
+    /// Returns the message that is due.
     pub fn due(&self, debounce: Duration) -> Due {
         if let Some(since) = self.final_due {
             return Due::Final { since };
         }
         match self.individuals.front() {
-            // A refused note waits for the next one, unless it owes a wake.
+            // A refused individual message waits for the next one, unless it wakes the parent.
             Some(individual) if !individual.refused || individual.wakes => Due::Individual {
                 at: individual.since + debounce,
                 wakes: individual.wakes,
@@ -200,7 +201,7 @@ impl Batch {
         }
     }
 
-    /// Takes the note to be sent now; `held` merges all that have waited into it.
+    /// Removes and returns the individual message to send now. With `held` all waiting messages are merged into it.
     pub fn take_individual(&mut self, held: bool) -> Option<Individual> {
         let mut individual = self.individuals.pop_front()?;
         while held && let Some(next) = self.individuals.pop_front() {
@@ -209,9 +210,9 @@ impl Batch {
         Some(individual)
     }
 
-    /// A note was refused: it is merged into the next one.
+    /// Returns a refused individual message to the batch, merged into the next one.
     pub fn individual_refused(&mut self, mut individual: Individual) {
-        // What left the batch meanwhile, or is said by a final anyway, is not said again.
+        // Reports of tasks that left the batch, or that a final includes, are not repeated.
         individual
             .reports
             .retain(|report| self.positions.contains_key(&report.fact.task));
@@ -228,7 +229,7 @@ impl Batch {
         self.individuals.push_front(individual);
     }
 
-    /// Closes the batch: everything it has to say, in the order of joining. A task that joins from now on opens a new one.
+    /// Closes the batch and returns its reports, in the order of joining. A task that joins later opens a new batch.
     pub fn close(&mut self) -> Vec<CompletionReport> {
         self.individuals.clear();
         self.final_due = None;
@@ -240,22 +241,22 @@ impl Batch {
             .collect()
     }
 
-    /// The tasks not settled.
+    /// Returns the number of open tasks.
     pub fn open(&self) -> usize {
         self.open
     }
 
-    /// Everybody in it, in the order of joining.
+    /// Returns the tasks of the batch, in the order of joining.
     pub fn tasks(&self) -> impl Iterator<Item = &TaskId> {
         self.members.values().map(|member| &member.task)
     }
 
-    /// True if nobody is in it and nothing is left to say.
+    /// Returns true if the batch has no tasks and no messages.
     pub fn is_empty(&self) -> bool {
         self.members.is_empty() && self.individuals.is_empty()
     }
 
-    /// True if something waits to be said.
+    /// Returns true if a message is waiting.
     pub fn has_pending(&self) -> bool {
         self.final_due.is_some() || !self.individuals.is_empty()
     }
@@ -288,7 +289,7 @@ impl Batch {
 }
 
 impl Individual {
-    /// A note that was under way when the notifier before this one died.
+    /// Returns an individual message that was in flight when an earlier notifier panicked.
     pub fn in_flight(
         reports: Vec<CompletionReport>,
         remaining: usize,
@@ -429,7 +430,8 @@ mod tests {
     }
 
     proptest! {
-        /// Every task that settled in a batch is in exactly one final, none that left is, and no final leaves one open.
+        /// Every task that settled in a batch is in exactly one final, no removed task is, and a final leaves no task
+        /// open.
         #[test]
         fn each_settled_task_is_in_one_final(moves in proptest::collection::vec((0u8..5, 0usize..6), 0..120)) {
             let all = ["a", "b", "c", "d", "e", "f"];

@@ -1,5 +1,5 @@
-//! Slots: which limit a key counts against, who holds one, whose turn it is, and why a key waits. The one accounting of
-//! slots; the slot manager is its mailbox.
+//! The slot table: the limit of each key, the holders of slots, and the order of grants. The only accounting of slots;
+//! the slot manager is its actor.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -7,28 +7,28 @@ use std::sync::Arc;
 use super::ids::ConcurrencyKey;
 use crate::config::Limits;
 
-/// What a limit is counted on: one key, or a provider for all of its models without an entry of their own.
+/// The unit that a limit counts: one key, or a provider with all of its models without their own entry.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 enum Bucket {
     Key(ConcurrencyKey),
     Provider(Arc<str>),
 }
 
-/// Names one slot that is held.
+/// Identifies one held slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PermitId(pub u64);
 
-/// The order of acceptance; the smaller is the older.
+/// The position in the order of acceptance; smaller is older.
 pub type QueueSeq = u64;
 
 impl Limits {
-    /// The limit of a key, zero for none: its own entry, else its provider's, else the default. In a key given as text
-    /// the provider is what stands before the first `/`.
+    /// Returns the limit of a key, zero for unlimited: its own entry, else the limit of its provider, else the default.
+    /// The provider of a key is the text before the first `/`.
     pub fn of(&self, key: &ConcurrencyKey) -> u32 {
         self.rule(key).1
     }
 
-    /// True if two keys count against one limit.
+    /// Returns true if two keys count against the same limit.
     pub fn share_limit(&self, one: &ConcurrencyKey, other: &ConcurrencyKey) -> bool {
         self.rule(one).0 == self.rule(other).0
     }
@@ -38,7 +38,7 @@ impl Limits {
         if let Some(&limit) = self.models.get(text) {
             return (Bucket::Key(key.clone()), limit);
         }
-        // An agent called like a provider reads that entry, but its slots are its own.
+        // An agent named like a provider has that provider's limit, but its own slots.
         match text.split_once('/') {
             Some((provider, _)) => match self.providers.get(provider) {
                 Some(&limit) => (Bucket::Provider(provider.into()), limit),
@@ -52,16 +52,16 @@ impl Limits {
     }
 }
 
-/// A head in the order in which heads are served; the name decides where two are of one age.
+/// The head of a key's queue, in the order of grants. The key breaks ties.
 type QueueHead = (QueueSeq, ConcurrencyKey);
 
-/// What counts against one limit.
+/// The use of one limit.
 #[derive(Debug, Default)]
 struct LimitUsage {
     limit: u32,
     held: usize,
     queue_heads: BTreeSet<QueueHead>,
-    /// Its oldest head, as it stands among those that have room.
+    /// The oldest head, if the limit has room: its entry in `SlotTable::ready`.
     ready: Option<QueueHead>,
 }
 
@@ -71,23 +71,23 @@ impl LimitUsage {
     }
 }
 
-/// Who holds a slot, who asks for one, and the limits between them. A grant costs the same however many hold a slot and
-/// however many keys wait.
+/// The holders of slots, the requests for slots, and the limits. The cost of a grant does not depend on the number of
+/// holders or waiting keys.
 #[derive(Debug)]
 pub struct SlotTable {
     limits: Limits,
     holders: BTreeMap<PermitId, (ConcurrencyKey, Bucket)>,
     queue_heads: BTreeMap<ConcurrencyKey, (QueueSeq, Bucket)>,
-    // One for every bucket with a holder or a head.
+    // One entry per bucket with a holder or a head.
     usage: BTreeMap<Bucket, LimitUsage>,
-    // The oldest head of every bucket that has one, and room.
+    // The oldest head of every bucket with a head and room.
     ready: BTreeMap<QueueHead, Bucket>,
     next: u64,
     open: bool,
 }
 
 impl SlotTable {
-    /// Nothing held, nothing asked for.
+    /// Creates an empty table.
     pub fn new(limits: Limits) -> Self {
         Self {
             limits,
@@ -100,7 +100,7 @@ impl SlotTable {
         }
     }
 
-    /// A key's head asks for a slot. Asking again replaces its age.
+    /// Requests a slot for the head of a key's queue. A repeated request replaces its position.
     pub fn request(&mut self, key: ConcurrencyKey, queue_seq: QueueSeq) {
         self.withdraw(&key);
         let (bucket, limit) = self.limits.rule(&key);
@@ -111,7 +111,7 @@ impl SlotTable {
         });
     }
 
-    /// Nobody waits for that key any more.
+    /// Withdraws the request of a key.
     pub fn withdraw(&mut self, key: &ConcurrencyKey) {
         if let Some((queue_seq, bucket)) = self.queue_heads.remove(key) {
             let limit = self.limits.of(key);
@@ -121,7 +121,7 @@ impl SlotTable {
         }
     }
 
-    /// A slot comes back. False if it had come back already: a release is idempotent by holder.
+    /// Releases a slot. Returns false if the slot was released before: a release is idempotent.
     pub fn release(&mut self, permit: PermitId) -> bool {
         let Some((key, bucket)) = self.holders.remove(&permit) else {
             return false;
@@ -131,7 +131,7 @@ impl SlotTable {
         true
     }
 
-    /// A slot at once, above the limit if it must be, so that new starts wait.
+    /// Takes a slot at once, above the limit if necessary, so that new starts wait.
     pub fn adopt(&mut self, key: ConcurrencyKey) -> PermitId {
         let permit = PermitId(self.next);
         self.next += 1;
@@ -139,26 +139,27 @@ impl SlotTable {
         permit
     }
 
-    /// Numbers of permits up to that one have been given by a predecessor.
+    /// Continues permit ids after `last`, the last id of an earlier table.
     pub fn continue_after(&mut self, last: u64) {
         self.next = self.next.max(last + 1);
     }
 
-    /// Takes over a slot that a predecessor had given.
+    /// Restores a slot that an earlier table granted.
     pub fn restore(&mut self, permit: PermitId, key: ConcurrencyKey) {
         self.next = self.next.max(permit.0 + 1);
         self.hold(permit, key);
     }
 
-    /// While closed no slot is granted (the server cannot be reached, or we are shutting down).
+    /// Opens or closes the table. A closed table grants no slot (the server is unreachable, or the system shuts down).
     pub fn set_open(&mut self, open: bool) {
         self.open = open;
     }
 
-    /// Changes the limits. Raising one grants what waits, at the next [`SlotTable::grant`]; lowering stops nothing.
+    /// Changes the limits. A higher limit grants waiting requests at the next [`SlotTable::grant`]; a lower limit
+    /// revokes no slot.
     pub fn set_limits(&mut self, limits: Limits) {
         self.limits = limits;
-        // Which limit a key counts against may be another now: everything is counted anew.
+        // A key may now count against another limit: everything is counted again.
         self.usage.clear();
         self.ready.clear();
         for (permit, (key, _)) in std::mem::take(&mut self.holders) {
@@ -169,12 +170,12 @@ impl SlotTable {
         }
     }
 
-    /// The limits in force.
+    /// Returns the limits.
     pub fn limits(&self) -> &Limits {
         &self.limits
     }
 
-    /// Gives one slot to the oldest head that has room, if any has. Called until it answers none.
+    /// Grants one slot to the oldest head with room. Called until it returns none.
     pub fn grant(&mut self) -> Option<(ConcurrencyKey, PermitId)> {
         if !self.open || (self.limits.max > 0 && self.holders.len() >= self.limits.max as usize) {
             return None;
@@ -186,13 +187,13 @@ impl SlotTable {
         Some((key, permit))
     }
 
-    /// Slots held of the limit that a key counts against.
+    /// Returns the slots in use under the limit of a key.
     pub fn used_against(&self, key: &ConcurrencyKey) -> usize {
         let (bucket, _) = self.limits.rule(key);
         self.usage.get(&bucket).map_or(0, |usage| usage.held)
     }
 
-    /// Slots that a key itself holds, for every key that holds any.
+    /// Returns the number of slots held by each key.
     pub fn held_by_key(&self) -> BTreeMap<ConcurrencyKey, usize> {
         let mut held = BTreeMap::new();
         for (key, _) in self.holders.values() {
@@ -201,12 +202,12 @@ impl SlotTable {
         held
     }
 
-    /// Slots held by all keys together.
+    /// Returns the number of slots held by all keys.
     pub fn held(&self) -> usize {
         self.holders.len()
     }
 
-    /// Keys whose oldest waiting start has asked for a slot.
+    /// Returns the number of keys with a pending request.
     pub fn requested(&self) -> usize {
         self.queue_heads.len()
     }
@@ -218,7 +219,7 @@ impl SlotTable {
         self.change(bucket, limit, |usage| usage.held += 1);
     }
 
-    /// Changes what counts against a limit, and what follows from it for whose turn it is.
+    /// Changes the use of a limit, and updates the order of grants.
     fn change(&mut self, bucket: Bucket, limit: u32, change: impl FnOnce(&mut LimitUsage)) {
         let usage = self.usage.entry(bucket.clone()).or_default();
         usage.limit = limit;
@@ -327,7 +328,7 @@ mod tests {
         assert!(table.grant().is_some());
     }
 
-    /// The same accounting, told the plain way: everything is counted each time.
+    /// The reference model: counts everything each time.
     fn oldest_with_room(
         table: &SlotTable,
         queue_heads: &BTreeMap<ConcurrencyKey, QueueSeq>,
@@ -351,7 +352,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever is asked, withdrawn, released, adopted and changed: the slot goes to whom a plain count gives it.
+        /// After any sequence of operations the grant equals the grant of the reference model.
         #[test]
         fn grants_equal_reference_model(moves in proptest::collection::vec((0u8..6, 0usize..5, 0u32..4), 1..200)) {
             let names = ["acme/a", "acme/b", "acme/big", "worker", "acme"];
@@ -395,7 +396,7 @@ mod tests {
             }
         }
 
-        /// No grant is ever made over a limit, whatever is asked, released and changed in whatever order.
+        /// After any sequence of operations no grant exceeds a limit.
         #[test]
         fn no_grant_exceeds_a_limit(moves in proptest::collection::vec((0u8..4, 0usize..5, 0u32..4), 1..200)) {
             let names = ["acme/a", "acme/b", "acme/big", "worker", "acme"];

@@ -1,19 +1,19 @@
-//! What our sessions and prompts carry in their metadata: whose they are. By it one is found again after a call of unknown
-//! fate. Pure.
+//! The correlation tag in the metadata of sessions and prompts. It finds a session or prompt after a call with an
+//! unknown outcome. Pure.
 
 use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::ids::{Run, TaskId};
 
-/// Whose a session or a prompt is.
+/// The owner of a session or prompt.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct CorrelationTag {
     /// The task.
     pub task: TaskId,
     /// Its run.
     pub run: Run,
-    /// The try within the run, from 1.
+    /// The attempt within the run, from 1.
     pub attempt: u32,
     /// The number of the prompt within the run; none on a session.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -21,12 +21,12 @@ pub struct CorrelationTag {
 }
 
 impl CorrelationTag {
-    /// As the agent server keeps it: under a key of ours, since others have metadata too.
+    /// Returns the metadata for the agent server. The key separates it from the metadata of other programs.
     pub fn metadata(&self) -> Value {
         json!({ "greenroom": self })
     }
 
-    /// True if that metadata is this mark.
+    /// Returns true if the metadata contains this tag.
     pub fn is_in(&self, metadata: &Value) -> bool {
         metadata.get("greenroom") == Some(&json!(self))
     }

@@ -1,6 +1,6 @@
-//! What a host hears from the server: one event, read from its text once, and of it no more than is acted on. Most events
-//! are pieces of streamed text, of which nothing but two names is kept. Where a text has another shape than servers have
-//! today, the tolerant reader ([`SessionEvent::read`]) has the last word. Pure.
+//! A server event, decoded from its text in one pass and limited to the fields that the system uses. Most events are
+//! pieces of streamed text, of which only two names are kept. For texts of an unusual shape the tolerant reader
+//! ([`SessionEvent::read`]) decides. Pure.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -17,19 +17,19 @@ use super::lenient_json;
 use super::session_event::{self, SessionEvent, SessionEventKind, session_id};
 use super::transcript::Message;
 
-/// An event of the server, as far as anybody here acts on it.
+/// A server event, limited to the fields in use.
 #[derive(Debug, Clone, PartialEq)]
 pub struct DecodedEvent {
-    /// The session it names, whatever it says of it.
+    /// The session that the event names.
     pub session: Option<SessionId>,
-    /// Whether that session works, if it says so.
+    /// Whether the session is busy, if the event reports it.
     pub works: Option<bool>,
-    /// What happened there; none if it says nothing new.
+    /// The kind of event; none if it is irrelevant.
     pub kind: Option<SessionEventKind>,
 }
 
 impl DecodedEvent {
-    /// Reads an event, `{"type", "properties"}`.
+    /// Decodes an event, `{"type", "properties"}`.
     pub fn read(event: &Value) -> DecodedEvent {
         let status = event
             .pointer("/properties/status/type")
@@ -44,7 +44,7 @@ impl DecodedEvent {
         }
     }
 
-    /// The same from its text; none if that is no JSON.
+    /// Decodes an event from its text; none if the text is not valid JSON.
     pub fn read_text(json: &[u8]) -> Option<DecodedEvent> {
         if let Ok(Object(raw)) = serde_json::from_slice::<Object<RawEvent<'_>>>(json)
             && let Some(decoded) = raw.decoded()
@@ -54,7 +54,7 @@ impl DecodedEvent {
         Some(Self::read(&lenient_json::read(json).ok()?))
     }
 
-    /// What it says of its session, if it says anything.
+    /// Returns the session event, if the event names a session and is relevant.
     pub fn event(self) -> Option<SessionEvent> {
         Some(SessionEvent {
             session: self.session?,
@@ -71,7 +71,7 @@ fn works(kind: &str, status: Option<&str>) -> Option<bool> {
     }
 }
 
-/// A text of a text, borrowed where nothing in it is escaped. Without a type of its own serde would copy it in an `Option`.
+/// A string of the input, borrowed if it contains no escapes. Without its own type, serde would copy it in an `Option`.
 #[derive(Deserialize)]
 pub(super) struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 
@@ -83,7 +83,7 @@ impl Deref for Text<'_> {
     }
 }
 
-/// Something that is read from an object only: serde reads a struct from a list too.
+/// A value that is read from an object only: serde reads a struct from a list too.
 pub(super) struct Object<T>(pub(super) T);
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
@@ -104,7 +104,7 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for Object<PhantomData<T>> {
     }
 }
 
-/// An event as it stands in its text: what is not named here is passed over.
+/// The raw event; unknown fields are skipped.
 #[derive(Deserialize)]
 pub(super) struct RawEvent<'a> {
     #[serde(borrow, rename = "type")]
@@ -119,7 +119,7 @@ pub(super) struct Properties<'a> {
     pub(super) session: Option<Text<'a>>,
     #[serde(borrow, rename = "messageID")]
     message: Option<Text<'a>>,
-    // What is null is there all the same.
+    // Null counts as present.
     #[serde(default, deserialize_with = "present")]
     info: Option<Value>,
     #[serde(default, deserialize_with = "present")]
@@ -135,7 +135,7 @@ fn present<'de, D: Deserializer<'de>>(field: D) -> Result<Option<Value>, D::Erro
 }
 
 impl RawEvent<'_> {
-    /// What it says; none if that is for the tolerant reader to find out.
+    /// Returns the decoded event; none if the tolerant reader must decide.
     pub(super) fn decoded(self) -> Option<DecodedEvent> {
         let (kind, Object(properties)) = (self.kind?, self.properties?);
         let event_kind = match &*kind {
@@ -154,7 +154,7 @@ impl RawEvent<'_> {
                 properties.error.as_ref().unwrap_or(&Value::Null),
             )),
             "session.status" => properties.status.as_ref().and_then(session_event::status),
-            // Rare, and told in more words.
+            // Rare, with more fields.
             asks if asks.starts_with("permission.") || asks.starts_with("question.") => {
                 return None;
             }
@@ -192,7 +192,7 @@ mod tests {
 
     use super::*;
 
-    /// Any JSON, with the names and texts that events have in any place.
+    /// Any JSON, with the names and texts of events in any position.
     fn any_json() -> impl Strategy<Value = Value> {
         let leaf = prop_oneof![
             Just(Value::Null),
@@ -229,7 +229,7 @@ mod tests {
         ])
     }
 
-    /// Mostly as servers write them.
+    /// Events mostly as servers write them.
     fn event() -> impl Strategy<Value = Value> {
         let odd = || prop_oneof![3 => Just(None), 1 => any_json().prop_map(Some)];
         let fields = (odd(), odd(), odd(), odd(), odd(), odd(), odd());
@@ -258,7 +258,7 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig { cases: 3000, ..ProptestConfig::default() })]
 
-        /// Read from its text, an event is what it is to the tolerant reader.
+        /// An event decoded from its text equals the result of the tolerant reader.
         #[test]
         fn text_and_value_decode_equally(event in prop_oneof![9 => event(), 1 => any_json()]) {
             let decoded = DecodedEvent::read_text(event.to_string().as_bytes());

@@ -1,6 +1,5 @@
-//! Decides which events of a server are worth passing on, as it reads them. Most of what it sends is noise to us, and
-//! streaming deltas, which only serve as a sign of life, are thinned out. Whoever reads events from a connection (the event
-//! stream, a bridge) owns one for it.
+//! Selects the server events to forward, while decoding them. Most events are irrelevant, and streaming deltas, which
+//! only are a sign of life, are rate-limited. Each reader of a connection (the event stream, a bridge) owns one filter.
 
 use std::time::{Duration, Instant};
 
@@ -11,15 +10,17 @@ use super::decoded_event::{DecodedEvent, Object, Properties, RawEvent, Text};
 use super::lenient_json;
 use crate::maps::Map;
 
-/// Sessions whose last delta is remembered; beyond it old ones are forgotten early, which passes a delta too many.
+/// The number of sessions whose last delta is remembered. Beyond it old ones are evicted early, which forwards an
+/// additional delta.
 const MAX_SESSIONS: usize = 1024;
 
-/// Types that can concern a session. Anything else (plugins, catalogues, installation, `sync` twins) says nothing to us.
+/// Prefixes of event types that can concern a session. All others (plugins, catalogues, installation, `sync` twins) are
+/// irrelevant.
 const RELEVANT_PREFIXES: [&str; 5] = ["session.", "message.", "todo.", "permission.", "question."];
-/// Of those, what can be large and is never a sign of life.
+/// Prefixes of event types among them that can be large and are never a sign of life.
 const IGNORED_PREFIXES: [&str; 2] = ["session.diff", "session.next."];
 
-/// An event in whatever it is wrapped in, or by itself.
+/// An event with or without its wrapping.
 #[derive(Deserialize)]
 struct Envelope<'a> {
     #[serde(borrow, alias = "event")]
@@ -30,35 +31,34 @@ struct Envelope<'a> {
     properties: Option<Object<Properties<'a>>>,
 }
 
-/// An event that is forwarded on.
+/// An event to forward.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ForwardedEvent<'a> {
-    /// What of it anybody here acts on.
+    /// The decoded event.
     pub decoded: DecodedEvent,
     text: &'a [u8],
     wrapped: bool,
 }
 
 impl ForwardedEvent<'_> {
-    /// All of it, `{id?, type, properties}` without its wrapping, for whoever wants to see it as it is; none if the rest of
-    /// it is no JSON.
+    /// Returns the complete event, `{id?, type, properties}`, without its wrapping; none if the text is not valid JSON.
     pub fn value(&self) -> Option<Value> {
         unwrapped(self.text, self.wrapped)
     }
 }
 
-/// What becomes of one event.
+/// The result of filtering one event.
 #[derive(Debug, Clone, PartialEq)]
 pub enum FilteredEvent<'a> {
-    /// It is forwarded on.
+    /// The event is forwarded.
     Forwarded(ForwardedEvent<'a>),
-    /// It says nothing to us, or nothing new.
+    /// The event is irrelevant, or a delta within the window.
     Dropped,
-    /// It is no event.
+    /// The text is not a valid event.
     Unreadable,
 }
 
-/// What has been forwarded on lately.
+/// The filter, with the times of the last forwarded deltas.
 #[derive(Debug)]
 pub struct EventFilter {
     window: Duration,
@@ -67,7 +67,8 @@ pub struct EventFilter {
 }
 
 impl EventFilter {
-    /// Passes at most one delta per session and `window`. Events may be wrapped, as `payload` or `event`.
+    /// Creates a filter that forwards at most one delta per session and `window`. Events may be wrapped, as `payload`
+    /// or `event`.
     pub fn new(window: Duration) -> Self {
         Self {
             window,
@@ -76,7 +77,7 @@ impl EventFilter {
         }
     }
 
-    /// The same where every event is wrapped: what is not is none.
+    /// Creates a filter for a source that wraps every event. An unwrapped event is unreadable.
     pub fn for_wrapped(window: Duration) -> Self {
         Self {
             wrapped: true,
@@ -84,7 +85,7 @@ impl EventFilter {
         }
     }
 
-    /// Reads one event, as JSON.
+    /// Filters one event in JSON.
     pub fn filter<'a>(&mut self, text: &'a [u8], now: Instant) -> FilteredEvent<'a> {
         let wrapped = self.wrapped;
         let forwarded = |decoded| {
@@ -117,7 +118,7 @@ impl EventFilter {
                 None => FilteredEvent::Unreadable,
             };
         }
-        // Of another shape than is read here: decided by its type alone, the reader of events is tolerant.
+        // An unusual shape: the type alone decides, and the tolerant reader decodes it.
         let Some(event) = unwrapped(text, wrapped) else {
             return FilteredEvent::Unreadable;
         };
@@ -134,7 +135,8 @@ impl EventFilter {
         }
         let Some(session) = session else { return true };
         if kind != "message.part.delta" {
-            // A delta after an idle says that the session works again, so the next one after anything else passes.
+            // A delta after an idle shows that the session is busy again, so the next delta after any other event is
+            // forwarded.
             self.last_delta.remove(session);
             return true;
         }
@@ -204,7 +206,7 @@ mod tests {
         matches!(filtered, FilteredEvent::Forwarded(_))
     }
 
-    /// What is forwarded on, in full; it was decoded as that.
+    /// Returns the complete forwarded event, and checks its decoded form.
     fn forwarded_value(filtered: FilteredEvent<'_>) -> Option<Value> {
         let FilteredEvent::Forwarded(forwarded) = filtered else {
             return None;

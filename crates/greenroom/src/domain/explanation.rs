@@ -1,16 +1,16 @@
-//! Errors that say what exists instead of what does not.
+//! Error texts that list the available models.
 
 use super::lifecycle::End;
 
-/// How many names a text lists.
+/// The number of models that a text lists.
 const MAX_LISTED: usize = 20;
 
-/// True for the server's text about a model it does not know.
+/// Returns true for the server's error text about an unknown model.
 pub fn is_unknown_model(text: &str) -> bool {
     text.starts_with("Model not found")
 }
 
-/// The same end, its text followed by the models there are.
+/// Appends the available models to the error text of an end.
 pub fn with_models(mut end: End, models: &[String]) -> End {
     if let Some(text) = &mut end.error
         && !models.is_empty()

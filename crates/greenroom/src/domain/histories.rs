@@ -1,4 +1,4 @@
-//! The histories of all parents: as many as may be remembered together. Owned by the registry; pure.
+//! The histories of all parents, bounded in total. Owned by the registry; pure.
 
 use std::collections::BTreeMap;
 
@@ -7,16 +7,15 @@ use super::ids::SessionId;
 use super::task::Task;
 use crate::maps::Map;
 
-/// How many parents' histories are kept, and how many entries they may have together: sessions come and go for as long as
-/// a service lives. The history changed longest ago goes first.
+/// The number of histories kept, and of their entries in total. The history changed longest ago is evicted first.
 const MAX_PARENTS: usize = 10_000;
 const MAX_TOTAL_ENTRIES: usize = 100_000;
 
-/// Every parent's history.
+/// The histories by parent.
 #[derive(Debug, Default)]
 pub struct Histories {
     by_parent: Map<SessionId, ParentHistory>,
-    // Which change of all was the newest of each.
+    // The newest change of each history.
     by_change: BTreeMap<u64, SessionId>,
     changes: u64,
     entries: usize,
@@ -29,7 +28,7 @@ struct ParentHistory {
 }
 
 impl Histories {
-    /// Records what a task is now in the history of that parent, which begins with it if there is none.
+    /// Records the current state of a task in the history of a parent, which is created if necessary.
     pub fn record(&mut self, parent: &SessionId, task: &Task) {
         self.changes += 1;
         let parent_history = self.by_parent.entry(parent.clone()).or_default();
@@ -47,19 +46,19 @@ impl Histories {
         }
     }
 
-    /// That parent's history, if one is kept.
+    /// Returns the history of a parent, if it is kept.
     pub fn of(&self, parent: &SessionId) -> Option<&History> {
         self.by_parent
             .get(parent)
             .map(|parent_history| &parent_history.history)
     }
 
-    /// How many there are.
+    /// Returns the number of histories.
     pub fn len(&self) -> usize {
         self.by_parent.len()
     }
 
-    /// True if there is none.
+    /// Returns true if there is no history.
     pub fn is_empty(&self) -> bool {
         self.by_parent.is_empty()
     }
@@ -89,7 +88,7 @@ mod tests {
             for place in 0..MAX_ENTRIES {
                 histories.record(&parent(number), &task(number * MAX_ENTRIES + place));
             }
-            // One of the first goes on.
+            // One of the first parents stays active.
             histories.record(&parent(0), &task(0));
         }
         let entries = |number| histories.of(&parent(number)).map(|of| of.entries().count());

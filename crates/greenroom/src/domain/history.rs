@@ -1,5 +1,5 @@
-//! What a parent's tasks were: its newest hundred, with their state now, and the compact Markdown form that a session's
-//! compaction carries along.
+//! A parent's history: its newest hundred tasks with their current state, and the compact Markdown form for a session's
+//! compaction.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -11,12 +11,12 @@ use super::notification::{escape_wrapper, one_line};
 use super::task::{Task, TaskStatus, cut};
 use crate::maps::Map;
 
-/// How many entries a parent's history keeps.
+/// The number of entries of a history.
 pub const MAX_ENTRIES: usize = 100;
-/// How many of them the Markdown form shows.
+/// The number of entries in the Markdown form.
 pub const MARKDOWN_ENTRIES: usize = 20;
 
-/// One task as its parent's history knows it.
+/// One task in a parent's history.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
@@ -24,16 +24,16 @@ pub const MARKDOWN_ENTRIES: usize = 20;
 pub struct HistoryEntry {
     /// The task.
     pub task: TaskId,
-    /// Who does it.
+    /// The agent.
     pub agent: Arc<str>,
-    /// A label of the caller's.
+    /// A label set by the caller.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub category: Option<Arc<str>>,
-    /// Its state now.
+    /// The current state.
     pub status: TaskStatus,
-    /// A few words for people.
+    /// The description for people.
     pub description: Arc<str>,
-    /// Its session, once there is one.
+    /// The session, once it exists.
     #[serde(rename = "sessionID", default, skip_serializing_if = "Option::is_none")]
     pub session: Option<SessionId>,
 }
@@ -55,20 +55,20 @@ impl HistoryEntry {
 #[derive(Debug, Clone, Default)]
 pub struct History {
     entries: VecDeque<HistoryEntry>,
-    /// Where each stands, counted from the first there ever was.
+    /// The position of each task, counted from the first task ever recorded.
     positions: Map<TaskId, u64>,
-    /// How many have been let go of.
+    /// The number of evicted entries.
     removed: u64,
 }
 
 impl History {
-    /// Records what a task is now: its entry is brought up to date, or added at the end if it has none.
+    /// Records the current state of a task: updates its entry or appends a new one.
     pub fn record(&mut self, task: &Task) {
         if let Some(entry) = self
             .position(&task.id)
             .and_then(|at| self.entries.get_mut(at))
         {
-            // What else it says of a task never changes.
+            // The other fields of an entry never change.
             entry.status = task.status();
             entry.session.clone_from(&task.session);
             return;
@@ -89,24 +89,24 @@ impl History {
         usize::try_from(position).ok()
     }
 
-    /// How many entries it has.
+    /// Returns the number of entries.
     pub fn len(&self) -> usize {
         self.entries.len()
     }
 
-    /// True if it has none.
+    /// Returns true if there are no entries.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
 
-    /// The entries, oldest first.
+    /// Returns the entries, oldest first.
     pub fn entries(&self) -> impl Iterator<Item = &HistoryEntry> {
         self.entries.iter()
     }
 }
 
-/// The compact form of a history: its newest twenty, and the rule to resume a session rather than start it again. Empty
-/// for an empty history.
+/// Returns the compact Markdown form of a history: its newest twenty entries, and the rule to resume a session instead
+/// of repeating its task. Empty for an empty history.
 pub fn markdown(entries: &[HistoryEntry]) -> String {
     if entries.is_empty() {
         return String::new();

@@ -1,4 +1,4 @@
-//! Launches that may be repeated: the same key within 24 hours means the same task. Owned by the registry; pure.
+//! Idempotency keys of launches: the same key within 24 hours returns the same task. Owned by the registry; pure.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -10,31 +10,31 @@ use super::task::Launch;
 use super::time::Timestamp;
 use crate::maps::Map;
 
-/// How long a key is remembered.
+/// The time for which a key is remembered.
 pub const KEY_LIFETIME: Duration = Duration::from_secs(24 * 3600);
-/// How many keys are remembered; the oldest goes first.
+/// The number of keys remembered. The oldest is evicted first.
 pub const MAX_KEYS: usize = 10_000;
 
-/// The key was used before, for another launch.
+/// The key was used for another launch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct KeyConflict;
 
-/// A key as the journal keeps it.
+/// A launch key, as the journal stores it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct LaunchKey {
     /// The key.
     pub key: String,
-    /// What was launched under it, in short.
+    /// The fingerprint of the launch.
     pub print: u64,
     /// The task.
     pub task: TaskId,
-    /// When.
+    /// The time of the launch.
     pub at: Timestamp,
 }
 
 impl LaunchKey {
-    /// A task was launched under this key.
+    /// Records the launch of a task under a key.
     pub fn new(key: String, launch: &Launch, task: TaskId, at: Timestamp) -> Self {
         Self {
             key,
@@ -45,7 +45,7 @@ impl LaunchKey {
     }
 }
 
-/// The keys of the last day.
+/// The launch keys of the last 24 hours.
 #[derive(Debug, Default)]
 pub struct LaunchKeys {
     by_key: Map<String, (TaskId, u64, Timestamp)>,
@@ -53,7 +53,10 @@ pub struct LaunchKeys {
 }
 
 impl LaunchKeys {
-    /// The task that was launched under this key, if the launch was this one.
+    /// Returns the task launched under a key, none for a new key.
+    ///
+    /// # Errors
+    /// [`KeyConflict`] if the key belongs to another launch.
     pub fn find(
         &mut self,
         key: &str,
@@ -68,7 +71,7 @@ impl LaunchKeys {
         }
     }
 
-    /// A task was launched under this key.
+    /// Records the launch of a task under a key.
     pub fn remember(&mut self, key: LaunchKey) {
         let LaunchKey {
             key,
@@ -81,17 +84,17 @@ impl LaunchKeys {
         self.evict(at);
     }
 
-    /// The task was never accepted: its key is free again.
+    /// Removes the keys of a task that was not accepted.
     pub fn forget(&mut self, task: &TaskId) {
         self.by_key.retain(|_, (of, ..)| of != task);
     }
 
-    /// How many keys are remembered.
+    /// Returns the number of keys.
     pub fn len(&self) -> usize {
         self.by_key.len()
     }
 
-    /// Whether none is.
+    /// Returns true if there are no keys.
     pub fn is_empty(&self) -> bool {
         self.by_key.is_empty()
     }
@@ -100,7 +103,7 @@ impl LaunchKeys {
         while let Some((since, key)) = self.oldest_first.front()
             && (now.since(*since) >= KEY_LIFETIME || self.oldest_first.len() > MAX_KEYS)
         {
-            // A key that was used again since belongs to the newer launch.
+            // A key that was reused belongs to the newer launch.
             if self.by_key.get(key).is_some_and(|(.., at)| at == since) {
                 self.by_key.remove(key);
             }
@@ -109,9 +112,10 @@ impl LaunchKeys {
     }
 }
 
-/// The same for the same launch under every version of the program, since journals outlive it: 64-bit FNV-1a of the JSON.
+/// Returns the fingerprint of a launch: 64-bit FNV-1a of its JSON. It must not change between versions of the program,
+/// since journals store it.
 pub fn fingerprint(launch: &Launch) -> u64 {
-    // A launch is made of strings and lists: it always has a JSON form, and the same one every time.
+    // A launch consists of strings and lists: it always has a JSON form, and always the same one.
     let text = serde_json::to_string(launch).unwrap_or_default();
     text.bytes().fold(0xcbf2_9ce4_8422_2325, |print, byte| {
         (print ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)

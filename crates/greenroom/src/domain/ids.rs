@@ -1,4 +1,4 @@
-//! Names of things: tasks, sessions, keys, models. Newtypes, so that a session can never stand where a task is meant.
+//! Ids of tasks, sessions and messages, concurrency keys, and models. Each is a newtype, so they cannot be mixed up.
 
 use std::fmt;
 use std::sync::Arc;
@@ -14,12 +14,12 @@ macro_rules! text_id {
         pub struct $name(Arc<str>);
 
         impl $name {
-            /// Takes the text as it is.
+            /// Creates the id from a text.
             pub fn new(text: impl AsRef<str>) -> Self {
                 Self(Arc::from(text.as_ref()))
             }
 
-            /// The text itself.
+            /// Returns the text of the id.
             pub fn as_str(&self) -> &str {
                 &self.0
             }
@@ -64,22 +64,23 @@ text_id!(
     MessageId
 );
 text_id!(
-    /// A message of ours to a parent (`ntc_…`).
+    /// A message from the system to a parent (`ntc_…`).
     NoticeId
 );
 text_id!(
-    /// What a task queues under: `provider/model` if a model is given, else the agent's name.
+    /// The key under which tasks queue: `provider/model` if a model is set, else the agent's name.
     ConcurrencyKey
 );
 
 impl TaskId {
-    /// The id made of 32 random bits.
+    /// Creates an id from 32 random bits.
     pub fn from_random(bits: u32) -> Self {
         Self::new(format!("bg_{bits:08x}"))
     }
 }
 
-/// Counts the launches and resumes of one task, from 1. An answer of an earlier run never touches a later one.
+/// The number of a task's run: counts its launch and resumes, from 1. An answer to an earlier run never affects a later
+/// one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(transparent)]
@@ -89,7 +90,7 @@ impl Run {
     /// The run of a launch.
     pub const FIRST: Run = Run(1);
 
-    /// The run after this one.
+    /// Returns the next run.
     pub fn next(self) -> Run {
         Run(self.0.saturating_add(1))
     }
@@ -101,7 +102,7 @@ impl fmt::Display for Run {
     }
 }
 
-/// A model of a provider, always as a pair, with the provider's variant of it.
+/// A model of a provider, with an optional variant.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
@@ -109,16 +110,16 @@ pub struct ModelRef {
     /// The provider, for instance `anthropic`.
     #[serde(rename = "providerID")]
     pub provider_id: String,
-    /// The provider's name of the model.
+    /// The id of the model at the provider.
     #[serde(rename = "modelID")]
     pub model_id: String,
-    /// The variant (for instance a reasoning effort), if one is asked for.
+    /// The variant, for instance a reasoning effort.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub variant: Option<String>,
 }
 
 impl ModelRef {
-    /// The key under which launches of this model queue.
+    /// Returns the concurrency key of launches with this model.
     pub fn key(&self) -> ConcurrencyKey {
         ConcurrencyKey::new(format!("{}/{}", self.provider_id, self.model_id))
     }

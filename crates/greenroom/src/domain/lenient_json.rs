@@ -1,13 +1,13 @@
-//! Reads JSON as JavaScript writes it. A text that was cut in the middle of an emoji holds half a pair, which JavaScript
-//! writes as `\ud83d` and no reader of proper Unicode takes. Whoever reads what an agent server, its plugin or an agent
-//! has said reads it here, so that one such letter does not hide a whole session. Pure.
+//! Reads JSON as JavaScript writes it. A text that was cut inside an emoji contains an unpaired surrogate. JavaScript
+//! writes it as `\ud83d`, which strict readers reject. All input from agent servers, plugins and agents is read here,
+//! so that one such character does not hide a whole session. Pure.
 
 use serde::de::DeserializeOwned;
 
-/// Reads JSON; half a pair is read as the letter that stands for an unreadable one.
+/// Reads JSON. An unpaired surrogate is read as the replacement character.
 ///
 /// # Errors
-/// It is no JSON of that shape in spite of that.
+/// If the input is not valid JSON of this shape.
 pub fn read<T: DeserializeOwned>(json: &[u8]) -> serde_json::Result<T> {
     serde_json::from_slice(json).or_else(|error| match repair(json) {
         Some(repair) => serde_json::from_slice(&repair),
@@ -15,7 +15,7 @@ pub fn read<T: DeserializeOwned>(json: &[u8]) -> serde_json::Result<T> {
     })
 }
 
-/// The same JSON without halves of pairs, of the same length; none if there are no such halves.
+/// Replaces unpaired surrogates in JSON, keeping its length; none if there are none.
 pub fn repair(json: &[u8]) -> Option<Vec<u8>> {
     let mut repaired: Option<Vec<u8>> = None;
     let mut at = 0;
@@ -27,7 +27,7 @@ pub fn repair(json: &[u8]) -> Option<Vec<u8>> {
                 repair[at..at + 6].copy_from_slice(b"\\ufffd");
                 6
             }
-            // What is escaped is no beginning of an escape.
+            // An escaped character does not start another escape.
             (b'\\', _) => 2,
             _ => 1,
         };
@@ -39,7 +39,7 @@ fn is_low(unit: Option<u16>) -> bool {
     matches!(unit, Some(0xDC00..0xE000))
 }
 
-/// The unit that an escape, `\u` and four hex digits, stands for.
+/// Returns the UTF-16 unit of the escape at `at`, `\u` and four hex digits.
 fn unit(json: &[u8], at: usize) -> Option<u16> {
     let digits = json.get(at..at + 6)?.strip_prefix(b"\\u")?;
     let is_hex = digits.iter().all(u8::is_ascii_hexdigit);
@@ -73,7 +73,7 @@ mod tests {
         for json in [r#""\ud83d\ude00""#, r#""\\ud83d""#, r#""\u00e9\\""#, "[]"] {
             assert_eq!(repair(json.as_bytes()), None, "{json}");
         }
-        // What is no JSON stays none, with its own complaint.
+        // Invalid JSON stays invalid.
         for json in [
             r#""\ud83d"#,
             r#""\ud83"#,
@@ -86,7 +86,7 @@ mod tests {
     }
 
     proptest! {
-        /// The model: texts are units of sixteen bits, as JavaScript has them.
+        /// The model: texts are sequences of UTF-16 units, as in JavaScript.
         #[test]
         fn any_utf16_text_is_read(units in prop::collection::vec(prop_oneof![
             Just(0xD83D_u16), Just(0xDE00_u16), Just(u16::from(b'\\')), Just(u16::from(b'u')), any::<u16>(),

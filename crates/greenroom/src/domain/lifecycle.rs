@@ -1,7 +1,7 @@
-//! The only place where a task's status changes. Every transition is a method that either happens once, whole, or
-//! returns why it cannot; there is no other way to write the fields that hold the state.
+//! The transitions of a task's status. Every transition is a method that either happens once, completely, or returns an
+//! error; no other code writes the state.
 //!
-//! What follows from an end is listed in [`End`]'s documentation and done in one place, the registry's finaliser.
+//! The effects of an end are listed in the documentation of [`End`]. The registry's finaliser carries them out.
 
 use std::sync::Arc;
 
@@ -9,21 +9,22 @@ use super::ids::{ConcurrencyKey, ModelRef, Run, SessionId, TaskId};
 use super::task::{Attempt, Launch, Progress, Resume, Task, TaskStatus, Track, cut};
 use super::time::Timestamp;
 
-/// How a run can end.
+/// The outcome of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
-    /// It did what it was asked for.
+    /// The run completed.
     Completed,
-    /// The session or the start failed, it vanished, it timed out, or a limit of ours stopped it.
+    /// The session or the start failed, the session vanished, a timeout passed, or a limit of the system stopped the
+    /// run.
     Error,
-    /// Asked for, stale, or its session or parent was deleted.
+    /// Cancelled on request, stale, or the session or parent was deleted.
     Cancelled,
-    /// The prompt was refused, or someone aborted the session from outside.
+    /// The prompt was refused, or the session was aborted from outside.
     Interrupt,
 }
 
 impl Outcome {
-    /// The state it leads to.
+    /// Returns the status of a task with this outcome.
     pub fn status(self) -> TaskStatus {
         match self {
             Self::Completed => TaskStatus::Completed,
@@ -34,29 +35,29 @@ impl Outcome {
     }
 }
 
-/// The end of a run, as decided by whoever owned it.
+/// The end of a run, as decided by its owner.
 ///
-/// Its effects, all done by the registry's finaliser in this order: the slot goes back, timers stop, record and history
-/// and journal are written, the parent's notifier is told, toasts and metrics follow, the removal is armed, and the child
-/// session is aborted where one was made.
+/// The registry's finaliser carries out its effects in this order: it releases the slot, stops timers, writes record,
+/// history and journal, notifies the parent's notifier, sends toasts and metrics, schedules the removal, and aborts the
+/// child session if there is one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct End {
-    /// How it ended.
+    /// The outcome.
     pub outcome: Outcome,
-    /// Why, for people; at most 2,000 characters are kept.
+    /// The reason for people, at most 2,000 characters.
     pub error: Option<String>,
-    /// What else a reader should know.
+    /// A note for readers.
     pub note: Option<String>,
     /// Whether the child session is aborted.
     pub abort_session: bool,
     /// Whether the parent's messages leave this task out.
     pub skip_notification: bool,
-    /// Whether the task leaves memory at once (its session is no more).
+    /// Whether the task leaves memory at once, because its session was deleted.
     pub forget: bool,
 }
 
 impl End {
-    /// An end that aborts the session and is told.
+    /// Creates an end that aborts the session and notifies the parent.
     pub fn new(outcome: Outcome, error: impl Into<Option<String>>) -> Self {
         let error = error.into();
         Self {
@@ -69,49 +70,49 @@ impl End {
         }
     }
 
-    /// A completed run.
+    /// Creates the end of a completed run.
     pub fn completed() -> Self {
         Self::new(Outcome::Completed, None)
     }
 
-    /// A run that failed.
+    /// Creates the end of a failed run.
     pub fn error(text: impl Into<String>) -> Self {
         Self::new(Outcome::Error, Some(text.into()))
     }
 
-    /// A run that was cancelled.
+    /// Creates the end of a cancelled run.
     pub fn cancelled(reason: Option<String>) -> Self {
         Self::new(Outcome::Cancelled, reason)
     }
 
-    /// A run that was interrupted.
+    /// Creates the end of an interrupted run.
     pub fn interrupt(text: impl Into<String>) -> Self {
         Self::new(Outcome::Interrupt, Some(text.into()))
     }
 
-    /// The same with something a reader should know.
+    /// Adds a note for readers.
     pub fn with_note(mut self, note: impl Into<String>) -> Self {
         self.note = Some(note.into());
         self
     }
 }
 
-/// A transition that does not exist. Nothing changed.
+/// A transition that is not allowed. Nothing changed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("task {task}, run {run}, cannot go from {} to {}", .from.as_str(), .to.as_str())]
 pub struct IllegalTransition {
     /// The task.
     pub task: TaskId,
-    /// The run it is in.
+    /// The current run.
     pub run: Run,
-    /// Where it stands.
+    /// The current state.
     pub from: TaskStatus,
-    /// Where it was to go.
+    /// The requested state.
     pub to: TaskStatus,
 }
 
 impl Task {
-    /// A launch was accepted: the task is pending, in its first run.
+    /// Creates the pending task of a launch, in its first run.
     pub(crate) fn accept(id: TaskId, launch: Launch, depth: u32, now: Timestamp) -> Task {
         let group = match &launch.model {
             Some(model) => model.key(),
@@ -153,7 +154,7 @@ impl Task {
         }
     }
 
-    /// A session started elsewhere is adopted: the task is running at once.
+    /// Creates the running task of a track.
     pub(crate) fn adopt(track: Track, now: Timestamp) -> Task {
         let agent = track.agent.unwrap_or_else(|| "task".to_owned());
         let group = track
@@ -174,7 +175,7 @@ impl Task {
         task
     }
 
-    /// The session is there: pending becomes running.
+    /// Starts the run in its session: pending becomes running.
     pub(crate) fn start(
         &mut self,
         session: SessionId,
@@ -186,7 +187,7 @@ impl Task {
         Ok(())
     }
 
-    /// The run ends. A second end of the same run is an error and changes nothing.
+    /// Ends the run and returns the state before. A second end of the same run is an error and changes nothing.
     pub(crate) fn end(
         &mut self,
         end: &End,
@@ -216,7 +217,7 @@ impl Task {
         Ok(from)
     }
 
-    /// A new run in the same session: terminal becomes pending. Tool count and the time of acceptance stay.
+    /// Starts a new run in the same session: terminal becomes pending. The tool count and the time of acceptance stay.
     pub(crate) fn resume(
         &mut self,
         resume: Resume,
@@ -246,7 +247,7 @@ impl Task {
         Ok(())
     }
 
-    /// The task gets another parent; the old one's history keeps it.
+    /// Moves the task to another parent. The history of the old parent keeps the task.
     pub(crate) fn move_to(&mut self, parent: SessionId) {
         if self.parent_session.as_ref() == Some(&parent) {
             return;
@@ -261,7 +262,7 @@ impl Task {
         }
     }
 
-    /// Leaves a word for readers while the run goes on.
+    /// Sets a note for readers while the run continues.
     pub(crate) fn set_note(&mut self, note: Arc<str>) {
         if !self.status.is_terminal() {
             self.note = Some(note);
@@ -276,7 +277,7 @@ impl Task {
             self.directory = directory;
         }
         let model: Option<Arc<ModelRef>> = self.model.clone();
-        // Hardly a task has more than a few.
+        // Most tasks have few attempts.
         self.attempts.reserve_exact(1);
         self.attempts.push(Attempt {
             run: self.run,
@@ -286,7 +287,7 @@ impl Task {
             started_at: Some(now),
             error: None,
         });
-        // A task resumed for months must not grow: the newest hundred tries tell the story.
+        // A task that is resumed for months must not grow: the newest hundred attempts are kept.
         if self.attempts.len() > 100 {
             self.attempts.remove(0);
         }
@@ -389,7 +390,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever is tried in whatever order, a status changes only along the table of transitions.
+        /// After any sequence of operations the status has changed only by allowed transitions.
         #[test]
         fn only_legal_transitions_succeed(moves in proptest::collection::vec(0u8..6, 0..60)) {
             let mut task = pending();

@@ -1,6 +1,6 @@
-//! Decisions. Pure: no actix, no I/O, no clock; `now` comes in as an argument.
+//! The decisions of the system, without actix, I/O or a clock; `now` is an argument.
 //!
-//! Public is what callers, agent servers and journals speak of; how it is decided is not.
+//! The types that callers, agent servers and journals use are public. The decisions themselves are not.
 
 pub mod batch;
 pub mod concurrency;

@@ -1,4 +1,4 @@
-//! What a message to a parent says, as facts. Its wording is made of them in `notification.rs`.
+//! The facts of a message to a parent. `notification.rs` renders them as text.
 
 use std::sync::Arc;
 
@@ -14,9 +14,9 @@ use super::task::TaskStatus;
 pub struct NoticeFacts {
     /// `individual` or `final`.
     pub kind: NoticeKind,
-    /// The tasks it tells of, in the order they settled (a final: in the order they joined).
+    /// The reported tasks, in the order of settling (a final: in the order of joining).
     pub tasks: Vec<SettledFact>,
-    /// How many of the batch were still open when it was composed; zero for a final.
+    /// The number of open tasks of the batch when the message was composed; zero for a final.
     pub remaining: usize,
 }
 
@@ -25,26 +25,26 @@ pub struct NoticeFacts {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum NoticeKind {
-    /// Some of a batch have settled.
+    /// Reports some settled tasks of a batch.
     Individual,
-    /// It closes the batch.
+    /// Closes the batch.
     Final,
 }
 
-/// What was true of a task when it settled.
+/// The facts of a settled task.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct SettledFact {
     /// The task.
     pub task: TaskId,
-    /// Its end.
+    /// The final state.
     pub status: TaskStatus,
     /// Its description.
     pub description: Arc<str>,
-    /// How long it took, as people read it.
+    /// The duration as text.
     pub duration: Arc<str>,
-    /// Why it failed or was cancelled, at most 2,000 characters.
+    /// The reason of a failure or cancel, at most 2,000 characters.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<Arc<str>>,
 }

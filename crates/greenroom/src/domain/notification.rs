@@ -1,5 +1,5 @@
-//! What a message to a parent says: wording made of facts, marked as machine-written and bounded in size. And which agent
-//! and model a parent goes on with.
+//! The text of messages to parents: rendered from facts, marked as machine-written, and bounded in size. Also the agent
+//! and model that a parent continues with.
 
 use std::borrow::Cow;
 
@@ -9,21 +9,21 @@ use super::notice::{NoticeFacts, NoticeKind, SettledFact};
 use super::task::{TaskStatus, cut};
 use super::transcript::Message;
 
-/// No message is longer, in characters.
+/// The maximum length of a message, in characters.
 pub const MAX_TEXT: usize = 16_000;
-/// No error in a message is longer, in characters.
+/// The maximum length of an error in a message, in characters.
 pub const MAX_ERROR: usize = 2_000;
 
-/// How full a final message is.
+/// The level of detail of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Form {
     /// With descriptions, durations and errors.
     Whole,
-    /// Ids and states only: for a parent that refused the whole one as too large or malformed.
+    /// Ids and states only: for a parent that refused the whole message as too large or malformed.
     Shortest,
 }
 
-/// The whole text of a message.
+/// Returns the text of a message.
 pub fn render(facts: &NoticeFacts, form: Form) -> String {
     let body = match (facts.kind, form) {
         (_, Form::Shortest) => shortest(facts),
@@ -76,7 +76,7 @@ fn whole_final(facts: &NoticeFacts) -> String {
         .tasks
         .iter()
         .partition(|task| task.status.is_failure());
-    // Failures come first, so that a cut never hides one behind what went well.
+    // Failures come first, so that a cut never hides a failure.
     if !failed_tasks.is_empty() {
         text.push_str("\nFailed:\n");
         failed_tasks
@@ -140,7 +140,7 @@ fn push_task(task: &SettledFact, text: &mut String) {
     }
 }
 
-/// Text of others on one line.
+/// Returns external text on one line.
 pub fn one_line(text: &str) -> Cow<'_, str> {
     if text.contains(['\n', '\r']) {
         text.replace(['\n', '\r'], " ").into()
@@ -149,9 +149,9 @@ pub fn one_line(text: &str) -> Cow<'_, str> {
     }
 }
 
-/// Text of others inside a message of ours: it must not close the wrapper that marks the message as ours.
+/// Escapes external text, so that it cannot close the wrapper that marks a message as machine-written.
 pub fn escape_wrapper(text: &str) -> Cow<'_, str> {
-    // Most of it has none, and that is seen at a glance.
+    // Fast path: most texts contain no `>`.
     if text.contains('>') {
         text.replace("system-reminder>", "system-reminder\u{203a}")
             .into()
@@ -196,8 +196,9 @@ fn label(status: TaskStatus) -> &'static str {
     }
 }
 
-/// Who a parent goes on as: its newest message that names an agent or a model and is not a compaction; what that leaves
-/// open comes from the launch or resume of the newest task told of. So a wake never switches agent or model.
+/// Returns the agent and model that a parent continues with: from its newest message that names an agent or model and
+/// is not a compaction, else from the launch or resume of the newest reported task. So a wake never switches agent or
+/// model.
 pub fn parent_identity(
     messages: &[Message],
     reports: &[CompletionReport],

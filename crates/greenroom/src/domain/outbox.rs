@@ -1,5 +1,5 @@
-//! What a parent is owed, as the journal's changes add up to it: who is in its batch, who of them has settled, and what
-//! became of each message. A notifier that is rebuilt begins from this; readers see its messages. Pure.
+//! A parent's outbox, folded from the journal: the tasks of its batch, their reports, and the delivery status of each
+//! message. A restarted notifier continues from it, and readers see its messages. Pure.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use super::time::Timestamp;
 use crate::maps::Map;
 use crate::ports::journal::JournalEntry;
 
-/// How many messages that are over an outbox remembers; the oldest goes first.
+/// The number of finished messages that an outbox remembers. The oldest is evicted first.
 const MAX_FINISHED: usize = 100;
 
 /// A run in a parent's batch.
@@ -24,25 +24,25 @@ pub struct Member {
     pub task: TaskId,
     /// Its run.
     pub run: Run,
-    /// What is to be told of it, once it has settled.
+    /// The report, once the run has settled.
     pub settled: Option<Box<CompletionReport>>,
-    /// True if an individual message has said so.
+    /// True if an individual message has reported it.
     #[serde(rename = "noted")]
     pub reported: bool,
 }
 
-/// What became of a message.
+/// The delivery status of a message.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum DeliveryStatus {
-    /// A final whose batch is closed; not sent yet, or refused.
+    /// A final message of a closed batch, not yet sent or refused.
     #[serde(rename = "owed")]
     Pending,
-    /// On its way; whether it has arrived is not known.
+    /// In flight: its arrival is unknown.
     Sending,
     /// The server has accepted it.
     Delivered,
-    /// Given up, with the reason.
+    /// Dropped, with the reason.
     Dropped(String),
 }
 
@@ -50,24 +50,24 @@ pub enum DeliveryStatus {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct OutboxMessage {
-    /// Its id, by which it is found again.
+    /// The id, by which the message is looked up.
     pub id: NoticeId,
-    /// What it says.
+    /// The content.
     pub facts: Arc<NoticeFacts>,
-    /// Of whom, and who speaks for the parent; nothing any more once its fate is known.
+    /// The reports, which also carry the parent's identity. Empty once the message is finished.
     #[serde(rename = "told")]
     pub reports: Arc<[CompletionReport]>,
-    /// Since when it is owed.
+    /// The time since which it is due.
     pub since: Timestamp,
-    /// What became of it.
+    /// The delivery status.
     #[serde(rename = "fate")]
     pub status: DeliveryStatus,
-    /// When that was.
+    /// The time of the last change.
     pub at: Timestamp,
 }
 
 impl OutboxMessage {
-    /// That became of it. Once it is over nobody sends it again: what it takes to do that is let go of.
+    /// Sets the status. A finished message is not sent again, so its reports are dropped.
     fn set_status(&mut self, status: DeliveryStatus, at: Timestamp) {
         (self.status, self.at) = (status, at);
         if self.is_finished() {
@@ -83,34 +83,34 @@ impl OutboxMessage {
     }
 }
 
-/// What one parent is owed and was told. Written down whole, it is an [`OutboxRecord`].
+/// The outbox of one parent. Its serialized form is [`OutboxRecord`].
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(from = "OutboxRecord", into = "OutboxRecord")]
 pub struct Outbox {
-    /// Where the parent works, as the first to join said.
+    /// The directory of the parent, from the first launch that joined.
     pub directory: Option<Arc<str>>,
     members: BTreeMap<u64, Member>,
     positions: Map<TaskId, u64>,
     next_position: u64,
-    /// Messages in the order of their first mention.
+    /// The messages, in the order of creation.
     pub messages: VecDeque<OutboxMessage>,
-    /// True from its user's abort until its user's next word.
+    /// True from the user's abort until the next user message.
     pub silenced: bool,
 }
 
-/// An outbox as it is written down.
+/// The serialized form of an outbox.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct OutboxRecord {
-    /// Where the parent works.
+    /// The directory of the parent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub directory: Option<Arc<str>>,
-    /// Its batch, in the order of joining.
+    /// The batch, in the order of joining.
     pub members: Vec<Member>,
-    /// Its messages, in the order of their first mention.
+    /// The messages, in the order of creation.
     #[serde(rename = "posted")]
     pub messages: VecDeque<OutboxMessage>,
-    /// True from its user's abort until its user's next word.
+    /// True from the user's abort until the next user message.
     pub silenced: bool,
 }
 
@@ -144,7 +144,7 @@ impl From<OutboxRecord> for Outbox {
 }
 
 impl Outbox {
-    /// A change from the journal, if it is one of an outbox.
+    /// Applies a journal entry. Entries that do not concern an outbox are ignored.
     pub fn apply(&mut self, entry: JournalEntry) {
         match entry {
             JournalEntry::Joined {
@@ -172,7 +172,7 @@ impl Outbox {
         }
     }
 
-    /// A run joins the batch; an earlier run of the task is no longer in it.
+    /// Adds a run to the batch, in place of an earlier run of the task.
     pub fn join(&mut self, task: TaskId, run: Run, directory: Option<Arc<str>>) {
         self.leave(&task);
         if self.directory.is_none() {
@@ -190,17 +190,17 @@ impl Outbox {
         self.members.insert(position, member);
     }
 
-    /// Its batch, in the order of joining.
+    /// The batch, in the order of joining.
     pub fn members(&self) -> impl Iterator<Item = &Member> {
         self.members.values()
     }
 
-    /// True if the task is in the batch.
+    /// Returns true if the task is in the batch.
     pub fn has(&self, task: &TaskId) -> bool {
         self.positions.contains_key(task)
     }
 
-    /// True if that run of the task is in the batch.
+    /// Returns true if this run of the task is in the batch.
     pub fn has_run(&self, task: &TaskId, run: Run) -> bool {
         let member = self
             .positions
@@ -209,7 +209,7 @@ impl Outbox {
         member.is_some_and(|member| member.run == run)
     }
 
-    /// How many of the batch have not ended.
+    /// Returns the number of open runs.
     pub fn open(&self) -> usize {
         let open = |member: &&Member| member.settled.is_none();
         self.members.values().filter(open).count()
@@ -219,7 +219,7 @@ impl Outbox {
         self.members.get_mut(self.positions.get(task)?)
     }
 
-    /// A run of the batch has ended.
+    /// Settles a run of the batch.
     pub fn settle(&mut self, report: CompletionReport) {
         let member = self.member(&report.fact.task);
         if let Some(member) = member.filter(|member| member.settled.is_none()) {
@@ -227,15 +227,15 @@ impl Outbox {
         }
     }
 
-    /// A run leaves the batch without a word.
+    /// Removes a run from the batch without a report.
     pub fn leave(&mut self, task: &TaskId) {
         if let Some(position) = self.positions.remove(task) {
             self.members.remove(&position);
         }
     }
 
-    /// The batch is closed: these tasks are in that final from now on. One that was resumed before whoever closed the batch
-    /// heard of it stays, with the run that the final says nothing of.
+    /// Closes the batch: the final message reports these tasks. A task that was resumed before the notifier received
+    /// the resume stays, with the run that the final does not report.
     pub fn close(&mut self, message: OutboxMessage, tasks: &[TaskId]) {
         let reports: Map<&TaskId, &CompletionReport> = message
             .reports
@@ -258,7 +258,7 @@ impl Outbox {
         self.upsert(message);
     }
 
-    /// A message is on its way. What an individual one says need not be said again.
+    /// Records that a message is in flight. The tasks of an individual message count as reported.
     pub fn sending(&mut self, message: OutboxMessage) {
         if message.facts.kind == NoticeKind::Individual {
             self.set_reported(&message, true);
@@ -266,7 +266,7 @@ impl Outbox {
         self.upsert(message);
     }
 
-    /// An individual message was refused: what it says goes into the next one.
+    /// Removes a refused individual message. The next message includes its reports.
     pub fn returned(&mut self, id: &NoticeId) {
         if let Some(position) = self.messages.iter().position(|message| message.id == *id)
             && let Some(message) = self.messages.remove(position)
@@ -275,11 +275,11 @@ impl Outbox {
         }
     }
 
-    /// A message has come to its end, or is owed again.
+    /// Sets the status of a message.
     pub fn set_status(&mut self, id: &NoticeId, status: DeliveryStatus, at: Timestamp) {
         let again = matches!(status, DeliveryStatus::Pending | DeliveryStatus::Sending);
         let mut message = self.messages.iter_mut();
-        // What was given up while its answer was under way stays so: nothing is left that could send it again.
+        // A message that was dropped while its answer was in flight stays dropped: its reports are gone.
         if let Some(message) =
             message.find(|message| message.id == *id && !(again && message.is_finished()))
         {
@@ -300,7 +300,7 @@ impl Outbox {
         }
     }
 
-    /// The parent is no more: nothing is owed to it.
+    /// Clears the batch and drops all pending messages, because the parent was deleted.
     pub fn drop_all(&mut self, at: Timestamp) {
         self.members.clear();
         self.positions.clear();
@@ -317,7 +317,7 @@ impl Outbox {
         }
     }
 
-    /// True if nobody is open and nothing is owed.
+    /// Returns true if the batch is empty and no message is pending.
     pub fn is_settled(&self) -> bool {
         let is_pending = |message: &OutboxMessage| {
             matches!(
@@ -402,7 +402,7 @@ mod tests {
         assert_eq!(sizes(&outbox), [(0, 1), (1, 1), (1, 1)]);
         outbox.drop_all(AT);
         assert_eq!(sizes(&outbox), [(0, 1), (0, 1), (0, 1)]);
-        // The answer to one that was under way then is heard too late.
+        // The answer to a message in flight comes too late.
         outbox.set_status(&"ntc_3".into(), DeliveryStatus::Pending, AT);
         assert!(
             outbox.is_settled(),

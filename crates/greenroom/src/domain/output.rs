@@ -1,49 +1,49 @@
-//! Does a session have output of this run; results and transcripts for readers.
+//! The output of a run: its detection, results and transcripts.
 
 use serde::{Deserialize, Serialize};
 
 use super::task::Task;
 use super::transcript::Message;
 
-/// What a reader wants to see of a task's session.
+/// Options of reading a task's output.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct OutputOptions {
-    /// The messages, not only the last answer.
+    /// Returns all messages, not only the last answer.
     pub full_session: bool,
-    /// Reasoning too.
+    /// Includes reasoning.
     pub include_thinking: bool,
-    /// What tools gave back too.
+    /// Includes tool results.
     pub include_tool_results: bool,
-    /// At most so many messages; at most and by default 100.
+    /// The maximum number of messages; 100 by default and at most.
     pub message_limit: Option<usize>,
-    /// The newest ones rather than the oldest.
+    /// Returns the newest messages instead of the oldest.
     pub from_end: bool,
-    /// Only those after this message.
+    /// Returns only messages after this one.
     pub since_message: Option<String>,
-    /// Reasoning is cut to so many characters; 2,000 by default.
+    /// The maximum length of reasoning in characters; 2,000 by default.
     pub thinking_max_chars: Option<usize>,
-    /// The result without so many characters at its beginning.
+    /// The number of characters to skip at the start of the result.
     pub result_offset: usize,
 }
 
-/// What there is to read of a task.
+/// The output of a task.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct Output {
-    /// The task as it is now.
+    /// The current task.
     pub task: Task,
     /// The text of the last answer of an ended task, at most 32,000 characters.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub result: Option<String>,
-    /// The messages of the session, or those of the answer, if asked for.
+    /// The messages of the session or of the answer, if requested.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub messages: Option<Vec<OutputMessage>>,
-    /// True if there are more messages than shown.
+    /// True if there are more messages than returned.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub has_more: Option<bool>,
-    /// True if the caller waited for the end in vain.
+    /// True if the caller's wait for the end timed out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timed_out: Option<bool>,
 }
@@ -58,15 +58,15 @@ pub struct OutputMessage {
     pub id: Option<String>,
     /// `user`, `assistant`, …
     pub role: String,
-    /// Who answered.
+    /// The agent that answered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub agent: Option<String>,
     /// The text.
     pub text: String,
-    /// Reasoning, if asked for.
+    /// The reasoning, if requested.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub thinking: Option<String>,
-    /// The tools it called, in order.
+    /// The tool calls, in order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tools: Vec<OutputTool>,
 }
@@ -81,12 +81,13 @@ pub struct OutputTool {
     /// Its state.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub status: Option<String>,
-    /// What it gave back, if asked for.
+    /// The result, if requested.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub output: Option<String>,
 }
 
-/// True if a message holds output: non-blank text or reasoning, a tool part, or a tool result that is not empty.
+/// Returns true if a message contains output: non-blank text or reasoning, a tool part, or a tool result that is not
+/// empty.
 pub fn is_output(message: &Message) -> bool {
     message.is_from_agent()
         && message.parts.iter().any(|part| match part.kind.as_str() {
@@ -100,21 +101,21 @@ pub fn is_output(message: &Message) -> bool {
         })
 }
 
-/// Which messages belong to a run.
+/// Selects the messages of a run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RunScope {
     /// The task.
     pub task: super::ids::TaskId,
     /// Its run.
     pub run: super::ids::Run,
-    /// When the run got its session.
+    /// The start of the run.
     pub started: super::time::Timestamp,
-    /// True for the first run in a session made for it: every message is its own.
+    /// True for the first run in a session created for it: every message belongs to the run.
     pub own_session: bool,
 }
 
-/// The messages of a run. Its prompt carries task and run, so what stands behind it is of this run; where the prompt is
-/// not among them, what was made since the run began is, and a message that says neither id nor time counts.
+/// Returns the messages of a run. The prompt carries task and run, so the messages after it belong to the run. Without
+/// the prompt, messages created since the start of the run count, and messages without a time.
 pub fn of_run<'a>(messages: &'a [Message], scope: &RunScope) -> &'a [Message] {
     if scope.own_session {
         return messages;
@@ -135,7 +136,7 @@ pub fn of_run<'a>(messages: &'a [Message], scope: &RunScope) -> &'a [Message] {
     &messages[first..]
 }
 
-/// What a completion check finds in the messages of a run; todos are counted apart.
+/// Returns the findings of a completion check in the messages of a run. Todos are counted separately.
 pub fn findings(messages: &[Message], scope: &RunScope) -> super::watch::CheckFindings {
     let own = of_run(messages, scope);
     let last = own
@@ -149,7 +150,7 @@ pub fn findings(messages: &[Message], scope: &RunScope) -> super::watch::CheckFi
                 .any(|message| message.is_prompt_of(&scope.task, scope.run)),
         output: own.iter().any(is_output),
         answered: last.is_some(),
-        // Only a message with a time can be unfinished: without one nothing is known of when it was completed.
+        // Only a message with a time can be unfinished: without one its completion is unknown.
         unfinished: last.is_some_and(|message| {
             message.created.is_some()
                 && message.completed.is_none()
@@ -161,8 +162,8 @@ pub fn findings(messages: &[Message], scope: &RunScope) -> super::watch::CheckFi
     }
 }
 
-/// The failure a message carries. An abort while the server backs off leaves neither an event nor an error: only a message
-/// that is completed, says no reason why, and has nothing in it.
+/// Returns the failure of a message. An abort during the server's backoff leaves neither an event nor an error: only a
+/// completed message without a finish reason and without output.
 fn failure_of(message: &Message) -> Option<super::watch::Failure> {
     if let Some(text) = message.error.clone() {
         return Some(super::watch::Failure {
@@ -177,15 +178,15 @@ fn failure_of(message: &Message) -> Option<super::watch::Failure> {
     })
 }
 
-/// No result is longer, in characters.
+/// The maximum length of a result, in characters.
 pub const MAX_RESULT: usize = 32_000;
-/// How a result that is cut ends; readers to whom its words mean nothing put their own in its place.
+/// The end of a cut result. Readers for which the text has no meaning replace it.
 pub const RESULT_CUT: &str = "\n… (cut at 32000 characters; resultOffset reads on)";
-/// No page has more messages.
+/// The maximum number of messages of a page.
 pub const MAX_MESSAGES: usize = 100;
 
-/// The text of the last answer: the newest assistant message that is finished, is no summary and has text; else the
-/// newest that has text. Without so many characters at its beginning, and at most [`MAX_RESULT`] of them.
+/// Returns the text of the last answer: the newest finished assistant message that is not a summary and has text, else
+/// the newest assistant message with text. Skips `offset` characters and returns at most [`MAX_RESULT`].
 pub fn result_text(messages: &[Message], offset: usize) -> String {
     let answers = || {
         messages
@@ -209,8 +210,8 @@ pub fn result_text(messages: &[Message], offset: usize) -> String {
     }
 }
 
-/// The messages of the last answer: what came after the newest message of a user, with the reasoning and tool results
-/// asked for, at most the newest of them, and whether there are more.
+/// Returns the messages of the last answer, and whether there are more: the messages after the newest user message,
+/// limited to the newest, with the requested reasoning and tool results.
 pub fn answer(messages: &[Message], options: &OutputOptions) -> (Vec<OutputMessage>, bool) {
     let of_user = |message: &Message| message.role.as_deref() == Some("user");
     let begin = messages
@@ -229,7 +230,7 @@ pub fn answer(messages: &[Message], options: &OutputOptions) -> (Vec<OutputMessa
     (read.collect(), of_answer.len() > page_messages.len())
 }
 
-/// The messages a reader asked for, and whether there are more. None if the message to begin after is not there.
+/// Returns the requested messages, and whether there are more. None if the message to start after does not exist.
 pub fn page(messages: &[Message], options: &OutputOptions) -> Option<(Vec<OutputMessage>, bool)> {
     let after = match &options.since_message {
         Some(since) => {

@@ -1,5 +1,5 @@
-//! What is known of a parent's own session: whether it works, whether its task has ended, and whether its user has
-//! stopped it. From this follows whether a message is held, and whether it is silent. Owned by the parent's notifier; pure.
+//! The state of a parent's own session: whether it is busy, whether its task has ended, and whether its user aborted
+//! it. It decides whether a message is held, and whether it is silent. Owned by the parent's notifier; pure.
 
 use std::time::Duration;
 
@@ -8,14 +8,15 @@ use super::session_event::SessionEventKind;
 use super::time::Timestamp;
 use crate::config::{Lifecycle, Notifications};
 
-/// What to do with a message that is due.
+/// The decision on a due message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Gate {
     /// Send it now.
     Send,
-    /// Ask first whether the parent works.
+    /// Read the status of the parent first.
     ReadStatus,
-    /// The parent works: nothing is put into a live turn needlessly. Decide again at that time, or when it is idle.
+    /// The parent is busy. Decide again at this time, or when the parent is idle: messages do not enter a running turn
+    /// unnecessarily.
     HoldUntil(Timestamp),
 }
 
@@ -33,14 +34,14 @@ pub struct ParentSession {
     next_status_read: Option<Timestamp>,
     ended: bool,
     silenced: Option<Timestamp>,
-    /// Messages of ours may be among the user messages that are heard of.
+    /// True if user messages in events may be messages of the system.
     messages_sent: bool,
     newest_user_message: Option<MessageId>,
     candidate: Option<MessageId>,
 }
 
 impl ParentSession {
-    /// `ended` if it is the session of a task that has ended.
+    /// Creates the state. `ended` is true for the session of a task that has ended.
     pub fn new(ended: bool) -> Self {
         Self {
             ended,
@@ -48,39 +49,40 @@ impl ParentSession {
         }
     }
 
-    /// It is the session of a task that has ended, or goes on again.
+    /// Sets whether the session belongs to a task that has ended.
     pub fn set_ended(&mut self, ended: bool) {
         self.ended = ended;
     }
 
-    /// True if messages must not wake it: it has ended, or its user has stopped it and not spoken since.
+    /// Returns true if messages must not wake the parent: it has ended, or its user aborted it and has not written
+    /// since.
     pub fn is_silent(&self) -> bool {
         self.ended || self.silenced.is_some()
     }
 
-    /// True if its user has stopped it and not spoken since.
+    /// Returns true if the user aborted the session and has not written since.
     pub fn is_silenced(&self) -> bool {
         self.silenced.is_some()
     }
 
-    /// Its user was known to have stopped it. Whoever knew so may have told it something since.
+    /// Restores the silence after a user's abort. An earlier notifier may have sent messages since.
     pub fn set_silenced(&mut self, now: Timestamp) {
         self.silenced.get_or_insert(now);
         self.messages_sent = true;
     }
 
-    /// When the stop by its user is forgotten if nothing is open or owed until then: whoever has not come back after so
-    /// long is not waited for in memory for ever.
+    /// Returns the time at which the silence ends if nothing is open or pending until then, so that memory does not
+    /// hold the parent forever.
     pub fn silence_ends_at(&self, policy: &Notifications) -> Option<Timestamp> {
         self.silenced.map(|since| since + policy.give_up)
     }
 
-    /// Its user counts as back.
+    /// Ends the silence.
     pub fn end_silence(&mut self) {
         self.silenced = None;
     }
 
-    /// An event of its session.
+    /// Processes an event of the session.
     pub fn event(&mut self, kind: &SessionEventKind, policy: &Notifications, now: Timestamp) {
         match kind {
             SessionEventKind::Busy => self.set_activity(true, now),
@@ -90,7 +92,7 @@ impl ParentSession {
             }
             SessionEventKind::Idle => self.set_activity(false, now),
             SessionEventKind::Error { aborted: true, .. } => self.aborted(policy, now),
-            // An abort while the server backs off comes without an error: a message is completed for no reason.
+            // An abort during the server's backoff has no error: a message completes without a finish reason.
             SessionEventKind::Message(message)
                 if self.backing_off
                     && message.role.as_deref() == Some("assistant")
@@ -103,7 +105,7 @@ impl ParentSession {
             SessionEventKind::Message(message) if message.role.as_deref() == Some("user") => {
                 self.user_message(message.id.clone(), message.created);
             }
-            // Only the part tells whose message it is: ours carry their id, the server's own are synthetic.
+            // Only the part identifies the sender: notices carry their id, and the server's own messages are synthetic.
             SessionEventKind::Part { message, part }
                 if message.is_some() && *message == self.candidate =>
             {
@@ -116,30 +118,30 @@ impl ParentSession {
         }
     }
 
-    /// What a status call said; none if it could not be had: that counts as idle, unless the parent was seen at work.
+    /// Processes the result of a status call. None is a failed call: it counts as idle, unless the parent was busy.
     pub fn status_read(&mut self, busy: Option<bool>, now: Timestamp) {
         match (busy, self.activity) {
             (Some(busy), _) => self.set_activity(busy, now),
             (None, Some(Activity { busy: true, .. })) => {}
-            // As of now, also where an older look said idle: that one is too old to be believed, and would be asked
-            // about again in the same instant, for ever.
+            // Dated now, also after an older idle status: the older status is outdated and would be read again in the
+            // same instant, forever.
             (None, _) => self.set_activity(false, now),
         }
     }
 
-    /// A message of ours goes out.
+    /// Records that a message was sent.
     pub fn message_sent(&mut self) {
         self.messages_sent = true;
     }
 
-    /// A message of ours that wakes was accepted: what was known of its work is over.
+    /// Records that a waking message was accepted: the known status is outdated.
     pub fn wake_sent(&mut self) {
         self.activity = None;
         self.next_status_read = None;
     }
 
-    /// What to do with a message that is due since `since`. A silent one waits for as long as the parent works, one that
-    /// wakes at most `wake_ceiling`.
+    /// Decides on a message that is due since `since`. A silent message waits as long as the parent is busy, a waking
+    /// one at most `wake_ceiling`.
     pub fn gate(
         &mut self,
         wakes: bool,
@@ -182,7 +184,7 @@ impl ParentSession {
         self.next_status_read = None;
     }
 
-    /// The user speaks again, unless it is a message of ours or an update of one from before the abort.
+    /// Ends the silence, unless the message is a notice or an update of a message from before the abort.
     fn user_message(&mut self, id: Option<MessageId>, created: Option<Timestamp>) {
         let is_new = id.is_none() || id > self.newest_user_message;
         if is_new {
@@ -192,7 +194,7 @@ impl ParentSession {
         if !is_new || created.is_some_and(|created| created < since) {
             return;
         }
-        // One that went out before the abort was heard of may be heard of after it.
+        // The event of a notice sent before the abort may arrive after it.
         if self.messages_sent {
             self.candidate = id;
         } else {
@@ -201,7 +203,7 @@ impl ParentSession {
     }
 }
 
-/// How long an idle that was seen is believed without asking again.
+/// Returns the time for which an idle status is valid.
 fn idle_validity(lifecycle: &Lifecycle) -> Duration {
     lifecycle.poll_interval
 }

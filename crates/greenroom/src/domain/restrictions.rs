@@ -1,5 +1,5 @@
-//! What a child session may not do, said once, as permission rules at its creation. The caller's rules come first, then
-//! the agent's restrictions, then what is always denied; a rule is never overwritten by something weaker.
+//! The permission rules of a child session, set at its creation: the caller's rules first, then the restrictions of the
+//! agent, then the denials that always apply. A weaker rule never overrides a stronger one.
 
 use std::borrow::Cow;
 
@@ -7,23 +7,23 @@ use serde::{Deserialize, Serialize};
 
 use super::task::{PermissionAction, PermissionRule};
 
-/// The tools by which agents start tasks of ours.
+/// The tools with which agents start background tasks.
 pub const SPAWNING_TOOLS: [&str; 2] = ["background_task", "background_send"];
 
-/// What one agent may not do, and what it is given back.
+/// The restrictions of one agent.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AgentRules {
-    /// Denied beyond what is always denied.
+    /// Tools denied in addition to the tools that are always denied.
     #[serde(default)]
     pub deny: Vec<Cow<'static, str>>,
-    /// `task` or `question`, given back.
+    /// Tools allowed although they are always denied: `task` or `question`.
     #[serde(default)]
     pub allow: Vec<Cow<'static, str>>,
 }
 
 impl AgentRules {
-    /// The rule that holds for an agent unless the configuration has one; names are matched without case.
+    /// Returns the built-in rule of an agent, which applies without a configured rule. Names are case-insensitive.
     pub fn built_in(agent: &str) -> AgentRules {
         let deny: &[&'static str] = match agent.to_ascii_lowercase().as_str() {
             "explore" | "librarian" | "oracle" => &[
@@ -44,13 +44,13 @@ impl AgentRules {
     }
 }
 
-/// The rules of a new session. `at_max_depth` denies our own spawning tools too.
+/// Returns the rules of a new session. `at_max_depth` also denies the tools that start background tasks.
 pub fn rules(
     caller: &[PermissionRule],
     agent: &AgentRules,
     at_max_depth: bool,
 ) -> Vec<PermissionRule> {
-    // The server lets the last rule that matches win, so a denial of the caller is repeated after what we allow.
+    // The last matching rule wins on the server, so the denials follow the caller's rules.
     let deny = |tool: Cow<'static, str>| PermissionRule {
         permission: tool,
         pattern: "*".into(),

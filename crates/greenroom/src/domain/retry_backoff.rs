@@ -1,33 +1,33 @@
-//! How long a notifier waits before it tries again: longer each time, but no longer than the way to the agent server is
-//! closed if it was that. Owned by the parent's notifier; pure.
+//! The backoff of a notifier: it doubles with each failure. A wait for an unreachable server ends when the link is
+//! restored. Owned by the parent's notifier; pure.
 
 use std::time::Duration;
 
 use super::time::Timestamp;
 
-/// The most it waits.
+/// The maximum wait.
 const MAX_WAIT: Duration = Duration::from_secs(60);
 
-/// RetryCause a message was not accepted.
+/// The reason why a message was not accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum RetryCause {
-    /// The agent server said no.
+    /// The agent server refused the message.
     Refused,
-    /// It was not reached, or whether it was is not known.
+    /// The agent server was not reached, or the outcome is unknown.
     Unreachable,
 }
 
-/// What a notifier waits for.
+/// The state of the backoff.
 #[derive(Debug, Default)]
 pub(crate) struct RetryBackoff {
     failures: u32,
     not_before: Option<Timestamp>,
-    /// It was the way that failed, not the server that refused.
+    /// True if the server was unreachable, not if it refused.
     unreachable: bool,
 }
 
 impl RetryBackoff {
-    /// A message was not accepted: 1 s doubling to 60 s.
+    /// Records a failure and sets the next wait: 1 s, doubling to 60 s.
     pub(crate) fn failed(&mut self, why: RetryCause, now: Timestamp) {
         let wait = Duration::from_secs(1 << self.failures.min(6)).min(MAX_WAIT);
         self.failures += 1;
@@ -35,18 +35,18 @@ impl RetryBackoff {
         self.unreachable = why == RetryCause::Unreachable;
     }
 
-    /// A message was accepted.
+    /// Resets the backoff after an accepted message.
     pub(crate) fn reset(&mut self) {
         *self = Self::default();
     }
 
-    /// The way is open again. True if that is what was waited for: what the server has refused does not get better by it.
-    /// The next wait goes on where this one stood, so that a way that opens all the time is no reason to hurry.
+    /// Records that the link is restored. Returns true if this ends a wait; a wait after a refusal continues. The next
+    /// wait continues the doubling, so that an unstable link does not shorten it.
     pub(crate) fn link_restored(&mut self) -> bool {
         self.unreachable && self.not_before.take().is_some()
     }
 
-    /// When what is due at `at` may be tried.
+    /// Returns the earliest time for a message due at `at`.
     pub(crate) fn earliest(&self, at: Timestamp) -> Timestamp {
         self.not_before.map_or(at, |not_before| at.max(not_before))
     }

@@ -1,5 +1,5 @@
-//! The tolerant reader of server events: the one place that knows where ids and parts may stand. Unknown types, fields
-//! and shapes are ignored, never an error.
+//! The tolerant reader of server events: the only code that knows the positions of ids and parts. Unknown types, fields
+//! and shapes are ignored and never an error.
 
 use serde_json::Value;
 
@@ -11,22 +11,22 @@ use super::transcript::{Message, Part, error_text};
 /// One event that concerns one session.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SessionEvent {
-    /// The session it names.
+    /// The session that the event names.
     pub session: SessionId,
-    /// What happened there.
+    /// The kind of event.
     pub kind: SessionEventKind,
 }
 
-/// What an event says of its session.
+/// The kind of a session event.
 #[derive(Debug, Clone, PartialEq)]
 pub enum SessionEventKind {
-    /// A message was made or changed; its parts are not in the event.
+    /// A message was created or changed. The event does not contain its parts.
     Message(Box<Message>),
-    /// A part was made or changed, of the message named.
+    /// A part of a message was created or changed.
     Part {
         /// The message it belongs to.
         message: Option<MessageId>,
-        /// The part, as far as the event tells.
+        /// The part, as far as the event contains it.
         part: Box<Part>,
     },
     /// Text is being streamed into a part.
@@ -36,7 +36,7 @@ pub enum SessionEventKind {
     },
     /// The todo list changed, or a step began or ended.
     Work,
-    /// The session works.
+    /// The session is busy.
     Busy,
     /// The server backs off.
     Retry {
@@ -47,22 +47,22 @@ pub enum SessionEventKind {
         /// When the server tries again.
         until: Option<Timestamp>,
     },
-    /// The session has nothing to do.
+    /// The session is idle.
     Idle,
     /// The session failed.
     Error {
-        /// True if somebody aborted it.
+        /// True if the session was aborted.
         aborted: bool,
         /// The text, at most 2,000 characters.
         text: String,
     },
-    /// It waits for somebody to answer.
+    /// The session waits for an answer to a request.
     Asked {
         /// The request.
         id: String,
         /// Its kind.
         kind: AskKind,
-        /// What is asked, in one line.
+        /// The request in one line.
         what: String,
     },
     /// A request was answered or withdrawn.
@@ -70,12 +70,12 @@ pub enum SessionEventKind {
         /// The request.
         id: String,
     },
-    /// The session is no more.
+    /// The session was deleted.
     Deleted,
 }
 
 impl SessionEvent {
-    /// Reads one event of the server, `{"type", "properties"}`. None for what concerns no session or says nothing new.
+    /// Reads one server event, `{"type", "properties"}`. None for an event without a session or without relevance.
     pub fn read(event: &Value) -> Option<SessionEvent> {
         let kind = event.get("type")?.as_str()?;
         let properties = event.get("properties").unwrap_or(event);
@@ -151,7 +151,7 @@ pub(super) fn status(status: &Value) -> Option<SessionEventKind> {
     }
 }
 
-/// `(attempt, message, next)` of a retry status; the message is empty if the server gives none.
+/// Returns `(attempt, message, next)` of a retry status. The message is empty if the server sends none.
 pub fn read_retry(status: &Value) -> (Option<u32>, String, Option<Timestamp>) {
     let attempt = status
         .get("attempt")
@@ -168,7 +168,7 @@ pub fn read_retry(status: &Value) -> (Option<u32>, String, Option<Timestamp>) {
     (attempt, super::task::cut(message, 2000).to_owned(), until)
 }
 
-/// The session that an event names, whatever it says of it.
+/// Returns the session that an event names.
 pub fn session_id(event: &Value) -> Option<SessionId> {
     session_of(event.get("properties").unwrap_or(event))
 }

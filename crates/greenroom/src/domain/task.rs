@@ -1,5 +1,5 @@
-//! A task as it is recorded and shown, and what it was launched with. Its state is written by `lifecycle.rs` alone:
-//! the fields that hold it are private to the domain.
+//! The record of a task and the arguments of its launch. Only `lifecycle.rs` writes the state: its fields are private
+//! to the domain.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -10,27 +10,28 @@ use super::correlation_tag::CorrelationTag;
 use super::ids::{ConcurrencyKey, MessageId, ModelRef, Run, SessionId, TaskId};
 use super::time::Timestamp;
 
-/// Where a task stands. Four of the six are terminal.
+/// The state of a task. Four of the six states are terminal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum TaskStatus {
-    /// Accepted, waits for its slot or its session.
+    /// Accepted; waits for its slot or session.
     Pending,
-    /// Holds a session.
+    /// Has a session.
     Running,
-    /// Did what it was asked for.
+    /// Completed.
     Completed,
-    /// The session failed, the start failed, it vanished, it timed out, or a limit of ours stopped it.
+    /// The session or the start failed, the session vanished, a timeout passed, or a limit of the system stopped the
+    /// run.
     Error,
-    /// Asked for, stale, or its session or parent was deleted.
+    /// Cancelled on request, stale, or the session or parent was deleted.
     Cancelled,
-    /// The prompt was refused, or someone aborted the session from outside.
+    /// The prompt was refused, or the session was aborted from outside.
     Interrupt,
 }
 
 impl TaskStatus {
-    /// Every state, in the order a task may pass them.
+    /// All states, in the order in which a task may pass them.
     pub const ALL: [TaskStatus; 6] = [
         Self::Pending,
         Self::Running,
@@ -40,17 +41,17 @@ impl TaskStatus {
         Self::Interrupt,
     ];
 
-    /// True once a run has ended.
+    /// Returns true if the run has ended.
     pub fn is_terminal(self) -> bool {
         !matches!(self, Self::Pending | Self::Running)
     }
 
-    /// True for an end that the parent should know as a failure.
+    /// Returns true for an end that counts as a failure for the parent.
     pub fn is_failure(self) -> bool {
         matches!(self, Self::Error | Self::Interrupt)
     }
 
-    /// The name used in JSON, logs and texts.
+    /// Returns the name used in JSON, logs and texts.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Pending => "pending",
@@ -63,7 +64,7 @@ impl TaskStatus {
     }
 }
 
-/// What a run has done so far.
+/// The progress of a run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
@@ -74,18 +75,18 @@ pub struct Progress {
     /// The tool called last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_tool: Option<String>,
-    /// The last sign of life that is work.
+    /// The time of the last activity.
     pub last_update: Timestamp,
     /// The newest text of the assistant, at most 500 characters.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_message: Option<String>,
-    /// When that text was seen.
+    /// The time at which that text was received.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_message_at: Option<Timestamp>,
 }
 
 impl Progress {
-    /// Nothing done yet.
+    /// Returns the progress of a new run.
     pub fn none(now: Timestamp) -> Self {
         Self {
             tool_calls: 0,
@@ -97,7 +98,7 @@ impl Progress {
     }
 }
 
-/// The server backs off for this run's provider: until when, and why.
+/// The server's backoff for the provider of a run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
@@ -113,7 +114,7 @@ pub struct Retrying {
     pub until: Option<Timestamp>,
 }
 
-/// What a child waits for somebody to answer.
+/// An open request of a child.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[non_exhaustive]
@@ -122,13 +123,13 @@ pub struct Asking {
     pub id: String,
     /// A permission or a question.
     pub kind: AskKind,
-    /// What is asked, in one line.
+    /// The request in one line.
     pub what: String,
-    /// Since when it waits.
+    /// The time since which it is open.
     pub since: Timestamp,
 }
 
-/// The two kinds of requests a session can hang on.
+/// The kinds of requests that block a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
@@ -140,7 +141,7 @@ pub enum AskKind {
 }
 
 impl AskKind {
-    /// As JSON and people name it.
+    /// Returns the name used in JSON and texts.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Permission => "permission",
@@ -149,21 +150,21 @@ impl AskKind {
     }
 }
 
-/// What somebody answers to a request.
+/// The answer to a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AskAnswer {
-    /// A permission, this time.
+    /// Grants a permission once.
     Once,
-    /// A permission, from now on.
+    /// Grants a permission from now on.
     Always,
-    /// No.
+    /// Rejects the request.
     Reject,
-    /// The labels chosen, or texts of one's own, for each of the questions in their order.
+    /// The chosen labels or free texts, for each question in order.
     Answers(Vec<Vec<String>>),
 }
 
 impl AskAnswer {
-    /// True if a request of that kind can be answered so.
+    /// Returns true if the answer fits a request of this kind.
     pub fn fits(&self, kind: AskKind) -> bool {
         match self {
             Self::Reject => true,
@@ -173,7 +174,7 @@ impl AskAnswer {
     }
 }
 
-/// One try of a run with one model. The list grows when fallback models arrive (a later feature): today a run has one.
+/// One attempt of a run with one model. A run has one attempt today; fallback models, a later feature, add more.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
@@ -181,41 +182,41 @@ impl AskAnswer {
 pub struct Attempt {
     /// The run it belongs to.
     pub run: Run,
-    /// Counts from 1 within the run.
+    /// The number of the attempt within the run, from 1.
     pub attempt: u32,
-    /// The session it ran in.
+    /// The session of the attempt.
     #[serde(rename = "sessionID", default, skip_serializing_if = "Option::is_none")]
     pub session: Option<SessionId>,
-    /// The model it was asked to use.
+    /// The requested model.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub model: Option<Arc<ModelRef>>,
-    /// When the session was there.
+    /// The start of the session.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub started_at: Option<Timestamp>,
-    /// Why it ended, if it failed.
+    /// The reason of its failure.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<Arc<str>>,
 }
 
-/// A rule of what a session may do, in the agent server's own terms.
+/// A permission rule of a session, in the agent server's terms.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct PermissionRule {
     /// The tool or permission, for instance `edit`; `*` for all.
     pub permission: Cow<'static, str>,
-    /// What it applies to; `*` for everything.
+    /// The pattern that it applies to; `*` for everything.
     pub pattern: Cow<'static, str>,
     /// `allow`, `ask` or `deny`.
     pub action: PermissionAction,
 }
 
-/// What a [`PermissionRule`] says.
+/// The action of a [`PermissionRule`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum PermissionAction {
-    /// Done without asking.
+    /// Allowed without a request.
     Allow,
     /// The session waits for an answer.
     Ask,
@@ -223,44 +224,44 @@ pub enum PermissionAction {
     Deny,
 }
 
-/// What a caller gives to launch a task.
+/// The arguments of a launch.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Launch {
-    /// A few words for people.
+    /// A short description for people.
     #[cfg_attr(feature = "schema", schemars(regex(pattern = r"\S")))]
     pub description: String,
-    /// What the agent is told.
+    /// The prompt for the agent.
     #[cfg_attr(feature = "schema", schemars(regex(pattern = r"\S")))]
     pub prompt: String,
-    /// Who does it.
+    /// The agent.
     #[cfg_attr(feature = "schema", schemars(regex(pattern = r"\S")))]
     pub agent: String,
-    /// The session that asks; without one nobody is notified.
+    /// The parent session. Without one no message is sent.
     #[serde(
         rename = "parentSessionID",
         default,
         skip_serializing_if = "Option::is_none"
     )]
     pub parent_session: Option<SessionId>,
-    /// The message in which it asked.
+    /// The message of the parent that requested the task.
     #[serde(
         rename = "parentMessageID",
         default,
         skip_serializing_if = "Option::is_none"
     )]
     pub parent_message: Option<MessageId>,
-    /// The parent's agent, for the wake if the parent's messages do not name one.
+    /// The parent's agent, used for a wake if the parent's messages do not name one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parent_agent: Option<String>,
-    /// The parent's model, likewise.
+    /// The parent's model, used for a wake if the parent's messages do not name one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parent_model: Option<ModelRef>,
-    /// The model to use; without one the agent's own.
+    /// The model; the agent's own by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub model: Option<ModelRef>,
-    /// Models to try when that one fails. Not built yet: a launch that names any is refused.
+    /// Models to try after a failure. Not supported yet: a launch that names any is refused.
     #[serde(
         default,
         deserialize_with = "or_default",
@@ -268,10 +269,10 @@ pub struct Launch {
     )]
     #[cfg_attr(feature = "schema", schemars(with = "Option<Vec<ModelRef>>"))]
     pub fallback_models: Vec<ModelRef>,
-    /// A label of the caller's, kept and shown.
+    /// A label set by the caller, kept and returned.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub category: Option<String>,
-    /// Names of skills, kept and shown.
+    /// Names of skills, kept and returned.
     #[serde(
         default,
         deserialize_with = "or_default",
@@ -282,10 +283,10 @@ pub struct Launch {
     /// Sent as the system text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub skill_content: Option<String>,
-    /// Where the session works; without it the parent's directory, else the configured one.
+    /// The working directory; by default the parent's directory, else the configured one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub directory: Option<String>,
-    /// What the session may do, before the restrictions of its agent.
+    /// The permission rules of the session, before the restrictions of its agent.
     #[serde(
         default,
         deserialize_with = "or_default",
@@ -295,45 +296,45 @@ pub struct Launch {
     pub permission: Vec<PermissionRule>,
 }
 
-/// What a caller gives to go on with an ended task's session.
+/// The arguments of a resume: a new run in an ended task's session.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Resume {
-    /// The session to go on in.
+    /// The session to continue.
     pub session: Option<SessionId>,
-    /// What the agent is told.
+    /// The prompt for the agent.
     pub prompt: String,
-    /// Who is told of the end; without it the old parent.
+    /// The parent to notify; the old parent by default.
     pub parent_session: Option<SessionId>,
-    /// The message in which it asked.
+    /// The message of the parent that requested the task.
     pub parent_message: Option<MessageId>,
     /// The parent's agent.
     pub parent_agent: Option<String>,
 }
 
-/// What a caller gives to have a session watched that was started elsewhere.
+/// The arguments of a track: a session started elsewhere to watch.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Track {
-    /// The id to know it by; a known one updates that task.
+    /// The id of the task. A known id updates that task.
     #[serde(rename = "taskID")]
     pub task: TaskId,
     /// The session.
     #[serde(rename = "sessionID")]
     pub session: SessionId,
-    /// Who is told of its end.
+    /// The parent to notify of the end.
     #[serde(rename = "parentSessionID")]
     pub parent_session: SessionId,
-    /// A few words for people.
+    /// A short description for people.
     #[cfg_attr(feature = "schema", schemars(regex(pattern = r"\S")))]
     pub description: String,
-    /// Who does it; without it the task is called `task`.
+    /// The agent; `task` by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub agent: Option<String>,
     /// The parent's agent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parent_agent: Option<String>,
-    /// The slot it counts against, at once and above the limit if it must be.
+    /// The key of the slot that it takes, at once and above the limit if necessary.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub concurrency_key: Option<ConcurrencyKey>,
 }
@@ -346,71 +347,71 @@ pub struct Track {
 pub struct Task {
     /// `bg_…`
     pub id: TaskId,
-    /// The child session, once there is one.
+    /// The child session, once it exists.
     #[serde(rename = "sessionID", default, skip_serializing_if = "Option::is_none")]
     pub session: Option<SessionId>,
-    /// Who is told of its end.
+    /// The parent to notify of the end.
     #[serde(
         rename = "parentSessionID",
         default,
         skip_serializing_if = "Option::is_none"
     )]
     pub parent_session: Option<SessionId>,
-    /// The message in which it was asked for.
+    /// The message of the parent that requested the task.
     #[serde(
         rename = "parentMessageID",
         default,
         skip_serializing_if = "Option::is_none"
     )]
     pub parent_message: Option<MessageId>,
-    /// The session at the top of its lineage, once known.
+    /// The root session of its lineage, once known.
     #[serde(
         rename = "rootSessionID",
         default,
         skip_serializing_if = "Option::is_none"
     )]
     pub root_session: Option<SessionId>,
-    /// 1 for a task of a session that is nobody's child.
+    /// The depth in the lineage; 1 for a task of a root session.
     pub spawn_depth: u32,
-    /// A few words for people.
+    /// A short description for people.
     pub description: Arc<str>,
-    /// What the agent was told in this run.
+    /// The prompt of this run.
     pub prompt: Arc<str>,
-    /// Who does it.
+    /// The agent.
     pub agent: Arc<str>,
-    /// Where it stands.
+    /// The state.
     pub(in crate::domain) status: TaskStatus,
-    /// When it was accepted.
+    /// The time of acceptance.
     pub queued_at: Timestamp,
-    /// When this run's session was there; none while it waits.
+    /// The start of this run's session; none while it waits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(in crate::domain) started_at: Option<Timestamp>,
-    /// When this run ended.
+    /// The end of this run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(in crate::domain) completed_at: Option<Timestamp>,
-    /// Why this run failed or was cancelled, for people.
+    /// The reason why this run failed or was cancelled, for people.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(in crate::domain) error: Option<Arc<str>>,
-    /// What else a reader should know of how it went.
+    /// A note on the run for readers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(in crate::domain) note: Option<Arc<str>>,
-    /// What the run has done so far.
+    /// The progress of the run.
     pub progress: Progress,
-    /// The parent's model, as its launch said.
+    /// The parent's model, from the launch.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parent_model: Option<Arc<ModelRef>>,
-    /// The parent's agent, as its launch, resume or track said.
+    /// The parent's agent, from the launch, resume or track.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parent_agent: Option<Arc<str>>,
-    /// The model asked for.
+    /// The requested model.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub model: Option<Arc<ModelRef>>,
-    /// The slot held now.
+    /// The key of the held slot.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub concurrency_key: Option<ConcurrencyKey>,
-    /// The key it queues under.
+    /// The key under which it queues.
     pub concurrency_group: ConcurrencyKey,
-    /// A label of the caller's.
+    /// A label set by the caller.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub category: Option<Arc<str>>,
     /// Names of skills.
@@ -419,58 +420,58 @@ pub struct Task {
     /// Sent as the system text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub skill_content: Option<Arc<str>>,
-    /// Where the session works, once known.
+    /// The working directory, once known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub directory: Option<Arc<str>>,
-    /// What the caller said the session may do.
+    /// The permission rules of the caller.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub permission: Vec<PermissionRule>,
-    /// Counts launches and resumes from 1.
+    /// The number of the run.
     pub run: Run,
-    /// Each try with one model.
+    /// The attempts.
     #[serde(default)]
     pub attempts: Vec<Attempt>,
-    /// The server backs off for its provider.
+    /// The server's backoff for the provider, if any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retrying: Option<Retrying>,
-    /// What it waits for somebody to answer.
+    /// The open requests.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub asking: Vec<Asking>,
-    /// Parents it had before: their histories keep it, up to date. At most sixteen.
+    /// Earlier parents, at most sixteen. Their histories keep the task up to date.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub former_parents: Vec<SessionId>,
-    /// True if its session was started elsewhere and adopted by a track.
+    /// True if the session was started elsewhere and adopted by a track.
     #[serde(default)]
     pub tracked: bool,
 }
 
 impl Task {
-    /// Where it stands.
+    /// Returns the state.
     pub fn status(&self) -> TaskStatus {
         self.status
     }
 
-    /// When this run's session was there; none while it waits.
+    /// Returns the start of this run's session; none while it waits.
     pub fn started_at(&self) -> Option<Timestamp> {
         self.started_at
     }
 
-    /// When this run ended.
+    /// Returns the end of this run.
     pub fn completed_at(&self) -> Option<Timestamp> {
         self.completed_at
     }
 
-    /// Why this run failed or was cancelled, for people.
+    /// Returns the reason why this run failed or was cancelled, for people.
     pub fn error(&self) -> Option<&str> {
         self.error.as_deref()
     }
 
-    /// What else a reader should know of how it went.
+    /// Returns the note on the run for readers.
     pub fn note(&self) -> Option<&str> {
         self.note.as_deref()
     }
 
-    /// How long the run took; zero if it never started.
+    /// Returns the duration of the run; zero if it never started.
     pub fn duration(&self, now: Timestamp) -> std::time::Duration {
         match self.started_at {
             Some(started) => self.completed_at.unwrap_or(now).since(started),
@@ -478,7 +479,7 @@ impl Task {
         }
     }
 
-    /// What the session of that attempt of this run carries.
+    /// Returns the correlation tag of the session of an attempt of this run.
     pub fn session_tag(&self, attempt: u32) -> CorrelationTag {
         CorrelationTag {
             task: self.id.clone(),
@@ -489,10 +490,10 @@ impl Task {
     }
 }
 
-/// Reads null like what is left out, so that callers need not tell the two apart.
+/// Deserializes null like an omitted field.
 ///
 /// # Errors
-/// Whatever reading the value says.
+/// The errors of deserializing the value.
 pub fn or_default<'de, D, T>(value: D) -> Result<T, D::Error>
 where
     D: serde::Deserializer<'de>,
@@ -501,7 +502,7 @@ where
     Ok(Option::deserialize(value)?.unwrap_or_default())
 }
 
-/// Text cut to at most `max` characters, whole characters only.
+/// Returns the text cut to at most `max` characters.
 pub fn cut(text: &str, max: usize) -> &str {
     match text.char_indices().nth(max) {
         Some((end, _)) => &text[..end],

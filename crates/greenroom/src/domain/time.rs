@@ -1,6 +1,6 @@
-//! Points in time as the domain sees them: milliseconds since the Unix epoch, derived from one monotonic clock
-//! (see [`crate::clock::Clock`]), so that a laptop that sleeps does not age its tasks. The domain never reads a clock;
-//! `now` comes in as an argument.
+//! Timestamps of the domain: milliseconds since the Unix epoch, derived from one monotonic clock (see
+//! [`crate::clock::Clock`]), so that suspending a laptop does not age its tasks. The domain never reads a clock; `now`
+//! is an argument.
 
 use std::fmt;
 use std::ops::Add;
@@ -9,22 +9,22 @@ use std::time::Duration;
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// A point in time, in whole milliseconds. Written as RFC 3339 UTC with milliseconds.
+/// A point in time, in whole milliseconds. Serialized as RFC 3339 UTC with milliseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Timestamp(i64);
 
 impl Timestamp {
-    /// The point `millis` milliseconds after the Unix epoch.
+    /// Creates the time `millis` milliseconds after the Unix epoch.
     pub const fn from_millis(millis: i64) -> Self {
         Self(millis)
     }
 
-    /// Milliseconds since the Unix epoch.
+    /// Returns the milliseconds since the Unix epoch.
     pub const fn as_millis(self) -> i64 {
         self.0
     }
 
-    /// How long after `earlier` this is; zero if it is not after it, so that no duration is ever negative.
+    /// Returns the duration since `earlier`; zero if `earlier` is later, so that no duration is negative.
     pub fn since(self, earlier: Timestamp) -> Duration {
         Duration::from_millis(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
     }
@@ -58,7 +58,7 @@ impl<'de> Deserialize<'de> for Timestamp {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
         let at = DateTime::parse_from_rfc3339(&text).map_err(|source| {
-            serde::de::Error::custom(format!("{text:?} is no RFC 3339 time: {source}"))
+            serde::de::Error::custom(format!("{text:?} is not a valid RFC 3339 time: {source}"))
         })?;
         Ok(Self(at.timestamp_millis()))
     }
@@ -79,7 +79,7 @@ impl schemars::JsonSchema for Timestamp {
     }
 }
 
-/// How long something took, as people read it: `5s`, `1m 10s`, `1h 0m 3s`.
+/// Formats a duration for people: `5s`, `1m 10s`, `1h 0m 3s`.
 pub fn duration_text(took: Duration) -> String {
     let seconds = took.as_secs();
     let (hours, minutes, seconds) = (seconds / 3600, seconds / 60 % 60, seconds % 60);

@@ -1,5 +1,5 @@
-//! What happened to a task, in words: one entry per change that matters to somebody who asks why it waits or why it ended.
-//! The journal keeps the lines; `greenroom why` and `GET /v1/tasks/{id}/why` tell them. Pure.
+//! The timeline of a task: one entry per change that explains why the task waits or ended. The journal keeps the
+//! entries; `greenroom why` and `GET /v1/tasks/{id}/why` return them. Pure.
 
 use std::borrow::Cow;
 
@@ -11,18 +11,18 @@ use super::outbox::DeliveryStatus;
 use super::task::{Task, TaskStatus};
 use crate::ports::journal::JournalEntry;
 
-/// One thing that happened.
+/// One entry of a timeline.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct TimelineEntry {
     /// What happened, in a word or two.
     pub what: Cow<'static, str>,
-    /// The particulars; empty if there are none.
+    /// Details; empty if there are none.
     pub detail: String,
 }
 
 impl TimelineEntry {
-    /// What happened in a word or two, and the particulars.
+    /// Creates an entry with what happened, in a word or two, and details.
     pub fn new(what: impl Into<Cow<'static, str>>, detail: impl Into<String>) -> Self {
         Self {
             what: what.into(),
@@ -31,10 +31,10 @@ impl TimelineEntry {
     }
 }
 
-/// How many lines of a timeline are kept; after that the newest takes the place of the one before it.
+/// The number of entries of a timeline. Once it is full, a new entry replaces the newest one.
 pub const MAX_ENTRIES: usize = 100;
 
-/// Adds a entry to what is kept of a timeline.
+/// Adds an entry to a timeline.
 pub fn push<T>(timeline: &mut Vec<(T, TimelineEntry)>, at: T, entry: TimelineEntry) {
     if timeline.len() == MAX_ENTRIES {
         timeline.pop();
@@ -42,10 +42,10 @@ pub fn push<T>(timeline: &mut Vec<(T, TimelineEntry)>, at: T, entry: TimelineEnt
     timeline.push((at, entry));
 }
 
-/// A message is about to be sent: the entry of each of its tasks, which names the message.
+/// The entry of each task of a message that is about to be sent; its details begin with the message's id.
 const SENDING_TO_PARENT: &str = "telling the parent";
 
-/// The lines a change adds, each with whom it is about: a task by its id, or a message to a parent by its own.
+/// Returns the entries that a change adds, each with its subject: the id of a task, or of a message to a parent.
 pub fn entries_of(change: &JournalEntry) -> Vec<(&str, TimelineEntry)> {
     fn single<'a>(
         task: &'a TaskId,
@@ -135,8 +135,8 @@ fn change_entry(task: &Task, from: Option<TaskStatus>) -> TimelineEntry {
     }
 }
 
-/// The timeline of a task: its own lines and those of the messages that told of it, in the order of time. `kept` says what is
-/// kept about a task or a message.
+/// Returns the timeline of a task in the order of time: its own entries and the entries of the messages that reported
+/// it. `read_entries` returns the stored entries of a task or a message.
 pub fn of_task<T: Ord + Copy>(
     task: &TaskId,
     read_entries: impl Fn(&str) -> Vec<(T, TimelineEntry)>,
@@ -155,7 +155,7 @@ pub fn of_task<T: Ord + Copy>(
     for message in messages {
         timeline.extend(read_entries(&message));
     }
-    // Stable: of one instant, the task's own come first.
+    // Stable: at one instant the task's own entries come first.
     timeline.sort_by_key(|(at, _)| *at);
     timeline
 }

@@ -1,4 +1,4 @@
-//! Tool calls of one run: each counted once, and a run that calls too much or the same thing again and again is stopped.
+//! The tool calls of one run: each counted once. A run with too many calls or too many repeats is stopped.
 
 use serde_json::Value;
 
@@ -6,12 +6,12 @@ use super::transcript::Part;
 use crate::config::Safety;
 use crate::maps::Set;
 
-/// What the tally says of the run.
+/// The verdict on the run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum BreakerVerdict {
-    /// Go on.
+    /// The run may continue.
     Fine,
-    /// Stop, for this reason.
+    /// The run must stop, for this reason.
     Stop(String),
 }
 
@@ -27,7 +27,7 @@ pub struct ToolCallCounter {
 }
 
 impl ToolCallCounter {
-    /// Takes a tool part; true if it is a call not counted yet. Without any id every part is a call of its own.
+    /// Counts a tool part. Returns true for a new call. A part without an id is always a new call.
     pub fn count(&mut self, part: &Part) -> bool {
         let ids: Vec<&String> = part.id.iter().chain(part.call.iter()).collect();
         self.compare(part, &ids);
@@ -39,7 +39,7 @@ impl ToolCallCounter {
         !known
     }
 
-    /// Whether the run may go on.
+    /// Returns whether the run may continue.
     pub fn judge(&self, safety: &Safety) -> BreakerVerdict {
         if safety.max_tool_calls > 0 && self.calls > safety.max_tool_calls {
             return BreakerVerdict::Stop(format!("more than {} tool calls", safety.max_tool_calls));
@@ -57,8 +57,8 @@ impl ToolCallCounter {
         }
     }
 
-    /// A call repeats the one before if tool and input are the same. The input is known once the call runs; a call whose
-    /// input never is repeats nothing.
+    /// Counts repeats: a call repeats the last call if tool and input are equal. The input is known once the call runs;
+    /// a call without a known input is ignored.
     fn compare(&mut self, part: &Part, ids: &[&String]) {
         let known = part
             .input

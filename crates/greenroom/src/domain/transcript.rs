@@ -1,5 +1,5 @@
-//! Messages of a session as the domain reads them. One tolerant reader: what the server sends beyond it is ignored, what
-//! it leaves out is absent, and nothing it sends is an error.
+//! The messages of a session. The reader is tolerant: additional data is ignored, missing data is absent, and no input
+//! is an error.
 
 use serde_json::Value;
 
@@ -9,27 +9,27 @@ use super::time::Timestamp;
 /// One message of a session.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Message {
-    /// Its id; scripted servers leave it out.
+    /// The id; scripted servers omit it.
     pub id: Option<MessageId>,
     /// `user`, `assistant`, `tool`, …
     pub role: Option<String>,
-    /// When it was made, by the server's clock.
+    /// The time of creation, by the server's clock.
     pub created: Option<Timestamp>,
-    /// When it was finished, by the server's clock.
+    /// The time of completion, by the server's clock.
     pub completed: Option<Timestamp>,
-    /// Why it finished: `stop`, `tool-calls`, …
+    /// The finish reason: `stop`, `tool-calls`, …
     pub finish: Option<String>,
-    /// What went wrong in it, as a text.
+    /// The text of its error.
     pub error: Option<String>,
-    /// True if that error says that somebody aborted the session.
+    /// True if the error is an abort of the session.
     pub aborted: bool,
-    /// The agent it was for or from.
+    /// The agent that it was sent to or by.
     pub agent: Option<String>,
-    /// The model it names, always a pair.
+    /// The model that it names.
     pub model: Option<ModelRef>,
     /// True for the summary a compaction leaves behind.
     pub summary: bool,
-    /// What it is made of.
+    /// The parts.
     pub parts: Vec<Part>,
 }
 
@@ -42,21 +42,21 @@ pub struct Part {
     pub kind: String,
     /// The text of a text or reasoning part.
     pub text: Option<String>,
-    /// The tool it names.
+    /// The name of the tool.
     pub tool: Option<String>,
-    /// The call it belongs to.
+    /// The id of the tool call.
     pub call: Option<String>,
-    /// What the tool was given.
+    /// The input of the tool.
     pub input: Option<Value>,
     /// `pending`, `running`, `completed` or `error`.
     pub tool_status: Option<String>,
-    /// What the tool gave back, or a tool result's content.
+    /// The output of the tool, or the content of a tool result.
     pub output: Option<String>,
     /// True if a tool result's content is not empty (an array counts by its elements).
     pub has_content: bool,
-    /// Made by a machine, not typed by the user.
+    /// True if created by a program, not typed by the user.
     pub synthetic: bool,
-    /// What we or others attached to it.
+    /// The attached metadata.
     pub metadata: Option<Value>,
 }
 
@@ -102,12 +102,12 @@ impl Message {
         }
     }
 
-    /// True for what the agent says or does, false for the user and the system.
+    /// Returns true for a message of the agent, false for the user and the system.
     pub fn is_from_agent(&self) -> bool {
         matches!(self.role.as_deref(), Some("assistant" | "tool"))
     }
 
-    /// True if an assistant message is really finished: completed, and not only to call a tool.
+    /// Returns true if an assistant message ends a turn: it is completed, and not only to call a tool.
     pub fn is_finished_turn(&self) -> bool {
         self.role.as_deref() == Some("assistant")
             && self.completed.is_some()
@@ -117,7 +117,7 @@ impl Message {
                 .is_some_and(|finish| finish != "tool-calls")
     }
 
-    /// True if it is a prompt of that run: its part carries the metadata it was sent with.
+    /// Returns true if it is a prompt of this run: its part carries the correlation tag.
     pub fn is_prompt_of(&self, task: &TaskId, run: Run) -> bool {
         let metadata = self.parts.iter().filter_map(|part| part.metadata.as_ref());
         metadata
@@ -128,7 +128,8 @@ impl Message {
             })
     }
 
-    /// The text of its text parts, joined. Blank ones are left out: an answer that was cut off and begun again leaves one.
+    /// Returns the text parts, joined by newlines. Blank parts are skipped: an answer that was interrupted and
+    /// restarted leaves one.
     pub fn text(&self) -> String {
         let texts: Vec<&str> = self
             .parts
@@ -180,19 +181,19 @@ impl Part {
         }
     }
 
-    /// True for a part of type `tool`, or one that names a tool.
+    /// Returns true for a part of type `tool`, or a part that names a tool.
     pub fn is_tool(&self) -> bool {
         self.kind == "tool" || self.tool.is_some()
     }
 
-    /// The id of our notice, if this part is one.
+    /// Returns the id of the notice, if this part is a notice of the system.
     pub fn notice_id(&self) -> Option<&str> {
         self.metadata.as_ref()?.pointer("/greenroom/id")?.as_str()
     }
 }
 
-/// The text of an error in any of the server's shapes: `data.message`, else `message`, else its name, else the error
-/// itself if it is a text, else "unknown error"; at most 2,000 characters.
+/// Returns the text of an error in any of the server's shapes: `data.message`, else `message`, else its name, else the
+/// error itself if it is a text, else "unknown error"; at most 2,000 characters.
 pub fn error_text(error: &Value) -> String {
     let text = error
         .pointer("/data/message")
@@ -241,8 +242,8 @@ fn millis(value: &Value) -> Option<Timestamp> {
     Some(Timestamp::from_millis(number))
 }
 
-/// A text without the stack trace that opencode puts behind some of its messages: frames are its own business, and
-/// people look for the sentence before them.
+/// Returns the text without the stack trace that opencode appends to some messages. People need the sentence before the
+/// frames.
 pub fn without_stack(text: &str) -> &str {
     let mut end = 0;
     for line in text.split_inclusive('\n') {
@@ -251,14 +252,15 @@ pub fn without_stack(text: &str) -> &str {
         }
         end += line.len();
     }
-    // A text of frames alone is better than none.
+    // A text of frames only is returned whole.
     match text[..end].trim_end() {
         "" => text,
         before => before,
     }
 }
 
-/// `at name (file:1:2)`, `at file:1:2`, `at <anonymous>`; not `at ["parts"]`, which names a place in what was sent.
+/// Returns true for `at name (file:1:2)`, `at file:1:2`, `at <anonymous>`; not for `at ["parts"]`, which is a position
+/// in a request.
 fn is_frame(line: &str) -> bool {
     line.strip_prefix("at ").is_some_and(|place| {
         place.ends_with(')')

@@ -1,21 +1,22 @@
-//! What a caller may give: nothing blank, nothing over its size, a model with both parts. Names the field as JSON does.
+//! Validation of arguments: fields must not be blank or too large, and a model needs both parts. Errors name the field
+//! as JSON does.
 
 use super::ids::{ModelRef, SessionId};
 use super::task::{Launch, Resume, Track};
 
-/// The field and what is wrong with it.
+/// The field and its problem.
 pub type Problem = (&'static str, String);
 
-/// The longest prompt and system text, in bytes.
+/// The maximum length of a prompt or system text, in bytes.
 pub const MAX_PROMPT: usize = 512 * 1024;
-/// The longest description, in bytes.
+/// The maximum length of a description, in bytes.
 pub const MAX_DESCRIPTION: usize = 2_000;
-/// The longest name of an agent, model, category, skill or session, in bytes.
+/// The maximum length of the name of an agent, model, category, skill or session, in bytes.
 pub const MAX_NAME: usize = 500;
-/// The most skills or permission rules.
+/// The maximum number of skills or permission rules.
 pub const MAX_LIST: usize = 200;
 
-/// Checks a launch.
+/// Validates a launch.
 pub fn launch(launch: &Launch) -> Result<(), Problem> {
     text("description", &launch.description, MAX_DESCRIPTION)?;
     text("prompt", &launch.prompt, MAX_PROMPT)?;
@@ -72,7 +73,7 @@ pub fn launch(launch: &Launch) -> Result<(), Problem> {
     })
 }
 
-/// Checks a resume.
+/// Validates a resume.
 pub fn resume(resume: &Resume) -> Result<(), Problem> {
     text("prompt", &resume.prompt, MAX_PROMPT)?;
     session("sessionID", resume.session.as_ref())?;
@@ -87,7 +88,7 @@ pub fn resume(resume: &Resume) -> Result<(), Problem> {
     Ok(())
 }
 
-/// Checks a track.
+/// Validates a track.
 pub fn track(track: &Track) -> Result<(), Problem> {
     text("taskID", track.task.as_str(), MAX_NAME)?;
     session("sessionID", Some(&track.session))?;
@@ -109,12 +110,12 @@ pub fn track(track: &Track) -> Result<(), Problem> {
     Ok(())
 }
 
-/// Checks the key of a launch that may be repeated.
+/// Validates an idempotency key.
 pub fn key(key: &str) -> Result<(), Problem> {
     text("Idempotency-Key", key, 255)
 }
 
-/// Checks a further prompt.
+/// Validates a further prompt.
 pub fn prompt(prompt: &str) -> Result<(), Problem> {
     text("prompt", prompt, MAX_PROMPT)
 }

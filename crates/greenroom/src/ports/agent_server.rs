@@ -1,4 +1,4 @@
-//! The trait of the agent server. Implementations make one attempt per call and report exactly what is known of its
+//! The trait of the agent server. Implementations make one attempt per call and report exactly the known state of its
 //! effect. Timeouts, retries and look-ups belong to the system.
 
 use std::collections::BTreeMap;
@@ -14,7 +14,7 @@ use crate::domain::task::{AskAnswer, AskKind, PermissionRule};
 use crate::domain::time::Timestamp;
 use crate::domain::transcript::Message;
 
-/// An error of a call. The variants differ in what is known of the call's effect.
+/// An error of a call. The variants differ in the known effect of the call.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ServerError {
     /// The call did not reach the server (connection refused). It had no effect.

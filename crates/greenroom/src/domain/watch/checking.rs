@@ -1,4 +1,4 @@
-//! Whether the run is done: the completion check, one at a time, and what its answer leads to.
+//! The completion check, one at a time, and the actions after its answer.
 
 use super::{Check, CheckAnswer, CheckToken, Watch, WatchAction, failure_end};
 use crate::config::FailedCheck;
@@ -6,7 +6,7 @@ use crate::domain::lifecycle::End;
 use crate::domain::time::Timestamp;
 
 impl Watch {
-    /// The answer to a completion check. One that was overtaken by a sign of life says nothing.
+    /// Processes the answer to a completion check. An answer that a sign of life overtook is dropped.
     pub fn checked(
         &mut self,
         token: CheckToken,
@@ -26,13 +26,13 @@ impl Watch {
                     "the session does not exist any more",
                 ))];
             }
-            // Of a prompt that is still under way nothing could have been read.
+            // While the prompt is in flight there is nothing to read.
             CheckAnswer::Failed(_) if self.prompt_accepted.is_none() => return Vec::new(),
             CheckAnswer::Failed(why) => return self.check_failed(why),
         };
         self.failed_checks = 0;
-        // A prompt that is still under way has its own limits. Until the server has it, a session that is older than the
-        // run does what others asked.
+        // A prompt in flight has its own timeout. Until the server has accepted it, a session that is older than the
+        // run works on earlier prompts.
         let has_prompt = self.prompt_accepted.is_some();
         if !has_prompt && !findings.prompted {
             return Vec::new();
@@ -84,7 +84,7 @@ impl Watch {
         Vec::new()
     }
 
-    /// Whether the session exists; none if the server did not say.
+    /// Processes whether the session exists; none if the call failed.
     pub fn existence(&mut self, exists: Option<bool>) -> Vec<WatchAction> {
         match exists {
             Some(false) => vec![WatchAction::End(End::error(
@@ -128,7 +128,8 @@ impl Watch {
         )))]
     }
 
-    /// The server forgot the run (it was restarted): the session is idle with an answer that was begun and not finished.
+    /// Handles a run that the server lost in a restart: the session is idle with an answer that was started and not
+    /// finished.
     pub(super) fn lost_by_server(&mut self, now: Timestamp) -> Vec<WatchAction> {
         let settled = self
             .idle_since

@@ -1,4 +1,4 @@
-//! What the server tells of the session: signs_of_life of life, messages and parts, idle, errors, requests.
+//! Server events of the session: signs of life, messages and parts, idle, errors, requests.
 
 use super::{Turn, Watch, WatchAction, failure_end};
 use crate::domain::ids::MessageId;
@@ -10,7 +10,7 @@ use crate::domain::tool_calls::BreakerVerdict;
 use crate::domain::transcript::{Message, Part};
 
 impl Watch {
-    /// An event of the session.
+    /// Processes an event of the session.
     pub fn event(&mut self, kind: &SessionEventKind, now: Timestamp) -> Vec<WatchAction> {
         match kind {
             SessionEventKind::Message(message) => self.message(message, now),
@@ -72,7 +72,7 @@ impl Watch {
                     && !self.user_messages.contains(id)
                 {
                     self.user_messages.push(id.clone());
-                    // Parts follow their message closely; the newest few are all that is looked up.
+                    // Parts follow their message closely; only the newest few messages are looked up.
                     if self.user_messages.len() > 64 {
                         self.user_messages.remove(0);
                     }
@@ -84,7 +84,7 @@ impl Watch {
                 let finished_at =
                     (message.is_finished_turn() && message.error.is_none()).then_some(now);
                 match &mut self.turn {
-                    // Updates of an older message do not replace what is known of the newest.
+                    // Updates of an older message do not replace the newest one.
                     Some(turn) if turn.message == message.id => {
                         turn.finished_at = turn.finished_at.or(finished_at)
                     }
@@ -151,7 +151,7 @@ impl Watch {
         let mut actions = self.sign_of_life(seen_at);
         self.retry_deadline
             .get_or_insert(seen_at + self.config.lifecycle.retry_timeout);
-        // Every poll sees the same wait again: that is no change.
+        // Every poll reports the same wait again, which is not a change.
         if self.retrying.as_ref() != Some(&retrying) {
             self.note_once("the agent server backs off", retrying.message.as_str());
             self.retrying = Some(retrying);
@@ -179,13 +179,13 @@ impl Watch {
 
     pub(super) fn error(&mut self, aborted: bool, text: &str) -> Vec<WatchAction> {
         if aborted && self.resumed && !self.seen_busy {
-            // The echo of the abort that ended the run before.
+            // A late event of the abort that ended the previous run.
             return Vec::new();
         }
         vec![WatchAction::End(failure_end(aborted, text))]
     }
 
-    /// A sign of life that is work: it moves `lastUpdate` and ends what the server's backing off had begun.
+    /// Records activity: a sign of life that moves `lastUpdate` and ends the server's backoff.
     pub(super) fn activity(&mut self, now: Timestamp) -> Vec<WatchAction> {
         let mut actions = self.sign_of_life(now);
         self.progress.last_update = now;

@@ -1,8 +1,8 @@
-//! Watching one run from its session to its end: every rule that reads events, polls and checks and says what follows.
-//! Owned by the run's task actor, which does what the returned [`WatchAction`]s ask for; pure.
+//! The watch over one run from its session to its end: every rule that turns events, polls and checks into actions.
+//! Owned by the run's task actor, which carries out the returned [`WatchAction`]s; pure.
 //!
-//! Its rooms: here the run and its clocks, `events` what the server tells, `checking` whether it is done, `silence` what
-//! polls see and when it has been silent for too long, `interest` what of that it must be told.
+//! This file holds the run and its deadlines; `events` handles server events, `checking` the completion check,
+//! `silence` polled statuses and stale runs, `polling` the subscription to polls.
 
 mod checking;
 mod events;
@@ -21,70 +21,70 @@ use super::timeline::TimelineEntry;
 use super::tool_calls::ToolCallCounter;
 use crate::config::Config;
 
-/// What the owner of a run is asked to do.
+/// An action for the owner of a run.
 #[derive(Debug, Clone, PartialEq)]
 pub enum WatchAction {
-    /// Read the session's messages and todos and come back with [`Watch::checked`].
+    /// Read the session's messages and todos, then call [`Watch::checked`].
     Check(CheckToken),
-    /// Ask the server whether the session exists and come back with [`Watch::existence`].
+    /// Check whether the session exists, then call [`Watch::existence`].
     ReadSession,
-    /// Reject a request nobody answered.
+    /// Reject an unanswered request.
     Reject(Asking),
-    /// Prompt the session to go on where it stopped and come back with [`Watch::prompt_accepted`].
+    /// Prompt the session to continue, then call [`Watch::prompt_accepted`].
     Continue,
-    /// Give the slot back: the run is idle and waits only for tasks of its own.
+    /// Release the slot: the run is idle and waits only for its own tasks.
     ReleaseSlot,
-    /// Count again, above the limit if it must be.
+    /// Take a slot again, above the limit if necessary.
     RetakeSlot,
-    /// Something readers see has changed.
+    /// The record of the task has changed.
     Changed,
     /// The run has ended.
     End(End),
 }
 
-/// How many different things are remarked on between two prompts of a session.
+/// The number of different timeline entries between two prompts of a session.
 const MAX_NOTED: usize = 20;
 
-/// Names one completion check; a late answer of another is dropped.
+/// Identifies one completion check; late answers to other checks are dropped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CheckToken(u64);
 
-/// What a poll saw of the session.
+/// The status of a session in a poll.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PolledStatus {
-    /// It works.
+    /// The session is busy.
     Busy,
     /// The server backs off.
     Retry(Retrying),
-    /// Listed as idle.
+    /// The session is listed as idle.
     Idle,
-    /// Not listed: idle, or not there.
+    /// The session is not listed: it is idle or does not exist.
     Absent,
-    /// The status was not to be had; it says nothing.
+    /// The status is unknown, because the call failed.
     Unknown,
 }
 
-/// What a completion check found in the messages and todos of this run.
+/// The findings of a completion check in the messages and todos of a run.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct CheckFindings {
-    /// There is output of this run.
+    /// The run has output.
     pub output: bool,
-    /// A prompt of this run is among the messages, or the session was made for this run: all in it is its own.
+    /// A prompt of the run is among the messages, or the session was created for the run and all messages belong to it.
     pub prompted: bool,
-    /// There is an assistant message of this run.
+    /// The run has an assistant message.
     pub answered: bool,
-    /// The last assistant message of this run was begun and never finished.
+    /// The last assistant message of the run was started and never finished.
     pub unfinished: bool,
-    /// The last assistant message of this run carries an error.
+    /// The error of the last assistant message of the run.
     pub failed: Option<Failure>,
-    /// Todos in any state but completed and cancelled.
+    /// The number of todos that are neither completed nor cancelled.
     pub open_todos: usize,
 }
 
-/// An error that a message or event carries.
+/// The error of a message or event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {
-    /// Somebody aborted the session.
+    /// True if the session was aborted.
     pub aborted: bool,
     /// The text.
     pub text: String,
@@ -93,11 +93,11 @@ pub struct Failure {
 /// The answer to a completion check.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CheckAnswer {
-    /// What was found.
+    /// The findings.
     Found(CheckFindings),
-    /// The server says there is no such session.
+    /// The session does not exist.
     Gone,
-    /// It could not be answered.
+    /// The check failed.
     Failed(String),
 }
 
@@ -114,7 +114,7 @@ struct Turn {
     finished_at: Option<Timestamp>,
 }
 
-/// One run, watched.
+/// The watch over one run.
 #[derive(Debug)]
 pub struct Watch {
     config: Arc<Config>,
@@ -122,16 +122,16 @@ pub struct Watch {
     started: Timestamp,
     guard_from: Timestamp,
     prompt_accepted: Option<Timestamp>,
-    /// What readers see of its work.
+    /// The progress, published to readers.
     pub progress: Progress,
-    /// The server backs off for it.
+    /// The server's backoff, if any.
     pub retrying: Option<Retrying>,
-    /// What it waits for somebody to answer.
+    /// The open requests.
     pub asking: Vec<Asking>,
-    /// What a reader should know of how it went.
+    /// A note for readers.
     pub note: Option<String>,
     last_sign_of_life: Timestamp,
-    /// Since when somebody listens: what was before is not known, and no silence.
+    /// The time since which the session is observed. Earlier silence is unknown and does not count.
     observed_since: Timestamp,
     signs_of_life: u64,
     seen_busy: bool,
@@ -152,14 +152,14 @@ pub struct Watch {
     continuations: u32,
     event_link_lost: bool,
     last_report: Timestamp,
-    // Emptied after every look; a look adds a few at most.
+    // Emptied after every call, which adds few entries.
     timeline: Vec<TimelineEntry>,
-    // Since the session was prompted last, at most so many as fit.
+    // The entries since the last prompt, at most `MAX_NOTED`.
     noted: Vec<TimelineEntry>,
 }
 
 impl Watch {
-    /// A run that has its session now. `resumed` if the session is older than the run.
+    /// Creates the watch over a run that has its session now. `resumed` is true if the session is older than the run.
     pub fn new(
         config: Arc<Config>,
         mut progress: Progress,
@@ -167,7 +167,7 @@ impl Watch {
         holds_slot: bool,
         now: Timestamp,
     ) -> Self {
-        // The time in line is no silence of the run.
+        // The time in the queue does not count as silence of the run.
         progress.last_update = progress.last_update.max(now);
         Self {
             config,
@@ -205,12 +205,12 @@ impl Watch {
         }
     }
 
-    /// What was seen since the last call that the story of the task should tell.
+    /// Returns the new timeline entries since the last call.
     pub fn take_timeline(&mut self) -> Vec<TimelineEntry> {
         std::mem::take(&mut self.timeline)
     }
 
-    /// Something worth telling. PollSubscription once, however often it is seen again before the session is prompted again.
+    /// Adds a timeline entry, once between two prompts of the session.
     fn note_once(&mut self, what: &'static str, detail: impl Into<String>) {
         let entry = TimelineEntry::new(what, detail);
         if self.noted.len() < MAX_NOTED && !self.noted.contains(&entry) {
@@ -219,41 +219,41 @@ impl Watch {
         }
     }
 
-    /// When this run got its session.
+    /// Returns the start of the run's session.
     pub fn started(&self) -> Timestamp {
         self.started
     }
 
-    /// The server has accepted a prompt of this run. Polls asked before it say nothing of this run.
+    /// Records that the server accepted a prompt of the run. Polls from before it do not concern the run.
     pub fn prompt_accepted(&mut self, now: Timestamp) {
         self.prompt_accepted = Some(now);
-        // Idle before it had anything to do says nothing of whether it takes it up.
+        // Idle time before the prompt does not count as refusing to take it up.
         self.idle_since = self.idle_since.map(|_| now);
     }
 
-    /// Nobody has listened until now: what the session did meanwhile is not known, and no silence of it.
+    /// Records that the session was not observed until now: its silence before is unknown and does not count.
     pub fn observed_since(&mut self, now: Timestamp) {
         self.last_sign_of_life = self.last_sign_of_life.max(now);
         self.observed_since = self.observed_since.max(now);
     }
 
-    /// Events were lost since the run began, maybe because the server was restarted.
+    /// Records that events were lost since the start of the run, maybe because of a restart of the server.
     pub fn event_link_lost(&mut self) {
         self.event_link_lost = true;
     }
 
-    /// A further prompt is on its way to the session: until its fate is known the run does not complete.
+    /// Records that a further prompt is in flight. The run does not complete until its outcome is known.
     pub fn sending(&mut self) {
         self.sends_in_flight += 1;
         self.signs_of_life += 1;
     }
 
-    /// A further prompt was not taken.
+    /// Records that a further prompt failed.
     pub fn not_sent(&mut self) {
         self.sends_in_flight = self.sends_in_flight.saturating_sub(1);
     }
 
-    /// A further prompt was given to the session: activity.
+    /// Records that a further prompt was accepted, which counts as activity.
     pub fn prompted_again(&mut self, now: Timestamp) -> Vec<WatchAction> {
         self.not_sent();
         let mut actions = self.activity(now);
@@ -262,14 +262,14 @@ impl Watch {
         actions
     }
 
-    /// A message of ours that wakes was accepted by this run's session: the guard begins again.
+    /// Records that the run's session accepted a waking message: the idle guard restarts.
     pub fn wake_accepted(&mut self, now: Timestamp) {
         self.last_sign_of_life = now;
         self.restart_idle_guard(now);
     }
 
-    /// What depends on this run's session: its open tasks, and whether a message of ours is owed to it. A change is a
-    /// sign of life of the tasks below.
+    /// Sets the number of open tasks below this run's session, and whether a message to the session is pending. A
+    /// change of the number is a sign of life of these tasks.
     pub fn dependents(
         &mut self,
         open: usize,
@@ -284,7 +284,7 @@ impl Watch {
         self.release_slot_if_waiting()
     }
 
-    /// The earliest time at which [`Watch::on_deadline`] has something to do.
+    /// Returns the time of the next call of [`Watch::on_deadline`].
     pub fn next_deadline(&self) -> Option<Timestamp> {
         let deferred = self.deferred.then(|| self.idle_guard_ends());
         let ask_deadlines = self
@@ -298,7 +298,7 @@ impl Watch {
             .min()
     }
 
-    /// What is due at `now`.
+    /// Returns the actions that are due at `now`.
     pub fn on_deadline(&mut self, now: Timestamp) -> Vec<WatchAction> {
         if let Some(deadline) = self.retry_deadline
             && deadline <= now
@@ -340,12 +340,12 @@ impl Watch {
         actions
     }
 
-    /// True if the run counts: one that was let go of meanwhile gives back a slot that arrives late.
+    /// Returns true if the run holds its slot or needs one. A run that released it gives back a slot that arrives late.
     pub fn needs_slot(&self) -> bool {
         self.holds_slot
     }
 
-    /// The slot was given back or taken again, as the actions asked.
+    /// Records that the slot was released or taken again.
     pub fn set_holds_slot(&mut self, holds: bool) {
         self.holds_slot = holds;
     }
@@ -384,7 +384,7 @@ impl Watch {
         self.guard_from + self.config.lifecycle.min_idle
     }
 
-    /// Mere activity is reported at most once a second: streamed text would double every message otherwise.
+    /// Limits updates to one per second, since streamed text would double every message.
     fn report(&mut self, mut actions: Vec<WatchAction>, now: Timestamp) -> Vec<WatchAction> {
         if !actions.contains(&WatchAction::Changed)
             && now.since(self.last_report) >= Duration::from_secs(1)

@@ -1,27 +1,27 @@
-//! How much of what polls see a run must be told: most of them see what they saw before. The run says what it needs
-//! ([`Watch::interest`], and [`PollSubscription`] when), the poller keeps an [`PollView`] for each run and speaks only where that says
-//! something; a run told in this way behaves as one that is told everything. Pure.
+//! The subscription of a run to polls. Most polls repeat the previous status, so the run publishes its interest
+//! ([`Watch::interest`], at the times of [`PollSubscription`]). The poller keeps a [`PollView`] per run and sends only
+//! statuses of interest. A run with filtered statuses behaves like a run with all of them. Pure.
 
 use super::{PolledStatus, Watch};
 use crate::domain::time::Timestamp;
 
-/// How much a run needs to be told of what polls see.
+/// The interest of a run in polled statuses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PollInterest {
-    /// All of it: a mere "busy" would end what it believes or waits for. That is so of polls asked after that.
+    /// All statuses: even a busy status would change the state of the run.
     All {
-        /// When it began to be so.
+        /// The time of the first poll that matters.
         since: Timestamp,
     },
-    /// What lists it as busy, or as nothing since the status was not to be had, says nothing to it up to that time.
+    /// Changes only: a busy or unknown status is irrelevant until `until`.
     Changes {
-        /// Silent for longer than that it would have to end.
+        /// The time at which the run would have to end as silent.
         until: Timestamp,
     },
 }
 
 impl Watch {
-    /// How much it needs to be told of what polls see, from now on.
+    /// Returns the interest of the run in polls from now on.
     pub fn interest(&self, now: Timestamp) -> PollInterest {
         let awaits_check =
             (self.check.as_ref()).is_some_and(|check| check.signs_of_life == self.signs_of_life);
@@ -36,7 +36,7 @@ impl Watch {
                 since: self.idle_since.map_or(now, |idle| idle.min(now)),
             };
         }
-        // That it waits for an answer, or for its prompt to be accepted, only puts this off.
+        // An open request, or a prompt in flight, only postpones this.
         let last_news = (self.progress.last_update)
             .max(self.observed_since)
             .max(self.prompt_accepted.unwrap_or(self.observed_since));
@@ -45,22 +45,22 @@ impl Watch {
         }
     }
 
-    /// Polls up to one that asked at that moment have listed it as busy, which said no more to it than that it lived.
+    /// Records that polls until `until` listed the run as busy, which is only a sign of life.
     pub fn was_busy(&mut self, until: Timestamp) {
         self.last_sign_of_life = self.last_sign_of_life.max(until);
     }
 }
 
-/// What a run is told of a poll.
+/// The context of a polled status that is sent to a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PollContext {
-    /// When it was listed as busy last without being told, for [`Watch::was_busy`].
+    /// The time of the last busy poll that was not sent, for [`Watch::was_busy`].
     pub busy_until: Option<Timestamp>,
-    /// Up to when the poller believes that a busy status says nothing to it.
+    /// The time until which the poller omits busy statuses.
     pub changes_only_until: Option<Timestamp>,
 }
 
-/// What the poller knows of the interest of one run. A new one tells everything.
+/// The poller's view of the interest of one run. A new view sends every status.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct PollView {
     changes_only_until: Option<Timestamp>,
@@ -68,7 +68,7 @@ pub struct PollView {
 }
 
 impl PollView {
-    /// What a poll saw, as of the moment it asked. None if the run need not be told.
+    /// Processes the status from a poll at `polled_at`. None if the status need not be sent to the run.
     pub fn observe(
         &mut self,
         status: &PolledStatus,
@@ -86,8 +86,8 @@ impl PollView {
         }
     }
 
-    /// The run has said how much it needs. Where a poll that it needs to hear of was kept from it while it said so, that
-    /// is when it was asked: it was listed as busy then.
+    /// Sets the interest of the run. Returns the time and context of a busy poll that was omitted meanwhile and that
+    /// the run needs.
     pub fn set_interest(&mut self, interest: PollInterest) -> Option<(Timestamp, PollContext)> {
         match interest {
             PollInterest::Changes { until } => {
@@ -110,23 +110,23 @@ impl PollView {
     }
 }
 
-/// What a run has said to the poller: the number under which it is told only what changes, if it is. A new one has said
-/// nothing.
+/// The state of a run's subscription: the number under which only changes are sent, if any. A new subscription has
+/// published nothing.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct PollSubscription {
     changes_only: Option<u64>,
 }
 
 impl PollSubscription {
-    /// When the run was listed as busy last without being told, as a poll says that asked at that moment. A poller that
-    /// does not know any more that it need not tell everything has forgotten that too: it counts as busy up to then.
+    /// Returns the time of the last busy poll that was not sent to the run. A restarted poller has lost both the
+    /// interest and this time: the run counts as busy until `polled_at`.
     pub fn was_busy(&self, context: PollContext, polled_at: Timestamp) -> Option<Timestamp> {
         let forgotten = self.changes_only.is_some() && context.changes_only_until.is_none();
         context.busy_until.or(forgotten.then_some(polled_at))
     }
 
-    /// What there is to say after a poll, under the number it was told with: that all the poller has to say for now is
-    /// what changes. A poller forgets that when it dies.
+    /// Returns the interest to publish after a poll with this number: changes only. A restarted poller loses the
+    /// interest.
     pub fn after_poll(
         &mut self,
         watch: &Watch,
@@ -145,7 +145,7 @@ impl PollSubscription {
         })
     }
 
-    /// What there is to say at once, and under which number: that the run needs to hear of every poll again.
+    /// Returns the interest to publish after a change of the run, with its number: all statuses again.
     pub fn after_change(&mut self, watch: &Watch, now: Timestamp) -> Option<(u64, PollInterest)> {
         let number = self.changes_only?;
         let interest = watch.interest(now);
@@ -170,12 +170,13 @@ mod tests {
     use crate::domain::transcript::{Message, Part};
     use crate::domain::watch::{CheckAnswer, CheckFindings, CheckToken, WatchAction};
 
-    /// What may happen to a run.
+    /// The inputs of a run.
     #[derive(Debug, Clone)]
     enum Input {
         TimePasses(u64),
         Event(SessionEventKind),
-        /// A poll is asked, and answered after so many milliseconds; what the run says meanwhile arrives before or after.
+        /// A poll that is answered after this many milliseconds. Interest published meanwhile arrives before or after
+        /// it.
         Poll(PolledStatus, u64),
         Checked(CheckFindings),
         CheckFailed,
@@ -255,7 +256,7 @@ mod tests {
         ]
     }
 
-    /// One run, and what its actor would do with what it says.
+    /// One run, with the behaviour of its actor.
     struct Run {
         watch: Watch,
         check: Option<CheckToken>,
@@ -322,7 +323,7 @@ mod tests {
         }
     }
 
-    /// A run that is told only what its view lets through. What it says of its interest is under way until it arrives.
+    /// A run that receives only the statuses that pass its view. Published interest is in flight until it is delivered.
     struct FilteredRun {
         run: Run,
         view: PollView,
@@ -384,7 +385,7 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig { cases: 4000, ..ProptestConfig::default() })]
 
-        /// PollContext only what it needs, a run does what it does when it is told everything, at the same times.
+        /// A run with filtered statuses takes the same actions at the same times as a run with all statuses.
         #[test]
         fn filtered_run_equals_full_run(
             inputs in prop::collection::vec((input(), any::<bool>()), 1..120)
@@ -397,7 +398,7 @@ mod tests {
                 let overtaken = filtered.in_flight.len();
                 match &input {
                     Input::Poll(seen, later) => {
-                        // Asked in a moment in which nothing else happened.
+                        // Polled at a time without another input.
                         now = now + Duration::from_millis(1);
                         polled = Some((seen.clone(), now));
                         now = now + Duration::from_millis(*later);
@@ -463,14 +464,14 @@ mod tests {
             }
         };
         polls(&mut filtered, 1, 100);
-        // Another poller, which knows of nothing.
+        // A restarted poller without state.
         filtered.view = PollView::default();
         polls(&mut filtered, 100, 200);
         assert_eq!(
             (filtered.observed_polls, filtered.run.actions.len()),
             (2, 0)
         );
-        // It is listed as nothing at once: that is not yet the end, since it has worked up to the poll before.
+        // The session is not listed at once. The run does not end yet, since it was busy until the previous poll.
         filtered.view = PollView::default();
         let now = start() + Duration::from_secs(600);
         let context = filtered.view.observe(&PolledStatus::Absent, now, now);

@@ -1,4 +1,4 @@
-//! What polls see, and when a run has been silent for too long.
+//! Polled statuses, and runs that are silent for too long.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use crate::domain::lifecycle::End;
 use crate::domain::time::{Timestamp, duration_text};
 
 impl Watch {
-    /// What a poll saw, as of the moment it asked. Stale and silent runs are judged here.
+    /// Processes the status from a poll, as of the time of the poll. Ends stale and silent runs.
     pub fn observed(
         &mut self,
         status: &PolledStatus,
@@ -19,7 +19,7 @@ impl Watch {
                 self.busy(polled_at)
             }
             PolledStatus::Busy => {
-                // It has ended its turn since, and was no less alive then.
+                // The turn has ended since, but the poll is still a sign of life.
                 self.last_sign_of_life = self.last_sign_of_life.max(polled_at);
                 Vec::new()
             }
@@ -64,12 +64,12 @@ impl Watch {
         now: Timestamp,
     ) -> Vec<WatchAction> {
         let lifecycle = &self.config.lifecycle;
-        // A prompt that is still under way has its own limits: the call's, and how long the server may be away.
+        // A prompt in flight has its own timeouts: of the call, and of an unreachable server.
         let Some(accepted) = self.prompt_accepted.filter(|_| self.asking.is_empty()) else {
             return Vec::new();
         };
         if matches!(status, PolledStatus::Busy | PolledStatus::Unknown) {
-            // Before its prompt was accepted it had nothing to do, and while nobody listened nothing was heard of it.
+            // The time before the accepted prompt does not count, nor the time without observation.
             let last_news = self
                 .progress
                 .last_update
@@ -83,7 +83,7 @@ impl Watch {
                 "no activity for {silent} though the session says it works"
             )))];
         }
-        // While a task below it is open, that one is watched itself.
+        // An open task below the run has its own watch.
         let silent = matches!(status, PolledStatus::Idle | PolledStatus::Absent)
             && self.open_children == 0
             && now.since(self.started) >= lifecycle.stale_min_runtime
