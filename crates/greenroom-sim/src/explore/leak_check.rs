@@ -180,7 +180,7 @@ async fn check_memory(greenroom: Greenroom, log: Log) {
     let stopped = log.read(ObservedState::user_aborted);
     expected.notifiers = counts.notifiers.min(stopped);
     expected.parents = counts.parents.min(stopped);
-    expected.rosters = counts.rosters.min(stopped);
+    expected.directory_entries = counts.directory_entries.min(stopped);
     if log.read(|observed| observed.process_crashed.is_some()) {
         // Actors of a crashed process are still in memory: they wait for a disk that does not answer.
         expected.registries = counts.registries;
