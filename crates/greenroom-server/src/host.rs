@@ -1,5 +1,5 @@
-//! A running service: the actor system on the arbiter that starts it, the HTTP server on threads of its own. `serve`
-//! and `up` own one [`Service`]; tests start it on an agent server of their own.
+//! A running service: the actor system on the current arbiter and the HTTP server on its own threads. `serve` and `up`
+//! own one [`Service`]; tests start one on an agent server in memory.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use greenroom::{EventLink, Greenroom, ListFilter, ShutdownMode, ShutdownReport};
 use greenroom_bridge::{BridgeOptions, Bridges};
 use greenroom_sqlite::{OpenError, SqliteJournal};
 
-use crate::agents::{Patience, RoutedEvents, RoutedServer, Upstream};
+use crate::agents::{RoutedEvents, RoutedServer, Timeouts, Upstream};
 use crate::config::{Events, Settings};
 use crate::http::connection;
 use crate::http::guard::{Guard, guard};
@@ -24,34 +24,34 @@ use crate::http::{Api, configure};
 use crate::mcp::Mcp;
 use crate::tools::Tools;
 
-/// Threads that answer requests.
+/// Number of HTTP worker threads.
 const WORKERS: usize = 2;
-/// Sockets at a time, over all threads; blocking reads hold one each.
+/// Maximum number of open sockets over all workers. Each blocking read holds one.
 const CONNECTIONS: usize = 10_000;
-/// How long requests under way may take once everything else has ended, in seconds.
-const LAST_REQUESTS_S: u64 = 3;
+/// Time limit for requests in progress after everything else has stopped, in seconds.
+const HTTP_SHUTDOWN_TIMEOUT_S: u64 = 3;
 
-/// How long bridges of the time before a restart take to come back: a little more than their longest wait between tries.
-const BRIDGES_BACK: Duration = Duration::from_secs(12);
+/// Time in which bridges reconnect after a restart: a little longer than the longest delay between two attempts.
+const BRIDGE_RECONNECT_TIMEOUT: Duration = Duration::from_secs(12);
 
-/// Why a service does not start.
+/// Why a service could not start.
 #[derive(Debug, thiserror::Error)]
 pub enum HostError {
-    /// The address cannot be listened on.
+    /// The address cannot be bound.
     #[error("cannot listen on {address}: {source}")]
     Listen {
         /// The address.
         address: SocketAddr,
-        /// What the system says.
+        /// The error of the operating system.
         source: std::io::Error,
     },
-    /// The journal cannot be used.
+    /// The journal cannot be opened.
     #[error(transparent)]
     Journal(#[from] OpenError),
 }
 
 impl HostError {
-    /// What the reader can do.
+    /// Returns what a person can do about the error.
     pub fn hint(&self) -> String {
         match self {
             Self::Listen { .. } => {
@@ -76,36 +76,40 @@ pub struct Service {
 }
 
 impl Service {
-    /// Starts the actors here, on that agent server, and listens. Must be called inside a running actix system.
+    /// Starts the actors and the HTTP server on one agent server. Must be called inside a running actix system.
     pub fn start(settings: &Settings, agent: Arc<dyn AgentServer>) -> Result<Self, HostError> {
         let upstream = Upstream {
             server: agent,
             url: None,
         };
-        Self::start_on(settings, Some(upstream))
+        Self::start_with_upstream(settings, Some(upstream))
     }
 
-    /// The same on every agent server that connects by a bridge, and on the one at a URL if there is one.
-    pub fn start_on(settings: &Settings, upstream: Option<Upstream>) -> Result<Self, HostError> {
-        let patience = Patience {
-            // Only what is restored can belong to a bridge that was there before.
-            settle: match upstream.is_none() && settings.journal.is_some() {
-                true => BRIDGES_BACK,
-                false => Duration::ZERO,
-            },
-            ..Patience::default()
-        };
-        Self::start_with(settings, upstream, patience)
-    }
-
-    /// The same with that patience with bridges.
-    pub fn start_with(
+    /// Starts a service for all agent servers that connect by a bridge, and for one at a URL.
+    pub fn start_with_upstream(
         settings: &Settings,
         upstream: Option<Upstream>,
-        patience: Patience,
+    ) -> Result<Self, HostError> {
+        let timeouts = Timeouts {
+            // Only restored tasks can belong to an earlier bridge.
+            settle: if upstream.is_none() && settings.journal.is_some() {
+                BRIDGE_RECONNECT_TIMEOUT
+            } else {
+                Duration::ZERO
+            },
+            ..Timeouts::default()
+        };
+        Self::start_with_timeouts(settings, upstream, timeouts)
+    }
+
+    /// Starts a service with the given time limits for bridges.
+    pub fn start_with_timeouts(
+        settings: &Settings,
+        upstream: Option<Upstream>,
+        timeouts: Timeouts,
     ) -> Result<Self, HostError> {
         let wanted = settings.listen.0;
-        // The port first: nothing is started for a service that nobody could reach.
+        // Bound first: without the port nothing is started.
         let listener = std::net::TcpListener::bind(wanted).map_err(|source| HostError::Listen {
             address: wanted,
             source,
@@ -116,20 +120,20 @@ impl Service {
         })?;
 
         let retention = settings.core.lifecycle.retention;
-        let on_disk = match &settings.journal {
+        let sqlite = match &settings.journal {
             Some(path) => Some(Arc::new(SqliteJournal::open(path, retention)?)),
             None => None,
         };
-        let journal: Arc<dyn Journal> = match &on_disk {
+        let journal: Arc<dyn Journal> = match &sqlite {
             Some(journal) => Arc::clone(journal) as Arc<dyn Journal>,
             None => Arc::new(MemoryJournal::keeping(retention)),
         };
         let bridges = Bridges::default();
         let only_source = upstream.is_none() || settings.opencode.events == Events::Bridge;
-        let routed = RoutedServer::new(bridges.clone(), upstream, patience);
+        let routed = RoutedServer::new(bridges.clone(), upstream, timeouts);
         let agent: Arc<dyn AgentServer> = Arc::new(routed.clone());
         let greenroom = Greenroom::start(settings.core.clone(), agent, journal);
-        if !patience.settle.is_zero() {
+        if !timeouts.settle.is_zero() {
             let (routed, greenroom) = (routed.clone(), greenroom.clone());
             actix_web::rt::spawn(async move { routed.settle(&greenroom).await });
         }
@@ -143,33 +147,33 @@ impl Service {
         bridge.token = settings.token.clone();
         bridge.only_source = only_source;
         if only_source {
-            // Nobody is there yet: until the first bridge comes, tasks wait in line.
+            // Tasks wait in the queue until the first bridge connects.
             greenroom.event_link(EventLink::Broken);
         }
-        let guarded = Guard {
+        let access = Guard {
             token: settings.token.clone(),
             listen: address,
         };
         let api = Api {
             greenroom: greenroom.clone(),
-            guard: guarded,
+            guard: access,
             bridge: bridge.clone(),
             tools,
             requests: Requests::default(),
-            journal: on_disk.clone(),
+            journal: sqlite.clone(),
         };
-        let mounted = mcp.clone();
+        let mcp_endpoint = mcp.clone();
         let http = HttpServer::new(move || {
-            let (api, mcp) = (api.clone(), mounted.clone());
+            let (api, mcp) = (api.clone(), mcp_endpoint.clone());
             App::new()
                 .wrap(from_fn(guard))
                 .configure(move |cfg| mcp.configure(cfg))
                 .configure(move |cfg| configure(cfg, api))
         })
-        .on_connect(|socket, _| connection::bound(socket))
+        .on_connect(|socket, _| connection::limit_connection(socket))
         .workers(WORKERS)
         .max_connections(CONNECTIONS / WORKERS)
-        .shutdown_timeout(LAST_REQUESTS_S)
+        .shutdown_timeout(HTTP_SHUTDOWN_TIMEOUT_S)
         .disable_signals()
         .listen(listener)
         .map_err(|source| HostError::Listen {
@@ -187,36 +191,36 @@ impl Service {
             mcp,
             http: handle,
             address,
-            journal: on_disk,
+            journal: sqlite,
         })
     }
 
-    /// Where it really listens.
+    /// Returns the bound address.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Where the events of its agent server go.
+    /// Returns the sink for the events of the agent server.
     pub fn events(&self) -> RoutedEvents {
         RoutedEvents::new(self.greenroom.clone(), self.routed.clone())
     }
 
-    /// The bridges that are connected.
+    /// Returns the connected bridges.
     pub fn bridges(&self) -> &Bridges {
         &self.bridge.bridges
     }
 
-    /// The actor system.
+    /// Returns the actor system.
     pub fn greenroom(&self) -> &Greenroom {
         &self.greenroom
     }
 
-    /// True while a bridge is connected or a task is open.
-    pub async fn is_used(&self) -> bool {
+    /// Returns true while a bridge is connected or a task is open.
+    pub async fn is_in_use(&self) -> bool {
         if !self.bridge.bridges.is_empty() {
             return true;
         }
-        // One that is about to start neither runs nor waits, for as long as the agent server is away.
+        // A task that is about to start is neither running nor waiting while the agent server is unreachable.
         let open = ListFilter {
             statuses: vec![TaskStatus::Pending, TaskStatus::Running],
             limit: Some(1),
@@ -225,17 +229,18 @@ impl Service {
         !self.greenroom.list(open).await.tasks.is_empty()
     }
 
-    /// How it is to be stopped so that the least is lost: open tasks are left to the next start if there will be a journal
-    /// to find them in, else they are cancelled.
-    pub fn lasting_mode(&self) -> ShutdownMode {
-        match self.greenroom.outlives() {
-            true => ShutdownMode::Detach,
-            false => ShutdownMode::Abort,
+    /// Returns the shutdown mode that loses least: detaches open tasks if a persistent journal keeps them, else cancels
+    /// them.
+    pub fn shutdown_mode(&self) -> ShutdownMode {
+        if self.greenroom.outlives() {
+            ShutdownMode::Detach
+        } else {
+            ShutdownMode::Abort
         }
     }
 
-    /// Ends everything, bounded: tasks first, while readers can still be told of their end, then the sockets. In mode
-    /// `Detach` open tasks are left to the next start: only for a journal that outlives the process.
+    /// Stops the service in bounded time: first the tasks, while readers still receive their ends, then the sockets.
+    /// Mode `Detach` leaves open tasks to the next start and needs a persistent journal.
     pub async fn stop(self, mode: ShutdownMode) -> ShutdownReport {
         let report = self.greenroom.shutdown(mode).await;
         if !report.cancelled.is_empty() {
@@ -252,16 +257,16 @@ impl Service {
         }
         for parent in &report.untold {
             if self.greenroom.outlives() {
-                tracing::info!(%parent, "told at the next start");
+                tracing::info!(%parent, "message to the parent left to the next start");
             } else {
-                tracing::warn!(%parent, "not told of its tasks' end");
+                tracing::warn!(%parent, "message to the parent lost");
             }
         }
         self.bridge.bridges.close();
         self.mcp.close();
         self.http.stop(true).await;
         if let Some(journal) = self.journal {
-            // It may wait for the disk, and there is nobody left to hear that it was in vain but the log.
+            // Runs on the blocking pool because it may wait for the disk. A failure is logged by the journal.
             let _ = actix_web::web::block(move || journal.close()).await;
         }
         tracing::info!("service stopped");

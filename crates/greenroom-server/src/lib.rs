@@ -1,6 +1,11 @@
-//! Greenroom as a service and a command. [`config`] reads what the user wants, [`host`] runs the actor system behind
-//! [`http`] and the bridge, [`agents`] makes one agent server of all there are, [`tools`] is what agents call, also over
-//! [`mcp`], [`cli`] is the `greenroom` command, which starts a service or talks to one.
+//! Greenroom as a service and a command.
+//!
+//! - [`config`] reads the configuration.
+//! - [`host`] runs the actor system, the HTTP API and the bridge endpoint.
+//! - [`http`] is the HTTP API, [`mcp`] the same tools over MCP.
+//! - [`agents`] combines all agent servers into one.
+//! - [`tools`] implements the tools that agents call.
+//! - [`cli`] is the `greenroom` command.
 
 pub mod agents;
 pub mod cli;
@@ -9,4 +14,5 @@ pub mod host;
 pub mod http;
 pub mod logging;
 pub mod mcp;
+mod sync;
 pub mod tools;

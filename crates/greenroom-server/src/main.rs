@@ -1,10 +1,10 @@
-//! The `greenroom` command. All of it is in the library, so that tests can call it.
+//! The `greenroom` command. The implementation is in the library, so that tests can call it.
 
 use std::process::ExitCode;
 
 use mimalloc::MiMalloc;
 
-/// Most of what a task costs besides its messages is small pieces of memory; this one hands them out in half the time.
+/// Tasks cause many small allocations; this allocator needs half the time for them.
 #[global_allocator]
 static ALLOCATOR: MiMalloc = MiMalloc;
 

@@ -1,5 +1,5 @@
-//! A bridge's line as a carrier of opencode's calls: the plugin makes them through its own client, so that they work where
-//! opencode listens on no port.
+//! Sends requests to opencode over a bridge. The plugin makes the call with its own client, so opencode needs no open
+//! port.
 
 use std::collections::BTreeMap;
 
@@ -9,14 +9,14 @@ use greenroom_opencode::{Answer, Call, Carrier};
 use reqwest::Url;
 use serde_json::Value;
 
-/// The way to one opencode process, over its bridge.
+/// A [`Carrier`] that sends calls over one bridge connection.
 #[derive(Debug, Clone)]
 pub struct BridgeCarrier {
     line: Line,
 }
 
 impl BridgeCarrier {
-    /// Over that line.
+    /// Creates a carrier for a bridge connection.
     pub fn new(line: Line) -> Self {
         Self { line }
     }
@@ -24,7 +24,7 @@ impl BridgeCarrier {
 
 impl Carrier for BridgeCarrier {
     async fn carry(&self, call: &Call<'_>) -> Result<Answer, ServerError> {
-        let path = encoded(call.path);
+        let path = encode_path(call.path);
         let query = call.query.iter().copied();
         let directory = call.directory.map(|directory| ("directory", directory));
         let query: BTreeMap<String, String> = query
@@ -39,14 +39,14 @@ impl Carrier for BridgeCarrier {
             limit: call.limit,
         };
         match self.line.request(request).await {
-            Ok(response) => answer(call.what, response),
-            Err(error) => Err(fate(call.what, error)),
+            Ok(response) => to_answer(call.what, response),
+            Err(error) => Err(call_error(call.what, error)),
         }
     }
 }
 
-/// `/session/ses_1/message`, each segment percent-encoded.
-fn encoded(segments: &[&str]) -> String {
+/// Returns the path with each segment percent-encoded, for example `/session/ses_1/message`.
+fn encode_path(segments: &[&str]) -> String {
     let mut url = Url::parse("http://bridge/").expect("a URL in this file");
     url.path_segments_mut()
         .expect("an http URL has a path")
@@ -55,25 +55,25 @@ fn encoded(segments: &[&str]) -> String {
     url.path().to_owned()
 }
 
-fn answer(what: &str, response: Response) -> Result<Answer, ServerError> {
-    // These are the plugin's own words: opencode itself, which is asked in its own process, has no gateway.
+fn to_answer(what: &str, response: Response) -> Result<Answer, ServerError> {
+    // These statuses come from the plugin: opencode runs in the same process and has no gateway.
     match response.status {
         502 | 504 => {
             return Err(ServerError::FateUnknown(format!(
-                "{what}: the plugin has no answer of opencode ({})",
+                "{what}: the plugin has no answer from opencode ({})",
                 response.status
             )));
         }
         503 => {
             return Err(ServerError::Unreachable(format!(
-                "{what}: the plugin has too much to do"
+                "{what}: the plugin is overloaded"
             )));
         }
         _ => {}
     }
     let body = match response.body {
         Value::Null => Vec::new(),
-        // What was no JSON comes as its text.
+        // The plugin passes a body that is not valid JSON as text.
         Value::String(text) => text.into_bytes(),
         json => serde_json::to_vec(&json).unwrap_or_default(),
     };
@@ -83,8 +83,8 @@ fn answer(what: &str, response: Response) -> Result<Answer, ServerError> {
     })
 }
 
-/// What is known of a call that has no answer.
-fn fate(what: &str, error: LineError) -> ServerError {
+/// Maps a failed bridge request to a [`ServerError`].
+fn call_error(what: &str, error: LineError) -> ServerError {
     let text = format!("{what}: {error}");
     match error {
         LineError::Gone { .. } | LineError::Overloaded | LineError::NotTaken(_) => {
@@ -108,20 +108,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ids_from_outside_stay_in_their_place() {
+    fn path_segments_are_encoded() {
         assert_eq!(
-            encoded(&["session", "ses_1", "message"]),
+            encode_path(&["session", "ses_1", "message"]),
             "/session/ses_1/message"
         );
         assert_eq!(
-            encoded(&["session", "a/../b?c#ä"]),
+            encode_path(&["session", "a/../b?c#ä"]),
             "/session/a%2F..%2Fb%3Fc%23%C3%A4"
         );
     }
 
     #[test]
-    fn a_body_is_read_as_it_came() {
-        let body = |body: Value| answer("reading", response(200, body)).unwrap().body;
+    fn body_is_passed_unchanged() {
+        let body = |body: Value| to_answer("reading", response(200, body)).unwrap().body;
         assert_eq!(body(Value::Null), b"");
         assert_eq!(body(json!("no JSON")), b"no JSON");
         assert_eq!(body(json!({"a": [true]})), br#"{"a":[true]}"#);
@@ -136,26 +136,28 @@ mod tests {
     }
 
     #[test]
-    fn what_the_plugin_says_for_itself_is_told_from_what_opencode_says() {
-        let fate = |status| answer("prompting", response(status, json!({"name": "x"})));
-        assert!(fate(502).unwrap_err().fate_is_unknown());
-        assert!(fate(504).unwrap_err().fate_is_unknown());
-        assert!(matches!(fate(503), Err(ServerError::Unreachable(_))));
-        assert_eq!(fate(500).unwrap().status, 500);
+    fn plugin_errors_differ_from_opencode_errors() {
+        let outcome = |status| to_answer("prompting", response(status, json!({"name": "x"})));
+        assert!(outcome(502).unwrap_err().fate_is_unknown());
+        assert!(outcome(504).unwrap_err().fate_is_unknown());
+        assert!(matches!(outcome(503), Err(ServerError::Unreachable(_))));
+        assert_eq!(outcome(500).unwrap().status, 500);
     }
 
     #[test]
-    fn what_is_known_of_a_call_is_said_truly() {
+    fn line_errors_map_to_server_errors() {
         let gone = LineError::Gone {
             pid: 1,
             directory: "/p".to_owned(),
         };
-        for without_effect in [gone, LineError::Overloaded] {
-            let fate = fate("creating a session", without_effect);
-            assert!(matches!(fate, ServerError::Unreachable(_)), "{fate:?}");
+        for not_sent in [gone, LineError::Overloaded] {
+            let error = call_error("creating a session", not_sent);
+            assert!(matches!(error, ServerError::Unreachable(_)), "{error:?}");
         }
-        assert!(fate("prompting", LineError::Cut).fate_is_unknown());
-        assert!(fate("prompting", LineError::TimedOut(Duration::from_secs(1))).fate_is_unknown());
-        assert!(!fate("prompting", LineError::TooLarge).fate_is_unknown());
+        assert!(call_error("prompting", LineError::Cut).fate_is_unknown());
+        assert!(
+            call_error("prompting", LineError::TimedOut(Duration::from_secs(1))).fate_is_unknown()
+        );
+        assert!(!call_error("prompting", LineError::TooLarge).fate_is_unknown());
     }
 }

@@ -1,19 +1,19 @@
-//! The agent servers of one service, as one: opencode at a URL, opencode processes that are reached over bridges, or both.
+//! All agent servers of one service behind one port: opencode at a URL, opencode processes behind bridges, or both.
 //!
-//! - [`carrier`]: a bridge's line as a carrier of opencode's calls.
-//! - [`sessions`]: which process a session belongs to, and `newest`: as many of them as are remembered.
-//! - [`routes`]: which way a call takes.
-//! - `takeover`: who has a session whose process is gone.
-//! - [`server`]: the port of the actor system.
-//! - [`sink`]: events on their way to the actor system, and what is learned from them.
+//! - [`carrier`]: sends opencode requests over a bridge.
+//! - [`sessions`]: the table of sessions and their owners, on the bounded map in `generational_cache`.
+//! - [`routes`]: selects the agent server for a call.
+//! - `takeover`: finds a new owner for the sessions of a lost process.
+//! - [`server`]: implements the port of the actor system.
+//! - [`sink`]: records session state from events and passes the events to the actor system.
 
 pub mod carrier;
-mod newest;
+mod generational_cache;
 pub mod routes;
 pub mod server;
 pub mod sessions;
 pub mod sink;
 mod takeover;
 
-pub use routes::{Patience, RoutedServer, Upstream};
+pub use routes::{RoutedServer, Timeouts, Upstream};
 pub use sink::RoutedEvents;

@@ -1,10 +1,10 @@
-//! Which way a call takes. A session belongs to the process that named it last; what no bridge holds the URL serves. A
-//! session whose bridge is gone is unknown, not gone: calls for it do not get there until its bridge is back, its parent
-//! has moved, or another process of its directory is found to know it.
+//! Selects the agent server for a call. The process that named a session last owns it; the URL serves every session
+//! without a bridge. The state of a session is unknown while its bridge is disconnected: calls fail until the bridge
+//! reconnects, the parent session moves to another process, or another process of the same directory finds the session.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use greenroom::Greenroom;
@@ -16,14 +16,15 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::carrier::BridgeCarrier;
-use super::sessions::{Owner, Sessions, same_directory};
+use super::sessions::{Owner, SessionTable, same_directory};
+use crate::sync::lock;
 
-/// The agent server at the URL.
+/// The agent server at the configured URL.
 #[derive(Clone)]
 pub struct Upstream {
-    /// Its port.
+    /// The port to the server.
     pub server: Arc<dyn AgentServer>,
-    /// Where it listens, to recognise bridges of that very process.
+    /// The URL. Identifies bridges of the same process.
     pub url: Option<String>,
 }
 
@@ -35,38 +36,39 @@ impl std::fmt::Debug for Upstream {
     }
 }
 
-/// How long is waited for what.
+/// Time limits of the routing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Patience {
-    /// After the start: bridges are still coming back, and what none of them holds may be held by one to come.
+pub struct Timeouts {
+    /// Time after the start in which bridges reconnect. Sessions without a connected bridge count as unknown until
+    /// then.
     pub settle: Duration,
-    /// A bridge that is gone for longer may have its sessions taken over by another process of its directory.
-    pub orphaned: Duration,
-    /// The same where its process is not there any more.
-    pub dead: Duration,
-    /// Where there is a URL too: how long a bridge that has just come is waited for to show that it answers requests.
-    pub shows: Duration,
-    /// How long another process may take to say whether it knows a session.
-    pub look: Duration,
+    /// Time after a disconnect from which another process of the same directory may take over the sessions of a bridge.
+    pub orphaned_after: Duration,
+    /// The same for a bridge whose process no longer exists.
+    pub dead_after: Duration,
+    /// Time a new bridge gets to answer its first request, if there is also a URL.
+    pub first_answer: Duration,
+    /// Time another process gets to answer whether it has a session.
+    pub lookup: Duration,
 }
 
-impl Default for Patience {
+impl Default for Timeouts {
     fn default() -> Self {
         Self {
             settle: Duration::ZERO,
-            orphaned: Duration::from_secs(45),
-            dead: Duration::from_secs(5),
-            shows: Duration::from_secs(1),
-            look: Duration::from_secs(3),
+            orphaned_after: Duration::from_secs(45),
+            dead_after: Duration::from_secs(5),
+            first_answer: Duration::from_secs(1),
+            lookup: Duration::from_secs(3),
         }
     }
 }
 
-/// How long a bridge may take to answer whether it answers at all, and when it is asked again.
-const PROBE: Duration = Duration::from_secs(10);
-const PROBE_AGAIN: Duration = Duration::from_secs(30);
+/// Time limit of a probe request, and the pause between two probes.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(10);
+const PROBE_INTERVAL: Duration = Duration::from_secs(30);
 
-/// Every agent server of the service as one. Clones share it.
+/// All agent servers of the service as one [`AgentServer`]. A cheap clone.
 #[derive(Clone)]
 pub struct RoutedServer(pub(super) Arc<Routes>);
 
@@ -82,48 +84,48 @@ impl std::fmt::Debug for RoutedServer {
 pub(super) struct Routes {
     pub(super) bridges: Bridges,
     pub(super) upstream: Option<Upstream>,
-    pub(super) patience: Patience,
+    pub(super) timeouts: Timeouts,
     started: Instant,
     settled: AtomicBool,
-    sessions: Mutex<Sessions>,
-    /// When those connected came; bounded by them.
-    came: Mutex<BTreeMap<BridgeKey, Instant>>,
-    /// A bridge has shown that it answers.
-    shown: Notify,
+    sessions: Mutex<SessionTable>,
+    /// Connection times of the connected bridges. Written by the event sink.
+    connected_at: Mutex<BTreeMap<BridgeKey, Instant>>,
+    /// Notified when a bridge has answered its first request.
+    answered: Notify,
 }
 
-/// One way.
+/// The agent server that serves a call.
 #[derive(Clone)]
 pub(super) struct Route {
     pub(super) server: Arc<dyn AgentServer>,
     pub(super) owner: Owner,
-    /// Nobody has named the session: should the URL be away, bridges are asked.
-    pub(super) guessed: bool,
+    /// True if the owner of the session is unknown. The bridges are tried if the URL is unreachable.
+    pub(super) is_guess: bool,
 }
 
 impl RoutedServer {
-    /// Over those bridges, and to that URL if there is one.
-    pub fn new(bridges: Bridges, upstream: Option<Upstream>, patience: Patience) -> Self {
+    /// Creates a router for the bridges and an optional URL.
+    pub fn new(bridges: Bridges, upstream: Option<Upstream>, timeouts: Timeouts) -> Self {
         Self(Arc::new(Routes {
             bridges,
             upstream,
-            patience,
+            timeouts,
             started: Instant::now(),
-            settled: AtomicBool::new(patience.settle.is_zero()),
+            settled: AtomicBool::new(timeouts.settle.is_zero()),
             sessions: Mutex::default(),
-            came: Mutex::default(),
-            shown: Notify::new(),
+            connected_at: Mutex::default(),
+            answered: Notify::new(),
         }))
     }
 }
 
 impl RoutedServer {
-    /// Ends the waiting for bridges to come back, if there is nothing they could come back for.
+    /// Ends the settling time early if no restored task or message needs a bridge.
     pub async fn settle(&self, greenroom: &Greenroom) {
         let tally = greenroom.tally().await;
         let open = tally.tasks.keys().any(|(status, _)| !status.is_terminal());
         if !open && tally.parents_owed == 0 {
-            self.0.settled();
+            self.0.finish_settling();
         }
     }
 }
@@ -133,32 +135,31 @@ pub(super) fn unreachable<T>(why: impl Into<String>) -> Result<T, ServerError> {
 }
 
 impl Routes {
-    pub(super) fn sessions(&self) -> MutexGuard<'_, Sessions> {
-        // Nothing panics while it is held.
-        self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(super) fn sessions(&self) -> MutexGuard<'_, SessionTable> {
+        lock(&self.sessions)
     }
 
-    fn came(&self) -> MutexGuard<'_, BTreeMap<BridgeKey, Instant>> {
-        self.came.lock().unwrap_or_else(PoisonError::into_inner)
+    fn connected_at(&self) -> MutexGuard<'_, BTreeMap<BridgeKey, Instant>> {
+        lock(&self.connected_at)
     }
 
-    /// A bridge is there. Where there is a URL too, it is asked whether it answers requests: it may only bring events.
-    pub(super) fn arrived(self: &Arc<Self>, bridge: &BridgeInfo) {
+    /// Records a new bridge. Probes it if there is also a URL, because some bridges only deliver events.
+    pub(super) fn bridge_connected(self: &Arc<Self>, bridge: &BridgeInfo) {
         let key = bridge.key();
-        self.came().insert(key.clone(), Instant::now());
+        self.connected_at().insert(key.clone(), Instant::now());
         if self.upstream.is_some() {
             let routes = Arc::clone(self);
             actix_web::rt::spawn(async move { routes.probe(&key).await });
         }
     }
 
-    pub(super) fn left(&self, bridge: &BridgeInfo) {
-        self.came().remove(&bridge.key());
+    pub(super) fn bridge_disconnected(&self, bridge: &BridgeInfo) {
+        self.connected_at().remove(&bridge.key());
     }
 
     async fn probe(&self, key: &BridgeKey) {
         let query = BTreeMap::from([("directory".to_owned(), key.directory.to_string())]);
-        // It may only be on its way to its place.
+        // The bridge may not be registered yet.
         tokio::task::yield_now().await;
         loop {
             let line = match self.bridges.line(key) {
@@ -170,110 +171,114 @@ impl Routes {
                 path: "/session/status",
                 query: &query,
                 body: None,
-                limit: PROBE,
+                limit: PROBE_TIMEOUT,
             };
             if line.request(request).await.is_ok() {
                 break;
             }
-            sleep(PROBE_AGAIN).await;
+            sleep(PROBE_INTERVAL).await;
         }
-        self.shown.notify_waiters();
+        self.answered.notify_waiters();
     }
 
-    /// True if requests can be made over that line.
-    pub(super) async fn answers(&self, line: &Line) -> bool {
+    /// Returns true if the bridge answers requests. Waits at most [`Timeouts::first_answer`] for its first answer.
+    pub(super) async fn accepts_requests(&self, line: &Line) -> bool {
         if self.upstream.is_none() || line.has_answered() {
             return true;
         }
-        let Some(came) = self.came().get(line.key()).copied() else {
+        let Some(connected_at) = self.connected_at().get(line.key()).copied() else {
             return false;
         };
-        let deadline = came + self.patience.shows;
+        let deadline = connected_at + self.timeouts.first_answer;
         loop {
-            let shown = self.shown.notified();
+            let answered = self.answered.notified();
             if line.has_answered() {
                 return true;
             }
-            if timeout_at(deadline, shown).await.is_err() {
+            if timeout_at(deadline, answered).await.is_err() {
                 return line.has_answered();
             }
         }
     }
 
-    pub(super) fn over(&self, line: Line) -> Route {
+    pub(super) fn via_bridge(&self, line: Line) -> Route {
         let owner = Owner::Bridge(line.key().clone());
         let directory = Arc::clone(&line.key().directory);
         Route {
             server: Arc::new(OpencodeServer::over(BridgeCarrier::new(line), directory)),
             owner,
-            guessed: false,
+            is_guess: false,
         }
     }
 
-    pub(super) fn url(&self, guessed: bool) -> Option<Route> {
+    pub(super) fn via_url(&self, is_guess: bool) -> Option<Route> {
         self.upstream.as_ref().map(|upstream| Route {
             server: Arc::clone(&upstream.server),
             owner: Owner::Url,
-            guessed,
+            is_guess,
         })
     }
 
-    /// Where calls for that session go.
-    pub(super) async fn of(&self, session: &SessionId) -> Result<Route, ServerError> {
+    /// Returns the route for a session.
+    pub(super) async fn route_for(&self, session: &SessionId) -> Result<Route, ServerError> {
         let known = self.sessions().get(session).cloned();
         match known.map(|known| known.owner) {
-            Some(Owner::Bridge(key)) => self.to_owner(session, &key).await,
-            Some(Owner::Url) => match self.url(false) {
+            Some(Owner::Bridge(key)) => self.route_to_owner(session, &key).await,
+            Some(Owner::Url) => match self.via_url(false) {
                 Some(route) => Ok(route),
-                None => self.guess(session).await,
+                None => self.discover(session).await,
             },
-            None => match self.url(true) {
+            None => match self.via_url(true) {
                 Some(route) => Ok(route),
-                None => self.guess(session).await,
+                None => self.discover(session).await,
             },
         }
     }
 
-    async fn to_owner(&self, session: &SessionId, key: &BridgeKey) -> Result<Route, ServerError> {
+    async fn route_to_owner(
+        &self,
+        session: &SessionId,
+        key: &BridgeKey,
+    ) -> Result<Route, ServerError> {
         let line = self.bridges.line(key);
         if let Some(line) = line.clone().filter(Line::is_connected) {
-            if self.answers(&line).await {
-                return Ok(self.over(line));
+            if self.accepts_requests(&line).await {
+                return Ok(self.via_bridge(line));
             }
-            return match self.url(false) {
+            return match self.via_url(false) {
                 Some(route) => Ok(route),
-                None => unreachable("the bridge of this session answers no requests"),
+                None => unreachable("the bridge of this session does not answer requests"),
             };
         }
-        let only_brought_events = line.as_ref().is_some_and(|line| !line.has_answered());
-        if let Some(route) = self.url(false)
-            && (only_brought_events || self.is_upstream(key))
+        let events_only = line.as_ref().is_some_and(|line| !line.has_answered());
+        if let Some(route) = self.via_url(false)
+            && (events_only || self.is_upstream(key))
         {
             return Ok(route);
         }
         self.take_over(session, key, line).await
     }
 
-    /// The lines of a directory, newest first.
-    pub(super) fn in_directory(&self, directory: &str) -> Vec<Line> {
+    /// Returns the bridges of a directory, newest first.
+    pub(super) fn bridges_in(&self, directory: &str) -> Vec<Line> {
         let mut lines = self.bridges.lines();
         lines.retain(|line| same_directory(&line.key().directory, directory));
         lines.reverse();
         lines
     }
 
-    /// Nothing was restored: there is nothing to wait for.
-    pub(super) fn settled(&self) {
+    /// Ends the settling time.
+    pub(super) fn finish_settling(&self) {
         self.settled.store(true, Ordering::Relaxed);
     }
 
-    /// True while bridges that were there before the start may not be back yet.
+    /// Returns true while bridges from before the start may still reconnect.
     pub(super) fn is_settling(&self) -> bool {
-        !self.settled.load(Ordering::Relaxed) && self.started.elapsed() < self.patience.settle
+        !self.settled.load(Ordering::Relaxed) && self.started.elapsed() < self.timeouts.settle
     }
 
-    /// Makes a call for a session wherever it belongs.
-    pub(super) async fn at<T, C>(
+    /// Makes a call to the agent server of a session.
+    pub(super) async fn call<T, C>(
         &self,
         session: &SessionId,
         call: impl Fn(Arc<dyn AgentServer>) -> C + Send + Sync,
@@ -282,12 +287,12 @@ impl Routes {
         T: Send,
         C: Future<Output = Result<T, ServerError>> + Send,
     {
-        let route = self.of(session).await?;
-        self.sessions().called(session);
+        let route = self.route_for(session).await?;
+        self.sessions().mark_called(session);
         let (route, answer) = match call(Arc::clone(&route.server)).await {
-            // It did not get there, so that asking elsewhere doubles nothing.
-            Err(ServerError::Unreachable(why)) if route.guessed => {
-                match self.guess(session).await {
+            // The request was not sent, so a second server cannot do the work twice.
+            Err(ServerError::Unreachable(why)) if route.is_guess => {
+                match self.discover(session).await {
                     Ok(other) => {
                         let answer = call(Arc::clone(&other.server)).await;
                         (other, answer)
@@ -298,17 +303,17 @@ impl Routes {
             answer => (route, answer),
         };
         let answer = answer?;
-        if route.guessed {
-            // Unless a bridge has named it meanwhile.
+        if route.is_guess {
+            // A bridge may have named the session in the meantime.
             let mut sessions = self.sessions();
             if sessions.get(session).is_none() {
-                sessions.name(session, &route.owner);
-                sessions.called(session);
+                sessions.set_owner(session, &route.owner);
+                sessions.mark_called(session);
             }
         }
         Ok(answer)
     }
 }
 
-/// Said where there is nobody to ask.
-pub(super) const NOBODY: &str = "no opencode is connected: start opencode with Greenroom's plugin, or name one with --opencode URL";
+/// Error text when no agent server is connected.
+pub(super) const NOT_CONNECTED: &str = "no opencode is connected: start opencode with Greenroom's plugin, or name one with --opencode URL";

@@ -1,4 +1,4 @@
-//! The port of the actor system over every agent server there is: each call goes where its session belongs.
+//! Implements [`AgentServer`] over all agent servers: each call goes to the owner of its session.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -15,162 +15,183 @@ use greenroom::ports::agent_server::{
 use greenroom_bridge::BridgeKey;
 use greenroom_bridge::protocol::ToBridge;
 
-use super::routes::{NOBODY, Route, RoutedServer, Routes};
-use super::sessions::{Known, Owner};
+use super::routes::{NOT_CONNECTED, Route, RoutedServer, Routes};
+use super::sessions::{Owner, SessionEntry};
 
 type Statuses = BTreeMap<SessionId, SessionStatus>;
 
+/// A status call to one agent server.
+struct StatusQuery {
+    route: Route,
+    /// True if this server runs a session of the service, so that the statuses are unknown without its answer.
+    required: bool,
+}
+
 impl Routes {
-    /// Where a session of that parent, or of nobody, is made.
-    async fn for_create(&self, session: &NewSession) -> Result<Route, ServerError> {
+    /// Returns the route for a new session: its parent's owner, else the newest bridge of its directory, else the
+    /// default route.
+    async fn route_for_create(&self, session: &NewSession) -> Result<Route, ServerError> {
         let parent_is_known = match &session.parent {
             Some(parent) => self.sessions().get(parent).is_some(),
             None => false,
         };
         if let Some(parent) = session.parent.as_ref().filter(|_| parent_is_known) {
-            return self.of(parent).await;
+            return self.route_for(parent).await;
         }
-        if let Some(route) = self.somebody_in(&session.directory).await {
+        if let Some(route) = self.bridge_in(&session.directory).await {
             return Ok(route);
         }
         match &session.parent {
-            Some(parent) => self.of(parent).await,
-            None => self.anybody().await,
+            Some(parent) => self.route_for(parent).await,
+            None => self.default_route().await,
         }
     }
 
-    /// The newest bridge of a directory that answers.
-    async fn somebody_in(&self, directory: &str) -> Option<Route> {
-        for line in self.in_directory(directory) {
-            if self.answers(&line).await {
-                return Some(self.over(line));
+    /// Returns the newest bridge of a directory that answers requests.
+    async fn bridge_in(&self, directory: &str) -> Option<Route> {
+        for line in self.bridges_in(directory) {
+            if self.accepts_requests(&line).await {
+                return Some(self.via_bridge(line));
             }
         }
         None
     }
 
-    /// The URL, else the newest bridge.
-    async fn anybody(&self) -> Result<Route, ServerError> {
-        if let Some(route) = self.url(true) {
+    /// Returns the URL, else the newest bridge.
+    async fn default_route(&self) -> Result<Route, ServerError> {
+        if let Some(route) = self.via_url(true) {
             return Ok(route);
         }
         match self.bridges.lines().pop() {
-            Some(line) => Ok(self.over(line)),
-            None => Err(ServerError::Unreachable(NOBODY.to_owned())),
+            Some(line) => Ok(self.via_bridge(line)),
+            None => Err(ServerError::Unreachable(NOT_CONNECTED.to_owned())),
         }
     }
 
-    async fn for_directory(&self, directory: &str) -> Result<Route, ServerError> {
-        match self.somebody_in(directory).await {
+    async fn route_for_directory(&self, directory: &str) -> Result<Route, ServerError> {
+        match self.bridge_in(directory).await {
             Some(route) => Ok(route),
-            None => self.anybody().await,
+            None => self.default_route().await,
         }
     }
 
-    /// What sessions of a directory do, of everybody who may have some. Absence means idle, so that the answer is none if
-    /// one who has sessions of ours has given none.
+    /// Returns the statuses of all sessions of a directory.
+    ///
+    /// # Errors
+    /// Fails if a server that owns a working session of the service gives no answer: a missing status means idle.
     async fn statuses(&self, directory: &str) -> Result<Statuses, ServerError> {
-        let mut must: BTreeSet<BridgeKey> = BTreeSet::new();
-        let mut url_must = false;
+        let mut required_bridges: BTreeSet<BridgeKey> = BTreeSet::new();
+        let mut url_required = false;
         let working = self.sessions().working_in(directory);
         for (session, owner) in working {
             let owner = match owner {
-                Owner::Bridge(key) if !must.contains(&key) => match self.of(&session).await {
-                    Ok(route) => route.owner,
-                    // It does nothing any more.
-                    Err(ServerError::NotFound(_)) => continue,
-                    Err(unknown) => return Err(unknown),
-                },
+                Owner::Bridge(key) if !required_bridges.contains(&key) => {
+                    match self.route_for(&session).await {
+                        Ok(route) => route.owner,
+                        // The session no longer exists.
+                        Err(ServerError::NotFound(_)) => continue,
+                        Err(unknown) => return Err(unknown),
+                    }
+                }
                 known => known,
             };
             match owner {
                 Owner::Bridge(key) => {
-                    must.insert(key);
+                    required_bridges.insert(key);
                 }
-                Owner::Url => url_must = true,
+                Owner::Url => url_required = true,
             }
         }
-        let mut asked: Vec<(Route, bool)> = Vec::new();
+        let mut queries: Vec<StatusQuery> = Vec::new();
         for line in self.bridges.lines() {
-            let is_needed = must.remove(line.key());
-            let is_here = super::sessions::same_directory(&line.key().directory, directory);
-            if (is_needed || is_here) && self.answers(&line).await {
-                asked.push((self.over(line), is_needed));
+            let required = required_bridges.remove(line.key());
+            let in_directory = super::sessions::same_directory(&line.key().directory, directory);
+            if (required || in_directory) && self.accepts_requests(&line).await {
+                queries.push(StatusQuery {
+                    route: self.via_bridge(line),
+                    required,
+                });
             }
         }
-        if let Some(gone) = must.first() {
+        if let Some(gone) = required_bridges.first() {
             return Err(ServerError::Unreachable(format!(
-                "the bridge of process {} is gone, and what its sessions do is unknown",
+                "the bridge of process {} is disconnected; the state of its sessions is unknown",
                 gone.pid
             )));
         }
-        if let Some(route) = self.url(false) {
-            asked.push((route, url_must));
+        if let Some(route) = self.via_url(false) {
+            queries.push(StatusQuery {
+                route,
+                required: url_required,
+            });
         } else if self.is_settling() {
             return Err(ServerError::Unreachable(
-                "bridges are still coming back after the start".to_owned(),
+                "bridges are still reconnecting after the start".to_owned(),
             ));
         }
-        if asked.is_empty() {
-            // Sessions of another directory than any process has open are asked of whoever made them.
-            asked.push((self.anybody().await?, true));
+        if queries.is_empty() {
+            // No process has this directory open.
+            queries.push(StatusQuery {
+                route: self.default_route().await?,
+                required: true,
+            });
         }
-        let answers = asked
+        let answers = queries
             .iter()
-            .map(|(route, _)| route.server.statuses(directory));
+            .map(|query| query.route.server.statuses(directory));
         let answers = join_all(answers).await;
-        self.merged(asked, answers)
+        self.merge_answers(queries, answers)
     }
 
-    fn merged(
+    fn merge_answers(
         &self,
-        asked: Vec<(Route, bool)>,
+        queries: Vec<StatusQuery>,
         answers: Vec<Result<Statuses, ServerError>>,
     ) -> Result<Statuses, ServerError> {
         let mut merged = Statuses::new();
-        let mut somebody_answered = false;
+        let mut any_answer = false;
         let mut failure = None;
-        for ((route, is_needed), answer) in asked.into_iter().zip(answers) {
+        for (query, answer) in queries.into_iter().zip(answers) {
             match answer {
                 Ok(statuses) => {
-                    somebody_answered = true;
-                    self.merge(&mut merged, statuses, &route.owner);
+                    any_answer = true;
+                    self.merge_statuses(&mut merged, statuses, &query.route.owner);
                 }
-                // Who was never reached and has nothing of ours says nothing by that.
-                Err(error @ ServerError::Unreachable(_)) if !is_needed => {
+                // An unreachable server without a session of the service changes nothing.
+                Err(error @ ServerError::Unreachable(_)) if !query.required => {
                     failure.get_or_insert(error);
                 }
                 Err(error) => return Err(error),
             }
         }
         match failure {
-            Some(failure) if !somebody_answered => Err(failure),
+            Some(failure) if !any_answer => Err(failure),
             _ => Ok(merged),
         }
     }
 
-    /// Of two answers about one session, the one that says it works holds.
-    fn merge(&self, merged: &mut Statuses, statuses: Statuses, owner: &Owner) {
+    /// Adds statuses to the result. A busy status overrides an idle one for the same session.
+    fn merge_statuses(&self, merged: &mut Statuses, statuses: Statuses, owner: &Owner) {
         let mut sessions = self.sessions();
         for (session, status) in statuses {
             if status == SessionStatus::Idle {
                 merged.entry(session).or_insert(status);
                 continue;
             }
-            // Only the process that runs a session knows that it works.
+            // Only the process that runs a session reports it as busy.
             if matches!(owner, Owner::Bridge(_)) || sessions.get(&session).is_none() {
-                sessions.name(&session, owner);
+                sessions.set_owner(&session, owner);
             }
-            sessions.works(&session, true);
+            sessions.set_working(&session, true);
             merged.insert(session, status);
         }
     }
 
-    /// Tells the process of a child's parent that there is a child, once it has its prompt.
-    fn tell_of(&self, session: &SessionId) {
+    /// Announces a new child session to the process of its parent, once, after the child has its prompt.
+    fn announce_child(&self, session: &SessionId) {
         let (parent, title, owner) = {
             let mut sessions = self.sessions();
-            let Some((parent, title)) = sessions.tell(session) else {
+            let Some((parent, title)) = sessions.take_announcement(session) else {
                 return;
             };
             let owner = sessions.get(&parent).map(|known| known.owner.clone());
@@ -193,33 +214,33 @@ impl Routes {
 impl AgentServer for RoutedServer {
     async fn session(&self, session: &SessionId) -> Result<SessionRecord, ServerError> {
         let call = |server: Arc<dyn AgentServer>| async move { server.session(session).await };
-        self.0.at(session, call).await
+        self.0.call(session, call).await
     }
 
     async fn create(&self, session: NewSession) -> Result<SessionId, ServerError> {
-        let mut known = Known {
+        let mut known = SessionEntry {
             owner: Owner::Url,
             parent: session.parent.clone(),
-            untold: Some(session.title.clone()),
+            unannounced_title: Some(session.title.clone()),
             directory: Some(session.directory.to_string()),
-            ours: true,
+            called: true,
         };
-        let route = self.0.for_create(&session).await?;
-        let (made, owner) = match route.server.create(session.clone()).await {
-            // It did not get there, so that making it elsewhere doubles nothing.
-            Err(ServerError::Unreachable(why)) if route.guessed => {
+        let route = self.0.route_for_create(&session).await?;
+        let (created, owner) = match route.server.create(session.clone()).await {
+            // The request was not sent, so a second server cannot create the session twice.
+            Err(ServerError::Unreachable(why)) if route.is_guess => {
                 let Some(line) = self.0.bridges.lines().pop() else {
                     return Err(ServerError::Unreachable(why));
                 };
-                let route = self.0.over(line);
+                let route = self.0.via_bridge(line);
                 (route.server.create(session).await?, route.owner)
             }
-            made => (made?, route.owner),
+            created => (created?, route.owner),
         };
         known.owner = owner;
-        // An event may have named it already; its process is the same.
-        self.0.sessions().made(made.clone(), known);
-        Ok(made)
+        // An event may have named the session already; the owner is the same.
+        self.0.sessions().insert_created(created.clone(), known);
+        Ok(created)
     }
 
     async fn prompt(
@@ -228,15 +249,15 @@ impl AgentServer for RoutedServer {
         directory: Option<&str>,
         prompt: TaskPrompt,
     ) -> Result<(), ServerError> {
-        // Before it is answered: what it brings about may be heard of first.
-        self.0.sessions().called(session);
-        self.0.sessions().works(session, true);
+        // Set before the call: events of the run may arrive before the answer.
+        self.0.sessions().mark_called(session);
+        self.0.sessions().set_working(session, true);
         let call = |server: Arc<dyn AgentServer>| {
             let prompt = prompt.clone();
             async move { server.prompt(session, directory, prompt).await }
         };
-        self.0.at(session, call).await?;
-        self.0.tell_of(session);
+        self.0.call(session, call).await?;
+        self.0.announce_child(session);
         Ok(())
     }
 
@@ -245,12 +266,12 @@ impl AgentServer for RoutedServer {
             let notice = notice.clone();
             async move { server.notify(parent, notice).await }
         };
-        self.0.at(parent, call).await
+        self.0.call(parent, call).await
     }
 
     async fn abort(&self, session: &SessionId) -> Result<(), ServerError> {
         let call = |server: Arc<dyn AgentServer>| async move { server.abort(session).await };
-        self.0.at(session, call).await
+        self.0.call(session, call).await
     }
 
     async fn statuses(&self, directory: &str) -> Result<Statuses, ServerError> {
@@ -264,12 +285,12 @@ impl AgentServer for RoutedServer {
     ) -> Result<Vec<Message>, ServerError> {
         let call =
             |server: Arc<dyn AgentServer>| async move { server.messages(session, limit).await };
-        self.0.at(session, call).await
+        self.0.call(session, call).await
     }
 
     async fn todos(&self, session: &SessionId) -> Result<Vec<Todo>, ServerError> {
         let call = |server: Arc<dyn AgentServer>| async move { server.todos(session).await };
-        self.0.at(session, call).await
+        self.0.call(session, call).await
     }
 
     async fn sessions_below(
@@ -278,13 +299,13 @@ impl AgentServer for RoutedServer {
         directory: &str,
     ) -> Result<Vec<SessionRecord>, ServerError> {
         let Some(parent) = parent else {
-            let route = self.0.for_directory(directory).await?;
+            let route = self.0.route_for_directory(directory).await?;
             return route.server.sessions_below(None, directory).await;
         };
         let call = |server: Arc<dyn AgentServer>| async move {
             server.sessions_below(Some(parent), directory).await
         };
-        self.0.at(parent, call).await
+        self.0.call(parent, call).await
     }
 
     async fn answer_ask(
@@ -297,27 +318,27 @@ impl AgentServer for RoutedServer {
         let call = |server: Arc<dyn AgentServer>| async move {
             server.answer_ask(session, ask, kind, answer).await
         };
-        self.0.at(session, call).await
+        self.0.call(session, call).await
     }
 
     async fn toast(&self, toast: Toast) -> Result<(), ServerError> {
         let mut pids = BTreeSet::new();
-        // One per process: its directories share its screen.
+        // One toast per process: its directories share one screen.
         let lines = self.0.bridges.lines().into_iter();
         let lines = lines.filter(|line| line.has_answered() && pids.insert(line.key().pid));
-        let mut routes: Vec<Route> = lines.map(|line| self.0.over(line)).collect();
-        routes.extend(self.0.url(false));
-        let shown = routes.iter().map(|route| route.server.toast(toast.clone()));
-        let shown = join_all(shown).await;
-        match shown.iter().any(Result::is_ok) {
-            true => Ok(()),
-            false => shown.into_iter().next().unwrap_or(Ok(())),
+        let mut routes: Vec<Route> = lines.map(|line| self.0.via_bridge(line)).collect();
+        routes.extend(self.0.via_url(false));
+        let results = routes.iter().map(|route| route.server.toast(toast.clone()));
+        let results = join_all(results).await;
+        if results.iter().any(Result::is_ok) {
+            return Ok(());
         }
+        results.into_iter().next().unwrap_or(Ok(()))
     }
 
     async fn models(&self, directory: &str) -> Result<Vec<String>, ServerError> {
         self.0
-            .for_directory(directory)
+            .route_for_directory(directory)
             .await?
             .server
             .models(directory)
@@ -325,21 +346,22 @@ impl AgentServer for RoutedServer {
     }
 
     async fn health(&self) -> Result<(), ServerError> {
-        let at_url = match self.0.url(false) {
+        let at_url = match self.0.via_url(false) {
             Some(route) => route.server.health().await,
-            None => Err(ServerError::Unreachable(NOBODY.to_owned())),
+            None => Err(ServerError::Unreachable(NOT_CONNECTED.to_owned())),
         };
-        // A bridge that is connected is pinged: it is well.
+        // A connected bridge answers pings and counts as healthy.
         let by_bridge = self
             .0
             .bridges
             .lines()
             .iter()
             .any(|line| line.has_answered());
-        let alone = self.0.upstream.is_none() && !self.0.bridges.is_empty();
-        match by_bridge || alone {
-            true => Ok(()),
-            false => at_url,
+        let bridges_only = self.0.upstream.is_none() && !self.0.bridges.is_empty();
+        if by_bridge || bridges_only {
+            Ok(())
+        } else {
+            at_url
         }
     }
 }

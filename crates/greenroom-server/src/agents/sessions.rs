@@ -1,18 +1,18 @@
-//! Which process a session belongs to: the one that named it last, in an event, a call of a tool, or by making it for us.
-//! Pure: whoever routes calls asks, and tells what it has learned.
+//! The table of sessions and the agent servers that own them. The last server that named a session in an event, a tool
+//! call or the creation of the session owns it. Pure: [`super::routes`] and [`super::sink`] read and write the table.
 
 use greenroom::domain::ids::SessionId;
 use greenroom_bridge::BridgeKey;
 
-use super::newest::Newest;
+use super::generational_cache::GenerationalCache;
 
-/// Sessions at work that are remembered. Whose they are cannot be asked of anybody else.
-pub const AT_WORK: usize = 100_000;
-/// Sessions at rest that are remembered: parents that wait, children that may be resumed. Beyond them a session is one
-/// that nobody has named, as all are after a restart: whoever is connected is asked for it.
-pub const AT_REST: usize = 10_000;
+/// Maximum number of working sessions in the table. Their owner cannot be found out otherwise.
+pub const MAX_WORKING: usize = 100_000;
+/// Maximum number of idle sessions in the table: waiting parents, children that may be resumed. A session beyond this
+/// number is unknown, as all sessions are after a restart, and the router asks the connected servers for it.
+pub const MAX_IDLE: usize = 10_000;
 
-/// To whom a session belongs.
+/// The owner of a session.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Owner {
     /// An opencode process with a bridge.
@@ -21,145 +21,146 @@ pub enum Owner {
     Url,
 }
 
-/// What is known of a session.
+/// The state of one session.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Known {
-    /// Who has it.
+pub struct SessionEntry {
+    /// The owner.
     pub owner: Owner,
-    /// Whose child it is, if it was made through us.
+    /// The parent session. Known only for sessions that the service created.
     pub parent: Option<SessionId>,
-    /// What it was called when it was made, until its parent's process has been told of it.
-    pub untold: Option<String>,
-    /// Where it works, if it was made through us.
+    /// The title of a new session that is not yet announced to the process of its parent.
+    pub unannounced_title: Option<String>,
+    /// The working directory. Known only for sessions that the service created.
     pub directory: Option<String>,
-    /// True if we have ever called for it: what it does concerns us.
-    pub ours: bool,
+    /// True if the service has made a call for the session. Only then its status matters.
+    pub called: bool,
 }
 
-/// See the module.
+/// A bounded table of sessions.
 #[derive(Debug)]
-pub struct Sessions {
-    /// Ours that were last known to work: what is not known of them is not "idle".
-    at_work: Newest<Known>,
-    at_rest: Newest<Known>,
+pub struct SessionTable {
+    /// Sessions of the service that were last reported as busy. Without a status their state is unknown, not idle.
+    working: GenerationalCache<SessionEntry>,
+    idle: GenerationalCache<SessionEntry>,
 }
 
-impl Default for Sessions {
+impl Default for SessionTable {
     fn default() -> Self {
-        Self::remembering(AT_WORK, AT_REST)
+        Self::with_capacity(MAX_WORKING, MAX_IDLE)
     }
 }
 
-impl Sessions {
-    /// Remembers that many of each.
-    pub fn remembering(at_work: usize, at_rest: usize) -> Self {
+impl SessionTable {
+    /// Creates a table for at most `working` busy and `idle` other sessions.
+    pub fn with_capacity(working: usize, idle: usize) -> Self {
         Self {
-            at_work: Newest::of(at_work),
-            at_rest: Newest::of(at_rest),
+            working: GenerationalCache::with_capacity(working),
+            idle: GenerationalCache::with_capacity(idle),
         }
     }
 
-    /// What is known of it. Who asks uses it.
-    pub fn get(&mut self, session: &SessionId) -> Option<&Known> {
-        self.known(session).map(|known| &*known)
+    /// Returns the entry of a session and marks it as recently used.
+    pub fn get(&mut self, session: &SessionId) -> Option<&SessionEntry> {
+        self.entry(session).map(|entry| &*entry)
     }
 
-    fn known(&mut self, session: &SessionId) -> Option<&mut Known> {
-        match self.at_work.get(session) {
-            Some(known) => Some(known),
-            None => self.at_rest.get(session),
+    fn entry(&mut self, session: &SessionId) -> Option<&mut SessionEntry> {
+        match self.working.get(session) {
+            Some(entry) => Some(entry),
+            None => self.idle.get(session),
         }
     }
 
-    /// It belongs to `owner` from now on.
-    pub fn name(&mut self, session: &SessionId, owner: &Owner) {
-        if let Some(known) = self.known(session) {
-            if known.owner != *owner {
-                known.owner = owner.clone();
+    /// Sets the owner of a session.
+    pub fn set_owner(&mut self, session: &SessionId, owner: &Owner) {
+        if let Some(entry) = self.entry(session) {
+            if entry.owner != *owner {
+                entry.owner = owner.clone();
             }
             return;
         }
-        let known = Known {
+        let entry = SessionEntry {
             owner: owner.clone(),
             parent: None,
-            untold: None,
+            unannounced_title: None,
             directory: None,
-            ours: false,
+            called: false,
         };
-        self.at_rest.put(session.clone(), known);
+        self.idle.insert(session.clone(), entry);
     }
 
-    /// We call for it.
-    pub fn called(&mut self, session: &SessionId) {
-        if let Some(known) = self.known(session) {
-            known.ours = true;
+    /// Marks that the service has made a call for the session.
+    pub fn mark_called(&mut self, session: &SessionId) {
+        if let Some(entry) = self.entry(session) {
+            entry.called = true;
         }
     }
 
-    /// It was made through us. It may be known to work already.
-    pub fn made(&mut self, session: SessionId, known: Known) {
-        match self.at_work.get(&session) {
-            Some(named) => *named = known,
-            None => self.at_rest.put(session, known),
+    /// Inserts a session that the service created. It may already be in the table as working.
+    pub fn insert_created(&mut self, session: SessionId, entry: SessionEntry) {
+        match self.working.get(&session) {
+            Some(named) => *named = entry,
+            None => self.idle.insert(session, entry),
         }
     }
 
-    /// Its parent and title, once: its process is told of it now.
-    pub fn tell(&mut self, session: &SessionId) -> Option<(SessionId, String)> {
-        let known = self.known(session)?;
-        Some((known.parent.clone()?, known.untold.take()?))
+    /// Returns the parent and the title of a new session at the first call, then none.
+    pub fn take_announcement(&mut self, session: &SessionId) -> Option<(SessionId, String)> {
+        let entry = self.entry(session)?;
+        Some((entry.parent.clone()?, entry.unannounced_title.take()?))
     }
 
-    /// Whether it works, as far as anybody has said. What is none of ours concerns nobody.
-    pub fn works(&mut self, session: &SessionId, works: bool) {
-        let (from, to) = match works {
-            true => (&mut self.at_rest, &mut self.at_work),
-            false => (&mut self.at_work, &mut self.at_rest),
+    /// Records whether a session works. Ignored for sessions that the service has made no call for.
+    pub fn set_working(&mut self, session: &SessionId, working: bool) {
+        let (from, to) = if working {
+            (&mut self.idle, &mut self.working)
+        } else {
+            (&mut self.working, &mut self.idle)
         };
-        if from.get(session).is_some_and(|known| known.ours)
-            && let Some(known) = from.take(session)
+        if from.get(session).is_some_and(|entry| entry.called)
+            && let Some(entry) = from.remove(session)
         {
-            to.put(session.clone(), known);
+            to.insert(session.clone(), entry);
         }
-        // Its parent is to be told of it, however long that rests meanwhile.
-        let parent = self.known(session).and_then(|known| known.parent.clone());
+        // Marks the parent as used: it gets a message when the child ends.
+        let parent = self.entry(session).and_then(|entry| entry.parent.clone());
         if let Some(parent) = parent {
-            self.known(&parent);
+            self.entry(&parent);
         }
     }
 
-    /// It is no more.
-    pub fn forget(&mut self, session: &SessionId) {
-        self.at_work.take(session);
-        self.at_rest.take(session);
+    /// Removes a session that no longer exists.
+    pub fn remove(&mut self, session: &SessionId) {
+        self.working.remove(session);
+        self.idle.remove(session);
     }
 
-    /// Those last known to work that may be asked about by `directory`, with their owners.
+    /// Returns the working sessions that a status call for `directory` covers, with their owners.
     pub fn working_in(&self, directory: &str) -> Vec<(SessionId, Owner)> {
-        let known = self.at_work.iter().filter_map(|(session, known)| {
-            let at = match (&known.directory, &known.owner) {
+        let entry = self.working.iter().filter_map(|(session, entry)| {
+            let at = match (&entry.directory, &entry.owner) {
                 (Some(made_in), _) => made_in.as_str(),
                 (None, Owner::Bridge(key)) => &key.directory,
-                // It may be anywhere.
+                // The directory is unknown.
                 (None, Owner::Url) => directory,
             };
-            same_directory(at, directory).then(|| (session.clone(), known.owner.clone()))
+            same_directory(at, directory).then(|| (session.clone(), entry.owner.clone()))
         });
-        known.collect()
+        entry.collect()
     }
 
-    /// How many are remembered.
+    /// Returns the number of sessions.
     pub fn len(&self) -> usize {
-        self.at_work.len() + self.at_rest.len()
+        self.working.len() + self.idle.len()
     }
 
-    /// True if none is.
+    /// Returns true if the table is empty.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 }
 
-/// True if two texts name the same folder, as far as texts tell.
+/// Returns true if two paths name the same directory. Compares the text without trailing slashes.
 pub fn same_directory(one: &str, other: &str) -> bool {
     let trimmed = |text: &str| match text.trim_end_matches('/') {
         "" => "/".to_owned(),
@@ -184,23 +185,23 @@ mod tests {
     }
 
     #[test]
-    fn a_session_belongs_to_whoever_named_it_last() {
-        let mut sessions = Sessions::default();
+    fn last_owner_wins() {
+        let mut sessions = SessionTable::default();
         assert_eq!(sessions.get(&session(1)), None);
         for owner in [bridge(1), bridge(2), Owner::Url, bridge(1)] {
-            sessions.name(&session(1), &owner);
+            sessions.set_owner(&session(1), &owner);
             assert_eq!(sessions.get(&session(1)).unwrap().owner, owner);
         }
     }
 
     #[test]
-    fn the_table_is_bounded_and_keeps_what_is_used() {
-        let mut sessions = Sessions::remembering(60, 40);
-        sessions.name(&session(0), &bridge(1));
+    fn table_is_bounded_and_keeps_used_entries() {
+        let mut sessions = SessionTable::with_capacity(60, 40);
+        sessions.set_owner(&session(0), &bridge(1));
         for number in 1..10_000 {
-            sessions.name(&session(number), &bridge(2));
-            sessions.called(&session(number));
-            sessions.works(&session(number), number % 2 == 0);
+            sessions.set_owner(&session(number), &bridge(2));
+            sessions.mark_called(&session(number));
+            sessions.set_working(&session(number), number % 2 == 0);
             assert_eq!(sessions.get(&session(0)).unwrap().owner, bridge(1));
             assert!(sessions.len() <= 100);
         }
@@ -211,88 +212,88 @@ mod tests {
     }
 
     #[test]
-    fn a_parent_at_rest_is_remembered_for_as_long_as_its_child_says_that_it_works() {
-        let mut sessions = Sessions::remembering(10, 10);
+    fn idle_parent_is_kept_while_its_child_works() {
+        let mut sessions = SessionTable::with_capacity(10, 10);
         let (parent, child) = (session(1), session(2));
-        sessions.name(&parent, &bridge(1));
-        let made = Known {
+        sessions.set_owner(&parent, &bridge(1));
+        let created = SessionEntry {
             owner: bridge(1),
             parent: Some(parent.clone()),
-            untold: None,
+            unannounced_title: None,
             directory: None,
-            ours: true,
+            called: true,
         };
-        sessions.made(child.clone(), made);
+        sessions.insert_created(child.clone(), created);
         for number in 3..100 {
-            sessions.name(&session(number), &bridge(2));
-            sessions.works(&child, true);
+            sessions.set_owner(&session(number), &bridge(2));
+            sessions.set_working(&child, true);
         }
         assert_eq!(sessions.get(&session(50)), None);
-        let known = sessions.get(&parent);
-        assert_eq!(known.map(|known| &known.owner), Some(&bridge(1)));
+        let entry = sessions.get(&parent);
+        assert_eq!(entry.map(|entry| &entry.owner), Some(&bridge(1)));
     }
 
     #[test]
-    fn lives_that_are_over_give_way_and_one_that_works_does_not() {
-        let mut sessions = Sessions::default();
+    fn ended_sessions_are_evicted_before_working_ones() {
+        let mut sessions = SessionTable::default();
         let mut life = |number: usize, ends: bool| {
-            let made = Known {
+            let created = SessionEntry {
                 owner: bridge(1),
                 parent: None,
-                untold: None,
+                unannounced_title: None,
                 directory: Some("/p".to_owned()),
-                ours: true,
+                called: true,
             };
-            sessions.made(session(number), made);
-            sessions.works(&session(number), true);
+            sessions.insert_created(session(number), created);
+            sessions.set_working(&session(number), true);
             if ends {
-                sessions.works(&session(number), false);
+                sessions.set_working(&session(number), false);
             }
             sessions.len()
         };
         life(0, false);
-        for number in 1..3 * AT_REST {
-            assert!(life(number, true) <= AT_REST + 1);
+        for number in 1..3 * MAX_IDLE {
+            assert!(life(number, true) <= MAX_IDLE + 1);
         }
         assert_eq!(sessions.working_in("/p"), [(session(0), bridge(1))]);
         assert_eq!(sessions.get(&session(0)).unwrap().owner, bridge(1));
     }
 
     #[test]
-    fn a_process_is_told_of_a_child_once() {
-        let mut sessions = Sessions::default();
-        let made = Known {
+    fn child_is_announced_once() {
+        let mut sessions = SessionTable::default();
+        let created = SessionEntry {
             owner: bridge(1),
             parent: Some(session(1)),
-            untold: Some("t".to_owned()),
+            unannounced_title: Some("t".to_owned()),
             directory: Some("/elsewhere".to_owned()),
-            ours: true,
+            called: true,
         };
-        sessions.made(session(2), made);
+        sessions.insert_created(session(2), created);
         assert_eq!(
-            sessions.tell(&session(2)),
+            sessions.take_announcement(&session(2)),
             Some((session(1), "t".to_owned()))
         );
-        assert_eq!(sessions.tell(&session(2)), None);
-        assert_eq!(sessions.tell(&session(1)), None);
+        assert_eq!(sessions.take_announcement(&session(2)), None);
+        assert_eq!(sessions.take_announcement(&session(1)), None);
     }
 
     #[test]
-    fn who_works_is_known_by_directory() {
-        let mut sessions = Sessions::default();
-        sessions.name(&session(1), &bridge(1));
-        sessions.name(&session(2), &bridge(1));
-        sessions.name(&session(4), &bridge(1));
-        sessions.called(&session(1));
-        sessions.called(&session(2));
-        sessions.works(&session(4), true);
-        sessions.works(&session(1), true);
-        sessions.works(&session(2), true);
-        sessions.works(&session(3), true);
-        sessions.works(&session(2), false);
+    fn working_sessions_are_listed_by_directory() {
+        let mut sessions = SessionTable::default();
+        sessions.set_owner(&session(1), &bridge(1));
+        sessions.set_owner(&session(2), &bridge(1));
+        sessions.set_owner(&session(4), &bridge(1));
+        sessions.mark_called(&session(1));
+        sessions.mark_called(&session(2));
+        sessions.set_working(&session(4), true);
+        sessions.set_working(&session(1), true);
+        sessions.set_working(&session(2), true);
+        sessions.set_working(&session(3), true);
+        sessions.set_working(&session(2), false);
         assert_eq!(sessions.working_in("/p/"), [(session(1), bridge(1))]);
         assert!(sessions.working_in("/q").is_empty());
-        sessions.forget(&session(1));
+        sessions.remove(&session(1));
         assert!(sessions.working_in("/p").is_empty());
     }
 }

@@ -1,5 +1,5 @@
-//! Events on their way to the actor system. What they tell of sessions is noted first: whose they are, and whether they
-//! work. Bridges and the event stream hand them in here.
+//! Receives the events of bridges and of the event stream, records owners and states of sessions, and passes the events
+//! to the actor system.
 
 use async_trait::async_trait;
 use greenroom::domain::heard::Heard;
@@ -12,10 +12,10 @@ use greenroom_bridge::{BridgeInfo, BridgeKey};
 use super::routes::RoutedServer;
 use super::sessions::Owner;
 
-/// No session has a longer id; what is longer is not remembered, or a hostile bridge could fill the memory.
-const LONGEST_ID: usize = 256;
+/// Maximum length of a session id. Longer ids are ignored, so that a hostile bridge cannot fill the memory.
+const MAX_ID_BYTES: usize = 256;
 
-/// The actor system, with the router before it. A cheap clone.
+/// Sends events to the actor system and session state to the router. A cheap clone.
 #[derive(Debug, Clone)]
 pub struct RoutedEvents {
     greenroom: Greenroom,
@@ -23,19 +23,19 @@ pub struct RoutedEvents {
 }
 
 impl RoutedEvents {
-    /// Events for that system, whose calls that router routes.
+    /// Creates a sink for an actor system and the router of its calls.
     pub fn new(greenroom: Greenroom, routed: RoutedServer) -> Self {
         Self { greenroom, routed }
     }
 
-    /// Notes whether the session that the event names works, and passes it on.
-    async fn take(&self, heard: Heard) {
+    /// Records the session state in an event and passes the event to the actor system.
+    async fn ingest(&self, heard: Heard) {
         if let Some(session) = &heard.session {
             if let Some(works) = heard.works {
-                self.routed.0.sessions().works(session, works);
+                self.routed.0.sessions().set_working(session, works);
             }
             if heard.what == Some(Happening::Deleted) {
-                self.routed.0.sessions().forget(session);
+                self.routed.0.sessions().remove(session);
             }
         }
         if let Some(event) = heard.event() {
@@ -47,7 +47,7 @@ impl RoutedEvents {
 #[async_trait]
 impl greenroom_bridge::EventSink for RoutedEvents {
     async fn event(&self, event: Passed<'_>) {
-        self.take(event.heard).await;
+        self.ingest(event.heard).await;
     }
 
     fn link(&self, link: EventLink) {
@@ -55,25 +55,25 @@ impl greenroom_bridge::EventSink for RoutedEvents {
     }
 
     fn named(&self, by: &BridgeKey, session: &SessionId) {
-        if session.as_str().len() > LONGEST_ID {
+        if session.as_str().len() > MAX_ID_BYTES {
             return;
         }
         let owner = Owner::Bridge(by.clone());
-        self.routed.0.sessions().name(session, &owner);
+        self.routed.0.sessions().set_owner(session, &owner);
     }
 
     fn arrived(&self, bridge: &BridgeInfo) {
-        self.routed.0.arrived(bridge);
+        self.routed.0.bridge_connected(bridge);
     }
 
     fn left(&self, bridge: &BridgeInfo) {
-        self.routed.0.left(bridge);
+        self.routed.0.bridge_disconnected(bridge);
     }
 }
 
 impl greenroom_opencode::EventSink for RoutedEvents {
     async fn event(&self, event: Passed<'_>) {
-        self.take(event.heard).await;
+        self.ingest(event.heard).await;
     }
 
     fn link(&self, link: EventLink) {

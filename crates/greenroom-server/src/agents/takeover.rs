@@ -1,5 +1,5 @@
-//! Sessions that nobody has, or whose process is gone: who may have them now. Asked by [`super::routes`], which remembers
-//! what is found.
+//! Finds the owner of sessions without a connected owner. Called by [`super::routes`]; a result is written to the
+//! session table.
 
 use std::collections::BTreeSet;
 
@@ -9,70 +9,79 @@ use greenroom_bridge::{BridgeKey, Line};
 use reqwest::Url;
 use tokio::time::timeout;
 
-use super::routes::{NOBODY, Route, Routes, unreachable};
+use super::routes::{NOT_CONNECTED, Route, Routes, unreachable};
 use super::sessions::Owner;
 
 impl Routes {
-    /// A session of a process that is gone: it waits, or somebody else has it from now on.
+    /// Returns a new owner for a session whose bridge is disconnected.
+    ///
+    /// # Errors
+    /// `Unreachable` while the bridge may reconnect, `NotFound` if no other process has the session.
     pub(super) async fn take_over(
         &self,
         session: &SessionId,
         key: &BridgeKey,
         line: Option<Line>,
     ) -> Result<Route, ServerError> {
-        let waited_for = match is_dead(key.pid) {
-            true => self.patience.dead.min(self.patience.orphaned),
-            false => self.patience.orphaned,
+        let limit = if is_dead(key.pid) {
+            self.timeouts.dead_after.min(self.timeouts.orphaned_after)
+        } else {
+            self.timeouts.orphaned_after
         };
         let gone_for = line.and_then(|line| line.gone_for());
-        let orphaned = gone_for.is_none_or(|gone| gone >= waited_for);
-        let mut heirs: Vec<Route> = Vec::new();
-        for line in self.heirs(session, key, orphaned) {
-            heirs.push(self.over(line));
+        let orphaned = gone_for.is_none_or(|gone| gone >= limit);
+        let mut candidates: Vec<Route> = Vec::new();
+        for line in self.takeover_candidates(session, key, orphaned) {
+            candidates.push(self.via_bridge(line));
         }
-        heirs.extend(self.url(false).filter(|_| orphaned));
-        let (mut asked, mut strangers) = (0, 0);
-        for route in heirs {
-            // What the URL does not know may be in another place than what it reads.
-            let may_judge = route.owner != Owner::Url;
-            asked += usize::from(may_judge);
-            match self.knows(&route, session).await {
+        candidates.extend(self.via_url(false).filter(|_| orphaned));
+        let (mut asked, mut not_found) = (0_usize, 0_usize);
+        for route in candidates {
+            // The server at the URL may read another directory, so its `NotFound` is not conclusive.
+            let is_conclusive = route.owner != Owner::Url;
+            asked += usize::from(is_conclusive);
+            match self.find_session(&route, session).await {
                 Ok(()) => {
-                    tracing::info!(%session, of = key.pid, to = ?route.owner, "a session is taken over from a process that is gone");
-                    self.sessions().name(session, &route.owner);
+                    tracing::info!(%session, of = key.pid, to = ?route.owner, "session taken over from a lost process");
+                    self.sessions().set_owner(session, &route.owner);
                     return Ok(route);
                 }
-                Err(ServerError::NotFound(_)) => strangers += usize::from(may_judge),
+                Err(ServerError::NotFound(_)) => not_found += usize::from(is_conclusive),
                 Err(_) => {}
             }
         }
-        if orphaned && asked > 0 && asked == strangers {
-            self.sessions().forget(session);
+        if orphaned && asked > 0 && asked == not_found {
+            self.sessions().remove(session);
             let gone = format!(
-                "{session} went with process {}, and nobody else knows it",
+                "{session} went with process {}, and no other process has it",
                 key.pid
             );
             return Err(ServerError::NotFound(gone));
         }
         unreachable(format!(
-            "the bridge of process {} in {} is gone; its sessions wait for it",
+            "the bridge of process {} in {} is disconnected; its sessions wait for it",
             key.pid, key.directory
         ))
     }
 
-    /// True if that bridge belongs to the very process that listens at the URL.
+    /// Returns true if the bridge belongs to the process at the URL.
     pub(super) fn is_upstream(&self, key: &BridgeKey) -> bool {
-        let ours = self.upstream.as_ref().and_then(|up| up.url.as_deref());
+        let called = self.upstream.as_ref().and_then(|up| up.url.as_deref());
         let theirs = self.bridges.server_url(key);
-        match (ours.and_then(origin), theirs.as_deref().and_then(origin)) {
-            (Some(ours), Some(theirs)) => ours == theirs,
+        match (called.and_then(origin), theirs.as_deref().and_then(origin)) {
+            (Some(called), Some(theirs)) => called == theirs,
             _ => false,
         }
     }
 
-    /// Who may have a session whose bridge is gone: the process its parent has moved to; once it has been away for long,
-    /// the others of its directory, newest first.
-    fn heirs(&self, session: &SessionId, gone: &BridgeKey, orphaned: bool) -> Vec<Line> {
+    /// Returns the bridges that may have the session: those of its ancestors' processes and, for an orphaned session,
+    /// those of its directory, newest first.
+    fn takeover_candidates(
+        &self,
+        session: &SessionId,
+        gone: &BridgeKey,
+        orphaned: bool,
+    ) -> Vec<Line> {
         let mut keys: Vec<BridgeKey> = Vec::new();
         {
             let mut sessions = self.sessions();
@@ -96,66 +105,66 @@ impl Routes {
             .collect();
         lines.retain(Line::is_connected);
         if orphaned {
-            lines.extend(self.in_directory(&gone.directory));
+            lines.extend(self.bridges_in(&gone.directory));
         }
         lines
     }
 
-    /// Ok if whoever is there says that there is such a session.
-    async fn knows(&self, route: &Route, session: &SessionId) -> Result<(), ServerError> {
-        let limit = self.patience.look;
+    /// Returns Ok if the server has the session.
+    async fn find_session(&self, route: &Route, session: &SessionId) -> Result<(), ServerError> {
+        let limit = self.timeouts.lookup;
         let record = timeout(limit, route.server.session(session)).await;
         record
             .unwrap_or(Err(ServerError::TimedOut(limit)))
             .map(|_| ())
     }
 
-    /// Nobody has named it: whoever is connected and knows it, those of its own directory first, has it from now on.
-    pub(super) async fn guess(&self, session: &SessionId) -> Result<Route, ServerError> {
+    /// Searches all connected bridges for a session without an owner. Prefers bridges of the session's own directory.
+    pub(super) async fn discover(&self, session: &SessionId) -> Result<Route, ServerError> {
         if self.is_settling() {
-            return unreachable("bridges are still coming back after the start");
+            return unreachable("bridges are still reconnecting after the start");
         }
         let mut lines = self.bridges.lines();
         lines.reverse();
         if lines.is_empty() {
-            return unreachable(NOBODY);
+            return unreachable(NOT_CONNECTED);
         }
         let mut missing = None;
         let mut found: Option<Line> = None;
         for line in lines {
-            if !self.answers(&line).await {
+            if !self.accepts_requests(&line).await {
                 continue;
             }
-            let limit = self.patience.look;
-            let server = self.over(line.clone()).server;
+            let limit = self.timeouts.lookup;
+            let server = self.via_bridge(line.clone()).server;
             let record = timeout(limit, server.session(session)).await;
             match record.unwrap_or(Err(ServerError::TimedOut(limit))) {
                 Ok(record) => {
                     let own = record
                         .directory
-                        .and_then(|directory| self.in_directory(&directory).into_iter().next());
+                        .and_then(|directory| self.bridges_in(&directory).into_iter().next());
                     found = Some(own.unwrap_or(line));
                     break;
                 }
                 Err(error @ ServerError::NotFound(_)) if missing.is_none() => missing = Some(error),
                 Err(ServerError::NotFound(_)) => {}
-                // Who does not answer may be the one that has it.
+                // A server without an answer may have the session.
                 Err(error) => return Err(ServerError::Unreachable(error.to_string())),
             }
         }
         match (found, missing) {
             (Some(line), _) => {
-                let route = self.over(line);
-                self.sessions().name(session, &route.owner);
+                let route = self.via_bridge(line);
+                self.sessions().set_owner(session, &route.owner);
                 Ok(route)
             }
             (None, Some(missing)) => Err(missing),
-            (None, None) => unreachable(NOBODY),
+            (None, None) => unreachable(NOT_CONNECTED),
         }
     }
 }
 
-/// Host and port of a URL; every name of this machine is one.
+/// Returns host and port of a URL. All loopback names are equal.
 fn origin(url: &str) -> Option<(String, u16)> {
     let url = Url::parse(url.trim()).ok()?;
     let host = url.host_str()?.trim_matches(['[', ']']).to_owned();
@@ -168,11 +177,11 @@ fn origin(url: &str) -> Option<(String, u16)> {
     Some((host, url.port_or_known_default()?))
 }
 
-/// True if there is certainly no such process on this machine. A bridge of another machine may look so too: it has still
-/// its time to come back.
+/// Returns true if no process with this id exists on this machine. That may also hold for a process on another machine,
+/// whose bridge has [`Timeouts::dead_after`](super::routes::Timeouts::dead_after) to reconnect.
 fn is_dead(pid: u32) -> bool {
     use nix::{errno::Errno, sys::signal::kill, unistd::Pid};
-    // Zero and what is negative would name groups.
+    // Zero and negative numbers name process groups.
     match i32::try_from(pid) {
         Ok(pid) if pid > 0 => kill(Pid::from_raw(pid), None) == Err(Errno::ESRCH),
         _ => false,
@@ -184,7 +193,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_a_process_that_is_not_there_is_dead() {
+    fn is_dead_only_for_missing_processes() {
         assert!(!is_dead(std::process::id()));
         assert!(!is_dead(0));
         assert!(!is_dead(u32::MAX));
@@ -194,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn one_server_by_two_names_is_one() {
+    fn loopback_names_have_one_origin() {
         assert_eq!(
             origin("http://localhost:4096/"),
             origin("http://127.0.0.1:4096")

@@ -1,32 +1,31 @@
-//! `greenroom asks` and `greenroom answer`: what children wait for somebody to decide, and the decision.
+//! `greenroom asks` and `greenroom answer`: lists the open requests of children and answers one.
 
 use greenroom::domain::time::{Timestamp, duration_text};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::args::upkeep::Answer;
+use super::args::admin::Answer;
 use super::args::{AnswerArgs, AsksArgs};
 use super::client::Client;
 use super::failure::{FAILED, Failure};
 use super::run::json_text;
-use super::serve::say;
-use super::term::{columns, fit, one_line, out, stdout_columns};
+use super::terminal::{display_width, one_line, print_err, print_out, stdout_columns, truncate};
 use crate::config::Environment;
 
-/// A request as the service lists it; what is not needed here is passed over.
+/// A request as listed by the service. Unused fields are ignored.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 pub struct Ask {
-    /// The request.
+    /// The id of the request.
     pub id: String,
-    /// The task whose run waits.
+    /// The task that waits for the answer.
     #[serde(rename = "taskID")]
     pub task: String,
     /// A permission or a question.
     pub kind: String,
-    /// What is asked, in one line.
+    /// The question or permission, in one line.
     #[serde(alias = "title")]
     pub what: String,
-    /// Since when it waits.
+    /// The start of the wait.
     #[serde(alias = "askedAt")]
     pub since: Timestamp,
 }
@@ -36,19 +35,19 @@ struct Asks {
     asks: Vec<Ask>,
 }
 
-/// Lists what is asked, oldest first.
+/// Lists the open requests, oldest first.
 pub async fn asks(args: AsksArgs) -> Result<(), Failure> {
     let client = Client::new(&args.client, &Environment::of_process())?;
     let answer: Value = client.get(&["v1", "asks"], &[]).await?;
     if args.client.json {
-        out(&json_text(&answer)?);
+        print_out(&json_text(&answer)?);
         return Ok(());
     }
-    let Asks { asks } = client.understood(answer)?;
+    let Asks { asks } = client.decode(answer)?;
     let now = greenroom::clock::Clock::system().now();
-    out(&table(&asks, now, stdout_columns()));
+    print_out(&table(&asks, now, stdout_columns()));
     if let Some(first) = asks.first() {
-        say(&format!(
+        print_err(&format!(
             "answer with `greenroom answer {} once|always|reject`",
             first.id
         ));
@@ -56,7 +55,7 @@ pub async fn asks(args: AsksArgs) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Requests, a line each; cut to the terminal's columns if there is one.
+/// Returns a table of requests, one per line, truncated to the terminal's width if given.
 pub fn table(asks: &[Ask], now: Timestamp, width: Option<usize>) -> String {
     if asks.is_empty() {
         return "nobody asks for anything\n".to_owned();
@@ -72,37 +71,42 @@ pub fn table(asks: &[Ask], now: Timestamp, width: Option<usize>) -> String {
         ]
     }));
     let widths: [usize; 5] = std::array::from_fn(|column| {
-        let cells = rows.iter().map(|row| columns(&row[column]));
+        let cells = rows.iter().map(|row| display_width(&row[column]));
         cells.max().unwrap_or_default()
     });
     let mut text = String::new();
     for row in rows {
         let mut line = String::new();
         for (cell, width) in row.iter().zip(widths).take(4) {
-            line.push_str(&format!("{cell}{}  ", " ".repeat(width - columns(cell))));
+            line.push_str(&format!(
+                "{cell}{}  ",
+                " ".repeat(width - display_width(cell))
+            ));
         }
-        let room = width.map_or(usize::MAX, |width| width.saturating_sub(columns(&line)));
-        line.push_str(&fit(&row[4], room));
+        let remaining = width.map_or(usize::MAX, |width| {
+            width.saturating_sub(display_width(&line))
+        });
+        line.push_str(&truncate(&row[4], remaining));
         text.push_str(line.trim_end());
         text.push('\n');
     }
     text
 }
 
-/// Answers one.
+/// Answers a request.
 pub async fn answer(args: AnswerArgs) -> Result<(), Failure> {
     let client = Client::new(&args.client, &Environment::of_process())?;
     let listed: Asks = client.get(&["v1", "asks"], &[]).await?;
-    let id = chosen(&listed.asks, &args.ask)?;
+    let id = resolve_id(&listed.asks, &args.ask)?;
     let body = match args.answer {
         Some(Answer::Once) => json!({ "answer": "once" }),
         Some(Answer::Always) => json!({ "answer": "always" }),
         Some(Answer::Reject) => json!({ "answer": "reject" }),
-        // A list of chosen labels for each of its questions.
+        // One list of chosen labels per question.
         None => json!({ "answers": args.say.iter().map(|text| [text]).collect::<Vec<_>>() }),
     };
     let answer: Value = client.post(&["v1", "asks", id], &body).await?;
-    out(&if args.client.json {
+    print_out(&if args.client.json {
         json_text(&answer)?
     } else {
         format!("{} answered\n", one_line(id))
@@ -110,14 +114,14 @@ pub async fn answer(args: AnswerArgs) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The request of that name: its id, or a beginning that fits no other. One that is not listed is asked for as it is, so
-/// that the service says what it knows of it.
-fn chosen<'a>(asks: &'a [Ask], name: &'a str) -> Result<&'a str, Failure> {
+/// Resolves a name to a request: its id, or a unique prefix. An unknown name is passed on, so that the service reports
+/// the error.
+fn resolve_id<'a>(asks: &'a [Ask], name: &'a str) -> Result<&'a str, Failure> {
     if asks.iter().any(|ask| ask.id == name) {
         return Ok(name);
     }
-    let mut fitting = asks.iter().filter(|ask| ask.id.starts_with(name));
-    match (fitting.next(), fitting.next()) {
+    let mut matching = asks.iter().filter(|ask| ask.id.starts_with(name));
+    match (matching.next(), matching.next()) {
         (Some(only), None) => Ok(&only.id),
         (Some(_), Some(_)) => Err(Failure::new(
             FAILED,

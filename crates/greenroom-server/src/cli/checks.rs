@@ -1,4 +1,4 @@
-//! The single looks of `greenroom doctor`. Each has a time limit, changes nothing, and says in its line what it saw.
+//! The checks of `greenroom doctor`. Each has a time limit and changes nothing.
 
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
@@ -16,15 +16,15 @@ use super::doctor::Finding;
 use crate::config::settings::TokenSource;
 use crate::config::{ConfigError, Environment, Loaded, Settings};
 
-/// How long an agent server may take to say that it is there.
-const SERVER_WITHIN: Duration = Duration::from_secs(3);
+/// Time limit for the answer of an agent server.
+const SERVER_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Every problem of the configuration, or that there is none.
+/// Returns the problems of the configuration, or one finding that it is valid.
 pub fn configuration(loaded: &Loaded, problems: &[ConfigError]) -> Vec<Finding> {
-    const OF: &str = "configuration";
+    const SUBJECT: &str = "configuration";
     let mut findings: Vec<Finding> = problems
         .iter()
-        .map(|problem| Finding::fail(OF, problem.to_string(), problem.hint()))
+        .map(|problem| Finding::fail(SUBJECT, problem.to_string(), problem.hint()))
         .collect();
     if findings.is_empty() {
         let files: Vec<String> = loaded
@@ -33,7 +33,7 @@ pub fn configuration(loaded: &Loaded, problems: &[ConfigError]) -> Vec<Finding> 
             .map(|file| file.display().to_string())
             .collect();
         findings.push(Finding::ok(
-            OF,
+            SUBJECT,
             if files.is_empty() {
                 "no file: the defaults hold".to_owned()
             } else {
@@ -44,7 +44,7 @@ pub fn configuration(loaded: &Loaded, problems: &[ConfigError]) -> Vec<Finding> 
     let directory = Path::new(&*loaded.settings.core.directory);
     if !directory.is_dir() {
         findings.push(Finding::fail(
-            OF,
+            SUBJECT,
             format!("`opencode.directory`: {} is no folder", directory.display()),
             "make the folder, or name another one",
         ));
@@ -52,42 +52,46 @@ pub fn configuration(loaded: &Loaded, problems: &[ConfigError]) -> Vec<Finding> 
     findings
 }
 
-/// The opencode that `up` would start, and its version.
+/// Checks the opencode binary that `up` would start, and its version.
 pub async fn opencode(named: Option<&Path>) -> Finding {
-    const OF: &str = "opencode";
+    const SUBJECT: &str = "opencode";
     let program = match install::present(named) {
         Ok(Some(found)) => found.program,
         Ok(None) if which::which("npm").is_ok() => {
             return Finding::warn(
-                OF,
+                SUBJECT,
                 "not installed",
                 format!("`greenroom up` installs version {PINNED_VERSION} with npm"),
             );
         }
         Ok(None) => {
-            let next =
+            let hint =
                 "install opencode, or Node.js with npm so that `greenroom up` can install it";
-            return Finding::fail(OF, "not installed, and npm is not on PATH", next);
+            return Finding::fail(SUBJECT, "not installed, and npm is not on PATH", hint);
         }
         Err(error) => {
-            return Finding::fail(OF, error.to_string(), "name a binary with --opencode-bin");
+            return Finding::fail(
+                SUBJECT,
+                error.to_string(),
+                "name a binary with --opencode-bin",
+            );
         }
     };
     match install::version_of(&program).await {
         Ok(version) if version == PINNED_VERSION => Finding::ok(
-            OF,
+            SUBJECT,
             format!("{version}, as tested, at {}", program.display()),
         ),
         Ok(version) => Finding::warn(
-            OF,
+            SUBJECT,
             format!("{version} at {}", program.display()),
             format!("it may do; this was made for and tested with {PINNED_VERSION}"),
         ),
-        Err(error) => Finding::fail(OF, error.to_string(), "install it again"),
+        Err(error) => Finding::fail(SUBJECT, error.to_string(), "install it again"),
     }
 }
 
-/// git, by which opencode tells projects apart.
+/// Checks for git, which opencode uses to tell projects apart.
 pub fn git() -> Finding {
     match which::which("git") {
         Ok(path) => Finding::ok("git", path.display().to_string()),
@@ -99,69 +103,76 @@ pub fn git() -> Finding {
     }
 }
 
-/// What was found of the service.
+/// The result of the service check.
 #[derive(Debug)]
-pub struct ServiceFound {
-    /// True if one runs.
-    pub runs: bool,
-    /// The lines about it and its port.
+pub struct ServiceCheck {
+    /// True if a service runs.
+    pub is_running: bool,
+    /// The findings about the service and its port.
     pub findings: Vec<Finding>,
 }
 
-/// The service: there, ready, of this version; else whether its port is free.
+/// Checks whether the service runs, is ready and has this version; otherwise whether its port is free.
 pub async fn service(
     args: &ClientArgs,
     environment: &Environment,
     settings: &Settings,
-) -> ServiceFound {
-    const OF: &str = "service";
-    let found = |runs, findings| ServiceFound { runs, findings };
-    let client = match Client::beside(args, environment, Some(settings)) {
+) -> ServiceCheck {
+    const SUBJECT: &str = "service";
+    let check = |is_running, findings| ServiceCheck {
+        is_running,
+        findings,
+    };
+    let client = match Client::with_settings(args, environment, Some(settings)) {
         Ok(client) => client,
         Err(failure) => {
-            let finding = Finding::fail(OF, failure.message, failure.hint);
-            return found(false, vec![finding]);
+            let finding = Finding::fail(SUBJECT, failure.message, failure.hint);
+            return check(false, vec![finding]);
         }
     };
     let url = client.url().to_owned();
-    match client.look(&["healthz"]).await {
+    match client.probe(&["healthz"]).await {
         Err(failure) => {
-            let next = "start it with `greenroom up`, or name it with --url";
-            let mut findings = vec![Finding::away(OF, failure.message, next)];
+            let hint = "start it with `greenroom up`, or name it with --url";
+            let mut findings = vec![Finding::unreachable(SUBJECT, failure.message, hint)];
             if args.url.is_none() {
                 findings.push(port(settings));
             }
-            found(false, findings)
+            check(false, findings)
         }
         Ok((200, health)) if health["status"] == "ok" => {
             let version = health["version"].as_str().unwrap_or("an unknown version");
             let mut findings = vec![ready(&client, &url, version).await];
             let own = env!("CARGO_PKG_VERSION");
             if version != own {
-                let says = format!("it is {version}, this command {own}");
-                findings.push(Finding::warn(OF, says, "use the same version of both"));
+                let message = format!("it is {version}, this command {own}");
+                findings.push(Finding::warn(
+                    SUBJECT,
+                    message,
+                    "use the same version of both",
+                ));
             }
-            found(true, findings)
+            check(true, findings)
         }
         Ok((status, _)) => {
-            let says = format!("{url} answers {status} and is no Greenroom");
-            let next = "stop what listens there, or choose another address with --listen";
-            found(false, vec![Finding::fail(OF, says, next)])
+            let message = format!("{url} answers {status} and is no Greenroom");
+            let hint = "stop what listens there, or choose another address with --listen";
+            check(false, vec![Finding::fail(SUBJECT, message, hint)])
         }
     }
 }
 
 async fn ready(client: &Client, url: &str, version: &str) -> Finding {
-    const OF: &str = "service";
-    let (status, readiness) = match client.look(&["readyz"]).await {
+    const SUBJECT: &str = "service";
+    let (status, readiness) = match client.probe(&["readyz"]).await {
         Ok(answer) => answer,
-        Err(failure) => return Finding::away(OF, failure.message, failure.hint),
+        Err(failure) => return Finding::unreachable(SUBJECT, failure.message, failure.hint),
     };
     match status {
         200 => {
             let count = |name: &str| readiness[name].as_u64().unwrap_or_default();
             Finding::ok(
-                OF,
+                SUBJECT,
                 format!(
                     "{version} at {url} is ready: {} running, {} waiting",
                     count("running"),
@@ -172,25 +183,25 @@ async fn ready(client: &Client, url: &str, version: &str) -> Finding {
         503 => {
             let problems = readiness["problems"].as_array().into_iter().flatten();
             let problems: Vec<&str> = problems.filter_map(Value::as_str).collect();
-            Finding::away(
-                OF,
+            Finding::unreachable(
+                SUBJECT,
                 format!("{version} at {url} is not ready: {}", problems.join("; ")),
                 "see the service's log; tasks are accepted and wait meanwhile",
             )
         }
         _ => {
             let code = readiness["error"]["message"].as_str().unwrap_or_default();
-            let says = format!("{version} at {url} answers {status}: {code}");
+            let message = format!("{version} at {url} answers {status}: {code}");
             Finding::fail(
-                OF,
-                says,
+                SUBJECT,
+                message,
                 "bring its secret with --token-file or GREENROOM_TOKEN",
             )
         }
     }
 }
 
-/// Whether the service could listen where it is told to.
+/// Checks whether the service could bind its address.
 fn port(settings: &Settings) -> Finding {
     let address = settings.listen.0;
     match TcpListener::bind(address) {
@@ -203,17 +214,17 @@ fn port(settings: &Settings) -> Finding {
     }
 }
 
-/// The agent server that is configured, where it matters: `up` starts one of its own.
-pub async fn agent_server(loaded: &Loaded, service_runs: bool) -> Option<Finding> {
-    const OF: &str = "agent server";
+/// Checks the configured agent server. Skipped if a running service reports on it.
+pub async fn agent_server(loaded: &Loaded, service_is_running: bool) -> Option<Finding> {
+    const SUBJECT: &str = "agent server";
     let opencode = &loaded.settings.opencode;
     let configured = loaded.origins.contains_key("opencode.url");
-    if service_runs && !configured {
-        // It says itself how its agent server is, wherever that listens.
+    if service_is_running && !configured {
+        // The service reports on its agent server.
         return None;
     }
     let Some(url) = &opencode.url else {
-        return Some(Finding::ok(OF, "it comes by its plugin's bridge"));
+        return Some(Finding::ok(SUBJECT, "it comes by its plugin's bridge"));
     };
     let address = ServerAddress {
         url: url.clone(),
@@ -221,24 +232,24 @@ pub async fn agent_server(loaded: &Loaded, service_runs: bool) -> Option<Finding
         password: opencode.password.clone(),
         directory: loaded.settings.core.directory.to_string(),
     };
-    Some(match wait_until_healthy(&address, SERVER_WITHIN).await {
-        Ok(version) => Finding::ok(OF, format!("opencode {version} at {url}")),
+    Some(match wait_until_healthy(&address, SERVER_TIMEOUT).await {
+        Ok(version) => Finding::ok(SUBJECT, format!("opencode {version} at {url}")),
         Err(HealthError::NotInTime { .. }) if !configured => Finding::ok(
-            OF,
+            SUBJECT,
             format!("none at {url}; `greenroom up` starts one of its own"),
         ),
-        Err(error @ HealthError::NotInTime { .. }) => Finding::away(
-            OF,
+        Err(error @ HealthError::NotInTime { .. }) => Finding::unreachable(
+            SUBJECT,
             error.to_string(),
             "start it with `opencode serve`, or correct `opencode.url`",
         ),
-        Err(error) => Finding::fail(OF, error.to_string(), "correct the keys of `opencode`"),
+        Err(error) => Finding::fail(SUBJECT, error.to_string(), "correct the keys of `opencode`"),
     })
 }
 
-/// Who can read the secret.
+/// Checks who can read the secret.
 pub fn secrets(loaded: &Loaded, environment: &Environment) -> Vec<Finding> {
-    const OF: &str = "token";
+    const SUBJECT: &str = "token";
     let files: Vec<PathBuf> = match &loaded.settings.token_source {
         TokenSource::None => Vec::new(),
         TokenSource::File(file) => vec![environment.path(file)],
@@ -253,10 +264,10 @@ pub fn secrets(loaded: &Loaded, environment: &Environment) -> Vec<Finding> {
             let mode = std::fs::metadata(file).ok()?.permissions().mode() & 0o777;
             let name = file.display();
             Some(if mode & 0o077 == 0 {
-                Finding::ok(OF, format!("only you can read {name}"))
+                Finding::ok(SUBJECT, format!("only you can read {name}"))
             } else {
                 Finding::warn(
-                    OF,
+                    SUBJECT,
                     format!("others can read {name} (mode {mode:o})"),
                     format!("chmod 600 {name}"),
                 )
@@ -265,12 +276,12 @@ pub fn secrets(loaded: &Loaded, environment: &Environment) -> Vec<Finding> {
         .collect()
 }
 
-/// The journal: whether it can be read, and who uses it.
+/// Checks whether the journal can be read, and which process uses it.
 pub fn journal(loaded: &Loaded) -> Finding {
-    const OF: &str = "journal";
+    const SUBJECT: &str = "journal";
     let Some(path) = &loaded.settings.journal else {
         return Finding::warn(
-            OF,
+            SUBJECT,
             "none: a restart of the service forgets its tasks",
             "name a file with `journal`",
         );
@@ -283,19 +294,21 @@ pub fn journal(loaded: &Loaded) -> Finding {
                 (false, _) => String::new(),
             };
             let tasks = stats.open + stats.ended;
-            let says = format!(
+            let message = format!(
                 "{}: {tasks} tasks, {} KiB{user}",
                 path.display(),
                 stats.bytes / 1024
             );
-            Finding::ok(OF, says)
+            Finding::ok(SUBJECT, message)
         }
-        Err(OpenError::Missing { path }) => {
-            Finding::ok(OF, format!("{}: the first start makes it", path.display()))
-        }
-        Err(error @ OpenError::Older { .. }) => {
-            Finding::ok(OF, format!("{error}: the next start brings it up to date"))
-        }
-        Err(error) => Finding::fail(OF, error.to_string(), error.hint()),
+        Err(OpenError::Missing { path }) => Finding::ok(
+            SUBJECT,
+            format!("{}: the first start makes it", path.display()),
+        ),
+        Err(error @ OpenError::Older { .. }) => Finding::ok(
+            SUBJECT,
+            format!("{error}: the hint start brings it up to date"),
+        ),
+        Err(error) => Finding::fail(SUBJECT, error.to_string(), error.hint()),
     }
 }

@@ -1,5 +1,4 @@
-//! A client of the service's HTTP API, for the commands. Every call has a time limit; every failure becomes a
-//! [`Failure`] with its exit code.
+//! The HTTP client of the commands. Every call has a time limit; every error becomes a [`Failure`] with its exit code.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -14,30 +13,30 @@ use serde_json::Value;
 
 use super::args::ClientArgs;
 use super::failure::{FAILED, Failure, UNREACHABLE, USAGE};
-use crate::config::layers::{read_token, usual_token};
+use crate::config::layers::{default_token, read_token};
 use crate::config::settings::has_host;
 use crate::config::{Environment, Settings, Sources, load};
 
-const CONNECT_WITHIN: Duration = Duration::from_secs(3);
-/// The service itself waits up to ten seconds for the agent server.
-const CALL_WITHIN: Duration = Duration::from_secs(40);
-/// A look at a service that may be something else.
-const LOOK_WITHIN: Duration = Duration::from_secs(10);
-/// How long one blocking read waits in the service.
-pub const BLOCK: Duration = Duration::from_secs(600);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+/// The service waits up to ten seconds for the agent server.
+const CALL_TIMEOUT: Duration = Duration::from_secs(40);
+/// Time limit for a probe of an address that may not be Greenroom.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Maximum time of a blocking read in the service.
+pub const MAX_BLOCK: Duration = Duration::from_secs(600);
 
-/// A task as the service shows it.
+/// A task as returned by the service.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
-pub struct Shown {
+pub struct TaskView {
     /// The task.
     #[serde(flatten)]
     pub task: Task,
-    /// Why it waits, if it waits.
+    /// Why the task waits, if it waits.
     #[serde(rename = "waitsFor", default)]
     pub waits_for: Option<WaitsFor>,
 }
 
-/// One service.
+/// A client of one service.
 #[derive(Debug, Clone)]
 pub struct Client {
     http: reqwest::Client,
@@ -46,36 +45,36 @@ pub struct Client {
 }
 
 #[derive(Deserialize)]
-struct Refusal {
-    error: RefusalBody,
+struct ErrorBody {
+    error: ErrorDetail,
 }
 
 #[derive(Deserialize)]
-struct RefusalBody {
+struct ErrorDetail {
     code: String,
     message: String,
     hint: String,
 }
 
 impl Client {
-    /// The service that the arguments, the environment, or the configuration name.
+    /// Creates a client for the service named by the arguments, the environment, or the configuration.
     ///
     /// # Errors
-    /// A configuration or token file that cannot be read, or an address that is none.
+    /// Fails for an unreadable configuration or token file, or an invalid address.
     pub fn new(args: &ClientArgs, environment: &Environment) -> Result<Self, Failure> {
         if args.url.is_some() {
-            return Self::beside(args, environment, None);
+            return Self::with_settings(args, environment, None);
         }
-        // On the machine of the service its own configuration says where it is.
+        // On the machine of the service its configuration contains the address.
         let settings = load(&Sources::default(), environment)?.settings;
-        Self::beside(args, environment, Some(&settings))
+        Self::with_settings(args, environment, Some(&settings))
     }
 
-    /// The same with a configuration that has been read already, if there is one.
+    /// Creates a client with a configuration that is already loaded.
     ///
     /// # Errors
-    /// A token file that cannot be read, or an address that is none.
-    pub fn beside(
+    /// Fails for an unreadable token file or an invalid address.
+    pub fn with_settings(
         args: &ClientArgs,
         environment: &Environment,
         settings: Option<&Settings>,
@@ -113,15 +112,15 @@ impl Client {
                 "it looks like http://127.0.0.1:7717",
             )
         })?;
-        // The service of this user reads it from there too. Another machine's has no business with it.
+        // The local service reads the same file. A remote service must not get the secret.
         if args.url.is_some() && token.is_none() && is_local(&base) {
             let hint = "put the secret alone into it, or remove it";
-            token = usual_token(environment)
+            token = default_token(environment)
                 .map_err(|problem| Failure::new(USAGE, format!("token: {problem}"), hint))?;
         }
         let http = reqwest::Client::builder()
-            .connect_timeout(CONNECT_WITHIN)
-            // The service is called directly: it is on this machine, or named by its address.
+            .connect_timeout(CONNECT_TIMEOUT)
+            // The address is local or explicit, so no proxy is used.
             .no_proxy()
             .build()
             .map_err(|error| {
@@ -134,70 +133,72 @@ impl Client {
         Ok(Self { http, base, token })
     }
 
-    /// Where the service is.
+    /// Returns the URL of the service.
     pub fn url(&self) -> &str {
         self.base.as_str().trim_end_matches('/')
     }
 
-    /// Reads.
+    /// Sends a GET request.
     pub async fn get<T: DeserializeOwned>(
         &self,
         path: &[&str],
         query: &[(&str, &str)],
     ) -> Result<T, Failure> {
-        self.call(Method::GET, path, query, None, CALL_WITHIN).await
+        self.call(Method::GET, path, query, None, CALL_TIMEOUT)
+            .await
     }
 
-    /// Changes something.
+    /// Sends a POST request.
     pub async fn post<T: DeserializeOwned>(
         &self,
         path: &[&str],
         body: &Value,
     ) -> Result<T, Failure> {
-        self.call(Method::POST, path, &[], Some(body), CALL_WITHIN)
+        self.call(Method::POST, path, &[], Some(body), CALL_TIMEOUT)
             .await
     }
 
-    /// The same for a call that may take as long as that.
-    pub async fn post_within<T: DeserializeOwned>(
+    /// Sends a POST request with its own time limit.
+    pub async fn post_with_timeout<T: DeserializeOwned>(
         &self,
         path: &[&str],
         body: &Value,
-        within: Duration,
+        timeout: Duration,
     ) -> Result<T, Failure> {
-        self.call(Method::POST, path, &[], Some(body), within).await
+        self.call(Method::POST, path, &[], Some(body), timeout)
+            .await
     }
 
-    /// Replaces something.
+    /// Sends a PUT request.
     pub async fn put<T: DeserializeOwned>(
         &self,
         path: &[&str],
         body: &Value,
     ) -> Result<T, Failure> {
-        self.call(Method::PUT, path, &[], Some(body), CALL_WITHIN)
+        self.call(Method::PUT, path, &[], Some(body), CALL_TIMEOUT)
             .await
     }
 
-    /// Reads what there is after the end of a task, which may take [`BLOCK`].
+    /// Waits for the end of a task, at most [`MAX_BLOCK`], and returns its output.
     pub async fn wait<T: DeserializeOwned>(&self, id: &str) -> Result<T, Failure> {
-        let millis = BLOCK.as_millis().to_string();
+        let millis = MAX_BLOCK.as_millis().to_string();
         let query = [("block", "true"), ("timeoutMs", millis.as_str())];
         self.call(
             Method::GET,
             &["v1", "tasks", id, "output"],
             &query,
             None,
-            BLOCK + CALL_WITHIN,
+            MAX_BLOCK + CALL_TIMEOUT,
         )
         .await
     }
 
-    /// Reads an answer, or a piece of one, that was fetched as plain JSON.
-    pub fn understood<T: DeserializeOwned>(&self, value: Value) -> Result<T, Failure> {
-        serde_json::from_value(value).map_err(|error| self.strange(&error))
+    /// Decodes a JSON value from the service.
+    pub fn decode<T: DeserializeOwned>(&self, value: Value) -> Result<T, Failure> {
+        serde_json::from_value(value).map_err(|error| self.decode_failure(&error))
     }
 
-    fn strange(&self, error: &serde_json::Error) -> Failure {
+    fn decode_failure(&self, error: &serde_json::Error) -> Failure {
         let message = format!(
             "{} answers what this command does not understand: {error}",
             self.url()
@@ -209,13 +210,13 @@ impl Client {
         )
     }
 
-    /// The status of an answer and its body, whatever they are; null for a body that is no JSON.
+    /// Returns the status and the body of any response; null for a body that is not valid JSON.
     ///
     /// # Errors
-    /// Nobody answers.
-    pub async fn look(&self, path: &[&str]) -> Result<(u16, Value), Failure> {
+    /// Fails if the service is unreachable.
+    pub async fn probe(&self, path: &[&str]) -> Result<(u16, Value), Failure> {
         let (status, bytes) = self
-            .answer(Method::GET, path, &[], None, LOOK_WITHIN)
+            .send(Method::GET, path, &[], None, PROBE_TIMEOUT)
             .await?;
         Ok((status, serde_json::from_slice(&bytes).unwrap_or_default()))
     }
@@ -226,14 +227,14 @@ impl Client {
         path: &[&str],
         query: &[(&str, &str)],
         body: Option<&Value>,
-        within: Duration,
+        timeout: Duration,
     ) -> Result<T, Failure> {
-        let (status, bytes) = self.answer(method, path, query, body, within).await?;
+        let (status, bytes) = self.send(method, path, query, body, timeout).await?;
         if (200..300).contains(&status) {
-            return serde_json::from_slice(&bytes).map_err(|error| self.strange(&error));
+            return serde_json::from_slice(&bytes).map_err(|error| self.decode_failure(&error));
         }
-        Err(match serde_json::from_slice::<Refusal>(&bytes) {
-            Ok(Refusal { error }) => {
+        Err(match serde_json::from_slice::<ErrorBody>(&bytes) {
+            Ok(ErrorBody { error }) => {
                 Failure::new(exit_code(status, &error.code), error.message, error.hint)
             }
             Err(_) => Failure::new(
@@ -244,32 +245,32 @@ impl Client {
         })
     }
 
-    async fn answer(
+    async fn send(
         &self,
         method: Method,
         path: &[&str],
         query: &[(&str, &str)],
         body: Option<&Value>,
-        within: Duration,
+        timeout: Duration,
     ) -> Result<(u16, Vec<u8>), Failure> {
         let mut url = self.base.clone();
         if let Ok(mut segments) = url.path_segments_mut() {
-            // Ids come from the command line: pushed one by one they are percent-encoded.
+            // Path segments come from the command line; this percent-encodes them.
             segments.pop_if_empty().extend(path);
         }
-        let mut request = self.http.request(method, url).query(query).timeout(within);
+        let mut request = self.http.request(method, url).query(query).timeout(timeout);
         if let Some(token) = &self.token {
             request = request.bearer_auth(token.reveal());
         }
         if let Some(body) = body {
             request = request.json(body);
         }
-        let answer = request
+        let response = request
             .send()
             .await
             .map_err(|error| self.unreachable(&error))?;
-        let status = answer.status().as_u16();
-        let bytes = answer
+        let status = response.status().as_u16();
+        let bytes = response
             .bytes()
             .await
             .map_err(|error| self.unreachable(&error))?;
@@ -291,16 +292,16 @@ impl Client {
     }
 }
 
-/// True if that address is on this machine, whatever the network says.
+/// Returns true if the URL is a loopback address, without name resolution.
 fn is_local(base: &Url) -> bool {
     let host = base.host_str().unwrap_or_default();
     let address: Result<IpAddr, _> = host.trim_matches(['[', ']']).parse();
     address.map_or(host == "localhost", |ip| ip.is_loopback())
 }
 
-/// The secret in the variable, which goes into a header.
+/// Validates the secret of the variable, which is sent in a header.
 fn token_of_variable(text: &str) -> Result<Option<Token>, Failure> {
-    crate::config::value::plain(text.trim()).map_err(|_| {
+    crate::config::value::check_printable(text.trim()).map_err(|_| {
         let hint = "put the secret alone into it, or use --token-file";
         Failure::new(USAGE, "GREENROOM_TOKEN: it is no secret of one line", hint)
     })?;

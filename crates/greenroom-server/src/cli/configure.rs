@@ -1,47 +1,46 @@
-//! `greenroom config`: what is wrong with the configuration, what holds, what a file may say, and what another program's
-//! settings are here. Nothing is started and nobody is called.
+//! `greenroom config`: checks the configuration, shows it, prints its schema, and imports the settings of another
+//! program. Makes no calls.
 
 use serde_json::{Value, json};
 
-use super::args::upkeep::{ImportArgs, LayersArgs};
+use super::args::admin::{ImportArgs, LayersArgs};
 use super::args::{ConfigArgs, ConfigCommand};
 use super::failure::{Failure, USAGE};
 use super::run::json_text;
-use super::serve::say;
-use super::term::{out, printable};
+use super::terminal::{print_err, print_out, printable};
 use crate::config::effective::{self, effective};
 use crate::config::import::{self, Imported};
 use crate::config::{ConfigError, Environment, check, file, load, schema};
 
-/// No more problems are told at a time.
-const MOST_PROBLEMS: usize = 100;
+/// Maximum number of listed problems.
+const MAX_PROBLEMS: usize = 100;
 
 /// Runs the command.
 pub fn config(args: ConfigArgs) -> Result<(), Failure> {
     let environment = Environment::of_process();
     match args.command {
-        ConfigCommand::Check(layers) => checked(&layers, &environment),
+        ConfigCommand::Check(layers) => check_config(&layers, &environment),
         ConfigCommand::Show(layers) => show(&layers, &environment),
         ConfigCommand::Schema => {
-            out(&json_text(&schema::schema())?);
+            print_out(&json_text(&schema::schema())?);
             Ok(())
         }
-        ConfigCommand::Import(args) => imported(&args, &environment),
+        ConfigCommand::Import(args) => import_config(&args, &environment),
     }
 }
 
-fn checked(args: &LayersArgs, environment: &Environment) -> Result<(), Failure> {
+fn check_config(args: &LayersArgs, environment: &Environment) -> Result<(), Failure> {
     let (loaded, mut problems) = check(&args.sources(), environment);
     let count = problems.len();
-    problems.truncate(MOST_PROBLEMS);
+    problems.truncate(MAX_PROBLEMS);
     let files: Vec<String> = loaded
         .files
         .iter()
         .map(|file| file.display().to_string())
         .collect();
     if args.json {
-        let problems: Vec<Value> = problems.iter().map(problem).collect();
-        out(&json_text(
+        let problems: Vec<Value> = problems.iter().map(problem_json).collect();
+        print_out(&json_text(
             &json!({ "ok": count == 0, "files": files, "problems": problems }),
         )?);
     }
@@ -51,15 +50,17 @@ fn checked(args: &LayersArgs, environment: &Environment) -> Result<(), Failure> 
                 0 => "no file is there: the defaults hold".to_owned(),
                 _ => files.join(", "),
             };
-            out(&format!("ok: {read}\n"));
+            print_out(&format!("ok: {read}\n"));
         }
         return Ok(());
     }
     if !args.json {
-        for problem in &problems {
-            say(Failure::new(USAGE, problem.to_string(), problem.hint())
-                .text()
-                .trim_end());
+        for problem_json in &problems {
+            print_err(
+                Failure::new(USAGE, problem_json.to_string(), problem_json.hint())
+                    .text()
+                    .trim_end(),
+            );
         }
     }
     let plural = if count == 1 { "" } else { "s" };
@@ -75,15 +76,15 @@ fn checked(args: &LayersArgs, environment: &Environment) -> Result<(), Failure> 
     ))
 }
 
-fn problem(problem: &ConfigError) -> Value {
-    let (file, line) = match problem.place() {
+fn problem_json(problem_json: &ConfigError) -> Value {
+    let (file, line) = match problem_json.position() {
         Some((file, line)) => (Some(file.display().to_string()), line),
         None => (None, None),
     };
     json!({
-        "message": problem.to_string(),
-        "hint": problem.hint(),
-        "key": problem.key(),
+        "message": problem_json.to_string(),
+        "hint": problem_json.hint(),
+        "key": problem_json.key(),
         "file": file,
         "line": line,
     })
@@ -93,7 +94,7 @@ fn show(args: &LayersArgs, environment: &Environment) -> Result<(), Failure> {
     let loaded = load(&args.sources(), environment)?;
     let values = effective(&loaded);
     if !args.json {
-        out(&printable(&effective::toml_text(&values), true));
+        print_out(&printable(&effective::toml_text(&values), true));
         return Ok(());
     }
     let values = values.iter().map(|value| {
@@ -106,23 +107,23 @@ fn show(args: &LayersArgs, environment: &Environment) -> Result<(), Failure> {
     });
     let mut values: Vec<Value> = values.collect();
     for value in values.iter_mut().filter_map(Value::as_object_mut) {
-        // A secret that is set says so instead of its value.
+        // A secret shows only whether it is set.
         if value["isSet"].is_null() {
             value.remove("isSet");
         } else {
             value.remove("value");
         }
     }
-    out(&json_text(&json!({ "keys": values }))?);
+    print_out(&json_text(&json!({ "keys": values }))?);
     Ok(())
 }
 
-fn imported(args: &ImportArgs, environment: &Environment) -> Result<(), Failure> {
+fn import_config(args: &ImportArgs, environment: &Environment) -> Result<(), Failure> {
     let path = environment.path(&args.file);
-    let failed = |problem: String, hint: &str| {
-        Failure::new(USAGE, format!("{}: {problem}", path.display()), hint)
+    let failed = |problem_json: String, hint: &str| {
+        Failure::new(USAGE, format!("{}: {problem_json}", path.display()), hint)
     };
-    let text = file::bounded(&path, file::LARGEST)
+    let text = file::read_bounded(&path, file::MAX_FILE_BYTES)
         .map_err(|error| {
             failed(
                 format!("cannot be read: {error}"),
@@ -131,38 +132,40 @@ fn imported(args: &ImportArgs, environment: &Environment) -> Result<(), Failure>
         })?
         .ok_or_else(|| {
             failed(
-                format!("larger than {} bytes", file::LARGEST),
+                format!("larger than {} bytes", file::MAX_FILE_BYTES),
                 "name the oh-my-opencode.json(c) to import from",
             )
         })?;
-    let imported: Imported = import::import(&text).map_err(|error| {
+    let import_config: Imported = import::import(&text).map_err(|error| {
         let hint = match error {
-            import::ImportError::NoJson(_) => "correct the file where it says",
-            import::ImportError::NoBlock => "there is nothing in it that Greenroom would take over",
+            import::ImportError::InvalidJson(_) => "correct the file where it says",
+            import::ImportError::MissingBlock => {
+                "there is nothing in it that Greenroom would take over"
+            }
             import::ImportError::Invalid { .. } => "correct the field, or remove it",
         };
         failed(error.to_string(), hint)
     })?;
     if args.json {
-        let keys = imported
+        let keys = import_config
             .keys
             .iter()
             .map(|(key, value)| ((*key).to_owned(), json!(value)));
-        let left_out = imported
-            .left_out
+        let skipped = import_config
+            .skipped
             .iter()
             .map(|(field, why)| json!({ "field": field, "why": why }));
-        out(&json_text(&json!({
+        print_out(&json_text(&json!({
             "keys": keys.collect::<serde_json::Map<_, _>>(),
-            "notTakenOver": left_out.collect::<Vec<_>>(),
+            "notTakenOver": skipped.collect::<Vec<_>>(),
         }))?);
         return Ok(());
     }
-    out(&import::toml_text(&imported));
-    match imported.left_out.len() {
+    print_out(&import::toml_text(&import_config));
+    match import_config.skipped.len() {
         0 => {}
-        1 => say("note: 1 field is not taken over; it is named at the end"),
-        count => say(&format!(
+        1 => print_err("note: 1 field is not taken over; it is named at the end"),
+        count => print_err(&format!(
             "note: {count} fields are not taken over; they are named at the end"
         )),
     }

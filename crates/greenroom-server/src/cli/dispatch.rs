@@ -1,4 +1,4 @@
-//! Carries the command line out: one actix system for everything, one place where a failure becomes an exit code.
+//! Runs the command: one actix system for all commands, and one place that turns a failure into an exit code.
 
 use std::process::ExitCode;
 
@@ -6,46 +6,45 @@ use clap::{CommandFactory, Parser};
 
 use super::args::{Cli, Command};
 use super::failure::Failure;
-use super::serve::say;
-use super::term::{fit, one_line};
+use super::terminal::{one_line, print_err, truncate};
 use super::{asks, configure, doctor, journal, limits, manage, mcp, plugin, run, serve, up, why};
 
-/// A refusal longer than this, in bytes, repeats more of the command line than anybody reads.
-const LONGEST_REFUSAL: usize = 2000;
-/// Columns of its lines then.
-const LONGEST_LINE: usize = 300;
+/// Maximum length of a usage error, in bytes. A longer one repeats too much of the command line.
+const MAX_USAGE_ERROR_BYTES: usize = 2000;
+/// Maximum width of the lines of a longer one.
+const MAX_LINE_COLUMNS: usize = 300;
 
-/// The whole command.
+/// Runs the command line.
 pub fn main() -> ExitCode {
-    super::term::make_room_for_panics();
+    super::terminal::clear_line_on_panic();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
-        Err(error) => refuse(&error),
+        Err(error) => exit_with_usage_error(&error),
     };
     match actix_rt::System::new().block_on(dispatch(cli.command)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             use std::io::Write;
-            // With stderr closed the exit code still says it.
+            // The exit code is set even if stderr is closed.
             let _ = std::io::stderr().write_all(failure.text().as_bytes());
             ExitCode::from(failure.code)
         }
     }
 }
 
-/// Says what is wrong with the words, or what was asked for (`--help`), and ends with the fitting exit code. A word that
-/// would flood or drive the terminal is not repeated as it is.
-fn refuse(error: &clap::Error) -> ! {
+/// Prints a usage error, or the requested `--help`, and exits with the matching code. Long and unprintable arguments
+/// are truncated.
+fn exit_with_usage_error(error: &clap::Error) -> ! {
     let text = error.to_string();
-    let harmless = |c: char| !c.is_control() || c == '\n';
-    if !error.use_stderr() || (text.len() <= LONGEST_REFUSAL && text.chars().all(harmless)) {
+    let is_safe = |c: char| !c.is_control() || c == '\n';
+    if !error.use_stderr() || (text.len() <= MAX_USAGE_ERROR_BYTES && text.chars().all(is_safe)) {
         error.exit();
     }
     let lines: Vec<String> = text
         .lines()
-        .map(|line| fit(&one_line(line), LONGEST_LINE))
+        .map(|line| truncate(&one_line(line), MAX_LINE_COLUMNS))
         .collect();
-    say(&lines.join("\n"));
+    print_err(&lines.join("\n"));
     std::process::exit(error.exit_code());
 }
 
@@ -72,7 +71,7 @@ async fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "greenroom", &mut script);
-            super::term::out(&String::from_utf8_lossy(&script));
+            super::terminal::print_out(&String::from_utf8_lossy(&script));
             Ok(())
         }
     }

@@ -1,5 +1,5 @@
-//! `greenroom doctor`: looks at everything the product stands on, a line each, and says what to do about what is in the
-//! way. It changes nothing. The looks themselves are in [`super::checks`].
+//! `greenroom doctor`: checks everything the service depends on, one line per check, with a hint for each problem.
+//! Changes nothing. The checks are in [`super::checks`].
 
 use serde::Serialize;
 use serde_json::json;
@@ -9,18 +9,18 @@ use super::checks;
 use super::failure::{FAILED, Failure, UNREACHABLE};
 use super::plugin;
 use super::run::json_text;
-use super::term::{Style, one_line, out};
+use super::terminal::{Style, one_line, print_out};
 use crate::config::{Environment, Sources, check};
 
-/// What was found of one thing.
+/// The result of one check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Verdict {
-    /// In order.
+    /// No problem.
     Ok,
-    /// Works, but not as it should.
+    /// Works with limitations.
     Warn,
-    /// In the way.
+    /// Does not work.
     Fail,
 }
 
@@ -37,59 +37,73 @@ impl Verdict {
 /// One line of the report.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Finding {
-    /// What was looked at.
-    pub of: &'static str,
-    /// How it is.
+    /// The subject of the check.
+    #[serde(rename = "of")]
+    pub subject: &'static str,
+    /// The result.
     pub verdict: Verdict,
     /// What was found.
-    pub says: String,
-    /// What to do; none if nothing is to be done.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub next: Option<String>,
-    /// True if somebody does not answer, which has an exit code of its own.
+    #[serde(rename = "says")]
+    pub message: String,
+    /// What to do; none if there is nothing to do.
+    #[serde(rename = "next", skip_serializing_if = "Option::is_none")]
+    pub hint: Option<String>,
+    /// True if a server does not answer, which has its own exit code.
     #[serde(skip)]
     pub unreachable: bool,
 }
 
 impl Finding {
-    /// In order.
-    pub fn ok(of: &'static str, says: impl Into<String>) -> Self {
+    /// Creates a finding without a problem.
+    pub fn ok(subject: &'static str, message: impl Into<String>) -> Self {
         Self {
-            of,
+            subject,
             verdict: Verdict::Ok,
-            says: says.into(),
-            next: None,
+            message: message.into(),
+            hint: None,
             unreachable: false,
         }
     }
 
-    /// Not as it should be.
-    pub fn warn(of: &'static str, says: impl Into<String>, next: impl Into<String>) -> Self {
+    /// Creates a warning.
+    pub fn warn(
+        subject: &'static str,
+        message: impl Into<String>,
+        hint: impl Into<String>,
+    ) -> Self {
         Self {
             verdict: Verdict::Warn,
-            next: Some(next.into()).filter(|next| !next.is_empty()),
-            ..Self::ok(of, says)
+            hint: Some(hint.into()).filter(|hint| !hint.is_empty()),
+            ..Self::ok(subject, message)
         }
     }
 
-    /// In the way.
-    pub fn fail(of: &'static str, says: impl Into<String>, next: impl Into<String>) -> Self {
+    /// Creates a failure.
+    pub fn fail(
+        subject: &'static str,
+        message: impl Into<String>,
+        hint: impl Into<String>,
+    ) -> Self {
         Self {
             verdict: Verdict::Fail,
-            ..Self::warn(of, says, next)
+            ..Self::warn(subject, message, hint)
         }
     }
 
-    /// In the way, since nobody answers.
-    pub fn away(of: &'static str, says: impl Into<String>, next: impl Into<String>) -> Self {
+    /// Creates a failure because of a server that does not answer.
+    pub fn unreachable(
+        subject: &'static str,
+        message: impl Into<String>,
+        hint: impl Into<String>,
+    ) -> Self {
         Self {
             unreachable: true,
-            ..Self::fail(of, says, next)
+            ..Self::fail(subject, message, hint)
         }
     }
 }
 
-/// Looks, and reports.
+/// Runs all checks and prints the report.
 pub async fn doctor(args: DoctorArgs) -> Result<(), Failure> {
     let environment = Environment::of_process();
     let sources = Sources {
@@ -101,19 +115,21 @@ pub async fn doctor(args: DoctorArgs) -> Result<(), Failure> {
     findings.push(checks::opencode(args.opencode_bin.as_deref()).await);
     findings.push(checks::git());
     let service = checks::service(&args.client, &environment, &loaded.settings).await;
-    findings.extend(checks::agent_server(&loaded, service.runs).await);
+    findings.extend(checks::agent_server(&loaded, service.is_running).await);
     findings.extend(service.findings);
     findings.extend(checks::secrets(&loaded, &environment));
     findings.push(checks::journal(&loaded));
     findings.extend(plugin::findings(&environment));
 
     if args.client.json {
-        let ok = findings.iter().all(|it| it.verdict != Verdict::Fail);
-        out(&json_text(&json!({ "ok": ok, "checks": findings }))?);
+        let ok = findings
+            .iter()
+            .all(|finding| finding.verdict != Verdict::Fail);
+        print_out(&json_text(&json!({ "ok": ok, "checks": findings }))?);
     } else {
-        out(&report(&findings, Style::of_stdout()));
+        print_out(&report(&findings, Style::of_stdout()));
     }
-    match verdict(&findings) {
+    match exit_status(&findings) {
         None => Ok(()),
         Some((code, count)) => {
             let plural = if count == 1 { "thing is" } else { "things are" };
@@ -126,27 +142,33 @@ pub async fn doctor(args: DoctorArgs) -> Result<(), Failure> {
     }
 }
 
-/// The exit code and how much is in the way, if anything is. What must be put right comes before what must be started.
-fn verdict(findings: &[Finding]) -> Option<(u8, usize)> {
-    let failed = findings.iter().filter(|it| it.verdict == Verdict::Fail);
+/// Returns the exit code and the number of failures; none without failures. `FAILED` has precedence over `UNREACHABLE`.
+fn exit_status(findings: &[Finding]) -> Option<(u8, usize)> {
+    let failed = findings
+        .iter()
+        .filter(|finding| finding.verdict == Verdict::Fail);
     let count = failed.clone().count();
-    let away = failed.clone().all(|it| it.unreachable);
-    (count > 0).then_some((if away { UNREACHABLE } else { FAILED }, count))
+    let all_unreachable = failed.clone().all(|finding| finding.unreachable);
+    (count > 0).then_some((if all_unreachable { UNREACHABLE } else { FAILED }, count))
 }
 
-/// The lines for people.
+/// Returns the report for people.
 pub fn report(findings: &[Finding], style: Style) -> String {
-    let width = findings.iter().map(|it| it.of.len()).max().unwrap_or(0);
+    let width = findings
+        .iter()
+        .map(|finding| finding.subject.len())
+        .max()
+        .unwrap_or(0);
     let mut text = String::new();
-    for it in findings {
-        let verdict = style.verdict(it.verdict, &format!("{:<4}", it.verdict.as_str()));
+    for finding in findings {
+        let verdict = style.verdict(finding.verdict, &format!("{:<4}", finding.verdict.as_str()));
         text.push_str(&format!(
             "{verdict}  {:width$}  {}\n",
-            it.of,
-            one_line(&it.says)
+            finding.subject,
+            one_line(&finding.message)
         ));
-        if let Some(next) = &it.next {
-            text.push_str(&format!("{:6}{:width$}  → {}\n", "", "", one_line(next)));
+        if let Some(hint) = &finding.hint {
+            text.push_str(&format!("{:6}{:width$}  → {}\n", "", "", one_line(hint)));
         }
     }
     text
@@ -157,13 +179,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_must_be_put_right_decides_the_exit_code() {
+    fn exit_status_prefers_failed_over_unreachable() {
         let ok = Finding::ok("a", "fine");
         let warn = Finding::warn("b", "odd", "look");
-        let away = Finding::away("c", "gone", "start it");
+        let unreachable = Finding::unreachable("c", "gone", "start it");
         let fail = Finding::fail("d", "broken", "mend it");
-        assert_eq!(verdict(&[ok.clone(), warn]), None);
-        assert_eq!(verdict(&[ok, away.clone()]), Some((3, 1)));
-        assert_eq!(verdict(&[away, fail]), Some((1, 2)));
+        assert_eq!(exit_status(&[ok.clone(), warn]), None);
+        assert_eq!(exit_status(&[ok, unreachable.clone()]), Some((3, 1)));
+        assert_eq!(exit_status(&[unreachable, fail]), Some((1, 2)));
     }
 }

@@ -1,4 +1,4 @@
-//! How a command fails: what it says, what the reader can do, and its exit code.
+//! The failure of a command: message, hint and exit code.
 
 use crate::config::ConfigError;
 use crate::host::HostError;
@@ -10,19 +10,19 @@ pub const USAGE: u8 = 2;
 /// The service or the agent server cannot be reached.
 pub const UNREACHABLE: u8 = 3;
 
-/// A failure, ready to be shown.
+/// A failure of a command.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {
     /// The exit code of the process.
     pub code: u8,
     /// What is wrong.
     pub message: String,
-    /// What the reader can do; empty if nothing can be said.
+    /// What the reader can do; empty if nothing is known.
     pub hint: String,
 }
 
 impl Failure {
-    /// A failure of any kind.
+    /// Creates a failure.
     pub fn new(code: u8, message: impl Into<String>, hint: impl Into<String>) -> Self {
         Self {
             code,
@@ -31,7 +31,7 @@ impl Failure {
         }
     }
 
-    /// The lines for stderr.
+    /// Returns the lines for stderr.
     pub fn text(&self) -> String {
         if self.hint.is_empty() {
             return format!("error: {}\n", self.message);

@@ -1,4 +1,4 @@
-//! `greenroom output --follow`: what a task writes, as it comes, until its run has ended; then its exit code.
+//! `greenroom output --follow`: prints the messages of a task until its run ends, then exits with the code of the task.
 
 use greenroom::domain::output::{Output, OutputMessage};
 use greenroom::domain::task::TaskStatus;
@@ -7,25 +7,24 @@ use serde_json::json;
 use super::args::OutputArgs;
 use super::client::Client;
 use super::failure::{FAILED, Failure};
-use super::live::ending;
-use super::patience::patiently;
+use super::retry::retry_while_unreachable;
 use super::run::print_text;
-use super::serve::say;
 use super::show;
-use super::term::out;
+use super::terminal::{print_err, print_out};
+use super::watch::outcome_line;
 
-/// How long one read waits in the service, in milliseconds. It answers at once when the run ends; what is written before
-/// that is seen when it answers.
-const HELD_MS: &str = "2000";
-/// Messages of one read.
+/// Time of one blocking read, in milliseconds. A read returns immediately when the run ends.
+const BLOCK_MS: &str = "2000";
+/// Maximum number of messages per read.
 const PAGE: &str = "100";
 
-/// Prints messages as they come. The newest one may still grow, so it is printed once another follows or the run ends.
+/// Prints messages as they arrive. The newest message may still grow, so it is printed after the next one or at the end
+/// of the run.
 pub async fn follow(client: &Client, args: &OutputArgs) -> Result<(), Failure> {
     let mut since: Option<String> = None;
-    // A service that is not there at the beginning is not waited for: the address may be wrong.
+    // No retry for the first read: the address may be wrong.
     let mut output = read(client, &args.id, None, false).await?;
-    // By its id: a beginning may come to fit another one, and a session may get another task.
+    // By id: a prefix may become ambiguous, and a session may get another task.
     let id = output.task.id.as_str().to_owned();
     loop {
         let ended = output.task.status().is_terminal();
@@ -44,11 +43,11 @@ pub async fn follow(client: &Client, args: &OutputArgs) -> Result<(), Failure> {
             break;
         }
         let next = async || read(client, &id, since.as_deref(), !more).await;
-        output = patiently(next, say).await?;
+        output = retry_while_unreachable(next, print_err).await?;
     }
-    let end = ending(&output.task);
+    let end = outcome_line(&output.task);
     if output.task.status() == TaskStatus::Completed {
-        say(&end);
+        print_err(&end);
         return Ok(());
     }
     Err(Failure::new(FAILED, end, ""))
@@ -62,7 +61,7 @@ async fn read(
 ) -> Result<Output, Failure> {
     let mut query = vec![("fullSession", "true"), ("messageLimit", PAGE)];
     if hold {
-        query.extend([("block", "true"), ("timeoutMs", HELD_MS)]);
+        query.extend([("block", "true"), ("timeoutMs", BLOCK_MS)]);
     }
     if let Some(since) = since {
         query.push(("sinceMessageID", since));
@@ -72,8 +71,8 @@ async fn read(
 
 fn print_message(message: &OutputMessage, json: bool) {
     if json {
-        // One line each, so that a reader can take them as they come.
-        out(&format!("{}\n", json!(message)));
+        // One line per message, so that readers can parse them as they arrive.
+        print_out(&format!("{}\n", json!(message)));
     } else {
         print_text(&show::message(message));
     }

@@ -1,5 +1,5 @@
-//! `greenroom journal`: what the journal holds, on its own file and without the service. Looking works beside a service;
-//! what changes the file refuses with the process that uses it.
+//! `greenroom journal`: works on the journal file without the service. Reads work while a service uses the file;
+//! commands that change it fail with the process id of the user.
 
 use std::fs::OpenOptions;
 use std::io::{BufWriter, IsTerminal, Write};
@@ -10,11 +10,10 @@ use greenroom_sqlite::OpenError;
 use greenroom_sqlite::upkeep::{self, ExportError, Purge, Stats};
 use serde_json::json;
 
-use super::args::upkeep::{JournalArgs, JournalCommand, JournalFile, PurgeArgs};
+use super::args::admin::{JournalArgs, JournalCommand, JournalFile, PurgeArgs};
 use super::failure::{FAILED, Failure, USAGE};
 use super::run::json_text;
-use super::serve::say;
-use super::term::out;
+use super::terminal::{print_err, print_out};
 use crate::config::{Environment, Sources, load};
 
 /// Runs the command.
@@ -24,20 +23,20 @@ pub fn journal(args: JournalArgs) -> Result<(), Failure> {
             let stats = upkeep::stats(&path(&file)?)?;
             if json {
                 let value = serde_json::to_value(&stats).unwrap_or_default();
-                out(&json_text(&value)?);
+                print_out(&json_text(&value)?);
             } else {
-                out(&text(&stats));
+                print_out(&text(&stats));
             }
             Ok(())
         }
         JournalCommand::Vacuum { file, json } => {
             let (before, after) = upkeep::vacuum(&path(&file)?)?;
             if json {
-                out(&json_text(
+                print_out(&json_text(
                     &json!({ "bytesBefore": before, "bytesAfter": after }),
                 )?);
             } else {
-                out(&format!("{} before, {} now\n", size(before), size(after)));
+                print_out(&format!("{} before, {} now\n", size(before), size(after)));
             }
             Ok(())
         }
@@ -46,7 +45,7 @@ pub fn journal(args: JournalArgs) -> Result<(), Failure> {
     }
 }
 
-/// The file that is named, else the configured one.
+/// Returns the given file, else the configured one.
 fn path(file: &JournalFile) -> Result<PathBuf, Failure> {
     let environment = Environment::of_process();
     if let Some(journal) = &file.journal {
@@ -82,14 +81,14 @@ fn export(path: &Path, to: Option<&Path>) -> Result<(), Failure> {
             Ok(count)
         });
         return match written {
-            // A reader that has gone has enough.
+            // A closed pipe (`| head`) is not an error.
             Err(ExportError::Out(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => {
                 Ok(())
             }
             written => written.map(|_| ()).map_err(failed),
         };
     };
-    // Prompts are in it: for its owner alone, and never over something else.
+    // The export contains prompts: readable only by its owner, and never overwrites a file.
     let file = OpenOptions::new()
         .write(true)
         .create_new(true)
@@ -105,7 +104,7 @@ fn export(path: &Path, to: Option<&Path>) -> Result<(), Failure> {
     let mut file = BufWriter::new(file);
     let count = upkeep::export(path, &mut file).map_err(failed)?;
     file.flush().map_err(|error| failed(error.into()))?;
-    say(&format!("{count} tasks written to {}", to.display()));
+    print_err(&format!("{count} tasks written to {}", to.display()));
     Ok(())
 }
 
@@ -125,22 +124,22 @@ fn purge(args: &PurgeArgs) -> Result<(), Failure> {
         ),
     };
     if !args.yes && !confirmed(&which, &path)? {
-        say("nothing was removed");
+        print_err("nothing was removed");
         return Ok(());
     }
     let count = upkeep::purge(&path, what)?;
     if args.json {
-        out(&json_text(&json!({ "purged": count }))?);
+        print_out(&json_text(&json!({ "purged": count }))?);
         return Ok(());
     }
-    out(&format!("{count} tasks removed\n"));
+    print_out(&format!("{count} tasks removed\n"));
     if count > 0 {
-        say("`greenroom journal vacuum` makes the file smaller");
+        print_err("`greenroom journal vacuum` makes the file smaller");
     }
     Ok(())
 }
 
-/// Asks, where somebody can answer.
+/// Asks for confirmation on a terminal.
 fn confirmed(which: &str, path: &Path) -> Result<bool, Failure> {
     if !std::io::stdin().is_terminal() {
         return Err(Failure::new(
@@ -149,7 +148,7 @@ fn confirmed(which: &str, path: &Path) -> Result<bool, Failure> {
             "say --yes",
         ));
     }
-    // Nobody reads it if stderr is closed, and nobody answers then.
+    // With a closed stderr the answer is no.
     let _ = write!(
         std::io::stderr(),
         "remove {which} from {}? [y/N] ",
@@ -161,7 +160,7 @@ fn confirmed(which: &str, path: &Path) -> Result<bool, Failure> {
     Ok(read.is_ok() && (answer == "y" || answer == "yes"))
 }
 
-/// What is in it, a line each.
+/// Returns the statistics, one per line.
 pub fn text(stats: &Stats) -> String {
     let mut tasks = format!("{} open, {} ended", stats.open, stats.ended);
     if stats.left > 0 {
@@ -189,7 +188,7 @@ pub fn text(stats: &Stats) -> String {
     )
 }
 
-/// Bytes as people read them.
+/// Formats a size in bytes.
 fn size(bytes: u64) -> String {
     const MIB: u64 = 1024 * 1024;
     match bytes {

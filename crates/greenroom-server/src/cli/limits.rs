@@ -1,4 +1,4 @@
-//! `greenroom limits`: the slots by key as they are now, and a limit changed at once.
+//! `greenroom limits`: shows the slots by key and changes limits.
 
 use std::time::Duration;
 
@@ -6,16 +6,16 @@ use greenroom::LimitsReport;
 use greenroom::domain::time::duration_text;
 use serde_json::{Value, json};
 
-use super::args::upkeep::LimitArgs;
-use super::args::words::Wish;
+use super::args::admin::LimitArgs;
+use super::args::parsers::LimitValue;
 use super::args::{LimitsArgs, LimitsCommand};
 use super::client::Client;
 use super::failure::Failure;
 use super::run::json_text;
-use super::term::{columns, fit, one_line, out, stdout_columns};
+use super::terminal::{display_width, one_line, print_out, stdout_columns, truncate};
 use crate::config::Environment;
 
-/// Shows the slots, or changes a limit and shows what holds then.
+/// Shows the slots, after a change of a limit if one is given.
 pub async fn limits(args: LimitsArgs) -> Result<(), Failure> {
     let environment = Environment::of_process();
     let (arguments, change) = match args.command {
@@ -32,19 +32,19 @@ pub async fn limits(args: LimitsArgs) -> Result<(), Failure> {
         Some(body) => client.put(&["v1", "limits"], &body).await?,
     };
     if arguments.json {
-        out(&json_text(&answer)?);
+        print_out(&json_text(&answer)?);
         return Ok(());
     }
-    let report: LimitsReport = client.understood(answer)?;
-    out(&table(&report, stdout_columns()));
+    let report: LimitsReport = client.decode(answer)?;
+    print_out(&table(&report, stdout_columns()));
     Ok(())
 }
 
-/// The change as the service wants it. What has a slash names a model, what has none a provider or an agent.
+/// Returns the request body of a change. A key with a slash is a model, any other a provider or an agent.
 fn change(set: &LimitArgs) -> Value {
     let limit = match set.limit {
-        Wish::Limit(limit) => json!(limit),
-        Wish::Unset => Value::Null,
+        LimitValue::Limit(limit) => json!(limit),
+        LimitValue::Unset => Value::Null,
     };
     match set.key.trim() {
         "default" => json!({ "default": limit }),
@@ -54,7 +54,7 @@ fn change(set: &LimitArgs) -> Value {
     }
 }
 
-/// The keys in use, waited for, or with a rule of their own, a line each; the sum of all below them.
+/// Returns a table of the keys that are in use, waited for, or have a rule, with a sum line.
 pub fn table(report: &LimitsReport, width: Option<usize>) -> String {
     let head = ["KEY", "IN USE", "LIMIT", "WAITING", "OLDEST"].map(str::to_owned);
     let mut rows = vec![head];
@@ -80,17 +80,20 @@ pub fn table(report: &LimitsReport, width: Option<usize>) -> String {
         String::new(),
     ]);
     let widths: [usize; 5] = std::array::from_fn(|column| {
-        let cells = rows.iter().map(|row| columns(&row[column]));
+        let cells = rows.iter().map(|row| display_width(&row[column]));
         cells.max().unwrap_or_default()
     });
-    // The numbers keep their room, a long key gives way.
+    // The numbers keep their width; a long key is truncated.
     let numbers: usize = widths[1..].iter().map(|width| width + 2).sum();
-    let room = width.map_or(usize::MAX, |width| width.saturating_sub(numbers).max(8));
-    let first = widths[0].min(room);
+    let remaining = width.map_or(usize::MAX, |width| width.saturating_sub(numbers).max(8));
+    let first = widths[0].min(remaining);
     let mut text = String::new();
     for row in rows {
-        let key = fit(&row[0], first);
-        let mut line = format!("{key}{}", " ".repeat(first.saturating_sub(columns(&key))));
+        let key = truncate(&row[0], first);
+        let mut line = format!(
+            "{key}{}",
+            " ".repeat(first.saturating_sub(display_width(&key)))
+        );
         for (cell, width) in row.iter().zip(widths).skip(1) {
             line.push_str(&format!("  {cell:>width$}"));
         }

@@ -1,4 +1,4 @@
-//! The commands of every day: `list`, `show`, `output`, `cancel`, `send`.
+//! `greenroom list`, `show`, `output`, `cancel` and `send`.
 
 use greenroom::TaskPage;
 use greenroom::domain::output::Output;
@@ -6,13 +6,12 @@ use greenroom::domain::task::Task;
 use greenroom::domain::time::Timestamp;
 use serde_json::{Value, json};
 
-use super::args::{CancelArgs, ListArgs, OneArgs, OutputArgs, SendArgs};
-use super::client::{Client, Shown};
+use super::args::{CancelArgs, ListArgs, OutputArgs, SendArgs, TaskArgs};
+use super::client::{Client, TaskView};
 use super::failure::Failure;
 use super::run::{json_text, print_text};
-use super::serve::say;
 use super::show;
-use super::term::{Style, out, stdout_columns};
+use super::terminal::{Style, print_err, print_out, stdout_columns};
 use crate::config::Environment;
 
 pub(super) fn now() -> Timestamp {
@@ -24,43 +23,43 @@ pub async fn list(args: ListArgs) -> Result<(), Failure> {
     let client = Client::new(&args.client, &Environment::of_process())?;
     let limit = args.limit.to_string();
     let mut query = vec![("limit", limit.as_str())];
-    let wishes = [
+    let filters = [
         ("status", &args.status),
         ("parentSessionID", &args.parent),
         ("agent", &args.agent),
     ];
     query.extend(
-        wishes
+        filters
             .into_iter()
-            .filter_map(|(name, wish)| Some((name, wish.as_deref()?))),
+            .filter_map(|(name, value)| Some((name, value.as_deref()?))),
     );
     let page: TaskPage = client.get(&["v1", "tasks"], &query).await?;
     if args.client.json {
-        out(&json_text(&page)?);
+        print_out(&json_text(&page)?);
         return Ok(());
     }
-    out(&show::table(
+    print_out(&show::table(
         &page.tasks,
         now(),
         Style::of_stdout(),
         stdout_columns(),
     ));
     if page.next_cursor.is_some() {
-        say("there are more; --limit shows up to 1000");
+        print_err("there are more; --limit shows up to 1000");
     }
     Ok(())
 }
 
 /// Shows a task.
-pub async fn show(args: OneArgs) -> Result<(), Failure> {
+pub async fn show(args: TaskArgs) -> Result<(), Failure> {
     let client = Client::new(&args.client, &Environment::of_process())?;
     let body: Value = client.get(&["v1", "tasks", &args.id], &[]).await?;
     if args.client.json {
-        out(&json_text(&body)?);
+        print_out(&json_text(&body)?);
         return Ok(());
     }
-    let shown: Shown = client.understood(body)?;
-    out(&show::details(&shown, now(), Style::of_stdout()));
+    let shown: TaskView = client.decode(body)?;
+    print_out(&show::details(&shown, now(), Style::of_stdout()));
     Ok(())
 }
 
@@ -76,7 +75,7 @@ pub async fn output(args: OutputArgs) -> Result<(), Failure> {
         .get(&["v1", "tasks", &args.id, "output"], &query)
         .await?;
     if args.client.json {
-        out(&json_text(&output)?);
+        print_out(&json_text(&output)?);
         return Ok(());
     }
     match (&output.messages, &output.result) {
@@ -84,7 +83,7 @@ pub async fn output(args: OutputArgs) -> Result<(), Failure> {
             .iter()
             .for_each(|message| print_text(&show::message(message))),
         (None, Some(result)) => print_text(result),
-        (None, None) => say(&format!(
+        (None, None) => print_err(&format!(
             "{} is {} and has no result yet",
             output.task.id,
             output.task.status().as_str()
@@ -108,29 +107,29 @@ pub async fn cancel(args: CancelArgs) -> Result<(), Failure> {
             None => body["all"] = json!(true),
         }
         let answer: Value = client.post(&["v1", "tasks", "cancel"], &body).await?;
-        cancelled = client.understood(answer["cancelled"].clone())?;
+        cancelled = client.decode(answer["cancelled"].clone())?;
     } else {
         body["descendants"] = json!(args.descendants);
         for id in &args.ids {
             match client.post(&["v1", "tasks", id, "cancel"], &body).await {
                 Ok(task) => cancelled.push(task),
-                // The others are cancelled all the same; the last failure ends the command.
+                // The other tasks are cancelled anyway; the last failure becomes the exit code.
                 Err(failure) => {
-                    if let Some(earlier) = failed.replace(failure) {
-                        say(earlier.text().trim_end());
+                    if let Some(previous) = failed.replace(failure) {
+                        print_err(previous.text().trim_end());
                     }
                 }
             }
         }
     }
     if args.client.json {
-        out(&json_text(&json!({ "cancelled": cancelled }))?);
+        print_out(&json_text(&json!({ "cancelled": cancelled }))?);
     } else {
         for task in &cancelled {
-            out(&format!("{} {}\n", task.id, task.status().as_str()));
+            print_out(&format!("{} {}\n", task.id, task.status().as_str()));
         }
         if cancelled.is_empty() && failed.is_none() {
-            say("nothing to cancel");
+            print_err("nothing to cancel");
         }
     }
     failed.map_or(Ok(()), Err)
@@ -143,7 +142,7 @@ pub async fn send(args: SendArgs) -> Result<(), Failure> {
     let task: Task = client
         .post(&["v1", "tasks", &args.id, "send"], &body)
         .await?;
-    out(&if args.client.json {
+    print_out(&if args.client.json {
         json_text(&task)?
     } else {
         format!("{} {}\n", task.id, task.status().as_str())

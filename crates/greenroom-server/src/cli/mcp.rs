@@ -1,6 +1,5 @@
-//! `greenroom mcp`: MCP on stdin and stdout, for hosts that start their servers as processes. The protocol is spoken here,
-//! what it asks for is done by the running service; each call is one request, so that the service may be started again
-//! in between.
+//! `greenroom mcp`: an MCP server on stdin and stdout, for hosts that start their servers as processes. Each tool call
+//! is one request to the running service, so the service may restart between calls.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,35 +13,35 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWriteExt, BufReader};
 
 use super::args::ClientArgs;
-use super::client::{BLOCK, Client, Shown};
+use super::client::{Client, MAX_BLOCK, TaskView};
 use super::failure::{FAILED, Failure};
 use crate::config::Environment;
 use crate::http::tools::ToolAnswer;
-use crate::mcp::{Desk, McpServer};
-use crate::tools::orders::{Order, Reading};
+use crate::mcp::{McpServer, ToolDispatcher};
+use crate::tools::args::{BackgroundOutputArgs, ToolArgs};
 use crate::tools::{Caller, ToolReply};
 
-/// How long the service may take for a call that waits as long as it may.
-const CALL_WITHIN: Duration = Duration::from_secs(BLOCK.as_secs() + 40);
+/// Time limit of a call that blocks for [`MAX_BLOCK`].
+const CALL_TIMEOUT: Duration = Duration::from_secs(MAX_BLOCK.as_secs() + 40);
 
-/// Bytes of stdin between two readers.
-const PIPED: usize = 64 * 1024;
+/// Size of the pipe between stdin and the MCP server, in bytes.
+const PIPE_BYTES: usize = 64 * 1024;
 
-/// The longest line that is made whole; of a longer one each piece of that length is.
-const LINE: u64 = 16 * 1024 * 1024;
+/// Maximum length of a repaired line. A longer line is repaired in pieces.
+const MAX_LINE_BYTES: u64 = 16 * 1024 * 1024;
 
-/// Speaks MCP until stdin ends.
+/// Serves MCP until stdin ends.
 pub async fn mcp(args: ClientArgs) -> Result<(), Failure> {
     let client = Client::new(&args, &Environment::of_process())?;
-    // Somebody should learn now, and not at the first call, that there is no service or the secret is wrong.
+    // Reports a missing service or a wrong secret at the start, not at the first call.
     let _: Value = client.get(&["v1", "tools"], &[]).await?;
-    let server = McpServer::new(Arc::new(Service { client }));
+    let server = McpServer::new(Arc::new(RemoteTools { client }));
     let running = match server
-        .serve((whole(tokio::io::stdin()), tokio::io::stdout()))
+        .serve((repaired_lines(tokio::io::stdin()), tokio::io::stdout()))
         .await
     {
         Ok(running) => running,
-        // Nobody said anything: nothing to do.
+        // Stdin ended before the first message.
         Err(ServerInitializeError::ConnectionClosed(_)) => return Ok(()),
         Err(error) => {
             let hint = "the first message must be `initialize` or `server/discover`, one JSON object a line";
@@ -59,18 +58,22 @@ pub async fn mcp(args: ClientArgs) -> Result<(), Failure> {
         .map_err(|error| Failure::new(FAILED, format!("MCP on stdin broke off: {error}"), ""))
 }
 
-/// Its lines as they come, each made whole: what half an emoji stands in is no line to the protocol's reader, which then
-/// leaves its sender without an answer.
-fn whole(input: impl AsyncRead + Unpin + 'static) -> impl AsyncRead {
-    let (mut to, from) = tokio::io::duplex(PIPED);
+/// Returns the input with repaired lines. The MCP server cannot parse a line with a lone surrogate, and would not
+/// answer it.
+fn repaired_lines(input: impl AsyncRead + Unpin + 'static) -> impl AsyncRead {
+    let (mut to, from) = tokio::io::duplex(PIPE_BYTES);
     actix_web::rt::spawn(async move {
         let mut input = BufReader::new(input);
         let mut line = Vec::new();
-        // Ends with the input, or when nobody reads any more.
-        while let Ok(1..) = (&mut input).take(LINE).read_until(b'\n', &mut line).await {
+        // Ends with the input, or when the reader is closed.
+        while let Ok(1..) = (&mut input)
+            .take(MAX_LINE_BYTES)
+            .read_until(b'\n', &mut line)
+            .await
+        {
             let mended = halves::mended(&line);
-            let line_read = mended.as_deref().unwrap_or(&line);
-            if to.write_all(line_read).await.is_err() {
+            let repaired = mended.as_deref().unwrap_or(&line);
+            if to.write_all(repaired).await.is_err() {
                 return;
             }
             line.clear();
@@ -79,26 +82,28 @@ fn whole(input: impl AsyncRead + Unpin + 'static) -> impl AsyncRead {
     from
 }
 
-/// The tools of a running service.
+/// The tools of a running service, over HTTP.
 #[derive(Debug)]
-struct Service {
+struct RemoteTools {
     client: Client,
 }
 
 #[async_trait]
-impl Desk for Service {
+impl ToolDispatcher for RemoteTools {
     async fn call(&self, tool: &str, arguments: Value, caller: &Caller) -> ToolReply {
         let body = json!({ "arguments": arguments, "sessionID": caller.session });
         let path = ["v1", "tools", tool];
-        let answer: Result<ToolAnswer, Failure> =
-            self.client.post_within(&path, &body, CALL_WITHIN).await;
-        answer.map_or_else(refused, ToolReply::from)
+        let answer: Result<ToolAnswer, Failure> = self
+            .client
+            .post_with_timeout(&path, &body, CALL_TIMEOUT)
+            .await;
+        answer.map_or_else(error_reply, ToolReply::from)
     }
 
     async fn find(&self, task: &str) -> Result<Option<TaskDetail>, String> {
-        let found: Result<Shown, Failure> = self.client.get(&["v1", "tasks", task], &[]).await;
+        let found: Result<TaskView, Failure> = self.client.get(&["v1", "tasks", task], &[]).await;
         match found {
-            Ok(Shown { task, waits_for }) => {
+            Ok(TaskView { task, waits_for }) => {
                 let mut detail = TaskDetail::new(task);
                 detail.waits_for = waits_for;
                 Ok(Some(detail))
@@ -108,14 +113,17 @@ impl Desk for Service {
         }
     }
 
-    async fn shows(&self, task: &str, caller: &Caller) -> bool {
+    async fn can_read(&self, task: &str, caller: &Caller) -> bool {
         let arguments = json!({ "task_id": task });
-        !self.call(Reading::TOOL, arguments, caller).await.is_error
+        !self
+            .call(BackgroundOutputArgs::TOOL, arguments, caller)
+            .await
+            .is_error
     }
 }
 
-/// A service that is not there is the agent's to know, and not the end of the conversation.
-fn refused(failure: Failure) -> ToolReply {
+/// An unreachable service is a reply to the agent and does not end the MCP session.
+fn error_reply(failure: Failure) -> ToolReply {
     ToolReply {
         output: format!("Error: {}\n{}", failure.message, failure.hint),
         title: Some("not done".to_owned()),

@@ -1,6 +1,5 @@
-//! The `greenroom` command: [`args`] is its grammar, [`dispatch`] carries it out. Commands that start a service are in
-//! [`serve`] and [`up`]; the others talk to one through [`client`] and show what it says with [`show`], [`live`] and
-//! [`term`].
+//! The `greenroom` command: [`args`] is the grammar, [`dispatch`] runs the subcommands. [`serve`] and [`up`] start a
+//! service; the other commands call one through [`client`] and print with [`show`], [`watch`] and [`terminal`].
 
 pub mod args;
 pub mod asks;
@@ -10,23 +9,23 @@ pub mod configure;
 pub mod dispatch;
 pub mod doctor;
 pub mod failure;
-pub mod farewell;
 pub mod follow;
+mod idle_shutdown;
 pub mod journal;
 pub mod limits;
-pub mod live;
 pub mod manage;
 pub mod mcp;
-pub mod patience;
 pub mod plugin;
+pub mod rehearsal_folder;
+pub mod retry;
 pub mod run;
 pub mod serve;
 pub mod show;
+pub mod shutdown_summary;
 pub mod signals;
-pub mod stage_folder;
-pub mod term;
-mod unused;
+pub mod terminal;
 pub mod up;
+pub mod watch;
 pub mod why;
 
 pub use dispatch::main;

@@ -1,5 +1,5 @@
-//! `greenroom plugin`: puts opencode's plugin in place, takes it away, and looks where it is for the doctor. A file that
-//! is none of ours is never touched.
+//! `greenroom plugin`: installs and removes opencode's plugin, and checks it for the doctor. Never changes a file that
+//! is not our plugin.
 
 use std::io::{ErrorKind, Write};
 use std::os::unix::fs::PermissionsExt;
@@ -8,33 +8,32 @@ use std::path::{Path, PathBuf};
 use greenroom_bridge::plugin::{FILE_NAME, Installed, VERSION, render};
 use serde_json::json;
 
-use super::args::{PlaceArgs, PluginArgs, PluginCommand};
+use super::args::{PluginArgs, PluginCommand, PluginTargetArgs};
 use super::doctor::Finding;
 use super::failure::{FAILED, Failure, USAGE};
 use super::run::json_text;
-use super::serve::say;
-use super::term::{one_line, out};
+use super::terminal::{one_line, print_err, print_out};
 use crate::config::Environment;
 
-/// Larger files are none of ours; they are not read.
-const LARGEST: u64 = 1024 * 1024;
-/// opencode's folder in a project.
-const IN_PROJECT: &str = ".opencode/plugins";
+/// Maximum size of a plugin file, in bytes. Larger files are not read.
+const MAX_FILE_BYTES: u64 = 1024 * 1024;
+/// The plugin folder in a project.
+const PROJECT_FOLDER: &str = ".opencode/plugins";
 
-/// Installs or uninstalls.
+/// Installs or removes the plugin.
 pub fn plugin(args: PluginArgs) -> Result<(), Failure> {
     let environment = Environment::of_process();
     match args.command {
-        PluginCommand::Install(place) => install(&place, &environment),
-        PluginCommand::Uninstall(place) => uninstall(&place, &environment),
+        PluginCommand::Install(args) => install(&args, &environment),
+        PluginCommand::Uninstall(args) => uninstall(&args, &environment),
     }
 }
 
-fn install(args: &PlaceArgs, environment: &Environment) -> Result<(), Failure> {
-    let path = place(args, environment)?;
-    let before = ours(&path)?;
+fn install(args: &PluginTargetArgs, environment: &Environment) -> Result<(), Failure> {
+    let path = plugin_path(args, environment)?;
+    let before = own_plugin(&path)?;
     let binary = std::env::current_exe().unwrap_or_else(|_| PathBuf::from("greenroom"));
-    put(&path, &render(&binary)).map_err(|error| {
+    write_atomically(&path, &render(&binary)).map_err(|error| {
         let hint = "make the folder writable, or name another one with --project";
         Failure::new(
             FAILED,
@@ -44,7 +43,7 @@ fn install(args: &PlaceArgs, environment: &Environment) -> Result<(), Failure> {
     })?;
     let previous = before.map(|installed| installed.version);
     if args.json {
-        out(&json_text(&json!({
+        print_out(&json_text(&json!({
             "path": path, "version": VERSION, "previous": previous, "binary": binary,
         }))?);
         return Ok(());
@@ -54,8 +53,8 @@ fn install(args: &PlaceArgs, environment: &Environment) -> Result<(), Failure> {
         Some(version) if version == VERSION => "installed again".to_owned(),
         Some(version) => format!("updated from version {}", one_line(version)),
     };
-    out(&format!("{}\n", one_line(&path.display().to_string())));
-    say(&format!(
+    print_out(&format!("{}\n", one_line(&path.display().to_string())));
+    print_err(&format!(
         "{verb}: version {VERSION}. Start opencode again{}: its agents then have background_task. The service starts by \
          itself when it is needed (GREENROOM_AUTOSTART=0 keeps it from that); `greenroom doctor` says how all is.",
         match args.project {
@@ -66,9 +65,9 @@ fn install(args: &PlaceArgs, environment: &Environment) -> Result<(), Failure> {
     Ok(())
 }
 
-fn uninstall(args: &PlaceArgs, environment: &Environment) -> Result<(), Failure> {
-    let path = place(args, environment)?;
-    let found = ours(&path)?;
+fn uninstall(args: &PluginTargetArgs, environment: &Environment) -> Result<(), Failure> {
+    let path = plugin_path(args, environment)?;
+    let found = own_plugin(&path)?;
     if found.is_some() {
         std::fs::remove_file(&path).map_err(|error| {
             let message = format!("cannot remove {}: {error}", path.display());
@@ -77,14 +76,14 @@ fn uninstall(args: &PlaceArgs, environment: &Environment) -> Result<(), Failure>
     }
     if args.json {
         let previous = found.as_ref().map(|installed| &installed.version);
-        out(&json_text(
+        print_out(&json_text(
             &json!({"path": path, "removed": found.is_some(), "previous": previous}),
         )?);
     } else if found.is_some() {
-        out(&format!("{}\n", one_line(&path.display().to_string())));
-        say("removed. An opencode that runs keeps it until it is started again.");
+        print_out(&format!("{}\n", one_line(&path.display().to_string())));
+        print_err("removed. An opencode that runs keeps it until it is started again.");
     } else {
-        say(&format!(
+        print_err(&format!(
             "nothing to remove: no plugin at {}",
             path.display()
         ));
@@ -92,10 +91,10 @@ fn uninstall(args: &PlaceArgs, environment: &Environment) -> Result<(), Failure>
     Ok(())
 }
 
-/// Where the words say that the plugin is.
-fn place(args: &PlaceArgs, environment: &Environment) -> Result<PathBuf, Failure> {
+/// Returns the path of the plugin for the given target.
+fn plugin_path(args: &PluginTargetArgs, environment: &Environment) -> Result<PathBuf, Failure> {
     let Some(project) = &args.project else {
-        return global(environment).ok_or_else(|| {
+        return global_path(environment).ok_or_else(|| {
             let hint = "set HOME, or name a project with --project DIR";
             Failure::new(USAGE, "there is no home folder to install into", hint)
         });
@@ -105,11 +104,11 @@ fn place(args: &PlaceArgs, environment: &Environment) -> Result<PathBuf, Failure
         let message = format!("--project: {} is no folder", folder.display());
         return Err(Failure::new(USAGE, message, "name the project's folder"));
     }
-    Ok(folder.join(IN_PROJECT).join(FILE_NAME))
+    Ok(folder.join(PROJECT_FOLDER).join(FILE_NAME))
 }
 
-/// Where opencode looks for the plugins of all projects. None without a home.
-fn global(environment: &Environment) -> Option<PathBuf> {
+/// Returns the path of the plugin for all projects; none without a home folder.
+fn global_path(environment: &Environment) -> Option<PathBuf> {
     let named = |name: &str| {
         environment
             .variables
@@ -125,15 +124,15 @@ fn global(environment: &Environment) -> Option<PathBuf> {
     Some(folder.join("plugins").join(FILE_NAME))
 }
 
-/// The plugin of ours at a place, or none if nothing is there.
+/// Returns the installed plugin; none if the file does not exist.
 ///
 /// # Errors
-/// Something is there that is none of ours, or cannot be read.
-fn ours(path: &Path) -> Result<Option<Installed>, Failure> {
-    match look_at(path) {
-        Look::Nothing => Ok(None),
-        Look::Ours(installed) => Ok(Some(installed)),
-        Look::Foreign(what) => Err(Failure::new(
+/// Fails if the file is not our plugin or cannot be read.
+fn own_plugin(path: &Path) -> Result<Option<Installed>, Failure> {
+    match inspect(path) {
+        ExistingFile::Missing => Ok(None),
+        ExistingFile::Own(installed) => Ok(Some(installed)),
+        ExistingFile::Foreign(what) => Err(Failure::new(
             FAILED,
             format!("{} {what}; it is left as it is", path.display()),
             "move it away first, or name another place with --project",
@@ -141,37 +140,37 @@ fn ours(path: &Path) -> Result<Option<Installed>, Failure> {
     }
 }
 
-/// What is at a place.
-enum Look {
-    Nothing,
-    Ours(Installed),
-    /// Something else; what, as the rest of a sentence about its path.
+/// The content of a path.
+enum ExistingFile {
+    Missing,
+    Own(Installed),
+    /// Another file; the text is the predicate of a sentence about its path.
     Foreign(String),
 }
 
-fn look_at(path: &Path) -> Look {
-    // A link to nowhere is something too: writing would replace it.
+fn inspect(path: &Path) -> ExistingFile {
+    // A dangling link counts as existing: a write would replace it.
     let exists = std::fs::symlink_metadata(path);
     if matches!(&exists, Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory))
     {
-        return Look::Nothing;
+        return ExistingFile::Missing;
     }
     let found = std::fs::metadata(path).and_then(|found| match found.is_file() {
-        true if found.len() <= LARGEST => std::fs::read(path).map(Some),
+        true if found.len() <= MAX_FILE_BYTES => std::fs::read(path).map(Some),
         _ => Ok(None),
     });
     match found {
         Ok(Some(bytes)) => match Installed::read(&String::from_utf8_lossy(&bytes)) {
-            Some(installed) => Look::Ours(installed),
-            None => Look::Foreign("is no plugin of Greenroom's".to_owned()),
+            Some(installed) => ExistingFile::Own(installed),
+            None => ExistingFile::Foreign("is no plugin of Greenroom's".to_owned()),
         },
-        Ok(None) => Look::Foreign("is no plugin of Greenroom's".to_owned()),
-        Err(error) => Look::Foreign(format!("cannot be read ({error})")),
+        Ok(None) => ExistingFile::Foreign("is no plugin of Greenroom's".to_owned()),
+        Err(error) => ExistingFile::Foreign(format!("cannot be read ({error})")),
     }
 }
 
-/// Writes a file so that opencode finds the old one or the new one and never half of one.
-fn put(path: &Path, text: &str) -> std::io::Result<()> {
+/// Writes a file atomically: readers see the old or the new content.
+fn write_atomically(path: &Path, text: &str) -> std::io::Result<()> {
     let folder = path.parent().unwrap_or(Path::new("/"));
     std::fs::create_dir_all(folder)?;
     let mut aside = tempfile::Builder::new()
@@ -186,48 +185,48 @@ fn put(path: &Path, text: &str) -> std::io::Result<()> {
     Ok(())
 }
 
-/// The doctor's lines: every place where opencode would find the plugin.
+/// Checks all paths where opencode loads the plugin.
 pub fn findings(environment: &Environment) -> Vec<Finding> {
-    const OF: &str = "plugin";
-    let here = environment.folder.join(IN_PROJECT).join(FILE_NAME);
+    const SUBJECT: &str = "plugin";
+    let here = environment.folder.join(PROJECT_FOLDER).join(FILE_NAME);
     let mut places = vec![(here, "--project .")];
-    places.extend(global(environment).map(|place| (place, "--global")));
+    places.extend(global_path(environment).map(|path| (path, "--global")));
     let mut findings: Vec<Finding> = places
         .into_iter()
         .filter_map(|(path, flag)| {
             let name = path.display();
             let again = format!("greenroom plugin install {flag}");
-            Some(match look_at(&path) {
-                Look::Nothing => return None,
-                Look::Foreign(what) => Finding::warn(
-                    OF,
+            Some(match inspect(&path) {
+                ExistingFile::Missing => return None,
+                ExistingFile::Foreign(what) => Finding::warn(
+                    SUBJECT,
                     format!("{name} {what}"),
                     "move it away, and install ours",
                 ),
-                Look::Ours(installed) if installed.version != VERSION => Finding::warn(
-                    OF,
+                ExistingFile::Own(installed) if installed.version != VERSION => Finding::warn(
+                    SUBJECT,
                     format!("version {} at {name}, this is {VERSION}", installed.version),
                     again,
                 ),
-                Look::Ours(installed) if !installed.current => Finding::warn(
-                    OF,
+                ExistingFile::Own(installed) if !installed.current => Finding::warn(
+                    SUBJECT,
                     format!("{name} is not as version {VERSION} installs it"),
                     again,
                 ),
-                Look::Ours(installed) => match installed.binary.filter(|it| !it.is_file()) {
+                ExistingFile::Own(installed) => match installed.binary.filter(|it| !it.is_file()) {
                     Some(gone) => Finding::warn(
-                        OF,
+                        SUBJECT,
                         format!("{name} would start {}, which is gone", gone.display()),
                         again,
                     ),
-                    None => Finding::ok(OF, format!("version {VERSION} at {name}")),
+                    None => Finding::ok(SUBJECT, format!("version {VERSION} at {name}")),
                 },
             })
         })
         .collect();
     if findings.is_empty() {
-        let says = "not installed: agents of a plain opencode have no tools; `greenroom plugin install` changes that";
-        findings.push(Finding::ok(OF, says));
+        let message = "not installed: agents of a plain opencode have no tools; `greenroom plugin install` changes that";
+        findings.push(Finding::ok(SUBJECT, message));
     }
     findings
 }

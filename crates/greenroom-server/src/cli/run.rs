@@ -1,4 +1,4 @@
-//! `greenroom run` and `greenroom resume`: a task from its launch to its result.
+//! `greenroom run` and `greenroom resume`: starts a task, watches it, and prints its result.
 
 use std::io::IsTerminal;
 
@@ -7,17 +7,16 @@ use greenroom::domain::task::{Launch, Task, TaskStatus};
 use serde_json::{Value, json};
 
 use super::args::{ResumeArgs, RunArgs};
-use super::client::{Client, Shown};
+use super::client::{Client, TaskView};
 use super::failure::{FAILED, Failure};
-use super::live;
-use super::serve::say;
-use super::term::{fit, one_line, out, printable, stderr_width};
+use super::terminal::{one_line, print_err, print_out, printable, stderr_width, truncate};
+use super::watch;
 use crate::config::Environment;
 
-/// Columns of a description that is made from the prompt.
+/// Maximum width of a description derived from the prompt.
 const DESCRIPTION: usize = 60;
 
-/// Launches a task, watches it, prints its result.
+/// Launches a task, watches it, and prints its result.
 pub async fn run(args: RunArgs) -> Result<(), Failure> {
     let environment = Environment::of_process();
     let client = Client::new(&args.client, &environment)?;
@@ -36,7 +35,7 @@ fn launch(args: &RunArgs, environment: &Environment) -> Launch {
     });
     let description = match &args.description {
         Some(description) => description.clone(),
-        None => fit(&one_line(&args.prompt), DESCRIPTION),
+        None => truncate(&one_line(&args.prompt), DESCRIPTION),
     };
     Launch {
         description,
@@ -52,10 +51,10 @@ fn launch(args: &RunArgs, environment: &Environment) -> Launch {
     }
 }
 
-/// Goes on with an ended task in its session.
+/// Resumes an ended task in its session.
 pub async fn resume(args: ResumeArgs) -> Result<(), Failure> {
     let client = Client::new(&args.client, &Environment::of_process())?;
-    let shown: Shown = client.get(&["v1", "tasks", &args.id], &[]).await?;
+    let shown: TaskView = client.get(&["v1", "tasks", &args.id], &[]).await?;
     let Some(session) = shown.task.session else {
         let hint = "it never started; launch it again with `greenroom run`";
         return Err(Failure::new(
@@ -76,7 +75,7 @@ pub async fn resume(args: ResumeArgs) -> Result<(), Failure> {
 
 async fn finish(client: &Client, task: &Task, detach: bool, json: bool) -> Result<(), Failure> {
     if detach {
-        out(&if json {
+        print_out(&if json {
             json_text(task)?
         } else {
             format!("{}\n", task.id)
@@ -85,15 +84,15 @@ async fn finish(client: &Client, task: &Task, detach: bool, json: bool) -> Resul
     }
     if !json {
         let line = format!("{} {}", task.id, one_line(&task.description));
-        say(&stderr_width().map_or_else(|| line.clone(), |width| fit(&line, width)));
+        print_err(&stderr_width().map_or_else(|| line.clone(), |width| truncate(&line, width)));
     }
-    let output = live::until_end(client, &task.id).await?;
+    let output = watch::watch_until_ended(client, &task.id).await?;
     let completed = output.task.status() == TaskStatus::Completed;
     if json {
-        out(&json_text(&output)?);
+        print_out(&json_text(&output)?);
     } else {
         if completed {
-            say(&live::ending(&output.task));
+            print_err(&watch::outcome_line(&output.task));
         }
         if let Some(result) = &output.result {
             print_text(result);
@@ -109,22 +108,26 @@ async fn finish(client: &Client, task: &Task, detach: bool, json: bool) -> Resul
         ),
         None => String::new(),
     };
-    Err(Failure::new(FAILED, live::ending(&output.task), hint))
+    Err(Failure::new(
+        FAILED,
+        watch::outcome_line(&output.task),
+        hint,
+    ))
 }
 
-/// A text of an agent's, ending with a line end; nothing if it said nothing.
+/// Prints a text of an agent with a final line end; nothing for an empty text.
 pub(super) fn print_text(text: &str) {
     if text.is_empty() {
         return;
     }
     let text = printable(text, std::io::stdout().is_terminal());
-    out(&text);
+    print_out(&text);
     if !text.ends_with('\n') {
-        out("\n");
+        print_out("\n");
     }
 }
 
-/// A value as `--json` prints it.
+/// Returns a value in the format of `--json`.
 pub(super) fn json_text(value: &impl serde::Serialize) -> Result<String, Failure> {
     let text = serde_json::to_value(value).map(|value: Value| format!("{value:#}\n"));
     text.map_err(|error| Failure::new(FAILED, format!("the answer has no JSON form: {error}"), ""))

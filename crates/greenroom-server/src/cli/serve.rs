@@ -1,7 +1,6 @@
-//! `greenroom serve`: the service, attached to an agent server that runs already. Also what `up` shares with it: the
-//! service with its event stream, from the ready line to the end.
+//! `greenroom serve`: the service for a running agent server. Also the parts that `up` shares: the service with its
+//! event stream, from the ready line to the shutdown.
 
-use std::io::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,19 +11,20 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::args::ServeArgs;
 use super::failure::{FAILED, Failure, USAGE};
-use super::farewell::{OwnServer, farewell};
+use super::idle_shutdown::wait_until_idle;
+use super::shutdown_summary::{ServerLifetime, shutdown_summary};
 use super::signals::Signals;
-use super::unused::unused_for;
+use super::terminal::print_err;
 use crate::agents::Upstream;
 use crate::config::{Environment, Events, Settings, load};
 use crate::host::Service;
 use crate::logging;
 
-/// How long the ready line waits for the agent server's first answer.
-const FIRST_ANSWER: Duration = Duration::from_secs(10);
-/// One question for health; the first request of a boot may hang.
-const ONE_ANSWER: Duration = Duration::from_secs(2);
-const BETWEEN: Duration = Duration::from_millis(200);
+/// Time the ready line waits for the first answer of the agent server.
+const READY_TIMEOUT: Duration = Duration::from_secs(10);
+/// Time limit of one health check; the first request after a boot may hang.
+const HEALTH_TIMEOUT: Duration = Duration::from_secs(2);
+const HEALTH_INTERVAL: Duration = Duration::from_millis(200);
 
 /// Runs the command.
 pub async fn serve(args: ServeArgs) -> Result<(), Failure> {
@@ -35,76 +35,77 @@ pub async fn serve(args: ServeArgs) -> Result<(), Failure> {
     }
     let settings = load(&sources, &environment)?.settings;
     logging::init();
-    say_if_nothing_is_kept(&settings);
-    let mut signals = take_signals()?;
+    warn_without_journal(&settings);
+    let mut signals = install_signals()?;
     let mut attached = match settings.opencode.url.as_deref() {
-        Some(url) => Attached::start(&settings, url)?,
-        None => Attached::start_on_bridges(&settings)?,
+        Some(url) => AttachedService::start(&settings, url)?,
+        None => AttachedService::start_without_upstream(&settings)?,
     };
-    let stopped = tokio::select! {
-        () = attached.until_answering() => {
-            attached.say_ready();
-            until_unused_or(&attached, args.exit_when_unused, &mut signals).await
+    let cause = tokio::select! {
+        () = attached.wait_for_first_answer() => {
+            attached.print_ready_line();
+            wait_for_stop(&attached, args.exit_when_unused, &mut signals).await
         }
-        () = signals.next() => true,
+        () = signals.next() => StopCause::Signal,
     };
-    if !stopped {
-        say("nobody uses this service any more; it ends");
+    if cause == StopCause::Idle {
+        print_err("nobody uses this service any more; it ends");
     }
     signals.arm_exit();
-    let mode = attached.service().lasting_mode();
+    let mode = attached.service().shutdown_mode();
     let report = attached.stop(mode).await;
-    if let Some(words) = farewell(&report, OwnServer::GoesOn) {
-        say(&words);
+    if let Some(summary) = shutdown_summary(&report, ServerLifetime::Independent) {
+        print_err(&summary);
     }
     Ok(())
 }
 
-/// Waits for a signal, or for nobody to have used the service for so long; true if it was a signal.
-async fn until_unused_or(
-    attached: &Attached,
-    limit: Option<Duration>,
-    signals: &mut Signals,
-) -> bool {
-    match limit {
-        None => signals.next().await,
-        Some(limit) => tokio::select! {
-            () = signals.next() => {}
-            () = unused_for(attached.service(), limit) => return false,
-        },
-    }
-    true
+/// Why the service stops.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum StopCause {
+    Signal,
+    Idle,
 }
 
-/// Takes SIGINT and SIGTERM.
-pub(super) fn take_signals() -> Result<Signals, Failure> {
+/// Waits for a signal, or until the service has been idle for `limit`.
+async fn wait_for_stop(
+    attached: &AttachedService,
+    limit: Option<Duration>,
+    signals: &mut Signals,
+) -> StopCause {
+    let Some(limit) = limit else {
+        signals.next().await;
+        return StopCause::Signal;
+    };
+    tokio::select! {
+        () = signals.next() => StopCause::Signal,
+        () = wait_until_idle(attached.service(), limit) => StopCause::Idle,
+    }
+}
+
+/// Installs handlers for SIGINT and SIGTERM.
+pub(super) fn install_signals() -> Result<Signals, Failure> {
     Signals::new()
         .map_err(|error| Failure::new(FAILED, format!("signals cannot be taken: {error}"), ""))
 }
 
-/// Who keeps nothing should know what that means.
-pub(super) fn say_if_nothing_is_kept(settings: &Settings) {
+/// Prints a note if no journal is configured.
+pub(super) fn warn_without_journal(settings: &Settings) {
     if settings.journal.is_none() {
-        say("note: no journal is configured; a restart forgets every task");
+        print_err("note: no journal is configured; a restart forgets every task");
     }
 }
 
-/// One line of talk.
-pub(super) fn say(line: &str) {
-    // Nobody reads it any more if stderr is closed; the service goes on.
-    let _ = writeln!(std::io::stderr(), "{line}");
-}
-
 /// A service with the event stream of its agent server.
-pub(super) struct Attached {
+pub(super) struct AttachedService {
     service: Service,
-    /// None if every agent server comes by a bridge.
+    /// None if agent servers connect only by bridges.
     server: Option<OpencodeServer>,
     events: Option<EventStream>,
 }
 
-impl Attached {
-    /// Starts both. Neither needs the agent server to answer yet.
+impl AttachedService {
+    /// Starts the service and the event stream. The agent server may still be unreachable.
     pub(super) fn start(settings: &Settings, url: &str) -> Result<Self, Failure> {
         let address = ServerAddress {
             url: url.to_owned(),
@@ -123,7 +124,7 @@ impl Attached {
             server: Arc::new(server.clone()),
             url: Some(url.to_owned()),
         };
-        let service = Service::start_on(settings, Some(upstream))?;
+        let service = Service::start_with_upstream(settings, Some(upstream))?;
         let events = (settings.opencode.events != Events::Bridge).then(|| {
             let (server, events) = (server.clone(), service.events());
             EventStream::start(server, events, StreamTuning::default())
@@ -135,57 +136,53 @@ impl Attached {
         })
     }
 
-    /// Starts the service alone: agent servers come by their bridges.
-    pub(super) fn start_on_bridges(settings: &Settings) -> Result<Self, Failure> {
+    /// Starts a service whose agent servers connect by bridges.
+    pub(super) fn start_without_upstream(settings: &Settings) -> Result<Self, Failure> {
         Ok(Self {
-            service: Service::start_on(settings, None)?,
+            service: Service::start_with_upstream(settings, None)?,
             server: None,
             events: None,
         })
     }
 
-    /// The service.
+    /// Returns the service.
     pub(super) fn service(&self) -> &Service {
         &self.service
     }
 
-    /// Its event stream.
+    /// Returns the event stream.
     pub(super) fn events(&self) -> Option<&EventStream> {
         self.events.as_ref()
     }
 
-    /// Waits until the agent server has answered once, or long enough: the service works without it too, and says in
-    /// `/readyz` what is missing.
-    pub(super) async fn until_answering(&mut self) {
+    /// Waits for the first answer of the agent server, at most [`READY_TIMEOUT`]. Without an answer the service starts
+    /// anyway and `/readyz` reports the problem.
+    pub(super) async fn wait_for_first_answer(&mut self) {
         let Some(server) = &self.server else {
-            return say("no URL of opencode is configured: it comes by its plugin's bridge");
+            return print_err("no URL of opencode is configured: it comes by its plugin's bridge");
         };
-        let deadline = Instant::now() + FIRST_ANSWER;
+        let deadline = Instant::now() + READY_TIMEOUT;
         loop {
-            let last = match timeout(ONE_ANSWER, server.health()).await {
+            let last = match timeout(HEALTH_TIMEOUT, server.health()).await {
                 Ok(Ok(())) => return,
                 Ok(Err(error)) => error.to_string(),
                 Err(_) => "it does not answer".to_owned(),
             };
-            if Instant::now() + BETWEEN >= deadline {
+            if Instant::now() + HEALTH_INTERVAL >= deadline {
                 let url = &server.address().url;
-                tracing::warn!(
-                    url,
-                    problem = last,
-                    "no answer from the agent server yet; tasks wait for it"
-                );
+                tracing::warn!(url, problem = last, "agent server unreachable; tasks wait");
                 return;
             }
-            sleep(BETWEEN).await;
+            sleep(HEALTH_INTERVAL).await;
         }
     }
 
-    /// The line that callers wait for: the service can be used.
-    pub(super) fn say_ready(&self) {
-        say(&format!("listening on http://{}", self.service.address()));
+    /// Prints the line that callers wait for.
+    pub(super) fn print_ready_line(&self) {
+        print_err(&format!("listening on http://{}", self.service.address()));
     }
 
-    /// Ends both, the event stream last: ends of tasks may still come through it.
+    /// Stops the service, then the event stream, which may still deliver ends of tasks.
     pub(super) async fn stop(self, mode: ShutdownMode) -> ShutdownReport {
         let report = self.service.stop(mode).await;
         if let Some(events) = self.events {

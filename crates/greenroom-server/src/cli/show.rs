@@ -1,18 +1,18 @@
-//! How tasks look to people: a table of many, the details of one. Pure: time and colour come in as arguments.
+//! Formats tasks for people: a table, the details of one task, a progress line. Pure: time and colour are arguments.
 
 use greenroom::WaitsFor;
 use greenroom::domain::output::OutputMessage;
 use greenroom::domain::task::Task;
 use greenroom::domain::time::{Timestamp, duration_text};
 
-use super::client::Shown;
-use super::term::{Style, columns, fit, one_line};
+use super::client::TaskView;
+use super::terminal::{Style, display_width, one_line, truncate};
 
-/// Columns that a description keeps, as long as others can give way.
+/// Minimum width of the description while other columns can be dropped.
 const DESCRIPTION: usize = 16;
 
-/// Tasks, a line each; cut to the terminal's columns if there is one. Where it is narrow, tool calls, agent and time are
-/// left out, in this order.
+/// Returns a table of tasks, truncated to the terminal's width if given. A narrow terminal drops the columns for tool
+/// calls, agent and time, in this order.
 pub fn table(tasks: &[Task], now: Timestamp, style: Style, width: Option<usize>) -> String {
     if tasks.is_empty() {
         return "no tasks\n".to_owned();
@@ -22,7 +22,7 @@ pub fn table(tasks: &[Task], now: Timestamp, style: Style, width: Option<usize>)
     let mut widths = [0; 6];
     for row in std::iter::once(&head).chain(&rows) {
         for (width, cell) in widths.iter_mut().zip(row) {
-            *width = (*width).max(columns(cell));
+            *width = (*width).max(display_width(cell));
         }
     }
     if let Some(width) = width {
@@ -49,14 +49,14 @@ fn row(task: &Task, now: Timestamp) -> [String; 6] {
     [
         one_line(task.id.as_str()),
         task.status().as_str().to_owned(),
-        fit(&one_line(&task.agent), 20),
+        truncate(&one_line(&task.agent), 20),
         time(task, now),
         task.progress.tool_calls.to_string(),
         one_line(&task.description),
     ]
 }
 
-/// How long it has run, or waits.
+/// Returns the run time or the wait time.
 fn time(task: &Task, now: Timestamp) -> String {
     match task.started_at() {
         Some(_) => duration_text(task.duration(now)),
@@ -75,10 +75,10 @@ fn line(
     let mut used = 0;
     for (column, cell) in cells.iter().enumerate() {
         if column == 5 {
-            let room = width.map_or(usize::MAX, |width| width.saturating_sub(used));
-            text.push_str(&fit(cell, room));
+            let remaining = width.map_or(usize::MAX, |width| width.saturating_sub(used));
+            text.push_str(&truncate(cell, remaining));
         } else if widths[column] > 0 {
-            let padded = format!("{cell}{}", " ".repeat(widths[column] - columns(cell)));
+            let padded = format!("{cell}{}", " ".repeat(widths[column] - display_width(cell)));
             text.push_str(&paint(column, padded));
             text.push_str("  ");
             used += widths[column] + 2;
@@ -87,8 +87,8 @@ fn line(
     format!("{}\n", text.trim_end())
 }
 
-/// One task, a fact a line.
-pub fn details(shown: &Shown, now: Timestamp, style: Style) -> String {
+/// Returns the details of a task, one per line.
+pub fn details(shown: &TaskView, now: Timestamp, style: Style) -> String {
     let task = &shown.task;
     let mut text = String::new();
     let mut fact = |name: &str, value: &str| text.push_str(&format!("{name:<12} {value}\n"));
@@ -154,8 +154,8 @@ pub fn details(shown: &Shown, now: Timestamp, style: Style) -> String {
     text
 }
 
-/// What a task does now, for the live line: state, place in the queue, last tool, elapsed.
-pub fn progress(shown: &Shown, elapsed: std::time::Duration) -> String {
+/// Returns the progress of a task in one line: state, queue position, last tool, elapsed time.
+pub fn progress(shown: &TaskView, elapsed: std::time::Duration) -> String {
     let task = &shown.task;
     let mut parts = vec![task.status().as_str().to_owned()];
     if let Some(WaitsFor {
@@ -190,7 +190,7 @@ pub fn progress(shown: &Shown, elapsed: std::time::Duration) -> String {
     one_line(&parts.join(" · "))
 }
 
-/// One message of a session, for readers.
+/// Returns one message of a session.
 pub fn message(message: &OutputMessage) -> String {
     let mut text = format!("[{}", one_line(&message.role));
     if let Some(agent) = &message.agent {

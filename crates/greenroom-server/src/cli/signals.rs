@@ -1,11 +1,11 @@
-//! SIGINT and SIGTERM of a service: the first one ends it gracefully, the second at once.
+//! SIGINT and SIGTERM of a service: the first one shuts it down, the second one exits immediately.
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// The exit code after a second signal, as shells know it of an interrupted command.
+/// The exit code after a second signal, by shell convention.
 const INTERRUPTED: i32 = 130;
 
-/// The two signals that end a service.
+/// The two signals that stop a service.
 #[derive(Debug)]
 pub struct Signals {
     interrupt: Signal,
@@ -13,7 +13,7 @@ pub struct Signals {
 }
 
 impl Signals {
-    /// Takes the signals from now on.
+    /// Installs the handlers.
     pub fn new() -> std::io::Result<Self> {
         Ok(Self {
             interrupt: signal(SignalKind::interrupt())?,
@@ -21,7 +21,7 @@ impl Signals {
         })
     }
 
-    /// Waits for the next one.
+    /// Waits for the next signal.
     pub async fn next(&mut self) {
         tokio::select! {
             _ = self.interrupt.recv() => {}
@@ -29,7 +29,7 @@ impl Signals {
         }
     }
 
-    /// From now on the next one ends the process at once. A supervised child ends with us by itself.
+    /// Exits the process at the next signal. A supervised child notices the exit and ends.
     pub fn arm_exit(mut self) {
         actix_rt::spawn(async move {
             self.next().await;

@@ -1,5 +1,5 @@
-//! `greenroom up`: the whole product in one go. Finds or installs opencode, runs it under supervision, runs the service
-//! on it; with `--rehearsal` on a scripted model and an opencode that sees nothing of the user's own setup.
+//! `greenroom up`: finds or installs opencode, supervises it, and runs the service for it. With `--rehearsal` it uses a
+//! scripted model and an isolated opencode.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -11,35 +11,36 @@ use greenroom_rehearsal::{MODELS, Rehearsal};
 
 use super::args::UpArgs;
 use super::failure::{FAILED, Failure, UNREACHABLE};
-use super::farewell::{OwnServer, farewell};
-use super::serve::{Attached, say, say_if_nothing_is_kept, take_signals};
+use super::rehearsal_folder;
+use super::serve::{AttachedService, install_signals, warn_without_journal};
+use super::shutdown_summary::{ServerLifetime, shutdown_summary};
 use super::signals::Signals;
-use super::stage_folder;
+use super::terminal::print_err;
 use crate::config::{Environment, Events, Listen, Settings, load};
 use crate::logging;
 
-/// The first start on a machine unpacks and migrates.
-const UP_WITHIN: Duration = Duration::from_secs(90);
+/// The first start on a machine unpacks and migrates data.
+const START_TIMEOUT: Duration = Duration::from_secs(90);
 
 /// Runs the command.
 pub async fn up(args: UpArgs) -> Result<(), Failure> {
     let loaded = load(&args.service.sources(), &Environment::of_process())?;
-    let journal_is_chosen = loaded.origins.contains_key("journal");
+    let journal_is_configured = loaded.origins.contains_key("journal");
     let settings = loaded.settings;
     logging::init();
-    let mut signals = take_signals()?;
-    let mut house = House {
-        journal_is_chosen,
-        ..House::default()
+    let mut signals = install_signals()?;
+    let mut components = Components {
+        journal_is_configured,
+        ..Components::default()
     };
     let end = tokio::select! {
-        end = house.open(&args, settings) => end.map(|()| None),
+        end = components.start(&args, settings) => end.map(|()| None),
         () = signals.next() => Ok(Some(())),
     };
     let end = match end {
         Ok(None) => {
             tokio::select! {
-                () = house.tend() => {}
+                () = components.watch_opencode() => {}
                 () = signals.next() => {}
             }
             Ok(())
@@ -47,28 +48,29 @@ pub async fn up(args: UpArgs) -> Result<(), Failure> {
         Ok(Some(())) => Ok(()),
         Err(failure) => Err(failure),
     };
-    close(house, signals).await;
+    shut_down(components, signals).await;
     end
 }
 
-async fn close(house: House, signals: Signals) {
+async fn shut_down(components: Components, signals: Signals) {
     signals.arm_exit();
-    let House {
+    let Components {
         attached,
         child,
         rehearsal,
         folder,
-        journal_is_chosen,
-    } = house;
+        journal_is_configured,
+    } = components;
     if let Some(attached) = attached {
-        let mode = match folder.is_some() && !journal_is_chosen {
-            // The journal goes with the folder: no start will find it.
-            true => ShutdownMode::Abort,
-            false => attached.service().lasting_mode(),
+        // A journal in the rehearsal folder is removed with it: no later start can resume the tasks.
+        let mode = if folder.is_some() && !journal_is_configured {
+            ShutdownMode::Abort
+        } else {
+            attached.service().shutdown_mode()
         };
         let report = attached.stop(mode).await;
-        if let Some(words) = farewell(&report, OwnServer::EndsToo) {
-            say(&words);
+        if let Some(summary) = shutdown_summary(&report, ServerLifetime::WithService) {
+            print_err(&summary);
         }
     }
     if let Some(child) = child {
@@ -77,60 +79,69 @@ async fn close(house: House, signals: Signals) {
     if let Some(rehearsal) = rehearsal {
         rehearsal.stop().await;
     }
-    // Removed last: until here somebody may write into it.
+    // Removed last: the other components may still write to it.
     drop(folder);
 }
 
-/// What is running, in the order it was started; a failure on the way leaves what is there to be closed.
+/// The running components in the order of their start. After a failed start the existing ones are shut down.
 #[derive(Default)]
-struct House {
+struct Components {
     folder: Option<tempfile::TempDir>,
     rehearsal: Option<Rehearsal>,
     child: Option<OpencodeChild>,
-    attached: Option<Attached>,
-    /// True if somebody has said where tasks are kept.
-    journal_is_chosen: bool,
+    attached: Option<AttachedService>,
+    /// True if the configuration names a journal.
+    journal_is_configured: bool,
 }
 
-impl House {
-    async fn open(&mut self, args: &UpArgs, mut settings: Settings) -> Result<(), Failure> {
-        let found = install::find(args.opencode_bin.as_deref(), &mut |line: &str| say(line))
-            .await
-            .map_err(|error| {
-                Failure::new(
-                    UNREACHABLE,
-                    chain(&error),
-                    "name a binary with --opencode-bin, or install Node.js with npm",
-                )
-            })?;
+impl Components {
+    async fn start(&mut self, args: &UpArgs, mut settings: Settings) -> Result<(), Failure> {
+        let found = install::find(args.opencode_bin.as_deref(), &mut |line: &str| {
+            print_err(line)
+        })
+        .await
+        .map_err(|error| {
+            Failure::new(
+                UNREACHABLE,
+                error_chain(&error),
+                "name a binary with --opencode-bin, or install Node.js with npm",
+            )
+        })?;
         let options = if args.rehearsal {
-            self.rehearse(&found.program, &mut settings).await?
+            self.prepare_rehearsal(&found.program, &mut settings)
+                .await?
         } else {
-            own_setup(&found.program, &settings)?
+            user_options(&found.program, &settings)?
         };
-        say_if_nothing_is_kept(&settings);
+        warn_without_journal(&settings);
         let log = options.log.clone();
         let child = OpencodeChild::start(options).map_err(|error| {
-            Failure::new(FAILED, chain(&error), "check --directory and the log")
+            Failure::new(FAILED, error_chain(&error), "check --directory and the log")
         })?;
         let address = child.address().url.clone();
         let child = self.child.insert(child);
         child
-            .until_up(UP_WITHIN)
+            .until_up(START_TIMEOUT)
             .await
-            .map_err(|error| Failure::new(UNREACHABLE, chain(&error), "read its log"))?;
+            .map_err(|error| Failure::new(UNREACHABLE, error_chain(&error), "read its log"))?;
 
-        let mut attached = Attached::start(&settings, &address)?;
-        attached.until_answering().await;
+        let mut attached = AttachedService::start(&settings, &address)?;
+        attached.wait_for_first_answer().await;
         let attached = self.attached.insert(attached);
         let service = attached.service().address();
-        say(&welcome(args.rehearsal, service, &address, &log, &settings));
-        attached.say_ready();
+        print_err(&startup_summary(
+            args.rehearsal,
+            service,
+            &address,
+            &log,
+            &settings,
+        ));
+        attached.print_ready_line();
         Ok(())
     }
 
-    /// A scripted model, and a folder in which opencode sees nothing else.
-    async fn rehearse(
+    /// Starts a scripted model and prepares a folder that isolates opencode.
+    async fn prepare_rehearsal(
         &mut self,
         program: &Path,
         settings: &mut Settings,
@@ -142,23 +153,23 @@ impl House {
                 "check that the temporary folder can be written",
             )
         };
-        let folder = stage_folder::make()
+        let folder = rehearsal_folder::create()
             .map_err(|error| failed(format!("no temporary folder: {error}")))?;
         let path = folder.path().to_owned();
         self.folder = Some(folder);
-        let anywhere = (std::net::Ipv4Addr::LOCALHOST, 0).into();
-        let rehearsal = Rehearsal::start(anywhere).map_err(|error| failed(chain(&error)))?;
+        let any_port = (std::net::Ipv4Addr::LOCALHOST, 0).into();
+        let rehearsal = Rehearsal::start(any_port).map_err(|error| failed(error_chain(&error)))?;
         let provider = rehearsal.base_url();
         self.rehearsal = Some(rehearsal);
         let hermetic = Hermetic::prepare(&path, &provider, &MODELS, &serde_json::Map::new())
             .await
-            .map_err(|error| failed(chain(&error)))?;
+            .map_err(|error| failed(error_chain(&error)))?;
         settings.core.directory = hermetic.project.to_string_lossy().into_owned().into();
-        if !self.journal_is_chosen {
-            // Its sessions end with it: the user's own journal has nothing to do with them.
+        if !self.journal_is_configured {
+            // The sessions end with the rehearsal, so they do not belong in the user's journal.
             settings.journal = Some(path.join("journal.db"));
         }
-        // Of the rehearsal's own opencode, not of the user's.
+        // For the opencode of the rehearsal, not for the user's.
         settings.opencode.username = "opencode".to_owned();
         settings.opencode.password = None;
         settings.opencode.events = Events::Both;
@@ -168,8 +179,8 @@ impl House {
         Ok(options)
     }
 
-    /// Watches opencode. A restarted one is connected to at once, not after the wait between two tries.
-    async fn tend(&self) {
+    /// Watches opencode and reconnects the event stream immediately after a restart.
+    async fn watch_opencode(&self) {
         let mut state = match &self.child {
             Some(child) => child.watch(),
             None => return,
@@ -178,37 +189,37 @@ impl House {
             let now = state.borrow_and_update().clone();
             match now {
                 ChildState::Up { .. } => {
-                    if let Some(events) = self.attached.as_ref().and_then(Attached::events) {
+                    if let Some(events) = self.attached.as_ref().and_then(AttachedService::events) {
                         events.reconnect_now();
                     }
                 }
                 ChildState::Restarting { reason, .. } => {
-                    tracing::warn!(reason, "opencode died; it is started again")
+                    tracing::warn!(reason, "opencode exited; restarting")
                 }
                 ChildState::Starting | ChildState::Stopped => {}
             }
         }
-        // Its supervisor is gone: nothing to watch, but the service goes on until a signal.
+        // The supervisor has ended; the service runs until a signal.
         std::future::pending().await
     }
 }
 
-/// opencode as the user has it, in the folder that is configured.
-fn own_setup(program: &Path, settings: &Settings) -> Result<ServeOptions, Failure> {
+/// Returns the options for opencode with the user's setup, in the configured folder.
+fn user_options(program: &Path, settings: &Settings) -> Result<ServeOptions, Failure> {
     let hint = "set GREENROOM_CACHE to a folder that can be written";
     let cache =
-        install::cache_folder().map_err(|error| Failure::new(FAILED, chain(&error), hint))?;
+        install::cache_folder().map_err(|error| Failure::new(FAILED, error_chain(&error), hint))?;
     std::fs::create_dir_all(&cache)
         .map_err(|error| Failure::new(FAILED, format!("{}: {error}", cache.display()), hint))?;
-    // One log per process: two services on one machine do not write into the same file.
+    // One log per process, so that two services do not share a file.
     let log = cache.join(format!("opencode-{}.log", std::process::id()));
     let mut options = ServeOptions::new(program, PathBuf::from(&*settings.core.directory), log);
     options.password = settings.opencode.password.clone();
     Ok(options)
 }
 
-/// Where everything is, and what to try first.
-fn welcome(
+/// Returns the addresses and files of the components, and a command to try.
+fn startup_summary(
     rehearsal: bool,
     service: std::net::SocketAddr,
     opencode: &str,
@@ -241,8 +252,8 @@ fn welcome(
     lines.join("\n")
 }
 
-/// An error with what caused it, in one line.
-fn chain(error: &dyn std::error::Error) -> String {
+/// Returns an error with its sources in one line.
+fn error_chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

@@ -1,35 +1,34 @@
-//! Why a task waits or how it came to its end, for people: one line per thing that happened, then how it stands. Pure but
-//! for the command itself.
+//! `greenroom why`: prints the timeline of a task and its current state.
 
 use greenroom::Why;
 use greenroom::domain::time::Timestamp;
 use serde_json::Value;
 
-use super::args::OneArgs;
-use super::client::{Client, Shown};
+use super::args::TaskArgs;
+use super::client::{Client, TaskView};
 use super::failure::Failure;
 use super::manage::now;
 use super::run::json_text;
 use super::show::progress;
-use super::term::{fit, one_line, out};
+use super::terminal::{one_line, print_out, truncate};
 use crate::config::Environment;
 
-/// Says what a task waits for or why it ended, with what happened to it.
-pub async fn why(args: OneArgs) -> Result<(), Failure> {
+/// Prints why a task waits or how it ended.
+pub async fn why(args: TaskArgs) -> Result<(), Failure> {
     let client = Client::new(&args.client, &Environment::of_process())?;
     let body: Value = client.get(&["v1", "tasks", &args.id, "why"], &[]).await?;
     if args.client.json {
-        out(&json_text(&body)?);
+        print_out(&json_text(&body)?);
         return Ok(());
     }
-    let why: Why = client.understood(body)?;
+    let why: Why = client.decode(body)?;
     let body: Value = client.get(&["v1", "tasks", why.task.as_str()], &[]).await?;
-    out(&story(&why, &client.understood(body)?, now()));
+    print_out(&timeline(&why, &client.decode(body)?, now()));
     Ok(())
 }
 
-/// The story of a task, one line an event with its time of day, and last how it stands.
-pub fn story(why: &Why, shown: &Shown, now: Timestamp) -> String {
+/// Returns the timeline of a task, one event per line, and its current state.
+pub fn timeline(why: &Why, shown: &TaskView, now: Timestamp) -> String {
     let task = &shown.task;
     let mut text = format!("{}  {}\n", task.id, one_line(&task.description));
     let mut day = String::new();
@@ -43,7 +42,7 @@ pub fn story(why: &Why, shown: &Shown, now: Timestamp) -> String {
         let time = time.trim_end_matches('Z');
         let line = format!(
             "  {time}  {:<20}  {}",
-            fit(&one_line(&event.what), 20),
+            truncate(&one_line(&event.what), 20),
             one_line(&event.detail)
         );
         text.push_str(line.trim_end());
@@ -52,20 +51,21 @@ pub fn story(why: &Why, shown: &Shown, now: Timestamp) -> String {
     if why.events.is_empty() {
         text.push_str("  nothing is remembered of what happened to it\n");
     }
-    let stands = match &why.waits_for {
+    let status_line = match &why.waits_for {
         Some(waits_for) => format!("waits: {}", one_line(&waits_for.text)),
         None if task.status().is_terminal() => {
             let reasons = [task.error(), task.note()].into_iter().flatten();
             let reasons: Vec<String> = reasons.map(one_line).collect();
             let status = task.status().as_str();
-            match reasons.is_empty() {
-                true => format!("ended: {status}"),
-                false => format!("ended: {status}: {}", reasons.join("; ")),
+            if reasons.is_empty() {
+                format!("ended: {status}")
+            } else {
+                format!("ended: {status}: {}", reasons.join("; "))
             }
         }
         None => format!("now: {}", progress(shown, task.duration(now))),
     };
-    text.push_str(&stands);
+    text.push_str(&status_line);
     text.push('\n');
     text
 }

@@ -1,31 +1,33 @@
-//! What holds in the end: every key with its value and where that came from, as `greenroom config show` prints it. What
-//! it prints is a configuration file again.
+//! The effective configuration: every key with its value and origin, as `greenroom config show` prints it. The output
+//! is a valid configuration file.
 
 use toml::Value;
 
 use super::error::Origin;
 use super::keys::{KEYS, Key};
-use super::kinds::Takes;
 use super::layers::Loaded;
-use super::loader::written;
+use super::loader::quoted_entry;
+use super::value_type::ValueType;
 
-/// One value that holds.
+/// One effective value.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Effective {
-    /// Its key, as a file would write it.
+    /// The key, as in a file.
     pub key: String,
     /// The value; none for a secret that is set.
     pub value: Option<Value>,
-    /// Where it comes from; none for a default.
+    /// The origin; none for a default.
     pub origin: Option<Origin>,
 }
 
-/// Every value that holds, in the order of the table of keys; of keys with entries by name, those there are.
+/// Returns all effective values in the order of the key table, and all entries of keys with named entries.
 pub fn effective(loaded: &Loaded) -> Vec<Effective> {
-    KEYS.iter().flat_map(|key| of_key(key, loaded)).collect()
+    KEYS.iter()
+        .flat_map(|key| effective_values(key, loaded))
+        .collect()
 }
 
-fn of_key(key: &Key, loaded: &Loaded) -> Vec<Effective> {
+fn effective_values(key: &Key, loaded: &Loaded) -> Vec<Effective> {
     let value = (key.field.get)(&loaded.settings);
     let Value::Table(entries) = value else {
         let hidden = key.is_secret() && value.as_str() != Some("");
@@ -36,14 +38,14 @@ fn of_key(key: &Key, loaded: &Loaded) -> Vec<Effective> {
         }];
     };
     let origin = |entry: &str| {
-        let name = format!("{}.{}", key.name, written(entry));
+        let name = format!("{}.{}", key.name, quoted_entry(entry));
         loaded.origins.get(&name).cloned()
     };
     let mut all = Vec::new();
     for (entry, value) in entries {
         let name = format!("{}.{}", key.name, toml_key(&entry));
-        match (key.field.takes, value) {
-            (Takes::Rules, Value::Table(lists)) => {
+        match (key.field.value_type, value) {
+            (ValueType::Rules, Value::Table(lists)) => {
                 for (list, names) in lists {
                     all.push(Effective {
                         key: format!("{name}.{list}"),
@@ -62,7 +64,7 @@ fn of_key(key: &Key, loaded: &Loaded) -> Vec<Effective> {
     all
 }
 
-/// A part of a key as TOML wants it.
+/// Returns a part of a key in TOML syntax.
 fn toml_key(part: &str) -> String {
     let bare = !part.is_empty()
         && part
@@ -75,7 +77,7 @@ fn toml_key(part: &str) -> String {
     }
 }
 
-/// The values as a configuration file, with the origin of each as a comment behind it.
+/// Returns the values as a configuration file, with the origin of each value as a comment.
 pub fn toml_text(values: &[Effective]) -> String {
     let lines: Vec<(String, String)> = values
         .iter()
@@ -90,7 +92,7 @@ pub fn toml_text(values: &[Effective]) -> String {
             }
         })
         .collect();
-    // One long line does not push all comments aside.
+    // One long line must not shift the comments of all lines.
     let widths = lines.iter().map(|(line, _)| line.chars().count());
     let width = widths.filter(|width| *width <= 56).max().unwrap_or(0);
     lines

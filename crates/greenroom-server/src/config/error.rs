@@ -1,21 +1,21 @@
-//! What can be wrong with the configuration. Every error names where the value came from, its key, and what to do.
+//! The errors of the configuration. Each names the origin of the value, its key, and what to do.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-/// Where a value comes from; later variants win over earlier ones.
+/// The origin of a value; later variants override earlier ones.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Origin {
     /// A configuration file.
     File {
         /// The file.
         path: PathBuf,
-        /// The line of the key, from 1, where it is known.
+        /// The line of the key, from 1, if known.
         line: Option<usize>,
     },
     /// An environment variable.
     Env(String),
-    /// A flag of the command line, as it was written.
+    /// A command line flag, as given.
     Flag(String),
 }
 
@@ -33,65 +33,65 @@ impl fmt::Display for Origin {
     }
 }
 
-/// Why there is no usable configuration.
+/// Why the configuration is invalid.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
-    /// A file that was named, or is there, cannot be read.
+    /// A file that was named, or that exists, cannot be read.
     #[error("{}: cannot be read: {source}", path.display())]
     Unreadable {
         /// The file.
         path: PathBuf,
-        /// What the system says.
+        /// The error of the operating system.
         source: std::io::Error,
     },
-    /// A file is larger than any configuration.
+    /// A file is larger than the limit.
     #[error("{}: larger than {most} bytes", path.display())]
     TooLarge {
         /// The file.
         path: PathBuf,
-        /// The most that is read.
+        /// The limit, in bytes.
         most: u64,
     },
     /// A file is not TOML.
     #[error("{origin}: {problem}")]
-    NoToml {
+    InvalidToml {
         /// The file and the line.
         origin: Origin,
-        /// What the parser says.
+        /// The message of the parser.
         problem: String,
     },
     /// A key that does not exist.
     #[error("{origin}: unknown key `{key}`")]
     UnknownKey {
-        /// Where it stands.
+        /// The position of the key.
         origin: Origin,
-        /// The key, as written.
+        /// The key, as given.
         key: String,
-        /// The known key that looks most like it.
+        /// The most similar known key.
         nearest: Option<&'static str>,
     },
     /// `--set` without a `=`.
     #[error("{origin}: no value")]
-    NoValue {
+    MissingValue {
         /// The flag.
         origin: Origin,
     },
-    /// A value that its key does not take.
+    /// A key has an invalid value.
     #[error("{origin}: `{key}`: {problem}")]
     Invalid {
-        /// Where it stands.
+        /// The position of the value.
         origin: Origin,
         /// The key, with its entry.
         key: String,
-        /// What is wrong with the value and what would be right.
+        /// What is wrong, and what is expected.
         problem: String,
     },
-    /// The service would be open to the network without a secret.
+    /// A network address without a secret.
     #[error(
         "{origin}: `listen`: {address} can be reached from other machines, which needs a token"
     )]
     TokenNeeded {
-        /// Where the address comes from.
+        /// The origin of the address.
         origin: Origin,
         /// The address.
         address: String,
@@ -99,13 +99,13 @@ pub enum ConfigError {
 }
 
 impl ConfigError {
-    /// The file and the line, where it stands in one.
-    pub fn place(&self) -> Option<(&Path, Option<usize>)> {
+    /// Returns the file and the line of the error, if it has a position in a file.
+    pub fn position(&self) -> Option<(&Path, Option<usize>)> {
         match self {
             Self::Unreadable { path, .. } | Self::TooLarge { path, .. } => Some((path, None)),
-            Self::NoToml { origin, .. }
+            Self::InvalidToml { origin, .. }
             | Self::UnknownKey { origin, .. }
-            | Self::NoValue { origin }
+            | Self::MissingValue { origin }
             | Self::Invalid { origin, .. }
             | Self::TokenNeeded { origin, .. } => match origin {
                 Origin::File { path, line } => Some((path, *line)),
@@ -114,26 +114,26 @@ impl ConfigError {
         }
     }
 
-    /// The key it is about, if it is about one.
+    /// Returns the key that the error is about, if any.
     pub fn key(&self) -> Option<&str> {
         match self {
             Self::UnknownKey { key, .. } | Self::Invalid { key, .. } => Some(key),
             Self::TokenNeeded { .. } => Some("listen"),
             Self::Unreadable { .. }
             | Self::TooLarge { .. }
-            | Self::NoToml { .. }
-            | Self::NoValue { .. } => None,
+            | Self::InvalidToml { .. }
+            | Self::MissingValue { .. } => None,
         }
     }
 
-    /// What a person can do about it.
+    /// Returns what a person can do about the error.
     pub fn hint(&self) -> String {
         match self {
             Self::Unreadable { .. } => {
                 "check the path and its permissions, or leave the file out".to_owned()
             }
             Self::TooLarge { .. } => "name a configuration file, or leave it out".to_owned(),
-            Self::NoToml { .. } => {
+            Self::InvalidToml { .. } => {
                 "correct the line; `key = \"value\"` is how a text is written".to_owned()
             }
             Self::UnknownKey {
@@ -143,7 +143,7 @@ impl ConfigError {
             Self::UnknownKey { .. } => {
                 "remove it; docs/configuration.md lists every key".to_owned()
             }
-            Self::NoValue { .. } => {
+            Self::MissingValue { .. } => {
                 "write `--set key=value`, for instance `--set limits.default=3`".to_owned()
             }
             Self::Invalid {

@@ -1,4 +1,4 @@
-//! One configuration file: read with a bound, parsed, and every key with the line it stands on.
+//! Reads one configuration file with a size limit and records the line of each key.
 
 use std::collections::BTreeMap;
 use std::io::Read;
@@ -9,20 +9,20 @@ use toml::de::{DeTable, DeValue};
 
 use super::error::{ConfigError, Origin};
 
-/// No configuration is larger.
-pub const LARGEST: u64 = 1024 * 1024;
+/// Maximum size of a configuration file, in bytes.
+pub const MAX_FILE_BYTES: u64 = 1024 * 1024;
 
-/// A file that was read.
+/// A parsed configuration file.
 #[derive(Debug)]
 pub struct File {
-    /// What it says.
+    /// The content.
     pub table: toml::Table,
     path: PathBuf,
     lines: BTreeMap<String, usize>,
 }
 
 impl File {
-    /// Where a key stands; the parts of its name with dots between them.
+    /// Returns the position of a key, given as its parts joined by dots.
     pub fn origin(&self, name: &str) -> Origin {
         Origin::File {
             path: self.path.clone(),
@@ -31,17 +31,17 @@ impl File {
     }
 }
 
-/// Reads a file; none if it is not there and need not be.
+/// Reads a file; none if the file does not exist and is optional.
 ///
 /// # Errors
-/// It cannot be read, is too large, or is no TOML.
+/// Fails if the file cannot be read, is too large, or is not valid TOML.
 pub fn read(path: &Path, must_exist: bool) -> Result<Option<File>, ConfigError> {
-    let text = match bounded(path, LARGEST) {
+    let text = match read_bounded(path, MAX_FILE_BYTES) {
         Ok(Some(text)) => text,
         Ok(None) => {
             return Err(ConfigError::TooLarge {
                 path: path.to_owned(),
-                most: LARGEST,
+                most: MAX_FILE_BYTES,
             });
         }
         Err(error) if error.kind() == std::io::ErrorKind::NotFound && !must_exist => {
@@ -60,7 +60,7 @@ pub fn read(path: &Path, must_exist: bool) -> Result<Option<File>, ConfigError> 
     let line = |at: usize| starts.partition_point(|start| *start <= at);
     let parsed = text.parse::<toml::Table>().and_then(|table| {
         let mut lines = BTreeMap::new();
-        number("", DeTable::parse(&text)?.get_ref(), &line, &mut lines);
+        index_lines("", DeTable::parse(&text)?.get_ref(), &line, &mut lines);
         Ok((table, lines))
     });
     match parsed {
@@ -69,7 +69,7 @@ pub fn read(path: &Path, must_exist: bool) -> Result<Option<File>, ConfigError> 
             path: path.to_owned(),
             lines,
         })),
-        Err(error) => Err(ConfigError::NoToml {
+        Err(error) => Err(ConfigError::InvalidToml {
             origin: Origin::File {
                 path: path.to_owned(),
                 line: error.span().map(|span| line(span.start)),
@@ -79,8 +79,8 @@ pub fn read(path: &Path, must_exist: bool) -> Result<Option<File>, ConfigError> 
     }
 }
 
-/// A file's text, or none if it is larger than `most` bytes. It may be a pipe, as in `--config <(…)`.
-pub fn bounded(path: &Path, most: u64) -> std::io::Result<Option<String>> {
+/// Reads a text file of at most `most` bytes; none if it is larger. Works for pipes, as in `--config <(…)`.
+pub fn read_bounded(path: &Path, most: u64) -> std::io::Result<Option<String>> {
     let mut text = String::new();
     std::fs::File::open(path)?
         .take(most + 1)
@@ -88,8 +88,8 @@ pub fn bounded(path: &Path, most: u64) -> std::io::Result<Option<String>> {
     Ok((text.len() as u64 <= most).then_some(text))
 }
 
-/// Notes the line of every key of a table and of the tables in it.
-fn number(
+/// Records the line of each key in a table and its subtables.
+fn index_lines(
     above: &str,
     table: &DeTable<'_>,
     line: &dyn Fn(usize) -> usize,
@@ -103,7 +103,7 @@ fn number(
         };
         lines.insert(name.clone(), line(Spanned::span(key).start));
         if let DeValue::Table(below) = value.get_ref() {
-            number(&name, below, line, lines);
+            index_lines(&name, below, line, lines);
         }
     }
 }

@@ -1,52 +1,57 @@
-//! Every key there is: its name, what it means, what it takes and where it goes. The loader reads nothing that is not
-//! in this table, and help, errors, schema and the effective configuration are made from it.
+//! The table of configuration keys: name, description, type and setting. The loader reads only these keys; help,
+//! errors, schema and the effective configuration are generated from the table.
 
 use std::time::Duration;
 
-use super::kinds::{
-    Field, NEVER, Put, Takes, always, count, flag, limit, optional, time_text, wait,
-};
 use super::readers;
+use super::value_type::{
+    Field, NEVER, Setter, ValueType, count, duration, duration_limit, duration_value, flag,
+    nonzero_duration, optional_limit,
+};
 
 const MS: Duration = Duration::from_millis(1);
-const HUNDREDTH: Duration = Duration::from_millis(10);
-const TENTH: Duration = Duration::from_millis(100);
+const CENTISECOND: Duration = Duration::from_millis(10);
+const DECISECOND: Duration = Duration::from_millis(100);
 const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_secs(3600);
 const DAY: Duration = Duration::from_secs(24 * 3600);
 const MONTH: Duration = Duration::from_secs(30 * 24 * 3600);
 const DECADE: Duration = Duration::from_secs(3650 * 24 * 3600);
-/// The largest number of anything.
-pub const MANY: u32 = 1_000_000;
+/// The largest number of any key.
+pub const MAX_COUNT: u32 = 1_000_000;
 
 /// One key of the configuration.
 #[derive(Debug)]
 pub struct Key {
-    /// Its name, dots between its parts.
+    /// The name; parts are joined by dots.
     pub name: &'static str,
-    /// What it means, in a line.
-    pub about: &'static str,
-    /// What it takes and where it goes.
+    /// The description, in one line.
+    pub description: &'static str,
+    /// The type, and the setting that holds the value.
     pub field: Field,
 }
 
 impl Key {
-    /// True if values stand below it by name.
+    /// Returns true if the key has named entries.
     pub fn is_named(&self) -> bool {
-        matches!(self.field.put, Put::Named(_))
+        matches!(self.field.set, Setter::PerEntry(_))
     }
 
-    /// True if its value is never shown.
+    /// Returns true if the value must not be shown.
     pub fn is_secret(&self) -> bool {
         self.name == "token"
     }
 }
 
-const fn key(name: &'static str, field: Field, about: &'static str) -> Key {
-    Key { name, about, field }
+const fn key(name: &'static str, field: Field, description: &'static str) -> Key {
+    Key {
+        name,
+        description,
+        field,
+    }
 }
 
-/// Every key.
+/// All keys.
 pub static KEYS: &[Key] = &[
     key(
         "listen",
@@ -91,12 +96,12 @@ pub static KEYS: &[Key] = &[
     ),
     key(
         "limits.default",
-        count!(0, MANY, core.limits.default),
+        count!(0, MAX_COUNT, core.limits.default),
         "tasks at once of a key without a closer rule; 0 is unlimited",
     ),
     key(
         "limits.max",
-        count!(0, MANY, core.limits.max),
+        count!(0, MAX_COUNT, core.limits.max),
         "tasks at once of all keys together; 0 is unlimited",
     ),
     key(
@@ -116,53 +121,53 @@ pub static KEYS: &[Key] = &[
     ),
     key(
         "lifecycle.min_idle",
-        wait!(HOUR, core.lifecycle.min_idle),
+        duration!(HOUR, core.lifecycle.min_idle),
         "idle in the first moments of a run is believed only at their end",
     ),
     key(
         "lifecycle.poll_interval",
-        always!(HUNDREDTH, HOUR, core.lifecycle.poll_interval),
+        nonzero_duration!(CENTISECOND, HOUR, core.lifecycle.poll_interval),
         "how often the server is asked while anything runs",
     ),
     key(
         "lifecycle.stale_timeout",
-        limit!(MS, MONTH, core.lifecycle.stale_timeout),
+        duration_limit!(MS, MONTH, core.lifecycle.stale_timeout),
         "silence after which a run is given up; 0 never",
     ),
     key(
         "lifecycle.stale_min_runtime",
-        wait!(DAY, core.lifecycle.stale_min_runtime),
+        duration!(DAY, core.lifecycle.stale_min_runtime),
         "no run is stale before it is this old",
     ),
     key(
         "lifecycle.task_ttl",
-        limit!(MS, MONTH, core.lifecycle.task_ttl),
+        duration_limit!(MS, MONTH, core.lifecycle.task_ttl),
         "silence after which a run that calls itself busy is given up; 0 never",
     ),
     key(
         "lifecycle.not_taken_up",
-        optional!(MONTH, core.lifecycle.not_taken_up),
+        optional_limit!(MONTH, core.lifecycle.not_taken_up),
         "idle without an answer for so long: the prompt was not taken up; 0 never",
     ),
     key(
         "lifecycle.retry_timeout",
-        limit!(MS, MONTH, core.lifecycle.retry_timeout),
-        "how long the server may back off for a provider; 0 for ever",
+        duration_limit!(MS, MONTH, core.lifecycle.retry_timeout),
+        "how long the server may back off for a provider; 0 forever",
     ),
     key(
         "lifecycle.ask_timeout",
-        limit!(MS, MONTH, core.lifecycle.ask_timeout),
-        "how long a child may wait for an answer; 0 for ever",
+        duration_limit!(MS, MONTH, core.lifecycle.ask_timeout),
+        "how long a child may wait for an answer; 0 forever",
     ),
     key(
         "lifecycle.queue_ttl",
-        optional!(MONTH, core.lifecycle.queue_ttl),
-        "how long a task may wait for its slot; 0 for ever",
+        optional_limit!(MONTH, core.lifecycle.queue_ttl),
+        "how long a task may wait for its slot; 0 forever",
     ),
     key(
         "lifecycle.server_down",
-        limit!(MS, MONTH, core.lifecycle.server_down),
-        "how long a start tries to reach the server; 0 for ever",
+        duration_limit!(MS, MONTH, core.lifecycle.server_down),
+        "how long a start tries to reach the server; 0 forever",
     ),
     key(
         "lifecycle.restart_attempts",
@@ -171,12 +176,12 @@ pub static KEYS: &[Key] = &[
     ),
     key(
         "lifecycle.keep_ended",
-        wait!(MONTH, core.lifecycle.keep_ended),
+        duration!(MONTH, core.lifecycle.keep_ended),
         "how long an ended task stays in memory after its batch has closed",
     ),
     key(
         "lifecycle.retention",
-        always!(SECOND, DECADE, core.lifecycle.retention),
+        nonzero_duration!(SECOND, DECADE, core.lifecycle.retention),
         "how long the journal keeps a task",
     ),
     key(
@@ -192,11 +197,11 @@ pub static KEYS: &[Key] = &[
     key(
         "notifications.enabled",
         flag!(core.notifications.enabled),
-        "false tells no parent anything",
+        "false sends no messages to parents",
     ),
     key(
         "notifications.debounce",
-        wait!(HOUR, core.notifications.debounce),
+        duration!(HOUR, core.notifications.debounce),
         "what settles within this time goes into one message",
     ),
     key(
@@ -211,7 +216,7 @@ pub static KEYS: &[Key] = &[
     ),
     key(
         "notifications.wake_ceiling",
-        wait!(DAY, core.notifications.wake_ceiling),
+        duration!(DAY, core.notifications.wake_ceiling),
         "how long a message that wakes waits for a busy parent",
     ),
     key(
@@ -231,7 +236,7 @@ pub static KEYS: &[Key] = &[
     ),
     key(
         "notifications.give_up",
-        limit!(SECOND, DECADE, core.notifications.give_up),
+        duration_limit!(SECOND, DECADE, core.notifications.give_up),
         "after this time a message that cannot be delivered is dropped; 0 never",
     ),
     key(
@@ -241,32 +246,32 @@ pub static KEYS: &[Key] = &[
     ),
     key(
         "safety.max_tool_calls",
-        count!(1, MANY, core.safety.max_tool_calls),
+        count!(1, MAX_COUNT, core.safety.max_tool_calls),
         "tool calls of one run",
     ),
     key(
         "safety.repeated_tool_calls",
-        count!(2, MANY, core.safety.repeated_tool_calls),
+        count!(2, MAX_COUNT, core.safety.repeated_tool_calls),
         "the same call with the same input, running",
     ),
     key(
         "calls.create",
-        always!(TENTH, HOUR, core.calls.create),
+        nonzero_duration!(DECISECOND, HOUR, core.calls.create),
         "how long making a session may take",
     ),
     key(
         "calls.prompt",
-        always!(TENTH, HOUR, core.calls.prompt),
+        nonzero_duration!(DECISECOND, HOUR, core.calls.prompt),
         "how long the prompt of a task may take",
     ),
     key(
         "calls.notify",
-        always!(TENTH, HOUR, core.calls.notify),
+        nonzero_duration!(DECISECOND, HOUR, core.calls.notify),
         "how long the prompt of a parent may take",
     ),
     key(
         "calls.other",
-        always!(TENTH, HOUR, core.calls.other),
+        nonzero_duration!(DECISECOND, HOUR, core.calls.other),
         "how long every other call may take",
     ),
     key(
@@ -281,12 +286,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_name_stands_for_two_keys() {
+    fn key_names_are_unique() {
         let mut names: Vec<&str> = KEYS.iter().map(|key| key.name).collect();
         names.sort_unstable();
         for pair in names.windows(2) {
             assert_ne!(pair[0], pair[1]);
         }
-        assert!(KEYS.iter().all(|key| !key.about.is_empty()));
+        assert!(KEYS.iter().all(|key| !key.description.is_empty()));
     }
 }

@@ -1,17 +1,17 @@
-//! The layers of the configuration and their order: defaults, the user's file, the folder's file, the environment,
-//! flags; and what can only be known when all are read. A [`Loader`] takes the values.
+//! The layers of the configuration in order: defaults, the user's file, the file of the folder, the environment, flags.
+//! Also resolves what needs all layers. A [`Loader`] stores the values.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use super::error::{ConfigError, Origin};
 use super::file;
-use super::loader::{Loader, shown};
+use super::loader::{Loader, printable_name};
 use super::settings::{Events, Settings, TokenSource};
-use super::value::LONGEST_TEXT;
+use super::value::MAX_TEXT_BYTES;
 
-/// Variables that begin like ours and are no keys: the client's, the logger's, the plugin's.
-const NOT_KEYS: &[&str] = &[
+/// Variables with our prefix that are not keys.
+const RESERVED_VARIABLES: &[&str] = &[
     "GREENROOM_URL",
     "GREENROOM_LOG",
     "GREENROOM_CACHE",
@@ -22,10 +22,10 @@ const NOT_KEYS: &[&str] = &[
 ];
 const PREFIX: &str = "GREENROOM_";
 
-/// What surrounds the process; given, so that tests have their own.
+/// The environment of the process; a parameter, so that tests have their own.
 #[derive(Debug, Clone, Default)]
 pub struct Environment {
-    /// Variables by name.
+    /// The variables by name.
     pub variables: BTreeMap<String, String>,
     /// The user's home folder.
     pub home: Option<PathBuf>,
@@ -34,8 +34,8 @@ pub struct Environment {
 }
 
 impl Environment {
-    /// That of this process. Of variables that are no text only ours are kept, with replacement characters, which no
-    /// key takes: they are refused where another program's are none of our business.
+    /// Returns the environment of this process. Of variables that are not valid UTF-8 only those with our prefix are
+    /// kept, with replacement characters, which every key rejects.
     pub fn of_process() -> Self {
         let variables: BTreeMap<String, String> = std::env::vars_os()
             .filter_map(|(name, value)| {
@@ -59,12 +59,12 @@ impl Environment {
         }
     }
 
-    /// The user's configuration file.
+    /// Returns the path of the user's configuration file.
     pub fn user_file(&self) -> Option<PathBuf> {
         Some(self.user_folder()?.join("config.toml"))
     }
 
-    /// Where the secret lies unless the configuration names another place: opencode's plugin looks there too.
+    /// Returns the default path of the secret. opencode's plugin reads the same file.
     pub fn token_file(&self) -> Option<PathBuf> {
         Some(self.user_folder()?.join("token"))
     }
@@ -81,44 +81,44 @@ impl Environment {
         Some(base.join("greenroom"))
     }
 
-    /// A path as people write it: `~` is the home folder, and what is relative is below the current one.
-    pub fn path(&self, written: &Path) -> PathBuf {
-        let tail = written.strip_prefix("~").ok();
-        let path = match (tail, &self.home) {
+    /// Resolves a path: `~` is the home folder, relative paths start at the current folder.
+    pub fn path(&self, path: &Path) -> PathBuf {
+        let tail = path.strip_prefix("~").ok();
+        let absolute = match (tail, &self.home) {
             (Some(tail), Some(home)) => home.join(tail),
-            _ => self.folder.join(written),
+            _ => self.folder.join(path),
         };
-        // Gives `/a` for `/a/.`; what does not exist yet stays as it is.
-        path.components().collect()
+        // Normalizes `/a/.` to `/a` also for paths that do not exist.
+        absolute.components().collect()
     }
 }
 
-/// What the command line gives.
+/// The configuration on the command line.
 #[derive(Debug, Clone, Default)]
 pub struct Sources {
-    /// `--config`: read instead of the two usual files.
+    /// `--config`: replaces the two default files.
     pub file: Option<PathBuf>,
-    /// Flags of their own, as key, value and flag: `("listen", "127.0.0.1:0", "--listen")`.
+    /// Dedicated flags as key, value and flag: `("listen", "127.0.0.1:0", "--listen")`.
     pub flags: Vec<(&'static str, String, &'static str)>,
-    /// `--set key=value`, as written.
+    /// `--set key=value`, as given.
     pub set: Vec<String>,
 }
 
-/// The settings, and where each value that is no default comes from.
+/// The settings, with the origin of each value that is not a default.
 #[derive(Debug)]
 pub struct Loaded {
-    /// What holds.
+    /// The effective settings.
     pub settings: Settings,
-    /// By key, with the entry of named ones.
+    /// The origins by key, with the entry of named keys.
     pub origins: BTreeMap<String, Origin>,
-    /// The files that were read, in their order.
+    /// The files that were read, in order.
     pub files: Vec<PathBuf>,
 }
 
-/// Reads every layer.
+/// Reads all layers.
 ///
 /// # Errors
-/// The first problem there is; [`check`] has them all.
+/// The first problem; [`check`] returns all of them.
 pub fn load(sources: &Sources, environment: &Environment) -> Result<Loaded, ConfigError> {
     let (loaded, problems) = check(sources, environment);
     match problems.into_iter().next() {
@@ -127,8 +127,8 @@ pub fn load(sources: &Sources, environment: &Environment) -> Result<Loaded, Conf
     }
 }
 
-/// Reads every layer and goes on after a problem, with the value of the layer before. Returns what holds then, and every
-/// problem in the order of the layers.
+/// Reads all layers and continues after a problem with the value of the previous layer. Returns the effective settings,
+/// and all problems in the order of the layers.
 pub fn check(sources: &Sources, environment: &Environment) -> (Loaded, Vec<ConfigError>) {
     let mut loader = Loader::default();
     match &sources.file {
@@ -143,41 +143,45 @@ pub fn check(sources: &Sources, environment: &Environment) -> (Loaded, Vec<Confi
     for (variable, value) in &environment.variables {
         if let Some(name) = variable
             .strip_prefix(PREFIX)
-            .filter(|_| !NOT_KEYS.contains(&variable.as_str()))
+            .filter(|_| !RESERVED_VARIABLES.contains(&variable.as_str()))
         {
             let name = name.to_ascii_lowercase().replace("__", ".");
             loader.text(&name, value, &Origin::Env(variable.clone()));
         }
     }
-    for written in &sources.set {
-        match split(written) {
-            None => loader.problems.push(ConfigError::NoValue {
-                origin: Origin::Flag(format!("--set {}", shown(written))),
+    for assignment in &sources.set {
+        match split_assignment(assignment) {
+            None => loader.problems.push(ConfigError::MissingValue {
+                origin: Origin::Flag(format!("--set {}", printable_name(assignment))),
             }),
             Some((name, value)) => {
                 let name = name.trim();
-                loader.text(name, value, &Origin::Flag(format!("--set {}", shown(name))));
+                loader.text(
+                    name,
+                    value,
+                    &Origin::Flag(format!("--set {}", printable_name(name))),
+                );
             }
         }
     }
     for (key, value, flag) in &sources.flags {
         loader.text(key, value, &Origin::Flag((*flag).to_owned()));
     }
-    finish(loader, environment)
+    resolve(loader, environment)
 }
 
-/// `key=value` at its first `=` that does not stand in quotes.
-fn split(written: &str) -> Option<(&str, &str)> {
+/// Splits `key=value` at the first `=` outside of quotes.
+fn split_assignment(assignment: &str) -> Option<(&str, &str)> {
     let mut quoted = false;
-    let at = written.find(|c| {
+    let at = assignment.find(|c| {
         quoted ^= c == '"';
         c == '=' && !quoted
     })?;
-    Some((&written[..at], &written[at + 1..]))
+    Some((&assignment[..at], &assignment[at + 1..]))
 }
 
-/// What needs every layer: paths, secrets, and rules between keys.
-fn finish(loader: Loader, environment: &Environment) -> (Loaded, Vec<ConfigError>) {
+/// Resolves paths, secrets, and rules between keys.
+fn resolve(loader: Loader, environment: &Environment) -> (Loaded, Vec<ConfigError>) {
     let Loader {
         mut settings,
         origins,
@@ -189,10 +193,10 @@ fn finish(loader: Loader, environment: &Environment) -> (Loaded, Vec<ConfigError
         .path(Path::new(&*settings.core.directory))
         .to_string_lossy()
         .into();
-    let usual_without_home = environment.home.is_none() && !origins.contains_key("journal");
+    let default_without_home = environment.home.is_none() && !origins.contains_key("journal");
     settings.journal = settings
         .journal
-        .filter(|_| !usual_without_home)
+        .filter(|_| !default_without_home)
         .map(|path| environment.path(&path));
     settings.opencode.password = environment
         .variables
@@ -203,7 +207,7 @@ fn finish(loader: Loader, environment: &Environment) -> (Loaded, Vec<ConfigError
         settings.opencode.url = None;
     }
     if settings.opencode.events == Events::Stream && settings.opencode.url.is_none() {
-        // Both were chosen, so that each has an origin.
+        // Both keys were set, so each has an origin.
         let origin = origin("opencode.url").unwrap_or(Origin::Flag("--opencode".to_owned()));
         problems.push(ConfigError::Invalid {
             origin,
@@ -211,9 +215,9 @@ fn finish(loader: Loader, environment: &Environment) -> (Loaded, Vec<ConfigError
             problem: "there is no event stream without a URL; name one, or set opencode.events to \"bridge\"".to_owned(),
         });
     }
-    let chosen = ["token", "token_file"].map(|key| origins.contains_key(key));
-    if chosen == [false, false]
-        && let Some(file) = usual_token_file(environment)
+    let is_set = ["token", "token_file"].map(|key| origins.contains_key(key));
+    if is_set == [false, false]
+        && let Some(file) = default_token_file(environment)
     {
         settings.token_source = TokenSource::File(file);
     }
@@ -238,7 +242,7 @@ fn finish(loader: Loader, environment: &Environment) -> (Loaded, Vec<ConfigError
     };
     let has_secret = settings.token_source != TokenSource::None;
     if !settings.listen.is_loopback() && !has_secret {
-        // The default is loopback, so another address has an origin.
+        // The default is a loopback address, so another address has an origin.
         let origin = origin("listen").unwrap_or(Origin::Flag("--listen".to_owned()));
         problems.push(ConfigError::TokenNeeded {
             origin,
@@ -253,30 +257,30 @@ fn finish(loader: Loader, environment: &Environment) -> (Loaded, Vec<ConfigError
     (loaded, problems)
 }
 
-/// The secret's usual file, if there is one; one that cannot be looked at is there.
-fn usual_token_file(environment: &Environment) -> Option<PathBuf> {
+/// Returns the default file of the secret if it exists. A file whose existence cannot be checked counts as existing.
+fn default_token_file(environment: &Environment) -> Option<PathBuf> {
     let file = environment.token_file()?;
     file.try_exists().unwrap_or(true).then_some(file)
 }
 
-/// The secret in its usual file, if there is one.
+/// Reads the secret from its default file, if the file exists.
 ///
 /// # Errors
 /// As [`read_token`].
-pub fn usual_token(environment: &Environment) -> Result<Option<greenroom_bridge::Token>, String> {
-    let file = usual_token_file(environment);
+pub fn default_token(environment: &Environment) -> Result<Option<greenroom_bridge::Token>, String> {
+    let file = default_token_file(environment);
     file.map(|file| read_token(&file)).transpose()
 }
 
-/// Reads a secret from a file, its line end left out.
+/// Reads a secret from a file, without the line end.
 ///
 /// # Errors
-/// A sentence: it cannot be read, is empty, or cannot be a secret that goes into a header.
+/// A sentence: the file cannot be read, is empty, or has more than one line.
 pub fn read_token(path: &Path) -> Result<greenroom_bridge::Token, String> {
-    let name = shown(&path.display().to_string());
-    let text = file::bounded(path, LONGEST_TEXT as u64)
+    let name = printable_name(&path.display().to_string());
+    let text = file::read_bounded(path, MAX_TEXT_BYTES as u64)
         .map_err(|error| format!("{name} cannot be read: {error}"))?
-        .ok_or_else(|| format!("{name} is larger than {LONGEST_TEXT} bytes"))?;
+        .ok_or_else(|| format!("{name} is larger than {MAX_TEXT_BYTES} bytes"))?;
     if text.trim().chars().any(char::is_control) {
         return Err(format!("{name} holds more than one line of text"));
     }

@@ -1,5 +1,5 @@
-//! Takes values one by one, each by the row of its key in the table. Each is checked where it stands, also if a later
-//! layer overrides it; its origin is kept; one that is not taken becomes a problem, and the others are taken all the same.
+//! Stores values by the key table. Checks each value in its layer, even if a later layer overrides it, and records its
+//! origin. An invalid value becomes a problem and does not affect the others.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -9,25 +9,25 @@ use greenroom::domain::task::cut;
 use super::error::{ConfigError, Origin};
 use super::file;
 use super::keys::{KEYS, Key};
-use super::kinds::{Put, Takes};
 use super::settings::Settings;
-use super::value::{Raw, plain};
+use super::value::{Raw, check_printable};
+use super::value_type::{Setter, ValueType};
 
-/// What the layers so far have given.
+/// The values of the layers so far.
 #[derive(Default)]
 pub(super) struct Loader {
-    /// What holds.
+    /// The effective settings.
     pub(super) settings: Settings,
-    /// Where each value that is no default comes from.
+    /// The origin of each value that is not a default.
     pub(super) origins: BTreeMap<String, Origin>,
-    /// The files that were there.
+    /// The files that exist.
     pub(super) files: Vec<PathBuf>,
-    /// What was not taken.
+    /// The invalid values.
     pub(super) problems: Vec<ConfigError>,
 }
 
 impl Loader {
-    /// Takes what a file says.
+    /// Stores the values of a file.
     pub(super) fn file(&mut self, path: &Path, must_exist: bool) {
         let before = self.problems.len();
         match file::read(path, must_exist) {
@@ -38,8 +38,9 @@ impl Loader {
             }
             Err(problem) => self.problems.push(problem),
         }
-        // The table has its keys by name; people read from the top.
-        self.problems[before..].sort_by_key(|problem| problem.place().and_then(|(_, line)| line));
+        // The table is sorted by name; problems are listed from the top of the file.
+        self.problems[before..]
+            .sort_by_key(|problem| problem.position().and_then(|(_, line)| line));
     }
 
     fn table(&mut self, above: &str, table: &toml::Table, origin: &dyn Fn(&str) -> Origin) {
@@ -57,7 +58,7 @@ impl Loader {
                     }
                 }
                 (Some(key), value) => {
-                    self.put(key, None, &Raw::Toml(value.clone()), &origin(&name));
+                    self.set(key, None, &Raw::Toml(value.clone()), &origin(&name));
                 }
                 (None, toml::Value::Table(below)) if is_group(&name) => {
                     self.table(&name, below, origin);
@@ -83,32 +84,32 @@ impl Loader {
         origin: &dyn Fn(&str) -> Origin,
     ) {
         let place = origin(&format!("{}.{entry}", key.name));
-        match (key.field.takes, value) {
-            // The rules of an agent are a table of their own, whose lists have lines of their own.
-            (Takes::Rules, toml::Value::Table(lists)) => {
+        match (key.field.value_type, value) {
+            // The rules of an agent are a table whose lists have lines of their own.
+            (ValueType::Rules, toml::Value::Table(lists)) => {
                 let none = Raw::Toml(toml::Value::Table(toml::Table::new()));
-                self.put(key, Some(entry), &none, &place);
+                self.set(key, Some(entry), &none, &place);
                 for (list, value) in lists {
                     let place = origin(&format!("{}.{entry}.{list}", key.name));
                     let entry = format!("{entry}.{list}");
-                    self.put(key, Some(&entry), &Raw::Toml(value.clone()), &place);
+                    self.set(key, Some(&entry), &Raw::Toml(value.clone()), &place);
                 }
             }
-            _ => self.put(key, Some(entry), &Raw::Toml(value.clone()), &place),
+            _ => self.set(key, Some(entry), &Raw::Toml(value.clone()), &place),
         }
     }
 
-    /// Takes a value that is given as text.
+    /// Stores a value given as text.
     pub(super) fn text(&mut self, name: &str, value: &str, origin: &Origin) {
         let raw = Raw::Text(value.to_owned());
         let exact = KEYS.iter().find(|key| key.name == name);
-        // A whole table, as a file would write it: `limits.providers={anthropic=3}`.
+        // A whole table in TOML syntax: `limits.providers={anthropic=3}`.
         if value.trim_start().starts_with('{') && exact.is_none_or(Key::is_named) {
             match format!("{name} = {value}").parse::<toml::Table>() {
-                Ok(written) => self.table("", &written, &|_| origin.clone()),
+                Ok(parsed) => self.table("", &parsed, &|_| origin.clone()),
                 Err(error) => self.problems.push(ConfigError::Invalid {
                     origin: origin.clone(),
-                    key: shown(name),
+                    key: printable_name(name),
                     problem: format!(
                         "expected a table such as {{ name = 1 }}: {}",
                         error.message()
@@ -118,35 +119,35 @@ impl Loader {
             return;
         }
         if let Some(key) = exact {
-            return self.put(key, None, &raw, origin);
+            return self.set(key, None, &raw, origin);
         }
         for key in KEYS.iter().filter(|key| key.is_named()) {
             let entry = name
                 .strip_prefix(key.name)
                 .and_then(|rest| rest.strip_prefix('.'));
             if let Some(entry) = entry {
-                return self.put(key, Some(&entry.replace('"', "")), &raw, origin);
+                return self.set(key, Some(&entry.replace('"', "")), &raw, origin);
             }
         }
         self.problems.push(unknown(name, origin.clone()));
     }
 
-    fn put(&mut self, key: &Key, entry: Option<&str>, raw: &Raw, origin: &Origin) {
+    fn set(&mut self, key: &Key, entry: Option<&str>, raw: &Raw, origin: &Origin) {
         let name = match entry {
-            Some(entry) => format!("{}.{}", key.name, written(entry)),
+            Some(entry) => format!("{}.{}", key.name, quoted_entry(entry)),
             None => key.name.to_owned(),
         };
-        let stored = match (key.field.put, entry) {
-            (Put::One(put), _) => put(&mut self.settings, raw),
-            (Put::Named(_), None) => Err(format!(
+        let stored = match (key.field.set, entry) {
+            (Setter::Single(set), _) => set(&mut self.settings, raw),
+            (Setter::PerEntry(_), None) => Err(format!(
                 "expected an entry below it, such as `{}.NAME`",
                 key.name
             )),
-            (Put::Named(_), Some(entry)) if entry.trim().is_empty() || entry.len() > 256 => {
+            (Setter::PerEntry(_), Some(entry)) if entry.trim().is_empty() || entry.len() > 256 => {
                 Err("expected a name of 1 to 256 bytes".to_owned())
             }
-            (Put::Named(put), Some(entry)) => {
-                plain(entry).and_then(|()| put(&mut self.settings, entry, raw))
+            (Setter::PerEntry(set), Some(entry)) => {
+                check_printable(entry).and_then(|()| set(&mut self.settings, entry, raw))
             }
         };
         match stored {
@@ -155,15 +156,15 @@ impl Loader {
             }
             Err(problem) => self.problems.push(ConfigError::Invalid {
                 origin: origin.clone(),
-                key: shown(&name),
+                key: printable_name(&name),
                 problem,
             }),
         }
     }
 }
 
-/// Whether a key takes a value, for one that does not stand in a file of ours.
-pub(super) fn judge(name: &str, value: &toml::Value) -> Result<(), String> {
+/// Checks whether a key accepts a value, without storing it.
+pub(super) fn validate(name: &str, value: &toml::Value) -> Result<(), String> {
     let mut loader = Loader::default();
     let table = name.rsplit('.').fold(value.clone(), |below, part| {
         toml::Value::Table([(part.to_owned(), below)].into_iter().collect())
@@ -178,24 +179,24 @@ pub(super) fn judge(name: &str, value: &toml::Value) -> Result<(), String> {
     }
 }
 
-/// A name in a message: short, and nothing in it that a terminal would act on.
-pub(super) fn shown(name: &str) -> String {
-    let mut shown = String::new();
+/// Returns a name for a message: shortened, with control characters escaped.
+pub(super) fn printable_name(name: &str) -> String {
+    let mut printable = String::new();
     for c in cut(name, 100).chars() {
         if c.is_control() {
-            shown.extend(c.escape_default());
+            printable.extend(c.escape_default());
         } else {
-            shown.push(c);
+            printable.push(c);
         }
     }
     if name.chars().nth(100).is_some() {
-        shown.push('…');
+        printable.push('…');
     }
-    shown
+    printable
 }
 
-/// An entry as a file would write it.
-pub(super) fn written(entry: &str) -> String {
+/// Returns an entry name in TOML syntax.
+pub(super) fn quoted_entry(entry: &str) -> String {
     let plain = entry
         .chars()
         .all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.'));
@@ -206,7 +207,7 @@ pub(super) fn written(entry: &str) -> String {
     }
 }
 
-/// True if keys stand below that name.
+/// Returns true if the name is a table of keys.
 fn is_group(name: &str) -> bool {
     KEYS.iter().any(|key| {
         key.name
@@ -221,7 +222,7 @@ fn unknown(name: &str, origin: Origin) -> ConfigError {
         .iter()
         .filter_map(|key| key.name.split_once('.'))
         .map(|(group, _)| group);
-    // A key written without its group, or in a wrong one, is as near as one with a letter wrong.
+    // A key in a wrong table is as similar as a key with a typo.
     let nearest = KEYS
         .iter()
         .map(|key| key.name)
@@ -236,7 +237,7 @@ fn unknown(name: &str, origin: Origin) -> ConfigError {
         .map(|(_, known)| known);
     ConfigError::UnknownKey {
         origin,
-        key: shown(name),
+        key: printable_name(name),
         nearest,
     }
 }

@@ -1,19 +1,20 @@
-//! The configuration: where its values come from ([`layers`], [`file`], `loader`), which keys there are ([`keys`], [`kinds`],
-//! `readers`), how a value is read ([`value`]), what can be wrong ([`error`]) and what comes out ([`settings`]). From the
-//! same table of keys come the [`schema`] and what holds in the end ([`effective`]); [`import`] reads another's settings.
+//! The configuration. [`layers`], [`file`] and `loader` read it; [`keys`], [`value_type`] and `readers` define the
+//! keys; [`value`] parses one value; [`error`] holds the errors and [`settings`] the result. The [`schema`] and the
+//! effective configuration ([`effective`]) come from the same key table; [`import`] reads the settings of another
+//! program.
 
 pub mod effective;
 pub mod error;
 pub mod file;
 pub mod import;
 pub mod keys;
-pub mod kinds;
 pub mod layers;
 mod loader;
 mod readers;
 pub mod schema;
 pub mod settings;
 pub mod value;
+pub mod value_type;
 
 pub use error::{ConfigError, Origin};
 pub use layers::{Environment, Loaded, Sources, check, load};

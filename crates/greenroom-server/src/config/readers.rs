@@ -1,21 +1,24 @@
-//! The keys that are more than a number, a switch or a time: how each is read, where it goes, and how it is written
-//! back. The table of keys names these fields.
+//! The fields of keys that are not plain numbers, flags or durations: how a value is read, stored and written back.
+//! Used by the key table.
 
 use std::path::{Path, PathBuf};
 
 use greenroom::config::{FailedCheck, OnParentAbort};
 use toml::{Table, Value};
 
-use super::keys::MANY;
-use super::kinds::{Field, Takes};
+use super::keys::MAX_COUNT;
 use super::settings::{Events, Listen, Settings, TokenSource, has_host};
 use super::value::Raw;
+use super::value_type::{Field, ValueType};
 
-const ANY_TEXT: Takes = Takes::Text { pattern: None };
-const COUNT: Takes = Takes::Count { min: 0, max: MANY };
+const ANY_TEXT: ValueType = ValueType::Text { pattern: None };
+const COUNT: ValueType = ValueType::Count {
+    min: 0,
+    max: MAX_COUNT,
+};
 
-pub(super) const LISTEN: Field = Field::one(
-    Takes::Text {
+pub(super) const LISTEN: Field = Field::single(
+    ValueType::Text {
         pattern: Some(r"^\s*(localhost|[0-9.]+|\[[0-9A-Fa-f:.%]+\]):[0-9]{1,5}\s*$"),
     },
     |settings, raw| {
@@ -25,10 +28,10 @@ pub(super) const LISTEN: Field = Field::one(
     |settings| Value::String(settings.listen.0.to_string()),
 );
 
-pub(super) const TOKEN: Field = Field::one(
+pub(super) const TOKEN: Field = Field::single(
     ANY_TEXT,
     |settings, raw| {
-        // What was given is not repeated: it may be most of the secret.
+        // The value is not repeated in the message: it may be most of the secret.
         let text = raw
             .text()
             .map_err(|_| "expected a text in quotes without control characters".to_owned())?;
@@ -41,11 +44,11 @@ pub(super) const TOKEN: Field = Field::one(
     },
     |settings| match &settings.token_source {
         TokenSource::Text(text) => Value::String(text.clone()),
-        TokenSource::None | TokenSource::File(_) => nothing(),
+        TokenSource::None | TokenSource::File(_) => empty(),
     },
 );
 
-pub(super) const TOKEN_FILE: Field = Field::one(
+pub(super) const TOKEN_FILE: Field = Field::single(
     ANY_TEXT,
     |settings, raw| {
         let text = raw.text()?;
@@ -56,22 +59,22 @@ pub(super) const TOKEN_FILE: Field = Field::one(
     },
     |settings| match &settings.token_source {
         TokenSource::File(file) => path(file),
-        TokenSource::None | TokenSource::Text(_) => nothing(),
+        TokenSource::None | TokenSource::Text(_) => empty(),
     },
 );
 
-pub(super) const JOURNAL: Field = Field::one(
+pub(super) const JOURNAL: Field = Field::single(
     ANY_TEXT,
     |settings, raw| {
         let text = raw.text()?;
         settings.journal = (!text.trim().is_empty()).then(|| PathBuf::from(text));
         Ok(())
     },
-    |settings| settings.journal.as_deref().map_or_else(nothing, path),
+    |settings| settings.journal.as_deref().map_or_else(empty, path),
 );
 
-pub(super) const URL: Field = Field::one(
-    Takes::Text {
+pub(super) const URL: Field = Field::single(
+    ValueType::Text {
         pattern: Some(r"^\s*([Hh][Tt][Tt][Pp]://[^/?#\s]+|$)"),
     },
     |settings, raw| {
@@ -94,7 +97,7 @@ pub(super) const URL: Field = Field::one(
     |settings| Value::String(settings.opencode.url.clone().unwrap_or_default()),
 );
 
-pub(super) const USERNAME: Field = Field::one(
+pub(super) const USERNAME: Field = Field::single(
     ANY_TEXT,
     |settings, raw| {
         settings.opencode.username = raw.text()?;
@@ -103,7 +106,7 @@ pub(super) const USERNAME: Field = Field::one(
     |settings| Value::String(settings.opencode.username.clone()),
 );
 
-pub(super) const PASSWORD_ENV: Field = Field::one(
+pub(super) const PASSWORD_ENV: Field = Field::single(
     ANY_TEXT,
     |settings, raw| {
         settings.opencode.password_env = raw.text()?;
@@ -112,7 +115,7 @@ pub(super) const PASSWORD_ENV: Field = Field::one(
     |settings| Value::String(settings.opencode.password_env.clone()),
 );
 
-pub(super) const DIRECTORY: Field = Field::one(
+pub(super) const DIRECTORY: Field = Field::single(
     ANY_TEXT,
     |settings, raw| {
         settings.core.directory = raw.text()?.into();
@@ -121,8 +124,8 @@ pub(super) const DIRECTORY: Field = Field::one(
     |settings| Value::String(settings.core.directory.to_string()),
 );
 
-pub(super) const EVENTS: Field = Field::one(
-    Takes::Choice(&["stream", "bridge", "both"]),
+pub(super) const EVENTS: Field = Field::single(
+    ValueType::Choice(&["stream", "bridge", "both"]),
     |settings, raw| {
         settings.opencode.events = choice(raw, &EVENTS_BY_NAME)?;
         Ok(())
@@ -136,17 +139,20 @@ const EVENTS_BY_NAME: [(&str, Events); 3] = [
     ("both", Events::Both),
 ];
 
-pub(super) const MAX_WAITING: Field = Field::one(
-    Takes::Count { min: 1, max: MANY },
+pub(super) const MAX_WAITING: Field = Field::single(
+    ValueType::Count {
+        min: 1,
+        max: MAX_COUNT,
+    },
     |settings, raw| {
-        settings.core.limits.max_waiting = raw.count(1, MANY)? as usize;
+        settings.core.limits.max_waiting = raw.count(1, MAX_COUNT)? as usize;
         Ok(())
     },
     |settings| Value::Integer(i64::try_from(settings.core.limits.max_waiting).unwrap_or(i64::MAX)),
 );
 
-pub(super) const FAILED_CHECK: Field = Field::one(
-    Takes::Choice(&["retry", "passed"]),
+pub(super) const FAILED_CHECK: Field = Field::single(
+    ValueType::Choice(&["retry", "passed"]),
     |settings, raw| {
         settings.core.lifecycle.failed_check = choice(raw, &FAILED_CHECKS)?;
         Ok(())
@@ -159,8 +165,8 @@ const FAILED_CHECKS: [(&str, FailedCheck); 2] = [
     ("passed", FailedCheck::CountsAsPassed),
 ];
 
-pub(super) const ON_PARENT_ABORT: Field = Field::one(
-    Takes::Choice(&["keep", "cancel"]),
+pub(super) const ON_PARENT_ABORT: Field = Field::single(
+    ValueType::Choice(&["keep", "cancel"]),
     |settings, raw| {
         settings.core.notifications.on_parent_abort = choice(raw, &PARENT_ABORTS)?;
         Ok(())
@@ -173,10 +179,10 @@ const PARENT_ABORTS: [(&str, OnParentAbort); 2] = [
     ("cancel", OnParentAbort::Cancel),
 ];
 
-pub(super) const PROVIDERS: Field = Field::named(
+pub(super) const PROVIDERS: Field = Field::per_entry(
     COUNT,
     |settings, name, raw| {
-        let count = raw.count(0, MANY)?;
+        let count = raw.count(0, MAX_COUNT)?;
         let providers = &mut settings.core.limits.providers;
         providers.insert(name.to_owned(), count);
         Ok(())
@@ -184,17 +190,17 @@ pub(super) const PROVIDERS: Field = Field::named(
     |settings| counts(settings.core.limits.providers.iter()),
 );
 
-pub(super) const MODELS: Field = Field::named(
+pub(super) const MODELS: Field = Field::per_entry(
     COUNT,
     |settings, name, raw| {
-        let count = raw.count(0, MANY)?;
+        let count = raw.count(0, MAX_COUNT)?;
         settings.core.limits.models.insert(name.to_owned(), count);
         Ok(())
     },
     |settings| counts(settings.core.limits.models.iter()),
 );
 
-pub(super) const AGENTS: Field = Field::named(Takes::Rules, agent, |settings| {
+pub(super) const AGENTS: Field = Field::per_entry(ValueType::Rules, agent, |settings| {
     let rules = settings.core.agents.iter().map(|(agent, rules)| {
         let mut lists = Table::new();
         for (list, names) in [("deny", &rules.deny), ("allow", &rules.allow)] {
@@ -208,7 +214,7 @@ pub(super) const AGENTS: Field = Field::named(Takes::Rules, agent, |settings| {
     Value::Table(rules.collect())
 });
 
-/// `agents.NAME` with an empty table, which frees the agent of its built-in rule, or one list of it.
+/// Stores `agents.NAME` with an empty table, which removes the built-in rule of the agent, or one list of it.
 fn agent(settings: &mut Settings, name: &str, raw: &Raw) -> Result<(), String> {
     let agents = &mut settings.core.agents;
     if matches!(raw, Raw::Toml(Value::Table(rules)) if rules.is_empty()) {
@@ -236,7 +242,7 @@ fn agent(settings: &mut Settings, name: &str, raw: &Raw) -> Result<(), String> {
     Ok(())
 }
 
-fn nothing() -> Value {
+fn empty() -> Value {
     Value::String(String::new())
 }
 

@@ -1,97 +1,97 @@
-//! The JSON schema of the configuration file, made from the table of keys. It says what kind of value each key takes; the
-//! bounds of durations are told in words, since a pattern cannot compare.
+//! Generates the JSON schema of the configuration file from the key table. The bounds of durations are in the
+//! descriptions, because a pattern cannot compare.
 
 use serde_json::{Map, Value, json};
 
 use super::keys::{KEYS, Key};
-use super::kinds::Takes;
 use super::settings::Settings;
-use super::value::LONGEST_TEXT;
+use super::value::MAX_TEXT_BYTES;
+use super::value_type::ValueType;
 
-/// What a duration looks like: `3m`, `1m 10s`, `500ms`.
+/// A duration: `3m`, `1m 10s`, `500ms`.
 const DURATION: &str = r"^\s*(([0-9]+(\.[0-9]+)?\s*(nanos|nsec|ns|usec|us|µs|millis|msec|ms|seconds|second|secs|sec|s|minutes|minute|mins|min|m|hours|hour|hrs|hr|h|days|day|d|weeks|week|wks|wk|w|months|month|M|years|year|yrs|yr|y)\s*)+|0\s*)$";
-/// No control characters, and not what stands for bytes that are no text.
+/// No control characters and no replacement characters.
 const PLAIN: &str = r"^[^\u0000-\u001f\u007f-\u009f\ufffd]*$";
 /// The same, and not blank.
 const NAME: &str = r"^[^\u0000-\u001f\u007f-\u009f\ufffd]*[^\s\u0000-\u001f\u007f-\u009f\ufffd][^\u0000-\u001f\u007f-\u009f\ufffd]*$";
 
-/// The schema.
+/// Returns the schema.
 pub fn schema() -> Value {
-    let mut top = group();
+    let mut root = table_schema();
     let defaults = Settings::default();
     for key in KEYS {
-        let mut place = &mut top;
+        let mut node = &mut root;
         let mut parts: Vec<&str> = key.name.split('.').collect();
         let last = parts.pop().unwrap_or_default();
         for part in parts {
-            place = &mut place["properties"][part];
-            if place.is_null() {
-                *place = group();
+            node = &mut node["properties"][part];
+            if node.is_null() {
+                *node = table_schema();
             }
         }
-        place["properties"][last] = of_key(key, &defaults);
+        node["properties"][last] = key_schema(key, &defaults);
     }
-    top["$schema"] = json!("http://json-schema.org/draft-07/schema#");
-    top["title"] = json!("Greenroom configuration");
-    top
+    root["$schema"] = json!("http://json-schema.org/draft-07/schema#");
+    root["title"] = json!("Greenroom configuration");
+    root
 }
 
-fn group() -> Value {
+fn table_schema() -> Value {
     json!({ "type": "object", "additionalProperties": false, "properties": {} })
 }
 
-fn of_key(key: &Key, defaults: &Settings) -> Value {
-    let (mut shape, bounds) = of_value(key.field.takes);
-    let about = match bounds {
-        Some(bounds) => format!("{} ({bounds})", key.about),
-        None => key.about.to_owned(),
+fn key_schema(key: &Key, defaults: &Settings) -> Value {
+    let (mut schema, bounds) = value_schema(key.field.value_type);
+    let description = match bounds {
+        Some(bounds) => format!("{} ({bounds})", key.description),
+        None => key.description.to_owned(),
     };
     if key.is_named() {
-        shape = json!({
+        schema = json!({
             "type": "object",
             "propertyNames": { "minLength": 1, "maxLength": 256, "pattern": NAME },
-            "additionalProperties": shape,
+            "additionalProperties": schema,
         });
     } else if let Ok(default) = serde_json::to_value((key.field.get)(defaults)) {
-        shape["default"] = default;
+        schema["default"] = default;
     }
-    shape["description"] = json!(about);
-    shape
+    schema["description"] = json!(description);
+    schema
 }
 
-/// The shape of a value, and what can only be said in words.
-fn of_value(takes: Takes) -> (Value, Option<String>) {
-    let plain = json!({ "type": "string", "maxLength": LONGEST_TEXT, "pattern": PLAIN });
-    match takes {
-        Takes::Text { pattern: None } => (plain, None),
-        Takes::Text {
+/// Returns the schema of a value, and the bounds that a schema cannot express.
+fn value_schema(value_type: ValueType) -> (Value, Option<String>) {
+    let plain = json!({ "type": "string", "maxLength": MAX_TEXT_BYTES, "pattern": PLAIN });
+    match value_type {
+        ValueType::Text { pattern: None } => (plain, None),
+        ValueType::Text {
             pattern: Some(pattern),
         } => (
-            json!({ "type": "string", "maxLength": LONGEST_TEXT, "allOf": [
+            json!({ "type": "string", "maxLength": MAX_TEXT_BYTES, "allOf": [
                 { "pattern": PLAIN }, { "pattern": pattern },
             ] }),
             None,
         ),
-        Takes::Count { min, max } => (
+        ValueType::Count { min, max } => (
             json!({ "type": "integer", "minimum": min, "maximum": max }),
             None,
         ),
-        Takes::Switch => (json!({ "type": "boolean" }), None),
-        Takes::Time { min, max, zero } => {
+        ValueType::Flag => (json!({ "type": "boolean" }), None),
+        ValueType::Duration { min, max, zero } => {
             let bounds = format!(
                 "from {} to {}{}",
                 humantime::format_duration(min),
                 humantime::format_duration(max),
                 if zero { ", or 0" } else { "" }
             );
-            let mut shapes = vec![json!({ "type": "string", "pattern": DURATION })];
+            let mut schemas = vec![json!({ "type": "string", "pattern": DURATION })];
             if zero {
-                shapes.push(json!({ "type": "integer", "const": 0 }));
+                schemas.push(json!({ "type": "integer", "const": 0 }));
             }
-            (json!({ "anyOf": shapes }), Some(bounds))
+            (json!({ "anyOf": schemas }), Some(bounds))
         }
-        Takes::Choice(names) => (json!({ "type": "string", "enum": names }), None),
-        Takes::Rules => {
+        ValueType::Choice(names) => (json!({ "type": "string", "enum": names }), None),
+        ValueType::Rules => {
             let names = json!({ "type": "array", "maxItems": 100, "items": plain });
             let mut lists = Map::new();
             lists.insert("deny".to_owned(), names.clone());

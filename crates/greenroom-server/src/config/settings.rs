@@ -1,4 +1,4 @@
-//! What comes out of the configuration: the actor system's [`greenroom::Config`] and what the host needs besides.
+//! The result of the configuration: the [`greenroom::Config`] of the actor system and the settings of the host.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -6,15 +6,15 @@ use std::path::PathBuf;
 use greenroom::Config;
 use greenroom_bridge::Token;
 
-/// Where the service listens.
+/// The address of the service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Listen(pub SocketAddr);
 
 impl Listen {
-    /// The address of a service that nobody has configured.
+    /// The default address.
     pub const DEFAULT: Self = Self(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 7717));
 
-    /// Reads `address:port`, or `localhost:port`.
+    /// Parses `address:port` or `localhost:port`.
     pub fn read(text: &str) -> Result<Self, String> {
         let text = text.trim();
         let numeric = text
@@ -30,45 +30,45 @@ impl Listen {
             })
     }
 
-    /// True if only this machine can reach it.
+    /// Returns true for a loopback address.
     pub fn is_loopback(self) -> bool {
         self.0.ip().is_loopback()
     }
 }
 
-/// True if an address names a host that can be one: no name is longer than 253 bytes.
+/// Returns true if a URL has a valid host. Host names have at most 253 bytes.
 pub(crate) fn has_host(url: &reqwest::Url) -> bool {
     url.host_str()
         .is_some_and(|host| !host.is_empty() && host.len() <= 253)
 }
 
-/// Where events come from.
+/// The source of events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Events {
     /// The agent server's event stream.
     Stream,
-    /// Bridges alone.
+    /// Only bridges.
     Bridge,
     /// Both.
     Both,
 }
 
-/// The agent server.
+/// The settings of the agent server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OpencodeSettings {
-    /// Where it listens; none if it comes by bridges alone.
+    /// The URL; none if agent servers connect only by bridges.
     pub url: Option<String>,
-    /// The user it knows.
+    /// The user name.
     pub username: String,
-    /// The variable that holds its password.
+    /// The name of the variable with the password.
     pub password_env: String,
-    /// The password found there.
+    /// The password in that variable.
     pub password: Option<String>,
-    /// Where events come from.
+    /// The source of events.
     pub events: Events,
 }
 
-/// Where the secret comes from.
+/// The source of the secret.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum TokenSource {
     None,
@@ -76,27 +76,27 @@ pub(crate) enum TokenSource {
     File(PathBuf),
 }
 
-/// Where tasks are kept unless another place is configured.
+/// The default path of the journal.
 pub const JOURNAL: &str = "~/.local/share/greenroom/journal.db";
 
-/// Everything the command needs to know.
+/// All settings of the command.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// Where the service listens.
+    /// The address of the service.
     pub listen: Listen,
     /// The secret of the service.
     pub token: Option<Token>,
-    /// The journal file; none keeps nothing.
+    /// The journal file; none disables the journal.
     pub journal: Option<PathBuf>,
     /// The agent server.
     pub opencode: OpencodeSettings,
-    /// The actor system's own.
+    /// The configuration of the actor system.
     pub core: Config,
     pub(crate) token_source: TokenSource,
 }
 
 impl Settings {
-    /// Where a caller on this machine finds the service.
+    /// Returns the URL of the service for callers on this machine.
     pub fn url(&self) -> String {
         let mut address = self.listen.0;
         if address.port() == 0 {

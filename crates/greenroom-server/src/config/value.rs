@@ -1,33 +1,36 @@
-//! How one value is read, from TOML or from a text of the command line or the environment. What comes out is bounded;
-//! what is wrong is said as a sentence that names what would be right.
+//! Parses one value from TOML, or from the text of a flag or variable. Values are bounded; an error states what is
+//! expected.
 
 use std::time::Duration;
 
-/// No text is longer, in bytes; no path can be.
-pub const LONGEST_TEXT: usize = 4096;
+/// Maximum length of a text, in bytes.
+pub const MAX_TEXT_BYTES: usize = 4096;
 
-/// A value as it was given.
+/// An unparsed value.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Raw {
-    /// From a file, with a type of its own.
+    /// A typed value from a file.
     Toml(toml::Value),
-    /// From a flag or the environment.
+    /// Text from a flag or the environment.
     Text(String),
 }
 
 impl Raw {
-    /// A text: bounded, and nothing in it that a terminal would act on or a file name cannot hold.
+    /// Parses a text. Rejects long texts and control characters.
     pub fn text(&self) -> Result<String, String> {
         match self {
             Self::Text(text) | Self::Toml(toml::Value::String(text)) => {
-                plain(text)?;
+                check_printable(text)?;
                 Ok(text.clone())
             }
-            Self::Toml(other) => Err(format!("expected a text in quotes, found {}", found(other))),
+            Self::Toml(other) => Err(format!(
+                "expected a text in quotes, found {}",
+                describe(other)
+            )),
         }
     }
 
-    /// A whole number between two bounds.
+    /// Parses a whole number in a range.
     pub fn count(&self, min: u32, max: u32) -> Result<u32, String> {
         let problem =
             |found: String| format!("expected a whole number from {min} to {max}, found {found}");
@@ -39,36 +42,42 @@ impl Raw {
         number
             .and_then(|number| u32::try_from(number).ok())
             .filter(|number| (min..=max).contains(number))
-            .ok_or_else(|| problem(self.found()))
+            .ok_or_else(|| problem(self.describe()))
     }
 
-    /// `true` or `false`.
+    /// Parses `true` or `false`.
     pub fn flag(&self) -> Result<bool, String> {
         match self {
             Self::Toml(toml::Value::Boolean(flag)) => Ok(*flag),
             Self::Text(text) if text.trim() == "true" => Ok(true),
             Self::Text(text) if text.trim() == "false" => Ok(false),
-            _ => Err(format!("expected true or false, found {}", self.found())),
+            _ => Err(format!("expected true or false, found {}", self.describe())),
         }
     }
 
-    /// A duration between two bounds, or none for `0`.
-    pub fn time_or_zero(&self, min: Duration, max: Duration) -> Result<Option<Duration>, String> {
+    /// Parses a duration in a range, or `0`, which is none.
+    pub fn duration_or_zero(
+        &self,
+        min: Duration,
+        max: Duration,
+    ) -> Result<Option<Duration>, String> {
         match self.duration() {
-            Some(time) if time.is_zero() => Ok(None),
-            Some(time) if (min..=max).contains(&time) => Ok(Some(time)),
+            Some(duration) if duration.is_zero() => Ok(None),
+            Some(duration) if (min..=max).contains(&duration) => Ok(Some(duration)),
             _ => Err(format!(
                 "{}, or \"0\", found {}",
-                expected(min, max),
-                self.found()
+                expected_range(min, max),
+                self.describe()
             )),
         }
     }
 
-    /// A duration between two bounds.
-    pub fn time(&self, min: Duration, max: Duration) -> Result<Duration, String> {
-        let time = self.duration().filter(|time| (min..=max).contains(time));
-        time.ok_or_else(|| format!("{}, found {}", expected(min, max), self.found()))
+    /// Parses a duration in a range.
+    pub fn duration_in(&self, min: Duration, max: Duration) -> Result<Duration, String> {
+        let duration = self
+            .duration()
+            .filter(|duration| (min..=max).contains(duration));
+        duration.ok_or_else(|| format!("{}, found {}", expected_range(min, max), self.describe()))
     }
 
     fn duration(&self) -> Option<Duration> {
@@ -84,12 +93,12 @@ impl Raw {
         }
     }
 
-    /// Names, at most a hundred: a TOML array, or a text with commas.
+    /// Parses at most 100 names: a TOML array, or a comma-separated text.
     pub fn names(&self) -> Result<Vec<String>, String> {
         let problem = || {
             format!(
                 "expected at most 100 names such as [\"write\", \"edit\"], found {}",
-                self.found()
+                self.describe()
             )
         };
         let names: Vec<String> = match self {
@@ -106,7 +115,7 @@ impl Raw {
                 .ok_or_else(problem)?,
             Self::Toml(_) => return Err(problem()),
         };
-        names.iter().try_for_each(|name| plain(name))?;
+        names.iter().try_for_each(|name| check_printable(name))?;
         if names.len() <= 100 {
             Ok(names)
         } else {
@@ -114,20 +123,20 @@ impl Raw {
         }
     }
 
-    /// What was found, for a message: short, and never a whole document.
-    fn found(&self) -> String {
+    /// Describes the value in a few words for an error message.
+    fn describe(&self) -> String {
         match self {
-            Self::Toml(value) => found(value),
-            Self::Text(text) => quoted(text),
+            Self::Toml(value) => describe(value),
+            Self::Text(text) => quote(text),
         }
     }
 }
 
-/// Refuses what no text of the configuration has in it. A variable that is no UTF-8 comes with replacement characters.
-pub(crate) fn plain(text: &str) -> Result<(), String> {
-    if text.len() > LONGEST_TEXT {
+/// Rejects long texts and control characters. Invalid UTF-8 in a variable shows as replacement characters.
+pub(crate) fn check_printable(text: &str) -> Result<(), String> {
+    if text.len() > MAX_TEXT_BYTES {
         return Err(format!(
-            "expected at most {LONGEST_TEXT} bytes, found {}",
+            "expected at most {MAX_TEXT_BYTES} bytes, found {}",
             text.len()
         ));
     }
@@ -142,7 +151,7 @@ pub(crate) fn plain(text: &str) -> Result<(), String> {
     }
 }
 
-fn expected(min: Duration, max: Duration) -> String {
+fn expected_range(min: Duration, max: Duration) -> String {
     let (min, max) = (
         humantime::format_duration(min),
         humantime::format_duration(max),
@@ -150,9 +159,9 @@ fn expected(min: Duration, max: Duration) -> String {
     format!("expected a duration from {min} to {max} such as \"500ms\" or \"3m\"")
 }
 
-fn found(value: &toml::Value) -> String {
+fn describe(value: &toml::Value) -> String {
     match value {
-        toml::Value::String(text) => quoted(text),
+        toml::Value::String(text) => quote(text),
         toml::Value::Integer(number) => number.to_string(),
         toml::Value::Float(number) => number.to_string(),
         toml::Value::Boolean(flag) => flag.to_string(),
@@ -162,7 +171,7 @@ fn found(value: &toml::Value) -> String {
     }
 }
 
-fn quoted(text: &str) -> String {
+fn quote(text: &str) -> String {
     format!("{:?}", greenroom::domain::task::cut(text, 60))
 }
 
@@ -177,14 +186,14 @@ mod tests {
     }
 
     #[test]
-    fn durations_are_human_and_zero_is_none() {
-        let read = |raw: &str| text(raw).time_or_zero(SECOND, 3600 * SECOND);
+    fn durations_are_parsed_and_zero_is_none() {
+        let read = |raw: &str| text(raw).duration_or_zero(SECOND, 3600 * SECOND);
         assert_eq!(read("3m"), Ok(Some(180 * SECOND)));
         assert_eq!(read("1m 10s"), Ok(Some(70 * SECOND)));
         assert_eq!(read("0"), Ok(None));
         assert_eq!(read("0s"), Ok(None));
         assert_eq!(
-            Raw::Toml(toml::Value::Integer(0)).time_or_zero(SECOND, SECOND),
+            Raw::Toml(toml::Value::Integer(0)).duration_or_zero(SECOND, SECOND),
             Ok(None)
         );
         for wrong in ["", "3", "-1s", "500ms", "2h", "soon"] {
@@ -194,13 +203,13 @@ mod tests {
             );
         }
         assert!(
-            text("0").time(SECOND, 3600 * SECOND).is_err(),
+            text("0").duration_in(SECOND, 3600 * SECOND).is_err(),
             "not every time can be turned off"
         );
     }
 
     #[test]
-    fn numbers_are_whole_and_within_their_bounds() {
+    fn numbers_are_bounded_integers() {
         assert_eq!(text("7").count(0, 10), Ok(7));
         assert_eq!(Raw::Toml(toml::Value::Integer(0)).count(0, 10), Ok(0));
         for wrong in ["11", "-1", "1.5", "", "many"] {
@@ -221,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn names_come_as_a_list_or_with_commas() {
+    fn names_are_a_list_or_comma_separated() {
         assert_eq!(
             text("write, edit,").names(),
             Ok(vec!["write".to_owned(), "edit".to_owned()])

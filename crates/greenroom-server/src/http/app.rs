@@ -1,4 +1,4 @@
-//! Mounts the API: every call of [`super::calls`], and answers in the shape of errors for what is no call.
+//! Mounts the API: all operations of [`super::operations`], and error responses for unknown routes and methods.
 
 use std::sync::Arc;
 
@@ -10,30 +10,30 @@ use greenroom::Greenroom;
 use greenroom_bridge::BridgeOptions;
 use greenroom_sqlite::SqliteJournal;
 
-use super::calls::calls;
 use super::error::ApiError;
 use super::guard::Guard;
 use super::metrics::Requests;
+use super::operations::operations;
 use crate::tools::Tools;
 
-/// What the handlers work with.
+/// The state of the handlers.
 #[derive(Debug, Clone)]
 pub struct Api {
     /// The actor system.
     pub greenroom: Greenroom,
-    /// Who may call.
+    /// The access check.
     pub guard: Guard,
     /// The bridge.
     pub bridge: BridgeOptions,
-    /// What agents call.
+    /// The tools of agents.
     pub tools: Tools,
-    /// Requests answered so far.
+    /// The counter of requests.
     pub requests: Requests,
-    /// The journal on disk, if there is one.
+    /// The journal on disk, if configured.
     pub journal: Option<Arc<SqliteJournal>>,
 }
 
-/// Mounts everything. The app must be wrapped in [`super::guard::guard`].
+/// Mounts all routes. The app must be wrapped in [`super::guard::guard`].
 pub fn configure(cfg: &mut ServiceConfig, api: Api) {
     let bridge = api.bridge.clone();
     cfg.app_data(Data::new(api));
@@ -46,8 +46,8 @@ pub fn configure(cfg: &mut ServiceConfig, api: Api) {
         )
         .into()
     }));
-    let calls = calls();
-    let mut paths: Vec<&str> = calls.iter().map(|call| call.path).collect();
+    let operations = operations();
+    let mut paths: Vec<&str> = operations.iter().map(|operation| operation.path).collect();
     paths.dedup();
     paths.sort_by_key(|path| path.contains('{'));
     let mut mounted: Vec<&str> = Vec::new();
@@ -56,11 +56,17 @@ pub fn configure(cfg: &mut ServiceConfig, api: Api) {
             continue;
         }
         mounted.push(path);
-        let of_path = || calls.iter().filter(move |call| call.path == path);
-        let methods = of_path().map(|call| call.method.clone()).collect();
-        let mut resource = at(path, methods);
-        for call in of_path() {
-            resource = resource.route(call.route());
+        let with_path = || {
+            operations
+                .iter()
+                .filter(move |operation| operation.path == path)
+        };
+        let methods = with_path()
+            .map(|operation| operation.method.clone())
+            .collect();
+        let mut resource = resource_for(path, methods);
+        for operation in with_path() {
+            resource = resource.route(operation.route());
         }
         cfg.service(resource);
     }
@@ -68,8 +74,8 @@ pub fn configure(cfg: &mut ServiceConfig, api: Api) {
         .default_service(web::to(no_route));
 }
 
-/// A resource that names the methods it takes when it is called with another.
-fn at(path: &str, methods: Vec<Method>) -> Resource {
+/// Returns a resource that answers other methods with 405 and the allowed ones.
+fn resource_for(path: &str, methods: Vec<Method>) -> Resource {
     let allowed = methods
         .iter()
         .map(Method::as_str)

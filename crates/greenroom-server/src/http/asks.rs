@@ -1,4 +1,4 @@
-//! What children wait for somebody to answer: listed, and answered.
+//! Lists and answers the requests of children.
 
 use actix_web::web::{Data, Path};
 use greenroom::OpenAsk;
@@ -7,14 +7,14 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::app::Api;
-use super::call::Json;
 use super::error::ApiError;
 use super::input::Body;
+use super::operation::Json;
 
-/// Questions of one request, and answers to one of them.
-const MOST_ANSWERS: usize = 100;
-/// Bytes of one answer.
-const LONGEST_ANSWER: usize = 16 * 1024;
+/// Maximum number of questions, and of answers to one question.
+const MAX_ANSWERS: usize = 100;
+/// Maximum length of one answer, in bytes.
+const MAX_ANSWER_BYTES: usize = 16 * 1024;
 
 /// Open requests.
 #[derive(Debug, Serialize, JsonSchema)]
@@ -23,7 +23,7 @@ pub struct Asks {
     asks: Vec<OpenAsk>,
 }
 
-/// `GET /v1/asks`: at any depth, whoever asks.
+/// `GET /v1/asks`: the open requests of all tasks.
 pub async fn list(api: Data<Api>) -> Json<Asks> {
     let asks = api.greenroom.asks().await;
     Json(Asks { asks })
@@ -58,7 +58,7 @@ pub struct Answered {
     task: Task,
 }
 
-/// `POST /v1/asks/{askID}`: answered when the agent server has taken it.
+/// `POST /v1/asks/{askID}`: returns after the agent server has accepted the answer.
 pub async fn answer(
     api: Data<Api>,
     id: Path<String>,
@@ -69,15 +69,15 @@ pub async fn answer(
         (Some(Answer::Always), None) => AskAnswer::Always,
         (Some(Answer::Reject), None) => AskAnswer::Reject,
         (None, Some(answers)) => {
-            let few = |count: usize| (1..=MOST_ANSWERS).contains(&count);
-            let fit = few(answers.len())
+            let is_count_valid = |count: usize| (1..=MAX_ANSWERS).contains(&count);
+            let is_valid = is_count_valid(answers.len())
                 && answers.iter().all(|chosen| {
-                    chosen.len() <= MOST_ANSWERS
-                        && chosen.iter().all(|text| text.len() <= LONGEST_ANSWER)
+                    chosen.len() <= MAX_ANSWERS
+                        && chosen.iter().all(|text| text.len() <= MAX_ANSWER_BYTES)
                 });
-            if !fit {
+            if !is_valid {
                 return Err(ApiError::invalid(format!(
-                    "answers: 1 to {MOST_ANSWERS} lists of at most {MOST_ANSWERS} texts of at most {LONGEST_ANSWER} bytes"
+                    "answers: 1 to {MAX_ANSWERS} lists of at most {MAX_ANSWERS} texts of at most {MAX_ANSWER_BYTES} bytes"
                 )));
             }
             AskAnswer::Answers(answers)

@@ -1,4 +1,4 @@
-//! `/openapi.json`, and `/docs`: the same document as one page that needs neither the internet nor a script.
+//! Serves `/openapi.json`, and `/docs`: the same document as one page without scripts and external resources.
 
 use std::fmt::Write as _;
 use std::sync::LazyLock;
@@ -6,30 +6,30 @@ use std::sync::LazyLock;
 use actix_web::HttpResponse;
 use serde_json::Value;
 
-use super::call::{Document, Html, Raw};
 use super::openapi::DOCUMENT;
+use super::operation::{Document, Html, MediaResponse};
 
 static TEXT: LazyLock<String> = LazyLock::new(|| DOCUMENT.to_string());
 static PAGE: LazyLock<String> = LazyLock::new(|| render(&DOCUMENT));
 
 /// `GET /openapi.json`
-pub async fn document() -> Raw<Document> {
-    Raw::new(TEXT.as_str())
+pub async fn document() -> MediaResponse<Document> {
+    MediaResponse::new(TEXT.as_str())
 }
 
 /// `GET /docs`
-pub async fn page() -> Raw<Html> {
+pub async fn page() -> MediaResponse<Html> {
     let policy = "default-src 'none'; style-src 'unsafe-inline'";
     let response = HttpResponse::Ok()
         .insert_header(("Content-Security-Policy", policy))
         .body(PAGE.as_str());
-    Raw::build(response)
+    MediaResponse::build(response)
 }
 
 const STYLE: &str = include_str!("docs.css");
 const FIRST_AID: &str = include_str!("docs_first_aid.html");
 
-/// The page: first what to do when something is wrong, then every call, then every type.
+/// Renders the page: first aid, then all operations, then all types.
 fn render(document: &Value) -> String {
     let mut page = String::new();
     let about = escape(document["info"]["description"].as_str().unwrap_or_default());
@@ -177,7 +177,7 @@ fn render_fields(page: &mut String, schema: &Value) {
     page.push_str("</table>");
 }
 
-/// A schema in a few words, with links to the types it names.
+/// Returns a schema in a few words, with links to named types.
 fn kind(schema: &Value) -> String {
     let reference = schema["$ref"].as_str();
     if let Some(name) = reference.and_then(|target| target.rsplit('/').next()) {
@@ -196,7 +196,7 @@ fn kind(schema: &Value) -> String {
     if let Some(only) = schema["const"].as_str() {
         return format!("<code>{}</code>", escape(only));
     }
-    // A switch of a query also takes the words for it.
+    // A query flag also accepts strings.
     if schema["type"][0] == "boolean" {
         return "boolean".to_owned();
     }
@@ -236,7 +236,7 @@ fn fields(value: &Value) -> impl Iterator<Item = (&str, &Value)> {
 }
 
 fn push(page: &mut String, text: std::fmt::Arguments<'_>) {
-    // Writing to a text does not fail.
+    // Writing to a string cannot fail.
     let _ = page.write_fmt(text);
 }
 

@@ -1,5 +1,5 @@
-//! What every refusal looks like: `{"error": {"code", "message", "hint"}}` with the fitting status. The errors of the
-//! actor system become one here, and nowhere else.
+//! The format of all errors: `{"error": {"code", "message", "hint"}}` with a status. Maps the errors of the actor
+//! system.
 
 use std::fmt;
 
@@ -12,12 +12,12 @@ use greenroom::{
 };
 use serde_json::json;
 
-/// A refusal.
+/// An error response.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ApiError {
     /// The HTTP status.
     pub status: StatusCode,
-    /// What programs look at.
+    /// The code for programs.
     pub code: &'static str,
     /// What is wrong.
     pub message: String,
@@ -26,7 +26,7 @@ pub struct ApiError {
 }
 
 impl ApiError {
-    /// A refusal of any kind.
+    /// Creates an error.
     pub fn new(
         status: StatusCode,
         code: &'static str,
@@ -41,7 +41,7 @@ impl ApiError {
         }
     }
 
-    /// 400: the request cannot be read.
+    /// 400: the request is unreadable.
     pub fn unreadable(
         code: &'static str,
         message: impl Into<String>,
@@ -50,7 +50,7 @@ impl ApiError {
         Self::new(StatusCode::BAD_REQUEST, code, message, hint)
     }
 
-    /// 400: a parameter of the query is not possible.
+    /// 400: a query parameter is invalid.
     pub fn query(problem: impl fmt::Display) -> Self {
         Self::unreadable(
             "invalid_query",
@@ -59,7 +59,7 @@ impl ApiError {
         )
     }
 
-    /// 422: the request is understood, but a value in it is not possible.
+    /// 422: a value in the request is invalid.
     pub fn invalid(message: impl Into<String>) -> Self {
         Self::new(
             StatusCode::UNPROCESSABLE_ENTITY,
@@ -69,7 +69,7 @@ impl ApiError {
         )
     }
 
-    /// 404: no task of that id, prefix or session.
+    /// 404: no task with this id, prefix or session.
     pub fn no_task(name: &str) -> Self {
         Self::new(
             StatusCode::NOT_FOUND,

@@ -1,5 +1,6 @@
-//! `GET /v1/events`: the changes of tasks as server-sent events. A reader that comes back names the last one it had; one
-//! that is too slow is told that it missed some. What a client does not take is not produced.
+//! `GET /v1/events`: the changes of tasks as server-sent events. A reconnecting reader continues after its last event;
+//! a reader that is too slow gets a `reset` event. Changes are read from the feed only as fast as the client reads
+//! them.
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -16,13 +17,13 @@ use serde_json::json;
 use tokio::time::timeout;
 
 use super::app::Api;
-use super::call::{EventStream, Raw};
 use super::error::ApiError;
 use super::input::Params;
+use super::operation::{EventStream, MediaResponse};
 
-/// How often something is sent while nothing happens, so that both ends notice when the other is gone.
+/// Interval of heartbeats, by which both ends notice a lost connection.
 const HEARTBEAT: Duration = Duration::from_secs(15);
-/// How long a reader should wait before it comes back, in milliseconds.
+/// Reconnect delay for readers, in milliseconds.
 const RETRY_MS: u32 = 1000;
 
 /// The query of the stream.
@@ -36,33 +37,36 @@ pub struct EventsQuery {
     since: Option<String>,
 }
 
-/// `GET /v1/events`: one event per change of a task, from now on or from where the caller stopped.
+/// `GET /v1/events`: one event per change of a task, from now on or after the last received event.
 pub async fn stream(
     api: Data<Api>,
     request: HttpRequest,
     query: Params<EventsQuery>,
-) -> Result<Raw<EventStream>, ApiError> {
+) -> Result<MediaResponse<EventStream>, ApiError> {
     let EventsQuery {
         parent_session,
         since,
     } = query.0;
-    // A browser that comes back repeats the address, and knows better by then.
-    let last = request.headers().get("last-event-id");
-    let since = match (last, since) {
-        (Some(last), _) => read_since("Last-Event-ID", last.to_str().unwrap_or("unreadable"))?,
-        (None, Some(since)) => read_since("since", &since)?,
+    // A reconnecting browser repeats the URL, so the header has precedence.
+    let last_event_id = request.headers().get("last-event-id");
+    let since = match (last_event_id, since) {
+        (Some(last_event_id), _) => parse_since(
+            "Last-Event-ID",
+            last_event_id.to_str().unwrap_or("unreadable"),
+        )?,
+        (None, Some(since)) => parse_since("since", &since)?,
         (None, None) => Since::Now,
     };
     let feed = api.greenroom.follow(since);
     let response = HttpResponse::Ok()
         .insert_header(("Cache-Control", "no-store"))
         .insert_header(("X-Accel-Buffering", "no"))
-        .streaming(frames(feed, parent_session));
-    Ok(Raw::build(response))
+        .streaming(event_frames(feed, parent_session));
+    Ok(MediaResponse::build(response))
 }
 
-/// The number of an event, 0 for all that are kept, or a time.
-fn read_since(name: &str, text: &str) -> Result<Since, ApiError> {
+/// Parses the number of an event, 0 for all kept events, or a time.
+fn parse_since(name: &str, text: &str) -> Result<Since, ApiError> {
     if let Ok(number) = text.parse::<u64>() {
         return Ok(match number {
             0 => Since::Kept,
@@ -80,20 +84,20 @@ fn read_since(name: &str, text: &str) -> Result<Since, ApiError> {
     ))
 }
 
-struct Reader {
+struct EventReader {
     feed: ChangeFeed,
     parent: Option<SessionId>,
-    begun: bool,
+    started: bool,
 }
 
-fn frames(
+fn event_frames(
     feed: ChangeFeed,
     parent: Option<SessionId>,
 ) -> impl Stream<Item = Result<Bytes, actix_web::Error>> + 'static {
-    let reader = Reader {
+    let reader = EventReader {
         feed,
         parent,
-        begun: false,
+        started: false,
     };
     stream::unfold(reader, |mut reader| async move {
         let frame = reader.next().await?;
@@ -101,43 +105,45 @@ fn frames(
     })
 }
 
-impl Reader {
-    /// The next frame, a heartbeat if there is nothing to say; none once the service ends.
+impl EventReader {
+    /// Returns the next frame, or a heartbeat after an idle interval; none after the service has stopped.
     async fn next(&mut self) -> Option<String> {
-        if !self.begun {
-            self.begun = true;
+        if !self.started {
+            self.started = true;
             return Some(format!("retry: {RETRY_MS}\n{}", self.heartbeat()));
         }
-        let wanted = async {
+        let next_match = async {
             loop {
                 match self.feed.next().await? {
-                    Followed::Change(change) if !self.wants(&change) => {}
-                    followed => return Some(followed),
+                    Followed::Change(change) if !self.matches(&change) => {}
+                    item => return Some(item),
                 }
             }
         };
-        match timeout(HEARTBEAT, wanted).await {
-            Ok(followed) => Some(frame(&followed?)),
+        match timeout(HEARTBEAT, next_match).await {
+            Ok(item) => Some(frame(&item?)),
             Err(_) => Some(self.heartbeat()),
         }
     }
 
-    /// A comment. Its id moves on what a reader comes back with, also while only others' tasks change; without data it
-    /// is no event.
+    /// Returns a comment with the current id. The id advances the reader's position while only filtered events occur;
+    /// without data it is not an event.
     fn heartbeat(&self) -> String {
         format!(": alive\nid: {}\n\n", self.feed.position())
     }
 
-    fn wants(&self, change: &NumberedChange) -> bool {
-        let of = change.change.task.parent_session.as_ref();
-        self.parent.as_ref().is_none_or(|parent| of == Some(parent))
+    fn matches(&self, change: &NumberedChange) -> bool {
+        let owner = change.change.task.parent_session.as_ref();
+        self.parent
+            .as_ref()
+            .is_none_or(|parent| owner == Some(parent))
     }
 }
 
-fn frame(followed: &Followed) -> String {
-    let (id, event, data) = match followed {
+fn frame(item: &Followed) -> String {
+    let (id, event, data) = match item {
         Followed::Change(NumberedChange { number, change }) => {
-            // A record of texts, numbers and times always has a JSON form.
+            // Strings, numbers and times can always be serialised.
             let data = serde_json::to_string(change.as_ref()).unwrap_or_default();
             (*number, "task", data)
         }
@@ -147,7 +153,7 @@ fn frame(followed: &Followed) -> String {
         }
     };
     let mut frame = String::with_capacity(data.len() + 64);
-    // Writing to a text does not fail; JSON on one line has no line break to split at.
+    // Writing to a string cannot fail. JSON on one line has no line break.
     let _ = write!(frame, "id: {id}\nevent: {event}\ndata: {data}\n\n");
     frame
 }
@@ -157,15 +163,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_reader_says_where_it_stopped() {
-        assert_eq!(read_since("since", "0").unwrap(), Since::Kept);
-        assert_eq!(read_since("since", "17").unwrap(), Since::Number(17));
+    fn since_is_a_number_or_a_time() {
+        assert_eq!(parse_since("since", "0").unwrap(), Since::Kept);
+        assert_eq!(parse_since("since", "17").unwrap(), Since::Number(17));
         assert_eq!(
-            read_since("since", "1970-01-01T00:00:01.000Z").unwrap(),
+            parse_since("since", "1970-01-01T00:00:01.000Z").unwrap(),
             Since::Time(Timestamp::from_millis(1000))
         );
         for wrong in ["", "-1", "yesterday", "99999999999999999999999"] {
-            let error = read_since("since", wrong).unwrap_err();
+            let error = parse_since("since", wrong).unwrap_err();
             assert!(error.message.contains("since"), "{error:?}");
         }
     }

@@ -1,5 +1,5 @@
-//! Who may call: the `Host` and `Origin` of a request must be ours, so that no web page reaches the service through
-//! its reader's browser, and the secret must be there when one is configured. Runs before every handler.
+//! Checks access before every handler: `Host` and `Origin` must belong to the service, so that no web page reaches it
+//! through a browser, and the request must carry the secret if one is configured.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -15,22 +15,22 @@ use greenroom_bridge::Token;
 use super::app::Api;
 use super::error::ApiError;
 
-/// What a request is measured against.
+/// The access policy.
 #[derive(Debug, Clone)]
 pub struct Guard {
     /// The secret, if one is configured.
     pub token: Option<Token>,
-    /// Where the service listens.
+    /// The bound address.
     pub listen: SocketAddr,
 }
 
-/// Lets a request pass, or answers it with the refusal.
+/// Passes a request on, or answers it with an error.
 pub async fn guard<B: MessageBody + 'static>(
     request: ServiceRequest,
     next: Next<B>,
 ) -> Result<ServiceResponse<impl MessageBody>, Error> {
     let verdict = match request.app_data::<Data<Api>>() {
-        Some(api) => api.guard.judge(&request),
+        Some(api) => api.guard.check(&request),
         None => Ok(()),
     };
     let requests = request
@@ -47,7 +47,7 @@ pub async fn guard<B: MessageBody + 'static>(
 }
 
 impl Guard {
-    fn judge(&self, request: &ServiceRequest) -> Result<(), ApiError> {
+    fn check(&self, request: &ServiceRequest) -> Result<(), ApiError> {
         let header = |name: HeaderName| -> Result<Option<&str>, ApiError> {
             let mut values = request.headers().get_all(&name);
             match (values.next(), values.next()) {
@@ -55,8 +55,8 @@ impl Guard {
                 (Some(value), None) => value
                     .to_str()
                     .map(Some)
-                    .map_err(|_| foreign(name.as_str(), "unreadable")),
-                (Some(_), Some(_)) => Err(foreign(name.as_str(), "given twice")),
+                    .map_err(|_| foreign_header(name.as_str(), "unreadable")),
+                (Some(_), Some(_)) => Err(foreign_header(name.as_str(), "given twice")),
             }
         };
         let host = header(HOST)?.or_else(|| {
@@ -65,45 +65,47 @@ impl Guard {
                 .authority()
                 .map(|authority| authority.as_str())
         });
-        let host = host.ok_or_else(|| foreign("host", "missing"))?;
+        let host = host.ok_or_else(|| foreign_header("host", "missing"))?;
         let (name, port) = authority(host);
-        if !self.is_ours(name) {
-            return Err(foreign("host", host));
+        if !self.is_own_name(name) {
+            return Err(foreign_header("host", host));
         }
         if let Some(origin) = header(ORIGIN)? {
-            self.judge_origin(origin, port)?;
+            self.check_origin(origin, port)?;
         }
-        self.judge_token(request.path(), header(AUTHORIZATION)?)
+        self.check_token(request.path(), header(AUTHORIZATION)?)
     }
 
-    /// A page of ours has our name, and the port we listen on or were called at.
-    fn judge_origin(&self, origin: &str, called_at: Option<u16>) -> Result<(), ApiError> {
+    /// Checks that an origin has an own name and the listening or the called port.
+    fn check_origin(&self, origin: &str, called_at: Option<u16>) -> Result<(), ApiError> {
         let rest = origin
             .strip_prefix("http://")
             .or_else(|| origin.strip_prefix("https://"));
         let Some((name, port)) = rest.map(authority) else {
-            return Err(foreign("origin", origin));
+            return Err(foreign_header("origin", origin));
         };
         let same_port = port == Some(self.listen.port()) || port == called_at;
-        if self.is_ours(name) && same_port {
+        if self.is_own_name(name) && same_port {
             Ok(())
         } else {
-            Err(foreign("origin", origin))
+            Err(foreign_header("origin", origin))
         }
     }
 
-    fn judge_token(&self, path: &str, given: Option<&str>) -> Result<(), ApiError> {
-        // Health and the description of the API say nothing worth a secret; a bridge may bring its token in the hello and is judged there.
-        let open = matches!(
+    fn check_token(&self, path: &str, authorization: Option<&str>) -> Result<(), ApiError> {
+        // Public paths reveal nothing secret. A bridge may send its token in the hello frame, which is checked there.
+        let is_public = matches!(
             path,
             "/healthz" | "/readyz" | "/docs" | "/openapi.json" | greenroom_bridge::endpoint::PATH
         );
-        let Some(token) = self.token.as_ref().filter(|_| !open) else {
+        let Some(token) = self.token.as_ref().filter(|_| !is_public) else {
             return Ok(());
         };
-        let problem = match given {
+        let problem = match authorization {
             None => "a token is required",
-            Some(given) if !token.matches_header(given) => "the token is not this service's",
+            Some(authorization) if !token.matches_header(authorization) => {
+                "the token is not this service's"
+            }
             Some(_) => return Ok(()),
         };
         let hint = "send the service's token as `Authorization: Bearer …`";
@@ -115,9 +117,9 @@ impl Guard {
         ))
     }
 
-    /// A loopback name or address, or the one we listen on. On an unspecified address every numeric one is ours: what a
-    /// page needs to reach us against our will is a name of its own.
-    fn is_ours(&self, name: &str) -> bool {
+    /// Returns true for a loopback name, a loopback address and the bound address. A service on an unspecified address
+    /// accepts all numeric addresses: a DNS rebinding attack needs a name.
+    fn is_own_name(&self, name: &str) -> bool {
         if name.eq_ignore_ascii_case("localhost") {
             return true;
         }
@@ -131,7 +133,7 @@ impl Guard {
     }
 }
 
-/// Name and port of `name:port`, `[::1]:port` or a name alone.
+/// Splits `name:port`, `[::1]:port` or a name alone.
 fn authority(text: &str) -> (&str, Option<u16>) {
     if text.ends_with(']') {
         return (text, None);
@@ -139,14 +141,14 @@ fn authority(text: &str) -> (&str, Option<u16>) {
     match text.rsplit_once(':') {
         Some((name, port)) if !port.is_empty() => match port.parse() {
             Ok(port) => (name, Some(port)),
-            // Not a port: the whole is a name, and none of ours.
+            // Without a valid port the whole text is a foreign name.
             Err(_) => (text, None),
         },
         _ => (text, None),
     }
 }
 
-fn foreign(header: &str, value: &str) -> ApiError {
+fn foreign_header(header: &str, value: &str) -> ApiError {
     ApiError::new(
         StatusCode::FORBIDDEN,
         if header == "origin" {
@@ -174,10 +176,10 @@ mod tests {
     }
 
     #[test]
-    fn loopback_and_the_own_address_are_ours() {
+    fn loopback_and_listen_addresses_are_own_names() {
         let loopback = guard("127.0.0.1:7717");
         for ours in ["localhost", "LOCALHOST", "127.0.0.1", "[::1]", "127.8.8.8"] {
-            assert!(loopback.is_ours(ours), "{ours}");
+            assert!(loopback.is_own_name(ours), "{ours}");
         }
         for foreign in [
             "evil.example",
@@ -187,15 +189,15 @@ mod tests {
             "",
             "127.0.0.1.nip.io",
         ] {
-            assert!(!loopback.is_ours(foreign), "{foreign}");
+            assert!(!loopback.is_own_name(foreign), "{foreign}");
         }
-        assert!(guard("192.168.1.9:80").is_ours("192.168.1.9"));
-        assert!(guard("0.0.0.0:80").is_ours("192.168.1.9"));
-        assert!(!guard("0.0.0.0:80").is_ours("evil.example"));
+        assert!(guard("192.168.1.9:80").is_own_name("192.168.1.9"));
+        assert!(guard("0.0.0.0:80").is_own_name("192.168.1.9"));
+        assert!(!guard("0.0.0.0:80").is_own_name("evil.example"));
     }
 
     #[test]
-    fn names_are_told_from_ports() {
+    fn authority_splits_name_and_port() {
         assert_eq!(authority("localhost:7717"), ("localhost", Some(7717)));
         assert_eq!(authority("[::1]:7717"), ("[::1]", Some(7717)));
         assert_eq!(authority("[::1]"), ("[::1]", None));
@@ -204,12 +206,12 @@ mod tests {
     }
 
     #[test]
-    fn a_page_of_another_port_is_foreign() {
+    fn origin_of_another_port_is_foreign() {
         let guard = guard("127.0.0.1:7717");
-        assert!(guard.judge_origin("http://localhost:7717", None).is_ok());
+        assert!(guard.check_origin("http://localhost:7717", None).is_ok());
         assert!(
             guard
-                .judge_origin("http://localhost:8000", Some(8000))
+                .check_origin("http://localhost:8000", Some(8000))
                 .is_ok(),
             "through a tunnel"
         );
@@ -221,7 +223,7 @@ mod tests {
             "file://",
         ] {
             assert!(
-                guard.judge_origin(foreign, Some(7717)).is_err(),
+                guard.check_origin(foreign, Some(7717)).is_err(),
                 "{foreign}"
             );
         }

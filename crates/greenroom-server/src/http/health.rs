@@ -1,4 +1,4 @@
-//! Whether the service lives, and whether it can do its work.
+//! Liveness and readiness.
 
 use actix_web::web::Data;
 use greenroom::Readiness;
@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::app::Api;
-use super::call::{Either, Json};
+use super::operation::{Either, Json};
 
 /// A process that answers.
 #[derive(Debug, Serialize, JsonSchema)]
@@ -17,7 +17,7 @@ pub struct Alive {
     version: &'static str,
 }
 
-/// `GET /healthz`: the process answers.
+/// `GET /healthz`: the process is alive.
 pub async fn healthz() -> Json<Alive> {
     Json(Alive {
         status: "ok",
@@ -34,7 +34,7 @@ pub struct Ready {
     bridges: usize,
 }
 
-/// `GET /readyz`: 200 if tasks are started and watched, else 503 with what is in the way.
+/// `GET /readyz`: 200 if tasks are started and watched, else 503 with the problems.
 pub async fn readyz(api: Data<Api>) -> Either<Json<Ready>, Json<Ready, 503>> {
     let mut readiness = api.greenroom.readiness().await;
     let bridges = api.bridge.bridges.len();
@@ -47,8 +47,8 @@ pub async fn readyz(api: Data<Api>) -> Either<Json<Ready>, Json<Ready, 503>> {
     let is_ready = readiness.ready;
     let answer = Ready { readiness, bridges };
     if is_ready {
-        Either::Usual(Json(answer))
+        Either::Primary(Json(answer))
     } else {
-        Either::Other(Json(answer))
+        Either::Secondary(Json(answer))
     }
 }

@@ -1,5 +1,5 @@
-//! How requests are read: JSON bodies and query strings, bounded in size and time, unknown fields refused with their
-//! name, and every problem in the one shape of errors.
+//! Reads requests: JSON bodies and query strings with limits for size and time. Unknown fields are errors, and all
+//! errors have the common format.
 
 use std::time::Duration;
 
@@ -15,16 +15,16 @@ use serde::{Deserialize, Deserializer};
 
 use super::error::ApiError;
 
-/// Bytes of a body.
+/// Maximum size of a body, in bytes.
 pub const BODY_LIMIT: usize = 1024 * 1024;
-/// How much of a body that is too large is still read, so that its sender gets to see the answer.
+/// Maximum number of bytes that are drained from an oversized body, so that its sender receives the response.
 const DRAIN_LIMIT: usize = 32 * 1024 * 1024;
-/// How long an answer to an unfinished request may take to be written.
-const ANSWER_WITHIN: Duration = Duration::from_secs(2);
-/// How long a body may take.
-const BODY_WITHIN: Duration = Duration::from_secs(10);
+/// Time limit for writing the response to an unfinished request.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
+/// Time limit for a body.
+const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A JSON body; an empty one reads as `{}`.
+/// A JSON body; an empty body is `{}`.
 #[derive(Debug)]
 pub struct Body<T>(pub T);
 
@@ -34,45 +34,44 @@ impl<T: DeserializeOwned + 'static> FromRequest for Body<T> {
 
     fn from_request(_: &HttpRequest, payload: &mut Payload) -> Self::Future {
         let payload = payload.take();
-        Box::pin(async move { read(&in_time(payload).await?).map(Body) })
+        Box::pin(async move { parse_json(&read_body(payload).await?).map(Body) })
     }
 }
 
-/// A body as it is.
+/// A raw body.
 #[derive(Debug)]
-pub struct Raw(pub Vec<u8>);
+pub struct RawBody(pub Vec<u8>);
 
-impl FromRequest for Raw {
+impl FromRequest for RawBody {
     type Error = ApiError;
     type Future = LocalBoxFuture<'static, Result<Self, ApiError>>;
 
     fn from_request(_: &HttpRequest, payload: &mut Payload) -> Self::Future {
         let payload = payload.take();
-        Box::pin(async move { in_time(payload).await.map(Raw) })
+        Box::pin(async move { read_body(payload).await.map(RawBody) })
     }
 }
 
-async fn in_time(mut payload: Payload) -> Result<Vec<u8>, ApiError> {
-    let read_in_time = tokio::time::timeout(BODY_WITHIN, collect(&mut payload)).await;
-    let bytes = read_in_time.unwrap_or_else(|_| {
+async fn read_body(mut payload: Payload) -> Result<Vec<u8>, ApiError> {
+    let collected = tokio::time::timeout(BODY_TIMEOUT, collect(&mut payload)).await;
+    let bytes = collected.unwrap_or_else(|_| {
         Err(ApiError::new(
             StatusCode::REQUEST_TIMEOUT,
             "body_too_slow",
-            format!("the body did not come within {BODY_WITHIN:?}"),
+            format!("the body did not come within {BODY_TIMEOUT:?}"),
             "send the body with the request",
         ))
     });
     if bytes.is_err() {
-        leave_unread(payload);
+        hold_connection(payload);
     }
     bytes
 }
 
-/// Has the connection closed after the answer. A chunked body that is dropped unfinished would be read to its end first,
-/// however long that takes; one that is still held is not.
-fn leave_unread(payload: Payload) {
+/// Holds an unfinished body until the response is written. actix would first read a dropped body to its end.
+fn hold_connection(payload: Payload) {
     actix_web::rt::spawn(async move {
-        tokio::time::sleep(ANSWER_WITHIN).await;
+        tokio::time::sleep(ANSWER_TIMEOUT).await;
         drop(payload);
     });
 }
@@ -104,25 +103,25 @@ async fn collect(payload: &mut Payload) -> Result<Vec<u8>, ApiError> {
             hint,
         ));
     }
-    // As programs in JavaScript write it; what is whole stays as it came.
+    // JavaScript programs may send lone surrogates.
     Ok(halves::mended(&bytes).unwrap_or(bytes))
 }
 
-fn read<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
+fn parse_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
     let bytes = if bytes.iter().all(u8::is_ascii_whitespace) {
         b"{}"
     } else {
         bytes
     };
-    // A list would be read as an object's fields in their order.
+    // serde would read a list as the fields of an object.
     if bytes.iter().find(|byte| !byte.is_ascii_whitespace()) != Some(&b'{') {
-        return Err(unreadable("expected an object"));
+        return Err(unreadable_json("expected an object"));
     }
     let mut json = serde_json::Deserializer::from_slice(bytes);
     let value = serde_path_to_error::deserialize(&mut json).map_err(|error| {
         let path = error.path().to_string();
         let inner = error.into_inner();
-        // The place in the text helps with broken JSON; a field is better named.
+        // The position in the text helps for invalid JSON; otherwise the field name is better.
         let text = inner.to_string();
         let problem = text.split(" at line ").next().unwrap_or(&text);
         let problem = if path == "." {
@@ -139,14 +138,15 @@ fn read<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
                 )
             }
             serde_json::error::Category::Data => ApiError::invalid(problem),
-            _ => unreadable(&text),
+            _ => unreadable_json(&text),
         }
     })?;
-    json.end().map_err(|error| unreadable(&error.to_string()))?;
+    json.end()
+        .map_err(|error| unreadable_json(&error.to_string()))?;
     Ok(value)
 }
 
-fn unreadable(problem: &str) -> ApiError {
+fn unreadable_json(problem: &str) -> ApiError {
     ApiError::unreadable(
         "unreadable_json",
         format!("the body is no JSON object: {problem}"),
@@ -183,8 +183,8 @@ fn read_query<T: DeserializeOwned>(query: &str) -> Result<T, ApiError> {
     })
 }
 
-/// A switch in a query: `true`, `1` or nothing after its name; `false` or `0`.
-pub fn switch<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
+/// Parses a query flag: `true`, `1` or empty; `false` or `0`.
+pub fn flag<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
     let text = String::deserialize(deserializer)?;
     match text.as_str() {
         "true" | "1" | "" => Ok(true),
@@ -195,8 +195,8 @@ pub fn switch<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Err
     }
 }
 
-/// What [`switch`] reads.
-pub fn switch_schema(_: &mut SchemaGenerator) -> Schema {
+/// Returns the schema of [`flag`].
+pub fn flag_schema(_: &mut SchemaGenerator) -> Schema {
     json_schema!({
         "type": ["boolean", "string"],
         "enum": [true, false, "true", "false", "1", "0", ""],

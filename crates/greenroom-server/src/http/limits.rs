@@ -1,45 +1,45 @@
-//! Slots: shown, and changed while running.
+//! Shows and changes the limits.
 
 use actix_web::web::Data;
 use greenroom::{LimitsChange, LimitsReport};
 
 use super::app::Api;
-use super::call::Json;
 use super::error::ApiError;
 use super::input::Body;
+use super::operation::Json;
 
-/// Entries of one change, and in all: what is kept for good must not grow by calls without bound.
-const MOST_ENTRIES: usize = 1000;
-const MOST_KEPT: usize = 10_000;
+/// Maximum number of entries per change, and in total: entries are kept until the service stops.
+const MAX_ENTRIES: usize = 1000;
+const MAX_ENTRIES_TOTAL: usize = 10_000;
 
 /// `GET /v1/limits`
 pub async fn show(api: Data<Api>) -> Json<LimitsReport> {
     Json(api.greenroom.limits().await)
 }
 
-/// `PUT /v1/limits`: merged into what holds; null removes an entry.
+/// `PUT /v1/limits`: merged into the current limits; null removes an entry.
 pub async fn change(
     api: Data<Api>,
     change: Body<LimitsChange>,
 ) -> Result<Json<LimitsReport>, ApiError> {
     let change = change.0;
-    let held = api.greenroom.limits().await;
+    let current = api.greenroom.limits().await;
     for (field, entries) in [("providers", &change.providers), ("models", &change.models)] {
-        if entries.len() > MOST_ENTRIES {
+        if entries.len() > MAX_ENTRIES {
             return Err(ApiError::invalid(format!(
-                "{field}: more than {MOST_ENTRIES} entries"
+                "{field}: more than {MAX_ENTRIES} entries"
             )));
         }
-        let kept = match field {
-            "providers" => &held.providers,
-            _ => &held.models,
+        let existing = match field {
+            "providers" => &current.providers,
+            _ => &current.models,
         };
         let new = entries
             .iter()
-            .filter(|(name, limit)| limit.is_some() && !kept.contains_key(*name));
-        if kept.len() + new.count() > MOST_KEPT {
+            .filter(|(name, limit)| limit.is_some() && !existing.contains_key(*name));
+        if existing.len() + new.count() > MAX_ENTRIES_TOTAL {
             return Err(ApiError::invalid(format!(
-                "{field}: more than {MOST_KEPT} entries in all; remove some with null"
+                "{field}: more than {MAX_ENTRIES_TOTAL} entries in all; remove some with null"
             )));
         }
         if let Some(name) = entries

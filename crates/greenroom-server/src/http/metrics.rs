@@ -1,5 +1,5 @@
-//! `GET /metrics`: OpenMetrics text, made when asked for of what the actor system says of itself, and of the requests
-//! counted here. Names are part of the contract and stand in `docs/api.md`.
+//! `GET /metrics`: OpenMetrics text, generated on request from the state of the actor system and the counted requests.
+//! The names are part of the contract; see `docs/api.md`.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::AtomicU64;
@@ -17,13 +17,13 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
 use super::app::Api;
-use super::call::{OpenMetrics, Raw};
 use super::error::ApiError;
+use super::operation::{MediaResponse, OpenMetrics};
 
-/// Series of one name with a key in them. Keys come from callers and may be any number; what is beyond is summed up
-/// under [`OTHERS`].
-const MOST_KEYS: usize = 200;
-/// The key of all further ones.
+/// Maximum number of series per name with a key label. Keys come from callers; further keys are summed up under
+/// [`OTHERS`].
+const MAX_KEYS: usize = 200;
+/// The label of all further keys.
 const OTHERS: &str = "(others)";
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -54,13 +54,12 @@ struct ByKey {
     key: String,
 }
 
-/// Requests answered so far, by method, route and status. Routes are those of the API, so that the number of series is
-/// bounded.
+/// Counts responses by method, route and status. Routes are those of the API, so the number of series is bounded.
 #[derive(Debug, Clone, Default)]
 pub struct Requests(Family<ByRequest, Counter>);
 
 impl Requests {
-    /// Counts one answer.
+    /// Counts one response.
     pub fn count<B>(&self, response: &ServiceResponse<B>) {
         let request = response.request();
         let method = match request.method().as_str() {
@@ -76,8 +75,8 @@ impl Requests {
     }
 }
 
-/// Writes the metrics of now.
-pub async fn show(api: Data<Api>) -> Result<Raw<OpenMetrics>, ApiError> {
+/// Returns the current metrics.
+pub async fn show(api: Data<Api>) -> Result<MediaResponse<OpenMetrics>, ApiError> {
     let mut registry = Registry::with_prefix("greenroom");
     let build = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
     registry.register("build", "The service", build);
@@ -118,7 +117,7 @@ pub async fn show(api: Data<Api>) -> Result<Raw<OpenMetrics>, ApiError> {
             "this is a bug; please report it",
         )
     })?;
-    Ok(Raw::new(text))
+    Ok(MediaResponse::new(text))
 }
 
 async fn register_tasks(registry: &mut Registry, api: &Api) {
@@ -156,13 +155,13 @@ async fn register_tasks(registry: &mut Registry, api: &Api) {
     }
 }
 
-/// The journal on disk, if there is one.
+/// Registers the metrics of the journal, if it is on disk.
 fn register_journal(registry: &mut Registry, api: &Api) {
     let Some(journal) = &api.journal else {
         return;
     };
-    let (decided, standing) = (journal.decided(), journal.standing().borrow().clone());
-    let lag = decided.0.saturating_sub(standing.durable.0);
+    let (last_lsn, status) = (journal.decided(), journal.standing().borrow().clone());
+    let lag = last_lsn.0.saturating_sub(status.durable.0);
     for (name, help, value) in [
         (
             "journal_lag",
@@ -172,7 +171,7 @@ fn register_journal(registry: &mut Registry, api: &Api) {
         (
             "journal_failing",
             "1 if the journal cannot be written",
-            u64::from(standing.failing.is_some()),
+            u64::from(status.failing.is_some()),
         ),
         (
             "journal_bytes",
@@ -186,7 +185,7 @@ fn register_journal(registry: &mut Registry, api: &Api) {
     }
 }
 
-/// What has happened since the start.
+/// Registers the counters since the start.
 fn register_counters(registry: &mut Registry, api: &Api) {
     let counters = api.greenroom.counters();
     let ended = Family::<ByState, Counter>::default();
@@ -199,14 +198,14 @@ fn register_counters(registry: &mut Registry, api: &Api) {
         ended.get_or_create(&ByState { state }).inc_by(runs);
     }
     registry.register("runs_ended", "Runs that have ended, by state", ended);
-    let deaths = Family::<ByActor, Counter>::default();
+    let restarts = Family::<ByActor, Counter>::default();
     for (actor, number) in counters.actor_deaths {
-        deaths.get_or_create(&ByActor { actor }).inc_by(number);
+        restarts.get_or_create(&ByActor { actor }).inc_by(number);
     }
     registry.register(
         "actor_restarts",
         "Actors of the service that panicked and were rebuilt, by kind",
-        deaths,
+        restarts,
     );
     for (name, help, value) in [
         (
@@ -238,27 +237,27 @@ fn register_counters(registry: &mut Registry, api: &Api) {
 
 async fn register_slots(registry: &mut Registry, api: &Api) {
     let limits = api.greenroom.limits().await;
-    let mut used = BTreeMap::new();
+    let mut in_use = BTreeMap::new();
     let mut waiting = BTreeMap::new();
-    let mut allowed: BTreeMap<String, usize> = BTreeMap::new();
+    let mut limits_by_key: BTreeMap<String, usize> = BTreeMap::new();
     let mut oldest: BTreeMap<String, u64> = BTreeMap::new();
     for report in &limits.keys {
         let key = report.key.as_str();
-        add(&mut used, key, report.in_use);
+        add(&mut in_use, key, report.in_use);
         add(&mut waiting, key, report.waiting);
-        if allowed.len() < MOST_KEYS {
-            allowed.insert(key.to_owned(), report.limit as usize);
+        if limits_by_key.len() < MAX_KEYS {
+            limits_by_key.insert(key.to_owned(), report.limit as usize);
         }
-        let name = name_for(&oldest, key);
+        let name = bounded_key(&oldest, key);
         let longest = oldest.entry(name).or_default();
         *longest = (*longest).max(report.oldest_wait_ms);
     }
     for (name, help, values) in [
-        ("slots_in_use", "Slots held, by key", used),
+        ("slots_in_use", "Slots held, by key", in_use),
         (
             "slots_limit",
             "The limit a key counts against; 0 is unlimited",
-            allowed,
+            limits_by_key,
         ),
         ("tasks_waiting", "Tasks waiting for a slot, by key", waiting),
     ] {
@@ -270,7 +269,7 @@ async fn register_slots(registry: &mut Registry, api: &Api) {
     }
     let waits = Family::<ByKey, Gauge<f64, AtomicU64>>::default();
     for (key, longest) in oldest {
-        // Milliseconds as seconds: a wait that a double cannot tell to the millisecond is none to be told so.
+        // Milliseconds as fractional seconds.
         #[expect(clippy::cast_precision_loss, reason = "seconds for people and graphs")]
         let seconds = longest as f64 / 1000.0;
         waits.get_or_create(&ByKey { key }).set(seconds);
@@ -298,13 +297,13 @@ async fn register_slots(registry: &mut Registry, api: &Api) {
     }
 }
 
-fn name_for<T>(values: &BTreeMap<String, T>, key: &str) -> String {
-    let fits = values.len() < MOST_KEYS || values.contains_key(key);
+fn bounded_key<T>(values: &BTreeMap<String, T>, key: &str) -> String {
+    let fits = values.len() < MAX_KEYS || values.contains_key(key);
     if fits { key } else { OTHERS }.to_owned()
 }
 
 fn add(values: &mut BTreeMap<String, usize>, key: &str, number: usize) {
-    let name = name_for(values, key);
+    let name = bounded_key(values, key);
     *values.entry(name).or_default() += number;
 }
 

@@ -1,12 +1,10 @@
-//! The HTTP API: [`app`] mounts it, [`guard`] decides who may call, [`input`] reads requests, [`error`] is what every
-//! refusal looks like, [`connection`] bounds a socket. [`calls`] lists every [`call`]; the router and the document
-//! ([`openapi`], shown by [`docs`]) are made of that list. The handlers stand by what they are about: [`tasks`],
-//! [`tools`], [`sessions`], [`asks`], [`events`], [`limits`], [`health`], [`metrics`].
+//! The HTTP API. [`app`] mounts it, [`guard`] checks access, [`input`] reads requests, [`error`] defines the error
+//! format, [`connection`] limits sockets. [`operations`] lists every [`operation`]; the router and the document
+//! ([`openapi`], rendered by [`docs`]) come from that list. Handlers are grouped by subject: [`tasks`], [`tools`],
+//! [`sessions`], [`asks`], [`events`], [`limits`], [`health`], [`metrics`].
 
 pub mod app;
 pub mod asks;
-pub mod call;
-pub mod calls;
 pub mod connection;
 pub mod docs;
 pub mod error;
@@ -17,6 +15,8 @@ pub mod input;
 pub mod limits;
 pub mod metrics;
 pub mod openapi;
+pub mod operation;
+pub mod operations;
 pub(crate) mod schemas;
 pub mod sessions;
 pub mod tasks;

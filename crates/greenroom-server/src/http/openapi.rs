@@ -1,5 +1,5 @@
-//! The OpenAPI 3.1 document: made of the calls and the types of their handlers, plus what holds for every call (who may
-//! call, how bodies and queries are read). Made once.
+//! Generates the OpenAPI 3.1 document, once, from the operations and the types of their handlers, with the common rules
+//! for access, bodies and queries.
 
 use std::collections::BTreeSet;
 use std::sync::LazyLock;
@@ -10,23 +10,25 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use super::call::Call;
-use super::calls::calls;
+use super::operation::Operation;
+use super::operations::operations;
 use super::schemas::{bound_numbers, never_null, never_null_in_answers};
 
 /// The document.
-pub static DOCUMENT: LazyLock<Value> = LazyLock::new(|| document(&calls()));
+pub static DOCUMENT: LazyLock<Value> = LazyLock::new(|| document(&operations()));
 
 /// What every refusal looks like.
 #[derive(Debug, Serialize, JsonSchema)]
-pub struct Refusal {
+#[schemars(rename = "Refusal")]
+pub struct ErrorResponse {
     /// What is wrong.
-    pub error: Problem,
+    pub error: ErrorDetail,
 }
 
 /// What is wrong and what to do.
 #[derive(Debug, Serialize, JsonSchema)]
-pub struct Problem {
+#[schemars(rename = "Problem")]
+pub struct ErrorDetail {
     /// What programs look at.
     pub code: String,
     /// What is wrong, for people; names the field if one is meant.
@@ -41,22 +43,22 @@ milliseconds; durations are milliseconds with the suffix Ms. Null is the same as
 with a foreign Host or Origin are refused always, and so is any without the token if one is configured. `/mcp` speaks MCP \
 (streamable HTTP): its messages are JSON-RPC and described by themselves, not here.";
 
-fn document(calls: &[Call]) -> Value {
+fn document(operations: &[Operation]) -> Value {
     let settings = SchemaSettings::draft2020_12().with(|settings| {
         settings.definitions_path = "/components/schemas".into();
         settings.meta_schema = None;
     });
     let mut schemas = settings.into_generator();
-    let refusal = schemas.subschema_for::<Refusal>();
+    let error_schema = schemas.subschema_for::<ErrorResponse>();
     let mut paths: Map<String, Value> = Map::new();
-    for call in calls {
-        let operation = operation(call, &mut schemas, &refusal);
-        let path = paths.entry(call.path).or_insert_with(|| json!({}));
-        path[call.method.as_str().to_lowercase()] = operation;
+    for operation in operations {
+        let object = operation_object(operation, &mut schemas, &error_schema);
+        let path = paths.entry(operation.path).or_insert_with(|| json!({}));
+        path[operation.method.as_str().to_lowercase()] = object;
     }
     paths.insert(
         greenroom_bridge::endpoint::PATH.to_owned(),
-        bridge(&refusal),
+        bridge(&error_schema),
     );
     let mut document = json!({
         "openapi": "3.1.0",
@@ -80,42 +82,53 @@ fn document(calls: &[Call]) -> Value {
     document
 }
 
-fn operation(call: &Call, schemas: &mut SchemaGenerator, refusal: &Schema) -> Value {
-    let described = call.describe(schemas);
+fn operation_object(
+    operation: &Operation,
+    schemas: &mut SchemaGenerator,
+    error_schema: &Schema,
+) -> Value {
+    let described = operation.describe(schemas);
     let mut responses: Map<String, Value> = Map::new();
-    for given in &described.answers {
-        let body = given.schema.as_ref().map_or_else(
-            || match given.media {
+    for described_response in &described.responses {
+        let body = described_response.schema.as_ref().map_or_else(
+            || match described_response.media {
                 "application/json" => json!({ "type": "object" }),
                 _ => json!({ "type": "string" }),
             },
             |schema| schema.as_value().clone(),
         );
-        let status = given.status.as_u16().to_string();
-        let reason = given.status.canonical_reason().unwrap_or("answer");
+        let status = described_response.status.as_u16().to_string();
+        let reason = described_response
+            .status
+            .canonical_reason()
+            .unwrap_or("answer");
         let response = responses
             .entry(status)
             .or_insert_with(|| json!({ "description": reason, "content": {} }));
-        let media = given.media.split(';').next().unwrap_or(given.media);
-        // A call of HEAD answers like GET, but for the body.
-        if call.method == Method::HEAD {
+        let media = described_response
+            .media
+            .split(';')
+            .next()
+            .unwrap_or(described_response.media);
+        // HEAD has the responses of GET without a body.
+        if operation.method == Method::HEAD {
             response["content"] = json!({});
         } else {
             response["content"][media] = json!({ "schema": body });
         }
     }
-    let mut refusals = call.refusals.clone();
-    refusals.push((403, "foreign_host", "the Host is not this service's"));
-    refusals.push((403, "foreign_origin", "the Origin is not this service's"));
-    if !call.open {
-        refusals.push((
+    let mut errors = operation.errors.clone();
+    errors.push((403, "foreign_host", "the Host is not this service's"));
+    errors.push((403, "foreign_origin", "the Origin is not this service's"));
+    if !operation.public {
+        errors.push((
             401,
             "unauthorized",
             "the service has a token, and this is not it",
         ));
     }
     if described.body.is_some() {
-        refusals.extend([
+        errors.extend([
             (400, "unreadable_json", "the body is no JSON object"),
             (400, "unreadable_body", "the body broke off"),
             (
@@ -128,63 +141,63 @@ fn operation(call: &Call, schemas: &mut SchemaGenerator, refusal: &Schema) -> Va
             (422, "invalid_value", "a value is missing or not possible"),
         ]);
     }
-    if described.query.is_some() || !call.headers.is_empty() {
-        refusals.push((400, "invalid_query", "a parameter is not possible"));
+    if described.query.is_some() || !operation.headers.is_empty() {
+        errors.push((400, "invalid_query", "a parameter is not possible"));
     }
     if described.query.is_some() {
-        refusals.push((400, "unknown_field", "a parameter is not known"));
+        errors.push((400, "unknown_field", "a parameter is not known"));
     }
-    if call.path.contains('{') {
-        refusals.push((400, "invalid_path", "the path cannot be read"));
+    if operation.path.contains('{') {
+        errors.push((400, "invalid_path", "the path cannot be read"));
     }
-    if call.method != Method::HEAD {
-        add_refusals(&mut responses, &refusals, refusal);
+    if operation.method != Method::HEAD {
+        add_errors(&mut responses, &errors, error_schema);
     } else {
         responses.insert("403".to_owned(), json!({ "description": "refused" }));
     }
-    let mut operation = json!({
-        "operationId": call.name,
-        "summary": call.about,
-        "tags": [tag(call.path)],
+    let mut object = json!({
+        "operationId": operation.name,
+        "summary": operation.summary,
+        "tags": [tag(operation.path)],
         "responses": responses,
     });
-    let parameters = parameters(call, described.query.as_ref());
+    let parameters = parameters(operation, described.query.as_ref());
     if !parameters.is_empty() {
-        operation["parameters"] = parameters.into();
+        object["parameters"] = parameters.into();
     }
     if let Some(body) = described.body {
         let mut content = json!({ "schema": body });
-        if let Some(example) = &call.example {
+        if let Some(example) = &operation.example {
             content["example"] = example.clone();
         }
-        operation["requestBody"] =
+        object["requestBody"] =
             json!({ "required": false, "content": { "application/json": content } });
     }
-    if call.open {
-        operation["security"] = json!([]);
+    if operation.public {
+        object["security"] = json!([]);
     }
-    operation
+    object
 }
 
-/// Refusals of one status are one response that names each code.
-fn add_refusals(
+/// Adds the errors, one response per status with all its codes.
+fn add_errors(
     responses: &mut Map<String, Value>,
-    refusals: &[(u16, &str, &str)],
-    refusal: &Schema,
+    errors: &[(u16, &str, &str)],
+    error_schema: &Schema,
 ) {
-    let statuses: BTreeSet<u16> = refusals.iter().map(|(status, ..)| *status).collect();
+    let statuses: BTreeSet<u16> = errors.iter().map(|(status, ..)| *status).collect();
     for status in statuses {
-        let of_status: Vec<_> = refusals.iter().filter(|(of, ..)| *of == status).collect();
+        let of_status: Vec<_> = errors.iter().filter(|(of, ..)| *of == status).collect();
         let lines: Vec<String> = of_status
             .iter()
             .map(|(_, code, when)| format!("`{code}`: {when}"))
             .collect();
         let schema = match responses.get(&status.to_string()) {
-            // A status that is an answer and a refusal.
+            // A status for both a result and an error.
             Some(answer) => {
-                json!({ "anyOf": [answer["content"]["application/json"]["schema"], refusal] })
+                json!({ "anyOf": [answer["content"]["application/json"]["schema"], error_schema] })
             }
-            None => json!(refusal),
+            None => json!(error_schema),
         };
         let mut content = json!({ "schema": schema });
         if let Some((_, code, when)) = of_status.first() {
@@ -197,9 +210,9 @@ fn add_refusals(
     }
 }
 
-fn parameters(call: &Call, query: Option<&Schema>) -> Vec<Value> {
+fn parameters(operation: &Operation, query: Option<&Schema>) -> Vec<Value> {
     let mut parameters = Vec::new();
-    let names = call.path.split('/').filter_map(|part| {
+    let names = operation.path.split('/').filter_map(|part| {
         part.strip_prefix('{')
             .and_then(|part| part.strip_suffix('}'))
     });
@@ -213,7 +226,7 @@ fn parameters(call: &Call, query: Option<&Schema>) -> Vec<Value> {
         parameters.push(json!({ "name": name, "in": "path", "required": true,
             "description": about, "schema": { "type": "string" } }));
     }
-    for (name, about) in &call.headers {
+    for (name, about) in &operation.headers {
         parameters.push(json!({ "name": name, "in": "header", "required": false,
             "description": about, "schema": { "type": "string" } }));
     }
@@ -245,14 +258,14 @@ fn tag(path: &str) -> &'static str {
     }
 }
 
-/// The bridge is mounted by its own crate.
-fn bridge(refusal: &Schema) -> Value {
+/// Returns the operation of the bridge, which another crate mounts.
+fn bridge(error_schema: &Schema) -> Value {
     let mut responses = Map::new();
     responses.insert(
         "101".to_owned(),
         json!({ "description": "a websocket; its frames stand in docs/bridge.md" }),
     );
-    let refusals = [
+    let errors = [
         (400, "not_a_websocket", "the request asks for no websocket"),
         (401, "unauthorized", "the token is not this service's"),
         (
@@ -262,7 +275,7 @@ fn bridge(refusal: &Schema) -> Value {
         ),
         (503, "too_many_bridges", "too many sockets are open"),
     ];
-    add_refusals(&mut responses, &refusals, refusal);
+    add_errors(&mut responses, &errors, error_schema);
     json!({ "get": {
         "operationId": "bridge",
         "summary": "The websocket between the service and opencode's plugin: events, tools, requests",
@@ -277,7 +290,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_reference_has_its_schema_and_every_name_is_used_once() {
+    fn references_resolve_and_operation_ids_are_unique() {
         let document = &*DOCUMENT;
         let mut named = BTreeSet::new();
         collect_refs(document, &mut named);
@@ -301,7 +314,7 @@ mod tests {
     }
 
     #[test]
-    fn every_field_and_parameter_says_what_it_is() {
+    fn every_field_and_parameter_has_a_description() {
         let document = &*DOCUMENT;
         let mut bare = Vec::new();
         for (name, schema) in document["components"]["schemas"].as_object().unwrap() {

@@ -1,11 +1,11 @@
-//! What is done to the schemas of the OpenAPI document that the types themselves do not say.
+//! Adjusts generated schemas.
 
 use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-/// Schemas say what is read, where null is the same as nothing. Answers never have a null, so what only they are made of
-/// says so.
+/// Removes null from the schemas that only responses use. Request schemas accept null for an absent value; responses
+/// never contain it.
 pub fn never_null_in_answers(document: &mut Value) {
     let mut read = BTreeSet::new();
     for path in document["paths"].as_object().into_iter().flatten() {
@@ -33,7 +33,7 @@ pub fn never_null_in_answers(document: &mut Value) {
     }
 }
 
-/// A number that is read into so many bits has a largest one.
+/// Adds the maximum of the integer type to a number.
 pub fn bound_numbers(schema: &mut Value) {
     match schema {
         Value::Object(fields) => {
@@ -67,7 +67,7 @@ pub fn collect_refs(value: &Value, found: &mut BTreeSet<String>) {
     }
 }
 
-/// Takes null out of a schema's types, here and below.
+/// Removes null from the types of a schema and its subschemas.
 pub fn never_null(schema: &mut Value) {
     match schema {
         Value::Object(fields) => {

@@ -1,4 +1,4 @@
-//! Calls that name a session: its tasks, its history, going on in it; and events handed in without a websocket.
+//! Handlers for one session: its tasks, history, messages and resume; also events from hosts without a websocket.
 
 use actix_web::web::{Data, Path};
 use greenroom::NoticeRecord;
@@ -10,9 +10,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::app::Api;
-use super::call::{self, Either, Json, Raw};
 use super::error::ApiError;
-use super::input::{Body, Params, switch, switch_schema};
+use super::input::{Body, Params, flag, flag_schema};
+use super::operation::{self, Either, Json, MediaResponse};
 
 /// The body of a resume.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -32,7 +32,7 @@ pub struct ResumeBody {
     parent_agent: Option<String>,
 }
 
-/// `POST /v1/sessions/{sessionID}/resume`: a new run of the task of that session.
+/// `POST /v1/sessions/{sessionID}/resume`: starts a new run of the session's task.
 pub async fn resume(
     api: Data<Api>,
     session: Path<String>,
@@ -60,8 +60,8 @@ pub async fn resume(
 #[serde(deny_unknown_fields)]
 pub struct TasksQuery {
     /// All tasks below them too, depth first.
-    #[serde(default, deserialize_with = "switch")]
-    #[schemars(schema_with = "switch_schema")]
+    #[serde(default, deserialize_with = "flag")]
+    #[schemars(schema_with = "flag_schema")]
     descendants: bool,
 }
 
@@ -113,14 +113,14 @@ pub async fn history(
     api: Data<Api>,
     session: Path<String>,
     query: Params<HistoryQuery>,
-) -> Either<Json<History>, Raw<call::Markdown>> {
+) -> Either<Json<History>, MediaResponse<operation::Markdown>> {
     let entries = api
         .greenroom
         .history(&SessionId::from(session.into_inner()))
         .await;
     match query.0.format {
-        HistoryFormat::Json => Either::Usual(Json(History { history: entries })),
-        HistoryFormat::Markdown => Either::Other(Raw::new(markdown(&entries))),
+        HistoryFormat::Json => Either::Primary(Json(History { history: entries })),
+        HistoryFormat::Markdown => Either::Secondary(MediaResponse::new(markdown(&entries))),
     }
 }
 
@@ -131,7 +131,7 @@ pub struct Notifications {
     notifications: Vec<NoticeRecord>,
 }
 
-/// `GET /v1/sessions/{sessionID}/notifications`: what is owed, was delivered or was dropped.
+/// `GET /v1/sessions/{sessionID}/notifications`: the messages to a parent with their status.
 pub async fn notifications(api: Data<Api>, session: Path<String>) -> Json<Notifications> {
     let session = SessionId::from(session.into_inner());
     let notifications = api.greenroom.notifications(&session).await;
@@ -153,7 +153,7 @@ pub struct Accepted {
     accepted: usize,
 }
 
-/// `POST /v1/session-events`: answered when the system has taken all of them.
+/// `POST /v1/session-events`: returns after the actor system has accepted all events.
 pub async fn events(api: Data<Api>, body: Body<EventsBody>) -> Json<Accepted, 202> {
     for event in &body.0.events {
         api.greenroom.event(event).await;

@@ -1,4 +1,4 @@
-//! Calls about tasks: launch, look, wait, cancel, steer, adopt.
+//! Handlers for tasks: launch, list, read, wait, cancel, send, track.
 
 use std::time::Duration;
 
@@ -15,16 +15,16 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::app::Api;
-use super::call::{Either, Json};
 use super::error::ApiError;
-use super::input::{Body, Params, switch, switch_schema};
+use super::input::{Body, Params, flag, flag_schema};
+use super::operation::{Either, Json};
 
-/// How long a blocking read waits at most.
-pub(crate) const LONGEST_WAIT_MS: u64 = 600_000;
-/// How long it waits if the caller does not say.
-pub(crate) const USUAL_WAIT_MS: u64 = 60_000;
+/// Maximum time of a blocking read.
+pub(crate) const MAX_WAIT_MS: u64 = 600_000;
+/// Default time of a blocking read.
+pub(crate) const DEFAULT_WAIT_MS: u64 = 60_000;
 
-/// `POST /v1/tasks`: accepted, and answered at once. Repeated under its `Idempotency-Key` it is the same task, with 200.
+/// `POST /v1/tasks`: returns after acceptance. A repeated `Idempotency-Key` returns the existing task with 200.
 pub async fn launch(
     api: Data<Api>,
     request: HttpRequest,
@@ -32,15 +32,16 @@ pub async fn launch(
 ) -> Result<Either<Json<Task, 201>, Json<Task>>, ApiError> {
     let Some(key) = request.headers().get("idempotency-key") else {
         let task = api.greenroom.launch(launch.0).await?;
-        return Ok(Either::Usual(Json(task)));
+        return Ok(Either::Primary(Json(task)));
     };
     let key = key
         .to_str()
         .map_err(|_| ApiError::invalid("Idempotency-Key: must be visible ASCII"))?;
     let (task, repeated) = api.greenroom.launch_once(key.to_owned(), launch.0).await?;
-    Ok(match repeated {
-        true => Either::Other(Json(task)),
-        false => Either::Usual(Json(task)),
+    Ok(if repeated {
+        Either::Secondary(Json(task))
+    } else {
+        Either::Primary(Json(task))
     })
 }
 
@@ -102,7 +103,7 @@ pub async fn list(api: Data<Api>, query: Params<ListQuery>) -> Result<Json<TaskP
     Ok(Json(page))
 }
 
-/// States with commas between them; none for an empty text.
+/// Parses comma-separated states; an empty list for an empty text.
 pub(crate) fn statuses(text: &str) -> Result<Vec<TaskStatus>, String> {
     let names = text
         .split(',')
@@ -138,7 +139,8 @@ async fn find(api: &Api, name: &str) -> Result<TaskDetail, ApiError> {
 /// A task, and what it waits for.
 #[derive(Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct ShownTask {
+#[schemars(rename = "ShownTask")]
+pub struct TaskResponse {
     #[serde(flatten)]
     task: Task,
     /// Why it waits, if it waits.
@@ -146,15 +148,15 @@ pub struct ShownTask {
     waits_for: Option<WaitsFor>,
 }
 
-/// `GET /v1/tasks/{id}`: the task, with what it waits for if it waits.
-pub async fn get(api: Data<Api>, id: Path<String>) -> Result<Json<ShownTask>, ApiError> {
+/// `GET /v1/tasks/{id}`: the task, with the reason why it waits.
+pub async fn get(api: Data<Api>, id: Path<String>) -> Result<Json<TaskResponse>, ApiError> {
     let TaskDetail {
         task, waits_for, ..
     } = find(&api, &id).await?;
-    Ok(Json(ShownTask { task, waits_for }))
+    Ok(Json(TaskResponse { task, waits_for }))
 }
 
-/// `GET /v1/tasks/{id}/why`: what happened to it, and what it waits for if it waits in line.
+/// `GET /v1/tasks/{id}/why`: the timeline of a task, with the reason why it waits.
 pub async fn why(api: Data<Api>, id: Path<String>) -> Result<Json<Why>, ApiError> {
     let why = api.greenroom.why(&id).await;
     Ok(Json(why.ok_or_else(|| ApiError::no_task(&id))?))
@@ -165,29 +167,29 @@ pub async fn why(api: Data<Api>, id: Path<String>) -> Result<Json<Why>, ApiError
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct OutputQuery {
     /// Wait for the end of the run.
-    #[serde(default, deserialize_with = "switch")]
-    #[schemars(schema_with = "switch_schema")]
+    #[serde(default, deserialize_with = "flag")]
+    #[schemars(schema_with = "flag_schema")]
     block: bool,
     /// How long to wait at most, in milliseconds: 60,000 without it, never more than 600,000.
     timeout_ms: Option<u64>,
     /// The messages of the whole session.
-    #[serde(default, deserialize_with = "switch")]
-    #[schemars(schema_with = "switch_schema")]
+    #[serde(default, deserialize_with = "flag")]
+    #[schemars(schema_with = "flag_schema")]
     full_session: bool,
     /// Reasoning too; without fullSession that of the answer.
-    #[serde(default, deserialize_with = "switch")]
-    #[schemars(schema_with = "switch_schema")]
+    #[serde(default, deserialize_with = "flag")]
+    #[schemars(schema_with = "flag_schema")]
     include_thinking: bool,
     /// What tools gave back too; without fullSession those of the answer.
-    #[serde(default, deserialize_with = "switch")]
-    #[schemars(schema_with = "switch_schema")]
+    #[serde(default, deserialize_with = "flag")]
+    #[schemars(schema_with = "flag_schema")]
     include_tool_results: bool,
     /// At most so many messages: 100 without it, never more.
     #[schemars(range(min = 1))]
     message_limit: Option<usize>,
     /// The newest messages rather than the oldest.
-    #[serde(default, deserialize_with = "switch")]
-    #[schemars(schema_with = "switch_schema")]
+    #[serde(default, deserialize_with = "flag")]
+    #[schemars(schema_with = "flag_schema")]
     from_end: bool,
     /// Only messages after that one.
     #[serde(rename = "sinceMessageID")]
@@ -198,7 +200,7 @@ pub struct OutputQuery {
     result_offset: Option<usize>,
 }
 
-/// `GET /v1/tasks/{id}/output`: what there is to read, after the end of its run if asked to block.
+/// `GET /v1/tasks/{id}/output`: the result or the messages, after the end of the run with `block`.
 pub async fn output(
     api: Data<Api>,
     id: Path<String>,
@@ -211,10 +213,7 @@ pub async fn output(
     let task = find(&api, &id).await?.task;
     let mut timed_out = None;
     if query.block && !task.status().is_terminal() {
-        let limit = query
-            .timeout_ms
-            .unwrap_or(USUAL_WAIT_MS)
-            .min(LONGEST_WAIT_MS);
+        let limit = query.timeout_ms.unwrap_or(DEFAULT_WAIT_MS).min(MAX_WAIT_MS);
         let end = api.greenroom.wait(&task.id, task.run, WaitFor::Ended);
         timed_out = tokio::time::timeout(Duration::from_millis(limit), end)
             .await
@@ -231,9 +230,9 @@ pub async fn output(
         thinking_max_chars: query.thinking_max_chars,
         result_offset: query.result_offset.unwrap_or(0),
     };
-    // By its id: a session may have got another task while this one was waited for.
+    // By task id: the session may belong to another task after the wait.
     let mut output = api.greenroom.output(task.id.as_str(), options).await?;
-    // It may have ended between the time limit and the reading.
+    // The run may have ended after the time limit.
     output.timed_out = timed_out.filter(|_| !output.task.status().is_terminal());
     Ok(Json(output))
 }
@@ -256,19 +255,19 @@ pub struct CancelBody {
     descendants: bool,
 }
 
-/// Characters of a reason.
-const LONGEST_REASON: usize = 2000;
+/// Maximum length of a reason, in characters.
+const MAX_REASON_CHARS: usize = 2000;
 
-fn checked(reason: Option<String>) -> Result<Option<String>, ApiError> {
+fn check_reason(reason: Option<String>) -> Result<Option<String>, ApiError> {
     match reason {
-        Some(reason) if reason.chars().count() > LONGEST_REASON => Err(ApiError::invalid(format!(
-            "reason: longer than {LONGEST_REASON} characters"
-        ))),
+        Some(reason) if reason.chars().count() > MAX_REASON_CHARS => Err(ApiError::invalid(
+            format!("reason: longer than {MAX_REASON_CHARS} characters"),
+        )),
         reason => Ok(reason.filter(|reason| !reason.trim().is_empty())),
     }
 }
 
-/// `POST /v1/tasks/{id}/cancel`: the task after it, or 409 if it has ended.
+/// `POST /v1/tasks/{id}/cancel`: the cancelled task, or 409 if it has already ended.
 pub async fn cancel(
     api: Data<Api>,
     id: Path<String>,
@@ -280,7 +279,7 @@ pub async fn cancel(
         abort_session,
         descendants,
     } = body.0;
-    let reason = checked(reason)?;
+    let reason = check_reason(reason)?;
     let task = find(&api, &id).await?.task;
     let options = CancelOptions {
         reason,
@@ -328,7 +327,7 @@ pub struct Cancelled {
     cancelled: Vec<Task>,
 }
 
-/// `POST /v1/tasks/cancel`: all tasks descending from a session, or all there are.
+/// `POST /v1/tasks/cancel`: cancels all tasks below a session, or all tasks.
 pub async fn cancel_several(
     api: Data<Api>,
     body: Body<CancelSeveralBody>,
@@ -349,7 +348,7 @@ pub async fn cancel_several(
         }
     };
     let options = CancelOptions {
-        reason: checked(reason)?,
+        reason: check_reason(reason)?,
         skip_notification,
         ..CancelOptions::default()
     };
@@ -366,7 +365,7 @@ pub struct SendBody {
     prompt: String,
 }
 
-/// `POST /v1/tasks/{id}/send`: a further prompt to a running task.
+/// `POST /v1/tasks/{id}/send`: sends a further prompt to a running task.
 pub async fn send(
     api: Data<Api>,
     id: Path<String>,

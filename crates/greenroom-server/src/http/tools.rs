@@ -1,4 +1,4 @@
-//! The tools for agents, for hosts that speak neither MCP nor the bridge's protocol.
+//! Lists and calls the tools over HTTP, for hosts without MCP and without the bridge.
 
 use actix_web::http::StatusCode;
 use actix_web::web::{Data, Path};
@@ -9,9 +9,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::app::Api;
-use super::call::Json;
 use super::error::ApiError;
 use super::input::Body;
+use super::operation::Json;
 use crate::tools::{Caller, ToolReply, catalogue};
 
 /// A tool.
@@ -107,7 +107,7 @@ impl From<ToolAnswer> for ToolReply {
     }
 }
 
-/// `POST /v1/tools/{tool}`: what the tool says, a refusal of its own included.
+/// `POST /v1/tools/{tool}`: the reply of a tool. Errors of the tool are replies too.
 pub async fn call(
     api: Data<Api>,
     tool: Path<String>,

@@ -1,5 +1,4 @@
-//! MCP at `/mcp`, streamable HTTP: what rmcp decides of the protocol, brought to actix and back. Who may call is decided
-//! before, by the guard of every call.
+//! MCP over streamable HTTP at `/mcp`: connects rmcp to actix. The guard checks each request first.
 
 use std::sync::Arc;
 
@@ -12,17 +11,17 @@ use rmcp::transport::streamable_http_server::{StreamableHttpServerConfig, Stream
 use tokio_util::sync::CancellationToken;
 
 use super::server::McpServer;
-use super::sessions::{Elsewhere, Sessions};
+use super::sessions::{BoundedSessions, RestorableSessions};
 use crate::http::ApiError;
-use crate::http::input::{BODY_LIMIT, Raw};
+use crate::http::input::{BODY_LIMIT, RawBody};
 use crate::tools::Tools;
 
-/// Where it is.
+/// The path of the endpoint.
 pub const PATH: &str = "/mcp";
 
-type Service = StreamableHttpService<McpServer, Sessions>;
+type Service = StreamableHttpService<McpServer, BoundedSessions>;
 
-/// The endpoint, shared by all threads that answer requests.
+/// The endpoint, shared by all HTTP workers.
 #[derive(Clone)]
 pub struct Mcp {
     service: Service,
@@ -30,25 +29,25 @@ pub struct Mcp {
 }
 
 impl Mcp {
-    /// The endpoint of those tools.
+    /// Creates the endpoint for the tools.
     pub fn new(tools: Tools) -> Self {
         let end = CancellationToken::new();
         let server = McpServer::new(Arc::new(tools));
         let mut config = StreamableHttpServerConfig::default()
-            // The guard has judged both already, and knows where we listen.
+            // The guard has checked host and origin already.
             .disable_allowed_hosts()
             .disable_allowed_origins()
             .with_max_request_body_bytes(BODY_LIMIT)
             .with_cancellation_token(end.clone());
-        config.session_store = Some(Arc::new(Elsewhere::default()));
-        let sessions = Arc::new(Sessions::default());
+        config.session_store = Some(Arc::new(RestorableSessions::default()));
+        let sessions = Arc::new(BoundedSessions::default());
         Self {
             service: StreamableHttpService::new(move || Ok(server.clone()), sessions, config),
             end,
         }
     }
 
-    /// Mounts it.
+    /// Mounts the endpoint.
     pub fn configure(&self, cfg: &mut ServiceConfig) {
         let resource = web::resource(PATH)
             .app_data(Data::new(self.service.clone()))
@@ -56,7 +55,7 @@ impl Mcp {
         cfg.service(resource);
     }
 
-    /// Ends every session and stream.
+    /// Ends all sessions and streams.
     pub fn close(&self) {
         self.end.cancel();
     }
@@ -64,13 +63,13 @@ impl Mcp {
 
 async fn handle(
     request: HttpRequest,
-    body: Raw,
+    body: RawBody,
     service: Data<Service>,
 ) -> Result<HttpResponse, ApiError> {
     let is_end = request.method() == Method::DELETE;
     let request = to_rmcp(&request, body.0)?;
     let (head, body) = service.handle(request).await.into_parts();
-    // Clients take another success than 200 and 204 for a failure, and warn their users of it.
+    // Some clients treat other success codes than 200 and 204 as errors.
     let status = match head.status.as_u16() {
         202 if is_end => Ok(StatusCode::NO_CONTENT),
         status => StatusCode::from_u16(status),
@@ -82,13 +81,13 @@ async fn handle(
     Ok(response.streaming(BodyDataStream::new(body)))
 }
 
-/// The request in the types of another version of `http`.
+/// Converts the request to the types of the `http` version that rmcp uses.
 fn to_rmcp(request: &HttpRequest, body: Vec<u8>) -> Result<http::Request<Full<Bytes>>, ApiError> {
     let method: &Method = request.method();
     let mut built = http::Request::builder()
         .method(method.as_str())
         .uri(request.uri().to_string());
-    // The secret is nobody's business behind the guard.
+    // rmcp does not need the secret.
     let headers = request.headers().iter();
     for (name, value) in headers.filter(|(name, _)| *name != header::AUTHORIZATION) {
         built = built.header(name.as_str(), value.as_bytes());

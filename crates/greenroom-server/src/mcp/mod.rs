@@ -1,13 +1,17 @@
-//! The tools over MCP, for agents of any host. [`server`] is the protocol's side of them, on rmcp; [`desk`] is where its
-//! calls go: to the tools of this process, or to a service elsewhere. [`shapes`] writes our tools and tasks in MCP's terms.
-//! [`endpoint`] mounts it at `/mcp`, whose sessions [`sessions`] bounds; `greenroom mcp` speaks it on stdin and stdout.
+//! The tools over MCP, for agents of any host.
+//!
+//! - [`server`] implements the protocol on rmcp.
+//! - [`tool_dispatcher`] is the trait it calls: the tools of this process, or those of a service over HTTP.
+//! - [`convert`] converts tools and tasks to MCP types.
+//! - [`endpoint`] mounts the server at `/mcp`; [`sessions`] bounds its sessions. `greenroom mcp` runs the server on
+//!   stdin and stdout.
 
-pub mod desk;
+pub mod convert;
 pub mod endpoint;
 pub mod server;
 pub mod sessions;
-pub mod shapes;
+pub mod tool_dispatcher;
 
-pub use desk::Desk;
 pub use endpoint::Mcp;
 pub use server::McpServer;
+pub use tool_dispatcher::ToolDispatcher;

@@ -1,5 +1,5 @@
-//! The protocol's side of the tools: listing and calling them, telling how a wait goes on, and launches as tasks of the
-//! protocol's own. It keeps nothing: what it says of a task is read when it is asked for.
+//! The MCP server: lists and calls tools, sends progress during a blocking call, and offers launches as MCP tasks.
+//! Holds no task state: each request reads the task.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,58 +18,60 @@ use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 use tokio::time::MissedTickBehavior;
 
-use super::desk::Desk;
-use super::shapes;
-use crate::tools::arguments::read;
-use crate::tools::orders::{Cancelling, Launching, Order, Reading};
+use super::convert;
+use super::tool_dispatcher::ToolDispatcher;
+use crate::tools::args::{
+    BackgroundCancelArgs, BackgroundOutputArgs, BackgroundTaskArgs, ToolArgs,
+};
+use crate::tools::parse::parse_args;
 use crate::tools::{Caller, ToolReply};
 
-/// Calls under way at a time, over all clients: one whose client has gone may wait on.
-const MOST_CALLS: usize = 1000;
-/// How often somebody who waits is told how the task stands.
-const TELL_EVERY: Duration = Duration::from_secs(5);
+/// Maximum number of concurrent calls over all clients. A call of a disconnected client may still wait.
+const MAX_CALLS: usize = 1000;
+/// Interval between progress notifications.
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(5);
 
 const INSTRUCTIONS: &str = "Greenroom runs tasks for other agents in the background. Launch several with background_task, go on \
     with other work, and read each result with background_output. If you name your session as parent_session_id you are told \
     when tasks end, so never poll; else wait with background_output(block=true).";
 
-/// One client's view of the tools. A cheap clone.
+/// The MCP server of one client. A cheap clone.
 #[derive(Clone)]
 pub struct McpServer {
-    desk: Arc<dyn Desk>,
+    tools: Arc<dyn ToolDispatcher>,
     calls: Arc<Semaphore>,
 }
 
 impl McpServer {
-    /// The tools of that desk.
-    pub fn new(desk: Arc<dyn Desk>) -> Self {
+    /// Creates a server for the tools.
+    pub fn new(tools: Arc<dyn ToolDispatcher>) -> Self {
         Self {
-            desk,
-            calls: Arc::new(Semaphore::new(MOST_CALLS)),
+            tools,
+            calls: Arc::new(Semaphore::new(MAX_CALLS)),
         }
     }
 
-    /// A call, watched if it waits. Whoever cancels it ends the waiting, not the task.
-    async fn called(
+    /// Calls a tool and sends progress while it waits for a task. A cancelled call stops waiting; the task continues.
+    async fn call_with_progress(
         &self,
         tool: &str,
         arguments: Value,
         caller: &Caller,
         context: &RequestContext<RoleServer>,
     ) -> Result<ToolReply, ErrorData> {
-        let _under_way = self.calls.try_acquire().map_err(|_| {
-            let problem = format!("{MOST_CALLS} calls are under way already; call again later");
+        let _permit = self.calls.try_acquire().map_err(|_| {
+            let problem = format!("{MAX_CALLS} calls are under way already; call again later");
             ErrorData::internal_error(problem, None)
         })?;
         let waits_for = waits_for(tool, &arguments);
         let token = context.meta.get_progress_token();
-        let call = self.desk.call(tool, arguments, caller);
+        let call = self.tools.call(tool, arguments, caller);
         let mut call = std::pin::pin!(call);
-        let mut tick = tokio::time::interval(TELL_EVERY);
+        let mut tick = tokio::time::interval(PROGRESS_INTERVAL);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut told = 0_u32;
-        // A session reads only the tasks of its own tree, here too.
-        let mut is_shown = caller.session.is_none();
+        let mut updates = 0_u32;
+        // A session gets progress only for tasks of its own tree.
+        let mut may_read = caller.session.is_none();
         loop {
             tokio::select! {
                 biased;
@@ -82,23 +84,23 @@ impl McpServer {
             let (Some(task), Some(token)) = (&waits_for, &token) else {
                 continue;
             };
-            is_shown = is_shown || self.desk.shows(task, caller).await;
-            if !is_shown {
+            may_read = may_read || self.tools.can_read(task, caller).await;
+            if !may_read {
                 continue;
             }
-            let Ok(Some(detail)) = self.desk.find(task).await else {
+            let Ok(Some(detail)) = self.tools.find(task).await else {
                 continue;
             };
-            told += 1;
-            let progress = ProgressNotificationParam::new(token.clone(), f64::from(told))
-                .with_message(shapes::progress(&detail, now()));
-            // A client that has gone is noticed by its transport.
+            updates += 1;
+            let progress = ProgressNotificationParam::new(token.clone(), f64::from(updates))
+                .with_message(convert::progress(&detail, now()));
+            // The transport notices a disconnected client.
             let _ = context.peer.notify_progress(progress).await;
         }
     }
 
     async fn task(&self, id: &str) -> Result<TaskDetail, ErrorData> {
-        let found = self.desk.find(id).await;
+        let found = self.tools.find(id).await;
         let found = found.map_err(|problem| ErrorData::internal_error(problem, None))?;
         found
             .filter(|found| found.task.id.as_str() == id)
@@ -127,11 +129,11 @@ impl ServerHandler for McpServer {
         _: Option<PaginatedRequestParams>,
         _: RequestContext<RoleServer>,
     ) -> Result<ListToolsResult, ErrorData> {
-        Ok(ListToolsResult::with_all_items(shapes::tools()))
+        Ok(ListToolsResult::with_all_items(convert::tools()))
     }
 
     fn get_tool(&self, name: &str) -> Option<Tool> {
-        shapes::tools().into_iter().find(|tool| tool.name == name)
+        convert::tools().into_iter().find(|tool| tool.name == name)
     }
 
     async fn call_tool(
@@ -140,7 +142,7 @@ impl ServerHandler for McpServer {
         context: RequestContext<RoleServer>,
     ) -> Result<CallToolResponse, ErrorData> {
         let mut arguments: JsonObject = request.arguments.unwrap_or_default();
-        let caller = match shapes::caller(&mut arguments) {
+        let caller = match convert::caller(&mut arguments) {
             Ok(caller) => caller,
             Err(problem) => {
                 let text = format!("Error: {problem}\nCorrect the arguments and call again.");
@@ -149,24 +151,24 @@ impl ServerHandler for McpServer {
         };
         let arguments = Value::Object(arguments);
         let reply = self
-            .called(&request.name, arguments, &caller, &context)
+            .call_with_progress(&request.name, arguments, &caller, &context)
             .await?;
-        // Who is told of the end has the task's id; who is not gets the end itself.
+        // A caller with a session gets a message at the end; a caller without one gets an MCP task.
         let takes_tasks = context
             .client_capabilities()
             .is_some_and(|capabilities| capabilities.supports_tasks());
-        let launched = request.name == Launching::TOOL && caller.session.is_none();
+        let launched = request.name == BackgroundTaskArgs::TOOL && caller.session.is_none();
         if launched && takes_tasks && !reply.is_error {
             let id = reply
                 .metadata
                 .as_ref()
                 .and_then(|metadata| metadata["taskId"].as_str());
             if let Some(id) = id {
-                let task = shapes::task(&self.task(id).await?, now());
+                let task = convert::task(&self.task(id).await?, now());
                 return Ok(CallToolResponse::Task(CreateTaskResult::new(task)));
             }
         }
-        Ok(shapes::result(reply).into())
+        Ok(convert::result(reply).into())
     }
 
     async fn get_task(
@@ -175,21 +177,24 @@ impl ServerHandler for McpServer {
         _: RequestContext<RoleServer>,
     ) -> Result<GetTaskResult, ErrorData> {
         let detail = self.task(&request.task_id).await?;
-        let result = match detail.task.status() == TaskStatus::Completed {
-            true => {
-                let arguments = json!({ "task_id": detail.task.id });
-                let reply = self
-                    .desk
-                    .call(Reading::TOOL, arguments, &Caller::default())
-                    .await;
-                Some(shapes::result(reply))
-            }
-            false => None,
+        let result = if detail.task.status() == TaskStatus::Completed {
+            let arguments = json!({ "task_id": detail.task.id });
+            let reply = self
+                .tools
+                .call(BackgroundOutputArgs::TOOL, arguments, &Caller::default())
+                .await;
+            Some(convert::result(reply))
+        } else {
+            None
         };
-        Ok(GetTaskResult::new(shapes::detailed(&detail, result, now())))
+        Ok(GetTaskResult::new(convert::detailed(
+            &detail,
+            result,
+            now(),
+        )))
     }
 
-    /// What children ask for is answered by people, not by the client.
+    /// Ignores input for a task: people answer the requests of children, not MCP clients.
     async fn update_task(
         &self,
         request: UpdateTaskParams,
@@ -206,22 +211,22 @@ impl ServerHandler for McpServer {
         let task = self.task(&request.task_id).await?.task;
         if !task.status().is_terminal() {
             let arguments = json!({ "taskId": task.id });
-            // One that has just ended has ended.
-            self.desk
-                .call(Cancelling::TOOL, arguments, &Caller::default())
+            // The task may have ended in the meantime.
+            self.tools
+                .call(BackgroundCancelArgs::TOOL, arguments, &Caller::default())
                 .await;
         }
         Ok(())
     }
 }
 
-/// The task whose end a call waits for.
+/// Returns the task that a call waits for.
 fn waits_for(tool: &str, arguments: &Value) -> Option<String> {
-    let reading: Reading = match tool {
-        Reading::TOOL => read(arguments.clone()).ok()?,
+    let args: BackgroundOutputArgs = match tool {
+        BackgroundOutputArgs::TOOL => parse_args(arguments.clone()).ok()?,
         _ => return None,
     };
-    reading.task_id.filter(|_| reading.block == Some(true))
+    args.task_id.filter(|_| args.block == Some(true))
 }
 
 fn now() -> greenroom::domain::time::Timestamp {

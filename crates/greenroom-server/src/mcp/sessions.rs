@@ -1,11 +1,11 @@
-//! The sessions of MCP clients, bounded: the one unused for longest makes room for a new one. A session holds nothing of
-//! ours, so one that is not here any more (it made room, or the service was started again) is simply taken up again when
-//! its client calls; only one that its client has ended stays ended.
+//! Bounds the sessions of MCP clients and evicts the least recently used one. A session has no state of its own, so an
+//! evicted session, or one from before a restart, is restored at its next request, unless its client has ended it.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
+use crate::sync::lock;
 use futures::Stream;
 use rmcp::model::{
     ClientCapabilities, ClientJsonRpcMessage, Implementation, InitializeRequestParams,
@@ -17,70 +17,69 @@ use rmcp::transport::streamable_http_server::session::{
     RestoreOutcome, SessionManager, SessionState, SessionStore, SessionStoreError,
 };
 
-/// Sessions at a time.
-pub const MOST: usize = 256;
-/// Ends of sessions that are remembered.
-const ENDED: usize = 1024;
-/// How long an unused session is kept.
-const UNUSED: Duration = Duration::from_secs(3600);
-/// Bytes of the id of a session that is taken up again.
-const LONGEST_ID: usize = 100;
+/// Maximum number of sessions.
+pub const MAX_SESSIONS: usize = 256;
+/// Number of ended session ids that are remembered.
+const MAX_ENDED: usize = 1024;
+/// Time after which an unused session is dropped.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(3600);
+/// Maximum length of a restored session id, in bytes.
+const MAX_ID_BYTES: usize = 100;
 
-/// Sessions in this process, at most [`MOST`].
+/// The sessions of this process, at most [`MAX_SESSIONS`].
 #[derive(Debug)]
-pub struct Sessions {
+pub struct BoundedSessions {
     local: LocalSessionManager,
-    used: Mutex<Used>,
+    last_use: Mutex<LastUse>,
 }
 
-/// Who was used when, by a count of uses.
+/// The last use of each session, as a counter.
 #[derive(Debug, Default)]
-struct Used {
+struct LastUse {
     count: u64,
     last: HashMap<SessionId, u64>,
 }
 
-impl Default for Sessions {
+impl Default for BoundedSessions {
     fn default() -> Self {
         let mut config = SessionConfig::default();
-        config.keep_alive = Some(UNUSED);
+        config.keep_alive = Some(IDLE_TIMEOUT);
         let mut local = LocalSessionManager::default();
         local.session_config = config;
         Self {
             local,
-            used: Mutex::default(),
+            last_use: Mutex::default(),
         }
     }
 }
 
-impl Sessions {
-    fn used(&self) -> MutexGuard<'_, Used> {
-        // Counts are right whoever panicked over them.
-        self.used.lock().unwrap_or_else(PoisonError::into_inner)
+impl BoundedSessions {
+    fn last_use(&self) -> MutexGuard<'_, LastUse> {
+        lock(&self.last_use)
     }
 
     fn touch(&self, id: &SessionId) {
-        let mut used = self.used();
-        used.count += 1;
-        let count = used.count;
-        used.last.insert(id.clone(), count);
+        let mut last_use = self.last_use();
+        last_use.count += 1;
+        let count = last_use.count;
+        last_use.last.insert(id.clone(), count);
     }
 
-    /// Ends the sessions unused for longest until one more fits.
-    async fn make_room(&self) {
+    /// Ends the least recently used sessions until one more fits.
+    async fn evict_oldest(&self) {
         loop {
             let known: Vec<SessionId> = self.local.sessions.read().await.keys().cloned().collect();
             let oldest = {
-                let mut used = self.used();
-                used.last.retain(|id, _| known.contains(id));
-                if known.len() < MOST {
+                let mut last_use = self.last_use();
+                last_use.last.retain(|id, _| known.contains(id));
+                if known.len() < MAX_SESSIONS {
                     return;
                 }
-                let last = |id: &SessionId| used.last.get(id).copied().unwrap_or(0);
+                let last = |id: &SessionId| last_use.last.get(id).copied().unwrap_or(0);
                 known.into_iter().min_by_key(last)
             };
             let Some(oldest) = oldest else { return };
-            // It is out of the table whatever its worker says.
+            // The session leaves the table even if its worker fails.
             let _ = self.local.close_session(&oldest).await;
         }
     }
@@ -88,15 +87,15 @@ impl Sessions {
 
 type Failure = <LocalSessionManager as SessionManager>::Error;
 
-impl SessionManager for Sessions {
+impl SessionManager for BoundedSessions {
     type Error = Failure;
     type Transport = <LocalSessionManager as SessionManager>::Transport;
 
     async fn create_session(&self) -> Result<(SessionId, Self::Transport), Failure> {
-        self.make_room().await;
-        let made = self.local.create_session().await?;
-        self.touch(&made.0);
-        Ok(made)
+        self.evict_oldest().await;
+        let created = self.local.create_session().await?;
+        self.touch(&created.0);
+        Ok(created)
     }
 
     async fn initialize_session(
@@ -154,28 +153,28 @@ impl SessionManager for Sessions {
         &self,
         id: SessionId,
     ) -> Result<RestoreOutcome<Self::Transport>, Failure> {
-        self.make_room().await;
+        self.evict_oldest().await;
         self.touch(&id);
         self.local.restore_session(id).await
     }
 }
 
-/// What is known of sessions that are not here: that they can be taken up again, unless their client has ended them.
+/// Accepts sessions that are not in this process, except those that their clients have ended.
 #[derive(Debug, Default)]
-pub struct Elsewhere {
+pub struct RestorableSessions {
     ended: Mutex<VecDeque<String>>,
 }
 
-impl Elsewhere {
+impl RestorableSessions {
     fn ended(&self) -> MutexGuard<'_, VecDeque<String>> {
-        self.ended.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.ended)
     }
 }
 
 #[async_trait::async_trait]
-impl SessionStore for Elsewhere {
+impl SessionStore for RestorableSessions {
     async fn load(&self, id: &str) -> Result<Option<SessionState>, SessionStoreError> {
-        let ours = id.len() <= LONGEST_ID && id.parse::<uuid::Uuid>().is_ok();
+        let ours = id.len() <= MAX_ID_BYTES && id.parse::<uuid::Uuid>().is_ok();
         if !ours || self.ended().iter().any(|ended| ended == id) {
             return Ok(None);
         }
@@ -193,10 +192,10 @@ impl SessionStore for Elsewhere {
 
     async fn delete(&self, id: &str) -> Result<(), SessionStoreError> {
         let mut ended = self.ended();
-        if ended.len() >= ENDED {
+        if ended.len() >= MAX_ENDED {
             ended.pop_front();
         }
-        ended.push_back(id.chars().take(LONGEST_ID).collect());
+        ended.push_back(id.chars().take(MAX_ID_BYTES).collect());
         Ok(())
     }
 }

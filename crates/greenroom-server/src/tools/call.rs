@@ -1,72 +1,71 @@
-//! A call of a tool: who calls, and what comes back.
+//! The caller and the reply of a tool call.
 
 use greenroom::domain::idempotency::fingerprint;
 use greenroom::domain::ids::{MessageId, SessionId};
 use greenroom::domain::task::{Launch, Task, cut};
 use serde_json::{Value, json};
 
-use super::words::Told;
+use super::text::WakeMode;
 
-/// Characters of a title.
-const TITLE: usize = 240;
-/// Bytes of the key under which a call is remembered.
-const LONGEST_KEY: usize = 255;
+/// Maximum length of a title, in characters.
+const MAX_TITLE_CHARS: usize = 240;
+/// Maximum length of an idempotency key, in bytes.
+const MAX_KEY_BYTES: usize = 255;
 
-/// Who calls a tool.
+/// The caller of a tool.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Caller {
-    /// The session of the agent: it is told of the ends, and reaches only what is below it. Without one nobody is told, and
-    /// everything is within reach.
+    /// The session of the agent. It gets messages when tasks end, and its scope is its own tree. A caller without a
+    /// session gets no messages and reaches all tasks.
     pub session: Option<SessionId>,
-    /// The message in which it calls.
+    /// The message that contains the call.
     pub message: Option<MessageId>,
     /// The agent.
     pub agent: Option<String>,
-    /// The call, so that one that comes twice is carried out once.
+    /// The id of the call. Repeated calls are carried out once.
     pub call: Option<String>,
-    /// Where it works.
+    /// The working directory.
     pub directory: Option<String>,
-    /// Its process ends with its turn, so that it cannot be woken.
+    /// True if the process ends with its turn and cannot be woken.
     pub ends_with_turn: bool,
 }
 
 impl Caller {
-    /// What its call is known by, so that one that comes again after a cut connection is the same launch. Some models
-    /// number their calls from one in every message, and some give all calls of a message one id: then what is launched
-    /// tells them apart.
+    /// Returns the idempotency key of a launch. It contains a fingerprint of the launch, because some models number
+    /// their calls from one in each message, and some give all calls of a message one id.
     pub(super) fn key(&self, launch: &Launch) -> Option<String> {
         let (session, message) = (self.session.as_ref()?, self.message.as_ref()?);
         let print = fingerprint(launch);
         let key = format!("tool {session} {message} {} {print:x}", self.call.as_ref()?);
-        (key.len() <= LONGEST_KEY).then_some(key)
+        (key.len() <= MAX_KEY_BYTES).then_some(key)
     }
 
-    /// A session is told of its tasks; who names none must ask.
-    pub(super) fn told(&self) -> Told {
+    /// Returns how the caller learns of the end of its tasks.
+    pub(super) fn wake_mode(&self) -> WakeMode {
         match (&self.session, self.ends_with_turn) {
-            (Some(_), false) => Told::Yes,
-            (Some(_), true) => Told::TooLate,
-            (None, _) => Told::No,
+            (Some(_), false) => WakeMode::Message,
+            (Some(_), true) => WakeMode::EndsWithTurn,
+            (None, _) => WakeMode::None,
         }
     }
 }
 
-/// What an agent gets back.
+/// The reply of a tool.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ToolReply {
-    /// What the agent reads.
+    /// The text for the agent.
     pub output: String,
-    /// A few words for people.
+    /// A short title for people.
     pub title: Option<String>,
-    /// `taskId`, `sessionId`, `status` of the task it is about, if it is about one.
+    /// `taskId`, `sessionId` and `status` of the task, if the reply is about one task.
     pub metadata: Option<Value>,
-    /// True if it was not done.
+    /// True if the call failed.
     pub is_error: bool,
 }
 
 impl ToolReply {
-    /// A reply about one task. The names in the metadata are those that opencode's own tools use, so that its views can open
-    /// the child from it.
+    /// Creates a reply about one task. The metadata has the names of opencode's own tools, so that its views can open
+    /// the child session.
     pub(super) fn about(task: &Task, output: String, title: String) -> Self {
         let mut metadata = json!({ "taskId": task.id, "status": task.status() });
         if let Some(session) = &task.session {
@@ -74,7 +73,7 @@ impl ToolReply {
         }
         Self {
             output,
-            title: Some(cut(&title, TITLE).to_owned()),
+            title: Some(cut(&title, MAX_TITLE_CHARS).to_owned()),
             metadata: Some(metadata),
             is_error: false,
         }

@@ -1,68 +1,72 @@
-//! The tools as hosts describe them to their agents: name, description, and the JSON schema of the arguments. One source
-//! for MCP and for the plugin, which carries a copy of it.
+//! The descriptions of the tools for hosts: name, description, and JSON schema of the arguments. MCP uses them; the
+//! plugin contains a copy.
 
 use schemars::generate::SchemaSettings;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use super::orders::{Cancelling, Launching, Listing, Order, Reading, Sending};
+use super::args::{
+    BackgroundCancelArgs, BackgroundListArgs, BackgroundOutputArgs, BackgroundSendArgs,
+    BackgroundTaskArgs, ToolArgs,
+};
 
 /// One tool.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct ToolInfo {
-    /// What agents call it.
+    /// The name for agents.
     pub name: &'static str,
-    /// What it is called in lists for people.
+    /// The title for people.
     pub title: &'static str,
-    /// What it does and when to use it, for agents.
+    /// The description for agents.
     pub description: &'static str,
-    /// The JSON schema of its arguments: an object.
+    /// The JSON schema of the arguments: an object.
     pub schema: Value,
-    /// What it does to the world.
+    /// The effect of a call.
     pub effect: Effect,
 }
 
-/// What a tool does to the world.
+/// The effect of a tool call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Effect {
-    /// It looks.
+    /// Reads.
     Reads,
-    /// It adds something.
+    /// Adds something.
     Adds,
-    /// It ends something, and does nothing the second time.
+    /// Ends something. A repeated call has no effect.
     Ends,
 }
 
-/// Every tool, in the order in which agents meet them.
+/// Returns all tools in their listing order.
 pub fn catalogue() -> Vec<ToolInfo> {
     vec![
-        info::<Launching>("Launch a background task", Effect::Adds),
-        info::<Reading>("Read a background task", Effect::Reads),
-        info::<Cancelling>("Cancel background tasks", Effect::Ends),
-        info::<Sending>("Instruct a background task", Effect::Adds),
-        info::<Listing>("List background tasks", Effect::Reads),
+        info::<BackgroundTaskArgs>("Launch a background task", Effect::Adds),
+        info::<BackgroundOutputArgs>("Read a background task", Effect::Reads),
+        info::<BackgroundCancelArgs>("Cancel background tasks", Effect::Ends),
+        info::<BackgroundSendArgs>("Instruct a background task", Effect::Adds),
+        info::<BackgroundListArgs>("List background tasks", Effect::Reads),
     ]
 }
 
-fn info<O: Order>(title: &'static str, effect: Effect) -> ToolInfo {
+fn info<A: ToolArgs>(title: &'static str, effect: Effect) -> ToolInfo {
     ToolInfo {
-        name: O::TOOL,
+        name: A::TOOL,
         title,
-        description: O::ABOUT,
-        schema: schema::<O>(),
+        description: A::ABOUT,
+        schema: schema::<A>(),
         effect,
     }
 }
 
-/// The schema of a tool's arguments, plain enough for every model: one type each, no nulls, nothing named elsewhere.
-pub(super) fn schema<O: Order>() -> Value {
+/// Returns the schema of a tool's arguments in a form that all models support: one type per property, no nulls, no
+/// references.
+pub(super) fn schema<A: ToolArgs>() -> Value {
     let settings = SchemaSettings::draft2020_12().with(|settings| {
         settings.inline_subschemas = true;
         settings.meta_schema = None;
     });
-    let made = settings.into_generator().into_root_schema_for::<O>();
+    let made = settings.into_generator().into_root_schema_for::<A>();
     let mut properties = Map::new();
     let fields = made.get("properties").and_then(Value::as_object);
     for (name, of) in fields.into_iter().flatten() {
@@ -73,7 +77,7 @@ pub(super) fn schema<O: Order>() -> Value {
             if let Some(Value::String(about)) = of.get_mut("description") {
                 *about = about.replace('\n', " ");
             }
-            // The bound of a number's bits says nothing to an agent.
+            // The bound of the integer type is of no use to an agent.
             if of.get("minimum") == Some(&json!(0)) {
                 of.remove("minimum");
             }
@@ -93,7 +97,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_tools_as_agents_see_them() {
+    fn tool_catalogue() {
         let catalogue = serde_json::to_value(catalogue()).unwrap();
         insta::assert_snapshot!(format!("{catalogue:#}"));
     }

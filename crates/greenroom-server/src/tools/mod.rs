@@ -1,19 +1,18 @@
-//! The tools that agents have: launch, read, cancel, steer, list. One place for all hosts of agents, the plugin behind
-//! the bridge and MCP alike: [`orders`] says what each tool takes, [`arguments`] reads it, [`desk`] carries a
-//! [`call`] out within the caller's [`reach`], [`words`] and [`pages`] say what the agent reads, [`catalogue`] describes
-//! the tools.
+//! The tools of agents: launch, read, cancel, send, list. The same for all hosts, behind the bridge and MCP. [`args`]
+//! defines the arguments, [`parse`] reads them, [`dispatcher`] carries out a [`call`] within the caller's [`scope`],
+//! [`text`] and [`pages`] write the replies, [`tool_error`] the errors, and [`catalogue`] describes the tools.
 
-pub mod arguments;
-mod bridged;
+pub mod args;
+mod bridge;
 pub mod call;
 pub mod catalogue;
-pub mod desk;
-pub mod orders;
+pub mod dispatcher;
 pub mod pages;
-pub mod reach;
-pub mod refusal;
-pub mod words;
+pub mod parse;
+pub mod scope;
+pub mod text;
+pub mod tool_error;
 
 pub use call::{Caller, ToolReply};
 pub use catalogue::{ToolInfo, catalogue};
-pub use desk::Tools;
+pub use dispatcher::Tools;

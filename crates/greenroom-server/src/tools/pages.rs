@@ -1,15 +1,15 @@
-//! Messages of a task as an agent reads them: as many whole ones as fit, and how to go on. Pure.
+//! Pages the messages of a task for an agent: as many whole messages as fit, with a hint how to continue. Pure.
 
 use greenroom::domain::output::{MAX_RESULT, OutputMessage, RESULT_CUT};
 
 use crate::cli::show;
 
-/// Hosts count otherwise: opencode moves what a tool says beyond 50 KiB or 2,000 lines into a file, with it the hint how to
-/// read on, and of one long line shows nothing. With what stands above it a page is below both.
-const MOST_BYTES: usize = 40_000;
-const MOST_LINES: usize = 1800;
+/// opencode moves tool output over 50 KiB or 2,000 lines into a file, together with the continuation hint. A page with
+/// its header stays below both limits.
+const MAX_BYTES: usize = 40_000;
+const MAX_LINES: usize = 1800;
 
-/// How much of a page a text takes, of [`MAX_RESULT`]: its characters, unless its bytes or its lines fill it sooner.
+/// The size of a text on a page.
 #[derive(Debug, Clone, Copy, Default)]
 struct Extent {
     characters: usize,
@@ -18,72 +18,75 @@ struct Extent {
 }
 
 impl Extent {
-    fn and(self, letter: char) -> Self {
+    fn add_char(self, character: char) -> Self {
         Self {
             characters: self.characters + 1,
-            bytes: self.bytes + letter.len_utf8(),
-            lines: self.lines + usize::from(letter == '\n'),
+            bytes: self.bytes + character.len_utf8(),
+            lines: self.lines + usize::from(character == '\n'),
         }
     }
 
-    fn size(self) -> usize {
-        let bytes = (self.bytes * MAX_RESULT).div_ceil(MOST_BYTES);
-        let lines = (self.lines * MAX_RESULT).div_ceil(MOST_LINES);
+    fn page_share(self) -> usize {
+        let bytes = (self.bytes * MAX_RESULT).div_ceil(MAX_BYTES);
+        let lines = (self.lines * MAX_RESULT).div_ceil(MAX_LINES);
         self.characters.max(bytes).max(lines)
     }
 }
 
-fn size(text: &str) -> usize {
-    text.chars().fold(Extent::default(), Extent::and).size()
+fn page_share(text: &str) -> usize {
+    text.chars()
+        .fold(Extent::default(), Extent::add_char)
+        .page_share()
 }
 
-/// As much of the beginning as there is room for.
-fn fitting(text: &str, room: usize) -> &str {
+/// Returns the longest prefix that fits the budget.
+fn fitting_prefix(text: &str, budget: usize) -> &str {
     let mut extent = Extent::default();
-    for (at, letter) in text.char_indices() {
-        extent = extent.and(letter);
-        if extent.size() > room {
+    for (at, character) in text.char_indices() {
+        extent = extent.add_char(character);
+        if extent.page_share() > budget {
             return &text[..at];
         }
     }
     text
 }
 
-/// The messages, as many of them as fit on a page of [`MAX_RESULT`] characters, and how to read what is missing. With
-/// `from_end` what does not fit is left out at the beginning, else at the end.
+/// Returns the messages that fit on a page of [`MAX_RESULT`] characters, with a hint how to read the others. `from_end`
+/// drops the oldest messages, otherwise the newest are dropped.
 pub fn page(messages: &[OutputMessage], has_more: bool, from_end: bool) -> String {
     let mut shown: Vec<String> = Vec::new();
-    let mut room = MAX_RESULT;
+    let mut budget = MAX_RESULT;
     let mut add = |message: &OutputMessage| {
         let text = show::message(message);
-        let length = size(&text);
-        if length > room && !shown.is_empty() {
+        let length = page_share(&text);
+        if length > budget && !shown.is_empty() {
             return false;
         }
-        shown.push(match length > room {
-            true => {
-                let shown = fitting(&text, room);
-                format!("{shown}\n… (cut at {} characters)\n", shown.chars().count())
-            }
-            false => text,
+        shown.push(if length > budget {
+            let shown = fitting_prefix(&text, budget);
+            format!("{shown}\n… (cut at {} characters)\n", shown.chars().count())
+        } else {
+            text
         });
-        room = room.saturating_sub(length + 1);
+        budget = budget.saturating_sub(length + 1);
         true
     };
-    let fitting = match from_end {
-        true => messages
+    let fitting = if from_end {
+        messages
             .iter()
             .rev()
             .take_while(|message| add(message))
-            .count(),
-        false => messages.iter().take_while(|message| add(message)).count(),
+            .count()
+    } else {
+        messages.iter().take_while(|message| add(message)).count()
     };
     if from_end {
         shown.reverse();
     }
-    let newest = match from_end {
-        true => messages.last(),
-        false => messages[..fitting].last(),
+    let newest = if from_end {
+        messages.last()
+    } else {
+        messages[..fitting].last()
     };
     let newest = newest.and_then(|message| message.id.as_deref());
     let missing = has_more || fitting < messages.len();
@@ -106,23 +109,25 @@ pub fn page(messages: &[OutputMessage], has_more: bool, from_end: bool) -> Strin
     shown.join("\n")
 }
 
-/// The text of the last answer of a task, from so many characters on; one that was cut says how to read on.
+/// Returns the last answer of a task from a character offset on. A cut answer has a continuation hint.
 pub fn answer(result: &str, task: &str, offset: usize) -> String {
-    let (whole, cut_before) = match result.strip_suffix(RESULT_CUT) {
+    let (full_text, cut_before) = match result.strip_suffix(RESULT_CUT) {
         Some(shown) => (shown, true),
         None => (result, false),
     };
-    let shown = fitting(whole, MAX_RESULT);
-    if cut_before || shown.len() < whole.len() {
+    let shown = fitting_prefix(full_text, MAX_RESULT);
+    if cut_before || shown.len() < full_text.len() {
         let next = offset.saturating_add(shown.chars().count());
         return format!(
             "{shown}\n… (cut: read on with background_output(task_id=\"{task}\", offset={next}))"
         );
     }
-    match result.trim().is_empty() {
-        false => result.to_owned(),
-        true if offset > 0 => "(the answer ends before that: leave offset out)".to_owned(),
-        true => "(it ended without an answer in words)".to_owned(),
+    if !result.trim().is_empty() {
+        result.to_owned()
+    } else if offset > 0 {
+        "(the answer ends before that: leave offset out)".to_owned()
+    } else {
+        "(it ended without an answer in words)".to_owned()
     }
 }
 
@@ -147,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn what_fits_is_whole() {
+    fn short_messages_fit_on_one_page() {
         insta::assert_snapshot!(page(&messages(&[3, 4]), false, false), @r#"
         [assistant]
         aaa
@@ -161,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_is_on_the_next_page() {
+    fn long_messages_are_paged() {
         let long = messages(&[20_000, 11_000, 20_000]);
         let first = page(&long, false, false);
         assert!(first.contains("bbb") && !first.contains("ccc"));
@@ -173,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_longer_than_a_page() {
+    fn pages_are_bounded() {
         for lengths in [&[90_000][..], &[31_980, 5], &[500; 26], &[16_000; 4]] {
             for from_end in [true, false] {
                 let text = page(&messages(lengths), true, from_end);
@@ -184,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cut_answer_says_how_to_see_more() {
+    fn cut_answer_has_a_continuation_hint() {
         let cut = answer(&format!("long{RESULT_CUT}"), "bg_1", 31_996);
         assert_eq!(
             cut,
@@ -201,15 +206,15 @@ mod tests {
         );
     }
     #[test]
-    fn no_page_is_more_than_a_host_shows_and_pages_make_up_the_whole() {
+    fn pages_fit_host_limits_and_are_complete() {
         for letters in ["a", "é", "漢", "😀", "漢字\n", "a\n", "\n"] {
-            let whole = letters.repeat(70_000);
+            let full_text = letters.repeat(70_000);
             let (mut read, mut pages) = (String::new(), 0);
-            while read.len() < whole.len() {
+            while read.len() < full_text.len() {
                 let offset = read.chars().count();
-                // As the domain gives it.
-                let rest: String = whole[read.len()..].chars().take(MAX_RESULT).collect();
-                let is_cut = read.len() + rest.len() < whole.len();
+                // The format of the domain.
+                let rest: String = full_text[read.len()..].chars().take(MAX_RESULT).collect();
+                let is_cut = read.len() + rest.len() < full_text.len();
                 let result = rest + if is_cut { RESULT_CUT } else { "" };
                 let page = answer(&result, "bg_1", offset);
                 assert!(
@@ -230,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn messages_of_many_bytes_or_lines_fill_a_page_sooner() {
+    fn bytes_and_lines_limit_a_page() {
         let mut long = messages(&[10, 10]);
         for text in ["漢".repeat(10_000), "a\n".repeat(1500)] {
             (long[0].text, long[1].text) = (text.clone(), text);

@@ -1,11 +1,11 @@
-//! What children ask, as the people who answer see it.
+//! Listing and answering the requests of children over HTTP.
 
-use crate::support::{Host, refused};
+use crate::support::{Host, assert_error};
 use greenroom::domain::task::AskAnswer;
 use serde_json::{Value, json};
 
-/// A task whose session asks that; answers with its id, once the request is listed.
-async fn asking(host: &Host, ask: &str, kind: &str) -> String {
+/// Launches a task whose session asks, and returns the task's id once the request is listed.
+async fn launch_with_ask(host: &Host, ask: &str, kind: &str) -> String {
     let body = json!({"description": "asks", "prompt": "wait", "agent": "general", "parentSessionID": "ses_p"});
     let (_, task) = host.post("/v1/tasks", body).await;
     let id = task["id"].as_str().unwrap().to_owned();
@@ -36,9 +36,9 @@ async fn open(host: &Host) -> Vec<String> {
 }
 
 #[actix_rt::test]
-async fn a_permission_is_listed_answered_and_gone() {
+async fn permission_is_listed_and_answered() {
     let host = Host::start(&[]).await;
-    let task = asking(&host, "per_1", "permission").await;
+    let task = launch_with_ask(&host, "per_1", "permission").await;
     let (_, body) = host.get("/v1/asks").await;
     let ask = &body["asks"][0];
     let shown = ["kind", "what", "taskID", "parentSessionID", "agent"].map(|field| &ask[field]);
@@ -60,14 +60,14 @@ async fn a_permission_is_listed_answered_and_gone() {
     );
     assert!(open(&host).await.is_empty());
     let (status, error) = host.post("/v1/asks/per_1", json!({"answer": "once"})).await;
-    refused((status, &error), 404, "ask_not_found", "per_1");
+    assert_error((status, &error), 404, "ask_not_found", "per_1");
     host.stop().await;
 }
 
 #[actix_rt::test]
-async fn of_two_answers_at_a_time_one_counts() {
+async fn concurrent_answers_count_once() {
     let host = Host::start(&[]).await;
-    asking(&host, "per_1", "permission").await;
+    launch_with_ask(&host, "per_1", "permission").await;
     let (one, two) = futures::join!(
         host.post("/v1/asks/per_1", json!({"answer": "once"})),
         host.post("/v1/asks/per_1", json!({"answer": "reject"}))
@@ -80,11 +80,11 @@ async fn of_two_answers_at_a_time_one_counts() {
 }
 
 #[actix_rt::test]
-async fn a_question_is_answered_by_its_labels_or_rejected() {
+async fn question_is_answered_or_rejected() {
     let host = Host::start(&[]).await;
-    asking(&host, "que_1", "question").await;
-    asking(&host, "que_2", "question").await;
-    asking(&host, "per_1", "permission").await;
+    launch_with_ask(&host, "que_1", "question").await;
+    launch_with_ask(&host, "que_2", "question").await;
+    launch_with_ask(&host, "per_1", "permission").await;
     let wrong: &[(&str, Value)] = &[
         ("que_1", json!({"answer": "once"})),
         ("per_1", json!({"answers": [["a"]]})),
@@ -95,7 +95,7 @@ async fn a_question_is_answered_by_its_labels_or_rejected() {
     ];
     for (ask, body) in wrong {
         let (status, error) = host.post(&format!("/v1/asks/{ask}"), body.clone()).await;
-        refused((status, &error), 422, "invalid_value", "answer");
+        assert_error((status, &error), 422, "invalid_value", "answer");
     }
     assert!(host.fake.answers().is_empty());
     let chosen = json!({"answers": [["a", "b"]], "answer": null});

@@ -1,4 +1,4 @@
-//! The `greenroom` binary as people and scripts run it: what goes to stdout, what to stderr, and exit codes.
+//! The `greenroom` binary: stdout, stderr, and exit codes.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Output, Stdio};
@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::support::Host;
 use serde_json::{Value, json};
 
-/// A run of the binary in an environment of its own.
+/// Returns the binary as a command with a clean environment.
 pub fn greenroom(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_greenroom"));
     command
@@ -19,14 +19,14 @@ pub fn greenroom(args: &[&str]) -> Command {
     command
 }
 
-pub struct Ran {
+pub struct CommandOutput {
     pub code: i32,
     pub stdout: String,
     pub stderr: String,
 }
 
-/// Runs it to its end, off this thread: the service of the test lives here.
-pub async fn ran(mut command: Command) -> Ran {
+/// Runs a command to its end on another thread: the service of the test runs on this one.
+pub async fn run_command(mut command: Command) -> CommandOutput {
     let Output {
         status,
         stdout,
@@ -36,25 +36,25 @@ pub async fn ran(mut command: Command) -> Ran {
         .unwrap()
         .unwrap();
     let text = |bytes| String::from_utf8(bytes).unwrap();
-    Ran {
+    CommandOutput {
         code: status.code().unwrap(),
         stdout: text(stdout),
         stderr: text(stderr),
     }
 }
 
-pub async fn on(host: &Host, args: &[&str]) -> Ran {
+pub async fn on(host: &Host, args: &[&str]) -> CommandOutput {
     let mut command = greenroom(args);
     command.env("GREENROOM_URL", host.url(""));
-    ran(command).await
+    run_command(command).await
 }
 
 #[actix_rt::test]
-async fn run_prints_the_result_and_nothing_else_to_stdout() {
+async fn run_prints_only_the_result_to_stdout() {
     let host = Host::start(&[]).await;
     let mut command = greenroom(&["run", "Say hello.", "--description", "greeting"]);
     command.env("GREENROOM_URL", host.url(""));
-    let run = actix_rt::spawn(ran(command));
+    let run = actix_rt::spawn(run_command(command));
     let id = host.newest().await;
     let session = host.running(&id).await;
     host.finish(&session).await;
@@ -94,11 +94,11 @@ async fn run_prints_the_result_and_nothing_else_to_stdout() {
 }
 
 #[actix_rt::test]
-async fn a_task_that_fails_ends_the_command_with_1() {
+async fn failed_task_exits_with_1() {
     let host = Host::start(&[]).await;
     let mut command = greenroom(&["run", "Say hello.", "--json"]);
     command.env("GREENROOM_URL", host.url(""));
-    let run = actix_rt::spawn(ran(command));
+    let run = actix_rt::spawn(run_command(command));
     let id = host.newest().await;
     let session = host.running(&id).await;
     let error = json!({"name": "APIError", "data": {"message": "no credit left"}});
@@ -119,7 +119,7 @@ async fn a_task_that_fails_ends_the_command_with_1() {
 }
 
 #[actix_rt::test]
-async fn listing_and_cancelling() {
+async fn list_and_cancel() {
     let host = Host::start(&[("limits.default", "1")]).await;
     let mut ids = Vec::new();
     for _ in 0..3 {
@@ -169,12 +169,12 @@ async fn listing_and_cancelling() {
 }
 
 #[actix_rt::test]
-async fn exit_codes_tell_usage_from_a_service_that_is_not_there() {
+async fn exit_codes_distinguish_usage_from_unreachable() {
     let free = std::net::TcpListener::bind("127.0.0.1:0")
         .unwrap()
         .local_addr()
         .unwrap();
-    let gone = ran(greenroom(&["list", "--url", &format!("http://{free}")])).await;
+    let gone = run_command(greenroom(&["list", "--url", &format!("http://{free}")])).await;
     assert_eq!(gone.code, 3);
     assert!(
         gone.stderr.contains("cannot be reached") && gone.stderr.contains("greenroom up"),
@@ -191,7 +191,7 @@ async fn exit_codes_tell_usage_from_a_service_that_is_not_there() {
         &["up", "--listen", "0.0.0.0:0"],
         &["frobnicate"],
     ] {
-        let ran = ran(greenroom(usage)).await;
+        let ran = run_command(greenroom(usage)).await;
         assert_eq!(
             (ran.code, ran.stdout.as_str()),
             (2, ""),
@@ -208,7 +208,7 @@ async fn exit_codes_tell_usage_from_a_service_that_is_not_there() {
     command
         .env("GREENROOM_URL", host.url(""))
         .env("GREENROOM_TOKEN", "s3cret");
-    assert_eq!(ran(command).await.code, 0);
+    assert_eq!(run_command(command).await.code, 0);
     let home = tempfile::tempdir().unwrap();
     std::fs::create_dir(home.path().join("greenroom")).unwrap();
     let usual = home.path().join("greenroom/token");
@@ -218,16 +218,16 @@ async fn exit_codes_tell_usage_from_a_service_that_is_not_there() {
         command
             .env("GREENROOM_URL", host.url(""))
             .env("XDG_CONFIG_HOME", home.path());
-        let ran = ran(command).await;
+        let ran = run_command(command).await;
         assert_eq!(ran.code, code, "{secret:?}: {}", ran.stderr);
     }
-    let script = ran(greenroom(&["completions", "bash"])).await;
+    let script = run_command(greenroom(&["completions", "bash"])).await;
     assert!(script.code == 0 && script.stdout.contains("_greenroom"));
     host.stop().await;
 }
 
 #[actix_rt::test]
-async fn limits_are_shown_and_changed_while_running() {
+async fn limits_are_shown_and_changed() {
     let host = Host::start(&[("limits.default", "2")]).await;
     let launch = ["run", "wait", "--detach", "--model", "acme/big"];
     for _ in 0..3 {
@@ -268,13 +268,13 @@ async fn limits_are_shown_and_changed_while_running() {
     host.stop().await;
 }
 
-/// A running `greenroom serve`, ended with the test.
-struct Serving {
+/// A running `greenroom serve`, stopped on drop.
+struct ServeProcess {
     child: Child,
     lines: std::sync::mpsc::Receiver<String>,
 }
 
-impl Serving {
+impl ServeProcess {
     fn start(args: &[&str]) -> Self {
         let mut child = greenroom(args).stderr(Stdio::piped()).spawn().unwrap();
         let stderr = BufReader::new(child.stderr.take().unwrap());
@@ -311,7 +311,7 @@ impl Serving {
     }
 }
 
-impl Drop for Serving {
+impl Drop for ServeProcess {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
@@ -319,12 +319,12 @@ impl Drop for Serving {
 }
 
 #[actix_rt::test]
-async fn serve_says_once_when_it_can_be_used_and_ends_on_a_signal() {
+async fn serve_prints_ready_once_and_stops_on_a_signal() {
     let opencode = crate::support::healthy_opencode().await;
     let folder = tempfile::tempdir().unwrap();
     let kept = folder.path().join("new/kept.db");
     for signal in ["INT", "TERM"] {
-        let mut serving = Serving::start(&[
+        let mut serving = ServeProcess::start(&[
             "serve",
             "--opencode",
             &opencode,
@@ -362,10 +362,10 @@ async fn serve_says_once_when_it_can_be_used_and_ends_on_a_signal() {
 }
 
 #[actix_rt::test]
-async fn an_address_that_is_taken_is_a_failure_with_a_way_out() {
+async fn occupied_address_fails_with_a_hint() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
-    let ran = ran(greenroom(&["serve", "--listen", &address, "--journal", ""])).await;
+    let ran = run_command(greenroom(&["serve", "--listen", &address, "--journal", ""])).await;
     assert_eq!(ran.code, 1);
     assert!(
         ran.stderr.contains(&address) && ran.stderr.contains("--listen"),

@@ -1,13 +1,13 @@
-//! `greenroom asks` and `answer`, on a service that is only as much of one as they need.
+//! `greenroom asks` and `answer` against a minimal service.
 
 use std::sync::{Arc, Mutex};
 
 use actix_web::{App, HttpResponse, HttpServer, web};
 use serde_json::{Value, json};
 
-use crate::command::{greenroom, ran};
+use crate::command::{greenroom, run_command};
 
-/// A service with two open requests. Returns its address and what it is answered.
+/// Starts a service with two open requests. Returns its address and the received answers.
 async fn service() -> (String, Arc<Mutex<Vec<(String, Value)>>>) {
     let answers: Arc<Mutex<Vec<(String, Value)>>> = Arc::default();
     let kept = answers.clone();
@@ -50,9 +50,10 @@ async fn service() -> (String, Arc<Mutex<Vec<(String, Value)>>>) {
 }
 
 #[actix_rt::test]
-async fn what_is_asked_is_listed_and_answered() {
+async fn asks_are_listed_and_answered() {
     let (url, answers) = service().await;
-    let run = async |args: &[&str]| ran(greenroom(&[args, &["--url", &url]].concat())).await;
+    let run =
+        async |args: &[&str]| run_command(greenroom(&[args, &["--url", &url]].concat())).await;
 
     let listed = run(&["asks"]).await;
     assert_eq!(listed.code, 0, "{}", listed.stderr);

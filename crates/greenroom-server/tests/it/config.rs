@@ -1,4 +1,4 @@
-//! The configuration as users write it: layers, what wins, and what they are told when something is wrong.
+//! The configuration: layers, precedence, and error texts.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -9,14 +9,14 @@ use greenroom_server::config::{ConfigError, Environment, Events, Origin, Setting
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// A home and a folder of their own.
-pub struct Place {
+/// A home folder and a current folder for one test.
+pub struct TestEnv {
     pub root: tempfile::TempDir,
     pub environment: Environment,
     pub sources: Sources,
 }
 
-impl Place {
+impl TestEnv {
     pub fn new() -> Self {
         let root = tempfile::tempdir().unwrap();
         let home = root.path().join("home");
@@ -65,8 +65,8 @@ impl Place {
         load(&self.sources, &self.environment).unwrap_err()
     }
 
-    /// The error as users see it, without the path of this test.
-    pub fn complaint(&self) -> String {
+    /// Returns the error text without the path of the test.
+    pub fn error_text(&self) -> String {
         let failure = greenroom_server::cli::Failure::from(self.error());
         assert_eq!(failure.code, 2);
         failure
@@ -76,8 +76,8 @@ impl Place {
 }
 
 #[test]
-fn without_anything_the_defaults_hold() {
-    let place = Place::new();
+fn defaults_apply_without_configuration() {
+    let place = TestEnv::new();
     let settings = place.settings();
     assert_eq!(settings.listen.0.to_string(), "127.0.0.1:7717");
     assert_eq!(
@@ -103,8 +103,8 @@ fn without_anything_the_defaults_hold() {
 }
 
 #[test]
-fn later_layers_win_and_their_origin_is_kept() {
-    let mut place = Place::new()
+fn later_layers_override_earlier_ones() {
+    let mut place = TestEnv::new()
         .user_file("[limits]\ndefault = 1\nmax = 1\nmax_waiting = 1\n[lifecycle]\nmin_idle = \"1s\"\nask_timeout = \"1s\"")
         .folder_file("[limits]\nmax = 2\nmax_waiting = 2\n[lifecycle]\nmin_idle = \"2s\"\nask_timeout = \"2s\"")
         .env("GREENROOM_LIMITS__MAX_WAITING", "3")
@@ -155,8 +155,8 @@ fn later_layers_win_and_their_origin_is_kept() {
 }
 
 #[test]
-fn a_named_file_replaces_the_usual_ones() {
-    let mut place = Place::new()
+fn named_file_replaces_default_files() {
+    let mut place = TestEnv::new()
         .user_file("[limits]\ndefault = 1")
         .folder_file("[limits]\nmax = 2");
     let named = place.root.path().join("named.toml");
@@ -169,8 +169,8 @@ fn a_named_file_replaces_the_usual_ones() {
 }
 
 #[test]
-fn every_form_of_a_named_entry_is_read() {
-    let settings = Place::new()
+fn named_entries_are_read_in_every_form() {
+    let settings = TestEnv::new()
         .folder_file(
             "[limits]\nproviders = { anthropic = 3 }\nmodels = { \"acme/big\" = 7 }\n\
              [agents.explore]\ndeny = [\"write\"]\n[agents.build]\nallow = [\"task\"]",
@@ -194,7 +194,7 @@ fn every_form_of_a_named_entry_is_read() {
 }
 
 #[test]
-fn zero_turns_a_time_limit_off() {
+fn zero_disables_a_time_limit() {
     let names = [
         "not_taken_up",
         "queue_ttl",
@@ -203,7 +203,7 @@ fn zero_turns_a_time_limit_off() {
         "retry_timeout",
         "ask_timeout",
     ];
-    let place = names.iter().fold(Place::new(), |place, name| {
+    let place = names.iter().fold(TestEnv::new(), |place, name| {
         place.set(&format!("lifecycle.{name}=0"))
     });
     let place = place
@@ -227,7 +227,7 @@ fn zero_turns_a_time_limit_off() {
     );
     assert_eq!(lifecycle.min_idle, Duration::ZERO);
     assert_eq!(
-        Place::new()
+        TestEnv::new()
             .set("lifecycle.queue_ttl=5m")
             .settings()
             .core
@@ -238,8 +238,8 @@ fn zero_turns_a_time_limit_off() {
 }
 
 #[test]
-fn words_are_read_as_choices() {
-    let settings = Place::new()
+fn choices_are_parsed() {
+    let settings = TestEnv::new()
         .set("opencode.events=bridge")
         .set("notifications.on_parent_abort=cancel")
         .set("lifecycle.failed_check=passed")
@@ -258,8 +258,8 @@ fn words_are_read_as_choices() {
 }
 
 #[test]
-fn secrets_come_from_where_they_are_kept() {
-    let place = Place::new()
+fn token_comes_from_file_or_environment() {
+    let place = TestEnv::new()
         .env("OPENCODE_SERVER_PASSWORD", "opens")
         .env("OTHER", "other");
     assert_eq!(place.settings().opencode.password.as_deref(), Some("opens"));
@@ -278,8 +278,8 @@ fn secrets_come_from_where_they_are_kept() {
 }
 
 #[test]
-fn the_home_folder_may_be_written_short() {
-    let place = Place::new()
+fn tilde_is_the_home_folder() {
+    let place = TestEnv::new()
         .set("journal=~/tasks.db")
         .set("opencode.directory=..");
     let settings = place.settings();
@@ -295,12 +295,12 @@ fn the_home_folder_may_be_written_short() {
 }
 
 #[test]
-fn the_network_needs_a_secret() {
-    let open = Place::new().set("listen=0.0.0.0:7717");
+fn network_address_needs_a_token() {
+    let open = TestEnv::new().set("listen=0.0.0.0:7717");
     assert!(matches!(open.error(), ConfigError::TokenNeeded { .. }));
     assert!(open.set("token=s3cret").settings().token.is_some());
     assert_eq!(
-        Place::new()
+        TestEnv::new()
             .set("listen=localhost:0")
             .settings()
             .listen
@@ -309,7 +309,7 @@ fn the_network_needs_a_secret() {
         "127.0.0.1:0"
     );
     assert!(
-        Place::new()
+        TestEnv::new()
             .set("listen=[::1]:7717")
             .settings()
             .listen
@@ -318,46 +318,46 @@ fn the_network_needs_a_secret() {
 }
 
 #[test]
-fn complaints_name_the_place_the_key_and_what_to_do() {
+fn config_errors() {
     let complaints = [
-        Place::new().folder_file("[limits]\ndefualt = 3"),
-        Place::new().user_file("stale_timeout = \"3m\""),
-        Place::new().folder_file("[limit]\ndefault = 3"),
-        Place::new().folder_file("[limits]\ndefault = \"3\""),
-        Place::new().folder_file("[limits]\ndefault = -1"),
-        Place::new().folder_file("limits = 3"),
-        Place::new().folder_file("[lifecycle]\nstale_timeout = 180"),
-        Place::new().folder_file("[limits]\ndefault = "),
-        Place::new().folder_file("[agents.explore]\ndney = [\"write\"]"),
-        Place::new().env("GREENROOM_LIMITS__DEFAULT", "many"),
-        Place::new().env("GREENROOM_LISTNE", "127.0.0.1:1"),
-        Place::new().set("limits.default"),
-        Place::new().set("limits.models=3"),
-        Place::new().set("lifecycle.poll_interval=0"),
-        Place::new().set("lifecycle.poll_interval=1ms"),
-        Place::new().set("opencode.events=all"),
-        Place::new().set("opencode.url=https://127.0.0.1"),
-        Place::new().set("listen=7717"),
-        Place::new().set("listen=0.0.0.0:7717"),
-        Place::new().set("token_file=missing"),
-        Place::new().set("zzz=1"),
-        Place::new().set("safety.max_depth=0"),
+        TestEnv::new().folder_file("[limits]\ndefualt = 3"),
+        TestEnv::new().user_file("stale_timeout = \"3m\""),
+        TestEnv::new().folder_file("[limit]\ndefault = 3"),
+        TestEnv::new().folder_file("[limits]\ndefault = \"3\""),
+        TestEnv::new().folder_file("[limits]\ndefault = -1"),
+        TestEnv::new().folder_file("limits = 3"),
+        TestEnv::new().folder_file("[lifecycle]\nstale_timeout = 180"),
+        TestEnv::new().folder_file("[limits]\ndefault = "),
+        TestEnv::new().folder_file("[agents.explore]\ndney = [\"write\"]"),
+        TestEnv::new().env("GREENROOM_LIMITS__DEFAULT", "many"),
+        TestEnv::new().env("GREENROOM_LISTNE", "127.0.0.1:1"),
+        TestEnv::new().set("limits.default"),
+        TestEnv::new().set("limits.models=3"),
+        TestEnv::new().set("lifecycle.poll_interval=0"),
+        TestEnv::new().set("lifecycle.poll_interval=1ms"),
+        TestEnv::new().set("opencode.events=all"),
+        TestEnv::new().set("opencode.url=https://127.0.0.1"),
+        TestEnv::new().set("listen=7717"),
+        TestEnv::new().set("listen=0.0.0.0:7717"),
+        TestEnv::new().set("token_file=missing"),
+        TestEnv::new().set("zzz=1"),
+        TestEnv::new().set("safety.max_depth=0"),
     ];
-    let text: Vec<String> = complaints.iter().map(Place::complaint).collect();
+    let text: Vec<String> = complaints.iter().map(TestEnv::error_text).collect();
     insta::assert_snapshot!(text.join("\n"));
 }
 
 #[test]
-fn an_agent_server_may_come_by_its_bridge_alone() {
-    let url = |place: Place| place.settings().opencode.url;
-    assert_eq!(url(Place::new().set("opencode.url=")), None);
-    assert_eq!(url(Place::new().set("opencode.events=bridge")), None);
-    let both_given = Place::new()
+fn bridge_events_need_no_url() {
+    let url = |place: TestEnv| place.settings().opencode.url;
+    assert_eq!(url(TestEnv::new().set("opencode.url=")), None);
+    assert_eq!(url(TestEnv::new().set("opencode.events=bridge")), None);
+    let both_given = TestEnv::new()
         .set("opencode.events=bridge")
         .set("opencode.url=http://127.0.0.1:1");
     assert_eq!(url(both_given).as_deref(), Some("http://127.0.0.1:1"));
-    let neither = Place::new()
+    let neither = TestEnv::new()
         .set("opencode.events=stream")
         .set("opencode.url=");
-    assert!(neither.complaint().contains("opencode.events"));
+    assert!(neither.error_text().contains("opencode.events"));
 }

@@ -1,12 +1,12 @@
-//! `greenroom config` and what it reads and prints.
+//! `greenroom config`.
 
 use greenroom_server::config::import::{ImportError, import, toml_text};
 use serde_json::Value;
 
-use crate::command::{greenroom, ran};
-use crate::config::Place;
+use crate::command::{greenroom, run_command};
+use crate::config::TestEnv;
 
-const BLOCK: &str = r#"{
+const MAX_BLOCK: &str = r#"{
   // how many at once
   "background_task": {
     "defaultConcurrency": 3,
@@ -23,10 +23,10 @@ const BLOCK: &str = r#"{
 }"#;
 
 #[test]
-fn a_block_is_said_in_our_own_keys() {
-    let imported = import(BLOCK).unwrap();
+fn import_maps_fields_to_keys() {
+    let imported = import(MAX_BLOCK).unwrap();
     let text = toml_text(&imported);
-    let settings = Place::new().folder_file(&text).settings();
+    let settings = TestEnv::new().folder_file(&text).settings();
     let core = settings.core;
     assert_eq!((core.limits.default, core.safety.max_depth), (3, 2));
     assert_eq!(core.limits.providers["anthropic"], 2);
@@ -41,14 +41,14 @@ fn a_block_is_said_in_our_own_keys() {
 }
 
 #[test]
-fn the_newer_form_of_the_file_is_read_too() {
+fn import_reads_the_new_file_format() {
     let text = r#"{"[opencode]": {"background_task": {"maxBackgroundAgents": 4}}}"#;
     let text = toml_text(&import(text).unwrap());
     assert_eq!(text, "[limits]\nmax = 4\n");
 }
 
 #[test]
-fn what_cannot_be_imported_is_named() {
+fn import_errors() {
     let deep = format!("{}{}", "[".repeat(10_000), "]".repeat(10_000));
     let complaints: Vec<String> = [
         "",
@@ -71,14 +71,14 @@ fn what_cannot_be_imported_is_named() {
     .map(|text| import(text).unwrap_err().to_string())
     .collect();
     insta::assert_snapshot!(complaints.join("\n"));
-    assert_eq!(import("{}"), Err(ImportError::NoBlock));
+    assert_eq!(import("{}"), Err(ImportError::MissingBlock));
     let odd = "{\"background_task\": {\"a\\u001b[2J\": 1}}";
     assert!(!toml_text(&import(odd).unwrap()).contains('\u{1b}'));
 }
 
 #[actix_rt::test]
-async fn the_command_says_every_problem_with_its_line() {
-    let place = Place::new()
+async fn check_lists_every_problem() {
+    let place = TestEnv::new()
         .user_file("\n[limits]\nmax = \"many\"\ndefualt = 3\n")
         .folder_file("listen = \"0.0.0.0:1\"\n");
     let run = async |args: &[&str]| {
@@ -87,7 +87,7 @@ async fn the_command_says_every_problem_with_its_line() {
             .env("HOME", place.environment.home.as_ref().unwrap())
             .env("GREENROOM_LISTNE", "x")
             .current_dir(&place.environment.folder);
-        ran(command).await
+        run_command(command).await
     };
     let check = run(&["config", "check", "--set", "lifecycle.queue_ttl=soon"]).await;
     assert_eq!((check.code, check.stdout.as_str()), (2, ""));
@@ -113,7 +113,7 @@ async fn the_command_says_every_problem_with_its_line() {
 }
 
 #[actix_rt::test]
-async fn what_holds_is_shown_with_its_origin() {
+async fn show_prints_values_with_origins() {
     let home = std::env::temp_dir();
     let args = [
         "config",
@@ -124,7 +124,7 @@ async fn what_holds_is_shown_with_its_origin() {
         "127.0.0.1:1",
         "--json",
     ];
-    let shown = ran(greenroom(&args)).await;
+    let shown = run_command(greenroom(&args)).await;
     assert_eq!(shown.code, 0, "{}", shown.stderr);
     assert!(!shown.stdout.contains("s3cret") && !shown.stderr.contains("s3cret"));
     let shown: Value = serde_json::from_str(&shown.stdout).unwrap();
@@ -137,12 +137,12 @@ async fn what_holds_is_shown_with_its_origin() {
     assert_eq!(of("limits.default")["value"], 5);
     assert_eq!(of("limits.default")["from"], "default");
 
-    let check = ran(greenroom(&["config", "check"])).await;
+    let check = run_command(greenroom(&["config", "check"])).await;
     assert_eq!((check.code, check.stderr.as_str()), (0, ""));
-    let schema = ran(greenroom(&["config", "schema"])).await;
+    let schema = run_command(greenroom(&["config", "schema"])).await;
     assert!(schema.code == 0 && schema.stdout.contains("json-schema.org"));
     let nowhere = home.join("greenroom-no-such-file.json");
-    let nothing = ran(greenroom(&["config", "import", nowhere.to_str().unwrap()])).await;
+    let nothing = run_command(greenroom(&["config", "import", nowhere.to_str().unwrap()])).await;
     assert_eq!((nothing.code, nothing.stdout.as_str()), (2, ""));
     assert!(
         nothing.stderr.contains("greenroom-no-such-file.json"),

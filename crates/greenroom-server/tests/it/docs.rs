@@ -1,9 +1,9 @@
-//! The page that lists the configuration names every key, and no other.
+//! The configuration page lists exactly the existing keys.
 
 use greenroom_server::config::keys::KEYS;
 
 #[test]
-fn the_configuration_page_lists_every_key() {
+fn configuration_page_lists_every_key() {
     let page = include_str!("../../../../docs/configuration.md");
     let listed: Vec<&str> = page
         .lines()

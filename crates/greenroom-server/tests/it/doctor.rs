@@ -1,17 +1,17 @@
-//! `greenroom doctor`: what it finds, what it says to do, and its exit code.
+//! `greenroom doctor`: findings, hints, and exit codes.
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use greenroom_server::cli::doctor::{Finding, report};
-use greenroom_server::cli::term::Style;
+use greenroom_server::cli::terminal::Style;
 use serde_json::Value;
 
-use crate::command::{Ran, greenroom, ran};
-use crate::config::Place;
+use crate::command::{CommandOutput, greenroom, run_command};
+use crate::config::TestEnv;
 use crate::support::{Host, healthy_opencode};
 
-/// A program that says it is opencode of that version.
+/// Creates a program that reports itself as opencode of a version.
 fn opencode(folder: &Path, version: &str) -> String {
     let path = folder.join("opencode");
     std::fs::write(&path, format!("#!/bin/sh\necho {version}\n")).unwrap();
@@ -19,13 +19,13 @@ fn opencode(folder: &Path, version: &str) -> String {
     path.to_str().unwrap().to_owned()
 }
 
-async fn doctor(place: &Place, args: &[&str]) -> Ran {
+async fn doctor(place: &TestEnv, args: &[&str]) -> CommandOutput {
     let mut command = greenroom(&[&["doctor"], args].concat());
     command
         .env("HOME", place.environment.home.as_ref().unwrap())
         .env("PATH", std::env::var_os("PATH").unwrap())
         .current_dir(&place.environment.folder);
-    ran(command).await
+    run_command(command).await
 }
 
 fn of<'a>(text: &'a str, name: &str) -> Vec<&'a str> {
@@ -35,9 +35,9 @@ fn of<'a>(text: &'a str, name: &str) -> Vec<&'a str> {
 }
 
 #[actix_rt::test]
-async fn a_machine_on_which_all_is_well() {
+async fn all_checks_pass() {
     let host = Host::start(&[]).await;
-    let place = Place::new();
+    let place = TestEnv::new();
     let bin = opencode(place.root.path(), "1.18.33");
     let url = host.url("");
     let found = doctor(&place, &["--url", &url, "--opencode-bin", &bin]).await;
@@ -64,11 +64,12 @@ async fn a_machine_on_which_all_is_well() {
 }
 
 #[actix_rt::test]
-async fn what_does_not_answer_has_its_own_exit_code() {
+async fn unreachable_has_its_own_exit_code() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let free = taken.local_addr().unwrap();
     drop(taken);
-    let place = Place::new().folder_file(&format!("listen = \"{free}\"\njournal = \"kept.db\"\n"));
+    let place =
+        TestEnv::new().folder_file(&format!("listen = \"{free}\"\njournal = \"kept.db\"\n"));
     let bin = opencode(place.root.path(), "1.2.3");
     let found = doctor(&place, &["--opencode-bin", &bin]).await;
     assert_eq!(found.code, 3, "{}", found.stdout);
@@ -111,8 +112,8 @@ async fn what_does_not_answer_has_its_own_exit_code() {
 }
 
 #[actix_rt::test]
-async fn what_must_be_put_right_is_named() {
-    let place = Place::new().folder_file(
+async fn failures_are_named() {
+    let place = TestEnv::new().folder_file(
         "token_file = \"secret\"\nopencode.directory = \"nowhere\"\nlimits.max = -1\n",
     );
     let secret = place.environment.folder.join("secret");
@@ -147,12 +148,12 @@ async fn what_must_be_put_right_is_named() {
 }
 
 #[test]
-fn a_report() {
+fn report_text() {
     let text = report(
         &[
             Finding::ok("opencode", "1.18.33, as tested, at /usr/bin/opencode"),
             Finding::warn("token", "others can read /x (mode 644)", "chmod 600 /x"),
-            Finding::away(
+            Finding::unreachable(
                 "service",
                 "the service at http://127.0.0.1:7717 cannot be reached",
                 "start it with `greenroom up`",

@@ -1,8 +1,8 @@
-//! The stream of changes as its readers see it: in order, resumable, filtered, honest about gaps.
+//! The event stream: order, resumption, filters, and gaps.
 
 use std::time::Duration;
 
-use crate::support::{Host, refused};
+use crate::support::{Host, assert_error};
 use futures::StreamExt;
 use serde_json::{Value, json};
 
@@ -14,7 +14,7 @@ struct Event {
     data: Value,
 }
 
-/// A reader that follows the rules of server-sent events.
+/// A reader of server-sent events.
 struct Events {
     body: futures::stream::BoxStream<'static, reqwest::Result<Vec<u8>>>,
     text: String,
@@ -39,7 +39,7 @@ impl Events {
             text: String::new(),
             last_id: String::new(),
         };
-        // The first block has no event; once it is here, the reader is in place.
+        // The first block has no event; it confirms the subscription.
         assert_eq!(events.block().await.unwrap().event, "");
         events
     }
@@ -65,7 +65,7 @@ impl Events {
         Some(event)
     }
 
-    /// The next event; none once the stream has ended.
+    /// Returns the next event; none after the end of the stream.
     async fn next(&mut self) -> Option<Event> {
         let next = async {
             loop {
@@ -111,7 +111,7 @@ async fn launch(host: &Host, name: &str, parent: &str) -> String {
 }
 
 #[actix_rt::test]
-async fn every_change_of_a_task_is_told_once_and_in_order() {
+async fn changes_are_sent_once_and_in_order() {
     let host = Host::start(&[]).await;
     let mut live = Events::open(&host, "", None).await;
     let id = launch(&host, "one", "ses_a").await;
@@ -130,7 +130,7 @@ async fn every_change_of_a_task_is_told_once_and_in_order() {
         .collect();
     assert!(numbers.is_sorted_by(|a, b| a < b), "{numbers:?}");
 
-    // Whoever comes back, by header or by query, goes on where it stopped.
+    // A reader resumes after its last event, by header or by query.
     let mut again = Events::open(&host, "", Some(&whole[0].id)).await;
     assert_eq!(again.take(2).await, whole[1..]);
     let mut since = Events::open(&host, &format!("?since={}", whole[1].id), None).await;
@@ -141,7 +141,7 @@ async fn every_change_of_a_task_is_told_once_and_in_order() {
     let mut all = Events::open(&host, "?since=0", None).await;
     assert_eq!(all.take(3).await, whole);
 
-    // Between what was kept and what is live nothing is lost or doubled.
+    // No event is lost or repeated between kept and live events.
     launch(&host, "two", "ses_a").await;
     for reader in [&mut live, &mut again, &mut since, &mut all] {
         assert_eq!(steps(&reader.take(2).await)[0].0, "two");
@@ -150,22 +150,25 @@ async fn every_change_of_a_task_is_told_once_and_in_order() {
 }
 
 #[actix_rt::test]
-async fn a_reader_of_one_parent_hears_of_its_tasks_only() {
+async fn parent_filter_selects_its_tasks() {
     let host = Host::start(&[]).await;
     let mut of_b = Events::open(&host, "?parentSessionID=ses_b", None).await;
     for (name, parent) in [("one", "ses_a"), ("two", "ses_b"), ("three", "ses_a")] {
         let id = launch(&host, name, parent).await;
         host.running(&id).await;
     }
-    let heard = steps(&of_b.take(2).await);
-    assert!(heard.iter().all(|(name, ..)| name == "two"), "{heard:?}");
+    let received = steps(&of_b.take(2).await);
+    assert!(
+        received.iter().all(|(name, ..)| name == "two"),
+        "{received:?}"
+    );
     host.stop().await;
 }
 
 #[actix_rt::test]
-async fn a_gap_is_told_and_nonsense_refused() {
+async fn gap_sends_reset_and_invalid_since_is_rejected() {
     let host = Host::start(&[]).await;
-    // The number of a service before this one: what came after it is not known here.
+    // A number of an earlier service: the events after it are unknown.
     let mut reader = Events::open(&host, "", Some("17")).await;
     let reset = reader.next().await.unwrap();
     assert_eq!(reset.event, "reset");
@@ -178,25 +181,25 @@ async fn a_gap_is_told_and_nonsense_refused() {
     for (query, name) in [("?since=yesterday", "since"), ("?sinse=1", "sinse")] {
         let (status, error) = host.get(&format!("/v1/events{query}")).await;
         let code = error["error"]["code"].as_str().unwrap().to_owned();
-        refused((status, &error), 400, &code, name);
+        assert_error((status, &error), 400, &code, name);
     }
     host.stop().await;
 }
 
 #[actix_rt::test]
-async fn the_end_of_the_service_ends_the_stream() {
+async fn shutdown_ends_the_stream() {
     let host = Host::start(&[]).await;
     let mut reader = Events::open(&host, "", None).await;
     let id = launch(&host, "one", "ses_a").await;
     host.running(&id).await;
-    let heard = actix_rt::spawn(async move {
-        let mut heard = Vec::new();
+    let received = actix_rt::spawn(async move {
+        let mut received = Vec::new();
         while let Some(event) = reader.next().await {
-            heard.push(event.data["to"].clone());
+            received.push(event.data["to"].clone());
         }
-        heard
+        received
     });
     host.stop().await;
     let wanted = [json!("pending"), json!("running"), json!("cancelled")];
-    assert_eq!(heard.await.unwrap(), wanted);
+    assert_eq!(received.await.unwrap(), wanted);
 }

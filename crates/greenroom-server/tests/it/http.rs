@@ -1,8 +1,8 @@
-//! The HTTP API as callers see it: a real service on a loopback port, on an agent server in memory.
+//! The HTTP API of a real service on a loopback port, with an agent server in memory.
 
 use std::time::{Duration, Instant};
 
-use crate::support::{Fake, Host, refused};
+use crate::support::{FakeServer, Host, assert_error};
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -11,7 +11,7 @@ fn launch(prompt: &str) -> Value {
 }
 
 #[actix_rt::test]
-async fn a_task_from_launch_to_result() {
+async fn launch_to_result() {
     let host = Host::start(&[]).await;
     let (status, task) = host.post("/v1/tasks", launch("Say hello.")).await;
     assert_eq!(status, 201);
@@ -30,7 +30,7 @@ async fn a_task_from_launch_to_result() {
         (200, &json!(true), &json!("running"))
     );
 
-    let reading = host.get_later(&format!("/v1/tasks/{id}/output?block=true&timeoutMs=60000"));
+    let reading = host.spawn_get(&format!("/v1/tasks/{id}/output?block=true&timeoutMs=60000"));
     host.finish(&session).await;
     let (status, output) = reading.await.unwrap();
     assert_eq!(
@@ -122,7 +122,7 @@ async fn lists_are_filtered_and_paged() {
 }
 
 #[actix_rt::test]
-async fn cancelling_one_several_and_what_has_ended() {
+async fn cancel_one_several_and_ended() {
     let host = Host::start(&[("limits.default", "1")]).await;
     let mut ids = Vec::new();
     for _ in 0..4 {
@@ -149,12 +149,12 @@ async fn cancelling_one_several_and_what_has_ended() {
     let (status, error) = host
         .post(&format!("/v1/tasks/{}/cancel", ids[0]), json!({}))
         .await;
-    refused((status, &error), 409, "not_cancellable", "cancelled");
+    assert_error((status, &error), 409, "not_cancellable", "cancelled");
     let body = json!({"descendants": true, "abortSession": false});
     let (status, error) = host
         .post(&format!("/v1/tasks/{}/cancel", ids[0]), body)
         .await;
-    refused((status, &error), 409, "not_cancellable", "cancelled");
+    assert_error((status, &error), 409, "not_cancellable", "cancelled");
 
     let (status, task) = host
         .request(Method::POST, &format!("/v1/tasks/{}/cancel", ids[3]), "")
@@ -183,13 +183,13 @@ async fn cancelling_one_several_and_what_has_ended() {
         json!({"all": true, "parentSessionID": "ses_parent"}),
     ] {
         let (status, error) = host.post("/v1/tasks/cancel", wrong).await;
-        refused((status, &error), 422, "invalid_value", "parentSessionID");
+        assert_error((status, &error), 422, "invalid_value", "parentSessionID");
     }
     host.stop().await;
 }
 
 #[actix_rt::test]
-async fn steering_resuming_and_tracking() {
+async fn send_resume_and_track() {
     let host = Host::start(&[]).await;
     let (_, task) = host.post("/v1/tasks", launch("first")).await;
     let id = task["id"].as_str().unwrap();
@@ -203,17 +203,17 @@ async fn steering_resuming_and_tracking() {
     assert_eq!((status, &sent["id"]), (202, &json!(id)));
     let resume = format!("/v1/sessions/{session}/resume");
     let (status, error) = host.post(&resume, json!({"prompt": "again"})).await;
-    refused((status, &error), 409, "already_running", "running");
+    assert_error((status, &error), 409, "already_running", "running");
     host.finish(&session).await;
     host.ended(id).await;
     let (status, error) = host
         .post(&format!("/v1/tasks/{id}/send"), json!({"prompt": "more"}))
         .await;
-    refused((status, &error), 409, "not_running", "completed");
+    assert_error((status, &error), 409, "not_running", "completed");
     let (status, error) = host
         .post("/v1/sessions/ses_nobody/resume", json!({"prompt": "again"}))
         .await;
-    refused((status, &error), 404, "session_not_found", "ses_nobody");
+    assert_error((status, &error), 404, "session_not_found", "ses_nobody");
     let (status, resumed) = host
         .post(
             &resume,
@@ -265,27 +265,27 @@ async fn limits_are_changed_while_running() {
     let (status, error) = host
         .request(Method::PUT, "/v1/limits", r#"{"models": {"": 3}}"#)
         .await;
-    refused((status, &error), 422, "invalid_value", "models");
+    assert_error((status, &error), 422, "invalid_value", "models");
     for batch in 0..11 {
         let entries = (0..1000).map(|number| (format!("model {batch} {number}"), json!(1)));
         let models: serde_json::Map<String, Value> = entries.collect();
         let body = json!({ "models": models }).to_string();
         let (status, error) = host.request(Method::PUT, "/v1/limits", &body).await;
-        // One entry is there from before.
+        // One entry exists already.
         match batch {
             0..9 => assert_eq!(status, 200),
-            _ => refused((status, &error), 422, "invalid_value", "models"),
+            _ => assert_error((status, &error), 422, "invalid_value", "models"),
         }
     }
     let (status, error) = host
         .request(Method::PUT, "/v1/limits", r#"{"default": -1}"#)
         .await;
-    refused((status, &error), 422, "invalid_value", "default");
+    assert_error((status, &error), 422, "invalid_value", "default");
     host.stop().await;
 }
 
 #[actix_rt::test]
-async fn every_refusal_has_one_shape() {
+async fn errors_have_one_format() {
     let host = Host::start(&[]).await;
     let cases: &[(Method, &str, &str, u16, &str, &str)] = &[
         (
@@ -506,19 +506,19 @@ async fn every_refusal_has_one_shape() {
 }
 
 #[actix_rt::test]
-async fn a_body_that_is_too_large_is_answered() {
+async fn oversized_body_is_answered() {
     let host = Host::start(&[]).await;
     let (status, error) = host
         .post("/v1/tasks", launch(&"x".repeat(5 * 1024 * 1024)))
         .await;
-    refused((status, &error), 413, "body_too_large", "1048576");
+    assert_error((status, &error), 413, "body_too_large", "1048576");
     let (status, _) = host.get("/healthz").await;
     assert_eq!(status, 200);
     host.stop().await;
 }
 
 #[actix_rt::test]
-async fn foreign_pages_and_names_are_refused() {
+async fn foreign_hosts_and_origins_are_rejected() {
     let host = Host::start(&[]).await;
     let port = host.address.port();
     let own = format!("localhost:{port}");
@@ -557,7 +557,7 @@ async fn foreign_pages_and_names_are_refused() {
 }
 
 #[actix_rt::test]
-async fn a_configured_token_is_required() {
+async fn configured_token_is_required() {
     let host = Host::start(&[("token", "s3cret")]).await;
     for (header, allowed) in [
         (None, false),
@@ -591,7 +591,7 @@ async fn a_configured_token_is_required() {
 }
 
 #[actix_rt::test]
-async fn null_is_the_same_as_left_out() {
+async fn null_equals_absent() {
     let host = Host::start(&[]).await;
     let mut body = launch("wait");
     for field in [
@@ -623,7 +623,7 @@ async fn null_is_the_same_as_left_out() {
 }
 
 #[actix_rt::test]
-async fn health_answers_without_a_body_and_the_bridge_in_our_shape() {
+async fn health_head_and_bridge_errors() {
     let host = Host::start(&[]).await;
     for path in ["/healthz", "/readyz"] {
         let answer = host.client.head(host.url(path)).send().await.unwrap();
@@ -631,14 +631,14 @@ async fn health_answers_without_a_body_and_the_bridge_in_our_shape() {
         assert!(answer.bytes().await.unwrap().is_empty());
     }
     let (status, error) = host.post("/v1/bridge", json!({})).await;
-    refused((status, &error), 405, "method_not_allowed", "POST");
+    assert_error((status, &error), 405, "method_not_allowed", "POST");
     let (status, error) = host.get("/v1/bridge").await;
-    refused((status, &error), 400, "not_a_websocket", "");
+    assert_error((status, &error), 400, "not_a_websocket", "");
     host.stop().await;
 }
 
 #[actix_rt::test]
-async fn what_tools_gave_back_is_shown_with_the_answer() {
+async fn tool_results_are_included_on_request() {
     let host = Host::start(&[]).await;
     host.fake.call_tools();
     let (_, task) = host.post("/v1/tasks", launch("count files")).await;
@@ -653,14 +653,14 @@ async fn what_tools_gave_back_is_shown_with_the_answer() {
     assert_eq!(with["result"], plain["result"]);
     assert_eq!(with["messages"][0]["tools"][0]["output"], "42 files");
     let (status, error) = host.get(&format!("{path}?messageLimit=0")).await;
-    refused((status, &error), 400, "invalid_query", "messageLimit");
+    assert_error((status, &error), 400, "invalid_query", "messageLimit");
     let (status, error) = host.get(&format!("{path}?messageLimit=x")).await;
-    refused((status, &error), 400, "invalid_query", "messageLimit");
+    assert_error((status, &error), 400, "invalid_query", "messageLimit");
     host.stop().await;
 }
 
 #[actix_rt::test]
-async fn readiness_tells_the_truth() {
+async fn readiness_reports_problems() {
     let host = Host::start(&[("opencode.events", "bridge")]).await;
     let (status, body) = host.get("/readyz").await;
     assert_eq!((status, &body["ready"]), (503, &json!(false)));
@@ -675,18 +675,18 @@ async fn readiness_tells_the_truth() {
 }
 
 #[actix_rt::test]
-async fn a_stop_ends_tasks_and_blocked_readers() {
+async fn stop_ends_tasks_and_blocked_readers() {
     let host = Host::start(&[]).await;
     let (_, task) = host.post("/v1/tasks", launch("wait")).await;
     let id = task["id"].as_str().unwrap().to_owned();
     let session = host.running(&id).await;
-    let reading = host.get_later(&format!("/v1/tasks/{id}/output?block=true&timeoutMs=60000"));
-    host.until_blocked().await;
-    let fake: std::sync::Arc<Fake> = host.fake.clone();
+    let reading = host.spawn_get(&format!("/v1/tasks/{id}/output?block=true&timeoutMs=60000"));
+    host.let_request_arrive().await;
+    let fake: std::sync::Arc<FakeServer> = host.fake.clone();
     let began = Instant::now();
     host.stop().await;
     assert!(began.elapsed() < Duration::from_secs(15));
     assert!(fake.aborted(&session), "the session is told to stop");
-    // Whatever the reader is told, it is told something: its call does not hang on a service that is gone.
+    // The read must end when the service stops.
     let _ = reading.await;
 }

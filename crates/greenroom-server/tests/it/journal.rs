@@ -1,4 +1,4 @@
-//! `greenroom journal`: what people read, and what is refused while a service uses the file.
+//! `greenroom journal`: texts, and commands that are rejected while a service uses the file.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -13,12 +13,12 @@ use greenroom_sqlite::SqliteJournal;
 use greenroom_sqlite::upkeep::Stats;
 use serde_json::{Value, json};
 
-use crate::command::{Ran, greenroom, ran};
+use crate::command::{CommandOutput, greenroom, run_command};
 use crate::support::Host;
 
 const RETENTION: Duration = Duration::from_secs(14 * 24 * 3600);
 
-/// A journal with a task that has left memory and one that waits for its parent's sake.
+/// Creates a journal with a task that has left memory and one that waits for its batch.
 fn filled(folder: &Path) -> PathBuf {
     let path = folder.join("journal.db");
     let journal = SqliteJournal::open(&path, RETENTION).unwrap();
@@ -43,13 +43,13 @@ fn filled(folder: &Path) -> PathBuf {
     path
 }
 
-async fn journal(path: &Path, args: &[&str]) -> Ran {
+async fn journal(path: &Path, args: &[&str]) -> CommandOutput {
     let args = [&["journal"], args, &["--journal", path.to_str().unwrap()]].concat();
-    ran(greenroom(&args)).await
+    run_command(greenroom(&args)).await
 }
 
 #[test]
-fn what_is_in_it() {
+fn stats_text() {
     let full = Stats {
         path: "/home/me/.local/share/greenroom/journal.db".into(),
         version: 2,
@@ -83,7 +83,7 @@ fn what_is_in_it() {
 }
 
 #[actix_rt::test]
-async fn it_is_looked_at_written_out_and_made_smaller() {
+async fn stats_export_and_vacuum() {
     let folder = tempfile::tempdir().unwrap();
     let path = filled(folder.path());
     let stats = journal(&path, &["stats", "--json"]).await;
@@ -124,7 +124,7 @@ async fn it_is_looked_at_written_out_and_made_smaller() {
 }
 
 #[actix_rt::test]
-async fn what_is_over_is_removed_when_it_was_said_twice() {
+async fn purge_needs_confirmation() {
     let folder = tempfile::tempdir().unwrap();
     let path = filled(folder.path());
     let asked = journal(&path, &["purge", "--all-ended"]).await;
@@ -140,7 +140,7 @@ async fn what_is_over_is_removed_when_it_was_said_twice() {
 }
 
 #[actix_rt::test]
-async fn tasks_are_known_again_after_a_restart() {
+async fn tasks_survive_a_restart() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("journal.db");
     let kept = [("journal", path.to_str().unwrap())];
@@ -167,7 +167,7 @@ async fn tasks_are_known_again_after_a_restart() {
 }
 
 #[actix_rt::test]
-async fn a_service_keeps_the_file_to_itself_and_may_be_looked_at() {
+async fn journal_in_use_is_read_only() {
     let folder = tempfile::tempdir().unwrap();
     let path = filled(folder.path());
     let held = SqliteJournal::open(&path, RETENTION).unwrap();
@@ -186,7 +186,7 @@ async fn a_service_keeps_the_file_to_itself_and_may_be_looked_at() {
     }
     let path_text = path.to_str().unwrap();
     let second = ["serve", "--listen", "127.0.0.1:0", "--journal", path_text];
-    let second = ran(greenroom(&second)).await;
+    let second = run_command(greenroom(&second)).await;
     assert_eq!(second.code, 1);
     assert!(
         second

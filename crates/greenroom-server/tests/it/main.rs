@@ -1,4 +1,4 @@
-//! The command, the configuration, the API and every text that people read, as their users meet them.
+//! Integration tests of the command, the configuration, the API and all texts for people.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -12,6 +12,7 @@ mod docs;
 mod doctor;
 mod events;
 mod http;
+mod invalid_arguments;
 mod journal;
 mod mcp;
 mod mcp_stdio;
@@ -26,9 +27,8 @@ mod slow_clients;
 mod support;
 mod terminal;
 mod texts;
-mod tool_words;
+mod tool_texts;
 mod tools;
 mod tools_plugin;
-mod tools_reach;
+mod tools_scope;
 mod why;
-mod words;

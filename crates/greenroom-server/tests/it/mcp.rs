@@ -1,6 +1,6 @@
-//! MCP as its clients meet it at `/mcp`, spoken by hand so that every message is seen.
+//! MCP at `/mcp`, with handwritten messages.
 
-use greenroom_server::mcp::sessions::MOST;
+use greenroom_server::mcp::sessions::MAX_SESSIONS;
 use reqwest::{RequestBuilder, Response};
 use serde_json::{Value, json};
 
@@ -9,7 +9,7 @@ use crate::support::Host;
 pub const OLD: &str = "2025-06-18";
 const NEW: &str = "2026-07-28";
 
-/// A client of the protocol with sessions.
+/// A client of the protocol version with sessions.
 #[derive(Clone)]
 struct Client {
     url: String,
@@ -49,7 +49,7 @@ impl Client {
         assert_eq!(posted(self.request(), &message).await.status(), 202);
     }
 
-    /// Every message that comes as an answer, the last of which is the answer itself.
+    /// Sends a request and returns all messages of the response; the last one is the result.
     async fn ask(&self, id: u32, method: &str, params: Value) -> Vec<Value> {
         let message = json!({"jsonrpc": "2.0", "id": id, "method": method, "params": params});
         let (status, said) = messages(posted(self.request(), &message).await).await;
@@ -69,7 +69,7 @@ async fn posted(request: RequestBuilder, message: &Value) -> Response {
     request.json(message).send().await.unwrap()
 }
 
-/// What a response holds: one message, or a stream of them to its end.
+/// Returns the messages of a response: one, or a stream.
 async fn messages(response: Response) -> (u16, Vec<Value>) {
     let status = response.status().as_u16();
     let text = response.text().await.unwrap();
@@ -135,7 +135,7 @@ async fn tools_are_listed_and_called() {
 }
 
 #[actix_rt::test]
-async fn a_caller_may_name_its_session_and_a_hook_does_it_for_it() {
+async fn session_comes_from_argument_or_hook() {
     let host = Host::start(&[]).await;
     let client = Client::of(&host).await;
     let mut arguments = launch();
@@ -161,7 +161,7 @@ async fn a_caller_may_name_its_session_and_a_hook_does_it_for_it() {
     host.stop().await;
 }
 
-/// The stream of a call that waits for a task's end, once it has told how the task stands.
+/// Starts a blocking call and returns its stream after the first progress notification.
 async fn waiting(client: &Client, id: u32, task: &str) -> (Response, String) {
     let params = json!({"name": "background_output", "arguments": {"task_id": task, "block": true},
         "_meta": {"progressToken": format!("wait {id}")}});
@@ -175,7 +175,7 @@ async fn waiting(client: &Client, id: u32, task: &str) -> (Response, String) {
 }
 
 #[actix_rt::test]
-async fn who_waits_is_told_how_it_goes_on_and_may_stop_waiting() {
+async fn waiting_call_gets_progress_and_can_be_cancelled() {
     let host = Host::start(&[]).await;
     let client = Client::of(&host).await;
     client.call("background_task", launch()).await;
@@ -192,7 +192,7 @@ async fn who_waits_is_told_how_it_goes_on_and_may_stop_waiting() {
             json!({"requestId": 7, "reason": "not needed"}),
         )
         .await;
-    // Its stream ends without an answer, while the task and whoever else waits for it go on.
+    // The stream ends without a result; the task and other waiting calls continue.
     let rest = stopped.text().await.unwrap();
     assert!(!rest.contains("\"result\""), "{rest}");
     assert_eq!(host.get("/v1/tasks/ses_1").await.1["status"], "running");
@@ -203,7 +203,7 @@ async fn who_waits_is_told_how_it_goes_on_and_may_stop_waiting() {
     host.stop().await;
 }
 
-/// A request of the protocol without sessions, from a client that takes tasks.
+/// Sends a request of the protocol version without sessions, from a client with task support.
 async fn modern(host: &Host, method: &str, mut params: Value) -> Value {
     params["_meta"] = json!({
         "io.modelcontextprotocol/protocolVersion": NEW,
@@ -226,7 +226,7 @@ async fn modern(host: &Host, method: &str, mut params: Value) -> Value {
 }
 
 #[actix_rt::test]
-async fn a_launch_is_a_task_for_a_client_that_takes_tasks() {
+async fn launch_is_an_mcp_task_for_clients_with_tasks() {
     let host = Host::start(&[]).await;
     let call = async |arguments: Value| {
         let params = json!({"name": "background_task", "arguments": arguments});
@@ -276,11 +276,11 @@ async fn a_launch_is_a_task_for_a_client_that_takes_tasks() {
     let unknown = modern(&host, "tasks/get", json!({"taskId": "bg_none"})).await;
     assert_eq!(unknown["error"]["code"], -32602, "{unknown}");
 
-    // Who is woken has the id and goes on with its work.
+    // A caller with a session gets the id and is woken later.
     let mut woken = launch();
     woken["parent_session_id"] = json!("ses_parent");
     assert!(text(&call(woken).await).contains("You will be told"));
-    // And who cannot take a task gets none.
+    // A client without task support gets a plain result.
     let plain = Client::of(&host)
         .await
         .call("background_task", launch())
@@ -290,7 +290,7 @@ async fn a_launch_is_a_task_for_a_client_that_takes_tasks() {
 }
 
 #[actix_rt::test]
-async fn who_may_not_call_the_service_may_not_call_its_tools() {
+async fn unauthorized_mcp_calls_are_rejected() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("token");
     std::fs::write(&file, "secret").unwrap();
@@ -308,7 +308,7 @@ async fn who_may_not_call_the_service_may_not_call_its_tools() {
     assert_eq!(posted(foreign, &ping).await.status(), 403);
     let named = post().bearer_auth("secret").header("host", "evil.example");
     assert_eq!(posted(named, &ping).await.status(), 403);
-    // Past the guard it is the protocol's own complaint: no session.
+    // Behind the guard the protocol rejects the missing session.
     assert_eq!(
         posted(post().bearer_auth("secret"), &ping).await.status(),
         400
@@ -322,17 +322,17 @@ async fn who_may_not_call_the_service_may_not_call_its_tools() {
 }
 
 #[actix_rt::test]
-async fn sessions_are_bounded_and_one_that_made_room_is_taken_up_again() {
+async fn sessions_are_bounded_and_evicted_ones_are_restored() {
     let host = Host::start(&[]).await;
     let first = Client::of(&host).await;
-    for _ in 0..MOST + 5 {
+    for _ in 0..MAX_SESSIONS + 5 {
         Client::of(&host).await;
     }
     assert_eq!(
         first.call("background_list", json!({})).await["isError"],
         false
     );
-    // One of a service before this one is as good.
+    // A session of an earlier service is restored too.
     let mut stray = first.clone();
     stray.session = uuid::Uuid::new_v4().to_string();
     assert_eq!(
@@ -354,7 +354,7 @@ async fn sessions_are_bounded_and_one_that_made_room_is_taken_up_again() {
 }
 
 #[actix_rt::test]
-async fn what_is_no_mcp_is_refused() {
+async fn invalid_mcp_requests_are_rejected() {
     let host = Host::start(&[]).await;
     let post = |body: &'static str| {
         let request = host.client.post(host.url("/mcp"));

@@ -1,22 +1,22 @@
-//! MCP as its clients meet it on stdin and stdout of `greenroom mcp`.
+//! MCP on stdin and stdout of `greenroom mcp`.
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::{ChildStdin, ChildStdout, Stdio};
 
 use serde_json::{Value, json};
 
-use crate::command::{greenroom, ran};
+use crate::command::{greenroom, run_command};
 use crate::mcp::{OLD, launch, text};
 use crate::support::Host;
 
-/// A process that speaks MCP on its pipes.
-struct Piped {
+/// A `greenroom mcp` process with its pipes.
+struct StdioClient {
     child: std::process::Child,
     stdin: Option<ChildStdin>,
     stdout: BufReader<ChildStdout>,
 }
 
-impl Piped {
+impl StdioClient {
     fn start(url: &str) -> Self {
         let mut command = greenroom(&["mcp", "--url", url]);
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
@@ -30,44 +30,44 @@ impl Piped {
         }
     }
 
-    fn say(&mut self, message: &Value) {
+    fn send(&mut self, message: &Value) {
         writeln!(self.stdin.as_mut().unwrap(), "{message}").unwrap();
     }
 
-    fn hear(&mut self) -> Value {
+    fn receive(&mut self) -> Value {
         let mut line = String::new();
         self.stdout.read_line(&mut line).unwrap();
         serde_json::from_str(&line).unwrap_or_else(|_| panic!("{line:?}"))
     }
 
-    fn ask(&mut self, method: &str, params: Value) -> Value {
-        self.say(&json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": params}));
-        self.hear()["result"].take()
+    fn request(&mut self, method: &str, params: Value) -> Value {
+        self.send(&json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": params}));
+        self.receive()["result"].take()
     }
 
-    fn hello(&mut self) {
+    fn initialize(&mut self) {
         let client = json!({"name": "test", "version": "1"});
         let params = json!({"protocolVersion": OLD, "capabilities": {}, "clientInfo": client});
         assert_eq!(
-            self.ask("initialize", params)["serverInfo"]["name"],
+            self.request("initialize", params)["serverInfo"]["name"],
             "greenroom"
         );
-        self.say(&json!({"jsonrpc": "2.0", "method": "notifications/initialized"}));
+        self.send(&json!({"jsonrpc": "2.0", "method": "notifications/initialized"}));
     }
 
     fn call(&mut self, tool: &str, arguments: Value) -> Value {
-        self.ask("tools/call", json!({"name": tool, "arguments": arguments}))
+        self.request("tools/call", json!({"name": tool, "arguments": arguments}))
     }
 }
 
 #[actix_rt::test]
-async fn the_same_on_stdin_and_stdout() {
+async fn tools_are_listed_and_called_on_stdio() {
     let host = Host::start(&[]).await;
     let url = host.url("");
-    let talk = actix_web::web::block(move || {
-        let mut piped = Piped::start(&url);
-        piped.hello();
-        let tools = piped.ask("tools/list", json!({}));
+    let exchange = actix_web::web::block(move || {
+        let mut piped = StdioClient::start(&url);
+        piped.initialize();
+        let tools = piped.request("tools/list", json!({}));
         assert_eq!(tools["tools"].as_array().unwrap().len(), 5);
         let launched = piped.call("background_task", launch());
         assert!(text(&launched).contains("session_id: ses_1"), "{launched}");
@@ -75,22 +75,22 @@ async fn the_same_on_stdin_and_stdout() {
         assert_eq!(refused["isError"], true);
         let params = json!({"name": "background_output", "arguments": {"task_id": "ses_1", "block": true},
             "_meta": {"progressToken": 9}});
-        piped.say(&json!({"jsonrpc": "2.0", "id": 2, "method": "tools/call", "params": params}));
-        let told = piped.hear();
+        piped.send(&json!({"jsonrpc": "2.0", "id": 2, "method": "tools/call", "params": params}));
+        let told = piped.receive();
         assert_eq!(told["method"], "notifications/progress", "{told}");
         piped
     });
-    let mut piped = talk.await.unwrap();
+    let mut piped = exchange.await.unwrap();
     host.finish("ses_1").await;
     let (piped, answer) = actix_web::web::block(move || {
-        let answer = piped.hear();
+        let answer = piped.receive();
         (piped, answer)
     })
     .await
     .unwrap();
     assert!(text(&answer["result"]).contains("answer to"), "{answer}");
 
-    // A service that has gone is said, and does not end the conversation.
+    // An unreachable service is an error reply and does not end the session.
     host.stop().await;
     let mut piped = piped;
     let code = actix_web::web::block(move || {
@@ -106,11 +106,11 @@ async fn the_same_on_stdin_and_stdout() {
 }
 
 #[actix_rt::test]
-async fn without_a_service_it_says_so_at_once() {
+async fn missing_service_fails_immediately() {
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", free.local_addr().unwrap());
     drop(free);
-    let ran = ran(greenroom(&["mcp", "--url", &url])).await;
+    let ran = run_command(greenroom(&["mcp", "--url", &url])).await;
     assert_eq!((ran.code, ran.stdout.as_str()), (3, ""));
     assert!(
         ran.stderr.contains("hint: start it with `greenroom up`"),
@@ -120,21 +120,21 @@ async fn without_a_service_it_says_so_at_once() {
 }
 
 #[actix_rt::test]
-async fn half_an_emoji_does_not_leave_its_sender_without_an_answer() {
+async fn lone_surrogate_is_answered() {
     let host = Host::start(&[]).await;
     let url = host.url("");
-    let talk = actix_web::web::block(move || {
-        let mut piped = Piped::start(&url);
-        piped.hello();
+    let exchange = actix_web::web::block(move || {
+        let mut piped = StdioClient::start(&url);
+        piped.initialize();
         let call = json!({"jsonrpc": "2.0", "id": 1, "method": "tools/call",
             "params": {"name": "background_output", "arguments": {"task_id": "half"}}});
         let line = call.to_string().replace("half", r"\ud83d");
         writeln!(piped.stdin.as_mut().unwrap(), "{line}").unwrap();
-        // Answered or not, this one is.
-        piped.say(&json!({"jsonrpc": "2.0", "id": 2, "method": "ping"}));
-        [piped.hear(), piped.hear()]
+        // The next request is answered in any case.
+        piped.send(&json!({"jsonrpc": "2.0", "id": 2, "method": "ping"}));
+        [piped.receive(), piped.receive()]
     });
-    let answers = talk.await.unwrap();
+    let answers = exchange.await.unwrap();
     let refused = answers.iter().find(|answer| answer["id"] == 1);
     let refused = refused.unwrap_or_else(|| panic!("{answers:?}"));
     assert!(
@@ -145,12 +145,12 @@ async fn half_an_emoji_does_not_leave_its_sender_without_an_answer() {
 }
 
 #[actix_rt::test]
-async fn who_may_not_read_a_task_is_not_told_how_it_goes_on_either() {
+async fn progress_is_sent_only_for_readable_tasks() {
     let host = Host::start(&[]).await;
     let url = host.url("");
-    let talk = actix_web::web::block(move || {
-        let mut piped = Piped::start(&url);
-        piped.hello();
+    let exchange = actix_web::web::block(move || {
+        let mut piped = StdioClient::start(&url);
+        piped.initialize();
         let mut theirs = launch();
         theirs["parent_session_id"] = json!("ses_owner");
         let launched = piped.call("background_task", theirs);
@@ -158,14 +158,14 @@ async fn who_may_not_read_a_task_is_not_told_how_it_goes_on_either() {
         let read = json!({"task_id": task, "block": true, "parent_session_id": "ses_other"});
         let params =
             json!({"name": "background_output", "arguments": read, "_meta": {"progressToken": 9}});
-        piped.say(&json!({"jsonrpc": "2.0", "id": 2, "method": "tools/call", "params": params}));
-        piped.hear()
+        piped.send(&json!({"jsonrpc": "2.0", "id": 2, "method": "tools/call", "params": params}));
+        piped.receive()
     });
-    let heard = talk.await.unwrap();
+    let received = exchange.await.unwrap();
     assert_eq!(
-        (&heard["id"], &heard["result"]["isError"]),
+        (&received["id"], &received["result"]["isError"]),
         (&json!(2), &json!(true)),
-        "{heard}"
+        "{received}"
     );
     host.stop().await;
 }

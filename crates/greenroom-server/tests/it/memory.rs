@@ -1,5 +1,5 @@
-//! What the service keeps when everything is over, counted by the actors themselves: tasks of every kind come through the
-//! HTTP API, and after each of many rounds nothing of them lives on.
+//! Memory of the service: tasks of every kind run over the HTTP API, and the actors' own counts return to their initial
+//! values after each round.
 
 use crate::support::Host;
 use greenroom::Census;
@@ -8,11 +8,11 @@ use serde_json::{Value, json};
 const ROUNDS: usize = 8;
 const PARENTS: usize = 3;
 
-/// Tasks of one round, by what becomes of them.
-const LIVES: [&str; 6] = ["answers", "fails", "cancelled", "waits", "resumed", "asks"];
+/// The tasks of one round, by scenario.
+const SCENARIOS: [&str; 6] = ["answers", "fails", "cancelled", "waits", "resumed", "asks"];
 
 #[actix_rt::test]
-async fn what_is_over_leaves_no_actor_and_no_entry() {
+async fn ended_tasks_leave_no_actors_or_entries() {
     let host = Host::start(&[
         ("limits.default", "2"),
         ("lifecycle.keep_ended", "10ms"),
@@ -22,21 +22,21 @@ async fn what_is_over_leaves_no_actor_and_no_entry() {
     let mut empty = Census::default();
     (empty.registries, empty.slot_managers) = (1, 1);
     (empty.pollers, empty.toasters) = (1, 1);
-    // They are kept for good, one a parent: the same parents each time.
+    // Histories are kept per parent; the parents are the same in each round.
     empty.histories = PARENTS;
     for round in 0..ROUNDS {
-        for (number, life) in LIVES.into_iter().enumerate() {
-            live(&host, life, round * LIVES.len() + number).await;
+        for (number, scenario) in SCENARIOS.into_iter().enumerate() {
+            run_scenario(&host, scenario, round * SCENARIOS.len() + number).await;
         }
-        host.until_kept(&empty).await;
+        host.wait_for_census(&empty).await;
     }
     host.stop().await;
 }
 
-/// One task from its launch to an end of that kind.
-async fn live(host: &Host, life: &str, number: usize) {
-    if life == "waits" {
-        // Both slots of its agent are taken, so that the last one never starts.
+/// Runs one task from its launch to the end of its scenario.
+async fn run_scenario(host: &Host, scenario: &str, number: usize) {
+    if scenario == "waits" {
+        // Both slots of the agent are taken, so the last task never starts.
         let mut ids = Vec::new();
         for _ in 0..3 {
             ids.push(launch(host, number).await);
@@ -49,8 +49,8 @@ async fn live(host: &Host, life: &str, number: usize) {
     let id = launch(host, number).await;
     let of_task = format!("/v1/tasks/{id}");
     let session = host.running(&id).await;
-    let reading = host.get_later(&format!("{of_task}/output?block=true&timeoutMs=20000"));
-    match life {
+    let reading = host.spawn_get(&format!("{of_task}/output?block=true&timeoutMs=20000"));
+    match scenario {
         "fails" => {
             let error = json!({"name": "APIError", "data": {"message": "no"}});
             let properties = json!({"sessionID": session, "error": error});
@@ -71,9 +71,9 @@ async fn live(host: &Host, life: &str, number: usize) {
     assert_eq!(
         (status, output["timedOut"].as_bool()),
         (200, None),
-        "{life}"
+        "{scenario}"
     );
-    if life == "resumed" {
+    if scenario == "resumed" {
         let again = json!({"prompt": "again", "parentSessionID": parent(number + 1)});
         let resume = format!("/v1/sessions/{session}/resume");
         let (status, task) = host.post(&resume, again).await;

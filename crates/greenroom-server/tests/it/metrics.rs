@@ -1,4 +1,4 @@
-//! Metrics as a scraper sees them.
+//! The metrics endpoint.
 
 use std::collections::BTreeMap;
 
@@ -24,7 +24,7 @@ async fn scrape(host: &Host) -> BTreeMap<String, f64> {
 }
 
 #[actix_rt::test]
-async fn tasks_slots_ends_and_requests_are_counted() {
+async fn metrics_count_tasks_slots_ends_and_requests() {
     let host = Host::start(&[("limits.default", "1")]).await;
     let mut ids = Vec::new();
     for agent in ["a", "a", "b\"{"] {

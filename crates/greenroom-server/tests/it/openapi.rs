@@ -1,4 +1,4 @@
-//! The document against the running service: what it names is there, what it does not name is not, and its examples work.
+//! The OpenAPI document matches the running service, and its examples are accepted.
 
 use std::collections::BTreeSet;
 
@@ -22,7 +22,7 @@ fn filled(path: &str) -> String {
 }
 
 #[actix_rt::test]
-async fn every_call_is_in_the_document_and_the_other_way_round() {
+async fn document_and_routes_match() {
     let host = Host::start(&[("token", "s3cret")]).await;
     let open: Value = serde_json::from_str(&host.text("/openapi.json").await).unwrap();
     assert_eq!(open["openapi"], "3.1.0");
@@ -64,7 +64,7 @@ async fn every_call_is_in_the_document_and_the_other_way_round() {
 }
 
 #[actix_rt::test]
-async fn every_example_is_understood() {
+async fn examples_are_accepted() {
     let host = Host::start(&[]).await;
     let open: Value = serde_json::from_str(&host.text("/openapi.json").await).unwrap();
     let mut examples = 0;
@@ -88,7 +88,7 @@ async fn every_example_is_understood() {
 }
 
 #[actix_rt::test]
-async fn the_page_needs_nothing_from_elsewhere() {
+async fn page_has_no_external_resources() {
     let host = Host::start(&[("token", "s3cret")]).await;
     let page = host.text("/docs").await;
     let body = page.replace("http://127.0.0.1:7717", "");

@@ -1,5 +1,4 @@
-//! `greenroom plugin`: where opencode's plugin is put, what is never overwritten, what the doctor says of it; and the
-//! service that a plugin has started, which goes when nobody uses it.
+//! `greenroom plugin` and its findings in the doctor; also the idle shutdown of a service that a plugin has started.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
@@ -10,20 +9,20 @@ use std::time::{Duration, Instant};
 use greenroom_bridge::plugin::VERSION;
 use serde_json::{Value, json};
 
-use crate::command::{Ran, greenroom, ran};
-use crate::config::Place;
+use crate::command::{CommandOutput, greenroom, run_command};
+use crate::config::TestEnv;
 use crate::support::healthy_opencode;
 
-async fn plugin(place: &Place, args: &[&str], variables: &[(&str, &Path)]) -> Ran {
+async fn plugin(place: &TestEnv, args: &[&str], variables: &[(&str, &Path)]) -> CommandOutput {
     let mut command = greenroom(&[&["plugin"], args].concat());
     command
         .env("HOME", place.environment.home.as_ref().unwrap())
         .current_dir(&place.environment.folder)
         .envs(variables.iter().copied());
-    ran(command).await
+    run_command(command).await
 }
 
-fn json(ran: &Ran) -> Value {
+fn json(ran: &CommandOutput) -> Value {
     assert_eq!(ran.code, 0, "{}", ran.stderr);
     serde_json::from_str(&ran.stdout).unwrap()
 }
@@ -36,8 +35,8 @@ fn files(folder: &Path) -> Vec<String> {
 }
 
 #[actix_rt::test]
-async fn a_project_gets_the_plugin_and_loses_it_again() {
-    let place = Place::new();
+async fn project_install_and_uninstall() {
+    let place = TestEnv::new();
     let project = place.root.path().join("a project");
     std::fs::create_dir(&project).unwrap();
     let named = project.to_str().unwrap();
@@ -81,8 +80,8 @@ async fn a_project_gets_the_plugin_and_loses_it_again() {
 }
 
 #[actix_rt::test]
-async fn without_a_project_it_is_put_where_opencode_looks_for_all() {
-    let place = Place::new();
+async fn global_install() {
+    let place = TestEnv::new();
     let home = place.environment.home.clone().unwrap();
     let root = place.root.path().to_owned();
     let (xdg, own) = (root.join("xdg"), root.join("own"));
@@ -112,8 +111,8 @@ async fn without_a_project_it_is_put_where_opencode_looks_for_all() {
 }
 
 #[actix_rt::test]
-async fn an_older_one_is_brought_up_to_date_and_a_strangers_file_is_left() {
-    let place = Place::new();
+async fn old_plugin_is_updated_and_foreign_file_is_kept() {
+    let place = TestEnv::new();
     let folder = place.environment.folder.join(".opencode/plugins");
     let file = folder.join("greenroom.js");
     std::fs::create_dir_all(&folder).unwrap();
@@ -157,8 +156,8 @@ async fn an_older_one_is_brought_up_to_date_and_a_strangers_file_is_left() {
 }
 
 #[actix_rt::test]
-async fn words_that_lead_nowhere_are_refused() {
-    let place = Place::new();
+async fn invalid_targets_are_rejected() {
+    let place = TestEnv::new();
     let missing = plugin(&place, &["install", "--project", "nowhere"], &[]).await;
     assert_eq!(missing.code, 2);
     assert!(
@@ -184,13 +183,13 @@ async fn words_that_lead_nowhere_are_refused() {
     );
 }
 
-/// The doctor's lines about the plugin, as verdict and text.
-async fn doctor(place: &Place) -> Vec<(String, String)> {
+/// Returns the doctor's findings about the plugin, as verdict and text.
+async fn doctor(place: &TestEnv) -> Vec<(String, String)> {
     let mut command = greenroom(&["doctor", "--json", "--url", "http://127.0.0.1:1"]);
     command
         .env("HOME", place.environment.home.as_ref().unwrap())
         .current_dir(&place.environment.folder);
-    let report: Value = serde_json::from_str(&ran(command).await.stdout).unwrap();
+    let report: Value = serde_json::from_str(&run_command(command).await.stdout).unwrap();
     let lines = report["checks"].as_array().unwrap();
     lines
         .iter()
@@ -206,8 +205,8 @@ async fn doctor(place: &Place) -> Vec<(String, String)> {
 }
 
 #[actix_rt::test]
-async fn the_doctor_says_how_the_plugin_is() {
-    let place = Place::new();
+async fn doctor_reports_the_plugin() {
+    let place = TestEnv::new();
     let none = doctor(&place).await;
     assert_eq!(none.len(), 1);
     assert!(
@@ -255,7 +254,7 @@ async fn the_doctor_says_how_the_plugin_is() {
     );
 }
 
-/// A `greenroom serve` that goes when it has been unused for so long, and where it listens.
+/// Starts `greenroom serve` with an idle limit and returns its address.
 async fn serving(unused: &str, opencode: &str) -> (Child, String) {
     let args = [
         "serve",
@@ -275,7 +274,7 @@ async fn serving(unused: &str, opencode: &str) -> (Child, String) {
                 .strip_prefix("listening on http://")
                 .map(str::to_owned)
         });
-        // Nobody may find the pipe closed.
+        // Drains the pipe, so that it stays open.
         std::thread::spawn(move || lines.for_each(drop));
         (child, address.unwrap())
     })
@@ -284,7 +283,7 @@ async fn serving(unused: &str, opencode: &str) -> (Child, String) {
     (child, address)
 }
 
-/// Connects as a plugin does, by hand.
+/// Connects a websocket like the plugin.
 fn bridge(address: &str) -> TcpStream {
     let mut socket = TcpStream::connect(address).unwrap();
     write!(
@@ -297,18 +296,18 @@ fn bridge(address: &str) -> TcpStream {
     let mut frame = vec![0x81, 0x80 | u8::try_from(hello.len()).unwrap(), 0, 0, 0, 0];
     frame.extend_from_slice(hello);
     socket.write_all(&frame).unwrap();
-    let mut heard = Vec::new();
-    while !heard.windows(7).any(|window| window == b"welcome") {
+    let mut received = Vec::new();
+    while !received.windows(7).any(|window| window == b"welcome") {
         let mut some = [0; 512];
         let count = socket.read(&mut some).unwrap();
-        assert!(count > 0, "closed: {}", String::from_utf8_lossy(&heard));
-        heard.extend_from_slice(&some[..count]);
+        assert!(count > 0, "closed: {}", String::from_utf8_lossy(&received));
+        received.extend_from_slice(&some[..count]);
     }
     socket
 }
 
 #[actix_rt::test]
-async fn a_service_that_nobody_uses_ends_by_itself() {
+async fn idle_service_stops() {
     let begin = Instant::now();
     let (mut child, _) = serving("300ms", &healthy_opencode().await).await;
     let ended = actix_web::web::block(move || child.wait().unwrap())
@@ -319,11 +318,11 @@ async fn a_service_that_nobody_uses_ends_by_itself() {
 }
 
 #[actix_rt::test]
-async fn a_bridge_keeps_the_service_and_its_end_lets_it_go() {
+async fn connected_bridge_prevents_idle_shutdown() {
     let (mut child, address) = serving("500ms", &healthy_opencode().await).await;
     let ended = actix_web::web::block(move || {
         let socket = bridge(&address);
-        // That it does not end can only be seen by waiting.
+        // The absence of a shutdown needs real time.
         std::thread::sleep(Duration::from_millis(1500));
         assert_eq!(child.try_wait().unwrap(), None, "it is used");
         drop(socket);
@@ -342,7 +341,7 @@ async fn a_bridge_keeps_the_service_and_its_end_lets_it_go() {
 }
 
 #[actix_rt::test]
-async fn a_task_whose_start_is_held_up_keeps_the_service() {
+async fn starting_task_prevents_idle_shutdown() {
     let (mut child, address) = serving("500ms", "").await;
     let to = address.clone();
     let socket = actix_web::web::block(move || bridge(&to)).await.unwrap();
@@ -355,9 +354,9 @@ async fn a_task_whose_start_is_held_up_keeps_the_service() {
     let call = json!({"arguments": launch, "sessionID": "ses_1"});
     let launched = post("/v1/tools/background_task", call).await;
     assert!(launched.contains("launched"), "{launched}");
-    // It has its slot, and asks the bridge for the session that launched it, which goes without an answer.
+    // The task has a slot and waits for the bridge's answer about its parent session.
     drop(socket);
-    // That it does not end can only be seen by waiting.
+    // The absence of a shutdown needs real time.
     tokio::time::sleep(Duration::from_millis(1500)).await;
     assert_eq!(child.try_wait().unwrap(), None, "a task is open");
     post("/v1/tasks/cancel", json!({"all": true})).await;

@@ -1,26 +1,25 @@
-//! The schema of the configuration file says the same as the loader: what one takes, the other takes.
+//! The schema of the configuration file and the loader accept the same values.
 
 use greenroom_server::config::keys::KEYS;
-use greenroom_server::config::kinds::Takes;
 use greenroom_server::config::schema::schema;
+use greenroom_server::config::value_type::ValueType;
 use greenroom_server::config::{Environment, Settings, load};
 use serde_json::Value;
 
-use crate::config::Place;
+use crate::config::TestEnv;
 
-/// Values that a file may hold for a key, good ones and bad ones; `both` tells what the schema and the loader must agree
-/// on, the rest is what only the loader can know.
+/// Values for a key. The schema and the loader must agree on those in `both`; only the loader can judge the others.
 struct Tries {
     both: Vec<(String, bool)>,
     loader_alone: Vec<String>,
 }
 
-fn tries(name: &str, takes: Takes) -> Tries {
+fn tries(name: &str, value_type: ValueType) -> Tries {
     let mut both = Vec::new();
     let mut loader_alone = Vec::new();
     let mut good = |value: &str| both.push((value.to_owned(), true));
-    match takes {
-        Takes::Count { min, max } => {
+    match value_type {
+        ValueType::Count { min, max } => {
             good(&min.to_string());
             good(&max.to_string());
             for bad in [
@@ -34,14 +33,14 @@ fn tries(name: &str, takes: Takes) -> Tries {
                 both.push((bad, false));
             }
         }
-        Takes::Switch => {
+        ValueType::Flag => {
             good("true");
             good("false");
             for bad in ["\"true\"", "1", "[]"] {
                 both.push((bad.to_owned(), false));
             }
         }
-        Takes::Time { max, zero, .. } => {
+        ValueType::Duration { max, zero, .. } => {
             for time in ["1m", "\t1m  0s ", "0.5h", "60000ms", "1m0s"] {
                 good(&format!("{time:?}"));
             }
@@ -56,13 +55,13 @@ fn tries(name: &str, takes: Takes) -> Tries {
                 loader_alone.push("\"0\"".to_owned());
             }
         }
-        Takes::Choice(names) => {
+        ValueType::Choice(names) => {
             names.iter().for_each(|name| good(&format!("{name:?}")));
             for bad in ["\"other\"", "1", "\"\""] {
                 both.push((bad.to_owned(), false));
             }
         }
-        Takes::Rules => {
+        ValueType::Rules => {
             for value in [
                 "{ deny = [\"write\"] }",
                 "{ deny = [], allow = [\"task\"] }",
@@ -80,7 +79,7 @@ fn tries(name: &str, takes: Takes) -> Tries {
                 both.push((bad.to_owned(), false));
             }
         }
-        Takes::Text { .. } => {
+        ValueType::Text { .. } => {
             let value = match name {
                 "listen" => "127.0.0.1:1",
                 "opencode.url" => "http://127.0.0.1:1",
@@ -115,8 +114,8 @@ fn tries(name: &str, takes: Takes) -> Tries {
 }
 
 fn loads(text: &str) -> Result<Settings, String> {
-    let place = Place::new().folder_file(text);
-    // So that a token file that is named is there.
+    let place = TestEnv::new().folder_file(text);
+    // The named token file must exist.
     std::fs::write(place.environment.folder.join("text"), "s3cret").unwrap();
     load(&place.sources, &place.environment)
         .map(|loaded| loaded.settings)
@@ -128,11 +127,11 @@ fn as_json(text: &str) -> Value {
 }
 
 #[test]
-fn the_schema_and_the_loader_take_the_same() {
+fn schema_and_loader_accept_the_same_values() {
     let validator = jsonschema::draft7::new(&schema()).unwrap();
     let mut tried = 0;
     for key in KEYS {
-        let Tries { both, loader_alone } = tries(key.name, key.field.takes);
+        let Tries { both, loader_alone } = tries(key.name, key.field.value_type);
         let entry = |value: &str| {
             if key.is_named() {
                 format!("{}.\"a/b.c\" = {value}", key.name)
@@ -144,8 +143,8 @@ fn the_schema_and_the_loader_take_the_same() {
             let text = entry(&value);
             let loaded = loads(&text);
             assert_eq!(loaded.is_ok(), taken, "loader: {text}: {loaded:?}");
-            if let Err(complaint) = loaded {
-                assert!(complaint.contains(key.name), "{text}: {complaint}");
+            if let Err(error_text) = loaded {
+                assert!(error_text.contains(key.name), "{text}: {error_text}");
             }
             assert_eq!(validator.is_valid(&as_json(&text)), taken, "schema: {text}");
             tried += 1;
@@ -166,7 +165,7 @@ fn the_schema_and_the_loader_take_the_same() {
 }
 
 #[test]
-fn the_defaults_in_the_schema_are_the_defaults() {
+fn schema_defaults_match_settings() {
     let defaults = Settings::default();
     for key in KEYS.iter().filter(|key| !key.is_named()) {
         let schema = schema();
@@ -180,15 +179,15 @@ fn the_defaults_in_the_schema_are_the_defaults() {
             place["description"]
                 .as_str()
                 .unwrap()
-                .starts_with(key.about)
+                .starts_with(key.description)
         );
     }
 }
 
 #[test]
-fn what_is_shown_is_a_configuration_again() {
+fn config_show_round_trips() {
     use greenroom_server::config::effective::{effective, toml_text};
-    let place = Place::new()
+    let place = TestEnv::new()
         .user_file("token = \"s3cret\"\n[limits]\nmax = 7\nproviders = { \"my prov\" = 0 }\n[agents.explore]\ndeny = [\"bash\"]\n[agents.\"a.b\"]\n")
         .set("limits.models.\"acme/big\"=2")
         .env("GREENROOM_LIFECYCLE__STALE_TIMEOUT", "0")
@@ -205,7 +204,7 @@ fn what_is_shown_is_a_configuration_again() {
     ] {
         assert!(text.contains(line), "{line}: {text}");
     }
-    let again = Place::new().folder_file(&text);
+    let again = TestEnv::new().folder_file(&text);
     let again = load(&again.sources, &again.environment).unwrap();
     assert_eq!(again.settings.core, loaded.settings.core);
     assert_eq!(again.settings.opencode, loaded.settings.opencode);
@@ -214,7 +213,7 @@ fn what_is_shown_is_a_configuration_again() {
 }
 
 #[test]
-fn nothing_is_needed_around_the_process() {
+fn defaults_need_no_environment() {
     let environment = Environment::default();
     assert!(load(&greenroom_server::config::Sources::default(), &environment).is_ok());
 }

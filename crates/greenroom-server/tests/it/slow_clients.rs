@@ -1,4 +1,4 @@
-//! Clients that never end what they began: they are cut off, and nobody else notices.
+//! Clients that do not finish their requests are disconnected without an effect on others.
 
 use std::time::{Duration, Instant};
 
@@ -6,7 +6,7 @@ use crate::support::Host;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-/// What the service says to those bytes before it closes the connection, and after how long.
+/// Sends bytes and returns the response until the connection is closed, with the elapsed time.
 async fn sent(host: &Host, bytes: &str) -> (String, Duration) {
     let began = Instant::now();
     let mut socket = TcpStream::connect(host.address).await.unwrap();
@@ -18,7 +18,7 @@ async fn sent(host: &Host, bytes: &str) -> (String, Duration) {
 }
 
 #[actix_rt::test]
-async fn heads_and_bodies_that_never_end_are_cut() {
+async fn unfinished_requests_time_out() {
     let host = Host::start(&[]).await;
     let head = format!("POST /v1/tasks HTTP/1.1\r\nhost: {}\r\n", host.address);
     let half_head = sent(&host, &head);

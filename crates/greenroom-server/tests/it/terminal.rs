@@ -1,4 +1,4 @@
-//! `greenroom run` on a terminal: a pseudo-terminal of its own, what is written to it looked at as it comes.
+//! `greenroom run` on a pseudo-terminal.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -14,10 +14,10 @@ use unicode_width::UnicodeWidthStr;
 use crate::command::greenroom;
 use crate::support::Host;
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const TIMEOUT: Duration = Duration::from_secs(20);
 const COLUMNS: u16 = 40;
 
-/// The command on a terminal of forty columns.
+/// The command on a terminal of 40 columns.
 struct Terminal {
     child: Child,
     keys: File,
@@ -42,7 +42,7 @@ impl Terminal {
             .stdout(inside())
             .stderr(inside());
         let child = command.spawn().unwrap();
-        // It holds this side of the terminal too, and would keep it open.
+        // It holds this side of the terminal open.
         drop(command);
         drop(pty.slave);
         let keys = File::from(pty.master);
@@ -51,7 +51,7 @@ impl Terminal {
         let kept = seen.clone();
         std::thread::spawn(move || {
             let mut piece = [0; 4096];
-            // Ends with an error when the last program on the terminal has ended.
+            // Fails when the last program on the terminal has ended.
             while let Ok(read @ 1..) = screen.read(&mut piece) {
                 kept.lock().unwrap().extend_from_slice(&piece[..read]);
             }
@@ -66,12 +66,13 @@ impl Terminal {
     async fn shows(&self, text: &str) {
         let begin = Instant::now();
         while !self.seen().contains(text) {
-            assert!(begin.elapsed() < PATIENCE, "no {text:?}: {:?}", self.seen());
+            assert!(begin.elapsed() < TIMEOUT, "no {text:?}: {:?}", self.seen());
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
 
-    /// What the terminal sends for Ctrl-C. It is not the controlling one, so the key itself would do nothing.
+    /// Sends SIGINT, as the terminal does for Ctrl-C. The pseudo-terminal is not the controlling one, so the key itself
+    /// has no effect.
     fn interrupt(&self) {
         let pid = Pid::from_raw(i32::try_from(self.child.id()).unwrap());
         kill(pid, Signal::SIGINT).unwrap();
@@ -87,7 +88,7 @@ impl Terminal {
             if let Some(status) = self.child.try_wait().unwrap() {
                 break status.code().unwrap();
             }
-            assert!(begin.elapsed() < PATIENCE, "{:?}", self.seen());
+            assert!(begin.elapsed() < TIMEOUT, "{:?}", self.seen());
             tokio::time::sleep(Duration::from_millis(20)).await;
         };
         (code, self.seen())
@@ -101,7 +102,7 @@ impl Drop for Terminal {
     }
 }
 
-/// Every row that was drawn, as wide as it was; nothing but the erasing of the live line drives the terminal.
+/// Returns all drawn rows in full width. Erasing the progress line is the only control sequence.
 fn rows(seen: &str) -> Vec<String> {
     let text = seen.replace("\r\u{1b}[J", "\n").replace("\r\n", "\n");
     assert!(!text.contains('\u{1b}'), "{text:?}");
@@ -109,7 +110,7 @@ fn rows(seen: &str) -> Vec<String> {
 }
 
 #[actix_rt::test]
-async fn a_task_is_watched_in_one_line_that_fits() {
+async fn progress_line_fits_the_terminal() {
     let host = Host::start(&[]).await;
     let long = "日本語 words that are much longer than the terminal is wide";
     let terminal = Terminal::start(
@@ -132,14 +133,14 @@ async fn a_task_is_watched_in_one_line_that_fits() {
         "{rows:?}"
     );
     assert_eq!(rows.last().unwrap(), "answer to: x");
-    // The live line is away before anything else is said.
+    // The progress line is erased before other output.
     let end = seen.find(" completed after").unwrap();
     assert!(seen[..end].contains(&format!("\r\u{1b}[J{id}")));
     host.stop().await;
 }
 
 #[actix_rt::test]
-async fn an_interrupt_asks_and_yes_cancels() {
+async fn interrupt_asks_and_yes_cancels() {
     let host = Host::start(&[]).await;
     let mut terminal = Terminal::start(&host, &["run", "x"], &[]);
     let id = host.newest().await;
@@ -155,7 +156,7 @@ async fn an_interrupt_asks_and_yes_cancels() {
 }
 
 #[actix_rt::test]
-async fn a_second_interrupt_leaves_and_the_task_goes_on() {
+async fn second_interrupt_detaches() {
     let host = Host::start(&[]).await;
     let terminal = Terminal::start(&host, &["run", "x"], &[]);
     let id = host.newest().await;
@@ -172,7 +173,7 @@ async fn a_second_interrupt_leaves_and_the_task_goes_on() {
 }
 
 #[actix_rt::test]
-async fn a_task_that_ends_while_it_is_asked_about_begins_a_row_of_its_own() {
+async fn result_starts_on_a_new_row_after_the_question() {
     let host = Host::start(&[]).await;
     let terminal = Terminal::start(&host, &["run", "x"], &[("NO_COLOR", "1")]);
     let id = host.newest().await;
@@ -192,7 +193,7 @@ async fn a_task_that_ends_while_it_is_asked_about_begins_a_row_of_its_own() {
 }
 
 #[actix_rt::test]
-async fn after_a_no_it_is_watched_on() {
+async fn declined_cancel_continues_watching() {
     let host = Host::start(&[]).await;
     let mut terminal = Terminal::start(&host, &["run", "x"], &[]);
     let id = host.newest().await;
@@ -209,7 +210,7 @@ async fn after_a_no_it_is_watched_on() {
     host.stop().await;
 }
 
-/// The end of the command, once all it said has come through the terminal.
+/// Waits for a text and the end of the command.
 async fn ends_with(terminal: Terminal, text: &str) -> (i32, String) {
     terminal.shows(text).await;
     terminal.ends().await

@@ -1,4 +1,4 @@
-//! Every text that people read, as they read it.
+//! Snapshots of all texts for people.
 
 use std::time::Duration;
 
@@ -6,14 +6,14 @@ use clap::{CommandFactory, Parser};
 use greenroom::domain::task::Task;
 use greenroom::domain::time::Timestamp;
 use greenroom_server::cli::args::Cli;
-use greenroom_server::cli::client::Shown;
-use greenroom_server::cli::live::ending;
+use greenroom_server::cli::client::TaskView;
 use greenroom_server::cli::show;
-use greenroom_server::cli::term::Style;
+use greenroom_server::cli::terminal::Style;
+use greenroom_server::cli::watch::outcome_line;
 use serde_json::{Value, json};
 
-/// A task as the service would send it, with these fields over the usual ones.
-fn shown(fields: Value) -> Shown {
+/// Returns a task as the service sends it, with these fields.
+fn shown(fields: Value) -> TaskView {
     let mut task = json!({
         "id": "bg_00000001",
         "spawnDepth": 1,
@@ -98,7 +98,7 @@ fn wrong_arguments() {
 }
 
 #[test]
-fn a_table_of_tasks() {
+fn task_table() {
     let wide = show::table(&several(), now(), Style::PLAIN, None);
     let narrow = show::table(&several(), now(), Style::PLAIN, Some(60));
     let none = show::table(&[], now(), Style::PLAIN, None);
@@ -107,7 +107,7 @@ fn a_table_of_tasks() {
 }
 
 #[test]
-fn the_details_of_a_task() {
+fn task_details() {
     let waiting = shown(json!({
         "status": "pending", "parentSessionID": "ses_parent", "directory": "/project",
         "model": {"providerID": "acme", "modelID": "big", "variant": "high"},
@@ -120,11 +120,11 @@ fn the_details_of_a_task() {
         "progress": {"toolCalls": 1, "lastTool": "bash", "lastUpdate": "2026-01-01T00:00:10.000Z",
                      "lastMessage": "Let me look."},
     }));
-    let asking = shown(json!({
+    let launch_with_ask = shown(json!({
         "startedAt": "2026-01-01T00:00:05.000Z",
         "asking": [{"id": "per_1", "kind": "permission", "what": "bash rm -r build", "since": "2026-01-01T00:00:30.000Z"}],
     }));
-    let text: Vec<String> = [waiting, failed, asking]
+    let text: Vec<String> = [waiting, failed, launch_with_ask]
         .iter()
         .map(|shown| show::details(shown, now(), Style::PLAIN))
         .collect();
@@ -132,7 +132,7 @@ fn the_details_of_a_task() {
 }
 
 #[test]
-fn the_live_line() {
+fn progress_line() {
     let waits =
         |limit| json!({"key": "explore", "position": 2, "inUse": 5, "limit": limit, "text": "x"});
     let lines = [
@@ -149,7 +149,7 @@ fn the_live_line() {
 }
 
 #[test]
-fn how_a_task_ended() {
-    let lines: Vec<String> = several().iter().rev().map(ending).collect();
+fn outcome_lines() {
+    let lines: Vec<String> = several().iter().rev().map(outcome_line).collect();
     insta::assert_snapshot!(lines.join("\n"));
 }

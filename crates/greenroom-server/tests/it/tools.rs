@@ -1,4 +1,4 @@
-//! The tools as agents use them: on a real service, on an agent server in memory.
+//! The tools on a real service, with an agent server in memory.
 
 use greenroom_server::tools::{Caller, ToolReply, Tools};
 use serde_json::{Value, json};
@@ -32,15 +32,15 @@ impl Agent {
         self.tools.call(tool, args, &self.caller).await
     }
 
-    /// What a call that is done says.
-    pub async fn done(&self, tool: &str, args: Value) -> ToolReply {
+    /// Calls a tool that must succeed.
+    pub async fn call_ok(&self, tool: &str, args: Value) -> ToolReply {
         let reply = self.call(tool, args).await;
         assert!(!reply.is_error, "{}", reply.output);
         reply
     }
 
-    /// What a call that is refused says.
-    pub async fn refused(&self, tool: &str, args: Value) -> String {
+    /// Calls a tool that must fail and returns the error.
+    pub async fn call_err(&self, tool: &str, args: Value) -> String {
         let reply = self.call(tool, args).await;
         assert!(reply.is_error, "{}", reply.output);
         reply.output
@@ -48,13 +48,13 @@ impl Agent {
 
     pub async fn launch(&self, description: &str) -> String {
         let args = json!({"description": description, "prompt": "Look.", "agent": "explore"});
-        let mut reply = self.done("background_task", args).await;
+        let mut reply = self.call_ok("background_task", args).await;
         let task = id(&reply);
-        // On a busy machine a start may take longer than a launch waits for it.
+        // On a busy machine a start may take longer than a launch waits.
         while !reply.output.contains("session_id: ") && !reply.output.contains("slots in use") {
             tokio::task::yield_now().await;
             reply = self
-                .done("background_output", json!({ "task_id": task }))
+                .call_ok("background_output", json!({ "task_id": task }))
                 .await;
         }
         task
@@ -67,12 +67,12 @@ fn id(reply: &ToolReply) -> String {
 }
 
 #[actix_rt::test]
-async fn an_agent_launches_is_told_where_its_task_runs_and_reads_its_result() {
+async fn launch_and_read_result() {
     let host = Host::start(&[]).await;
     let parent = Agent::of(&host, "ses_parent");
     let args = json!({"description": "look around", "prompt": "What is here?", "agent": "explore",
         "model": "acme/large", "category": "quick", "skills": ["git"], "directory": "sub"});
-    let reply = parent.done("background_task", args).await;
+    let reply = parent.call_ok("background_task", args).await;
     let task = id(&reply);
     assert_eq!(reply.title.as_deref(), Some("look around"));
     assert_eq!(reply.metadata.as_ref().unwrap()["sessionId"], "ses_1");
@@ -97,13 +97,13 @@ async fn an_agent_launches_is_told_where_its_task_runs_and_reads_its_result() {
     }
 
     let open = parent
-        .done("background_output", json!({"task_id": task}))
+        .call_ok("background_output", json!({"task_id": task}))
         .await;
     assert!(open.output.contains("status: running"), "{}", open.output);
     host.finish("ses_1").await;
     host.ended(&task).await;
     let args = json!({"task_id": "ses_1"});
-    let read = parent.done("background_output", args.clone()).await;
+    let read = parent.call_ok("background_output", args.clone()).await;
     assert!(read.output.contains("status: completed"), "{}", read.output);
     assert!(
         read.output.ends_with("answer to: What is here?"),
@@ -111,7 +111,7 @@ async fn an_agent_launches_is_told_where_its_task_runs_and_reads_its_result() {
         read.output
     );
     assert_eq!(
-        parent.done("background_output", args).await,
+        parent.call_ok("background_output", args).await,
         read,
         "reading twice gives the same"
     );
@@ -119,13 +119,13 @@ async fn an_agent_launches_is_told_where_its_task_runs_and_reads_its_result() {
 }
 
 #[actix_rt::test]
-async fn a_launch_that_must_wait_is_answered_with_its_place() {
+async fn waiting_launch_returns_its_queue_position() {
     let host = Host::start(&[("limits.default", "1")]).await;
     let parent = Agent::of(&host, "ses_parent");
     parent.launch("first").await;
     parent.launch("second").await;
     let args = json!({"description": "third", "prompt": "Look.", "agent": "explore"});
-    let reply = parent.done("background_task", args).await;
+    let reply = parent.call_ok("background_task", args).await;
     assert!(
         reply
             .output
@@ -135,10 +135,10 @@ async fn a_launch_that_must_wait_is_answered_with_its_place() {
     );
     assert!(reply.metadata.unwrap().get("sessionId").is_none());
     let task = json!({"task_id": host.newest().await});
-    let shown = parent.done("background_output", task).await.output;
+    let shown = parent.call_ok("background_output", task).await.output;
     assert!(shown.contains("waits for: number 2 in line"), "{shown}");
     let list = parent
-        .done("background_list", json!({"status": "pending"}))
+        .call_ok("background_list", json!({"status": "pending"}))
         .await
         .output;
     assert!(
@@ -149,19 +149,19 @@ async fn a_launch_that_must_wait_is_answered_with_its_place() {
 }
 
 #[actix_rt::test]
-async fn a_read_that_blocks_is_answered_at_the_end_or_after_its_time() {
+async fn blocking_read_returns_at_end_or_timeout() {
     let host = Host::start(&[]).await;
     let parent = Agent::of(&host, "ses_parent");
     let task = parent.launch("wait").await;
     let args = json!({"task_id": task, "block": "true", "timeout": 1});
-    let late = parent.done("background_output", args).await.output;
+    let late = parent.call_ok("background_output", args).await.output;
     assert!(late.contains("did not end within the time"), "{late}");
 
     let (tools, caller) = (parent.tools.clone(), parent.caller.clone());
     let args = json!({"task_id": task, "block": true});
     let reading =
         actix_rt::spawn(async move { tools.call("background_output", args, &caller).await });
-    host.until_blocked().await;
+    host.let_request_arrive().await;
     assert!(!reading.is_finished());
     host.finish("ses_1").await;
     let read = reading.await.unwrap();
@@ -170,7 +170,7 @@ async fn a_read_that_blocks_is_answered_at_the_end_or_after_its_time() {
 }
 
 #[actix_rt::test]
-async fn the_whole_session_comes_in_pages() {
+async fn full_session_is_paged() {
     let host = Host::start(&[]).await;
     host.fake.call_tools();
     let parent = Agent::of(&host, "ses_parent");
@@ -182,7 +182,7 @@ async fn the_whole_session_comes_in_pages() {
         for (name, value) in args.as_object().unwrap() {
             all[name] = value.clone();
         }
-        parent.done("background_output", all).await.output
+        parent.call_ok("background_output", all).await.output
     };
     let first = read(json!({"message_limit": 1})).await;
     assert!(
@@ -204,24 +204,24 @@ async fn the_whole_session_comes_in_pages() {
         "{newest}"
     );
     let args = json!({"task_id": task, "include_tool_results": true});
-    let results = parent.done("background_output", args).await.output;
+    let results = parent.call_ok("background_output", args).await.output;
     assert!(results.contains("42 files"), "{results}");
     let args = json!({"task_id": task, "full_session": true, "since_message_id": "msg_0"});
-    let refused = parent.refused("background_output", args).await;
+    let refused = parent.call_err("background_output", args).await;
     assert!(refused.contains("since_message_id"), "{refused}");
     host.stop().await;
 }
 
 #[actix_rt::test]
-async fn a_task_is_resumed_by_its_session_and_a_running_one_instructed() {
+async fn resume_and_send() {
     let host = Host::start(&[]).await;
     let parent = Agent::of(&host, "ses_parent");
     let task = parent.launch("first half").await;
     let args = json!({"session_id": "ses_1", "prompt": "And now?"});
-    let refused = parent.refused("background_task", args.clone()).await;
+    let refused = parent.call_err("background_task", args.clone()).await;
     assert!(refused.contains("background_send"), "{refused}");
     let sent = parent
-        .done(
+        .call_ok(
             "background_send",
             json!({"task_id": task, "prompt": "Hurry."}),
         )
@@ -230,7 +230,7 @@ async fn a_task_is_resumed_by_its_session_and_a_running_one_instructed() {
     host.finish("ses_1").await;
     host.ended(&task).await;
     let refused = parent
-        .refused(
+        .call_err(
             "background_send",
             json!({"task_id": task, "prompt": "More."}),
         )
@@ -239,7 +239,7 @@ async fn a_task_is_resumed_by_its_session_and_a_running_one_instructed() {
         refused.contains("background_task(session_id=\"ses_1\""),
         "{refused}"
     );
-    let resumed = parent.done("background_task", args).await;
+    let resumed = parent.call_ok("background_task", args).await;
     assert!(
         resumed.output.starts_with("Background task resumed"),
         "{}",
@@ -247,29 +247,29 @@ async fn a_task_is_resumed_by_its_session_and_a_running_one_instructed() {
     );
     assert_eq!(id(&resumed), task);
     let args = json!({"session_id": "ses_none", "prompt": "Go on."});
-    let refused = parent.refused("background_task", args).await;
+    let refused = parent.call_err("background_task", args).await;
     assert!(refused.contains("leave session_id out"), "{refused}");
     host.stop().await;
 }
 
 #[actix_rt::test]
-async fn a_launch_that_comes_twice_is_one_task() {
+async fn repeated_launch_call_is_one_task() {
     let host = Host::start(&[]).await;
     let mut parent = Agent::of(&host, "ses_parent");
     parent.caller.message = Some("msg_1".into());
     parent.caller.call = Some("call_0".to_owned());
     let first = parent.launch("once").await;
     assert_eq!(parent.launch("once").await, first);
-    // Some give all calls of a message one id.
+    // Some models give all calls of a message one id.
     assert_ne!(parent.launch("another").await, first);
-    // Some models number their calls anew in each message.
+    // Some models restart their call numbers in each message.
     parent.caller.message = Some("msg_2".into());
     assert_ne!(parent.launch("once").await, first);
     host.stop().await;
 }
 
 #[actix_rt::test]
-async fn what_is_wrong_is_said_in_terms_of_tools() {
+async fn errors_name_tools() {
     let host = Host::start(&[("safety.max_depth", "1")]).await;
     let parent = Agent::of(&host, "ses_parent");
     let launch = |field: &str, value: Value| {
@@ -321,14 +321,14 @@ async fn what_is_wrong_is_said_in_terms_of_tools() {
             "There are background_task, background_output",
         ),
     ] {
-        let refused = parent.refused(tool, args).await;
+        let refused = parent.call_err(tool, args).await;
         assert!(refused.contains(wanted), "{wanted}: {refused}");
         assert!(!refused.contains("/v1/"), "{refused}");
     }
     parent.launch("child").await;
     let child = Agent::of(&host, "ses_1");
     let deep = child
-        .refused("background_task", launch("prompt", json!("p")))
+        .call_err("background_task", launch("prompt", json!("p")))
         .await;
     assert!(deep.contains("Do it yourself"), "{deep}");
     host.stop().await;

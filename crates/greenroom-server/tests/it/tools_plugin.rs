@@ -1,4 +1,4 @@
-//! opencode's plugin carries descriptions of the tools of its own, since it must stand alone; their arguments are the same.
+//! The plugin contains its own descriptions of the tools; their arguments match the catalogue.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -7,7 +7,7 @@ use std::process::Command;
 use greenroom_server::tools::catalogue;
 use serde_json::{Value, json};
 
-/// What the plugin offers to opencode, as it says it: by tool the schema of the arguments.
+/// A script that prints the plugin's tools with the schemas of their arguments.
 const ASK: &str = r#"
 const { Greenroom } = await import(process.argv[1])
 const hooks = await Greenroom({ directory: "/", client: {} })
@@ -19,7 +19,7 @@ console.log(JSON.stringify(tools))
 process.exit(0)
 "#;
 
-/// Types by argument, and which are required.
+/// Returns the types of the arguments, and the required ones.
 fn arguments(schema: &Value) -> (BTreeMap<String, Value>, Value) {
     let properties = schema["properties"].as_object().unwrap();
     let types = properties
@@ -29,7 +29,7 @@ fn arguments(schema: &Value) -> (BTreeMap<String, Value>, Value) {
 }
 
 #[test]
-fn the_plugin_offers_the_same_tools_with_the_same_arguments() {
+fn plugin_tools_match_the_catalogue() {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
     let plugin = here.join("../greenroom-bridge/plugin/greenroom.js");
     let home = tempfile::tempdir().unwrap();

@@ -1,15 +1,15 @@
-//! `greenroom why`: the story of a task as people read it, at each way it can stand.
+//! `greenroom why`: the timeline of tasks in all states.
 
 use greenroom::Why;
 use greenroom::domain::time::Timestamp;
-use greenroom_server::cli::client::Shown;
-use greenroom_server::cli::why::story;
+use greenroom_server::cli::client::TaskView;
+use greenroom_server::cli::why::timeline;
 use serde_json::{Value, json};
 
 const PARENT: &str = "ses_parent";
 
-/// A story with these events, of a task with these fields over the usual ones.
-fn told(events: &[(&str, &str, &str)], fields: Value, waits_for: Option<Value>) -> String {
+/// Renders a timeline with these events, of a task with these fields.
+fn render(events: &[(&str, &str, &str)], fields: Value, waits_for: Option<Value>) -> String {
     let mut task = json!({
         "id": "bg_00000001", "spawnDepth": 1, "description": "find the bug", "prompt": "Find the bug.",
         "agent": "explore", "status": "running", "queuedAt": "2026-01-01T23:59:50.000Z",
@@ -29,9 +29,9 @@ fn told(events: &[(&str, &str, &str)], fields: Value, waits_for: Option<Value>) 
         task["waitsFor"] = waits_for;
     }
     let why: Why = serde_json::from_value(why).unwrap();
-    let shown: Shown = serde_json::from_value(task).unwrap();
+    let shown: TaskView = serde_json::from_value(task).unwrap();
     let now: Timestamp = serde_json::from_value(json!("2026-01-02T00:01:05.000Z")).unwrap();
-    story(&why, &shown, now)
+    timeline(&why, &shown, now)
 }
 
 const ACCEPTED: (&str, &str, &str) = (
@@ -44,12 +44,12 @@ const RUNNING: (&str, &str, &str) = ("2026-01-01T23:59:55.300Z", "running", "in 
 const PROMPTED: (&str, &str, &str) = ("2026-01-01T23:59:55.310Z", "prompt accepted", "run 1");
 
 #[test]
-fn a_task_that_waits() {
+fn waiting_task() {
     let waits_for = json!({
         "key": "acme/large", "position": 2, "inUse": 3, "limit": 3,
         "text": "2nd in line for acme/large, where 3 of 3 slots are in use",
     });
-    insta::assert_snapshot!(told(
+    insta::assert_snapshot!(render(
         &[ACCEPTED],
         json!({"status": "pending"}),
         Some(waits_for)
@@ -57,16 +57,20 @@ fn a_task_that_waits() {
 }
 
 #[test]
-fn a_task_that_runs() {
+fn running_task() {
     let fields = json!({
         "sessionID": "ses_1", "startedAt": "2026-01-01T23:59:55.300Z",
         "progress": {"toolCalls": 4, "lastTool": "bash", "lastUpdate": "2026-01-02T00:01:00.000Z"},
     });
-    insta::assert_snapshot!(told(&[ACCEPTED, GRANTED, RUNNING, PROMPTED], fields, None));
+    insta::assert_snapshot!(render(
+        &[ACCEPTED, GRANTED, RUNNING, PROMPTED],
+        fields,
+        None
+    ));
 }
 
 #[test]
-fn a_task_whose_parent_was_told() {
+fn completed_task_with_delivered_message() {
     let final_message = format!("ntc_1 final message to {PARENT}");
     let events = [
         ACCEPTED,
@@ -91,11 +95,11 @@ fn a_task_whose_parent_was_told() {
         "status": "completed", "sessionID": "ses_1", "note": "2 todos left open",
         "startedAt": "2026-01-01T23:59:55.300Z", "completedAt": "2026-01-02T00:00:40.000Z",
     });
-    insta::assert_snapshot!(told(&events, fields, None));
+    insta::assert_snapshot!(render(&events, fields, None));
 }
 
 #[test]
-fn a_task_that_failed_in_words_of_somebody_else() {
+fn failed_task_with_foreign_text() {
     let error = "the provider said\n\u{1b}[2Jno: try again later";
     let events = [
         ACCEPTED,
@@ -107,13 +111,13 @@ fn a_task_that_failed_in_words_of_somebody_else() {
         "status": "error", "sessionID": "ses_1", "error": error, "description": "find\u{1b}]0;x\u{7} the\nbug",
         "startedAt": "2026-01-01T23:59:55.300Z", "completedAt": "2026-01-02T00:00:01.000Z",
     });
-    insta::assert_snapshot!(told(&events, fields, None));
+    insta::assert_snapshot!(render(&events, fields, None));
 }
 
 #[test]
-fn a_task_of_which_nothing_is_remembered() {
+fn task_without_events() {
     let fields = json!({
         "status": "cancelled", "error": "Session deleted", "completedAt": "2026-01-02T00:00:01.000Z",
     });
-    insta::assert_snapshot!(told(&[], fields, None));
+    insta::assert_snapshot!(render(&[], fields, None));
 }

@@ -1,16 +1,16 @@
-//! The grammar of the command line, by what the commands are about: [`service`], [`tasks`], [`upkeep`]; [`words`] says
-//! what a single word may be. The texts here are what `--help` shows.
+//! The grammar of the command line: [`service`], [`tasks`] and [`admin`] by subject, [`parsers`] for single values.
+//! `--help` shows the doc comments of the arguments.
 
+pub mod admin;
+pub mod parsers;
 mod root;
 pub mod service;
 pub mod tasks;
-pub mod upkeep;
-pub mod words;
 
+pub use admin::{
+    AnswerArgs, AsksArgs, ConfigArgs, ConfigCommand, DoctorArgs, JournalArgs, LimitsArgs,
+    LimitsCommand, PluginArgs, PluginCommand, PluginTargetArgs,
+};
 pub use root::{Cli, Command};
 pub use service::{ClientArgs, ServeArgs, ServiceArgs, UpArgs};
-pub use tasks::{CancelArgs, ListArgs, OneArgs, OutputArgs, ResumeArgs, RunArgs, SendArgs};
-pub use upkeep::{
-    AnswerArgs, AsksArgs, ConfigArgs, ConfigCommand, DoctorArgs, JournalArgs, LimitsArgs,
-    LimitsCommand, PlaceArgs, PluginArgs, PluginCommand,
-};
+pub use tasks::{CancelArgs, ListArgs, OutputArgs, ResumeArgs, RunArgs, SendArgs, TaskArgs};

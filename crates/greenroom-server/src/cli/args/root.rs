@@ -1,11 +1,11 @@
-//! The command and what there is to do.
+//! The command and its subcommands.
 
 use clap::{Parser, Subcommand};
 use clap_complete::Shell;
 
 use super::{
     AnswerArgs, AsksArgs, CancelArgs, ClientArgs, ConfigArgs, DoctorArgs, JournalArgs, LimitsArgs,
-    ListArgs, OneArgs, OutputArgs, PluginArgs, ResumeArgs, RunArgs, SendArgs, ServeArgs, UpArgs,
+    ListArgs, OutputArgs, PluginArgs, ResumeArgs, RunArgs, SendArgs, ServeArgs, TaskArgs, UpArgs,
 };
 
 /// Runs background tasks for AI agents on opencode, and wakes whoever asked when they are done.
@@ -37,9 +37,9 @@ pub enum Command {
     /// List tasks, newest first
     List(ListArgs),
     /// Show a task
-    Show(OneArgs),
+    Show(TaskArgs),
     /// Say what a task waits for or why it ended, with what happened to it
-    Why(OneArgs),
+    Why(TaskArgs),
     /// Print the result of a task, or what it has written so far
     Output(OutputArgs),
     /// Cancel tasks

@@ -1,27 +1,27 @@
-//! Whatever a caller or a server says: no panic, no 500, an error that names what is wrong, and the service goes on.
-//! `GREENROOM_BAD_INPUTS` sets how many inputs are tried; `GREENROOM_BAD_INPUTS_SEED` which.
+//! Random input from callers and servers: no panic, no 500, an error that names the problem, and a service that still
+//! works. `GREENROOM_BAD_INPUTS` sets the number of inputs, `GREENROOM_BAD_INPUTS_SEED` the seed.
 
-mod dice;
+mod rng;
 
 use std::collections::BTreeSet;
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::support::Host;
-use dice::{Dice, NAMES, NUMBERS, any, body, shaped};
 use futures::StreamExt;
 use greenroom::domain::session_event::{SessionEvent, read_retry};
 use greenroom::domain::transcript::{Message, Part, error_text};
 use greenroom_bridge::protocol::FromBridge;
 use reqwest::Method;
+use rng::{NAMES, NUMBERS, Rng, any, body, shaped};
 use serde_json::{Value, json};
 
-/// How many inputs are tried in all: half as requests, half on the readers.
+/// Returns the number of inputs: half are requests, half go to the parsers.
 fn inputs() -> usize {
-    setting("GREENROOM_BAD_INPUTS").map_or(20_000, |inputs| usize::try_from(inputs).unwrap())
+    env_number("GREENROOM_BAD_INPUTS").map_or(20_000, |inputs| usize::try_from(inputs).unwrap())
 }
 
-fn setting(name: &str) -> Option<u64> {
+fn env_number(name: &str) -> Option<u64> {
     Some(std::env::var(name).ok()?.parse().expect("a number"))
 }
 
@@ -29,7 +29,7 @@ struct Target {
     method: Method,
     path: String,
     example: Option<Value>,
-    /// What its body or query may have.
+    /// The fields of its body or query.
     names: Vec<String>,
     statuses: BTreeSet<u16>,
 }
@@ -80,26 +80,26 @@ const IDS: [&str; 10] = [
     "%F0%9F%98%80",
 ];
 
-/// Sends one input and checks what comes back. True if it was taken.
+/// Sends one input and checks the response. Returns true if the service accepted it.
 async fn try_one(host: &Host, target: &Target, known: &BTreeSet<String>, number: usize) -> bool {
-    let dice = &mut Dice::seeded(number as u64);
+    let rng = &mut Rng::from_seed(number as u64);
     let mut path = target.path.clone();
     for name in ["{id}", "{sessionID}", "{askID}"] {
-        path = path.replace(name, IDS[dice.roll(IDS.len())]);
+        path = path.replace(name, IDS[rng.below(IDS.len())]);
     }
     let text = match &target.example {
-        Some(example) => body(dice, example, &target.names),
+        Some(example) => body(rng, example, &target.names),
         None => {
             let mut query = Vec::new();
-            for _ in 0..=dice.roll(3) {
-                let name = if dice.roll(6) == 0 {
-                    dice.one(&NAMES).to_string()
+            for _ in 0..=rng.below(3) {
+                let name = if rng.below(6) == 0 {
+                    rng.pick(&NAMES).to_string()
                 } else {
-                    dice.one(&target.names).clone()
+                    rng.pick(&target.names).clone()
                 };
-                let value = match dice.roll(3) {
-                    0 => dice.one(&NUMBERS),
-                    1 => dice.one(&[
+                let value = match rng.below(3) {
+                    0 => rng.pick(&NUMBERS),
+                    1 => rng.pick(&[
                         "",
                         "true",
                         "false",
@@ -109,9 +109,9 @@ async fn try_one(host: &Host, target: &Target, known: &BTreeSet<String>, number:
                         "1",
                         "2026-01-01T00:00:00Z",
                     ]),
-                    _ => dice.one(&IDS),
+                    _ => rng.pick(&IDS),
                 };
-                // A read that waits would hold the others up.
+                // A blocking read would delay the others.
                 if name != "block" {
                     query.push(format!("{name}={value}"));
                 }
@@ -155,7 +155,7 @@ async fn try_one(host: &Host, target: &Target, known: &BTreeSet<String>, number:
     false
 }
 
-/// Panics of the product since [`watch_panics`], whoever has caught them.
+/// Number of panics since [`watch_panics`], caught or not.
 static PANICS: AtomicUsize = AtomicUsize::new(0);
 
 fn watch_panics() {
@@ -175,7 +175,7 @@ fn watch_panics() {
 }
 
 #[actix_rt::test]
-async fn no_request_breaks_the_service() {
+async fn random_requests_do_not_break_the_service() {
     watch_panics();
     let host = Host::start(&[("limits.default", "1")]).await;
     let document: Value = serde_json::from_str(&host.text("/openapi.json").await).unwrap();
@@ -205,7 +205,7 @@ async fn no_request_breaks_the_service() {
         try_one(&host, target, &known, number)
     });
     let taken: Vec<bool> = tried.buffer_unordered(16).collect().await;
-    // Neither all noise nor all sense: both ways are gone often.
+    // The inputs must be neither all invalid nor all valid.
     let share = taken.iter().filter(|taken| **taken).count() * 100 / taken.len();
     assert!(
         (5..95).contains(&share),
@@ -214,7 +214,7 @@ async fn no_request_breaks_the_service() {
     );
     assert_eq!(PANICS.load(Ordering::Relaxed), 0);
 
-    // It goes on as if nothing had been.
+    // The service still works.
     assert_eq!(
         host.post("/v1/tasks/cancel", json!({"all": true})).await.0,
         200
@@ -232,13 +232,13 @@ async fn no_request_breaks_the_service() {
 }
 
 #[test]
-fn no_event_frame_or_answer_breaks_its_reader() {
+fn random_events_and_frames_do_not_panic() {
     for number in 0..inputs() / 2 {
-        let dice = &mut Dice::seeded(u64::MAX - number as u64);
-        let text = if dice.roll(3) == 0 {
-            any(dice, 4)
+        let rng = &mut Rng::from_seed(u64::MAX - number as u64);
+        let text = if rng.below(3) == 0 {
+            any(rng, 4)
         } else {
-            shaped(dice)
+            shaped(rng)
         };
         let shown: String = text.chars().take(400).collect();
         let read = std::panic::catch_unwind(AssertUnwindSafe(|| {

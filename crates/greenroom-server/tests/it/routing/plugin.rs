@@ -1,5 +1,5 @@
-//! An opencode in memory that is reached over a bridge alone: processes share what is stored, as opencode's do, and each
-//! knows only of its own sessions whether they work.
+//! An opencode in memory behind a bridge. As with the real one, processes share the stored sessions, and each knows the
+//! status of its own sessions only.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -16,11 +16,11 @@ use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 
 use crate::support::Host;
 
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub const TIMEOUT: Duration = Duration::from_secs(20);
 
 type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
-/// What all processes of a user share.
+/// The sessions that all processes of a user share.
 #[derive(Debug, Clone, Default)]
 pub struct Storage(Arc<Mutex<Stored>>);
 
@@ -36,25 +36,26 @@ impl Storage {
         self.0.lock().unwrap()
     }
 
-    /// A session that was there before.
+    /// Adds an existing session.
     pub fn open(&self, session: &str, directory: &str) {
         let record = json!({"id": session, "directory": directory});
         self.stored().sessions.insert(session.to_owned(), record);
     }
 
-    /// The texts that a session was given, with whether they woke it.
-    pub fn told(&self, session: &str) -> Vec<(String, bool)> {
+    /// Returns the texts sent to a session, each with whether it woke the session.
+    pub fn user_messages(&self, session: &str) -> Vec<(String, bool)> {
         let stored = self.stored();
         let messages = stored.messages.get(session).into_iter().flatten();
-        let told = messages.filter(|message| message["info"]["role"] == "user");
-        told.map(|message| {
-            let text = message["parts"][0]["text"].as_str().unwrap().to_owned();
-            (text, message["noReply"] != json!(true))
-        })
-        .collect()
+        let user_messages = messages.filter(|message| message["info"]["role"] == "user");
+        user_messages
+            .map(|message| {
+                let text = message["parts"][0]["text"].as_str().unwrap().to_owned();
+                (text, message["noReply"] != json!(true))
+            })
+            .collect()
     }
 
-    fn say(&self, session: &str, role: &str, parts: Value, more: Value) {
+    fn push_message(&self, session: &str, role: &str, parts: Value, more: Value) {
         let now = greenroom::clock::Clock::system().now().as_millis();
         let mut stored = self.stored();
         let messages = stored.messages.entry(session.to_owned()).or_default();
@@ -72,8 +73,8 @@ impl Storage {
 #[derive(Debug, Default)]
 struct Process {
     working: BTreeSet<String>,
-    asked: Vec<(String, Value)>,
-    /// Sessions that do not answer by themselves.
+    request_count: Vec<(String, Value)>,
+    /// True while sessions do not answer by themselves.
     held: bool,
     deaf: bool,
 }
@@ -89,12 +90,12 @@ pub struct Plugin {
 
 struct Link {
     out: mpsc::UnboundedSender<Value>,
-    told: mpsc::UnboundedReceiver<Value>,
+    user_messages: mpsc::UnboundedReceiver<Value>,
     pump: JoinHandle<()>,
 }
 
 impl Plugin {
-    /// A process that is not connected yet.
+    /// Creates a process that is not connected.
     pub fn new(storage: &Storage, pid: u32, directory: &str) -> Self {
         Self {
             pid,
@@ -105,8 +106,8 @@ impl Plugin {
         }
     }
 
-    /// The same, connected.
-    pub async fn connected(host: &Host, storage: &Storage, pid: u32, directory: &str) -> Self {
+    /// Creates a connected process.
+    pub async fn connect_new(host: &Host, storage: &Storage, pid: u32, directory: &str) -> Self {
         let mut plugin = Self::new(storage, pid, directory);
         plugin.connect(host).await;
         plugin
@@ -116,18 +117,18 @@ impl Plugin {
         self.process.lock().unwrap()
     }
 
-    /// Sessions work from now on until they are told to finish.
-    pub fn hold(&self) {
+    /// Sessions stay busy until [`Plugin::finish`].
+    pub fn pause_answers(&self) {
         self.process().held = true;
     }
 
     /// Sessions answer by themselves again.
-    pub fn process_goes_on(&self) {
+    pub fn resume_answers(&self) {
         self.process().held = false;
     }
 
-    /// Requests are not answered, as by a plugin that only brings events.
-    pub fn only_events(&self) {
+    /// Requests are not answered, as by a plugin that only delivers events.
+    pub fn events_only(&self) {
         self.process().deaf = true;
     }
 
@@ -143,7 +144,7 @@ impl Plugin {
             "{welcome:?}"
         );
         let (out, orders) = mpsc::unbounded_channel();
-        let (tell, told) = mpsc::unbounded_channel();
+        let (tell, user_messages) = mpsc::unbounded_channel();
         let (write, read) = socket.split();
         let (storage, process) = (self.storage.clone(), self.process.clone());
         let server = Server {
@@ -153,25 +154,29 @@ impl Plugin {
             out: out.clone(),
         };
         let pump = actix_rt::spawn(pump(server, write, read, orders, tell));
-        self.link = Some(Link { out, told, pump });
+        self.link = Some(Link {
+            out,
+            user_messages,
+            pump,
+        });
     }
 
-    /// The socket is cut; the process lives.
-    pub async fn cut(&mut self, host: &Host) {
+    /// Cuts the socket; the process stays alive.
+    pub async fn disconnect(&mut self, host: &Host) {
         let link = self.link.take().unwrap();
         link.pump.abort();
         let _ = link.pump.await;
         let bridges = host.bridges();
         let gone = || !bridges.list().iter().any(|bridge| bridge.pid == self.pid);
-        until("the bridge is known to be gone", gone).await;
+        wait_until("the bridge is known to be gone", gone).await;
     }
 
     fn link(&mut self) -> &mut Link {
         self.link.as_mut().expect("it is connected")
     }
 
-    /// An event of that session, for instance because its user works in it.
-    pub fn names(&mut self, session: &str) {
+    /// Sends an event of a session.
+    pub fn name_session(&mut self, session: &str) {
         let event = json!({"type": "session.updated", "properties": {"info": {"id": session}}});
         self.link()
             .out
@@ -179,27 +184,27 @@ impl Plugin {
             .unwrap();
     }
 
-    /// The same, once the service has heard it.
-    pub async fn names_heard(&mut self, session: &str) {
-        self.names(session);
-        self.heard().await;
+    /// Sends an event of a session and waits until the service has processed it.
+    pub async fn name_and_sync(&mut self, session: &str) {
+        self.name_session(session);
+        self.sync().await;
     }
 
-    /// Everything it has said so far is heard: frames are read in order, and this one is answered.
-    pub async fn heard(&mut self) {
+    /// Waits until the service has processed all sent frames: they are read in order, and this one is answered.
+    pub async fn sync(&mut self) {
         let last = json!({"type": "compactionContext", "sessionID": "ses_none"});
         self.link().out.send(last).unwrap();
         while self.next().await["type"] != "compactionContext" {}
     }
 
-    /// The next frame that is no request.
+    /// Returns the next frame that is not a request.
     pub async fn next(&mut self) -> Value {
-        let told = &mut self.link().told;
-        let next = tokio::time::timeout(PATIENCE, told.recv());
+        let user_messages = &mut self.link().user_messages;
+        let next = tokio::time::timeout(TIMEOUT, user_messages.recv());
         next.await.expect("a frame comes").unwrap()
     }
 
-    /// The session answers and is idle.
+    /// Lets a session answer and become idle.
     pub fn finish(&mut self, session: &str) {
         let server = Server {
             directory: self.directory.clone(),
@@ -210,25 +215,31 @@ impl Plugin {
         server.finish(session);
     }
 
-    /// The session has answered while nobody could hear of it.
-    pub fn finish_unheard(&self, session: &str) {
+    /// Lets a session answer without an event.
+    pub fn finish_silently(&self, session: &str) {
         self.process().working.remove(session);
         let parts = json!([{"type": "text", "text": "done meanwhile"}]);
-        self.storage.say(session, "assistant", parts, Value::Null);
+        self.storage
+            .push_message(session, "assistant", parts, Value::Null);
     }
 
-    /// How often that was asked of it: a method and a path, or the beginning of one.
-    pub fn asked(&self, what: &str) -> usize {
+    /// Returns the number of requests with this method and path prefix.
+    pub fn request_count(&self, what: &str) -> usize {
         let process = self.process();
-        let asked = process.asked.iter();
-        asked.filter(|(call, _)| call.starts_with(what)).count()
+        let request_count = process.request_count.iter();
+        request_count
+            .filter(|(call, _)| call.starts_with(what))
+            .count()
     }
 
-    /// The bodies that came with it.
-    pub fn bodies(&self, what: &str) -> Vec<Value> {
+    /// Returns the bodies of these requests.
+    pub fn request_bodies(&self, what: &str) -> Vec<Value> {
         let process = self.process();
-        let asked = process.asked.iter().filter(|(call, _)| call == what);
-        asked.map(|(_, body)| body.clone()).collect()
+        let request_count = process
+            .request_count
+            .iter()
+            .filter(|(call, _)| call == what);
+        request_count.map(|(_, body)| body.clone()).collect()
     }
 }
 
@@ -248,7 +259,7 @@ async fn pump(
     tell: mpsc::UnboundedSender<Value>,
 ) {
     loop {
-        let say = tokio::select! {
+        let push_message = tokio::select! {
             frame = read.next() => {
                 let Some(Ok(frame)) = frame else { return };
                 let Message::Text(text) = frame else { continue };
@@ -268,7 +279,11 @@ async fn pump(
                 None => return,
             },
         };
-        if write.send(Message::text(say.to_string())).await.is_err() {
+        if write
+            .send(Message::text(push_message.to_string()))
+            .await
+            .is_err()
+        {
             return;
         }
     }
@@ -295,7 +310,8 @@ impl Server {
     fn finish(&self, session: &str) {
         self.process.lock().unwrap().working.remove(session);
         let parts = json!([{"type": "text", "text": format!("answer of {session}")}]);
-        self.storage.say(session, "assistant", parts, Value::Null);
+        self.storage
+            .push_message(session, "assistant", parts, Value::Null);
         self.status(session, "idle");
         self.event(json!({"type": "session.idle", "properties": {"sessionID": session}}));
     }
@@ -306,7 +322,7 @@ impl Server {
         {
             let mut process = self.process.lock().unwrap();
             process
-                .asked
+                .request_count
                 .push((format!("{method} {path}"), body.clone()));
             if process.deaf {
                 return None;
@@ -366,7 +382,7 @@ impl Server {
             ("GET", ["session", _, "todo"]) => (200, json!([])),
             ("POST", ["session", session, "prompt_async"]) => {
                 self.storage
-                    .say(session, "user", body["parts"].clone(), body.clone());
+                    .push_message(session, "user", body["parts"].clone(), body.clone());
                 if body["noReply"] != json!(true) {
                     self.process
                         .lock()
@@ -390,13 +406,13 @@ impl Server {
     }
 }
 
-/// Waits until that is so.
-pub async fn until(what: &str, so: impl Fn() -> bool) {
+/// Waits until a condition holds.
+pub async fn wait_until(what: &str, so: impl Fn() -> bool) {
     let watch = async {
         while !so() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    let so = tokio::time::timeout(PATIENCE, watch).await;
+    let so = tokio::time::timeout(TIMEOUT, watch).await;
     so.unwrap_or_else(|_| panic!("not in time: {what}"));
 }

@@ -1,4 +1,4 @@
-//! A service for tests, on an agent server in memory whose sessions do what the test says.
+//! A service for tests on a scripted agent server in memory.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -15,17 +15,17 @@ use greenroom::ports::agent_server::{
     AgentServer, NewSession, Notice, ServerError, SessionRecord, SessionStatus, TaskPrompt, Toast,
     Todo,
 };
-use greenroom_server::agents::{Patience, Upstream};
+use greenroom_server::agents::{Timeouts, Upstream};
 use greenroom_server::config::{Environment, Settings, Sources, load};
 use greenroom_server::host::{HostError, Service};
 use reqwest::Method;
 use serde_json::{Value, json};
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const TIMEOUT: Duration = Duration::from_secs(20);
 
-/// An agent server in memory: sessions are busy until told to finish, and then have answered.
+/// An agent server in memory. Sessions stay busy until [`Host::finish`].
 #[derive(Debug, Default)]
-pub struct Fake {
+pub struct FakeServer {
     state: Mutex<State>,
 }
 
@@ -40,8 +40,8 @@ struct State {
     tools: bool,
 }
 
-impl Fake {
-    /// A session that was there before.
+impl FakeServer {
+    /// Adds an existing session.
     pub fn open(&self, session: &str) {
         self.state
             .lock()
@@ -59,12 +59,12 @@ impl Fake {
             .insert(session.into(), now);
     }
 
-    /// How many sessions it has made.
-    pub fn made(&self) -> usize {
+    /// Returns the number of created sessions.
+    pub fn session_count(&self) -> usize {
         self.state.lock().unwrap().made
     }
 
-    /// What was answered to requests, in order.
+    /// Returns the answers to requests, in order.
     pub fn answers(&self) -> Vec<(String, AskAnswer)> {
         let state = self.state.lock().unwrap();
         let answers = state.answers.iter();
@@ -73,12 +73,12 @@ impl Fake {
             .collect()
     }
 
-    /// Answers come after a call of a tool.
+    /// Adds a tool call before each answer.
     pub fn call_tools(&self) {
         self.state.lock().unwrap().tools = true;
     }
 
-    /// True if it was aborted.
+    /// Returns true if the session was aborted.
     pub fn aborted(&self, session: &str) -> bool {
         self.state
             .lock()
@@ -89,7 +89,7 @@ impl Fake {
 }
 
 #[async_trait]
-impl AgentServer for Fake {
+impl AgentServer for FakeServer {
     async fn session(&self, session: &SessionId) -> Result<SessionRecord, ServerError> {
         Ok(SessionRecord {
             id: Some(session.clone()),
@@ -193,7 +193,7 @@ impl AgentServer for Fake {
         _: AskKind,
         answer: &AskAnswer,
     ) -> Result<(), ServerError> {
-        // Of two answers the server takes the first, like opencode.
+        // Like opencode, the server accepts the first of two answers.
         let mut state = self.state.lock().unwrap();
         if state.answers.iter().any(|(_, known, _)| known == ask) {
             return Err(ServerError::NotFound(format!("Request not found: {ask}")));
@@ -212,39 +212,39 @@ impl AgentServer for Fake {
     }
 }
 
-/// A running service and a client of it.
+/// A running service with an HTTP client.
 pub struct Host {
     pub address: SocketAddr,
     pub client: reqwest::Client,
-    pub fake: Arc<Fake>,
+    pub fake: Arc<FakeServer>,
     service: Service,
 }
 
 impl Host {
-    /// Starts a service with these keys of the configuration.
+    /// Starts a service with configuration keys.
     pub async fn start(set: &[(&str, &str)]) -> Self {
-        let host = Self::start_by(set, |settings, fake| Service::start(settings, fake)).await;
+        let host = Self::start_service(set, |settings, fake| Service::start(settings, fake)).await;
         host.service
             .greenroom()
             .event_link(greenroom::EventLink::Connected);
         host
     }
 
-    /// Starts a service to which opencode comes by bridges, besides the agent server in memory if there is to be one.
-    pub async fn on_bridges(with_url: bool, patience: Patience, set: &[(&str, &str)]) -> Self {
-        Self::start_by(set, |settings, fake| {
+    /// Starts a service for bridges, optionally with the agent server in memory as the one at a URL.
+    pub async fn on_bridges(with_url: bool, timeouts: Timeouts, set: &[(&str, &str)]) -> Self {
+        Self::start_service(set, |settings, fake| {
             let upstream = with_url.then_some(Upstream {
                 server: fake,
                 url: None,
             });
-            Service::start_with(settings, upstream, patience)
+            Service::start_with_timeouts(settings, upstream, timeouts)
         })
         .await
     }
 
-    async fn start_by(
+    async fn start_service(
         set: &[(&str, &str)],
-        start: impl FnOnce(&Settings, Arc<Fake>) -> Result<Service, HostError>,
+        start: impl FnOnce(&Settings, Arc<FakeServer>) -> Result<Service, HostError>,
     ) -> Self {
         let usual = [
             ("listen", "127.0.0.1:0"),
@@ -270,10 +270,10 @@ impl Host {
         )
         .unwrap()
         .settings;
-        let fake = Arc::new(Fake::default());
+        let fake = Arc::new(FakeServer::default());
         let service = start(&settings, fake.clone()).unwrap();
         let client = reqwest::Client::builder()
-            .timeout(PATIENCE)
+            .timeout(TIMEOUT)
             .no_proxy()
             .build()
             .unwrap();
@@ -285,12 +285,12 @@ impl Host {
         }
     }
 
-    /// The tools of this service.
+    /// Returns the tools of the service.
     pub fn tools(&self) -> greenroom_server::tools::Tools {
         greenroom_server::tools::Tools::new(self.service.greenroom().clone())
     }
 
-    /// The bridges that are connected.
+    /// Returns the connected bridges.
     pub fn bridges(&self) -> greenroom_bridge::Bridges {
         self.service.bridges().clone()
     }
@@ -334,8 +334,8 @@ impl Host {
         self.request(Method::POST, path, &body.to_string()).await
     }
 
-    /// A read that goes on beside the test.
-    pub fn get_later(&self, path: &str) -> tokio::task::JoinHandle<(u16, Value)> {
+    /// Starts a GET request in the background.
+    pub fn spawn_get(&self, path: &str) -> tokio::task::JoinHandle<(u16, Value)> {
         let request = self.client.get(self.url(path));
         actix_rt::spawn(async move {
             let answer = request.send().await.unwrap();
@@ -343,7 +343,7 @@ impl Host {
         })
     }
 
-    /// Waits until there is a task, and answers with the id of the newest.
+    /// Waits for a task and returns the id of the newest one.
     pub async fn newest(&self) -> String {
         let watch = async {
             loop {
@@ -354,18 +354,18 @@ impl Host {
                 tokio::task::yield_now().await;
             }
         };
-        tokio::time::timeout(PATIENCE, watch)
+        tokio::time::timeout(TIMEOUT, watch)
             .await
             .expect("a task comes")
     }
 
-    /// Waits until the task runs, and answers with its session.
+    /// Waits until the task runs and returns its session.
     pub async fn running(&self, id: &str) -> String {
         let task = self.until(id, |task| task["status"] == "running").await;
         task["sessionID"].as_str().unwrap().to_owned()
     }
 
-    /// Waits until the task's run has ended.
+    /// Waits until the run of the task has ended.
     pub async fn ended(&self, id: &str) -> Value {
         self.until(id, |task| {
             !matches!(task["status"].as_str(), Some("pending" | "running"))
@@ -385,29 +385,29 @@ impl Host {
                 tokio::task::yield_now().await;
             }
         };
-        tokio::time::timeout(PATIENCE, watch)
+        tokio::time::timeout(TIMEOUT, watch)
             .await
             .unwrap_or_else(|_| panic!("{id} does not get there: {}", last.lock().unwrap()))
     }
 
-    /// Waits until a parent has been told something, and answers with all it was told.
-    pub async fn told(&self, parent: &str) -> String {
+    /// Waits until a message to a parent is delivered and returns all its messages.
+    pub async fn delivered_messages(&self, parent: &str) -> String {
         let path = format!("/v1/sessions/{parent}/notifications");
         let watch = async {
             loop {
-                let (_, told) = self.get(&path).await;
-                if told["notifications"][0]["fate"] == "delivered" {
-                    return told.to_string();
+                let (_, messages) = self.get(&path).await;
+                if messages["notifications"][0]["fate"] == "delivered" {
+                    return messages.to_string();
                 }
                 tokio::task::yield_now().await;
             }
         };
-        tokio::time::timeout(PATIENCE, watch)
+        tokio::time::timeout(TIMEOUT, watch)
             .await
             .unwrap_or_else(|_| panic!("{parent} is not told"))
     }
 
-    /// Hands in one event.
+    /// Sends one event.
     pub async fn event(&self, event: Value) {
         let (status, _) = self
             .post("/v1/session-events", json!({"events": [event]}))
@@ -415,7 +415,7 @@ impl Host {
         assert_eq!(status, 202);
     }
 
-    /// The session answers, and says so.
+    /// Lets a session answer and become idle.
     pub async fn finish(&self, session: &str) {
         self.fake.answer(session);
         let idle = json!({"type": "session.idle", "properties": {"sessionID": session}});
@@ -425,8 +425,8 @@ impl Host {
         assert_eq!(status, 202);
     }
 
-    /// Waits until the system keeps just that.
-    pub async fn until_kept(&self, wanted: &Census) {
+    /// Waits until the actor system holds exactly these resources.
+    pub async fn wait_for_census(&self, wanted: &Census) {
         let last = Mutex::new(Census::default());
         let watch = async {
             loop {
@@ -438,25 +438,25 @@ impl Host {
                 tokio::task::yield_now().await;
             }
         };
-        tokio::time::timeout(PATIENCE, watch)
+        tokio::time::timeout(TIMEOUT, watch)
             .await
             .unwrap_or_else(|_| panic!("it still keeps {:?}", last.lock().unwrap()));
     }
 
-    /// Gives a read that was sent before the time to arrive: a call behind it on another connection is answered.
-    pub async fn until_blocked(&self) {
+    /// Gives an earlier request time to arrive: later requests on other connections are answered.
+    pub async fn let_request_arrive(&self) {
         for _ in 0..3 {
             self.get("/healthz").await;
         }
     }
 
     pub async fn stop(self) {
-        let mode = self.service.lasting_mode();
+        let mode = self.service.shutdown_mode();
         self.service.stop(mode).await;
     }
 }
 
-/// An HTTP server that is as healthy as opencode and can do nothing else; it ends with the test's system.
+/// Starts an HTTP server that answers only health checks. It stops with the actix system of the test.
 pub async fn healthy_opencode() -> String {
     use actix_web::{App, HttpResponse, HttpServer, web};
     let healthy =
@@ -469,13 +469,13 @@ pub async fn healthy_opencode() -> String {
             .unwrap();
     let url = format!("http://{}", server.addrs()[0]);
     actix_rt::spawn(server.run());
-    // It starts when it is first polled, which a test that then waits for a line would never come to.
+    // The server starts at its first poll, so one request is made here.
     reqwest::get(format!("{url}/global/health")).await.unwrap();
     url
 }
 
-/// A refusal as it should be.
-pub fn refused((status, error): (u16, &Value), wanted: u16, code: &str, text: &str) {
+/// Asserts an error response.
+pub fn assert_error((status, error): (u16, &Value), wanted: u16, code: &str, text: &str) {
     assert_eq!(
         (status, &error["error"]["code"]),
         (wanted, &json!(code)),

@@ -1,22 +1,21 @@
-//! What an agent reads when a tool does not do what it asks: what is wrong, and what to do instead in terms of tools. The
-//! wording of what is wrong is that of the HTTP API.
+//! The errors of tools: what is wrong, and what an agent can do with tools. The messages are those of the HTTP API.
 
 use greenroom::domain::task::{Task, cut};
 use greenroom::{LaunchError, OutputError, ResumeError, SendError};
 
 use crate::http::ApiError;
 
-/// Why a tool did not do it.
+/// Why a tool call failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Refusal {
+pub struct ToolError {
     /// What is wrong.
     pub message: String,
-    /// What the agent can do; empty if the message says it.
+    /// What the agent can do; empty if the message contains it.
     pub hint: String,
 }
 
-impl Refusal {
-    /// A refusal of any kind.
+impl ToolError {
+    /// Creates an error.
     pub fn new(message: impl Into<String>, hint: impl Into<String>) -> Self {
         Self {
             message: message.into(),
@@ -24,12 +23,12 @@ impl Refusal {
         }
     }
 
-    /// The arguments are not possible.
+    /// Invalid arguments.
     pub fn arguments(problems: String) -> Self {
         Self::new(problems, "Correct the arguments and call again.")
     }
 
-    /// No task of that name that the caller can reach.
+    /// No task with this name is in scope.
     pub fn no_task(name: &str) -> Self {
         Self::new(
             format!("there is no task {:?} of yours", cut(name, 100)),
@@ -37,7 +36,7 @@ impl Refusal {
         )
     }
 
-    /// No session of that name that the caller can resume.
+    /// No session with this name is in scope.
     pub fn no_session(name: &str) -> Self {
         Self::new(
             format!(
@@ -48,7 +47,7 @@ impl Refusal {
         )
     }
 
-    /// It has ended already.
+    /// The task has already ended.
     pub fn ended(task: &Task) -> Self {
         Self::new(
             format!(
@@ -60,7 +59,7 @@ impl Refusal {
         )
     }
 
-    /// It takes no further prompt now.
+    /// The task takes no further prompt now.
     pub fn not_running(task: &Task) -> Self {
         let message = format!("task {} is {}", task.id, task.status().as_str());
         let hint = match &task.session {
@@ -75,7 +74,7 @@ impl Refusal {
         Self::new(message, hint)
     }
 
-    /// The lines that the agent reads.
+    /// Returns the text for the agent.
     pub fn text(&self) -> String {
         match self.hint.as_str() {
             "" => format!("Error: {}", self.message),
@@ -84,8 +83,8 @@ impl Refusal {
     }
 }
 
-/// In terms of tools where the API speaks in those of HTTP.
-impl From<ApiError> for Refusal {
+/// Replaces hints about HTTP with hints about tools.
+impl From<ApiError> for ToolError {
     fn from(error: ApiError) -> Self {
         let hint = match error.code {
             "too_deep" => "Do it yourself: tasks of tasks end here.",
@@ -100,13 +99,13 @@ impl From<ApiError> for Refusal {
     }
 }
 
-impl From<LaunchError> for Refusal {
+impl From<LaunchError> for ToolError {
     fn from(error: LaunchError) -> Self {
         ApiError::from(error).into()
     }
 }
 
-impl From<ResumeError> for Refusal {
+impl From<ResumeError> for ToolError {
     fn from(error: ResumeError) -> Self {
         if let ResumeError::UnknownSession(session) = &error {
             return Self::no_session(session.as_str());
@@ -120,7 +119,7 @@ impl From<ResumeError> for Refusal {
     }
 }
 
-impl From<SendError> for Refusal {
+impl From<SendError> for ToolError {
     fn from(error: SendError) -> Self {
         match error {
             SendError::Unknown(task) => Self::no_task(task.as_str()),
@@ -130,7 +129,7 @@ impl From<SendError> for Refusal {
     }
 }
 
-impl From<OutputError> for Refusal {
+impl From<OutputError> for ToolError {
     fn from(error: OutputError) -> Self {
         match error {
             OutputError::Unknown(name) => Self::no_task(&name),

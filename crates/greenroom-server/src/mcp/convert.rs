@@ -1,4 +1,4 @@
-//! Our tools, callers and tasks in MCP's terms. Pure.
+//! Converts tools, callers and tasks to MCP types. Pure.
 
 use std::sync::Arc;
 
@@ -12,28 +12,28 @@ use rmcp::model::{
 };
 use serde_json::{Value, json};
 
-use crate::cli::client::Shown;
+use crate::cli::client::TaskView;
 use crate::cli::show;
 use crate::tools::catalogue::Effect;
 use crate::tools::{Caller, ToolInfo, ToolReply, catalogue};
 
-/// The argument by which a caller names its session.
-const PARENT: &str = "parent_session_id";
-/// The argument by which a hook of its host does.
-const HOOKED: &str = "__sessionID";
-/// How often a client should ask for a task, in milliseconds.
-const POLL_MS: u64 = 2000;
-/// The code of JSON-RPC under which a task has failed.
-const FAILED: i32 = -32000;
+/// Name of the argument with the caller's session.
+const PARENT_SESSION_ARG: &str = "parent_session_id";
+/// Name of the argument in which a hook of the host sets the session.
+const HOOK_SESSION_ARG: &str = "__sessionID";
+/// Recommended poll interval of an MCP task, in milliseconds.
+const POLL_INTERVAL_MS: u64 = 2000;
+/// JSON-RPC error code of a failed task.
+const TASK_FAILED_CODE: i32 = -32000;
 
-/// The tools, as they are listed.
+/// Returns the tools of `tools/list`.
 pub fn tools() -> Vec<Tool> {
     catalogue().into_iter().map(tool).collect()
 }
 
 fn tool(info: ToolInfo) -> Tool {
     let mut schema = info.schema;
-    schema["properties"][PARENT] = json!({
+    schema["properties"][PARENT_SESSION_ARG] = json!({
         "type": "string",
         "description": "Your own session of the agent server, if you have one: it is told when tasks end, and only its tasks \
             are within reach. Without it nobody is told, and all tasks are.",
@@ -45,7 +45,7 @@ fn tool(info: ToolInfo) -> Tool {
         Some(effect == Effect::Reads),
         Some(effect == Effect::Ends),
         Some(effect != Effect::Adds),
-        // What a task does is as open as its agent; looking at one or ending it is not.
+        // Only a launched task can reach beyond the service.
         Some(effect == Effect::Adds),
     );
     Tool::new(info.name, info.description, Arc::new(schema))
@@ -53,15 +53,15 @@ fn tool(info: ToolInfo) -> Tool {
         .with_annotations(annotations)
 }
 
-/// Takes who calls out of the arguments. What a hook of the host has set goes before what the model says.
+/// Removes the session arguments and returns the caller. The value of the hook has precedence over that of the model.
 ///
 /// # Errors
-/// The session is no text.
+/// Fails if a session argument is not a string.
 pub fn caller(arguments: &mut JsonObject) -> Result<Caller, String> {
-    let session = session(arguments, PARENT)?;
-    let hooked = self::session(arguments, HOOKED)?;
+    let session = session(arguments, PARENT_SESSION_ARG)?;
+    let from_hook = self::session(arguments, HOOK_SESSION_ARG)?;
     Ok(Caller {
-        session: hooked.or(session),
+        session: from_hook.or(session),
         ..Caller::default()
     })
 }
@@ -71,19 +71,20 @@ fn session(arguments: &mut JsonObject, name: &str) -> Result<Option<SessionId>, 
         None | Some(Value::Null) => Ok(None),
         Some(Value::String(text)) => {
             let text = text.trim();
-            let said = !text.is_empty() && !text.eq_ignore_ascii_case("null");
-            Ok(said.then(|| SessionId::from(text)))
+            let is_named = !text.is_empty() && !text.eq_ignore_ascii_case("null");
+            Ok(is_named.then(|| SessionId::from(text)))
         }
         Some(_) => Err(format!("{name}: must be a text")),
     }
 }
 
-/// What a tool answers.
+/// Converts a tool's reply.
 pub fn result(reply: ToolReply) -> CallToolResult {
     let content = vec![ContentBlock::text(reply.output)];
-    let mut result = match reply.is_error {
-        true => CallToolResult::error(content),
-        false => CallToolResult::success(content),
+    let mut result = if reply.is_error {
+        CallToolResult::error(content)
+    } else {
+        CallToolResult::success(content)
     };
     if let Some(metadata) = reply.metadata {
         let mut meta = MetaObject::new();
@@ -93,9 +94,9 @@ pub fn result(reply: ToolReply) -> CallToolResult {
     result
 }
 
-/// How a task stands, in a line.
+/// Returns the state of a task in one line.
 pub fn progress(detail: &TaskDetail, now: Timestamp) -> String {
-    let shown = Shown {
+    let view = TaskView {
         task: detail.task.clone(),
         waits_for: detail.waits_for.clone(),
     };
@@ -103,10 +104,10 @@ pub fn progress(detail: &TaskDetail, now: Timestamp) -> String {
         Some(_) => detail.task.duration(now),
         None => now.since(detail.task.queued_at),
     };
-    show::progress(&shown, since)
+    show::progress(&view, since)
 }
 
-/// A launch as a task of the protocol: its id is ours, so that it outlives the connection and the process.
+/// Converts a launched task to an MCP task. Both have the same id, which stays valid over reconnects and restarts.
 pub fn task(detail: &TaskDetail, now: Timestamp) -> Task {
     let task = &detail.task;
     let updated = task
@@ -124,14 +125,14 @@ pub fn task(detail: &TaskDetail, now: Timestamp) -> Task {
         task.queued_at.to_string(),
         updated.to_string(),
     )
-    .with_poll_interval_ms(POLL_MS)
+    .with_poll_interval_ms(POLL_INTERVAL_MS)
     .with_status_message(match task.error() {
         Some(error) => error.to_owned(),
         None => progress(detail, now),
     })
 }
 
-/// The same with what came of it; `result` is what its launch would have answered at its end.
+/// Converts a task with its result; `result` is the tool result of a completed task.
 pub fn detailed(
     detail: &TaskDetail,
     result: Option<CallToolResult>,
@@ -146,7 +147,7 @@ pub fn detailed(
         TaskStatus::Error | TaskStatus::Interrupt => {
             let message = detail.task.error().unwrap_or("the task failed");
             TaskPayload::Failed {
-                error: object(json!({ "code": FAILED, "message": message })),
+                error: object(json!({ "code": TASK_FAILED_CODE, "message": message })),
             }
         }
     };
@@ -165,11 +166,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_tool_says_what_it_does_to_the_world() {
-        let said: Vec<String> = tools()
+    fn tool_annotations_match_effects() {
+        let lines: Vec<String> = tools()
             .into_iter()
             .map(|tool| {
-                assert!(tool.input_schema["properties"][PARENT].is_object());
+                assert!(tool.input_schema["properties"][PARENT_SESSION_ARG].is_object());
                 let hints = tool.annotations.unwrap();
                 let of = |hint: Option<bool>, name: &str| match hint {
                     Some(true) => format!(" {name}"),
@@ -185,7 +186,7 @@ mod tests {
                 )
             })
             .collect();
-        insta::assert_snapshot!(said.join("\n"), @r"
+        insta::assert_snapshot!(lines.join("\n"), @r"
         background_task: open
         background_output: reads repeatable
         background_cancel: ends repeatable
@@ -195,11 +196,14 @@ mod tests {
     }
 
     #[test]
-    fn a_hook_knows_better_than_the_model_who_calls() {
+    fn hook_session_overrides_model_session() {
         let caller_of = |given: Value| {
             let mut arguments = object(given);
             let caller = caller(&mut arguments)?.session;
-            assert!(!arguments.contains_key(PARENT) && !arguments.contains_key(HOOKED));
+            assert!(
+                !arguments.contains_key(PARENT_SESSION_ARG)
+                    && !arguments.contains_key(HOOK_SESSION_ARG)
+            );
             Ok::<_, String>(caller.map(|session| session.as_str().to_owned()))
         };
         let both = json!({"parent_session_id": "ses_forged", "__sessionID": "ses_1"});

@@ -1,13 +1,12 @@
-//! The words of the commands about the service itself: its limits, what is asked of people, its configuration and
-//! health.
+//! The arguments of the commands about the service: limits, asks, plugin, journal, configuration and doctor.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
 
+use super::parsers::{self, LimitValue};
 use super::service::{ClientArgs, ServiceArgs};
-use super::words::{self, Wish};
 use crate::config::Sources;
 
 /// `limits`
@@ -35,11 +34,11 @@ pub enum LimitsCommand {
 #[derive(Debug, Args)]
 pub struct LimitArgs {
     /// `default` (each key without a rule), `max` (all keys together), a PROVIDER or agent, or a PROVIDER/MODEL
-    #[arg(value_parser = words::line)]
+    #[arg(value_parser = parsers::line)]
     pub key: String,
     /// Tasks at once; 0 is unlimited, `unset` goes back to what holds without it
-    #[arg(value_name = "N", value_parser = words::wish)]
-    pub limit: Wish,
+    #[arg(value_name = "N", value_parser = parsers::limit_value)]
+    pub limit: LimitValue,
     /// The service.
     #[command(flatten)]
     pub client: ClientArgs,
@@ -58,13 +57,13 @@ pub struct AsksArgs {
 #[group(id = "reply", required = true, multiple = false, args = ["answer", "say"])]
 pub struct AnswerArgs {
     /// The request, or a beginning of its id that fits no other
-    #[arg(value_parser = words::line)]
+    #[arg(value_parser = parsers::line)]
     pub ask: String,
     /// Allow it this time, allow it from now on, or reject it
     #[arg(value_enum)]
     pub answer: Option<Answer>,
     /// The answer to a question; once for each of its questions, in their order
-    #[arg(long, value_name = "TEXT", value_parser = words::line)]
+    #[arg(long, value_name = "TEXT", value_parser = parsers::line)]
     pub say: Vec<String>,
     /// The service.
     #[command(flatten)]
@@ -86,10 +85,10 @@ pub enum Answer {
 #[derive(Debug, Args)]
 pub struct DoctorArgs {
     /// The opencode to check [default: the one that `up` would start]
-    #[arg(long, value_name = "FILE", value_parser = words::path)]
+    #[arg(long, value_name = "FILE", value_parser = parsers::path)]
     pub opencode_bin: Option<PathBuf>,
     /// Check this file instead of ~/.config/greenroom/config.toml and ./greenroom.toml
-    #[arg(long, value_name = "FILE", value_parser = words::path)]
+    #[arg(long, value_name = "FILE", value_parser = parsers::path)]
     pub config: Option<PathBuf>,
     /// The service.
     #[command(flatten)]
@@ -108,19 +107,19 @@ pub struct PluginArgs {
 #[derive(Debug, Subcommand)]
 pub enum PluginCommand {
     /// Put it in place, or bring the one there up to date
-    Install(PlaceArgs),
+    Install(PluginTargetArgs),
     /// Take it away
-    Uninstall(PlaceArgs),
+    Uninstall(PluginTargetArgs),
 }
 
 /// Where the plugin is.
 #[derive(Debug, Args)]
-pub struct PlaceArgs {
+pub struct PluginTargetArgs {
     /// In opencode's own configuration, for all projects; this is the default
     #[arg(long, conflicts_with = "project")]
     pub global: bool,
     /// In the project in this folder
-    #[arg(long, value_name = "DIR", value_parser = words::path)]
+    #[arg(long, value_name = "DIR", value_parser = parsers::path)]
     pub project: Option<PathBuf>,
     /// Print JSON
     #[arg(long)]
@@ -159,7 +158,7 @@ pub enum JournalCommand {
     /// Write every task with its story, a line of JSON each; works beside a service
     Export {
         /// A file that is not there yet [default: stdout]
-        #[arg(value_name = "FILE", value_parser = words::path)]
+        #[arg(value_name = "FILE", value_parser = parsers::path)]
         to: Option<PathBuf>,
         /// Which.
         #[command(flatten)]
@@ -173,10 +172,10 @@ pub enum JournalCommand {
 #[derive(Debug, Args)]
 pub struct JournalFile {
     /// The file [default: the configured one]
-    #[arg(long, value_name = "FILE", value_parser = words::path)]
+    #[arg(long, value_name = "FILE", value_parser = parsers::path)]
     pub journal: Option<PathBuf>,
     /// Read this file instead of ~/.config/greenroom/config.toml and ./greenroom.toml
-    #[arg(long, value_name = "FILE", value_parser = words::path)]
+    #[arg(long, value_name = "FILE", value_parser = parsers::path)]
     pub config: Option<PathBuf>,
 }
 
@@ -185,7 +184,7 @@ pub struct JournalFile {
 #[group(id = "over", required = true, multiple = false, args = ["older_than", "all_ended"])]
 pub struct PurgeArgs {
     /// Those that left the service's memory that long ago, for instance 7d
-    #[arg(long, value_name = "AGE", value_parser = words::age)]
+    #[arg(long, value_name = "AGE", value_parser = parsers::duration)]
     pub older_than: Option<Duration>,
     /// All that have ended and that nobody waits for
     #[arg(long)]
@@ -226,7 +225,7 @@ pub enum ConfigCommand {
 #[derive(Debug, Args)]
 pub struct LayersArgs {
     /// Where opencode listens [default: http://127.0.0.1:4096]
-    #[arg(long, value_name = "URL", value_parser = words::maybe)]
+    #[arg(long, value_name = "URL", value_parser = parsers::optional_line)]
     pub opencode: Option<String>,
     /// The flags of a service.
     #[command(flatten)]
@@ -253,7 +252,7 @@ impl LayersArgs {
 #[derive(Debug, Args)]
 pub struct ImportArgs {
     /// The file
-    #[arg(value_parser = words::path)]
+    #[arg(value_parser = parsers::path)]
     pub file: PathBuf,
     /// Print JSON
     #[arg(long)]

@@ -1,19 +1,18 @@
-//! What a service says at its end of the tasks that were open: who stopped it should know whether they go on. Said by `serve`
-//! and `up`. Pure.
+//! The line that `serve` and `up` print at shutdown about the open tasks. Pure.
 
 use greenroom::ShutdownReport;
 
-/// What becomes of the agent server when the service ends.
+/// The lifetime of the agent server relative to the service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum OwnServer {
-    /// It is somebody else's, and its sessions go on.
-    GoesOn,
-    /// It was started with the service, and ends with it.
-    EndsToo,
+pub enum ServerLifetime {
+    /// The server keeps running, with its sessions.
+    Independent,
+    /// The server was started with the service and stops with it.
+    WithService,
 }
 
-/// One line about the tasks that were open; none if none was.
-pub fn farewell(report: &ShutdownReport, server: OwnServer) -> Option<String> {
+/// Returns one line about the open tasks; none without open tasks.
+pub fn shutdown_summary(report: &ShutdownReport, server: ServerLifetime) -> Option<String> {
     let mut words = Vec::new();
     match report.detached.len() {
         0 => {}
@@ -23,8 +22,10 @@ pub fn farewell(report: &ShutdownReport, server: OwnServer) -> Option<String> {
     if !words.is_empty() {
         words.push(
             match server {
-                OwnServer::GoesOn => "what runs goes on, and the next start picks all up",
-                OwnServer::EndsToo => "the next start goes on with what ran and starts what waited",
+                ServerLifetime::Independent => "what runs goes on, and the next start picks all up",
+                ServerLifetime::WithService => {
+                    "the next start goes on with what ran and starts what waited"
+                }
             }
             .to_owned(),
         );
@@ -50,19 +51,20 @@ mod tests {
     }
 
     #[test]
-    fn it_says_what_becomes_of_the_tasks() {
-        let said = |cancelled, detached, server| farewell(&report(cancelled, detached), server);
-        assert_eq!(said(0, 0, OwnServer::GoesOn), None);
+    fn summary_names_open_and_cancelled_tasks() {
+        let summary =
+            |cancelled, detached, server| shutdown_summary(&report(cancelled, detached), server);
+        assert_eq!(summary(0, 0, ServerLifetime::Independent), None);
         assert_eq!(
-            said(0, 1, OwnServer::GoesOn).unwrap(),
+            summary(0, 1, ServerLifetime::Independent).unwrap(),
             "1 task stays open; what runs goes on, and the next start picks all up"
         );
         assert_eq!(
-            said(0, 3, OwnServer::EndsToo).unwrap(),
+            summary(0, 3, ServerLifetime::WithService).unwrap(),
             "3 tasks stay open; the next start goes on with what ran and starts what waited"
         );
         assert_eq!(
-            said(2, 0, OwnServer::EndsToo).unwrap(),
+            summary(2, 0, ServerLifetime::WithService).unwrap(),
             "2 tasks were cancelled"
         );
     }

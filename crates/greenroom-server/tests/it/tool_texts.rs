@@ -1,16 +1,16 @@
-//! Every text that agents read of a task, as they read it.
+//! Snapshots of all texts of tools for agents.
 
 use greenroom::domain::history::HistoryEntry;
 use greenroom::domain::output::{Output, OutputMessage};
 use greenroom::domain::task::Task;
 use greenroom::domain::time::Timestamp;
 use greenroom::{TaskDetail, WaitsFor};
-use greenroom_server::tools::words::{
-    Listed, Place, Standing, Told, cancelled, ended, launched, list, sent, unfinished,
+use greenroom_server::tools::text::{
+    ListEntry, OpenTask, ReadPosition, WakeMode, cancelled, ended, launched, list, open_task, sent,
 };
 use serde_json::{Value, json};
 
-/// A task with these fields over the usual ones.
+/// Returns a task with these fields.
 fn task(fields: Value) -> Task {
     let mut task = json!({
         "id": "bg_00000001",
@@ -74,19 +74,19 @@ fn joined(texts: &[String]) -> String {
 }
 
 #[test]
-fn a_launch() {
+fn launched_text() {
     let at_once = task(json!({"status": "error", "error": "no such agent"}));
     let resumed = task(json!({"sessionID": "ses_1", "run": 2}));
     insta::assert_snapshot!(joined(&[
-        launched(&waiting(), Told::Yes),
-        launched(&TaskDetail::new(running()), Told::No),
-        launched(&TaskDetail::new(resumed), Told::Yes),
-        launched(&TaskDetail::new(at_once), Told::Yes),
+        launched(&waiting(), WakeMode::Message),
+        launched(&TaskDetail::new(running()), WakeMode::None),
+        launched(&TaskDetail::new(resumed), WakeMode::Message),
+        launched(&TaskDetail::new(at_once), WakeMode::Message),
     ]));
 }
 
 #[test]
-fn a_task_that_has_ended() {
+fn ended_text() {
     let messages = json!([OutputMessage {
         id: Some("msg_1".to_owned()),
         role: "assistant".to_owned(),
@@ -104,7 +104,7 @@ fn a_task_that_has_ended() {
         ended(
             &output(done.clone(), json!({"result": "It is in line 7."})),
             now(),
-            Place::default()
+            ReadPosition::default()
         ),
         ended(
             &output(
@@ -112,49 +112,54 @@ fn a_task_that_has_ended() {
                 json!({"result": "x", "messages": messages, "hasMore": true})
             ),
             now(),
-            Place::default()
+            ReadPosition::default()
         ),
         ended(
             &output(failed(), json!({"result": ""})),
             now(),
-            Place::default()
+            ReadPosition::default()
         ),
-        ended(&output(never, json!({})), now(), Place::default()),
+        ended(&output(never, json!({})), now(), ReadPosition::default()),
     ]));
 }
 
 #[test]
-fn a_task_that_goes_on() {
-    let asking = task(json!({
+fn open_task_text() {
+    let launch_with_ask = task(json!({
         "sessionID": "ses_1", "startedAt": "2026-01-01T00:00:05.000Z",
         "asking": [{"id": "per_1", "kind": "permission", "what": "bash: rm -r target", "since": "2026-01-01T00:00:09.000Z"}],
     }));
-    let text = |detail: TaskDetail, below: usize, fields: Value, told: Told| {
-        let standing = Standing {
+    let text = |detail: TaskDetail, below: usize, fields: Value, wake_mode: WakeMode| {
+        let state = OpenTask {
             output: &output(detail.task.clone(), fields),
             detail: &detail,
             below,
             from_end: false,
-            told,
+            wake_mode,
         };
-        unfinished(&standing, now())
+        open_task(&state, now())
     };
     let messages =
         json!({"messages": [{"role": "user", "text": "Find the bug."}], "hasMore": false});
     insta::assert_snapshot!(joined(&[
-        text(waiting(), 0, json!({}), Told::Yes),
+        text(waiting(), 0, json!({}), WakeMode::Message),
         text(
             TaskDetail::new(running()),
             2,
             json!({"timedOut": true}),
-            Told::No
+            WakeMode::None
         ),
-        text(TaskDetail::new(asking), 1, messages, Told::Yes),
+        text(
+            TaskDetail::new(launch_with_ask),
+            1,
+            messages,
+            WakeMode::Message
+        ),
     ]));
 }
 
 #[test]
-fn a_cancel_and_a_prompt_passed_on() {
+fn cancelled_and_sent_text() {
     let stopped = task(json!({"status": "cancelled", "sessionID": "ses_1"}));
     insta::assert_snapshot!(joined(&[
         cancelled(&[], &[]),
@@ -164,25 +169,25 @@ fn a_cancel_and_a_prompt_passed_on() {
             &["bg_00000007".into(), "bg_00000008".into()]
         ),
         cancelled(&[stopped, failed()], &[]),
-        sent(&running(), Told::Yes),
+        sent(&running(), WakeMode::Message),
     ]));
 }
 
 #[test]
-fn a_list() {
+fn list_text() {
     let entry: HistoryEntry = serde_json::from_value(json!({
         "task": "bg_00000000", "agent": "oracle", "status": "completed", "description": "long ago", "sessionID": "ses_0",
     }))
     .unwrap();
     let tasks = [
-        Listed::Past(entry),
-        Listed::Known(Box::new(TaskDetail::new(failed()))),
-        Listed::Known(Box::new(TaskDetail::new(running()))),
-        Listed::Known(Box::new(waiting())),
+        ListEntry::History(entry),
+        ListEntry::InMemory(Box::new(TaskDetail::new(failed()))),
+        ListEntry::InMemory(Box::new(TaskDetail::new(running()))),
+        ListEntry::InMemory(Box::new(waiting())),
     ];
     insta::assert_snapshot!(joined(&[
-        list(&[], 0, Told::Yes, now()),
-        list(&tasks[..2], 2, Told::Yes, now()),
-        list(&tasks, 104, Told::No, now()),
+        list(&[], 0, WakeMode::Message, now()),
+        list(&tasks[..2], 2, WakeMode::Message, now()),
+        list(&tasks, 104, WakeMode::None, now()),
     ]));
 }

@@ -1,5 +1,5 @@
-//! Watching a task from the command line until its run has ended: the live line, and Ctrl-C, which asks once whether
-//! to cancel and leaves at the second time. `run` and `resume` use it.
+//! Watches a task until its run ends: the progress line, and Ctrl-C, which offers to cancel the task at the first press
+//! and detaches at the second. Used by `run` and `resume`.
 
 use std::cell::RefCell;
 use std::io::{BufRead, IsTerminal, Write};
@@ -14,95 +14,98 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, interval, timeout};
 
-use super::client::{Client, Shown};
+use super::client::{Client, TaskView};
 use super::failure::{FAILED, Failure};
-use super::patience::patiently;
+use super::retry::retry_while_unreachable;
 use super::show;
-use super::term::{LiveLine, one_line};
+use super::terminal::{ProgressLine, one_line, print_err};
 
-/// How often the line is drawn.
+/// Interval between two drawings.
 const REDRAW: Duration = Duration::from_millis(250);
-/// How long the line waits for news.
-const NEWS_WITHIN: Duration = Duration::from_secs(2);
-/// The service is asked for news at every so many drawings.
-const ASK_EVERY: u32 = 2;
+/// Time limit of a status request.
+const STATUS_TIMEOUT: Duration = Duration::from_secs(2);
+/// Number of drawings per status request.
+const TICKS_PER_STATUS: u32 = 2;
 
-/// Follows a task to the end of its run and answers with what there is to read.
-pub async fn until_end(client: &Client, task: &TaskId) -> Result<Output, Failure> {
-    let mut watch = Watch {
+/// Watches a task until its run ends and returns its output.
+pub async fn watch_until_ended(client: &Client, task: &TaskId) -> Result<Output, Failure> {
+    let mut watch = Watcher {
         client,
         task,
-        line: LiveLine::new(),
-        shown: None,
-        began: Instant::now(),
+        line: ProgressLine::new(),
+        view: None,
+        started: Instant::now(),
     };
     watch.run().await
 }
 
-struct Watch<'a> {
+struct Watcher<'a> {
     client: &'a Client,
     task: &'a TaskId,
-    line: LiveLine,
-    shown: Option<Shown>,
-    began: Instant,
+    line: ProgressLine,
+    view: Option<TaskView>,
+    started: Instant,
 }
 
-impl Watch<'_> {
+impl Watcher<'_> {
     async fn run(&mut self) -> Result<Output, Failure> {
         let mut interrupts = signal(SignalKind::interrupt()).map_err(|error| {
             Failure::new(FAILED, format!("signals cannot be taken: {error}"), "")
         })?;
         let client = self.client;
         let id = self.task.as_str();
-        let news = RefCell::new(None);
+        let note = RefCell::new(None);
         let visible = self.line.is_visible();
-        let tell = |text: &str| match visible {
-            // The line is drawn over and over: what is said must not run into it.
-            true => drop(news.replace(Some(text.to_owned()))),
-            false => super::serve::say(text),
+        let notify = |text: &str| {
+            if visible {
+                // Printed by the next tick, which clears the line first.
+                note.replace(Some(text.to_owned()));
+            } else {
+                print_err(text);
+            }
         };
-        let mut end = std::pin::pin!(ended(client, id, tell));
+        let mut end = std::pin::pin!(wait_until_ended(client, id, notify));
         let mut ticks = interval(REDRAW);
-        let mut drawn: u32 = 0;
+        let mut ticks_drawn: u32 = 0;
         let mut question: Option<oneshot::Receiver<bool>> = None;
-        let mut asked = false;
+        let mut has_asked = false;
         loop {
             tokio::select! {
                 output = &mut end => {
                     if question.is_some() {
-                        // The question stands there without an answer.
-                        super::serve::say("");
+                        // The question has no answer.
+                        print_err("");
                     }
                     return output;
                 }
                 _ = ticks.tick(), if self.line.is_visible() && question.is_none() => {
-                    if drawn.is_multiple_of(ASK_EVERY) {
-                        // A line that is late is left out, so that Ctrl-C is heard.
+                    if ticks_drawn.is_multiple_of(TICKS_PER_STATUS) {
+                        // A late status is skipped, so that Ctrl-C is handled.
                         let path = ["v1", "tasks", id];
-                        let look = client.get(&path, &[]);
-                        self.shown = timeout(NEWS_WITHIN, look).await.ok().and_then(Result::ok);
+                        let status = client.get(&path, &[]);
+                        self.view = timeout(STATUS_TIMEOUT, status).await.ok().and_then(Result::ok);
                     }
-                    drawn = drawn.wrapping_add(1);
-                    if let Some(text) = news.take() {
+                    ticks_drawn = ticks_drawn.wrapping_add(1);
+                    if let Some(text) = note.take() {
                         self.line.clear();
-                        super::serve::say(&text);
+                        print_err(&text);
                     }
                     self.draw();
                 }
                 _ = interrupts.recv() => {
                     self.line.clear();
-                    if asked || !std::io::stdin().is_terminal() {
-                        return Err(self.left());
+                    if has_asked || !std::io::stdin().is_terminal() {
+                        return Err(self.detached());
                     }
-                    asked = true;
-                    question = Some(ask());
+                    has_asked = true;
+                    question = Some(ask_to_cancel());
                 }
-                answer = answered(&mut question) => {
+                answer = await_answer(&mut question) => {
                     question = None;
                     if answer {
                         let reason = json!({ "reason": "cancelled at the terminal" });
                         match client.post::<Value>(&["v1", "tasks", id, "cancel"], &reason).await {
-                            // It has ended by itself meanwhile: its end says how.
+                            // The task has ended in the meantime.
                             Ok(_) | Err(Failure { code: FAILED, .. }) => {}
                             Err(failure) => return Err(failure),
                         }
@@ -113,19 +116,19 @@ impl Watch<'_> {
     }
 
     fn draw(&mut self) {
-        if let Some(shown) = &self.shown {
+        if let Some(view) = &self.view {
             let text = format!(
                 "{} {}",
                 self.task,
-                show::progress(shown, self.began.elapsed())
+                show::progress(view, self.started.elapsed())
             );
             self.line.draw(&text);
         }
     }
 
-    fn left(&self) -> Failure {
-        // Behind the `^C` that the terminal shows.
-        super::serve::say("");
+    fn detached(&self) -> Failure {
+        // Behind the echoed `^C`.
+        print_err("");
         let hint = format!(
             "`greenroom output {0} --follow` watches it again, `greenroom cancel {0}` stops it",
             self.task
@@ -134,43 +137,47 @@ impl Watch<'_> {
     }
 }
 
-/// Reads again and again until the run has ended: one read waits at most ten minutes, and a service that goes away is
-/// waited for.
-async fn ended(client: &Client, id: &str, tell: impl Fn(&str)) -> Result<Output, Failure> {
+/// Repeats blocking reads until the run ends. A read blocks for at most ten minutes; an unreachable service is retried.
+async fn wait_until_ended(
+    client: &Client,
+    id: &str,
+    notify: impl Fn(&str),
+) -> Result<Output, Failure> {
     loop {
-        let output: Output = patiently(async || client.wait(id).await, &tell).await?;
+        let output: Output =
+            retry_while_unreachable(async || client.wait(id).await, &notify).await?;
         if output.task.status().is_terminal() {
             return Ok(output);
         }
     }
 }
 
-/// Asks whether to cancel. The answer is read on a thread of its own, which ends with the process if none comes.
-fn ask() -> oneshot::Receiver<bool> {
+/// Asks whether to cancel. The answer is read on a separate thread, which ends with the process.
+fn ask_to_cancel() -> oneshot::Receiver<bool> {
     let _ = write!(
         std::io::stderr(),
         "\ncancel the task? [y/N] (Ctrl-C leaves) "
     );
-    let (answer, answered) = oneshot::channel();
+    let (answer, receiver) = oneshot::channel();
     std::thread::spawn(move || {
         let mut line = String::new();
         let read = std::io::stdin().lock().read_line(&mut line);
         let yes = read.is_ok() && matches!(line.trim().to_ascii_lowercase().as_str(), "y" | "yes");
-        // Nobody waits for the answer any more if the task has ended meanwhile.
+        // The receiver is gone if the task has ended.
         let _ = answer.send(yes);
     });
-    answered
+    receiver
 }
 
-async fn answered(question: &mut Option<oneshot::Receiver<bool>>) -> bool {
+async fn await_answer(question: &mut Option<oneshot::Receiver<bool>>) -> bool {
     match question {
         Some(answer) => answer.await.unwrap_or(false),
         None => std::future::pending().await,
     }
 }
 
-/// How a task ended, or where it stands, in one line.
-pub fn ending(task: &Task) -> String {
+/// Returns the state of a task in one line, with duration and error.
+pub fn outcome_line(task: &Task) -> String {
     let took = task
         .started_at()
         .and(task.completed_at())

@@ -1,4 +1,4 @@
-//! The tools as the bridge calls them for agents of opencode: who calls is what the plugin says of the call.
+//! Implements the tool interface of the bridge. The plugin's call context identifies the caller.
 
 use async_trait::async_trait;
 use greenroom::domain::history::markdown;
@@ -13,7 +13,7 @@ use super::{Caller, Tools};
 impl ToolDesk for Tools {
     async fn call(&self, call: ToolCall) -> ToolAnswer {
         let context = call.context;
-        // Only the session that somebody has begun ends it, not those of its tasks.
+        // Only the process of a top-level session ends with its turn.
         let ends_with_turn = context.ends_with_turn
             && self
                 .greenroom()
@@ -48,20 +48,20 @@ impl ToolDesk for Tools {
     }
 }
 
-/// Tasks that a summary names as open.
-const NAMED: usize = 50;
+/// Maximum number of tasks named in a compaction summary.
+const MAX_NAMED: usize = 50;
 
-/// What a session must know of its open tasks after it has forgotten how it launched them; nothing if none is open.
+/// Returns a note about open tasks for a compaction summary; empty if no task is open.
 fn still_open(open: &[Task]) -> String {
     if open.is_empty() {
         return String::new();
     }
     let names: Vec<String> = open
         .iter()
-        .take(NAMED)
+        .take(MAX_NAMED)
         .map(|task| format!("`{}`", task.id))
         .collect();
-    let more = match open.len().saturating_sub(NAMED) {
+    let more = match open.len().saturating_sub(MAX_NAMED) {
         0 => String::new(),
         more => format!(" and {more} more"),
     };

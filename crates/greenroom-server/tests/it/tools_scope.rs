@@ -1,4 +1,4 @@
-//! Who may do what with the tools, what is told of it, and the ways by which hosts call them.
+//! The scope of callers, the messages about their calls, and the hosts that call tools.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use crate::support::Host;
 use crate::tools::Agent;
 
 #[actix_rt::test]
-async fn an_agent_reaches_its_own_tree_only() {
+async fn agent_reaches_only_its_own_tree() {
     let host = Host::start(&[]).await;
     let parent = Agent::of(&host, "ses_parent");
     let child_task = parent.launch("child").await;
@@ -30,42 +30,42 @@ async fn an_agent_reaches_its_own_tree_only() {
             json!({"session_id": "ses_1", "prompt": "mine now"}),
         ),
     ] {
-        let refused = stranger.refused(tool, args).await;
+        let refused = stranger.call_err(tool, args).await;
         assert!(refused.contains("of yours"), "{tool}: {refused}");
     }
-    // Neither up nor sideways.
+    // Neither ancestors nor siblings are in scope.
     let refused = child
-        .refused("background_output", json!({"task_id": child_task}))
+        .call_err("background_output", json!({"task_id": child_task}))
         .await;
     assert!(refused.contains("of yours"), "{refused}");
     parent
-        .done("background_output", json!({"task_id": grandchild}))
+        .call_ok("background_output", json!({"task_id": grandchild}))
         .await;
     parent
-        .done(
+        .call_ok(
             "background_send",
             json!({"task_id": grandchild, "prompt": "faster"}),
         )
         .await;
-    let list = parent.done("background_list", json!({})).await.output;
+    let list = parent.call_ok("background_list", json!({})).await.output;
     assert!(
         list.contains(&child_task) && !list.contains(&grandchild),
         "{list}"
     );
     assert_eq!(
-        stranger.done("background_list", json!({})).await.output,
+        stranger.call_ok("background_list", json!({})).await.output,
         "No background tasks."
     );
 
-    // Who names no session may do all, like the HTTP API.
+    // A caller without a session reaches all tasks, as over the HTTP API.
     let anyone = Agent {
         tools: host.tools(),
         caller: Caller::default(),
     };
     anyone
-        .done("background_output", json!({"task_id": grandchild}))
+        .call_ok("background_output", json!({"task_id": grandchild}))
         .await;
-    let list = anyone.done("background_list", json!({})).await.output;
+    let list = anyone.call_ok("background_list", json!({})).await.output;
     assert!(
         list.contains(&grandchild) && list.contains(&child_task),
         "{list}"
@@ -74,13 +74,13 @@ async fn an_agent_reaches_its_own_tree_only() {
 }
 
 #[actix_rt::test]
-async fn what_an_agent_cancels_itself_is_kept_out_of_its_messages() {
+async fn own_cancels_are_not_notified() {
     let host = Host::start(&[]).await;
     let parent = Agent::of(&host, "ses_parent");
     let cancelled = parent.launch("not needed").await;
     let kept = parent.launch("needed").await;
     let reply = parent
-        .done("background_cancel", json!({"task_id": cancelled}))
+        .call_ok("background_cancel", json!({"task_id": cancelled}))
         .await;
     assert!(
         reply.output.contains("You will not be told of it."),
@@ -88,18 +88,21 @@ async fn what_an_agent_cancels_itself_is_kept_out_of_its_messages() {
         reply.output
     );
     let again = parent
-        .refused("background_cancel", json!({"taskId": cancelled}))
+        .call_err("background_cancel", json!({"taskId": cancelled}))
         .await;
     assert!(again.contains("is cancelled already"), "{again}");
     host.finish("ses_2").await;
     host.ended(&kept).await;
-    let told = host.told("ses_parent").await;
-    assert!(told.contains(&kept) && !told.contains(&cancelled), "{told}");
+    let messages = host.delivered_messages("ses_parent").await;
+    assert!(
+        messages.contains(&kept) && !messages.contains(&cancelled),
+        "{messages}"
+    );
     host.stop().await;
 }
 
 #[actix_rt::test]
-async fn cancelling_all_ends_the_tree_and_tells_only_who_does_not_know() {
+async fn cancel_all_ends_the_tree_and_notifies_other_parents() {
     let host = Host::start(&[("limits.default", "2")]).await;
     let parent = Agent::of(&host, "ses_parent");
     let child = Agent::of(&host, "ses_1");
@@ -107,12 +110,12 @@ async fn cancelling_all_ends_the_tree_and_tells_only_who_does_not_know() {
         parent.launch("child").await,
         child.launch("grandchild").await,
     ];
-    // There is no slot for this one; it must not get one on the way.
+    // This task waits for a slot and must not start during the cancel.
     open.push(parent.launch("waiting").await);
     let other = Agent::of(&host, "ses_other");
     let theirs = other.launch("of somebody else").await;
     let reply = parent
-        .done("background_cancel", json!({"all": true, "taskId": ""}))
+        .call_ok("background_cancel", json!({"all": true, "taskId": ""}))
         .await;
     assert!(
         reply.output.starts_with("Cancelled 3 tasks:"),
@@ -126,38 +129,38 @@ async fn cancelling_all_ends_the_tree_and_tells_only_who_does_not_know() {
     assert_eq!(host.ended(&open[2]).await.get("sessionID"), None);
     host.running(&theirs).await;
     let nothing = parent
-        .done("background_cancel", json!({"all": true}))
+        .call_ok("background_cancel", json!({"all": true}))
         .await
         .output;
     assert!(nothing.contains("nothing changed"), "{nothing}");
-    let told = host.told("ses_1").await;
-    assert!(told.contains(&open[1]), "{told}");
+    let messages = host.delivered_messages("ses_1").await;
+    assert!(messages.contains(&open[1]), "{messages}");
     let (_, silent) = host.get("/v1/sessions/ses_parent/notifications").await;
     assert_eq!(silent["notifications"], json!([]));
     host.stop().await;
 }
 
 #[actix_rt::test]
-async fn what_goes_on_below_a_cancelled_task_can_be_ended_alone() {
+async fn descendants_of_a_cancelled_task_can_be_cancelled() {
     let host = Host::start(&[]).await;
     let parent = Agent::of(&host, "ses_parent");
     let cancelled = parent.launch("not needed").await;
     let below = Agent::of(&host, "ses_1").launch("below").await;
     let beside = parent.launch("beside").await;
     let reply = parent
-        .done("background_cancel", json!({"taskId": cancelled}))
+        .call_ok("background_cancel", json!({"taskId": cancelled}))
         .await;
     let hint = format!("background_cancel(taskId=\"{below}\")");
     assert!(reply.output.contains(&hint), "{}", reply.output);
     parent
-        .done("background_cancel", json!({"taskId": below}))
+        .call_ok("background_cancel", json!({"taskId": below}))
         .await;
     host.running(&beside).await;
     host.stop().await;
 }
 
 #[actix_rt::test]
-async fn a_bridge_brings_calls_and_asks_what_a_compaction_carries() {
+async fn bridge_dispatches_calls_and_compactions() {
     let host = Host::start(&[]).await;
     let desk: Arc<dyn ToolDesk> = Arc::new(host.tools());
     let call = |tool: &str, args: Value| ToolCall {
@@ -203,7 +206,7 @@ async fn a_bridge_brings_calls_and_asks_what_a_compaction_carries() {
 }
 
 #[actix_rt::test]
-async fn who_ends_with_its_turn_is_told_to_wait() {
+async fn session_that_ends_with_its_turn_must_wait() {
     let host = Host::start(&[]).await;
     let desk: Arc<dyn ToolDesk> = Arc::new(host.tools());
     let launch = async |session: &str| {
@@ -227,7 +230,7 @@ async fn who_ends_with_its_turn_is_told_to_wait() {
         launched.contains("before you end your turn") && !launched.contains("You will be told"),
         "{launched}"
     );
-    // The session of a task goes on in its parent's process, and is woken there.
+    // The session of a task runs in its parent's process and can be woken there.
     host.running(&host.newest().await).await;
     let below = launch("ses_1").await;
     assert!(below.contains("You will be told"), "{below}");
@@ -235,7 +238,7 @@ async fn who_ends_with_its_turn_is_told_to_wait() {
 }
 
 #[actix_rt::test]
-async fn hosts_without_mcp_list_and_call_tools_over_the_api() {
+async fn tools_are_listed_and_called_over_http() {
     let host = Host::start(&[]).await;
     let (_, listed) = host.get("/v1/tools").await;
     assert_eq!(listed["tools"][0]["name"], "background_task");
@@ -249,6 +252,6 @@ async fn hosts_without_mcp_list_and_call_tools_over_the_api() {
     let (status, refused) = host.post("/v1/tools/background_send", json!({})).await;
     assert_eq!((status, &refused["isError"]), (200, &json!(true)));
     let (status, unknown) = host.post("/v1/tools/background_tusk", json!({})).await;
-    crate::support::refused((status, &unknown), 404, "tool_not_found", "background_tusk");
+    crate::support::assert_error((status, &unknown), 404, "tool_not_found", "background_tusk");
     host.stop().await;
 }

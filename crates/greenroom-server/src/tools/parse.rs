@@ -1,43 +1,43 @@
-//! Reads what an agent gives a tool. Nobody has checked it before: opencode does not, and models are sloppy. Where the
-//! meaning is certain it is taken (`"true"`, `"5"`, `taskID` for `task_id`, a blank for what is left out); all else is
-//! refused with every problem named at once. Pure.
+//! Parses the arguments of a tool call. Neither opencode nor models validate them. Unambiguous values are accepted
+//! (`"true"`, `"5"`, `taskID` for `task_id`, a blank for an absent value); all other problems are reported at once.
+//! Pure.
 
 use greenroom::domain::task::cut;
 use serde_json::{Map, Value};
 
+use super::args::ToolArgs;
 use super::catalogue::schema;
-use super::orders::Order;
 
-/// Characters that a refusal repeats of what was given.
-const REPEATED: usize = 60;
-/// What models write where they mean nothing.
-const NOTHING: [&str; 4] = ["null", "none", "undefined", "nil"];
+/// Maximum number of characters of the input in an error.
+const MAX_REPEATED: usize = 60;
+/// Texts that models write for an absent value.
+const BLANKS: [&str; 4] = ["null", "none", "undefined", "nil"];
 
-/// Reads the arguments of a tool.
+/// Parses the arguments of a tool.
 ///
 /// # Errors
-/// What is wrong, a line for each argument, with what to do.
-pub fn read<O: Order>(given: Value) -> Result<O, String> {
-    let fields = fields::<O>();
+/// One line for each invalid argument, with what is expected.
+pub fn parse_args<A: ToolArgs>(input: Value) -> Result<A, String> {
+    let fields = fields::<A>();
     let known = || {
         let names: Vec<&str> = fields.iter().map(|field| field.name.as_str()).collect();
         names.join(", ")
     };
-    let Some(given) = object(given) else {
+    let Some(input) = object(input) else {
         return Err(format!("the arguments must be an object with {}", known()));
     };
     let mut read = Map::new();
     let mut problems = Vec::new();
-    for (name, value) in given {
-        // Set by hosts, not by the agent.
+    for (name, value) in input {
+        // Set by the host, not by the agent.
         if name.starts_with("__") {
             continue;
         }
-        let Some(field) = find::<O>(&fields, &name) else {
+        let Some(field) = find::<A>(&fields, &name) else {
             problems.push(unknown(&fields, &name, &known()));
             continue;
         };
-        match field.take(value) {
+        match field.coerce(value) {
             Ok(None) => {}
             Ok(Some(value)) => {
                 if read.insert(field.name.clone(), value).is_some() {
@@ -47,13 +47,13 @@ pub fn read<O: Order>(given: Value) -> Result<O, String> {
             Err(problem) => problems.push(format!("{}: {problem}", field.name)),
         }
     }
-    let waived = O::waived(&read);
+    let waived = A::waived(&read);
     for field in fields.iter().filter(|field| field.required) {
-        let told = problems
+        let reported = problems
             .iter()
             .any(|problem| problem.starts_with(&format!("{}:", field.name)));
-        if !read.contains_key(&field.name) && !waived.contains(&field.name.as_str()) && !told {
-            problems.push(format!("{}: is missing. {}", field.name, field.about));
+        if !read.contains_key(&field.name) && !waived.contains(&field.name.as_str()) && !reported {
+            problems.push(format!("{}: is missing. {}", field.name, field.description));
         }
     }
     if !problems.is_empty() {
@@ -62,9 +62,9 @@ pub fn read<O: Order>(given: Value) -> Result<O, String> {
     serde_json::from_value(Value::Object(read)).map_err(|error| format!("the arguments: {error}"))
 }
 
-/// An object, also as a text that holds one; nothing given is an empty one.
-fn object(given: Value) -> Option<Map<String, Value>> {
-    match given {
+/// Returns the arguments as an object. Also accepts an object as text; null and a blank text are an empty object.
+fn object(input: Value) -> Option<Map<String, Value>> {
+    match input {
         Value::Object(fields) => Some(fields),
         Value::Null => Some(Map::new()),
         Value::String(text) if text.trim().is_empty() => Some(Map::new()),
@@ -76,14 +76,14 @@ fn object(given: Value) -> Option<Map<String, Value>> {
     }
 }
 
-/// One argument as its schema describes it.
+/// One argument, as described by its schema.
 #[derive(Debug)]
 struct Field {
     name: String,
-    about: String,
+    description: String,
     kind: Kind,
     required: bool,
-    least: u64,
+    minimum: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -94,14 +94,14 @@ enum Kind {
     Texts,
 }
 
-fn fields<O: Order>() -> Vec<Field> {
-    let schema = schema::<O>();
+fn fields<A: ToolArgs>() -> Vec<Field> {
+    let schema = schema::<A>();
     let required = schema["required"].as_array().cloned().unwrap_or_default();
     let properties = schema["properties"].as_object().into_iter().flatten();
     properties
         .map(|(name, of)| Field {
             name: name.clone(),
-            about: of["description"].as_str().unwrap_or_default().to_owned(),
+            description: of["description"].as_str().unwrap_or_default().to_owned(),
             kind: match of["type"].as_str() {
                 Some("boolean") => Kind::Switch,
                 Some("integer") => Kind::Number,
@@ -109,24 +109,26 @@ fn fields<O: Order>() -> Vec<Field> {
                 _ => Kind::Text,
             },
             required: required.iter().any(|required| required == name),
-            least: of["minimum"].as_u64().unwrap_or(0),
+            minimum: of["minimum"].as_u64().unwrap_or(0),
         })
         .collect()
 }
 
-/// A name without what people write differently.
-fn folded(name: &str) -> String {
+/// Returns a name in lower case without separators.
+fn fold_name(name: &str) -> String {
     name.chars()
         .filter(|c| c.is_alphanumeric())
         .flat_map(char::to_lowercase)
         .collect()
 }
 
-fn find<'a, O: Order>(fields: &'a [Field], name: &str) -> Option<&'a Field> {
-    let name = folded(name);
-    let alias = O::ALIASES.iter().find(|(other, _)| folded(other) == name);
-    let name = alias.map_or(name, |(_, here)| folded(here));
-    fields.iter().find(|field| folded(&field.name) == name)
+fn find<'a, A: ToolArgs>(fields: &'a [Field], name: &str) -> Option<&'a Field> {
+    let name = fold_name(name);
+    let alias = A::ALIASES
+        .iter()
+        .find(|(other, _)| fold_name(other) == name);
+    let name = alias.map_or(name, |(_, here)| fold_name(here));
+    fields.iter().find(|field| fold_name(&field.name) == name)
 }
 
 fn unknown(fields: &[Field], name: &str, known: &str) -> String {
@@ -135,7 +137,7 @@ fn unknown(fields: &[Field], name: &str, known: &str) -> String {
         .iter()
         .max_by(|one, other| likeness(one).total_cmp(&likeness(other)))
         .filter(|field| likeness(field) > 0.55);
-    let name = cut(name, REPEATED);
+    let name = cut(name, MAX_REPEATED);
     match nearest {
         Some(nearest) => format!("{name}: is no argument; did you mean {}?", nearest.name),
         None => format!("{name}: is no argument; there are {known}"),
@@ -143,18 +145,18 @@ fn unknown(fields: &[Field], name: &str, known: &str) -> String {
 }
 
 impl Field {
-    /// The value as it is meant; none if nothing is.
-    fn take(&self, value: Value) -> Result<Option<Value>, String> {
-        if is_nothing(&value, self.required) {
+    /// Converts a value to the type of the field; none for a blank value.
+    fn coerce(&self, value: Value) -> Result<Option<Value>, String> {
+        if is_blank(&value, self.required) {
             return Ok(None);
         }
-        let taken = match (self.kind, value) {
+        let coerced = match (self.kind, value) {
             (Kind::Text, Value::String(text)) => Some(Value::String(self.text(text))),
             (Kind::Switch, value) => switch(&value).map(Value::Bool),
             (Kind::Number, value) => match number(&value) {
                 Some(number) if number < 0.0 => return Err("must not be negative".to_owned()),
-                // A model that must fill in a number and has none in mind writes zero.
-                Some(number) if number == 0.0 && self.least > 0 => return Ok(None),
+                // A model that must provide a number writes zero for an absent one.
+                Some(number) if number == 0.0 && self.minimum > 0 => return Ok(None),
                 #[expect(
                     clippy::cast_possible_truncation,
                     clippy::cast_sign_loss,
@@ -165,22 +167,23 @@ impl Field {
             (Kind::Texts, value) => texts(value)?.map(Value::from),
             (Kind::Text, _) => None,
         };
-        taken.map(Some).ok_or_else(|| self.kind.wanted().to_owned())
+        coerced
+            .map(Some)
+            .ok_or_else(|| self.kind.expectation().to_owned())
     }
 
-    /// Ids are copied with what stands around them in a message.
+    /// Agents copy ids with quotes or backticks.
     fn text(&self, text: String) -> String {
-        match folded(&self.name).ends_with("id") {
-            true => text
-                .trim_matches(|c: char| c.is_whitespace() || matches!(c, '`' | '"' | '\''))
-                .to_owned(),
-            false => text,
+        if !fold_name(&self.name).ends_with("id") {
+            return text;
         }
+        text.trim_matches(|c: char| c.is_whitespace() || matches!(c, '`' | '"' | '\''))
+            .to_owned()
     }
 }
 
 impl Kind {
-    fn wanted(self) -> &'static str {
+    fn expectation(self) -> &'static str {
         match self {
             Self::Text => "must be a text",
             Self::Switch => "must be true or false",
@@ -190,13 +193,13 @@ impl Kind {
     }
 }
 
-/// True for what stands where nothing is meant: an optional argument that a model was made to fill in.
-fn is_nothing(value: &Value, required: bool) -> bool {
+/// Returns true for a value that stands for an absent argument.
+fn is_blank(value: &Value, required: bool) -> bool {
     match value {
         Value::Null => true,
         Value::String(text) if !required => {
             let text = text.trim();
-            text.is_empty() || NOTHING.iter().any(|word| text.eq_ignore_ascii_case(word))
+            text.is_empty() || BLANKS.iter().any(|word| text.eq_ignore_ascii_case(word))
         }
         _ => false,
     }
@@ -225,7 +228,7 @@ fn number(value: &Value) -> Option<f64> {
     (number.is_finite() && number.fract() == 0.0).then_some(number)
 }
 
-/// A list, or a text that holds one: as JSON, or with commas.
+/// Parses a list of texts, also from JSON or comma-separated text.
 fn texts(value: Value) -> Result<Option<Vec<String>>, String> {
     let values = match value {
         Value::Array(values) => values,
@@ -252,58 +255,66 @@ fn texts(value: Value) -> Result<Option<Vec<String>>, String> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::orders::{Cancelling, Launching, Listing, Reading, Sending};
+    use super::super::args::{
+        BackgroundCancelArgs, BackgroundListArgs, BackgroundOutputArgs, BackgroundSendArgs,
+        BackgroundTaskArgs,
+    };
     use super::*;
     use proptest::prelude::*;
     use serde_json::json;
 
-    fn refused<O: Order + std::fmt::Debug>(given: Value) -> String {
-        read::<O>(given).unwrap_err()
+    fn refused<A: ToolArgs + std::fmt::Debug>(input: Value) -> String {
+        parse_args::<A>(input).unwrap_err()
     }
 
     #[test]
-    fn what_is_certain_is_taken() {
-        let reading: Reading = read(json!({
+    fn unambiguous_values_are_accepted() {
+        let reading: BackgroundOutputArgs = parse_args(json!({
             "taskID": " `bg_00000001` ", "block": "true", "timeout": "5_000", "full-session": 1,
             "message_limit": 5.0, "since_message_id": "null", "include_thinking": "", "__sessionID": "ses_0",
         }))
         .unwrap();
-        let wanted = Reading {
+        let expected = BackgroundOutputArgs {
             task_id: Some("bg_00000001".to_owned()),
             block: Some(true),
             timeout: Some(5000),
             full_session: Some(true),
             message_limit: Some(5),
-            ..Reading::default()
+            ..BackgroundOutputArgs::default()
         };
-        assert_eq!(reading, wanted);
-        assert_eq!(read::<Listing>(Value::Null), Ok(Listing::default()));
+        assert_eq!(reading, expected);
+        assert_eq!(
+            parse_args::<BackgroundListArgs>(Value::Null),
+            Ok(BackgroundListArgs::default())
+        );
         let text = r#"{"task_id": "bg_1", "message": "go on"}"#;
-        let sending: Sending = read(json!(text)).unwrap();
+        let sending: BackgroundSendArgs = parse_args(json!(text)).unwrap();
         assert_eq!(sending.prompt.as_deref(), Some("go on"));
     }
 
     #[test]
-    fn skills_come_in_every_form() {
+    fn skills_are_accepted_in_every_form() {
         for skills in [json!(["a", "b"]), json!("a, b"), json!("[\"a\",\"b\"]")] {
-            let given = json!({"session_id": "ses_1", "prompt": "p", "skills": skills});
-            let launching: Launching = read(given).unwrap();
+            let input = json!({"session_id": "ses_1", "prompt": "p", "skills": skills});
+            let launching: BackgroundTaskArgs = parse_args(input).unwrap();
             assert_eq!(launching.skills.unwrap(), ["a", "b"]);
         }
     }
 
     #[test]
-    fn numbers_beyond_every_bound_are_still_numbers() {
-        let reading: Reading = read(json!({"task_id": "x", "timeout": 1e30})).unwrap();
+    fn out_of_range_numbers_are_clamped() {
+        let reading: BackgroundOutputArgs =
+            parse_args(json!({"task_id": "x", "timeout": 1e30})).unwrap();
         assert_eq!(reading.timeout, Some(u64::MAX));
-        // A model that must fill in every argument and has no limit in mind.
-        let reading: Reading = read(json!({"task_id": "x", "message_limit": 0})).unwrap();
+        // Zero stands for an absent limit.
+        let reading: BackgroundOutputArgs =
+            parse_args(json!({"task_id": "x", "message_limit": 0})).unwrap();
         assert_eq!(reading.message_limit, None);
     }
 
     #[test]
-    fn every_problem_is_named_at_once() {
-        insta::assert_snapshot!(refused::<Launching>(json!({
+    fn all_problems_are_reported_at_once() {
+        insta::assert_snapshot!(refused::<BackgroundTaskArgs>(json!({
             "promt": "p", "description": 5, "skills": ["a", 7], "weight": 1,
         })), @r#"
         description: must be a text
@@ -313,7 +324,7 @@ mod tests {
         agent: is missing. Which agent does it, for instance "explore".
         prompt: is missing. What the agent is told: all it needs to know, since it sees nothing of this conversation.
         "#);
-        insta::assert_snapshot!(refused::<Reading>(json!({
+        insta::assert_snapshot!(refused::<BackgroundOutputArgs>(json!({
             "block": "perhaps", "timeout": -1, "message_limit": "many", "from_end": [], "thinking_max_chars": 1.5,
         })), @r"
         block: must be true or false
@@ -323,14 +334,16 @@ mod tests {
         timeout: must not be negative
         task_id: is missing. The task's id, or its session id.
         ");
-        insta::assert_snapshot!(refused::<Cancelling>(json!({"taskId": "a", "task_id": "b"})), @"taskId: is given twice");
-        insta::assert_snapshot!(refused::<Sending>(json!([1])), @"the arguments must be an object with prompt, task_id");
+        insta::assert_snapshot!(refused::<BackgroundCancelArgs>(json!({"taskId": "a", "task_id": "b"})), @"taskId: is given twice");
+        insta::assert_snapshot!(refused::<BackgroundSendArgs>(json!([1])), @"the arguments must be an object with prompt, task_id");
     }
 
     #[test]
-    fn a_resume_needs_only_its_prompt() {
-        assert!(read::<Launching>(json!({"session_id": "ses_1", "prompt": "p"})).is_ok());
-        let text = refused::<Launching>(json!({"session_id": "", "prompt": "p"}));
+    fn resume_needs_only_a_prompt() {
+        assert!(
+            parse_args::<BackgroundTaskArgs>(json!({"session_id": "ses_1", "prompt": "p"})).is_ok()
+        );
+        let text = refused::<BackgroundTaskArgs>(json!({"session_id": "", "prompt": "p"}));
         assert!(text.contains("description: is missing"), "{text}");
     }
 
@@ -359,15 +372,15 @@ mod tests {
 
     proptest! {
         #[test]
-        fn nothing_that_is_given_is_a_panic(given in any_json()) {
+        fn arbitrary_input_never_panics(input in any_json()) {
             for text in [
-                read::<Launching>(given.clone()).err(),
-                read::<Reading>(given.clone()).err(),
-                read::<Cancelling>(given.clone()).err(),
-                read::<Listing>(given.clone()).err(),
+                parse_args::<BackgroundTaskArgs>(input.clone()).err(),
+                parse_args::<BackgroundOutputArgs>(input.clone()).err(),
+                parse_args::<BackgroundCancelArgs>(input.clone()).err(),
+                parse_args::<BackgroundListArgs>(input.clone()).err(),
             ].into_iter().flatten() {
                 prop_assert!(!text.is_empty());
-                // What the types refuse behind our back would not be told in our words.
+                // All problems must be found before serde sees the arguments.
                 prop_assert!(!text.starts_with("the arguments: "), "{text}");
             }
         }

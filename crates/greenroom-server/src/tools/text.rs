@@ -1,4 +1,4 @@
-//! What agents read of tasks: short, with what to do next, and never an invitation to poll. Pure: time comes in as an
+//! The replies of the tools about tasks: short, with the next step, without a suggestion to poll. Pure: the time is an
 //! argument.
 
 use greenroom::TaskDetail;
@@ -9,32 +9,32 @@ use greenroom::domain::task::{Task, cut};
 use greenroom::domain::time::{Timestamp, duration_text};
 
 use super::pages;
-use crate::cli::client::Shown;
+use crate::cli::client::TaskView;
 use crate::cli::show;
-use crate::cli::term::one_line;
+use crate::cli::terminal::one_line;
 
-/// Characters of a description.
-const DESCRIPTION: usize = 240;
-/// Characters of anything else on one line.
-const LINE: usize = 2000;
-/// Tasks that go on below one that was cancelled, and are named.
-const NAMED: usize = 20;
-/// Tasks of a list, and of what was cancelled.
-pub const LISTED: usize = 100;
+/// Maximum length of a description, in characters.
+const MAX_DESCRIPTION: usize = 240;
+/// Maximum length of other lines, in characters.
+const MAX_LINE: usize = 2000;
+/// Maximum number of named descendants of a cancelled task.
+const MAX_NAMED: usize = 20;
+/// Maximum number of tasks in a list.
+pub const MAX_LISTED: usize = 100;
 
-/// What becomes of a caller when its tasks end.
+/// How a caller learns of the end of its tasks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Told {
-    /// It is a session: a message wakes it.
-    Yes,
-    /// It names no session: it must ask.
-    No,
-    /// It is a session whose process ends with its turn: it must wait.
-    TooLate,
+pub enum WakeMode {
+    /// A message wakes its session.
+    Message,
+    /// Not at all: the caller has no session.
+    None,
+    /// Not at all: the process of its session ends with the turn.
+    EndsWithTurn,
 }
 
-/// A task that was launched or resumed.
-pub fn launched(detail: &TaskDetail, told: Told) -> String {
+/// Returns the reply to a launch or resume.
+pub fn launched(detail: &TaskDetail, wake_mode: WakeMode) -> String {
     let task = &detail.task;
     let head = match task.run.0 {
         1 => "Background task launched.",
@@ -43,48 +43,48 @@ pub fn launched(detail: &TaskDetail, told: Told) -> String {
     let mut text = format!("{head}\n\n");
     facts(&mut text, task);
     fact(&mut text, "status", task.status().as_str());
-    waits(&mut text, detail);
+    waits_line(&mut text, detail);
     if let Some(error) = task.error() {
         fact(&mut text, "error", &line(error));
     }
     text.push('\n');
-    text.push_str(&later(task, told));
+    text.push_str(&next_step(task, wake_mode));
     text
 }
 
-/// What to do while a task goes on.
-fn later(task: &Task, told: Told) -> String {
+/// Returns the next step while a task is open.
+fn next_step(task: &Task, wake_mode: WakeMode) -> String {
     let id = &task.id;
-    match (task.status().is_terminal(), told) {
+    match (task.status().is_terminal(), wake_mode) {
         (true, _) => {
             format!("It has ended already: read it with background_output(task_id=\"{id}\").")
         }
-        (false, Told::Yes) => format!(
+        (false, WakeMode::Message) => format!(
             "You will be told when it ends. Do not poll or wait for it: go on with other work, or end your turn. \
              Then read its result with background_output(task_id=\"{id}\")."
         ),
-        (false, Told::TooLate) => format!(
+        (false, WakeMode::EndsWithTurn) => format!(
             "This opencode ends with your turn, and could not be told: go on with other work, then wait for the task with \
              background_output(task_id=\"{id}\", block=true) before you end your turn."
         ),
-        (false, Told::No) => format!(
+        (false, WakeMode::None) => format!(
             "Nobody is told when it ends. Go on with other work; when you need its result, wait for it with \
              background_output(task_id=\"{id}\", block=true)."
         ),
     }
 }
 
-/// Where in a long text the reader is.
+/// The position in a long text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Place {
-    /// Of messages the newest ones.
+pub struct ReadPosition {
+    /// True for the newest messages first.
     pub from_end: bool,
-    /// The answer from so many characters on.
+    /// Offset into the answer, in characters.
     pub offset: usize,
 }
 
-/// What is to be read of a task that has ended.
-pub fn ended(output: &Output, now: Timestamp, place: Place) -> String {
+/// Returns the reply about an ended task.
+pub fn ended(output: &Output, now: Timestamp, position: ReadPosition) -> String {
     let task = &output.task;
     let mut text = String::new();
     facts(&mut text, task);
@@ -103,10 +103,10 @@ pub fn ended(output: &Output, now: Timestamp, place: Place) -> String {
     match (&output.messages, &output.result) {
         (Some(messages), _) => {
             let more = output.has_more == Some(true);
-            text.push_str(&pages::page(messages, more, place.from_end));
+            text.push_str(&pages::page(messages, more, position.from_end));
         }
         (None, Some(result)) => {
-            text.push_str(&pages::answer(result, task.id.as_str(), place.offset))
+            text.push_str(&pages::answer(result, task.id.as_str(), position.offset))
         }
         (None, None) => text.push_str("(its session has nothing to read)"),
     }
@@ -120,27 +120,27 @@ pub fn ended(output: &Output, now: Timestamp, place: Place) -> String {
     text
 }
 
-/// How a task stands that has not ended.
+/// The state of an open task.
 #[derive(Debug)]
-pub struct Standing<'a> {
-    /// The task, and what it waits for.
+pub struct OpenTask<'a> {
+    /// The task, with the reason why it waits.
     pub detail: &'a TaskDetail,
-    /// Open tasks of its own.
+    /// Number of its own open tasks.
     pub below: usize,
-    /// Its messages so far, if they were asked for, and whether there are more.
+    /// Its messages so far, if requested.
     pub output: &'a Output,
-    /// Whether the newest messages were asked for.
+    /// True if the newest messages were requested.
     pub from_end: bool,
-    /// Whether the caller is told of its end.
-    pub told: Told,
+    /// How the caller learns of its end.
+    pub wake_mode: WakeMode,
 }
 
-/// What is to be read of it.
-pub fn unfinished(standing: &Standing<'_>, now: Timestamp) -> String {
-    let task = &standing.detail.task;
-    let shown = Shown {
+/// Returns the reply about an open task.
+pub fn open_task(state: &OpenTask<'_>, now: Timestamp) -> String {
+    let task = &state.detail.task;
+    let shown = TaskView {
         task: task.clone(),
-        waits_for: standing.detail.waits_for.clone(),
+        waits_for: state.detail.waits_for.clone(),
     };
     let mut text = String::new();
     facts(&mut text, task);
@@ -148,18 +148,18 @@ pub fn unfinished(standing: &Standing<'_>, now: Timestamp) -> String {
         Some(_) => task.duration(now),
         None => now.since(task.queued_at),
     };
-    match &standing.detail.waits_for {
+    match &state.detail.waits_for {
         Some(_) => {
             let status = format!("{} · {}", task.status().as_str(), duration_text(since));
             fact(&mut text, "status", &status);
-            waits(&mut text, standing.detail);
+            waits_line(&mut text, state.detail);
         }
         None => fact(&mut text, "status", &show::progress(&shown, since)),
     }
     if !task.asking.is_empty() {
         fact(&mut text, "waits for", "somebody to answer what it asks");
     }
-    match standing.below {
+    match state.below {
         0 => {}
         1 => fact(
             &mut text,
@@ -172,32 +172,32 @@ pub fn unfinished(standing: &Standing<'_>, now: Timestamp) -> String {
             &format!("{open} open; it waits for them when it is done itself"),
         ),
     }
-    if let Some(said) = &task.progress.last_message {
-        fact(&mut text, "last said", &line(said));
+    if let Some(message) = &task.progress.last_message {
+        fact(&mut text, "last said", &line(message));
     }
-    if let Some(messages) = &standing.output.messages {
-        let more = standing.output.has_more == Some(true);
+    if let Some(messages) = &state.output.messages {
+        let more = state.output.has_more == Some(true);
         text.push_str(&format!(
             "\n{}\n",
-            pages::page(messages, more, standing.from_end)
+            pages::page(messages, more, state.from_end)
         ));
     }
-    if standing.output.timed_out == Some(true) {
+    if state.output.timed_out == Some(true) {
         text.push_str("\nIt did not end within the time you waited.");
     }
     text.push('\n');
-    text.push_str(&later(task, standing.told));
+    text.push_str(&next_step(task, state.wake_mode));
     text
 }
 
-/// What was cancelled, and what goes on below it.
+/// Returns the reply to a cancel, with the open descendants of the task.
 pub fn cancelled(tasks: &[Task], below: &[TaskId]) -> String {
     let mut text = match tasks {
         [] => return "None of your background tasks is open; nothing changed.".to_owned(),
         [_] => "Cancelled:\n".to_owned(),
         several => format!("Cancelled {} tasks:\n", several.len()),
     };
-    for task in tasks.iter().take(LISTED) {
+    for task in tasks.iter().take(MAX_LISTED) {
         text.push_str(&format!("- `{}` {}\n", task.id, about(task)));
     }
     more(&mut text, tasks.len());
@@ -205,44 +205,49 @@ pub fn cancelled(tasks: &[Task], below: &[TaskId]) -> String {
         [_] => "You will not be told of it.",
         _ => "You will not be told of them.",
     });
-    // By their ids: nobody should have to end all he has for them.
+    // Named by id, so that the caller can cancel them without `all`.
     match below {
         [] => {}
         [id] => text.push_str(&format!(
             " A task of its own goes on: background_cancel(taskId=\"{id}\") ends that too."
         )),
         several => {
-            let named: Vec<&str> = several.iter().take(NAMED).map(TaskId::as_str).collect();
+            let named: Vec<&str> = several.iter().take(MAX_NAMED).map(TaskId::as_str).collect();
             text.push_str(&format!(
                 " {} tasks of its own go on, which background_cancel ends one by one: {}",
                 several.len(),
                 named.join(", ")
             ));
-            text.push_str(match several.len() > NAMED {
-                true => ", …",
-                false => ".",
+            text.push_str(if several.len() > MAX_NAMED {
+                ", …"
+            } else {
+                "."
             });
         }
     }
     text
 }
 
-/// A prompt that was passed on.
-pub fn sent(task: &Task, told: Told) -> String {
-    format!("Passed on to task {}. {}", task.id, later(task, told))
+/// Returns the reply to a further prompt.
+pub fn sent(task: &Task, wake_mode: WakeMode) -> String {
+    format!(
+        "Passed on to task {}. {}",
+        task.id,
+        next_step(task, wake_mode)
+    )
 }
 
-/// One line of a list.
+/// One entry of a list.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Listed {
-    /// A task that is in memory.
-    Known(Box<TaskDetail>),
-    /// One that ended a while ago.
-    Past(HistoryEntry),
+pub enum ListEntry {
+    /// A task in memory.
+    InMemory(Box<TaskDetail>),
+    /// A task that has left memory.
+    History(HistoryEntry),
 }
 
-/// The caller's tasks, oldest first; `all` of them, of which the list holds the newest.
-pub fn list(tasks: &[Listed], all: usize, told: Told, now: Timestamp) -> String {
+/// Returns the caller's tasks, oldest first. `all` is the total number; the list contains the newest.
+pub fn list(tasks: &[ListEntry], all: usize, wake_mode: WakeMode, now: Timestamp) -> String {
     if tasks.is_empty() {
         return "No background tasks.".to_owned();
     }
@@ -256,11 +261,11 @@ pub fn list(tasks: &[Listed], all: usize, told: Told, now: Timestamp) -> String 
     let mut open = false;
     for task in tasks {
         match task {
-            Listed::Known(detail) => {
+            ListEntry::InMemory(detail) => {
                 open |= !detail.task.status().is_terminal();
-                text.push_str(&known(detail, now));
+                text.push_str(&live_entry(detail, now));
             }
-            Listed::Past(entry) => text.push_str(&format!(
+            ListEntry::History(entry) => text.push_str(&format!(
                 "- `{}` {}, {}: {}\n",
                 entry.task,
                 entry.status.as_str(),
@@ -268,13 +273,13 @@ pub fn list(tasks: &[Listed], all: usize, told: Told, now: Timestamp) -> String 
                     &entry.agent,
                     entry.session.as_ref().map(|session| session.as_str())
                 ),
-                cut(&one_line(&entry.description), DESCRIPTION)
+                cut(&one_line(&entry.description), MAX_DESCRIPTION)
             )),
         }
     }
-    text.push_str(match (open, told) {
-        (true, Told::Yes) => "You will be told when the open ones end: do not poll.",
-        (true, Told::No | Told::TooLate) => {
+    text.push_str(match (open, wake_mode) {
+        (true, WakeMode::Message) => "You will be told when the open ones end: do not poll.",
+        (true, WakeMode::None | WakeMode::EndsWithTurn) => {
             "Wait for an open one with background_output(task_id, block=true): do not poll."
         }
         (false, _) => "Read a result with background_output(task_id).",
@@ -282,7 +287,7 @@ pub fn list(tasks: &[Listed], all: usize, told: Told, now: Timestamp) -> String 
     text
 }
 
-fn known(detail: &TaskDetail, now: Timestamp) -> String {
+fn live_entry(detail: &TaskDetail, now: Timestamp) -> String {
     let task = &detail.task;
     let time = match (task.started_at(), task.status().is_terminal()) {
         (Some(_), _) => format!(" {}", duration_text(task.duration(now))),
@@ -302,13 +307,13 @@ fn known(detail: &TaskDetail, now: Timestamp) -> String {
     )
 }
 
-/// Who does it, where, and what it is.
+/// Returns agent, session and description of a task.
 fn about(task: &Task) -> String {
     let session = task.session.as_ref().map(|session| session.as_str());
     format!(
         "{}: {}",
         named(&task.agent, session),
-        cut(&one_line(&task.description), DESCRIPTION)
+        cut(&one_line(&task.description), MAX_DESCRIPTION)
     )
 }
 
@@ -318,8 +323,8 @@ fn named(agent: &str, session: Option<&str>) -> String {
 }
 
 fn more(text: &mut String, all: usize) {
-    if all > LISTED {
-        text.push_str(&format!("… and {} more\n", all - LISTED));
+    if all > MAX_LISTED {
+        text.push_str(&format!("… and {} more\n", all - MAX_LISTED));
     }
 }
 
@@ -332,7 +337,7 @@ fn facts(text: &mut String, task: &Task) {
     }
 }
 
-fn waits(text: &mut String, detail: &TaskDetail) {
+fn waits_line(text: &mut String, detail: &TaskDetail) {
     if let Some(waits) = &detail.waits_for {
         fact(text, "waits for", &line(&waits.text));
     }
@@ -343,5 +348,5 @@ fn fact(text: &mut String, name: &str, value: &str) {
 }
 
 fn line(text: &str) -> String {
-    cut(&one_line(text), LINE).to_owned()
+    cut(&one_line(text), MAX_LINE).to_owned()
 }

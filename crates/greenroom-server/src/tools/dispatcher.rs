@@ -1,5 +1,4 @@
-//! Carries out what agents ask for. Every host of agents comes here, so that a tool does and says the same wherever it is
-//! called from.
+//! Carries out tool calls. All hosts of agents use it, so that a tool behaves the same on every path.
 
 use std::collections::HashSet;
 use std::path::Path;
@@ -14,79 +13,81 @@ use greenroom::{
 };
 use serde_json::Value;
 
-use super::arguments::read;
+use super::args::{
+    BackgroundCancelArgs, BackgroundListArgs, BackgroundOutputArgs, BackgroundSendArgs,
+    BackgroundTaskArgs, ToolArgs,
+};
 use super::call::{Caller, ToolReply};
-use super::orders::{Cancelling, Launching, Listing, Order, Reading, Sending};
-use super::reach::Reach;
-use super::refusal::Refusal;
-use super::words::{self, LISTED, Listed, Place, Standing};
-use crate::http::tasks::{LONGEST_WAIT_MS, USUAL_WAIT_MS, statuses};
+use super::parse::parse_args;
+use super::scope::Scope;
+use super::text::{self, ListEntry, MAX_LISTED, OpenTask, ReadPosition};
+use super::tool_error::ToolError;
+use crate::http::tasks::{DEFAULT_WAIT_MS, MAX_WAIT_MS, statuses};
 
-/// How long a launch that is about to start is given to have its session, so that its answer can name it. One that must
-/// wait for its slot is answered at once.
-const SESSION_WITHIN: Duration = Duration::from_millis(300);
+/// Time a launch waits for its session, so that the reply can name it. Not used if the task must wait for a slot.
+const SESSION_TIMEOUT: Duration = Duration::from_millis(300);
 
-/// The tools. A cheap clone.
+/// The tools of one service. A cheap clone.
 #[derive(Debug, Clone)]
 pub struct Tools {
     greenroom: Greenroom,
 }
 
 impl Tools {
-    /// The tools of that system.
+    /// Creates the tools for an actor system.
     pub fn new(greenroom: Greenroom) -> Self {
         Self { greenroom }
     }
 
-    /// The system they work on.
+    /// Returns the actor system.
     pub(crate) fn greenroom(&self) -> &Greenroom {
         &self.greenroom
     }
 
-    /// Carries out a call; a refusal is a reply too. Dropping the call ends its waiting and nothing else.
+    /// Carries out a call. Errors of the tool are replies too. A dropped call stops waiting and has no other effect.
     pub async fn call(&self, tool: &str, args: Value, caller: &Caller) -> ToolReply {
-        let done = match tool {
-            Launching::TOOL => self.launch(args, caller).await,
-            Reading::TOOL => self.output(args, caller).await,
-            Cancelling::TOOL => self.cancel(args, caller).await,
-            Sending::TOOL => self.send(args, caller).await,
-            Listing::TOOL => self.list(args, caller).await,
+        let result = match tool {
+            BackgroundTaskArgs::TOOL => self.launch(args, caller).await,
+            BackgroundOutputArgs::TOOL => self.output(args, caller).await,
+            BackgroundCancelArgs::TOOL => self.cancel(args, caller).await,
+            BackgroundSendArgs::TOOL => self.send(args, caller).await,
+            BackgroundListArgs::TOOL => self.list(args, caller).await,
             other => Err(unknown(other)),
         };
-        done.unwrap_or_else(|refusal| ToolReply {
-            output: refusal.text(),
+        result.unwrap_or_else(|error| ToolReply {
+            output: error.text(),
             title: Some("not done".to_owned()),
             metadata: None,
             is_error: true,
         })
     }
 
-    async fn launch(&self, args: Value, caller: &Caller) -> Result<ToolReply, Refusal> {
-        let order: Launching = read(args).map_err(Refusal::arguments)?;
-        let task = match &order.session_id {
-            Some(session) => self.resume(session, &order, caller).await?,
-            None => self.start(order, caller).await?,
+    async fn launch(&self, args: Value, caller: &Caller) -> Result<ToolReply, ToolError> {
+        let args: BackgroundTaskArgs = parse_args(args).map_err(ToolError::arguments)?;
+        let task = match &args.session_id {
+            Some(session) => self.resume(session, &args, caller).await?,
+            None => self.start(args, caller).await?,
         };
         let detail = self.with_session(task).await;
         Ok(ToolReply::about(
             &detail.task,
-            words::launched(&detail, caller.told()),
+            text::launched(&detail, caller.wake_mode()),
             detail.task.description.to_string(),
         ))
     }
 
-    async fn start(&self, order: Launching, caller: &Caller) -> Result<Task, Refusal> {
+    async fn start(&self, args: BackgroundTaskArgs, caller: &Caller) -> Result<Task, ToolError> {
         let launch = Launch {
-            description: order.description.unwrap_or_default(),
-            prompt: order.prompt.unwrap_or_default(),
-            agent: order.agent.unwrap_or_default(),
+            description: args.description.unwrap_or_default(),
+            prompt: args.prompt.unwrap_or_default(),
+            agent: args.agent.unwrap_or_default(),
             parent_session: caller.session.clone(),
             parent_message: caller.message.clone().filter(|_| caller.session.is_some()),
             parent_agent: caller.agent.clone().filter(|_| caller.session.is_some()),
-            model: order.model.as_deref().map(model).transpose()?,
-            category: order.category,
-            skills: order.skills.unwrap_or_default(),
-            directory: order.directory.map(|path| absolute(path, caller)),
+            model: args.model.as_deref().map(model).transpose()?,
+            category: args.category,
+            skills: args.skills.unwrap_or_default(),
+            directory: args.directory.map(|path| absolute(path, caller)),
             ..Launch::default()
         };
         match caller.key(&launch) {
@@ -98,21 +99,21 @@ impl Tools {
     async fn resume(
         &self,
         session: &str,
-        order: &Launching,
+        args: &BackgroundTaskArgs,
         caller: &Caller,
-    ) -> Result<Task, Refusal> {
-        let found = Reach::of(caller.session.as_ref())
+    ) -> Result<Task, ToolError> {
+        let found = Scope::of(caller.session.as_ref())
             .find(&self.greenroom, session)
             .await
-            .ok_or_else(|| Refusal::no_session(session))?;
-        // By a task's id too: agents take the one for the other.
+            .ok_or_else(|| ToolError::no_session(session))?;
+        // A task id is accepted too: agents confuse the two.
         let session = found
             .task
             .session
-            .ok_or_else(|| Refusal::no_session(session))?;
+            .ok_or_else(|| ToolError::no_session(session))?;
         let resume = Resume {
             session: Some(session),
-            prompt: order.prompt.clone().unwrap_or_default(),
+            prompt: args.prompt.clone().unwrap_or_default(),
             parent_session: caller.session.clone(),
             parent_message: caller.message.clone().filter(|_| caller.session.is_some()),
             parent_agent: caller.agent.clone().filter(|_| caller.session.is_some()),
@@ -120,18 +121,18 @@ impl Tools {
         Ok(self.greenroom.resume(resume).await?)
     }
 
-    /// The task as it is now; one that is about to start is given the moment it takes to have its session.
+    /// Returns the current state of a launched task. Waits a moment for its session if a slot is free.
     async fn with_session(&self, task: Task) -> TaskDetail {
         let (id, run) = (task.id.clone(), task.run);
         let now = self.greenroom.find(id.as_str()).await;
-        let held_up = now.as_ref().is_some_and(|detail| {
+        let waits_for_slot = now.as_ref().is_some_and(|detail| {
             let waits = detail.waits_for.as_ref();
             waits.is_some_and(|waits| waits.limit > 0 && waits.in_use >= waits.limit as usize)
         });
-        if !held_up {
+        if !waits_for_slot {
             let started = self.greenroom.wait(&id, run, WaitFor::Started);
-            // It is no failure if it takes longer.
-            let _ = tokio::time::timeout(SESSION_WITHIN, started).await;
+            // A longer start is not an error.
+            let _ = tokio::time::timeout(SESSION_TIMEOUT, started).await;
         }
         match self.greenroom.find(id.as_str()).await.or(now) {
             Some(detail) => detail,
@@ -139,35 +140,35 @@ impl Tools {
         }
     }
 
-    async fn output(&self, args: Value, caller: &Caller) -> Result<ToolReply, Refusal> {
-        let order: Reading = read(args).map_err(Refusal::arguments)?;
-        let name = order.task_id.clone().unwrap_or_default();
-        let task = self.to_read(&name, caller).await?.task;
+    async fn output(&self, args: Value, caller: &Caller) -> Result<ToolReply, ToolError> {
+        let args: BackgroundOutputArgs = parse_args(args).map_err(ToolError::arguments)?;
+        let name = args.task_id.clone().unwrap_or_default();
+        let task = self.find_readable(&name, caller).await?.task;
         let mut timed_out = false;
-        if order.block == Some(true) && !task.status().is_terminal() {
-            let limit = order.timeout.unwrap_or(USUAL_WAIT_MS).min(LONGEST_WAIT_MS);
+        if args.block == Some(true) && !task.status().is_terminal() {
+            let limit = args.timeout.unwrap_or(DEFAULT_WAIT_MS).min(MAX_WAIT_MS);
             let end = self.greenroom.wait(&task.id, task.run, WaitFor::Ended);
             timed_out = tokio::time::timeout(Duration::from_millis(limit), end)
                 .await
                 .is_err();
         }
-        let full = order.full_session == Some(true);
+        let full = args.full_session == Some(true);
         let options = OutputOptions {
             full_session: full,
-            include_thinking: order.include_thinking == Some(true),
-            include_tool_results: order.include_tool_results == Some(true),
-            message_limit: order.message_limit,
-            from_end: order.from_end == Some(true),
-            since_message: order.since_message_id.filter(|_| full),
-            thinking_max_chars: order.thinking_max_chars,
-            result_offset: order.offset.unwrap_or(0),
+            include_thinking: args.include_thinking == Some(true),
+            include_tool_results: args.include_tool_results == Some(true),
+            message_limit: args.message_limit,
+            from_end: args.from_end == Some(true),
+            since_message: args.since_message_id.filter(|_| full),
+            thinking_max_chars: args.thinking_max_chars,
+            result_offset: args.offset.unwrap_or(0),
         };
-        // Of an answer that is too long the newest messages are the ones to see.
-        let place = Place {
+        // Of a long answer the newest messages matter.
+        let position = ReadPosition {
             from_end: options.from_end || !full,
             offset: options.result_offset,
         };
-        // By its id: a session may have got another task while this one was waited for.
+        // By task id: the session may belong to another task after the wait.
         let mut output = self.greenroom.output(task.id.as_str(), options).await?;
         let now = greenroom::clock::Clock::system().now();
         let task = output.task.clone();
@@ -175,57 +176,53 @@ impl Tools {
         if task.status().is_terminal() {
             return Ok(ToolReply::about(
                 &task,
-                words::ended(&output, now, place),
+                text::ended(&output, now, position),
                 title,
             ));
         }
         output.timed_out = timed_out.then_some(true);
         let detail = self.greenroom.find(task.id.as_str()).await;
-        // It may have ended in this moment: then the next read says so.
+        // If the task has just ended, the next read returns the result.
         let detail = detail
             .filter(|detail| !detail.task.status().is_terminal())
             .unwrap_or_else(|| TaskDetail::new(task.clone()));
-        let standing = Standing {
+        let state = OpenTask {
             detail: &detail,
             below: self.open_below(&task).await.len(),
             output: &output,
-            from_end: place.from_end,
-            told: caller.told(),
+            from_end: position.from_end,
+            wake_mode: caller.wake_mode(),
         };
-        Ok(ToolReply::about(
-            &task,
-            words::unfinished(&standing, now),
-            title,
-        ))
+        Ok(ToolReply::about(&task, text::open_task(&state, now), title))
     }
 
-    async fn cancel(&self, args: Value, caller: &Caller) -> Result<ToolReply, Refusal> {
-        let order: Cancelling = read(args).map_err(Refusal::arguments)?;
-        match (order.task_id, order.all == Some(true)) {
+    async fn cancel(&self, args: Value, caller: &Caller) -> Result<ToolReply, ToolError> {
+        let args: BackgroundCancelArgs = parse_args(args).map_err(ToolError::arguments)?;
+        match (args.task_id, args.all == Some(true)) {
             (Some(name), false) => self.cancel_one(&name, caller).await,
             (None, true) => Ok(self.cancel_all(caller).await),
-            (Some(_), true) => Err(Refusal::arguments(
+            (Some(_), true) => Err(ToolError::arguments(
                 "all: cancels every task of yours; give either taskId or all".to_owned(),
             )),
-            (None, false) => Err(Refusal::arguments(
+            (None, false) => Err(ToolError::arguments(
                 "taskId: is missing; give the id of the task to cancel, or all=true".to_owned(),
             )),
         }
     }
 
-    async fn cancel_one(&self, name: &str, caller: &Caller) -> Result<ToolReply, Refusal> {
-        let task = self.to_change(name, caller).await?.task;
+    async fn cancel_one(&self, name: &str, caller: &Caller) -> Result<ToolReply, ToolError> {
+        let task = self.find_in_scope(name, caller).await?.task;
         let options = cancel_options(&task, caller);
         match self.greenroom.cancel(&task.id, options).await {
             Ok(task) => {
                 let below = self.open_below(&task).await;
                 let below: Vec<_> = below.into_iter().map(|task| task.id).collect();
-                let text = words::cancelled(std::slice::from_ref(&task), &below);
+                let text = text::cancelled(std::slice::from_ref(&task), &below);
                 let title = format!("cancelled {}", task.description);
                 Ok(ToolReply::about(&task, text, title))
             }
-            Err(CancelError::NotCancellable(task)) => Err(Refusal::ended(&task)),
-            Err(CancelError::Unknown(task)) => Err(Refusal::no_task(task.as_str())),
+            Err(CancelError::NotCancellable(task)) => Err(ToolError::ended(&task)),
+            Err(CancelError::Unknown(task)) => Err(ToolError::no_task(task.as_str())),
         }
     }
 
@@ -242,11 +239,11 @@ impl Tools {
             Some(session) => {
                 let mut open = self.greenroom.tasks_of(session, true).await;
                 open.retain(|task| !task.status().is_terminal());
-                // What waits first: nothing starts in a slot that a cancelled one gives back.
+                // Waiting tasks first, so that they do not start in the slots of cancelled ones.
                 open.sort_by_key(|task| task.status() != TaskStatus::Pending);
                 for task in open {
                     let options = cancel_options(&task, caller);
-                    // One that has just ended has ended.
+                    // The task may have ended in the meantime.
                     if let Ok(task) = self.greenroom.cancel(&task.id, options).await {
                         cancelled.push(task);
                     }
@@ -254,32 +251,32 @@ impl Tools {
             }
         }
         ToolReply {
-            output: words::cancelled(&cancelled, &[]),
+            output: text::cancelled(&cancelled, &[]),
             title: Some(format!("cancelled {}", count(cancelled.len()))),
             metadata: None,
             is_error: false,
         }
     }
 
-    async fn send(&self, args: Value, caller: &Caller) -> Result<ToolReply, Refusal> {
-        let order: Sending = read(args).map_err(Refusal::arguments)?;
-        let name = order.task_id.unwrap_or_default();
-        let task = self.to_change(&name, caller).await?.task;
-        let prompt = order.prompt.unwrap_or_default();
+    async fn send(&self, args: Value, caller: &Caller) -> Result<ToolReply, ToolError> {
+        let args: BackgroundSendArgs = parse_args(args).map_err(ToolError::arguments)?;
+        let name = args.task_id.unwrap_or_default();
+        let task = self.find_in_scope(&name, caller).await?.task;
+        let prompt = args.prompt.unwrap_or_default();
         let task = self.greenroom.send(&task.id, prompt).await?;
         let title = task.description.clone();
         Ok(ToolReply::about(
             &task,
-            words::sent(&task, caller.told()),
+            text::sent(&task, caller.wake_mode()),
             title.to_string(),
         ))
     }
 
-    async fn list(&self, args: Value, caller: &Caller) -> Result<ToolReply, Refusal> {
-        let order: Listing = read(args).map_err(Refusal::arguments)?;
-        let wanted = statuses(order.status.as_deref().unwrap_or_default());
-        let wanted = wanted.map_err(Refusal::arguments)?;
-        let (tasks, past) = match &caller.session {
+    async fn list(&self, args: Value, caller: &Caller) -> Result<ToolReply, ToolError> {
+        let args: BackgroundListArgs = parse_args(args).map_err(ToolError::arguments)?;
+        let wanted = statuses(args.status.as_deref().unwrap_or_default());
+        let wanted = wanted.map_err(ToolError::arguments)?;
+        let (tasks, history) = match &caller.session {
             None => {
                 let filter = ListFilter {
                     limit: Some(1000),
@@ -294,18 +291,18 @@ impl Tools {
                 self.greenroom.history(session).await,
             ),
         };
-        let known: HashSet<_> = tasks.iter().map(|task| task.id.clone()).collect();
+        let in_memory: HashSet<_> = tasks.iter().map(|task| task.id.clone()).collect();
         let fits = |status: TaskStatus| wanted.is_empty() || wanted.contains(&status);
-        let past = past
+        let history = history
             .into_iter()
-            .filter(|entry: &HistoryEntry| !known.contains(&entry.task) && fits(entry.status));
-        let mut listed: Vec<Listed> = past.map(Listed::Past).collect();
+            .filter(|entry: &HistoryEntry| !in_memory.contains(&entry.task) && fits(entry.status));
+        let mut listed: Vec<ListEntry> = history.map(ListEntry::History).collect();
         let tasks = tasks.into_iter().filter(|task| fits(task.status()));
-        listed.extend(tasks.map(|task| Listed::Known(Box::new(TaskDetail::new(task)))));
+        listed.extend(tasks.map(|task| ListEntry::InMemory(Box::new(TaskDetail::new(task)))));
         let all = listed.len();
-        listed.drain(..all.saturating_sub(LISTED));
+        listed.drain(..all.saturating_sub(MAX_LISTED));
         for task in &mut listed {
-            if let Listed::Known(detail) = task
+            if let ListEntry::InMemory(detail) = task
                 && detail.task.status() == TaskStatus::Pending
                 && let Some(waiting) = self.greenroom.find(detail.task.id.as_str()).await
             {
@@ -314,25 +311,25 @@ impl Tools {
         }
         let now = greenroom::clock::Clock::system().now();
         Ok(ToolReply {
-            output: words::list(&listed, all, caller.told(), now),
+            output: text::list(&listed, all, caller.wake_mode(), now),
             title: Some(count(all)),
             metadata: None,
             is_error: false,
         })
     }
 
-    async fn to_read(&self, name: &str, caller: &Caller) -> Result<TaskDetail, Refusal> {
-        let found = Reach::of(caller.session.as_ref())
-            .find_to_read(&self.greenroom, name)
+    async fn find_readable(&self, name: &str, caller: &Caller) -> Result<TaskDetail, ToolError> {
+        let found = Scope::of(caller.session.as_ref())
+            .find_readable(&self.greenroom, name)
             .await;
-        found.ok_or_else(|| Refusal::no_task(name))
+        found.ok_or_else(|| ToolError::no_task(name))
     }
 
-    async fn to_change(&self, name: &str, caller: &Caller) -> Result<TaskDetail, Refusal> {
-        let found = Reach::of(caller.session.as_ref())
+    async fn find_in_scope(&self, name: &str, caller: &Caller) -> Result<TaskDetail, ToolError> {
+        let found = Scope::of(caller.session.as_ref())
             .find(&self.greenroom, name)
             .await;
-        found.ok_or_else(|| Refusal::no_task(name))
+        found.ok_or_else(|| ToolError::no_task(name))
     }
 
     async fn open_below(&self, task: &Task) -> Vec<Task> {
@@ -345,10 +342,10 @@ impl Tools {
     }
 }
 
-fn unknown(tool: &str) -> Refusal {
+fn unknown(tool: &str) -> ToolError {
     let tools = super::catalogue();
     let names: Vec<&str> = tools.iter().map(|tool| tool.name).collect();
-    Refusal::new(
+    ToolError::new(
         format!(
             "there is no tool {:?}",
             greenroom::domain::task::cut(tool, 60)
@@ -357,7 +354,7 @@ fn unknown(tool: &str) -> Refusal {
     )
 }
 
-/// The caller knows of what it cancels itself; another parent must be told.
+/// Skips the message to the caller, which knows of its own cancel; another parent still gets one.
 fn cancel_options(task: &Task, caller: &Caller) -> CancelOptions {
     CancelOptions {
         source: "tool".to_owned(),
@@ -366,9 +363,9 @@ fn cancel_options(task: &Task, caller: &Caller) -> CancelOptions {
     }
 }
 
-fn model(text: &str) -> Result<ModelRef, Refusal> {
-    let (provider_id, model_id) = crate::cli::args::words::model(text.trim())
-        .map_err(|problem| Refusal::arguments(format!("model: {problem}")))?;
+fn model(text: &str) -> Result<ModelRef, ToolError> {
+    let (provider_id, model_id) = crate::cli::args::parsers::model(text.trim())
+        .map_err(|problem| ToolError::arguments(format!("model: {problem}")))?;
     Ok(ModelRef {
         provider_id,
         model_id,
@@ -376,7 +373,7 @@ fn model(text: &str) -> Result<ModelRef, Refusal> {
     })
 }
 
-/// A path as the caller means it: below its own directory if it names none to begin at.
+/// Resolves a relative path against the caller's directory.
 fn absolute(path: String, caller: &Caller) -> String {
     match caller.directory.as_deref().map(Path::new) {
         Some(directory) if directory.is_absolute() && Path::new(&path).is_relative() => {

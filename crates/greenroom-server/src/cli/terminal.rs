@@ -1,5 +1,4 @@
-//! What a terminal can show: colours that each mean one thing, one live line, and text that is safe to print whatever
-//! an agent wrote into it.
+//! Terminal output: colours, one progress line, and text without control characters.
 
 use std::borrow::Cow;
 use std::io::{IsTerminal, Write};
@@ -10,8 +9,8 @@ use greenroom::domain::task::TaskStatus;
 use super::doctor::Verdict;
 use unicode_width::UnicodeWidthChar;
 
-/// Writes data to stdout. A reader that has gone (`| head`) ends the command without a word, as it should.
-pub fn out(text: &str) {
+/// Writes to stdout. Exits without an error if the reader has closed the pipe (`| head`).
+pub fn print_out(text: &str) {
     let mut stdout = std::io::stdout().lock();
     if stdout
         .write_all(text.as_bytes())
@@ -22,41 +21,47 @@ pub fn out(text: &str) {
     }
 }
 
-/// True if colours are wanted there.
-fn wants_colour(terminal: bool) -> bool {
-    terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+/// Writes one line to stderr.
+pub(super) fn print_err(line: &str) {
+    // Nothing to do if stderr is closed.
+    let _ = writeln!(std::io::stderr(), "{line}");
 }
 
-/// Whether and how to colour one stream.
+/// Returns true if colours are enabled.
+fn wants_colour(is_terminal: bool) -> bool {
+    is_terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+}
+
+/// The colours of one stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Style {
     colour: bool,
 }
 
 impl Style {
-    /// No colour at all.
+    /// No colours.
     pub const PLAIN: Self = Self { colour: false };
 
-    /// That of stdout.
+    /// Returns the style of stdout.
     pub fn of_stdout() -> Self {
         Self {
             colour: wants_colour(std::io::stdout().is_terminal()),
         }
     }
 
-    /// That of stderr.
+    /// Returns the style of stderr.
     pub fn of_stderr() -> Self {
         Self {
             colour: wants_colour(std::io::stderr().is_terminal()),
         }
     }
 
-    /// A state in its colour: green did it, red failed, yellow was stopped, cyan works, grey waits.
+    /// Returns a state in its colour: green completed, red failed, yellow cancelled, cyan running, grey pending.
     pub fn status(self, status: TaskStatus) -> String {
         self.paint(status, status.as_str())
     }
 
-    /// A text in the colour of what is in order, odd (yellow) or in the way (red).
+    /// Returns a text in the colour of a verdict.
     pub fn verdict(self, verdict: Verdict, text: &str) -> String {
         self.paint(
             match verdict {
@@ -68,7 +73,7 @@ impl Style {
         )
     }
 
-    /// A text in the colour of a state.
+    /// Returns a text in the colour of a state.
     pub fn paint(self, status: TaskStatus, text: &str) -> String {
         let code = match status {
             TaskStatus::Completed => 32,
@@ -85,11 +90,11 @@ impl Style {
     }
 }
 
-/// A text on one line without anything a terminal would act on.
+/// Returns a text on one line without control characters.
 pub fn one_line(text: &str) -> String {
     let mut line = String::with_capacity(text.len());
     for word in text
-        .split(|c: char| c.is_whitespace() || drives(c))
+        .split(|c: char| c.is_whitespace() || is_unsafe(c))
         .filter(|word| !word.is_empty())
     {
         if !line.is_empty() {
@@ -100,27 +105,27 @@ pub fn one_line(text: &str) -> String {
     line
 }
 
-/// True for what a terminal acts on instead of showing it: control characters, and those that turn the direction of
-/// what follows, so that it reads as something else.
-fn drives(c: char) -> bool {
+/// Returns true for characters that a terminal interprets: control characters, and those that change the text
+/// direction.
+fn is_unsafe(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
-/// A text of several lines for a terminal: control characters but line ends and tabs are left out. Elsewhere it is
-/// data, and stays as it is.
-pub fn printable(text: &str, terminal: bool) -> Cow<'_, str> {
-    let harmless = |c: char| !drives(c) || matches!(c, '\n' | '\t');
-    if !terminal || text.chars().all(harmless) {
+/// Returns a text without control characters except line ends and tabs, if it is for a terminal. Other output is
+/// unchanged.
+pub fn printable(text: &str, is_terminal: bool) -> Cow<'_, str> {
+    let is_safe = |c: char| !is_unsafe(c) || matches!(c, '\n' | '\t');
+    if !is_terminal || text.chars().all(is_safe) {
         return Cow::Borrowed(text);
     }
-    Cow::Owned(text.chars().filter(|c| harmless(*c)).collect())
+    Cow::Owned(text.chars().filter(|c| is_safe(*c)).collect())
 }
 
-/// The text cut to so many columns, with `…` where something is missing.
-pub fn fit(text: &str, columns: usize) -> String {
+/// Returns the text truncated to a number of columns, with `…` at the cut.
+pub fn truncate(text: &str, display_width: usize) -> String {
     let width = |c: char| c.width().unwrap_or(0);
-    if text.chars().map(width).sum::<usize>() <= columns {
+    if text.chars().map(width).sum::<usize>() <= display_width {
         return text.to_owned();
     }
     let mut used = 0;
@@ -128,19 +133,19 @@ pub fn fit(text: &str, columns: usize) -> String {
         .chars()
         .take_while(|c| {
             used += width(*c);
-            used < columns
+            used < display_width
         })
         .collect();
     fitted.push('…');
     fitted
 }
 
-/// How many columns a text takes.
-pub fn columns(text: &str) -> usize {
+/// Returns the number of columns of a text.
+pub fn display_width(text: &str) -> usize {
     text.chars().map(|c| c.width().unwrap_or(0)).sum()
 }
 
-/// The columns of the terminal behind stdout, if there is one.
+/// Returns the width of the terminal of stdout; none without a terminal.
 pub fn stdout_columns() -> Option<usize> {
     std::io::stdout()
         .is_terminal()
@@ -150,72 +155,78 @@ pub fn stdout_columns() -> Option<usize> {
         })
 }
 
-/// Whether a live line stands on the terminal, for whoever must write there without knowing it.
-static DRAWN: AtomicBool = AtomicBool::new(false);
+/// True while a progress line is drawn. Read by the panic hook.
+static LINE_IS_DRAWN: AtomicBool = AtomicBool::new(false);
 
-/// Makes room for the words of a panic: they come before anything is unwound.
-pub fn make_room_for_panics() {
+/// Installs a panic hook that clears the progress line before the panic message.
+pub fn clear_line_on_panic() {
     let usual = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
-        if DRAWN.swap(false, Ordering::Relaxed) {
+        if LINE_IS_DRAWN.swap(false, Ordering::Relaxed) {
             let _ = write!(std::io::stderr(), "\r\u{1b}[2K");
         }
         usual(panic);
     }));
 }
 
-/// One line on stderr that is drawn over and over; nothing at all if stderr is no terminal. The cursor is never hidden
-/// and no mode is changed, so that there is nothing to put back, however the command ends.
+/// A line on stderr that is redrawn in place; hidden without a terminal. It changes no terminal mode, so there is
+/// nothing to restore on exit.
 #[derive(Debug)]
-pub struct LiveLine {
-    terminal: bool,
-    /// What stands there, and how wide the terminal was then.
+pub struct ProgressLine {
+    is_terminal: bool,
+    /// The drawn text, and the terminal's width at that time.
     drawn: Option<(String, usize)>,
 }
 
-impl LiveLine {
-    /// A line that is not drawn yet.
+impl ProgressLine {
+    /// Creates a line that is not drawn.
     pub fn new() -> Self {
         Self {
-            terminal: std::io::stderr().is_terminal(),
+            is_terminal: std::io::stderr().is_terminal(),
             drawn: None,
         }
     }
 
-    /// True if it can be seen.
+    /// Returns true if stderr is a terminal.
     pub fn is_visible(&self) -> bool {
-        self.terminal
+        self.is_terminal
     }
 
-    /// Draws `text` in place of what was there.
+    /// Draws `text` in place of the previous text.
     pub fn draw(&mut self, text: &str) {
-        if !self.terminal {
+        if !self.is_terminal {
             return;
         }
         let width = stderr_columns();
-        // The terminal writes `^C` behind it when that is pressed, which must not begin another row.
-        let text = fit(text, width.saturating_sub(3));
+        // The terminal echoes `^C` behind the text, which must not wrap.
+        let text = truncate(text, width.saturating_sub(3));
         if self.drawn.as_ref() == Some(&(text.clone(), width)) {
             return;
         }
-        let _ = write!(std::io::stderr(), "{}{text}", self.erasure(width));
+        let _ = write!(std::io::stderr(), "{}{text}", self.erase_sequence(width));
         self.drawn = Some((text, width));
-        DRAWN.store(true, Ordering::Relaxed);
+        LINE_IS_DRAWN.store(true, Ordering::Relaxed);
     }
 
-    /// Takes it away.
+    /// Erases the line.
     pub fn clear(&mut self) {
         if self.drawn.is_some() {
-            let _ = write!(std::io::stderr(), "{}", self.erasure(stderr_columns()));
+            let _ = write!(
+                std::io::stderr(),
+                "{}",
+                self.erase_sequence(stderr_columns())
+            );
             self.drawn = None;
-            DRAWN.store(false, Ordering::Relaxed);
+            LINE_IS_DRAWN.store(false, Ordering::Relaxed);
         }
     }
 
-    /// What erases what stands there. A terminal that became narrower has broken the line into several.
-    fn erasure(&self, width: usize) -> String {
+    /// Returns the escape sequence that erases the line. A terminal that became narrower has wrapped it.
+    fn erase_sequence(&self, width: usize) -> String {
         let rows = match &self.drawn {
-            Some((text, before)) if width < *before && width > 0 => columns(text).div_ceil(width),
+            Some((text, before)) if width < *before && width > 0 => {
+                display_width(text).div_ceil(width)
+            }
             _ => 1,
         };
         let up = "\u{1b}[1A".repeat(rows.saturating_sub(1));
@@ -223,7 +234,7 @@ impl LiveLine {
     }
 }
 
-/// The columns of the terminal behind stderr, if there is one.
+/// Returns the width of the terminal of stderr; none without a terminal.
 pub fn stderr_width() -> Option<usize> {
     std::io::stderr().is_terminal().then(stderr_columns)
 }
@@ -232,13 +243,13 @@ fn stderr_columns() -> usize {
     terminal_size::terminal_size_of(std::io::stderr()).map_or(80, |(width, _)| usize::from(width.0))
 }
 
-impl Default for LiveLine {
+impl Default for ProgressLine {
     fn default() -> Self {
         Self::new()
     }
 }
 
-impl Drop for LiveLine {
+impl Drop for ProgressLine {
     fn drop(&mut self) {
         self.clear();
     }
@@ -249,7 +260,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_an_agent_wrote_cannot_drive_the_terminal() {
+    fn control_characters_are_removed() {
         assert_eq!(one_line("a\u{1b}[2Jb\n\tc\u{7}"), "a [2Jb c");
         assert_eq!(printable("a\u{1b}[31mb\nc\td", true), "a[31mb\nc\td");
         assert_eq!(
@@ -260,11 +271,11 @@ mod tests {
     }
 
     #[test]
-    fn text_is_cut_by_columns() {
-        assert_eq!(fit("hello", 5), "hello");
-        assert_eq!(fit("hello!", 5), "hell…");
-        assert_eq!(fit("日本語", 6), "日本語");
-        assert_eq!(columns(&fit("日本語", 5)), 5);
-        assert_eq!(fit("x", 0), "…");
+    fn text_is_truncated_by_columns() {
+        assert_eq!(truncate("hello", 5), "hello");
+        assert_eq!(truncate("hello!", 5), "hell…");
+        assert_eq!(truncate("日本語", 6), "日本語");
+        assert_eq!(display_width(&truncate("日本語", 5)), 5);
+        assert_eq!(truncate("x", 0), "…");
     }
 }

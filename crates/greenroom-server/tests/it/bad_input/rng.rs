@@ -1,29 +1,29 @@
-//! What the bad input is made of: a seeded generator of JSON that is anything, or nearly what somebody expects.
+//! A seeded generator of random and almost valid JSON.
 
 use serde_json::Value;
 
-use super::setting;
+use super::env_number;
 
-/// A generator that gives the same for the same seed, on every machine.
-pub struct Dice(u64);
+/// A generator whose output depends only on the seed.
+pub struct Rng(u64);
 
-impl Dice {
-    pub fn seeded(stream: u64) -> Self {
-        let seed = setting("GREENROOM_BAD_INPUTS_SEED").unwrap_or(7);
+impl Rng {
+    pub fn from_seed(stream: u64) -> Self {
+        let seed = env_number("GREENROOM_BAD_INPUTS_SEED").unwrap_or(7);
         Self(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ stream.wrapping_mul(0xD6E8_FEB8_6659_FD93))
     }
 
-    pub fn roll(&mut self, sides: usize) -> usize {
+    pub fn below(&mut self, bound: usize) -> usize {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        mixed ^= mixed >> 31;
-        usize::try_from(mixed % sides as u64).unwrap()
+        let mut bits = self.0;
+        bits = (bits ^ (bits >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        bits = (bits ^ (bits >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        bits ^= bits >> 31;
+        usize::try_from(bits % bound as u64).unwrap()
     }
 
-    pub fn one<'a, T>(&mut self, of: &'a [T]) -> &'a T {
-        &of[self.roll(of.len())]
+    pub fn pick<'a, T>(&mut self, of: &'a [T]) -> &'a T {
+        &of[self.below(of.len())]
     }
 }
 
@@ -63,7 +63,7 @@ pub const TEXTS: [&str; 18] = [
     "\\u202e",
     "true",
 ];
-/// Names that events, messages, frames and bodies know, and some that nobody does.
+/// Field names of events, messages, frames and bodies, and some unknown ones.
 pub const NAMES: [&str; 52] = [
     "type",
     "properties",
@@ -139,51 +139,51 @@ pub const KINDS: [&str; 18] = [
     "tool",
 ];
 
-/// Any JSON text, and sometimes nearly JSON.
-pub fn any(dice: &mut Dice, depth: usize) -> String {
-    match dice.roll(if depth == 0 { 7 } else { 11 }) {
+/// Returns any JSON text, sometimes invalid JSON.
+pub fn any(rng: &mut Rng, depth: usize) -> String {
+    match rng.below(if depth == 0 { 7 } else { 11 }) {
         0 => "null".to_owned(),
-        1 => dice.one(&["true", "false"]).to_string(),
-        2 => dice.one(&NUMBERS).to_string(),
-        3 => format!("\"{}\"", dice.one(&TEXTS)),
-        4 => format!("\"{}\"", dice.one(&KINDS)),
-        5 => match dice.roll(60) {
+        1 => rng.pick(&["true", "false"]).to_string(),
+        2 => rng.pick(&NUMBERS).to_string(),
+        3 => format!("\"{}\"", rng.pick(&TEXTS)),
+        4 => format!("\"{}\"", rng.pick(&KINDS)),
+        5 => match rng.below(60) {
             0 => format!("\"{}\"", "x".repeat(70_000)),
             1 => "[".repeat(100) + &"]".repeat(100),
             2 => "{\"a\":".repeat(5_000),
             3 => "[".repeat(50_000),
-            _ => format!("\"{}\"", dice.one(&NAMES)),
+            _ => format!("\"{}\"", rng.pick(&NAMES)),
         },
-        6 => dice.one(&["[]", "{}", "\"\"", "[null]"]).to_string(),
+        6 => rng.pick(&["[]", "{}", "\"\"", "[null]"]).to_string(),
         7 | 8 => {
-            let count = dice.roll(4);
-            let items: Vec<String> = (0..count).map(|_| any(dice, depth - 1)).collect();
+            let count = rng.below(4);
+            let items: Vec<String> = (0..count).map(|_| any(rng, depth - 1)).collect();
             format!("[{}]", items.join(","))
         }
-        _ => object(dice, depth),
+        _ => object(rng, depth),
     }
 }
 
-/// An object of known names, some of them twice.
-pub fn object(dice: &mut Dice, depth: usize) -> String {
-    let count = dice.roll(6);
+/// Returns an object of known names, some of them repeated.
+pub fn object(rng: &mut Rng, depth: usize) -> String {
+    let count = rng.below(6);
     let fields: Vec<String> = (0..count)
         .map(|_| {
             format!(
                 "\"{}\":{}",
-                dice.one(&NAMES),
-                any(dice, depth.saturating_sub(1))
+                rng.pick(&NAMES),
+                any(rng, depth.saturating_sub(1))
             )
         })
         .collect();
     format!("{{{}}}", fields.join(","))
 }
 
-/// Something shaped like what a reader expects, with anything in any place.
-pub fn shaped(dice: &mut Dice) -> String {
-    let kind = *dice.one(&KINDS);
-    let session = any(dice, 1);
-    let place = dice.one(&[
+/// Returns an object in an expected shape with random values.
+pub fn shaped(rng: &mut Rng) -> String {
+    let kind = *rng.pick(&KINDS);
+    let session = any(rng, 1);
+    let place = rng.pick(&[
         "info",
         "part",
         "status",
@@ -192,47 +192,47 @@ pub fn shaped(dice: &mut Dice) -> String {
         "patterns",
         "id",
     ]);
-    let inner = if dice.roll(3) == 0 {
-        any(dice, 3)
+    let inner = if rng.below(3) == 0 {
+        any(rng, 3)
     } else {
-        object(dice, 3)
+        object(rng, 3)
     };
     format!(
         "{{\"type\":\"{kind}\",\"properties\":{{\"sessionID\":{session},\"{place}\":{inner}}}}}"
     )
 }
 
-/// A body for a call: its example with fields left out, doubled, replaced or added; or anything.
-pub fn body(dice: &mut Dice, example: &Value, names: &[String]) -> String {
-    match dice.roll(12) {
-        0 => any(dice, 3),
+/// Returns a body for an operation: its example with fields removed, repeated, replaced or added, or random JSON.
+pub fn body(rng: &mut Rng, example: &Value, names: &[String]) -> String {
+    match rng.below(12) {
+        0 => any(rng, 3),
         1 => {
             let whole = example.to_string();
-            let end = dice.roll(whole.len());
-            // Broken off at any byte, also within a character.
+            let end = rng.below(whole.len());
+            // Cut at any byte, also within a character.
             String::from_utf8_lossy(&whole.as_bytes()[..end]).into_owned()
         }
         _ => {
             let mut fields: Vec<String> = Vec::new();
             for (name, value) in example.as_object().unwrap() {
-                let value = match dice.roll(4) {
-                    0 => any(dice, 2),
+                let value = match rng.below(4) {
+                    0 => any(rng, 2),
                     _ => value.to_string(),
                 };
-                match dice.roll(12) {
+                match rng.below(12) {
                     0 => {}
                     1 => fields
                         .extend([format!("\"{name}\":{value}"), format!("\"{name}\":{value}")]),
                     _ => fields.push(format!("\"{name}\":{value}")),
                 }
             }
-            for _ in 0..dice.roll(3) {
-                let name = if names.is_empty() || dice.roll(5) == 0 {
-                    dice.one(&NAMES).to_string()
+            for _ in 0..rng.below(3) {
+                let name = if names.is_empty() || rng.below(5) == 0 {
+                    rng.pick(&NAMES).to_string()
                 } else {
-                    dice.one(names).clone()
+                    rng.pick(names).clone()
                 };
-                let value = any(dice, 2);
+                let value = any(rng, 2);
                 fields.push(format!("\"{name}\":{value}"));
             }
             format!("{{{}}}", fields.join(","))

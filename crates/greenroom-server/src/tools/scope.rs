@@ -1,52 +1,53 @@
-//! What a caller may reach: a session only the tasks of its own tree, a host that names no session all of them, like the
-//! HTTP API.
+//! The scope of a caller: a session reaches only the tasks of its own tree; a caller without a session reaches all
+//! tasks, as over the HTTP API.
 
 use greenroom::domain::ids::SessionId;
 use greenroom::domain::task::Task;
 use greenroom::{Greenroom, TaskDetail};
 
-/// How far up a lineage is followed. Launches end long before; what is adopted could stand in a circle.
-const HIGHEST: usize = 64;
+/// Maximum number of ancestors that are checked. Adopted sessions may form a cycle.
+const MAX_DEPTH: usize = 64;
 
-/// What a caller may reach.
+/// The tasks that a caller may reach.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Reach {
+pub enum Scope {
     /// Every task.
     All,
-    /// The tasks below that session.
+    /// The tasks below a session.
     Below(SessionId),
 }
 
-impl Reach {
-    /// That of a caller; of one that names no session it is everything.
+impl Scope {
+    /// Returns the scope of a caller; all tasks without a session.
     pub fn of(session: Option<&SessionId>) -> Self {
         session.map_or(Self::All, |session| Self::Below(session.clone()))
     }
 
-    /// The task of that id, unique beginning of an id or session, if it is within reach.
+    /// Returns the task with this id, unique id prefix or session if it is in scope.
     pub async fn find(&self, greenroom: &Greenroom, name: &str) -> Option<TaskDetail> {
         let found = greenroom.find(name).await?;
-        self.covers(greenroom, &found.task).await.then_some(found)
+        self.contains(greenroom, &found.task).await.then_some(found)
     }
 
-    /// The same for readers: who launched a task can still read it after somebody else has taken it over.
-    pub async fn find_to_read(&self, greenroom: &Greenroom, name: &str) -> Option<TaskDetail> {
+    /// Returns a task that the caller may read: one in scope, or one that the caller launched before another session
+    /// took it over.
+    pub async fn find_readable(&self, greenroom: &Greenroom, name: &str) -> Option<TaskDetail> {
         let found = greenroom.find(name).await?;
-        let was_theirs = match self {
+        let is_former_parent = match self {
             Self::All => true,
             Self::Below(session) => found.task.former_parents.contains(session),
         };
-        (was_theirs || self.covers(greenroom, &found.task).await).then_some(found)
+        (is_former_parent || self.contains(greenroom, &found.task).await).then_some(found)
     }
 
-    /// True if the task is below the caller.
-    async fn covers(&self, greenroom: &Greenroom, task: &Task) -> bool {
+    /// Returns true if the task is in scope.
+    async fn contains(&self, greenroom: &Greenroom, task: &Task) -> bool {
         let Self::Below(session) = self else {
             return true;
         };
         let mut task = task.clone();
-        for _ in 0..HIGHEST {
-            // The sessions in between may be nobody's task; the topmost is known all the same.
+        for _ in 0..MAX_DEPTH {
+            // A session in between may have no task; the root session is known anyway.
             if [&task.parent_session, &task.root_session].contains(&&Some(session.clone())) {
                 return true;
             }

@@ -1,5 +1,5 @@
-//! What each tool takes, as types: the schema that agents see and the reader of their arguments are made of them. The doc
-//! comments of the fields are what agents read.
+//! The arguments of each tool as types. The schema for agents and the parser are generated from them; agents read the
+//! doc comments of the fields.
 
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -7,15 +7,15 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 /// The arguments of one tool.
-pub trait Order: DeserializeOwned + JsonSchema {
-    /// The tool's name.
+pub trait ToolArgs: DeserializeOwned + JsonSchema {
+    /// The name of the tool.
     const TOOL: &'static str;
-    /// What it does, for agents.
+    /// The description of the tool, for agents.
     const ABOUT: &'static str;
-    /// Names that other tools have for the same thing, and what it is called here.
+    /// Argument names of other tools, with the name here.
     const ALIASES: &'static [(&'static str, &'static str)] = &[];
 
-    /// Arguments that need not be given because of others that are.
+    /// Returns the required arguments that may be left out because of the given ones.
     fn waived(_given: &Map<String, Value>) -> &'static [&'static str] {
         &[]
     }
@@ -24,7 +24,7 @@ pub trait Order: DeserializeOwned + JsonSchema {
 /// `background_task`
 #[derive(Debug, Clone, PartialEq, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Launching {
+pub struct BackgroundTaskArgs {
     /// The task in three to six words, for people.
     #[schemars(required)]
     pub description: Option<String>,
@@ -47,7 +47,7 @@ pub struct Launching {
     pub session_id: Option<String>,
 }
 
-impl Order for Launching {
+impl ToolArgs for BackgroundTaskArgs {
     const TOOL: &'static str = "background_task";
     const ABOUT: &'static str = "Launch a task for another agent in the background, or resume one by its session_id. Returns \
         a task_id at once; several run at the same time. You are told when tasks end: do not poll or wait, go on with other \
@@ -55,9 +55,10 @@ impl Order for Launching {
     const ALIASES: &'static [(&'static str, &'static str)] = &[("subagent_type", "agent")];
 
     fn waived(given: &Map<String, Value>) -> &'static [&'static str] {
-        match given.contains_key("session_id") {
-            true => &["description", "agent"],
-            false => &[],
+        if given.contains_key("session_id") {
+            &["description", "agent"]
+        } else {
+            &[]
         }
     }
 }
@@ -65,7 +66,7 @@ impl Order for Launching {
 /// `background_output`
 #[derive(Debug, Clone, PartialEq, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Reading {
+pub struct BackgroundOutputArgs {
     /// The task's id, or its session id.
     #[schemars(required)]
     pub task_id: Option<String>,
@@ -100,7 +101,7 @@ pub struct Reading {
     pub offset: Option<usize>,
 }
 
-impl Order for Reading {
+impl ToolArgs for BackgroundOutputArgs {
     const TOOL: &'static str = "background_output";
     const ABOUT: &'static str = "Read the result of a background task that has ended, or see how one stands. You are told \
         when a task ends: call this then, and do not poll with it. Reading consumes nothing.";
@@ -110,7 +111,7 @@ impl Order for Reading {
 /// `background_cancel`
 #[derive(Debug, Clone, PartialEq, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Cancelling {
+pub struct BackgroundCancelArgs {
     /// The id of the task to cancel, or its session id.
     #[serde(rename = "taskId")]
     pub task_id: Option<String>,
@@ -119,7 +120,7 @@ pub struct Cancelling {
     pub all: Option<bool>,
 }
 
-impl Order for Cancelling {
+impl ToolArgs for BackgroundCancelArgs {
     const TOOL: &'static str = "background_cancel";
     const ABOUT: &'static str = "Cancel a background task by its taskId, or all you launched with all=true. You are not told \
         of tasks that you cancel.";
@@ -129,7 +130,7 @@ impl Order for Cancelling {
 /// `background_send`
 #[derive(Debug, Clone, PartialEq, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Sending {
+pub struct BackgroundSendArgs {
     /// The id of a running task, or its session id.
     #[schemars(required)]
     pub task_id: Option<String>,
@@ -138,7 +139,7 @@ pub struct Sending {
     pub prompt: Option<String>,
 }
 
-impl Order for Sending {
+impl ToolArgs for BackgroundSendArgs {
     const TOOL: &'static str = "background_send";
     const ABOUT: &'static str = "Give a running background task a further instruction. To go on with a task that has ended, \
         use background_task with its session_id.";
@@ -149,12 +150,12 @@ impl Order for Sending {
 /// `background_list`
 #[derive(Debug, Clone, PartialEq, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Listing {
+pub struct BackgroundListArgs {
     /// Only these states, with commas between them: pending, running, completed, error, cancelled, interrupt.
     pub status: Option<String>,
 }
 
-impl Order for Listing {
+impl ToolArgs for BackgroundListArgs {
     const TOOL: &'static str = "background_list";
     const ABOUT: &'static str = "List the background tasks you launched, with their states. For an overview, not for \
         waiting: you are told when tasks end.";

@@ -1,18 +1,17 @@
-//! Every flag and every key with input that cannot be meant: refused with exit code 2 and its name, before anybody is
-//! called, with nothing on stdout. The flags come from the grammar itself and the keys from the table, so that a new one
-//! is tried too.
+//! Invalid input for every flag and every key is rejected with exit code 2 and its name, before any call, with an empty
+//! stdout. Flags come from the grammar and keys from the table, so new ones are covered.
 
 use clap::{Arg, ArgAction, Command, CommandFactory};
 use greenroom_server::cli::Failure;
 use greenroom_server::cli::args::Cli;
 use greenroom_server::config::keys::KEYS;
-use greenroom_server::config::kinds::Takes;
 use greenroom_server::config::load;
+use greenroom_server::config::value_type::ValueType;
 
-use crate::command::{greenroom, ran};
-use crate::config::Place;
+use crate::command::{greenroom, run_command};
+use crate::config::TestEnv;
 
-/// The words that make a command complete, so that what is wrong is the word that is tried and nothing else.
+/// Returns the arguments that make a command valid, so that only the tested argument is wrong.
 fn complete(command: &str) -> &'static [&'static str] {
     match command {
         "run" => &["do it"],
@@ -28,7 +27,7 @@ fn complete(command: &str) -> &'static [&'static str] {
     }
 }
 
-/// Flags that cannot stand beside the words above.
+/// Returns true for flags that conflict with those arguments.
 fn instead(command: &str, flag: &str) -> bool {
     matches!(
         (command, flag),
@@ -38,7 +37,7 @@ fn instead(command: &str, flag: &str) -> bool {
     )
 }
 
-/// Every command that does something, by its words.
+/// Returns all commands without subcommands.
 fn commands() -> Vec<(String, Command)> {
     fn below(command: &Command, above: &str, all: &mut Vec<(String, Command)>) {
         for sub in command.get_subcommands() {
@@ -77,7 +76,7 @@ fn takes_a_value(arg: &Arg) -> bool {
 }
 
 #[test]
-fn every_flag_refuses_what_it_cannot_take() {
+fn every_flag_rejects_invalid_values() {
     let long = "x".repeat(5000);
     let mut tried = 0;
     for (name, command) in commands() {
@@ -137,7 +136,7 @@ fn every_flag_refuses_what_it_cannot_take() {
 }
 
 #[test]
-fn every_word_without_a_flag_is_looked_at() {
+fn every_positional_rejects_invalid_values() {
     let long = "x".repeat(5000);
     for (name, command) in commands() {
         let usual = complete(&name);
@@ -149,7 +148,7 @@ fn every_word_without_a_flag_is_looked_at() {
                 words(&name, &all)
             };
             refused(&with(""), &value_name);
-            // What an agent is told may be any text; the service bounds it.
+            // A prompt may be any text; the service limits its length.
             if value_name != "PROMPT" {
                 for bad in ["a\u{1b}[2Jb", "a\u{0}b", &long] {
                     refused(&with(bad), &value_name);
@@ -165,8 +164,8 @@ fn every_word_without_a_flag_is_looked_at() {
     }
 }
 
-/// What no key takes, given as text.
-fn never(takes: Takes) -> Vec<String> {
+/// Returns invalid texts for a type.
+fn never(value_type: ValueType) -> Vec<String> {
     let long = "9".repeat(5000);
     let mut bad = vec![
         "\u{1b}[2J".to_owned(),
@@ -174,35 +173,35 @@ fn never(takes: Takes) -> Vec<String> {
         "\u{fffd}".to_owned(),
         long,
     ];
-    match takes {
-        Takes::Text { .. } => {}
+    match value_type {
+        ValueType::Text { .. } => {}
         _ => bad.extend(["", "nonsense", "-1", "{", "{ a = {} }"].map(str::to_owned)),
     }
     bad
 }
 
 #[test]
-fn every_key_refuses_what_it_cannot_take_from_every_layer() {
+fn every_key_rejects_invalid_values_in_every_layer() {
     let mut tried = 0;
     for key in KEYS {
-        for bad in never(key.field.takes) {
-            // A list of names that is one odd name, or none, is a list.
-            if matches!(key.field.takes, Takes::Rules)
+        for bad in never(key.field.value_type) {
+            // For a list of names these texts are valid.
+            if matches!(key.field.value_type, ValueType::Rules)
                 && !bad.contains(['\u{1b}', '\u{0}', '\u{fffd}'])
             {
                 continue;
             }
-            let name = match (key.is_named(), key.field.takes) {
-                (true, Takes::Rules) => format!("{}.x.deny", key.name),
+            let name = match (key.is_named(), key.field.value_type) {
+                (true, ValueType::Rules) => format!("{}.x.deny", key.name),
                 (true, _) => format!("{}.x", key.name),
                 (false, _) => key.name.to_owned(),
             };
             let variable = format!("GREENROOM_{}", name.to_uppercase().replace('.', "__"));
             let file = format!("{name} = {}", toml::Value::String(bad.clone()));
             for place in [
-                Place::new().set(&format!("{name}={bad}")),
-                Place::new().env(&variable, &bad),
-                Place::new().folder_file(&file),
+                TestEnv::new().set(&format!("{name}={bad}")),
+                TestEnv::new().env(&variable, &bad),
+                TestEnv::new().folder_file(&file),
             ] {
                 let error = load(&place.sources, &place.environment)
                     .err()
@@ -223,7 +222,7 @@ fn every_key_refuses_what_it_cannot_take_from_every_layer() {
 }
 
 #[actix_rt::test]
-async fn a_refusal_neither_floods_nor_drives_the_terminal() {
+async fn usage_errors_are_short_and_printable() {
     let long = "x".repeat(100_000);
     for args in [
         &["list", "--agent", &long][..],
@@ -236,7 +235,7 @@ async fn a_refusal_neither_floods_nor_drives_the_terminal() {
         &["config", "show", "--config", "/nowhere/at/all"],
         &["limits", "set", "default", "NaN"],
     ] {
-        let refused = ran(greenroom(args)).await;
+        let refused = run_command(greenroom(args)).await;
         assert_eq!(
             (refused.code, refused.stdout.as_str()),
             (2, ""),
@@ -258,7 +257,7 @@ async fn a_refusal_neither_floods_nor_drives_the_terminal() {
         "GREENROOM_LIMITS__DEFAULT",
         std::ffi::OsStr::from_bytes(b"\xff"),
     );
-    let refused = ran(command).await;
+    let refused = run_command(command).await;
     assert_eq!((refused.code, refused.stdout.as_str()), (2, ""));
     assert!(
         refused.stderr.contains("limits.default"),

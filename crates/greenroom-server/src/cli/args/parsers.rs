@@ -1,32 +1,32 @@
-//! What a word of the command line may be. It is refused here, with the flag's name, before anybody is asked: nothing
-//! without bound, nothing that would drive a terminal or cannot be part of a path or a header.
+//! Parsers for single arguments. They run before any call: values are bounded, and contain nothing that a terminal
+//! would interpret or that is invalid in a path or header.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use greenroom::domain::task::TaskStatus;
 
-use crate::config::value::LONGEST_TEXT;
+use crate::config::value::MAX_TEXT_BYTES;
 
-/// A text in one line that says something.
+/// Parses a non-blank text of one line.
 ///
 /// # Errors
-/// It is blank, too long, or holds control characters.
+/// Fails if the text is blank, too long, or contains control characters.
 pub fn line(text: &str) -> Result<String, String> {
     if text.trim().is_empty() {
         return Err("it is empty".to_owned());
     }
-    maybe(text)
+    optional_line(text)
 }
 
-/// The same, which may be empty.
+/// Parses a text of one line, which may be empty.
 ///
 /// # Errors
-/// It is too long, or holds control characters.
-pub fn maybe(text: &str) -> Result<String, String> {
-    if text.len() > LONGEST_TEXT {
+/// Fails if the text is too long or contains control characters.
+pub fn optional_line(text: &str) -> Result<String, String> {
+    if text.len() > MAX_TEXT_BYTES {
         return Err(format!(
-            "it has {} bytes, more than {LONGEST_TEXT}",
+            "it has {} bytes, more than {MAX_TEXT_BYTES}",
             text.len()
         ));
     }
@@ -36,27 +36,27 @@ pub fn maybe(text: &str) -> Result<String, String> {
     }
 }
 
-/// A path.
+/// Parses a path.
 ///
 /// # Errors
-/// As of [`line`].
+/// As [`line`].
 pub fn path(text: &str) -> Result<PathBuf, String> {
     line(text).map(PathBuf::from)
 }
 
-/// A time as people write it.
+/// Parses a duration such as `7d` or `12h`.
 ///
 /// # Errors
-/// It is none.
-pub fn age(text: &str) -> Result<Duration, String> {
+/// Fails if the text is not a valid duration.
+pub fn duration(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(&line(text)?)
         .map_err(|_| "write it as a time, for instance 7d or 12h".to_owned())
 }
 
-/// What an agent is told: a text of any form that says something. The service bounds it.
+/// Parses a prompt: any non-blank text. The service limits its length.
 ///
 /// # Errors
-/// It is blank.
+/// Fails if the text is blank.
 pub fn prompt(text: &str) -> Result<String, String> {
     if text.trim().is_empty() {
         return Err("it is empty".to_owned());
@@ -64,10 +64,10 @@ pub fn prompt(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
-/// States of tasks, with commas between them.
+/// Parses comma-separated task states.
 ///
 /// # Errors
-/// One of them is none; the text says which there are.
+/// Fails for an unknown state; the text lists the known ones.
 pub fn statuses(text: &str) -> Result<String, String> {
     let text = line(text)?;
     for name in text.split(',').map(str::trim) {
@@ -82,10 +82,10 @@ pub fn statuses(text: &str) -> Result<String, String> {
     Ok(text)
 }
 
-/// A provider and a model.
+/// Parses `PROVIDER/MODEL`.
 ///
 /// # Errors
-/// One of them is missing.
+/// Fails if one of them is missing.
 pub fn model(text: &str) -> Result<(String, String), String> {
     match line(text)?.split_once('/') {
         Some((provider, model)) if !provider.is_empty() && !model.is_empty() => {
@@ -97,24 +97,24 @@ pub fn model(text: &str) -> Result<(String, String), String> {
 
 /// A new limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Wish {
-    /// So many at once; zero is unlimited.
+pub enum LimitValue {
+    /// Number of concurrent tasks; zero is unlimited.
     Limit(u32),
-    /// No rule of its own any more; a number goes back to the configured one.
+    /// Removes the rule; a numeric limit returns to its configured value.
     Unset,
 }
 
-/// A number of slots, or `unset`.
+/// Parses a number of slots, or `unset`.
 ///
 /// # Errors
-/// It is neither.
-pub fn wish(text: &str) -> Result<Wish, String> {
-    let most = crate::config::keys::MANY;
+/// Fails for any other text.
+pub fn limit_value(text: &str) -> Result<LimitValue, String> {
+    let most = crate::config::keys::MAX_COUNT;
     if text == "unset" {
-        return Ok(Wish::Unset);
+        return Ok(LimitValue::Unset);
     }
     match text.parse() {
-        Ok(limit) if limit <= most => Ok(Wish::Limit(limit)),
+        Ok(limit) if limit <= most => Ok(LimitValue::Limit(limit)),
         _ => Err(format!(
             "expected a whole number from 0 to {most}, or `unset`"
         )),
