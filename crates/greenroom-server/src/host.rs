@@ -108,14 +108,14 @@ impl Service {
         upstream: Option<Upstream>,
         timeouts: Timeouts,
     ) -> Result<Self, HostError> {
-        let wanted = settings.listen.0;
+        let listen = settings.listen.0;
         // Bound first: without the port nothing is started.
-        let listener = std::net::TcpListener::bind(wanted).map_err(|source| HostError::Listen {
-            address: wanted,
+        let listener = std::net::TcpListener::bind(listen).map_err(|source| HostError::Listen {
+            address: listen,
             source,
         })?;
         let address = listener.local_addr().map_err(|source| HostError::Listen {
-            address: wanted,
+            address: listen,
             source,
         })?;
 
@@ -177,7 +177,7 @@ impl Service {
         .disable_signals()
         .listen(listener)
         .map_err(|source| HostError::Listen {
-            address: wanted,
+            address: listen,
             source,
         })?
         .run();

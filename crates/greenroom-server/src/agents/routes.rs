@@ -221,8 +221,8 @@ impl Routes {
 
     /// Returns the route for a session.
     pub(super) async fn route_for(&self, session: &SessionId) -> Result<Route, ServerError> {
-        let known = self.sessions().get(session).cloned();
-        match known.map(|known| known.owner) {
+        let entry = self.sessions().get(session).cloned();
+        match entry.map(|entry| entry.owner) {
             Some(Owner::Bridge(key)) => self.route_to_owner(session, &key).await,
             Some(Owner::Url) => match self.via_url(false) {
                 Some(route) => Ok(route),

@@ -93,7 +93,7 @@ impl Routes {
                         Err(unknown) => return Err(unknown),
                     }
                 }
-                known => known,
+                entry => entry,
             };
             match owner {
                 Owner::Bridge(key) => {
@@ -194,7 +194,7 @@ impl Routes {
             let Some((parent, title)) = sessions.take_announcement(session) else {
                 return;
             };
-            let owner = sessions.get(&parent).map(|known| known.owner.clone());
+            let owner = sessions.get(&parent).map(|entry| entry.owner.clone());
             (parent, title, owner)
         };
         let Some(Owner::Bridge(key)) = owner else {
@@ -218,7 +218,7 @@ impl AgentServer for RoutedServer {
     }
 
     async fn create(&self, session: NewSession) -> Result<SessionId, ServerError> {
-        let mut known = SessionEntry {
+        let mut entry = SessionEntry {
             owner: Owner::Url,
             parent: session.parent.clone(),
             unannounced_title: Some(session.title.clone()),
@@ -237,9 +237,9 @@ impl AgentServer for RoutedServer {
             }
             created => (created?, route.owner),
         };
-        known.owner = owner;
+        entry.owner = owner;
         // An event may have named the session already; the owner is the same.
-        self.0.sessions().insert_created(created.clone(), known);
+        self.0.sessions().insert_created(created.clone(), entry);
         Ok(created)
     }
 

@@ -35,11 +35,11 @@ impl Routes {
             candidates.push(self.via_bridge(line));
         }
         candidates.extend(self.via_url(false).filter(|_| orphaned));
-        let (mut asked, mut not_found) = (0_usize, 0_usize);
+        let (mut queried, mut not_found) = (0_usize, 0_usize);
         for route in candidates {
             // The server at the URL may read another directory, so its `NotFound` is not conclusive.
             let is_conclusive = route.owner != Owner::Url;
-            asked += usize::from(is_conclusive);
+            queried += usize::from(is_conclusive);
             match self.find_session(&route, session).await {
                 Ok(()) => {
                     tracing::info!(%session, of = key.pid, to = ?route.owner, "session taken over from a lost process");
@@ -50,7 +50,7 @@ impl Routes {
                 Err(_) => {}
             }
         }
-        if orphaned && asked > 0 && asked == not_found {
+        if orphaned && queried > 0 && queried == not_found {
             self.sessions().remove(session);
             let gone = format!(
                 "{session} went with process {}, and no other process has it",
@@ -66,10 +66,13 @@ impl Routes {
 
     /// Returns true if the bridge belongs to the process at the URL.
     pub(super) fn is_upstream(&self, key: &BridgeKey) -> bool {
-        let called = self.upstream.as_ref().and_then(|up| up.url.as_deref());
-        let theirs = self.bridges.server_url(key);
-        match (called.and_then(origin), theirs.as_deref().and_then(origin)) {
-            (Some(called), Some(theirs)) => called == theirs,
+        let upstream_url = self.upstream.as_ref().and_then(|up| up.url.as_deref());
+        let bridge_url = self.bridges.server_url(key);
+        match (
+            upstream_url.and_then(origin),
+            bridge_url.as_deref().and_then(origin),
+        ) {
+            (Some(upstream_url), Some(bridge_url)) => upstream_url == bridge_url,
             _ => false,
         }
     }
@@ -129,7 +132,7 @@ impl Routes {
         if lines.is_empty() {
             return unreachable(NOT_CONNECTED);
         }
-        let mut missing = None;
+        let mut not_found_error = None;
         let mut found: Option<Line> = None;
         for line in lines {
             if !self.accepts_requests(&line).await {
@@ -140,25 +143,27 @@ impl Routes {
             let record = timeout(limit, server.session(session)).await;
             match record.unwrap_or(Err(ServerError::TimedOut(limit))) {
                 Ok(record) => {
-                    let own = record
+                    let own_bridge = record
                         .directory
                         .and_then(|directory| self.bridges_in(&directory).into_iter().next());
-                    found = Some(own.unwrap_or(line));
+                    found = Some(own_bridge.unwrap_or(line));
                     break;
                 }
-                Err(error @ ServerError::NotFound(_)) if missing.is_none() => missing = Some(error),
+                Err(error @ ServerError::NotFound(_)) if not_found_error.is_none() => {
+                    not_found_error = Some(error)
+                }
                 Err(ServerError::NotFound(_)) => {}
                 // A server without an answer may have the session.
                 Err(error) => return Err(ServerError::Unreachable(error.to_string())),
             }
         }
-        match (found, missing) {
+        match (found, not_found_error) {
             (Some(line), _) => {
                 let route = self.via_bridge(line);
                 self.sessions().set_owner(session, &route.owner);
                 Ok(route)
             }
-            (None, Some(missing)) => Err(missing),
+            (None, Some(not_found_error)) => Err(not_found_error),
             (None, None) => unreachable(NOT_CONNECTED),
         }
     }

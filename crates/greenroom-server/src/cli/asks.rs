@@ -37,7 +37,7 @@ struct Asks {
 
 /// Lists the open requests, oldest first.
 pub async fn asks(args: AsksArgs) -> Result<(), Failure> {
-    let client = Client::new(&args.client, &Environment::of_process())?;
+    let client = Client::new(&args.client, &Environment::from_process())?;
     let answer: Value = client.get(&["v1", "asks"], &[]).await?;
     if args.client.json {
         print_out(&json_text(&answer)?);
@@ -95,7 +95,7 @@ pub fn table(asks: &[Ask], now: Timestamp, width: Option<usize>) -> String {
 
 /// Answers a request.
 pub async fn answer(args: AnswerArgs) -> Result<(), Failure> {
-    let client = Client::new(&args.client, &Environment::of_process())?;
+    let client = Client::new(&args.client, &Environment::from_process())?;
     let listed: Asks = client.get(&["v1", "asks"], &[]).await?;
     let id = resolve_id(&listed.asks, &args.ask)?;
     let body = match args.answer {

@@ -90,7 +90,7 @@ impl Client {
                         .map_err(|p| Failure::new(USAGE, format!("--token-file: {p}"), hint))?,
                 )
             }
-            (None, Some(text)) => token_of_variable(text)?,
+            (None, Some(text)) => parse_token_variable(text)?,
             (None, None) => None,
         };
         let url = match (&args.url, settings) {
@@ -300,7 +300,7 @@ fn is_local(base: &Url) -> bool {
 }
 
 /// Validates the secret of the variable, which is sent in a header.
-fn token_of_variable(text: &str) -> Result<Option<Token>, Failure> {
+fn parse_token_variable(text: &str) -> Result<Option<Token>, Failure> {
     crate::config::value::check_printable(text.trim()).map_err(|_| {
         let hint = "put the secret alone into it, or use --token-file";
         Failure::new(USAGE, "GREENROOM_TOKEN: it is no secret of one line", hint)

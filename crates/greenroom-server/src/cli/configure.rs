@@ -17,7 +17,7 @@ const MAX_PROBLEMS: usize = 100;
 
 /// Runs the command.
 pub fn config(args: ConfigArgs) -> Result<(), Failure> {
-    let environment = Environment::of_process();
+    let environment = Environment::from_process();
     match args.command {
         ConfigCommand::Check(layers) => check_config(&layers, &environment),
         ConfigCommand::Show(layers) => show(&layers, &environment),

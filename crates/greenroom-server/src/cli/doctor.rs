@@ -105,7 +105,7 @@ impl Finding {
 
 /// Runs all checks and prints the report.
 pub async fn doctor(args: DoctorArgs) -> Result<(), Failure> {
-    let environment = Environment::of_process();
+    let environment = Environment::from_process();
     let sources = Sources {
         file: args.config.clone(),
         ..Sources::default()
@@ -127,7 +127,7 @@ pub async fn doctor(args: DoctorArgs) -> Result<(), Failure> {
             .all(|finding| finding.verdict != Verdict::Fail);
         print_out(&json_text(&json!({ "ok": ok, "checks": findings }))?);
     } else {
-        print_out(&report(&findings, Style::of_stdout()));
+        print_out(&report(&findings, Style::for_stdout()));
     }
     match exit_status(&findings) {
         None => Ok(()),

@@ -47,7 +47,7 @@ pub fn journal(args: JournalArgs) -> Result<(), Failure> {
 
 /// Returns the given file, else the configured one.
 fn path(file: &JournalFile) -> Result<PathBuf, Failure> {
-    let environment = Environment::of_process();
+    let environment = Environment::from_process();
     if let Some(journal) = &file.journal {
         return Ok(environment.path(journal));
     }
@@ -123,7 +123,7 @@ fn purge(args: &PurgeArgs) -> Result<(), Failure> {
             "all tasks that have ended and that nobody waits for".to_owned(),
         ),
     };
-    if !args.yes && !confirmed(&which, &path)? {
+    if !args.yes && !confirm(&which, &path)? {
         print_err("nothing was removed");
         return Ok(());
     }
@@ -140,7 +140,7 @@ fn purge(args: &PurgeArgs) -> Result<(), Failure> {
 }
 
 /// Asks for confirmation on a terminal.
-fn confirmed(which: &str, path: &Path) -> Result<bool, Failure> {
+fn confirm(which: &str, path: &Path) -> Result<bool, Failure> {
     if !std::io::stdin().is_terminal() {
         return Err(Failure::new(
             USAGE,

@@ -17,7 +17,7 @@ use crate::config::Environment;
 
 /// Shows the slots, after a change of a limit if one is given.
 pub async fn limits(args: LimitsArgs) -> Result<(), Failure> {
-    let environment = Environment::of_process();
+    let environment = Environment::from_process();
     let (arguments, change) = match args.command {
         None => (args.client, None),
         Some(LimitsCommand::Show(client)) => (client, None),

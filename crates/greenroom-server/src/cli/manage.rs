@@ -20,7 +20,7 @@ pub(super) fn now() -> Timestamp {
 
 /// Lists tasks, newest first.
 pub async fn list(args: ListArgs) -> Result<(), Failure> {
-    let client = Client::new(&args.client, &Environment::of_process())?;
+    let client = Client::new(&args.client, &Environment::from_process())?;
     let limit = args.limit.to_string();
     let mut query = vec![("limit", limit.as_str())];
     let filters = [
@@ -41,7 +41,7 @@ pub async fn list(args: ListArgs) -> Result<(), Failure> {
     print_out(&show::table(
         &page.tasks,
         now(),
-        Style::of_stdout(),
+        Style::for_stdout(),
         stdout_columns(),
     ));
     if page.next_cursor.is_some() {
@@ -52,20 +52,20 @@ pub async fn list(args: ListArgs) -> Result<(), Failure> {
 
 /// Shows a task.
 pub async fn show(args: TaskArgs) -> Result<(), Failure> {
-    let client = Client::new(&args.client, &Environment::of_process())?;
+    let client = Client::new(&args.client, &Environment::from_process())?;
     let body: Value = client.get(&["v1", "tasks", &args.id], &[]).await?;
     if args.client.json {
         print_out(&json_text(&body)?);
         return Ok(());
     }
-    let shown: TaskView = client.decode(body)?;
-    print_out(&show::details(&shown, now(), Style::of_stdout()));
+    let view: TaskView = client.decode(body)?;
+    print_out(&show::details(&view, now(), Style::for_stdout()));
     Ok(())
 }
 
 /// Prints the result of a task, or what it has written so far.
 pub async fn output(args: OutputArgs) -> Result<(), Failure> {
-    let client = Client::new(&args.client, &Environment::of_process())?;
+    let client = Client::new(&args.client, &Environment::from_process())?;
     if args.follow {
         return super::follow::follow(&client, &args).await;
     }
@@ -94,7 +94,7 @@ pub async fn output(args: OutputArgs) -> Result<(), Failure> {
 
 /// Cancels tasks.
 pub async fn cancel(args: CancelArgs) -> Result<(), Failure> {
-    let client = Client::new(&args.client, &Environment::of_process())?;
+    let client = Client::new(&args.client, &Environment::from_process())?;
     let mut body = json!({});
     if let Some(reason) = &args.reason {
         body["reason"] = json!(reason);
@@ -137,7 +137,7 @@ pub async fn cancel(args: CancelArgs) -> Result<(), Failure> {
 
 /// Gives a running task a further instruction.
 pub async fn send(args: SendArgs) -> Result<(), Failure> {
-    let client = Client::new(&args.client, &Environment::of_process())?;
+    let client = Client::new(&args.client, &Environment::from_process())?;
     let body = json!({ "prompt": args.prompt });
     let task: Task = client
         .post(&["v1", "tasks", &args.id, "send"], &body)

@@ -32,7 +32,7 @@ const MAX_LINE_BYTES: u64 = 16 * 1024 * 1024;
 
 /// Serves MCP until stdin ends.
 pub async fn mcp(args: ClientArgs) -> Result<(), Failure> {
-    let client = Client::new(&args, &Environment::of_process())?;
+    let client = Client::new(&args, &Environment::from_process())?;
     // Reports a missing service or a wrong secret at the start, not at the first call.
     let _: Value = client.get(&["v1", "tools"], &[]).await?;
     let server = McpServer::new(Arc::new(RemoteTools { client }));

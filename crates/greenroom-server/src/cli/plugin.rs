@@ -22,7 +22,7 @@ const PROJECT_FOLDER: &str = ".opencode/plugins";
 
 /// Installs or removes the plugin.
 pub fn plugin(args: PluginArgs) -> Result<(), Failure> {
-    let environment = Environment::of_process();
+    let environment = Environment::from_process();
     match args.command {
         PluginCommand::Install(args) => install(&args, &environment),
         PluginCommand::Uninstall(args) => uninstall(&args, &environment),

@@ -18,7 +18,7 @@ const DESCRIPTION: usize = 60;
 
 /// Launches a task, watches it, and prints its result.
 pub async fn run(args: RunArgs) -> Result<(), Failure> {
-    let environment = Environment::of_process();
+    let environment = Environment::from_process();
     let client = Client::new(&args.client, &environment)?;
     let body = serde_json::to_value(launch(&args, &environment)).map_err(|error| {
         Failure::new(FAILED, format!("the launch has no JSON form: {error}"), "")
@@ -53,13 +53,13 @@ fn launch(args: &RunArgs, environment: &Environment) -> Launch {
 
 /// Resumes an ended task in its session.
 pub async fn resume(args: ResumeArgs) -> Result<(), Failure> {
-    let client = Client::new(&args.client, &Environment::of_process())?;
-    let shown: TaskView = client.get(&["v1", "tasks", &args.id], &[]).await?;
-    let Some(session) = shown.task.session else {
+    let client = Client::new(&args.client, &Environment::from_process())?;
+    let view: TaskView = client.get(&["v1", "tasks", &args.id], &[]).await?;
+    let Some(session) = view.task.session else {
         let hint = "it never started; launch it again with `greenroom run`";
         return Err(Failure::new(
             FAILED,
-            format!("task {} has no session to go on in", shown.task.id),
+            format!("task {} has no session to go on in", view.task.id),
             hint,
         ));
     };

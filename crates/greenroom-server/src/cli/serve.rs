@@ -16,7 +16,7 @@ use super::shutdown_summary::{ServerLifetime, shutdown_summary};
 use super::signals::Signals;
 use super::terminal::print_err;
 use crate::agents::Upstream;
-use crate::config::{Environment, Events, Settings, load};
+use crate::config::{Environment, Events, FlagValue, Settings, load};
 use crate::host::Service;
 use crate::logging;
 
@@ -28,10 +28,14 @@ const HEALTH_INTERVAL: Duration = Duration::from_millis(200);
 
 /// Runs the command.
 pub async fn serve(args: ServeArgs) -> Result<(), Failure> {
-    let environment = Environment::of_process();
+    let environment = Environment::from_process();
     let mut sources = args.service.sources();
     if let Some(url) = args.opencode {
-        sources.flags.push(("opencode.url", url, "--opencode"));
+        sources.flags.push(FlagValue {
+            key: "opencode.url",
+            value: url,
+            flag: "--opencode",
+        });
     }
     let settings = load(&sources, &environment)?.settings;
     logging::init();

@@ -88,8 +88,8 @@ fn line(
 }
 
 /// Returns the details of a task, one per line.
-pub fn details(shown: &TaskView, now: Timestamp, style: Style) -> String {
-    let task = &shown.task;
+pub fn details(view: &TaskView, now: Timestamp, style: Style) -> String {
+    let task = &view.task;
     let mut text = String::new();
     let mut fact = |name: &str, value: &str| text.push_str(&format!("{name:<12} {value}\n"));
     fact("id", &one_line(task.id.as_str()));
@@ -120,7 +120,7 @@ pub fn details(shown: &TaskView, now: Timestamp, style: Style) -> String {
         fact("directory", &one_line(directory));
     }
     fact("time", &time(task, now));
-    if let Some(waits_for) = &shown.waits_for {
+    if let Some(waits_for) = &view.waits_for {
         fact("waits for", &one_line(&waits_for.text));
     }
     if task.run.0 > 1 {
@@ -155,8 +155,8 @@ pub fn details(shown: &TaskView, now: Timestamp, style: Style) -> String {
 }
 
 /// Returns the progress of a task in one line: state, queue position, last tool, elapsed time.
-pub fn progress(shown: &TaskView, elapsed: std::time::Duration) -> String {
-    let task = &shown.task;
+pub fn progress(view: &TaskView, elapsed: std::time::Duration) -> String {
+    let task = &view.task;
     let mut parts = vec![task.status().as_str().to_owned()];
     if let Some(WaitsFor {
         key,
@@ -164,7 +164,7 @@ pub fn progress(shown: &TaskView, elapsed: std::time::Duration) -> String {
         in_use,
         limit,
         ..
-    }) = &shown.waits_for
+    }) = &view.waits_for
     {
         parts.push(match limit {
             0 => format!("place {position} in line for {key}"),

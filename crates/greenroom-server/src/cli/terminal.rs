@@ -43,14 +43,14 @@ impl Style {
     pub const PLAIN: Self = Self { colour: false };
 
     /// Returns the style of stdout.
-    pub fn of_stdout() -> Self {
+    pub fn for_stdout() -> Self {
         Self {
             colour: wants_colour(std::io::stdout().is_terminal()),
         }
     }
 
     /// Returns the style of stderr.
-    pub fn of_stderr() -> Self {
+    pub fn for_stderr() -> Self {
         Self {
             colour: wants_colour(std::io::stderr().is_terminal()),
         }
@@ -160,12 +160,12 @@ static LINE_IS_DRAWN: AtomicBool = AtomicBool::new(false);
 
 /// Installs a panic hook that clears the progress line before the panic message.
 pub fn clear_line_on_panic() {
-    let usual = std::panic::take_hook();
+    let default_hook = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
         if LINE_IS_DRAWN.swap(false, Ordering::Relaxed) {
             let _ = write!(std::io::stderr(), "\r\u{1b}[2K");
         }
-        usual(panic);
+        default_hook(panic);
     }));
 }
 

@@ -24,7 +24,7 @@ const START_TIMEOUT: Duration = Duration::from_secs(90);
 
 /// Runs the command.
 pub async fn up(args: UpArgs) -> Result<(), Failure> {
-    let loaded = load(&args.service.sources(), &Environment::of_process())?;
+    let loaded = load(&args.service.sources(), &Environment::from_process())?;
     let journal_is_configured = loaded.origins.contains_key("journal");
     let settings = loaded.settings;
     logging::init();

@@ -15,7 +15,7 @@ use crate::config::Environment;
 
 /// Prints why a task waits or how it ended.
 pub async fn why(args: TaskArgs) -> Result<(), Failure> {
-    let client = Client::new(&args.client, &Environment::of_process())?;
+    let client = Client::new(&args.client, &Environment::from_process())?;
     let body: Value = client.get(&["v1", "tasks", &args.id, "why"], &[]).await?;
     if args.client.json {
         print_out(&json_text(&body)?);
@@ -28,8 +28,8 @@ pub async fn why(args: TaskArgs) -> Result<(), Failure> {
 }
 
 /// Returns the timeline of a task, one event per line, and its current state.
-pub fn timeline(why: &Why, shown: &TaskView, now: Timestamp) -> String {
-    let task = &shown.task;
+pub fn timeline(why: &Why, view: &TaskView, now: Timestamp) -> String {
+    let task = &view.task;
     let mut text = format!("{}  {}\n", task.id, one_line(&task.description));
     let mut day = String::new();
     for event in &why.events {
@@ -63,7 +63,7 @@ pub fn timeline(why: &Why, shown: &TaskView, now: Timestamp) -> String {
                 format!("ended: {status}: {}", reasons.join("; "))
             }
         }
-        None => format!("now: {}", progress(shown, task.duration(now))),
+        None => format!("now: {}", progress(view, task.duration(now))),
     };
     text.push_str(&status_line);
     text.push('\n');

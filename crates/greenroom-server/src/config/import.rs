@@ -166,8 +166,8 @@ fn flatten(block: &Map<String, Value>) -> Vec<(String, &Value)> {
             _ => fields.push((name.clone(), value)),
         }
     }
-    let place = |name: &str| FIELDS.iter().position(|(known, _)| *known == name);
-    fields.sort_by_key(|(name, _)| place(name).unwrap_or(FIELDS.len()));
+    let position = |name: &str| FIELDS.iter().position(|(known, _)| *known == name);
+    fields.sort_by_key(|(name, _)| position(name).unwrap_or(FIELDS.len()));
     fields
 }
 

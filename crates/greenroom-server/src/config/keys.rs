@@ -33,7 +33,7 @@ pub struct Key {
 
 impl Key {
     /// Returns true if the key has named entries.
-    pub fn is_named(&self) -> bool {
+    pub fn has_entries(&self) -> bool {
         matches!(self.field.set, Setter::PerEntry(_))
     }
 

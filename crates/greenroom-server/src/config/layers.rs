@@ -36,7 +36,7 @@ pub struct Environment {
 impl Environment {
     /// Returns the environment of this process. Of variables that are not valid UTF-8 only those with our prefix are
     /// kept, with replacement characters, which every key rejects.
-    pub fn of_process() -> Self {
+    pub fn from_process() -> Self {
         let variables: BTreeMap<String, String> = std::env::vars_os()
             .filter_map(|(name, value)| {
                 let name = name.into_string().ok()?;
@@ -93,13 +93,24 @@ impl Environment {
     }
 }
 
+/// A key set by a dedicated flag.
+#[derive(Debug, Clone)]
+pub struct FlagValue {
+    /// The key, for example `listen`.
+    pub key: &'static str,
+    /// The value.
+    pub value: String,
+    /// The flag, for example `--listen`.
+    pub flag: &'static str,
+}
+
 /// The configuration on the command line.
 #[derive(Debug, Clone, Default)]
 pub struct Sources {
     /// `--config`: replaces the two default files.
     pub file: Option<PathBuf>,
-    /// Dedicated flags as key, value and flag: `("listen", "127.0.0.1:0", "--listen")`.
-    pub flags: Vec<(&'static str, String, &'static str)>,
+    /// Keys set by dedicated flags such as `--listen`.
+    pub flags: Vec<FlagValue>,
     /// `--set key=value`, as given.
     pub set: Vec<String>,
 }
@@ -164,7 +175,7 @@ pub fn check(sources: &Sources, environment: &Environment) -> (Loaded, Vec<Confi
             }
         }
     }
-    for (key, value, flag) in &sources.flags {
+    for FlagValue { key, value, flag } in &sources.flags {
         loader.text(key, value, &Origin::Flag((*flag).to_owned()));
     }
     resolve(loader, environment)

@@ -52,7 +52,7 @@ impl Loader {
             };
             let known = KEYS.iter().find(|key| key.name == name);
             match (known, value) {
-                (Some(key), toml::Value::Table(entries)) if key.is_named() => {
+                (Some(key), toml::Value::Table(entries)) if key.has_entries() => {
                     for (entry, value) in entries {
                         self.entry(key, entry, value, origin);
                     }
@@ -104,7 +104,7 @@ impl Loader {
         let raw = Raw::Text(value.to_owned());
         let exact = KEYS.iter().find(|key| key.name == name);
         // A whole table in TOML syntax: `limits.providers={anthropic=3}`.
-        if value.trim_start().starts_with('{') && exact.is_none_or(Key::is_named) {
+        if value.trim_start().starts_with('{') && exact.is_none_or(Key::has_entries) {
             match format!("{name} = {value}").parse::<toml::Table>() {
                 Ok(parsed) => self.table("", &parsed, &|_| origin.clone()),
                 Err(error) => self.problems.push(ConfigError::Invalid {
@@ -121,7 +121,7 @@ impl Loader {
         if let Some(key) = exact {
             return self.set(key, None, &raw, origin);
         }
-        for key in KEYS.iter().filter(|key| key.is_named()) {
+        for key in KEYS.iter().filter(|key| key.has_entries()) {
             let entry = name
                 .strip_prefix(key.name)
                 .and_then(|rest| rest.strip_prefix('.'));
@@ -228,9 +228,10 @@ fn unknown(name: &str, origin: Origin) -> ConfigError {
         .map(|key| key.name)
         .chain(groups)
         .map(|known| {
-            let whole = strsim::normalized_damerau_levenshtein(name, known);
-            let tail = 0.9 * strsim::normalized_damerau_levenshtein(&last(name), &last(known));
-            (whole.max(tail), known)
+            let name_likeness = strsim::normalized_damerau_levenshtein(name, known);
+            let tail_likeness =
+                0.9 * strsim::normalized_damerau_levenshtein(&last(name), &last(known));
+            (name_likeness.max(tail_likeness), known)
         })
         .max_by(|one, other| one.0.total_cmp(&other.0))
         .filter(|(likeness, _)| *likeness > 0.55)

@@ -17,5 +17,5 @@ pub mod value;
 pub mod value_type;
 
 pub use error::{ConfigError, Origin};
-pub use layers::{Environment, Loaded, Sources, check, load};
+pub use layers::{Environment, FlagValue, Loaded, Sources, check, load};
 pub use settings::{Events, Listen, OpencodeSettings, Settings};

@@ -127,10 +127,10 @@ pub(super) const DIRECTORY: Field = Field::single(
 pub(super) const EVENTS: Field = Field::single(
     ValueType::Choice(&["stream", "bridge", "both"]),
     |settings, raw| {
-        settings.opencode.events = choice(raw, &EVENTS_BY_NAME)?;
+        settings.opencode.events = parse_choice(raw, &EVENTS_BY_NAME)?;
         Ok(())
     },
-    |settings| name_of(&EVENTS_BY_NAME, &settings.opencode.events),
+    |settings| choice_name(&EVENTS_BY_NAME, &settings.opencode.events),
 );
 
 const EVENTS_BY_NAME: [(&str, Events); 3] = [
@@ -154,10 +154,10 @@ pub(super) const MAX_WAITING: Field = Field::single(
 pub(super) const FAILED_CHECK: Field = Field::single(
     ValueType::Choice(&["retry", "passed"]),
     |settings, raw| {
-        settings.core.lifecycle.failed_check = choice(raw, &FAILED_CHECKS)?;
+        settings.core.lifecycle.failed_check = parse_choice(raw, &FAILED_CHECKS)?;
         Ok(())
     },
-    |settings| name_of(&FAILED_CHECKS, &settings.core.lifecycle.failed_check),
+    |settings| choice_name(&FAILED_CHECKS, &settings.core.lifecycle.failed_check),
 );
 
 const FAILED_CHECKS: [(&str, FailedCheck); 2] = [
@@ -168,10 +168,10 @@ const FAILED_CHECKS: [(&str, FailedCheck); 2] = [
 pub(super) const ON_PARENT_ABORT: Field = Field::single(
     ValueType::Choice(&["keep", "cancel"]),
     |settings, raw| {
-        settings.core.notifications.on_parent_abort = choice(raw, &PARENT_ABORTS)?;
+        settings.core.notifications.on_parent_abort = parse_choice(raw, &PARENT_ABORTS)?;
         Ok(())
     },
-    |settings| name_of(&PARENT_ABORTS, &settings.core.notifications.on_parent_abort),
+    |settings| choice_name(&PARENT_ABORTS, &settings.core.notifications.on_parent_abort),
 );
 
 const PARENT_ABORTS: [(&str, OnParentAbort); 2] = [
@@ -258,19 +258,19 @@ fn counts<'a>(entries: impl Iterator<Item = (&'a String, &'a u32)>) -> Value {
     )
 }
 
-fn name_of<T: PartialEq>(known: &[(&str, T)], value: &T) -> Value {
-    let name = known.iter().find(|(_, known)| known == value);
+fn choice_name<T: PartialEq>(choices: &[(&str, T)], value: &T) -> Value {
+    let name = choices.iter().find(|(_, choice)| choice == value);
     Value::String(name.map(|(name, _)| (*name).to_owned()).unwrap_or_default())
 }
 
-fn choice<T: Copy>(raw: &Raw, known: &[(&str, T)]) -> Result<T, String> {
+fn parse_choice<T: Copy>(raw: &Raw, choices: &[(&str, T)]) -> Result<T, String> {
     let text = raw.text()?;
-    known
+    choices
         .iter()
         .find(|(name, _)| *name == text.trim())
         .map(|(_, value)| *value)
         .ok_or_else(|| {
-            let names: Vec<&str> = known.iter().map(|(name, _)| *name).collect();
+            let names: Vec<&str> = choices.iter().map(|(name, _)| *name).collect();
             let found = greenroom::domain::task::cut(&text, 60);
             format!("expected one of {}, found {found:?}", names.join(", "))
         })

@@ -46,7 +46,7 @@ fn key_schema(key: &Key, defaults: &Settings) -> Value {
         Some(bounds) => format!("{} ({bounds})", key.description),
         None => key.description.to_owned(),
     };
-    if key.is_named() {
+    if key.has_entries() {
         schema = json!({
             "type": "object",
             "propertyNames": { "minLength": 1, "maxLength": 256, "pattern": NAME },

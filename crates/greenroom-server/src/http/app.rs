@@ -71,7 +71,7 @@ pub fn configure(cfg: &mut ServiceConfig, api: Api) {
         cfg.service(resource);
     }
     cfg.configure(|cfg| greenroom_bridge::configure(cfg, bridge))
-        .default_service(web::to(no_route));
+        .default_service(web::to(route_not_found));
 }
 
 /// Returns a resource that answers other methods with 405 and the allowed ones.
@@ -99,7 +99,7 @@ fn resource_for(path: &str, methods: Vec<Method>) -> Resource {
     }))
 }
 
-async fn no_route(request: HttpRequest) -> Result<String, ApiError> {
+async fn route_not_found(request: HttpRequest) -> Result<String, ApiError> {
     Err(ApiError::new(
         StatusCode::NOT_FOUND,
         "no_such_route",

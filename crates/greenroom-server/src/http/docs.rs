@@ -44,7 +44,12 @@ fn render(document: &Value) -> String {
         ),
     );
     let operations = operations(document);
-    for (method, path, operation) in &operations {
+    for Entry {
+        method,
+        path,
+        operation,
+    } in &operations
+    {
         let id = escape(operation["operationId"].as_str().unwrap_or_default());
         push(
             &mut page,
@@ -56,8 +61,8 @@ fn render(document: &Value) -> String {
         );
     }
     page.push_str("</ul></nav>");
-    for (method, path, operation) in &operations {
-        render_operation(&mut page, method, path, operation);
+    for entry in &operations {
+        render_operation(&mut page, entry);
     }
     page.push_str("<h2>Types</h2>");
     for (name, schema) in fields(&document["components"]["schemas"]) {
@@ -76,17 +81,33 @@ fn render(document: &Value) -> String {
     page
 }
 
-fn operations(document: &Value) -> Vec<(String, &str, &Value)> {
+/// An operation of the document.
+struct Entry<'a> {
+    method: String,
+    path: &'a str,
+    operation: &'a Value,
+}
+
+fn operations(document: &Value) -> Vec<Entry<'_>> {
     let mut operations = Vec::new();
     for (path, methods) in fields(&document["paths"]) {
         for (method, operation) in fields(methods).filter(|(method, _)| *method != "head") {
-            operations.push((method.to_uppercase(), path, operation));
+            operations.push(Entry {
+                method: method.to_uppercase(),
+                path,
+                operation,
+            });
         }
     }
     operations
 }
 
-fn render_operation(page: &mut String, method: &str, path: &str, operation: &Value) {
+fn render_operation(page: &mut String, entry: &Entry<'_>) {
+    let Entry {
+        method,
+        path,
+        operation,
+    } = entry;
     let id = escape(operation["operationId"].as_str().unwrap_or_default());
     push(
         page,

@@ -70,7 +70,7 @@ impl ApiError {
     }
 
     /// 404: no task with this id, prefix or session.
-    pub fn no_task(name: &str) -> Self {
+    pub fn task_not_found(name: &str) -> Self {
         Self::new(
             StatusCode::NOT_FOUND,
             "task_not_found",
@@ -218,7 +218,7 @@ impl From<LimitsError> for ApiError {
 impl From<CancelError> for ApiError {
     fn from(error: CancelError) -> Self {
         match error {
-            CancelError::Unknown(task) => Self::no_task(task.as_str()),
+            CancelError::Unknown(task) => Self::task_not_found(task.as_str()),
             CancelError::NotCancellable(_) => Self::new(
                 StatusCode::CONFLICT,
                 "not_cancellable",
@@ -232,7 +232,7 @@ impl From<CancelError> for ApiError {
 impl From<SendError> for ApiError {
     fn from(error: SendError) -> Self {
         match error {
-            SendError::Unknown(task) => Self::no_task(task.as_str()),
+            SendError::Unknown(task) => Self::task_not_found(task.as_str()),
             SendError::NotRunning(_) => Self::new(
                 StatusCode::CONFLICT,
                 "not_running",
@@ -248,7 +248,7 @@ impl From<SendError> for ApiError {
 impl From<OutputError> for ApiError {
     fn from(error: OutputError) -> Self {
         match error {
-            OutputError::Unknown(name) => Self::no_task(&name),
+            OutputError::Unknown(name) => Self::task_not_found(&name),
             OutputError::UnknownMessage(_) => Self::invalid(format!("sinceMessageID: {error}")),
             OutputError::Server(error) => error.into(),
         }

@@ -10,7 +10,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use super::operation::Operation;
+use super::operation::{Operation, OperationError};
 use super::operations::operations;
 use super::schemas::{bound_numbers, never_null, never_null_in_answers};
 
@@ -118,10 +118,18 @@ fn operation_object(
         }
     }
     let mut errors = operation.errors.clone();
-    errors.push((403, "foreign_host", "the Host is not this service's"));
-    errors.push((403, "foreign_origin", "the Origin is not this service's"));
+    errors.push(OperationError::new(
+        403,
+        "foreign_host",
+        "the Host is not this service's",
+    ));
+    errors.push(OperationError::new(
+        403,
+        "foreign_origin",
+        "the Origin is not this service's",
+    ));
     if !operation.public {
-        errors.push((
+        errors.push(OperationError::new(
             401,
             "unauthorized",
             "the service has a token, and this is not it",
@@ -129,26 +137,38 @@ fn operation_object(
     }
     if described.body.is_some() {
         errors.extend([
-            (400, "unreadable_json", "the body is no JSON object"),
-            (400, "unreadable_body", "the body broke off"),
-            (
+            OperationError::new(400, "unreadable_json", "the body is no JSON object"),
+            OperationError::new(400, "unreadable_body", "the body broke off"),
+            OperationError::new(
                 400,
                 "unknown_field",
                 "the body has a field that is not known",
             ),
-            (408, "body_too_slow", "the body did not come in time"),
-            (413, "body_too_large", "the body is larger than 1 MiB"),
-            (422, "invalid_value", "a value is missing or not possible"),
+            OperationError::new(408, "body_too_slow", "the body did not come in time"),
+            OperationError::new(413, "body_too_large", "the body is larger than 1 MiB"),
+            OperationError::new(422, "invalid_value", "a value is missing or not possible"),
         ]);
     }
     if described.query.is_some() || !operation.headers.is_empty() {
-        errors.push((400, "invalid_query", "a parameter is not possible"));
+        errors.push(OperationError::new(
+            400,
+            "invalid_query",
+            "a parameter is not possible",
+        ));
     }
     if described.query.is_some() {
-        errors.push((400, "unknown_field", "a parameter is not known"));
+        errors.push(OperationError::new(
+            400,
+            "unknown_field",
+            "a parameter is not known",
+        ));
     }
     if operation.path.contains('{') {
-        errors.push((400, "invalid_path", "the path cannot be read"));
+        errors.push(OperationError::new(
+            400,
+            "invalid_path",
+            "the path cannot be read",
+        ));
     }
     if operation.method != Method::HEAD {
         add_errors(&mut responses, &errors, error_schema);
@@ -182,15 +202,18 @@ fn operation_object(
 /// Adds the errors, one response per status with all its codes.
 fn add_errors(
     responses: &mut Map<String, Value>,
-    errors: &[(u16, &str, &str)],
+    errors: &[OperationError],
     error_schema: &Schema,
 ) {
-    let statuses: BTreeSet<u16> = errors.iter().map(|(status, ..)| *status).collect();
+    let statuses: BTreeSet<u16> = errors.iter().map(|error| error.status).collect();
     for status in statuses {
-        let of_status: Vec<_> = errors.iter().filter(|(of, ..)| *of == status).collect();
+        let of_status: Vec<_> = errors
+            .iter()
+            .filter(|error| error.status == status)
+            .collect();
         let lines: Vec<String> = of_status
             .iter()
-            .map(|(_, code, when)| format!("`{code}`: {when}"))
+            .map(|error| format!("`{}`: {}", error.code, error.meaning))
             .collect();
         let schema = match responses.get(&status.to_string()) {
             // A status for both a result and an error.
@@ -200,8 +223,9 @@ fn add_errors(
             None => json!(error_schema),
         };
         let mut content = json!({ "schema": schema });
-        if let Some((_, code, when)) = of_status.first() {
-            content["example"] = json!({ "error": { "code": code, "message": when, "hint": "…" } });
+        if let Some(error) = of_status.first() {
+            content["example"] =
+                json!({ "error": { "code": error.code, "message": error.meaning, "hint": "…" } });
         }
         responses.insert(
             status.to_string(),
@@ -266,14 +290,14 @@ fn bridge(error_schema: &Schema) -> Value {
         json!({ "description": "a websocket; its frames stand in docs/bridge.md" }),
     );
     let errors = [
-        (400, "not_a_websocket", "the request asks for no websocket"),
-        (401, "unauthorized", "the token is not this service's"),
-        (
+        OperationError::new(400, "not_a_websocket", "the request asks for no websocket"),
+        OperationError::new(401, "unauthorized", "the token is not this service's"),
+        OperationError::new(
             403,
             "foreign_host",
             "the Host or Origin is not this service's",
         ),
-        (503, "too_many_bridges", "too many sockets are open"),
+        OperationError::new(503, "too_many_bridges", "too many sockets are open"),
     ];
     add_errors(&mut responses, &errors, error_schema);
     json!({ "get": {

@@ -22,13 +22,31 @@ pub struct Operation {
     /// The summary, in one line.
     pub(super) summary: &'static str,
     pub(super) headers: Vec<(&'static str, &'static str)>,
-    /// Status, code and meaning of its own errors.
-    pub(super) errors: Vec<(u16, &'static str, &'static str)>,
+    /// The errors that only this operation has.
+    pub(super) errors: Vec<OperationError>,
     pub(super) example: Option<Value>,
     /// True if it needs no token.
     pub(super) public: bool,
     route: Box<dyn Fn() -> Route>,
     describe: fn(&mut SchemaGenerator) -> Description,
+}
+
+/// An error that an operation may return.
+#[derive(Debug, Clone, Copy)]
+pub struct OperationError {
+    pub(super) status: u16,
+    pub(super) code: &'static str,
+    pub(super) meaning: &'static str,
+}
+
+impl OperationError {
+    pub(super) const fn new(status: u16, code: &'static str, meaning: &'static str) -> Self {
+        Self {
+            status,
+            code,
+            meaning,
+        }
+    }
 }
 
 /// The description of a handler by its types.
@@ -83,8 +101,8 @@ impl Operation {
     }
 
     /// Adds an error.
-    pub fn error(mut self, status: u16, code: &'static str, when: &'static str) -> Self {
-        self.errors.push((status, code, when));
+    pub fn error(mut self, status: u16, code: &'static str, meaning: &'static str) -> Self {
+        self.errors.push(OperationError::new(status, code, meaning));
         self
     }
 

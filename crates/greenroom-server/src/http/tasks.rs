@@ -133,7 +133,7 @@ async fn find(api: &Api, name: &str) -> Result<TaskDetail, ApiError> {
     api.greenroom
         .find(name)
         .await
-        .ok_or_else(|| ApiError::no_task(name))
+        .ok_or_else(|| ApiError::task_not_found(name))
 }
 
 /// A task, and what it waits for.
@@ -159,7 +159,7 @@ pub async fn get(api: Data<Api>, id: Path<String>) -> Result<Json<TaskResponse>,
 /// `GET /v1/tasks/{id}/why`: the timeline of a task, with the reason why it waits.
 pub async fn why(api: Data<Api>, id: Path<String>) -> Result<Json<Why>, ApiError> {
     let why = api.greenroom.why(&id).await;
-    Ok(Json(why.ok_or_else(|| ApiError::no_task(&id))?))
+    Ok(Json(why.ok_or_else(|| ApiError::task_not_found(&id))?))
 }
 
 /// The query of an output.

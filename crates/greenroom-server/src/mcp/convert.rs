@@ -172,17 +172,17 @@ mod tests {
             .map(|tool| {
                 assert!(tool.input_schema["properties"][PARENT_SESSION_ARG].is_object());
                 let hints = tool.annotations.unwrap();
-                let of = |hint: Option<bool>, name: &str| match hint {
+                let label = |hint: Option<bool>, name: &str| match hint {
                     Some(true) => format!(" {name}"),
                     _ => String::new(),
                 };
                 format!(
                     "{}:{}{}{}{}",
                     tool.name,
-                    of(hints.read_only_hint, "reads"),
-                    of(hints.destructive_hint, "ends"),
-                    of(hints.idempotent_hint, "repeatable"),
-                    of(hints.open_world_hint, "open"),
+                    label(hints.read_only_hint, "reads"),
+                    label(hints.destructive_hint, "ends"),
+                    label(hints.idempotent_hint, "repeatable"),
+                    label(hints.open_world_hint, "open"),
                 )
             })
             .collect();

@@ -174,8 +174,8 @@ impl RestorableSessions {
 #[async_trait::async_trait]
 impl SessionStore for RestorableSessions {
     async fn load(&self, id: &str) -> Result<Option<SessionState>, SessionStoreError> {
-        let ours = id.len() <= MAX_ID_BYTES && id.parse::<uuid::Uuid>().is_ok();
-        if !ours || self.ended().iter().any(|ended| ended == id) {
+        let is_valid = id.len() <= MAX_ID_BYTES && id.parse::<uuid::Uuid>().is_ok();
+        if !is_valid || self.ended().iter().any(|ended| ended == id) {
             return Ok(None);
         }
         let client = Implementation::new("taken up again", "0");

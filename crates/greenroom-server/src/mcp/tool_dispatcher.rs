@@ -34,7 +34,7 @@ impl ToolDispatcher for Tools {
     }
 
     async fn can_read(&self, task: &str, caller: &Caller) -> bool {
-        let scope = Scope::of(caller.session.as_ref());
+        let scope = Scope::for_caller(caller.session.as_ref());
         scope.find_readable(self.greenroom(), task).await.is_some()
     }
 }

@@ -44,7 +44,7 @@ impl ToolDesk for Tools {
         }
         let mut open = self.greenroom().tasks_of(session, false).await;
         open.retain(|task| !task.status().is_terminal());
-        Some(format!("{}{}", markdown(&history), still_open(&open)))
+        Some(format!("{}{}", markdown(&history), open_tasks_note(&open)))
     }
 }
 
@@ -52,7 +52,7 @@ impl ToolDesk for Tools {
 const MAX_NAMED: usize = 50;
 
 /// Returns a note about open tasks for a compaction summary; empty if no task is open.
-fn still_open(open: &[Task]) -> String {
+fn open_tasks_note(open: &[Task]) -> String {
     if open.is_empty() {
         return String::new();
     }

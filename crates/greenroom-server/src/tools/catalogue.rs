@@ -66,28 +66,28 @@ pub(super) fn schema<A: ToolArgs>() -> Value {
         settings.inline_subschemas = true;
         settings.meta_schema = None;
     });
-    let made = settings.into_generator().into_root_schema_for::<A>();
+    let root_schema = settings.into_generator().into_root_schema_for::<A>();
     let mut properties = Map::new();
-    let fields = made.get("properties").and_then(Value::as_object);
-    for (name, of) in fields.into_iter().flatten() {
-        let mut of = of.clone();
-        crate::http::schemas::never_null(&mut of);
-        if let Some(of) = of.as_object_mut() {
-            of.remove("format");
-            if let Some(Value::String(about)) = of.get_mut("description") {
+    let fields = root_schema.get("properties").and_then(Value::as_object);
+    for (name, property) in fields.into_iter().flatten() {
+        let mut property = property.clone();
+        crate::http::schemas::never_null(&mut property);
+        if let Some(property) = property.as_object_mut() {
+            property.remove("format");
+            if let Some(Value::String(about)) = property.get_mut("description") {
                 *about = about.replace('\n', " ");
             }
             // The bound of the integer type is of no use to an agent.
-            if of.get("minimum") == Some(&json!(0)) {
-                of.remove("minimum");
+            if property.get("minimum") == Some(&json!(0)) {
+                property.remove("minimum");
             }
         }
-        properties.insert(name.clone(), of);
+        properties.insert(name.clone(), property);
     }
     json!({
         "type": "object",
         "properties": properties,
-        "required": made.get("required").cloned().unwrap_or_else(|| json!([])),
+        "required": root_schema.get("required").cloned().unwrap_or_else(|| json!([])),
         "additionalProperties": false,
     })
 }

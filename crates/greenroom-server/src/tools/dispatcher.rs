@@ -102,15 +102,15 @@ impl Tools {
         args: &BackgroundTaskArgs,
         caller: &Caller,
     ) -> Result<Task, ToolError> {
-        let found = Scope::of(caller.session.as_ref())
+        let found = Scope::for_caller(caller.session.as_ref())
             .find(&self.greenroom, session)
             .await
-            .ok_or_else(|| ToolError::no_session(session))?;
+            .ok_or_else(|| ToolError::session_not_found(session))?;
         // A task id is accepted too: agents confuse the two.
         let session = found
             .task
             .session
-            .ok_or_else(|| ToolError::no_session(session))?;
+            .ok_or_else(|| ToolError::session_not_found(session))?;
         let resume = Resume {
             session: Some(session),
             prompt: args.prompt.clone().unwrap_or_default(),
@@ -222,7 +222,7 @@ impl Tools {
                 Ok(ToolReply::about(&task, text, title))
             }
             Err(CancelError::NotCancellable(task)) => Err(ToolError::ended(&task)),
-            Err(CancelError::Unknown(task)) => Err(ToolError::no_task(task.as_str())),
+            Err(CancelError::Unknown(task)) => Err(ToolError::task_not_found(task.as_str())),
         }
     }
 
@@ -274,8 +274,8 @@ impl Tools {
 
     async fn list(&self, args: Value, caller: &Caller) -> Result<ToolReply, ToolError> {
         let args: BackgroundListArgs = parse_args(args).map_err(ToolError::arguments)?;
-        let wanted = statuses(args.status.as_deref().unwrap_or_default());
-        let wanted = wanted.map_err(ToolError::arguments)?;
+        let statuses_filter = statuses(args.status.as_deref().unwrap_or_default());
+        let statuses_filter = statuses_filter.map_err(ToolError::arguments)?;
         let (tasks, history) = match &caller.session {
             None => {
                 let filter = ListFilter {
@@ -292,7 +292,8 @@ impl Tools {
             ),
         };
         let in_memory: HashSet<_> = tasks.iter().map(|task| task.id.clone()).collect();
-        let fits = |status: TaskStatus| wanted.is_empty() || wanted.contains(&status);
+        let fits =
+            |status: TaskStatus| statuses_filter.is_empty() || statuses_filter.contains(&status);
         let history = history
             .into_iter()
             .filter(|entry: &HistoryEntry| !in_memory.contains(&entry.task) && fits(entry.status));
@@ -319,17 +320,17 @@ impl Tools {
     }
 
     async fn find_readable(&self, name: &str, caller: &Caller) -> Result<TaskDetail, ToolError> {
-        let found = Scope::of(caller.session.as_ref())
+        let found = Scope::for_caller(caller.session.as_ref())
             .find_readable(&self.greenroom, name)
             .await;
-        found.ok_or_else(|| ToolError::no_task(name))
+        found.ok_or_else(|| ToolError::task_not_found(name))
     }
 
     async fn find_in_scope(&self, name: &str, caller: &Caller) -> Result<TaskDetail, ToolError> {
-        let found = Scope::of(caller.session.as_ref())
+        let found = Scope::for_caller(caller.session.as_ref())
             .find(&self.greenroom, name)
             .await;
-        found.ok_or_else(|| ToolError::no_task(name))
+        found.ok_or_else(|| ToolError::task_not_found(name))
     }
 
     async fn open_below(&self, task: &Task) -> Vec<Task> {

@@ -19,12 +19,15 @@ const BLANKS: [&str; 4] = ["null", "none", "undefined", "nil"];
 /// One line for each invalid argument, with what is expected.
 pub fn parse_args<A: ToolArgs>(input: Value) -> Result<A, String> {
     let fields = fields::<A>();
-    let known = || {
+    let known_names = || {
         let names: Vec<&str> = fields.iter().map(|field| field.name.as_str()).collect();
         names.join(", ")
     };
     let Some(input) = object(input) else {
-        return Err(format!("the arguments must be an object with {}", known()));
+        return Err(format!(
+            "the arguments must be an object with {}",
+            known_names()
+        ));
     };
     let mut read = Map::new();
     let mut problems = Vec::new();
@@ -34,7 +37,7 @@ pub fn parse_args<A: ToolArgs>(input: Value) -> Result<A, String> {
             continue;
         }
         let Some(field) = find::<A>(&fields, &name) else {
-            problems.push(unknown(&fields, &name, &known()));
+            problems.push(unknown(&fields, &name, &known_names()));
             continue;
         };
         match field.coerce(value) {
@@ -131,7 +134,7 @@ fn find<'a, A: ToolArgs>(fields: &'a [Field], name: &str) -> Option<&'a Field> {
     fields.iter().find(|field| fold_name(&field.name) == name)
 }
 
-fn unknown(fields: &[Field], name: &str, known: &str) -> String {
+fn unknown(fields: &[Field], name: &str, known_names: &str) -> String {
     let likeness = |field: &Field| strsim::normalized_damerau_levenshtein(name, &field.name);
     let nearest = fields
         .iter()
@@ -140,7 +143,7 @@ fn unknown(fields: &[Field], name: &str, known: &str) -> String {
     let name = cut(name, MAX_REPEATED);
     match nearest {
         Some(nearest) => format!("{name}: is no argument; did you mean {}?", nearest.name),
-        None => format!("{name}: is no argument; there are {known}"),
+        None => format!("{name}: is no argument; there are {known_names}"),
     }
 }
 
@@ -269,7 +272,7 @@ mod tests {
 
     #[test]
     fn unambiguous_values_are_accepted() {
-        let reading: BackgroundOutputArgs = parse_args(json!({
+        let args: BackgroundOutputArgs = parse_args(json!({
             "taskID": " `bg_00000001` ", "block": "true", "timeout": "5_000", "full-session": 1,
             "message_limit": 5.0, "since_message_id": "null", "include_thinking": "", "__sessionID": "ses_0",
         }))
@@ -282,34 +285,34 @@ mod tests {
             message_limit: Some(5),
             ..BackgroundOutputArgs::default()
         };
-        assert_eq!(reading, expected);
+        assert_eq!(args, expected);
         assert_eq!(
             parse_args::<BackgroundListArgs>(Value::Null),
             Ok(BackgroundListArgs::default())
         );
         let text = r#"{"task_id": "bg_1", "message": "go on"}"#;
-        let sending: BackgroundSendArgs = parse_args(json!(text)).unwrap();
-        assert_eq!(sending.prompt.as_deref(), Some("go on"));
+        let args: BackgroundSendArgs = parse_args(json!(text)).unwrap();
+        assert_eq!(args.prompt.as_deref(), Some("go on"));
     }
 
     #[test]
     fn skills_are_accepted_in_every_form() {
         for skills in [json!(["a", "b"]), json!("a, b"), json!("[\"a\",\"b\"]")] {
             let input = json!({"session_id": "ses_1", "prompt": "p", "skills": skills});
-            let launching: BackgroundTaskArgs = parse_args(input).unwrap();
-            assert_eq!(launching.skills.unwrap(), ["a", "b"]);
+            let args: BackgroundTaskArgs = parse_args(input).unwrap();
+            assert_eq!(args.skills.unwrap(), ["a", "b"]);
         }
     }
 
     #[test]
     fn out_of_range_numbers_are_clamped() {
-        let reading: BackgroundOutputArgs =
+        let args: BackgroundOutputArgs =
             parse_args(json!({"task_id": "x", "timeout": 1e30})).unwrap();
-        assert_eq!(reading.timeout, Some(u64::MAX));
+        assert_eq!(args.timeout, Some(u64::MAX));
         // Zero stands for an absent limit.
-        let reading: BackgroundOutputArgs =
+        let args: BackgroundOutputArgs =
             parse_args(json!({"task_id": "x", "message_limit": 0})).unwrap();
-        assert_eq!(reading.message_limit, None);
+        assert_eq!(args.message_limit, None);
     }
 
     #[test]

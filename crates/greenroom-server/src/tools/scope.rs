@@ -19,7 +19,7 @@ pub enum Scope {
 
 impl Scope {
     /// Returns the scope of a caller; all tasks without a session.
-    pub fn of(session: Option<&SessionId>) -> Self {
+    pub fn for_caller(session: Option<&SessionId>) -> Self {
         session.map_or(Self::All, |session| Self::Below(session.clone()))
     }
 

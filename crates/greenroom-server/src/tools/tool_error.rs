@@ -29,7 +29,7 @@ impl ToolError {
     }
 
     /// No task with this name is in scope.
-    pub fn no_task(name: &str) -> Self {
+    pub fn task_not_found(name: &str) -> Self {
         Self::new(
             format!("there is no task {:?} of yours", cut(name, 100)),
             "background_list shows the tasks that you launched.",
@@ -37,7 +37,7 @@ impl ToolError {
     }
 
     /// No session with this name is in scope.
-    pub fn no_session(name: &str) -> Self {
+    pub fn session_not_found(name: &str) -> Self {
         Self::new(
             format!(
                 "there is no task of yours with session {:?}",
@@ -108,7 +108,7 @@ impl From<LaunchError> for ToolError {
 impl From<ResumeError> for ToolError {
     fn from(error: ResumeError) -> Self {
         if let ResumeError::UnknownSession(session) = &error {
-            return Self::no_session(session.as_str());
+            return Self::session_not_found(session.as_str());
         }
         let running = matches!(error, ResumeError::AlreadyRunning(..));
         let mut refusal = Self::from(ApiError::from(error));
@@ -122,7 +122,7 @@ impl From<ResumeError> for ToolError {
 impl From<SendError> for ToolError {
     fn from(error: SendError) -> Self {
         match error {
-            SendError::Unknown(task) => Self::no_task(task.as_str()),
+            SendError::Unknown(task) => Self::task_not_found(task.as_str()),
             SendError::NotRunning(task) => Self::not_running(&task),
             error => ApiError::from(error).into(),
         }
@@ -132,7 +132,7 @@ impl From<SendError> for ToolError {
 impl From<OutputError> for ToolError {
     fn from(error: OutputError) -> Self {
         match error {
-            OutputError::Unknown(name) => Self::no_task(&name),
+            OutputError::Unknown(name) => Self::task_not_found(&name),
             OutputError::UnknownMessage(_) => Self::new(
                 format!("since_message_id: {error}"),
                 "Leave it out, or give the id of a message of this task.",

@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use greenroom::config::{FailedCheck, OnParentAbort};
-use greenroom_server::config::{ConfigError, Environment, Events, Origin, Settings, Sources, load};
+use greenroom_server::config::{
+    ConfigError, Environment, Events, FlagValue, Origin, Settings, Sources, load,
+};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -113,10 +115,11 @@ fn later_layers_override_earlier_ones() {
         .set("lifecycle.min_idle=4s")
         .set("lifecycle.ask_timeout=4s")
         .set("listen=127.0.0.1:1");
-    place
-        .sources
-        .flags
-        .push(("listen", "127.0.0.1:2".to_owned(), "--listen"));
+    place.sources.flags.push(FlagValue {
+        key: "listen",
+        value: "127.0.0.1:2".to_owned(),
+        flag: "--listen",
+    });
     let loaded = load(&place.sources, &place.environment).unwrap();
     let core = &loaded.settings.core;
     assert_eq!(

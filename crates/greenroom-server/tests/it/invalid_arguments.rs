@@ -191,7 +191,7 @@ fn every_key_rejects_invalid_values_in_every_layer() {
             {
                 continue;
             }
-            let name = match (key.is_named(), key.field.value_type) {
+            let name = match (key.has_entries(), key.field.value_type) {
                 (true, ValueType::Rules) => format!("{}.x.deny", key.name),
                 (true, _) => format!("{}.x", key.name),
                 (false, _) => key.name.to_owned(),

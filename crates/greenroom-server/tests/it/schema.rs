@@ -133,7 +133,7 @@ fn schema_and_loader_accept_the_same_values() {
     for key in KEYS {
         let Tries { both, loader_alone } = tries(key.name, key.field.value_type);
         let entry = |value: &str| {
-            if key.is_named() {
+            if key.has_entries() {
                 format!("{}.\"a/b.c\" = {value}", key.name)
             } else {
                 format!("{} = {value}", key.name)
@@ -167,7 +167,7 @@ fn schema_and_loader_accept_the_same_values() {
 #[test]
 fn schema_defaults_match_settings() {
     let defaults = Settings::default();
-    for key in KEYS.iter().filter(|key| !key.is_named()) {
+    for key in KEYS.iter().filter(|key| !key.has_entries()) {
         let schema = schema();
         let place = key
             .name

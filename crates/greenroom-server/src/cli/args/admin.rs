@@ -7,7 +7,7 @@ use clap::{Args, Subcommand, ValueEnum};
 
 use super::parsers::{self, LimitValue};
 use super::service::{ClientArgs, ServiceArgs};
-use crate::config::Sources;
+use crate::config::{FlagValue, Sources};
 
 /// `limits`
 #[derive(Debug, Args)]
@@ -236,13 +236,15 @@ pub struct LayersArgs {
 }
 
 impl LayersArgs {
-    /// As the loader of the configuration wants it.
+    /// Returns the arguments as configuration sources.
     pub fn sources(&self) -> Sources {
         let mut sources = self.service.sources();
         if let Some(url) = &self.opencode {
-            sources
-                .flags
-                .push(("opencode.url", url.clone(), "--opencode"));
+            sources.flags.push(FlagValue {
+                key: "opencode.url",
+                value: url.clone(),
+                flag: "--opencode",
+            });
         }
         sources
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::Args;
 
 use super::parsers;
-use crate::config::Sources;
+use crate::config::{FlagValue, Sources};
 
 /// What `serve` and `up` have in common.
 #[derive(Debug, Clone, Default, Args)]
@@ -32,7 +32,7 @@ pub struct ServiceArgs {
 }
 
 impl ServiceArgs {
-    /// As the loader of the configuration wants it.
+    /// Returns the arguments as configuration sources.
     pub fn sources(&self) -> Sources {
         let flags = [
             ("listen", &self.listen, "--listen"),
@@ -42,7 +42,10 @@ impl ServiceArgs {
         ];
         let flags = flags
             .into_iter()
-            .filter_map(|(key, value, flag)| Some((key, value.clone()?, flag)))
+            .filter_map(|(key, value, flag)| {
+                let value = value.clone()?;
+                Some(FlagValue { key, value, flag })
+            })
             .collect();
         Sources {
             file: self.config.clone(),
