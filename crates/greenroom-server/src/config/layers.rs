@@ -1,5 +1,5 @@
 //! The layers of the configuration in order: defaults, the user's file, the file of the folder, the environment, flags.
-//! Also resolves what needs all layers. A [`Loader`] stores the values.
+//! Also resolves what needs all layers. The `Loader` stores the values.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -1,4 +1,4 @@
-//! The configuration. [`layers`], [`file`] and `loader` read it; [`keys`], [`value_type`] and `readers` define the
+//! The configuration. [`layers`], [`mod@file`] and `loader` read it; [`keys`], [`value_type`] and `readers` define the
 //! keys; [`value`] parses one value; [`error`] holds the errors and [`settings`] the result. The [`schema`] and the
 //! effective configuration ([`effective`]) come from the same key table; [`import`] reads the settings of another
 //! program.

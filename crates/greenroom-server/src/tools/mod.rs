@@ -1,6 +1,6 @@
 //! The tools of agents: launch, read, cancel, send, list. The same for all hosts, behind the bridge and MCP. [`args`]
 //! defines the arguments, [`parse`] reads them, [`dispatcher`] carries out a [`call`] within the caller's [`scope`],
-//! [`text`] and [`pages`] write the replies, [`tool_error`] the errors, and [`catalogue`] describes the tools.
+//! [`text`] and [`pages`] write the replies, [`tool_error`] the errors, and [`mod@catalogue`] describes the tools.
 
 pub mod args;
 mod bridge;

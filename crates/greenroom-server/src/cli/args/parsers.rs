@@ -39,7 +39,7 @@ pub fn optional_line(text: &str) -> Result<String, String> {
 /// Parses a path.
 ///
 /// # Errors
-/// As [`line`].
+/// As [`line()`].
 pub fn path(text: &str) -> Result<PathBuf, String> {
     line(text).map(PathBuf::from)
 }
