@@ -5,6 +5,7 @@
 
 mod conformance;
 mod crash;
+mod earlier_release;
 mod full;
 mod kept;
 mod opening;
