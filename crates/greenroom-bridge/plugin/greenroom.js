@@ -1,8 +1,8 @@
 // Greenroom's plugin for opencode, version 0.0.0
 //
 // It connects this opencode to the Greenroom service: events go out, calls to opencode's API come in, and agents get
-// the tools of background tasks. It decides nothing: what a tool does, and which arguments it takes, the service says.
-// It must never throw into opencode, nor keep it waiting, nor grow. `greenroom plugin install` puts it in place.
+// the tools of background tasks. It makes no decisions: the service defines what a tool does and which arguments it takes.
+// It must never throw into opencode, block it, or grow without bound. `greenroom plugin install` installs it.
 //
 // GREENROOM_URL        where the service listens (http://127.0.0.1:7717)
 // GREENROOM_TOKEN      its secret, if it has one; else the file ~/.config/greenroom/token
@@ -14,13 +14,13 @@ const [PROTOCOL, MIB, VERBS] = [1, 1024 * 1024, ["get", "post", "put", "patch", 
 const DEFAULTS = {
   url: "http://127.0.0.1:7717", frame: 4 * MIB, // the most the service takes
   buffered: 1000, bufferedBytes: 16 * MIB, fold: 100, // events kept without a connection; one sign of life per session and ms
-  retryFirst: 250, retryMost: 10_000, retryRefused: 60_000, // a wrong token does not get better by asking
+  retryFirst: 250, retryMost: 10_000, retryRefused: 60_000, // a wrong token stays wrong
   helloWithin: 10_000, startEvery: 15_000, patience: 8_000, // how long a tool waits for a connection
   lost: 60_000, callWithin: 660_000, // how long a call waits for one to come back, and for its result: longer than any `timeout`
   requests: 256, calls: 256, requestWithin: 130_000, compaction: 2_000, // longer than the service waits; what a compaction can spare
 }
 
-// What the service reads. Everything else opencode says is noise to it.
+// The events that the service reads; other events of opencode are not forwarded.
 const VITAL = new Set(["session.idle", "session.error", "session.deleted", "session.status", "permission.asked",
   "permission.replied", "question.asked", "question.replied", "question.rejected"])
 const ACTIVITY = new Set(["session.created", "message.updated", "message.part.updated", "message.part.delta", "todo.updated"])
@@ -30,7 +30,7 @@ independent parts of a plan) is best handed to background tasks. It returns at o
 then go on with other work or end your turn. One message wakes you when all of them are done: never poll or sleep. Read \
 results with background_output. Do yourself what is small, or what your next step needs.`
 
-// As the service describes them to others (`greenroom_server::tools`).
+// The same descriptions as in `greenroom_server::tools`.
 const [text, flag, number] = ["string", "boolean", "integer"].map((type) => (description) => ({ type, description }))
 const tool = (required, properties, description) => ({ required, properties, description })
 const TOOLS = {
@@ -62,22 +62,22 @@ then, and do not poll with it. Reading consumes nothing.`),
     "List the background tasks you launched, with their states. For an overview, not for waiting: you are told when tasks end."),
 }
 
-// Without `import`: opencode skips a plugin whose imports it cannot resolve, without a word.
+// Without `import`: opencode silently skips a plugin whose imports it cannot resolve.
 const builtin = (name) => process.getBuiltinModule(`node:${name}`)
 const quietly = (work) => new Promise((done) => done(work())).catch(() => undefined)
 const safe = (work) => (...given) => quietly(() => work(...given))
-// Nothing of ours keeps opencode from ending.
+// Timers of the plugin do not keep opencode running.
 const later = (work, ms) => setTimeout(() => quietly(work), ms).unref()
 const sizeOf = (string) => (string.length * 3 < MIB ? string.length : Buffer.byteLength(string))
 const sessionOf = ({ properties: it } = {}) => it?.sessionID ?? it?.info?.sessionID ?? it?.part?.sessionID ?? it?.info?.id
-// `opencode run` does not wait for what it is to be told.
+// `opencode run` does not wait for messages of the service.
 const endsWithTurn = () => process.argv.slice(2).find((it) => !it.startsWith("-")) === "run"
 const complaint = (message) => ({ name: "BridgeError", data: { message } })
-// Better a sign of life without its long texts than nothing.
+// An oversized event is forwarded without its long texts.
 const shortened = (_, it) => (typeof it === "string" && it.length > 2000 ? `${it.slice(0, 2000)}…` : it)
 const said = (output, title = "") => ({ title, output, metadata: {} })
 
-/** Keeps what is to be said until it can be: the newest, of which activity is dropped before anything else. */
+/** Buffers frames while there is no connection. The oldest are dropped first, activity before other events. */
 class Outbox {
   held = []; size = 0
   constructor(most, bytes) { Object.assign(this, { most, bytes }) }
@@ -95,7 +95,7 @@ class Outbox {
   }
 }
 
-/** Lets one piece of streamed text per session and window through, the newest; anything else at once, in order. */
+/** Forwards one piece of streamed text per session and window, the newest; other events at once, in order. */
 class Fold {
   sessions = new Map()
   constructor(window, emit) { Object.assign(this, { window, emit }) }
@@ -107,7 +107,7 @@ class Fold {
       return this.emit(event)
     }
     const open = this.sessions.get(session)
-    // The whole text says more than a piece of it.
+    // The whole text replaces its pieces.
     if (open) return void (open.waiting = whole ? event : (open.waiting ?? event))
     if (this.sessions.size >= 1024) this.sessions.forEach((_, id) => this.forget(id))
     this.sessions.set(session, { timer: later(() => this.forget(session).forEach((it) => this.take(it)), this.window) })
@@ -149,7 +149,7 @@ class Bridge {
       this.socket = socket
       socket.onopen = () => quietly(() => socket.send(this.hello()))
       socket.onmessage = ({ data }) => quietly(() => socket === this.socket && this.hear(JSON.parse(data), tooLate))
-      // Not every runtime closes what it could not open; where it does, the close says more.
+      // Not every runtime closes a socket that failed to open; if it does, the close has more details.
       socket.onerror = () => later(() => this.end(socket, 1006, ""), 50)
       socket.onclose = ({ code, reason }) => { clearTimeout(tooLate); this.end(socket, code, reason) }
     } catch (error) {
@@ -158,16 +158,16 @@ class Bridge {
   }
 
   hello() {
-    // An opencode that listens nowhere names an address all the same, this one.
+    // An opencode that does not listen on a port reports this address.
     const serverURL = [this.input.serverUrl].map(String).find((it) => /^http/.test(it) && it !== "http://localhost:4096/")
     const who = { directory: this.input.directory, pid: process.pid, serverURL, opencodeVersion: this.version, token: token() }
     return JSON.stringify({ type: "hello", protocol: PROTOCOL, ...who })
   }
-  /** A socket has ended, in whatever way; one that is not ours any more does not matter. */
+  /** Handles the end of a socket; the end of a replaced socket is ignored. */
   end(socket, code, reason) {
     if (socket !== this.socket || this.closed) return
     const [wasUp, why, refused] = [this.state === "up", this.refusal || reason, code === 1008 || (code >= 4400 && code < 4500)]
-    // 4001: another plugin of this process and directory has taken over; coming back would throw it out in turn.
+    // 4001: another plugin of this process and directory has taken over; a reconnect would replace it in turn.
     Object.assign(this, { state: code === 4001 ? "replaced" : refused ? "refused" : "down", socket: undefined })
     quietly(() => socket?.close())
     if (code === 4001) return
@@ -215,7 +215,7 @@ class Bridge {
   }
   event(event) {
     if (!VITAL.has(event.type) && !ACTIVITY.has(event.type)) return
-    // Two plugins in one directory are both told.
+    // Two plugins in one directory both get the event.
     if (event.id && event.id === this.lastEvent) return
     this.lastEvent = event.id
     this.fold.take(event)
@@ -230,7 +230,7 @@ class Bridge {
     clearTimeout(this.draining)
     while (this.outbox.held.length) {
       if (this.state !== "up" || this.socket.readyState !== 1) return
-      // A service that reads slowly: what comes meanwhile waits in the outbox, which is bounded.
+      // A service that reads slowly: later frames wait in the outbox, which is bounded.
       if (this.socket.bufferedAmount > this.tuning.frame) return void (this.draining = later(() => this.drain(), 50))
       this.socket.send(this.outbox.take())
     }
@@ -301,7 +301,7 @@ class Bridge {
       if (abort?.aborted) stop()
     })
   }
-  /** What a tool says when there is no service: why it did not start, before that nothing answers. */
+  /** Returns the output of a tool when there is no service: why it did not start, else that nothing answers. */
   absence() {
     const wrong = "Tell the user to set GREENROOM_TOKEN, or to install the plugin that came with it, and to start opencode again."
     const unset = "Tell the user to set GREENROOM_URL as http://HOST:PORT, or not at all, and to start opencode again."
@@ -311,14 +311,14 @@ class Bridge {
     const hint = !this.url ? unset : this.state === "refused" ? wrong : gone
     return `The background task service at ${this.url?.origin ?? this.said} cannot be used (${why}). ${log}${hint}`
   }
-  /** What a compaction is to carry along, or nothing if that takes too long. */
+  /** Returns the text that a compaction carries along, or nothing if that takes too long. */
   carried(sessionID) {
     const id = crypto.randomUUID()
     if (!this.send({ type: "compactionContext", id, sessionID })) return undefined
     const answer = new Promise((done) => { this.contexts.set(id, done); later(done, this.tuning.compaction) })
     return answer.finally(() => this.contexts.delete(id))
   }
-  /** Starts it if nothing listens there, at most now and then; of several processes the one that has the lock does. */
+  /** Starts the service if nothing listens at its address, at limited rate; of several processes, the holder of the lock. */
   async startService() {
     const { hostname, port, protocol } = this.url
     const local = protocol === "http:" && ["127.0.0.1", "localhost", "[::1]"].includes(hostname)
@@ -331,7 +331,7 @@ class Bridge {
     this.startLog = `${folder}/serve-${port}.log`
     try {
       fs.mkdirSync(folder, { recursive: true, mode: 0o700 })
-      // Left behind by one that was killed.
+      // Left behind by a killed process.
       if (fs.statSync(lock, { throwIfNoEntry: false })?.mtimeMs < Date.now() - 30_000) fs.rmSync(lock, { force: true })
       fs.writeFileSync(lock, String(process.pid), { flag: "wx" })
       later(() => fs.rmSync(lock, { force: true }), 10_000)
