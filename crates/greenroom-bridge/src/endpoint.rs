@@ -1,17 +1,18 @@
-//! Where sockets come in: the route, the bearer token, how many there may be. A host mounts it with [`configure`]; each
-//! socket that is let in lives in [`crate::socket`].
+//! The HTTP route that accepts websockets: it checks the bearer token and the number of open sockets. A host mounts it with
+//! [`configure`]; an accepted socket is run by [`crate::socket`].
 
 use actix_web::http::header::{ALLOW, AUTHORIZATION};
 use actix_web::web::{self, Data, Payload, ServiceConfig};
 use actix_web::{HttpRequest, HttpResponse};
 use serde_json::json;
 
-use crate::heads::guarded;
+use crate::frame_header::limit_frames;
 use crate::options::{BridgeOptions, SocketCount};
 use crate::socket::Socket;
 
-/// Where the bridge is mounted.
+/// The path of the bridge.
 pub const PATH: &str = "/v1/bridge";
+
 /// Mounts the bridge at [`PATH`].
 pub fn configure(cfg: &mut ServiceConfig, options: BridgeOptions) {
     cfg.app_data(Data::new(options)).service(
@@ -37,7 +38,7 @@ async fn upgrade(
         .headers()
         .get(AUTHORIZATION)
         .and_then(|value| value.to_str().ok());
-    let trusted = match (&options.token, header) {
+    let authorized = match (&options.token, header) {
         (Some(token), Some(given)) if !token.matches_header(given) => {
             let hint = "send the service's token as `Authorization: Bearer …`, or in the hello";
             return refuse(
@@ -51,7 +52,7 @@ async fn upgrade(
         (Some(_), None) => false,
     };
     let Some(socket_count) =
-        SocketCount::enter(&options.sockets, options.limits.bridges.saturating_mul(2))
+        SocketCount::acquire(&options.sockets, options.limits.bridges.saturating_mul(2))
     else {
         let hint = "close bridges that are not needed, or try again later";
         return refuse(
@@ -62,7 +63,7 @@ async fn upgrade(
         );
     };
     let frame = options.limits.frame;
-    let upgraded = match guarded(&request, body, frame).await {
+    let upgraded = match limit_frames(&request, body, frame).await {
         Ok(body) => actix_ws::handle(&request, body),
         Err(error) => Err(error),
     };
@@ -84,7 +85,7 @@ async fn upgrade(
         .max_continuation_size(frame);
     let socket = Socket::new(session, messages, options.get_ref().clone());
     actix_web::rt::spawn(async move {
-        socket.run(trusted).await;
+        socket.run(authorized).await;
         drop(socket_count);
     });
     response

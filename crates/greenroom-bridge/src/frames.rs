@@ -1,4 +1,4 @@
-//! Reads the frames of a bridge as they come in. Events are by far the most of them: they are sifted as they are read.
+//! Decodes incoming frames. Most frames are events: they are filtered while they are decoded.
 
 use std::borrow::Cow;
 use std::time::Instant;
@@ -8,16 +8,16 @@ use serde::Deserialize;
 
 use crate::protocol::FromBridge;
 
-/// What a frame asks for.
+/// A decoded frame.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Incoming<'a> {
-    /// An event that is passed on.
+    /// An event to be forwarded.
     Event(Passed<'a>),
-    /// An event that says nothing new, or a frame of a later version.
-    Nothing,
-    /// Everything that runs is to be looked at.
+    /// A redundant event, or a frame of a later protocol version.
+    Ignored,
+    /// Running tasks are to be reconciled.
     Reconcile,
-    /// Something else.
+    /// Any other frame.
     Other(FromBridge),
 }
 
@@ -27,26 +27,26 @@ struct Head<'a> {
     kind: Option<Cow<'a, str>>,
 }
 
-/// How the plugin begins the frames of events.
+/// The first bytes of an event frame of the plugin.
 const EVENT: &str = r#"{"type":"event","event":"#;
 
-/// Reads one frame.
-pub(crate) fn read<'a>(text: &'a str, sift: &mut Sift) -> Incoming<'a> {
+/// Decodes one frame.
+pub(crate) fn read<'a>(text: &'a str, filter: &mut Sift) -> Incoming<'a> {
     let is_event = || {
         let head = serde_json::from_str::<Head<'_>>(text);
         head.is_ok_and(|head| head.kind.as_deref() == Some("event"))
     };
     if text.starts_with(EVENT) || is_event() {
-        match sift.sift(text.as_bytes(), Instant::now()) {
+        match filter.sift(text.as_bytes(), Instant::now()) {
             Sifted::Passed(event) => return Incoming::Event(event),
-            Sifted::Dropped => return Incoming::Nothing,
-            // What is wrong with it is said below.
+            Sifted::Dropped => return Incoming::Ignored,
+            // `FromBridge::read` reports the problem.
             Sifted::Unreadable => {}
         }
     }
     match FromBridge::read(text) {
-        // Without a type it says nothing.
-        FromBridge::Event(_) | FromBridge::Unknown(_) => Incoming::Nothing,
+        // An event without a type is ignored.
+        FromBridge::Event(_) | FromBridge::Unknown(_) => Incoming::Ignored,
         FromBridge::Reconcile => Incoming::Reconcile,
         other => Incoming::Other(other),
     }
@@ -63,17 +63,17 @@ mod tests {
     #[derive(Debug, PartialEq)]
     enum Read {
         Event(Option<Value>),
-        Nothing,
+        Ignored,
         Reconcile,
         Malformed,
     }
 
     #[test]
-    fn events_are_sifted_and_everything_else_is_read() {
-        let mut sift = Sift::of_wrapped(Duration::from_secs(60));
-        let mut read = |frame: Value| match read(&frame.to_string(), &mut sift) {
+    fn events_are_filtered_and_other_frames_are_read() {
+        let mut filter = Sift::of_wrapped(Duration::from_secs(60));
+        let mut read = |frame: Value| match read(&frame.to_string(), &mut filter) {
             Incoming::Event(event) => Read::Event(event.value()),
-            Incoming::Nothing => Read::Nothing,
+            Incoming::Ignored => Read::Ignored,
             Incoming::Reconcile => Read::Reconcile,
             Incoming::Other(FromBridge::Malformed(_)) => Read::Malformed,
             Incoming::Other(other) => panic!("{other:?}"),
@@ -82,12 +82,12 @@ mod tests {
         let frame = |event: &Value| json!({"event": event, "type": "event"});
         let delta = event("message.part.delta");
         assert_eq!(read(frame(&delta)), Read::Event(Some(delta.clone())));
-        assert_eq!(read(frame(&delta)), Read::Nothing);
+        assert_eq!(read(frame(&delta)), Read::Ignored);
         let idle = event("session.idle");
         assert_eq!(read(frame(&idle)), Read::Event(Some(idle.clone())));
         assert_eq!(read(frame(&delta)), Read::Event(Some(delta)));
-        assert_eq!(read(frame(&event("catalog.updated"))), Read::Nothing);
-        assert_eq!(read(json!({"type": "later"})), Read::Nothing);
+        assert_eq!(read(frame(&event("catalog.updated"))), Read::Ignored);
+        assert_eq!(read(json!({"type": "later"})), Read::Ignored);
         assert_eq!(read(json!({"type": "reconcile"})), Read::Reconcile);
         for broken in [
             json!({"type": "event"}),

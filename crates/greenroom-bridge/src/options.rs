@@ -1,70 +1,71 @@
-//! What a host gives its bridge: where events go, the secret, times and sizes. Sockets read it, and count themselves here.
+//! The settings that a host gives its bridge: event sink, tool dispatcher, secret, limits. Sockets read them; the number
+//! of open sockets is counted here.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use crate::desk::ToolDesk;
-use crate::registry::Bridges;
+use crate::dispatcher::ToolDispatcher;
+use crate::registry::BridgeRegistry;
 use crate::sink::EventSink;
 use crate::token::Token;
 
-/// What a host gives its bridge. Clones share everything, so each worker mounts the same bridge.
+/// The settings of a bridge. Clones share everything, so that each worker mounts the same bridge.
 #[derive(Clone)]
 pub struct BridgeOptions {
-    /// Where events go.
+    /// The receiver of events.
     pub sink: Arc<dyn EventSink>,
-    /// Who answers tools; without one their callers are told that there are none.
-    pub tools: Option<Arc<dyn ToolDesk>>,
-    /// The secret a bridge must bring, in its hello or as a bearer header.
+    /// The receiver of tool calls; without one every tool call is refused.
+    pub tools: Option<Arc<dyn ToolDispatcher>>,
+    /// The secret that a bridge must send, in its hello or as a bearer header.
     pub token: Option<Token>,
-    /// Which service this is; another text after a restart.
+    /// The id of this service process; another one after a restart.
     pub instance: String,
-    /// True if events come from bridges alone: without any, the sink is told that the link is broken.
+    /// True if bridges are the only source of events: without any bridge, the sink is notified of a broken link.
     pub only_source: bool,
-    /// Times and sizes.
+    /// Time limits and sizes.
     pub limits: BridgeLimits,
-    /// Those connected.
-    pub bridges: Bridges,
-    /// Sockets open, those that have not said hello too.
+    /// The connected bridges.
+    pub bridges: BridgeRegistry,
+    /// The number of open sockets, with or without a hello.
     pub(crate) sockets: Arc<AtomicUsize>,
 }
 
-/// Times and sizes of a bridge.
+/// Time limits and sizes of bridges.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BridgeLimits {
-    /// Bridges at a time; twice as many sockets, those that have not said hello included.
+    /// The most connected bridges; there may be twice as many open sockets.
     pub bridges: usize,
-    /// How long the hello may take.
-    pub hello_within: Duration,
-    /// How often a bridge is pinged.
-    pub ping_every: Duration,
-    /// A bridge that has said nothing for so long is closed.
-    pub silence: Duration,
-    /// Bytes of one frame, and of one message made of several.
+    /// The time limit of the hello.
+    pub hello_timeout: Duration,
+    /// The time between two pings.
+    pub ping_interval: Duration,
+    /// A bridge that sends no frame for this time is disconnected.
+    pub idle_timeout: Duration,
+    /// The most bytes of one frame, and of one message of several frames.
     pub frame: usize,
-    /// How long one write to a bridge may take: one that reads nothing any more is cut off.
-    pub write_within: Duration,
-    /// How long requests that can still be made wait for a bridge that is gone to come back.
-    pub linger: Duration,
+    /// The time limit of one write; a bridge that does not read is disconnected.
+    pub write_timeout: Duration,
+    /// How long unsent requests wait for the reconnect of a disconnected bridge.
+    pub reconnect_grace: Duration,
 }
 
 impl Default for BridgeLimits {
     fn default() -> Self {
         Self {
             bridges: 256,
-            hello_within: Duration::from_secs(10),
-            ping_every: Duration::from_secs(15),
-            silence: Duration::from_secs(45),
+            hello_timeout: Duration::from_secs(10),
+            ping_interval: Duration::from_secs(15),
+            idle_timeout: Duration::from_secs(45),
             frame: 4 * 1024 * 1024,
-            write_within: Duration::from_secs(10),
-            linger: Duration::from_secs(5),
+            write_timeout: Duration::from_secs(10),
+            reconnect_grace: Duration::from_secs(5),
         }
     }
 }
 
 impl BridgeOptions {
-    /// A bridge without a secret and with the usual limits.
+    /// Returns options without a secret and with the default limits.
     pub fn new(sink: Arc<dyn EventSink>, instance: impl Into<String>) -> Self {
         Self {
             sink,
@@ -73,7 +74,7 @@ impl BridgeOptions {
             instance: instance.into(),
             only_source: false,
             limits: BridgeLimits::default(),
-            bridges: Bridges::default(),
+            bridges: BridgeRegistry::default(),
             sockets: Arc::default(),
         }
     }
@@ -89,11 +90,12 @@ impl std::fmt::Debug for BridgeOptions {
     }
 }
 
-/// One open socket, counted until dropped.
+/// Counts one open socket until it is dropped.
 pub(crate) struct SocketCount(Arc<AtomicUsize>);
 
 impl SocketCount {
-    pub(crate) fn enter(count: &Arc<AtomicUsize>, limit: usize) -> Option<Self> {
+    /// Counts a socket; none if `limit` sockets are open.
+    pub(crate) fn acquire(count: &Arc<AtomicUsize>, limit: usize) -> Option<Self> {
         count
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |open| {
                 (open < limit).then_some(open + 1)

@@ -1,23 +1,23 @@
-//! opencode's plugin as it is installed: the embedded file, with its version and the command that it may start the service
-//! with filled in, and how a file found somewhere is recognised as one. The host's installer and its doctor use it.
+//! opencode's plugin file: renders the embedded source with its version and the command that starts the service, and
+//! recognises installed copies. Used by the host's installer and its `doctor`.
 
 use std::path::{Path, PathBuf};
 
-/// What it is called in a folder of plugins.
+/// The name of the plugin file.
 pub const FILE_NAME: &str = "greenroom.js";
-/// The version of the plugin that is embedded.
+/// The version of the embedded plugin.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
-/// As it is in the repository.
+/// The source in the repository.
 const SOURCE: &str = include_str!("../plugin/greenroom.js");
-/// How its first line begins; the version follows.
+/// The start of the first line; the version follows.
 const HEADER: &str = "// Greenroom's plugin for opencode, version ";
-/// How the line that names the command begins.
+/// The start of the line that names the command.
 const BINARY: &str = "const BINARY = ";
-/// What follows the name there.
+/// The end of that line.
 const REMARK: &str = " // filled in by the installer";
 
-/// The text to install; the plugin starts the service with `binary` if nothing else names the command.
+/// Returns the text to install. The plugin starts the service with `binary` if nothing else names the command.
 pub fn render(binary: &Path) -> String {
     let name = serde_json::Value::from(binary.to_string_lossy()).to_string();
     let mut text = String::with_capacity(SOURCE.len() + 200);
@@ -37,19 +37,19 @@ pub fn render(binary: &Path) -> String {
     text
 }
 
-/// A plugin of ours that was found installed.
+/// An installed copy of the plugin.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Installed {
-    /// Its version, as its first line says.
+    /// The version in its first line.
     pub version: String,
-    /// The command it would start; none if it names none that can be read.
+    /// The command that it starts; none if the line cannot be read.
     pub binary: Option<PathBuf>,
-    /// True if it is, but for that command, the very plugin embedded here.
+    /// True if it equals the embedded plugin, apart from the command.
     pub current: bool,
 }
 
 impl Installed {
-    /// Reads a file's text; none if it is no plugin of ours.
+    /// Reads the text of a file; none if the file is not a Greenroom plugin.
     pub fn read(text: &str) -> Option<Self> {
         let version = text.lines().next()?.strip_prefix(HEADER)?.trim();
         let binary: Option<PathBuf> = text
@@ -77,7 +77,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_installed_is_the_file_with_two_lines_filled_in() {
+    fn rendering_changes_two_lines() {
         let odd = Path::new("/opt/with \"quotes\" and \\/greenroom");
         let text = render(odd);
         let changed: Vec<(&str, &str)> = SOURCE
@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_of_somebody_else_is_none_of_ours() {
+    fn foreign_file_is_not_recognised() {
         for text in [
             "",
             "\n",
@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn another_version_and_a_changed_file_are_told_apart_from_this_one() {
+    fn older_or_changed_file_is_not_current() {
         let text = render(Path::new("/bin/greenroom"));
         let older = text.replacen(VERSION, "0.0.1-old", 1);
         let found = Installed::read(&older).unwrap();

@@ -1,6 +1,5 @@
-//! The frames of the bridge: JSON texts with a `type`. Reading is tolerant: types we do not know are ignored, fields we
-//! do not know too; a frame of a known type that cannot be read is [`FromBridge::Malformed`], never an error that ends
-//! the socket.
+//! The frames of the bridge: JSON texts with a `type`. Unknown types and fields are ignored. A frame of a known type that
+//! cannot be read is [`FromBridge::Malformed`]; it does not close the socket.
 
 use std::collections::BTreeMap;
 
@@ -9,33 +8,33 @@ use greenroom::domain::ids::SessionId;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::desk::{ToolAnswer, ToolCall};
+use crate::dispatcher::{ToolAnswer, ToolCall};
 
-/// The version of the protocol spoken here.
+/// The supported version of the protocol.
 pub const PROTOCOL: u32 = 1;
 
-/// The first frame of a bridge: who it is.
+/// The first frame of a bridge, which identifies it.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Hello {
-    /// The version it speaks.
+    /// The protocol version of the bridge.
     pub protocol: u32,
-    /// The directory of the agent server's instance.
+    /// The directory of the opencode instance.
     pub directory: String,
-    /// The process it lives in; with the directory it is the identity of a bridge.
+    /// The id of its process; pid and directory together identify a bridge.
     pub pid: u32,
-    /// Where its server listens, if it does.
+    /// The URL of its agent server, if that server listens on a port.
     #[serde(rename = "serverURL", default)]
     pub server_url: Option<String>,
     /// The version of the agent server.
     #[serde(default)]
     pub opencode_version: Option<String>,
-    /// The secret, if the service has one and no bearer header brought it.
+    /// The secret, unless it was sent as a bearer header.
     #[serde(default)]
     pub token: Option<String>,
 }
 
-/// What pairs a question with its answer: a text or a number, given back as it came.
+/// The id that pairs a request with its response: a text or a number, returned unchanged.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum FrameId {
@@ -70,49 +69,49 @@ impl std::fmt::Display for FrameId {
     }
 }
 
-/// The answer to a [`ToBridge::Request`].
+/// The response to a [`ToBridge::Request`].
 #[derive(Debug, Clone, PartialEq)]
 pub struct Response {
-    /// Of the request.
+    /// The id of the request.
     pub id: FrameId,
-    /// The HTTP status that the agent server has answered.
+    /// The HTTP status of the agent server.
     pub status: u16,
-    /// The body: JSON as it is, another body as its text, null if there was none.
+    /// The body: JSON unchanged, any other body as a text, null if there was none.
     pub body: Value,
 }
 
-/// What a bridge says.
+/// A frame from a bridge.
 #[derive(Debug, Clone, PartialEq)]
 pub enum FromBridge {
-    /// Who it is.
+    /// Identifies the bridge.
     Hello(Hello),
-    /// An event of the agent server, as it is.
+    /// An unchanged event of the agent server.
     Event(Value),
-    /// An agent uses one of our tools.
+    /// An agent calls a Greenroom tool.
     ToolCall(ToolCall),
-    /// A call of a tool that cannot be read; its caller waits for an answer all the same.
+    /// A tool call that cannot be read; its caller still waits for an answer.
     BadToolCall {
-        /// Of the call.
+        /// The id of the call.
         id: FrameId,
-        /// What is wrong with it.
+        /// The problem.
         problem: String,
     },
-    /// Nobody waits for that call any more.
+    /// The agent no longer waits for that call.
     ToolAbort(FrameId),
-    /// The agent server has answered a request of ours.
+    /// The agent server's response to a request.
     Response(Response),
-    /// A session is being compacted: what is to be carried along?
+    /// A session is being compacted; asks for the text that it carries along.
     Compaction {
-        /// Given back with the answer.
+        /// Returned with the answer.
         id: Option<FrameId>,
         /// The session.
         session: SessionId,
     },
-    /// Events were lost: everything that runs is to be looked at.
+    /// Events were lost: running tasks are to be reconciled.
     Reconcile,
-    /// A type of a later version: ignored.
+    /// A type of a later protocol version, which is ignored.
     Unknown(String),
-    /// No frame of ours; why.
+    /// A text that is not a valid frame, with the problem.
     Malformed(String),
 }
 
@@ -159,7 +158,7 @@ impl FromBridge {
     }
 }
 
-/// What a frame is and whose, where the rest of it cannot be read.
+/// The type and id of a frame whose other fields cannot be read.
 #[derive(Deserialize)]
 struct Outline {
     #[serde(rename = "type")]
@@ -168,8 +167,8 @@ struct Outline {
     status: Option<u16>,
 }
 
-/// A frame that cannot be read (it is nested too deep, or a number of it is too large): whoever waits for what it brings
-/// is not left waiting.
+/// Reads the outline of an unreadable frame (nested too deep, or with a number that is too large), so that a caller that
+/// waits for it gets an answer.
 fn unreadable(text: &str, error: &serde_json::Error) -> FromBridge {
     let problem = format!("a frame is a JSON object with a `type`; {error}");
     let Ok(outline) = serde_json::from_str::<Outline>(text) else {
@@ -212,7 +211,7 @@ fn tool_call(mut frame: Map<String, Value>) -> FromBridge {
     let Some(context) = frame.get("context").and_then(Value::as_object) else {
         return bad("toolCall: `context` says which session calls");
     };
-    match crate::desk::ToolContext::read(context) {
+    match crate::dispatcher::ToolContext::read(context) {
         Some(context) => FromBridge::ToolCall(ToolCall {
             id,
             tool,
@@ -235,7 +234,7 @@ fn response(mut frame: Map<String, Value>) -> FromBridge {
     FromBridge::Response(Response { id, status, body })
 }
 
-/// What is said to a bridge.
+/// A frame to a bridge.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(
     tag = "type",
@@ -245,67 +244,67 @@ fn response(mut frame: Map<String, Value>) -> FromBridge {
 pub enum ToBridge<'a> {
     /// The hello is accepted.
     Welcome {
-        /// The version spoken.
+        /// The protocol version.
         protocol: u32,
-        /// Which service this is; another one after a restart.
+        /// The id of this service process; another one after a restart.
         instance: &'a str,
     },
-    /// The frame before was not understood and has had no effect.
+    /// The last frame was not valid and had no effect.
     Error {
-        /// What is wrong and what to do.
+        /// The problem and what to do.
         message: &'a str,
     },
-    /// What came of a call of a tool.
+    /// The result of a tool call.
     ToolResult {
-        /// Of the call.
+        /// The id of the call.
         id: &'a FrameId,
-        /// What the agent reads, and how it is shown.
+        /// The answer of the tool.
         #[serde(flatten)]
         answer: &'a ToolAnswer,
     },
     /// A call of the agent server's API, to be made by the bridge.
     Request {
-        /// Given back with the answer.
+        /// Returned with the response.
         id: &'a FrameId,
         /// `GET`, `POST`, …
         method: &'a str,
         /// Percent-encoded, for instance `/session/ses_1/message`.
         path: &'a str,
-        /// Texts by name.
+        /// The query parameters.
         #[serde(skip_serializing_if = "BTreeMap::is_empty")]
         query: &'a BTreeMap<String, String>,
-        /// JSON.
+        /// The JSON body.
         #[serde(skip_serializing_if = "Option::is_none")]
         body: Option<&'a Value>,
     },
-    /// A child session was made and has its prompt.
+    /// A child session was created and prompted.
     SessionCreated {
         /// The child.
         #[serde(rename = "sessionID")]
         session: &'a SessionId,
-        /// Whose child.
+        /// The parent session.
         #[serde(rename = "parentID")]
         parent: &'a SessionId,
-        /// What it is called.
+        /// The title of the child.
         title: &'a str,
     },
-    /// What a session's compaction carries along.
+    /// The text that the compaction of a session carries along.
     CompactionContext {
-        /// Of the question.
+        /// The id of the request.
         #[serde(skip_serializing_if = "Option::is_none")]
         id: Option<&'a FrameId>,
         /// The session.
         #[serde(rename = "sessionID")]
         session: &'a SessionId,
-        /// Empty if there is nothing to carry.
+        /// The text; empty if the session has no tasks.
         markdown: &'a str,
     },
 }
 
 impl ToBridge<'_> {
-    /// The frame's text.
+    /// Returns the JSON text of the frame.
     pub fn text(&self) -> String {
-        serde_json::to_string(self).expect("texts, numbers and JSON always have a JSON form")
+        serde_json::to_string(self).expect("a frame always has a JSON form")
     }
 }
 

@@ -1,9 +1,9 @@
-//! Which bridges are connected, and the ways to them. Sockets take a [`Seat`] when their hello is accepted and lose it when
-//! they end; what a bridge has open (its line, its calls) is kept for a while after that, for when it comes back. Readiness
-//! reads the list, the host's router makes requests over its lines.
+//! Keeps the list of connected bridges and their channels. A socket holds a [`Connection`] from its accepted hello to its
+//! end. The channel and the tool calls of a disconnected bridge are kept for 15 minutes, for its reconnect. The readiness
+//! check reads the list; the host's router sends requests over the channels.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use greenroom::domain::task::cut;
@@ -11,35 +11,36 @@ use serde::Serialize;
 use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 
-use crate::calls::Calls;
-use crate::line::Line;
+use crate::channel::BridgeChannel;
+use crate::lock;
 use crate::options::BridgeLimits;
-use crate::outbox::Outbox;
 use crate::protocol::Hello;
+use crate::send_queue::SendQueue;
+use crate::tool_calls::ToolCalls;
 
-/// How long a bridge that is gone is known.
-const KNOWN_FOR: Duration = Duration::from_secs(900);
+/// How long the entry of a disconnected bridge is kept.
+const REMEMBERED_FOR: Duration = Duration::from_secs(900);
 
-/// The identity of a bridge, over all its sockets.
+/// Identifies a bridge across its sockets.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct BridgeKey {
-    /// Its process.
+    /// The id of its process.
     pub pid: u32,
-    /// The directory of its instance.
+    /// The directory of its opencode instance.
     pub directory: Arc<str>,
 }
 
-/// A connected bridge, for readers.
+/// Describes a connected bridge.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct BridgeInfo {
-    /// Counts the hellos of this service.
+    /// The number of its hello, counted from the start of this service.
     pub id: u64,
     /// The directory of its instance.
     pub directory: String,
     /// Its process.
     pub pid: u32,
-    /// Where its server listens, if it does.
+    /// The URL of its agent server, if that server listens on a port.
     #[serde(rename = "serverURL", skip_serializing_if = "Option::is_none")]
     pub server_url: Option<String>,
     /// The version of its agent server.
@@ -48,7 +49,7 @@ pub struct BridgeInfo {
 }
 
 impl BridgeInfo {
-    /// Its identity.
+    /// Returns the identity of the bridge.
     pub fn key(&self) -> BridgeKey {
         BridgeKey {
             pid: self.pid,
@@ -57,23 +58,23 @@ impl BridgeInfo {
     }
 }
 
-/// The connected bridges of one service; clones share them.
+/// A handle to the bridges of one service. Clones share the same list.
 #[derive(Debug, Clone)]
-pub struct Bridges {
-    seats: Arc<Mutex<Seats>>,
+pub struct BridgeRegistry {
+    table: Arc<Mutex<Table>>,
     open: watch::Sender<bool>,
     salt: u64,
 }
 
-impl Default for Bridges {
+impl Default for BridgeRegistry {
     fn default() -> Self {
-        // Differs from that of a service before this one, whose requests may still be answered.
+        // Differs from the salt of an earlier service: a bridge may still answer that service's requests.
         let since = SystemTime::now().duration_since(UNIX_EPOCH);
         let salt = since.map_or(0, |since| {
             since.as_secs() << 20 | u64::from(since.subsec_micros())
         });
         Self {
-            seats: Arc::default(),
+            table: Arc::default(),
             open: watch::Sender::new(true),
             salt,
         }
@@ -81,241 +82,254 @@ impl Default for Bridges {
 }
 
 #[derive(Debug, Default)]
-struct Seats {
+struct Table {
     next_id: u64,
-    // Those connected are bounded by the limit that `take` is given, and those gone by the same.
-    known: BTreeMap<BridgeKey, Known>,
+    // Connected and disconnected bridges are each bounded by `BridgeLimits::bridges`.
+    entries: BTreeMap<BridgeKey, BridgeEntry>,
 }
 
 #[derive(Debug)]
-struct Known {
+struct BridgeEntry {
     info: BridgeInfo,
-    line: Line,
-    calls: Calls,
-    at: At,
+    channel: BridgeChannel,
+    calls: ToolCalls,
+    presence: Presence,
 }
 
 #[derive(Debug)]
-enum At {
-    /// Dropped when a newer bridge of the same process takes the seat: the older one sees it and leaves.
-    Seated(#[expect(dead_code, reason = "it speaks by being dropped")] oneshot::Sender<()>),
-    Gone(Instant),
+enum Presence {
+    /// The sender is dropped when a newer bridge replaces this one; the older socket then closes.
+    Connected(#[expect(dead_code, reason = "only its drop is observed")] oneshot::Sender<()>),
+    Disconnected(Instant),
 }
 
-impl Known {
-    fn is_seated(&self) -> bool {
-        matches!(self.at, At::Seated(_))
+impl BridgeEntry {
+    fn is_connected(&self) -> bool {
+        matches!(self.presence, Presence::Connected(_))
     }
 }
 
-impl Seats {
-    fn seated(&self) -> usize {
-        self.known
+impl Table {
+    fn connected_count(&self) -> usize {
+        self.entries
             .values()
-            .filter(|known| known.is_seated())
+            .filter(|entry| entry.is_connected())
             .count()
     }
 
-    /// Lets go of those that will hardly come back.
-    fn tidy(&mut self, limit: usize) {
-        self.known.retain(|_, known| match known.at {
-            At::Seated(_) => true,
-            At::Gone(since) => since.elapsed() < KNOWN_FOR,
+    /// Removes the entries of bridges that were disconnected too long ago, and the oldest above `limit`.
+    fn remove_expired(&mut self, limit: usize) {
+        self.entries.retain(|_, entry| match entry.presence {
+            Presence::Connected(_) => true,
+            Presence::Disconnected(since) => since.elapsed() < REMEMBERED_FOR,
         });
-        let gone = self.known.iter().filter_map(|(key, known)| match known.at {
-            At::Seated(_) => None,
-            At::Gone(since) => Some((since, key.clone())),
-        });
+        let gone = self
+            .entries
+            .iter()
+            .filter_map(|(key, entry)| match entry.presence {
+                Presence::Connected(_) => None,
+                Presence::Disconnected(since) => Some((since, key.clone())),
+            });
         let mut gone: Vec<_> = gone.collect();
         gone.sort();
         for (_, key) in gone.iter().rev().skip(limit) {
-            self.known.remove(key);
+            self.entries.remove(key);
         }
     }
 }
 
-/// All seats are taken.
+/// The limit of connected bridges is reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Full;
+pub struct TooManyBridges;
 
-impl Bridges {
-    /// Takes a seat for a bridge; a bridge of the same process and directory that has one loses it.
-    pub(crate) fn take(&self, hello: &Hello, limits: &BridgeLimits) -> Result<Seat, Full> {
-        let mut seats = self.lock();
+impl BridgeRegistry {
+    /// Adds a bridge. It replaces a connected bridge of the same process and directory.
+    pub(crate) fn connect(
+        &self,
+        hello: &Hello,
+        limits: &BridgeLimits,
+    ) -> Result<Connection, TooManyBridges> {
+        let mut table = self.lock();
         let limit = limits.bridges;
-        seats.tidy(limit);
+        table.remove_expired(limit);
         let key = BridgeKey {
             pid: hello.pid,
             directory: hello.directory.as_str().into(),
         };
-        let before = seats.known.remove(&key);
-        let replaces = before.as_ref().is_some_and(Known::is_seated);
-        if !replaces && seats.seated() >= limit {
-            if let Some(before) = before {
-                seats.known.insert(key, before);
+        let previous = table.entries.remove(&key);
+        let replaces = previous.as_ref().is_some_and(BridgeEntry::is_connected);
+        if !replaces && table.connected_count() >= limit {
+            if let Some(previous) = previous {
+                table.entries.insert(key, previous);
             }
-            return Err(Full);
+            return Err(TooManyBridges);
         }
-        seats.next_id += 1;
+        table.next_id += 1;
         let info = BridgeInfo {
-            id: seats.next_id,
+            id: table.next_id,
             directory: hello.directory.clone(),
             pid: hello.pid,
-            server_url: hello.server_url.as_deref().map(short),
-            opencode_version: hello.opencode_version.as_deref().map(short),
+            server_url: hello.server_url.as_deref().map(truncate),
+            opencode_version: hello.opencode_version.as_deref().map(truncate),
         };
-        let (line, calls) = match before {
-            Some(before) => (before.line, before.calls),
-            None => (Line::new(key.clone(), self.salt, *limits), Calls::default()),
+        let (channel, calls) = match previous {
+            Some(previous) => (previous.channel, previous.calls),
+            None => (
+                BridgeChannel::new(key.clone(), self.salt, *limits),
+                ToolCalls::default(),
+            ),
         };
-        let (evict, evicted) = oneshot::channel();
-        seats.known.insert(
+        let (replace, replaced) = oneshot::channel();
+        table.entries.insert(
             key,
-            Known {
+            BridgeEntry {
                 info: info.clone(),
-                line: line.clone(),
+                channel: channel.clone(),
                 calls: calls.clone(),
-                at: At::Seated(evict),
+                presence: Presence::Connected(replace),
             },
         );
-        Ok(Seat {
-            bridges: self.clone(),
+        Ok(Connection {
+            registry: self.clone(),
             info,
-            line,
+            channel,
             calls,
-            outbox: Arc::default(),
-            evicted,
+            send_queue: Arc::default(),
+            replaced,
         })
     }
 
-    /// Those connected now, oldest hello first.
+    /// Returns the connected bridges, oldest hello first.
     pub fn list(&self) -> Vec<BridgeInfo> {
-        let mut list: Vec<BridgeInfo> = self.seated(|known| known.info.clone());
+        let mut list: Vec<BridgeInfo> = self.connected(|entry| entry.info.clone());
         list.sort_by_key(|info| info.id);
         list
     }
 
-    /// The ways to those connected now, oldest hello first.
-    pub fn lines(&self) -> Vec<Line> {
-        let mut lines = self.seated(|known| (known.info.id, known.line.clone()));
-        lines.sort_by_key(|(id, _)| *id);
-        lines.into_iter().map(|(_, line)| line).collect()
+    /// Returns the channels of the connected bridges, oldest hello first.
+    pub fn channels(&self) -> Vec<BridgeChannel> {
+        let mut channels = self.connected(|entry| (entry.info.id, entry.channel.clone()));
+        channels.sort_by_key(|(id, _)| *id);
+        channels.into_iter().map(|(_, channel)| channel).collect()
     }
 
-    /// The way to one that is connected, or was a while ago.
-    pub fn line(&self, key: &BridgeKey) -> Option<Line> {
-        self.lock().known.get(key).map(|known| known.line.clone())
+    /// Returns the channel of a bridge that is connected or was disconnected a short time ago.
+    pub fn channel(&self, key: &BridgeKey) -> Option<BridgeChannel> {
+        self.lock()
+            .entries
+            .get(key)
+            .map(|entry| entry.channel.clone())
     }
 
-    /// Where the server of one that is connected, or was a while ago, says it listens.
+    /// Returns the server URL of a bridge that is connected or was disconnected a short time ago.
     pub fn server_url(&self, key: &BridgeKey) -> Option<String> {
-        self.lock().known.get(key)?.info.server_url.clone()
+        self.lock().entries.get(key)?.info.server_url.clone()
     }
 
-    fn seated<T>(&self, read: impl Fn(&Known) -> T) -> Vec<T> {
-        let seats = self.lock();
-        let seated = seats.known.values().filter(|known| known.is_seated());
-        seated.map(read).collect()
+    fn connected<T>(&self, read: impl Fn(&BridgeEntry) -> T) -> Vec<T> {
+        let table = self.lock();
+        let connected = table.entries.values().filter(|entry| entry.is_connected());
+        connected.map(read).collect()
     }
 
-    /// Closes every socket, those that come later too: the service goes away.
+    /// Closes every socket, later ones included. Called when the service shuts down.
     pub fn close(&self) {
         self.open.send_replace(false);
     }
 
-    /// Waits until the service goes away.
+    /// Waits for the shutdown of the service.
     pub(crate) async fn closed(&self) {
         // The sender lives in `self`, so waiting cannot fail.
         let _ = self.open.subscribe().wait_for(|open| !open).await;
     }
 
-    /// How many are connected.
+    /// Returns the number of connected bridges.
     pub fn len(&self) -> usize {
-        self.lock().seated()
+        self.lock().connected_count()
     }
 
-    /// True if none is connected.
+    /// Returns true if no bridge is connected.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Calls of tools that run, of all bridges.
+    /// Returns the number of running tool calls of all bridges.
     pub fn tool_calls(&self) -> usize {
-        let seats = self.lock();
-        seats
-            .known
+        let table = self.lock();
+        table
+            .entries
             .values()
-            .map(|known| known.calls.running())
+            .map(|entry| entry.calls.running())
             .sum()
     }
 
-    fn lock(&self) -> MutexGuard<'_, Seats> {
-        // Nothing panics while it is held; a poisoned table would still be a true one.
-        self.seats.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Table> {
+        lock(&self.table)
     }
 }
 
-/// What a bridge says of itself is kept as long as it is known: not without end.
-fn short(text: &str) -> String {
+/// Limits the length of a text from a hello: it is kept as long as the entry.
+fn truncate(text: &str) -> String {
     cut(text, 500).to_owned()
 }
 
-/// How a socket has given its place back.
+/// The bridges that remain after a socket was removed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Left {
-    /// It was a newer socket's already.
+pub(crate) enum Remaining {
+    /// A newer socket had already replaced it.
     Replaced,
-    /// Others are connected.
+    /// Other bridges are connected.
     Others,
-    /// Nobody is.
-    Nobody,
+    /// No other bridge is connected.
+    None,
 }
 
-/// A bridge's place in the list, from its hello to its end.
+/// The registration of one socket, from its hello to its end.
 #[derive(Debug)]
-pub(crate) struct Seat {
-    bridges: Bridges,
+pub(crate) struct Connection {
+    registry: BridgeRegistry,
     pub(crate) info: BridgeInfo,
-    pub(crate) line: Line,
-    pub(crate) calls: Calls,
-    pub(crate) outbox: Arc<Outbox>,
-    evicted: oneshot::Receiver<()>,
+    pub(crate) channel: BridgeChannel,
+    pub(crate) calls: ToolCalls,
+    pub(crate) send_queue: Arc<SendQueue>,
+    replaced: oneshot::Receiver<()>,
 }
 
-impl Seat {
-    /// Waits until a newer bridge of the same process and directory has taken this place.
-    pub(crate) async fn evicted(&mut self) {
+impl Connection {
+    /// Waits until a newer bridge of the same process and directory replaces this one.
+    pub(crate) async fn replaced(&mut self) {
         // The sender is only ever dropped.
-        let _ = (&mut self.evicted).await;
+        let _ = (&mut self.replaced).await;
     }
 
-    /// True if a newer bridge has taken it.
-    pub(crate) fn is_evicted(&mut self) -> bool {
+    /// Returns true if a newer bridge has replaced this one.
+    pub(crate) fn is_replaced(&mut self) -> bool {
         !matches!(
-            self.evicted.try_recv(),
+            self.replaced.try_recv(),
             Err(oneshot::error::TryRecvError::Empty)
         )
     }
 
-    /// From now on this socket carries what is said to the bridge.
-    pub(crate) fn open(&self) {
-        self.line.attach(self.info.id, &self.outbox);
+    /// Makes this socket the one that frames to the bridge are sent over.
+    pub(crate) fn attach(&self) {
+        self.channel.attach(self.info.id, &self.send_queue);
     }
 
-    /// Gives the place back.
-    pub(crate) fn leave(self) -> Left {
-        self.line.detach(self.info.id);
-        let mut seats = self.bridges.lock();
-        // A seat that a newer bridge has taken is not the older one's to give back.
-        match seats.known.get_mut(&self.info.key()) {
-            Some(known) if known.info.id == self.info.id => {
-                known.at = At::Gone(Instant::now());
+    /// Marks the bridge as disconnected, unless a newer socket has replaced this one.
+    pub(crate) fn disconnect(self) -> Remaining {
+        self.channel.detach(self.info.id);
+        let mut table = self.registry.lock();
+        // The entry of a newer socket stays as it is.
+        match table.entries.get_mut(&self.info.key()) {
+            Some(entry) if entry.info.id == self.info.id => {
+                entry.presence = Presence::Disconnected(Instant::now());
             }
-            _ => return Left::Replaced,
+            _ => return Remaining::Replaced,
         }
-        match seats.seated() {
-            0 => Left::Nobody,
-            _ => Left::Others,
+        if table.connected_count() == 0 {
+            Remaining::None
+        } else {
+            Remaining::Others
         }
     }
 }
@@ -343,11 +357,11 @@ mod tests {
     }
 
     #[actix_rt::test]
-    async fn the_newer_of_two_hellos_of_one_process_and_directory_wins() {
-        let bridges = Bridges::default();
-        let mut older = bridges.take(&hello(1, "/a"), &limits(9)).unwrap();
-        let newer = bridges.take(&hello(1, "/a"), &limits(9)).unwrap();
-        older.evicted().await;
+    async fn newer_hello_replaces_older_one() {
+        let bridges = BridgeRegistry::default();
+        let mut older = bridges.connect(&hello(1, "/a"), &limits(9)).unwrap();
+        let newer = bridges.connect(&hello(1, "/a"), &limits(9)).unwrap();
+        older.replaced().await;
         assert_eq!(
             bridges
                 .list()
@@ -357,23 +371,26 @@ mod tests {
             [2]
         );
         assert_eq!(
-            older.leave(),
-            Left::Replaced,
-            "the place is the newer one's"
+            older.disconnect(),
+            Remaining::Replaced,
+            "the entry belongs to the newer socket"
         );
         assert_eq!(bridges.len(), 1);
-        assert_eq!(newer.leave(), Left::Nobody);
+        assert_eq!(newer.disconnect(), Remaining::None);
         assert!(bridges.is_empty());
     }
 
     #[actix_rt::test]
-    async fn directories_of_one_process_are_bridges_of_their_own_up_to_the_limit() {
-        let bridges = Bridges::default();
-        let first = bridges.take(&hello(1, "/a"), &limits(2)).unwrap();
-        let _second = bridges.take(&hello(1, "/b"), &limits(2)).unwrap();
-        assert_eq!(bridges.take(&hello(2, "/a"), &limits(2)).unwrap_err(), Full);
-        let again = bridges.take(&hello(1, "/a"), &limits(2));
-        assert!(again.is_ok(), "a reconnect needs no further place");
+    async fn bridges_of_one_process_are_limited() {
+        let bridges = BridgeRegistry::default();
+        let first = bridges.connect(&hello(1, "/a"), &limits(2)).unwrap();
+        let _second = bridges.connect(&hello(1, "/b"), &limits(2)).unwrap();
+        assert_eq!(
+            bridges.connect(&hello(2, "/a"), &limits(2)).unwrap_err(),
+            TooManyBridges
+        );
+        let again = bridges.connect(&hello(1, "/a"), &limits(2));
+        assert!(again.is_ok(), "a reconnect does not count twice");
         drop(first);
     }
 }

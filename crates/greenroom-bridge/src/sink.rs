@@ -1,4 +1,5 @@
-//! Where the bridge's events go: the actor system, or a test's list; and who wants to know which bridge names what.
+//! The receiver of the bridge's events: the actor system, or a list in a test. It is also notified of connections and of
+//! the sessions that bridges name.
 
 use async_trait::async_trait;
 use greenroom::domain::ids::SessionId;
@@ -7,23 +8,23 @@ use greenroom::{EventLink, Greenroom};
 
 use crate::registry::{BridgeInfo, BridgeKey};
 
-/// What takes the events of bridges.
+/// Receives the events of bridges.
 #[async_trait]
 pub trait EventSink: Send + Sync + 'static {
-    /// Takes one event of the agent server. The socket is not read while this waits.
+    /// Receives one event of the agent server. The socket is not read until this returns.
     async fn event(&self, event: Passed<'_>);
 
-    /// Tells whether events flow.
+    /// Called when the event link is connected or broken.
     fn link(&self, link: EventLink);
 
-    /// A bridge has named a session, in an event or by a call of a tool; told before that is passed on.
-    fn named(&self, _by: &BridgeKey, _session: &SessionId) {}
+    /// Called when a bridge names a session, before the event or tool call that names it is processed.
+    fn session_named(&self, _by: &BridgeKey, _session: &SessionId) {}
 
-    /// A bridge has said hello; told before anything of it is passed on.
-    fn arrived(&self, _bridge: &BridgeInfo) {}
+    /// Called when a bridge has connected, before any of its frames is processed.
+    fn bridge_connected(&self, _bridge: &BridgeInfo) {}
 
-    /// A bridge is not connected any more.
-    fn left(&self, _bridge: &BridgeInfo) {}
+    /// Called when a bridge has disconnected.
+    fn bridge_disconnected(&self, _bridge: &BridgeInfo) {}
 }
 
 #[async_trait]

@@ -1,5 +1,5 @@
-//! One socket, from its hello to its close: frames are read here and handed to whoever they are for; what is said to the
-//! bridge goes through the outbox to a writer of its own, so that a bridge that does not read holds up nobody.
+//! Runs one socket from its hello to its close. Frames are read and dispatched here. Frames to the bridge go through the
+//! send queue to a separate writer, so that a bridge that does not read cannot block other code.
 
 use std::time::Duration;
 
@@ -10,27 +10,27 @@ use greenroom::domain::sift::{Passed, Sift};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until, timeout, timeout_at};
 
-use crate::calls;
-use crate::ending::{End, close, within, write};
+use crate::close::{DisconnectReason, close, with_timeout, write};
 use crate::frames::{Incoming, read};
 use crate::options::BridgeOptions;
-use crate::outbox::{Out, Outbox};
 use crate::protocol::{FromBridge, Hello, PROTOCOL, ToBridge};
-use crate::registry::{Left, Seat};
+use crate::registry::{Connection, Remaining};
+use crate::send_queue::{Outgoing, SendQueue};
+use crate::tool_calls;
 
-/// How long what was said last may take to be written, when the socket ends.
-const LAST_WORDS: Duration = Duration::from_secs(1);
-/// A text delta per session is passed on at most so often.
-const DELTAS: Duration = Duration::from_millis(100);
-/// A bridge is looked after at most so often, however often it asks.
-const RECONCILE_EVERY: Duration = Duration::from_secs(1);
+/// The time limit for writing the rest of the send queue when the socket closes.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
+/// At most one text delta per session is forwarded in this time.
+const DELTA_WINDOW: Duration = Duration::from_millis(100);
+/// The shortest time between two reconciliations that a bridge requests.
+const RECONCILE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// A socket that has been let in.
+/// An accepted socket.
 pub(crate) struct Socket {
     session: Session,
     messages: AggregatedMessageStream,
     options: BridgeOptions,
-    heard: Instant,
+    last_received: Instant,
 }
 
 impl Socket {
@@ -43,274 +43,291 @@ impl Socket {
             session,
             messages,
             options,
-            heard: Instant::now(),
+            last_received: Instant::now(),
         }
     }
 
-    /// Lives until it ends; `trusted` if its request brought the token.
-    pub(crate) async fn run(mut self, trusted: bool) {
+    /// Runs the socket to its close. `authorized` is true if the HTTP request had the token.
+    pub(crate) async fn run(mut self, authorized: bool) {
         let bridges = self.options.bridges.clone();
-        let greeted = tokio::select! {
-            greeted = self.greet(trusted) => greeted,
-            () = bridges.closed() => Err(End::Leaving),
+        let accepted = tokio::select! {
+            accepted = self.handshake(authorized) => accepted,
+            () = bridges.closed() => Err(DisconnectReason::ShuttingDown),
         };
-        let end = match greeted {
-            Err(end) => end,
-            Ok(seat) => self.seated(seat).await,
+        let reason = match accepted {
+            Err(reason) => reason,
+            Ok(connection) => self.run_connection(connection).await,
         };
-        close(self.session, end, self.options.limits.write_within).await;
+        close(self.session, reason, self.options.limits.write_timeout).await;
     }
 
-    async fn seated(&mut self, mut seat: Seat) -> End {
-        let info = seat.info.clone();
+    async fn run_connection(&mut self, mut connection: Connection) -> DisconnectReason {
+        let info = connection.info.clone();
         let sink = self.options.sink.clone();
-        sink.arrived(&info);
-        seat.open();
-        // Events before this moment were lost: whatever runs is looked at.
+        sink.bridge_connected(&info);
+        connection.attach();
+        // Earlier events were lost: running tasks are reconciled.
         sink.link(EventLink::Connected);
-        let (session, outbox) = (self.session.clone(), seat.outbox.clone());
+        let (session, send_queue) = (self.session.clone(), connection.send_queue.clone());
         let mut writer = rt::spawn(write(
             session,
-            outbox,
-            seat.line.clone(),
-            self.options.limits.write_within,
+            send_queue,
+            connection.channel.clone(),
+            self.options.limits.write_timeout,
         ));
-        let mut end = self.serve(&mut seat, &mut writer).await;
-        if end == End::Slow && seat.is_evicted() {
-            end = End::Evicted;
+        let mut reason = self.serve(&mut connection, &mut writer).await;
+        if reason == DisconnectReason::SlowReader && connection.is_replaced() {
+            reason = DisconnectReason::Replaced;
         }
-        seat.outbox.finish();
-        // Awaited once only: it may have been its end that ended this.
-        if !writer.is_finished() && timeout(LAST_WORDS, &mut writer).await.is_err() {
+        connection.send_queue.finish();
+        // A finished handle must not be awaited again: the end of the writer may have ended `serve`.
+        if !writer.is_finished() && timeout(FLUSH_TIMEOUT, &mut writer).await.is_err() {
             writer.abort();
         }
-        let left = seat.leave();
-        if left != Left::Replaced {
-            sink.left(&info);
+        let remaining = connection.disconnect();
+        if remaining != Remaining::Replaced {
+            sink.bridge_disconnected(&info);
         }
-        if left == Left::Nobody && self.options.only_source {
+        if remaining == Remaining::None && self.options.only_source {
             sink.link(EventLink::Broken);
         }
-        tracing::info!(bridge = info.id, ?end, "bridge disconnected");
-        end
+        tracing::info!(bridge = info.id, ?reason, "bridge disconnected");
+        reason
     }
 
-    /// Waits for the hello and judges it.
-    async fn greet(&mut self, trusted: bool) -> Result<Seat, End> {
+    /// Waits for the hello, checks it and registers the bridge.
+    async fn handshake(&mut self, authorized: bool) -> Result<Connection, DisconnectReason> {
         let limits = self.options.limits;
-        let deadline = Instant::now() + limits.hello_within;
+        let deadline = Instant::now() + limits.hello_timeout;
         let first = match timeout_at(deadline, self.next_text()).await {
             Ok(first) => first?,
             Err(_) => {
-                return Err(End::Refused(format!(
+                return Err(DisconnectReason::HelloRejected(format!(
                     "no hello within {:?}",
-                    limits.hello_within
+                    limits.hello_timeout
                 )));
             }
         };
         let hello = match FromBridge::read(&first) {
             FromBridge::Hello(hello) => hello,
             FromBridge::Malformed(problem) => {
-                return Err(End::Refused(format!(
+                return Err(DisconnectReason::HelloRejected(format!(
                     "the first frame must be a hello: {problem}"
                 )));
             }
-            _ => return Err(End::Refused("the first frame must be a hello".to_owned())),
+            _ => {
+                return Err(DisconnectReason::HelloRejected(
+                    "the first frame must be a hello".to_owned(),
+                ));
+            }
         };
-        self.judge(&hello, trusted)?;
-        let seat = self
+        self.check_hello(&hello, authorized)?;
+        let connection = self
             .options
             .bridges
-            .take(&hello, &limits)
-            .map_err(|_| End::Full)?;
+            .connect(&hello, &limits)
+            .map_err(|_| DisconnectReason::TooManyBridges)?;
         let welcome = ToBridge::Welcome {
             protocol: PROTOCOL,
             instance: &self.options.instance,
         }
         .text();
-        if let Err(end) = within(self.options.limits.write_within, self.session.text(welcome)).await
+        if let Err(reason) = with_timeout(
+            self.options.limits.write_timeout,
+            self.session.text(welcome),
+        )
+        .await
         {
-            seat.leave();
-            return Err(end);
+            connection.disconnect();
+            return Err(reason);
         }
-        tracing::info!(bridge = seat.info.id, pid = hello.pid, directory = %hello.directory, "bridge connected");
-        Ok(seat)
+        tracing::info!(bridge = connection.info.id, pid = hello.pid, directory = %hello.directory, "bridge connected");
+        Ok(connection)
     }
 
-    fn judge(&self, hello: &Hello, trusted: bool) -> Result<(), End> {
+    fn check_hello(&self, hello: &Hello, authorized: bool) -> Result<(), DisconnectReason> {
         if hello.protocol != PROTOCOL {
-            return Err(End::Refused(format!(
+            return Err(DisconnectReason::HelloRejected(format!(
                 "this service speaks protocol {PROTOCOL}, not {}; install the plugin that came with it",
                 hello.protocol
             )));
         }
         if hello.directory.trim().is_empty() || hello.directory.len() > 4096 {
-            return Err(End::Refused(
+            return Err(DisconnectReason::HelloRejected(
                 "hello: `directory` is the folder of the agent server's instance".to_owned(),
             ));
         }
-        let known = match (&self.options.token, &hello.token) {
+        let is_authorized = match (&self.options.token, &hello.token) {
             (None, _) => true,
             (Some(token), Some(given)) => token.matches(given),
-            (Some(_), None) => trusted,
+            (Some(_), None) => authorized,
         };
-        if known {
+        if is_authorized {
             Ok(())
         } else {
-            Err(End::Refused("the token is not this service's".to_owned()))
+            Err(DisconnectReason::HelloRejected(
+                "the token is not this service's".to_owned(),
+            ))
         }
     }
 
-    /// Hands on what comes until the socket ends.
-    async fn serve(&mut self, seat: &mut Seat, writer: &mut JoinHandle<()>) -> End {
+    /// Reads and dispatches frames until the socket ends; returns the reason.
+    async fn serve(
+        &mut self,
+        connection: &mut Connection,
+        writer: &mut JoinHandle<()>,
+    ) -> DisconnectReason {
         let limits = self.options.limits;
         let bridges = self.options.bridges.clone();
-        let mut pings = interval_at(Instant::now() + limits.ping_every, limits.ping_every);
+        let mut pings = interval_at(Instant::now() + limits.ping_interval, limits.ping_interval);
         pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut sift = Sift::of_wrapped(DELTAS);
+        let mut filter = Sift::of_wrapped(DELTA_WINDOW);
         let mut reconcile = Reconcile::default();
-        let outbox = seat.outbox.clone();
-        self.heard = Instant::now();
+        let send_queue = connection.send_queue.clone();
+        self.last_received = Instant::now();
         loop {
             let frame = tokio::select! {
                 biased;
-                () = seat.evicted() => return End::Evicted,
-                () = bridges.closed() => return End::Leaving,
-                _ = &mut *writer => return End::Slow,
+                () = connection.replaced() => return DisconnectReason::Replaced,
+                () = bridges.closed() => return DisconnectReason::ShuttingDown,
+                _ = &mut *writer => return DisconnectReason::SlowReader,
                 _ = pings.tick() => {
-                    outbox.push(Out::Ping);
+                    send_queue.push(Outgoing::Ping);
                     continue;
                 }
                 () = reconcile.due() => {
                     self.options.sink.link(EventLink::Connected);
-                    reconcile.done();
+                    reconcile.finish();
                     continue;
                 }
-                frame = self.next_text_within(limits.silence, &outbox) => match frame {
+                frame = self.next_text_within(limits.idle_timeout, &send_queue) => match frame {
                     Ok(frame) => frame,
-                    Err(end) => return end,
+                    Err(reason) => return reason,
                 },
             };
-            match read(&frame, &mut sift) {
+            match read(&frame, &mut filter) {
                 Incoming::Event(event) => {
                     if let Some(session) = &event.heard.session {
-                        self.options.sink.named(seat.line.key(), session);
+                        self.options
+                            .sink
+                            .session_named(connection.channel.key(), session);
                     }
-                    self.pass_on(event, &mut pings, &outbox).await;
+                    self.forward_event(event, &mut pings, &send_queue).await;
                 }
-                Incoming::Nothing => {}
-                Incoming::Reconcile => reconcile.wanted(),
-                Incoming::Other(other) => self.hand_on(other, frame.len(), seat),
+                Incoming::Ignored => {}
+                Incoming::Reconcile => reconcile.request(),
+                Incoming::Other(other) => self.dispatch(other, frame.len(), connection),
             }
         }
     }
 
-    fn hand_on(&self, frame: FromBridge, size: usize, seat: &Seat) {
-        let complain = |message: &str| {
-            seat.outbox
-                .push(Out::Text(ToBridge::Error { message }.text()));
+    fn dispatch(&self, frame: FromBridge, size: usize, connection: &Connection) {
+        let send_error = |message: &str| {
+            connection
+                .send_queue
+                .push(Outgoing::Text(ToBridge::Error { message }.text()));
         };
-        let (tools, line) = (self.options.tools.as_ref(), &seat.line);
+        let (tools, channel) = (self.options.tools.as_ref(), &connection.channel);
         match frame {
             FromBridge::ToolCall(call) => {
                 self.options
                     .sink
-                    .named(line.key(), &call.context.session_id);
-                seat.calls.begin(call, size, tools, line);
+                    .session_named(channel.key(), &call.context.session_id);
+                connection.calls.start(call, size, tools, channel);
             }
-            FromBridge::BadToolCall { id, problem } => calls::refuse(line, &id, &problem),
-            FromBridge::ToolAbort(id) => seat.calls.abort(&id),
-            FromBridge::Response(response) => line.answered(response),
+            FromBridge::BadToolCall { id, problem } => tool_calls::refuse(channel, &id, &problem),
+            FromBridge::ToolAbort(id) => connection.calls.abort(&id),
+            FromBridge::Response(response) => channel.receive_response(response),
             FromBridge::Compaction { id, session } => {
-                self.options.sink.named(line.key(), &session);
-                seat.calls.compaction(id, session, tools, line);
+                self.options.sink.session_named(channel.key(), &session);
+                connection.calls.compaction(id, session, tools, channel);
             }
-            FromBridge::Hello(_) => complain("this bridge has said hello already"),
-            FromBridge::Malformed(problem) => complain(&problem),
+            FromBridge::Hello(_) => send_error("this bridge has said hello already"),
+            FromBridge::Malformed(problem) => send_error(&problem),
             FromBridge::Unknown(_) | FromBridge::Event(_) | FromBridge::Reconcile => {}
         }
     }
 
-    /// Hands one event to the sink. The socket is not read meanwhile, which holds the other side back, but it is
-    /// pinged, and the wait does not count as its silence.
-    async fn pass_on(
+    /// Passes one event to the sink. Meanwhile the socket is not read, which slows the bridge down, but it is pinged, and
+    /// the wait does not count as idle time.
+    async fn forward_event(
         &mut self,
         event: Passed<'_>,
         pings: &mut tokio::time::Interval,
-        outbox: &Outbox,
+        send_queue: &SendQueue,
     ) {
         let sink = self.options.sink.clone();
         let mut passed = std::pin::pin!(sink.event(event));
         loop {
             tokio::select! {
                 () = &mut passed => break,
-                _ = pings.tick() => outbox.push(Out::Ping),
+                _ = pings.tick() => send_queue.push(Outgoing::Ping),
             }
         }
-        self.heard = Instant::now();
+        self.last_received = Instant::now();
     }
 
     async fn next_text_within(
         &mut self,
-        silence: Duration,
-        outbox: &Outbox,
-    ) -> Result<String, End> {
+        idle_timeout: Duration,
+        send_queue: &SendQueue,
+    ) -> Result<String, DisconnectReason> {
         loop {
-            let heard = self.heard;
-            match timeout_at(heard + silence, self.next_frame()).await {
-                Err(_) => return Err(End::Silent),
-                Ok(Ok(Heard::Text(text))) => return Ok(text),
-                Ok(Ok(Heard::Ping(payload))) => outbox.push(Out::Pong(payload)),
-                Ok(Ok(Heard::Pong)) => {}
-                Ok(Err(end)) => return Err(end),
+            let last_received = self.last_received;
+            match timeout_at(last_received + idle_timeout, self.next_frame()).await {
+                Err(_) => return Err(DisconnectReason::IdleTimeout),
+                Ok(Ok(ReceivedFrame::Text(text))) => return Ok(text),
+                Ok(Ok(ReceivedFrame::Ping(payload))) => send_queue.push(Outgoing::Pong(payload)),
+                Ok(Ok(ReceivedFrame::Pong)) => {}
+                Ok(Err(reason)) => return Err(reason),
             }
         }
     }
 
-    async fn next_text(&mut self) -> Result<String, End> {
+    async fn next_text(&mut self) -> Result<String, DisconnectReason> {
         loop {
             match self.next_frame().await? {
-                Heard::Text(text) => return Ok(text),
-                Heard::Ping(payload) => {
-                    within(
-                        self.options.limits.write_within,
+                ReceivedFrame::Text(text) => return Ok(text),
+                ReceivedFrame::Ping(payload) => {
+                    with_timeout(
+                        self.options.limits.write_timeout,
                         self.session.pong(&payload),
                     )
                     .await?
                 }
-                Heard::Pong => {}
+                ReceivedFrame::Pong => {}
             }
         }
     }
 
-    /// The next frame. Cancel-safe: a frame is taken whole or not.
-    async fn next_frame(&mut self) -> Result<Heard, End> {
+    /// Returns the next frame. Cancel-safe.
+    async fn next_frame(&mut self) -> Result<ReceivedFrame, DisconnectReason> {
         let frame = match self.messages.recv().await {
-            None => return Err(End::Gone),
+            None => return Err(DisconnectReason::PeerClosed),
             Some(Ok(frame)) => frame,
-            Some(Err(error)) => return Err(End::of(&error)),
+            Some(Err(error)) => return Err(DisconnectReason::of(&error)),
         };
-        self.heard = Instant::now();
+        self.last_received = Instant::now();
         match frame {
-            AggregatedMessage::Text(text) => Ok(Heard::Text(text.to_string())),
-            // Read as an empty text it is malformed, and answered as such.
-            AggregatedMessage::Binary(_) => Ok(Heard::Text(String::new())),
-            AggregatedMessage::Ping(payload) => Ok(Heard::Ping(payload)),
-            AggregatedMessage::Pong(_) => Ok(Heard::Pong),
-            AggregatedMessage::Close(_) => Err(End::Gone),
+            AggregatedMessage::Text(text) => Ok(ReceivedFrame::Text(text.to_string())),
+            // An empty text is a malformed frame, which is answered with an error.
+            AggregatedMessage::Binary(_) => Ok(ReceivedFrame::Text(String::new())),
+            AggregatedMessage::Ping(payload) => Ok(ReceivedFrame::Ping(payload)),
+            AggregatedMessage::Pong(_) => Ok(ReceivedFrame::Pong),
+            AggregatedMessage::Close(_) => Err(DisconnectReason::PeerClosed),
         }
     }
 }
 
-/// What a frame was.
-enum Heard {
+/// A received websocket frame.
+enum ReceivedFrame {
     Text(String),
     Ping(actix_web::web::Bytes),
-    /// It only shows life.
+    /// A pong; it only resets the idle time.
     Pong,
 }
 
-/// When what runs is to be looked at because a bridge has asked for it.
+/// Limits how often a bridge can have running tasks reconciled.
 #[derive(Default)]
 struct Reconcile {
     at: Option<Instant>,
@@ -318,9 +335,9 @@ struct Reconcile {
 }
 
 impl Reconcile {
-    fn wanted(&mut self) {
+    fn request(&mut self) {
         let now = Instant::now();
-        let soonest = self.last.map_or(now, |last| last + RECONCILE_EVERY);
+        let soonest = self.last.map_or(now, |last| last + RECONCILE_INTERVAL);
         self.at.get_or_insert(soonest.max(now));
     }
 
@@ -331,7 +348,7 @@ impl Reconcile {
         }
     }
 
-    fn done(&mut self) {
+    fn finish(&mut self) {
         self.at = None;
         self.last = Some(Instant::now());
     }

@@ -1,5 +1,5 @@
-//! The shared secret of a service. The bridge compares it with what a `hello` or a header brings, the HTTP host with
-//! the bearer header of every request.
+//! The shared secret of a service. The bridge compares it with the token of a `hello` or a header; the HTTP host compares
+//! it with the bearer header of every request.
 
 use std::sync::Arc;
 
@@ -10,18 +10,18 @@ use subtle::ConstantTimeEq;
 pub struct Token(Arc<str>);
 
 impl Token {
-    /// None for a blank text: a blank token would be no secret.
+    /// Returns a token; none for a blank text, which is not a secret.
     pub fn new(text: &str) -> Option<Self> {
         let text = text.trim();
         (!text.is_empty()).then(|| Self(Arc::from(text)))
     }
 
-    /// True if `given` is the secret. Takes as long for a near miss as for a far one; only the length shows.
+    /// Returns true if `given` is the secret. Takes constant time for texts of the same length.
     pub fn matches(&self, given: &str) -> bool {
         self.0.as_bytes().ct_eq(given.as_bytes()).into()
     }
 
-    /// True if the value of an `Authorization` header brings the secret as a bearer token.
+    /// Returns true if the value of an `Authorization` header has the secret as a bearer token.
     pub fn matches_header(&self, value: &str) -> bool {
         let mut words = value.trim().splitn(2, ' ');
         let scheme = words.next().unwrap_or_default();
@@ -29,7 +29,7 @@ impl Token {
         scheme.eq_ignore_ascii_case("bearer") && self.matches(given)
     }
 
-    /// The secret itself, for a client that has to send it.
+    /// Returns the secret, for a client that sends it.
     pub fn reveal(&self) -> &str {
         &self.0
     }
@@ -58,12 +58,12 @@ mod tests {
     }
 
     #[test]
-    fn a_blank_text_is_no_secret() {
+    fn blank_text_is_not_a_secret() {
         assert!(Token::new(" \n").is_none());
     }
 
     #[test]
-    fn a_secret_is_not_printed() {
+    fn secret_is_not_printed() {
         assert_eq!(format!("{:?}", Token::new("s3cret").unwrap()), "Token(…)");
     }
 }

@@ -1,11 +1,11 @@
-//! Every frame, read and written.
+//! Reading and writing of every frame.
 
 use serde_json::json;
 
 use super::*;
 
 #[test]
-fn a_hello_of_a_later_plugin_is_read() {
+fn hello_of_a_later_plugin_is_read() {
     let frame = r#"{"type":"hello","protocol":1,"directory":"/p","pid":7,"color":"red"}"#;
     let FromBridge::Hello(hello) = FromBridge::read(frame) else {
         panic!("no hello")
@@ -17,7 +17,7 @@ fn a_hello_of_a_later_plugin_is_read() {
 }
 
 #[test]
-fn an_event_is_handed_on_as_it_is() {
+fn event_is_read_unchanged() {
     let frame =
         r#"{"type":"event","event":{"type":"session.idle","properties":{"sessionID":"ses_1"}}}"#;
     let FromBridge::Event(event) = FromBridge::read(frame) else {
@@ -27,7 +27,7 @@ fn an_event_is_handed_on_as_it_is() {
 }
 
 #[test]
-fn unknown_types_are_told_from_broken_frames() {
+fn unknown_types_differ_from_malformed_frames() {
     assert_eq!(
         FromBridge::read(r#"{"type":"later"}"#),
         FromBridge::Unknown("later".to_owned())
@@ -54,7 +54,7 @@ fn unknown_types_are_told_from_broken_frames() {
 }
 
 #[test]
-fn a_tool_call_is_read_with_what_its_context_says() {
+fn tool_call_is_read_with_its_context() {
     let frame = json!({"type": "toolCall", "id": 3, "tool": "background_list", "args": {"status": "running"},
         "context": {"sessionID": "ses_1", "messageID": "msg_1", "agent": "build", "directory": "/p", "later": 1}});
     let FromBridge::ToolCall(call) = FromBridge::read(&frame.to_string()) else {
@@ -68,7 +68,7 @@ fn a_tool_call_is_read_with_what_its_context_says() {
 }
 
 #[test]
-fn a_tool_call_that_cannot_be_read_still_has_somebody_waiting() {
+fn unreadable_tool_call_keeps_its_id() {
     for (frame, says) in [
         (json!({"type": "toolCall", "id": "a"}), "tool"),
         (
@@ -89,7 +89,7 @@ fn a_tool_call_that_cannot_be_read_still_has_somebody_waiting() {
 }
 
 #[test]
-fn what_asks_and_answers_is_read() {
+fn requests_and_responses_are_read() {
     let response = r#"{"type":"response","id":"rq_1","status":204}"#;
     let wanted = Response {
         id: "rq_1".into(),
@@ -118,7 +118,7 @@ fn json_of(frame: &ToBridge<'_>) -> Value {
 }
 
 #[test]
-fn frames_read_as_the_protocol_says() {
+fn frames_have_the_documented_form() {
     let welcome = ToBridge::Welcome {
         protocol: 1,
         instance: "gr_1",
@@ -167,11 +167,11 @@ fn frames_read_as_the_protocol_says() {
 }
 
 #[test]
-fn a_tools_answer_stands_beside_its_id() {
+fn tool_result_has_the_fields_of_the_answer() {
     let id = FrameId::Number(7);
     let answer = ToolAnswer {
         metadata: Some(json!({"sessionId": "ses_2"})),
-        ..ToolAnswer::saying("launched")
+        ..ToolAnswer::text("launched")
     };
     let result = ToBridge::ToolResult {
         id: &id,

@@ -1,8 +1,5 @@
 //! The bridge over real sockets.
-#![expect(
-    clippy::unwrap_used,
-    reason = "what a test takes for granted fails it by a panic"
-)]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod hostile;
 mod requests;

@@ -1,4 +1,4 @@
-//! A socket's life: what a plugin sends, what it is told, and what reaches the sink.
+//! A socket from its hello to its close: frames in both directions, and events at the sink.
 
 use std::time::Duration;
 
@@ -11,50 +11,50 @@ use tokio_tungstenite::connect_async;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::{Error, Message};
 
-use crate::support::{PATIENCE, Seen, Service, closed, event, heard, hello, say};
+use crate::support::{Received, Service, TIMEOUT, closed, event, hello, receive, send};
 
 #[actix_rt::test]
 async fn events_reach_the_sink_in_order_after_a_hello() {
     let mut service = Service::start(|_| {});
-    let mut client = service.greeted(1).await;
-    assert_eq!(service.next().await, Seen::Link(EventLink::Connected));
+    let mut client = service.connected(1).await;
+    assert_eq!(service.next().await, Received::Link(EventLink::Connected));
     for number in 0..50 {
-        say(
+        send(
             &mut client,
             json!({"type": "event", "event": event(number)}),
         )
         .await;
     }
     for number in 0..50 {
-        assert_eq!(service.next().await, Seen::Event(event(number)));
+        assert_eq!(service.next().await, Received::Event(event(number)));
     }
     assert_eq!(service.bridges.list()[0].directory, "/project");
 }
 
 #[actix_rt::test]
-async fn unknown_types_are_ignored_and_broken_frames_answered() {
+async fn unknown_types_are_ignored_and_malformed_frames_answered() {
     let mut service = Service::start(|_| {});
-    let mut client = service.greeted(1).await;
-    say(&mut client, json!({"type": "fromALaterPlugin", "field": 1})).await;
+    let mut client = service.connected(1).await;
+    send(&mut client, json!({"type": "fromALaterPlugin", "field": 1})).await;
     client.send(Message::text("{broken")).await.unwrap();
-    say(&mut client, json!({"type": "event", "event": 7})).await;
+    send(&mut client, json!({"type": "event", "event": 7})).await;
     client.send(Message::binary(vec![1, 2, 3])).await.unwrap();
-    say(&mut client, hello(1)).await;
-    say(&mut client, json!({"type": "event", "event": event(1)})).await;
+    send(&mut client, hello(1)).await;
+    send(&mut client, json!({"type": "event", "event": event(1)})).await;
     for said in ["JSON", "event", "JSON", "already"] {
-        let frame = heard(&mut client).await;
+        let frame = receive(&mut client).await;
         assert_eq!(frame["type"], "error");
         assert!(
             frame["message"].as_str().unwrap().contains(said),
             "{said}: {frame}"
         );
     }
-    assert_eq!(service.next().await, Seen::Link(EventLink::Connected));
-    assert_eq!(service.next().await, Seen::Event(event(1)));
+    assert_eq!(service.next().await, Received::Link(EventLink::Connected));
+    assert_eq!(service.next().await, Received::Event(event(1)));
 }
 
 #[actix_rt::test]
-async fn a_first_frame_that_is_no_hello_closes_the_socket() {
+async fn first_frame_must_be_a_hello() {
     let service = Service::start(|_| {});
     for first in [
         json!({"type": "event", "event": event(1)}),
@@ -62,13 +62,13 @@ async fn a_first_frame_that_is_no_hello_closes_the_socket() {
         json!([1]),
     ] {
         let mut client = service.connect().await;
-        say(&mut client, first).await;
+        send(&mut client, first).await;
         let (code, errors) = closed(&mut client).await;
         assert_eq!(code, 1008);
         assert!(errors[0].contains("hello"), "{errors:?}");
     }
     let mut client = service.connect().await;
-    say(
+    send(
         &mut client,
         json!({"type": "hello", "protocol": 2, "directory": "/p", "pid": 1}),
     )
@@ -79,8 +79,9 @@ async fn a_first_frame_that_is_no_hello_closes_the_socket() {
 }
 
 #[actix_rt::test]
-async fn a_socket_that_says_no_hello_is_closed() {
-    let service = Service::start(|options| options.limits.hello_within = Duration::from_millis(50));
+async fn socket_without_a_hello_is_closed() {
+    let service =
+        Service::start(|options| options.limits.hello_timeout = Duration::from_millis(50));
     let mut client = service.connect().await;
     let (code, errors) = closed(&mut client).await;
     assert_eq!(code, 1008);
@@ -88,7 +89,7 @@ async fn a_socket_that_says_no_hello_is_closed() {
 }
 
 #[actix_rt::test]
-async fn a_configured_token_is_required_in_the_hello_or_as_a_header() {
+async fn token_is_required_in_the_hello_or_as_a_header() {
     let service = Service::start(|options| options.token = Token::new("s3cret"));
     let with_token = |token: &str| {
         let mut frame = hello(1);
@@ -97,7 +98,7 @@ async fn a_configured_token_is_required_in_the_hello_or_as_a_header() {
     };
     for wrong in [hello(1), with_token("guess")] {
         let mut client = service.connect().await;
-        say(&mut client, wrong).await;
+        send(&mut client, wrong).await;
         let (code, errors) = closed(&mut client).await;
         assert_eq!(
             (code, errors),
@@ -105,8 +106,8 @@ async fn a_configured_token_is_required_in_the_hello_or_as_a_header() {
         );
     }
     let mut client = service.connect().await;
-    say(&mut client, with_token("s3cret")).await;
-    assert_eq!(heard(&mut client).await["type"], "welcome");
+    send(&mut client, with_token("s3cret")).await;
+    assert_eq!(receive(&mut client).await["type"], "welcome");
 
     let bearer = |token: &str| {
         let mut request = service.url.as_str().into_client_request().unwrap();
@@ -116,8 +117,8 @@ async fn a_configured_token_is_required_in_the_hello_or_as_a_header() {
         request
     };
     let (mut client, _) = connect_async(bearer("s3cret")).await.unwrap();
-    say(&mut client, hello(2)).await;
-    assert_eq!(heard(&mut client).await["type"], "welcome");
+    send(&mut client, hello(2)).await;
+    assert_eq!(receive(&mut client).await["type"], "welcome");
     match connect_async(bearer("guess")).await {
         Err(Error::Http(response)) => assert_eq!(response.status(), 401),
         other => panic!("{other:?}"),
@@ -125,10 +126,10 @@ async fn a_configured_token_is_required_in_the_hello_or_as_a_header() {
 }
 
 #[actix_rt::test]
-async fn a_frame_that_is_too_large_closes_with_1009() {
+async fn oversized_frame_closes_with_1009() {
     let service = Service::start(|options| options.limits.frame = 1000);
-    let mut client = service.greeted(1).await;
-    say(
+    let mut client = service.connected(1).await;
+    send(
         &mut client,
         json!({"type": "event", "event": {"text": "x".repeat(2000)}}),
     )
@@ -137,7 +138,7 @@ async fn a_frame_that_is_too_large_closes_with_1009() {
 }
 
 #[actix_rt::test]
-async fn four_mebibytes_pass_and_a_byte_more_does_not() {
+async fn frame_limit_is_four_mebibytes() {
     let mut service = Service::start(|_| {});
     let sized = |size: usize| {
         let empty = json!({"type": "event", "event": {"type": "session.updated", "text": ""}})
@@ -145,10 +146,10 @@ async fn four_mebibytes_pass_and_a_byte_more_does_not() {
             .len();
         json!({"type": "event", "event": {"type": "session.updated", "text": "x".repeat(size - empty)}})
     };
-    let mut client = service.greeted(1).await;
-    assert_eq!(service.next().await, Seen::Link(EventLink::Connected));
-    say(&mut client, sized(4 * 1024 * 1024)).await;
-    assert!(matches!(service.next().await, Seen::Event(_)));
+    let mut client = service.connected(1).await;
+    assert_eq!(service.next().await, Received::Link(EventLink::Connected));
+    send(&mut client, sized(4 * 1024 * 1024)).await;
+    assert!(matches!(service.next().await, Received::Event(_)));
     // The writer may find the socket closed before it has written all.
     let _ = client
         .send(Message::text(sized(4 * 1024 * 1024 + 1).to_string()))
@@ -157,16 +158,16 @@ async fn four_mebibytes_pass_and_a_byte_more_does_not() {
 }
 
 #[actix_rt::test]
-async fn a_bridge_is_pinged_and_closed_when_it_is_silent() {
+async fn bridge_is_pinged_and_closed_when_idle() {
     let service = Service::start(|options| {
-        options.limits.ping_every = Duration::from_millis(40);
-        options.limits.silence = Duration::from_millis(400);
+        options.limits.ping_interval = Duration::from_millis(40);
+        options.limits.idle_timeout = Duration::from_millis(400);
     });
-    let mut client = service.greeted(1).await;
-    // Reading answers pings, which is life enough: after more than the time of silence it is still there.
+    let mut client = service.connected(1).await;
+    // Reading answers pings: after more than the idle time-out it is still connected.
     let mut pings = 0;
     while pings < 15 {
-        match timeout(PATIENCE, client.next())
+        match timeout(TIMEOUT, client.next())
             .await
             .unwrap()
             .unwrap()
@@ -176,26 +177,26 @@ async fn a_bridge_is_pinged_and_closed_when_it_is_silent() {
             other => panic!("{other:?}"),
         }
     }
-    // Not reading answers nothing.
+    // Without reading, pings are not answered.
     let bridges = service.bridges.clone();
-    timeout(PATIENCE, async {
+    timeout(TIMEOUT, async {
         while !bridges.is_empty() {
             actix_rt::task::yield_now().await;
         }
     })
     .await
-    .expect("the silent bridge loses its place");
+    .expect("the silent bridge loses its state");
 }
 
 #[actix_rt::test]
-async fn the_newer_bridge_of_a_process_replaces_the_older() {
+async fn newer_bridge_of_a_process_replaces_the_older() {
     let service = Service::start(|_| {});
-    let mut older = service.greeted(1).await;
-    let mut newer = service.greeted(1).await;
+    let mut older = service.connected(1).await;
+    let mut newer = service.connected(1).await;
     assert_eq!(closed(&mut older).await.0, 4001);
-    say(&mut newer, json!({"type": "event"})).await;
+    send(&mut newer, json!({"type": "event"})).await;
     assert_eq!(
-        heard(&mut newer).await["type"],
+        receive(&mut newer).await["type"],
         "error",
         "it is still served"
     );
@@ -203,19 +204,19 @@ async fn the_newer_bridge_of_a_process_replaces_the_older() {
 }
 
 #[actix_rt::test]
-async fn too_many_bridges_are_told_so() {
+async fn bridge_over_the_limit_is_refused() {
     let service = Service::start(|options| options.limits.bridges = 1);
-    let _first = service.greeted(1).await;
+    let _first = service.connected(1).await;
     let mut second = service.connect().await;
-    say(&mut second, hello(2)).await;
+    send(&mut second, hello(2)).await;
     assert_eq!(closed(&mut second).await.0, 1013);
 }
 
 #[actix_rt::test]
-async fn where_bridges_are_the_only_source_the_last_one_to_leave_breaks_the_link() {
+async fn last_disconnect_breaks_the_link_of_an_only_source() {
     let mut service = Service::start(|options| options.only_source = true);
-    let first = service.greeted(1).await;
-    let second = service.greeted(2).await;
+    let first = service.connected(1).await;
+    let second = service.connected(2).await;
     drop(first);
     drop(second);
     let links = [
@@ -226,28 +227,28 @@ async fn where_bridges_are_the_only_source_the_last_one_to_leave_breaks_the_link
     assert_eq!(
         links,
         [
-            Seen::Link(EventLink::Connected),
-            Seen::Link(EventLink::Connected),
-            Seen::Link(EventLink::Broken)
+            Received::Link(EventLink::Connected),
+            Received::Link(EventLink::Connected),
+            Received::Link(EventLink::Broken)
         ]
     );
 }
 
 #[actix_rt::test]
-async fn a_slow_sink_holds_the_socket_back_and_is_no_silence() {
+async fn slow_sink_is_not_idle_time() {
     let mut service = Service::start(|options| {
-        options.limits.ping_every = Duration::from_millis(20);
-        options.limits.silence = Duration::from_millis(100);
+        options.limits.ping_interval = Duration::from_millis(20);
+        options.limits.idle_timeout = Duration::from_millis(100);
     });
-    let mut client = service.greeted(1).await;
-    assert_eq!(service.next().await, Seen::Link(EventLink::Connected));
-    let taken = service.recorder.room.acquire_many(1000).await.unwrap();
+    let mut client = service.connected(1).await;
+    assert_eq!(service.next().await, Received::Link(EventLink::Connected));
+    let taken = service.recorder.permits.acquire_many(1000).await.unwrap();
     taken.forget();
-    say(&mut client, json!({"type": "event", "event": event(1)})).await;
-    // Pinged through more than the time of silence, while the event waits for the sink.
+    send(&mut client, json!({"type": "event", "event": event(1)})).await;
+    // Pinged for more than the idle time-out, while the event waits for the sink.
     for _ in 0..10 {
         assert!(matches!(
-            timeout(PATIENCE, client.next())
+            timeout(TIMEOUT, client.next())
                 .await
                 .unwrap()
                 .unwrap()
@@ -255,13 +256,13 @@ async fn a_slow_sink_holds_the_socket_back_and_is_no_silence() {
             Message::Ping(_)
         ));
     }
-    service.recorder.room.add_permits(1);
-    assert_eq!(service.next().await, Seen::Event(event(1)));
+    service.recorder.permits.add_permits(1);
+    assert_eq!(service.next().await, Received::Event(event(1)));
     assert_eq!(service.bridges.len(), 1);
 }
 
 #[actix_rt::test]
-async fn a_plain_request_is_answered_in_the_shape_of_errors() {
+async fn plain_http_request_gets_an_error() {
     let service = Service::start(|_| {});
     let address = service
         .url
@@ -274,7 +275,7 @@ async fn a_plain_request_is_answered_in_the_shape_of_errors() {
         format!("GET /v1/bridge HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut answer = String::new();
-    timeout(PATIENCE, stream.read_to_string(&mut answer))
+    timeout(TIMEOUT, stream.read_to_string(&mut answer))
         .await
         .unwrap()
         .unwrap();
@@ -283,9 +284,9 @@ async fn a_plain_request_is_answered_in_the_shape_of_errors() {
 }
 
 #[actix_rt::test]
-async fn a_service_that_goes_away_says_so() {
+async fn shutdown_closes_the_sockets() {
     let service = Service::start(|_| {});
-    let mut client = service.greeted(1).await;
+    let mut client = service.connected(1).await;
     let mut silent = service.connect().await;
     service.bridges.close();
     assert_eq!(closed(&mut client).await.0, 1001);

@@ -1,4 +1,4 @@
-//! A service with a sink that records, and a client that plays the plugin.
+//! A service with a recording sink, and a client in the role of the plugin.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -9,7 +9,7 @@ use futures::{SinkExt, StreamExt};
 use greenroom::EventLink;
 use greenroom::domain::ids::SessionId;
 use greenroom::domain::sift::Passed;
-use greenroom_bridge::{BridgeKey, BridgeOptions, Bridges, EventSink, configure};
+use greenroom_bridge::{BridgeKey, BridgeOptions, BridgeRegistry, EventSink, configure};
 use serde_json::{Value, json};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::timeout;
@@ -18,39 +18,43 @@ use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 
 pub type Client = WebSocketStream<MaybeTlsStream<tokio::net::TcpStream>>;
 
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub const TIMEOUT: Duration = Duration::from_secs(20);
 
-/// What reached the sink, in order.
+/// What reached the sink.
 #[derive(Debug, PartialEq)]
-pub enum Seen {
+pub enum Received {
     Event(Value),
     Link(EventLink),
 }
 
 pub struct Recorder {
-    /// Which process has named which session.
+    /// The sessions that processes named.
     pub named: Mutex<Vec<(u32, String)>>,
-    seen: Mutex<mpsc::UnboundedSender<Seen>>,
-    // Each event takes one; without any the sink is slow.
-    pub room: Semaphore,
+    received: Mutex<mpsc::UnboundedSender<Received>>,
+    // Each event takes one; without any the sink waits.
+    pub permits: Semaphore,
 }
 
 #[async_trait]
 impl EventSink for Recorder {
     async fn event(&self, event: Passed<'_>) {
-        self.room.acquire().await.unwrap().forget();
-        self.seen
+        self.permits.acquire().await.unwrap().forget();
+        self.received
             .lock()
             .unwrap()
-            .send(Seen::Event(event.value().unwrap()))
+            .send(Received::Event(event.value().unwrap()))
             .unwrap();
     }
 
     fn link(&self, link: EventLink) {
-        self.seen.lock().unwrap().send(Seen::Link(link)).unwrap();
+        self.received
+            .lock()
+            .unwrap()
+            .send(Received::Link(link))
+            .unwrap();
     }
 
-    fn named(&self, by: &BridgeKey, session: &SessionId) {
+    fn session_named(&self, by: &BridgeKey, session: &SessionId) {
         let named = (by.pid, session.to_string());
         self.named.lock().unwrap().push(named);
     }
@@ -58,18 +62,18 @@ impl EventSink for Recorder {
 
 pub struct Service {
     pub url: String,
-    pub seen: mpsc::UnboundedReceiver<Seen>,
+    pub received: mpsc::UnboundedReceiver<Received>,
     pub recorder: Arc<Recorder>,
-    pub bridges: Bridges,
+    pub bridges: BridgeRegistry,
 }
 
 impl Service {
     pub fn start(change: impl FnOnce(&mut BridgeOptions)) -> Self {
-        let (sender, seen) = mpsc::unbounded_channel();
+        let (sender, received) = mpsc::unbounded_channel();
         let recorder = Arc::new(Recorder {
             named: Mutex::default(),
-            seen: Mutex::new(sender),
-            room: Semaphore::new(1000),
+            received: Mutex::new(sender),
+            permits: Semaphore::new(1000),
         });
         let mut options = BridgeOptions::new(recorder.clone(), "gr_test");
         change(&mut options);
@@ -84,7 +88,7 @@ impl Service {
         actix_web::rt::spawn(server.run());
         Self {
             url,
-            seen,
+            received,
             recorder,
             bridges,
         }
@@ -94,20 +98,20 @@ impl Service {
         connect_async(&self.url).await.unwrap().0
     }
 
-    pub async fn greeted(&self, pid: u32) -> Client {
+    pub async fn connected(&self, pid: u32) -> Client {
         let mut client = self.connect().await;
-        say(&mut client, hello(pid)).await;
+        send(&mut client, hello(pid)).await;
         assert_eq!(
-            heard(&mut client).await,
+            receive(&mut client).await,
             json!({"type": "welcome", "protocol": 1, "instance": "gr_test"})
         );
         client
     }
 
-    pub async fn next(&mut self) -> Seen {
-        timeout(PATIENCE, self.seen.recv())
+    pub async fn next(&mut self) -> Received {
+        timeout(TIMEOUT, self.received.recv())
             .await
-            .expect("the sink is told")
+            .expect("the sink is called")
             .unwrap()
     }
 }
@@ -120,23 +124,23 @@ pub fn event(number: u32) -> Value {
     json!({"type": "session.idle", "properties": {"sessionID": format!("ses_{number}")}})
 }
 
-pub async fn say(client: &mut Client, frame: Value) {
-    say_text(client, frame.to_string()).await;
+pub async fn send(client: &mut Client, frame: Value) {
+    send_text(client, frame.to_string()).await;
 }
 
-pub async fn say_text(client: &mut Client, text: String) {
+pub async fn send_text(client: &mut Client, text: String) {
     client.send(Message::text(text)).await.unwrap();
 }
 
-/// A value that is nested deeper than is read.
+/// A value that is nested too deep to be read.
 pub fn deep() -> String {
     format!("{}{}", "[".repeat(500), "]".repeat(500))
 }
 
-/// The next text frame.
-pub async fn heard(client: &mut Client) -> Value {
+/// Returns the next text frame.
+pub async fn receive(client: &mut Client) -> Value {
     loop {
-        match timeout(PATIENCE, client.next())
+        match timeout(TIMEOUT, client.next())
             .await
             .expect("a frame comes")
             .unwrap()
@@ -149,14 +153,11 @@ pub async fn heard(client: &mut Client) -> Value {
     }
 }
 
-/// The close code, and the error frames before it.
+/// Returns the close code, and the error frames before it.
 pub async fn closed(client: &mut Client) -> (u16, Vec<String>) {
     let mut errors = Vec::new();
     loop {
-        match timeout(PATIENCE, client.next())
-            .await
-            .expect("it is closed")
-        {
+        match timeout(TIMEOUT, client.next()).await.expect("it is closed") {
             Some(Ok(Message::Text(text))) => {
                 let frame: Value = serde_json::from_str(&text).unwrap();
                 errors.push(frame["message"].as_str().unwrap().to_owned());
@@ -168,14 +169,14 @@ pub async fn closed(client: &mut Client) -> (u16, Vec<String>) {
     }
 }
 
-/// Waits until that is so.
+/// Waits for a condition.
 pub async fn until(what: &str, so: impl Fn() -> bool) {
     let watch = async {
         while !so() {
             actix_rt::task::yield_now().await;
         }
     };
-    timeout(PATIENCE, watch)
+    timeout(TIMEOUT, watch)
         .await
         .unwrap_or_else(|_| panic!("not in time: {what}"));
 }

@@ -1,4 +1,4 @@
-//! Tools over the bridge: called once whatever happens to the socket, bounded, and never without an answer.
+//! Tools over the bridge: each call is made once across reconnects, is limited and gets an answer.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -6,15 +6,15 @@ use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use greenroom::domain::ids::SessionId;
-use greenroom_bridge::{BridgeOptions, ToolAnswer, ToolCall, ToolDesk};
+use greenroom_bridge::{BridgeOptions, ToolAnswer, ToolCall, ToolDispatcher};
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 
-use crate::support::{Client, Service, deep, event, heard, hello, say, say_text, until};
+use crate::support::{Client, Service, deep, event, hello, receive, send, send_text, until};
 
-/// Answers `echo` at once, `wait` when it is let, and `panic` never.
+/// Answers `echo` at once, `wait` when a permit is free, and panics on `panic`.
 #[derive(Default)]
-struct Desk {
+struct TestTools {
     calls: Mutex<BTreeMap<String, usize>>,
     waiting: Arc<AtomicUsize>,
     gate: Gate,
@@ -36,7 +36,7 @@ impl Drop for Counted {
     }
 }
 
-impl Desk {
+impl TestTools {
     fn calls(&self, id: &str) -> usize {
         self.calls.lock().unwrap().get(id).copied().unwrap_or(0)
     }
@@ -47,7 +47,7 @@ impl Desk {
 }
 
 #[async_trait]
-impl ToolDesk for Desk {
+impl ToolDispatcher for TestTools {
     async fn call(&self, call: ToolCall) -> ToolAnswer {
         *self
             .calls
@@ -60,10 +60,10 @@ impl ToolDesk for Desk {
                 self.waiting.fetch_add(1, Ordering::SeqCst);
                 let _waiting = Counted(self.waiting.clone());
                 self.gate.0.acquire().await.unwrap().forget();
-                ToolAnswer::saying("waited")
+                ToolAnswer::text("waited")
             }
             "panic" => panic!("a bug of ours"),
-            "large" => ToolAnswer::saying("x".repeat(5 << 20)),
+            "large" => ToolAnswer::text("x".repeat(5 << 20)),
             _ => ToolAnswer {
                 output: call.args.to_string(),
                 title: Some(call.context.session_id.to_string()),
@@ -77,14 +77,14 @@ impl ToolDesk for Desk {
     }
 }
 
-fn stage(change: impl FnOnce(&mut BridgeOptions)) -> (Service, Arc<Desk>) {
-    let desk = Arc::new(Desk::default());
-    let tools = desk.clone();
+fn start_service(change: impl FnOnce(&mut BridgeOptions)) -> (Service, Arc<TestTools>) {
+    let dispatcher = Arc::new(TestTools::default());
+    let tools = dispatcher.clone();
     let service = Service::start(move |options| {
         options.tools = Some(tools);
         change(options);
     });
-    (service, desk)
+    (service, dispatcher)
 }
 
 fn call(id: &str, tool: &str) -> Value {
@@ -93,18 +93,18 @@ fn call(id: &str, tool: &str) -> Value {
 }
 
 async fn result(client: &mut Client) -> (String, String) {
-    let frame = heard(client).await;
+    let frame = receive(client).await;
     assert_eq!(frame["type"], "toolResult", "{frame}");
     let text = |key: &str| frame[key].as_str().unwrap().to_owned();
     (text("id"), text("output"))
 }
 
 #[actix_rt::test]
-async fn a_call_is_answered_with_what_the_tool_says_and_its_session_is_named() {
-    let (service, _) = stage(|_| {});
-    let mut client = service.greeted(7).await;
-    say(&mut client, call("c1", "echo")).await;
-    let answer = heard(&mut client).await;
+async fn call_gets_the_answer_of_the_tool() {
+    let (service, _) = start_service(|_| {});
+    let mut client = service.connected(7).await;
+    send(&mut client, call("c1", "echo")).await;
+    let answer = receive(&mut client).await;
     let wanted = json!({"type": "toolResult", "id": "c1", "output": r#"{"a":1}"#, "title": "ses_1",
         "metadata": {"agent": "build"}});
     assert_eq!(answer, wanted);
@@ -113,16 +113,16 @@ async fn a_call_is_answered_with_what_the_tool_says_and_its_session_is_named() {
 }
 
 #[actix_rt::test]
-async fn calls_run_beside_each_other_and_beside_events() {
-    let (mut service, desk) = stage(|_| {});
-    let mut client = service.greeted(1).await;
+async fn calls_and_events_are_concurrent() {
+    let (mut service, dispatcher) = start_service(|_| {});
+    let mut client = service.connected(1).await;
     service.next().await;
-    say(&mut client, call("slow", "wait")).await;
-    say(&mut client, call("quick", "echo")).await;
-    say(&mut client, json!({"type": "event", "event": event(1)})).await;
+    send(&mut client, call("slow", "wait")).await;
+    send(&mut client, call("quick", "echo")).await;
+    send(&mut client, json!({"type": "event", "event": event(1)})).await;
     assert_eq!(result(&mut client).await.0, "quick");
     service.next().await;
-    desk.gate.0.add_permits(1);
+    dispatcher.gate.0.add_permits(1);
     assert_eq!(
         result(&mut client).await,
         ("slow".to_owned(), "waited".to_owned())
@@ -130,59 +130,58 @@ async fn calls_run_beside_each_other_and_beside_events() {
 }
 
 #[actix_rt::test]
-async fn a_call_repeated_after_a_reconnect_joins_the_first_and_is_answered_again_but_not_made_again()
- {
-    let (service, desk) = stage(|_| {});
-    let mut first = service.greeted(1).await;
-    say(&mut first, call("c1", "wait")).await;
-    until("the call runs", || desk.waiting() == 1).await;
+async fn call_repeated_after_a_reconnect_is_made_once() {
+    let (service, dispatcher) = start_service(|_| {});
+    let mut first = service.connected(1).await;
+    send(&mut first, call("c1", "wait")).await;
+    until("the call runs", || dispatcher.waiting() == 1).await;
     drop(first);
     until("the socket is gone", || service.bridges.is_empty()).await;
-    let mut second = service.greeted(1).await;
-    say(&mut second, call("c1", "wait")).await;
-    say(&mut second, call("after", "echo")).await;
+    let mut second = service.connected(1).await;
+    send(&mut second, call("c1", "wait")).await;
+    send(&mut second, call("after", "echo")).await;
     assert_eq!(result(&mut second).await.0, "after");
-    desk.gate.0.add_permits(1);
+    dispatcher.gate.0.add_permits(1);
     assert_eq!(result(&mut second).await.1, "waited");
-    // Its answer may have been lost with a socket: it is said again.
+    // Its answer may have been lost with a socket: it is sent again.
     for _ in 0..2 {
-        say(&mut second, call("c1", "wait")).await;
+        send(&mut second, call("c1", "wait")).await;
         assert_eq!(result(&mut second).await.1, "waited");
     }
-    assert_eq!(desk.calls("c1"), 1);
+    assert_eq!(dispatcher.calls("c1"), 1);
 }
 
 #[actix_rt::test]
-async fn the_same_id_of_another_process_or_for_something_else_is_another_call() {
-    let (service, desk) = stage(|_| {});
-    let mut first = service.greeted(1).await;
-    let mut second = service.greeted(2).await;
+async fn same_id_of_another_process_or_tool_is_another_call() {
+    let (service, dispatcher) = start_service(|_| {});
+    let mut first = service.connected(1).await;
+    let mut second = service.connected(2).await;
     for client in [&mut first, &mut second] {
-        say(client, call("c1", "echo")).await;
+        send(client, call("c1", "echo")).await;
         result(client).await;
     }
-    assert_eq!(desk.calls("c1"), 2);
+    assert_eq!(dispatcher.calls("c1"), 2);
     let mut other = call("c1", "echo");
     other["args"] = json!({"a": 2});
-    say(&mut first, other).await;
+    send(&mut first, other).await;
     assert_eq!(result(&mut first).await.1, r#"{"a":2}"#);
-    assert_eq!(desk.calls("c1"), 3);
+    assert_eq!(dispatcher.calls("c1"), 3);
 }
 
 #[actix_rt::test]
-async fn an_abort_ends_the_wait() {
-    let (service, desk) = stage(|_| {});
-    let mut client = service.greeted(1).await;
-    say(&mut client, call("c1", "wait")).await;
-    until("the call runs", || desk.waiting() == 1).await;
-    say(&mut client, json!({"type": "toolAbort", "id": "c1"})).await;
-    say(
+async fn abort_ends_the_wait() {
+    let (service, dispatcher) = start_service(|_| {});
+    let mut client = service.connected(1).await;
+    send(&mut client, call("c1", "wait")).await;
+    until("the call runs", || dispatcher.waiting() == 1).await;
+    send(&mut client, json!({"type": "toolAbort", "id": "c1"})).await;
+    send(
         &mut client,
-        json!({"type": "toolAbort", "id": "never heard of"}),
+        json!({"type": "toolAbort", "id": "never receive of"}),
     )
     .await;
-    until("the call is dropped", || desk.waiting() == 0).await;
-    say(&mut client, call("c2", "echo")).await;
+    until("the call is dropped", || dispatcher.waiting() == 0).await;
+    send(&mut client, call("c2", "echo")).await;
     assert_eq!(
         result(&mut client).await.0,
         "c2",
@@ -191,30 +190,30 @@ async fn an_abort_ends_the_wait() {
 }
 
 #[actix_rt::test]
-async fn too_many_calls_are_told_so_and_leave_the_others_alone() {
-    let (service, desk) = stage(|_| {});
-    let mut client = service.greeted(1).await;
+async fn calls_over_the_limit_are_refused() {
+    let (service, dispatcher) = start_service(|_| {});
+    let mut client = service.connected(1).await;
     for number in 0..256 {
-        say(&mut client, call(&format!("c{number}"), "wait")).await;
+        send(&mut client, call(&format!("c{number}"), "wait")).await;
     }
-    say(&mut client, call("more", "echo")).await;
+    send(&mut client, call("more", "echo")).await;
     let (id, output) = result(&mut client).await;
     assert_eq!(id, "more");
     assert!(output.contains("256"), "{output}");
-    assert_eq!(desk.calls("more"), 0);
+    assert_eq!(dispatcher.calls("more"), 0);
     assert_eq!(service.bridges.tool_calls(), 256);
-    desk.gate.0.add_permits(256);
+    dispatcher.gate.0.add_permits(256);
     for _ in 0..256 {
         assert_eq!(result(&mut client).await.1, "waited");
     }
-    say(&mut client, call("more", "echo")).await;
+    send(&mut client, call("more", "echo")).await;
     assert_eq!(result(&mut client).await.0, "more");
 }
 
 #[actix_rt::test]
-async fn whatever_goes_wrong_with_a_call_its_caller_is_answered() {
-    let (service, _) = stage(|_| {});
-    let mut client = service.greeted(1).await;
+async fn failed_calls_are_answered() {
+    let (service, _) = start_service(|_| {});
+    let mut client = service.connected(1).await;
     for (frame, says) in [
         (call("c", "panic"), "bug"),
         (call("c", "large"), "too large"),
@@ -223,57 +222,57 @@ async fn whatever_goes_wrong_with_a_call_its_caller_is_answered() {
             "context",
         ),
     ] {
-        say(&mut client, frame).await;
+        send(&mut client, frame).await;
         let (_, output) = result(&mut client).await;
         assert!(output.contains(says), "{says}: {output}");
     }
     let without = Service::start(|_| {});
-    let mut client = without.greeted(1).await;
-    say(&mut client, call("c1", "echo")).await;
+    let mut client = without.connected(1).await;
+    send(&mut client, call("c1", "echo")).await;
     assert!(result(&mut client).await.1.contains("offers no tools"));
 }
 
 #[actix_rt::test]
-async fn a_compaction_is_told_what_to_carry_along() {
-    let (service, _) = stage(|_| {});
-    let mut client = service.greeted(1).await;
+async fn compaction_gets_its_context() {
+    let (service, _) = start_service(|_| {});
+    let mut client = service.connected(1).await;
     for (session, markdown) in [("ses_1", "- bg_1"), ("ses_2", "")] {
-        say(
+        send(
             &mut client,
             json!({"type": "compactionContext", "id": 5, "sessionID": session}),
         )
         .await;
         let wanted = json!({"type": "compactionContext", "id": 5, "sessionID": session, "markdown": markdown});
-        assert_eq!(heard(&mut client).await, wanted);
+        assert_eq!(receive(&mut client).await, wanted);
     }
 }
 
 #[actix_rt::test]
-async fn a_bridge_that_lost_events_has_everything_looked_at_but_not_all_the_time() {
-    let (mut service, _) = stage(|_| {});
-    let mut client = service.greeted(1).await;
+async fn reconciliations_of_a_bridge_are_limited() {
+    let (mut service, _) = start_service(|_| {});
+    let mut client = service.connected(1).await;
     service.next().await;
     for _ in 0..1000 {
-        say(&mut client, json!({"type": "reconcile"})).await;
+        send(&mut client, json!({"type": "reconcile"})).await;
     }
-    say(&mut client, call("c1", "echo")).await;
+    send(&mut client, call("c1", "echo")).await;
     result(&mut client).await;
     let mut looked = 0;
-    while service.seen.try_recv().is_ok() {
+    while service.received.try_recv().is_ok() {
         looked += 1;
     }
     assert!((1..=2).contains(&looked), "{looked}");
-    // One that came too soon after another is not forgotten.
+    // A request shortly after another one is delayed, not dropped.
     service.next().await;
     let _ = hello(1);
 }
 
 #[actix_rt::test]
-async fn a_call_with_half_an_emoji_is_made_and_one_that_cannot_be_read_is_answered() {
-    let (service, _) = stage(|_| {});
-    let mut client = service.greeted(1).await;
+async fn call_with_a_lone_surrogate_is_made_and_an_unreadable_one_answered() {
+    let (service, _) = start_service(|_| {});
+    let mut client = service.connected(1).await;
     let half = call("half", "echo").to_string();
-    say_text(
+    send_text(
         &mut client,
         half.replace("{\"a\":1}", r#"{"a":"half \ud83d"}"#),
     )
@@ -284,7 +283,7 @@ async fn a_call_with_half_an_emoji_is_made_and_one_that_cannot_be_read_is_answer
         ("half".to_owned(), "{\"a\":\"half \u{fffd}\"}".to_owned())
     );
     let nested = call("nested", "echo").to_string();
-    say_text(&mut client, nested.replace("{\"a\":1}", &deep())).await;
+    send_text(&mut client, nested.replace("{\"a\":1}", &deep())).await;
     let (id, output) = result(&mut client).await;
     assert_eq!(id, "nested");
     assert!(output.contains("cannot be read"), "{output}");

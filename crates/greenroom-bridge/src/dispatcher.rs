@@ -1,5 +1,5 @@
-//! Who answers the tools that agents use through a bridge. The host gives its [`ToolDesk`] to the bridge; sockets bring
-//! the calls to it and its answers back.
+//! The receiver of tool calls. The host gives its [`ToolDispatcher`] to the bridge; sockets pass it the calls of agents and
+//! send its answers back.
 
 use async_trait::async_trait;
 use greenroom::domain::ids::{MessageId, SessionId};
@@ -8,38 +8,38 @@ use serde_json::{Map, Value};
 
 use crate::protocol::FrameId;
 
-/// An agent's use of one of our tools.
+/// A call of a Greenroom tool by an agent.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ToolCall {
-    /// Chosen by the bridge; the same call repeated has the same.
+    /// Chosen by the bridge; a repeated call has the same id.
     pub id: FrameId,
-    /// The tool's name.
+    /// The name of the tool.
     pub tool: String,
-    /// As the agent gave them: nobody has checked them.
+    /// The arguments of the agent, unchecked.
     pub args: Value,
-    /// Who calls.
+    /// The caller.
     pub context: ToolContext,
 }
 
-/// Who calls a tool.
+/// The caller of a tool.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ToolContext {
-    /// The session that calls.
+    /// The calling session.
     pub session_id: SessionId,
-    /// The message in which it does.
+    /// The message that holds the call.
     pub message_id: Option<MessageId>,
-    /// The agent that works in it.
+    /// The agent of the session.
     pub agent: Option<String>,
-    /// The agent server's own id of the call.
+    /// The agent server's id of the call.
     pub call_id: Option<String>,
-    /// Where the session works.
+    /// The directory of the session.
     pub directory: Option<String>,
-    /// True if its process ends with its turn: nothing can wake it then.
+    /// True if the process exits at the end of the turn: the session cannot be woken after that.
     pub ends_with_turn: bool,
 }
 
 impl ToolContext {
-    /// None without a session.
+    /// Reads a context; none if it names no session.
     pub(crate) fn read(context: &Map<String, Value>) -> Option<Self> {
         let text = |key: &str| {
             let text = context.get(key)?.as_str()?;
@@ -56,22 +56,22 @@ impl ToolContext {
     }
 }
 
-/// What a tool answers.
+/// The answer of a tool.
 #[derive(Debug, Clone, PartialEq, Default, Serialize)]
 pub struct ToolAnswer {
-    /// What the agent reads.
+    /// The text for the agent.
     pub output: String,
-    /// What people read above it.
+    /// The title that the agent server shows.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub title: Option<String>,
-    /// What programs read beside it, for instance the child's session.
+    /// Data for programs, for instance the child session.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub metadata: Option<Value>,
 }
 
 impl ToolAnswer {
-    /// An answer that is only a text.
-    pub fn saying(output: impl Into<String>) -> Self {
+    /// Returns an answer that is only a text.
+    pub fn text(output: impl Into<String>) -> Self {
         Self {
             output: output.into(),
             ..Self::default()
@@ -79,12 +79,12 @@ impl ToolAnswer {
     }
 }
 
-/// What answers tools, and what sessions carry through their compaction.
+/// Answers tool calls, and returns what a session carries through its compaction.
 #[async_trait]
-pub trait ToolDesk: Send + Sync + 'static {
-    /// Answers one call. Dropping the future ends the wait and takes nothing back.
+pub trait ToolDispatcher: Send + Sync + 'static {
+    /// Answers one call. Dropping the future ends the wait; effects of the call stay.
     async fn call(&self, call: ToolCall) -> ToolAnswer;
 
-    /// What that session's compaction carries along, as Markdown; none if there is nothing to say.
+    /// Returns the Markdown that the compaction of a session carries along; none if the session has no tasks.
     async fn compaction(&self, session: &SessionId) -> Option<String>;
 }

@@ -1,5 +1,5 @@
-//! Looks at the heads of websocket frames before anybody gathers their bytes: the library refuses a frame that is too large
-//! only once it has all of it, which would let a client fill the memory.
+//! Checks the headers of websocket frames before the frames are buffered. The library refuses an oversized frame only
+//! after it has read all of it, which would let a client fill the memory.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -9,64 +9,65 @@ use actix_web::web::{Bytes, Payload};
 use actix_web::{FromRequest, HttpRequest, dev};
 use futures::Stream;
 
-/// Where frames are between heads and bodies.
+/// Follows a byte stream of frames from header to header.
 #[derive(Debug)]
-struct Heads {
+struct HeaderScanner {
     limit: u64,
-    /// As much of a head as has come; no head is longer.
-    head: [u8; 14],
-    have: usize,
-    /// Of the body, still to come.
-    body: u64,
+    /// The received part of the current header; a header has at most 14 bytes.
+    header: [u8; 14],
+    received: usize,
+    /// The bytes of the current payload that are still to come.
+    payload_left: u64,
 }
 
-/// A head announces more than is taken.
+/// A header announces a payload over the limit.
 #[derive(Debug, PartialEq, Eq)]
 struct TooLarge;
 
-impl Heads {
+impl HeaderScanner {
     fn new(limit: usize) -> Self {
         Self {
             limit: limit as u64,
-            head: [0; 14],
-            have: 0,
-            body: 0,
+            header: [0; 14],
+            received: 0,
+            payload_left: 0,
         }
     }
 
-    /// Follows what comes in.
-    fn follow(&mut self, mut bytes: &[u8]) -> Result<(), TooLarge> {
+    /// Scans the next bytes.
+    fn scan(&mut self, mut bytes: &[u8]) -> Result<(), TooLarge> {
         while let Some((first, rest)) = bytes.split_first() {
-            if self.body > 0 {
-                let here =
-                    usize::try_from(self.body).map_or(bytes.len(), |body| body.min(bytes.len()));
-                self.body -= here as u64;
+            if self.payload_left > 0 {
+                let here = usize::try_from(self.payload_left)
+                    .map_or(bytes.len(), |left| left.min(bytes.len()));
+                self.payload_left -= here as u64;
                 bytes = &bytes[here..];
                 continue;
             }
-            self.head[self.have] = *first;
-            self.have += 1;
+            self.header[self.received] = *first;
+            self.received += 1;
             bytes = rest;
-            if let Some(length) = self.announced() {
+            if let Some(length) = self.payload_length() {
                 if length > self.limit {
                     return Err(TooLarge);
                 }
-                (self.have, self.body) = (0, length);
+                (self.received, self.payload_left) = (0, length);
             }
         }
         Ok(())
     }
 
-    /// The length of the body, once the head is there: two bytes, a longer length if it needs one, a mask if there is one.
-    fn announced(&self) -> Option<u64> {
-        let [_, second, longer @ ..] = &self.head;
+    /// Returns the payload length once the header is complete. A header has two bytes, an optional longer length and an
+    /// optional mask.
+    fn payload_length(&self) -> Option<u64> {
+        let [_, second, longer @ ..] = &self.header;
         let length_bytes = match second & 0x7f {
             126 => 2,
             127 => 8,
             _ => 0,
         };
         let mask_bytes = if second & 0x80 == 0 { 0 } else { 4 };
-        if self.have < 2 || self.have < 2 + length_bytes + mask_bytes {
+        if self.received < 2 || self.received < 2 + length_bytes + mask_bytes {
             return None;
         }
         let longer = &longer[..length_bytes];
@@ -79,18 +80,18 @@ impl Heads {
     }
 }
 
-struct Guarded {
+struct FrameLimiter {
     payload: Payload,
-    heads: Heads,
+    scanner: HeaderScanner,
 }
 
-impl Stream for Guarded {
+impl Stream for FrameLimiter {
     type Item = Result<Bytes, PayloadError>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let piece = ready!(Pin::new(&mut self.payload).poll_next(cx));
         Poll::Ready(match piece {
-            Some(Ok(bytes)) => Some(match self.heads.follow(&bytes) {
+            Some(Ok(bytes)) => Some(match self.scanner.scan(&bytes) {
                 Ok(()) => Ok(bytes),
                 Err(TooLarge) => Err(PayloadError::Overflow),
             }),
@@ -99,17 +100,17 @@ impl Stream for Guarded {
     }
 }
 
-/// The same bytes, up to a frame that announces more than `limit`.
-pub(crate) async fn guarded(
+/// Passes the bytes of a payload on, up to a frame header that announces more than `limit` bytes.
+pub(crate) async fn limit_frames(
     request: &HttpRequest,
     payload: Payload,
     limit: usize,
 ) -> Result<Payload, actix_web::Error> {
-    let guarded = Guarded {
+    let limited = FrameLimiter {
         payload,
-        heads: Heads::new(limit),
+        scanner: HeaderScanner::new(limit),
     };
-    let boxed: Pin<Box<dyn Stream<Item = Result<Bytes, PayloadError>>>> = Box::pin(guarded);
+    let boxed: Pin<Box<dyn Stream<Item = Result<Bytes, PayloadError>>>> = Box::pin(limited);
     let mut payload = dev::Payload::Stream { payload: boxed };
     Payload::from_request(request, &mut payload).await
 }
@@ -135,40 +136,40 @@ mod tests {
         if masked {
             frame.extend([1, 2, 3, 4]);
         }
-        // What would announce a giant if it were read as a head.
+        // Read as a header, these bytes would announce a huge frame.
         frame.extend(std::iter::repeat_n(0xff, length));
         frame
     }
 
     #[test]
-    fn frames_within_the_limit_pass_however_they_are_cut() {
+    fn frames_within_the_limit_pass_in_pieces_of_any_size() {
         let lengths = [0, 1, 125, 126, 127, 300, 65_535, 65_536, 100_000];
         let frames: Vec<u8> = lengths
             .iter()
             .flat_map(|length| [frame(*length, true), frame(*length, false)].concat())
             .collect();
         for size in [1, 2, 3, 7, 13, 1000, frames.len()] {
-            let mut heads = Heads::new(100_000);
+            let mut scanner = HeaderScanner::new(100_000);
             for piece in frames.chunks(size) {
-                assert_eq!(heads.follow(piece), Ok(()), "pieces of {size}");
+                assert_eq!(scanner.scan(piece), Ok(()), "pieces of {size}");
             }
-            assert_eq!((heads.have, heads.body), (0, 0));
+            assert_eq!((scanner.received, scanner.payload_left), (0, 0));
         }
     }
 
     #[test]
-    fn a_frame_over_the_limit_is_seen_by_its_head_alone() {
+    fn oversized_frame_is_refused_by_its_header() {
         for (length, masked) in [(100_001, true), (100_001, false), (usize::MAX >> 1, true)] {
-            let mut head = vec![0x82, if masked { 0xff } else { 0x7f }];
-            head.extend((length as u64).to_be_bytes());
+            let mut header = vec![0x82, if masked { 0xff } else { 0x7f }];
+            header.extend((length as u64).to_be_bytes());
             if masked {
-                head.extend([0; 4]);
+                header.extend([0; 4]);
             }
-            let mut heads = Heads::new(100_000);
-            assert_eq!(heads.follow(&frame(10, true)), Ok(()));
-            let (last, before) = head.split_last().unwrap();
-            assert_eq!(heads.follow(before), Ok(()));
-            assert_eq!(heads.follow(&[*last]), Err(TooLarge));
+            let mut scanner = HeaderScanner::new(100_000);
+            assert_eq!(scanner.scan(&frame(10, true)), Ok(()));
+            let (last, before) = header.split_last().unwrap();
+            assert_eq!(scanner.scan(before), Ok(()));
+            assert_eq!(scanner.scan(&[*last]), Err(TooLarge));
         }
     }
 }
