@@ -66,8 +66,8 @@ pub(crate) async fn close(mut session: Session, reason: DisconnectReason, limit:
         DisconnectReason::ProtocolViolation => {
             (CloseCode::Protocol, "a frame broke the rules of websockets")
         }
-        DisconnectReason::IdleTimeout => (CloseCode::Away, "nothing heard for too long"),
-        DisconnectReason::SlowReader => (CloseCode::Again, "what was said was not read in time"),
+        DisconnectReason::IdleTimeout => (CloseCode::Away, "nothing received for too long"),
+        DisconnectReason::SlowReader => (CloseCode::Again, "frames were not read in time"),
         DisconnectReason::Replaced => (
             CloseCode::Other(REPLACED),
             "replaced by a newer bridge of this process and directory",

@@ -275,7 +275,7 @@ fn result_frame(id: &FrameId, answer: &ToolAnswer, limit: usize) -> String {
     if frame.len() <= limit {
         return frame;
     }
-    let answer = ToolAnswer::text("the answer is too large for the bridge: context for less of it");
+    let answer = ToolAnswer::text("the answer is too large for the bridge: ask for less of it");
     ToBridge::ToolResult {
         id,
         answer: &answer,

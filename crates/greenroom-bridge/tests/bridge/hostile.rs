@@ -47,7 +47,7 @@ async fn huge_frame_is_not_buffered() {
         drop(read);
         sending.abort();
     }
-    until("it has lost its state", || service.bridges.len() == 1).await;
+    until("it is disconnected", || service.bridges.len() == 1).await;
     assert_works(&mut service, &mut other, 1).await;
 }
 
@@ -187,7 +187,7 @@ async fn bridge_that_does_not_read_is_disconnected() {
     let mut fates = BTreeMap::new();
     for ask in asks {
         let fate = match timeout(TIMEOUT, ask).await.unwrap().unwrap().unwrap_err() {
-            ChannelError::Overloaded => "no permits",
+            ChannelError::Overloaded => "overloaded",
             ChannelError::ConnectionLost => "cut",
             ChannelError::Disconnected { .. } => "gone",
             other => panic!("{other:?}"),
@@ -195,9 +195,9 @@ async fn bridge_that_does_not_read_is_disconnected() {
         *fates.entry(fate).or_insert(0) += 1;
     }
     // Sixteen mebibytes of them were queued, and the rest was refused at once.
-    assert!(fates["no permits"] > 500, "{fates:?}");
+    assert!(fates["overloaded"] > 500, "{fates:?}");
     assert!(fates["cut"] > 0, "{fates:?}");
-    until("it has lost its state", || service.bridges.len() == 1).await;
+    until("it is disconnected", || service.bridges.len() == 1).await;
     assert_works(&mut service, &mut other, 1).await;
     drop(deaf);
 }
@@ -216,6 +216,6 @@ async fn malformed_frames_are_answered_while_answers_are_read() {
         }
     };
     timeout(TIMEOUT, flood).await.expect("it is cut off");
-    until("it has lost its state", || service.bridges.len() == 1).await;
+    until("it is disconnected", || service.bridges.len() == 1).await;
     assert_works(&mut service, &mut other, 1).await;
 }

@@ -41,12 +41,12 @@ async fn unknown_types_are_ignored_and_malformed_frames_answered() {
     client.send(Message::binary(vec![1, 2, 3])).await.unwrap();
     send(&mut client, hello(1)).await;
     send(&mut client, json!({"type": "event", "event": event(1)})).await;
-    for said in ["JSON", "event", "JSON", "already"] {
+    for expected in ["JSON", "event", "JSON", "already"] {
         let frame = receive(&mut client).await;
         assert_eq!(frame["type"], "error");
         assert!(
-            frame["message"].as_str().unwrap().contains(said),
-            "{said}: {frame}"
+            frame["message"].as_str().unwrap().contains(expected),
+            "{expected}: {frame}"
         );
     }
     assert_eq!(service.next().await, Received::Link(EventLink::Connected));
@@ -185,7 +185,7 @@ async fn bridge_is_pinged_and_closed_when_idle() {
         }
     })
     .await
-    .expect("the silent bridge loses its state");
+    .expect("the idle bridge is disconnected");
 }
 
 #[actix_rt::test]

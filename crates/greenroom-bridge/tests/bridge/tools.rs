@@ -62,7 +62,7 @@ impl ToolDispatcher for TestTools {
                 self.gate.0.acquire().await.unwrap().forget();
                 ToolAnswer::text("waited")
             }
-            "panic" => panic!("a bug of ours"),
+            "panic" => panic!("a bug"),
             "large" => ToolAnswer::text("x".repeat(5 << 20)),
             _ => ToolAnswer {
                 output: call.args.to_string(),
@@ -175,17 +175,13 @@ async fn abort_ends_the_wait() {
     send(&mut client, call("c1", "wait")).await;
     until("the call runs", || dispatcher.waiting() == 1).await;
     send(&mut client, json!({"type": "toolAbort", "id": "c1"})).await;
-    send(
-        &mut client,
-        json!({"type": "toolAbort", "id": "never receive of"}),
-    )
-    .await;
+    send(&mut client, json!({"type": "toolAbort", "id": "unknown"})).await;
     until("the call is dropped", || dispatcher.waiting() == 0).await;
     send(&mut client, call("c2", "echo")).await;
     assert_eq!(
         result(&mut client).await.0,
         "c2",
-        "nothing is said of the aborted one"
+        "the aborted call has no answer"
     );
 }
 
@@ -214,7 +210,7 @@ async fn calls_over_the_limit_are_refused() {
 async fn failed_calls_are_answered() {
     let (service, _) = start_service(|_| {});
     let mut client = service.connected(1).await;
-    for (frame, says) in [
+    for (frame, expected) in [
         (call("c", "panic"), "bug"),
         (call("c", "large"), "too large"),
         (
@@ -224,7 +220,7 @@ async fn failed_calls_are_answered() {
     ] {
         send(&mut client, frame).await;
         let (_, output) = result(&mut client).await;
-        assert!(output.contains(says), "{says}: {output}");
+        assert!(output.contains(expected), "{expected}: {output}");
     }
     let without = Service::start(|_| {});
     let mut client = without.connected(1).await;
