@@ -1,6 +1,6 @@
-//! How fast the journal is, as a table: `cargo xtask bench`. Launches made durable per second and how long one waits, with
-//! 1, 10 and 100 at a time, in memory, on disk, and as bare SQLite commits in the same folder; how long a restart takes with
-//! 10,000 tasks, and how large they are. The numbers in docs/journal.md are of this.
+//! Measures the journal and prints a table: `cargo xtask bench`. Durable launches per second and their latency, with 1, 10
+//! and 100 at a time, in memory, on disk, and as bare SQLite commits in the same folder; the duration of a restart with
+//! 10,000 tasks, and their size. The numbers in docs/journal.md are from this bench.
 
 #![expect(clippy::unwrap_used, reason = "a bench fails by panicking")]
 
@@ -15,12 +15,12 @@ use greenroom::domain::notice::NoticeKind;
 use greenroom::domain::task::{Launch, Task, TaskStatus};
 use greenroom::ports::journal::conformance::{RETENTION, at, change, in_state, posted, task, told};
 use greenroom::ports::journal::{Entry, Journal, MemoryJournal, Place};
-use greenroom_sqlite::{SqliteJournal, upkeep};
+use greenroom_sqlite::{SqliteJournal, maintenance};
 use rusqlite::Connection;
 
-/// A slice of the measuring of one.
+/// The duration of one slice of a measurement.
 const SLICE: Duration = Duration::from_secs(1);
-/// So many slices of each, in turn: what else the disk does meanwhile meets all alike.
+/// The slices of each measurement. They alternate, so that other load on the disk affects all alike.
 const SLICES: u64 = 6;
 const TASKS: u64 = 10_000;
 
@@ -54,10 +54,10 @@ fn row(what: &str, at_a_time: u64, mut waits: Vec<Duration>) {
             clippy::cast_possible_truncation,
             clippy::cast_sign_loss,
             clippy::cast_precision_loss,
-            reason = "a place in a list"
+            reason = "an index of a list"
         )]
-        let place = (waits.len() as f64 * part) as usize;
-        let wait = waits[place.min(waits.len() - 1)];
+        let index = (waits.len() as f64 * part) as usize;
+        let wait = waits[index.min(waits.len() - 1)];
         format!("{:.2} ms", wait.as_secs_f64() * 1000.0)
     };
     let per_second = waits.len() as u64 / (SLICES * SLICE.as_secs());
@@ -68,7 +68,7 @@ fn row(what: &str, at_a_time: u64, mut waits: Vec<Duration>) {
     );
 }
 
-/// A launch as the registry appends it, with a prompt of some length.
+/// A launch as the registry appends it, with a prompt of realistic length.
 fn launched(number: u64) -> (Task, Vec<Entry>) {
     let id = format!("bg_{number:08x}");
     let parent = format!("ses_{}", number / 8);
@@ -87,13 +87,13 @@ fn launched(number: u64) -> (Task, Vec<Entry>) {
         parent: parent.as_str().into(),
         task: id.as_str().into(),
         run: Run::FIRST,
-        directory: Some("/home/somebody/project".into()),
+        directory: Some("/home/user/project".into()),
     };
     let entries = vec![change(number, &new, number * 3 + 1, None), joined];
     (new, entries)
 }
 
-/// So many at a time append, wait until it is durable, and begin again.
+/// Appends and waits until the append is durable, in `at_a_time` concurrent loops.
 fn appends(journal: Arc<dyn Journal>, at_a_time: u64) -> Vec<Duration> {
     let next = Rc::new(std::cell::Cell::new(0));
     each(at_a_time, move || {
@@ -103,19 +103,19 @@ fn appends(journal: Arc<dyn Journal>, at_a_time: u64) -> Vec<Duration> {
             next.set(number + 1);
             let (_, entries) = launched(number);
             let begin = Instant::now();
-            let place = journal.append(at(1), entries);
-            durable(&*journal, place).await;
+            let lsn = journal.append(at(1), entries);
+            durable(&*journal, lsn).await;
             begin.elapsed()
         }
     })
 }
 
-async fn durable(journal: &dyn Journal, place: Place) {
-    let mut standing = journal.standing();
-    standing.wait_for(|now| now.durable >= place).await.unwrap();
+async fn durable(journal: &dyn Journal, lsn: Place) {
+    let mut status = journal.standing();
+    status.wait_for(|now| now.durable >= lsn).await.unwrap();
 }
 
-/// One row of the same size a commit, with the same care of the disk.
+/// Commits one row of the same size at a time, with the same durability settings.
 fn commits(path: &Path, at_a_time: u64) -> Vec<Duration> {
     let db = Connection::open(path).unwrap();
     db.pragma_update_and_check(None, "journal_mode", "wal", |_| Ok(()))
@@ -171,7 +171,7 @@ fn each<F: Future<Output = Duration> + 'static>(
     }))
 }
 
-/// A whole life of a task: launched, run, told of; half of them have left memory.
+/// Appends the entries of a whole task: launch, run, report to the parent. Half of the tasks are evicted.
 fn lived(journal: &dyn Journal, number: u64) {
     let (new, launch) = launched(number);
     let (id, parent) = (new.id.clone(), new.parent_session.clone().unwrap());
@@ -194,7 +194,7 @@ fn lived(journal: &dyn Journal, number: u64) {
     if number % 8 < 7 {
         return;
     }
-    // The batch of eight is closed and told of.
+    // The batch of eight is closed and reported.
     let batch: Vec<TaskId> = (number - 7..=number)
         .map(|number| TaskId::new(format!("bg_{number:08x}")))
         .collect();
@@ -234,14 +234,14 @@ fn restart(folder: &Path) {
     }
     drop(journal);
     let prompt = launched(0).0.prompt.len();
-    let bytes = upkeep::stats(&path).unwrap().bytes;
+    let bytes = maintenance::stats(&path).unwrap().bytes;
     let mut times = Vec::new();
     for _ in 0..5 {
         let begin = Instant::now();
         let journal = SqliteJournal::open(&path, RETENTION).unwrap();
-        let kept = journal.load().unwrap();
+        let recovered = journal.load().unwrap();
         times.push(begin.elapsed());
-        assert_eq!((kept.tasks.len() + kept.left.len()) as u64, TASKS);
+        assert_eq!((recovered.tasks.len() + recovered.left.len()) as u64, TASKS);
     }
     times.sort_unstable();
     println!("| with {TASKS} tasks, half of them in memory | |");

@@ -1,66 +1,65 @@
-//! Why a journal cannot be used, each with what to do next. Made where the file is opened or looked after; shown by the
-//! command.
+//! The errors of opening and maintaining a journal, each with a hint for the reader. Shown by the command.
 
 use std::path::PathBuf;
 
-/// A row that does not say what it should.
+/// A row that cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("table {table}, row {row}: {problem}")]
 pub struct RowError {
     /// The table.
     pub table: &'static str,
-    /// Its key.
+    /// The key of the row.
     pub row: String,
-    /// What is wrong with it.
+    /// The problem.
     pub problem: String,
 }
 
-/// Why a journal is not opened. The file is never replaced or repaired on its own.
+/// Why a journal is not opened. The file is left as it is: it is never replaced or repaired.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// The folder or the file cannot be made, read or written.
+    /// The folder or the file cannot be created, read or written.
     #[error("cannot use the journal {}: {source}", path.display())]
     Unusable {
         /// The folder or file.
         path: PathBuf,
-        /// What the system says.
+        /// The error of the system.
         source: std::io::Error,
     },
-    /// It can be read and not written.
+    /// The file can be read but not written.
     #[error("the journal {} cannot be written", path.display())]
     ReadOnly {
         /// The file.
         path: PathBuf,
     },
-    /// Another process of ours uses it.
+    /// Another Greenroom process uses it.
     #[error("the journal {} is in use by {}", path.display(), holder(*pid))]
-    Held {
+    InUse {
         /// The file.
         path: PathBuf,
-        /// The process, as it said itself.
+        /// The id of that process, if it is known.
         pid: Option<u32>,
     },
-    /// Another program keeps it locked.
+    /// Another program holds a lock on it.
     #[error("the journal {} is locked by another program", path.display())]
     Locked {
         /// The file.
         path: PathBuf,
     },
-    /// There is nothing there to look at.
+    /// The file does not exist.
     #[error("there is no journal {}", path.display())]
     Missing {
         /// The file.
         path: PathBuf,
     },
-    /// It is something else.
-    #[error("{} is no journal: {what}", path.display())]
+    /// The file is not a journal.
+    #[error("{} is not a journal: {what}", path.display())]
     Foreign {
         /// The file.
         path: PathBuf,
-        /// What it is.
+        /// What was found.
         what: String,
     },
-    /// It is broken.
+    /// The file is damaged.
     #[error("the journal {} is damaged: {what}", path.display())]
     Damaged {
         /// The file.
@@ -68,40 +67,40 @@ pub enum OpenError {
         /// What was found.
         what: String,
     },
-    /// A later version of this program has written it.
+    /// A later version of Greenroom wrote it.
     #[error("the journal {} has version {version}; this program knows {known}", path.display())]
     Newer {
         /// The file.
         path: PathBuf,
-        /// Its version.
+        /// The version of the file.
         version: i64,
-        /// The newest one known.
+        /// The newest supported version.
         known: i64,
     },
-    /// An older version of this program has written it, and only a look was asked for.
+    /// An older version of Greenroom wrote it, and it was opened for reading only.
     #[error("the journal {} has version {version}; this program keeps {known}", path.display())]
     Older {
         /// The file.
         path: PathBuf,
-        /// Its version.
+        /// The version of the file.
         version: i64,
-        /// The one that is kept now.
+        /// The version that is written now.
         known: i64,
     },
-    /// The copy that is made before a change of its form failed.
+    /// The backup before a migration failed.
     #[error("no copy of the journal could be made at {}: {problem}", path.display())]
     Backup {
-        /// The copy.
+        /// The path of the backup.
         path: PathBuf,
-        /// What went wrong.
+        /// The problem.
         problem: String,
     },
-    /// Anything else that SQLite says.
+    /// Another error of SQLite.
     #[error("the journal {}: {source}", path.display())]
     Sqlite {
         /// The file.
         path: PathBuf,
-        /// What it says.
+        /// The error.
         source: rusqlite::Error,
     },
 }
@@ -114,13 +113,13 @@ fn holder(pid: Option<u32>) -> String {
 }
 
 impl OpenError {
-    /// What the reader can do.
+    /// Returns what the reader can do next.
     pub fn hint(&self) -> String {
         match self {
             Self::Unusable { .. } | Self::ReadOnly { .. } => {
                 "repair permissions there, or name another file with --journal".to_owned()
             }
-            Self::Held { pid, .. } => {
+            Self::InUse { pid, .. } => {
                 let which = pid.map_or_else(String::new, |pid| format!(" (kill {pid})"));
                 format!("stop the service that uses it{which}, or name another file with --journal")
             }
@@ -149,7 +148,7 @@ impl OpenError {
         }
     }
 
-    /// What an error of SQLite's means for the file at `path`.
+    /// Returns the meaning of an SQLite error for the file at `path`.
     pub(crate) fn of(path: &std::path::Path, source: rusqlite::Error) -> Self {
         use rusqlite::ErrorCode;
         let path = path.to_owned();

@@ -1,10 +1,10 @@
-//! The journal port on SQLite. Decisions are made on a fold in memory; one thread writes them behind it; what has left
-//! memory is looked up in the file.
+//! The journal port on SQLite. Entries are applied to a fold in memory at once; a separate thread writes them to the file;
+//! tasks that were evicted from memory are looked up in the file.
 
 use std::collections::HashSet;
 use std::fmt::Display;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -21,19 +21,20 @@ use rusqlite::Connection;
 use tokio::sync::watch;
 
 use crate::error::{OpenError, RowError};
-use crate::file::{self, Extent, Identity};
-use crate::lock::Lock;
-use crate::reading::{self, Read};
-use crate::retention::before;
+use crate::file::{self, FileContent, FileId};
+use crate::lock;
+use crate::process_lock::ProcessLock;
+use crate::queries::{self, RowResult};
+use crate::retention::earlier;
 use crate::schema;
 use crate::state::Shared;
-use crate::store::{Appended, Touched};
+use crate::store::{ChangedAccount, PendingAppend};
 use crate::writer::Writer;
 
-/// Tasks that have left memory and are told to a registry that begins, for histories.
-const LEFT: usize = 10_000;
-/// How long the end waits for what is not written yet.
-const LAST_WRITES: Duration = Duration::from_secs(5);
+/// The most evicted tasks that [`Journal::load`] returns, for histories.
+const MAX_EVICTED: usize = 10_000;
+/// How long closing waits for unwritten appends.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A journal in one file.
 #[derive(Debug)]
@@ -42,70 +43,71 @@ pub struct SqliteJournal {
     pub(crate) retention: Duration,
     pub(crate) shared: Arc<Shared>,
     pub(crate) reader: Mutex<Connection>,
-    /// What was read of tasks that had left, until the first registry has begun.
-    left: Mutex<Option<Vec<Arc<Task>>>>,
+    /// The evicted tasks that were read at the start, until the first `load`.
+    evicted: Mutex<Option<Vec<Arc<Task>>>>,
     writer: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl SqliteJournal {
-    /// Opens the journal at `path`, or makes one there, and reads what is needed to go on. Tasks are kept for `retention`
-    /// after they have left memory (`lifecycle.retention`).
+    /// Opens the journal at `path`, or creates it, and reads the state to continue from. Tasks are kept for `retention`
+    /// after they were evicted from memory (`lifecycle.retention`).
     ///
     /// # Errors
-    /// The file cannot be used, is used by another process, is damaged or of a newer version. It is left as it is then.
+    /// Fails if the file cannot be used, is used by another process, is damaged or has a newer version. The file is then
+    /// left as it is.
     pub fn open(path: &Path, retention: Duration) -> Result<Self, OpenError> {
-        let was_there = file::make(path)?;
-        let mut lock = Lock::take(path)?;
+        let existed = file::create(path)?;
+        let mut process_lock = ProcessLock::acquire(path)?;
         let unusable = |source| OpenError::Unusable {
             path: path.to_owned(),
             source,
         };
-        if was_there {
+        if existed {
             let damaged = |what| OpenError::Damaged {
                 path: path.to_owned(),
                 what,
             };
-            match file::extent(path).map_err(unusable)? {
-                // Made, and nothing in it yet, is what a crash may leave; nothing in it any more is not.
-                Extent::Empty if lock.made_before() => {
+            match file::inspect(path).map_err(unusable)? {
+                // A crash may leave a new file empty; a journal that existed before must not be empty.
+                FileContent::Empty if process_lock.had_journal() => {
                     return Err(damaged("it is empty".to_owned()));
                 }
-                Extent::CutOff { bytes, of } => {
-                    return Err(damaged(format!("it has {bytes} bytes of {of}")));
+                FileContent::Truncated { bytes, expected } => {
+                    return Err(damaged(format!("it has {bytes} bytes of {expected}")));
                 }
-                Extent::Other => {
+                FileContent::NotSqlite => {
                     return Err(OpenError::Foreign {
                         path: path.to_owned(),
                         what: "it is not an SQLite database".to_owned(),
                     });
                 }
-                Extent::Whole | Extent::Empty => {}
+                FileContent::Complete | FileContent::Empty => {}
             }
         }
-        let identity = Identity::of(path).map_err(unusable)?;
-        let mut db = file::writing(path)?;
+        let file_id = FileId::of(path).map_err(unusable)?;
+        let mut db = file::open_writer(path)?;
         file::check(&db, path)?;
-        schema::bring_up_to_date(&mut db, path)?;
+        schema::migrate(&mut db, path)?;
         let failed = |source| OpenError::of(path, source);
-        lock.made();
+        process_lock.record_journal();
         let now = now();
-        let (kept, left) = read(&db, now, retention)
+        let (recovered, evicted) = recover(&db, now, retention)
             .map_err(failed)?
             .map_err(|error| OpenError::row(path, &error))?;
-        // Places count from the start of a process; also shows that it can be written.
+        // Log positions count from the start of a process. The update also checks that the file can be written.
         db.execute("UPDATE marks SET value = 0 WHERE name = 'place'", [])
             .map_err(failed)?;
-        let fold = Fold::resuming(retention, kept);
+        let fold = Fold::resuming(retention, recovered);
         let shared = Arc::new(Shared::new(fold, now));
         let writer = Writer {
             shared: Arc::clone(&shared),
             db,
             path: path.to_owned(),
-            identity,
+            file_id,
             retention,
-            _lock: lock,
+            _lock: process_lock,
         };
-        let reader = file::reading(path)?;
+        let reader = file::open_reader(path)?;
         let thread = std::thread::Builder::new().name("journal".to_owned());
         let thread = thread.spawn(|| writer.run()).map_err(unusable)?;
         Ok(Self {
@@ -113,56 +115,60 @@ impl SqliteJournal {
             retention,
             shared,
             reader: Mutex::new(reader),
-            left: Mutex::new(Some(left)),
+            evicted: Mutex::new(Some(evicted)),
             writer: Mutex::new(Some(thread)),
         })
     }
 
-    /// Where it is.
+    /// Returns the path of the journal.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// How many bytes its files have.
+    /// Returns the size of its files together, in bytes.
     pub fn file_bytes(&self) -> u64 {
-        file::bytes(&self.path)
+        file::total_bytes(&self.path)
     }
 
-    /// Writes what waits, for five seconds at most, and ends the writer: what is appended afterwards is not kept. Also
-    /// done when the journal is dropped. Returns how many appends could not be written.
+    /// Writes the unwritten appends, for at most five seconds, and stops the writer. Later appends are not written. Also
+    /// called on drop. Returns the number of appends that could not be written.
     pub fn close(&self) -> usize {
-        let unwritten = self.shared.end(LAST_WRITES);
-        let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        let unwritten = self.shared.stop(CLOSE_TIMEOUT);
+        let mut writer = lock(&self.writer);
         if let Some(thread) = writer.take_if(|_| self.shared.has_ended()) {
-            // Its panic was reported where it happened.
+            // The panic of the thread was reported when it happened.
             let _ = thread.join();
         }
         if unwritten > 0 {
             tracing::error!(
                 journal = %self.path.display(),
                 appends = unwritten,
-                "the end of the journal could not be written"
+                "closed the journal with unwritten appends"
             );
         }
         unwritten
     }
 }
 
-/// The time of the wall clock.
+/// Returns the time of the wall clock.
 pub(crate) fn now() -> Timestamp {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
     let millis = since.map_or(0, |since| since.as_millis());
     Timestamp::from_millis(i64::try_from(millis).unwrap_or(i64::MAX))
 }
 
-/// What a registry needs to go on, and the tasks that have left memory, oldest first.
-fn read(db: &Connection, now: Timestamp, retention: Duration) -> Read<(Kept, Vec<Arc<Task>>)> {
-    let (tasks, accounts) = (reading::live(db)?, reading::open_accounts(db)?);
-    let keys = reading::keys(db, before(now, REMEMBERED))?;
-    let left = reading::left(db, before(now, retention), LEFT)?;
-    let newest_change = reading::newest_change(db)?;
+/// Reads the state to continue from, and the evicted tasks, oldest first.
+fn recover(
+    db: &Connection,
+    now: Timestamp,
+    retention: Duration,
+) -> RowResult<(Kept, Vec<Arc<Task>>)> {
+    let (tasks, accounts) = (queries::live_tasks(db)?, queries::open_accounts(db)?);
+    let keys = queries::keys(db, earlier(now, REMEMBERED))?;
+    let left = queries::evicted(db, earlier(now, retention), MAX_EVICTED)?;
+    let newest_change = queries::newest_change(db)?;
     let all = || -> Result<_, RowError> {
-        let kept = Kept {
+        let recovered = Kept {
             tasks: tasks?,
             left: Vec::new(),
             accounts: accounts?,
@@ -171,7 +177,7 @@ fn read(db: &Connection, now: Timestamp, retention: Duration) -> Read<(Kept, Vec
         };
         let mut left = left?;
         left.reverse();
-        Ok((kept, left))
+        Ok((recovered, left))
     };
     Ok(all())
 }
@@ -191,9 +197,9 @@ impl Journal for SqliteJournal {
             if !parents.contains(parent) {
                 parents.push(parent.clone());
             }
-            // One that nothing was owed to for long: what it was told before still belongs to it.
+            // The fold may have dropped the account of a parent without pending messages: it is read back first.
             if state.fold.account(parent).is_none()
-                && let Some(account) = self.recall(&state, parent)
+                && let Some(account) = self.load_account(&state, parent)
             {
                 state.fold.recall(parent.clone(), account);
             }
@@ -201,35 +207,35 @@ impl Journal for SqliteJournal {
         for entry in &entries {
             state.fold.append(entry.clone());
         }
-        let touched = parents.into_iter().map(|parent| {
+        let changed_accounts = parents.into_iter().map(|parent| {
             let account = state.fold.account(&parent);
-            Touched {
+            ChangedAccount {
                 settled: account.is_none_or(Account::is_settled),
                 silenced: account.is_some_and(|account| account.silenced),
                 parent,
             }
         });
-        let touched = touched.collect();
-        state.place += 1;
+        let changed_accounts = changed_accounts.collect();
+        state.lsn += 1;
         state.newest = state.newest.max(at);
-        let place = state.place;
-        state.waiting.push_back(Arc::new(Appended {
-            place,
+        let lsn = state.lsn;
+        state.unwritten.push_back(Arc::new(PendingAppend {
+            lsn,
             at,
             entries,
-            touched,
+            changed_accounts,
         }));
         drop(state);
         self.shared.wake_writer();
-        Place(place)
+        Place(lsn)
     }
 
     fn decided(&self) -> Place {
-        Place(self.shared.state().place)
+        Place(self.shared.state().lsn)
     }
 
     fn standing(&self) -> watch::Receiver<Standing> {
-        self.shared.standing()
+        self.shared.status()
     }
 
     fn find(&self, name: &str) -> Option<Task> {
@@ -237,12 +243,12 @@ impl Journal for SqliteJournal {
         if let Some(task) = state.fold.named(name) {
             return Some(Task::clone(task));
         }
-        self.find_left(&state, name)
+        self.find_evicted(&state, name)
     }
 
     fn knows(&self, task: &TaskId) -> bool {
         let state = self.shared.state();
-        state.fold.knows(task) || self.knows_left(&state, task)
+        state.fold.knows(task) || self.knows_evicted(&state, task)
     }
 
     fn account(&self, parent: &SessionId) -> Option<Account> {
@@ -250,22 +256,18 @@ impl Journal for SqliteJournal {
         if let Some(account) = state.fold.account(parent) {
             return Some(account.clone());
         }
-        self.recall(&state, parent)
+        self.load_account(&state, parent)
     }
 
     fn load(&self) -> Result<Kept, JournalError> {
-        let first = self
-            .left
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
+        let first = lock(&self.evicted).take();
         let state = self.shared.state();
-        let mut kept = state.fold.kept();
+        let mut recovered = state.fold.kept();
         let on_disk = match first {
             Some(left) => left,
             None => {
-                let since = state.since(self.retention);
-                let read = self.snapshot(|db| reading::left(db, since, LEFT));
+                let since = state.retained_since(self.retention);
+                let read = self.snapshot(|db| queries::evicted(db, since, MAX_EVICTED));
                 let problem =
                     |error: &dyn Display| JournalError(format!("{}: {error}", self.path.display()));
                 let left = read.map_err(|error| problem(&error))?;
@@ -275,25 +277,25 @@ impl Journal for SqliteJournal {
             }
         };
         drop(state);
-        // What has left or come back in this process may not be on disk yet.
-        let back = kept.tasks.iter().map(|kept| &kept.task);
-        let newer = kept.left.iter().chain(back);
+        // Tasks that were evicted or resumed in this process may not be on disk yet.
+        let back = recovered.tasks.iter().map(|task| &task.task);
+        let newer = recovered.left.iter().chain(back);
         let newer: HashSet<TaskId> = newer.map(|task| task.id.clone()).collect();
         let mut left: Vec<Arc<Task>> = on_disk
             .into_iter()
             .filter(|task| !newer.contains(&task.id))
             .collect();
-        left.append(&mut kept.left);
-        kept.left = left.split_off(left.len().saturating_sub(LEFT));
-        Ok(kept)
+        left.append(&mut recovered.left);
+        recovered.left = left.split_off(left.len().saturating_sub(MAX_EVICTED));
+        Ok(recovered)
     }
 
     fn story(&self, task: &TaskId) -> Vec<(Timestamp, Line)> {
-        self.told(task)
+        self.timeline(task)
     }
 
     fn changes(&self, from: ChangesFrom, most: usize) -> Option<Vec<KeptChange>> {
-        self.known(self.snapshot(|db| reading::changes(db, from, most)))
+        self.log_errors(self.snapshot(|db| queries::changes(db, from, most)))
     }
 }
 

@@ -1,8 +1,7 @@
-//! The journal on disk: one SQLite file, no server, safe over a crash of the process or the machine.
+//! The journal on disk: one SQLite file without a server, safe over a crash of the process or the machine.
 //!
-//! What was decided is folded in memory by the rules of the crate `greenroom`; SQL only stores it. [`SqliteJournal`] is
-//! what the system appends to, one thread of its own writes (`writer.rs`), and [`upkeep`] looks after the file while a
-//! service uses it or none does.
+//! Entries are folded in memory by the rules of the crate `greenroom`; SQL only stores them. The system appends to
+//! [`SqliteJournal`]; a separate thread writes the file. [`maintenance`] inspects and shrinks journals from outside.
 //!
 //! ```no_run
 //! use std::{path::Path, sync::Arc, time::Duration};
@@ -16,18 +15,25 @@
 
 #![deny(missing_docs)]
 
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
 mod error;
 mod file;
 mod journal;
-mod lock;
 mod lookup;
-mod reading;
+pub mod maintenance;
+mod process_lock;
+mod queries;
 mod retention;
 mod schema;
 mod state;
 mod store;
-pub mod upkeep;
 mod writer;
 
 pub use error::{OpenError, RowError};
 pub use journal::SqliteJournal;
+
+/// Locks a mutex. A panic of another holder is ignored: no code of this crate panics in the middle of a change.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,8 +1,8 @@
-//! Looking up what has left memory: on disk, and in what waits for it. The state is held meanwhile, so that nothing is
-//! taken for written that was not read, and nothing is counted twice.
+//! Looks up what is no longer in memory: in the file, and in the unwritten appends. The state is locked meanwhile, so that
+//! no append is missed or read twice.
 
 use std::fmt::Display;
-use std::sync::{MutexGuard, PoisonError};
+use std::sync::MutexGuard;
 use std::time::Duration;
 
 use greenroom::domain::ids::{SessionId, TaskId};
@@ -14,19 +14,20 @@ use greenroom::ports::journal::{Entry, SHORTEST_BEGINNING};
 use rusqlite::Connection;
 
 use crate::journal::SqliteJournal;
-use crate::reading::{self, Read};
-use crate::retention::before;
+use crate::lock;
+use crate::queries::{self, RowResult};
+use crate::retention::earlier;
 use crate::state::State;
 
 impl SqliteJournal {
     pub(crate) fn reader(&self) -> MutexGuard<'_, Connection> {
-        self.reader.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.reader)
     }
 
-    /// The answer of a look-up; one that fails is logged, and nothing is known then.
-    pub(crate) fn known<T>(&self, read: Read<Option<T>>) -> Option<T> {
+    /// Returns the result of a look-up; an error is logged and returned as none.
+    pub(crate) fn log_errors<T>(&self, read: RowResult<Option<T>>) -> Option<T> {
         let failed = |error: &dyn Display| {
-            tracing::error!(journal = %self.path.display(), %error, "the journal cannot be read");
+            tracing::error!(journal = %self.path.display(), %error, "could not read the journal");
         };
         match read {
             Ok(Ok(found)) => found,
@@ -41,16 +42,14 @@ impl SqliteJournal {
         }
     }
 
-    /// What the disk and what waits for it say of a parent. The state is held meanwhile, so that nothing is taken for
-    /// written that was not read.
-    pub(crate) fn recall(&self, state: &State, parent: &SessionId) -> Option<Account> {
-        let mut account = self.known(self.snapshot(|db| {
-            let place = reading::mark(db, "place")?;
-            Ok(reading::account(db, parent.as_str())?.map(|account| Some((place, account))))
+    /// Reads the account of a parent from the file and the unwritten appends.
+    pub(crate) fn load_account(&self, state: &State, parent: &SessionId) -> Option<Account> {
+        let stored = self.log_errors(self.snapshot(|db| {
+            let lsn = queries::counter(db, "place")?;
+            Ok(queries::account(db, parent.as_str())?.map(|account| Some((lsn, account))))
         }));
-        let (place, kept) = account.take().unwrap_or_default();
-        let mut account = kept;
-        for entry in state.after(place) {
+        let (lsn, mut account) = stored.unwrap_or_default();
+        for entry in state.entries_after(lsn) {
             if entry.parent() == Some(parent) {
                 account.get_or_insert_default().apply(entry.clone());
             }
@@ -58,33 +57,36 @@ impl SqliteJournal {
         account
     }
 
-    /// Reads several things as of one moment.
-    pub(crate) fn snapshot<T>(&self, read: impl FnOnce(&Connection) -> Read<T>) -> Read<T> {
+    /// Runs several queries on one snapshot.
+    pub(crate) fn snapshot<T>(
+        &self,
+        read: impl FnOnce(&Connection) -> RowResult<T>,
+    ) -> RowResult<T> {
         let mut reader = self.reader();
-        let moment = reader.transaction()?;
-        read(&moment)
+        let snapshot = reader.transaction()?;
+        read(&snapshot)
     }
 
-    /// True if a task of that id has left memory and is remembered.
-    pub(crate) fn knows_left(&self, state: &State, task: &TaskId) -> bool {
-        let since = state.since(self.retention);
-        let known = reading::knows(&self.reader(), task.as_str(), since);
-        self.known(known.map(|known| Ok(Some(known))))
+    /// Returns true if an evicted task of that id is still kept.
+    pub(crate) fn knows_evicted(&self, state: &State, task: &TaskId) -> bool {
+        let since = state.retained_since(self.retention);
+        let known = queries::knows(&self.reader(), task.as_str(), since);
+        self.log_errors(known.map(|known| Ok(Some(known))))
             .unwrap_or_default()
     }
 
-    /// A task that has left memory.
-    pub(crate) fn find_left(&self, state: &State, name: &str) -> Option<Task> {
-        let since = state.since(self.retention);
-        let named = self.snapshot(|db| reading::named(db, name, since));
-        if let Some(task) = self.known(named) {
+    /// Finds an evicted task by its id, a unique prefix of its id, or its session.
+    pub(crate) fn find_evicted(&self, state: &State, name: &str) -> Option<Task> {
+        let since = state.retained_since(self.retention);
+        let named = self.snapshot(|db| queries::named(db, name, since));
+        if let Some(task) = self.log_errors(named) {
             return Some(task);
         }
         if name.len() < SHORTEST_BEGINNING {
             return None;
         }
-        let on_disk = self.snapshot(|db| Ok(Ok(Some(reading::beginning(db, name, since)?))));
-        let on_disk = self.known(on_disk).unwrap_or_default();
+        let on_disk = self.snapshot(|db| Ok(Ok(Some(queries::beginning(db, name, since)?))));
+        let on_disk = self.log_errors(on_disk).unwrap_or_default();
         let in_memory = state.fold.beginning(name).map(|task| task.id.as_str());
         let mut fitting: Vec<&str> = on_disk
             .iter()
@@ -99,36 +101,32 @@ impl SqliteJournal {
         let in_memory = state.fold.beginning(name).next();
         in_memory
             .map(|task| Task::clone(task))
-            .or_else(|| self.known(self.snapshot(|db| reading::named(db, only, since))))
+            .or_else(|| self.log_errors(self.snapshot(|db| queries::named(db, only, since))))
     }
 
-    /// What the disk and what waits for it say of a story.
-    pub(crate) fn told(&self, task: &TaskId) -> Vec<(Timestamp, Line)> {
+    /// Reads the timeline of a task from the file and the unwritten appends.
+    pub(crate) fn timeline(&self, task: &TaskId) -> Vec<(Timestamp, Line)> {
         let state = self.shared.state();
         let mut reader = self.reader();
-        let moment = reader.transaction();
-        let place = moment
+        let snapshot = reader.transaction();
+        let lsn = snapshot
             .as_ref()
             .ok()
-            .and_then(|db| reading::mark(db, "place").ok());
+            .and_then(|db| queries::counter(db, "place").ok());
         story::told(task, |subject| {
-            let on_disk = match &moment {
-                Ok(db) => reading::lines(db, subject),
+            let on_disk = match &snapshot {
+                Ok(db) => queries::timeline_entries(db, subject),
                 Err(_) => Ok(Vec::new()),
             };
             let mut lines = self
-                .known(on_disk.map(|lines| Ok(Some(lines))))
+                .log_errors(on_disk.map(|lines| Ok(Some(lines))))
                 .unwrap_or_default();
-            let place = place.unwrap_or(u64::MAX);
-            for appended in state
-                .waiting
-                .iter()
-                .filter(|appended| appended.place > place)
-            {
-                for entry in &appended.entries {
+            let lsn = lsn.unwrap_or(u64::MAX);
+            for append in state.unwritten.iter().filter(|append| append.lsn > lsn) {
+                for entry in &append.entries {
                     for (about, line) in story::lines(entry) {
                         if about == subject {
-                            story::keep(&mut lines, appended.at, line);
+                            story::keep(&mut lines, append.at, line);
                         }
                     }
                 }
@@ -139,16 +137,16 @@ impl SqliteJournal {
 }
 
 impl State {
-    /// What is not known to be on disk and came after that place.
-    fn after(&self, place: u64) -> impl Iterator<Item = &Entry> {
-        self.waiting
+    /// Returns the unwritten entries after that log position.
+    fn entries_after(&self, lsn: u64) -> impl Iterator<Item = &Entry> {
+        self.unwritten
             .iter()
-            .filter(move |appended| appended.place > place)
-            .flat_map(|appended| &appended.entries)
+            .filter(move |append| append.lsn > lsn)
+            .flat_map(|append| &append.entries)
     }
 
-    /// What left memory before then is forgotten.
-    pub(crate) fn since(&self, retention: Duration) -> Timestamp {
-        before(self.newest, retention)
+    /// Returns the time before which evicted tasks are no longer kept.
+    pub(crate) fn retained_since(&self, retention: Duration) -> Timestamp {
+        earlier(self.newest, retention)
     }
 }

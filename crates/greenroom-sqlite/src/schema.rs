@@ -1,5 +1,5 @@
-//! The tables, as versions that follow each other. A file of an older version is copied and brought up to date, one of a
-//! newer version refused.
+//! The tables, as a sequence of migrations. A file of an older version is backed up and migrated; a file of a newer version
+//! is refused.
 
 use std::path::Path;
 
@@ -8,17 +8,17 @@ use rusqlite::{Connection, TransactionBehavior};
 use crate::error::OpenError;
 use crate::file;
 
-/// What makes a database one of ours ("GRNR").
-const OURS: i64 = 0x4752_4e52;
+/// Identifies a Greenroom journal ("GRNR").
+const APPLICATION_ID: i64 = 0x4752_4e52;
 
-/// Each brings the tables from the version of its place to the next.
-const STEPS: [&str; 2] = [
-    // 1: what is kept.
+/// The migration at index `n` leads from version `n` to version `n + 1`.
+const MIGRATIONS: [&str; 2] = [
+    // 1: the tables.
     "
-    -- Where the writer stands within the process that writes, and what has been let go of.
+    -- The log position of the writer within its process, and the newest deleted change.
     CREATE TABLE marks (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
     INSERT INTO marks VALUES ('place', 0), ('changes_gone', 0);
-    -- Every task, as it is now. `record` is without what `texts` holds.
+    -- Every task in its current state. The prompt and the skill content are in `texts`, not in `record`.
     CREATE TABLE tasks (
         id TEXT PRIMARY KEY NOT NULL,
         accepted INTEGER NOT NULL,
@@ -33,7 +33,7 @@ const STEPS: [&str; 2] = [
         record TEXT NOT NULL
     );
     CREATE INDEX tasks_session ON tasks (session) WHERE session IS NOT NULL;
-    -- What a run was told, which may be long: once, and not with every change.
+    -- The prompt of a run, which may be long: stored once, not with every change.
     CREATE TABLE texts (
         task TEXT NOT NULL,
         run INTEGER NOT NULL,
@@ -41,7 +41,7 @@ const STEPS: [&str; 2] = [
         skill_content TEXT,
         UNIQUE (task, run)
     );
-    -- What each parent is owed and was told: entries in their order (kind 0) after an account as a whole (kind 1).
+    -- The messages of each parent: one account (kind 1), followed by the entries that change it (kind 0), in order.
     CREATE TABLE ledger (
         seq INTEGER PRIMARY KEY,
         parent TEXT NOT NULL,
@@ -49,7 +49,7 @@ const STEPS: [&str; 2] = [
         body TEXT NOT NULL
     );
     CREATE INDEX ledger_parent ON ledger (parent, seq);
-    -- Entries of a parent since it was last written as a whole, and how many there may be.
+    -- The number of entries since an account was last written as one row, and its limit.
     CREATE TABLE parents (
         parent TEXT PRIMARY KEY NOT NULL,
         settled INTEGER NOT NULL,
@@ -66,7 +66,7 @@ const STEPS: [&str; 2] = [
         from_status TEXT,
         record TEXT NOT NULL
     );
-    -- What happened to tasks and to messages, in words.
+    -- The timelines of tasks and messages.
     CREATE TABLE stories (
         subject TEXT NOT NULL,
         line INTEGER NOT NULL,
@@ -78,7 +78,7 @@ const STEPS: [&str; 2] = [
     CREATE TABLE keys (seq INTEGER PRIMARY KEY, at INTEGER NOT NULL, task TEXT NOT NULL, record TEXT NOT NULL);
     CREATE INDEX keys_task ON keys (task);
     ",
-    // 2: what is over is found without looking at everything.
+    // 2: indexes to find expired rows.
     "
     CREATE INDEX tasks_live ON tasks (accepted) WHERE left_at IS NULL;
     CREATE INDEX tasks_left ON tasks (left_at) WHERE left_at IS NOT NULL;
@@ -89,15 +89,15 @@ const STEPS: [&str; 2] = [
 ];
 
 /// The version that is written.
-pub(crate) const VERSION: i64 = STEPS.len() as i64;
+pub(crate) const VERSION: i64 = MIGRATIONS.len() as i64;
 
-/// What a file says of itself.
-enum Found {
+/// The version of a file.
+enum FileVersion {
     Empty,
-    Version(i64),
+    Known(i64),
 }
 
-fn look(db: &Connection, path: &Path) -> Result<Found, OpenError> {
+fn read_version(db: &Connection, path: &Path) -> Result<FileVersion, OpenError> {
     let failed = |source| OpenError::of(path, source);
     let number = |name: &str| db.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
     let version = number("user_version").map_err(failed)?;
@@ -106,13 +106,15 @@ fn look(db: &Connection, path: &Path) -> Result<Found, OpenError> {
         row.get::<_, i64>(0)
     });
     match (application, version, tables.map_err(failed)?) {
-        (0, 0, 0) => Ok(Found::Empty),
-        (OURS, version, _) if version > VERSION => Err(OpenError::Newer {
+        (0, 0, 0) => Ok(FileVersion::Empty),
+        (APPLICATION_ID, version, _) if version > VERSION => Err(OpenError::Newer {
             path: path.to_owned(),
             version,
             known: VERSION,
         }),
-        (OURS, version, tables) if version > 0 && tables > 0 => Ok(Found::Version(version)),
+        (APPLICATION_ID, version, tables) if version > 0 && tables > 0 => {
+            Ok(FileVersion::Known(version))
+        }
         _ => Err(OpenError::Foreign {
             path: path.to_owned(),
             what: "it is the database of another program".to_owned(),
@@ -120,47 +122,47 @@ fn look(db: &Connection, path: &Path) -> Result<Found, OpenError> {
     }
 }
 
-/// Refuses a file that cannot be read as it is.
-pub(crate) fn must_be_current(db: &Connection, path: &Path) -> Result<(), OpenError> {
-    match look(db, path)? {
-        Found::Version(VERSION) => Ok(()),
-        Found::Version(version) => Err(OpenError::Older {
+/// Fails unless the file has the current version.
+pub(crate) fn require_current(db: &Connection, path: &Path) -> Result<(), OpenError> {
+    match read_version(db, path)? {
+        FileVersion::Known(VERSION) => Ok(()),
+        FileVersion::Known(version) => Err(OpenError::Older {
             path: path.to_owned(),
             version,
             known: VERSION,
         }),
-        Found::Empty => Err(OpenError::Missing {
+        FileVersion::Empty => Err(OpenError::Missing {
             path: path.to_owned(),
         }),
     }
 }
 
-/// Makes the tables, or brings them up to date after a copy of the file was made beside it.
-pub(crate) fn bring_up_to_date(db: &mut Connection, path: &Path) -> Result<(), OpenError> {
-    let begin = match look(db, path)? {
-        Found::Version(VERSION) => return Ok(()),
-        Found::Version(version) => {
-            back_up(db, path, version)?;
-            tracing::info!(journal = %path.display(), version, to = VERSION, "bringing the journal up to date");
+/// Creates the tables, or migrates them after a backup of the file.
+pub(crate) fn migrate(db: &mut Connection, path: &Path) -> Result<(), OpenError> {
+    let begin = match read_version(db, path)? {
+        FileVersion::Known(VERSION) => return Ok(()),
+        FileVersion::Known(version) => {
+            write_backup(db, path, version)?;
+            tracing::info!(journal = %path.display(), version, to = VERSION, "migrating the journal");
             version
         }
-        Found::Empty => 0,
+        FileVersion::Empty => 0,
     };
     let mut step = || -> rusqlite::Result<()> {
         let steps = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        for step in STEPS.iter().skip(usize::try_from(begin).unwrap_or(0)) {
+        for step in MIGRATIONS.iter().skip(usize::try_from(begin).unwrap_or(0)) {
             steps.execute_batch(step)?;
         }
-        steps.pragma_update(None, "application_id", OURS)?;
+        steps.pragma_update(None, "application_id", APPLICATION_ID)?;
         steps.pragma_update(None, "user_version", VERSION)?;
         steps.commit()
     };
     step().map_err(|source| OpenError::of(path, source))
 }
 
-/// A copy as it was, readable by its owner alone. One of the same version from before is replaced.
-fn back_up(db: &Connection, path: &Path, version: i64) -> Result<(), OpenError> {
-    let copy = file::beside(path, &format!(".v{version}.bak"));
+/// Writes a backup that is readable by its owner alone. It replaces an earlier backup of the same version.
+fn write_backup(db: &Connection, path: &Path, version: i64) -> Result<(), OpenError> {
+    let copy = file::sibling(path, &format!(".v{version}.bak"));
     let failed = |problem: String| OpenError::Backup {
         path: copy.clone(),
         problem,
@@ -171,10 +173,10 @@ fn back_up(db: &Connection, path: &Path, version: i64) -> Result<(), OpenError> 
         }
         _ => {}
     }
-    file::private(&copy).map_err(|error| failed(error.to_string()))?;
+    file::open_private(&copy).map_err(|error| failed(error.to_string()))?;
     let name = copy
         .to_str()
-        .ok_or_else(|| failed("its path is no text".to_owned()))?;
+        .ok_or_else(|| failed("its path is not valid UTF-8".to_owned()))?;
     db.execute("VACUUM INTO ?1", [name])
         .map_err(|error| failed(error.to_string()))?;
     Ok(())

@@ -1,5 +1,5 @@
-//! What the journal and its writer share: what was decided, what waits for the disk, and how far the disk has come. Held
-//! behind one lock that nobody keeps while the disk is written.
+//! The state shared by the journal and its writer thread: the fold of all entries, the appends that are not on disk yet,
+//! and the published status. Its lock is never held while the disk is written.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -10,48 +10,49 @@ use greenroom::domain::time::Timestamp;
 use greenroom::ports::journal::{Fold, Place, Standing};
 use tokio::sync::watch;
 
-use crate::store::Appended;
+use crate::lock;
+use crate::store::PendingAppend;
 
-/// So many appends are written in one transaction at most: it stays short, and its rows few.
-const GROUP: usize = 2_000;
+/// The most appends of one transaction, so that transactions stay short.
+const MAX_BATCH: usize = 2_000;
 
-/// So long tidying up gives way to what waits to be written.
-const TIDY_LATE: Duration = Duration::from_secs(1);
+/// How long a clean-up gives precedence to unwritten appends.
+const MAX_CLEANUP_DELAY: Duration = Duration::from_secs(1);
 
-/// What the journal and its writer share.
+/// The state shared by the journal and its writer.
 pub(crate) struct Shared {
     state: Mutex<State>,
-    /// Something waits, or the end has come.
+    /// Notified when there is an append to write, or the writer is to stop.
     work: Condvar,
-    /// The writer has done something, or has ended.
+    /// Notified when the writer has written something, or has ended.
     done: Condvar,
-    standing: watch::Sender<Standing>,
+    status: watch::Sender<Standing>,
 }
 
-/// What was decided.
+/// The state behind the lock.
 #[derive(Debug)]
 pub(crate) struct State {
     pub(crate) fold: Fold,
-    /// Of the newest append.
-    pub(crate) place: u64,
+    /// The log position of the newest append.
+    pub(crate) lsn: u64,
     /// The time of the newest append.
     pub(crate) newest: Timestamp,
-    /// Appends that are not known to be on disk, oldest first. While the disk cannot be written it grows by what open tasks
-    /// still add; new launches are refused meanwhile.
-    pub(crate) waiting: VecDeque<Arc<Appended>>,
-    /// Until when the writer may still write.
-    end: Option<Instant>,
+    /// Appends that are not known to be on disk, oldest first. While the disk cannot be written, only open tasks append
+    /// more: new launches are refused.
+    pub(crate) unwritten: VecDeque<Arc<PendingAppend>>,
+    /// The deadline of the last writes, once the journal is being closed.
+    stop_at: Option<Instant>,
     writer_ended: bool,
 }
 
-/// What the writer does next.
+/// The next work of the writer.
 pub(crate) enum Work {
-    /// Writes these.
-    Write(Vec<Arc<Appended>>),
-    /// Nothing waits: there is time to tidy up.
-    Idle,
-    /// Ends.
-    End,
+    /// Write these appends.
+    Write(Vec<Arc<PendingAppend>>),
+    /// Delete expired rows.
+    CleanUp,
+    /// Stop.
+    Stop,
 }
 
 impl Shared {
@@ -59,113 +60,113 @@ impl Shared {
         Self {
             state: Mutex::new(State {
                 fold,
-                place: 0,
+                lsn: 0,
                 newest: now,
-                waiting: VecDeque::new(),
-                end: None,
+                unwritten: VecDeque::new(),
+                stop_at: None,
                 writer_ended: false,
             }),
             work: Condvar::new(),
             done: Condvar::new(),
-            standing: watch::Sender::new(Standing::default()),
+            status: watch::Sender::new(Standing::default()),
         }
     }
 
     pub(crate) fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 
-    pub(crate) fn standing(&self) -> watch::Receiver<Standing> {
-        self.standing.subscribe()
+    pub(crate) fn status(&self) -> watch::Receiver<Standing> {
+        self.status.subscribe()
     }
 
-    /// Wakes the writer, which takes what waits.
+    /// Wakes the writer.
     pub(crate) fn wake_writer(&self) {
         self.work.notify_one();
     }
 
-    /// What the writer does next; waits for it until then.
-    pub(crate) fn next(&self, idle_at: Instant) -> Work {
+    /// Waits for the next work of the writer and returns it.
+    pub(crate) fn next_work(&self, cleanup_at: Instant) -> Work {
         let mut state = self.state();
         loop {
-            // What is to be tidied up does not wait for ever for a pause.
-            let late = Instant::now().saturating_duration_since(idle_at);
-            if late > TIDY_LATE && state.end.is_none() {
-                return Work::Idle;
+            // Under constant load a clean-up is delayed, but not forever.
+            let late = Instant::now().saturating_duration_since(cleanup_at);
+            if late > MAX_CLEANUP_DELAY && state.stop_at.is_none() {
+                return Work::CleanUp;
             }
-            let is_over = state.end.is_some_and(|end| Instant::now() >= end);
-            if !state.waiting.is_empty() && !is_over {
-                return Work::Write(state.waiting.iter().take(GROUP).cloned().collect());
+            let is_over = state.stop_at.is_some_and(|end| Instant::now() >= end);
+            if !state.unwritten.is_empty() && !is_over {
+                return Work::Write(state.unwritten.iter().take(MAX_BATCH).cloned().collect());
             }
-            if state.end.is_some() {
-                return Work::End;
+            if state.stop_at.is_some() {
+                return Work::Stop;
             }
-            let left = idle_at.saturating_duration_since(Instant::now());
+            let left = cleanup_at.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                return Work::Idle;
+                return Work::CleanUp;
             }
             let woken = self.work.wait_timeout(state, left);
             state = woken.unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 
-    /// The oldest of what waits is on disk.
-    pub(crate) fn written(&self, count: usize) {
+    /// Removes the oldest `count` unwritten appends, which are now on disk, and publishes the new status.
+    pub(crate) fn mark_written(&self, count: usize) {
         let mut state = self.state();
-        let durable = state.waiting.drain(..count).next_back();
+        let durable = state.unwritten.drain(..count).next_back();
         drop(state);
         if let Some(durable) = durable {
-            self.standing.send_modify(|standing| {
-                standing.durable = Place(durable.place);
-                standing.failing = None;
+            self.status.send_modify(|status| {
+                status.durable = Place(durable.lsn);
+                status.failing = None;
             });
         }
         self.done.notify_all();
     }
 
-    /// It cannot be written, for that reason.
-    pub(crate) fn failing(&self, why: &str) {
-        self.standing.send_if_modified(|standing| {
-            let is_new = standing.failing.as_deref() != Some(why);
-            standing.failing = Some(why.into());
+    /// Publishes the reason why the journal cannot be written.
+    pub(crate) fn mark_failing(&self, why: &str) {
+        self.status.send_if_modified(|status| {
+            let is_new = status.failing.as_deref() != Some(why);
+            status.failing = Some(why.into());
             is_new
         });
     }
 
-    /// True if it could not be written last.
+    /// Returns true if the last write failed.
     pub(crate) fn is_failing(&self) -> bool {
-        self.standing.borrow().failing.is_some()
+        self.status.borrow().failing.is_some()
     }
 
-    /// Waits so long, or until the end has come.
+    /// Waits for the given time, or until the journal is being closed.
     pub(crate) fn pause(&self, wait: Duration) {
         let until = Instant::now() + wait;
         let mut state = self.state();
         while let left = until.saturating_duration_since(Instant::now())
             && !left.is_zero()
-            && state.end.is_none()
+            && state.stop_at.is_none()
         {
             let woken = self.work.wait_timeout(state, left);
             state = woken.unwrap_or_else(PoisonError::into_inner).0;
         }
-        if state.end.is_some() {
+        if state.stop_at.is_some() {
             drop(state);
-            // The last tries must not take the disk for themselves.
+            // The last attempts must not keep the disk busy.
             std::thread::sleep(wait.min(Duration::from_millis(50)));
         }
     }
 
-    /// The writer is no more.
+    /// Records that the writer has ended.
     pub(crate) fn writer_ended(&self) {
         self.state().writer_ended = true;
         self.done.notify_all();
     }
 
-    /// Has the writer write what waits, and end. Returns how many appends were not written in time.
-    pub(crate) fn end(&self, within: Duration) -> usize {
+    /// Makes the writer write the unwritten appends and stop. Returns the number of appends not written in time.
+    pub(crate) fn stop(&self, within: Duration) -> usize {
         let until = Instant::now() + within;
         let mut state = self.state();
-        state.end.get_or_insert(until);
+        state.stop_at.get_or_insert(until);
         self.work.notify_all();
         while let left = until.saturating_duration_since(Instant::now())
             && !left.is_zero()
@@ -174,10 +175,10 @@ impl Shared {
             let woken = self.done.wait_timeout(state, left);
             state = woken.unwrap_or_else(PoisonError::into_inner).0;
         }
-        state.waiting.len()
+        state.unwritten.len()
     }
 
-    /// True if the writer has ended.
+    /// Returns true if the writer has ended.
     pub(crate) fn has_ended(&self) -> bool {
         self.state().writer_ended
     }
@@ -187,8 +188,8 @@ impl fmt::Debug for Shared {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let state = self.state();
         f.debug_struct("Shared")
-            .field("place", &state.place)
-            .field("waiting", &state.waiting.len())
+            .field("lsn", &state.lsn)
+            .field("unwritten", &state.unwritten.len())
             .finish_non_exhaustive()
     }
 }

@@ -1,5 +1,5 @@
-//! What was appended, as rows: one transaction for all that waits. It decides nothing: what the rows mean is for the fold
-//! and the ledger of the crate `greenroom`.
+//! Writes appends as rows, many in one transaction. The meaning of the rows is defined by the fold and the accounts of the
+//! crate `greenroom`.
 
 use std::sync::Arc;
 
@@ -12,52 +12,53 @@ use greenroom::ports::journal::{Changed, Entry};
 use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 use serde::Serialize;
 
-use crate::reading;
+use crate::queries;
 
-/// A parent's entries are written as one account after so many; a large account is not written anew for few of them.
-const MOST_ENTRIES: usize = 100;
+/// After this many entries the account of a parent is written as one row. The limit of a large account is larger, so that
+/// it is not rewritten for a few entries.
+const MIN_ENTRY_LIMIT: usize = 100;
 
-/// The kinds of rows in the ledger.
-pub(crate) const ENTRY: i64 = 0;
-pub(crate) const WHOLE: i64 = 1;
+/// The kinds of rows in the table `ledger`.
+pub(crate) const KIND_ENTRY: i64 = 0;
+pub(crate) const KIND_ACCOUNT: i64 = 1;
 
-/// One append on its way to the disk.
+/// One append to be written.
 #[derive(Debug)]
-pub(crate) struct Appended {
-    pub(crate) place: u64,
+pub(crate) struct PendingAppend {
+    pub(crate) lsn: u64,
     pub(crate) at: Timestamp,
     pub(crate) entries: Vec<Entry>,
-    /// The parents whose accounts it changes, as they stand after it.
-    pub(crate) touched: Vec<Touched>,
+    /// The accounts that it changes, in their state after it.
+    pub(crate) changed_accounts: Vec<ChangedAccount>,
 }
 
-/// How a parent's account stands.
+/// The state of a changed account.
 #[derive(Debug)]
-pub(crate) struct Touched {
+pub(crate) struct ChangedAccount {
     pub(crate) parent: SessionId,
     pub(crate) settled: bool,
     pub(crate) silenced: bool,
 }
 
-/// Numbers of ours are far below the half that SQLite does not have.
-pub(crate) fn stored(number: u64) -> i64 {
+/// Converts a number to SQLite's signed form; numbers are far below its limit.
+pub(crate) fn to_sql(number: u64) -> i64 {
     number.cast_signed()
 }
 
-/// Writes them in their order, all or none.
-pub(crate) fn write(db: &mut Connection, batch: &[Arc<Appended>]) -> rusqlite::Result<()> {
+/// Writes the appends in order, all or none.
+pub(crate) fn write(db: &mut Connection, batch: &[Arc<PendingAppend>]) -> rusqlite::Result<()> {
     let rows = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    for appended in batch {
-        for entry in &appended.entries {
-            write_entry(&rows, appended.at, entry)?;
+    for append in batch {
+        for entry in &append.entries {
+            write_entry(&rows, append.at, entry)?;
         }
-        for touched in &appended.touched {
-            write_touched(&rows, appended.at, touched)?;
+        for changed_accounts in &append.changed_accounts {
+            write_changed_account(&rows, append.at, changed_accounts)?;
         }
     }
     if let Some(last) = batch.last() {
         rows.prepare_cached("UPDATE marks SET value = ?1 WHERE name = 'place'")?
-            .execute([stored(last.place)])?;
+            .execute([to_sql(last.lsn)])?;
     }
     rows.commit()
 }
@@ -70,19 +71,19 @@ fn write_entry(rows: &Transaction<'_>, at: Timestamp, entry: &Entry) -> rusqlite
             task,
             changed,
         } => write_task(rows, at, (*accepted, *age), task, *changed)?,
-        Entry::Granted(task, run) => mark(
+        Entry::Granted(task, run) => set_run(
             rows,
             "UPDATE tasks SET granted = ?2 WHERE id = ?1 AND left_at IS NULL",
             task,
             *run,
         )?,
-        Entry::Prompted(task, run) => mark(
+        Entry::Prompted(task, run) => set_run(
             rows,
             "UPDATE tasks SET prompted = ?2 WHERE id = ?1 AND left_at IS NULL",
             task,
             *run,
         )?,
-        Entry::Aborted(task, run) => mark(
+        Entry::Aborted(task, run) => set_run(
             rows,
             "UPDATE tasks SET aborted = ?2 WHERE id = ?1 AND left_at IS NULL",
             task,
@@ -103,17 +104,17 @@ fn write_entry(rows: &Transaction<'_>, at: Timestamp, entry: &Entry) -> rusqlite
         entry => {
             if let Some(parent) = entry.parent() {
                 rows.prepare_cached("INSERT INTO ledger (parent, kind, body) VALUES (?1, ?2, ?3)")?
-                    .execute(params![parent.as_str(), ENTRY, json(entry)?])?;
+                    .execute(params![parent.as_str(), KIND_ENTRY, json(entry)?])?;
             }
         }
     }
     for (subject, line) in story::lines(entry) {
-        write_line(rows, at, subject, &line)?;
+        write_timeline_entry(rows, at, subject, &line)?;
     }
     Ok(())
 }
 
-fn mark(rows: &Transaction<'_>, sql: &str, task: &TaskId, run: Run) -> rusqlite::Result<()> {
+fn set_run(rows: &Transaction<'_>, sql: &str, task: &TaskId, run: Run) -> rusqlite::Result<()> {
     rows.prepare_cached(sql)?
         .execute(params![task.as_str(), run.0])?;
     Ok(())
@@ -130,14 +131,14 @@ fn write_task(
     let prompt = std::mem::take(&mut short.prompt);
     let skill_content = short.skill_content.take();
     let record = json(&short)?;
-    // Mostly the same as before: then nothing is written.
+    // Usually unchanged; then nothing is written.
     rows.prepare_cached(
         "INSERT INTO texts (task, run, prompt, skill_content) VALUES (?1, ?2, ?3, ?4)
          ON CONFLICT (task, run) DO UPDATE SET prompt = excluded.prompt, skill_content = excluded.skill_content
          WHERE prompt <> excluded.prompt OR skill_content IS NOT excluded.skill_content",
     )?
     .execute(params![task.id.as_str(), task.run.0, prompt, skill_content])?;
-    // One that comes back after it had left begins with no run granted, as in the fold.
+    // A resumed task that had been evicted starts without a granted run, as in the fold.
     rows.prepare_cached(
         "INSERT INTO tasks (id, accepted, age, session, status, run, record) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
          ON CONFLICT (id) DO UPDATE SET
@@ -149,8 +150,8 @@ fn write_task(
     )?
     .execute(params![
         task.id.as_str(),
-        stored(accepted),
-        stored(age),
+        to_sql(accepted),
+        to_sql(age),
         task.session.as_ref().map(SessionId::as_str),
         task.status().as_str(),
         task.run.0,
@@ -162,7 +163,7 @@ fn write_task(
              VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
         )?
         .execute(params![
-            stored(changed.number),
+            to_sql(changed.number),
             at.as_millis(),
             task.id.as_str(),
             task.run.0,
@@ -173,8 +174,8 @@ fn write_task(
     Ok(())
 }
 
-/// The rule of [`story::keep`]: the newest line takes the place of the last one that there is room for.
-fn write_line(
+/// Adds a timeline entry by the rule of [`story::keep`]: once a timeline is full, the newest entry replaces the last one.
+fn write_timeline_entry(
     rows: &Transaction<'_>,
     at: Timestamp,
     subject: &str,
@@ -194,8 +195,12 @@ fn write_line(
     Ok(())
 }
 
-fn write_touched(rows: &Transaction<'_>, at: Timestamp, touched: &Touched) -> rusqlite::Result<()> {
-    let parent = touched.parent.as_str();
+fn write_changed_account(
+    rows: &Transaction<'_>,
+    at: Timestamp,
+    changed_accounts: &ChangedAccount,
+) -> rusqlite::Result<()> {
+    let parent = changed_accounts.parent.as_str();
     let (entries, most): (usize, usize) = rows
         .prepare_cached(
             "INSERT INTO parents (parent, settled, silenced, changed_at, entries, most_entries)
@@ -205,31 +210,31 @@ fn write_touched(rows: &Transaction<'_>, at: Timestamp, touched: &Touched) -> ru
              RETURNING entries, most_entries",
         )?
         .query_row(
-            params![parent, touched.settled, touched.silenced, at.as_millis(), MOST_ENTRIES],
+            params![parent, changed_accounts.settled, changed_accounts.silenced, at.as_millis(), MIN_ENTRY_LIMIT],
             |row| Ok((row.get(0)?, row.get(1)?)),
         )?;
     if entries < most {
         return Ok(());
     }
-    match reading::account(rows, parent)? {
-        Ok(Some(account)) => write_whole(rows, parent, &account),
+    match queries::account(rows, parent)? {
+        Ok(Some(account)) => write_account(rows, parent, &account),
         Ok(None) => Ok(()),
         Err(error) => {
-            // It stays as it is, for people to look at.
-            tracing::error!(parent, %error, "an account in the journal cannot be read");
+            // The rows stay as they are, for inspection.
+            tracing::error!(parent, %error, "could not read an account of the journal");
             Ok(())
         }
     }
 }
 
-fn write_whole(rows: &Transaction<'_>, parent: &str, account: &Account) -> rusqlite::Result<()> {
+fn write_account(rows: &Transaction<'_>, parent: &str, account: &Account) -> rusqlite::Result<()> {
     let size = account.members().count() + account.posted.len();
     rows.prepare_cached("DELETE FROM ledger WHERE parent = ?1")?
         .execute([parent])?;
     rows.prepare_cached("INSERT INTO ledger (parent, kind, body) VALUES (?1, ?2, ?3)")?
-        .execute(params![parent, WHOLE, json(account)?])?;
+        .execute(params![parent, KIND_ACCOUNT, json(account)?])?;
     rows.prepare_cached("UPDATE parents SET entries = 0, most_entries = ?2 WHERE parent = ?1")?
-        .execute(params![parent, MOST_ENTRIES.max(size)])?;
+        .execute(params![parent, MIN_ENTRY_LIMIT.max(size)])?;
     Ok(())
 }
 

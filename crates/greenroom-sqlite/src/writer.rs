@@ -1,5 +1,5 @@
-//! The thread that writes. It takes all that waits, writes it in one transaction and says how far it has come. What cannot
-//! be written is kept and tried again every second, and everybody is told why. It tidies up when nothing waits.
+//! The writer thread. It writes the unwritten appends in one transaction and publishes the status. If a write fails, it
+//! publishes the reason and tries again every second. When it is idle it deletes expired rows.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -7,105 +7,105 @@ use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, ErrorCode};
 
-use crate::file::Identity;
+use crate::file::FileId;
 use crate::journal::now;
-use crate::lock::Lock;
-use crate::retention::{self, Cut, Done};
+use crate::process_lock::ProcessLock;
+use crate::retention::{self, Cutoff, StepResult};
 use crate::state::{Shared, Work};
-use crate::store::{self, Appended};
+use crate::store::{self, PendingAppend};
 
-/// How long the writer waits before it tries again what could not be written.
-const AGAIN: Duration = Duration::from_secs(1);
-/// How often it tidies up at least, and at most: as often as its retention in between.
-const TIDY_AT_LEAST: Duration = Duration::from_secs(3600);
-const TIDY_AT_MOST: Duration = Duration::from_secs(10);
+/// The time between two attempts to write.
+const RETRY_DELAY: Duration = Duration::from_secs(1);
+/// The bounds of the time between two clean-ups, which is otherwise the retention.
+const MAX_CLEANUP_INTERVAL: Duration = Duration::from_secs(3600);
+const MIN_CLEANUP_INTERVAL: Duration = Duration::from_secs(10);
 
-/// What the writer works with.
+/// The writer thread.
 #[derive(Debug)]
 pub(crate) struct Writer {
     pub(crate) shared: Arc<Shared>,
     pub(crate) db: Connection,
     pub(crate) path: PathBuf,
-    /// The file that was opened: what is written to another, or to none, would be lost.
-    pub(crate) identity: Identity,
-    /// How long tasks are kept after they have left memory.
+    /// The opened file: writes to a removed or replaced file would be lost.
+    pub(crate) file_id: FileId,
+    /// How long tasks are kept after they were evicted from memory.
     pub(crate) retention: Duration,
-    /// Kept for as long as anything is written.
-    pub(crate) _lock: Lock,
+    /// Held while the thread runs.
+    pub(crate) _lock: ProcessLock,
 }
 
-/// Says at the end of the thread that it has ended, and that something went wrong if it panicked.
-struct Farewell(Arc<Shared>);
+/// Records the end of the thread when it is dropped, and publishes a failure if the thread panicked.
+struct EndGuard(Arc<Shared>);
 
-impl Drop for Farewell {
+impl Drop for EndGuard {
     fn drop(&mut self) {
         if std::thread::panicking() {
             self.0
-                .failing("its writer has died of a bug; restart the service");
+                .mark_failing("its writer has died of a bug; restart the service");
         }
         self.0.writer_ended();
     }
 }
 
 impl Writer {
-    /// Works until the journal ends.
+    /// Runs until the journal is closed.
     pub(crate) fn run(mut self) {
-        let _farewell = Farewell(Arc::clone(&self.shared));
-        // At once: nobody may have let go of anything for long.
-        let mut idle_at = Instant::now();
+        let _end_guard = EndGuard(Arc::clone(&self.shared));
+        // The first clean-up is at once: the last one may be long ago.
+        let mut cleanup_at = Instant::now();
         loop {
-            match self.shared.next(idle_at) {
+            match self.shared.next_work(cleanup_at) {
                 Work::Write(batch) => self.write(&batch),
-                Work::Idle => idle_at = Instant::now() + self.tidy(),
-                Work::End => return self.tidy_up(),
+                Work::CleanUp => cleanup_at = Instant::now() + self.clean_up(),
+                Work::Stop => return self.checkpoint(),
             }
         }
     }
 
-    /// The file is whole without the log beside it from here on.
-    fn tidy_up(&self) {
+    /// Moves the write-ahead log into the file.
+    fn checkpoint(&self) {
         let sql = "PRAGMA wal_checkpoint(TRUNCATE)";
         if let Err(error) = self.db.query_row(sql, [], |_| Ok(())) {
-            // The next start does it.
-            tracing::debug!(%error, "the journal's log stays");
+            // The next start repeats it.
+            tracing::debug!(%error, "could not checkpoint the journal");
         }
     }
 
-    /// Lets go of some of what is over; says when to go on.
-    fn tidy(&mut self) -> Duration {
-        match retention::step(&mut self.db, Cut::by_age(now(), self.retention)) {
-            Ok(Done { more: true, .. }) => Duration::ZERO,
-            Ok(_) => tidy_every(self.retention),
+    /// Deletes some expired rows; returns the time until the next clean-up.
+    fn clean_up(&mut self) -> Duration {
+        match retention::step(&mut self.db, Cutoff::by_age(now(), self.retention)) {
+            Ok(StepResult { more: true, .. }) => Duration::ZERO,
+            Ok(_) => cleanup_interval(self.retention),
             Err(error) => {
                 let why = self.explain(&error);
-                tracing::warn!(why, "the journal cannot let go of what is over");
-                tidy_every(self.retention)
+                tracing::warn!(why, "could not delete expired rows of the journal");
+                cleanup_interval(self.retention)
             }
         }
     }
 
-    fn write(&mut self, batch: &[Arc<Appended>]) {
+    fn write(&mut self, batch: &[Arc<PendingAppend>]) {
         let was_failing = self.shared.is_failing();
         match self.try_write(batch) {
             Ok(()) => {
-                self.shared.written(batch.len());
+                self.shared.mark_written(batch.len());
                 if was_failing {
-                    tracing::info!(journal = %self.path.display(), "the journal is written again");
+                    tracing::info!(journal = %self.path.display(), "the journal can be written again");
                 }
             }
             Err(why) => {
                 if !was_failing {
-                    tracing::error!(journal = %self.path.display(), why, "the journal cannot be written");
+                    tracing::error!(journal = %self.path.display(), why, "could not write the journal");
                 }
-                self.shared.failing(&why);
-                self.shared.pause(AGAIN);
+                self.shared.mark_failing(&why);
+                self.shared.pause(RETRY_DELAY);
             }
         }
     }
 
-    fn try_write(&mut self, batch: &[Arc<Appended>]) -> Result<(), String> {
-        match Identity::of(&self.path) {
-            Ok(identity) if identity == self.identity => {}
+    fn try_write(&mut self, batch: &[Arc<PendingAppend>]) -> Result<(), String> {
+        match FileId::of(&self.path) {
+            Ok(file_id) if file_id == self.file_id => {}
             _ => {
                 return Err(format!(
                     "{} was removed or replaced; put it back or restart the service",
@@ -116,7 +116,7 @@ impl Writer {
         store::write(&mut self.db, batch).map_err(|error| self.explain(&error))
     }
 
-    /// What is wrong, for people, with what they can do.
+    /// Returns the problem and what to do, for people.
     fn explain(&self, error: &rusqlite::Error) -> String {
         let next = match error.sqlite_error_code() {
             Some(ErrorCode::DiskFull) => "make room on its disk",
@@ -135,9 +135,9 @@ impl Writer {
     }
 }
 
-/// What is kept for a minute is not to lie there for an hour.
-fn tidy_every(retention: Duration) -> Duration {
-    retention.clamp(TIDY_AT_MOST, TIDY_AT_LEAST)
+/// Returns the time between two clean-ups: short retentions are cleaned up more often.
+fn cleanup_interval(retention: Duration) -> Duration {
+    retention.clamp(MIN_CLEANUP_INTERVAL, MAX_CLEANUP_INTERVAL)
 }
 
 #[cfg(test)]
@@ -145,8 +145,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_kept_for_long_is_looked_at_hourly_and_the_rest_as_often_as_it_is_kept() {
-        let every = |seconds| tidy_every(Duration::from_secs(seconds)).as_secs();
+    fn cleanup_interval_is_the_retention_within_bounds() {
+        let every = |seconds| cleanup_interval(Duration::from_secs(seconds)).as_secs();
         assert_eq!([1, 60, 14 * 24 * 3600].map(every), [10, 60, 3600]);
     }
 }

@@ -1,4 +1,4 @@
-//! Both journals do what a journal must; one on disk comes back as it was.
+//! The conformance suite, for the journal in memory and the one on disk.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -12,22 +12,22 @@ fn open(path: &Path) -> Arc<dyn Journal> {
 }
 
 #[test]
-fn the_journal_in_memory_does_what_a_journal_must() {
+fn memory_journal_conforms() {
     conformance::all(&|| Arc::new(MemoryJournal::keeping(RETENTION)));
 }
 
 #[test]
-fn the_journal_on_disk_does_what_a_journal_must() {
+fn sqlite_journal_conforms() {
     let folder = tempfile::tempdir().unwrap();
-    let made = std::cell::Cell::new(0);
+    let opened = std::cell::Cell::new(0);
     conformance::all(&|| {
-        made.set(made.get() + 1);
-        open(&folder.path().join(format!("{}.db", made.get())))
+        opened.set(opened.get() + 1);
+        open(&folder.path().join(format!("{}.db", opened.get())))
     });
 }
 
 #[test]
-fn the_journal_on_disk_comes_back_as_it_was() {
+fn sqlite_journal_is_durable() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("deep/er/journal.db");
     conformance::all_durable(&|| open(&path));

@@ -15,15 +15,15 @@ use greenroom::ports::journal::{ChangesFrom, Journal, KeptTask};
 use rusqlite::Connection;
 use serde_json::{Value, json};
 
-use crate::kept::{Stage, accept};
+use crate::support::{TestJournal, accept};
 
 /// The start of the year 2100, in milliseconds.
 const BASE: i64 = 4_102_444_800_000;
 
-fn earlier_release() -> Stage {
-    let stage = Stage::new();
-    write_fixture(&stage.path());
-    stage
+fn earlier_release() -> TestJournal {
+    let fixture = TestJournal::new();
+    write_fixture(&fixture.path());
+    fixture
 }
 
 fn write_fixture(path: &Path) {
@@ -128,7 +128,7 @@ fn to_json(task: &Task) -> Value {
     serde_json::to_value(task).unwrap()
 }
 
-/// What an account says of a settled task, in one line.
+/// Returns the facts of a settled task in one line.
 fn settled(told: &Told) -> String {
     let fact = &told.fact;
     let mut line = format!(
@@ -325,7 +325,7 @@ fn accounts_of_parents_are_read() {
 
 /// Its first hundred entries were written as one row.
 #[test]
-fn an_account_of_many_entries_is_read() {
+fn large_account_is_read() {
     let journal = earlier_release().open();
     let parent_of = ", parent build anthropic/claude-opus max";
     assert_eq!(
@@ -448,11 +448,11 @@ fn changes_are_read() {
 }
 
 #[test]
-fn the_journal_can_be_continued() {
-    let stage = earlier_release();
-    let before = stage.open().load().unwrap();
-    accept(&stage.open(), 100);
-    let after = stage.open().load().unwrap();
+fn journal_can_be_continued() {
+    let fixture = earlier_release();
+    let before = fixture.open().load().unwrap();
+    accept(&fixture.open(), 100);
+    let after = fixture.open().load().unwrap();
     assert_eq!(after.tasks.len(), before.tasks.len() + 1);
     assert_eq!(after.accounts.len(), before.accounts.len() + 1);
     assert_eq!(after.keys, before.keys);

@@ -1,5 +1,5 @@
-//! A file that is opened: made for its owner alone, for one process at a time, and refused with a way out if it is not what
-//! it should be. It is never replaced.
+//! Opening a file: created for its owner alone, used by one process at a time, refused with a hint if it is not valid. It is
+//! never replaced.
 
 use std::fs;
 use std::io::{Seek, SeekFrom, Write};
@@ -9,28 +9,28 @@ use greenroom::ports::journal::Journal;
 use greenroom_sqlite::OpenError;
 use rusqlite::Connection;
 
-use crate::kept::{Stage, accept, kept, mode, until};
+use crate::support::{TestJournal, accept, contents, mode, until};
 
-fn refused(stage: &Stage) -> OpenError {
-    let before = fs::read(stage.path()).unwrap();
-    let error = stage.try_open().expect_err("it is refused");
+fn refused(fixture: &TestJournal) -> OpenError {
+    let before = fs::read(fixture.path()).unwrap();
+    let error = fixture.try_open().expect_err("it is refused");
     assert!(!error.hint().is_empty());
     let message = error.to_string();
     assert!(message.contains("journal.db"), "{message}");
     assert!(
-        fs::read(stage.path()).unwrap() == before,
+        fs::read(fixture.path()).unwrap() == before,
         "left as it is: {message}"
     );
     error
 }
 
 #[test]
-fn only_its_owner_can_read_it() {
+fn files_are_readable_by_their_owner_only() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("a/b/journal.db");
-    let journal = greenroom_sqlite::SqliteJournal::open(&path, crate::kept::RETENTION).unwrap();
-    let place = accept(&journal, 0);
-    until(&journal, |now| now.durable >= place);
+    let journal = greenroom_sqlite::SqliteJournal::open(&path, crate::support::RETENTION).unwrap();
+    let lsn = accept(&journal, 0);
+    until(&journal, |now| now.durable >= lsn);
     for end in ["", "-wal", "-shm", ".lock"] {
         let file = folder.path().join(format!("a/b/journal.db{end}"));
         assert_eq!(mode(&file), 0o600, "{end:?}");
@@ -40,52 +40,55 @@ fn only_its_owner_can_read_it() {
 }
 
 #[test]
-fn one_process_at_a_time() {
-    let stage = Stage::new();
-    let journal = stage.open();
+fn second_process_is_refused() {
+    let fixture = TestJournal::new();
+    let journal = fixture.open();
     let pid = std::process::id();
-    match stage.try_open() {
-        Err(OpenError::Held {
+    match fixture.try_open() {
+        Err(OpenError::InUse {
             pid: Some(held), ..
         }) => assert_eq!(held, pid),
         other => panic!("{other:?}"),
     }
-    let error = stage.try_open().unwrap_err();
+    let error = fixture.try_open().unwrap_err();
     assert!(
         error
             .to_string()
             .contains(&format!("in use by the process {pid}"))
     );
     drop(journal);
-    // What a process leaves that was killed: its lock file, held by nobody.
-    fs::write(stage.path().with_extension("db.lock"), "1\n").unwrap();
-    stage.open();
+    // A killed process leaves its lock file, which is not locked.
+    fs::write(fixture.path().with_extension("db.lock"), "1\n").unwrap();
+    fixture.open();
 }
 
 #[test]
-fn a_file_that_is_something_else_is_refused() {
-    let stage = Stage::new();
-    fs::write(stage.path(), "tasks = []\n".repeat(1000)).unwrap();
-    assert!(matches!(refused(&stage), OpenError::Foreign { .. }));
+fn foreign_file_is_refused() {
+    let fixture = TestJournal::new();
+    fs::write(fixture.path(), "tasks = []\n".repeat(1000)).unwrap();
+    assert!(matches!(refused(&fixture), OpenError::Foreign { .. }));
 
-    let stage = Stage::new();
-    fs::write(stage.path(), "a note of mine").unwrap();
-    assert!(matches!(refused(&stage), OpenError::Foreign { .. }));
+    let fixture = TestJournal::new();
+    fs::write(fixture.path(), "a note of mine").unwrap();
+    assert!(matches!(refused(&fixture), OpenError::Foreign { .. }));
 
-    let stage = Stage::new();
-    let other = Connection::open(stage.path()).unwrap();
+    let fixture = TestJournal::new();
+    let other = Connection::open(fixture.path()).unwrap();
     other.execute_batch("CREATE TABLE theirs (x)").unwrap();
     drop(other);
-    let error = stage.try_open().unwrap_err();
+    let error = fixture.try_open().unwrap_err();
     assert!(error.to_string().contains("another program"), "{error}");
 
-    let stage = Stage::new();
-    fs::create_dir(stage.path()).unwrap();
-    assert!(matches!(stage.try_open(), Err(OpenError::Unusable { .. })));
+    let fixture = TestJournal::new();
+    fs::create_dir(fixture.path()).unwrap();
+    assert!(matches!(
+        fixture.try_open(),
+        Err(OpenError::Unusable { .. })
+    ));
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("file"), "").unwrap();
     let below = folder.path().join("file/journal.db");
-    let error = greenroom_sqlite::SqliteJournal::open(&below, crate::kept::RETENTION);
+    let error = greenroom_sqlite::SqliteJournal::open(&below, crate::support::RETENTION);
     assert!(
         matches!(error, Err(OpenError::Unusable { .. })),
         "{error:?}"
@@ -93,9 +96,9 @@ fn a_file_that_is_something_else_is_refused() {
 }
 
 #[test]
-fn a_file_that_was_cut_off_is_refused() {
-    let stage = Stage::filled(200);
-    let whole = fs::read(stage.path()).unwrap();
+fn truncated_file_is_refused() {
+    let fixture = TestJournal::filled(200);
+    let whole = fs::read(fixture.path()).unwrap();
     for part in [
         0,
         1,
@@ -108,29 +111,29 @@ fn a_file_that_was_cut_off_is_refused() {
         whole.len() / 2,
         whole.len() - 4096,
     ] {
-        fs::write(stage.path(), &whole[..part]).unwrap();
-        let error = refused(&stage);
+        fs::write(fixture.path(), &whole[..part]).unwrap();
+        let error = refused(&fixture);
         assert!(
             matches!(error, OpenError::Damaged { .. } | OpenError::Foreign { .. }),
             "{part}: {error:?}"
         );
     }
-    fs::write(stage.path(), &whole).unwrap();
-    assert_eq!(stage.open().load().unwrap().tasks.len(), 200);
+    fs::write(fixture.path(), &whole).unwrap();
+    assert_eq!(fixture.open().load().unwrap().tasks.len(), 200);
 }
 
 #[test]
-fn a_garbled_page_is_refused_or_matters_to_nobody() {
+fn damaged_page_is_refused_or_unused() {
     const PAGE: usize = 4096;
-    let stage = Stage::filled(60);
-    let whole = fs::read(stage.path()).unwrap();
-    let before = kept(&stage.open());
+    let fixture = TestJournal::filled(60);
+    let whole = fs::read(fixture.path()).unwrap();
+    let before = contents(&fixture.open());
     let mut found = 0;
     for page in 0..whole.len() / PAGE {
-        fs::write(stage.path(), &whole).unwrap();
+        fs::write(fixture.path(), &whole).unwrap();
         let mut file = fs::OpenOptions::new()
             .write(true)
-            .open(stage.path())
+            .open(fixture.path())
             .unwrap();
         file.seek(SeekFrom::Start((page * PAGE) as u64)).unwrap();
         let noise: Vec<u8> = (0..PAGE)
@@ -138,8 +141,8 @@ fn a_garbled_page_is_refused_or_matters_to_nobody() {
             .collect();
         file.write_all(&noise).unwrap();
         drop(file);
-        match stage.try_open() {
-            Ok(journal) => assert_eq!(kept(&journal), before, "page {page}"),
+        match fixture.try_open() {
+            Ok(journal) => assert_eq!(contents(&journal), before, "page {page}"),
             Err(error) => {
                 found += 1;
                 assert!(
@@ -149,15 +152,15 @@ fn a_garbled_page_is_refused_or_matters_to_nobody() {
             }
         }
         for end in ["-wal", "-shm"] {
-            let _ = fs::remove_file(format!("{}{end}", stage.path().display()));
+            let _ = fs::remove_file(format!("{}{end}", fixture.path().display()));
         }
     }
     assert!(found > whole.len() / PAGE / 2, "{found} pages");
 }
 
 #[test]
-fn a_row_that_says_nothing_is_named() {
-    for (table, garble) in [
+fn unreadable_row_is_named() {
+    for (table, damage) in [
         (
             "tasks",
             "UPDATE tasks SET record = '{\"id\": 7}' WHERE left_at IS NULL",
@@ -168,26 +171,26 @@ fn a_row_that_says_nothing_is_named() {
         ),
         (
             "ledger",
-            "UPDATE ledger SET body = '{\"unheardOf\": {}}' WHERE seq = 3",
+            "UPDATE ledger SET body = '{\"unknown\": {}}' WHERE seq = 3",
         ),
     ] {
-        let stage = Stage::filled(20);
-        Connection::open(stage.path())
+        let fixture = TestJournal::filled(20);
+        Connection::open(fixture.path())
             .unwrap()
-            .execute_batch(garble)
+            .execute_batch(damage)
             .unwrap();
-        let error = refused(&stage).to_string();
+        let error = refused(&fixture).to_string();
         assert!(error.contains(&format!("table {table}, row ")), "{error}");
     }
 }
 
 #[test]
-fn a_newer_version_is_refused() {
-    let stage = Stage::filled(1);
-    let db = Connection::open(stage.path()).unwrap();
+fn newer_version_is_refused() {
+    let fixture = TestJournal::filled(1);
+    let db = Connection::open(fixture.path()).unwrap();
     db.pragma_update(None, "user_version", 99).unwrap();
     drop(db);
-    let error = refused(&stage);
+    let error = refused(&fixture);
     assert!(
         matches!(error, OpenError::Newer { version: 99, .. }),
         "{error:?}"
@@ -196,27 +199,27 @@ fn a_newer_version_is_refused() {
 }
 
 #[test]
-fn an_older_version_is_copied_and_brought_up_to_date() {
-    let stage = Stage::new();
-    let old = Connection::open(stage.path()).unwrap();
+fn older_version_is_backed_up_and_migrated() {
+    let fixture = TestJournal::new();
+    let old = Connection::open(fixture.path()).unwrap();
     old.execute_batch(include_str!("v1.sql")).unwrap();
     drop(old);
-    let copy = stage.path().with_extension("db.v1.bak");
+    let copy = fixture.path().with_extension("db.v1.bak");
     for _ in 0..2 {
-        let journal = stage.open();
-        let kept = journal.load().unwrap();
-        let task = &kept.tasks[0];
+        let journal = fixture.open();
+        let recovered = journal.load().unwrap();
+        let task = &recovered.tasks[0];
         assert_eq!(task.task.id.as_str(), "bg_0000cafe");
         assert_eq!(task.task.prompt, "Find out why the build is slow.".into());
         assert_eq!(task.granted.map(|run| run.0), Some(1));
-        assert_eq!(kept.left[0].id.as_str(), "bg_0000beef");
-        assert_eq!(kept.accounts[0].1.open(), 1);
-        assert_eq!(kept.newest_change, 5);
+        assert_eq!(recovered.left[0].id.as_str(), "bg_0000beef");
+        assert_eq!(recovered.accounts[0].1.open(), 1);
+        assert_eq!(recovered.newest_change, 5);
         assert_eq!(journal.story(&"bg_0000cafe".into()).len(), 2);
     }
     assert_eq!(mode(&copy), 0o600);
     assert_eq!(version(&copy), 1);
-    assert_eq!(version(&stage.path()), 2);
+    assert_eq!(version(&fixture.path()), 2);
     let copied = Connection::open(&copy).unwrap();
     let tasks: i64 = copied
         .query_row("SELECT count(*) FROM tasks", [], |row| row.get(0))

@@ -1,4 +1,4 @@
-//! Whatever is appended in whatever order, and whenever the journal is opened again: it knows the same as one in memory.
+//! Random entries with restarts in between: the journal on disk has the same content as the one in memory.
 
 use std::sync::Arc;
 
@@ -14,9 +14,9 @@ use greenroom::ports::journal::conformance::{
 use greenroom::ports::journal::{Entry, Journal, MemoryJournal};
 use proptest::prelude::*;
 
-use crate::kept::{Stage, kept};
+use crate::support::{TestJournal, contents};
 
-/// Few of each, so that they meet.
+/// Few ids, so that entries concern the same tasks.
 fn ids() -> impl Strategy<Value = String> {
     (0..6u32).prop_map(|n| format!("bg_0000000{n}"))
 }
@@ -46,11 +46,11 @@ fn kinds() -> impl Strategy<Value = NoticeKind> {
     prop_oneof![Just(NoticeKind::Individual), Just(NoticeKind::Final)]
 }
 
-/// An entry; the numbers of changes are given when it is appended.
+/// An entry; changes get their numbers when they are appended.
 fn entries() -> impl Strategy<Value = Entry> {
     prop_oneof![
         4 => (0..6u64, states(), 0..50u64, any::<bool>()).prop_map(|(n, state, accepted, changed)| {
-            // Of no two tasks the same.
+            // No two tasks have the same position.
             let (id, accepted) = (format!("bg_0000000{n}"), n * 100 + accepted);
             let task = in_state(&task(&id, None), state);
             if changed {
@@ -100,17 +100,17 @@ fn entries() -> impl Strategy<Value = Entry> {
     ]
 }
 
-/// Opens the journal anew, or appends these together.
+/// One step of the property: an append, or a restart.
 #[derive(Debug, Clone)]
 enum Step {
     Append(Vec<Entry>),
-    OpenAgain,
+    Reopen,
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let step = prop_oneof![
         12 => proptest::collection::vec(entries(), 1..6).prop_map(Step::Append),
-        1 => Just(Step::OpenAgain),
+        1 => Just(Step::Reopen),
     ];
     proptest::collection::vec(step, 1..60)
 }
@@ -126,17 +126,17 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn it_knows_the_same_as_one_in_memory(steps in steps()) {
-        let stage = Stage::new();
+    fn sqlite_journal_equals_memory_journal(steps in steps()) {
+        let fixture = TestJournal::new();
         let memory = MemoryJournal::keeping(RETENTION);
-        let mut disk = Arc::new(stage.open());
+        let mut disk = Arc::new(fixture.open());
         let mut number = 0;
         for step in steps {
             let Step::Append(mut entries) = step else {
-                let before = kept(&*disk);
+                let before = contents(&*disk);
                 drop(disk);
-                disk = Arc::new(stage.open());
-                prop_assert_eq!(kept(&*disk), before);
+                disk = Arc::new(fixture.open());
+                prop_assert_eq!(contents(&*disk), before);
                 continue;
             };
             for entry in &mut entries {
@@ -151,9 +151,9 @@ proptest! {
         for again in [false, true] {
             if again {
                 drop(disk);
-                disk = Arc::new(stage.open());
+                disk = Arc::new(fixture.open());
             }
-            prop_assert_eq!(kept(&*disk), kept(&memory));
+            prop_assert_eq!(contents(&*disk), contents(&memory));
             prop_assert_eq!(accounts(&*disk), accounts(&memory));
             for n in 0..6 {
                 let id = format!("bg_0000000{n}");

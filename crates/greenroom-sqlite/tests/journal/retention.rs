@@ -1,5 +1,4 @@
-//! What is let go of: everything of tasks that left memory longer ago than the retention, in small steps beside the work;
-//! what is still wanted stays.
+//! Retention: rows of tasks that were evicted longer ago than the retention are deleted; rows that are still needed stay.
 
 use std::time::{Duration, Instant};
 
@@ -10,10 +9,10 @@ use greenroom::domain::task::{Launch, TaskStatus};
 use greenroom::domain::time::Timestamp;
 use greenroom::ports::journal::conformance::{at, change, in_state, posted, task};
 use greenroom::ports::journal::{ChangesFrom, Entry, Journal};
-use greenroom_sqlite::upkeep::{self, Purge, Stats};
+use greenroom_sqlite::maintenance::{self, Purge, Stats};
 use rusqlite::Connection;
 
-use crate::kept::{PATIENCE, Stage};
+use crate::support::{TIMEOUT, TestJournal};
 
 const DAY: i64 = 24 * 3600 * 1000;
 
@@ -21,8 +20,8 @@ fn days_ago(days: i64) -> Timestamp {
     at(-days * DAY)
 }
 
-/// A task that was launched, told of and left memory that many days ago.
-fn over(journal: &dyn Journal, number: u64, days: i64) {
+/// Appends a task that was launched, reported to its parent and evicted that many days ago.
+fn append_expired(journal: &dyn Journal, number: u64, days: i64) {
     let id = format!("bg_{number:08x}");
     let parent = format!("ses_p{number}");
     let when = days_ago(days);
@@ -59,37 +58,37 @@ fn over(journal: &dyn Journal, number: u64, days: i64) {
     journal.append(when, vec![Entry::Forgotten(id.into(), when)]);
 }
 
-fn rows(stage: &Stage, table: &str) -> i64 {
-    let db = Connection::open(stage.path()).unwrap();
+fn rows(fixture: &TestJournal, table: &str) -> i64 {
+    let db = Connection::open(fixture.path()).unwrap();
     db.query_row(&format!("SELECT count(*) FROM {table}"), [], |row| {
         row.get(0)
     })
     .unwrap()
 }
 
-fn once(stage: &Stage, so: impl Fn(&Stats) -> bool) -> Stats {
+fn stats_until(fixture: &TestJournal, so: impl Fn(&Stats) -> bool) -> Stats {
     let begin = Instant::now();
     loop {
-        let stats = upkeep::stats(&stage.path()).unwrap();
+        let stats = maintenance::stats(&fixture.path()).unwrap();
         if so(&stats) {
             return stats;
         }
-        assert!(begin.elapsed() < PATIENCE, "{stats:?}");
+        assert!(begin.elapsed() < TIMEOUT, "{stats:?}");
         std::thread::sleep(Duration::from_millis(5));
     }
 }
 
 #[test]
-fn what_is_old_goes_at_the_start_and_the_rest_stays() {
-    let stage = Stage::new();
-    let journal = stage.open();
+fn expired_rows_are_deleted_at_the_start() {
+    let fixture = TestJournal::new();
+    let journal = fixture.open();
     for number in 0..700 {
-        over(&journal, number, if number < 650 { 20 } else { 3 });
+        append_expired(&journal, number, if number < 650 { 20 } else { 3 });
     }
     drop(journal);
-    let journal = stage.open();
-    // Keys of three days ago are over too.
-    let stats = once(&stage, |stats| {
+    let journal = fixture.open();
+    // Keys of three days ago have expired too.
+    let stats = stats_until(&fixture, |stats| {
         stats.left == 50 && stats.changes == 100 && stats.keys == 0
     });
     assert_eq!(stats.open, 0);
@@ -98,10 +97,10 @@ fn what_is_old_goes_at_the_start_and_the_rest_stays() {
     assert_eq!(journal.story(&"bg_00000000".into()), []);
     assert_eq!(journal.story(&"bg_0000028a".into()).len(), 5);
     let of_messages = "stories WHERE subject >= 'ntc_'";
-    once(&stage, |_| {
-        rows(&stage, of_messages) == 50 && rows(&stage, "ledger") == 100
+    stats_until(&fixture, |_| {
+        rows(&fixture, of_messages) == 50 && rows(&fixture, "ledger") == 100
     });
-    assert_eq!(rows(&stage, "texts"), 50);
+    assert_eq!(rows(&fixture, "texts"), 50);
     assert!(journal.account(&"ses_p0".into()).is_none());
     assert!(journal.account(&"ses_p650".into()).is_some());
 
@@ -123,27 +122,27 @@ fn what_is_old_goes_at_the_start_and_the_rest_stays() {
 }
 
 #[test]
-fn numbers_go_on_above_changes_that_are_gone() {
-    let stage = Stage::new();
-    over(&stage.open(), 7, 20);
-    let journal = stage.open();
-    once(&stage, |stats| stats.changes == 0);
+fn change_numbers_continue_after_deleted_changes() {
+    let fixture = TestJournal::new();
+    append_expired(&fixture.open(), 7, 20);
+    let journal = fixture.open();
+    stats_until(&fixture, |stats| stats.changes == 0);
     drop(journal);
-    assert_eq!(stage.open().load().unwrap().newest_change, 16);
+    assert_eq!(fixture.open().load().unwrap().newest_change, 16);
 }
 
 #[test]
-fn a_purge_takes_what_has_ended_and_leaves_what_somebody_waits_for() {
-    let stage = Stage::new();
-    let journal = stage.open();
-    over(&journal, 1, 5);
-    over(&journal, 2, 1);
+fn purge_deletes_ended_tasks_without_waiters() {
+    let fixture = TestJournal::new();
+    let journal = fixture.open();
+    append_expired(&journal, 1, 5);
+    append_expired(&journal, 2, 1);
     let parent = |number: u64| format!("ses_q{number}");
     let ended = |number: u64, id: &str| {
         let task = in_state(&task(id, Some(&parent(number))), TaskStatus::Completed);
         journal.append(at(0), vec![change(number, &task, 90 + number, None)]);
     };
-    // In memory: of a parent that is owed nothing, of one that waits for another task, and above that other task.
+    // In memory: a task of a settled parent, a task of a parent that waits for another task, and the parent of an open task.
     ended(3, "bg_in_memory");
     ended(4, "bg_of_a_batch");
     ended(5, "bg_above");
@@ -161,12 +160,12 @@ fn a_purge_takes_what_has_ended_and_leaves_what_somebody_waits_for() {
         journal.append(at(0), vec![change(6, &running, 99, None), joined]);
     }
     drop(journal);
-    let path = stage.path();
+    let path = fixture.path();
     let three_days = Purge::OlderThan(Duration::from_secs(3 * 24 * 3600));
-    assert_eq!(upkeep::purge(&path, three_days).unwrap(), 1);
-    assert_eq!(upkeep::purge(&path, Purge::AllEnded).unwrap(), 2);
-    assert_eq!(upkeep::purge(&path, Purge::AllEnded).unwrap(), 0);
-    let journal = stage.open();
+    assert_eq!(maintenance::purge(&path, three_days).unwrap(), 1);
+    assert_eq!(maintenance::purge(&path, Purge::AllEnded).unwrap(), 2);
+    assert_eq!(maintenance::purge(&path, Purge::AllEnded).unwrap(), 0);
+    let journal = fixture.open();
     for (id, stays) in [
         ("bg_00000001", false),
         ("bg_00000002", false),
@@ -180,8 +179,8 @@ fn a_purge_takes_what_has_ended_and_leaves_what_somebody_waits_for() {
     }
     assert_eq!(journal.load().unwrap().accounts.len(), 2);
     let mut lines = Vec::new();
-    assert_eq!(upkeep::export(&path, &mut lines).unwrap(), 4);
+    assert_eq!(maintenance::export(&path, &mut lines).unwrap(), 4);
     drop(journal);
-    let (before, after) = upkeep::vacuum(&path).unwrap();
+    let (before, after) = maintenance::vacuum(&path).unwrap();
     assert!(after <= before);
 }

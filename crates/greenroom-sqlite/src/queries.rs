@@ -1,5 +1,5 @@
-//! Rows as what they stand for. An error of SQLite's and a row that cannot be read are kept apart: the second names its
-//! table and key. What is read here was written by [`crate::store`].
+//! Reads rows. An error of SQLite is distinguished from a row that cannot be parsed, which is named by its table and key. The
+//! rows are written by [`crate::store`].
 
 use std::fmt::Display;
 use std::sync::Arc;
@@ -15,10 +15,10 @@ use rusqlite::{Connection, OptionalExtension, Params, Row, params};
 use serde::de::DeserializeOwned;
 
 use crate::error::RowError;
-use crate::store::WHOLE;
+use crate::store::KIND_ACCOUNT;
 
-/// What was read; a row that cannot be read is an error of its own.
-pub(crate) type Read<T> = rusqlite::Result<Result<T, RowError>>;
+/// The result of a query. The inner error is a row that cannot be read.
+pub(crate) type RowResult<T> = rusqlite::Result<Result<T, RowError>>;
 
 /// The columns of a task with its texts.
 const TASK: &str = "tasks.id, tasks.record, texts.prompt, texts.skill_content, accepted, age, granted, prompted, aborted
@@ -36,7 +36,7 @@ fn parse<T: DeserializeOwned>(
     })
 }
 
-/// A record, with the texts of its run where they are still kept.
+/// Parses a record and adds the texts of its run, if they are still kept.
 fn task(
     table: &'static str,
     key: impl Display,
@@ -45,14 +45,14 @@ fn task(
     skill_content: Option<String>,
 ) -> Result<Task, RowError> {
     let mut task: Task = parse(table, key, record)?;
-    // Read with room for more.
+    // The parser leaves spare capacity.
     task.attempts.shrink_to_fit();
     task.prompt = prompt.unwrap_or_default().into();
     task.skill_content = skill_content.map(Into::into);
     Ok(task)
 }
 
-fn kept_task(row: &Row<'_>) -> Read<KeptTask> {
+fn task_row(row: &Row<'_>) -> RowResult<KeptTask> {
     let id: String = row.get(0)?;
     let record = row.get_ref(1)?.as_str()?;
     let number = |column| row.get::<_, i64>(column).map(i64::cast_unsigned);
@@ -70,13 +70,13 @@ fn kept_task(row: &Row<'_>) -> Read<KeptTask> {
     }))
 }
 
-/// Each row as what it stands for, or the first that cannot be read.
+/// Reads every row, or returns the first one that cannot be read.
 fn all<T>(
     db: &Connection,
     sql: &str,
     params: impl Params,
-    mut read: impl FnMut(&Row<'_>) -> Read<T>,
-) -> Read<Vec<T>> {
+    mut read: impl FnMut(&Row<'_>) -> RowResult<T>,
+) -> RowResult<Vec<T>> {
     let mut statement = db.prepare_cached(sql)?;
     let mut rows = statement.query(params)?;
     let mut found = Vec::new();
@@ -89,14 +89,14 @@ fn all<T>(
     Ok(Ok(found))
 }
 
-/// Every task that has not left memory.
-pub(crate) fn live(db: &Connection) -> Read<Vec<KeptTask>> {
+/// Returns every task that was not evicted from memory.
+pub(crate) fn live_tasks(db: &Connection) -> RowResult<Vec<KeptTask>> {
     let sql = format!("SELECT {TASK} WHERE left_at IS NULL ORDER BY accepted");
-    all(db, &sql, [], kept_task)
+    all(db, &sql, [], task_row)
 }
 
-/// The newest tasks that have left memory since then, newest first, without their texts.
-pub(crate) fn left(db: &Connection, since: Timestamp, most: usize) -> Read<Vec<Arc<Task>>> {
+/// Returns the tasks that were evicted since then, newest first, without their texts.
+pub(crate) fn evicted(db: &Connection, since: Timestamp, most: usize) -> RowResult<Vec<Arc<Task>>> {
     let sql = "SELECT id, record FROM tasks WHERE left_at >= ?1 ORDER BY left_at DESC, rowid DESC LIMIT ?2";
     all(db, sql, params![since.as_millis(), most], |row| {
         let record = row.get_ref(1)?.as_str()?;
@@ -105,16 +105,16 @@ pub(crate) fn left(db: &Connection, since: Timestamp, most: usize) -> Read<Vec<A
     })
 }
 
-/// A task as it is written out.
+/// A task to be exported.
 pub(crate) struct Exported {
-    /// Its place, to go on after.
-    pub(crate) place: i64,
+    /// The row id, from which the next page continues.
+    pub(crate) rowid: i64,
     pub(crate) task: Task,
     pub(crate) left_at: Option<Timestamp>,
 }
 
-/// The next tasks in the order of their launch.
-pub(crate) fn page(db: &Connection, after: Option<i64>, most: usize) -> Read<Vec<Exported>> {
+/// Returns the next tasks in the order of their launch.
+pub(crate) fn page(db: &Connection, after: Option<i64>, most: usize) -> RowResult<Vec<Exported>> {
     let sql = "SELECT tasks.rowid, id, record, prompt, skill_content, left_at
          FROM tasks LEFT JOIN texts ON texts.task = tasks.id AND texts.run = tasks.run
          WHERE tasks.rowid > ?1 ORDER BY tasks.rowid LIMIT ?2";
@@ -122,18 +122,18 @@ pub(crate) fn page(db: &Connection, after: Option<i64>, most: usize) -> Read<Vec
         let id: String = row.get(1)?;
         let record = row.get_ref(2)?.as_str()?;
         let left_at: Option<i64> = row.get(5)?;
-        let place = row.get(0)?;
+        let rowid = row.get(0)?;
         let task = task("tasks", id, record, row.get(3)?, row.get(4)?);
         Ok(task.map(|task| Exported {
-            place,
+            rowid,
             task,
             left_at: left_at.map(Timestamp::from_millis),
         }))
     })
 }
 
-/// The task of that id, or the newest of that session, that has left memory since then.
-pub(crate) fn named(db: &Connection, name: &str, since: Timestamp) -> Read<Option<Task>> {
+/// Returns the evicted task of that id, or the newest of that session, if it was evicted since then.
+pub(crate) fn named(db: &Connection, name: &str, since: Timestamp) -> RowResult<Option<Task>> {
     let sql = format!(
         "SELECT {TASK} WHERE (tasks.id = ?1 OR session = ?1) AND left_at >= ?2
          ORDER BY left_at DESC, tasks.rowid DESC LIMIT 1"
@@ -141,21 +141,21 @@ pub(crate) fn named(db: &Connection, name: &str, since: Timestamp) -> Read<Optio
     first(db, &sql, params![name, since.as_millis()])
 }
 
-fn first(db: &Connection, sql: &str, params: impl Params) -> Read<Option<Task>> {
-    let found = all(db, sql, params, kept_task)?;
+fn first(db: &Connection, sql: &str, params: impl Params) -> RowResult<Option<Task>> {
+    let found = all(db, sql, params, task_row)?;
     Ok(found.map(|tasks| {
-        let task = tasks.into_iter().next().map(|kept| kept.task);
+        let task = tasks.into_iter().next().map(|row| row.task);
         task.map(|task| Arc::try_unwrap(task).unwrap_or_else(|task| Task::clone(&task)))
     }))
 }
 
-/// True if the task of that id has left memory since then.
+/// Returns true if the task of that id was evicted since then.
 pub(crate) fn knows(db: &Connection, id: &str, since: Timestamp) -> rusqlite::Result<bool> {
     db.prepare_cached("SELECT 1 FROM tasks WHERE id = ?1 AND left_at >= ?2")?
         .exists(params![id, since.as_millis()])
 }
 
-/// The ids of at most two tasks that have left memory since then and begin so.
+/// Returns the ids of at most two tasks that were evicted since then and have that prefix.
 pub(crate) fn beginning(
     db: &Connection,
     name: &str,
@@ -168,19 +168,19 @@ pub(crate) fn beginning(
         .collect()
 }
 
-/// Adds a row of the ledger to the account it belongs to.
-fn apply(account: &mut Account, row: &Row<'_>) -> Read<()> {
+/// Applies a row of the table `ledger` to its account.
+fn apply(account: &mut Account, row: &Row<'_>) -> RowResult<()> {
     let (seq, kind): (i64, i64) = (row.get(0)?, row.get(1)?);
     let body = row.get_ref(2)?.as_str()?;
-    Ok(if kind == WHOLE {
+    Ok(if kind == KIND_ACCOUNT {
         parse("ledger", seq, body).map(|whole| *account = whole)
     } else {
         parse::<Entry>("ledger", seq, body).map(|entry| account.apply(entry))
     })
 }
 
-/// What is kept of a parent.
-pub(crate) fn account(db: &Connection, parent: &str) -> Read<Option<Account>> {
+/// Returns the account of a parent.
+pub(crate) fn account(db: &Connection, parent: &str) -> RowResult<Option<Account>> {
     let mut account = None;
     let sql = "SELECT seq, kind, body FROM ledger WHERE parent = ?1 ORDER BY seq";
     let read = all(db, sql, [parent], |row| {
@@ -189,8 +189,8 @@ pub(crate) fn account(db: &Connection, parent: &str) -> Read<Option<Account>> {
     Ok(read.map(|_| account))
 }
 
-/// Every account with something open or owed, or silenced.
-pub(crate) fn open_accounts(db: &Connection) -> Read<Vec<(SessionId, Account)>> {
+/// Returns every account with open tasks or pending messages, and every silenced one.
+pub(crate) fn open_accounts(db: &Connection) -> RowResult<Vec<(SessionId, Account)>> {
     let mut accounts: Vec<(SessionId, Account)> = Vec::new();
     let sql = "SELECT ledger.seq, kind, body, ledger.parent FROM parents JOIN ledger ON ledger.parent = parents.parent
          WHERE settled = 0 OR silenced = 1 ORDER BY ledger.parent, ledger.seq";
@@ -210,8 +210,8 @@ pub(crate) fn open_accounts(db: &Connection) -> Read<Vec<(SessionId, Account)>> 
     Ok(read.map(|_| accounts))
 }
 
-/// The keys since then, oldest first.
-pub(crate) fn keys(db: &Connection, since: Timestamp) -> Read<Vec<KeptKey>> {
+/// Returns the launch keys since then, oldest first.
+pub(crate) fn keys(db: &Connection, since: Timestamp) -> RowResult<Vec<KeptKey>> {
     let sql = "SELECT seq, record FROM keys WHERE at > ?1 ORDER BY seq DESC LIMIT ?2";
     let found = all(db, sql, params![since.as_millis(), MOST], |row| {
         let seq: i64 = row.get(0)?;
@@ -223,8 +223,8 @@ pub(crate) fn keys(db: &Connection, since: Timestamp) -> Read<Vec<KeptKey>> {
     }))
 }
 
-/// A number that the writer keeps.
-pub(crate) fn mark(db: &Connection, name: &str) -> rusqlite::Result<u64> {
+/// Returns a number of the table `marks`.
+pub(crate) fn counter(db: &Connection, name: &str) -> rusqlite::Result<u64> {
     let sql = "SELECT value FROM marks WHERE name = ?1";
     let value: Option<i64> = db
         .prepare_cached(sql)?
@@ -233,28 +233,28 @@ pub(crate) fn mark(db: &Connection, name: &str) -> rusqlite::Result<u64> {
     Ok(value.unwrap_or(0).cast_unsigned())
 }
 
-/// The number of the newest change there ever was.
+/// Returns the number of the newest change, deleted ones included.
 pub(crate) fn newest_change(db: &Connection) -> rusqlite::Result<u64> {
     let newest: Option<i64> =
         db.query_row("SELECT max(number) FROM changes", [], |row| row.get(0))?;
     Ok(newest
         .unwrap_or(0)
         .cast_unsigned()
-        .max(mark(db, "changes_gone")?))
+        .max(counter(db, "changes_gone")?))
 }
 
-/// At most so many changes; none if those after that number are not all kept.
+/// Returns at most `most` changes; none if some changes after that number were deleted.
 pub(crate) fn changes(
     db: &Connection,
     from: ChangesFrom,
     most: usize,
-) -> Read<Option<Vec<KeptChange>>> {
+) -> RowResult<Option<Vec<KeptChange>>> {
     let first = match from {
         ChangesFrom::After(number) => {
-            if number < mark(db, "changes_gone")? {
+            if number < counter(db, "changes_gone")? {
                 return Ok(Ok(None));
             }
-            // Anybody may ask for a number that was never given.
+            // A reader may ask for a number that was never assigned.
             i64::try_from(number)
                 .ok()
                 .and_then(|number| number.checked_add(1))
@@ -298,12 +298,15 @@ fn status(number: i64, name: &str) -> Result<TaskStatus, RowError> {
     known.ok_or_else(|| RowError {
         table: "changes",
         row: number.to_string(),
-        problem: format!("{name:?} is no state of a task"),
+        problem: format!("{name:?} is not a state of a task"),
     })
 }
 
-/// What is kept of a story.
-pub(crate) fn lines(db: &Connection, subject: &str) -> rusqlite::Result<Vec<(Timestamp, Line)>> {
+/// Returns the timeline entries of a task or a message.
+pub(crate) fn timeline_entries(
+    db: &Connection,
+    subject: &str,
+) -> rusqlite::Result<Vec<(Timestamp, Line)>> {
     db.prepare_cached("SELECT at, what, detail FROM stories WHERE subject = ?1 ORDER BY line")?
         .query_map([subject], |row| {
             let line = Line {

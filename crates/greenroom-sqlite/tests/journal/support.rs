@@ -1,4 +1,4 @@
-//! What the other tests share: a journal in a folder of its own, and tasks to put into it.
+//! Shared helpers: a journal in a temporary folder, and tasks to append.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -12,15 +12,15 @@ use greenroom::ports::journal::conformance::{
 use greenroom::ports::journal::{Entry, Journal, Place, Standing};
 use greenroom_sqlite::{OpenError, SqliteJournal};
 
-/// How long anything may take.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+/// The time limit of every wait.
+pub const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// A folder with the path of a journal in it.
-pub struct Stage {
+/// A temporary folder with the path of a journal.
+pub struct TestJournal {
     folder: tempfile::TempDir,
 }
 
-impl Stage {
+impl TestJournal {
     pub fn new() -> Self {
         Self {
             folder: tempfile::tempdir().unwrap(),
@@ -39,20 +39,20 @@ impl Stage {
         SqliteJournal::open(&self.path(), RETENTION)
     }
 
-    /// One with so many tasks in memory and as many that have left it.
+    /// Returns a journal with that many tasks in memory, and as many evicted ones.
     pub fn filled(tasks: u64) -> Self {
-        let place = Self::new();
-        let journal = place.open();
+        let fixture = Self::new();
+        let journal = fixture.open();
         for number in 0..tasks {
             accept(&journal, number);
-            leave(&journal, number);
+            evict(&journal, number);
         }
         drop(journal);
-        place
+        fixture
     }
 }
 
-/// A task is accepted; returns where the journal stands.
+/// Appends an accepted task; returns the log position.
 pub fn accept(journal: &dyn Journal, number: u64) -> Place {
     let id = format!("bg_{number:08x}");
     let parent = format!("ses_p{}", number % 7);
@@ -66,28 +66,28 @@ pub fn accept(journal: &dyn Journal, number: u64) -> Place {
     journal.append(at(1), vec![change(number, &new, number + 1, None), joined])
 }
 
-/// Another task ends, and leaves memory.
-pub fn leave(journal: &dyn Journal, number: u64) {
+/// Appends a task that ends and is evicted from memory.
+pub fn evict(journal: &dyn Journal, number: u64) {
     let id = format!("bg_f{number:07x}");
     let ended = in_state(&task(&id, None), TaskStatus::Completed);
     let left = Entry::Forgotten(TaskId::new(id), at(2));
     journal.append(at(2), vec![record(number, &ended), left]);
 }
 
-pub fn kept(journal: &dyn Journal) -> Comparable {
+pub fn contents(journal: &dyn Journal) -> Comparable {
     comparable(journal.load().unwrap())
 }
 
-/// Waits until it stands so.
-pub fn until(journal: &dyn Journal, so: impl Fn(&Standing) -> bool) -> Standing {
-    let mut standing = journal.standing();
+/// Waits for a status that matches.
+pub fn until(journal: &dyn Journal, matches: impl Fn(&Standing) -> bool) -> Standing {
+    let mut status = journal.standing();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .build()
         .unwrap();
-    let reached = async { tokio::time::timeout(PATIENCE, standing.wait_for(|now| so(now))).await };
-    let reached = runtime.block_on(reached).expect("in time");
-    reached.unwrap().clone()
+    let wait = async { tokio::time::timeout(TIMEOUT, status.wait_for(|now| matches(now))).await };
+    let status = runtime.block_on(wait).expect("in time");
+    status.unwrap().clone()
 }
 
 pub fn mode(path: &Path) -> u32 {
