@@ -1,25 +1,25 @@
-//! Where an opencode server is, and with which credentials. Made by whoever reads the configuration or starts a server;
-//! read by [`crate::OpencodeServer`] and [`crate::wait_until_healthy`].
+//! The address and credentials of an opencode server. Created from the configuration or by a started server; read by
+//! [`crate::OpencodeServer`] and [`crate::wait_until_healthy`].
 
 use std::fmt;
 
 use reqwest::Url;
 
-/// Where an opencode server is and how to talk to it.
+/// The address and credentials of an opencode server.
 #[derive(Clone)]
 pub struct ServerAddress {
-    /// For instance `http://127.0.0.1:4096`; a path in it is kept as a prefix.
+    /// The URL, for instance `http://127.0.0.1:4096`; a path is kept as a prefix.
     pub url: String,
-    /// The name for Basic auth; opencode's own default is `opencode`.
+    /// The user name for Basic auth; opencode's default is `opencode`.
     pub username: String,
-    /// What the server was started with as `OPENCODE_SERVER_PASSWORD`; without one no credentials are sent.
+    /// The server's `OPENCODE_SERVER_PASSWORD`; without one no credentials are sent.
     pub password: Option<String>,
-    /// Where sessions and toasts belong that name no directory.
+    /// The directory of sessions and toasts that name none.
     pub directory: String,
 }
 
 impl ServerAddress {
-    /// An address without a password.
+    /// Returns an address without a password.
     pub fn new(url: impl Into<String>, directory: impl Into<String>) -> Self {
         Self {
             url: url.into(),
@@ -29,7 +29,7 @@ impl ServerAddress {
         }
     }
 
-    /// The same with a password.
+    /// Sets the password; an empty one counts as none.
     #[must_use]
     pub fn with_password(mut self, password: Option<String>) -> Self {
         self.password = password.filter(|password| !password.is_empty());
@@ -51,22 +51,22 @@ impl fmt::Debug for ServerAddress {
 /// Why an address cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum AddressError {
-    /// It is no `http://` URL.
+    /// The URL is not a valid `http://` URL.
     #[error(
-        "`{url}` is no usable address of opencode: {problem}; it looks like http://127.0.0.1:4096"
+        "`{url}` is not a usable address of opencode: {problem}; an example is http://127.0.0.1:4096"
     )]
     Url {
-        /// What was given.
+        /// The given text.
         url: String,
-        /// What is wrong with it.
+        /// The problem.
         problem: String,
     },
-    /// The HTTP client could not be made.
+    /// The HTTP client could not be created.
     #[error("the HTTP client cannot be set up")]
     Client(#[source] reqwest::Error),
 }
 
-/// The URL of an address, if it can be used.
+/// Parses the URL of an address.
 pub(crate) fn parse_url(text: &str) -> Result<Url, AddressError> {
     let bad = |problem: String| AddressError::Url {
         url: text.to_owned(),

@@ -1,12 +1,12 @@
-//! Growing, jittered waits between attempts. The event stream and the supervised child each own one.
+//! Exponential backoff with jitter. The event stream and the supervisor each own one.
 
 use std::time::Duration;
 
 use rand::{RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 
-/// Waits that double from `first` to `longest`, each shortened by up to half so that several clients of one server do
-/// not come back in step.
+/// Waits that double from `first` to `longest`. Each is shortened by up to half, so that several clients of one server do
+/// not reconnect at the same time.
 #[derive(Debug)]
 pub(crate) struct Backoff {
     first: Duration,
@@ -16,11 +16,11 @@ pub(crate) struct Backoff {
 }
 
 impl Backoff {
-    /// A backoff that has not waited yet; a seed makes it repeatable.
+    /// Returns a backoff at its first wait. A seed makes it repeatable.
     pub(crate) fn new(first: Duration, longest: Duration, seed: Option<u64>) -> Self {
         let rng = match seed {
             Some(seed) => ChaCha8Rng::seed_from_u64(seed),
-            // Without randomness of the machine the jitter is the same everywhere, which is no reason to fail.
+            // Without system randomness the jitter is the same in every process, which is acceptable.
             None => ChaCha8Rng::try_from_rng(&mut rand::rngs::SysRng)
                 .unwrap_or_else(|_| ChaCha8Rng::seed_from_u64(0)),
         };
@@ -32,14 +32,14 @@ impl Backoff {
         }
     }
 
-    /// How long to wait now; the next wait is up to twice as long.
+    /// Returns the next wait, and doubles the one after it.
     pub(crate) fn wait(&mut self) -> Duration {
         let full = self.next;
         self.next = (full * 2).min(self.longest);
         full.mul_f64(self.rng.random_range(0.5..=1.0))
     }
 
-    /// Begins again with the first wait.
+    /// Starts again with the first wait.
     pub(crate) fn reset(&mut self) {
         self.next = self.first;
     }
@@ -50,7 +50,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn waits_double_up_to_the_longest_and_begin_again_after_a_reset() {
+    fn waits_double_up_to_the_longest_until_a_reset() {
         let mut backoff =
             Backoff::new(Duration::from_millis(500), Duration::from_secs(10), Some(7));
         for full in [500, 1000, 2000, 4000, 8000, 10_000, 10_000] {
@@ -69,7 +69,7 @@ mod tests {
     }
 
     #[test]
-    fn a_seed_makes_the_waits_repeatable_and_another_seed_makes_others() {
+    fn waits_depend_on_the_seed() {
         let waits = |seed| {
             let mut backoff = Backoff::new(
                 Duration::from_millis(500),

@@ -1,5 +1,5 @@
-//! `opencode serve` under supervision: started in a process group of its own, restarted when it dies, ended with us. Its
-//! state can be watched; its output is kept in a bounded log. `greenroom up` and the tests own one [`OpencodeChild`].
+//! `opencode serve` under supervision: started in a separate process group, restarted when it dies, ended with this process.
+//! Its state can be watched; its output is kept in a bounded log. `greenroom up` and the tests own one [`OpencodeChild`].
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, TcpListener};
@@ -15,33 +15,33 @@ use tokio::time::timeout;
 use crate::address::ServerAddress;
 use crate::backoff::Backoff;
 use crate::child_log::ChildLog;
-use crate::supervisor::{Group, Supervisor};
+use crate::supervisor::{ProcessGroup, Supervisor};
 
-/// Deaths in a row, none of them after it was up, at which waiting for it is given up.
-const HOPELESS: u32 = 3;
+/// The number of failed starts in a row after which [`OpencodeChild::wait_until_up`] fails.
+const MAX_BOOT_FAILURES: u32 = 3;
 const LOG_BOUND: u64 = 10 << 20;
 
-/// How opencode is started.
+/// The options of `opencode serve`.
 #[derive(Clone)]
 pub struct ServeOptions {
     /// The binary, from [`crate::install`].
     pub program: PathBuf,
-    /// Where it works if a request names no directory.
+    /// The directory of requests that name none.
     pub directory: PathBuf,
-    /// The port on 127.0.0.1; without one a free one is chosen and kept over restarts.
+    /// The port on 127.0.0.1; by default a free one is chosen and kept across restarts.
     pub port: Option<u16>,
-    /// Protects the server by Basic auth.
+    /// The password for Basic auth.
     pub password: Option<String>,
-    /// True: our environment and `environment` over it. False: `environment` alone.
+    /// True if the server gets the environment of this process, overridden by `environment`; false for `environment` alone.
     pub inherit_environment: bool,
-    /// Variables for it.
+    /// Environment variables of the server.
     pub environment: BTreeMap<String, String>,
-    /// Where its output is kept, at most 10 MiB and as much again of the time before (`.1`).
+    /// The path of its log: at most 10 MiB, and as much again in the previous log (`.1`).
     pub log: PathBuf,
 }
 
 impl ServeOptions {
-    /// A server in our own environment on a free port without a password.
+    /// Returns options for a server in the environment of this process, on a free port, without a password.
     pub fn new(
         program: impl Into<PathBuf>,
         directory: impl Into<PathBuf>,
@@ -61,7 +61,7 @@ impl ServeOptions {
 
 impl std::fmt::Debug for ServeOptions {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        // Not the environment and the password: both may hold secrets.
+        // Without the environment and the password, which may hold secrets.
         f.debug_struct("ServeOptions")
             .field("program", &self.program)
             .field("directory", &self.directory)
@@ -71,34 +71,34 @@ impl std::fmt::Debug for ServeOptions {
     }
 }
 
-/// What the supervised server does.
+/// The state of the supervised server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ChildState {
-    /// It is being started and not healthy yet.
+    /// It was started and is not healthy yet.
     Starting,
     /// It is healthy.
     Up {
-        /// Its process, which is also its process group.
+        /// The id of its process and of its process group.
         pid: u32,
     },
-    /// It has died and is started again after a wait.
+    /// It died and is started again after a wait.
     Restarting {
-        /// How it died and its last words.
+        /// How it died, with its last lines of output.
         reason: String,
-        /// How often in a row it died without having been up.
+        /// The number of failed starts in a row.
         failures: u32,
     },
-    /// It was stopped by us, for good.
+    /// It was stopped.
     Stopped,
 }
 
-/// Why there is no server.
+/// Why a server is not available.
 #[derive(Debug, thiserror::Error)]
 pub enum ChildError {
-    /// No free port.
+    /// There is no free port.
     #[error("no port on 127.0.0.1 can be had")]
     Port(#[source] std::io::Error),
-    /// Somebody listens there already.
+    /// Another process listens on the port.
     #[error(
         "port {0} of 127.0.0.1 is taken; choose another, or attach to what runs there with `greenroom serve --opencode http://127.0.0.1:{0}`"
     )]
@@ -106,47 +106,47 @@ pub enum ChildError {
     /// The log cannot be written.
     #[error("cannot write the log {path}")]
     Log {
-        /// Where.
+        /// The path of the log.
         path: PathBuf,
-        /// Why.
+        /// The error.
         #[source]
         source: std::io::Error,
     },
-    /// The folder to work in is none.
-    #[error("{0} is no folder for opencode to work in")]
+    /// The directory does not exist or is not a directory.
+    #[error("{0} is not a folder")]
     Directory(PathBuf),
-    /// It does not come up.
+    /// The server did not become healthy.
     #[error("opencode does not come up: {reason}; its log is {log}")]
     NotUp {
-        /// The last reason known.
+        /// The last known reason.
         reason: String,
-        /// Where to read on.
+        /// The path of the log.
         log: PathBuf,
     },
 }
 
-/// A supervised `opencode serve`. Ended gently by [`OpencodeChild::stop`], at once when dropped.
+/// A supervised `opencode serve`. [`OpencodeChild::stop`] ends it with SIGTERM, a drop with SIGKILL.
 #[derive(Debug)]
 pub struct OpencodeChild {
     address: ServerAddress,
     log: PathBuf,
     state: watch::Receiver<ChildState>,
-    group: Group,
+    group: ProcessGroup,
     stop: Option<oneshot::Sender<()>>,
     task: JoinHandle<()>,
 }
 
 impl OpencodeChild {
-    /// Starts the server; it is not up yet when this returns. Must be called inside a tokio runtime.
+    /// Starts the server and returns before it is healthy. Must be called inside a tokio runtime.
     ///
     /// # Errors
-    /// No port, log or folder for it.
+    /// Fails if the port, the log or the directory cannot be used.
     pub fn start(options: ServeOptions) -> Result<Self, ChildError> {
         if !options.directory.is_dir() {
             return Err(ChildError::Directory(options.directory));
         }
         let port = match options.port {
-            // Else the stranger's answers would be taken for our server's.
+            // Otherwise the responses of another program would be taken for the server's.
             Some(port) if is_taken(port) => return Err(ChildError::PortTaken(port)),
             Some(port) => port,
             None => free_port().map_err(ChildError::Port)?,
@@ -160,15 +160,15 @@ impl OpencodeChild {
             options.directory.display().to_string(),
         )
         .with_password(options.password.clone());
-        let (says, state) = watch::channel(ChildState::Starting);
+        let (sender, state) = watch::channel(ChildState::Starting);
         let (stop, stopped) = oneshot::channel();
-        let group = Group::default();
+        let group = ProcessGroup::default();
         let supervisor = Supervisor {
             log: Arc::new(Mutex::new(log)),
             address: address.clone(),
             port,
             group: group.clone(),
-            says,
+            state: sender,
             failures: 0,
             backoff: Backoff::new(Duration::from_millis(500), Duration::from_secs(10), None),
             options,
@@ -185,33 +185,35 @@ impl OpencodeChild {
         })
     }
 
-    /// Where the server listens, with its password.
+    /// Returns the address of the server, with its password.
     pub fn address(&self) -> &ServerAddress {
         &self.address
     }
 
-    /// What it does now.
+    /// Returns the current state.
     pub fn state(&self) -> ChildState {
         self.state.borrow().clone()
     }
 
-    /// Every change of what it does from now on.
+    /// Returns a receiver of state changes.
     pub fn watch(&self) -> watch::Receiver<ChildState> {
         self.state.clone()
     }
 
-    /// Waits until it is up, and returns its process id.
+    /// Waits until the server is healthy, and returns its process id.
     ///
     /// # Errors
-    /// It is not within `limit`, or has died three times in a row without coming up.
-    pub async fn until_up(&self, limit: Duration) -> Result<u32, ChildError> {
+    /// Fails if it is not healthy within `limit`, or after three failed starts in a row.
+    pub async fn wait_until_up(&self, limit: Duration) -> Result<u32, ChildError> {
         let mut state = self.state.clone();
         let mut last = "it was not healthy in time".to_owned();
         let wait = async {
             loop {
                 match state.borrow_and_update().clone() {
                     ChildState::Up { pid } => return Ok(pid),
-                    ChildState::Restarting { reason, failures } if failures >= HOPELESS => {
+                    ChildState::Restarting { reason, failures }
+                        if failures >= MAX_BOOT_FAILURES =>
+                    {
                         return Err(reason);
                     }
                     ChildState::Restarting { reason, .. } => last = reason,
@@ -231,7 +233,7 @@ impl OpencodeChild {
         outcome.unwrap_or(Err(last)).map_err(not_up)
     }
 
-    /// Ends the server and everything it started: SIGTERM, and SIGKILL after 5 s.
+    /// Ends the server and its process group: SIGTERM, and SIGKILL after 5 s.
     pub async fn stop(mut self) {
         self.stop.take();
         let _ = (&mut self.task).await;
@@ -245,8 +247,7 @@ impl Drop for OpencodeChild {
     }
 }
 
-/// A port nobody listens on now. Somebody else may take it before it is used; the supervisor tries again until it is
-/// free.
+/// Returns a free port. Another process may take it before it is used; the supervisor then retries until it is free.
 fn free_port() -> std::io::Result<u16> {
     Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?
         .local_addr()?

@@ -1,14 +1,14 @@
-//! The log of a supervised opencode: one file that is bounded, with the one before it kept beside it, and the last lines
-//! in memory, which are the reason people are shown when it dies. [`crate::child`] feeds it from two pipes.
+//! The log of a supervised opencode: one file of limited size, the previous file beside it, and the last lines in memory,
+//! which are shown as the reason when it dies. The supervisor fills it from stdout and stderr.
 
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
-/// Lines kept in memory.
-const REMEMBERED: usize = 20;
-/// A line longer than this is cut in memory.
+/// The number of lines kept in memory.
+const MAX_RECENT_LINES: usize = 20;
+/// The characters of a line kept in memory.
 const LINE_LIMIT: usize = 500;
 
 /// An open log.
@@ -18,36 +18,36 @@ pub(crate) struct ChildLog {
     bound: u64,
     file: File,
     written: u64,
-    last: VecDeque<String>,
+    recent: VecDeque<String>,
 }
 
 impl ChildLog {
-    /// Begins a log at `path`; what was there is kept as `<path>.1`.
+    /// Creates the log at `path`; an existing log is kept as `<path>.1`.
     pub(crate) fn begin(path: &Path, bound: u64) -> io::Result<Self> {
         if let Some(folder) = path.parent() {
             std::fs::create_dir_all(folder)?;
         }
-        let file = renewed(path)?;
+        let file = rotate(path)?;
         Ok(Self {
             path: path.to_owned(),
             bound,
             file,
             written: 0,
-            last: VecDeque::new(),
+            recent: VecDeque::new(),
         })
     }
 
-    /// Adds a line. A log that cannot be written is not worth ending anything for.
+    /// Adds a line. Errors are ignored: the server keeps running without its log.
     pub(crate) fn line(&mut self, line: &[u8]) {
-        self.remember(line);
+        self.add_recent(line);
         if self.written > 0
             && self.written + line.len() as u64 >= self.bound
-            && let Ok(file) = renewed(&self.path)
+            && let Ok(file) = rotate(&self.path)
         {
             self.file = file;
             self.written = 0;
         }
-        // One write per line: small, to a local file.
+        // One small write per line, to a local file.
         let mut whole = line.to_vec();
         whole.push(b'\n');
         if self.file.write_all(&whole).is_ok() {
@@ -55,15 +55,15 @@ impl ChildLog {
         }
     }
 
-    /// Forgets the last lines: a new process begins.
-    pub(crate) fn forget(&mut self) {
-        self.last.clear();
+    /// Clears the lines in memory, for a new process.
+    pub(crate) fn clear_recent(&mut self) {
+        self.recent.clear();
     }
 
-    /// The last few lines that say something, as one text; empty if there were none.
-    pub(crate) fn last_words(&self) -> String {
-        let from = self.last.len().saturating_sub(3);
-        self.last
+    /// Returns the last three lines that are not blank, as one text; empty if there are none.
+    pub(crate) fn last_lines(&self) -> String {
+        let from = self.recent.len().saturating_sub(3);
+        self.recent
             .iter()
             .skip(from)
             .map(String::as_str)
@@ -71,21 +71,21 @@ impl ChildLog {
             .join("; ")
     }
 
-    fn remember(&mut self, line: &[u8]) {
+    fn add_recent(&mut self, line: &[u8]) {
         let text = String::from_utf8_lossy(line);
         let text = text.trim();
         if text.is_empty() {
             return;
         }
-        if self.last.len() == REMEMBERED {
-            self.last.pop_front();
+        if self.recent.len() == MAX_RECENT_LINES {
+            self.recent.pop_front();
         }
-        self.last
+        self.recent
             .push_back(greenroom::domain::task::cut(text, LINE_LIMIT).to_owned());
     }
 }
 
-fn renewed(path: &Path) -> io::Result<File> {
+fn rotate(path: &Path) -> io::Result<File> {
     let mut before = path.as_os_str().to_owned();
     before.push(".1");
     match std::fs::rename(path, &before) {
@@ -101,7 +101,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_files_together_never_exceed_twice_the_bound() {
+    fn files_are_limited_to_twice_the_bound() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("logs/opencode.log");
         let mut log = ChildLog::begin(&path, 1000).unwrap();
@@ -117,11 +117,11 @@ mod tests {
             newest.len(),
             before.len()
         );
-        assert_eq!(log.last_words(), "line 497; line 498; line 499");
+        assert_eq!(log.last_lines(), "line 497; line 498; line 499");
     }
 
     #[test]
-    fn the_log_of_the_time_before_is_kept() {
+    fn previous_log_is_kept() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("opencode.log");
         ChildLog::begin(&path, 1000).unwrap().line(b"first");

@@ -1,7 +1,6 @@
-//! opencode's HTTP API as the [`AgentServer`] port. One attempt per call, with a time limit of its own as a net (the
-//! system imposes the real ones), and an error that says what is known of the call's fate. Users build one
-//! [`OpencodeServer`] per server and give it to [`greenroom::Greenroom`] and to [`crate::EventStream`]. How a call gets to
-//! the server is its carrier's.
+//! opencode's HTTP API as the [`AgentServer`] port. Each call is attempted once, with a fallback time limit (the actor system
+//! enforces the regular ones), and an error that tells what is known of the call's effect. Users create one
+//! [`OpencodeServer`] per server, for [`greenroom::Greenroom`] and [`crate::EventStream`]. A transport sends the calls.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -20,74 +19,77 @@ use reqwest::Response;
 use serde_json::{Value, json};
 
 use crate::address::{AddressError, ServerAddress};
-use crate::carrier::{Answer, Call, Carrier};
 use crate::failure::{self, unreadable};
-use crate::transport::Transport;
+use crate::http_transport::HttpTransport;
+use crate::transport::{ApiCall, ApiResponse, Transport};
 use crate::wire;
 
-/// Nets under the time limits of the system, each a little longer than the real one.
+/// Fallback time limits, each slightly longer than the limit that the actor system enforces.
 const CREATE_LIMIT: Duration = Duration::from_secs(35);
 const PROMPT_LIMIT: Duration = Duration::from_secs(125);
 const NOTIFY_LIMIT: Duration = Duration::from_secs(35);
-/// A server that is well answers a health call in milliseconds; one that boots may never answer.
+/// A healthy server answers a health call in milliseconds; a starting one may never answer.
 const HEALTH_LIMIT: Duration = Duration::from_secs(3);
 
-/// Messages of a session can be large: tool output and files are in them.
+/// Messages of a session may be large: they contain tool output and files.
 const MESSAGES_BOUND: usize = 64 << 20;
 const READING_MESSAGES: &str = "reading messages";
-/// So many newest messages are asked for where all of them are too many.
+/// The number of newest messages to request after all of them were too many.
 const ALL_BUT_TOO_MANY: usize = 100;
-/// opencode lists a hundred sessions unless told otherwise.
+/// opencode lists a hundred sessions by default.
 const SESSIONS_LISTED: &str = "1000";
 
-/// One opencode server, reached by a carrier. A cheap clone that may be used from any thread.
+/// A client of one opencode server. Cheap to clone; usable from any thread.
 #[derive(Debug, Clone)]
-pub struct OpencodeServer<C = Transport> {
-    carrier: C,
+pub struct OpencodeServer<C = HttpTransport> {
+    transport: C,
     directory: Arc<str>,
 }
 
 impl OpencodeServer {
-    /// A client for the server at that address; nothing is sent yet.
+    /// Returns a client for the server at that address; nothing is sent yet.
     ///
     /// # Errors
-    /// The URL is not `http://host[:port]`.
+    /// Fails if the URL is not `http://host[:port]`.
     pub fn new(address: ServerAddress) -> Result<Self, AddressError> {
         let directory = address.directory.clone();
-        Ok(Self::over(Transport::new(address)?, directory))
+        Ok(Self::with_transport(
+            HttpTransport::new(address)?,
+            directory,
+        ))
     }
 
-    /// Where this server is.
+    /// Returns the address of the server.
     pub fn address(&self) -> &ServerAddress {
-        &self.carrier.address
+        &self.transport.address
     }
 
-    /// Opens the event stream; only the answer's head is waited for, up to `limit`.
+    /// Opens the event stream. Waits for the response headers only, up to `limit`.
     pub(crate) async fn open_events(&self, limit: Duration) -> Result<Response, ServerError> {
-        let call = Call {
+        let call = ApiCall {
             limit,
-            ..Call::get("opening the event stream", &["global", "event"])
+            ..ApiCall::get("opening the event stream", &["global", "event"])
         };
-        self.carrier.open(&call).await
+        self.transport.open(&call).await
     }
 }
 
-impl<C: Carrier> OpencodeServer<C> {
-    /// A client for the server that `carrier` leads to; toasts are shown where `directory` is open.
-    pub fn over(carrier: C, directory: impl Into<Arc<str>>) -> Self {
+impl<C: Transport> OpencodeServer<C> {
+    /// Returns a client that sends its calls over `transport`. Toasts are shown in `directory`.
+    pub fn with_transport(transport: C, directory: impl Into<Arc<str>>) -> Self {
         Self {
-            carrier,
+            transport,
             directory: directory.into(),
         }
     }
 
-    /// The version a healthy server says it is (empty if it says none), within `limit`.
+    /// Returns the version of a healthy server, within `limit`; empty if the server reports none.
     pub(crate) async fn version(&self, limit: Duration) -> Result<String, ServerError> {
-        let call = Call {
+        let call = ApiCall {
             limit,
-            ..Call::get("asking for its health", &["global", "health"])
+            ..ApiCall::get("asking for its health", &["global", "health"])
         };
-        let answer = self.ask(call).await?;
+        let answer = self.fetch(call).await?;
         Ok(answer
             .get("version")
             .and_then(Value::as_str)
@@ -95,11 +97,11 @@ impl<C: Carrier> OpencodeServer<C> {
             .to_owned())
     }
 
-    async fn carry(&self, call: &Call<'_>) -> Result<Answer, ServerError> {
+    async fn send(&self, call: &ApiCall<'_>) -> Result<ApiResponse, ServerError> {
         call.check()?;
-        let answer = self.carrier.carry(call).await?;
+        let answer = self.transport.send(call).await?;
         if !answer.is_success() {
-            let with_credentials = self.carrier.has_credentials();
+            let with_credentials = self.transport.has_credentials();
             return Err(failure::refused(
                 answer.status,
                 &answer.body,
@@ -112,22 +114,22 @@ impl<C: Carrier> OpencodeServer<C> {
         Ok(answer)
     }
 
-    /// A call whose answer is needed.
-    async fn ask(&self, call: Call<'_>) -> Result<Value, ServerError> {
-        let answer = self.carry(&call).await?;
+    /// Sends a call and returns the JSON of its response.
+    async fn fetch(&self, call: ApiCall<'_>) -> Result<Value, ServerError> {
+        let answer = self.send(&call).await?;
         halves::read(&answer.body).map_err(|error| unreadable(call.what, &error.to_string()))
     }
 
-    /// A call whose status says everything.
-    async fn order(&self, call: Call<'_>) -> Result<(), ServerError> {
-        let call = Call {
+    /// Sends a call whose status is sufficient.
+    async fn submit(&self, call: ApiCall<'_>) -> Result<(), ServerError> {
+        let call = ApiCall {
             status_only: true,
             ..call
         };
-        self.carry(&call).await.map(|_| ())
+        self.send(&call).await.map(|_| ())
     }
 
-    /// The newest messages of a session as they came; fewer if so many are more than the carrier takes at once.
+    /// Returns the newest messages of a session; fewer than `limit` if they exceed the size limit of the transport.
     async fn newest_messages(
         &self,
         session: &SessionId,
@@ -139,12 +141,12 @@ impl<C: Carrier> OpencodeServer<C> {
             let text = limit.map(|limit| limit.to_string());
             let query: Vec<(&str, &str)> =
                 text.iter().map(|text| ("limit", text.as_str())).collect();
-            let call = Call {
+            let call = ApiCall {
                 query: &query,
                 bound: MESSAGES_BOUND,
-                ..Call::get(READING_MESSAGES, &path)
+                ..ApiCall::get(READING_MESSAGES, &path)
             };
-            match (self.ask(call).await, limit) {
+            match (self.fetch(call).await, limit) {
                 (
                     Err(ServerError::Refused {
                         status: Some(413), ..
@@ -157,7 +159,7 @@ impl<C: Carrier> OpencodeServer<C> {
     }
 }
 
-/// opencode answers 500, not 404, to an id that is none of its own; nothing of that id can exist.
+/// Maps the 500 that opencode returns for an id without its prefix to "not found": no such session can exist.
 fn or_not_found(session: &SessionId) -> impl FnOnce(ServerError) -> ServerError + '_ {
     move |error| match error {
         ServerError::Refused {
@@ -174,28 +176,28 @@ fn is_session_id(session: &SessionId) -> bool {
 }
 
 #[async_trait]
-impl<C: Carrier> AgentServer for OpencodeServer<C> {
+impl<C: Transport> AgentServer for OpencodeServer<C> {
     async fn session(&self, session: &SessionId) -> Result<SessionRecord, ServerError> {
         let path = ["session", session.as_str()];
         let answer = self
-            .ask(Call::get("reading a session", &path))
+            .fetch(ApiCall::get("reading a session", &path))
             .await
             .map_err(or_not_found(session))?;
         Ok(wire::session(&answer))
     }
 
     async fn create(&self, session: NewSession) -> Result<SessionId, ServerError> {
-        let call = Call {
+        let call = ApiCall {
             directory: Some(&session.directory),
             limit: CREATE_LIMIT,
-            ..Call::post(
+            ..ApiCall::post(
                 "creating a session",
                 &["session"],
                 Some(wire::new_session(&session)),
             )
         };
         let answer = self
-            .ask(call)
+            .fetch(call)
             .await
             .map_err(|error| match (error, &session.parent) {
                 (
@@ -205,7 +207,7 @@ impl<C: Carrier> AgentServer for OpencodeServer<C> {
                     Some(parent),
                 ) if !is_session_id(parent) => {
                     let message =
-                        format!("{parent} is no session of opencode (its ids begin with ses_)");
+                        format!("{parent} is not a session of opencode (its ids begin with ses_)");
                     ServerError::Refused {
                         status: Some(400),
                         message,
@@ -217,7 +219,7 @@ impl<C: Carrier> AgentServer for OpencodeServer<C> {
             .id
             .ok_or_else(|| ServerError::Refused {
                 status: None,
-                message: "opencode made a session and did not say its id".to_owned(),
+                message: "opencode created a session without returning its id".to_owned(),
             })
     }
 
@@ -228,34 +230,34 @@ impl<C: Carrier> AgentServer for OpencodeServer<C> {
         prompt: TaskPrompt,
     ) -> Result<(), ServerError> {
         let path = ["session", session.as_str(), "prompt_async"];
-        let call = Call {
+        let call = ApiCall {
             directory,
             limit: PROMPT_LIMIT,
-            ..Call::post(
+            ..ApiCall::post(
                 "prompting a session",
                 &path,
                 Some(wire::task_prompt(&prompt)),
             )
         };
-        self.order(call).await.map_err(or_not_found(session))
+        self.submit(call).await.map_err(or_not_found(session))
     }
 
     async fn notify(&self, parent: &SessionId, notice: Notice) -> Result<(), ServerError> {
         let path = ["session", parent.as_str(), "prompt_async"];
-        let call = Call {
+        let call = ApiCall {
             limit: NOTIFY_LIMIT,
-            ..Call::post(
+            ..ApiCall::post(
                 "sending a message to a parent",
                 &path,
                 Some(wire::notice(&notice)),
             )
         };
-        self.order(call).await.map_err(or_not_found(parent))
+        self.submit(call).await.map_err(or_not_found(parent))
     }
 
     async fn abort(&self, session: &SessionId) -> Result<(), ServerError> {
         let path = ["session", session.as_str(), "abort"];
-        self.order(Call::post("aborting a session", &path, None))
+        self.submit(ApiCall::post("aborting a session", &path, None))
             .await
             .map_err(or_not_found(session))
     }
@@ -265,12 +267,12 @@ impl<C: Carrier> AgentServer for OpencodeServer<C> {
         directory: &str,
     ) -> Result<BTreeMap<SessionId, SessionStatus>, ServerError> {
         let what = "reading what sessions do";
-        let call = Call {
+        let call = ApiCall {
             directory: Some(directory),
-            ..Call::get(what, &["session", "status"])
+            ..ApiCall::get(what, &["session", "status"])
         };
-        let answer = self.ask(call).await?;
-        wire::statuses(&answer).ok_or_else(|| unreadable(what, "it is no map of sessions"))
+        let answer = self.fetch(call).await?;
+        wire::statuses(&answer).ok_or_else(|| unreadable(what, "it is not a map of sessions"))
     }
 
     async fn messages(
@@ -282,7 +284,7 @@ impl<C: Carrier> AgentServer for OpencodeServer<C> {
         let answer = self.newest_messages(session, limit).await?;
         let messages = answer
             .as_array()
-            .ok_or_else(|| unreadable(what, "it is no list"))?;
+            .ok_or_else(|| unreadable(what, "it is not a list"))?;
         Ok(messages.iter().map(Message::read).collect())
     }
 
@@ -290,10 +292,10 @@ impl<C: Carrier> AgentServer for OpencodeServer<C> {
         let what = "reading todos";
         let path = ["session", session.as_str(), "todo"];
         let answer = self
-            .ask(Call::get(what, &path))
+            .fetch(ApiCall::get(what, &path))
             .await
             .map_err(or_not_found(session))?;
-        wire::todos(&answer).ok_or_else(|| unreadable(what, "it is no list"))
+        wire::todos(&answer).ok_or_else(|| unreadable(what, "it is not a list"))
     }
 
     async fn sessions_below(
@@ -305,20 +307,20 @@ impl<C: Carrier> AgentServer for OpencodeServer<C> {
         let answer = match parent {
             Some(parent) => {
                 let path = ["session", parent.as_str(), "children"];
-                let call = Call {
+                let call = ApiCall {
                     bound: MESSAGES_BOUND,
-                    ..Call::get(what, &path)
+                    ..ApiCall::get(what, &path)
                 };
-                self.ask(call).await.map_err(or_not_found(parent))?
+                self.fetch(call).await.map_err(or_not_found(parent))?
             }
             None => {
                 let query = [("limit", SESSIONS_LISTED)];
-                let call = Call {
+                let call = ApiCall {
                     query: &query,
                     bound: MESSAGES_BOUND,
-                    ..Call::get(what, &["session"])
+                    ..ApiCall::get(what, &["session"])
                 };
-                self.ask(Call {
+                self.fetch(ApiCall {
                     directory: Some(directory),
                     ..call
                 })
@@ -327,7 +329,7 @@ impl<C: Carrier> AgentServer for OpencodeServer<C> {
         };
         let sessions = answer
             .as_array()
-            .ok_or_else(|| unreadable(what, "it is no list"))?;
+            .ok_or_else(|| unreadable(what, "it is not a list"))?;
         Ok(sessions.iter().map(wire::session).collect())
     }
 
@@ -338,7 +340,7 @@ impl<C: Carrier> AgentServer for OpencodeServer<C> {
         kind: AskKind,
         answer: &AskAnswer,
     ) -> Result<(), ServerError> {
-        // Requests are kept per directory, and unlike a session's id theirs does not lead there.
+        // Requests are kept per directory; unlike a session id, the id of a request does not lead to its directory.
         let directory = self.session(session).await?.directory;
         let reply = |reply: &str| (["permission", ask, "reply"], Some(json!({"reply": reply})));
         let (path, body) = match (answer, kind) {
@@ -351,32 +353,32 @@ impl<C: Carrier> AgentServer for OpencodeServer<C> {
                 Some(json!({"answers": answers})),
             ),
         };
-        let call = Call {
+        let call = ApiCall {
             directory: directory.as_deref(),
-            ..Call::post("answering a request", &path, body)
+            ..ApiCall::post("answering a request", &path, body)
         };
-        self.order(call).await
+        self.submit(call).await
     }
 
     async fn toast(&self, toast: Toast) -> Result<(), ServerError> {
         let body = Some(wire::toast(&toast));
         let path = ["tui", "show-toast"];
         let directory = Some(&*self.directory);
-        self.order(Call {
+        self.submit(ApiCall {
             directory,
-            ..Call::post("showing a toast", &path, body)
+            ..ApiCall::post("showing a toast", &path, body)
         })
         .await
     }
 
     async fn models(&self, directory: &str) -> Result<Vec<String>, ServerError> {
         let what = "listing models";
-        let call = Call {
+        let call = ApiCall {
             directory: Some(directory),
             bound: MESSAGES_BOUND,
-            ..Call::get(what, &["config", "providers"])
+            ..ApiCall::get(what, &["config", "providers"])
         };
-        let answer = self.ask(call).await?;
+        let answer = self.fetch(call).await?;
         wire::models(&answer).ok_or_else(|| unreadable(what, "it names no providers"))
     }
 

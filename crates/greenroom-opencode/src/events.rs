@@ -1,6 +1,6 @@
-//! The event stream of one server, from `GET /global/event` into an [`EventSink`]: one connection for all directories,
-//! watched by its heartbeat, reconnected when it breaks. Missed events are not replayed by the server, so the sink is
-//! told of each break and each connect and reconciles by itself.
+//! The event stream of one server, from `GET /global/event` into an [`EventSink`]: one connection for all directories. It is
+//! monitored by its heartbeat and reconnected when it breaks. The server does not replay missed events, so the sink is
+//! notified of each break and each connect, and reconciles.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -18,12 +18,12 @@ use crate::backoff::Backoff;
 use crate::client::OpencodeServer;
 use crate::sse::{Decoder, Frame};
 
-/// Who takes the events.
+/// Receives events.
 pub trait EventSink: Send + Sync + 'static {
-    /// Takes one event; the stream is not read on meanwhile.
+    /// Receives one event. The stream is not read until this returns.
     fn event(&self, event: Passed<'_>) -> impl Future<Output = ()> + Send;
 
-    /// Told once per change whether events flow.
+    /// Called once per change of the link.
     fn link(&self, link: EventLink);
 }
 
@@ -39,18 +39,18 @@ impl EventSink for Greenroom {
     }
 }
 
-/// How the stream is watched.
+/// Time limits and sizes of the stream.
 #[derive(Debug, Clone)]
 pub struct StreamTuning {
-    /// No byte for so long, and the stream is broken; opencode sends a heartbeat every 10 s.
+    /// The stream is broken if no byte arrives for this time; opencode sends a heartbeat every 10 s.
     pub silence: Duration,
-    /// How long a connect may take until its first event.
+    /// The time limit of a connect, up to its first event.
     pub connect: Duration,
     /// The first wait before a reconnect.
     pub first_wait: Duration,
-    /// The longest.
+    /// The longest wait before a reconnect.
     pub longest_wait: Duration,
-    /// At most one delta per session is passed on in this time.
+    /// At most one delta per session is forwarded in this time.
     pub delta_window: Duration,
     /// An event larger than this, in bytes, is skipped.
     pub event_bound: usize,
@@ -72,32 +72,32 @@ impl Default for StreamTuning {
     }
 }
 
-/// The first request of a boot may never be answered; this one is made to be that.
+/// The time limit of a probe before each connect. The first request after a boot may never be answered: it is the probe.
 const PROBE_LIMIT: Duration = Duration::from_secs(1);
-/// A connection that lived so long was a good one: the waits begin again.
-const STEADY: Duration = Duration::from_secs(10);
+/// A connection that lasted this long resets the backoff.
+const STABLE_AFTER: Duration = Duration::from_secs(10);
 
-/// A running event stream; it ends when this is dropped.
+/// A running event stream. Dropping it ends the stream.
 #[derive(Debug)]
 pub struct EventStream {
     task: JoinHandle<()>,
-    hurry: Arc<Notify>,
+    reconnect: Arc<Notify>,
 }
 
 impl EventStream {
-    /// Connects to `server` and keeps doing so. Must be called inside a tokio runtime.
+    /// Connects to `server`, and reconnects whenever the connection is lost. Must be called inside a tokio runtime.
     pub fn start(server: OpencodeServer, sink: impl EventSink, tuning: StreamTuning) -> Self {
-        let hurry = Arc::new(Notify::new());
-        let task = tokio::spawn(keep_connected(server, sink, tuning, Arc::clone(&hurry)));
-        Self { task, hurry }
+        let reconnect = Arc::new(Notify::new());
+        let task = tokio::spawn(run_stream(server, sink, tuning, Arc::clone(&reconnect)));
+        Self { task, reconnect }
     }
 
-    /// Connects now if the stream waits to reconnect: whoever started the server knows that it is up.
+    /// Ends the current wait before a reconnect. Called when the server is known to be up.
     pub fn reconnect_now(&self) {
-        self.hurry.notify_one();
+        self.reconnect.notify_one();
     }
 
-    /// Ends the stream; no call to the sink is made after this returns.
+    /// Ends the stream. The sink is not called after this returns.
     pub async fn stop(mut self) {
         self.task.abort();
         let _ = (&mut self.task).await;
@@ -112,90 +112,90 @@ impl Drop for EventStream {
 
 /// Why a connection ended.
 #[derive(Debug, PartialEq, Eq)]
-enum Lost {
-    Ended,
+enum DisconnectReason {
+    Exit,
     Silent(Duration),
     Failed(String),
 }
 
-impl std::fmt::Display for Lost {
+impl std::fmt::Display for DisconnectReason {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Lost::Ended => f.write_str("the server ended it"),
-            Lost::Silent(limit) => write!(f, "nothing came for {limit:?}"),
-            Lost::Failed(reason) => f.write_str(reason),
+            DisconnectReason::Exit => f.write_str("the server ended it"),
+            DisconnectReason::Silent(limit) => write!(f, "nothing came for {limit:?}"),
+            DisconnectReason::Failed(reason) => f.write_str(reason),
         }
     }
 }
 
-/// Tells the sink of changes only.
-struct Link<'a, S> {
+/// Notifies the sink of changes of the link.
+struct LinkState<'a, S> {
     sink: &'a S,
-    told: Option<EventLink>,
+    published: Option<EventLink>,
 }
 
-impl<S: EventSink> Link<'_, S> {
-    fn is(&mut self, link: EventLink) {
-        if self.told != Some(link) {
-            self.told = Some(link);
+impl<S: EventSink> LinkState<'_, S> {
+    fn publish(&mut self, link: EventLink) {
+        if self.published != Some(link) {
+            self.published = Some(link);
             self.sink.link(link);
         }
     }
 }
 
-async fn keep_connected(
+async fn run_stream(
     server: OpencodeServer,
     sink: impl EventSink,
     tuning: StreamTuning,
-    hurry: Arc<Notify>,
+    reconnect: Arc<Notify>,
 ) {
     let url = server.address().url.clone();
     let mut backoff = Backoff::new(tuning.first_wait, tuning.longest_wait, tuning.seed);
-    let mut link = Link {
+    let mut link = LinkState {
         sink: &sink,
-        told: None,
+        published: None,
     };
-    let mut said = None;
+    let mut logged_reason = None;
     loop {
         let began = Instant::now();
-        let lost = connect_and_pump(&server, &mut link, &tuning).await;
-        let was_connected = link.told == Some(EventLink::Connected);
-        link.is(EventLink::Broken);
-        if was_connected && began.elapsed() >= STEADY {
+        let disconnect = connect_and_read(&server, &mut link, &tuning).await;
+        let was_connected = link.published == Some(EventLink::Connected);
+        link.publish(EventLink::Broken);
+        if was_connected && began.elapsed() >= STABLE_AFTER {
             backoff.reset();
         }
         let wait = backoff.wait();
-        let reason = lost.to_string();
-        if was_connected || said.as_ref() != Some(&reason) {
+        let reason = disconnect.to_string();
+        if was_connected || logged_reason.as_ref() != Some(&reason) {
             warn!(%url, %reason, wait_ms = wait.as_millis(), "event stream broken");
-            said = Some(reason);
+            logged_reason = Some(reason);
         }
-        if timeout(wait, hurry.notified()).await.is_ok() {
+        if timeout(wait, reconnect.notified()).await.is_ok() {
             backoff.reset();
         }
     }
 }
 
-async fn connect_and_pump<S: EventSink>(
+async fn connect_and_read<S: EventSink>(
     server: &OpencodeServer,
-    link: &mut Link<'_, S>,
+    link: &mut LinkState<'_, S>,
     tuning: &StreamTuning,
-) -> Lost {
+) -> DisconnectReason {
     if let Err(error) = server.version(PROBE_LIMIT).await {
-        return Lost::Failed(error.to_string());
+        return DisconnectReason::Failed(error.to_string());
     }
     match server.open_events(tuning.connect).await {
-        Ok(response) => pump(response.bytes_stream(), link, tuning).await,
-        Err(error) => Lost::Failed(error.to_string()),
+        Ok(response) => read_events(response.bytes_stream(), link, tuning).await,
+        Err(error) => DisconnectReason::Failed(error.to_string()),
     }
 }
 
-/// Reads one connection to its end.
-async fn pump<S, B, E>(
+/// Reads one connection to its end; returns the reason.
+async fn read_events<S, B, E>(
     mut pieces: impl Stream<Item = Result<B, E>> + Unpin,
-    link: &mut Link<'_, S>,
+    link: &mut LinkState<'_, S>,
     tuning: &StreamTuning,
-) -> Lost
+) -> DisconnectReason
 where
     S: EventSink,
     B: AsRef<[u8]>,
@@ -214,11 +214,11 @@ where
         let piece = match timeout(limit, pieces.next()).await {
             Ok(Some(Ok(piece))) => piece,
             Ok(Some(Err(error))) => {
-                return Lost::Failed(format!("the connection was cut: {error}"));
+                return DisconnectReason::Failed(format!("the connection was cut: {error}"));
             }
-            Ok(None) => return Lost::Ended,
+            Ok(None) => return DisconnectReason::Exit,
             Err(_) => {
-                return Lost::Silent(if connected {
+                return DisconnectReason::Silent(if connected {
                     tuning.silence
                 } else {
                     tuning.connect
@@ -227,10 +227,10 @@ where
         };
         for frame in decoder.feed(piece.as_ref()) {
             if !connected {
-                // `server.connected`, or whatever another version begins with.
+                // `server.connected` in the supported versions of opencode.
                 connected = true;
                 info!("event stream connected");
-                link.is(EventLink::Connected);
+                link.publish(EventLink::Connected);
             }
             match frame {
                 Frame::Data(data) => {
@@ -284,25 +284,25 @@ mod tests {
         )
     }
 
-    async fn pumped(
+    async fn run_events(
         pieces: impl Stream<Item = Piece>,
         tuning: StreamTuning,
-    ) -> (Lost, Vec<String>, Vec<EventLink>) {
+    ) -> (DisconnectReason, Vec<String>, Vec<EventLink>) {
         let seen = Seen::default();
-        let mut link = Link {
+        let mut link = LinkState {
             sink: &seen,
-            told: None,
+            published: None,
         };
-        let lost = pump(Box::pin(pieces), &mut link, &tuning).await;
+        let disconnect = read_events(Box::pin(pieces), &mut link, &tuning).await;
         (
-            lost,
+            disconnect,
             seen.events.into_inner().unwrap(),
             seen.links.into_inner().unwrap(),
         )
     }
 
     #[tokio::test(start_paused = true)]
-    async fn heartbeats_keep_a_stream_and_silence_breaks_it() {
+    async fn stream_without_bytes_is_broken() {
         let begin = Instant::now();
         let beats = stream::iter(0..10).then(|beat| async move {
             tokio::time::sleep(Duration::from_secs(if beat == 0 { 0 } else { 10 })).await;
@@ -312,29 +312,35 @@ mod tests {
                 "server.heartbeat"
             })
         });
-        let (lost, events, links) =
-            pumped(beats.chain(stream::pending()), StreamTuning::default()).await;
-        assert_eq!(lost, Lost::Silent(Duration::from_secs(30)));
+        let (disconnect, events, links) =
+            run_events(beats.chain(stream::pending()), StreamTuning::default()).await;
+        assert_eq!(
+            disconnect,
+            DisconnectReason::Silent(Duration::from_secs(30))
+        );
         assert_eq!(events, ["session.idle"]);
         assert_eq!(links, [EventLink::Connected]);
         assert_eq!(begin.elapsed().as_secs(), 90 + 30);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_stream_without_a_first_event_never_was_connected() {
+    async fn stream_without_a_first_event_is_not_connected() {
         let begin = Instant::now();
         let comments = stream::repeat(()).then(|()| async {
             tokio::time::sleep(Duration::from_secs(1)).await;
             Ok(b": still booting\n".to_vec())
         });
-        let (lost, events, links) = pumped(comments, StreamTuning::default()).await;
-        assert_eq!(lost, Lost::Silent(Duration::from_secs(10)));
+        let (disconnect, events, links) = run_events(comments, StreamTuning::default()).await;
+        assert_eq!(
+            disconnect,
+            DisconnectReason::Silent(Duration::from_secs(10))
+        );
         assert_eq!((events.len(), links.len()), (0, 0));
         assert_eq!(begin.elapsed().as_secs(), 10);
     }
 
     #[tokio::test]
-    async fn events_before_a_cut_are_passed_on_and_the_cut_is_told() {
+    async fn events_before_a_lost_connection_are_forwarded() {
         let cut = Err(std::io::Error::other("reset by peer"));
         let pieces = stream::iter([
             line("server.connected"),
@@ -342,16 +348,16 @@ mod tests {
             cut,
             line("session.idle"),
         ]);
-        let (lost, events, _) = pumped(pieces, StreamTuning::default()).await;
+        let (disconnect, events, _) = run_events(pieces, StreamTuning::default()).await;
         assert_eq!(
-            lost,
-            Lost::Failed("the connection was cut: reset by peer".to_owned())
+            disconnect,
+            DisconnectReason::Failed("the connection was cut: reset by peer".to_owned())
         );
         assert_eq!(events, ["session.created"]);
     }
 
     #[tokio::test]
-    async fn an_event_over_the_bound_is_skipped() {
+    async fn oversized_event_is_skipped() {
         let tuning = StreamTuning {
             event_bound: 100,
             ..StreamTuning::default()
@@ -361,8 +367,9 @@ mod tests {
             "x".repeat(1000)
         )
         .into_bytes());
-        let (lost, events, _) = pumped(stream::iter([giant, line("session.idle")]), tuning).await;
-        assert_eq!(lost, Lost::Ended);
+        let (disconnect, events, _) =
+            run_events(stream::iter([giant, line("session.idle")]), tuning).await;
+        assert_eq!(disconnect, DisconnectReason::Exit);
         assert_eq!(events, ["session.idle"]);
     }
 }

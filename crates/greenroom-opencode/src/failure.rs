@@ -1,5 +1,5 @@
-//! What a call that went wrong means. One place reads all of opencode's error shapes and turns them, and the ways a
-//! connection can fail, into [`ServerError`]s that say truly what is known of the call's effect.
+//! Converts failures of calls into [`ServerError`]s: opencode's error bodies of every shape, and lost connections. Each error
+//! tells what is known of the call's effect.
 
 use std::time::Duration;
 
@@ -9,14 +9,14 @@ use greenroom::domain::transcript::without_stack;
 use greenroom::ports::agent_server::ServerError;
 use serde_json::Value;
 
-/// The longest text kept of an error of the server, in characters.
+/// The most characters kept of an error text.
 const TEXT_LIMIT: usize = 2000;
 
-/// The failure of a request that got no complete answer.
+/// Returns the error of a request without a complete response.
 pub(crate) fn unanswered(what: &str, error: &reqwest::Error, limit: Duration) -> ServerError {
     let text = format!("{what}: {}", root_cause(error));
     if error.is_connect() {
-        // Also a connect that timed out: nothing was sent.
+        // Includes a connect that timed out: nothing was sent.
         ServerError::Unreachable(text)
     } else if error.is_timeout() {
         ServerError::TimedOut(limit)
@@ -30,17 +30,17 @@ pub(crate) fn unanswered(what: &str, error: &reqwest::Error, limit: Duration) ->
     }
 }
 
-/// An answer came, and does not say what happened.
+/// Returns the error of a response that cannot be read.
 pub(crate) fn unreadable(what: &str, problem: &str) -> ServerError {
     ServerError::FateUnknown(format!("{what}: the answer cannot be read: {problem}"))
 }
 
-/// An answer came, and is larger than anybody reads.
+/// Returns the error of a response over the size limit.
 pub(crate) fn too_large(what: &str, bound: usize) -> ServerError {
     unreadable(what, &format!("it is larger than {} MiB", bound >> 20))
 }
 
-/// The failure an answer other than 2xx stands for.
+/// Returns the error of a response with a status other than 2xx.
 pub(crate) fn refused(status: u16, body: &[u8], password_given: bool) -> ServerError {
     let text = text_of(body);
     match status {
@@ -76,8 +76,8 @@ fn unauthorized(password_given: bool) -> &'static str {
     }
 }
 
-/// The text of an error body: `data.message`, else `message`, else its name or tag; a body that is no JSON as it is.
-/// None if it says nothing.
+/// Returns the text of an error body: `data.message`, else `message`, else its name or tag; a body that is not JSON unchanged;
+/// none if there is no text.
 fn text_of(body: &[u8]) -> Option<String> {
     let Ok(json) = halves::read::<Value>(body) else {
         let text = String::from_utf8_lossy(body);
@@ -90,17 +90,17 @@ fn text_of(body: &[u8]) -> Option<String> {
             .map(str::trim)
             .filter(|text| !text.is_empty())
     };
-    let said = ["/data/message", "/message", "/error/message", "/error"]
+    let text = ["/data/message", "/message", "/error/message", "/error"]
         .iter()
         .find_map(|place| at(place));
     let name = at("/name").or_else(|| at("/_tag"));
-    let said = said.map(without_stack);
-    let text = match (said, at("/data/ref")) {
-        // The reference is what finds the cause in opencode's own log.
-        (Some(said), Some(reference)) => format!("{said} ({reference})"),
-        (Some(said), None) => said.to_owned(),
+    let text = text.map(without_stack);
+    let text = match (text, at("/data/ref")) {
+        // The reference identifies the cause in opencode's log.
+        (Some(text), Some(reference)) => format!("{text} ({reference})"),
+        (Some(text), None) => text.to_owned(),
         (None, _) => match name {
-            Some(name) => format!("opencode answered {name} and says no more"),
+            Some(name) => format!("opencode answered {name} without a text"),
             None => json
                 .as_str()
                 .map(str::trim)
@@ -111,7 +111,7 @@ fn text_of(body: &[u8]) -> Option<String> {
     Some(cut(&text, TEXT_LIMIT).to_owned())
 }
 
-/// The innermost cause of an error, which is the one people recognise ("connection refused").
+/// Returns the innermost cause of an error, for instance "connection refused".
 fn root_cause(error: &dyn std::error::Error) -> String {
     let mut innermost = error;
     while let Some(source) = innermost.source() {
@@ -133,19 +133,19 @@ mod tests {
                 assert_eq!(given, status);
                 message
             }
-            other => panic!("{other:?} is no refusal"),
+            other => panic!("{other:?} is not a refusal"),
         }
     }
 
     #[test]
-    fn a_text_is_taken_from_every_shape_of_error() {
+    fn text_is_read_from_every_error_shape() {
         let named = r#"{"name":"BadRequest","data":{"message":"Missing key\n  at [\"parts\"]","kind":"Payload"}}"#;
         assert_eq!(message(400, named), "Missing key\n  at [\"parts\"]");
         let unknown = r#"{"name":"UnknownError","data":{"message":"Unexpected server error.","ref":"err_c8"}}"#;
         assert_eq!(message(500, unknown), "Unexpected server error. (err_c8)");
         assert_eq!(
             message(400, r#"{"_tag":"BadRequest"}"#),
-            "opencode answered BadRequest and says no more"
+            "opencode answered BadRequest without a text"
         );
         assert_eq!(
             message(409, r#"{"_tag":"Busy","message":"still busy"}"#),
@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stack_trace_is_left_out() {
+    fn stack_trace_is_removed() {
         let body = |text: &str| serde_json::json!({"data": {"message": text}}).to_string();
         let trace = "No such directory: /x\n    at open (node:fs:12:3)\n    at async /$bunfs/root/a.js:1:2\n    at <anonymous>\n";
         assert_eq!(message(500, &body(trace)), "No such directory: /x");
@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn a_404_is_not_found_with_the_servers_text() {
+    fn status_404_is_not_found() {
         let body = br#"{"name":"NotFoundError","data":{"message":"Session not found: ses_1"}}"#;
         assert_eq!(
             refused(404, body, false),
@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn a_401_says_what_to_set() {
+    fn status_401_has_a_hint() {
         assert!(message(401, "").contains("OPENCODE_SERVER_PASSWORD"));
         let ServerError::Refused { message, .. } = refused(401, b"", true) else {
             panic!("a 401 is a refusal")
@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_text_is_cut_by_characters() {
+    fn long_text_is_cut_by_characters() {
         let long = "ä".repeat(5000);
         assert_eq!(message(400, &long).chars().count(), 2000);
         let json = serde_json::json!({"data": {"message": long}}).to_string();

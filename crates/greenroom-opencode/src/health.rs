@@ -1,5 +1,5 @@
-//! Waiting for a server to become usable. opencode accepts the first request of its boot and may never answer it, so
-//! each try is short and a new connection. The supervised child, `up` and the tests wait here.
+//! Waits for a server to become usable. opencode may never answer the first request after its start, so each attempt is
+//! short and uses a new connection.
 
 use std::time::Duration;
 
@@ -9,37 +9,37 @@ use tokio::time::{Instant, sleep};
 use crate::address::{AddressError, ServerAddress};
 use crate::client::OpencodeServer;
 
-/// The first try that hangs costs this much of every boot; a healthy server answers in milliseconds.
+/// The time limit of the first attempt, which may hang at every start; a healthy server answers in milliseconds.
 const FIRST_TRY: Duration = Duration::from_millis(200);
-/// On a machine that is so busy that tries time out, they grow up to this.
+/// The longest time limit; it grows while attempts time out, for instance on a busy machine.
 const LONGEST_TRY: Duration = Duration::from_secs(2);
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// Why a server was not found healthy.
+/// Why a server is not healthy.
 #[derive(Debug, thiserror::Error)]
 pub enum HealthError {
-    /// The address is none.
+    /// The address is not valid.
     #[error(transparent)]
     Address(#[from] AddressError),
-    /// It answers, and wants other credentials: waiting would not help.
+    /// The server refuses the credentials; waiting would not help.
     #[error("{0}")]
     Unauthorized(String),
-    /// It did not become healthy in time.
+    /// The server did not become healthy in time.
     #[error("opencode at {url} is not healthy after {limit:?}: {last}")]
     NotInTime {
-        /// Where it should be.
+        /// The URL of the server.
         url: String,
-        /// How long was waited.
+        /// The time limit.
         limit: Duration,
-        /// What the last try said.
+        /// The error of the last attempt.
         last: ServerError,
     },
 }
 
-/// Waits up to `limit` until the server at `address` answers its health call, and returns the version it says it is.
+/// Waits up to `limit` until the server at `address` is healthy, and returns its version.
 ///
 /// # Errors
-/// It is not healthy in time, or refuses the credentials.
+/// Fails if the server is not healthy in time, or refuses the credentials.
 pub async fn wait_until_healthy(
     address: &ServerAddress,
     limit: Duration,

@@ -1,5 +1,5 @@
-//! A folder in which opencode runs without seeing, or touching, anything of the user's real setup: its own home, its own
-//! configuration with one provider, its own project. For `greenroom up --rehearsal` and for the tests.
+//! A folder in which opencode runs without access to the user's setup: a separate home, a separate configuration with one
+//! provider, a separate project. Used by `greenroom up --rehearsal` and the tests.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -11,8 +11,8 @@ use tokio::process::Command;
 /// The name of the only provider.
 pub const PROVIDER: &str = "rehearsal";
 
-/// What is switched off so that opencode neither fetches anything nor looks outside.
-const SWITCHED_OFF: [&str; 8] = [
+/// Features that are disabled, so that opencode neither downloads anything nor reads files outside the folder.
+const DISABLED_FEATURES: [&str; 8] = [
     "OPENCODE_DISABLE_AUTOUPDATE",
     "OPENCODE_DISABLE_MODELS_FETCH",
     "OPENCODE_DISABLE_LSP_DOWNLOAD",
@@ -26,15 +26,15 @@ const SWITCHED_OFF: [&str; 8] = [
 /// Why the folder could not be prepared.
 #[derive(Debug, thiserror::Error)]
 pub enum HermeticError {
-    /// No model was named.
+    /// No model was given.
     #[error("no model is named; a hermetic opencode needs at least one")]
     NoModel,
-    /// A file or folder could not be made.
+    /// A file or folder could not be created.
     #[error("cannot write {path}")]
     Write {
-        /// Where.
+        /// The path.
         path: PathBuf,
-        /// Why.
+        /// The error.
         #[source]
         source: std::io::Error,
     },
@@ -43,7 +43,7 @@ pub enum HermeticError {
         "git could not prepare the project folder ({problem}); opencode needs git to tell projects apart"
     )]
     Git {
-        /// What it said.
+        /// The output of git.
         problem: String,
     },
 }
@@ -53,29 +53,29 @@ pub enum HermeticError {
 pub struct Hermetic {
     /// The git repository to work in.
     pub project: PathBuf,
-    /// The whole environment to start opencode with, and nothing besides.
+    /// The complete environment of opencode.
     pub environment: BTreeMap<String, String>,
-    /// opencode's configuration file.
+    /// The path of opencode's configuration file.
     pub config: PathBuf,
 }
 
 impl Hermetic {
-    /// Prepares `folder` (made if missing; what is there of an earlier time is kept, its configuration replaced) for an
-    /// opencode whose only provider is at `provider_url` (OpenAI's protocol, with `/v1`), with these models, the first
-    /// of which is the default. `extra` is merged over the configuration, key by key at its top.
+    /// Prepares `folder` for an opencode whose only provider is at `provider_url` (OpenAI's protocol, with `/v1`). The first of
+    /// the models is the default. `extra` overrides the configuration by its top-level keys. An existing folder is reused; its
+    /// configuration is replaced.
     ///
     /// # Errors
-    /// A file cannot be written, or git is missing.
+    /// Fails if a file cannot be written, or git is missing.
     pub async fn prepare(
         folder: &Path,
         provider_url: &str,
         models: &[&str],
         extra: &Map<String, Value>,
     ) -> Result<Self, HermeticError> {
-        let folder = std::path::absolute(folder).map_err(|source| written(folder, source))?;
+        let folder = std::path::absolute(folder).map_err(|source| write_error(folder, source))?;
         let project = folder.join("project");
         let home = folder.join("home");
-        let places = [
+        let folders = [
             ("HOME", home.clone()),
             ("OPENCODE_TEST_HOME", home.clone()),
             ("XDG_CONFIG_HOME", home.join(".config")),
@@ -85,7 +85,7 @@ impl Hermetic {
             ("TMPDIR", folder.join("tmp")),
         ];
         let mut environment = BTreeMap::new();
-        for (name, path) in places {
+        for (name, path) in folders {
             make_folder(&path)?;
             environment.insert(name.to_owned(), path.display().to_string());
         }
@@ -93,8 +93,8 @@ impl Hermetic {
             "PATH".to_owned(),
             std::env::var("PATH").unwrap_or_else(|_| "/usr/bin:/bin".to_owned()),
         );
-        environment.extend(SWITCHED_OFF.map(|name| (name.to_owned(), "1".to_owned())));
-        // At boot opencode installs its plugin package; a registry that refuses at once keeps that from waiting.
+        environment.extend(DISABLED_FEATURES.map(|name| (name.to_owned(), "1".to_owned())));
+        // opencode installs its plugin package at its start; a registry that refuses at once avoids the wait.
         environment.insert(
             "npm_config_registry".to_owned(),
             "http://127.0.0.1:9/".to_owned(),
@@ -104,7 +104,7 @@ impl Hermetic {
         let config = home.join(".config/opencode/opencode.json");
         make_folder(&home.join(".config/opencode"))?;
         let text = format!("{:#}\n", configuration(provider_url, models, extra)?);
-        std::fs::write(&config, text).map_err(|source| written(&config, source))?;
+        std::fs::write(&config, text).map_err(|source| write_error(&config, source))?;
         make_folder(&project)?;
         make_repository(&project, &environment).await?;
         Ok(Self {
@@ -146,7 +146,7 @@ fn configuration(
     Ok(config)
 }
 
-/// Without a repository with a commit opencode would count the folder among all that have none.
+/// Creates a repository with one commit; without one opencode would treat the folder as part of the global project.
 async fn make_repository(
     project: &Path,
     environment: &BTreeMap<String, String>,
@@ -169,7 +169,7 @@ async fn make_repository(
         "--allow-empty",
         "--no-verify",
         "--message",
-        "an empty stage",
+        "initial commit",
     ];
     git(project, environment, &commit).await
 }
@@ -209,10 +209,10 @@ async fn git(
 }
 
 fn make_folder(path: &Path) -> Result<(), HermeticError> {
-    std::fs::create_dir_all(path).map_err(|source| written(path, source))
+    std::fs::create_dir_all(path).map_err(|source| write_error(path, source))
 }
 
-fn written(path: &Path, source: std::io::Error) -> HermeticError {
+fn write_error(path: &Path, source: std::io::Error) -> HermeticError {
     HermeticError::Write {
         path: path.to_owned(),
         source,
@@ -238,9 +238,9 @@ mod tests {
         let hermetic = prepare().await.unwrap();
         for (name, value) in &hermetic.environment {
             let inside = Path::new(value).starts_with(folder.path());
-            let is_place = name.starts_with("XDG_")
+            let is_folder = name.starts_with("XDG_")
                 || ["HOME", "OPENCODE_TEST_HOME", "TMPDIR"].contains(&name.as_str());
-            assert_eq!(inside, is_place, "{name}={value}");
+            assert_eq!(inside, is_folder, "{name}={value}");
         }
         let config: Value =
             serde_json::from_str(&std::fs::read_to_string(&hermetic.config).unwrap()).unwrap();
@@ -257,7 +257,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_hermetic_opencode_without_a_model_is_refused() {
+    async fn hermetic_folder_needs_a_model() {
         let folder = tempfile::tempdir().unwrap();
         let outcome =
             Hermetic::prepare(folder.path(), "http://127.0.0.1:1/v1", &[], &Map::new()).await;

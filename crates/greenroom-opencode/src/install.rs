@@ -1,6 +1,6 @@
-//! Finds an opencode to run: the one named, else the one on PATH, else the pinned version, installed through npm into
-//! the cache folder. `greenroom up` and the end-to-end tests both come here. Installs are made aside and renamed into
-//! place, so that several at a time, or one that is cut off, never leave half an opencode.
+//! Finds an opencode to run: the given one, else the one on PATH, else the pinned version, which npm installs into the cache
+//! folder. Used by `greenroom up` and the end-to-end tests. An install is made in a staging folder and renamed, so that
+//! concurrent or interrupted installs never leave an incomplete opencode.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -10,49 +10,49 @@ use tokio::process::Command;
 
 use crate::npm;
 
-/// The version this was made for, and the one that is installed.
+/// The supported version, which is installed.
 pub const PINNED_VERSION: &str = "1.18.33";
 
 const VERSION_LIMIT: Duration = Duration::from_secs(30);
-/// What an install that was cut off leaves is removed by a later one after this time.
+/// The age at which the staging folder of an interrupted install is removed.
 const LEFTOVER_AGE: Duration = Duration::from_secs(3600);
-const ASIDE: &str = ".installing-";
+const STAGING_PREFIX: &str = ".installing-";
 
 /// An opencode that can be started.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Found {
-    /// The binary.
+    /// The path of the binary.
     pub program: PathBuf,
-    /// Where it comes from.
+    /// The origin of the binary.
     pub origin: Origin,
 }
 
-/// Where an opencode comes from.
+/// The origin of an opencode.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Origin {
-    /// It was named.
+    /// It was given explicitly.
     Given,
-    /// It is the user's own, on PATH.
+    /// It is on PATH.
     Path,
-    /// It is ours, in the cache folder.
+    /// It was installed into the cache folder.
     Cache,
 }
 
-/// Why there is no opencode to start.
+/// Why opencode is not available.
 #[derive(Debug, thiserror::Error)]
 pub enum InstallError {
-    /// The one named is no file that can be run.
-    #[error("{path} is no program that can be run; give the path of the opencode binary")]
+    /// The given path is not an executable file.
+    #[error("{path} is not an executable program; give the path of the opencode binary")]
     NotAProgram {
-        /// What was named.
+        /// The given path.
         path: PathBuf,
     },
-    /// It starts and fails, or says no version.
+    /// The binary fails, or prints no version.
     #[error("{program} does not work: {problem}")]
     Broken {
-        /// The binary.
+        /// The path of the binary.
         program: PathBuf,
-        /// What it did.
+        /// The problem.
         problem: String,
     },
     /// opencode has no binary for this machine.
@@ -65,10 +65,10 @@ pub enum InstallError {
         /// The processor.
         arch: &'static str,
     },
-    /// Nowhere to install to.
+    /// There is no cache folder.
     #[error("there is no cache folder: neither GREENROOM_CACHE, XDG_CACHE_HOME nor HOME is set")]
     NoCacheFolder,
-    /// npm is needed and missing.
+    /// npm is not on PATH.
     #[error(
         "opencode is not installed and npm is not on PATH; install Node.js with npm, or opencode itself, or give --opencode-bin"
     )]
@@ -76,45 +76,45 @@ pub enum InstallError {
     /// npm failed.
     #[error("npm could not install {package}: {problem}")]
     Npm {
-        /// What was to be installed.
+        /// The package.
         package: String,
-        /// The end of what npm said.
+        /// The end of npm's output.
         problem: String,
     },
-    /// A file or folder could not be made.
+    /// A file or folder could not be created.
     #[error("cannot write to the cache folder {path}; set GREENROOM_CACHE to another one")]
     Cache {
-        /// Where.
+        /// The cache folder.
         path: PathBuf,
-        /// Why.
+        /// The error.
         #[source]
         source: std::io::Error,
     },
 }
 
-/// Finds opencode: `explicit`, else PATH, else the pinned version, which is installed after `say` was told so.
+/// Finds opencode: `explicit`, else PATH, else the pinned version, which is installed after a line to `report`.
 ///
 /// # Errors
-/// There is none and it cannot be installed; each error says what to do.
+/// Fails if opencode is not found and cannot be installed; each error tells what to do.
 pub async fn find(
     explicit: Option<&Path>,
-    say: &mut (dyn FnMut(&str) + Send),
+    report: &mut (dyn FnMut(&str) + Send),
 ) -> Result<Found, InstallError> {
-    if let Some(found) = present(explicit)? {
+    if let Some(found) = find_installed(explicit)? {
         return Ok(found);
     }
-    let program = pinned(&cache_folder()?, say).await?;
+    let program = pinned(&cache_folder()?, report).await?;
     Ok(Found {
         program,
         origin: Origin::Cache,
     })
 }
 
-/// The one [`find`] would find without installing anything; none if it would have to.
+/// Returns the opencode that [`find`] would return without an install; none if it would install one.
 ///
 /// # Errors
-/// The one that is named is none, or there can be none on this machine.
-pub fn present(explicit: Option<&Path>) -> Result<Option<Found>, InstallError> {
+/// Fails if the given path is not a program, or opencode does not support this platform.
+pub fn find_installed(explicit: Option<&Path>) -> Result<Option<Found>, InstallError> {
     if let Some(path) = explicit {
         let program = which::which(path).map_err(|_| InstallError::NotAProgram {
             path: path.to_owned(),
@@ -126,15 +126,15 @@ pub fn present(explicit: Option<&Path>) -> Result<Option<Found>, InstallError> {
         let origin = Origin::Path;
         return Ok(Some(Found { program, origin }));
     }
-    let program = program_in(&place_in(&cache_folder()?), &npm::platform_package()?);
+    let program = program_in(&version_folder(&cache_folder()?), &npm::platform_package()?);
     let origin = Origin::Cache;
     Ok(program.is_file().then_some(Found { program, origin }))
 }
 
-/// `$GREENROOM_CACHE`, else `$XDG_CACHE_HOME/greenroom`, else `~/.cache/greenroom`.
+/// Returns `$GREENROOM_CACHE`, else `$XDG_CACHE_HOME/greenroom`, else `~/.cache/greenroom`.
 ///
 /// # Errors
-/// None of them is set.
+/// Fails if none of them is set.
 pub fn cache_folder() -> Result<PathBuf, InstallError> {
     let set = |name: &str| {
         std::env::var_os(name)
@@ -147,32 +147,32 @@ pub fn cache_folder() -> Result<PathBuf, InstallError> {
         .ok_or(InstallError::NoCacheFolder)
 }
 
-/// The pinned version in that cache folder, installed if it is not there; `say` is told before anything is fetched.
+/// Returns the pinned version in that cache folder. Installs it if it is missing, after a line to `report`.
 ///
 /// # Errors
-/// npm is missing or fails, or the folder cannot be written.
+/// Fails if npm is missing or fails, or the folder cannot be written.
 pub async fn pinned(
     cache: &Path,
-    say: &mut (dyn FnMut(&str) + Send),
+    report: &mut (dyn FnMut(&str) + Send),
 ) -> Result<PathBuf, InstallError> {
     let package = npm::platform_package()?;
-    let program = program_in(&place_in(cache), &package);
+    let program = program_in(&version_folder(cache), &package);
     if program.is_file() {
         return Ok(program);
     }
     let npm = which::which("npm").map_err(|_| InstallError::NoNpm)?;
-    install(&npm, cache, &package, say).await
+    install(&npm, cache, &package, report).await
 }
 
 async fn install(
     npm: &Path,
     cache: &Path,
     package: &str,
-    say: &mut (dyn FnMut(&str) + Send),
+    report: &mut (dyn FnMut(&str) + Send),
 ) -> Result<PathBuf, InstallError> {
-    let place = place_in(cache);
-    let program = program_in(&place, package);
-    say(&format!(
+    let target = version_folder(cache);
+    let program = program_in(&target, package);
+    report(&format!(
         "installing opencode {PINNED_VERSION} with npm into {} (about 180 MB)",
         cache.display()
     ));
@@ -182,21 +182,21 @@ async fn install(
     };
     std::fs::create_dir_all(cache).map_err(denied)?;
     remove_leftovers(cache);
-    let aside = tempfile::Builder::new()
-        .prefix(ASIDE)
+    let staging = tempfile::Builder::new()
+        .prefix(STAGING_PREFIX)
         .tempdir_in(cache)
         .map_err(denied)?;
-    npm::install(npm, aside.path(), package).await?;
-    let version = version_of(&program_in(aside.path(), package)).await?;
+    npm::install(npm, staging.path(), package).await?;
+    let version = version_of(&program_in(staging.path(), package)).await?;
     tracing::info!(%version, package, "opencode installed");
-    put_in_place(aside, &place, &program).map_err(denied)?;
+    activate(staging, &target, &program).map_err(denied)?;
     Ok(program)
 }
 
-/// What `opencode --version` says.
+/// Returns the output of `opencode --version`.
 ///
 /// # Errors
-/// It cannot be run, fails, or does not end within 30 s.
+/// Fails if the program cannot be run, fails, or does not end within 30 s.
 pub async fn version_of(program: &Path) -> Result<String, InstallError> {
     let broken = |problem: String| InstallError::Broken {
         program: program.to_owned(),
@@ -222,22 +222,22 @@ pub async fn version_of(program: &Path) -> Result<String, InstallError> {
     Ok(version)
 }
 
-fn put_in_place(aside: tempfile::TempDir, place: &Path, program: &Path) -> std::io::Result<()> {
-    match std::fs::rename(aside.path(), place) {
+fn activate(staging: tempfile::TempDir, target: &Path, program: &Path) -> std::io::Result<()> {
+    match std::fs::rename(staging.path(), target) {
         Ok(()) => {
-            // It is no temporary folder any more.
-            let _ = aside.keep();
+            // The folder is permanent now.
+            let _ = staging.keep();
             Ok(())
         }
-        // Another install was faster; its opencode is the same.
+        // A concurrent install has finished with the same version.
         Err(_) if program.is_file() => Ok(()),
-        Err(_) if place.exists() => {
+        Err(_) if target.exists() => {
             let broken = tempfile::Builder::new()
-                .prefix(ASIDE)
-                .tempdir_in(place.parent().unwrap_or(place))?;
-            std::fs::rename(place, broken.path().join("broken"))?;
-            std::fs::rename(aside.path(), place)?;
-            let _ = aside.keep();
+                .prefix(STAGING_PREFIX)
+                .tempdir_in(target.parent().unwrap_or(target))?;
+            std::fs::rename(target, broken.path().join("broken"))?;
+            std::fs::rename(staging.path(), target)?;
+            let _ = staging.keep();
             Ok(())
         }
         Err(error) => Err(error),
@@ -249,19 +249,22 @@ fn remove_leftovers(cache: &Path) {
         return;
     };
     for entry in entries.flatten() {
-        let is_ours = entry.file_name().to_string_lossy().starts_with(ASIDE);
+        let is_ours = entry
+            .file_name()
+            .to_string_lossy()
+            .starts_with(STAGING_PREFIX);
         let modified = entry.metadata().and_then(|metadata| metadata.modified());
         let age = modified
             .ok()
             .and_then(|modified| SystemTime::now().duration_since(modified).ok());
         if is_ours && age.is_some_and(|age| age > LEFTOVER_AGE) {
-            // Only tidying: what cannot be removed is left for the next time.
+            // Errors are ignored: the next install tries again.
             let _ = std::fs::remove_dir_all(entry.path());
         }
     }
 }
 
-fn place_in(cache: &Path) -> PathBuf {
+fn version_folder(cache: &Path) -> PathBuf {
     cache.join(format!("opencode-{PINNED_VERSION}"))
 }
 
@@ -305,46 +308,51 @@ mod tests {
         folder.join("opencode").display().to_string()
     }
 
-    fn aside(cache: &Path) -> usize {
+    fn staging(cache: &Path) -> usize {
         let entries = std::fs::read_dir(cache).unwrap().flatten();
         entries
-            .filter(|entry| entry.file_name().to_string_lossy().starts_with(ASIDE))
+            .filter(|entry| {
+                entry
+                    .file_name()
+                    .to_string_lossy()
+                    .starts_with(STAGING_PREFIX)
+            })
             .count()
     }
 
     #[tokio::test]
-    async fn installs_at_the_same_time_do_not_break_each_other() {
+    async fn concurrent_installs_succeed() {
         let folder = tempfile::tempdir().unwrap();
         let cache = folder.path().join("cache");
         let npm = npm(folder.path(), "");
         let (mut first, mut second) = (Vec::new(), Vec::new());
-        let mut hear_first = |line: &str| first.push(line.to_owned());
-        let mut hear_second = |line: &str| second.push(line.to_owned());
+        let mut report_first = |line: &str| first.push(line.to_owned());
+        let mut report_second = |line: &str| second.push(line.to_owned());
         let (one, two) = tokio::join!(
-            install(&npm, &cache, PACKAGE, &mut hear_first),
-            install(&npm, &cache, PACKAGE, &mut hear_second),
+            install(&npm, &cache, PACKAGE, &mut report_first),
+            install(&npm, &cache, PACKAGE, &mut report_second),
         );
         let program = one.unwrap();
         assert_eq!(program, two.unwrap());
         assert_eq!(version_of(&program).await.unwrap(), "1.18.33");
-        assert_eq!(aside(&cache), 0, "nothing is left aside");
+        assert_eq!(staging(&cache), 0, "no staging folder is left");
         assert!(first[0].contains("installing opencode 1.18.33") && second.len() == 1);
     }
 
     #[tokio::test]
-    async fn a_place_that_is_broken_is_replaced() {
+    async fn incomplete_install_is_replaced() {
         let folder = tempfile::tempdir().unwrap();
         let cache = folder.path().join("cache");
-        std::fs::create_dir_all(place_in(&cache).join("half")).unwrap();
+        std::fs::create_dir_all(version_folder(&cache).join("half")).unwrap();
         let program = install(&npm(folder.path(), ""), &cache, PACKAGE, &mut |_| ())
             .await
             .unwrap();
-        assert!(program.is_file() && !place_in(&cache).join("half").exists());
-        assert_eq!(aside(&cache), 0);
+        assert!(program.is_file() && !version_folder(&cache).join("half").exists());
+        assert_eq!(staging(&cache), 0);
     }
 
     #[tokio::test]
-    async fn an_npm_that_fails_is_quoted_and_leaves_nothing() {
+    async fn npm_failure_is_quoted_and_leaves_nothing() {
         let folder = tempfile::tempdir().unwrap();
         let cache = folder.path().join("cache");
         let npm = npm(folder.path(), "echo 'registry is down' >&2; exit 1");
@@ -360,7 +368,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_binary_that_does_not_run_here_is_not_installed() {
+    async fn unusable_binary_is_not_installed() {
         let folder = tempfile::tempdir().unwrap();
         let cache = folder.path().join("cache");
         let npm = npm(folder.path(), "");
@@ -379,7 +387,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_one_that_is_named_is_taken_or_refused() {
+    async fn given_path_is_used_or_refused() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("mine");
         let error = find(Some(&path), &mut |_| ()).await.unwrap_err();

@@ -1,4 +1,4 @@
-//! Which npm package holds opencode for this machine, and how npm is called for it. Only [`crate::install`] comes here.
+//! Selects the npm package of opencode for this machine, and runs npm. Only used by [`crate::install`].
 
 use std::path::Path;
 use std::process::Stdio;
@@ -10,15 +10,15 @@ use crate::install::{InstallError, PINNED_VERSION};
 
 const INSTALL_LIMIT: Duration = Duration::from_secs(600);
 
-/// Installs the package into the folder. npm would pick among optional packages, some of them for machines like this but not this one; the right one is asked
-/// for by its name instead, which also fetches it once and not four times. Its install scripts are not needed.
+/// Installs the package into the folder. The package of this platform is requested by its name, since npm would select
+/// among optional packages and might fetch several. Install scripts are not needed.
 pub(crate) async fn install(npm: &Path, folder: &Path, package: &str) -> Result<(), InstallError> {
     let wanted = format!("{package}@{PINNED_VERSION}");
     let failed = |problem: String| InstallError::Npm {
         package: wanted.clone(),
         problem,
     };
-    // Without a package of its own npm would look for one in the folders above.
+    // Without a `package.json` npm would search the parent folders for one.
     std::fs::write(folder.join("package.json"), "{\"private\": true}\n")
         .map_err(|error| failed(error.to_string()))?;
     let run = Command::new(npm)
@@ -52,7 +52,7 @@ pub(crate) async fn install(npm: &Path, folder: &Path, package: &str) -> Result<
     }
 }
 
-/// The npm package that holds the binary for this machine.
+/// Returns the name of the npm package with the binary for this machine.
 pub(crate) fn platform_package() -> Result<String, InstallError> {
     let (os, arch) = (std::env::consts::OS, std::env::consts::ARCH);
     let (system, processor) = match (os, arch) {
@@ -73,13 +73,13 @@ pub(crate) fn platform_package() -> Result<String, InstallError> {
 }
 
 fn has_avx2() -> bool {
-    // A machine that does not tell is taken for one of this decade.
+    // Without `/proc/cpuinfo` the processor is assumed to be recent.
     std::fs::read_to_string("/proc/cpuinfo").map_or(true, |text| {
         text.split_whitespace().any(|flag| flag == "avx2")
     })
 }
 
-/// The end of what a program said, in one line.
+/// Returns the end of a program's output, in one line.
 pub(crate) fn tail(bytes: &[u8]) -> String {
     let text = String::from_utf8_lossy(bytes);
     let lines: Vec<&str> = text
@@ -89,7 +89,7 @@ pub(crate) fn tail(bytes: &[u8]) -> String {
         .collect();
     let last = lines[lines.len().saturating_sub(5)..].join("; ");
     if last.is_empty() {
-        "it said nothing".to_owned()
+        "it printed nothing".to_owned()
     } else {
         greenroom::domain::task::cut(&last, 1000).to_owned()
     }

@@ -1,23 +1,23 @@
-//! Server-sent events, from bytes to the `data` of each event. Bounded: an event that is too large is skipped to its end
-//! and the stream goes on, which is why this is no library's (those at hand keep whatever a server sends). Only
-//! [`crate::events`] talks to it. Names, ids and retry times are not used by opencode and not read.
+//! Decodes server-sent events, from bytes to the `data` of each event. Memory is bounded: an oversized event is skipped and
+//! the stream continues; the available libraries buffer without a limit. Event names, ids and retry times are ignored:
+//! opencode does not use them.
 
-/// What came out of the bytes.
+/// A decoded event.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Frame {
     /// The data of one event, its lines joined.
     Data(Vec<u8>),
-    /// One event was larger than the bound, and is lost.
+    /// An event that was larger than the bound and was skipped.
     TooLarge,
 }
 
-/// Takes bytes in pieces of any size.
+/// Decodes bytes in pieces of any size.
 #[derive(Debug)]
 pub(crate) struct Decoder {
     bound: usize,
     line: Vec<u8>,
     data: Option<Vec<u8>>,
-    /// The event under way is over the bound: its bytes are counted no more, only its end is looked for.
+    /// True while an oversized event is skipped up to its end.
     oversize: bool,
     line_has_bytes: bool,
     after_cr: bool,
@@ -25,7 +25,7 @@ pub(crate) struct Decoder {
 }
 
 impl Decoder {
-    /// A decoder for one connection; an event may have `bound` bytes.
+    /// Returns a decoder for one connection; an event may have at most `bound` bytes.
     pub(crate) fn new(bound: usize) -> Self {
         Self {
             bound,
@@ -38,7 +38,7 @@ impl Decoder {
         }
     }
 
-    /// Takes the next bytes and gives the events that end in them.
+    /// Decodes the next bytes; returns the events that end in them.
     pub(crate) fn feed(&mut self, mut bytes: &[u8]) -> Vec<Frame> {
         let mut frames = Vec::new();
         while !bytes.is_empty() {
@@ -104,7 +104,7 @@ impl Decoder {
     }
 }
 
-/// The value of a `data` line, without the one space that may follow the colon.
+/// Returns the value of a `data` line, without the optional space after the colon.
 fn data_value(line: &[u8]) -> Option<&[u8]> {
     match line.strip_prefix(b"data")? {
         [] => Some(&[]),
@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn every_way_to_split_the_bytes_gives_the_same_events() {
+    fn events_do_not_depend_on_the_pieces() {
         let stream =
             "data: ä1\r\ndata:2\r\n\r\nevent: x\ndata: three\n\n: comment\n\ndata\rdata: 5\r\r"
                 .as_bytes();
@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn an_event_that_is_too_large_is_skipped_and_the_next_is_read() {
+    fn oversized_event_is_skipped_and_the_next_is_read() {
         let mut decoder = Decoder::new(10);
         assert_eq!(decoder.feed(b"data: "), vec![]);
         for _ in 0..1000 {
@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn many_small_lines_of_one_event_count_together() {
+    fn lines_of_one_event_count_together() {
         let mut decoder = Decoder::new(20);
         let frames: Vec<Frame> = (0..10)
             .flat_map(|_| decoder.feed(b"data: 1234\n"))
@@ -172,13 +172,13 @@ mod tests {
     }
 
     #[test]
-    fn an_event_that_never_ended_is_not_given() {
+    fn unfinished_event_is_not_returned() {
         assert_eq!(all(&[b"data: cut off\n"]), vec![]);
         assert_eq!(all(&[b"id: 4\n\n\n\n"]), vec![]);
     }
 
     #[test]
-    fn a_byte_order_mark_is_skipped() {
+    fn byte_order_mark_is_skipped() {
         assert_eq!(all(&["\u{feff}data: a\n\n".as_bytes()]), vec![data("a")]);
     }
 }

@@ -1,11 +1,11 @@
-//! The lives of a supervised opencode: starts it, waits for its health, waits for its death, starts it again. Owned by
-//! [`crate::OpencodeChild`], which reads its state from a channel and ends it.
+//! The supervisor of one opencode: starts it, waits for its health, waits for its exit, restarts it. Owned by
+//! [`crate::OpencodeChild`], which reads its state from a channel.
 //!
-//! The process started is `/bin/sh`, which leaves a guard in the group and becomes opencode. The guard reads a pipe we
-//! hold open: when we are gone, however that came (also `kill -9`), it ends the whole group.
+//! The started process is `/bin/sh`, which starts a guard in its process group and then becomes opencode. The guard reads a
+//! pipe that this process holds open: when this process ends in any way (also by `kill -9`), the guard ends the group.
 
 use std::process::{ExitStatus, Stdio};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, killpg};
@@ -22,54 +22,56 @@ use crate::backoff::Backoff;
 use crate::child::{ChildState, ServeOptions};
 use crate::child_log::ChildLog;
 use crate::health::wait_until_healthy;
+use crate::lock;
 
-/// A server that has not become healthy in this time is started again.
+/// A server that is not healthy within this time is restarted.
 const BOOT_LIMIT: Duration = Duration::from_secs(60);
-/// After SIGTERM; opencode has been seen to ignore it.
+/// The time between SIGTERM and SIGKILL; opencode may ignore SIGTERM.
 const GRACE: Duration = Duration::from_secs(5);
-/// After so long in good health a death is no longer one of a row.
-const STEADY: Duration = Duration::from_secs(60);
-/// A line longer than this is broken up.
+/// A server that was healthy for this time resets the backoff.
+const STABLE_AFTER: Duration = Duration::from_secs(60);
+/// A longer line is split.
 const LINE_BOUND: usize = 64 << 10;
 
-/// Leaves the guard, then becomes the program. The guard ignores the SIGTERM of an ordinary stop, whose end it does not
-/// decide; it keeps no output pipe open.
-const GUARDED: &str = r#"exec 3<&0
+/// Starts the guard, then becomes the program. The guard ignores SIGTERM, which is part of an ordinary stop, and keeps no
+/// output pipe open.
+const GUARD_SCRIPT: &str = r#"exec 3<&0
 (trap '' TERM; read -r _ <&3; kill -TERM 0; sleep 5; kill -KILL 0) >/dev/null 2>&1 &
 exec "$@" </dev/null 3<&-"#;
 
-/// The process group of the server that runs now, if any. Written by the supervisor, read by whoever ends it.
+/// The process group of the running server, if any. Written by the supervisor; read when the server is ended.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Group(Arc<Mutex<Option<Pid>>>);
+pub(crate) struct ProcessGroup(Arc<Mutex<Option<Pid>>>);
 
-impl Group {
+impl ProcessGroup {
     fn set(&self, group: Option<Pid>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = group;
+        *lock(&self.0) = group;
     }
 
-    /// Signals the group, if there is one. The lock is held, so that no group is signalled that was given up meanwhile and may be somebody else's by now.
+    /// Signals the group, if there is one. The lock is held meanwhile: once the group is cleared, its number may belong to
+    /// another process.
     pub(crate) fn signal(&self, signal: Signal) {
-        if let Some(group) = *self.0.lock().unwrap_or_else(PoisonError::into_inner) {
-            // A group that has ended already is what was wanted.
+        if let Some(group) = *lock(&self.0) {
+            // The group may have ended already.
             let _ = killpg(group, signal);
         }
     }
 }
 
-/// What starts and restarts one server.
+/// Starts and restarts one server.
 pub(crate) struct Supervisor {
     pub(crate) options: ServeOptions,
     pub(crate) address: ServerAddress,
     pub(crate) port: u16,
     pub(crate) log: Arc<Mutex<ChildLog>>,
-    pub(crate) group: Group,
-    pub(crate) says: watch::Sender<ChildState>,
+    pub(crate) group: ProcessGroup,
+    pub(crate) state: watch::Sender<ChildState>,
     pub(crate) failures: u32,
     pub(crate) backoff: Backoff,
 }
 
-/// One life of the server.
-struct Running {
+/// A running server process.
+struct RunningServer {
     child: Child,
     pid: u32,
     /// Held open for the guard.
@@ -77,24 +79,24 @@ struct Running {
     pipes: [JoinHandle<()>; 2],
 }
 
-/// How a life ended.
-enum Ended {
+/// How a server process ended.
+enum Exit {
     Died(String),
     Stopped,
 }
 
 impl Supervisor {
-    /// Until it is told to stop.
+    /// Runs until `stop` is signalled.
     pub(crate) async fn run(mut self, mut stop: oneshot::Receiver<()>) {
         loop {
-            self.says.send_replace(ChildState::Starting);
-            let reason = match self.one_life(&mut stop).await {
-                Ended::Stopped => break,
-                Ended::Died(reason) => reason,
+            self.state.send_replace(ChildState::Starting);
+            let reason = match self.run_once(&mut stop).await {
+                Exit::Stopped => break,
+                Exit::Died(reason) => reason,
             };
             let wait = self.backoff.wait();
             warn!(%reason, failures = self.failures, wait_ms = wait.as_millis(), "opencode died");
-            self.says.send_replace(ChildState::Restarting {
+            self.state.send_replace(ChildState::Restarting {
                 reason,
                 failures: self.failures,
             });
@@ -104,26 +106,26 @@ impl Supervisor {
             }
         }
         info!("opencode stopped");
-        self.says.send_replace(ChildState::Stopped);
+        self.state.send_replace(ChildState::Stopped);
     }
 
-    async fn one_life(&mut self, stop: &mut oneshot::Receiver<()>) -> Ended {
+    async fn run_once(&mut self, stop: &mut oneshot::Receiver<()>) -> Exit {
         let mut running = match self.spawn() {
             Ok(running) => running,
             Err(error) => {
                 self.failures += 1;
-                return Ended::Died(format!(
+                return Exit::Died(format!(
                     "{} cannot be started: {error}",
                     self.options.program.display()
                 ));
             }
         };
         let healthy = tokio::select! {
-            exit = running.child.wait() => Err(how(exit)),
+            exit = running.child.wait() => Err(describe_exit(exit)),
             healthy = wait_until_healthy(&self.address, BOOT_LIMIT) => healthy.map_err(|error| error.to_string()),
             _ = &mut *stop => {
                 self.end(running, GRACE).await;
-                return Ended::Stopped;
+                return Exit::Stopped;
             }
         };
         let reason = match healthy {
@@ -131,15 +133,15 @@ impl Supervisor {
                 let up = Instant::now();
                 self.failures = 0;
                 info!(pid = running.pid, %version, url = %self.address.url, "opencode is up");
-                self.says.send_replace(ChildState::Up { pid: running.pid });
+                self.state.send_replace(ChildState::Up { pid: running.pid });
                 let reason = tokio::select! {
-                    exit = running.child.wait() => how(exit),
+                    exit = running.child.wait() => describe_exit(exit),
                     _ = stop => {
                         self.end(running, GRACE).await;
-                        return Ended::Stopped;
+                        return Exit::Stopped;
                     }
                 };
-                if up.elapsed() >= STEADY {
+                if up.elapsed() >= STABLE_AFTER {
                     self.backoff.reset();
                 }
                 reason
@@ -150,27 +152,23 @@ impl Supervisor {
             }
         };
         self.end(running, Duration::ZERO).await;
-        let words = self
-            .log
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .last_words();
-        Ended::Died(if words.is_empty() {
+        let output = lock(&self.log).last_lines();
+        Exit::Died(if output.is_empty() {
             reason
         } else {
-            format!("{reason}: {words}")
+            format!("{reason}: {output}")
         })
     }
 
-    fn spawn(&self) -> std::io::Result<Running> {
-        // The shell would say less clearly what is wrong with the program.
+    fn spawn(&self) -> std::io::Result<RunningServer> {
+        // Fails here with a clearer error than the shell's.
         std::fs::metadata(&self.options.program)?;
         let mut command = Command::new("/bin/sh");
         if !self.options.inherit_environment {
             command.env_clear();
         }
         command
-            .args(["-c", GUARDED, "sh"])
+            .args(["-c", GUARD_SCRIPT, "sh"])
             .arg(&self.options.program)
             .args([
                 "serve",
@@ -192,7 +190,7 @@ impl Supervisor {
                 command.env("OPENCODE_SERVER_USERNAME", &self.address.username);
             }
             None => {
-                // The address we hand out has no password, so the server must have none either.
+                // The published address has no password, so the server must not have one either.
                 command
                     .env_remove("OPENCODE_SERVER_PASSWORD")
                     .env_remove("OPENCODE_SERVER_USERNAME");
@@ -203,15 +201,12 @@ impl Supervisor {
             .id()
             .ok_or_else(|| std::io::Error::other("it ended at once"))?;
         self.group.set(i32::try_from(pid).ok().map(Pid::from_raw));
-        self.log
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .forget();
+        lock(&self.log).clear_recent();
         let pipes = [
-            tokio::spawn(pour(child.stdout.take(), Arc::clone(&self.log))),
-            tokio::spawn(pour(child.stderr.take(), Arc::clone(&self.log))),
+            tokio::spawn(copy_to_log(child.stdout.take(), Arc::clone(&self.log))),
+            tokio::spawn(copy_to_log(child.stderr.take(), Arc::clone(&self.log))),
         ];
-        Ok(Running {
+        Ok(RunningServer {
             _guard: child.stdin.take(),
             child,
             pid,
@@ -219,8 +214,8 @@ impl Supervisor {
         })
     }
 
-    /// Ends what is left of a life: the server after `grace`, then its group.
-    async fn end(&self, mut running: Running, grace: Duration) {
+    /// Ends the server after `grace`, then its process group.
+    async fn end(&self, mut running: RunningServer, grace: Duration) {
         if !grace.is_zero() {
             self.group.signal(Signal::SIGTERM);
             if timeout(grace, running.child.wait()).await.is_err() {
@@ -230,13 +225,13 @@ impl Supervisor {
                 );
             }
         }
-        // Also after it has ended by itself: tools it started and the guard are still there. While the guard lives no
-        // other group can have this number.
+        // Also after the server has exited: its tools and the guard may still run. While the guard runs, no other group can
+        // have this number.
         self.group.signal(Signal::SIGKILL);
         let _ = running.child.wait().await;
         self.group.set(None);
         for mut pipe in running.pipes {
-            // Somebody outside the group may hold the pipe; its words are not waited for.
+            // A process outside the group may hold the pipe; its output is not waited for.
             if timeout(Duration::from_secs(1), &mut pipe).await.is_err() {
                 pipe.abort();
             }
@@ -244,21 +239,21 @@ impl Supervisor {
     }
 }
 
-fn how(exit: std::io::Result<ExitStatus>) -> String {
+fn describe_exit(exit: std::io::Result<ExitStatus>) -> String {
     match exit {
         Ok(status) => format!("it ended with {status}"),
         Err(error) => format!("it cannot be waited for: {error}"),
     }
 }
 
-/// Pours one of its outputs into the log, line by line, in bounded memory.
-async fn pour(pipe: Option<impl AsyncRead + Unpin>, log: Arc<Mutex<ChildLog>>) {
+/// Copies an output of the server into the log, line by line, in bounded memory.
+async fn copy_to_log(pipe: Option<impl AsyncRead + Unpin>, log: Arc<Mutex<ChildLog>>) {
     let Some(mut pipe) = pipe else { return };
     let mut piece = vec![0; 8 << 10];
     let mut pending: Vec<u8> = Vec::new();
     loop {
         let read = pipe.read(&mut piece).await.unwrap_or(0);
-        let mut log = log.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut log = lock(&log);
         for part in piece[..read].split_inclusive(|byte| *byte == b'\n') {
             pending.extend_from_slice(part);
             if pending.ends_with(b"\n") {

@@ -1,133 +1,127 @@
-//! The HTTP client as a carrier of calls: URL, credentials, time limit and bound of each.
+//! The interface between opencode's API and the connection to a server. [`crate::OpencodeServer`] defines the calls and
+//! interprets the responses; a transport sends each call once. There are two: the HTTP client of this crate and, in the
+//! service, the bridge.
 
+use std::fmt::Debug;
+use std::future::Future;
 use std::time::Duration;
 
 use greenroom::ports::agent_server::ServerError;
-use reqwest::{Response, Url};
+use serde_json::Value;
 
-use crate::address::{AddressError, ServerAddress, parse_url};
-use crate::carrier::{Answer, Call, Carrier, Method};
-use crate::failure;
+/// A fallback time limit, slightly longer than the limits that the actor system enforces.
+const OTHER_LIMIT: Duration = Duration::from_secs(15);
+const ANSWER_BOUND: usize = 4 << 20;
 
-const CONNECT_LIMIT: Duration = Duration::from_secs(3);
-/// How long the rest of an answer is waited for whose status has said everything.
-const TAIL_LIMIT: Duration = Duration::from_secs(1);
+/// The HTTP method of a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Method {
+    /// Reads; may be repeated.
+    Get,
+    /// Changes something; never repeated.
+    Post,
+}
 
-/// The way to one server by HTTP.
+impl Method {
+    /// Returns the name of the method in HTTP.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Get => "GET",
+            Self::Post => "POST",
+        }
+    }
+}
+
+/// One call of opencode's API.
 #[derive(Debug, Clone)]
-pub struct Transport {
-    http: reqwest::Client,
-    base: Url,
-    pub(crate) address: ServerAddress,
+pub struct ApiCall<'a> {
+    /// A description for error texts.
+    pub what: &'static str,
+    /// The HTTP method.
+    pub method: Method,
+    /// The path segments, to be percent-encoded one by one: ids come from outside.
+    pub path: &'a [&'a str],
+    /// The directory of the call, unless the path implies it; sent as a query parameter.
+    pub directory: Option<&'a str>,
+    /// The query parameters.
+    pub query: &'a [(&'a str, &'a str)],
+    /// The JSON body.
+    pub body: Option<Value>,
+    /// The time limit of the response.
+    pub limit: Duration,
+    /// The size limit of the response, in bytes.
+    pub bound: usize,
+    /// True if the status is sufficient: the body of a successful response is not needed.
+    pub status_only: bool,
 }
 
-impl Transport {
-    /// Sends nothing yet.
-    pub(crate) fn new(address: ServerAddress) -> Result<Self, AddressError> {
-        let base = parse_url(&address.url)?;
-        let http = reqwest::Client::builder()
-            .connect_timeout(CONNECT_LIMIT)
-            // Kept short: an order sent on a connection the server is just closing has an unknown fate.
-            .pool_idle_timeout(Duration::from_secs(4))
-            // Credentials go to the address given and nowhere else, and a proxy for the web has no part in this.
-            .redirect(reqwest::redirect::Policy::none())
-            .no_proxy()
-            .build()
-            .map_err(AddressError::Client)?;
-        Ok(Self {
-            http,
-            base,
-            address,
-        })
+impl<'a> ApiCall<'a> {
+    /// Returns a `GET` call.
+    pub(crate) fn get(what: &'static str, path: &'a [&'a str]) -> Self {
+        Self {
+            what,
+            method: Method::Get,
+            path,
+            directory: None,
+            query: &[],
+            body: None,
+            limit: OTHER_LIMIT,
+            bound: ANSWER_BOUND,
+            status_only: false,
+        }
     }
 
-    /// Sends a call whose answer has no end; only its head is waited for.
-    pub(crate) async fn open(&self, call: &Call<'_>) -> Result<Response, ServerError> {
-        let sent = tokio::time::timeout(call.limit, self.request(call)?.send()).await;
-        let sent = sent.map_err(|_| ServerError::TimedOut(call.limit))?;
-        let mut response =
-            sent.map_err(|error| failure::unanswered(call.what, &error, call.limit))?;
-        if response.status().is_success() {
-            return Ok(response);
-        }
-        let status = response.status().as_u16();
-        let body = tail(&mut response, call).await;
-        Err(failure::refused(status, &body, self.has_credentials()))
-    }
-
-    fn request(&self, call: &Call<'_>) -> Result<reqwest::RequestBuilder, ServerError> {
-        call.check()?;
-        let mut url = self.base.clone();
-        url.path_segments_mut()
-            .map_err(|()| ServerError::Refused {
-                status: None,
-                message: "the address has no path".to_owned(),
-            })?
-            .pop_if_empty()
-            .extend(call.path);
-        let mut request = self
-            .http
-            .request(method_of(call.method), url)
-            .query(call.query);
-        if let Some(directory) = call.directory {
-            // As a query, not a header: a path may hold any character.
-            request = request.query(&[("directory", directory)]);
-        }
-        if let Some(password) = &self.address.password {
-            request = request.basic_auth(&self.address.username, Some(password));
-        }
-        if let Some(body) = &call.body {
-            request = request.json(body);
-        }
-        Ok(request)
-    }
-}
-
-impl Carrier for Transport {
-    async fn carry(&self, call: &Call<'_>) -> Result<Answer, ServerError> {
-        let sent = self.request(call)?.timeout(call.limit).send().await;
-        let mut response =
-            sent.map_err(|error| failure::unanswered(call.what, &error, call.limit))?;
-        let status = response.status();
-        let body = match status.is_success() && !call.status_only {
-            true => read(&mut response, call).await?,
-            // The status says it; the rest is a help that may be missing, and lets the connection be used again.
-            false => tail(&mut response, call).await,
-        };
-        Ok(Answer {
-            status: status.as_u16(),
+    /// Returns a `POST` call.
+    pub(crate) fn post(what: &'static str, path: &'a [&'a str], body: Option<Value>) -> Self {
+        Self {
+            method: Method::Post,
             body,
-        })
-    }
-
-    fn has_credentials(&self) -> bool {
-        self.address.password.is_some()
-    }
-}
-
-fn method_of(method: Method) -> reqwest::Method {
-    match method {
-        Method::Get => reqwest::Method::GET,
-        Method::Post => reqwest::Method::POST,
-    }
-}
-
-async fn tail(response: &mut Response, call: &Call<'_>) -> Vec<u8> {
-    let body = tokio::time::timeout(TAIL_LIMIT, read(response, call)).await;
-    body.ok().and_then(Result::ok).unwrap_or_default()
-}
-
-/// Reads an answer up to its bound, so that a broken server cannot fill the memory.
-async fn read(response: &mut Response, call: &Call<'_>) -> Result<Vec<u8>, ServerError> {
-    let mut body = Vec::new();
-    loop {
-        match response.chunk().await {
-            Ok(Some(chunk)) if body.len() + chunk.len() > call.bound => {
-                return Err(failure::too_large(call.what, call.bound));
-            }
-            Ok(Some(chunk)) => body.extend_from_slice(&chunk),
-            Ok(None) => return Ok(body),
-            Err(error) => return Err(failure::unanswered(call.what, &error, call.limit)),
+            ..Self::get(what, path)
         }
+    }
+
+    /// Fails if a path segment is empty or a dot segment: a URL drops those, so that such an id would address another
+    /// route.
+    pub(crate) fn check(&self) -> Result<(), ServerError> {
+        match self
+            .path
+            .iter()
+            .find(|segment| matches!(**segment, "" | "." | ".."))
+        {
+            Some(bad) => Err(ServerError::NotFound(format!("opencode has no id {bad:?}"))),
+            None => Ok(()),
+        }
+    }
+}
+
+/// The response of a server, of any status.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ApiResponse {
+    /// The HTTP status.
+    pub status: u16,
+    /// The raw body.
+    pub body: Vec<u8>,
+}
+
+impl ApiResponse {
+    pub(crate) fn is_success(&self) -> bool {
+        (200..300).contains(&self.status)
+    }
+}
+
+/// Sends calls to one server.
+pub trait Transport: Clone + Debug + Send + Sync + 'static {
+    /// Sends one call, once. A response of any status is a success.
+    ///
+    /// # Errors
+    /// Fails if there is no response; the error tells what is known of the call's effect.
+    fn send(
+        &self,
+        call: &ApiCall<'_>,
+    ) -> impl Future<Output = Result<ApiResponse, ServerError>> + Send;
+
+    /// Returns true if calls are sent with credentials, so that a 401 means wrong credentials, not missing ones.
+    fn has_credentials(&self) -> bool {
+        false
     }
 }

@@ -1,5 +1,5 @@
-//! opencode's JSON, both ways: bodies of the calls the client makes, and tolerant readers of its answers. What an answer
-//! leaves out is absent, what it adds is ignored.
+//! opencode's JSON: bodies of the client's calls, and lenient readers of its responses. Missing fields are absent, unknown
+//! fields are ignored.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use greenroom::ports::agent_server::{
 };
 use serde_json::{Map, Value, json};
 
-/// The body of `POST /session`. A model is `{id, providerID}` here, unlike in prompts.
+/// Returns the body of `POST /session`. A model is `{id, providerID}` here, unlike in prompts.
 pub(crate) fn new_session(session: &NewSession) -> Value {
     let mut body = Map::new();
     body.insert("title".to_owned(), json!(session.title));
@@ -32,7 +32,7 @@ pub(crate) fn new_session(session: &NewSession) -> Value {
     Value::Object(body)
 }
 
-/// The body of a task's prompt. Never with `tools`: they would replace the session's permission rules.
+/// Returns the body of a task's prompt, without `tools`: they would replace the session's permission rules.
 pub(crate) fn task_prompt(prompt: &TaskPrompt) -> Value {
     let part = json!({"type": "text", "text": prompt.text, "metadata": prompt.mark.metadata()});
     prompt_body(
@@ -43,7 +43,7 @@ pub(crate) fn task_prompt(prompt: &TaskPrompt) -> Value {
     )
 }
 
-/// The body of a message of ours to a parent, marked as machine-written and found again by its id.
+/// Returns the body of a message to a parent. It is marked as synthetic; its id is in the metadata.
 pub(crate) fn notice(notice: &Notice) -> Value {
     let tasks: Vec<_> = notice
         .facts
@@ -82,7 +82,7 @@ fn prompt_body(
     body
 }
 
-/// The body of `POST /tui/show-toast`.
+/// Returns the body of `POST /tui/show-toast`.
 pub(crate) fn toast(toast: &Toast) -> Value {
     let variant = match toast.variant {
         ToastVariant::Info => "info",
@@ -92,7 +92,7 @@ pub(crate) fn toast(toast: &Toast) -> Value {
     json!({"title": toast.title, "message": toast.message, "variant": variant})
 }
 
-/// One session.
+/// Reads a session.
 pub(crate) fn session(answer: &Value) -> SessionRecord {
     let text = |key: &str| {
         answer
@@ -111,8 +111,8 @@ pub(crate) fn session(answer: &Value) -> SessionRecord {
     }
 }
 
-/// The map of sessions that are not idle; None if the answer is no map. A state of an unknown kind counts as busy: the
-/// session is in the map, so it is neither gone nor idle.
+/// Reads the map of sessions that are not idle; none if the response is not a map. An unknown state counts as busy: the
+/// session is in the map, so that it exists and is not idle.
 pub(crate) fn statuses(answer: &Value) -> Option<BTreeMap<SessionId, SessionStatus>> {
     let entries = answer.as_object()?;
     Some(
@@ -142,7 +142,7 @@ fn session_status(status: &Value) -> SessionStatus {
     }
 }
 
-/// `{"providers": [{"id", "models": {…}}]}` as `provider/model`, in the order of names.
+/// Reads `{"providers": [{"id", "models": {…}}]}` as a sorted list of `provider/model`.
 pub(crate) fn models(answer: &Value) -> Option<Vec<String>> {
     let mut names = Vec::new();
     for provider in answer.get("providers")?.as_array()? {
@@ -161,7 +161,7 @@ pub(crate) fn models(answer: &Value) -> Option<Vec<String>> {
     Some(names)
 }
 
-/// A todo list; None if the answer is no list.
+/// Reads a todo list; none if the response is not a list.
 pub(crate) fn todos(answer: &Value) -> Option<Vec<Todo>> {
     let text = |entry: &Value, key: &str| {
         entry
@@ -197,7 +197,7 @@ mod tests {
         }
     }
 
-    /// Any JSON, with the names that answers have in any place.
+    /// Any JSON, with the field names of responses in any place.
     fn anything() -> impl Strategy<Value = Value> {
         let leaf = prop_oneof![
             Just(Value::Null),
@@ -220,9 +220,9 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig { cases: 2000, ..ProptestConfig::default() })]
 
-        /// Whatever the server answers, reading it is no panic.
+        /// Readers do not panic on any response.
         #[test]
-        fn any_answer_is_read(answer in anything()) {
+        fn any_response_is_read(answer in anything()) {
             session(&answer);
             statuses(&answer);
             models(&answer);
@@ -231,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn a_new_session_names_its_model_the_way_the_create_call_wants_it() {
+    fn new_session_has_the_model_form_of_the_create_call() {
         let body = new_session(&NewSession {
             task: TaskId::new("bg_00000001"),
             title: "t".to_owned(),
@@ -263,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn a_prompt_never_carries_tools() {
+    fn prompt_has_no_tools() {
         let body = task_prompt(&TaskPrompt {
             agent: "explore".into(),
             model: Some(model().into()),
@@ -287,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn a_notice_is_marked_as_machine_written_and_carries_its_id() {
+    fn notice_is_synthetic_and_has_its_id() {
         let body = notice(&Notice {
             id: NoticeId::new("ntc_1"),
             text: "done".to_owned(),
@@ -313,7 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn a_status_of_an_unknown_kind_is_not_idle() {
+    fn unknown_status_is_busy() {
         let answer = json!({"a": {"type": "busy"}, "b": {"type": "pondering"}, "c": {"type": "idle"},
             "d": {"type": "retry", "attempt": 3, "message": "429", "next": 1000}, "e": "idle"});
         let read = statuses(&answer).expect("a map is read");
@@ -337,7 +337,7 @@ mod tests {
     }
 
     #[test]
-    fn sessions_and_todos_tolerate_what_is_missing() {
+    fn missing_fields_of_sessions_and_todos_are_accepted() {
         let record =
             session(&json!({"id": "ses_1", "directory": "/d", "metadata": {"k": 1}, "new": []}));
         assert_eq!(record.id, Some(SessionId::new("ses_1")));

@@ -1,4 +1,4 @@
-//! Supervision, with shell scripts in the place of opencode: they die, hang, talk too much and leave children behind.
+//! Supervision, with shell scripts in place of opencode: they die, hang, print too much and leave children behind.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -34,7 +34,7 @@ impl Stage {
     }
 }
 
-/// A script that writes its process id and that of a child of its own, and then waits for ever.
+/// A script that writes its process id and the id of a child process, and then waits forever.
 const WAITS: &str = "sleep 1000 & echo $$ $! > pids.new && mv pids.new pids; wait";
 
 async fn pids(file: &Path) -> Vec<Pid> {
@@ -49,7 +49,7 @@ async fn pids(file: &Path) -> Vec<Pid> {
     .await
 }
 
-/// Neither running nor waiting to be waited for.
+/// Returns true if the process neither runs nor is a zombie.
 fn is_gone(pid: Pid) -> bool {
     if kill(pid, None).is_err() {
         return true;
@@ -82,12 +82,15 @@ async fn until_gone(pids: &[Pid]) {
 }
 
 #[tokio::test]
-async fn one_that_dies_at_once_is_given_up_with_its_last_words() {
+async fn repeated_failed_starts_end_the_wait_with_the_last_lines() {
     let stage = Stage::new();
     let child =
         OpencodeChild::start(stage.options("echo one; echo 'config is broken' >&2; exit 3"))
             .unwrap();
-    let error = child.until_up(Duration::from_secs(30)).await.unwrap_err();
+    let error = child
+        .wait_until_up(Duration::from_secs(30))
+        .await
+        .unwrap_err();
     let text = error.to_string();
     assert!(
         text.contains("exit status: 3") && text.contains("config is broken"),
@@ -106,7 +109,7 @@ async fn one_that_dies_at_once_is_given_up_with_its_last_words() {
 }
 
 #[tokio::test]
-async fn a_program_that_does_not_exist_is_named() {
+async fn missing_program_is_named() {
     let stage = Stage::new();
     let options = ServeOptions {
         program: stage.path("nothing"),
@@ -114,7 +117,7 @@ async fn a_program_that_does_not_exist_is_named() {
     };
     let child = OpencodeChild::start(options).unwrap();
     let error = child
-        .until_up(Duration::from_secs(30))
+        .wait_until_up(Duration::from_secs(30))
         .await
         .unwrap_err()
         .to_string();
@@ -122,7 +125,7 @@ async fn a_program_that_does_not_exist_is_named() {
 }
 
 #[tokio::test]
-async fn a_folder_that_does_not_exist_is_refused() {
+async fn missing_folder_is_refused() {
     let stage = Stage::new();
     let options = ServeOptions {
         directory: stage.path("nowhere"),
@@ -135,7 +138,7 @@ async fn a_folder_that_does_not_exist_is_refused() {
 }
 
 #[tokio::test]
-async fn a_port_that_is_taken_is_refused() {
+async fn taken_port_is_refused() {
     let stage = Stage::new();
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -149,12 +152,12 @@ async fn a_port_that_is_taken_is_refused() {
 }
 
 #[tokio::test]
-async fn one_that_boots_too_long_is_still_starting() {
+async fn slow_start_times_out() {
     let stage = Stage::new();
     let child = OpencodeChild::start(stage.options(WAITS)).unwrap();
     pids(&stage.path("pids")).await;
     let error = child
-        .until_up(Duration::from_millis(50))
+        .wait_until_up(Duration::from_millis(50))
         .await
         .unwrap_err()
         .to_string();
@@ -163,7 +166,7 @@ async fn one_that_boots_too_long_is_still_starting() {
 }
 
 #[tokio::test]
-async fn a_stop_ends_it_and_what_it_started() {
+async fn stop_ends_the_process_group() {
     let stage = Stage::new();
     let child = OpencodeChild::start(stage.options(WAITS)).unwrap();
     let pids = pids(&stage.path("pids")).await;
@@ -178,7 +181,7 @@ async fn a_stop_ends_it_and_what_it_started() {
 }
 
 #[tokio::test]
-async fn one_that_ignores_sigterm_is_killed() {
+async fn server_that_ignores_sigterm_is_killed() {
     let stage = Stage::new();
     let child = OpencodeChild::start(stage.options(&format!("trap '' TERM; {WAITS}"))).unwrap();
     let pids = pids(&stage.path("pids")).await;
@@ -187,7 +190,7 @@ async fn one_that_ignores_sigterm_is_killed() {
 }
 
 #[tokio::test]
-async fn a_drop_ends_it_and_what_it_started() {
+async fn drop_ends_the_process_group() {
     let stage = Stage::new();
     let child = OpencodeChild::start(stage.options(&format!("trap '' TERM; {WAITS}"))).unwrap();
     let pids = pids(&stage.path("pids")).await;
@@ -196,7 +199,7 @@ async fn a_drop_ends_it_and_what_it_started() {
 }
 
 #[tokio::test]
-async fn what_a_dead_one_left_behind_is_ended_before_the_next_starts() {
+async fn process_group_of_a_dead_server_is_ended_before_a_restart() {
     let stage = Stage::new();
     let script = "test -e once && exec sleep 1000; touch once; sleep 1000 & echo $! > left; exit 1";
     let child = OpencodeChild::start(stage.options(script)).unwrap();
@@ -206,7 +209,7 @@ async fn what_a_dead_one_left_behind_is_ended_before_the_next_starts() {
 }
 
 #[tokio::test]
-async fn only_the_environment_given_is_seen() {
+async fn only_the_given_environment_is_passed() {
     let stage = Stage::new();
     let mut options = stage
         .options("/usr/bin/env > environment.new; /bin/mv environment.new environment; sleep 1000");
@@ -224,7 +227,7 @@ async fn only_the_environment_given_is_seen() {
         .lines()
         .filter_map(|line| Some(line.split_once('=')?.0))
         .collect();
-    // What a shell sets by itself.
+    // Variables that a shell sets.
     names.retain(|name| !["PWD", "_", "SHLVL", "OLDPWD"].contains(name));
     names.sort_unstable();
     assert_eq!(
@@ -263,7 +266,7 @@ async fn it_ends_when_we_are_killed() {
 }
 
 #[tokio::test]
-async fn a_death_by_signal_is_told_and_it_starts_again() {
+async fn death_by_signal_is_reported_and_restarted() {
     let stage = Stage::new();
     let child = OpencodeChild::start(stage.options(WAITS)).unwrap();
     let first = pids(&stage.path("pids")).await;

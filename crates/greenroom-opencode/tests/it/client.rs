@@ -1,4 +1,4 @@
-//! The client against servers that answer, refuse, cut and stall: what is known of a call's fate must be true.
+//! The client against servers that answer, refuse, disconnect and stall: errors must be right about the effect of a call.
 
 use std::time::{Duration, Instant};
 
@@ -53,7 +53,7 @@ fn new_session(parent: Option<&str>) -> NewSession {
 }
 
 #[tokio::test]
-async fn a_refused_connection_had_no_effect() {
+async fn refused_connection_has_no_effect() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     drop(listener);
@@ -69,7 +69,7 @@ async fn a_refused_connection_had_no_effect() {
 }
 
 #[tokio::test]
-async fn a_cut_connection_may_have_had_its_effect() {
+async fn lost_connection_has_an_unknown_effect() {
     let stub = Stub::start(|_| Reply::Raw(Vec::new())).await;
     let outcome = server(&stub.url)
         .prompt(&session(), None, prompt())
@@ -87,7 +87,7 @@ async fn a_cut_connection_may_have_had_its_effect() {
 }
 
 #[tokio::test]
-async fn an_answer_that_breaks_off_leaves_a_create_unknown_and_a_prompt_accepted() {
+async fn truncated_response_makes_a_create_unknown_and_a_prompt_accepted() {
     let broken =
         || Reply::Raw(b"HTTP/1.1 200 OK\r\ncontent-length: 500\r\n\r\n{\"id\":\"ses_9".to_vec());
     let stub = Stub::start(move |_| broken()).await;
@@ -106,7 +106,7 @@ async fn an_answer_that_breaks_off_leaves_a_create_unknown_and_a_prompt_accepted
 }
 
 #[tokio::test]
-async fn an_answer_that_is_no_json_or_not_what_was_asked_for_is_unknown() {
+async fn unreadable_response_has_an_unknown_effect() {
     let stub = Stub::always(200, "<html>welcome</html>").await;
     assert!(
         server(&stub.url)
@@ -142,7 +142,7 @@ async fn an_answer_that_is_no_json_or_not_what_was_asked_for_is_unknown() {
 }
 
 #[tokio::test]
-async fn a_session_in_which_an_emoji_was_cut_in_half_is_read() {
+async fn session_with_a_lone_surrogate_is_read() {
     let messages = r#"[{"info": {"id": "msg_1", "role": "assistant", "finish": "stop", "time": {"created": 1}},
         "parts": [{"id": "prt_1", "type": "text", "text": "cut \ud83d"}]}]"#;
     let stub = Stub::always(200, messages).await;
@@ -154,7 +154,7 @@ async fn a_session_in_which_an_emoji_was_cut_in_half_is_read() {
 }
 
 #[tokio::test]
-async fn an_answer_without_end_is_not_kept() {
+async fn endless_response_is_limited() {
     let stub = Stub::always(200, &format!("[{}]", " ".repeat(5 << 20))).await;
     let outcome = server(&stub.url).todos(&session()).await.unwrap_err();
     assert!(
@@ -221,7 +221,7 @@ async fn a_500_to_an_id_that_is_none_of_opencodes_is_not_found() {
 }
 
 #[tokio::test]
-async fn a_create_under_a_foreign_parent_says_so() {
+async fn create_under_a_foreign_parent_is_explained() {
     let stub = Stub::always(400, r#"{"_tag":"BadRequest"}"#).await;
     let ServerError::Refused { message, .. } = server(&stub.url)
         .create(new_session(Some("chat")))
@@ -231,13 +231,13 @@ async fn a_create_under_a_foreign_parent_says_so() {
         panic!("a 400 is a refusal")
     };
     assert!(
-        message.starts_with("chat is no session of opencode"),
+        message.starts_with("chat is not a session of opencode"),
         "{message}"
     );
 }
 
 #[tokio::test]
-async fn a_create_without_an_id_is_refused_and_no_content_is_unreadable() {
+async fn create_without_an_id_is_refused_and_an_empty_body_is_unreadable() {
     let stub = Stub::always(200, r#"{"title":"t"}"#).await;
     let outcome = server(&stub.url)
         .create(new_session(None))
@@ -260,7 +260,7 @@ async fn a_create_without_an_id_is_refused_and_no_content_is_unreadable() {
 }
 
 #[tokio::test]
-async fn ids_and_directories_from_outside_stay_what_they_are() {
+async fn ids_and_directories_are_percent_encoded() {
     let stub = Stub::always(200, r#"{"id":"ses_2"}"#).await;
     let odd = SessionId::new("ses_../../global/health?x=1#y%2F z");
     server(&stub.url).session(&odd).await.unwrap();
@@ -300,7 +300,7 @@ async fn a_path_in_the_address_is_kept() {
 }
 
 #[tokio::test]
-async fn credentials_are_sent_and_a_401_says_what_to_set() {
+async fn credentials_are_sent_and_a_401_has_a_hint() {
     let stub = Stub::always(401, "").await;
     let address = ServerAddress::new(&stub.url, "/d").with_password(Some("secret".to_owned()));
     assert!(!format!("{address:?}").contains("secret"));
@@ -342,7 +342,7 @@ async fn credentials_are_sent_and_a_401_says_what_to_set() {
 }
 
 #[tokio::test]
-async fn a_request_is_rejected_in_the_directory_of_its_session() {
+async fn ask_is_rejected_in_the_directory_of_its_session() {
     let stub = Stub::start(|request| match request.method.as_str() {
         "GET" => Reply::Status(200, r#"{"id":"ses_1","directory":"/its own"}"#.to_owned()),
         _ => Reply::Status(200, "true".to_owned()),
@@ -374,7 +374,7 @@ async fn a_request_is_rejected_in_the_directory_of_its_session() {
 }
 
 #[tokio::test]
-async fn a_request_is_answered_in_the_words_of_its_kind() {
+async fn ask_is_answered_by_its_kind() {
     let stub = Stub::always(200, r#"{"id":"ses_1","directory":"/d"}"#).await;
     let server = server(&stub.url);
     let labels = AskAnswer::Answers(vec![vec!["a".to_owned(), "b".to_owned()]]);
@@ -404,7 +404,7 @@ async fn a_request_is_answered_in_the_words_of_its_kind() {
 }
 
 #[tokio::test]
-async fn a_toast_goes_to_the_servers_directory() {
+async fn toast_is_shown_in_the_configured_directory() {
     let stub = Stub::always(200, "true").await;
     let toast = Toast {
         title: "a".to_owned(),
@@ -446,7 +446,7 @@ async fn credentials_do_not_follow_a_redirect() {
 }
 
 #[tokio::test]
-async fn a_first_request_that_hangs_does_not_hold_up_the_wait_for_health() {
+async fn hanging_first_request_does_not_delay_the_health_check() {
     let tries = std::sync::atomic::AtomicUsize::new(0);
     let stub =
         Stub::start(
@@ -472,7 +472,7 @@ async fn a_first_request_that_hangs_does_not_hold_up_the_wait_for_health() {
 }
 
 #[tokio::test]
-async fn a_server_that_never_gets_well_is_given_up_with_the_last_reason() {
+async fn unhealthy_server_times_out_with_the_last_error() {
     let stub = Stub::always(503, "warming up").await;
     let address = ServerAddress::new(&stub.url, "/d");
     let error = wait_until_healthy(&address, Duration::from_millis(300))
@@ -483,7 +483,7 @@ async fn a_server_that_never_gets_well_is_given_up_with_the_last_reason() {
 }
 
 #[tokio::test]
-async fn addresses_that_cannot_work_are_refused() {
+async fn unusable_addresses_are_refused() {
     for bad in [
         "",
         "127.0.0.1:4096",

@@ -1,10 +1,10 @@
 //! The real opencode, installed into the cache folder if it is not there. Run with `GREENROOM_E2E=1`; without it each
-//! of these ends at once, for it needs npm, and a registry the first time.
+//! test ends at once. Needs npm, and a registry the first time.
 
 use std::time::{Duration, Instant};
 
-use crate::support::house::{DEAD, House, asked_for, mark, model_ref, rule};
-use crate::support::{Told, model};
+use crate::support::opencode::{RealOpencode, UNREACHABLE, e2e_enabled, mark, model_ref, rule};
+use crate::support::{SinkCall, model};
 use greenroom::EventLink::{Broken, Connected};
 use greenroom::domain::ids::{NoticeId, SessionId};
 use greenroom::domain::notice::{NoticeFacts, NoticeKind};
@@ -19,38 +19,38 @@ use nix::unistd::Pid;
 use serde_json::json;
 
 #[tokio::test]
-async fn a_run_on_a_dead_provider_retries_and_is_aborted() {
-    if !asked_for() {
+async fn run_on_an_unreachable_provider_is_retried_and_aborted() {
+    if !e2e_enabled() {
         return;
     }
-    let mut house = House::open(DEAD, None).await;
-    let parent = house.create(None, Vec::new()).await;
+    let mut opencode = RealOpencode::open(UNREACHABLE, None).await;
+    let parent = opencode.create(None, Vec::new()).await;
     let deny = vec![
         rule("question", PermissionAction::Deny),
         rule("task", PermissionAction::Deny),
     ];
-    let child = house.create(Some(&parent), deny).await;
-    let record = house.server.session(&child).await.unwrap();
+    let child = opencode.create(Some(&parent), deny).await;
+    let record = opencode.server.session(&child).await.unwrap();
     assert_eq!(
         (record.id.as_ref(), record.parent.as_ref()),
         (Some(&child), Some(&parent))
     );
-    assert_eq!(record.directory.as_deref(), Some(&*house.directory()));
+    assert_eq!(record.directory.as_deref(), Some(&*opencode.directory()));
     assert_eq!(
         record.metadata,
         Some(json!({"greenroom": {"task": "bg_00000001", "run": 1, "attempt": 1}}))
     );
     assert_eq!(
-        house
+        opencode
             .server
-            .sessions_below(Some(&parent), &house.directory())
+            .sessions_below(Some(&parent), &opencode.directory())
             .await
             .unwrap(),
         [record]
     );
-    let listed = house
+    let listed = opencode
         .server
-        .sessions_below(None, &house.directory())
+        .sessions_below(None, &opencode.directory())
         .await
         .unwrap();
     assert!([&parent, &child].iter().all(|id| {
@@ -59,23 +59,31 @@ async fn a_run_on_a_dead_provider_retries_and_is_aborted() {
             .any(|session| session.id.as_ref() == Some(*id))
     }));
     assert_eq!(
-        house.server.statuses(&house.directory()).await.unwrap(),
+        opencode
+            .server
+            .statuses(&opencode.directory())
+            .await
+            .unwrap(),
         [].into()
     );
-    assert_eq!(house.server.todos(&child).await.unwrap(), []);
+    assert_eq!(opencode.server.todos(&child).await.unwrap(), []);
 
-    house.prompt(&child, "build", "hello").await;
-    let retry = house
-        .heard
-        .until(|told| match told {
-            Told::Event(event) if event["properties"]["status"]["type"] == "retry" => {
+    opencode.prompt(&child, "build", "hello").await;
+    let retry = opencode
+        .calls
+        .until(|call| match call {
+            SinkCall::Event(event) if event["properties"]["status"]["type"] == "retry" => {
                 Some(event.clone())
             }
             _ => None,
         })
         .await;
     assert_eq!(retry["properties"]["sessionID"], child.as_str());
-    let statuses = house.server.statuses(&house.directory()).await.unwrap();
+    let statuses = opencode
+        .server
+        .statuses(&opencode.directory())
+        .await
+        .unwrap();
     assert!(
         matches!(
             statuses.get(&child),
@@ -84,15 +92,18 @@ async fn a_run_on_a_dead_provider_retries_and_is_aborted() {
         "{statuses:?}"
     );
 
-    house.server.abort(&child).await.unwrap();
-    // While it backs off, opencode tells of an abort by the message alone, without a `session.error`.
-    let aborted = house.heard.event("message.updated", child.as_str()).await;
+    opencode.server.abort(&child).await.unwrap();
+    // During a backoff opencode reports an abort in the message only, without a `session.error`.
+    let aborted = opencode
+        .calls
+        .event("message.updated", child.as_str())
+        .await;
     assert!(
         aborted["info"]["time"]["completed"].is_number(),
         "{aborted:#}"
     );
-    house.heard.event("session.idle", child.as_str()).await;
-    let messages = house.server.messages(&child, None).await.unwrap();
+    opencode.calls.event("session.idle", child.as_str()).await;
+    let messages = opencode.server.messages(&child, None).await.unwrap();
     assert_eq!(messages[0].text(), "hello");
     assert_eq!(messages[0].agent.as_deref(), Some("build"));
     assert_eq!(
@@ -100,7 +111,12 @@ async fn a_run_on_a_dead_provider_retries_and_is_aborted() {
         "bg_00000001"
     );
     assert_eq!(
-        house.server.messages(&child, Some(1)).await.unwrap().len(),
+        opencode
+            .server
+            .messages(&child, Some(1))
+            .await
+            .unwrap()
+            .len(),
         1
     );
     let toast = Toast {
@@ -108,19 +124,19 @@ async fn a_run_on_a_dead_provider_retries_and_is_aborted() {
         message: "m".to_owned(),
         variant: ToastVariant::Info,
     };
-    house.server.toast(toast).await.unwrap();
-    house.child.stop().await;
+    opencode.server.toast(toast).await.unwrap();
+    opencode.child.stop().await;
 }
 
 #[tokio::test]
-async fn what_does_not_exist_is_not_found() {
-    if !asked_for() {
+async fn unknown_sessions_are_not_found() {
+    if !e2e_enabled() {
         return;
     }
-    let mut house = House::open(DEAD, Some("a secret")).await;
-    let nobody = SessionId::new("ses_0000000000000000000000000000");
+    let mut opencode = RealOpencode::open(UNREACHABLE, Some("a secret")).await;
+    let unknown = SessionId::new("ses_0000000000000000000000000000");
     let foreign = SessionId::new("not one of its ids");
-    for id in [&nobody, &foreign] {
+    for id in [&unknown, &foreign] {
         let prompt = TaskPrompt {
             agent: "build".into(),
             model: None,
@@ -129,16 +145,16 @@ async fn what_does_not_exist_is_not_found() {
             mark: mark(),
         };
         let outcomes = [
-            house.server.session(id).await.unwrap_err(),
-            house.server.messages(id, Some(5)).await.unwrap_err(),
-            house.server.todos(id).await.unwrap_err(),
-            house.server.prompt(id, None, prompt).await.unwrap_err(),
-            house
+            opencode.server.session(id).await.unwrap_err(),
+            opencode.server.messages(id, Some(5)).await.unwrap_err(),
+            opencode.server.todos(id).await.unwrap_err(),
+            opencode.server.prompt(id, None, prompt).await.unwrap_err(),
+            opencode
                 .server
-                .sessions_below(Some(id), &house.directory())
+                .sessions_below(Some(id), &opencode.directory())
                 .await
                 .unwrap_err(),
-            house
+            opencode
                 .server
                 .reject_ask(id, "per_1", AskKind::Permission)
                 .await
@@ -151,21 +167,21 @@ async fn what_does_not_exist_is_not_found() {
             );
         }
     }
-    let session = house.create(None, Vec::new()).await;
-    let gone = house
+    let session = opencode.create(None, Vec::new()).await;
+    let gone = opencode
         .server
         .reject_ask(&session, "per_1", AskKind::Permission)
         .await
         .unwrap_err();
     assert!(matches!(gone, ServerError::NotFound(_)), "{gone:?}");
-    let gone = house
+    let gone = opencode
         .server
         .reject_ask(&session, "que_1", AskKind::Question)
         .await
         .unwrap_err();
     assert!(matches!(gone, ServerError::NotFound(_)), "{gone:?}");
 
-    let stranger = house
+    let stranger = opencode
         .server
         .address()
         .clone()
@@ -186,21 +202,24 @@ async fn what_does_not_exist_is_not_found() {
         "{outcome:?}"
     );
 
-    house.prompt(&session, "nobody", "x").await;
-    let error = house.heard.event("session.error", session.as_str()).await;
+    opencode.prompt(&session, "nobody", "x").await;
+    let error = opencode
+        .calls
+        .event("session.error", session.as_str())
+        .await;
     let text = error["error"]["data"]["message"].as_str().unwrap();
     assert!(text.contains("nobody"), "{text}");
-    house.child.stop().await;
+    opencode.child.stop().await;
 }
 
 #[tokio::test]
-async fn a_message_to_a_parent_is_found_again_by_its_id() {
-    if !asked_for() {
+async fn message_to_a_parent_is_found_by_its_id() {
+    if !e2e_enabled() {
         return;
     }
     let model = model::start().await;
-    let mut house = House::open(&format!("{}/v1", model.url), None).await;
-    let parent = house.create(None, Vec::new()).await;
+    let mut opencode = RealOpencode::open(&format!("{}/v1", model.url), None).await;
+    let parent = opencode.create(None, Vec::new()).await;
     let notice = |id: &str, silent| Notice {
         id: NoticeId::new(id),
         text: "<system-reminder>done</system-reminder>".to_owned(),
@@ -214,18 +233,18 @@ async fn a_message_to_a_parent_is_found_again_by_its_id() {
         }
         .into(),
     };
-    house
+    opencode
         .server
         .notify(&parent, notice("ntc_1", true))
         .await
         .unwrap();
-    house
+    opencode
         .server
         .notify(&parent, notice("ntc_2", false))
         .await
         .unwrap();
-    house.heard.event("session.idle", parent.as_str()).await;
-    let messages = house.server.messages(&parent, Some(20)).await.unwrap();
+    opencode.calls.event("session.idle", parent.as_str()).await;
+    let messages = opencode.server.messages(&parent, Some(20)).await.unwrap();
     for id in ["ntc_1", "ntc_2"] {
         assert!(
             find_notice(&messages, &NoticeId::new(id)).is_some_and(|message| message.is_some()),
@@ -247,47 +266,50 @@ async fn a_message_to_a_parent_is_found_again_by_its_id() {
         (answers[0].text().as_str(), answers[0].agent.as_deref()),
         ("All done", Some("plan"))
     );
-    house.child.stop().await;
+    opencode.child.stop().await;
 }
 
 #[tokio::test]
-async fn what_a_child_asks_for_is_answered() {
-    if !asked_for() {
+async fn asks_of_a_child_are_answered() {
+    if !e2e_enabled() {
         return;
     }
     let model = model::start().await;
-    let mut house = House::open(&format!("{}/v1", model.url), None).await;
+    let mut opencode = RealOpencode::open(&format!("{}/v1", model.url), None).await;
 
-    let session = house
+    let session = opencode
         .create(None, vec![rule("bash", PermissionAction::Ask)])
         .await;
     let call = r#"CALL bash {"command":"echo hi","description":"says hi"}"#;
-    house.prompt(&session, "build", call).await;
-    let asked = house
-        .heard
+    opencode.prompt(&session, "build", call).await;
+    let asked = opencode
+        .calls
         .event("permission.asked", session.as_str())
         .await;
     let ask = asked["id"].as_str().unwrap().to_owned();
     let permission = AskKind::Permission;
-    house
+    opencode
         .server
         .answer_ask(&session, &ask, permission, &AskAnswer::Once)
         .await
         .unwrap();
-    house.heard.event("session.idle", session.as_str()).await;
-    let again = house
+    opencode.calls.event("session.idle", session.as_str()).await;
+    let again = opencode
         .server
         .answer_ask(&session, &ask, permission, &AskAnswer::Once)
         .await;
     assert!(matches!(again, Err(ServerError::NotFound(_))), "{again:?}");
 
-    let session = house.create(None, Vec::new()).await;
+    let session = opencode.create(None, Vec::new()).await;
     let question = json!({"question": "Which?", "header": "Which", "options": [{"label": "a", "description": "the first"}]});
     let call = format!("CALL question {}", json!({"questions": [question]}));
-    house.prompt(&session, "build", &call).await;
-    let asked = house.heard.event("question.asked", session.as_str()).await;
+    opencode.prompt(&session, "build", &call).await;
+    let asked = opencode
+        .calls
+        .event("question.asked", session.as_str())
+        .await;
     let chosen = AskAnswer::Answers(vec![vec!["a".to_owned()]]);
-    house
+    opencode
         .server
         .answer_ask(
             &session,
@@ -297,103 +319,117 @@ async fn what_a_child_asks_for_is_answered() {
         )
         .await
         .unwrap();
-    house
-        .heard
+    opencode
+        .calls
         .event("question.replied", session.as_str())
         .await;
-    house.heard.event("session.idle", session.as_str()).await;
+    opencode.calls.event("session.idle", session.as_str()).await;
 }
 
 #[tokio::test]
-async fn what_a_child_asks_for_is_rejected() {
-    if !asked_for() {
+async fn asks_of_a_child_are_rejected() {
+    if !e2e_enabled() {
         return;
     }
     let model = model::start().await;
-    let mut house = House::open(&format!("{}/v1", model.url), None).await;
+    let mut opencode = RealOpencode::open(&format!("{}/v1", model.url), None).await;
 
-    let session = house
+    let session = opencode
         .create(None, vec![rule("bash", PermissionAction::Ask)])
         .await;
-    house
+    opencode
         .prompt(
             &session,
             "build",
             r#"CALL bash {"command":"echo hi","description":"says hi"}"#,
         )
         .await;
-    let asked = house
-        .heard
+    let asked = opencode
+        .calls
         .event("permission.asked", session.as_str())
         .await;
-    house
+    opencode
         .server
         .reject_ask(&session, asked["id"].as_str().unwrap(), AskKind::Permission)
         .await
         .unwrap();
-    house
-        .heard
+    opencode
+        .calls
         .event("permission.replied", session.as_str())
         .await;
-    house.heard.event("session.idle", session.as_str()).await;
+    opencode.calls.event("session.idle", session.as_str()).await;
 
-    let session = house.create(None, Vec::new()).await;
+    let session = opencode.create(None, Vec::new()).await;
     let question = json!({"question": "Which?", "header": "Which", "options": [{"label": "a", "description": "the first"}]});
-    house
+    opencode
         .prompt(
             &session,
             "build",
             &format!("CALL question {}", json!({"questions": [question]})),
         )
         .await;
-    let asked = house.heard.event("question.asked", session.as_str()).await;
-    house
+    let asked = opencode
+        .calls
+        .event("question.asked", session.as_str())
+        .await;
+    opencode
         .server
         .reject_ask(&session, asked["id"].as_str().unwrap(), AskKind::Question)
         .await
         .unwrap();
-    house
-        .heard
+    opencode
+        .calls
         .event("question.rejected", session.as_str())
         .await;
-    house.heard.event("session.idle", session.as_str()).await;
-    house.child.stop().await;
+    opencode.calls.event("session.idle", session.as_str()).await;
+    opencode.child.stop().await;
 }
 
 #[tokio::test]
 async fn a_server_killed_with_9_comes_back_with_its_sessions_and_the_stream_with_it() {
-    if !asked_for() {
+    if !e2e_enabled() {
         return;
     }
-    let mut house = House::open(DEAD, Some("a secret")).await;
-    let session = house.create(None, Vec::new()).await;
-    house.prompt(&session, "build", "hello").await;
-    house.heard.event("session.status", session.as_str()).await;
-    let ChildState::Up { pid } = house.child.state() else {
-        panic!("{:?}", house.child.state())
+    let mut opencode = RealOpencode::open(UNREACHABLE, Some("a secret")).await;
+    let session = opencode.create(None, Vec::new()).await;
+    opencode.prompt(&session, "build", "hello").await;
+    opencode
+        .calls
+        .event("session.status", session.as_str())
+        .await;
+    let ChildState::Up { pid } = opencode.child.state() else {
+        panic!("{:?}", opencode.child.state())
     };
     kill(Pid::from_raw(i32::try_from(pid).unwrap()), Signal::SIGKILL).unwrap();
     let begin = Instant::now();
-    house.heard.link(Broken).await;
+    opencode.calls.link(Broken).await;
     println!(
         "the stream was known to be broken after {:?}",
         begin.elapsed()
     );
-    house.heard.link(Connected).await;
+    opencode.calls.link(Connected).await;
     println!("and connected again after {:?}", begin.elapsed());
-    let again = house.child.until_up(Duration::from_secs(60)).await.unwrap();
+    let again = opencode
+        .child
+        .wait_until_up(Duration::from_secs(60))
+        .await
+        .unwrap();
     assert_ne!(again, pid);
     assert_eq!(
-        house.server.session(&session).await.unwrap().id.as_ref(),
+        opencode.server.session(&session).await.unwrap().id.as_ref(),
         Some(&session)
     );
     assert_eq!(
-        house.server.statuses(&house.directory()).await.unwrap(),
+        opencode
+            .server
+            .statuses(&opencode.directory())
+            .await
+            .unwrap(),
         [].into()
     );
-    house.server.abort(&session).await.unwrap();
-    house.heard.event("session.idle", session.as_str()).await;
-    let log = std::fs::read_to_string(house.folder.path().join("opencode.log")).unwrap();
+    opencode.server.abort(&session).await.unwrap();
+    opencode.calls.event("session.idle", session.as_str()).await;
+    let log = std::fs::read_to_string(opencode.folder.path().join("opencode.log")).unwrap();
     assert_eq!(log.matches("server listening").count(), 2, "{log}");
-    house.child.stop().await;
+    opencode.child.stop().await;
 }

@@ -1,9 +1,9 @@
-//! The event stream over real connections: pieces, cuts, reconnects, stop.
+//! The event stream over real connections: pieces, lost connections, reconnects, stop.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use crate::support::{Reply, Stub, Told, teller};
+use crate::support::{Reply, SinkCall, Stub, recording_sink};
 use greenroom::EventLink::{Broken, Connected};
 use greenroom_opencode::{EventStream, OpencodeServer, ServerAddress, StreamTuning};
 use serde_json::{Value, json};
@@ -33,7 +33,7 @@ fn connected() -> Vec<u8> {
     sent(&json!({"type": "server.connected", "properties": {}}))
 }
 
-/// A server whose `/global/health` is well and whose streams are scripted by their number.
+/// A server with a healthy `/global/health` and streams that are scripted by their number.
 async fn stub(stream: impl Fn(usize) -> Reply + Send + Sync + 'static) -> Stub {
     let streams = AtomicUsize::new(0);
     Stub::start(move |request| match request.target.as_str() {
@@ -49,7 +49,7 @@ fn server(stub: &Stub) -> OpencodeServer {
 }
 
 #[tokio::test]
-async fn a_cut_stream_is_told_reconnected_and_told_again() {
+async fn lost_stream_is_reported_and_reconnected() {
     let stub = stub(|number| match number {
         0 => Reply::Stream {
             pieces: vec![connected(), sent(&event("session.idle"))],
@@ -63,23 +63,23 @@ async fn a_cut_stream_is_told_reconnected_and_told_again() {
         },
     })
     .await;
-    let (sink, mut heard) = teller();
+    let (sink, mut calls) = recording_sink();
     let stream = EventStream::start(server(&stub), sink, tuning());
     let expected = [
-        Told::Link(Connected),
-        Told::Event(event("session.idle")),
-        Told::Link(Broken),
-        Told::Link(Connected),
-        Told::Event(event("session.error")),
+        SinkCall::Link(Connected),
+        SinkCall::Event(event("session.idle")),
+        SinkCall::Link(Broken),
+        SinkCall::Link(Connected),
+        SinkCall::Event(event("session.error")),
     ];
-    for told in expected {
-        assert_eq!(heard.next().await, told);
+    for call in expected {
+        assert_eq!(calls.next().await, call);
     }
     stream.stop().await;
 }
 
 #[tokio::test]
-async fn events_in_pieces_and_with_any_line_ends_are_whole() {
+async fn events_are_decoded_from_pieces_with_any_line_ends() {
     let mut bytes = connected();
     bytes.extend(sent(&event("session.created")));
     bytes.extend(
@@ -94,29 +94,29 @@ async fn events_in_pieces_and_with_any_line_ends_are_whole() {
         open: true,
     })
     .await;
-    let (sink, mut heard) = teller();
+    let (sink, mut calls) = recording_sink();
     let _stream = EventStream::start(server(&stub), sink, tuning());
-    for told in [
-        Told::Link(Connected),
-        Told::Event(event("session.created")),
-        Told::Event(event("session.updated")),
+    for call in [
+        SinkCall::Link(Connected),
+        SinkCall::Event(event("session.created")),
+        SinkCall::Event(event("session.updated")),
     ] {
-        assert_eq!(heard.next().await, told);
+        assert_eq!(calls.next().await, call);
     }
 }
 
 #[tokio::test]
-async fn a_server_that_cannot_be_reached_is_told_as_broken() {
+async fn unreachable_server_is_a_broken_link() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = ServerAddress::new(format!("http://{}", listener.local_addr().unwrap()), "/d");
     drop(listener);
-    let (sink, mut heard) = teller();
+    let (sink, mut calls) = recording_sink();
     let _stream = EventStream::start(OpencodeServer::new(address).unwrap(), sink, tuning());
-    assert_eq!(heard.next().await, Told::Link(Broken));
+    assert_eq!(calls.next().await, SinkCall::Link(Broken));
 }
 
 #[tokio::test]
-async fn many_failures_in_a_row_are_told_once() {
+async fn repeated_failures_are_reported_once() {
     let stub = stub(|number| match number {
         0..4 => Reply::Status(503, String::new()),
         _ => Reply::Stream {
@@ -125,14 +125,14 @@ async fn many_failures_in_a_row_are_told_once() {
         },
     })
     .await;
-    let (sink, mut heard) = teller();
+    let (sink, mut calls) = recording_sink();
     let _stream = EventStream::start(server(&stub), sink, tuning());
-    assert_eq!(heard.next().await, Told::Link(Broken));
-    assert_eq!(heard.next().await, Told::Link(Connected));
+    assert_eq!(calls.next().await, SinkCall::Link(Broken));
+    assert_eq!(calls.next().await, SinkCall::Link(Connected));
 }
 
 #[tokio::test]
-async fn a_stream_that_says_nothing_after_its_head_is_left() {
+async fn stream_without_events_is_reconnected() {
     let stub = stub(|number| match number {
         0 => Reply::Stream {
             pieces: vec![],
@@ -144,18 +144,18 @@ async fn a_stream_that_says_nothing_after_its_head_is_left() {
         },
     })
     .await;
-    let (sink, mut heard) = teller();
+    let (sink, mut calls) = recording_sink();
     let tuning = StreamTuning {
         connect: Duration::from_millis(300),
         ..tuning()
     };
     let _stream = EventStream::start(server(&stub), sink, tuning);
-    assert_eq!(heard.next().await, Told::Link(Broken));
-    assert_eq!(heard.next().await, Told::Link(Connected));
+    assert_eq!(calls.next().await, SinkCall::Link(Broken));
+    assert_eq!(calls.next().await, SinkCall::Link(Connected));
 }
 
 #[tokio::test]
-async fn nothing_is_told_after_a_stop() {
+async fn sink_is_not_called_after_a_stop() {
     let forever: Vec<Vec<u8>> = std::iter::once(connected())
         .chain((0..500).map(|_| sent(&event("session.idle"))))
         .collect();
@@ -164,16 +164,16 @@ async fn nothing_is_told_after_a_stop() {
         open: true,
     })
     .await;
-    let (sink, mut heard) = teller();
+    let (sink, mut calls) = recording_sink();
     let stream = EventStream::start(server(&stub), sink, tuning());
-    heard.link(Connected).await;
+    calls.link(Connected).await;
     stream.stop().await;
-    let told = heard.rest().await.len();
-    assert!(told < 500, "the stream was not stopped in its middle");
+    let received = calls.rest().await.len();
+    assert!(received < 500, "the stream was not stopped in its middle");
 }
 
 #[tokio::test]
-async fn someone_who_knows_that_the_server_is_up_cuts_the_wait_short() {
+async fn reconnect_now_ends_the_wait() {
     let stub = stub(|number| match number {
         0 => Reply::Status(503, String::new()),
         _ => Reply::Stream {
@@ -182,7 +182,7 @@ async fn someone_who_knows_that_the_server_is_up_cuts_the_wait_short() {
         },
     })
     .await;
-    let (sink, mut heard) = teller();
+    let (sink, mut calls) = recording_sink();
     let hour = Duration::from_secs(3600);
     let stream = EventStream::start(
         server(&stub),
@@ -193,7 +193,7 @@ async fn someone_who_knows_that_the_server_is_up_cuts_the_wait_short() {
             ..tuning()
         },
     );
-    heard.link(Broken).await;
+    calls.link(Broken).await;
     stream.reconnect_now();
-    heard.link(Connected).await;
+    calls.link(Connected).await;
 }

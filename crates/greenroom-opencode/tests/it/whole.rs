@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::support::house::{House, asked_for, model_ref};
 use crate::support::model;
+use crate::support::opencode::{RealOpencode, e2e_enabled, model_ref};
 use greenroom::domain::task::{Launch, TaskStatus};
 use greenroom::ports::agent_server::AgentServer as _;
 use greenroom::ports::journal::MemoryJournal;
@@ -12,28 +12,28 @@ use greenroom::{Config, Greenroom, ShutdownMode, WaitFor};
 use greenroom_opencode::{EventStream, StreamTuning};
 
 #[actix_rt::test]
-async fn tasks_run_to_their_ends_and_wake_their_parent_once() {
-    if !asked_for() {
+async fn tasks_complete_and_wake_their_parent_once() {
+    if !e2e_enabled() {
         return;
     }
     let model = model::start().await;
-    let house = House::open(&format!("{}/v1", model.url), None).await;
+    let opencode = RealOpencode::open(&format!("{}/v1", model.url), None).await;
     let config = Config {
-        directory: house.directory().into(),
+        directory: opencode.directory().into(),
         ..Config::default()
     };
-    let server = Arc::new(house.server.clone());
+    let server = Arc::new(opencode.server.clone());
     let greenroom = Greenroom::start(config, server, Arc::new(MemoryJournal::default()));
     let stream = EventStream::start(
-        house.server.clone(),
+        opencode.server.clone(),
         greenroom.clone(),
         StreamTuning::default(),
     );
 
-    let parent = house.create(None, Vec::new()).await;
-    house.prompt(&parent, "plan", "hello").await;
+    let parent = opencode.create(None, Vec::new()).await;
+    opencode.prompt(&parent, "plan", "hello").await;
     until("the parent has answered", async || {
-        house
+        opencode
             .server
             .messages(&parent, None)
             .await
@@ -70,7 +70,7 @@ async fn tasks_run_to_their_ends_and_wake_their_parent_once() {
     println!("three tasks ended after {:?}", begin.elapsed());
 
     let answered = async || {
-        let messages = house.server.messages(&parent, None).await.unwrap();
+        let messages = opencode.server.messages(&parent, None).await.unwrap();
         let notice = messages
             .iter()
             .position(|message| message.parts.iter().any(|part| part.notice_id().is_some()));
@@ -82,7 +82,7 @@ async fn tasks_run_to_their_ends_and_wake_their_parent_once() {
     };
     until("the parent has answered the final message", answered).await;
     println!("the parent had answered after {:?}", begin.elapsed());
-    let messages = house.server.messages(&parent, None).await.unwrap();
+    let messages = opencode.server.messages(&parent, None).await.unwrap();
     let finals = messages
         .iter()
         .flat_map(|message| &message.parts)
@@ -106,7 +106,7 @@ async fn tasks_run_to_their_ends_and_wake_their_parent_once() {
         "{report:?}"
     );
     println!("the system was shut down after {:?}", begin.elapsed());
-    house.child.stop().await;
+    opencode.child.stop().await;
     println!("and opencode ended after {:?}", begin.elapsed());
 }
 

@@ -1,8 +1,8 @@
-//! A scripted HTTP server on a free loopback port, for what a well-behaved server never does: cut connections, half
-//! answers, silence. Each test starts its own; it ends when dropped.
+//! A scripted HTTP server on a free loopback port, for faults of a server: lost connections, truncated
+//! responses, silence. Each test starts its own; it ends when dropped.
 
-pub mod house;
 pub mod model;
+pub mod opencode;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -33,12 +33,12 @@ impl Request {
     }
 }
 
-/// What the server does with a request. The connection is closed after each.
+/// The reply to a request. The connection is closed after each.
 pub enum Reply {
     Status(u16, String),
     /// Bytes as they are.
     Raw(Vec<u8>),
-    /// A head for a stream and then these pieces, each in a packet of its own; `open` keeps it open after them.
+    /// The headers of a stream and then these pieces, each in a separate packet; `open` keeps it open after them.
     Stream {
         pieces: Vec<Vec<u8>>,
         open: bool,
@@ -75,7 +75,7 @@ impl Stub {
         }
     }
 
-    /// Answers everything alike.
+    /// Starts a server with the same reply to every request.
     pub async fn always(status: u16, body: &str) -> Self {
         let body = body.to_owned();
         Self::start(move |_| Reply::Status(status, body.clone())).await
@@ -107,7 +107,7 @@ async fn serve(
         return;
     };
     seen.lock().unwrap().push(request.clone());
-    // Writing fails when the client has gone, as it may.
+    // Writing fails if the client has disconnected.
     let _ = match reply(&request) {
         Reply::Status(status, body) => {
             let head = format!(
@@ -125,7 +125,7 @@ async fn serve(
             let _ = stream.write_all(head).await;
             for piece in pieces {
                 let _ = stream.write_all(&piece).await;
-                // Lets the piece go out alone.
+                // Sends the piece in a separate packet.
                 tokio::time::sleep(Duration::from_millis(2)).await;
             }
             if open {
@@ -176,45 +176,43 @@ async fn read_request(stream: &mut TcpStream) -> Option<Request> {
     })
 }
 
-/// What a sink was told, in order.
+/// A call of a sink.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Told {
+pub enum SinkCall {
     Event(Value),
     Link(EventLink),
 }
 
-/// A sink that tells a test.
-pub struct Teller(mpsc::UnboundedSender<Told>);
+/// A sink that forwards its calls to a test.
+pub struct RecordingSink(mpsc::UnboundedSender<SinkCall>);
 
-/// The receiving end: bounded by the few events of a test.
-pub struct Heard(mpsc::UnboundedReceiver<Told>);
+/// The receiver of the calls.
+pub struct SinkCalls(mpsc::UnboundedReceiver<SinkCall>);
 
-pub fn teller() -> (Teller, Heard) {
+pub fn recording_sink() -> (RecordingSink, SinkCalls) {
     let (send, receive) = mpsc::unbounded_channel();
-    (Teller(send), Heard(receive))
+    (RecordingSink(send), SinkCalls(receive))
 }
 
-impl EventSink for Teller {
+impl EventSink for RecordingSink {
     async fn event(&self, event: Passed<'_>) {
         let event = event.value().expect("it is JSON");
-        let _ = self.0.send(Told::Event(event));
+        let _ = self.0.send(SinkCall::Event(event));
     }
 
     fn link(&self, link: EventLink) {
-        let _ = self.0.send(Told::Link(link));
+        let _ = self.0.send(SinkCall::Link(link));
     }
 }
 
-impl Heard {
-    pub async fn next(&mut self) -> Told {
-        let heard = tokio::time::timeout(Duration::from_secs(30), self.0.recv()).await;
-        heard
-            .expect("nothing was told within 30 s")
-            .expect("the teller has gone")
+impl SinkCalls {
+    pub async fn next(&mut self) -> SinkCall {
+        let calls = tokio::time::timeout(Duration::from_secs(30), self.0.recv()).await;
+        calls.expect("a call within 30 s").expect("the sink exists")
     }
 
-    /// Skips to the next event for which `wanted` gives something.
-    pub async fn until<T>(&mut self, wanted: impl Fn(&Told) -> Option<T>) -> T {
+    /// Skips calls up to the next one for which `wanted` returns a value.
+    pub async fn until<T>(&mut self, wanted: impl Fn(&SinkCall) -> Option<T>) -> T {
         loop {
             if let Some(found) = wanted(&self.next().await) {
                 return found;
@@ -222,10 +220,10 @@ impl Heard {
         }
     }
 
-    /// Skips to the next event of that type in that session, and returns its properties.
+    /// Skips calls up to the next event of that type in that session, and returns its properties.
     pub async fn event(&mut self, kind: &str, session: &str) -> Value {
-        self.until(|told| match told {
-            Told::Event(event)
+        self.until(|call| match call {
+            SinkCall::Event(event)
                 if event["type"] == kind && event["properties"]["sessionID"] == session =>
             {
                 Some(event["properties"].clone())
@@ -235,20 +233,20 @@ impl Heard {
         .await
     }
 
-    /// All that is still told until the teller is gone.
-    pub async fn rest(&mut self) -> Vec<Told> {
+    /// Returns the remaining calls until the sink is dropped.
+    pub async fn rest(&mut self) -> Vec<SinkCall> {
         let mut rest = Vec::new();
-        while let Some(told) = tokio::time::timeout(Duration::from_secs(30), self.0.recv())
+        while let Some(call) = tokio::time::timeout(Duration::from_secs(30), self.0.recv())
             .await
             .expect("no end")
         {
-            rest.push(told);
+            rest.push(call);
         }
         rest
     }
 
     pub async fn link(&mut self, link: EventLink) {
-        self.until(|told| (*told == Told::Link(link)).then_some(()))
+        self.until(|call| (*call == SinkCall::Link(link)).then_some(()))
             .await;
     }
 }

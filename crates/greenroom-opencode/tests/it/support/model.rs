@@ -1,5 +1,5 @@
-//! A model that says what a test needs, over OpenAI's protocol: a prompt with `CALL <tool> <json>` in it makes it call
-//! that tool, after which, and else, it says "All done".
+//! A scripted model over OpenAI's protocol: a prompt with `CALL <tool> <json>` makes it call that tool; afterwards, and for
+//! any other prompt, it answers "All done".
 
 use serde_json::{Value, json};
 

@@ -14,30 +14,30 @@ use greenroom_opencode::{
 };
 use serde_json::Map;
 
-use super::{Heard, teller};
+use super::{SinkCalls, recording_sink};
 
 /// A provider that refuses connections.
-pub const DEAD: &str = "http://127.0.0.1:9/v1";
+pub const UNREACHABLE: &str = "http://127.0.0.1:9/v1";
 
-/// Whether these tests are wanted.
-pub fn asked_for() -> bool {
-    let asked = std::env::var("GREENROOM_E2E").is_ok_and(|value| value == "1");
-    if !asked {
+/// Returns true if the end-to-end tests are enabled.
+pub fn e2e_enabled() -> bool {
+    let enabled = std::env::var("GREENROOM_E2E").is_ok_and(|value| value == "1");
+    if !enabled {
         println!("left out: set GREENROOM_E2E=1 to run it");
     }
-    asked
+    enabled
 }
 
 /// The real opencode with a provider, a client and its event stream.
-pub struct House {
+pub struct RealOpencode {
     pub server: OpencodeServer,
     pub child: OpencodeChild,
-    pub heard: Heard,
+    pub calls: SinkCalls,
     _stream: EventStream,
     pub folder: tempfile::TempDir,
 }
 
-impl House {
+impl RealOpencode {
     pub async fn open(provider: &str, password: Option<&str>) -> Self {
         let cache = install::cache_folder().unwrap();
         let program = install::pinned(&cache, &mut |line| println!("{line}"))
@@ -57,16 +57,16 @@ impl House {
         options.password = password.map(str::to_owned);
         let begin = Instant::now();
         let child = OpencodeChild::start(options).unwrap();
-        child.until_up(Duration::from_secs(60)).await.unwrap();
+        child.wait_until_up(Duration::from_secs(60)).await.unwrap();
         println!("opencode was up after {:?}", begin.elapsed());
         let server = OpencodeServer::new(child.address().clone()).unwrap();
-        let (sink, mut heard) = teller();
+        let (sink, mut calls) = recording_sink();
         let stream = EventStream::start(server.clone(), sink, StreamTuning::default());
-        heard.link(Connected).await;
+        calls.link(Connected).await;
         Self {
             server,
             child,
-            heard,
+            calls,
             _stream: stream,
             folder,
         }
@@ -125,7 +125,7 @@ pub fn rule(permission: &str, action: PermissionAction) -> PermissionRule {
     }
 }
 
-/// What the sessions and prompts of these tests carry.
+/// The tag of the sessions and prompts of these tests.
 pub fn mark() -> Mark {
     Mark {
         task: TaskId::new("bg_00000001"),
