@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use greenroom::domain::ids::SessionId;
-use greenroom::domain::session_event::{SessionEventKind, SessionEvent};
+use greenroom::domain::session_event::{SessionEvent, SessionEventKind};
 use greenroom::domain::task::{AskAnswer, AskKind};
 use greenroom::domain::time::Timestamp;
 use greenroom::domain::transcript::{Message, Part};

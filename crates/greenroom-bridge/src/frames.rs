@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::time::Instant;
 
-use greenroom::domain::sift::{Passed, Sift, Sifted};
+use greenroom::domain::event_filter::{EventFilter, FilteredEvent, ForwardedEvent};
 use serde::Deserialize;
 
 use crate::protocol::FromBridge;
@@ -12,7 +12,7 @@ use crate::protocol::FromBridge;
 #[derive(Debug, PartialEq)]
 pub(crate) enum Incoming<'a> {
     /// An event to be forwarded.
-    Event(Passed<'a>),
+    Event(ForwardedEvent<'a>),
     /// A redundant event, or a frame of a later protocol version.
     Ignored,
     /// Running tasks are to be reconciled.
@@ -31,17 +31,17 @@ struct Head<'a> {
 const EVENT: &str = r#"{"type":"event","event":"#;
 
 /// Decodes one frame.
-pub(crate) fn read<'a>(text: &'a str, filter: &mut Sift) -> Incoming<'a> {
+pub(crate) fn read<'a>(text: &'a str, filter: &mut EventFilter) -> Incoming<'a> {
     let is_event = || {
         let head = serde_json::from_str::<Head<'_>>(text);
         head.is_ok_and(|head| head.kind.as_deref() == Some("event"))
     };
     if text.starts_with(EVENT) || is_event() {
-        match filter.sift(text.as_bytes(), Instant::now()) {
-            Sifted::Passed(event) => return Incoming::Event(event),
-            Sifted::Dropped => return Incoming::Ignored,
+        match filter.filter(text.as_bytes(), Instant::now()) {
+            FilteredEvent::Forwarded(event) => return Incoming::Event(event),
+            FilteredEvent::Dropped => return Incoming::Ignored,
             // `FromBridge::read` reports the problem.
-            Sifted::Unreadable => {}
+            FilteredEvent::Unreadable => {}
         }
     }
     match FromBridge::read(text) {
@@ -70,7 +70,7 @@ mod tests {
 
     #[test]
     fn events_are_filtered_and_other_frames_are_read() {
-        let mut filter = Sift::of_wrapped(Duration::from_secs(60));
+        let mut filter = EventFilter::for_wrapped(Duration::from_secs(60));
         let mut read = |frame: Value| match read(&frame.to_string(), &mut filter) {
             Incoming::Event(event) => Read::Event(event.value()),
             Incoming::Ignored => Read::Ignored,

@@ -3,8 +3,8 @@
 
 use std::collections::BTreeMap;
 
-use greenroom::domain::halves;
 use greenroom::domain::ids::SessionId;
+use greenroom::domain::lenient_json;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -118,7 +118,7 @@ pub enum FromBridge {
 impl FromBridge {
     /// Reads one text frame.
     pub fn read(text: &str) -> Self {
-        let mut frame = match halves::read::<Value>(text.as_bytes()) {
+        let mut frame = match lenient_json::read::<Value>(text.as_bytes()) {
             Ok(Value::Object(frame)) => frame,
             Ok(_) => return Self::Malformed("a frame is a JSON object with a `type`".to_owned()),
             Err(error) => return unreadable(text, &error),

@@ -2,8 +2,8 @@
 //! the sessions that bridges name.
 
 use async_trait::async_trait;
+use greenroom::domain::event_filter::ForwardedEvent;
 use greenroom::domain::ids::SessionId;
-use greenroom::domain::sift::Passed;
 use greenroom::{EventLink, Greenroom};
 
 use crate::registry::{BridgeInfo, BridgeKey};
@@ -12,7 +12,7 @@ use crate::registry::{BridgeInfo, BridgeKey};
 #[async_trait]
 pub trait EventSink: Send + Sync + 'static {
     /// Receives one event of the agent server. The socket is not read until this returns.
-    async fn event(&self, event: Passed<'_>);
+    async fn event(&self, event: ForwardedEvent<'_>);
 
     /// Called when the event link is connected or broken.
     fn link(&self, link: EventLink);
@@ -29,9 +29,9 @@ pub trait EventSink: Send + Sync + 'static {
 
 #[async_trait]
 impl EventSink for Greenroom {
-    async fn event(&self, event: Passed<'_>) {
-        if let Some(event) = event.heard.event() {
-            self.happened(event).await;
+    async fn event(&self, event: ForwardedEvent<'_>) {
+        if let Some(event) = event.decoded.event() {
+            self.ingest_event(event).await;
         }
     }
 

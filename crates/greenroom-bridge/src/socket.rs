@@ -6,7 +6,7 @@ use std::time::Duration;
 use actix_web::rt;
 use actix_ws::{AggregatedMessage, AggregatedMessageStream, Session};
 use greenroom::EventLink;
-use greenroom::domain::sift::{Passed, Sift};
+use greenroom::domain::event_filter::{EventFilter, ForwardedEvent};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until, timeout, timeout_at};
 
@@ -181,7 +181,7 @@ impl Socket {
         let bridges = self.options.bridges.clone();
         let mut pings = interval_at(Instant::now() + limits.ping_interval, limits.ping_interval);
         pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut filter = Sift::of_wrapped(DELTA_WINDOW);
+        let mut filter = EventFilter::for_wrapped(DELTA_WINDOW);
         let mut reconcile = Reconcile::default();
         let send_queue = connection.send_queue.clone();
         self.last_received = Instant::now();
@@ -207,7 +207,7 @@ impl Socket {
             };
             match read(&frame, &mut filter) {
                 Incoming::Event(event) => {
-                    if let Some(session) = &event.heard.session {
+                    if let Some(session) = &event.decoded.session {
                         self.options
                             .sink
                             .session_named(connection.channel.key(), session);
@@ -252,7 +252,7 @@ impl Socket {
     /// the wait does not count as idle time.
     async fn forward_event(
         &mut self,
-        event: Passed<'_>,
+        event: ForwardedEvent<'_>,
         pings: &mut tokio::time::Interval,
         send_queue: &SendQueue,
     ) {

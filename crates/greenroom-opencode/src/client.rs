@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use greenroom::domain::halves;
 use greenroom::domain::ids::SessionId;
+use greenroom::domain::lenient_json;
 use greenroom::domain::task::{AskAnswer, AskKind};
 use greenroom::domain::transcript::Message;
 use greenroom::ports::agent_server::{
@@ -117,7 +117,7 @@ impl<C: Transport> OpencodeServer<C> {
     /// Sends a call and returns the JSON of its response.
     async fn fetch(&self, call: ApiCall<'_>) -> Result<Value, ServerError> {
         let answer = self.send(&call).await?;
-        halves::read(&answer.body).map_err(|error| unreadable(call.what, &error.to_string()))
+        lenient_json::read(&answer.body).map_err(|error| unreadable(call.what, &error.to_string()))
     }
 
     /// Sends a call whose status is sufficient.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::{Stream, StreamExt as _};
-use greenroom::domain::sift::{Passed, Sift, Sifted};
+use greenroom::domain::event_filter::{EventFilter, FilteredEvent, ForwardedEvent};
 use greenroom::{EventLink, Greenroom};
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
@@ -21,16 +21,16 @@ use crate::sse::{Decoder, Frame};
 /// Receives events.
 pub trait EventSink: Send + Sync + 'static {
     /// Receives one event. The stream is not read until this returns.
-    fn event(&self, event: Passed<'_>) -> impl Future<Output = ()> + Send;
+    fn event(&self, event: ForwardedEvent<'_>) -> impl Future<Output = ()> + Send;
 
     /// Called once per change of the link.
     fn link(&self, link: EventLink);
 }
 
 impl EventSink for Greenroom {
-    async fn event(&self, event: Passed<'_>) {
-        if let Some(event) = event.heard.event() {
-            self.happened(event).await;
+    async fn event(&self, event: ForwardedEvent<'_>) {
+        if let Some(event) = event.decoded.event() {
+            self.ingest_event(event).await;
         }
     }
 
@@ -202,7 +202,7 @@ where
     E: std::error::Error,
 {
     let mut decoder = Decoder::new(tuning.event_bound);
-    let mut sift = Sift::new(tuning.delta_window);
+    let mut sift = EventFilter::new(tuning.delta_window);
     let mut connected = false;
     let first_event = Instant::now() + tuning.connect;
     loop {
@@ -235,7 +235,7 @@ where
             match frame {
                 Frame::Data(data) => {
                     let now = std::time::Instant::now();
-                    if let Sifted::Passed(event) = sift.sift(&data, now) {
+                    if let FilteredEvent::Forwarded(event) = sift.filter(&data, now) {
                         link.sink.event(event).await;
                     }
                 }
@@ -262,7 +262,7 @@ mod tests {
     }
 
     impl EventSink for Seen {
-        async fn event(&self, event: Passed<'_>) {
+        async fn event(&self, event: ForwardedEvent<'_>) {
             let event = event.value().unwrap();
             self.events
                 .lock()

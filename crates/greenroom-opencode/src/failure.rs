@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use greenroom::domain::halves;
+use greenroom::domain::lenient_json;
 use greenroom::domain::task::cut;
 use greenroom::domain::transcript::without_stack;
 use greenroom::ports::agent_server::ServerError;
@@ -26,13 +26,13 @@ pub(crate) fn unanswered(what: &str, error: &reqwest::Error, limit: Duration) ->
             message: text,
         }
     } else {
-        ServerError::FateUnknown(text)
+        ServerError::OutcomeUnknown(text)
     }
 }
 
 /// Returns the error of a response that cannot be read.
 pub(crate) fn unreadable(what: &str, problem: &str) -> ServerError {
-    ServerError::FateUnknown(format!("{what}: the answer cannot be read: {problem}"))
+    ServerError::OutcomeUnknown(format!("{what}: the answer cannot be read: {problem}"))
 }
 
 /// Returns the error of a response over the size limit.
@@ -79,7 +79,7 @@ fn unauthorized(password_given: bool) -> &'static str {
 /// Returns the text of an error body: `data.message`, else `message`, else its name or tag; a body that is not JSON unchanged;
 /// none if there is no text.
 fn text_of(body: &[u8]) -> Option<String> {
-    let Ok(json) = halves::read::<Value>(body) else {
+    let Ok(json) = lenient_json::read::<Value>(body) else {
         let text = String::from_utf8_lossy(body);
         let text = text.trim();
         return (!text.is_empty()).then(|| cut(text, TEXT_LIMIT).to_owned());

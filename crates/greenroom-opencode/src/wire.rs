@@ -18,7 +18,7 @@ pub(crate) fn new_session(session: &NewSession) -> Value {
     body.insert("title".to_owned(), json!(session.title));
     body.insert("agent".to_owned(), json!(session.agent));
     body.insert("permission".to_owned(), json!(session.permission));
-    body.insert("metadata".to_owned(), session.mark.metadata());
+    body.insert("metadata".to_owned(), session.tag.metadata());
     if let Some(parent) = &session.parent {
         body.insert("parentID".to_owned(), json!(parent));
     }
@@ -34,7 +34,7 @@ pub(crate) fn new_session(session: &NewSession) -> Value {
 
 /// Returns the body of a task's prompt, without `tools`: they would replace the session's permission rules.
 pub(crate) fn task_prompt(prompt: &TaskPrompt) -> Value {
-    let part = json!({"type": "text", "text": prompt.text, "metadata": prompt.mark.metadata()});
+    let part = json!({"type": "text", "text": prompt.text, "metadata": prompt.tag.metadata()});
     prompt_body(
         part,
         Some(&prompt.agent),
@@ -186,8 +186,8 @@ mod tests {
     use greenroom::domain::task::{PermissionAction, PermissionRule, TaskStatus};
 
     use super::*;
+    use greenroom::domain::correlation_tag::CorrelationTag;
     use greenroom::domain::ids::Run;
-    use greenroom::domain::mark::Mark;
 
     fn model() -> ModelRef {
         ModelRef {
@@ -244,7 +244,7 @@ mod tests {
                 pattern: "*".into(),
                 action: PermissionAction::Deny,
             }],
-            mark: Mark {
+            tag: CorrelationTag {
                 task: TaskId::new("bg_00000001"),
                 run: Run::FIRST,
                 attempt: 1,
@@ -269,7 +269,7 @@ mod tests {
             model: Some(model().into()),
             system: Some("be brief".into()),
             text: "look".into(),
-            mark: Mark {
+            tag: CorrelationTag {
                 task: TaskId::new("bg_00000001"),
                 run: Run::FIRST,
                 attempt: 1,

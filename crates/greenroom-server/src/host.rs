@@ -12,7 +12,7 @@ use greenroom::domain::task::TaskStatus;
 use greenroom::ports::agent_server::AgentServer;
 use greenroom::ports::journal::{Journal, MemoryJournal};
 use greenroom::{EventLink, Greenroom, ListFilter, ShutdownMode, ShutdownReport};
-use greenroom_bridge::{BridgeOptions, Bridges};
+use greenroom_bridge::{BridgeOptions, BridgeRegistry};
 use greenroom_sqlite::{OpenError, SqliteJournal};
 
 use crate::agents::{RoutedEvents, RoutedServer, Timeouts, Upstream};
@@ -126,13 +126,16 @@ impl Service {
         };
         let journal: Arc<dyn Journal> = match &sqlite {
             Some(journal) => Arc::clone(journal) as Arc<dyn Journal>,
-            None => Arc::new(MemoryJournal::keeping(retention)),
+            None => Arc::new(MemoryJournal::with_retention(retention)),
         };
-        let bridges = Bridges::default();
+        let bridges = BridgeRegistry::default();
         let only_source = upstream.is_none() || settings.opencode.events == Events::Bridge;
         let routed = RoutedServer::new(bridges.clone(), upstream, timeouts);
         let agent: Arc<dyn AgentServer> = Arc::new(routed.clone());
-        let greenroom = Greenroom::start(settings.core.clone(), agent, journal);
+        let greenroom = Greenroom::builder(settings.core.clone())
+            .server(agent)
+            .journal(journal)
+            .start();
         if !timeouts.settle.is_zero() {
             let (routed, greenroom) = (routed.clone(), greenroom.clone());
             actix_web::rt::spawn(async move { routed.settle(&greenroom).await });
@@ -206,7 +209,7 @@ impl Service {
     }
 
     /// Returns the connected bridges.
-    pub fn bridges(&self) -> &Bridges {
+    pub fn bridges(&self) -> &BridgeRegistry {
         &self.bridge.bridges
     }
 
@@ -232,7 +235,7 @@ impl Service {
     /// Returns the shutdown mode that loses least: detaches open tasks if a persistent journal keeps them, else cancels
     /// them.
     pub fn shutdown_mode(&self) -> ShutdownMode {
-        if self.greenroom.outlives() {
+        if self.greenroom.is_persistent() {
             ShutdownMode::Detach
         } else {
             ShutdownMode::Abort
@@ -255,8 +258,8 @@ impl Service {
                 "tasks left to the next start"
             );
         }
-        for parent in &report.untold {
-            if self.greenroom.outlives() {
+        for parent in &report.unnotified {
+            if self.greenroom.is_persistent() {
                 tracing::info!(%parent, "message to the parent left to the next start");
             } else {
                 tracing::warn!(%parent, "message to the parent lost");

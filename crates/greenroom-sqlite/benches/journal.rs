@@ -10,11 +10,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use greenroom::domain::ids::{Run, SessionId, TaskId};
-use greenroom::domain::ledger::Fate;
 use greenroom::domain::notice::NoticeKind;
+use greenroom::domain::outbox::DeliveryStatus;
 use greenroom::domain::task::{Launch, Task, TaskStatus};
-use greenroom::ports::journal::conformance::{RETENTION, at, change, in_state, posted, task, told};
-use greenroom::ports::journal::{Entry, Journal, MemoryJournal, Place};
+use greenroom::ports::journal::conformance::{
+    RETENTION, at, change, in_state, message, report, task,
+};
+use greenroom::ports::journal::{Journal, JournalEntry, Lsn, MemoryJournal};
 use greenroom_sqlite::{SqliteJournal, maintenance};
 use rusqlite::Connection;
 
@@ -31,7 +33,7 @@ fn main() {
     for at_a_time in [1, 10, 100] {
         let (mut memory, mut disk, mut bare) = (Vec::new(), Vec::new(), Vec::new());
         for slice in 0..SLICES {
-            let in_memory: Arc<dyn Journal> = Arc::new(MemoryJournal::keeping(RETENTION));
+            let in_memory: Arc<dyn Journal> = Arc::new(MemoryJournal::with_retention(RETENTION));
             memory.extend(appends(in_memory, at_a_time));
             let path = folder.path().join(format!("{at_a_time} {slice}.db"));
             let on_disk: Arc<dyn Journal> =
@@ -69,7 +71,7 @@ fn row(what: &str, at_a_time: u64, mut waits: Vec<Duration>) {
 }
 
 /// A launch as the registry appends it, with a prompt of realistic length.
-fn launched(number: u64) -> (Task, Vec<Entry>) {
+fn launched(number: u64) -> (Task, Vec<JournalEntry>) {
     let id = format!("bg_{number:08x}");
     let parent = format!("ses_{}", number / 8);
     let launch = Launch {
@@ -83,7 +85,7 @@ fn launched(number: u64) -> (Task, Vec<Entry>) {
     new.description = launch.description.into();
     new.prompt = launch.prompt.into();
     new.skill_content = None;
-    let joined = Entry::Joined {
+    let joined = JournalEntry::Joined {
         parent: parent.as_str().into(),
         task: id.as_str().into(),
         run: Run::FIRST,
@@ -110,8 +112,8 @@ fn appends(journal: Arc<dyn Journal>, at_a_time: u64) -> Vec<Duration> {
     })
 }
 
-async fn durable(journal: &dyn Journal, lsn: Place) {
-    let mut status = journal.standing();
+async fn durable(journal: &dyn Journal, lsn: Lsn) {
+    let mut status = journal.status();
     status.wait_for(|now| now.durable >= lsn).await.unwrap();
 }
 
@@ -178,13 +180,13 @@ fn lived(journal: &dyn Journal, number: u64) {
     let running = in_state(&new, TaskStatus::Running);
     let ended = in_state(&new, TaskStatus::Completed);
     journal.append(at(1), launch);
-    journal.append(at(2), vec![Entry::Granted(id.clone(), Run::FIRST)]);
+    journal.append(at(2), vec![JournalEntry::Granted(id.clone(), Run::FIRST)]);
     let from = Some(TaskStatus::Pending);
     journal.append(at(3), vec![change(number, &running, number * 3 + 2, from)]);
-    journal.append(at(4), vec![Entry::Prompted(id.clone(), Run::FIRST)]);
-    let settled = Entry::Settled {
+    journal.append(at(4), vec![JournalEntry::Prompted(id.clone(), Run::FIRST)]);
+    let settled = JournalEntry::Settled {
         parent: parent.clone(),
-        told: Box::new(told(id.as_str())),
+        report: Box::new(report(id.as_str())),
     };
     let from = Some(TaskStatus::Running);
     journal.append(
@@ -200,28 +202,28 @@ fn lived(journal: &dyn Journal, number: u64) {
         .collect();
     let names: Vec<&str> = batch.iter().map(TaskId::as_str).collect();
     let notice = format!("ntc_{number}");
-    let message = |fate| Box::new(posted(&notice, NoticeKind::Final, &names, fate));
-    let closed = Entry::Closed {
+    let message = |fate| Box::new(message(&notice, NoticeKind::Final, &names, fate));
+    let closed = JournalEntry::Closed {
         parent: parent.clone(),
-        posted: message(Fate::Owed),
+        message: message(DeliveryStatus::Pending),
         tasks: batch.clone(),
     };
     journal.append(at(6), vec![closed]);
-    let sending = Entry::Sending {
+    let sending = JournalEntry::Sending {
         parent: parent.clone(),
-        posted: message(Fate::Sending),
+        message: message(DeliveryStatus::Sending),
     };
     journal.append(at(7), vec![sending]);
-    let delivered = Entry::Fate {
+    let delivered = JournalEntry::Delivery {
         parent,
         id: notice.as_str().into(),
-        fate: Fate::Delivered,
+        status: DeliveryStatus::Delivered,
         at: at(8),
     };
     journal.append(at(8), vec![delivered]);
     if number < TASKS / 2 {
         for task in batch {
-            journal.append(at(9), vec![Entry::Forgotten(task, at(9))]);
+            journal.append(at(9), vec![JournalEntry::Forgotten(task, at(9))]);
         }
     }
 }

@@ -8,14 +8,15 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use greenroom::domain::idempotency::REMEMBERED;
+use greenroom::domain::idempotency::KEY_LIFETIME;
 use greenroom::domain::ids::{SessionId, TaskId};
-use greenroom::domain::ledger::Account;
-use greenroom::domain::story::Line;
+use greenroom::domain::outbox::Outbox;
 use greenroom::domain::task::Task;
 use greenroom::domain::time::Timestamp;
+use greenroom::domain::timeline::TimelineEntry;
 use greenroom::ports::journal::{
-    ChangesFrom, Entry, Fold, Journal, JournalError, Kept, KeptChange, Place, Standing,
+    ChangesFrom, Fold, Journal, JournalEntry, JournalError, JournalStatus, Lsn, RecordedChange,
+    RecoveredState,
 };
 use rusqlite::Connection;
 use tokio::sync::watch;
@@ -97,7 +98,7 @@ impl SqliteJournal {
         // Log positions count from the start of a process. The update also checks that the file can be written.
         db.execute("UPDATE marks SET value = 0 WHERE name = 'place'", [])
             .map_err(failed)?;
-        let fold = Fold::resuming(retention, recovered);
+        let fold = Fold::from_recovered(retention, recovered);
         let shared = Arc::new(Shared::new(fold, now));
         let writer = Writer {
             shared: Arc::clone(&shared),
@@ -162,16 +163,16 @@ fn recover(
     db: &Connection,
     now: Timestamp,
     retention: Duration,
-) -> RowResult<(Kept, Vec<Arc<Task>>)> {
-    let (tasks, accounts) = (queries::live_tasks(db)?, queries::open_accounts(db)?);
-    let keys = queries::keys(db, earlier(now, REMEMBERED))?;
+) -> RowResult<(RecoveredState, Vec<Arc<Task>>)> {
+    let (tasks, outboxes) = (queries::live_tasks(db)?, queries::open_accounts(db)?);
+    let keys = queries::keys(db, earlier(now, KEY_LIFETIME))?;
     let left = queries::evicted(db, earlier(now, retention), MAX_EVICTED)?;
     let newest_change = queries::newest_change(db)?;
     let all = || -> Result<_, RowError> {
-        let recovered = Kept {
+        let recovered = RecoveredState {
             tasks: tasks?,
             left: Vec::new(),
-            accounts: accounts?,
+            outboxes: outboxes?,
             keys: keys?,
             newest_change,
         };
@@ -183,11 +184,11 @@ fn recover(
 }
 
 impl Journal for SqliteJournal {
-    fn outlives(&self) -> bool {
+    fn is_persistent(&self) -> bool {
         true
     }
 
-    fn append(&self, at: Timestamp, entries: Vec<Entry>) -> Place {
+    fn append(&self, at: Timestamp, entries: Vec<JournalEntry>) -> Lsn {
         let mut state = self.shared.state();
         let mut parents: Vec<SessionId> = Vec::new();
         for entry in &entries {
@@ -198,19 +199,19 @@ impl Journal for SqliteJournal {
                 parents.push(parent.clone());
             }
             // The fold may have dropped the account of a parent without pending messages: it is read back first.
-            if state.fold.account(parent).is_none()
+            if state.fold.outbox(parent).is_none()
                 && let Some(account) = self.load_account(&state, parent)
             {
-                state.fold.recall(parent.clone(), account);
+                state.fold.restore_outbox(parent.clone(), account);
             }
         }
         for entry in &entries {
             state.fold.append(entry.clone());
         }
         let changed_accounts = parents.into_iter().map(|parent| {
-            let account = state.fold.account(&parent);
+            let account = state.fold.outbox(&parent);
             ChangedAccount {
-                settled: account.is_none_or(Account::is_settled),
+                settled: account.is_none_or(Outbox::is_settled),
                 silenced: account.is_some_and(|account| account.silenced),
                 parent,
             }
@@ -227,42 +228,42 @@ impl Journal for SqliteJournal {
         }));
         drop(state);
         self.shared.wake_writer();
-        Place(lsn)
+        Lsn(lsn)
     }
 
-    fn decided(&self) -> Place {
-        Place(self.shared.state().lsn)
+    fn last_lsn(&self) -> Lsn {
+        Lsn(self.shared.state().lsn)
     }
 
-    fn standing(&self) -> watch::Receiver<Standing> {
+    fn status(&self) -> watch::Receiver<JournalStatus> {
         self.shared.status()
     }
 
     fn find(&self, name: &str) -> Option<Task> {
         let state = self.shared.state();
-        if let Some(task) = state.fold.named(name) {
+        if let Some(task) = state.fold.by_name(name) {
             return Some(Task::clone(task));
         }
         self.find_evicted(&state, name)
     }
 
-    fn knows(&self, task: &TaskId) -> bool {
+    fn contains(&self, task: &TaskId) -> bool {
         let state = self.shared.state();
-        state.fold.knows(task) || self.knows_evicted(&state, task)
+        state.fold.contains(task) || self.knows_evicted(&state, task)
     }
 
-    fn account(&self, parent: &SessionId) -> Option<Account> {
+    fn outbox(&self, parent: &SessionId) -> Option<Outbox> {
         let state = self.shared.state();
-        if let Some(account) = state.fold.account(parent) {
+        if let Some(account) = state.fold.outbox(parent) {
             return Some(account.clone());
         }
         self.load_account(&state, parent)
     }
 
-    fn load(&self) -> Result<Kept, JournalError> {
+    fn load(&self) -> Result<RecoveredState, JournalError> {
         let first = lock(&self.evicted).take();
         let state = self.shared.state();
-        let mut recovered = state.fold.kept();
+        let mut recovered = state.fold.recovered();
         let on_disk = match first {
             Some(left) => left,
             None => {
@@ -290,11 +291,11 @@ impl Journal for SqliteJournal {
         Ok(recovered)
     }
 
-    fn story(&self, task: &TaskId) -> Vec<(Timestamp, Line)> {
+    fn timeline(&self, task: &TaskId) -> Vec<(Timestamp, TimelineEntry)> {
         self.timeline(task)
     }
 
-    fn changes(&self, from: ChangesFrom, most: usize) -> Option<Vec<KeptChange>> {
+    fn changes(&self, from: ChangesFrom, most: usize) -> Option<Vec<RecordedChange>> {
         self.log_errors(self.snapshot(|db| queries::changes(db, from, most)))
     }
 }

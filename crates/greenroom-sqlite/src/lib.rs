@@ -9,7 +9,7 @@
 //!
 //! let retention = Duration::from_secs(14 * 24 * 3600);
 //! let journal = SqliteJournal::open(Path::new("journal.db"), retention)?;
-//! // Greenroom::start(config, agent_server, Arc::new(journal));
+//! // Greenroom::builder(config).server(agent_server).journal(Arc::new(journal)).start();
 //! # Ok::<(), greenroom_sqlite::OpenError>(())
 //! ```
 

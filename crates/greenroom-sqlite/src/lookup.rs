@@ -6,11 +6,11 @@ use std::sync::MutexGuard;
 use std::time::Duration;
 
 use greenroom::domain::ids::{SessionId, TaskId};
-use greenroom::domain::ledger::Account;
-use greenroom::domain::story::{self, Line};
+use greenroom::domain::outbox::Outbox;
 use greenroom::domain::task::Task;
 use greenroom::domain::time::Timestamp;
-use greenroom::ports::journal::{Entry, SHORTEST_BEGINNING};
+use greenroom::domain::timeline::{self, TimelineEntry};
+use greenroom::ports::journal::{JournalEntry, MIN_PREFIX_LEN};
 use rusqlite::Connection;
 
 use crate::journal::SqliteJournal;
@@ -43,7 +43,7 @@ impl SqliteJournal {
     }
 
     /// Reads the account of a parent from the file and the unwritten appends.
-    pub(crate) fn load_account(&self, state: &State, parent: &SessionId) -> Option<Account> {
+    pub(crate) fn load_account(&self, state: &State, parent: &SessionId) -> Option<Outbox> {
         let stored = self.log_errors(self.snapshot(|db| {
             let lsn = queries::counter(db, "place")?;
             Ok(queries::account(db, parent.as_str())?.map(|account| Some((lsn, account))))
@@ -70,7 +70,7 @@ impl SqliteJournal {
     /// Returns true if an evicted task of that id is still kept.
     pub(crate) fn knows_evicted(&self, state: &State, task: &TaskId) -> bool {
         let since = state.retained_since(self.retention);
-        let known = queries::knows(&self.reader(), task.as_str(), since);
+        let known = queries::contains(&self.reader(), task.as_str(), since);
         self.log_errors(known.map(|known| Ok(Some(known))))
             .unwrap_or_default()
     }
@@ -82,12 +82,12 @@ impl SqliteJournal {
         if let Some(task) = self.log_errors(named) {
             return Some(task);
         }
-        if name.len() < SHORTEST_BEGINNING {
+        if name.len() < MIN_PREFIX_LEN {
             return None;
         }
         let on_disk = self.snapshot(|db| Ok(Ok(Some(queries::beginning(db, name, since)?))));
         let on_disk = self.log_errors(on_disk).unwrap_or_default();
-        let in_memory = state.fold.beginning(name).map(|task| task.id.as_str());
+        let in_memory = state.fold.by_prefix(name).map(|task| task.id.as_str());
         let mut fitting: Vec<&str> = on_disk
             .iter()
             .map(String::as_str)
@@ -98,14 +98,14 @@ impl SqliteJournal {
         let [only] = fitting[..] else {
             return None;
         };
-        let in_memory = state.fold.beginning(name).next();
+        let in_memory = state.fold.by_prefix(name).next();
         in_memory
             .map(|task| Task::clone(task))
             .or_else(|| self.log_errors(self.snapshot(|db| queries::named(db, only, since))))
     }
 
     /// Reads the timeline of a task from the file and the unwritten appends.
-    pub(crate) fn timeline(&self, task: &TaskId) -> Vec<(Timestamp, Line)> {
+    pub(crate) fn timeline(&self, task: &TaskId) -> Vec<(Timestamp, TimelineEntry)> {
         let state = self.shared.state();
         let mut reader = self.reader();
         let snapshot = reader.transaction();
@@ -113,7 +113,7 @@ impl SqliteJournal {
             .as_ref()
             .ok()
             .and_then(|db| queries::counter(db, "place").ok());
-        story::told(task, |subject| {
+        timeline::of_task(task, |subject| {
             let on_disk = match &snapshot {
                 Ok(db) => queries::timeline_entries(db, subject),
                 Err(_) => Ok(Vec::new()),
@@ -124,9 +124,9 @@ impl SqliteJournal {
             let lsn = lsn.unwrap_or(u64::MAX);
             for append in state.unwritten.iter().filter(|append| append.lsn > lsn) {
                 for entry in &append.entries {
-                    for (about, line) in story::lines(entry) {
+                    for (about, line) in timeline::entries_of(entry) {
                         if about == subject {
-                            story::keep(&mut lines, append.at, line);
+                            timeline::push(&mut lines, append.at, line);
                         }
                     }
                 }
@@ -138,7 +138,7 @@ impl SqliteJournal {
 
 impl State {
     /// Returns the unwritten entries after that log position.
-    fn entries_after(&self, lsn: u64) -> impl Iterator<Item = &Entry> {
+    fn entries_after(&self, lsn: u64) -> impl Iterator<Item = &JournalEntry> {
         self.unwritten
             .iter()
             .filter(move |append| append.lsn > lsn)

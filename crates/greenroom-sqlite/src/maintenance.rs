@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use greenroom::domain::ids::TaskId;
-use greenroom::domain::story;
 use greenroom::domain::time::Timestamp;
+use greenroom::domain::timeline;
 use rusqlite::Connection;
 use serde::Serialize;
 use serde_json::json;
@@ -43,9 +43,9 @@ pub struct Stats {
     pub oldest_left: Option<Timestamp>,
     /// Parents with pending messages or open tasks.
     pub parents_owed: u64,
-    /// Kept changes of tasks' states.
+    /// RecoveredState changes of tasks' states.
     pub changes: u64,
-    /// Kept launch keys.
+    /// RecoveredState launch keys.
     pub keys: u64,
     /// The id of the process that uses it, if it is known.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -215,7 +215,7 @@ pub fn export(path: &Path, out: &mut dyn Write) -> Result<usize, ExportError> {
             let id: &TaskId = &row.task.id;
             let read =
                 |subject: &str| queries::timeline_entries(&snapshot, subject).unwrap_or_default();
-            let entries = story::told(id, read).into_iter();
+            let entries = timeline::of_task(id, read).into_iter();
             let timeline: Vec<_> = entries
                 .map(|(at, line)| json!({ "at": at, "what": line.what, "detail": line.detail }))
                 .collect();

@@ -4,13 +4,15 @@
 use std::fmt::Display;
 use std::sync::Arc;
 
-use greenroom::domain::idempotency::{Kept as KeptKey, MOST};
+use greenroom::domain::idempotency::{LaunchKey, MAX_KEYS};
 use greenroom::domain::ids::{Run, SessionId};
-use greenroom::domain::ledger::Account;
-use greenroom::domain::story::Line;
+use greenroom::domain::outbox::Outbox;
 use greenroom::domain::task::{Task, TaskStatus};
 use greenroom::domain::time::Timestamp;
-use greenroom::ports::journal::{Changed, ChangesFrom, Entry, KeptChange, KeptTask};
+use greenroom::domain::timeline::TimelineEntry;
+use greenroom::ports::journal::{
+    Changed, ChangesFrom, JournalEntry, RecordedChange, RecoveredTask,
+};
 use rusqlite::{Connection, OptionalExtension, Params, Row, params};
 use serde::de::DeserializeOwned;
 
@@ -52,17 +54,17 @@ fn task(
     Ok(task)
 }
 
-fn task_row(row: &Row<'_>) -> RowResult<KeptTask> {
+fn task_row(row: &Row<'_>) -> RowResult<RecoveredTask> {
     let id: String = row.get(0)?;
     let record = row.get_ref(1)?.as_str()?;
     let number = |column| row.get::<_, i64>(column).map(i64::cast_unsigned);
     let run = |column| Ok::<_, rusqlite::Error>(row.get::<_, Option<u32>>(column)?.map(Run));
-    let (accepted, age) = (number(4)?, number(5)?);
+    let (accepted, queue_seq) = (number(4)?, number(5)?);
     let (granted, prompted, aborted) = (run(6)?, run(7)?, run(8)?);
     let task = task("tasks", id, record, row.get(2)?, row.get(3)?);
-    Ok(task.map(|task| KeptTask {
+    Ok(task.map(|task| RecoveredTask {
         accepted,
-        age,
+        queue_seq,
         granted,
         prompted,
         aborted,
@@ -90,7 +92,7 @@ fn all<T>(
 }
 
 /// Returns every task that was not evicted from memory.
-pub(crate) fn live_tasks(db: &Connection) -> RowResult<Vec<KeptTask>> {
+pub(crate) fn live_tasks(db: &Connection) -> RowResult<Vec<RecoveredTask>> {
     let sql = format!("SELECT {TASK} WHERE left_at IS NULL ORDER BY accepted");
     all(db, &sql, [], task_row)
 }
@@ -150,7 +152,7 @@ fn first(db: &Connection, sql: &str, params: impl Params) -> RowResult<Option<Ta
 }
 
 /// Returns true if the task of that id was evicted since then.
-pub(crate) fn knows(db: &Connection, id: &str, since: Timestamp) -> rusqlite::Result<bool> {
+pub(crate) fn contains(db: &Connection, id: &str, since: Timestamp) -> rusqlite::Result<bool> {
     db.prepare_cached("SELECT 1 FROM tasks WHERE id = ?1 AND left_at >= ?2")?
         .exists(params![id, since.as_millis()])
 }
@@ -169,18 +171,18 @@ pub(crate) fn beginning(
 }
 
 /// Applies a row of the table `ledger` to its account.
-fn apply(account: &mut Account, row: &Row<'_>) -> RowResult<()> {
+fn apply(account: &mut Outbox, row: &Row<'_>) -> RowResult<()> {
     let (seq, kind): (i64, i64) = (row.get(0)?, row.get(1)?);
     let body = row.get_ref(2)?.as_str()?;
     Ok(if kind == KIND_ACCOUNT {
         parse("ledger", seq, body).map(|whole| *account = whole)
     } else {
-        parse::<Entry>("ledger", seq, body).map(|entry| account.apply(entry))
+        parse::<JournalEntry>("ledger", seq, body).map(|entry| account.apply(entry))
     })
 }
 
 /// Returns the account of a parent.
-pub(crate) fn account(db: &Connection, parent: &str) -> RowResult<Option<Account>> {
+pub(crate) fn account(db: &Connection, parent: &str) -> RowResult<Option<Outbox>> {
     let mut account = None;
     let sql = "SELECT seq, kind, body FROM ledger WHERE parent = ?1 ORDER BY seq";
     let read = all(db, sql, [parent], |row| {
@@ -190,34 +192,34 @@ pub(crate) fn account(db: &Connection, parent: &str) -> RowResult<Option<Account
 }
 
 /// Returns every account with open tasks or pending messages, and every silenced one.
-pub(crate) fn open_accounts(db: &Connection) -> RowResult<Vec<(SessionId, Account)>> {
-    let mut accounts: Vec<(SessionId, Account)> = Vec::new();
+pub(crate) fn open_accounts(db: &Connection) -> RowResult<Vec<(SessionId, Outbox)>> {
+    let mut outboxes: Vec<(SessionId, Outbox)> = Vec::new();
     let sql = "SELECT ledger.seq, kind, body, ledger.parent FROM parents JOIN ledger ON ledger.parent = parents.parent
          WHERE settled = 0 OR silenced = 1 ORDER BY ledger.parent, ledger.seq";
     let read = all(db, sql, [], |row| {
         let parent = row.get_ref(3)?.as_str()?;
-        if accounts
+        if outboxes
             .last()
             .is_none_or(|(last, _)| last.as_str() != parent)
         {
-            accounts.push((SessionId::new(parent), Account::default()));
+            outboxes.push((SessionId::new(parent), Outbox::default()));
         }
-        match accounts.last_mut() {
+        match outboxes.last_mut() {
             Some((_, account)) => apply(account, row),
             None => Ok(Ok(())),
         }
     })?;
-    Ok(read.map(|_| accounts))
+    Ok(read.map(|_| outboxes))
 }
 
 /// Returns the launch keys since then, oldest first.
-pub(crate) fn keys(db: &Connection, since: Timestamp) -> RowResult<Vec<KeptKey>> {
+pub(crate) fn keys(db: &Connection, since: Timestamp) -> RowResult<Vec<LaunchKey>> {
     let sql = "SELECT seq, record FROM keys WHERE at > ?1 ORDER BY seq DESC LIMIT ?2";
-    let found = all(db, sql, params![since.as_millis(), MOST], |row| {
+    let found = all(db, sql, params![since.as_millis(), MAX_KEYS], |row| {
         let seq: i64 = row.get(0)?;
         Ok(parse("keys", seq, row.get_ref(1)?.as_str()?))
     })?;
-    Ok(found.map(|mut keys: Vec<KeptKey>| {
+    Ok(found.map(|mut keys: Vec<LaunchKey>| {
         keys.reverse();
         keys
     }))
@@ -248,7 +250,7 @@ pub(crate) fn changes(
     db: &Connection,
     from: ChangesFrom,
     most: usize,
-) -> RowResult<Option<Vec<KeptChange>>> {
+) -> RowResult<Option<Vec<RecordedChange>>> {
     let first = match from {
         ChangesFrom::After(number) => {
             if number < counter(db, "changes_gone")? {
@@ -278,7 +280,7 @@ pub(crate) fn changes(
         let task = task("changes", number, record, row.get(4)?, row.get(5)?);
         let at = Timestamp::from_millis(row.get(1)?);
         Ok(from.and_then(|from| {
-            Ok(KeptChange {
+            Ok(RecordedChange {
                 at,
                 changed: Changed {
                     number: number.cast_unsigned(),
@@ -306,10 +308,10 @@ fn status(number: i64, name: &str) -> Result<TaskStatus, RowError> {
 pub(crate) fn timeline_entries(
     db: &Connection,
     subject: &str,
-) -> rusqlite::Result<Vec<(Timestamp, Line)>> {
+) -> rusqlite::Result<Vec<(Timestamp, TimelineEntry)>> {
     db.prepare_cached("SELECT at, what, detail FROM stories WHERE subject = ?1 ORDER BY line")?
         .query_map([subject], |row| {
-            let line = Line {
+            let line = TimelineEntry {
                 what: row.get(1)?,
                 detail: row.get(2)?,
             };

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use greenroom::domain::idempotency::REMEMBERED;
+use greenroom::domain::idempotency::KEY_LIFETIME;
 use greenroom::domain::time::Timestamp;
 use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 
@@ -31,7 +31,7 @@ impl Cutoff {
     pub(crate) fn by_age(now: Timestamp, retention: Duration) -> Self {
         Self {
             expired_before: earlier(now, retention),
-            keys_before: earlier(now, REMEMBERED),
+            keys_before: earlier(now, KEY_LIFETIME),
             ended: false,
         }
     }

@@ -7,7 +7,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use greenroom::domain::time::Timestamp;
-use greenroom::ports::journal::{Fold, Place, Standing};
+use greenroom::ports::journal::{Fold, JournalStatus, Lsn};
 use tokio::sync::watch;
 
 use crate::lock;
@@ -26,7 +26,7 @@ pub(crate) struct Shared {
     work: Condvar,
     /// Notified when the writer has written something, or has ended.
     done: Condvar,
-    status: watch::Sender<Standing>,
+    status: watch::Sender<JournalStatus>,
 }
 
 /// The state behind the lock.
@@ -68,7 +68,7 @@ impl Shared {
             }),
             work: Condvar::new(),
             done: Condvar::new(),
-            status: watch::Sender::new(Standing::default()),
+            status: watch::Sender::new(JournalStatus::default()),
         }
     }
 
@@ -76,7 +76,7 @@ impl Shared {
         lock(&self.state)
     }
 
-    pub(crate) fn status(&self) -> watch::Receiver<Standing> {
+    pub(crate) fn status(&self) -> watch::Receiver<JournalStatus> {
         self.status.subscribe()
     }
 
@@ -117,7 +117,7 @@ impl Shared {
         drop(state);
         if let Some(durable) = durable {
             self.status.send_modify(|status| {
-                status.durable = Place(durable.lsn);
+                status.durable = Lsn(durable.lsn);
                 status.failing = None;
             });
         }

@@ -1,14 +1,14 @@
-//! Writes appends as rows, many in one transaction. The meaning of the rows is defined by the fold and the accounts of the
+//! Writes appends as rows, many in one transaction. The meaning of the rows is defined by the fold and the outboxes of the
 //! crate `greenroom`.
 
 use std::sync::Arc;
 
 use greenroom::domain::ids::{Run, SessionId, TaskId};
-use greenroom::domain::ledger::Account;
-use greenroom::domain::story::{self, LINES, Line};
+use greenroom::domain::outbox::Outbox;
 use greenroom::domain::task::Task;
 use greenroom::domain::time::Timestamp;
-use greenroom::ports::journal::{Changed, Entry};
+use greenroom::domain::timeline::{self, MAX_ENTRIES, TimelineEntry};
+use greenroom::ports::journal::{Changed, JournalEntry};
 use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 use serde::Serialize;
 
@@ -27,8 +27,8 @@ pub(crate) const KIND_ACCOUNT: i64 = 1;
 pub(crate) struct PendingAppend {
     pub(crate) lsn: u64,
     pub(crate) at: Timestamp,
-    pub(crate) entries: Vec<Entry>,
-    /// The accounts that it changes, in their state after it.
+    pub(crate) entries: Vec<JournalEntry>,
+    /// The outboxes that it changes, in their state after it.
     pub(crate) changed_accounts: Vec<ChangedAccount>,
 }
 
@@ -63,41 +63,45 @@ pub(crate) fn write(db: &mut Connection, batch: &[Arc<PendingAppend>]) -> rusqli
     rows.commit()
 }
 
-fn write_entry(rows: &Transaction<'_>, at: Timestamp, entry: &Entry) -> rusqlite::Result<()> {
+fn write_entry(
+    rows: &Transaction<'_>,
+    at: Timestamp,
+    entry: &JournalEntry,
+) -> rusqlite::Result<()> {
     match entry {
-        Entry::Task {
+        JournalEntry::Task {
             accepted,
-            age,
+            queue_seq,
             task,
             changed,
-        } => write_task(rows, at, (*accepted, *age), task, *changed)?,
-        Entry::Granted(task, run) => set_run(
+        } => write_task(rows, at, (*accepted, *queue_seq), task, *changed)?,
+        JournalEntry::Granted(task, run) => set_run(
             rows,
             "UPDATE tasks SET granted = ?2 WHERE id = ?1 AND left_at IS NULL",
             task,
             *run,
         )?,
-        Entry::Prompted(task, run) => set_run(
+        JournalEntry::Prompted(task, run) => set_run(
             rows,
             "UPDATE tasks SET prompted = ?2 WHERE id = ?1 AND left_at IS NULL",
             task,
             *run,
         )?,
-        Entry::Aborted(task, run) => set_run(
+        JournalEntry::Aborted(task, run) => set_run(
             rows,
             "UPDATE tasks SET aborted = ?2 WHERE id = ?1 AND left_at IS NULL",
             task,
             *run,
         )?,
-        Entry::Forgotten(task, left_at) => {
+        JournalEntry::Forgotten(task, left_at) => {
             rows.prepare_cached("UPDATE tasks SET left_at = ?2 WHERE id = ?1 AND left_at IS NULL")?
                 .execute(params![task.as_str(), left_at.as_millis()])?;
         }
-        Entry::Key(key) => {
+        JournalEntry::Key(key) => {
             rows.prepare_cached("INSERT INTO keys (at, task, record) VALUES (?1, ?2, ?3)")?
                 .execute(params![key.at.as_millis(), key.task.as_str(), json(key)?])?;
         }
-        Entry::Unaccepted(task) => {
+        JournalEntry::Unaccepted(task) => {
             rows.prepare_cached("DELETE FROM keys WHERE task = ?1")?
                 .execute([task.as_str()])?;
         }
@@ -108,7 +112,7 @@ fn write_entry(rows: &Transaction<'_>, at: Timestamp, entry: &Entry) -> rusqlite
             }
         }
     }
-    for (subject, line) in story::lines(entry) {
+    for (subject, line) in timeline::entries_of(entry) {
         write_timeline_entry(rows, at, subject, &line)?;
     }
     Ok(())
@@ -123,7 +127,7 @@ fn set_run(rows: &Transaction<'_>, sql: &str, task: &TaskId, run: Run) -> rusqli
 fn write_task(
     rows: &Transaction<'_>,
     at: Timestamp,
-    (accepted, age): (u64, u64),
+    (accepted, queue_seq): (u64, u64),
     task: &Task,
     changed: Option<Changed>,
 ) -> rusqlite::Result<()> {
@@ -151,7 +155,7 @@ fn write_task(
     .execute(params![
         task.id.as_str(),
         to_sql(accepted),
-        to_sql(age),
+        to_sql(queue_seq),
         task.session.as_ref().map(SessionId::as_str),
         task.status().as_str(),
         task.run.0,
@@ -174,12 +178,12 @@ fn write_task(
     Ok(())
 }
 
-/// Adds a timeline entry by the rule of [`story::keep`]: once a timeline is full, the newest entry replaces the last one.
+/// Adds a timeline entry by the rule of [`timeline::push`]: once a timeline is full, the newest entry replaces the last one.
 fn write_timeline_entry(
     rows: &Transaction<'_>,
     at: Timestamp,
     subject: &str,
-    line: &Line,
+    line: &TimelineEntry,
 ) -> rusqlite::Result<()> {
     rows.prepare_cached(
         "INSERT OR REPLACE INTO stories (subject, line, at, what, detail)
@@ -187,7 +191,7 @@ fn write_timeline_entry(
     )?
     .execute(params![
         subject,
-        LINES - 1,
+        MAX_ENTRIES - 1,
         at.as_millis(),
         line.what,
         line.detail,
@@ -227,8 +231,8 @@ fn write_changed_account(
     }
 }
 
-fn write_account(rows: &Transaction<'_>, parent: &str, account: &Account) -> rusqlite::Result<()> {
-    let size = account.members().count() + account.posted.len();
+fn write_account(rows: &Transaction<'_>, parent: &str, account: &Outbox) -> rusqlite::Result<()> {
+    let size = account.members().count() + account.messages.len();
     rows.prepare_cached("DELETE FROM ledger WHERE parent = ?1")?
         .execute([parent])?;
     rows.prepare_cached("INSERT INTO ledger (parent, kind, body) VALUES (?1, ?2, ?3)")?

@@ -30,7 +30,7 @@ fn shutdown_cancels_all_tasks() {
             s.advance_to(6000).await;
             let report = done_at(&s, 6000).await;
             assert_eq!(report.cancelled, [a.clone(), b.clone()]);
-            assert_eq!(report.untold, ["P".into()]);
+            assert_eq!(report.unnotified, ["P".into()]);
             let mut ends = Vec::new();
             while let Ok(change) = changes.try_recv() {
                 if change.to.is_terminal() {
@@ -142,8 +142,12 @@ fn message_in_flight_gets_five_seconds() {
         s.advance_to(7000).await;
         let report = done_at(&s, 12_000).await;
         assert_eq!(report.cancelled, [q]);
-        let untold: Vec<&str> = report.untold.iter().map(|parent| parent.as_str()).collect();
-        assert!(untold.contains(&"Q"), "{untold:?}");
+        let unnotified: Vec<&str> = report
+            .unnotified
+            .iter()
+            .map(|parent| parent.as_str())
+            .collect();
+        assert!(unnotified.contains(&"Q"), "{unnotified:?}");
         s.advance_to(600_000).await;
         assert_eq!(s.notifications_to("P").len(), 1, "it is not resent");
         assert!(s.notifications_to("Q").is_empty());
@@ -160,7 +164,7 @@ fn shutdown_ends_when_message_arrives() {
         s.finish_turn(&a).await;
         s.advance_to(7000).await;
         let report = done_at(&s, 8000).await;
-        assert_eq!(report.untold, []);
+        assert_eq!(report.unnotified, []);
     });
 }
 
@@ -174,7 +178,7 @@ fn held_message_is_reported_as_unsent() {
         s.finish_turn(&a).await;
         s.advance_to(7000).await;
         let report = done_at(&s, 7000).await;
-        assert_eq!(report.untold, ["P".into()]);
+        assert_eq!(report.unnotified, ["P".into()]);
         assert!(s.notifications_to("P").is_empty());
     });
 }

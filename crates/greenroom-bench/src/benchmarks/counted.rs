@@ -5,8 +5,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use greenroom::domain::session_event::{SessionEventKind, SessionEvent};
 use greenroom::domain::event_filter::EventFilter;
+use greenroom::domain::session_event::{SessionEvent, SessionEventKind};
 use greenroom::{CancelOptions, CancelScope};
 use greenroom_bridge::protocol::FromBridge;
 use serde_json::json;

@@ -25,7 +25,7 @@ pub fn launches(clients: usize) -> Round {
     let path = folder.path().join("journal.db");
     let journal = SqliteJournal::open(&path, RETENTION).expect("a new file can be written");
     let disk = launched(Arc::new(journal), clients);
-    let memory = launched(Arc::new(MemoryJournal::keeping(RETENTION)), clients);
+    let memory = launched(Arc::new(MemoryJournal::with_retention(RETENTION)), clients);
     let bare = commits(&folder.path().join("bare.db"), clients);
     let (rate, in_memory) = (per_second(&disk), per_second(&memory));
     Round {

@@ -55,7 +55,7 @@ pub async fn until_done(greenroom: &Greenroom) {
     loop {
         let counts = greenroom.task_counts().await;
         let open = counts.tasks.keys().any(|(status, _)| !status.is_terminal());
-        if !open && counts.parents_owed == 0 {
+        if !open && counts.parents_pending == 0 {
             return;
         }
         tokio::task::yield_now().await;

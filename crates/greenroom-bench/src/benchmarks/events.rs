@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use greenroom::Greenroom;
 use greenroom::domain::ids::SessionId;
-use greenroom::domain::session_event::{SessionEventKind, SessionEvent};
+use greenroom::domain::session_event::{SessionEvent, SessionEventKind};
 
 use super::Round;
 use crate::bare;
@@ -62,7 +62,9 @@ pub fn from_text(count: usize) -> Round {
         greenroom.task_counts().await;
         let begin = processor_time();
         for number in 0..EVENTS {
-            greenroom.ingest_event_text(texts[number % count].as_bytes()).await;
+            greenroom
+                .ingest_event_text(texts[number % count].as_bytes())
+                .await;
         }
         greenroom.task_counts().await;
         tokio::task::yield_now().await;

@@ -7,8 +7,8 @@ use actix_web::{App, HttpServer};
 use async_trait::async_trait;
 use futures::{SinkExt, StreamExt};
 use greenroom::EventLink;
+use greenroom::domain::event_filter::ForwardedEvent;
 use greenroom::domain::ids::SessionId;
-use greenroom::domain::sift::Passed;
 use greenroom_bridge::{BridgeKey, BridgeOptions, BridgeRegistry, EventSink, configure};
 use serde_json::{Value, json};
 use tokio::sync::{Semaphore, mpsc};
@@ -37,7 +37,7 @@ pub struct Recorder {
 
 #[async_trait]
 impl EventSink for Recorder {
-    async fn event(&self, event: Passed<'_>) {
+    async fn event(&self, event: ForwardedEvent<'_>) {
         self.permits.acquire().await.unwrap().forget();
         self.received
             .lock()

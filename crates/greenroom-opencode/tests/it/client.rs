@@ -3,8 +3,8 @@
 use std::time::{Duration, Instant};
 
 use crate::support::{Reply, Stub};
+use greenroom::domain::correlation_tag::CorrelationTag;
 use greenroom::domain::ids::{Run, SessionId, TaskId};
-use greenroom::domain::mark::Mark;
 use greenroom::domain::task::{AskAnswer, AskKind};
 use greenroom::ports::agent_server::{
     AgentServer as _, NewSession, ServerError, TaskPrompt, Toast, ToastVariant,
@@ -20,8 +20,8 @@ fn session() -> SessionId {
     SessionId::new("ses_1")
 }
 
-fn mark() -> Mark {
-    Mark {
+fn mark() -> CorrelationTag {
+    CorrelationTag {
         task: TaskId::new("bg_1"),
         run: Run::FIRST,
         attempt: 1,
@@ -35,7 +35,7 @@ fn prompt() -> TaskPrompt {
         model: None,
         system: None,
         text: "go".into(),
-        mark: mark(),
+        tag: mark(),
     }
 }
 
@@ -48,7 +48,7 @@ fn new_session(parent: Option<&str>) -> NewSession {
         agent: "build".into(),
         model: None,
         permission: Vec::new(),
-        mark: mark(),
+        tag: mark(),
     }
 }
 
@@ -65,7 +65,7 @@ async fn refused_connection_has_no_effect() {
         matches!(&outcome, ServerError::Unreachable(text) if text.contains("refused")),
         "{outcome:?}"
     );
-    assert!(!outcome.fate_is_unknown());
+    assert!(!outcome.outcome_is_unknown());
 }
 
 #[tokio::test]
@@ -76,7 +76,7 @@ async fn lost_connection_has_an_unknown_effect() {
         .await
         .unwrap_err();
     assert!(
-        matches!(outcome, ServerError::FateUnknown(_)),
+        matches!(outcome, ServerError::OutcomeUnknown(_)),
         "{outcome:?}"
     );
     assert_eq!(
@@ -96,7 +96,7 @@ async fn truncated_response_makes_a_create_unknown_and_a_prompt_accepted() {
         .await
         .unwrap_err();
     assert!(
-        matches!(outcome, ServerError::FateUnknown(_)),
+        matches!(outcome, ServerError::OutcomeUnknown(_)),
         "{outcome:?}"
     );
     server(&stub.url)
@@ -113,7 +113,7 @@ async fn unreadable_response_has_an_unknown_effect() {
             .session(&session())
             .await
             .unwrap_err()
-            .fate_is_unknown()
+            .outcome_is_unknown()
     );
     let stub = Stub::always(200, "{}").await;
     assert!(
@@ -121,14 +121,14 @@ async fn unreadable_response_has_an_unknown_effect() {
             .messages(&session(), None)
             .await
             .unwrap_err()
-            .fate_is_unknown()
+            .outcome_is_unknown()
     );
     assert!(
         server(&stub.url)
             .todos(&session())
             .await
             .unwrap_err()
-            .fate_is_unknown()
+            .outcome_is_unknown()
     );
     let stub = Stub::always(200, "[]").await;
     assert!(
@@ -136,7 +136,7 @@ async fn unreadable_response_has_an_unknown_effect() {
             .statuses("/d")
             .await
             .unwrap_err()
-            .fate_is_unknown(),
+            .outcome_is_unknown(),
         "no map is not an empty map"
     );
 }
@@ -158,7 +158,7 @@ async fn endless_response_is_limited() {
     let stub = Stub::always(200, &format!("[{}]", " ".repeat(5 << 20))).await;
     let outcome = server(&stub.url).todos(&session()).await.unwrap_err();
     assert!(
-        matches!(&outcome, ServerError::FateUnknown(text) if text.contains("larger than 4 MiB")),
+        matches!(&outcome, ServerError::OutcomeUnknown(text) if text.contains("larger than 4 MiB")),
         "{outcome:?}"
     );
     assert_eq!(
@@ -252,7 +252,7 @@ async fn create_without_an_id_is_refused_and_an_empty_body_is_unreadable() {
         .create(new_session(None))
         .await
         .unwrap_err();
-    assert!(outcome.fate_is_unknown());
+    assert!(outcome.outcome_is_unknown());
     server(&stub.url)
         .prompt(&session(), None, prompt())
         .await

@@ -142,7 +142,7 @@ async fn unknown_sessions_are_not_found() {
             model: None,
             system: None,
             text: "x".into(),
-            mark: mark(),
+            tag: mark(),
         };
         let outcomes = [
             opencode.server.session(id).await.unwrap_err(),

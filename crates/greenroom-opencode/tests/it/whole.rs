@@ -23,7 +23,10 @@ async fn tasks_complete_and_wake_their_parent_once() {
         ..Config::default()
     };
     let server = Arc::new(opencode.server.clone());
-    let greenroom = Greenroom::start(config, server, Arc::new(MemoryJournal::default()));
+    let greenroom = Greenroom::builder(config)
+        .server(server)
+        .journal(Arc::new(MemoryJournal::default()))
+        .start();
     let stream = EventStream::start(
         opencode.server.clone(),
         greenroom.clone(),

@@ -4,26 +4,26 @@
 use std::collections::BTreeMap;
 
 use greenroom::ports::agent_server::ServerError;
-use greenroom_bridge::{Line, LineError, Request, Response};
-use greenroom_opencode::{Answer, Call, Carrier};
+use greenroom_bridge::{BridgeChannel, ChannelError, Request, Response};
+use greenroom_opencode::{ApiCall, ApiResponse, Transport};
 use reqwest::Url;
 use serde_json::Value;
 
 /// A [`Carrier`] that sends calls over one bridge connection.
 #[derive(Debug, Clone)]
 pub struct BridgeCarrier {
-    line: Line,
+    line: BridgeChannel,
 }
 
 impl BridgeCarrier {
     /// Creates a carrier for a bridge connection.
-    pub fn new(line: Line) -> Self {
+    pub fn new(line: BridgeChannel) -> Self {
         Self { line }
     }
 }
 
-impl Carrier for BridgeCarrier {
-    async fn carry(&self, call: &Call<'_>) -> Result<Answer, ServerError> {
+impl Transport for BridgeCarrier {
+    async fn send(&self, call: &ApiCall<'_>) -> Result<ApiResponse, ServerError> {
         let path = encode_path(call.path);
         let query = call.query.iter().copied();
         let directory = call.directory.map(|directory| ("directory", directory));
@@ -55,11 +55,11 @@ fn encode_path(segments: &[&str]) -> String {
     url.path().to_owned()
 }
 
-fn to_answer(what: &str, response: Response) -> Result<Answer, ServerError> {
+fn to_answer(what: &str, response: Response) -> Result<ApiResponse, ServerError> {
     // These statuses come from the plugin: opencode runs in the same process and has no gateway.
     match response.status {
         502 | 504 => {
-            return Err(ServerError::FateUnknown(format!(
+            return Err(ServerError::OutcomeUnknown(format!(
                 "{what}: the plugin has no answer from opencode ({})",
                 response.status
             )));
@@ -77,25 +77,25 @@ fn to_answer(what: &str, response: Response) -> Result<Answer, ServerError> {
         Value::String(text) => text.into_bytes(),
         json => serde_json::to_vec(&json).unwrap_or_default(),
     };
-    Ok(Answer {
+    Ok(ApiResponse {
         status: response.status,
         body,
     })
 }
 
 /// Maps a failed bridge request to a [`ServerError`].
-fn call_error(what: &str, error: LineError) -> ServerError {
+fn call_error(what: &str, error: ChannelError) -> ServerError {
     let text = format!("{what}: {error}");
     match error {
-        LineError::Gone { .. } | LineError::Overloaded | LineError::NotTaken(_) => {
+        ChannelError::Disconnected { .. } | ChannelError::Overloaded | ChannelError::NotSent(_) => {
             ServerError::Unreachable(text)
         }
-        LineError::TooLarge => ServerError::Refused {
+        ChannelError::TooLarge => ServerError::Refused {
             status: Some(413),
             message: text,
         },
-        LineError::TimedOut(limit) => ServerError::TimedOut(limit),
-        LineError::Cut => ServerError::FateUnknown(text),
+        ChannelError::TimedOut(limit) => ServerError::TimedOut(limit),
+        ChannelError::ConnectionLost => ServerError::OutcomeUnknown(text),
     }
 }
 
@@ -138,26 +138,27 @@ mod tests {
     #[test]
     fn plugin_errors_differ_from_opencode_errors() {
         let outcome = |status| to_answer("prompting", response(status, json!({"name": "x"})));
-        assert!(outcome(502).unwrap_err().fate_is_unknown());
-        assert!(outcome(504).unwrap_err().fate_is_unknown());
+        assert!(outcome(502).unwrap_err().outcome_is_unknown());
+        assert!(outcome(504).unwrap_err().outcome_is_unknown());
         assert!(matches!(outcome(503), Err(ServerError::Unreachable(_))));
         assert_eq!(outcome(500).unwrap().status, 500);
     }
 
     #[test]
     fn line_errors_map_to_server_errors() {
-        let gone = LineError::Gone {
+        let gone = ChannelError::Disconnected {
             pid: 1,
             directory: "/p".to_owned(),
         };
-        for not_sent in [gone, LineError::Overloaded] {
+        for not_sent in [gone, ChannelError::Overloaded] {
             let error = call_error("creating a session", not_sent);
             assert!(matches!(error, ServerError::Unreachable(_)), "{error:?}");
         }
-        assert!(call_error("prompting", LineError::Cut).fate_is_unknown());
+        assert!(call_error("prompting", ChannelError::ConnectionLost).outcome_is_unknown());
         assert!(
-            call_error("prompting", LineError::TimedOut(Duration::from_secs(1))).fate_is_unknown()
+            call_error("prompting", ChannelError::TimedOut(Duration::from_secs(1)))
+                .outcome_is_unknown()
         );
-        assert!(!call_error("prompting", LineError::TooLarge).fate_is_unknown());
+        assert!(!call_error("prompting", ChannelError::TooLarge).outcome_is_unknown());
     }
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use greenroom::Greenroom;
 use greenroom::domain::ids::SessionId;
 use greenroom::ports::agent_server::{AgentServer, ServerError};
-use greenroom_bridge::{BridgeInfo, BridgeKey, Bridges, Line, Request};
+use greenroom_bridge::{BridgeChannel, BridgeInfo, BridgeKey, BridgeRegistry, Request};
 use greenroom_opencode::OpencodeServer;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, timeout_at};
@@ -82,7 +82,7 @@ impl std::fmt::Debug for RoutedServer {
 }
 
 pub(super) struct Routes {
-    pub(super) bridges: Bridges,
+    pub(super) bridges: BridgeRegistry,
     pub(super) upstream: Option<Upstream>,
     pub(super) timeouts: Timeouts,
     started: Instant,
@@ -105,7 +105,7 @@ pub(super) struct Route {
 
 impl RoutedServer {
     /// Creates a router for the bridges and an optional URL.
-    pub fn new(bridges: Bridges, upstream: Option<Upstream>, timeouts: Timeouts) -> Self {
+    pub fn new(bridges: BridgeRegistry, upstream: Option<Upstream>, timeouts: Timeouts) -> Self {
         Self(Arc::new(Routes {
             bridges,
             upstream,
@@ -122,9 +122,9 @@ impl RoutedServer {
 impl RoutedServer {
     /// Ends the settling time early if no restored task or message needs a bridge.
     pub async fn settle(&self, greenroom: &Greenroom) {
-        let tally = greenroom.tally().await;
-        let open = tally.tasks.keys().any(|(status, _)| !status.is_terminal());
-        if !open && tally.parents_owed == 0 {
+        let counts = greenroom.task_counts().await;
+        let open = counts.tasks.keys().any(|(status, _)| !status.is_terminal());
+        if !open && counts.parents_pending == 0 {
             self.0.finish_settling();
         }
     }
@@ -162,8 +162,8 @@ impl Routes {
         // The bridge may not be registered yet.
         tokio::task::yield_now().await;
         loop {
-            let line = match self.bridges.line(key) {
-                Some(line) if line.is_connected() && !line.has_answered() => line,
+            let line = match self.bridges.channel(key) {
+                Some(line) if line.is_connected() && !line.has_responded() => line,
                 _ => break,
             };
             let request = Request {
@@ -182,8 +182,8 @@ impl Routes {
     }
 
     /// Returns true if the bridge answers requests. Waits at most [`Timeouts::first_answer`] for its first answer.
-    pub(super) async fn accepts_requests(&self, line: &Line) -> bool {
-        if self.upstream.is_none() || line.has_answered() {
+    pub(super) async fn accepts_requests(&self, line: &BridgeChannel) -> bool {
+        if self.upstream.is_none() || line.has_responded() {
             return true;
         }
         let Some(connected_at) = self.connected_at().get(line.key()).copied() else {
@@ -192,20 +192,23 @@ impl Routes {
         let deadline = connected_at + self.timeouts.first_answer;
         loop {
             let answered = self.answered.notified();
-            if line.has_answered() {
+            if line.has_responded() {
                 return true;
             }
             if timeout_at(deadline, answered).await.is_err() {
-                return line.has_answered();
+                return line.has_responded();
             }
         }
     }
 
-    pub(super) fn via_bridge(&self, line: Line) -> Route {
+    pub(super) fn via_bridge(&self, line: BridgeChannel) -> Route {
         let owner = Owner::Bridge(line.key().clone());
         let directory = Arc::clone(&line.key().directory);
         Route {
-            server: Arc::new(OpencodeServer::over(BridgeCarrier::new(line), directory)),
+            server: Arc::new(OpencodeServer::with_transport(
+                BridgeCarrier::new(line),
+                directory,
+            )),
             owner,
             is_guess: false,
         }
@@ -240,8 +243,8 @@ impl Routes {
         session: &SessionId,
         key: &BridgeKey,
     ) -> Result<Route, ServerError> {
-        let line = self.bridges.line(key);
-        if let Some(line) = line.clone().filter(Line::is_connected) {
+        let line = self.bridges.channel(key);
+        if let Some(line) = line.clone().filter(BridgeChannel::is_connected) {
             if self.accepts_requests(&line).await {
                 return Ok(self.via_bridge(line));
             }
@@ -250,7 +253,7 @@ impl Routes {
                 None => unreachable("the bridge of this session does not answer requests"),
             };
         }
-        let events_only = line.as_ref().is_some_and(|line| !line.has_answered());
+        let events_only = line.as_ref().is_some_and(|line| !line.has_responded());
         if let Some(route) = self.via_url(false)
             && (events_only || self.is_upstream(key))
         {
@@ -260,8 +263,8 @@ impl Routes {
     }
 
     /// Returns the bridges of a directory, newest first.
-    pub(super) fn bridges_in(&self, directory: &str) -> Vec<Line> {
-        let mut lines = self.bridges.lines();
+    pub(super) fn bridges_in(&self, directory: &str) -> Vec<BridgeChannel> {
+        let mut lines = self.bridges.channels();
         lines.retain(|line| same_directory(&line.key().directory, directory));
         lines.reverse();
         lines

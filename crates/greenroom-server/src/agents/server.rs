@@ -62,7 +62,7 @@ impl Routes {
         if let Some(route) = self.via_url(true) {
             return Ok(route);
         }
-        match self.bridges.lines().pop() {
+        match self.bridges.channels().pop() {
             Some(line) => Ok(self.via_bridge(line)),
             None => Err(ServerError::Unreachable(NOT_CONNECTED.to_owned())),
         }
@@ -103,7 +103,7 @@ impl Routes {
             }
         }
         let mut queries: Vec<StatusQuery> = Vec::new();
-        for line in self.bridges.lines() {
+        for line in self.bridges.channels() {
             let required = required_bridges.remove(line.key());
             let in_directory = super::sessions::same_directory(&line.key().directory, directory);
             if (required || in_directory) && self.accepts_requests(&line).await {
@@ -200,8 +200,8 @@ impl Routes {
         let Some(Owner::Bridge(key)) = owner else {
             return;
         };
-        if let Some(line) = self.bridges.line(&key) {
-            line.tell(&ToBridge::SessionCreated {
+        if let Some(line) = self.bridges.channel(&key) {
+            line.send(&ToBridge::SessionCreated {
                 session,
                 parent: &parent,
                 title: &title,
@@ -229,7 +229,7 @@ impl AgentServer for RoutedServer {
         let (created, owner) = match route.server.create(session.clone()).await {
             // The request was not sent, so a second server cannot create the session twice.
             Err(ServerError::Unreachable(why)) if route.is_guess => {
-                let Some(line) = self.0.bridges.lines().pop() else {
+                let Some(line) = self.0.bridges.channels().pop() else {
                     return Err(ServerError::Unreachable(why));
                 };
                 let route = self.0.via_bridge(line);
@@ -324,8 +324,8 @@ impl AgentServer for RoutedServer {
     async fn toast(&self, toast: Toast) -> Result<(), ServerError> {
         let mut pids = BTreeSet::new();
         // One toast per process: its directories share one screen.
-        let lines = self.0.bridges.lines().into_iter();
-        let lines = lines.filter(|line| line.has_answered() && pids.insert(line.key().pid));
+        let lines = self.0.bridges.channels().into_iter();
+        let lines = lines.filter(|line| line.has_responded() && pids.insert(line.key().pid));
         let mut routes: Vec<Route> = lines.map(|line| self.0.via_bridge(line)).collect();
         routes.extend(self.0.via_url(false));
         let results = routes.iter().map(|route| route.server.toast(toast.clone()));
@@ -354,9 +354,9 @@ impl AgentServer for RoutedServer {
         let by_bridge = self
             .0
             .bridges
-            .lines()
+            .channels()
             .iter()
-            .any(|line| line.has_answered());
+            .any(|line| line.has_responded());
         let bridges_only = self.0.upstream.is_none() && !self.0.bridges.is_empty();
         if by_bridge || bridges_only {
             Ok(())

@@ -2,10 +2,10 @@
 //! to the actor system.
 
 use async_trait::async_trait;
-use greenroom::domain::heard::Heard;
+use greenroom::domain::decoded_event::DecodedEvent;
+use greenroom::domain::event_filter::ForwardedEvent;
 use greenroom::domain::ids::SessionId;
-use greenroom::domain::session_event::Happening;
-use greenroom::domain::sift::Passed;
+use greenroom::domain::session_event::SessionEventKind;
 use greenroom::{EventLink, Greenroom};
 use greenroom_bridge::{BridgeInfo, BridgeKey};
 
@@ -29,32 +29,32 @@ impl RoutedEvents {
     }
 
     /// Records the session state in an event and passes the event to the actor system.
-    async fn ingest(&self, heard: Heard) {
-        if let Some(session) = &heard.session {
-            if let Some(works) = heard.works {
+    async fn ingest(&self, event: DecodedEvent) {
+        if let Some(session) = &event.session {
+            if let Some(works) = event.works {
                 self.routed.0.sessions().set_working(session, works);
             }
-            if heard.what == Some(Happening::Deleted) {
+            if event.kind == Some(SessionEventKind::Deleted) {
                 self.routed.0.sessions().remove(session);
             }
         }
-        if let Some(event) = heard.event() {
-            self.greenroom.happened(event).await;
+        if let Some(event) = event.event() {
+            self.greenroom.ingest_event(event).await;
         }
     }
 }
 
 #[async_trait]
 impl greenroom_bridge::EventSink for RoutedEvents {
-    async fn event(&self, event: Passed<'_>) {
-        self.ingest(event.heard).await;
+    async fn event(&self, event: ForwardedEvent<'_>) {
+        self.ingest(event.decoded).await;
     }
 
     fn link(&self, link: EventLink) {
         self.greenroom.event_link(link);
     }
 
-    fn named(&self, by: &BridgeKey, session: &SessionId) {
+    fn session_named(&self, by: &BridgeKey, session: &SessionId) {
         if session.as_str().len() > MAX_ID_BYTES {
             return;
         }
@@ -62,18 +62,18 @@ impl greenroom_bridge::EventSink for RoutedEvents {
         self.routed.0.sessions().set_owner(session, &owner);
     }
 
-    fn arrived(&self, bridge: &BridgeInfo) {
+    fn bridge_connected(&self, bridge: &BridgeInfo) {
         self.routed.0.bridge_connected(bridge);
     }
 
-    fn left(&self, bridge: &BridgeInfo) {
+    fn bridge_disconnected(&self, bridge: &BridgeInfo) {
         self.routed.0.bridge_disconnected(bridge);
     }
 }
 
 impl greenroom_opencode::EventSink for RoutedEvents {
-    async fn event(&self, event: Passed<'_>) {
-        self.ingest(event.heard).await;
+    async fn event(&self, event: ForwardedEvent<'_>) {
+        self.ingest(event.decoded).await;
     }
 
     fn link(&self, link: EventLink) {

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use greenroom::domain::ids::SessionId;
 use greenroom::ports::agent_server::ServerError;
-use greenroom_bridge::{BridgeKey, Line};
+use greenroom_bridge::{BridgeChannel, BridgeKey};
 use reqwest::Url;
 use tokio::time::timeout;
 
@@ -21,14 +21,14 @@ impl Routes {
         &self,
         session: &SessionId,
         key: &BridgeKey,
-        line: Option<Line>,
+        line: Option<BridgeChannel>,
     ) -> Result<Route, ServerError> {
         let limit = if is_dead(key.pid) {
             self.timeouts.dead_after.min(self.timeouts.orphaned_after)
         } else {
             self.timeouts.orphaned_after
         };
-        let gone_for = line.and_then(|line| line.gone_for());
+        let gone_for = line.and_then(|line| line.disconnected_for());
         let orphaned = gone_for.is_none_or(|gone| gone >= limit);
         let mut candidates: Vec<Route> = Vec::new();
         for line in self.takeover_candidates(session, key, orphaned) {
@@ -84,7 +84,7 @@ impl Routes {
         session: &SessionId,
         gone: &BridgeKey,
         orphaned: bool,
-    ) -> Vec<Line> {
+    ) -> Vec<BridgeChannel> {
         let mut keys: Vec<BridgeKey> = Vec::new();
         {
             let mut sessions = self.sessions();
@@ -102,11 +102,11 @@ impl Routes {
                 at = parent;
             }
         }
-        let mut lines: Vec<Line> = keys
+        let mut lines: Vec<BridgeChannel> = keys
             .iter()
-            .filter_map(|key| self.bridges.line(key))
+            .filter_map(|key| self.bridges.channel(key))
             .collect();
-        lines.retain(Line::is_connected);
+        lines.retain(BridgeChannel::is_connected);
         if orphaned {
             lines.extend(self.bridges_in(&gone.directory));
         }
@@ -127,13 +127,13 @@ impl Routes {
         if self.is_settling() {
             return unreachable("bridges are still reconnecting after the start");
         }
-        let mut lines = self.bridges.lines();
+        let mut lines = self.bridges.channels();
         lines.reverse();
         if lines.is_empty() {
             return unreachable(NOT_CONNECTED);
         }
         let mut not_found_error = None;
-        let mut found: Option<Line> = None;
+        let mut found: Option<BridgeChannel> = None;
         for line in lines {
             if !self.accepts_requests(&line).await {
                 continue;

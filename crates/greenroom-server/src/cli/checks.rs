@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use greenroom_opencode::install::{self, PINNED_VERSION};
 use greenroom_opencode::{HealthError, ServerAddress, wait_until_healthy};
-use greenroom_sqlite::{OpenError, upkeep};
+use greenroom_sqlite::{OpenError, maintenance};
 use serde_json::Value;
 
 use super::args::ClientArgs;
@@ -55,7 +55,7 @@ pub fn configuration(loaded: &Loaded, problems: &[ConfigError]) -> Vec<Finding> 
 /// Checks the opencode binary that `up` would start, and its version.
 pub async fn opencode(named: Option<&Path>) -> Finding {
     const SUBJECT: &str = "opencode";
-    let program = match install::present(named) {
+    let program = match install::find_installed(named) {
         Ok(Some(found)) => found.program,
         Ok(None) if which::which("npm").is_ok() => {
             return Finding::warn(
@@ -286,7 +286,7 @@ pub fn journal(loaded: &Loaded) -> Finding {
             "name a file with `journal`",
         );
     };
-    match upkeep::stats(path) {
+    match maintenance::stats(path) {
         Ok(stats) => {
             let user = match (stats.in_use, stats.used_by) {
                 (true, Some(pid)) => format!(", in use by the process {pid}"),

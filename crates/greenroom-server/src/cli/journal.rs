@@ -7,7 +7,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use greenroom_sqlite::OpenError;
-use greenroom_sqlite::upkeep::{self, ExportError, Purge, Stats};
+use greenroom_sqlite::maintenance::{self, ExportError, Purge, Stats};
 use serde_json::json;
 
 use super::args::admin::{JournalArgs, JournalCommand, JournalFile, PurgeArgs};
@@ -20,7 +20,7 @@ use crate::config::{Environment, Sources, load};
 pub fn journal(args: JournalArgs) -> Result<(), Failure> {
     match args.command {
         JournalCommand::Stats { file, json } => {
-            let stats = upkeep::stats(&path(&file)?)?;
+            let stats = maintenance::stats(&path(&file)?)?;
             if json {
                 let value = serde_json::to_value(&stats).unwrap_or_default();
                 print_out(&json_text(&value)?);
@@ -30,7 +30,7 @@ pub fn journal(args: JournalArgs) -> Result<(), Failure> {
             Ok(())
         }
         JournalCommand::Vacuum { file, json } => {
-            let (before, after) = upkeep::vacuum(&path(&file)?)?;
+            let (before, after) = maintenance::vacuum(&path(&file)?)?;
             if json {
                 print_out(&json_text(
                     &json!({ "bytesBefore": before, "bytesAfter": after }),
@@ -76,7 +76,7 @@ fn export(path: &Path, to: Option<&Path>) -> Result<(), Failure> {
     };
     let Some(to) = to else {
         let mut stdout = BufWriter::new(std::io::stdout().lock());
-        let written = upkeep::export(path, &mut stdout).and_then(|count| {
+        let written = maintenance::export(path, &mut stdout).and_then(|count| {
             stdout.flush()?;
             Ok(count)
         });
@@ -102,7 +102,7 @@ fn export(path: &Path, to: Option<&Path>) -> Result<(), Failure> {
             )
         })?;
     let mut file = BufWriter::new(file);
-    let count = upkeep::export(path, &mut file).map_err(failed)?;
+    let count = maintenance::export(path, &mut file).map_err(failed)?;
     file.flush().map_err(|error| failed(error.into()))?;
     print_err(&format!("{count} tasks written to {}", to.display()));
     Ok(())
@@ -127,7 +127,7 @@ fn purge(args: &PurgeArgs) -> Result<(), Failure> {
         print_err("nothing was removed");
         return Ok(());
     }
-    let count = upkeep::purge(&path, what)?;
+    let count = maintenance::purge(&path, what)?;
     if args.json {
         print_out(&json_text(&json!({ "purged": count }))?);
         return Ok(());

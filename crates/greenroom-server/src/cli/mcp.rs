@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use greenroom::TaskDetail;
-use greenroom::domain::halves;
+use greenroom::domain::lenient_json;
 use rmcp::ServiceExt;
 use rmcp::service::ServerInitializeError;
 use serde_json::{Value, json};
@@ -71,7 +71,7 @@ fn repaired_lines(input: impl AsyncRead + Unpin + 'static) -> impl AsyncRead {
             .read_until(b'\n', &mut line)
             .await
         {
-            let mended = halves::mended(&line);
+            let mended = lenient_json::repair(&line);
             let repaired = mended.as_deref().unwrap_or(&line);
             if to.write_all(repaired).await.is_err() {
                 return;

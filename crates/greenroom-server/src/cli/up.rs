@@ -121,7 +121,7 @@ impl Components {
         let address = child.address().url.clone();
         let child = self.child.insert(child);
         child
-            .until_up(START_TIMEOUT)
+            .wait_until_up(START_TIMEOUT)
             .await
             .map_err(|error| Failure::new(UNREACHABLE, error_chain(&error), "read its log"))?;
 

@@ -1,6 +1,6 @@
 //! `greenroom why`: prints the timeline of a task and its current state.
 
-use greenroom::Why;
+use greenroom::TaskTimeline;
 use greenroom::domain::time::Timestamp;
 use serde_json::Value;
 
@@ -21,14 +21,14 @@ pub async fn why(args: TaskArgs) -> Result<(), Failure> {
         print_out(&json_text(&body)?);
         return Ok(());
     }
-    let why: Why = client.decode(body)?;
+    let why: TaskTimeline = client.decode(body)?;
     let body: Value = client.get(&["v1", "tasks", why.task.as_str()], &[]).await?;
     print_out(&timeline(&why, &client.decode(body)?, now()));
     Ok(())
 }
 
 /// Returns the timeline of a task, one event per line, and its current state.
-pub fn timeline(why: &Why, view: &TaskView, now: Timestamp) -> String {
+pub fn timeline(why: &TaskTimeline, view: &TaskView, now: Timestamp) -> String {
     let task = &view.task;
     let mut text = format!("{}  {}\n", task.id, one_line(&task.description));
     let mut day = String::new();

@@ -69,7 +69,7 @@ pub async fn stream(
 fn parse_since(name: &str, text: &str) -> Result<Since, ApiError> {
     if let Ok(number) = text.parse::<u64>() {
         return Ok(match number {
-            0 => Since::Kept,
+            0 => Since::Oldest,
             number => Since::Number(number),
         });
     }
@@ -164,7 +164,7 @@ mod tests {
 
     #[test]
     fn since_is_a_number_or_a_time() {
-        assert_eq!(parse_since("since", "0").unwrap(), Since::Kept);
+        assert_eq!(parse_since("since", "0").unwrap(), Since::Oldest);
         assert_eq!(parse_since("since", "17").unwrap(), Since::Number(17));
         assert_eq!(
             parse_since("since", "1970-01-01T00:00:01.000Z").unwrap(),

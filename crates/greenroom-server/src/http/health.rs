@@ -30,7 +30,7 @@ pub async fn healthz() -> Json<Alive> {
 pub struct Ready {
     #[serde(flatten)]
     readiness: Readiness,
-    /// Bridges connected.
+    /// BridgeRegistry connected.
     bridges: usize,
 }
 

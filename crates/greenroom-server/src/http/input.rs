@@ -8,7 +8,7 @@ use actix_web::http::StatusCode;
 use actix_web::{FromRequest, HttpRequest};
 use futures::StreamExt;
 use futures::future::{LocalBoxFuture, Ready, ready};
-use greenroom::domain::halves;
+use greenroom::domain::lenient_json;
 use schemars::{Schema, SchemaGenerator, json_schema};
 use serde::de::{DeserializeOwned, Error as _};
 use serde::{Deserialize, Deserializer};
@@ -104,7 +104,7 @@ async fn collect(payload: &mut Payload) -> Result<Vec<u8>, ApiError> {
         ));
     }
     // JavaScript programs may send lone surrogates.
-    Ok(halves::mended(&bytes).unwrap_or(bytes))
+    Ok(lenient_json::repair(&bytes).unwrap_or(bytes))
 }
 
 fn parse_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {

@@ -104,7 +104,7 @@ pub async fn show(api: Data<Api>) -> Result<MediaResponse<OpenMetrics>, ApiError
     );
     registry.register(
         "bridges",
-        "Bridges connected",
+        "BridgeRegistry connected",
         gauge(api.bridge.bridges.len()),
     );
 
@@ -121,9 +121,9 @@ pub async fn show(api: Data<Api>) -> Result<MediaResponse<OpenMetrics>, ApiError
 }
 
 async fn register_tasks(registry: &mut Registry, api: &Api) {
-    let tally = api.greenroom.tally().await;
+    let counts = api.greenroom.task_counts().await;
     let mut by_state: BTreeMap<TaskStatus, BTreeMap<String, usize>> = BTreeMap::new();
-    for ((state, key), tasks) in tally.tasks {
+    for ((state, key), tasks) in counts.tasks {
         add(by_state.entry(state).or_default(), key.as_str(), tasks);
     }
     let tasks = Family::<ByStateAndKey, Gauge>::default();
@@ -141,12 +141,12 @@ async fn register_tasks(registry: &mut Registry, api: &Api) {
         (
             "asks",
             "Requests of children that wait for an answer",
-            tally.asks,
+            counts.asks,
         ),
         (
-            "parents_owed",
+            "parents_pending",
             "Parents that are owed a message",
-            tally.parents_owed,
+            counts.parents_pending,
         ),
     ] {
         let gauge = Gauge::<i64>::default();
@@ -160,7 +160,7 @@ fn register_journal(registry: &mut Registry, api: &Api) {
     let Some(journal) = &api.journal else {
         return;
     };
-    let (last_lsn, status) = (journal.decided(), journal.standing().borrow().clone());
+    let (last_lsn, status) = (journal.last_lsn(), journal.status().borrow().clone());
     let lag = last_lsn.0.saturating_sub(status.durable.0);
     for (name, help, value) in [
         (

@@ -156,7 +156,7 @@ pub struct Accepted {
 /// `POST /v1/session-events`: returns after the actor system has accepted all events.
 pub async fn events(api: Data<Api>, body: Body<EventsBody>) -> Json<Accepted, 202> {
     for event in &body.0.events {
-        api.greenroom.event(event).await;
+        api.greenroom.ingest_event_json(event).await;
     }
     let accepted = body.0.events.len();
     Json(Accepted { accepted })

@@ -8,8 +8,8 @@ use greenroom::domain::ids::SessionId;
 use greenroom::domain::output::{Output, OutputOptions};
 use greenroom::domain::task::{Launch, Task, TaskStatus, Track, or_default};
 use greenroom::{
-    CancelError, CancelOptions, CancelScope, ListFilter, TaskDetail, TaskPage, WaitFor, WaitsFor,
-    Why,
+    CancelError, CancelOptions, CancelScope, ListFilter, TaskDetail, TaskPage, TaskTimeline,
+    WaitFor, WaitsFor,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -157,7 +157,7 @@ pub async fn get(api: Data<Api>, id: Path<String>) -> Result<Json<TaskResponse>,
 }
 
 /// `GET /v1/tasks/{id}/why`: the timeline of a task, with the reason why it waits.
-pub async fn why(api: Data<Api>, id: Path<String>) -> Result<Json<Why>, ApiError> {
+pub async fn why(api: Data<Api>, id: Path<String>) -> Result<Json<TaskTimeline>, ApiError> {
     let why = api.greenroom.why(&id).await;
     Ok(Json(why.ok_or_else(|| ApiError::task_not_found(&id))?))
 }

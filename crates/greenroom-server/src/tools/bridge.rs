@@ -4,13 +4,13 @@ use async_trait::async_trait;
 use greenroom::domain::history::markdown;
 use greenroom::domain::ids::SessionId;
 use greenroom::domain::task::Task;
-use greenroom_bridge::{ToolAnswer, ToolCall, ToolDesk};
+use greenroom_bridge::{ToolAnswer, ToolCall, ToolDispatcher};
 use serde_json::json;
 
 use super::{Caller, Tools};
 
 #[async_trait]
-impl ToolDesk for Tools {
+impl ToolDispatcher for Tools {
     async fn call(&self, call: ToolCall) -> ToolAnswer {
         let context = call.context;
         // Only the process of a top-level session ends with its turn.

@@ -7,10 +7,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use greenroom::domain::task::Task;
-use greenroom::ports::journal::{Changed, Entry, Journal};
+use greenroom::ports::journal::{Changed, Journal, JournalEntry};
 use greenroom_server::cli::journal::text;
 use greenroom_sqlite::SqliteJournal;
-use greenroom_sqlite::upkeep::Stats;
+use greenroom_sqlite::maintenance::Stats;
 use serde_json::{Value, json};
 
 use crate::command::{CommandOutput, greenroom, run_command};
@@ -31,15 +31,18 @@ fn filled(folder: &Path) -> PathBuf {
         });
         let task: Task = serde_json::from_value(task).unwrap();
         let changed = Some(Changed { number, from: None });
-        let entry = Entry::Task {
+        let entry = JournalEntry::Task {
             accepted: number,
-            age: number,
+            queue_seq: number,
             task: Arc::new(task),
             changed,
         };
         journal.append(now, vec![entry]);
     }
-    journal.append(now, vec![Entry::Forgotten("bg_0000000a".into(), now)]);
+    journal.append(
+        now,
+        vec![JournalEntry::Forgotten("bg_0000000a".into(), now)],
+    );
     path
 }
 

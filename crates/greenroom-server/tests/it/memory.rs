@@ -2,7 +2,7 @@
 //! values after each round.
 
 use crate::support::Host;
-use greenroom::Census;
+use greenroom::ResourceCounts;
 use serde_json::{Value, json};
 
 const ROUNDS: usize = 8;
@@ -19,7 +19,7 @@ async fn ended_tasks_leave_no_actors_or_entries() {
         ("notifications.debounce", "0"),
     ])
     .await;
-    let mut empty = Census::default();
+    let mut empty = ResourceCounts::default();
     (empty.registries, empty.slot_managers) = (1, 1);
     (empty.pollers, empty.toasters) = (1, 1);
     // Histories are kept per parent; the parents are the same in each round.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use greenroom_bridge::{ToolCall, ToolContext, ToolDesk};
+use greenroom_bridge::{ToolCall, ToolContext, ToolDispatcher};
 use greenroom_server::tools::Caller;
 use serde_json::{Value, json};
 
@@ -162,7 +162,7 @@ async fn descendants_of_a_cancelled_task_can_be_cancelled() {
 #[actix_rt::test]
 async fn bridge_dispatches_calls_and_compactions() {
     let host = Host::start(&[]).await;
-    let desk: Arc<dyn ToolDesk> = Arc::new(host.tools());
+    let desk: Arc<dyn ToolDispatcher> = Arc::new(host.tools());
     let call = |tool: &str, args: Value| ToolCall {
         id: "1".into(),
         tool: tool.to_owned(),
@@ -208,7 +208,7 @@ async fn bridge_dispatches_calls_and_compactions() {
 #[actix_rt::test]
 async fn session_that_ends_with_its_turn_must_wait() {
     let host = Host::start(&[]).await;
-    let desk: Arc<dyn ToolDesk> = Arc::new(host.tools());
+    let desk: Arc<dyn ToolDispatcher> = Arc::new(host.tools());
     let launch = async |session: &str| {
         let call = ToolCall {
             id: "1".into(),

@@ -1,6 +1,6 @@
 //! `greenroom why`: the timeline of tasks in all states.
 
-use greenroom::Why;
+use greenroom::TaskTimeline;
 use greenroom::domain::time::Timestamp;
 use greenroom_server::cli::client::TaskView;
 use greenroom_server::cli::why::timeline;
@@ -28,7 +28,7 @@ fn render(events: &[(&str, &str, &str)], fields: Value, waits_for: Option<Value>
         why["waitsFor"] = waits_for.clone();
         task["waitsFor"] = waits_for;
     }
-    let why: Why = serde_json::from_value(why).unwrap();
+    let why: TaskTimeline = serde_json::from_value(why).unwrap();
     let shown: TaskView = serde_json::from_value(task).unwrap();
     let now: Timestamp = serde_json::from_value(json!("2026-01-02T00:01:05.000Z")).unwrap();
     timeline(&why, &shown, now)

@@ -13,7 +13,7 @@ fn open(path: &Path) -> Arc<dyn Journal> {
 
 #[test]
 fn memory_journal_conforms() {
-    conformance::all(&|| Arc::new(MemoryJournal::keeping(RETENTION)));
+    conformance::all(&|| Arc::new(MemoryJournal::with_retention(RETENTION)));
 }
 
 #[test]

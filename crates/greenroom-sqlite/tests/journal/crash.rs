@@ -41,10 +41,10 @@ fn appends_until_it_is_killed() {
         accept(&journal, next);
         next += 1;
         // Limited, so that the writer makes progress.
-        while next - begun > journal.standing().borrow().durable.0 + 500 {
+        while next - begun > journal.status().borrow().durable.0 + 500 {
             std::thread::yield_now();
         }
-        let durable = begun + journal.standing().borrow().durable.0;
+        let durable = begun + journal.status().borrow().durable.0;
         writeln!(out, "durable {durable}").unwrap();
     }
 }
@@ -97,7 +97,7 @@ fn durable_appends_survive_a_kill_in_order() {
         assert!(count >= durable, "kill {kill}: {count} of {durable}");
         assert_eq!(recovered.newest_change, count);
         let members: usize = recovered
-            .accounts
+            .outboxes
             .iter()
             .map(|(_, account)| account.open())
             .sum();
@@ -118,9 +118,9 @@ fn unwritten_appends_are_written_on_drop() {
     drop(journal);
     let journal = fixture.open();
     let after = contents(&journal);
-    assert_eq!(after.0, before.0);
-    assert_eq!(after.2, before.2);
+    assert_eq!(after.tasks, before.tasks);
+    assert_eq!(after.outboxes, before.outboxes);
     // More tasks were evicted than memory holds; the file has all of them.
-    assert_eq!(after.1.len(), 5_000);
+    assert_eq!(after.left.len(), 5_000);
     assert!(journal.find("bg_f0000000").is_some());
 }

@@ -5,13 +5,13 @@
 
 use std::path::Path;
 
-use greenroom::domain::batch::Told;
-use greenroom::domain::idempotency::Kept as KeptKey;
-use greenroom::domain::ledger::{Account, Fate};
+use greenroom::domain::batch::CompletionReport;
+use greenroom::domain::idempotency::LaunchKey;
 use greenroom::domain::notice::NoticeKind;
+use greenroom::domain::outbox::{DeliveryStatus, Outbox};
 use greenroom::domain::task::{Launch, Task};
 use greenroom::domain::time::Timestamp;
-use greenroom::ports::journal::{ChangesFrom, Journal, KeptTask};
+use greenroom::ports::journal::{ChangesFrom, Journal, RecoveredTask};
 use rusqlite::Connection;
 use serde_json::{Value, json};
 
@@ -129,20 +129,20 @@ fn to_json(task: &Task) -> Value {
 }
 
 /// Returns the facts of a settled task in one line.
-fn settled(told: &Told) -> String {
-    let fact = &told.fact;
+fn settled(report: &CompletionReport) -> String {
+    let fact = &report.fact;
     let mut line = format!(
         "{} {} {:?} {} #{}",
         fact.task,
         fact.status.as_str(),
         fact.description,
         fact.duration,
-        told.accepted
+        report.accepted
     );
     if let Some(error) = &fact.error {
         line += &format!(", {error}");
     }
-    if let (Some(agent), Some(model)) = (&told.parent_agent, &told.parent_model) {
+    if let (Some(agent), Some(model)) = (&report.parent_agent, &report.parent_model) {
         let variant = model.variant.as_deref().unwrap_or_default();
         line += &format!(", parent {agent} {} {variant}", model.key());
     }
@@ -150,7 +150,7 @@ fn settled(told: &Told) -> String {
 }
 
 /// What the account holds, one fact per line.
-fn facts(account: &Account) -> Vec<String> {
+fn facts(account: &Outbox) -> Vec<String> {
     let mut lines = Vec::new();
     if let Some(directory) = &account.directory {
         lines.push(format!("directory {directory}"));
@@ -163,22 +163,22 @@ fn facts(account: &Account) -> Vec<String> {
             None => "open".to_owned(),
             Some(told) => settled(told),
         };
-        let noted = if member.noted { ", noted" } else { "" };
+        let noted = if member.reported { ", noted" } else { "" };
         lines.push(format!(
             "{} run {}: {state}{noted}",
             member.task, member.run
         ));
     }
-    for message in &account.posted {
+    for message in &account.messages {
         let kind = match message.facts.kind {
             NoticeKind::Individual => "individual",
             NoticeKind::Final => "final",
         };
-        let status = match &message.fate {
-            Fate::Owed => "owed",
-            Fate::Sending => "sending",
-            Fate::Delivered => "delivered",
-            Fate::Dropped(reason) => &format!("dropped ({reason})"),
+        let status = match &message.status {
+            DeliveryStatus::Pending => "owed",
+            DeliveryStatus::Sending => "sending",
+            DeliveryStatus::Delivered => "delivered",
+            DeliveryStatus::Dropped(reason) => &format!("dropped ({reason})"),
         };
         let tasks: Vec<&str> = message
             .facts
@@ -196,7 +196,7 @@ fn facts(account: &Account) -> Vec<String> {
         ));
         lines.extend(
             message
-                .told
+                .reports
                 .iter()
                 .map(|told| format!("- {}", settled(told))),
         );
@@ -208,13 +208,20 @@ fn facts(account: &Account) -> Vec<String> {
 fn tasks_are_read() {
     let journal = earlier_release().open();
     let recovered = journal.load().unwrap();
-    let runs = |task: &KeptTask| {
+    let runs = |task: &RecoveredTask| {
         [task.granted, task.prompted, task.aborted].map(|run| run.map(|run| run.0))
     };
     let tasks: Vec<_> = recovered
         .tasks
         .iter()
-        .map(|task| (task.accepted, task.age, runs(task), to_json(&task.task)))
+        .map(|task| {
+            (
+                task.accepted,
+                task.queue_seq,
+                runs(task),
+                to_json(&task.task),
+            )
+        })
         .collect();
     let none = [None; 3];
     let expected = [
@@ -241,8 +248,8 @@ fn launch_keys_are_read() {
     let at = Timestamp::from_millis(BASE + 1000);
     // Equal only if the fingerprint of the launch is the same: its JSON form must not change.
     let expected = [
-        KeptKey::new("launch-1".to_owned(), &launch, "bg_00000001".into(), at),
-        KeptKey::new(
+        LaunchKey::new("launch-1".to_owned(), &launch, "bg_00000001".into(), at),
+        LaunchKey::new(
             "launch-3".to_owned(),
             &Launch::default(),
             "bg_00000002".into(),
@@ -257,7 +264,7 @@ fn accounts_of_parents_are_read() {
     let journal = earlier_release().open();
     let recovered = journal.load().unwrap();
     let open: Vec<&str> = recovered
-        .accounts
+        .outboxes
         .iter()
         .map(|(parent, _)| parent.as_str())
         .collect();
@@ -271,10 +278,10 @@ fn accounts_of_parents_are_read() {
             "ses_whole"
         ]
     );
-    for (parent, account) in &recovered.accounts {
-        assert_eq!(journal.account(parent).as_ref(), Some(account), "{parent}");
+    for (parent, account) in &recovered.outboxes {
+        assert_eq!(journal.outbox(parent).as_ref(), Some(account), "{parent}");
     }
-    let facts = |parent: &str| facts(&journal.account(&parent.into()).unwrap());
+    let facts = |parent: &str| facts(&journal.outbox(&parent.into()).unwrap());
     let parent_of = ", parent build anthropic/claude-opus max";
     assert_eq!(
         facts("ses_parent"),
@@ -329,7 +336,7 @@ fn large_account_is_read() {
     let journal = earlier_release().open();
     let parent_of = ", parent build anthropic/claude-opus max";
     assert_eq!(
-        facts(&journal.account(&"ses_whole".into()).unwrap()),
+        facts(&journal.outbox(&"ses_whole".into()).unwrap()),
         [
             "directory /work/whole",
             "silenced",
@@ -353,7 +360,7 @@ fn timelines_are_read() {
     let journal = earlier_release().open();
     let timeline = |task: &str| -> Vec<String> {
         journal
-            .story(&task.into())
+            .timeline(&task.into())
             .into_iter()
             .map(|(at, line)| format!("{} {}: {}", seconds(at), line.what, line.detail))
             .collect()
@@ -454,6 +461,6 @@ fn journal_can_be_continued() {
     accept(&fixture.open(), 100);
     let after = fixture.open().load().unwrap();
     assert_eq!(after.tasks.len(), before.tasks.len() + 1);
-    assert_eq!(after.accounts.len(), before.accounts.len() + 1);
+    assert_eq!(after.outboxes.len(), before.outboxes.len() + 1);
     assert_eq!(after.keys, before.keys);
 }

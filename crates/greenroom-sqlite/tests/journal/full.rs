@@ -16,7 +16,7 @@ const TASKS: u64 = 3_000;
 #[ignore = "started by another test, with a limit for its files"]
 fn fills_the_disk_and_makes_room() {
     let journal = open_named();
-    let mut last = journal.decided();
+    let mut last = journal.last_lsn();
     for number in 0..TASKS {
         last = accept(&journal, number);
     }

@@ -213,9 +213,9 @@ fn older_version_is_backed_up_and_migrated() {
         assert_eq!(task.task.prompt, "Find out why the build is slow.".into());
         assert_eq!(task.granted.map(|run| run.0), Some(1));
         assert_eq!(recovered.left[0].id.as_str(), "bg_0000beef");
-        assert_eq!(recovered.accounts[0].1.open(), 1);
+        assert_eq!(recovered.outboxes[0].1.open(), 1);
         assert_eq!(recovered.newest_change, 5);
-        assert_eq!(journal.story(&"bg_0000cafe".into()).len(), 2);
+        assert_eq!(journal.timeline(&"bg_0000cafe".into()).len(), 2);
     }
     assert_eq!(mode(&copy), 0o600);
     assert_eq!(version(&copy), 1);

@@ -2,16 +2,16 @@
 
 use std::sync::Arc;
 
-use greenroom::domain::idempotency::Kept as KeptKey;
+use greenroom::domain::idempotency::LaunchKey;
 use greenroom::domain::ids::Run;
-use greenroom::domain::ledger::{Account, AccountRecord, Fate};
 use greenroom::domain::notice::NoticeKind;
-use greenroom::domain::story::Line;
+use greenroom::domain::outbox::{DeliveryStatus, Outbox, OutboxRecord};
 use greenroom::domain::task::{Launch, TaskStatus};
+use greenroom::domain::timeline::TimelineEntry;
 use greenroom::ports::journal::conformance::{
-    RETENTION, at, change, in_state, posted, record, task, told,
+    RETENTION, at, change, in_state, message, record, report, task,
 };
-use greenroom::ports::journal::{Entry, Journal, MemoryJournal};
+use greenroom::ports::journal::{Journal, JournalEntry, MemoryJournal};
 use proptest::prelude::*;
 
 use crate::support::{TestJournal, contents};
@@ -29,12 +29,12 @@ fn notices() -> impl Strategy<Value = String> {
     (0..4u32).prop_map(|n| format!("ntc_{n}"))
 }
 
-fn fates() -> impl Strategy<Value = Fate> {
+fn statuses() -> impl Strategy<Value = DeliveryStatus> {
     prop_oneof![
-        Just(Fate::Owed),
-        Just(Fate::Sending),
-        Just(Fate::Delivered),
-        Just(Fate::Dropped("gone".to_owned())),
+        Just(DeliveryStatus::Pending),
+        Just(DeliveryStatus::Sending),
+        Just(DeliveryStatus::Delivered),
+        Just(DeliveryStatus::Dropped("gone".to_owned())),
     ]
 }
 
@@ -47,7 +47,7 @@ fn kinds() -> impl Strategy<Value = NoticeKind> {
 }
 
 /// An entry; changes get their numbers when they are appended.
-fn entries() -> impl Strategy<Value = Entry> {
+fn entries() -> impl Strategy<Value = JournalEntry> {
     prop_oneof![
         4 => (0..6u64, states(), 0..50u64, any::<bool>()).prop_map(|(n, state, accepted, changed)| {
             // No two tasks have the same position.
@@ -59,51 +59,51 @@ fn entries() -> impl Strategy<Value = Entry> {
                 record(accepted, &task)
             }
         }),
-        1 => (ids(), 1..4u32).prop_map(|(id, run)| Entry::Granted(id.into(), Run(run))),
-        1 => (ids(), 1..4u32).prop_map(|(id, run)| Entry::Prompted(id.into(), Run(run))),
-        1 => (ids(), 1..4u32).prop_map(|(id, run)| Entry::Aborted(id.into(), Run(run))),
-        2 => (parents(), ids(), 1..4u32).prop_map(|(parent, task, run)| Entry::Joined {
+        1 => (ids(), 1..4u32).prop_map(|(id, run)| JournalEntry::Granted(id.into(), Run(run))),
+        1 => (ids(), 1..4u32).prop_map(|(id, run)| JournalEntry::Prompted(id.into(), Run(run))),
+        1 => (ids(), 1..4u32).prop_map(|(id, run)| JournalEntry::Aborted(id.into(), Run(run))),
+        2 => (parents(), ids(), 1..4u32).prop_map(|(parent, task, run)| JournalEntry::Joined {
             parent: parent.into(),
             task: task.into(),
             run: Run(run),
             directory: None,
         }),
-        2 => (parents(), ids()).prop_map(|(parent, task)| Entry::Settled {
+        2 => (parents(), ids()).prop_map(|(parent, task)| JournalEntry::Settled {
             parent: parent.into(),
-            told: Box::new(told(&task)),
+            report: Box::new(report(&task)),
         }),
-        1 => (parents(), ids()).prop_map(|(parent, task)| Entry::Left(parent.into(), task.into())),
-        1 => (parents(), notices(), fates(), ids()).prop_map(|(parent, id, fate, task)| Entry::Closed {
+        1 => (parents(), ids()).prop_map(|(parent, task)| JournalEntry::Left(parent.into(), task.into())),
+        1 => (parents(), notices(), statuses(), ids()).prop_map(|(parent, id, status, task)| JournalEntry::Closed {
             parent: parent.into(),
-            posted: Box::new(posted(&id, NoticeKind::Final, &[&task], fate)),
+            message: Box::new(message(&id, NoticeKind::Final, &[&task], status)),
             tasks: vec![task.into()],
         }),
-        2 => (parents(), notices(), kinds(), ids()).prop_map(|(parent, id, kind, task)| Entry::Sending {
+        2 => (parents(), notices(), kinds(), ids()).prop_map(|(parent, id, kind, task)| JournalEntry::Sending {
             parent: parent.into(),
-            posted: Box::new(posted(&id, kind, &[&task], Fate::Sending)),
+            message: Box::new(message(&id, kind, &[&task], DeliveryStatus::Sending)),
         }),
-        1 => (parents(), notices()).prop_map(|(parent, id)| Entry::Returned(parent.into(), id.into())),
-        2 => (parents(), notices(), fates()).prop_map(|(parent, id, fate)| Entry::Fate {
+        1 => (parents(), notices()).prop_map(|(parent, id)| JournalEntry::Returned(parent.into(), id.into())),
+        2 => (parents(), notices(), statuses()).prop_map(|(parent, id, status)| JournalEntry::Delivery {
             parent: parent.into(),
             id: id.into(),
-            fate,
+            status,
             at: at(3),
         }),
-        1 => parents().prop_map(|parent| Entry::ParentGone(parent.into(), at(4))),
-        1 => (parents(), any::<bool>()).prop_map(|(parent, on)| Entry::Silenced(parent.into(), on)),
+        1 => parents().prop_map(|parent| JournalEntry::ParentGone(parent.into(), at(4))),
+        1 => (parents(), any::<bool>()).prop_map(|(parent, on)| JournalEntry::Silenced(parent.into(), on)),
         1 => (ids(), 0..9u32).prop_map(|(task, key)| {
-            Entry::Key(KeptKey::new(key.to_string(), &Launch::default(), task.into(), at(1)))
+            JournalEntry::Key(LaunchKey::new(key.to_string(), &Launch::default(), task.into(), at(1)))
         }),
-        2 => ids().prop_map(|task| Entry::Forgotten(task.into(), at(5))),
-        1 => ids().prop_map(|task| Entry::Unaccepted(task.into())),
-        1 => ids().prop_map(|task| Entry::Noted(task.into(), Line::new("seen", "something"))),
+        2 => ids().prop_map(|task| JournalEntry::Forgotten(task.into(), at(5))),
+        1 => ids().prop_map(|task| JournalEntry::Unaccepted(task.into())),
+        1 => ids().prop_map(|task| JournalEntry::Noted(task.into(), TimelineEntry::new("seen", "something"))),
     ]
 }
 
 /// One step of the property: an append, or a restart.
 #[derive(Debug, Clone)]
 enum Step {
-    Append(Vec<Entry>),
+    Append(Vec<JournalEntry>),
     Reopen,
 }
 
@@ -115,10 +115,10 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     proptest::collection::vec(step, 1..60)
 }
 
-fn accounts(journal: &dyn Journal) -> Vec<Option<AccountRecord>> {
-    let account = |n| journal.account(&format!("ses_p{n}").as_str().into());
+fn outboxes(journal: &dyn Journal) -> Vec<Option<OutboxRecord>> {
+    let account = |n| journal.outbox(&format!("ses_p{n}").as_str().into());
     (0..3)
-        .map(|n| account(n).map(|account: Account| account.into()))
+        .map(|n| account(n).map(|account: Outbox| account.into()))
         .collect()
 }
 
@@ -128,7 +128,7 @@ proptest! {
     #[test]
     fn sqlite_journal_equals_memory_journal(steps in steps()) {
         let fixture = TestJournal::new();
-        let memory = MemoryJournal::keeping(RETENTION);
+        let memory = MemoryJournal::with_retention(RETENTION);
         let mut disk = Arc::new(fixture.open());
         let mut number = 0;
         for step in steps {
@@ -140,7 +140,7 @@ proptest! {
                 continue;
             };
             for entry in &mut entries {
-                if let Entry::Task { changed: Some(changed), .. } = entry {
+                if let JournalEntry::Task { changed: Some(changed), .. } = entry {
                     number += 1;
                     changed.number = number;
                 }
@@ -154,11 +154,11 @@ proptest! {
                 disk = Arc::new(fixture.open());
             }
             prop_assert_eq!(contents(&*disk), contents(&memory));
-            prop_assert_eq!(accounts(&*disk), accounts(&memory));
+            prop_assert_eq!(outboxes(&*disk), outboxes(&memory));
             for n in 0..6 {
                 let id = format!("bg_0000000{n}");
                 prop_assert_eq!(disk.find(&id), memory.find(&id));
-                prop_assert_eq!(disk.story(&id.as_str().into()), memory.story(&id.as_str().into()));
+                prop_assert_eq!(disk.timeline(&id.as_str().into()), memory.timeline(&id.as_str().into()));
             }
         }
     }

@@ -2,13 +2,13 @@
 
 use std::time::{Duration, Instant};
 
-use greenroom::domain::idempotency::Kept as KeptKey;
-use greenroom::domain::ledger::Fate;
+use greenroom::domain::idempotency::LaunchKey;
 use greenroom::domain::notice::NoticeKind;
+use greenroom::domain::outbox::DeliveryStatus;
 use greenroom::domain::task::{Launch, TaskStatus};
 use greenroom::domain::time::Timestamp;
-use greenroom::ports::journal::conformance::{at, change, in_state, posted, task};
-use greenroom::ports::journal::{ChangesFrom, Entry, Journal};
+use greenroom::ports::journal::conformance::{at, change, in_state, message, task};
+use greenroom::ports::journal::{ChangesFrom, Journal, JournalEntry};
 use greenroom_sqlite::maintenance::{self, Purge, Stats};
 use rusqlite::Connection;
 
@@ -28,7 +28,7 @@ fn append_expired(journal: &dyn Journal, number: u64, days: i64) {
     let new = task(&id, Some(&parent));
     let ended = in_state(&new, TaskStatus::Completed);
     let note = format!("ntc_{number}");
-    let key = KeptKey::new(
+    let key = LaunchKey::new(
         format!("key {number}"),
         &Launch::default(),
         id.as_str().into(),
@@ -37,25 +37,33 @@ fn append_expired(journal: &dyn Journal, number: u64, days: i64) {
     let from = Some(TaskStatus::Running);
     journal.append(
         when,
-        vec![change(number, &new, number * 2 + 1, None), Entry::Key(key)],
+        vec![
+            change(number, &new, number * 2 + 1, None),
+            JournalEntry::Key(key),
+        ],
     );
     journal.append(when, vec![change(number, &ended, number * 2 + 2, from)]);
     journal.append(
         when,
         vec![
-            Entry::Sending {
+            JournalEntry::Sending {
                 parent: parent.as_str().into(),
-                posted: Box::new(posted(&note, NoticeKind::Final, &[&id], Fate::Sending)),
+                message: Box::new(message(
+                    &note,
+                    NoticeKind::Final,
+                    &[&id],
+                    DeliveryStatus::Sending,
+                )),
             },
-            Entry::Fate {
+            JournalEntry::Delivery {
                 parent: parent.as_str().into(),
                 id: note.into(),
-                fate: Fate::Delivered,
+                status: DeliveryStatus::Delivered,
                 at: when,
             },
         ],
     );
-    journal.append(when, vec![Entry::Forgotten(id.into(), when)]);
+    journal.append(when, vec![JournalEntry::Forgotten(id.into(), when)]);
 }
 
 fn rows(fixture: &TestJournal, table: &str) -> i64 {
@@ -94,15 +102,15 @@ fn expired_rows_are_deleted_at_the_start() {
     assert_eq!(stats.open, 0);
     assert!(journal.find("bg_00000000").is_none());
     assert!(journal.find("bg_0000028a").is_some());
-    assert_eq!(journal.story(&"bg_00000000".into()), []);
-    assert_eq!(journal.story(&"bg_0000028a".into()).len(), 5);
+    assert_eq!(journal.timeline(&"bg_00000000".into()), []);
+    assert_eq!(journal.timeline(&"bg_0000028a".into()).len(), 5);
     let of_messages = "stories WHERE subject >= 'ntc_'";
     stats_until(&fixture, |_| {
         rows(&fixture, of_messages) == 50 && rows(&fixture, "ledger") == 100
     });
     assert_eq!(rows(&fixture, "texts"), 50);
-    assert!(journal.account(&"ses_p0".into()).is_none());
-    assert!(journal.account(&"ses_p650".into()).is_some());
+    assert!(journal.outbox(&"ses_p0".into()).is_none());
+    assert!(journal.outbox(&"ses_p650".into()).is_some());
 
     assert_eq!(
         journal.changes(ChangesFrom::After(0), 9),
@@ -151,7 +159,7 @@ fn purge_deletes_ended_tasks_without_waiters() {
             &task(&format!("bg_for_{of}"), Some(&of)),
             TaskStatus::Running,
         );
-        let joined = Entry::Joined {
+        let joined = JournalEntry::Joined {
             parent: of.as_str().into(),
             task: running.id.clone(),
             run: running.run,
@@ -177,7 +185,7 @@ fn purge_deletes_ended_tasks_without_waiters() {
     ] {
         assert_eq!(journal.find(id).is_some(), stays, "{id}");
     }
-    assert_eq!(journal.load().unwrap().accounts.len(), 2);
+    assert_eq!(journal.load().unwrap().outboxes.len(), 2);
     let mut lines = Vec::new();
     assert_eq!(maintenance::export(&path, &mut lines).unwrap(), 4);
     drop(journal);

@@ -9,7 +9,7 @@ pub use greenroom::ports::journal::conformance::RETENTION;
 use greenroom::ports::journal::conformance::{
     Comparable, at, change, comparable, in_state, record, task,
 };
-use greenroom::ports::journal::{Entry, Journal, Place, Standing};
+use greenroom::ports::journal::{Journal, JournalEntry, JournalStatus, Lsn};
 use greenroom_sqlite::{OpenError, SqliteJournal};
 
 /// The time limit of every wait.
@@ -53,11 +53,11 @@ impl TestJournal {
 }
 
 /// Appends an accepted task; returns the log position.
-pub fn accept(journal: &dyn Journal, number: u64) -> Place {
+pub fn accept(journal: &dyn Journal, number: u64) -> Lsn {
     let id = format!("bg_{number:08x}");
     let parent = format!("ses_p{}", number % 7);
     let new = task(&id, Some(&parent));
-    let joined = Entry::Joined {
+    let joined = JournalEntry::Joined {
         parent: parent.as_str().into(),
         task: id.as_str().into(),
         run: new.run,
@@ -70,7 +70,7 @@ pub fn accept(journal: &dyn Journal, number: u64) -> Place {
 pub fn evict(journal: &dyn Journal, number: u64) {
     let id = format!("bg_f{number:07x}");
     let ended = in_state(&task(&id, None), TaskStatus::Completed);
-    let left = Entry::Forgotten(TaskId::new(id), at(2));
+    let left = JournalEntry::Forgotten(TaskId::new(id), at(2));
     journal.append(at(2), vec![record(number, &ended), left]);
 }
 
@@ -79,8 +79,8 @@ pub fn contents(journal: &dyn Journal) -> Comparable {
 }
 
 /// Waits for a status that matches.
-pub fn until(journal: &dyn Journal, matches: impl Fn(&Standing) -> bool) -> Standing {
-    let mut status = journal.standing();
+pub fn until(journal: &dyn Journal, matches: impl Fn(&JournalStatus) -> bool) -> JournalStatus {
+    let mut status = journal.status();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .build()

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use greenroom::EventLink;
-use greenroom::domain::sift::Passed;
+use greenroom::domain::event_filter::ForwardedEvent;
 use greenroom_opencode::EventSink;
 use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -195,7 +195,7 @@ pub fn recording_sink() -> (RecordingSink, SinkCalls) {
 }
 
 impl EventSink for RecordingSink {
-    async fn event(&self, event: Passed<'_>) {
+    async fn event(&self, event: ForwardedEvent<'_>) {
         let event = event.value().expect("it is JSON");
         let _ = self.0.send(SinkCall::Event(event));
     }

@@ -4,8 +4,8 @@
 use std::time::{Duration, Instant};
 
 use greenroom::EventLink::Connected;
+use greenroom::domain::correlation_tag::CorrelationTag;
 use greenroom::domain::ids::{ModelRef, Run, SessionId, TaskId};
-use greenroom::domain::mark::Mark;
 use greenroom::domain::task::{PermissionAction, PermissionRule};
 use greenroom::ports::agent_server::{AgentServer as _, NewSession, TaskPrompt};
 use greenroom_opencode::hermetic::Hermetic;
@@ -89,7 +89,7 @@ impl RealOpencode {
             agent: "build".into(),
             model: Some(model_ref("model").into()),
             permission,
-            mark: mark(),
+            tag: mark(),
         };
         self.server.create(session).await.unwrap()
     }
@@ -100,7 +100,7 @@ impl RealOpencode {
             model: Some(model_ref("model").into()),
             system: Some("be brief".into()),
             text: text.into(),
-            mark: mark(),
+            tag: mark(),
         };
         self.server
             .prompt(session, Some(&self.directory()), prompt)
@@ -126,8 +126,8 @@ pub fn rule(permission: &str, action: PermissionAction) -> PermissionRule {
 }
 
 /// The tag of the sessions and prompts of these tests.
-pub fn mark() -> Mark {
-    Mark {
+pub fn mark() -> CorrelationTag {
+    CorrelationTag {
         task: TaskId::new("bg_00000001"),
         run: Run::FIRST,
         attempt: 1,

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use greenroom::Census;
+use greenroom::ResourceCounts;
 use greenroom::domain::ids::{MessageId, SessionId};
 use greenroom::domain::task::{AskAnswer, AskKind};
 use greenroom::domain::time::Timestamp;
@@ -291,7 +291,7 @@ impl Host {
     }
 
     /// Returns the connected bridges.
-    pub fn bridges(&self) -> greenroom_bridge::Bridges {
+    pub fn bridges(&self) -> greenroom_bridge::BridgeRegistry {
         self.service.bridges().clone()
     }
 
@@ -426,11 +426,11 @@ impl Host {
     }
 
     /// Waits until the actor system holds exactly these resources.
-    pub async fn wait_for_census(&self, wanted: &Census) {
-        let last = Mutex::new(Census::default());
+    pub async fn wait_for_census(&self, wanted: &ResourceCounts) {
+        let last = Mutex::new(ResourceCounts::default());
         let watch = async {
             loop {
-                let census = self.service.greenroom().census().await;
+                let census = self.service.greenroom().resource_counts().await;
                 if census == *wanted {
                     return;
                 }
