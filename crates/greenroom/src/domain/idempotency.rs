@@ -26,7 +26,8 @@ pub struct LaunchKey {
     /// The key.
     pub key: String,
     /// The fingerprint of the launch.
-    pub print: u64,
+    #[serde(rename = "print")]
+    pub fingerprint: u64,
     /// The task.
     pub task: TaskId,
     /// The time of the launch.
@@ -38,17 +39,24 @@ impl LaunchKey {
     pub fn new(key: String, launch: &Launch, task: TaskId, at: Timestamp) -> Self {
         Self {
             key,
-            print: fingerprint(launch),
+            fingerprint: fingerprint(launch),
             task,
             at,
         }
     }
 }
 
+#[derive(Debug)]
+struct KnownLaunch {
+    task: TaskId,
+    fingerprint: u64,
+    at: Timestamp,
+}
+
 /// The launch keys of the last 24 hours.
 #[derive(Debug, Default)]
 pub struct LaunchKeys {
-    by_key: Map<String, (TaskId, u64, Timestamp)>,
+    by_key: Map<String, KnownLaunch>,
     oldest_first: VecDeque<(Timestamp, String)>,
 }
 
@@ -66,7 +74,7 @@ impl LaunchKeys {
         self.evict(now);
         match self.by_key.get(key) {
             None => Ok(None),
-            Some((task, print, _)) if *print == fingerprint(launch) => Ok(Some(task.clone())),
+            Some(known) if known.fingerprint == fingerprint(launch) => Ok(Some(known.task.clone())),
             Some(_) => Err(KeyConflict),
         }
     }
@@ -75,18 +83,23 @@ impl LaunchKeys {
     pub fn remember(&mut self, key: LaunchKey) {
         let LaunchKey {
             key,
-            print,
+            fingerprint,
             task,
             at,
         } = key;
-        self.by_key.insert(key.clone(), (task, print, at));
+        let known = KnownLaunch {
+            task,
+            fingerprint,
+            at,
+        };
+        self.by_key.insert(key.clone(), known);
         self.oldest_first.push_back((at, key));
         self.evict(at);
     }
 
     /// Removes the keys of a task that was not accepted.
     pub fn forget(&mut self, task: &TaskId) {
-        self.by_key.retain(|_, (of, ..)| of != task);
+        self.by_key.retain(|_, known| known.task != *task);
     }
 
     /// Returns the number of keys.
@@ -104,7 +117,7 @@ impl LaunchKeys {
             && (now.since(*since) >= KEY_LIFETIME || self.oldest_first.len() > MAX_KEYS)
         {
             // A key that was reused belongs to the newer launch.
-            if self.by_key.get(key).is_some_and(|(.., at)| at == since) {
+            if self.by_key.get(key).is_some_and(|known| known.at == *since) {
                 self.by_key.remove(key);
             }
             self.oldest_first.pop_front();

@@ -86,6 +86,15 @@ pub struct OutputTool {
     pub output: Option<String>,
 }
 
+/// A page of messages.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MessagePage {
+    /// The messages, oldest first.
+    pub messages: Vec<OutputMessage>,
+    /// True if there are more messages.
+    pub has_more: bool,
+}
+
 /// Returns true if a message contains output: non-blank text or reasoning, a tool part, or a tool result that is not
 /// empty.
 pub fn is_output(message: &Message) -> bool {
@@ -212,7 +221,7 @@ pub fn result_text(messages: &[Message], offset: usize) -> String {
 
 /// Returns the messages of the last answer, and whether there are more: the messages after the newest user message,
 /// limited to the newest, with the requested reasoning and tool results.
-pub fn answer(messages: &[Message], options: &OutputOptions) -> (Vec<OutputMessage>, bool) {
+pub fn answer(messages: &[Message], options: &OutputOptions) -> MessagePage {
     let of_user = |message: &Message| message.role.as_deref() == Some("user");
     let begin = messages
         .iter()
@@ -227,11 +236,14 @@ pub fn answer(messages: &[Message], options: &OutputOptions) -> (Vec<OutputMessa
     let read = page_messages
         .iter()
         .map(|message| output_message(message, options));
-    (read.collect(), of_answer.len() > page_messages.len())
+    MessagePage {
+        messages: read.collect(),
+        has_more: of_answer.len() > page_messages.len(),
+    }
 }
 
 /// Returns the requested messages, and whether there are more. None if the message to start after does not exist.
-pub fn page(messages: &[Message], options: &OutputOptions) -> Option<(Vec<OutputMessage>, bool)> {
+pub fn page(messages: &[Message], options: &OutputOptions) -> Option<MessagePage> {
     let after = match &options.since_message {
         Some(since) => {
             let named =
@@ -250,13 +262,13 @@ pub fn page(messages: &[Message], options: &OutputOptions) -> Option<(Vec<Output
     } else {
         &candidates[..candidates.len().min(limit)]
     };
-    Some((
-        page_messages
-            .iter()
-            .map(|message| output_message(message, options))
-            .collect(),
-        candidates.len() > page_messages.len(),
-    ))
+    let read = page_messages
+        .iter()
+        .map(|message| output_message(message, options));
+    Some(MessagePage {
+        messages: read.collect(),
+        has_more: candidates.len() > page_messages.len(),
+    })
 }
 
 fn output_message(message: &Message, options: &OutputOptions) -> OutputMessage {

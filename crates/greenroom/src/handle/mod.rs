@@ -343,12 +343,12 @@ impl Greenroom {
             Err(failure) => return Err(failure.into()),
         };
         if options.full_session {
-            let Some((page, more)) = crate::domain::output::page(&messages, &options) else {
+            let Some(page) = crate::domain::output::page(&messages, &options) else {
                 let since = options.since_message.unwrap_or_default();
                 return Err(OutputError::UnknownMessage(since));
             };
-            output.messages = Some(page);
-            output.has_more = Some(more);
+            output.messages = Some(page.messages);
+            output.has_more = Some(page.has_more);
         }
         if ended {
             // Limited to this run: a failed resume must not return the answer of an earlier run.
@@ -364,9 +364,9 @@ impl Greenroom {
                 options.result_offset,
             ));
             if !options.full_session && (options.include_tool_results || options.include_thinking) {
-                let (answer, more) = crate::domain::output::answer(own, &options);
-                output.messages = Some(answer);
-                output.has_more = Some(more);
+                let answer = crate::domain::output::answer(own, &options);
+                output.messages = Some(answer.messages);
+                output.has_more = Some(answer.has_more);
             }
         }
         Ok(output)
