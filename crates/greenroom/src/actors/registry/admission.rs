@@ -74,7 +74,7 @@ impl Query for LaunchOnce {
         let known = known.map_err(|KeyConflict| LaunchError::KeyReused {
             key: self.key.clone(),
         })?;
-        if let Some(task) = known.and_then(|id| registry.remembered(&id)) {
+        if let Some(task) = known.and_then(|id| registry.load_task(&id)) {
             return Ok((task, true));
         }
         let task = registry.launch(self.launch, Some(self.key), ctx)?;
@@ -120,16 +120,16 @@ impl Query for Track {
 
 impl TaskRegistry {
     /// Takes the ended task of a session that has left memory into it again.
-    fn recall(&mut self, session: &SessionId) -> Option<TaskId> {
+    fn reload_session(&mut self, session: &SessionId) -> Option<TaskId> {
         let task = self.env.journal.find(session.as_str())?;
         if task.session.as_ref() != Some(session) {
             return None;
         }
-        self.revoke_acceptance(task)
+        self.reload_task(task)
     }
 
     /// Takes an ended task that has left memory into it again, if it is one.
-    fn revoke_acceptance(&mut self, task: Task) -> Option<TaskId> {
+    fn reload_task(&mut self, task: Task) -> Option<TaskId> {
         if !task.status().is_terminal() || self.tasks.contains_key(&task.id) {
             return None;
         }
@@ -146,7 +146,7 @@ impl TaskRegistry {
     }
 
     /// A task in memory, or one that has left it and that the journal remembers.
-    pub(super) fn remembered(&self, id: &TaskId) -> Option<Task> {
+    pub(super) fn load_task(&self, id: &TaskId) -> Option<Task> {
         let kept = self.tasks.get(id).map(|entry| Task::clone(&entry.task));
         kept.or_else(|| self.env.journal.find(id.as_str()))
     }
@@ -214,7 +214,7 @@ impl TaskRegistry {
         let id = match self.by_session.get(&session) {
             Some(id) => id.clone(),
             None => {
-                let id = self.recall(&session).ok_or_else(unknown)?;
+                let id = self.reload_session(&session).ok_or_else(unknown)?;
                 // It leaves again, unless the resume is accepted.
                 self.remove_later(&id, ctx);
                 id
@@ -280,7 +280,7 @@ impl TaskRegistry {
         let left = self.env.journal.find(track.task.as_str());
         if let Some(id) = left
             .filter(|task| task.id == track.task)
-            .and_then(|task| self.revoke_acceptance(task))
+            .and_then(|task| self.reload_task(task))
         {
             self.remove_later(&id, ctx);
         }

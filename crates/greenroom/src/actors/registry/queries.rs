@@ -116,7 +116,7 @@ impl Query for FindDecided {
     const DECIDES: bool = true;
 
     fn answer(self, registry: &mut TaskRegistry, _: &mut Context<TaskRegistry>) -> Option<Task> {
-        registry.remembered(&self.0)
+        registry.load_task(&self.0)
     }
 }
 
