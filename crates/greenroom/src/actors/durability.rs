@@ -12,7 +12,7 @@ use crate::ports::journal::{Journal, JournalStatus, Lsn};
 
 /// What a waiter waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Until {
+enum Goal {
     /// It is written.
     Written,
     /// It is written, and readers have been shown it.
@@ -22,7 +22,7 @@ enum Until {
 }
 
 struct Waiter {
-    until: Until,
+    goal: Goal,
     reply: oneshot::Sender<Result<(), Arc<str>>>,
 }
 
@@ -30,8 +30,8 @@ struct Waiter {
 struct Waiting {
     // One per effect, answer or reader under way: bounded by the tasks that are open.
     waiters: BTreeMap<(Lsn, u64), Waiter>,
-    entered: u64,
-    followed: bool,
+    next_number: u64,
+    following: bool,
 }
 
 /// The way of what was decided to being durable. Clones are one.
@@ -62,7 +62,7 @@ impl Durability {
 
     /// Ready once everything that was decided before this was called is written, whoever has seen it.
     pub(crate) fn written(&self) -> impl Future<Output = ()> + use<> {
-        let written = self.wait(Until::Written);
+        let written = self.wait(Goal::Written);
         async move {
             let _ = written.await;
         }
@@ -70,9 +70,9 @@ impl Durability {
 
     /// The same, and readers have been shown it.
     pub(crate) fn published(&self) -> impl Future<Output = ()> + use<> {
-        let shown = self.wait(Until::Published);
+        let published = self.wait(Goal::Published);
         async move {
-            let _ = shown.await;
+            let _ = published.await;
         }
     }
 
@@ -80,7 +80,7 @@ impl Durability {
     pub(crate) fn published_or_failing(
         &self,
     ) -> impl Future<Output = Result<(), Arc<str>>> + use<> {
-        self.wait(Until::PublishedOrFailing)
+        self.wait(Goal::PublishedOrFailing)
     }
 
     /// How far the journal is written.
@@ -94,19 +94,19 @@ impl Durability {
     }
 
     /// True if everything that was decided is written and shown.
-    pub(crate) fn is_over(&self) -> bool {
+    pub(crate) fn is_current(&self) -> bool {
         self.durable() >= self.journal.last_lsn() && self.pending_publications.is_empty()
     }
 
-    fn wait(&self, until: Until) -> impl Future<Output = Result<(), Arc<str>>> + use<> {
+    fn wait(&self, goal: Goal) -> impl Future<Output = Result<(), Arc<str>>> + use<> {
         let lsn = self.journal.last_lsn();
-        let known = match self.is_reached(lsn, until) {
+        let known = match self.is_reached(lsn, goal) {
             true => Some(Ok(())),
             // Known already: nothing may change for a while.
-            false if until == Until::PublishedOrFailing => self.failing().map(Err),
+            false if goal == Goal::PublishedOrFailing => self.failing().map(Err),
             false => None,
         };
-        let wait = known.is_none().then(|| self.enter(lsn, until));
+        let wait = known.is_none().then(|| self.register(lsn, goal));
         async move {
             match (known, wait) {
                 (Some(known), _) => known,
@@ -117,23 +117,23 @@ impl Durability {
         }
     }
 
-    fn is_reached(&self, lsn: Lsn, until: Until) -> bool {
+    fn is_reached(&self, lsn: Lsn, goal: Goal) -> bool {
         self.durable() >= lsn
-            && (until == Until::Written
+            && (goal == Goal::Written
                 || self
                     .pending_publications
                     .oldest()
                     .is_none_or(|oldest| oldest > lsn))
     }
 
-    fn enter(&self, lsn: Lsn, until: Until) -> oneshot::Receiver<Result<(), Arc<str>>> {
+    fn register(&self, lsn: Lsn, goal: Goal) -> oneshot::Receiver<Result<(), Arc<str>>> {
         let (reply, answer) = oneshot::channel();
         let mut waiting = self.waiting();
-        waiting.entered += 1;
-        let number = waiting.entered;
-        let waiter = Waiter { until, reply };
+        waiting.next_number += 1;
+        let number = waiting.next_number;
+        let waiter = Waiter { goal, reply };
         waiting.waiters.insert((lsn, number), waiter);
-        if !std::mem::replace(&mut waiting.followed, true) {
+        if !std::mem::replace(&mut waiting.following, true) {
             actix_rt::spawn(self.clone().follow());
         }
         answer
@@ -144,22 +144,22 @@ impl Durability {
         let mut status = self.journal.status();
         loop {
             self.wake();
-            if self.is_left() {
+            if self.stop_if_idle() {
                 return;
             }
             if status.changed().await.is_err() {
-                self.waiting().followed = false;
+                self.waiting().following = false;
                 return;
             }
         }
     }
 
-    fn is_left(&self) -> bool {
+    fn stop_if_idle(&self) -> bool {
         let mut waiting = self.waiting();
         if waiting.waiters.is_empty() {
-            waiting.followed = false;
+            waiting.following = false;
         }
-        !waiting.followed
+        !waiting.following
     }
 
     /// Wakes whoever has waited long enough, in the order of the journal.
@@ -172,26 +172,27 @@ impl Durability {
             return;
         }
         let oldest = self.pending_publications.oldest();
-        let over: Vec<(Waiter, Result<(), Arc<str>>)> = {
+        let ready: Vec<(Waiter, Result<(), Arc<str>>)> = {
             let mut waiting = self.waiting();
-            let over = waiting.waiters.extract_if(.., |(lsn, _), waiter| {
-                let shown = || oldest.is_none_or(|oldest| oldest > *lsn);
+            let ready = waiting.waiters.extract_if(.., |(lsn, _), waiter| {
+                let published = || oldest.is_none_or(|oldest| oldest > *lsn);
                 let gone = waiter.reply.is_closed();
-                let failing = waiter.until == Until::PublishedOrFailing
-                    && failing.is_some()
-                    && written < *lsn;
-                gone || failing || (written >= *lsn && (waiter.until == Until::Written || shown()))
+                let failing =
+                    waiter.goal == Goal::PublishedOrFailing && failing.is_some() && written < *lsn;
+                gone || failing
+                    || (written >= *lsn && (waiter.goal == Goal::Written || published()))
             });
-            over.map(|((lsn, _), waiter)| {
-                let answer = match &failing {
-                    Some(why) if written < lsn => Err(Arc::clone(why)),
-                    _ => Ok(()),
-                };
-                (waiter, answer)
-            })
-            .collect()
+            ready
+                .map(|((lsn, _), waiter)| {
+                    let answer = match &failing {
+                        Some(why) if written < lsn => Err(Arc::clone(why)),
+                        _ => Ok(()),
+                    };
+                    (waiter, answer)
+                })
+                .collect()
         };
-        for (waiter, answer) in over {
+        for (waiter, answer) in ready {
             // Whoever waited may have gone away.
             let _ = waiter.reply.send(answer);
         }

@@ -85,7 +85,7 @@ impl Env {
     }
 
     /// How long until `at`; zero if it has passed.
-    pub(crate) fn until(&self, at: Timestamp) -> Duration {
+    pub(crate) fn time_until(&self, at: Timestamp) -> Duration {
         at.since(self.now())
     }
 }
@@ -94,32 +94,32 @@ impl Env {
 /// it too, as `lost` says, or whoever waits for the answer would wait for ever.
 pub(crate) fn spawn_call<T: 'static>(
     env: &Env,
-    place: &'static str,
+    failpoint: &'static str,
     work: impl Future<Output = T> + 'static,
-    lost: impl FnOnce(String) -> T + 'static,
+    on_panic: impl FnOnce(String) -> T + 'static,
     deliver: impl FnOnce(T) + 'static,
 ) {
     let (failpoints, health) = (env.failpoints.clone(), env.health.clone());
     // Boxed, since the runtime moves what it is given several times on its way in and out.
     actix_rt::spawn(Box::pin(async move {
         let work = async {
-            failpoints.hit(place);
+            failpoints.hit(failpoint);
             work.await
         };
         deliver(match AssertUnwindSafe(work).catch_unwind().await {
-            Ok(came) => came,
+            Ok(result) => result,
             Err(panic) => {
                 let panic = panic_text(&*panic);
-                tracing::error!(place, panic, "a call was cut off by a panic");
+                tracing::error!(failpoint, panic, "a call was cut off by a panic");
                 health.call_panicked();
-                lost(panic)
+                on_panic(panic)
             }
         });
     }));
 }
 
 /// What is known of a call that was cut off by a panic of ours: it may have had its effect.
-pub(crate) fn cut_off(panic: String) -> ServerError {
+pub(crate) fn panic_error(panic: String) -> ServerError {
     ServerError::OutcomeUnknown(format!("the call was cut off: {panic}"))
 }
 
@@ -144,7 +144,7 @@ pub(crate) async fn within<T>(
 }
 
 /// How far back a message is looked for.
-const DEEP_PAGE: usize = 500;
+const MAX_MESSAGES: usize = 500;
 
 /// Looks for something among a session's newest messages; where they fill the page and it is not among them, further back:
 /// a session that works fast says more in a moment than a page holds, and "not on this page" is not "not there".
@@ -152,12 +152,12 @@ pub(crate) async fn find_message<T>(
     env: &Env,
     session: &SessionId,
     page: usize,
-    look: impl Fn(&[Message]) -> Option<T>,
+    find: impl Fn(&[Message]) -> Option<T>,
 ) -> Result<Option<T>, ServerError> {
-    for limit in [page, DEEP_PAGE] {
+    for limit in [page, MAX_MESSAGES] {
         let call = env.server.messages(session, Some(limit));
         let messages = within(env.config.calls.other, call).await?;
-        let found = look(&messages);
+        let found = find(&messages);
         if found.is_some() || messages.len() < limit {
             return Ok(found);
         }
@@ -166,7 +166,7 @@ pub(crate) async fn find_message<T>(
 }
 
 /// 0.5 s doubling to 10 s: how long to wait before the `attempt`-th try (from 1) to reach a server that cannot be reached.
-pub(crate) fn reach_backoff(attempt: u32) -> Duration {
+pub(crate) fn connect_backoff(attempt: u32) -> Duration {
     Duration::from_millis(500)
         .saturating_mul(1 << attempt.saturating_sub(1).min(10))
         .min(Duration::from_secs(10))

@@ -9,7 +9,7 @@ use std::sync::Arc;
 pub trait FaultInjector: Send + Sync + 'static {
     /// True if it is to panic at this place now. Failpoints are named `actor: what`, for instance `registry: Granted`,
     /// `task: start`, `task: create is answered`.
-    fn should_fail(&self, place: &'static str) -> bool;
+    fn should_fail(&self, failpoint: &'static str) -> bool;
 }
 
 /// The places an actor passes.
@@ -22,11 +22,11 @@ impl Failpoints {
     }
 
     /// Passes a place.
-    pub(crate) fn hit(&self, place: &'static str) {
+    pub(crate) fn hit(&self, failpoint: &'static str) {
         if let Some(fault_injector) = &self.0
-            && fault_injector.should_fail(place)
+            && fault_injector.should_fail(failpoint)
         {
-            panic!("failpoint at {place}");
+            panic!("failpoint at {failpoint}");
         }
     }
 }

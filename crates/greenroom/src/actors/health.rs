@@ -10,10 +10,10 @@ use crate::domain::time::Timestamp;
 use crate::handle::Counters;
 
 /// So many deaths of one kind within a minute are answered at once.
-const BUDGET: usize = 5;
-const WINDOW: Duration = Duration::from_secs(60);
+const RESTART_BUDGET: usize = 5;
+const RESTART_WINDOW: Duration = Duration::from_secs(60);
 /// After that each is answered with this delay.
-const SLOW: Duration = Duration::from_secs(30);
+const RESTART_DELAY: Duration = Duration::from_secs(30);
 
 /// The kinds of actors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -55,7 +55,7 @@ impl ActorKind {
 struct Record {
     deaths: BTreeMap<ActorKind, u64>,
     // The newest few deaths of each kind: no more than the budget asks for.
-    newest: BTreeMap<ActorKind, VecDeque<Timestamp>>,
+    recent: BTreeMap<ActorKind, VecDeque<Timestamp>>,
     calls_panicked: u64,
     aborts_failed: u64,
     notices_delivered: u64,
@@ -72,14 +72,14 @@ impl Health {
     pub(crate) fn died(&self, kind: ActorKind, now: Timestamp) -> Duration {
         let mut record = self.record();
         *record.deaths.entry(kind).or_default() += 1;
-        let newest = record.newest.entry(kind).or_default();
-        newest.push_back(now);
-        if newest.len() > BUDGET + 1 {
-            newest.pop_front();
+        let recent = record.recent.entry(kind).or_default();
+        recent.push_back(now);
+        if recent.len() > RESTART_BUDGET + 1 {
+            recent.pop_front();
         }
-        match within_budget(newest, now) {
+        match within_budget(recent, now) {
             true => Duration::ZERO,
-            false => SLOW,
+            false => RESTART_DELAY,
         }
     }
 
@@ -97,9 +97,9 @@ impl Health {
     pub(crate) fn exhausted(&self, now: Timestamp) -> Vec<&'static str> {
         let record = self.record();
         let exhausted = record
-            .newest
+            .recent
             .iter()
-            .filter(|(_, newest)| !within_budget(newest, now));
+            .filter(|(_, recent)| !within_budget(recent, now));
         exhausted.map(|(kind, _)| kind.name()).collect()
     }
 
@@ -145,9 +145,9 @@ impl Health {
     }
 }
 
-fn within_budget(newest: &VecDeque<Timestamp>, now: Timestamp) -> bool {
-    let recent = newest.iter().filter(|at| now.since(**at) < WINDOW);
-    recent.count() <= BUDGET
+fn within_budget(recent: &VecDeque<Timestamp>, now: Timestamp) -> bool {
+    let recent = recent.iter().filter(|at| now.since(**at) < RESTART_WINDOW);
+    recent.count() <= RESTART_BUDGET
 }
 
 #[cfg(test)]
@@ -162,7 +162,7 @@ mod tests {
             assert_eq!(health.died(ActorKind::Queue, at), Duration::ZERO);
         }
         let sixth = Timestamp::from_millis(5000);
-        assert_eq!(health.died(ActorKind::Queue, sixth), SLOW);
+        assert_eq!(health.died(ActorKind::Queue, sixth), RESTART_DELAY);
         assert_eq!(health.exhausted(sixth), ["queue"]);
         assert_eq!(health.died(ActorKind::Poller, sixth), Duration::ZERO);
         let later = Timestamp::from_millis(70_000);

@@ -18,56 +18,56 @@ const CAPACITY: usize = 256;
 /// Where events are put in. A clone is the same place.
 #[derive(Clone)]
 pub(crate) struct Inbox {
-    waiting: Arc<Waiting>,
+    queue: Arc<EventQueue>,
     registry: ActorRef<TaskRegistry>,
 }
 
 #[derive(Default)]
-struct Waiting {
+struct EventQueue {
     // Not empty as long as a message about it is on its way, and only then.
     events: Mutex<Vec<SessionEvent>>,
-    room: Notify,
+    space: Notify,
 }
 
 /// Events wait. Dropped by a mailbox that closes, it takes them with it, as every message to a registry that dies is lost:
 /// the next one looks at everything that runs by itself.
 #[derive(Message)]
 #[rtype(result = "()")]
-pub(crate) struct EventsReady(Option<Arc<Waiting>>);
+pub(crate) struct EventsReady(Option<Arc<EventQueue>>);
 
 impl Inbox {
     pub(crate) fn new(registry: ActorRef<TaskRegistry>) -> Self {
         Self {
-            waiting: Arc::default(),
+            queue: Arc::default(),
             registry,
         }
     }
 
     /// Puts one in; waits while too many are there.
     pub(crate) async fn put(&self, event: SessionEvent) {
-        let Err(mut event) = self.offer(event) else {
+        let Err(mut event) = self.try_put(event) else {
             return;
         };
         loop {
             // Begun before the next look: room that is made in between is heard of.
-            let room = self.waiting.room.notified();
-            match self.offer(event) {
+            let space = self.queue.space.notified();
+            match self.try_put(event) {
                 Ok(()) => return,
-                Err(back) => event = back,
+                Err(rejected) => event = rejected,
             }
-            room.await;
+            space.await;
         }
     }
 
     /// How many wait.
     pub(crate) fn len(&self) -> usize {
-        self.waiting.events().len()
+        self.queue.events().len()
     }
 
     /// Gives the event back if there is no room.
-    fn offer(&self, event: SessionEvent) -> Result<(), SessionEvent> {
+    fn try_put(&self, event: SessionEvent) -> Result<(), SessionEvent> {
         let first = {
-            let mut events = self.waiting.events();
+            let mut events = self.queue.events();
             if events.len() >= CAPACITY {
                 return Err(event);
             }
@@ -76,7 +76,7 @@ impl Inbox {
         };
         if first {
             self.registry
-                .send(EventsReady(Some(Arc::clone(&self.waiting))));
+                .send(EventsReady(Some(Arc::clone(&self.queue))));
         }
         Ok(())
     }
@@ -85,24 +85,24 @@ impl Inbox {
 impl EventsReady {
     /// Takes all that wait, in their order; `batch` is empty, and its room is used for those to come.
     pub(crate) fn take(mut self, batch: &mut Vec<SessionEvent>) {
-        if let Some(waiting) = self.0.take() {
-            waiting.empty(batch);
+        if let Some(queue) = self.0.take() {
+            queue.drain_into(batch);
         }
     }
 }
 
 impl Drop for EventsReady {
     fn drop(&mut self) {
-        if let Some(waiting) = self.0.take() {
-            waiting.empty(&mut Vec::new());
+        if let Some(queue) = self.0.take() {
+            queue.drain_into(&mut Vec::new());
         }
     }
 }
 
-impl Waiting {
-    fn empty(&self, batch: &mut Vec<SessionEvent>) {
+impl EventQueue {
+    fn drain_into(&self, batch: &mut Vec<SessionEvent>) {
         std::mem::swap(&mut *self.events(), batch);
-        self.room.notify_waiters();
+        self.space.notify_waiters();
     }
 
     fn events(&self) -> MutexGuard<'_, Vec<SessionEvent>> {
@@ -124,14 +124,14 @@ mod tests {
         }
     }
 
-    fn came(inbox: &Inbox) -> EventsReady {
-        EventsReady(Some(Arc::clone(&inbox.waiting)))
+    fn ready(inbox: &Inbox) -> EventsReady {
+        EventsReady(Some(Arc::clone(&inbox.queue)))
     }
 
     /// An inbox whose registry does not answer: as if its message were still on its way.
     async fn filled(inbox: &Inbox, count: usize) {
         // The first one finds nobody, which would empty it.
-        inbox.waiting.events().push(event(0));
+        inbox.queue.events().push(event(0));
         for number in 1..count {
             inbox.put(event(number)).await;
         }
@@ -148,7 +148,7 @@ mod tests {
         tokio::time::sleep(Duration::from_secs(1)).await;
         assert!(!more.is_finished(), "there is no room");
         let mut batch = Vec::new();
-        came(&inbox).take(&mut batch);
+        ready(&inbox).take(&mut batch);
         assert_eq!(batch, (0..CAPACITY).map(event).collect::<Vec<_>>());
         more.await.unwrap();
     }
@@ -157,10 +157,10 @@ mod tests {
     async fn a_message_that_is_lost_makes_room_for_what_comes_next() {
         let inbox = Inbox::new(ActorRef::default());
         filled(&inbox, CAPACITY).await;
-        drop(came(&inbox));
-        assert!(inbox.waiting.events().is_empty());
+        drop(ready(&inbox));
+        assert!(inbox.queue.events().is_empty());
         // Nobody sits there: the message is lost with what it was about.
         inbox.put(event(1)).await;
-        assert!(inbox.waiting.events().is_empty());
+        assert!(inbox.queue.events().is_empty());
     }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use actix::{Actor, Addr, AsyncContext, Context, Handler, Message, SpawnHandle};
 
-use super::env::{Env, cut_off, spawn_call, within};
+use super::env::{Env, panic_error, spawn_call, within};
 use super::task::{StatusPolled, TaskActor};
 use crate::domain::ids::{Run, SessionId, TaskId};
 use crate::domain::task::Retrying;
@@ -61,7 +61,7 @@ struct Tick;
 #[rtype(result = "()")]
 struct Answered {
     directory: Arc<str>,
-    asked_at: Timestamp,
+    polled_at: Timestamp,
     /// Those watched before this number were asked for.
     before: u64,
     answer: Result<BTreeMap<SessionId, SessionStatus>, ServerError>,
@@ -113,24 +113,24 @@ impl Poller {
         }
     }
 
-    fn ask(&mut self, ctx: &mut Context<Self>) {
+    fn poll(&mut self, ctx: &mut Context<Self>) {
         let before = self.next_number;
         for directory in self.watched.keys() {
             if !self.in_flight.insert(Arc::clone(directory)) {
                 continue;
             }
-            let (env, me) = (self.env.clone(), ctx.address());
-            let asked_at = env.now();
-            let (directory, asked) = (Arc::clone(directory), Arc::clone(directory));
+            let (env, addr) = (self.env.clone(), ctx.address());
+            let polled_at = env.now();
+            let (directory, polled) = (Arc::clone(directory), Arc::clone(directory));
             spawn_call(
                 &self.env,
                 "poller: status is answered",
-                async move { within(env.config.calls.other, env.server.statuses(&asked)).await },
-                |panic| Err(cut_off(panic)),
+                async move { within(env.config.calls.other, env.server.statuses(&polled)).await },
+                |panic| Err(panic_error(panic)),
                 move |answer| {
-                    me.do_send(Answered {
+                    addr.do_send(Answered {
                         directory,
-                        asked_at,
+                        polled_at,
                         before,
                         answer,
                     });
@@ -139,7 +139,7 @@ impl Poller {
         }
     }
 
-    fn tick_later(&mut self, ctx: &mut Context<Self>) {
+    fn schedule_tick(&mut self, ctx: &mut Context<Self>) {
         self.timer = Some(ctx.notify_later(Tick, self.env.config.lifecycle.poll_interval));
     }
 }
@@ -174,7 +174,7 @@ impl Handler<Watch> for Poller {
             .insert((session.clone(), task.clone()), watched);
         self.locations.insert(task, (directory, session));
         if self.timer.is_none() {
-            self.tick_later(ctx);
+            self.schedule_tick(ctx);
         }
     }
 }
@@ -204,7 +204,7 @@ impl Handler<Reconcile> for Poller {
 
     fn handle(&mut self, _: Reconcile, ctx: &mut Context<Self>) {
         self.env.failpoints.hit("poller: Reconcile");
-        self.ask(ctx);
+        self.poll(ctx);
     }
 }
 
@@ -217,8 +217,8 @@ impl Handler<Tick> for Poller {
         if self.watched.is_empty() {
             return;
         }
-        self.tick_later(ctx);
-        self.ask(ctx);
+        self.schedule_tick(ctx);
+        self.poll(ctx);
     }
 }
 
@@ -246,9 +246,9 @@ impl Handler<Answered> for Poller {
                 _ => PolledStatus::Absent,
             };
             if watched.number < answered.before
-                && let Some(context) = watched.view.observe(&polled, answered.asked_at, now)
+                && let Some(context) = watched.view.observe(&polled, answered.polled_at, now)
             {
-                watched.notify(polled, answered.asked_at, context);
+                watched.notify(polled, answered.polled_at, context);
             }
         }
     }
@@ -262,24 +262,24 @@ impl Handler<SetPollInterest> for Poller {
         let Some((directory, session)) = self.locations.get(&interest.task) else {
             return;
         };
-        let name = (session.clone(), interest.task);
+        let key = (session.clone(), interest.task);
         let runs = self.watched.get_mut(directory);
-        if let Some(watched) = runs.and_then(|runs| runs.get_mut(&name))
+        if let Some(watched) = runs.and_then(|runs| runs.get_mut(&key))
             && watched.number == interest.number
-            && let Some((asked_at, context)) = watched.view.set_interest(interest.interest)
+            && let Some((polled_at, context)) = watched.view.set_interest(interest.interest)
         {
-            watched.notify(PolledStatus::Busy, asked_at, context);
+            watched.notify(PolledStatus::Busy, polled_at, context);
         }
     }
 }
 
 impl WatchedRun {
-    fn notify(&self, polled: PolledStatus, asked_at: Timestamp, context: PollContext) {
+    fn notify(&self, polled: PolledStatus, polled_at: Timestamp, context: PollContext) {
         self.actor.do_send(StatusPolled {
             run: self.run,
             number: self.number,
             status: polled,
-            asked_at,
+            polled_at,
             context,
         });
     }

@@ -186,7 +186,7 @@ type Waiting = Vec<oneshot::Sender<()>>;
 #[derive(Default)]
 struct Calls {
     next: u64,
-    by_name: BTreeMap<(CallId, u64), Waiting>,
+    by_call: BTreeMap<(CallId, u64), Waiting>,
 }
 
 /// A call is under way until this is dropped.
@@ -197,7 +197,7 @@ pub(crate) struct CallGuard {
 
 impl Drop for CallGuard {
     fn drop(&mut self) {
-        let waiting = lock(&self.calls.0).by_name.remove(&self.name);
+        let waiting = lock(&self.calls.0).by_call.remove(&self.name);
         drop(waiting);
     }
 }
@@ -207,7 +207,7 @@ impl CallsInFlight {
         let mut calls = lock(&self.0);
         calls.next += 1;
         let name = (call, calls.next);
-        calls.by_name.insert(name.clone(), Vec::new());
+        calls.by_call.insert(name.clone(), Vec::new());
         CallGuard {
             name,
             calls: self.clone(),
@@ -220,12 +220,12 @@ impl CallsInFlight {
         let ends: Vec<oneshot::Receiver<()>> = {
             let mut calls = lock(&self.0);
             let named = (call.clone(), 0)..=(call.clone(), u64::MAX);
-            let waited_for = calls.by_name.range_mut(named).map(|(_, waiting)| {
+            let waited_for = calls.by_call.range_mut(named).map(|(_, waiting)| {
                 // Who gave up waiting is not kept.
                 waiting.retain(|waits| !waits.is_closed());
-                let (tells, hears) = oneshot::channel();
-                waiting.push(tells);
-                hears
+                let (sender, receiver) = oneshot::channel();
+                waiting.push(sender);
+                receiver
             });
             waited_for.collect()
         };
@@ -240,7 +240,7 @@ impl CallsInFlight {
     }
 
     pub(crate) fn len(&self) -> usize {
-        lock(&self.0).by_name.len()
+        lock(&self.0).by_call.len()
     }
 }
 

@@ -174,18 +174,18 @@ impl Actor for SlotManager {
 impl Handler<Acquire> for SlotManager {
     type Result = ();
 
-    fn handle(&mut self, ask: Acquire, _: &mut Context<Self>) {
+    fn handle(&mut self, acquire: Acquire, _: &mut Context<Self>) {
         self.failpoints.hit("slots: Acquire");
         if self
             .queues
-            .get(&ask.key)
-            .is_some_and(|(generation, _)| *generation > ask.generation)
+            .get(&acquire.key)
+            .is_some_and(|(generation, _)| *generation > acquire.generation)
         {
             return;
         }
         self.queues
-            .insert(ask.key.clone(), (ask.generation, ask.queue));
-        self.table.request(ask.key, ask.queue_seq);
+            .insert(acquire.key.clone(), (acquire.generation, acquire.queue));
+        self.table.request(acquire.key, acquire.queue_seq);
         self.grant();
     }
 }
@@ -193,15 +193,15 @@ impl Handler<Acquire> for SlotManager {
 impl Handler<CancelRequest> for SlotManager {
     type Result = ();
 
-    fn handle(&mut self, forget: CancelRequest, _: &mut Context<Self>) {
+    fn handle(&mut self, cancel: CancelRequest, _: &mut Context<Self>) {
         self.failpoints.hit("slots: Forget");
         if self
             .queues
-            .get(&forget.key)
-            .is_some_and(|(generation, _)| *generation == forget.generation)
+            .get(&cancel.key)
+            .is_some_and(|(generation, _)| *generation == cancel.generation)
         {
-            self.queues.remove(&forget.key);
-            self.table.withdraw(&forget.key);
+            self.queues.remove(&cancel.key);
+            self.table.withdraw(&cancel.key);
         }
     }
 }

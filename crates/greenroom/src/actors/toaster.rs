@@ -3,7 +3,7 @@
 
 use actix::{Actor, Context, Handler, Message};
 
-use super::env::{Env, cut_off, spawn_call, within};
+use super::env::{Env, panic_error, spawn_call, within};
 use crate::handle::{ResourceCounts, counted};
 use crate::ports::agent_server::{Toast, ToastVariant};
 
@@ -19,7 +19,7 @@ pub(crate) struct Show {
 /// A toast was shown, or was not.
 #[derive(Message)]
 #[rtype(result = "()")]
-struct Shown;
+struct ToastAnswered;
 
 pub(crate) struct Toaster {
     env: Env,
@@ -46,17 +46,17 @@ impl Toaster {
             return;
         };
         self.in_flight = true;
-        let (env, me) = (self.env.clone(), actix::AsyncContext::address(ctx));
+        let (env, addr) = (self.env.clone(), actix::AsyncContext::address(ctx));
         spawn_call(
             &self.env,
             "toaster: toast is answered",
             async move { within(env.config.calls.other, env.server.toast(toast)).await },
-            |panic| Err(cut_off(panic)),
-            move |shown| {
-                if let Err(failure) = shown {
+            |panic| Err(panic_error(panic)),
+            move |answer| {
+                if let Err(failure) = answer {
                     tracing::debug!(%failure, "a toast was not shown");
                 }
-                me.do_send(Shown);
+                addr.do_send(ToastAnswered);
             },
         );
     }
@@ -80,10 +80,10 @@ impl Handler<Show> for Toaster {
     }
 }
 
-impl Handler<Shown> for Toaster {
+impl Handler<ToastAnswered> for Toaster {
     type Result = ();
 
-    fn handle(&mut self, _: Shown, ctx: &mut Context<Self>) {
+    fn handle(&mut self, _: ToastAnswered, ctx: &mut Context<Self>) {
         self.env.failpoints.hit("toaster: Shown");
         self.in_flight = false;
         self.show_next(ctx);

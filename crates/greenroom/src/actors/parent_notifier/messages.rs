@@ -9,7 +9,7 @@ use crate::domain::batch::CompletionReport;
 use crate::domain::ids::TaskId;
 use crate::domain::outbox::Outbox;
 use crate::domain::session_event::SessionEventKind;
-use crate::domain::transcript::Message as Spoken;
+use crate::domain::transcript::Message as TranscriptMessage;
 use crate::ports::agent_server::ServerError;
 
 /// A run belongs to this parent's batch from now on.
@@ -49,7 +49,7 @@ pub(crate) struct Reconcile {
 /// Something happened in the parent's session. Numbered among what it is told if it may be a stop by its user.
 #[derive(Message)]
 #[rtype(result = "()")]
-pub(crate) struct ParentHappened(pub(crate) SessionEventKind, pub(crate) Option<u64>);
+pub(crate) struct ParentEvent(pub(crate) SessionEventKind, pub(crate) Option<u64>);
 
 /// The parent is the session of a task that has ended (or goes on again).
 #[derive(Message)]
@@ -79,7 +79,7 @@ pub(super) struct StatusRead(pub(super) Option<bool>, pub(super) Option<Arc<str>
 
 #[derive(Message)]
 #[rtype(result = "()")]
-pub(super) struct ContextRead(pub(super) Vec<Spoken>);
+pub(super) struct ContextRead(pub(super) Vec<TranscriptMessage>);
 
 #[derive(Message)]
 #[rtype(result = "()")]

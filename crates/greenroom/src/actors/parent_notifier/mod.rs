@@ -19,7 +19,7 @@ use tokio::sync::{Notify, oneshot};
 
 use self::messages::{DeadlineReached, StatusRead};
 pub(crate) use self::messages::{
-    Joined, Left, LinkRestored, ParentEnded, ParentGone, ParentHappened, Reconcile, Settled, Stop,
+    Joined, Left, LinkRestored, ParentEnded, ParentEvent, ParentGone, Reconcile, Settled, Stop,
 };
 use self::sending::{InFlight, PendingMessage};
 use super::actor_ref::ActorRef;
@@ -42,7 +42,7 @@ pub(crate) struct ParentNotifier {
     batch: Batch,
     // Finals of closed batches, oldest first, with their texts: bounded by `give_up`.
     closed: VecDeque<PendingMessage>,
-    flight: InFlight,
+    in_flight: InFlight,
     backoff: RetryBackoff,
     /// Wakes the look-up under way if it waits.
     link_restored: Arc<Notify>,
@@ -80,7 +80,7 @@ impl ParentNotifier {
             directory: None,
             batch: Batch::default(),
             closed: VecDeque::new(),
-            flight: InFlight::None,
+            in_flight: InFlight::None,
             backoff: RetryBackoff::default(),
             link_restored: Arc::default(),
             session: ParentSession::new(ended),
@@ -103,7 +103,7 @@ impl ParentNotifier {
         let now = self.env.now();
         self.close_if_overdue(now);
         let mut wait: Option<Timestamp> = self.overdue_at();
-        if matches!(self.flight, InFlight::None)
+        if matches!(self.in_flight, InFlight::None)
             && !self.stopped
             && let Some((at, wakes, since)) = self.next_due()
         {
@@ -135,7 +135,7 @@ impl ParentNotifier {
     fn end_silence(&mut self, now: Timestamp) -> Option<Timestamp> {
         let quiet = self.batch.is_empty()
             && self.closed.is_empty()
-            && matches!(self.flight, InFlight::None)
+            && matches!(self.in_flight, InFlight::None)
             && !self.stopped;
         let at = self.session.silence_ends_at(&self.env.config.notifications);
         let at = at.filter(|_| quiet)?;
@@ -162,8 +162,8 @@ impl ParentNotifier {
     }
 
     pub(super) fn read_status(&mut self, ctx: &mut Context<Self>) {
-        self.flight = InFlight::Status;
-        let (env, me, parent, directory) = (
+        self.in_flight = InFlight::Status;
+        let (env, addr, parent, directory) = (
             self.env.clone(),
             ctx.address(),
             self.parent.clone(),
@@ -194,7 +194,7 @@ impl ParentNotifier {
                 StatusRead(busy, directory)
             },
             |_| StatusRead(None, None),
-            move |read| me.do_send(read),
+            move |read| addr.do_send(read),
         );
     }
 
@@ -223,7 +223,7 @@ impl ParentNotifier {
         }
         let has_pending = self.batch.has_pending()
             || !self.closed.is_empty()
-            || !matches!(self.flight, InFlight::None);
+            || !matches!(self.in_flight, InFlight::None);
         let idle = self.batch.is_empty() && !self.session.is_silenced();
         if self.reported_pending != Some((self.sequence, has_pending, idle)) {
             self.reported_pending = Some((self.sequence, has_pending, idle));
@@ -237,7 +237,10 @@ impl ParentNotifier {
     }
 
     fn is_in_flight(&self) -> bool {
-        matches!(self.flight, InFlight::Sending(_) | InFlight::LookingUp(_))
+        matches!(
+            self.in_flight,
+            InFlight::Sending(_) | InFlight::LookingUp(_)
+        )
     }
 
     pub(super) fn report_stopped(&mut self) {
@@ -258,7 +261,10 @@ impl ParentNotifier {
             ctx.cancel_future(handle);
         }
         if let Some(at) = due {
-            self.timer = Some((at, ctx.notify_later(DeadlineReached, self.env.until(at))));
+            self.timer = Some((
+                at,
+                ctx.notify_later(DeadlineReached, self.env.time_until(at)),
+            ));
         }
     }
 }
@@ -298,7 +304,7 @@ impl Handler<Settled> for ParentNotifier {
         self.env.failpoints.hit("notifier: Settled");
         self.sequence = settled.sequence;
         // Behind a message in flight each keeps its own; what waits for its debounce or a busy parent is merged.
-        let merge = matches!(self.flight, InFlight::None | InFlight::Status) || self.held;
+        let merge = matches!(self.in_flight, InFlight::None | InFlight::Status) || self.held;
         self.batch
             .settle(settled.report, settled.wakes, merge, self.env.now());
         self.step(ctx);
@@ -316,18 +322,18 @@ impl Handler<Left> for ParentNotifier {
     }
 }
 
-impl Handler<ParentHappened> for ParentNotifier {
+impl Handler<ParentEvent> for ParentNotifier {
     type Result = ();
 
-    fn handle(&mut self, happened: ParentHappened, ctx: &mut Context<Self>) {
+    fn handle(&mut self, event: ParentEvent, ctx: &mut Context<Self>) {
         self.env.failpoints.hit("notifier: ParentHappened");
         let now = self.env.now();
-        if let Some(sequence) = happened.1 {
+        if let Some(sequence) = event.1 {
             self.sequence = sequence;
         }
         let silenced = self.session.is_silenced();
         self.session
-            .event(&happened.0, &self.env.config.notifications, now);
+            .event(&event.0, &self.env.config.notifications, now);
         if self.is_in_flight() {
             // Stopped meanwhile, it is told all the same: what arrives is not its user's.
             self.session.message_sent();
@@ -379,7 +385,7 @@ impl Handler<StatusRead> for ParentNotifier {
 
     fn handle(&mut self, read: StatusRead, ctx: &mut Context<Self>) {
         self.env.failpoints.hit("notifier: StatusRead");
-        self.flight = InFlight::None;
+        self.in_flight = InFlight::None;
         if self.directory.is_none() {
             self.directory = read.1;
         }

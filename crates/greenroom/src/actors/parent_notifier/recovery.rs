@@ -36,12 +36,12 @@ impl ParentNotifier {
         for message in outbox.messages {
             match message.status {
                 DeliveryStatus::Pending => {
-                    let pending = self.pending_again(message);
+                    let pending = self.recovered_message(message);
                     self.closed.push_back(pending);
                 }
                 // Never more than one is under way.
                 DeliveryStatus::Sending => {
-                    let pending = Box::new(self.pending_again(message));
+                    let pending = Box::new(self.recovered_message(message));
                     self.look_up(pending, Duration::ZERO, ctx);
                 }
                 DeliveryStatus::Delivered | DeliveryStatus::Dropped(_) => {}
@@ -66,7 +66,7 @@ impl ParentNotifier {
         self.env.config.notifications.wake_on_failure && report.fact.status.is_failure()
     }
 
-    fn pending_again(&self, message: OutboxMessage) -> PendingMessage {
+    fn recovered_message(&self, message: OutboxMessage) -> PendingMessage {
         let wakes = message.reports.iter().any(|report| self.wakes(report));
         let individual = (message.facts.kind == NoticeKind::Individual).then(|| {
             let reports = message.reports.to_vec();
@@ -92,13 +92,13 @@ impl Handler<Reconcile> for ParentNotifier {
         self.env.failpoints.hit("notifier: Reconcile");
         let now = self.env.now();
         let outbox = reconcile.outbox;
-        let strangers: Vec<TaskId> = self
+        let missing: Vec<TaskId> = self
             .batch
             .tasks()
             .filter(|task| !outbox.has(task))
             .cloned()
             .collect();
-        for task in strangers {
+        for task in missing {
             self.batch.leave(&task, now);
         }
         // Between the registry's look and this one the batch may have been closed: who is in that final is not told again.

@@ -9,7 +9,7 @@ use actix::{AsyncContext, Context, Handler};
 
 use super::ParentNotifier;
 use super::messages::{Answered, ContextRead, LinkRestored, LookedUp};
-use crate::actors::env::{cut_off, find_message, spawn_call, within};
+use crate::actors::env::{find_message, panic_error, spawn_call, within};
 use crate::actors::registry::{BatchClosed, WakeAccepted};
 use crate::actors::runtime_state::CallId;
 use crate::domain::batch::{CompletionReport, Due, Individual};
@@ -19,7 +19,7 @@ use crate::domain::notification::{Form, parent_identity, render};
 use crate::domain::outbox::{DeliveryStatus, OutboxMessage};
 use crate::domain::retry_backoff::RetryCause;
 use crate::domain::time::Timestamp;
-use crate::domain::transcript::Message as Spoken;
+use crate::domain::transcript::Message as TranscriptMessage;
 use crate::ports::agent_server::{Notice, ServerError, find_notice};
 use crate::ports::journal::JournalEntry;
 
@@ -62,8 +62,8 @@ pub(super) enum InFlight {
 
 impl ParentNotifier {
     pub(super) fn read_context(&mut self, ctx: &mut Context<Self>) {
-        self.flight = InFlight::Context;
-        let (env, me, parent) = (self.env.clone(), ctx.address(), self.parent.clone());
+        self.in_flight = InFlight::Context;
+        let (env, addr, parent) = (self.env.clone(), ctx.address(), self.parent.clone());
         spawn_call(
             &self.env,
             "notifier: parent is read",
@@ -74,7 +74,7 @@ impl ParentNotifier {
                     .unwrap_or_default()
             },
             |_| Vec::new(),
-            move |messages| me.do_send(ContextRead(messages)),
+            move |messages| addr.do_send(ContextRead(messages)),
         );
     }
 
@@ -150,7 +150,7 @@ impl ParentNotifier {
     pub(super) fn send(
         &mut self,
         mut pending: PendingMessage,
-        messages: &[Spoken],
+        messages: &[TranscriptMessage],
         ctx: &mut Context<Self>,
     ) {
         let (agent, model) = parent_identity(messages, &pending.reports);
@@ -176,8 +176,8 @@ impl ParentNotifier {
         }]);
         let call = self.env.calls_in_flight.begin(call_id(&pending.id));
         let (durable, open) = (self.env.durable(), Arc::clone(&self.open));
-        self.flight = InFlight::Sending(Box::new(pending));
-        let (env, me, parent) = (self.env.clone(), ctx.address(), self.parent.clone());
+        self.in_flight = InFlight::Sending(Box::new(pending));
+        let (env, addr, parent) = (self.env.clone(), ctx.address(), self.parent.clone());
         spawn_call(
             &self.env,
             "notifier: message is answered",
@@ -191,8 +191,8 @@ impl ParentNotifier {
                 }
                 within(env.config.calls.notify, env.server.notify(&parent, notice)).await
             },
-            |panic| Err(cut_off(panic)),
-            move |answer| me.do_send(Answered(answer)),
+            |panic| Err(panic_error(panic)),
+            move |answer| addr.do_send(Answered(answer)),
         );
     }
 
@@ -244,7 +244,7 @@ impl ParentNotifier {
     pub(super) fn drop_pending(&mut self, why: &str) {
         let mut pending: Vec<PendingMessage> = self.closed.drain(..).collect();
         if let InFlight::Sending(sent) | InFlight::LookingUp(sent) =
-            std::mem::replace(&mut self.flight, InFlight::None)
+            std::mem::replace(&mut self.in_flight, InFlight::None)
         {
             pending.push(*sent);
         }
@@ -298,7 +298,7 @@ impl ParentNotifier {
         first: Duration,
         ctx: &mut Context<Self>,
     ) {
-        let (env, me, parent, id) = (
+        let (env, addr, parent, id) = (
             self.env.clone(),
             ctx.address(),
             self.parent.clone(),
@@ -307,8 +307,8 @@ impl ParentNotifier {
         // Its own: what opened before is no news to it.
         self.link_restored = Arc::default();
         let link_restored = Arc::clone(&self.link_restored);
-        self.flight = InFlight::LookingUp(pending);
-        let still = me.clone();
+        self.in_flight = InFlight::LookingUp(pending);
+        let notifier = addr.clone();
         spawn_call(
             &self.env,
             "notifier: message is looked for",
@@ -322,11 +322,12 @@ impl ParentNotifier {
                 let mut wait = Duration::from_secs(1);
                 // Until the server says, nobody knows whether it arrived: sending it again might double it.
                 loop {
-                    let look = |messages: &[Spoken]| find_notice(messages, &id).map(|_| ());
+                    let look =
+                        |messages: &[TranscriptMessage]| find_notice(messages, &id).map(|_| ());
                     match find_message(&env, &parent, 50, look).await {
                         Ok(found) => return Ok(found.is_some()),
                         Err(gone @ ServerError::NotFound(_)) => return Err(gone),
-                        Err(failure) if !still.connected() => return Err(failure),
+                        Err(failure) if !notifier.connected() => return Err(failure),
                         Err(_) => {}
                     }
                     // Also one that opened while it was asked: nobody knows which was first.
@@ -337,8 +338,8 @@ impl ParentNotifier {
                     wait = wait.saturating_mul(2).min(Duration::from_secs(60));
                 }
             },
-            |panic| Err(cut_off(panic)),
-            move |found| me.do_send(LookedUp(found)),
+            |panic| Err(panic_error(panic)),
+            move |found| addr.do_send(LookedUp(found)),
         );
     }
 }
@@ -348,7 +349,7 @@ impl Handler<ContextRead> for ParentNotifier {
 
     fn handle(&mut self, read: ContextRead, ctx: &mut Context<Self>) {
         self.env.failpoints.hit("notifier: ContextRead");
-        self.flight = InFlight::None;
+        self.in_flight = InFlight::None;
         let now = self.env.now();
         if !self.stopped
             && let Some(pending) = self.take(now)
@@ -364,7 +365,8 @@ impl Handler<Answered> for ParentNotifier {
 
     fn handle(&mut self, answered: Answered, ctx: &mut Context<Self>) {
         self.env.failpoints.hit("notifier: Answered");
-        let InFlight::Sending(pending) = std::mem::replace(&mut self.flight, InFlight::None) else {
+        let InFlight::Sending(pending) = std::mem::replace(&mut self.in_flight, InFlight::None)
+        else {
             return;
         };
         match answered.0 {
@@ -383,7 +385,7 @@ impl Handler<LookedUp> for ParentNotifier {
 
     fn handle(&mut self, looked: LookedUp, ctx: &mut Context<Self>) {
         self.env.failpoints.hit("notifier: LookedUp");
-        let InFlight::LookingUp(pending) = std::mem::replace(&mut self.flight, InFlight::None)
+        let InFlight::LookingUp(pending) = std::mem::replace(&mut self.in_flight, InFlight::None)
         else {
             return;
         };

@@ -29,7 +29,10 @@ impl Query for Launch {
     type Answer = Result<Task, LaunchError>;
     const DECIDES: bool = true;
 
-    fn unwritten(answer: Self::Answer, why: &str) -> (Self::Answer, Option<(TaskId, Run)>) {
+    fn on_journal_failure(
+        answer: Self::Answer,
+        why: &str,
+    ) -> (Self::Answer, Option<(TaskId, Run)>) {
         match answer {
             Ok(task) => (
                 Err(LaunchError::Journal(why.to_owned())),
@@ -56,7 +59,10 @@ impl Query for LaunchOnce {
     type Answer = Result<(Task, bool), LaunchError>;
     const DECIDES: bool = true;
 
-    fn unwritten(answer: Self::Answer, why: &str) -> (Self::Answer, Option<(TaskId, Run)>) {
+    fn on_journal_failure(
+        answer: Self::Answer,
+        why: &str,
+    ) -> (Self::Answer, Option<(TaskId, Run)>) {
         match answer {
             Ok((task, false)) => (
                 Err(LaunchError::Journal(why.to_owned())),
@@ -86,7 +92,10 @@ impl Query for Resume {
     type Answer = Result<Task, ResumeError>;
     const DECIDES: bool = true;
 
-    fn unwritten(answer: Self::Answer, why: &str) -> (Self::Answer, Option<(TaskId, Run)>) {
+    fn on_journal_failure(
+        answer: Self::Answer,
+        why: &str,
+    ) -> (Self::Answer, Option<(TaskId, Run)>) {
         match answer {
             Ok(task) => (
                 Err(ResumeError::Journal(why.to_owned())),
@@ -105,7 +114,10 @@ impl Query for Track {
     type Answer = Result<Task, TrackError>;
     const DECIDES: bool = true;
 
-    fn unwritten(answer: Self::Answer, why: &str) -> (Self::Answer, Option<(TaskId, Run)>) {
+    fn on_journal_failure(
+        answer: Self::Answer,
+        why: &str,
+    ) -> (Self::Answer, Option<(TaskId, Run)>) {
         match answer {
             // A session that somebody else has started goes on, and so does its task: it may be tracked again.
             Ok(_) => (Err(TrackError::Journal(why.to_owned())), None),

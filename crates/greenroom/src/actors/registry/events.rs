@@ -6,9 +6,9 @@ use std::collections::BTreeSet;
 use actix::{AsyncContext, Context, Handler, Message};
 
 use super::{DepthOf, TaskRegistry, Unreachable};
-use crate::actors::env::{reach_backoff, spawn_call, within};
+use crate::actors::env::{connect_backoff, spawn_call, within};
 use crate::actors::inbox::EventsReady;
-use crate::actors::parent_notifier::{LinkRestored, ParentHappened};
+use crate::actors::parent_notifier::{LinkRestored, ParentEvent};
 use crate::actors::poller::Reconcile;
 use crate::actors::slot_manager::SetOpen;
 use crate::actors::task::{EventLinkLost, SessionEventReceived};
@@ -118,7 +118,7 @@ impl TaskRegistry {
             parent.sequence += 1;
             parent.sequence
         });
-        parent.notifier.do_send(ParentHappened(kind, sequence));
+        parent.notifier.do_send(ParentEvent(kind, sequence));
         if aborted {
             self.parent_aborted(&session, ctx);
         }
@@ -239,7 +239,7 @@ impl Handler<HealthAnswered> for TaskRegistry {
             self.link_is_up();
         } else if self.closing.is_none() {
             self.probe_tries += 1;
-            ctx.notify_later(Probe, reach_backoff(self.probe_tries));
+            ctx.notify_later(Probe, connect_backoff(self.probe_tries));
         }
     }
 }

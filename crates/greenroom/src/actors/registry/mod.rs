@@ -82,7 +82,10 @@ pub(crate) trait Query: Send + 'static {
     fn answer(self, registry: &mut TaskRegistry, ctx: &mut Context<TaskRegistry>) -> Self::Answer;
 
     /// The answer to give instead where the journal cannot be written, for that reason, and the run that is taken back.
-    fn unwritten(answer: Self::Answer, _why: &str) -> (Self::Answer, Option<(TaskId, Run)>) {
+    fn on_journal_failure(
+        answer: Self::Answer,
+        _why: &str,
+    ) -> (Self::Answer, Option<(TaskId, Run)>) {
         (answer, None)
     }
 }
@@ -105,7 +108,7 @@ impl<Q: Query> Handler<QueryMessage<Q>> for TaskRegistry {
     fn handle(&mut self, message: QueryMessage<Q>, ctx: &mut Context<Self>) {
         self.env.failpoints.hit("registry: Ask");
         let answer = message.query.answer(self, ctx);
-        if !Q::DECIDES || self.env.durability.is_over() {
+        if !Q::DECIDES || self.env.durability.is_current() {
             // Whoever asked may have gone away.
             let _ = message.reply.send(answer);
             return;
@@ -119,8 +122,8 @@ impl<Q: Query> Handler<QueryMessage<Q>> for TaskRegistry {
             let answer = match durable.unwrap_or_else(|_| Err(not_written_in_time())) {
                 Ok(()) => answer,
                 Err(why) => {
-                    let (answer, taken_back) = Q::unwritten(answer, &why);
-                    if let Some((task, run)) = taken_back {
+                    let (answer, revoked) = Q::on_journal_failure(answer, &why);
+                    if let Some((task, run)) = revoked {
                         registry.send(admission::RevokeAcceptance { task, run, why });
                     }
                     answer
@@ -297,7 +300,7 @@ impl TaskRegistry {
         }
     }
 
-    fn number(&mut self) -> u64 {
+    fn next_number(&mut self) -> u64 {
         self.next_number += 1;
         self.next_number
     }
@@ -330,7 +333,7 @@ impl TaskRegistry {
         what: Deadline,
         ctx: &mut Context<Self>,
     ) -> DeadlineKey {
-        let key = (at, self.number());
+        let key = (at, self.next_number());
         self.deadlines.insert(key, what);
         self.arm(ctx);
         key
@@ -346,7 +349,10 @@ impl TaskRegistry {
             ctx.cancel_future(handle);
         }
         if let Some(at) = due {
-            self.timer = Some((at, ctx.notify_later(DeadlineReached, self.env.until(at))));
+            self.timer = Some((
+                at,
+                ctx.notify_later(DeadlineReached, self.env.time_until(at)),
+            ));
         }
     }
 }

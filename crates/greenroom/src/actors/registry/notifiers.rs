@@ -65,11 +65,11 @@ impl TaskRegistry {
             .is_some_and(|known| known.generation == generation);
         if still && self.closing.is_none() {
             let outbox = self.env.journal.outbox(parent).unwrap_or_default();
-            let strangers = self.children_of(parent).into_iter();
-            let strangers = strangers.filter(|id| !outbox.has(id)).collect();
+            let closed_tasks = self.children_of(parent).into_iter();
+            let closed_tasks = closed_tasks.filter(|id| !outbox.has(id)).collect();
             self.new_notifier(parent, Some(outbox));
             // It may have died before it said that the batch was closed.
-            self.leave_closed(parent, strangers, ctx);
+            self.leave_closed(parent, closed_tasks, ctx);
             self.send_dependents(parent);
         }
     }

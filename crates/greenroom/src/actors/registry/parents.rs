@@ -126,17 +126,17 @@ impl TaskRegistry {
 
     /// A notifier that begins with what the outbox says, if one is given.
     pub(super) fn new_notifier(&mut self, parent: &SessionId, outbox: Option<Outbox>) {
-        let (generation, salt) = (self.number(), self.rng.next_u64());
+        let (generation, salt) = (self.next_number(), self.rng.next_u64());
         let ended = self.has_ended(parent);
         let open = outbox.as_ref().map_or(0, Outbox::open);
         let has_pending = outbox.is_some();
         let (env, registry, name) = (self.env.clone(), self.refs.registry.clone(), parent.clone());
-        let (registry_ref, died) = (registry.clone(), parent.clone());
+        let (exit_ref, died) = (registry.clone(), parent.clone());
         let notifier = spawn_supervised(
             move |_| ParentNotifier::new(env, registry, name, ended, salt, outbox),
             move |exit| {
                 if let Exit::Panicked(panic) = exit {
-                    registry_ref.send(super::notifiers::NotifierDied {
+                    exit_ref.send(super::notifiers::NotifierDied {
                         parent: died,
                         generation,
                         panic,

@@ -73,8 +73,8 @@ impl Query for Find {
         };
         let entry = registry.tasks.get(&id)?;
         let place = entry.queued.and_then(|queue_seq| {
-            let line = registry.wait_queues.get(&entry.task.concurrency_group)?;
-            Some(line.waiting.range(..=queue_seq).count())
+            let wait_queue = registry.wait_queues.get(&entry.task.concurrency_group)?;
+            Some(wait_queue.waiting.range(..=queue_seq).count())
         });
         Some(FoundTask {
             task: entry.as_published()?.clone(),
@@ -235,8 +235,8 @@ impl Query for ReadWaits {
     type Answer = (BTreeMap<ConcurrencyKey, KeyWait>, Timestamp);
 
     fn answer(self, registry: &mut TaskRegistry, _: &mut Context<TaskRegistry>) -> Self::Answer {
-        let lines = registry.wait_queues.iter().map(|(key, line)| {
-            let oldest = line
+        let waits = registry.wait_queues.iter().map(|(key, wait_queue)| {
+            let oldest = wait_queue
                 .waiting
                 .values()
                 .next()
@@ -244,12 +244,12 @@ impl Query for ReadWaits {
             (
                 key.clone(),
                 KeyWait {
-                    waiting: line.waiting.len(),
+                    waiting: wait_queue.waiting.len(),
                     oldest,
                 },
             )
         });
-        (lines.collect(), registry.env.now())
+        (waits.collect(), registry.env.now())
     }
 }
 

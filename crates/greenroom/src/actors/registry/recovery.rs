@@ -79,13 +79,13 @@ impl TaskRegistry {
         for task in &left {
             self.restore_history(task);
         }
-        let mut in_line: BTreeMap<QueueSeq, TaskId> = BTreeMap::new();
+        let mut by_queue_seq: BTreeMap<QueueSeq, TaskId> = BTreeMap::new();
         for record in records {
-            in_line.insert(record.queue_seq, record.task.id.clone());
+            by_queue_seq.insert(record.queue_seq, record.task.id.clone());
             self.restore_task(record);
         }
         self.restore_parents(outboxes, notifiers);
-        self.restore_runs(in_line.into_values().collect(), tasks, ctx);
+        self.restore_runs(by_queue_seq.into_values().collect(), tasks, ctx);
         self.publish_durable();
         // What happened meanwhile was told to nobody.
         self.refs.poller.send(poller::Reconcile);
@@ -139,7 +139,7 @@ impl TaskRegistry {
                 continue;
             };
             // A number that nothing it was told before had: what it says of that is not what it says of this.
-            let (open, sequence) = (outbox.open(), self.number());
+            let (open, sequence) = (outbox.open(), self.next_number());
             notifier.do_send(Reconcile {
                 outbox,
                 ended: self.has_ended(&parent),
@@ -151,7 +151,7 @@ impl TaskRegistry {
     }
 
     fn restore_members(&mut self, parent: &SessionId, outbox: &mut Outbox) {
-        let (mut strangers, mut ends) = (Vec::new(), Vec::new());
+        let (mut missing, mut ends) = (Vec::new(), Vec::new());
         for member in outbox.members() {
             let current = self
                 .tasks
@@ -164,7 +164,7 @@ impl TaskRegistry {
                         ends.push(member.task.clone());
                     }
                 }
-                None if member.settled.is_none() => strangers.push(member.task.clone()),
+                None if member.settled.is_none() => missing.push(member.task.clone()),
                 None => {}
             }
         }
@@ -174,7 +174,7 @@ impl TaskRegistry {
         {
             outbox.settle(report);
         }
-        for task in strangers {
+        for task in missing {
             outbox.leave(&task);
             self.env
                 .append(vec![JournalEntry::Left(parent.clone(), task)]);
@@ -183,12 +183,12 @@ impl TaskRegistry {
 
     fn restore_runs(
         &mut self,
-        in_line: Vec<TaskId>,
+        by_queue_seq: Vec<TaskId>,
         mut live: LiveActors<TaskId, TaskActor>,
         ctx: &mut Context<Self>,
     ) {
-        for id in in_line {
-            let overtaken = self
+        for id in by_queue_seq {
+            let superseded_end = self
                 .newer_claimant(&id)
                 .map(|newest| superseded_by(&newest));
             let Some(entry) = self.tasks.get_mut(&id) else {
@@ -206,7 +206,7 @@ impl TaskRegistry {
                         false => self.resume_live(&id),
                     }
                 }
-                None if overtaken.is_some() => {}
+                None if superseded_end.is_some() => {}
                 None if status == TaskStatus::Pending => {
                     self.record_recovery(&id, "back in line");
                     self.enqueue_again(&id, ctx);
@@ -225,7 +225,7 @@ impl TaskRegistry {
                 }
                 None => {}
             }
-            if let Some(end) = overtaken {
+            if let Some(end) = superseded_end {
                 self.request_end(&id, end, ctx);
             }
             let over = self

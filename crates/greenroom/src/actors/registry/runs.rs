@@ -59,7 +59,7 @@ impl TaskRegistry {
         // In the place of whoever held it before: asked for here, it comes before anything that waits.
         let adopts = permit.is_none()
             && matches!(&start_mode, StartMode::Watch(..) | StartMode::Reattach(..));
-        let (told, name, run) = (refs.registry.clone(), id.clone(), task.run);
+        let (exit_ref, name, run) = (refs.registry.clone(), id.clone(), task.run);
         let actor = spawn_supervised(
             move |_| {
                 let refs = (refs.registry, refs.slots, refs.poller);
@@ -67,7 +67,7 @@ impl TaskRegistry {
             },
             move |exit| {
                 if let Exit::Panicked(panic) = exit {
-                    told.send(super::finaliser::TaskDied {
+                    exit_ref.send(super::finaliser::TaskDied {
                         task: name,
                         run,
                         panic,

@@ -77,14 +77,14 @@ pub(crate) fn supervise_registry(env: Env, refs: ActorRefs, changes: Changes) {
 }
 
 fn run_registry(env: &Env, refs: &ActorRefs, changes: &Changes) -> oneshot::Receiver<Exit> {
-    let (told, exit) = oneshot::channel();
+    let (sender, exit) = oneshot::channel();
     let (env, changes, registry_ref) = (env.clone(), changes.clone(), refs.registry.clone());
     let refs = refs.clone();
     let registry = spawn_supervised(
         move |_| TaskRegistry::new(env, refs, changes),
         move |exit| {
             // Whoever keeps it listens for as long as there is anything to hear.
-            let _ = told.send(exit);
+            let _ = sender.send(exit);
         },
     );
     registry_ref.set(registry);
@@ -95,12 +95,12 @@ impl TaskRegistry {
     /// Starts what the registry needs around it and does not find.
     pub(super) fn start_singletons(&mut self) {
         for singleton in Singleton::ALL {
-            let lives = match singleton {
+            let is_live = match singleton {
                 Singleton::Slots => self.refs.slots.is_connected(),
                 Singleton::Poller => self.refs.poller.is_connected(),
                 Singleton::Toaster => self.refs.toaster.is_connected(),
             };
-            if !lives {
+            if !is_live {
                 self.build(singleton);
             }
         }
@@ -132,8 +132,8 @@ impl TaskRegistry {
                         actor.do_send(SlotManagerRestarted);
                     }
                 }
-                for line in self.wait_queues.values() {
-                    line.queue.do_send(RequestAgain);
+                for wait_queue in self.wait_queues.values() {
+                    wait_queue.queue.do_send(RequestAgain);
                 }
             }
             Singleton::Poller => {

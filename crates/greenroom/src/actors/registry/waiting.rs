@@ -19,16 +19,16 @@ impl TaskRegistry {
         entry.queued = Some(queue_seq);
         let (key, run) = (entry.task.concurrency_group.clone(), entry.task.run);
         if !self.wait_queues.contains_key(&key) {
-            let line = WaitQueue {
+            let wait_queue = WaitQueue {
                 queue: self.new_queue(&key),
                 waiting: Default::default(),
             };
-            self.wait_queues.insert(key.clone(), line);
+            self.wait_queues.insert(key.clone(), wait_queue);
         }
-        if let Some(line) = self.wait_queues.get_mut(&key) {
-            line.waiting.insert(queue_seq, id.clone());
+        if let Some(wait_queue) = self.wait_queues.get_mut(&key) {
+            wait_queue.waiting.insert(queue_seq, id.clone());
             self.waiting += 1;
-            line.queue.do_send(Enqueue {
+            wait_queue.queue.do_send(Enqueue {
                 queue_seq,
                 task: id.clone(),
                 run,
@@ -44,15 +44,15 @@ impl TaskRegistry {
     }
 
     pub(super) fn new_queue(&mut self, key: &ConcurrencyKey) -> Addr<KeyQueue> {
-        let generation = self.number();
+        let generation = self.next_number();
         let (slots, registry) = (self.refs.slots.clone(), self.refs.registry.clone());
-        let (told, places) = (registry.clone(), self.env.failpoints.clone());
+        let (exit_ref, failpoints) = (registry.clone(), self.env.failpoints.clone());
         let (name, key) = (key.clone(), key.clone());
         spawn_supervised(
-            move |_| KeyQueue::new(key, generation, slots, registry, places),
+            move |_| KeyQueue::new(key, generation, slots, registry, failpoints),
             move |exit| {
                 if let Exit::Panicked(panic) = exit {
-                    told.send(super::finaliser::QueueDied {
+                    exit_ref.send(super::finaliser::QueueDied {
                         key: name,
                         generation,
                         panic,
@@ -68,13 +68,13 @@ impl TaskRegistry {
             return;
         }
         let queue = self.new_queue(key);
-        let Some(line) = self.wait_queues.get_mut(key) else {
+        let Some(wait_queue) = self.wait_queues.get_mut(key) else {
             return;
         };
-        line.queue = queue;
-        for (queue_seq, id) in &line.waiting {
+        wait_queue.queue = queue;
+        for (queue_seq, id) in &wait_queue.waiting {
             if let Some(entry) = self.tasks.get(id) {
-                line.queue.do_send(Enqueue {
+                wait_queue.queue.do_send(Enqueue {
                     queue_seq: *queue_seq,
                     task: id.clone(),
                     run: entry.task.run,
@@ -93,14 +93,14 @@ impl TaskRegistry {
         }
         if let Some(queue_seq) = entry.queued.take() {
             let key = entry.task.concurrency_group.clone();
-            if let Some(line) = self.wait_queues.get_mut(&key)
-                && line.waiting.remove(&queue_seq).is_some()
+            if let Some(wait_queue) = self.wait_queues.get_mut(&key)
+                && wait_queue.waiting.remove(&queue_seq).is_some()
             {
                 self.waiting -= 1;
                 if !granted {
-                    line.queue.do_send(Withdraw(queue_seq));
+                    wait_queue.queue.do_send(Withdraw(queue_seq));
                 }
-                if line.waiting.is_empty() {
+                if wait_queue.waiting.is_empty() {
                     self.wait_queues.remove(&key);
                 }
             }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::lineage::{Place, find_created};
 use crate::actors::actor_ref::ActorRef;
-use crate::actors::env::{Env, find_message, reach_backoff, spawn_call, within};
+use crate::actors::env::{Env, connect_backoff, find_message, spawn_call, within};
 use crate::actors::registry::{AbortOver, TaskRegistry};
 use crate::actors::runtime_state::AbortTicket;
 use crate::domain::ids::{Run, SessionId, TaskId};
@@ -120,7 +120,7 @@ async fn works_when_back(env: &Env, aborted: &Aborted, since: Timestamp) -> bool
     let mut attempt = 0;
     loop {
         attempt += 1;
-        tokio::time::sleep(reach_backoff(attempt)).await;
+        tokio::time::sleep(connect_backoff(attempt)).await;
         let late = env.now().since(begun) > env.config.lifecycle.server_down;
         let over = env.shut_down.load(Ordering::Acquire);
         if late || over || aborted.superseded.load(Ordering::Acquire) {
@@ -206,7 +206,7 @@ async fn look_until_known(env: &Env, new: &NewSession, others: &[Place]) -> Opti
             Err(ServerError::NotFound(_)) => return None,
             Err(failure) => tracing::debug!(task = %new.task, %failure, "not looked for yet"),
         }
-        tokio::time::sleep(reach_backoff(attempt)).await;
+        tokio::time::sleep(connect_backoff(attempt)).await;
     }
     None
 }

@@ -46,7 +46,7 @@ pub(crate) struct StatusPolled {
     /// Under which the poller watches it, for what the run says of its interest.
     pub(crate) number: u64,
     pub(crate) status: PolledStatus,
-    pub(crate) asked_at: Timestamp,
+    pub(crate) polled_at: Timestamp,
     pub(crate) context: PollContext,
 }
 

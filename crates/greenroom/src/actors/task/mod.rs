@@ -226,7 +226,10 @@ impl TaskActor {
             ctx.cancel_future(handle);
         }
         if let Some(at) = due {
-            self.timer = Some((at, ctx.notify_later(DeadlineReached, self.env.until(at))));
+            self.timer = Some((
+                at,
+                ctx.notify_later(DeadlineReached, self.env.time_until(at)),
+            ));
         }
     }
 

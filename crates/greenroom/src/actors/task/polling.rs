@@ -35,16 +35,16 @@ impl Handler<StatusPolled> for TaskActor {
             run,
             number,
             status,
-            asked_at,
+            polled_at,
             context,
         } = observed;
         if run != self.run {
             return;
         }
-        if let Some(until) = self.poll_subscription.was_busy(context, asked_at) {
+        if let Some(until) = self.poll_subscription.was_busy(context, polled_at) {
             self.watch(|watch| watch.was_busy(until));
         }
-        self.watched(|watch, now| watch.observed(&status, asked_at, now), ctx);
+        self.watched(|watch, now| watch.observed(&status, polled_at, now), ctx);
         let now = self.env.now();
         if let Phase::Watching(watch) = &self.phase
             && let Some(interest) = self

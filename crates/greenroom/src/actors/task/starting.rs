@@ -13,7 +13,7 @@ use super::messages::{
     CreateAnswered, CreateLookedUp, CreateTimedOut, LineageRead, PromptAnswered, PromptLookedUp,
 };
 use super::{Phase, StartMode, StartRecorded, StartStep, TaskActor};
-use crate::actors::env::{cut_off, reach_backoff, spawn_call, within};
+use crate::actors::env::{connect_backoff, panic_error, spawn_call, within};
 use crate::actors::registry::{RunPrompted, RunStarted, Unreachable};
 use crate::actors::runtime_state::CallId;
 use crate::domain::correlation_tag::CorrelationTag;
@@ -31,7 +31,7 @@ pub(super) fn called_off() -> ServerError {
 impl TaskActor {
     /// Does one step of the start, or of going on.
     pub(super) fn step(&mut self, step: StartStep, ctx: &mut Context<Self>) {
-        let (env, me) = (self.env.clone(), ctx.address());
+        let (env, addr) = (self.env.clone(), ctx.address());
         match step {
             StartStep::Lineage => {
                 let registry = self.registry.clone();
@@ -43,7 +43,7 @@ impl TaskActor {
                     "task: lineage is read",
                     async move { read_lineage(&env, &registry, &parent).await },
                     |_| Ok(Lineage::unknown()),
-                    move |lineage| me.do_send(LineageRead(lineage)),
+                    move |lineage| addr.do_send(LineageRead(lineage)),
                 );
             }
             StartStep::Create => {
@@ -53,7 +53,7 @@ impl TaskActor {
                 let limit = self.env.config.calls.create;
                 self.create_in_flight = true;
                 let call = self.env.calls_in_flight.begin(self.create_call_id());
-                let late = me.clone();
+                let actor = addr.clone();
                 let (durable, wanted) = (self.env.durable(), Arc::clone(&self.wanted));
                 spawn_call(
                     &self.env,
@@ -67,14 +67,14 @@ impl TaskActor {
                         let mut call = env.server.create(session);
                         let answer = within(limit, &mut call).await;
                         if matches!(answer, Err(ServerError::TimedOut(_))) {
-                            late.do_send(CreateTimedOut);
+                            actor.do_send(CreateTimedOut);
                             // The answer is awaited far beyond its limit: a session that comes late must be aborted.
                             return within(limit.saturating_mul(20), call).await;
                         }
                         answer
                     },
-                    |panic| Err(cut_off(panic)),
-                    move |answer| me.do_send(CreateAnswered(answer)),
+                    |panic| Err(panic_error(panic)),
+                    move |answer| addr.do_send(CreateAnswered(answer)),
                 );
             }
             StartStep::LookForCreate => {
@@ -97,8 +97,8 @@ impl TaskActor {
                         env.calls_in_flight.finished(&name, limit).await;
                         find_created(&env, &session, others).await
                     },
-                    |panic| Err(cut_off(panic)),
-                    move |found| me.do_send(CreateLookedUp(found)),
+                    |panic| Err(panic_error(panic)),
+                    move |found| addr.do_send(CreateLookedUp(found)),
                 );
             }
             StartStep::Prompt => {
@@ -124,8 +124,8 @@ impl TaskActor {
                         let call = env.server.prompt(&session, directory.as_deref(), request);
                         within(env.config.calls.prompt, call).await
                     },
-                    |panic| Err(cut_off(panic)),
-                    move |answer| me.do_send(PromptAnswered { prompt, answer }),
+                    |panic| Err(panic_error(panic)),
+                    move |answer| addr.do_send(PromptAnswered { prompt, answer }),
                 );
             }
             StartStep::LookForPrompt => {
@@ -144,8 +144,8 @@ impl TaskActor {
                         env.calls_in_flight.finished(&name, limit).await;
                         prompt_arrived(&env, &session, &tag).await
                     },
-                    |panic| Err(cut_off(panic)),
-                    move |arrived| me.do_send(PromptLookedUp { prompt, arrived }),
+                    |panic| Err(panic_error(panic)),
+                    move |arrived| addr.do_send(PromptLookedUp { prompt, arrived }),
                 );
             }
         }
@@ -277,7 +277,7 @@ impl TaskActor {
             return self.end(End::error(text), ctx);
         }
         self.tries += 1;
-        self.next_step = Some((now + reach_backoff(self.tries), step));
+        self.next_step = Some((now + connect_backoff(self.tries), step));
         if matches!(failure, ServerError::Unreachable(_)) {
             self.registry.send(Unreachable);
         }

@@ -16,7 +16,7 @@ use super::{
     Dependents, EventLinkLost, Phase, SendFailure, SendPrompt, SessionEventReceived,
     SlotManagerRestarted, TaskActor, WakeSent,
 };
-use crate::actors::env::{Env, cut_off, spawn_call, within};
+use crate::actors::env::{Env, panic_error, spawn_call, within};
 use crate::actors::registry::{RunChanged, RunSnapshot};
 use crate::actors::slot_manager::{Adopt, Adopted};
 use crate::config::FailedCheck;
@@ -103,7 +103,7 @@ impl TaskActor {
             return self.end(end, ctx);
         };
         self.explaining = true;
-        let (env, me) = (self.env.clone(), ctx.address());
+        let (env, addr) = (self.env.clone(), ctx.address());
         let as_it_was = end.clone();
         spawn_call(
             &self.env,
@@ -113,7 +113,7 @@ impl TaskActor {
                 EndExplained(with_models(end, &models.unwrap_or_default()))
             },
             |_| EndExplained(as_it_was),
-            move |explained| me.do_send(explained),
+            move |explained| addr.do_send(explained),
         );
     }
 
@@ -170,13 +170,13 @@ impl TaskActor {
             started: watch.started(),
             own_session: self.run == Run::FIRST,
         };
-        let (env, me) = (self.env.clone(), ctx.address());
+        let (env, addr) = (self.env.clone(), ctx.address());
         spawn_call(
             &self.env,
             "task: check is answered",
             async move { read_for_check(&env, &session, &scope).await },
             CheckAnswer::Failed,
-            move |answer| me.do_send(CheckAnswered(token, answer)),
+            move |answer| addr.do_send(CheckAnswered(token, answer)),
         );
     }
 
@@ -184,7 +184,7 @@ impl TaskActor {
         let Some(session) = self.session.clone() else {
             return;
         };
-        let (env, me) = (self.env.clone(), ctx.address());
+        let (env, addr) = (self.env.clone(), ctx.address());
         spawn_call(
             &self.env,
             "task: session is looked for",
@@ -196,7 +196,7 @@ impl TaskActor {
                 }
             },
             |_| None,
-            move |exists| me.do_send(SessionLookedUp(exists)),
+            move |exists| addr.do_send(SessionLookedUp(exists)),
         );
     }
 
@@ -265,11 +265,11 @@ impl Handler<EndExplained> for TaskActor {
 impl Handler<SessionEventReceived> for TaskActor {
     type Result = ();
 
-    fn handle(&mut self, happened: SessionEventReceived, ctx: &mut Context<Self>) {
+    fn handle(&mut self, received: SessionEventReceived, ctx: &mut Context<Self>) {
         self.env.failpoints.hit("task: Happened");
         self.watched_at(
-            happened.at,
-            |watch| watch.event(&happened.kind, happened.at),
+            received.at,
+            |watch| watch.event(&received.kind, received.at),
             ctx,
         );
     }
@@ -366,7 +366,7 @@ impl Handler<SendPrompt> for TaskActor {
         self.prompts_in_flight += 1;
         self.watch(Watch::sending);
         let request = self.prompt_request(self.prompts, send.text.into());
-        let (env, me, directory) = (self.env.clone(), ctx.address(), self.directory.clone());
+        let (env, addr, directory) = (self.env.clone(), ctx.address(), self.directory.clone());
         let (durable, wanted) = (self.env.durable(), Arc::clone(&self.wanted));
         spawn_call(
             &self.env,
@@ -386,9 +386,9 @@ impl Handler<SendPrompt> for TaskActor {
                 }
                 answer
             },
-            |panic| Err(cut_off(panic)),
+            |panic| Err(panic_error(panic)),
             move |answer| {
-                me.do_send(SendAnswered {
+                addr.do_send(SendAnswered {
                     accepted: answer.is_ok(),
                 });
                 // A caller that has gone away needs no answer.
