@@ -1,26 +1,29 @@
-//! Where the one actor of a kind can be reached, whichever generation of it lives. A message to nobody is dropped: every
-//! sender has a time limit or is told again when the next generation comes up.
+//! Addresses that stay valid over restarts of an actor. A supervisor sets the address of each new generation; senders hold
+//! the reference. A message sent while no actor is running is dropped: every sender has a time limit, or is notified when
+//! the next generation starts.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::Duration;
 
 use actix::dev::ToEnvelope;
 use actix::{Actor, Addr, Handler, Message};
 
-/// How often is looked whether somebody sits at a desk again.
-const LOOK: Duration = Duration::from_millis(10);
+use crate::lock::lock;
 
-/// The place of one actor.
+/// The interval at which [`ActorRef::connected_within`] checks for a running actor.
+const CHECK_INTERVAL: Duration = Duration::from_millis(10);
+
+/// A reference to the current generation of an actor.
 pub(crate) struct ActorRef<A: Actor>(Arc<AddrSlot<A>>);
 
-// The address is shared, not cloned: a clone of an address is an allocation, and there is one for every message.
+// The address is shared, not cloned: a clone of an address is an allocation, and each message would need one.
 type AddrSlot<A> = Mutex<Option<Arc<Addr<A>>>>;
 
-/// A place that may be gone.
+/// A reference that does not keep the address alive.
 pub(crate) struct WeakActorRef<A: Actor>(Weak<AddrSlot<A>>);
 
 impl<A: Actor> WeakActorRef<A> {
-    /// The place, if anybody still needs it.
+    /// Returns the reference, unless its last holder has dropped it.
     pub(crate) fn upgrade(&self) -> Option<ActorRef<A>> {
         self.0.upgrade().map(ActorRef)
     }
@@ -39,43 +42,43 @@ impl<A: Actor> Default for ActorRef<A> {
 }
 
 impl<A: Actor> ActorRef<A> {
-    /// The place without a hold on it: it goes with everybody who needs it.
+    /// Returns a reference that does not keep the address alive.
     pub(crate) fn weak(&self) -> WeakActorRef<A> {
         WeakActorRef(Arc::downgrade(&self.0))
     }
 
-    /// The actor sits here from now on.
+    /// Sets the address of the current generation.
     pub(crate) fn set(&self, addr: Addr<A>) {
         *self.lock() = Some(Arc::new(addr));
     }
 
-    /// ReadWaits until somebody sits here, at most that long.
+    /// Waits until the actor is running, at most for `limit`.
     pub(crate) async fn connected_within(&self, limit: Duration) {
         if self.is_connected() {
             return;
         }
-        let taken = async {
-            // Deaths are rare and short: looking again is cheaper than telling everybody who might wait.
+        let connected = async {
+            // Restarts are rare and short: checking again is cheaper than notifying every possible waiter.
             while !self.is_connected() {
-                tokio::time::sleep(LOOK).await;
+                tokio::time::sleep(CHECK_INTERVAL).await;
             }
         };
-        // Whoever waited finds out by sending.
-        let _ = tokio::time::timeout(limit, taken).await;
+        // The next send of the caller shows whether the actor is running.
+        let _ = tokio::time::timeout(limit, connected).await;
     }
 
-    /// True if somebody sits here and takes messages.
+    /// Returns true if the actor is running and accepts messages.
     pub(crate) fn is_connected(&self) -> bool {
         self.lock().as_ref().is_some_and(|addr| addr.connected())
     }
 
-    /// Nobody sits here any more; the address is dropped, so that the mailbox drains and the actor ends.
+    /// Drops the address, so that the mailbox drains and the actor ends.
     pub(crate) fn clear(&self) {
         let taken = self.lock().take();
         drop(taken);
     }
 
-    /// Sends without waiting. False if nobody sits here.
+    /// Sends without waiting. Returns false if the actor is not running.
     pub(crate) fn send<M>(&self, message: M) -> bool
     where
         M: Message + Send + 'static,
@@ -83,7 +86,7 @@ impl<A: Actor> ActorRef<A> {
         A: Handler<M>,
         A::Context: ToEnvelope<A, M>,
     {
-        // Taken out, so that no lock is held while the mailbox is touched.
+        // The address is taken out first, so that the lock is free while the mailbox is used.
         let addr = self.lock().clone();
         match addr {
             Some(addr) if addr.connected() => {
@@ -95,7 +98,7 @@ impl<A: Actor> ActorRef<A> {
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<Arc<Addr<A>>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 }
 

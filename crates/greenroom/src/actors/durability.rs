@@ -1,24 +1,30 @@
-//! Waiting for what was decided to be durable. Whoever waits is woken in the order of the journal, not in whatever order a
-//! channel has: effects keep the order of their causes, and a run under virtual time can be repeated. One task follows the
-//! journal while anybody waits.
+//! Waiting until journal entries are durable. Waiters wake in the order of the journal: effects keep the order of their
+//! causes, and a run in virtual time can be repeated. One spawned future follows the journal while there are waiters.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use tokio::sync::{oneshot, watch};
 
 use super::pending_publications::PendingPublications;
+use crate::lock::lock;
 use crate::ports::journal::{Journal, JournalStatus, Lsn};
 
-/// What a waiter waits for.
+/// The state a waiter waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Goal {
-    /// It is written.
+    /// The entries are written.
     Written,
-    /// It is written, and readers have been shown it.
+    /// The entries are written and published.
     Published,
-    /// The same, or it cannot be written at present.
+    /// The entries are written and published, or the journal cannot be written at present.
     PublishedOrFailing,
+}
+
+/// A wait as it begins.
+enum Wait {
+    Done(Result<(), Arc<str>>),
+    Pending(oneshot::Receiver<Result<(), Arc<str>>>),
 }
 
 struct Waiter {
@@ -28,13 +34,13 @@ struct Waiter {
 
 #[derive(Default)]
 struct Waiting {
-    // One per effect, answer or reader under way: bounded by the tasks that are open.
+    // One per effect, answer or reader in flight: bounded by the number of open tasks.
     waiters: BTreeMap<(Lsn, u64), Waiter>,
     next_number: u64,
     following: bool,
 }
 
-/// The way of what was decided to being durable. Clones are one.
+/// The progress of the journal, with its waiters. Clones share them.
 #[derive(Clone)]
 pub(crate) struct Durability {
     journal: Arc<dyn Journal>,
@@ -57,10 +63,10 @@ impl Durability {
     }
 
     fn waiting(&self) -> MutexGuard<'_, Waiting> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.waiting)
     }
 
-    /// Ready once everything that was decided before this was called is written, whoever has seen it.
+    /// Waits until every entry appended before the call is written.
     pub(crate) fn written(&self) -> impl Future<Output = ()> + use<> {
         let written = self.wait(Goal::Written);
         async move {
@@ -68,7 +74,7 @@ impl Durability {
         }
     }
 
-    /// The same, and readers have been shown it.
+    /// Waits until every entry appended before the call is written and published.
     pub(crate) fn published(&self) -> impl Future<Output = ()> + use<> {
         let published = self.wait(Goal::Published);
         async move {
@@ -76,43 +82,51 @@ impl Durability {
         }
     }
 
-    /// The same for whoever has a caller waiting: an error says why the journal cannot be written.
+    /// Waits until every entry appended before the call is written and published.
+    ///
+    /// # Errors
+    ///
+    /// The reason, as soon as the journal cannot be written.
     pub(crate) fn published_or_failing(
         &self,
     ) -> impl Future<Output = Result<(), Arc<str>>> + use<> {
         self.wait(Goal::PublishedOrFailing)
     }
 
-    /// How far the journal is written.
+    /// Returns the newest entry that is durable.
     pub(crate) fn durable(&self) -> Lsn {
         self.status.borrow().durable
     }
 
-    /// Why it cannot be written at present.
+    /// Returns the reason why the journal cannot be written at present.
     pub(crate) fn failing(&self) -> Option<Arc<str>> {
         self.status.borrow().failing.clone()
     }
 
-    /// True if everything that was decided is written and shown.
+    /// Returns true if every entry is written and published.
     pub(crate) fn is_current(&self) -> bool {
         self.durable() >= self.journal.last_lsn() && self.pending_publications.is_empty()
     }
 
     fn wait(&self, goal: Goal) -> impl Future<Output = Result<(), Arc<str>>> + use<> {
         let lsn = self.journal.last_lsn();
-        let known = match self.is_reached(lsn, goal) {
-            true => Some(Ok(())),
-            // Known already: nothing may change for a while.
-            false if goal == Goal::PublishedOrFailing => self.failing().map(Err),
-            false => None,
+        let result = if self.is_reached(lsn, goal) {
+            Some(Ok(()))
+        } else if goal == Goal::PublishedOrFailing {
+            // A failure that is known is returned at once: the status may not change for a while.
+            self.failing().map(Err)
+        } else {
+            None
         };
-        let wait = known.is_none().then(|| self.register(lsn, goal));
+        let wait = match result {
+            Some(result) => Wait::Done(result),
+            None => Wait::Pending(self.register(lsn, goal)),
+        };
         async move {
-            match (known, wait) {
-                (Some(known), _) => known,
-                // Nobody is left to say so: the system has been let go of.
-                (None, Some(wait)) => wait.await.unwrap_or(Ok(())),
-                (None, None) => Ok(()),
+            match wait {
+                Wait::Done(result) => result,
+                // The sender is dropped only when the system is dropped.
+                Wait::Pending(answer) => answer.await.unwrap_or(Ok(())),
             }
         }
     }
@@ -139,7 +153,7 @@ impl Durability {
         answer
     }
 
-    /// Follows the journal until nobody waits.
+    /// Follows the journal until there are no waiters.
     async fn follow(self) {
         let mut status = self.journal.status();
         loop {
@@ -162,7 +176,7 @@ impl Durability {
         !waiting.following
     }
 
-    /// Wakes whoever has waited long enough, in the order of the journal.
+    /// Wakes the waiters whose goal is reached, in the order of the journal.
     pub(crate) fn wake(&self) {
         let (written, failing) = {
             let status = self.status.borrow();
@@ -193,7 +207,7 @@ impl Durability {
                 .collect()
         };
         for (waiter, answer) in ready {
-            // Whoever waited may have gone away.
+            // The waiter may have been dropped.
             let _ = waiter.reply.send(answer);
         }
     }

@@ -1,5 +1,5 @@
-//! What every actor is given: the configuration, the agent server, the clock, its health; and calls to the server with
-//! their time limits, whose answers come back as messages.
+//! The environment of every actor: configuration, agent server, clock, journal and health. Also the calls to the agent
+//! server, with their time limits; an actor receives the answer as a message.
 
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
@@ -24,11 +24,11 @@ use crate::domain::transcript::Message;
 use crate::ports::agent_server::{AgentServer, ServerError};
 use crate::ports::journal::{Journal, JournalEntry, Lsn};
 
-/// The surroundings of an actor. A clone is one reference: every call under way has one.
+/// The environment of an actor. A clone is one reference: every call in flight holds one.
 #[derive(Clone)]
 pub(crate) struct Env(Arc<EnvParts>);
 
-/// What the surroundings are made of.
+/// The parts of an [`Env`].
 pub(crate) struct EnvParts {
     pub(crate) config: Arc<Config>,
     pub(crate) server: Arc<dyn AgentServer>,
@@ -37,7 +37,7 @@ pub(crate) struct EnvParts {
     pub(crate) pending_publications: PendingPublications,
     pub(crate) durability: Durability,
     pub(crate) calls_in_flight: CallsInFlight,
-    /// Set once a shutdown is over: what still waits for the agent server to come back is nobody's business any more.
+    /// Set by the registry once a shutdown is complete. Read by aborts that wait for the agent server: they stop.
     pub(crate) shut_down: AtomicBool,
     pub(crate) health: Health,
     pub(crate) failpoints: Failpoints,
@@ -58,7 +58,7 @@ impl From<EnvParts> for Env {
 }
 
 impl Env {
-    /// Adds an entry to the timeline of a task; nothing else follows from it.
+    /// Adds an entry to the timeline of a task.
     pub(crate) fn append_timeline(&self, task: &TaskId, entry: TimelineEntry) {
         self.append(vec![JournalEntry::Noted(task.clone(), entry)]);
     }
@@ -67,31 +67,31 @@ impl Env {
         self.clock.now()
     }
 
-    /// Appends what was decided. Nothing of it may be seen outside before it is durable.
+    /// Appends entries to the journal. Their effects must not be visible outside before the entries are durable.
     pub(crate) fn append(&self, entries: Vec<JournalEntry>) -> Lsn {
         self.journal.append(self.now(), entries)
     }
 
-    /// Ready once everything that was decided before this was called is durable, and readers have been shown it: what
-    /// reaches the agent server waits for that, so that a crash leaves no effect that nobody remembers the cause of, and
-    /// nobody is told what readers do not see yet. A journal that cannot be written at present is waited for.
+    /// Waits until every entry appended before the call is durable and published, also while the journal cannot be
+    /// written. Every call with an effect on the agent server waits for this: a crash leaves no effect without a recorded
+    /// cause, and no message precedes the state that readers see.
     pub(crate) fn durable(&self) -> impl Future<Output = ()> + use<> {
         self.durability.published()
     }
 
-    /// Why the journal cannot be written at present.
+    /// Returns the reason why the journal cannot be written at present.
     pub(crate) fn journal_failing(&self) -> Option<Arc<str>> {
         self.durability.failing()
     }
 
-    /// How long until `at`; zero if it has passed.
+    /// Returns the time left until `at`; zero if it has passed.
     pub(crate) fn time_until(&self, at: Timestamp) -> Duration {
         at.since(self.now())
     }
 }
 
-/// Does `work` beside the actor that wants it and hands over what came of it. A panic on the way is something that came of
-/// it too, as `lost` says, or whoever waits for the answer would wait for ever.
+/// Runs `work` outside the actor and passes its result to `deliver`. If `work` panics, the result is that of `on_panic`, so
+/// that every call is answered. `failpoint` is hit before `work` begins.
 pub(crate) fn spawn_call<T: 'static>(
     env: &Env,
     failpoint: &'static str,
@@ -100,7 +100,7 @@ pub(crate) fn spawn_call<T: 'static>(
     deliver: impl FnOnce(T) + 'static,
 ) {
     let (failpoints, health) = (env.failpoints.clone(), env.health.clone());
-    // Boxed, since the runtime moves what it is given several times on its way in and out.
+    // Boxed, since the runtime moves a spawned future several times.
     actix_rt::spawn(Box::pin(async move {
         let work = async {
             failpoints.hit(failpoint);
@@ -110,7 +110,7 @@ pub(crate) fn spawn_call<T: 'static>(
             Ok(result) => result,
             Err(panic) => {
                 let panic = panic_text(&*panic);
-                tracing::error!(failpoint, panic, "a call was cut off by a panic");
+                tracing::error!(call = failpoint, panic, "call panicked");
                 health.call_panicked();
                 on_panic(panic)
             }
@@ -118,13 +118,17 @@ pub(crate) fn spawn_call<T: 'static>(
     }));
 }
 
-/// What is known of a call that was cut off by a panic of ours: it may have had its effect.
+/// Returns the error of a call that panicked: the call may have had its effect.
 pub(crate) fn panic_error(panic: String) -> ServerError {
-    ServerError::OutcomeUnknown(format!("the call was cut off: {panic}"))
+    ServerError::OutcomeUnknown(format!("the call panicked: {panic}"))
 }
 
-/// A call that is given up after `limit`. An answer at that very instant counts. A client that panics does not take the
-/// answer with it, or whoever waits for it would wait for ever: the call may have had its effect, more is not known.
+/// Runs a call to the agent server with a time limit. An answer at the very instant of the limit counts.
+///
+/// # Errors
+///
+/// The error of the call; `TimedOut` after `limit`; `OutcomeUnknown` if the client panics, since the call may have had its
+/// effect.
 pub(crate) async fn within<T>(
     limit: Duration,
     call: impl Future<Output = Result<T, ServerError>>,
@@ -134,20 +138,18 @@ pub(crate) async fn within<T>(
         Ok(Ok(answer)) => answer,
         Ok(Err(panic)) => {
             let panic = panic_text(&*panic);
-            tracing::error!(panic, "a call to the agent server panicked");
-            Err(ServerError::OutcomeUnknown(format!(
-                "the call panicked: {panic}"
-            )))
+            tracing::error!(panic, "call to the agent server panicked");
+            Err(panic_error(panic))
         }
         Err(_) => Err(ServerError::TimedOut(limit)),
     }
 }
 
-/// How far back a message is looked for.
+/// The number of messages that [`find_message`] reads at most.
 const MAX_MESSAGES: usize = 500;
 
-/// Looks for something among a session's newest messages; where they fill the page and it is not among them, further back:
-/// a session that works fast says more in a moment than a page holds, and "not on this page" is not "not there".
+/// Applies `find` to the newest `page` messages of a session, then, if they fill the page without a match, to the newest
+/// [`MAX_MESSAGES`]: a busy session can write more than one page between two reads.
 pub(crate) async fn find_message<T>(
     env: &Env,
     session: &SessionId,
@@ -165,7 +167,8 @@ pub(crate) async fn find_message<T>(
     Ok(None)
 }
 
-/// 0.5 s doubling to 10 s: how long to wait before the `attempt`-th try (from 1) to reach a server that cannot be reached.
+/// Returns the delay before the `attempt`-th attempt (from 1) to reach a server that is unreachable: 0.5 s, doubling up to
+/// 10 s.
 pub(crate) fn connect_backoff(attempt: u32) -> Duration {
     Duration::from_millis(500)
         .saturating_mul(1 << attempt.saturating_sub(1).min(10))

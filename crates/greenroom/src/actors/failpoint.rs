@@ -1,18 +1,17 @@
-//! Where our own failures can be brought about on purpose. Every handler, timer, call and start of an actor passes a named
-//! place; whoever wants to see what a panic there leads to hands in a [`FaultInjector`]. Nobody does in production, where a
-//! place costs one comparison.
+//! Failpoints: named points in the code at which a test can cause a panic. Every handler, timer, call and start of an actor
+//! hits one. A test passes a [`FaultInjector`] to the builder; without one, a failpoint costs one comparison.
 
 use std::fmt;
 use std::sync::Arc;
 
-/// Decides where the system fails.
+/// Decides at which failpoints the system panics.
 pub trait FaultInjector: Send + Sync + 'static {
-    /// True if it is to panic at this place now. Failpoints are named `actor: what`, for instance `registry: Granted`,
-    /// `task: start`, `task: create is answered`.
+    /// Returns true if the actor must panic at this failpoint now. Failpoints are named `actor: what`, for instance
+    /// `registry: Granted`, `task: start`, `task: create is answered`.
     fn should_fail(&self, failpoint: &'static str) -> bool;
 }
 
-/// The places an actor passes.
+/// The failpoints of a system, with their injector if there is one.
 #[derive(Clone, Default)]
 pub(crate) struct Failpoints(Option<Arc<dyn FaultInjector>>);
 
@@ -21,7 +20,7 @@ impl Failpoints {
         Self(fault_injector)
     }
 
-    /// Passes a place.
+    /// Panics if the injector chooses this failpoint.
     pub(crate) fn hit(&self, failpoint: &'static str) {
         if let Some(fault_injector) = &self.0
             && fault_injector.should_fail(failpoint)

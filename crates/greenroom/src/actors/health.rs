@@ -1,18 +1,19 @@
-//! How our own actors fare: who died how often, and who dies too often to be answered at once. It outlives each of them.
-//! Written by whoever answers for an actor; read for readiness and metrics.
+//! Panics of actors, counted by kind, and the delay before the next restart. Written by the supervisors; read for readiness
+//! and metrics. Kept over restarts of every actor.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use crate::domain::task::TaskStatus;
 use crate::domain::time::Timestamp;
 use crate::handle::Counters;
+use crate::lock::lock;
 
-/// So many deaths of one kind within a minute are answered at once.
+/// The number of panics of one kind within [`RESTART_WINDOW`] after which the actor is restarted at once.
 const RESTART_BUDGET: usize = 5;
 const RESTART_WINDOW: Duration = Duration::from_secs(60);
-/// After that each is answered with this delay.
+/// The delay before a restart once the budget is used up.
 const RESTART_DELAY: Duration = Duration::from_secs(30);
 
 /// The kinds of actors.
@@ -54,7 +55,7 @@ impl ActorKind {
 #[derive(Debug, Default)]
 struct Record {
     deaths: BTreeMap<ActorKind, u64>,
-    // The newest few deaths of each kind: no more than the budget asks for.
+    // The newest panics of each kind: at most one more than the budget.
     recent: BTreeMap<ActorKind, VecDeque<Timestamp>>,
     calls_panicked: u64,
     aborts_failed: u64,
@@ -63,12 +64,12 @@ struct Record {
     ended: BTreeMap<&'static str, u64>,
 }
 
-/// What is known of the actors' deaths.
+/// The counters of panics, calls and messages. Clones share them.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Health(Arc<Mutex<Record>>);
 
 impl Health {
-    /// Notes a death by panic; answers how long its restart waits: not at all while the budget lasts.
+    /// Records a panic of an actor. Returns the delay before its restart: zero within the budget.
     pub(crate) fn died(&self, kind: ActorKind, now: Timestamp) -> Duration {
         let mut record = self.record();
         *record.deaths.entry(kind).or_default() += 1;
@@ -77,23 +78,24 @@ impl Health {
         if recent.len() > RESTART_BUDGET + 1 {
             recent.pop_front();
         }
-        match within_budget(recent, now) {
-            true => Duration::ZERO,
-            false => RESTART_DELAY,
+        if within_budget(recent, now) {
+            Duration::ZERO
+        } else {
+            RESTART_DELAY
         }
     }
 
-    /// How many of that kind have died since the start.
+    /// Returns the number of panics of that kind since the start.
     pub(crate) fn deaths(&self, kind: ActorKind) -> u64 {
         self.record().deaths.get(&kind).copied().unwrap_or(0)
     }
 
-    /// A call that an actor had under way panicked; the actor lives.
+    /// Records the panic of a call that an actor had spawned; the actor goes on.
     pub(crate) fn call_panicked(&self) {
         self.record().calls_panicked += 1;
     }
 
-    /// The kinds that die too often now.
+    /// Returns the names of the kinds whose restart budget is used up.
     pub(crate) fn exhausted(&self, now: Timestamp) -> Vec<&'static str> {
         let record = self.record();
         let exhausted = record
@@ -103,27 +105,27 @@ impl Health {
         exhausted.map(|(kind, _)| kind.name()).collect()
     }
 
-    /// An abort was refused, or not answered in time.
+    /// Records an abort that was refused, or not answered in time.
     pub(crate) fn abort_failed(&self) {
         self.record().aborts_failed += 1;
     }
 
-    /// A message to a parent was accepted by the server.
+    /// Records a message to a parent that the server accepted.
     pub(crate) fn notice_delivered(&self) {
         self.record().notices_delivered += 1;
     }
 
-    /// A message to a parent was given up.
+    /// Records a message to a parent that was dropped.
     pub(crate) fn notice_dropped(&self) {
         self.record().notices_dropped += 1;
     }
 
-    /// A run has ended in that state.
+    /// Records the end of a run in that state.
     pub(crate) fn run_ended(&self, status: TaskStatus) {
         *self.record().ended.entry(status.as_str()).or_default() += 1;
     }
 
-    /// Everything counted since the start.
+    /// Returns all counters since the start.
     pub(crate) fn counters(&self) -> Counters {
         let record = self.record();
         let deaths = ActorKind::ALL.into_iter().map(|kind| {
@@ -141,7 +143,7 @@ impl Health {
     }
 
     fn record(&self) -> MutexGuard<'_, Record> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 }
 
@@ -155,7 +157,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_sixth_death_within_a_minute_waits_and_the_minute_after_is_forgiven() {
+    fn sixth_panic_within_a_minute_delays_the_restart() {
         let health = Health::default();
         for second in 0..5 {
             let at = Timestamp::from_millis(second * 1000);

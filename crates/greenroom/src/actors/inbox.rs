@@ -1,9 +1,8 @@
-//! Events of the agent server on their way to the registry. Whoever has some puts them in, from any thread; the registry
-//! takes out all that wait with one message, so that an event costs no message of its own there. They keep their order among
-//! themselves; one may come before another message that was sent shortly before it, as if it had happened a moment earlier.
-//! Bounded: whoever puts in more than that waits.
+//! The bounded queue of agent server events for the registry. Any thread may put events in; the registry takes all queued
+//! events with one message, so that an event costs no message of its own. Events keep their order among themselves; an event
+//! may overtake a message of another kind that was sent shortly before it. A full queue makes its producers wait.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use actix::Message;
 use tokio::sync::Notify;
@@ -11,11 +10,12 @@ use tokio::sync::Notify;
 use super::actor_ref::ActorRef;
 use super::registry::TaskRegistry;
 use crate::domain::session_event::SessionEvent;
+use crate::lock::lock;
 
-/// How many events may wait for the registry at once.
+/// The number of events that the queue holds at most.
 const CAPACITY: usize = 256;
 
-/// Where events are put in. A clone is the same place.
+/// The producers' side of the queue. Clones share the queue.
 #[derive(Clone)]
 pub(crate) struct Inbox {
     queue: Arc<EventQueue>,
@@ -24,13 +24,13 @@ pub(crate) struct Inbox {
 
 #[derive(Default)]
 struct EventQueue {
-    // Not empty as long as a message about it is on its way, and only then.
+    // Not empty while an `EventsReady` is in the registry's mailbox, and only then.
     events: Mutex<Vec<SessionEvent>>,
     space: Notify,
 }
 
-/// Events wait. Dropped by a mailbox that closes, it takes them with it, as every message to a registry that dies is lost:
-/// the next one looks at everything that runs by itself.
+/// Notifies the registry of queued events. Dropping the message drops the events, as every message to a registry that
+/// panics is lost: the next registry reads the state of all running sessions anew.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(crate) struct EventsReady(Option<Arc<EventQueue>>);
@@ -43,13 +43,13 @@ impl Inbox {
         }
     }
 
-    /// Puts one in; waits while too many are there.
+    /// Puts an event in; waits while the queue is full.
     pub(crate) async fn put(&self, event: SessionEvent) {
         let Err(mut event) = self.try_put(event) else {
             return;
         };
         loop {
-            // Begun before the next look: room that is made in between is heard of.
+            // Registered before the next attempt, so that no notification in between is lost.
             let space = self.queue.space.notified();
             match self.try_put(event) {
                 Ok(()) => return,
@@ -59,12 +59,12 @@ impl Inbox {
         }
     }
 
-    /// How many wait.
+    /// Returns the number of queued events.
     pub(crate) fn len(&self) -> usize {
         self.queue.events().len()
     }
 
-    /// Gives the event back if there is no room.
+    /// Puts an event in. Returns the event as the error if the queue is full.
     fn try_put(&self, event: SessionEvent) -> Result<(), SessionEvent> {
         let first = {
             let mut events = self.queue.events();
@@ -83,7 +83,7 @@ impl Inbox {
 }
 
 impl EventsReady {
-    /// Takes all that wait, in their order; `batch` is empty, and its room is used for those to come.
+    /// Takes all queued events, in their order. `batch` must be empty; its allocation is used for the next events.
     pub(crate) fn take(mut self, batch: &mut Vec<SessionEvent>) {
         if let Some(queue) = self.0.take() {
             queue.drain_into(batch);
@@ -106,7 +106,7 @@ impl EventQueue {
     }
 
     fn events(&self) -> MutexGuard<'_, Vec<SessionEvent>> {
-        self.events.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.events)
     }
 }
 
@@ -128,9 +128,9 @@ mod tests {
         EventsReady(Some(Arc::clone(&inbox.queue)))
     }
 
-    /// An inbox whose registry does not answer: as if its message were still on its way.
+    /// Fills an inbox whose registry has not taken the notification yet.
     async fn filled(inbox: &Inbox, count: usize) {
-        // The first one finds nobody, which would empty it.
+        // No registry is running: a notification would be dropped and empty the queue.
         inbox.queue.events().push(event(0));
         for number in 1..count {
             inbox.put(event(number)).await;
@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn events_are_taken_in_their_order_and_whoever_has_more_waits_for_room() {
+    async fn events_keep_their_order_and_a_full_queue_waits() {
         let inbox = Inbox::new(ActorRef::default());
         filled(&inbox, CAPACITY).await;
         let more = tokio::spawn({
@@ -146,7 +146,7 @@ mod tests {
             async move { inbox.put(event(CAPACITY)).await }
         });
         tokio::time::sleep(Duration::from_secs(1)).await;
-        assert!(!more.is_finished(), "there is no room");
+        assert!(!more.is_finished(), "the queue is full");
         let mut batch = Vec::new();
         ready(&inbox).take(&mut batch);
         assert_eq!(batch, (0..CAPACITY).map(event).collect::<Vec<_>>());
@@ -154,12 +154,12 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_message_that_is_lost_makes_room_for_what_comes_next() {
+    async fn lost_notification_empties_the_queue() {
         let inbox = Inbox::new(ActorRef::default());
         filled(&inbox, CAPACITY).await;
         drop(ready(&inbox));
         assert!(inbox.queue.events().is_empty());
-        // Nobody sits there: the message is lost with what it was about.
+        // No registry is running: the notification is lost with its event.
         inbox.put(event(1)).await;
         assert!(inbox.queue.events().is_empty());
     }

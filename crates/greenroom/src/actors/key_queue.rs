@@ -1,5 +1,6 @@
-//! KeyQueue: owns who waits for one concurrency key, in order of acceptance. The registry enqueues and withdraws; one
-//! `Acquire` at a time goes to the slot manager, for the age of the head; a granted slot goes to the head at that moment.
+//! KeyQueue: owns the waiting runs of one concurrency key, in the order of their sequence numbers. The registry enqueues and
+//! withdraws runs. The queue sends one `Acquire` at a time to the slot manager, with the sequence number of the head; a
+//! granted slot goes to the head at that moment.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +13,7 @@ use super::slot_manager::{Acquire, CancelRequest, SlotManager, SlotPermit};
 use crate::domain::concurrency::QueueSeq;
 use crate::domain::ids::{ConcurrencyKey, Run, TaskId};
 
-/// A run waits from now on.
+/// Adds a run to the queue.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(crate) struct Enqueue {
@@ -21,19 +22,19 @@ pub(crate) struct Enqueue {
     pub(crate) run: Run,
 }
 
-/// A run waits no more; by identity, never by place.
+/// Removes a run from the queue, by its sequence number.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(crate) struct Withdraw(pub(crate) QueueSeq);
 
-/// A slot for whoever is the head now.
+/// Grants a slot to the current head.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(crate) struct SlotGranted(pub(crate) SlotPermit);
 
 pub(crate) struct KeyQueue {
     key: ConcurrencyKey,
-    // Bounded by `limits.max_waiting`, which the registry keeps.
+    // Bounded by `limits.max_waiting`, which the registry enforces.
     waiting: BTreeMap<QueueSeq, (TaskId, Run)>,
     requested: Option<QueueSeq>,
     generation: u64,
@@ -124,14 +125,14 @@ impl Handler<SlotGranted> for KeyQueue {
                     permit: granted.0,
                 });
             }
-            // Everybody has left meanwhile: the slot comes back by being dropped.
+            // Every run was withdrawn meanwhile: dropping the permit releases the slot.
             None => drop(granted),
         }
         self.request_for_head(ctx);
     }
 }
 
-/// The slot manager was rebuilt and knows of nobody who waits.
+/// The slot manager was restarted: its requests are lost and must be sent again.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(crate) struct RequestAgain;

@@ -1,4 +1,4 @@
-//! Ownership. Each actor is a mailbox, timers and I/O around one domain value; what it decides is in `domain/`.
+//! The actors. Each owns a mailbox, timers and I/O around one domain value; its decisions are in `domain/`.
 
 pub(crate) mod actor_ref;
 pub(crate) mod durability;

@@ -1,32 +1,33 @@
-//! Changes of tasks that are decided and not yet shown: readers hear of one once it is durable, in the order of deciding.
-//! They outlive the registry that decided them, so that one that dies in between takes no change with it.
+//! Changes of tasks that are decided and not yet published. The registry publishes a change once it is durable, in the order
+//! of the decisions. The queue is kept over restarts of the registry, so that no change is lost.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use crate::handle::TaskChange;
+use crate::lock::lock;
 use crate::ports::journal::Lsn;
 
-/// A change on its way to its readers.
+/// A change that is not yet published.
 #[derive(Debug, Clone)]
 pub(crate) struct PendingPublication {
     pub(crate) number: u64,
-    /// Where it is in the journal; none until it has been appended.
+    /// The position in the journal; none until the change is appended.
     lsn: Option<Lsn>,
     pub(crate) change: TaskChange,
 }
 
-/// Those on their way, oldest first. It grows while the journal cannot be written, by a few changes for each task that is
-/// open then: nothing new is accepted meanwhile.
+/// The queue of pending publications, oldest first. While the journal cannot be written, it grows by a few changes for each
+/// open task: no new tasks are accepted then.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct PendingPublications(Arc<Mutex<VecDeque<PendingPublication>>>);
 
 impl PendingPublications {
     fn pending(&self) -> MutexGuard<'_, VecDeque<PendingPublication>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 
-    /// A change is about to be appended.
+    /// Adds a change that is about to be appended.
     pub(crate) fn push(&self, number: u64, change: TaskChange) {
         self.pending().push_back(PendingPublication {
             number,
@@ -35,7 +36,7 @@ impl PendingPublications {
         });
     }
 
-    /// It has been.
+    /// Records the position of a change that was appended.
     pub(crate) fn appended(&self, number: u64, lsn: Lsn) {
         if let Some(pending) = self
             .pending()
@@ -47,7 +48,8 @@ impl PendingPublications {
         }
     }
 
-    /// After a death: what was appended is known by the numbers the journal has; the rest never was.
+    /// Reconciles the queue with the journal after a restart of the registry. Changes numbered up to `newest` were appended;
+    /// later ones without a position were not, and are removed.
     pub(crate) fn settle(&self, newest: u64, lsn: Lsn) {
         let mut pending = self.pending();
         pending.retain(|pending| pending.lsn.is_some() || pending.number <= newest);
@@ -56,7 +58,7 @@ impl PendingPublications {
         }
     }
 
-    /// The oldest one, if it is durable.
+    /// Takes the oldest change, if it is durable.
     pub(crate) fn take(&self, durable: Lsn) -> Option<PendingPublication> {
         let mut pending = self.pending();
         let first = pending.front()?.lsn?;
@@ -66,7 +68,7 @@ impl PendingPublications {
         pending.pop_front()
     }
 
-    /// The place of the oldest one; one that is being appended has none before it either.
+    /// Returns the position of the oldest change; the lowest position if that change is not appended yet.
     pub(crate) fn oldest(&self) -> Option<Lsn> {
         let pending = self.pending();
         let first = pending.front()?;

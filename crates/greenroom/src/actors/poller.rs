@@ -1,6 +1,6 @@
-//! Poller: owns the tick. While anything runs it asks the server, per directory, what its sessions do, never twice at once
-//! for one directory, and tells each run that ran when it asked, as far as that says something to it (`domain/watch`
-//! knows). A failed call says nothing about anybody.
+//! Poller: owns the poll timer. While runs are watched it reads the session statuses of each directory from the agent
+//! server, one call per directory at a time, and sends the status to every run that was watched when the call began, if the
+//! status is relevant to that run (`domain/watch` decides). A failed call yields the status "unknown".
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use crate::handle::{ResourceCounts, counted};
 use crate::maps::Map;
 use crate::ports::agent_server::{ServerError, SessionStatus};
 
-/// A run is watched from now on, or its directory has become known.
+/// Starts to watch a run, or updates its directory.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(crate) struct Watch {
@@ -28,27 +28,27 @@ pub(crate) struct Watch {
     pub(crate) actor: Addr<TaskActor>,
 }
 
-/// A run is not watched any more.
+/// Stops watching a run.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(crate) struct Unwatch(pub(crate) TaskId);
 
-/// Nobody is watched any more: a registry that has been rebuilt says anew who runs.
+/// Stops watching all runs: a restarted registry sends its running runs anew.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(crate) struct UnwatchAll;
 
-/// How much a run needs to be told of what polls see, from now on.
+/// Sets which polled statuses a run receives.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(crate) struct SetPollInterest {
     pub(crate) task: TaskId,
-    /// As it was told: what it said to somebody who watched it before is no matter any more.
+    /// The watch number of the run: an interest under an earlier number is outdated.
     pub(crate) number: u64,
     pub(crate) interest: PollInterest,
 }
 
-/// Asks now, besides the ticks: events may have been missed.
+/// Polls at once, besides the ticks: events may have been missed.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(crate) struct Reconcile;
@@ -62,7 +62,7 @@ struct Tick;
 struct Answered {
     directory: Arc<str>,
     polled_at: Timestamp,
-    /// Those watched before this number were asked for.
+    /// Runs with a lower watch number were watched when the call began.
     before: u64,
     answer: Result<BTreeMap<SessionId, SessionStatus>, ServerError>,
 }
@@ -70,17 +70,17 @@ struct Answered {
 struct WatchedRun {
     run: Run,
     actor: Addr<TaskActor>,
-    /// Counts those that were ever watched: an answer says nothing of one who came after its question.
+    /// The watch number, unique per watch: an answer does not apply to runs watched after its call began.
     number: u64,
     view: PollView,
 }
 
-/// The runs of one directory in the order of their sessions, which is that of the server's answers.
+/// The runs of one directory, in the order of their sessions, as in the server's answers.
 type Directory = BTreeMap<(SessionId, TaskId), WatchedRun>;
 
 pub(crate) struct Poller {
     env: Env,
-    // Bounded by the runs: each leaves with its end.
+    // Bounded by the number of runs: each is removed when it ends.
     watched: BTreeMap<Arc<str>, Directory>,
     locations: Map<TaskId, (Arc<str>, SessionId)>,
     next_number: u64,
@@ -184,7 +184,7 @@ impl Handler<Unwatch> for Poller {
 
     fn handle(&mut self, unwatch: Unwatch, _: &mut Context<Self>) {
         self.env.failpoints.hit("poller: Unwatch");
-        // The timer keeps its phase until a tick finds nothing running.
+        // The timer keeps its phase until a tick finds no watched run.
         self.unwatch(&unwatch.0);
     }
 }
@@ -237,7 +237,7 @@ impl Handler<Answered> for Poller {
         let now = self.env.now();
         let failed = answered.answer.is_err();
         let mut statuses = answered.answer.unwrap_or_default().into_iter().peekable();
-        // Both are in the order of their sessions, so that one pass over them does, however many run.
+        // Both are in the order of their sessions, so that one pass is enough.
         for ((session, _), watched) in runs {
             while statuses.next_if(|(other, _)| other < session).is_some() {}
             let polled = match statuses.peek() {

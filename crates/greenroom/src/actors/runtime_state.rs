@@ -1,11 +1,11 @@
-//! What outlives a registry that dies, so that the next one finds it: which actors live, which calls and aborts are under
-//! way, which slots are held, the limits as they were last set. Everything here is either an address or is given back by
-//! being dropped; what is decided about it is decided by the registry alone.
+//! State that is kept over restarts of the registry: addresses of running actors, calls and aborts in flight, held slots, the
+//! current limits. Every entry is an address, a setting, or is removed by the drop of a guard. Decisions about this state
+//! belong to the registry alone.
 
 use std::collections::BTreeMap;
 use std::hash::Hash;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use actix::{Actor, Addr};
@@ -17,18 +17,15 @@ use crate::config::Limits;
 use crate::domain::concurrency::PermitId;
 use crate::domain::ids::{ConcurrencyKey, NoticeId, Run, TaskId};
 use crate::handle::ShutdownMode;
+use crate::lock::lock;
 use crate::maps::Map;
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Actors of one kind by name, each with a number that tells it from others of that name.
+/// Actors of one kind by name, each with a number that distinguishes it from others of that name.
 pub(crate) type LiveActors<K, A> = BTreeMap<K, (u64, Addr<A>)>;
 
 type ByName<K, A> = Map<K, (u64, Addr<A>)>;
 
-/// Where they are kept. Written by the registry.
+/// The addresses of the actors of one kind. Written by the registry. Clones share the directory.
 pub(crate) struct ActorDirectory<K, A: Actor>(Arc<Mutex<ByName<K, A>>>);
 
 impl<K, A: Actor> Clone for ActorDirectory<K, A> {
@@ -58,7 +55,7 @@ impl<K: Ord + Hash + Clone, A: Actor> ActorDirectory<K, A> {
         drop(all);
     }
 
-    /// Takes out all that live, in the order of their names.
+    /// Takes out the actors that are running, in the order of their names, and removes the others.
     pub(crate) fn take_live(&self) -> LiveActors<K, A> {
         let mut live = std::mem::take(&mut *lock(&self.0));
         live.retain(|_, (_, actor)| actor.connected());
@@ -70,15 +67,16 @@ impl<K: Ord + Hash + Clone, A: Actor> ActorDirectory<K, A> {
     }
 }
 
-/// By run: whether somebody has prompted its session since.
+/// By run: a flag that is set once the session is prompted again.
 type Superseded = BTreeMap<(TaskId, Run), Arc<AtomicBool>>;
 
-/// The aborts of ended runs that are not answered.
+/// The aborts of ended runs that are not answered yet. Clones share them.
 #[derive(Clone, Default)]
 pub(crate) struct PendingAborts(Arc<Mutex<Superseded>>);
 
 impl PendingAborts {
-    /// Somebody has to answer for the abort of that run from now on, if one is wanted; the ticket is how.
+    /// Registers the abort of an ended run. The holder of the ticket is responsible for the abort; if `wanted` is false, no
+    /// abort is needed and the ticket is settled from the start.
     pub(crate) fn begin(
         &self,
         task: TaskId,
@@ -107,12 +105,12 @@ impl PendingAborts {
         lock(&self.0).len()
     }
 
-    /// Nobody waits for any of them any more.
+    /// Removes all aborts, so that no resume and no shutdown waits for one.
     pub(crate) fn clear(&self) {
         lock(&self.0).clear();
     }
 
-    /// The newest abort of a task that is not answered: the flag that says whether somebody has prompted the session since.
+    /// Returns the flag of the newest pending abort of a task. It is set once the session is prompted again.
     pub(crate) fn of(&self, task: &TaskId) -> Option<Arc<AtomicBool>> {
         let aborts = lock(&self.0);
         let of_task = aborts.range((task.clone(), Run(0))..=(task.clone(), Run(u32::MAX)));
@@ -120,32 +118,33 @@ impl PendingAborts {
     }
 }
 
-/// Whoever holds it answers for the abort of an ended run. Dropping it says that the abort was answered, given up, or not
-/// needed; it cannot be forgotten. Dropped before that was settled, by a panic, it says so: the abort is still to be made.
+/// The responsibility for the abort of an ended run. Dropping the ticket reports to the registry that the abort was
+/// answered, given up, or not needed. A ticket dropped by a panic, before it was settled, reports that too: the registry
+/// aborts again.
 pub(crate) struct AbortTicket {
     task: TaskId,
     run: Run,
     superseded: Arc<AtomicBool>,
     settled: AtomicBool,
-    /// Nothing has to be looked after any more either.
+    /// True if no abort is needed and none is checked afterwards.
     needless: AtomicBool,
     aborts: PendingAborts,
     registry: ActorRef<TaskRegistry>,
 }
 
 impl AbortTicket {
-    /// The abort was answered; whoever made it still looks whether it had its effect.
+    /// Marks the abort as answered; its effect may still be checked.
     pub(crate) fn settle(&self) {
         self.settled.store(true, Ordering::Release);
     }
 
-    /// No abort is needed.
+    /// Marks the abort as not needed.
     pub(crate) fn not_needed(&self) {
         self.needless.store(true, Ordering::Release);
         self.settle();
     }
 
-    /// Set once somebody prompts the session again.
+    /// Returns the flag that is set once the session is prompted again.
     pub(crate) fn superseded(&self) -> Arc<AtomicBool> {
         Arc::clone(&self.superseded)
     }
@@ -153,7 +152,7 @@ impl AbortTicket {
 
 impl Drop for AbortTicket {
     fn drop(&mut self) {
-        // Nothing here can panic: a panic in a drop while unwinding would end the process.
+        // Nothing here may panic: a panic in a drop during unwinding aborts the process.
         lock(&self.aborts.0).remove(&(self.task.clone(), self.run));
         self.registry.send(AbortDone {
             task: self.task.clone(),
@@ -165,22 +164,22 @@ impl Drop for AbortTicket {
     }
 }
 
-/// What a call whose effect cannot be taken back is known by while it is under way.
+/// Identifies a call in flight whose effect cannot be undone.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum CallId {
-    /// A session is made for that attempt of a run.
+    /// Creates the session for that attempt of a run.
     Create(TaskId, Run, u32),
-    /// That prompt of a run.
+    /// Sends the prompt of that number of a run.
     Prompt(TaskId, Run, u32),
-    /// A message to a parent.
+    /// Sends a message to a parent.
     Notice(NoticeId),
 }
 
-/// Calls whose effect cannot be taken back, while they are under way.
+/// Calls in flight whose effect cannot be undone. Clones share them.
 #[derive(Clone, Default)]
 pub(crate) struct CallsInFlight(Arc<Mutex<Calls>>);
 
-/// Whoever waits for the end of a call hears it when this is dropped.
+/// The waiters for the end of a call; dropping the senders wakes them.
 type Waiting = Vec<oneshot::Sender<()>>;
 
 #[derive(Default)]
@@ -189,7 +188,7 @@ struct Calls {
     by_call: BTreeMap<(CallId, u64), Waiting>,
 }
 
-/// A call is under way until this is dropped.
+/// Marks a call as in flight until it is dropped.
 pub(crate) struct CallGuard {
     name: (CallId, u64),
     calls: CallsInFlight,
@@ -214,14 +213,14 @@ impl CallsInFlight {
         }
     }
 
-    /// ReadWaits until no call of that name is under way, at most that long. A call whose maker has died may still have its
-    /// effect: only after it is over can be looked for what it has left.
+    /// Waits until no call of that id is in flight, at most for `limit`. A call can outlive the actor that made it: its
+    /// effect can be looked up only after the call has ended.
     pub(crate) async fn finished(&self, call: &CallId, limit: Duration) {
         let ends: Vec<oneshot::Receiver<()>> = {
             let mut calls = lock(&self.0);
             let named = (call.clone(), 0)..=(call.clone(), u64::MAX);
             let waited_for = calls.by_call.range_mut(named).map(|(_, waiting)| {
-                // Who gave up waiting is not kept.
+                // Waiters that gave up are removed.
                 waiting.retain(|waits| !waits.is_closed());
                 let (sender, receiver) = oneshot::channel();
                 waiting.push(sender);
@@ -235,7 +234,7 @@ impl CallsInFlight {
                 let _ = end.await;
             }
         };
-        // Longer than its limit no call lasts.
+        // No call lasts longer than its own time limit.
         let _ = tokio::time::timeout(limit, all).await;
     }
 
@@ -244,36 +243,37 @@ impl CallsInFlight {
     }
 }
 
-/// The slots that are held: a slot is held as long as its permit exists.
+/// The slots that are held: a slot is held as long as its permit exists. Clones share them.
 #[derive(Clone, Default, Debug)]
-pub(crate) struct HeldPermits(
-    Arc<Mutex<BTreeMap<PermitId, ConcurrencyKey>>>,
-    Arc<AtomicU64>,
-);
+pub(crate) struct HeldPermits {
+    held: Arc<Mutex<BTreeMap<PermitId, ConcurrencyKey>>>,
+    /// The highest permit id so far.
+    last: Arc<AtomicU64>,
+}
 
 impl HeldPermits {
     pub(crate) fn insert(&self, permit: PermitId, key: ConcurrencyKey) {
-        self.1.fetch_max(permit.0, Ordering::AcqRel);
-        lock(&self.0).insert(permit, key);
+        self.last.fetch_max(permit.0, Ordering::AcqRel);
+        lock(&self.held).insert(permit, key);
     }
 
     pub(crate) fn remove(&self, permit: PermitId) {
-        lock(&self.0).remove(&permit);
+        lock(&self.held).remove(&permit);
     }
 
     pub(crate) fn len(&self) -> usize {
-        lock(&self.0).len()
+        lock(&self.held).len()
     }
 
-    /// Every slot held, and the number after which new permits are counted.
+    /// Returns every held slot, and the number after which new permit ids continue.
     pub(crate) fn all(&self) -> (Vec<(PermitId, ConcurrencyKey)>, u64) {
-        let held = lock(&self.0);
+        let held = lock(&self.held);
         let all = held.iter().map(|(permit, key)| (*permit, key.clone()));
-        (all.collect(), self.1.load(Ordering::Acquire))
+        (all.collect(), self.last.load(Ordering::Acquire))
     }
 }
 
-/// What was set or found out while the system ran. Written by the registry.
+/// Settings and observations of the running system. Written by the registry; `closing` is written by the handle.
 pub(crate) struct RuntimeFlags {
     limits: Mutex<Limits>,
     reachable: AtomicBool,
@@ -311,24 +311,24 @@ impl RuntimeFlags {
         self.closing.borrow().is_some()
     }
 
-    /// How a shutdown that was asked for treats what is open.
+    /// Returns the mode of the requested shutdown, if one was requested.
     pub(crate) fn closing_mode(&self) -> Option<ShutdownMode> {
         *self.closing.borrow()
     }
 
-    /// A shutdown is asked for. The first word counts.
+    /// Requests a shutdown. The first request decides the mode.
     pub(crate) fn set_closing(&self, mode: ShutdownMode) {
         self.closing
             .send_modify(|closing| *closing = closing.or(Some(mode)));
     }
 
-    /// ReadWaits until a shutdown is asked for.
-    pub(crate) async fn closes(&self) {
-        // The sender lives as long as this does.
+    /// Waits until a shutdown is requested.
+    pub(crate) async fn wait_for_closing(&self) {
+        // An error is impossible: the sender is a field of `self`.
         let _ = self.closing.subscribe().wait_for(Option::is_some).await;
     }
 
-    /// The number of the registry that begins now, from 1.
+    /// Returns the number of the registry that starts now, from 1.
     pub(crate) fn next_generation(&self) -> u64 {
         self.generations.fetch_add(1, Ordering::AcqRel) + 1
     }

@@ -1,5 +1,5 @@
-//! SlotManager: owns who holds a slot and the limits. Key queues ask it for their heads; it answers with permits, the
-//! oldest head that has room first. Permits give their slot back by being dropped.
+//! SlotManager: owns the slots and the limits. Each key queue requests a slot for its head; the manager grants permits, to
+//! the oldest head within the limits first. Dropping a permit releases its slot.
 
 use std::collections::BTreeMap;
 
@@ -15,7 +15,7 @@ use crate::domain::concurrency::{PermitId, QueueSeq, SlotTable};
 use crate::domain::ids::ConcurrencyKey;
 use crate::handle::{ResourceCounts, counted};
 
-/// A slot that is held. Dropping it gives the slot back; there is no other way and none is needed.
+/// A slot that is held. Dropping the permit is the only way to release the slot.
 #[derive(Debug)]
 pub(crate) struct SlotPermit {
     id: PermitId,
@@ -32,24 +32,24 @@ impl SlotPermit {
 
 impl Drop for SlotPermit {
     fn drop(&mut self) {
-        // Nothing here can panic: a panic in a drop while unwinding would end the process.
+        // Nothing here may panic: a panic in a drop during unwinding aborts the process.
         self.held_permits.remove(self.id);
         self.own_ref.send(Release(self.id));
     }
 }
 
-/// A key's head asks for a slot; asking again replaces its age.
+/// Requests a slot for the head of a key's queue. A further request of that key replaces the sequence number.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(crate) struct Acquire {
     pub(crate) key: ConcurrencyKey,
     pub(crate) queue_seq: QueueSeq,
-    /// Which queue of that key asks: a queue that has been replaced must not speak for its successor.
+    /// The generation of the queue: requests of a replaced queue are ignored.
     pub(crate) generation: u64,
     pub(crate) queue: Addr<KeyQueue>,
 }
 
-/// Nobody waits for that key any more, says the queue of that generation.
+/// Cancels the request of a key, if it was made by the queue of that generation.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(crate) struct CancelRequest {
@@ -57,7 +57,7 @@ pub(crate) struct CancelRequest {
     pub(crate) generation: u64,
 }
 
-/// A slot at once, above the limit if it must be.
+/// Requests a slot that is granted at once, above the limit if necessary.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(crate) struct Adopt {
@@ -75,17 +75,18 @@ pub(crate) struct Adopted(pub(crate) SlotPermit);
 #[rtype(result = "()")]
 struct Release(PermitId);
 
-/// Limits change while running.
+/// Replaces the limits.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(crate) struct SetLimits(pub(crate) Limits);
 
-/// While closed no slot is granted: the server cannot be reached, or we are shutting down.
+/// Opens or closes the manager. While closed, no slot is granted: the agent server is unreachable, or the system shuts
+/// down.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(crate) struct SetOpen(pub(crate) bool);
 
-/// What a reader of slots wants to know.
+/// Reads the slots and the limits.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(crate) struct ReadSlots(pub(crate) oneshot::Sender<SlotsSnapshot>);
@@ -99,7 +100,7 @@ pub(crate) struct SlotsSnapshot {
 }
 
 impl SlotsSnapshot {
-    /// Slots in use of the limit that a key counts against.
+    /// Returns the slots in use of the limit that a key counts against.
     pub(crate) fn used_against(&self, key: &ConcurrencyKey) -> usize {
         let same = self
             .held_by_key
@@ -111,7 +112,7 @@ impl SlotsSnapshot {
 
 pub(crate) struct SlotManager {
     table: SlotTable,
-    // One entry per key with a head: bounded by the keys in use.
+    // One entry per key with a waiting head: bounded by the keys in use.
     queues: BTreeMap<ConcurrencyKey, (u64, Addr<KeyQueue>)>,
     held_permits: HeldPermits,
     own_ref: ActorRef<SlotManager>,
@@ -119,7 +120,7 @@ pub(crate) struct SlotManager {
 }
 
 impl SlotManager {
-    /// It takes over the slots that are held, if it is not the first.
+    /// Creates a manager that counts the slots already held.
     pub(crate) fn new(
         limits: Limits,
         open: bool,
@@ -154,12 +155,12 @@ impl SlotManager {
         }
     }
 
-    /// All wishes to start meet here.
+    /// Grants slots while a request fits. The only place where waiting runs get slots.
     fn grant(&mut self) {
         while let Some((key, id)) = self.table.grant() {
             let permit = self.permit(id, key.clone());
             match self.queues.remove(&key) {
-                // A permit that dies in a closed mailbox comes back by being dropped.
+                // A permit that is dropped with a closed mailbox releases its slot.
                 Some((_, queue)) => queue.do_send(super::key_queue::SlotGranted(permit)),
                 None => drop(permit),
             }
@@ -258,12 +259,12 @@ impl Handler<ReadSlots> for SlotManager {
             held_by_key: self.table.held_by_key(),
             held: self.table.held(),
         };
-        // A reader that has gone away needs no answer.
+        // The reader may have been dropped.
         let _ = read.0.send(snapshot);
     }
 }
 
-/// The queues that asked are no more: a registry that has been rebuilt makes new ones.
+/// Removes all requests: a restarted registry creates new queues.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(crate) struct ClearQueues;

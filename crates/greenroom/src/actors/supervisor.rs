@@ -1,5 +1,5 @@
-//! Running an actor so that its death is seen. `actix::Supervisor` restarts nothing that panicked; here the actor's future
-//! is awaited, and whoever is responsible hears how it ended.
+//! Spawning of supervised actors. `actix::Supervisor` does not restart an actor that panicked; here the actor's future is
+//! awaited, panics are caught, and a callback receives the exit.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -15,12 +15,12 @@ use actix::{Actor, Addr, AsyncContext, Context};
 pub enum Exit {
     /// Its last address was dropped, or it stopped by itself.
     Finished,
-    /// It panicked; the text of the panic.
+    /// It panicked, with this text.
     Panicked(String),
 }
 
-/// Starts an actor on the current arbiter and calls `on_exit` once when it has ended, also by a panic in a handler, a
-/// timer or a future it spawned on its context, or while it was built. The actor's mailbox is closed by then.
+/// Starts an actor on the current arbiter and calls `on_exit` once when it has ended: also after a panic in `build`, in a
+/// handler, in a timer or in a future spawned on its context. The mailbox is closed by then.
 pub fn spawn_supervised<A>(
     build: impl FnOnce(&mut Context<A>) -> A + Unpin + 'static,
     on_exit: impl FnOnce(Exit) + Unpin + 'static,
@@ -30,7 +30,7 @@ where
 {
     let context = Context::new();
     let address = context.address();
-    // Boxed, since the runtime moves what it is given several times on its way in and out.
+    // Boxed, since the runtime moves a spawned future several times.
     actix_rt::spawn(Box::pin(Supervised {
         state: ActorState::Building(build, context),
         on_exit: Some(on_exit),
@@ -39,14 +39,14 @@ where
     address
 }
 
-/// One after the other in the same place, so that an actor takes up no more than it needs.
+/// The states of a supervised actor, in one allocation.
 enum ActorState<A: Actor<Context = Context<A>>, Build> {
     Building(Build, Context<A>),
     Running(ContextFut<A, Context<A>>),
     Ended,
 }
 
-/// An actor from its making to its end.
+/// The future of an actor, from `build` to its end.
 struct Supervised<A: Actor<Context = Context<A>>, Build, OnExit> {
     state: ActorState<A, Build>,
     on_exit: Option<OnExit>,
@@ -63,7 +63,7 @@ where
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Waking<'_>) -> Poll<()> {
         let state = &mut self.state;
-        // Built in here, so that a panic while it is built is its death and not that of whoever starts it.
+        // Built here, so that a panic of `build` ends this actor and not its creator.
         let polled = catch_unwind(AssertUnwindSafe(|| {
             if let ActorState::Building(..) = state
                 && let ActorState::Building(build, mut context) =
@@ -82,7 +82,7 @@ where
             Ok(Poll::Ready(())) => Exit::Finished,
             Err(panic) => Exit::Panicked(panic_text(&*panic)),
         };
-        // The mailbox goes first; whatever is dropped with it may panic as well.
+        // The mailbox is dropped before `on_exit`; a drop inside it may panic as well.
         let state = &mut self.state;
         if let Err(panic) = catch_unwind(AssertUnwindSafe(|| *state = ActorState::Ended)) {
             exit = Exit::Panicked(panic_text(&*panic));
@@ -95,11 +95,11 @@ where
 }
 
 thread_local! {
-    // One entry a kind of actor. Actors live and end on the thread of their arbiter.
+    // One entry per actor type. Actors start and end on the thread of their arbiter.
     static LIVE: RefCell<BTreeMap<&'static str, usize>> = const { RefCell::new(BTreeMap::new()) };
 }
 
-/// Counts an actor for as long as it lives, however it ends.
+/// Counts an actor until it is dropped.
 struct LiveCount(&'static str);
 
 impl LiveCount {
@@ -126,13 +126,13 @@ impl Drop for LiveCount {
     }
 }
 
-/// How many actors of that kind live on this arbiter.
+/// Returns the number of running actors of that type on this arbiter.
 pub(super) fn live<A>() -> usize {
     let kind = std::any::type_name::<A>();
     LIVE.with_borrow(|live| live.get(kind).copied().unwrap_or(0))
 }
 
-/// The text of a panic.
+/// Returns the text of a panic.
 pub(super) fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
     panic
         .downcast_ref::<&str>()
@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn a_panic_is_reported_with_its_text() {
+    fn panic_is_reported_with_its_text() {
         System::new().block_on(async {
             let (sender, receiver) = tokio::sync::oneshot::channel();
             let actor = spawn_supervised(

@@ -1,5 +1,5 @@
-//! Toaster: shows what happens on the user's screen, if a terminal listens. It never holds anybody up and a failing toast
-//! is ignored.
+//! Toaster: owns the toasts on the user's screen, sent by the registry. It has one call in flight at a time and keeps only
+//! the newest waiting toast; failures are logged and ignored.
 
 use actix::{Actor, Context, Handler, Message};
 
@@ -16,14 +16,14 @@ pub(crate) struct Show {
     pub(crate) variant: ToastVariant,
 }
 
-/// A toast was shown, or was not.
+/// The call to show a toast has returned.
 #[derive(Message)]
 #[rtype(result = "()")]
 struct ToastAnswered;
 
 pub(crate) struct Toaster {
     env: Env,
-    // The newest toast that waits behind one in flight: an older one says nothing any more.
+    // The newest toast that waits behind one in flight; it replaces older ones.
     waiting: Option<Toast>,
     in_flight: bool,
 }
@@ -54,7 +54,7 @@ impl Toaster {
             |panic| Err(panic_error(panic)),
             move |answer| {
                 if let Err(failure) = answer {
-                    tracing::debug!(%failure, "a toast was not shown");
+                    tracing::debug!(%failure, "toast failed");
                 }
                 addr.do_send(ToastAnswered);
             },

@@ -65,7 +65,7 @@ pub(crate) fn supervise_registry(env: Env, refs: ActorRefs, changes: Changes) {
             tracing::error!(panic, "the registry panicked");
             let wait = env.health.died(ActorKind::Registry, env.now());
             // A shutdown cannot wait for it: there must be somebody who ends what runs.
-            let _ = tokio::time::timeout(wait, refs.flags.closes()).await;
+            let _ = tokio::time::timeout(wait, refs.flags.wait_for_closing()).await;
             let Some(registry) = weak.upgrade() else {
                 return;
             };
