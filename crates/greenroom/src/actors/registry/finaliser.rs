@@ -10,8 +10,10 @@ use actix::{Addr, AsyncContext, Context, Handler, Message};
 use super::{AbortDone, Deadline, RunEnded, RunSnapshot, TaskEntry, TaskRegistry};
 use crate::actors::health::ActorKind;
 use crate::actors::poller;
-use crate::actors::task::abort::{AbortAfterCrash, Aborted, After, abort_if_busy, abort_session};
-use crate::actors::task::lineage::{earlier_places, new_session};
+use crate::actors::task::abort::{
+    AbortAfterCrash, Aborted, AbortedSession, abort_if_busy, abort_session,
+};
+use crate::actors::task::lineage::{earlier_scopes, new_session};
 use crate::actors::task::{EndAccepted, EndRefused};
 use crate::domain::ids::{ConcurrencyKey, Run, SessionId, TaskId};
 use crate::domain::lifecycle::{End, Outcome};
@@ -173,13 +175,13 @@ impl TaskRegistry {
         let ended = task.completed_at();
         let is_newest = |session: &SessionId| self.by_session.get(session) == Some(id);
         let session = match &task.session {
-            Some(session) if is_newest(session) => After::Session(session.clone()),
+            Some(session) if is_newest(session) => AbortedSession::Session(session.clone()),
             None if entry.granted_run == Some(run) => {
                 let directory = task.directory.clone();
                 let directory = directory.unwrap_or_else(|| self.env.config.directory.clone());
-                let others = earlier_places(&self.env, task, &directory);
+                let others = earlier_scopes(&self.env, task, &directory);
                 let new = new_session(&self.env, task, task.spawn_depth, directory, 1);
-                After::Created(Box::new(new), others)
+                AbortedSession::Created(Box::new(new), others)
             }
             _ => return self.record_aborted(id, run),
         };

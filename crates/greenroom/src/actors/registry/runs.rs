@@ -10,7 +10,7 @@ use crate::actors::env::{spawn_call, within};
 use crate::actors::poller;
 use crate::actors::slot_manager::{Adopt, SlotPermit};
 use crate::actors::supervisor::{Exit, spawn_supervised};
-use crate::actors::task::{StartMode, StartRecorded, TaskActor, counts_as};
+use crate::actors::task::{StartMode, StartRecorded, TaskActor, concurrency_key_of};
 use crate::domain::ids::{Run, SessionId, TaskId};
 use crate::domain::task::TaskStatus;
 use crate::ports::journal::JournalEntry;
@@ -55,7 +55,7 @@ impl TaskRegistry {
             return;
         };
         let (env, refs, task) = (self.env.clone(), self.refs.clone(), entry.task.clone());
-        let (slots, key) = (self.refs.slots.clone(), counts_as(&task));
+        let (slots, key) = (self.refs.slots.clone(), concurrency_key_of(&task));
         // In the place of whoever held it before: asked for here, it comes before anything that waits.
         let adopts = permit.is_none()
             && matches!(&start_mode, StartMode::Watch(..) | StartMode::Reattach(..));

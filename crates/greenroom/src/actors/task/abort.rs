@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use super::lineage::{Place, find_created};
+use super::lineage::{SearchScope, find_created};
 use crate::actors::actor_ref::ActorRef;
 use crate::actors::env::{Env, connect_backoff, find_message, spawn_call, within};
 use crate::actors::registry::{AbortOver, TaskRegistry};
@@ -16,10 +16,10 @@ use crate::domain::transcript::Message;
 use crate::ports::agent_server::{NewSession, ServerError, SessionStatus};
 
 /// How often an abort is tried in all.
-const TRIES: u32 = 3;
+const MAX_ATTEMPTS: u32 = 3;
 
 /// How long an abort waits for its end to be durable.
-const DURABLE: Duration = Duration::from_secs(2);
+const DURABLE_LIMIT: Duration = Duration::from_secs(2);
 
 /// What is to be aborted.
 #[derive(Debug, Clone)]
@@ -44,19 +44,19 @@ pub(crate) fn abort_session(env: &Env, aborted: Aborted, ticket: Option<Arc<Abor
 
 async fn abort(env: Env, aborted: Aborted, ticket: Option<Arc<AbortTicket>>) {
     let (registry, (task, run)) = (aborted.registry.clone(), aborted.run.clone());
-    try_to_abort(env, aborted, ticket).await;
+    abort_until_done(env, aborted, ticket).await;
     registry.send(AbortOver { task, run });
 }
 
-async fn try_to_abort(env: Env, aborted: Aborted, mut ticket: Option<Arc<AbortTicket>>) {
+async fn abort_until_done(env: Env, aborted: Aborted, mut ticket: Option<Arc<AbortTicket>>) {
     // The end comes first, but a session must not work on for ever because a disk is full.
     let durable = env.durable();
-    let _ = tokio::time::timeout(DURABLE, durable).await;
+    let _ = tokio::time::timeout(DURABLE_LIMIT, durable).await;
     let begun = env.now();
-    while try_at_once(&env, &aborted, &mut ticket).await == Tried::NeverArrived {
+    while attempt_abort(&env, &aborted, &mut ticket).await == AbortAttempts::Unreachable {
         // Nobody waits for a server that is away, but a session must not work on for ever because it was.
         settle(ticket.take());
-        if !works_when_back(&env, &aborted, begun).await {
+        if !is_busy_after_reconnect(&env, &aborted, begun).await {
             return;
         }
     }
@@ -65,55 +65,59 @@ async fn try_to_abort(env: Env, aborted: Aborted, mut ticket: Option<Arc<AbortTi
 
 /// What has come of the tries that follow each other at once.
 #[derive(Debug, PartialEq, Eq)]
-enum Tried {
+enum AbortAttempts {
     /// Aborted, nothing to abort, or given up.
-    Over,
+    Done,
     /// The last of them did not reach the server.
-    NeverArrived,
+    Unreachable,
 }
 
-async fn try_at_once(env: &Env, aborted: &Aborted, ticket: &mut Option<Arc<AbortTicket>>) -> Tried {
+async fn attempt_abort(
+    env: &Env,
+    aborted: &Aborted,
+    ticket: &mut Option<Arc<AbortTicket>>,
+) -> AbortAttempts {
     let (session, superseded) = (&aborted.session, &aborted.superseded);
     let mut aborted_at = None;
-    let mut tried = Tried::Over;
-    for _ in 0..TRIES {
-        tried = Tried::Over;
+    let mut attempts = AbortAttempts::Done;
+    for _ in 0..MAX_ATTEMPTS {
+        attempts = AbortAttempts::Done;
         match within(env.config.calls.other, env.server.abort(session)).await {
             Ok(()) => {
                 settle(ticket.take());
                 let since = *aborted_at.get_or_insert_with(|| env.now());
                 if !env.config.lifecycle.look_after_abort {
-                    return Tried::Over;
+                    return AbortAttempts::Done;
                 }
                 tokio::time::sleep(Duration::from_secs(1)).await;
                 if superseded.load(Ordering::Acquire)
                     || !still_busy(env, session, aborted.directory.as_deref()).await
                 {
-                    return Tried::Over;
+                    return AbortAttempts::Done;
                 }
                 // It may be busy with something else by now: what somebody else has asked it is not ours to stop.
                 if superseded.load(Ordering::Acquire)
                     || prompted_since(env, session, &aborted.run, since).await
                 {
-                    return Tried::Over;
+                    return AbortAttempts::Done;
                 }
             }
-            Err(ServerError::NotFound(_)) => return Tried::Over,
+            Err(ServerError::NotFound(_)) => return AbortAttempts::Done,
             Err(failure) => {
                 if matches!(failure, ServerError::Unreachable(_)) {
-                    tried = Tried::NeverArrived;
+                    attempts = AbortAttempts::Unreachable;
                 }
                 env.health.abort_failed();
                 tracing::warn!(session = %session, %failure, "an abort failed");
             }
         }
     }
-    tried
+    attempts
 }
 
 /// ReadWaits for a server that was away, as long as a start would, and answers whether the session still works for the run
 /// that ended at `since`.
-async fn works_when_back(env: &Env, aborted: &Aborted, since: Timestamp) -> bool {
+async fn is_busy_after_reconnect(env: &Env, aborted: &Aborted, since: Timestamp) -> bool {
     let directory = aborted.directory.as_deref();
     let directory = directory.unwrap_or(&env.config.directory);
     let begun = env.now();
@@ -140,7 +144,7 @@ async fn works_when_back(env: &Env, aborted: &Aborted, since: Timestamp) -> bool
 
 /// What may have to be aborted after the process has ended and begun again.
 pub(crate) struct AbortAfterCrash {
-    pub(crate) session: After,
+    pub(crate) session: AbortedSession,
     pub(crate) directory: Option<Arc<str>>,
     pub(crate) run: (TaskId, Run),
     pub(crate) superseded: Arc<AtomicBool>,
@@ -150,11 +154,11 @@ pub(crate) struct AbortAfterCrash {
 }
 
 /// The session of a run that has ended.
-pub(crate) enum After {
+pub(crate) enum AbortedSession {
     /// Known.
     Session(SessionId),
     /// It was being made, and may be there.
-    Created(Box<NewSession>, Vec<Place>),
+    Created(Box<NewSession>, Vec<SearchScope>),
 }
 
 /// PendingAborts the session of an ended run if it works and nobody else has asked it something since the end.
@@ -164,10 +168,12 @@ pub(crate) fn abort_if_busy(env: &Env, after: AbortAfterCrash, ticket: AbortTick
     let call = async move {
         let env = within_env;
         let found = match &after.session {
-            After::Session(session) => Some(session.clone()),
-            After::Created(new, others) => look_until_known(&env, new, others).await,
+            AbortedSession::Session(session) => Some(session.clone()),
+            AbortedSession::Created(new, others) => {
+                find_created_with_retries(&env, new, others).await
+            }
         };
-        let wanted = match &found {
+        let target = match &found {
             None => None,
             Some(session) if still_busy(&env, session, after.directory.as_deref()).await => {
                 let since = after.ended.unwrap_or_default();
@@ -175,7 +181,7 @@ pub(crate) fn abort_if_busy(env: &Env, after: AbortAfterCrash, ticket: AbortTick
             }
             Some(_) => None,
         };
-        let Some(session) = wanted.filter(|_| !after.superseded.load(Ordering::Acquire)) else {
+        let Some(session) = target.filter(|_| !after.superseded.load(Ordering::Acquire)) else {
             ticket.not_needed();
             return;
         };
@@ -199,7 +205,11 @@ pub(crate) fn abort_if_busy(env: &Env, after: AbortAfterCrash, ticket: AbortTick
 
 /// The session that a create made before the process ended, if it made one; a server that is away is asked again for a
 /// minute.
-async fn look_until_known(env: &Env, new: &NewSession, others: &[Place]) -> Option<SessionId> {
+async fn find_created_with_retries(
+    env: &Env,
+    new: &NewSession,
+    others: &[SearchScope],
+) -> Option<SessionId> {
     for attempt in 1..=10 {
         match find_created(env, new, others.to_vec()).await {
             Ok(found) => return found,
@@ -225,12 +235,12 @@ async fn prompted_since(
     (task, run): &(TaskId, Run),
     since: Timestamp,
 ) -> bool {
-    let of_others = |message: &&Message| {
+    let by_others = |message: &&Message| {
         // A notice of ours asks nothing of a session whose task has ended.
         let notice = message.parts.iter().any(|part| part.notice_id().is_some());
         message.role.as_deref() == Some("user") && !notice && !message.is_prompt_of(task, *run)
     };
-    let newest = |messages: &[Message]| messages.iter().rev().find(of_others).cloned();
+    let newest = |messages: &[Message]| messages.iter().rev().find(by_others).cloned();
     let Ok(found) = find_message(env, session, 20, newest).await else {
         return true;
     };

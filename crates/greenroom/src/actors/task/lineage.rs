@@ -123,10 +123,10 @@ pub(crate) fn new_session(
 }
 
 /// A parent, none for all sessions, and a directory.
-pub(crate) type Place = (Option<SessionId>, Arc<str>);
+pub(crate) type SearchScope = (Option<SessionId>, Arc<str>);
 
 /// Where a session may have been made for a task by an actor before this one: the task may have got another parent since.
-pub(crate) fn earlier_places(env: &Env, task: &Task, directory: &Arc<str>) -> Vec<Place> {
+pub(crate) fn earlier_scopes(env: &Env, task: &Task, directory: &Arc<str>) -> Vec<SearchScope> {
     let parents = task.former_parents.iter().cloned();
     let own = task.directory.as_ref().unwrap_or(&env.config.directory);
     parents
@@ -140,13 +140,13 @@ pub(crate) fn earlier_places(env: &Env, task: &Task, directory: &Arc<str>) -> Ve
 pub(crate) async fn find_created(
     env: &Env,
     session: &NewSession,
-    others: Vec<Place>,
+    others: Vec<SearchScope>,
 ) -> Result<Option<SessionId>, ServerError> {
     let here = (session.parent.clone(), session.directory.clone());
     let others = others.into_iter().filter(|place| *place != here);
-    let mut places: VecDeque<Place> = std::iter::once(here.clone()).chain(others).collect();
+    let mut scopes: VecDeque<SearchScope> = std::iter::once(here.clone()).chain(others).collect();
     let mut gone = None;
-    while let Some((parent, directory)) = places.pop_front() {
+    while let Some((parent, directory)) = scopes.pop_front() {
         let below = env.server.sessions_below(parent.as_ref(), &directory);
         let sessions = match within(env.config.calls.other, below).await {
             // What was below that parent has gone with it, or was made there afterwards: it is among all sessions then.
@@ -155,8 +155,8 @@ pub(crate) async fn find_created(
                     gone = Some(missing);
                 }
                 let all = (None, directory);
-                if parent.is_some() && !places.contains(&all) {
-                    places.push_back(all);
+                if parent.is_some() && !scopes.contains(&all) {
+                    scopes.push_back(all);
                 }
                 continue;
             }
@@ -179,13 +179,13 @@ pub(crate) async fn prompt_arrived(
     session: &SessionId,
     tag: &CorrelationTag,
 ) -> Result<bool, ServerError> {
-    let is_it = |message: &Message| {
+    let has_tag = |message: &Message| {
         let mut found = message
             .parts
             .iter()
             .filter_map(|part| part.metadata.as_ref());
         found.any(|found| tag.is_in(found))
     };
-    let look = |messages: &[Message]| messages.iter().any(is_it).then_some(());
+    let look = |messages: &[Message]| messages.iter().any(has_tag).then_some(());
     Ok(find_message(env, session, 20, look).await?.is_some())
 }

@@ -65,7 +65,7 @@ pub(crate) struct Detach;
 
 impl EndRun {
     /// Answers whoever ordered it: whether this is how the run ends.
-    pub(super) fn decided(self, so: bool) {
+    pub(super) fn reply_decided(self, so: bool) {
         if let Some(reply) = self.reply {
             // A caller that has gone away needs no answer.
             let _ = reply.send(so);

@@ -6,7 +6,7 @@
 //! (with `abort`).
 
 pub(crate) mod abort;
-mod ending;
+mod end;
 pub(crate) mod lineage;
 mod messages;
 mod polling;
@@ -57,7 +57,7 @@ enum Phase {
     /// Watched.
     Watching(Box<Watch>),
     /// The end is decided and not yet recorded.
-    Ending(End, Option<Box<Watch>>),
+    EndPending(End, Option<Box<Watch>>),
     /// Recorded.
     Ended,
 }
@@ -74,14 +74,14 @@ pub(crate) struct TaskActor {
     run: Run,
     attempt: u32,
     start_mode: StartMode,
-    counts: Option<ConcurrencyKey>,
+    slot_key: Option<ConcurrencyKey>,
     permit: Option<SlotPermit>,
     phase: Phase,
     session: Option<SessionId>,
     started_at: Timestamp,
     directory: Option<Arc<str>>,
     /// False once the run is ending: a call that was decided and not begun is not made any more.
-    wanted: Arc<AtomicBool>,
+    calls_allowed: Arc<AtomicBool>,
     /// A create may still answer, also long after it was given up: its session is aborted then.
     create_in_flight: bool,
     /// Given back once that session is aborted.
@@ -114,7 +114,7 @@ pub(crate) struct TaskActor {
 
 /// The key that a run without a permit counts under: a launch or resume under its group, a tracked session only if a key
 /// was given.
-pub(crate) fn counts_as(task: &Task) -> Option<ConcurrencyKey> {
+pub(crate) fn concurrency_key_of(task: &Task) -> Option<ConcurrencyKey> {
     match task.tracked && task.run == Run::FIRST {
         true => task.concurrency_key.clone(),
         false => Some(task.concurrency_group.clone()),
@@ -134,9 +134,9 @@ impl TaskActor {
         permit: Option<SlotPermit>,
     ) -> Self {
         env.failpoints.hit("task: start");
-        let counts = match &permit {
+        let slot_key = match &permit {
             Some(permit) => Some(permit.key().clone()),
-            None => counts_as(&task),
+            None => concurrency_key_of(&task),
         };
         Self {
             env,
@@ -148,14 +148,14 @@ impl TaskActor {
             root: task.root_session.clone(),
             attempt: 1,
             start_mode,
-            counts,
+            slot_key,
             permit,
             phase: Phase::Starting,
             session: None,
             started_at: Timestamp::default(),
             directory: task.directory.clone(),
             task,
-            wanted: Arc::new(AtomicBool::new(true)),
+            calls_allowed: Arc::new(AtomicBool::new(true)),
             detached: false,
             create_in_flight: false,
             late_abort: None,
@@ -179,19 +179,19 @@ impl TaskActor {
     fn begin(&mut self, ctx: &mut Context<Self>) {
         match self.start_mode.clone() {
             StartMode::Launch(Some(lineage)) | StartMode::Relaunch(Some(lineage)) => {
-                self.with_lineage(lineage, ctx)
+                self.apply_lineage(lineage, ctx)
             }
             StartMode::Launch(None) | StartMode::Relaunch(None) => {
                 self.step(StartStep::Lineage, ctx)
             }
-            StartMode::Resume(session) => self.session_is_there(session, ctx),
+            StartMode::Resume(session) => self.session_ready(session, ctx),
             StartMode::Watch(session, started) => {
                 self.session = Some(session);
                 let resumed = self.run > Run::FIRST;
                 let mut watch = self.new_watch(resumed, started);
                 watch.prompt_accepted(started);
                 watch.observed_since(self.env.now());
-                self.prompts = self.unused_number();
+                self.prompts = self.first_prompt_number();
                 self.phase = Phase::Watching(watch);
             }
             StartMode::Reattach(session, started) => {
@@ -199,7 +199,7 @@ impl TaskActor {
                 let mut watch = self.new_watch(self.run > Run::FIRST, started);
                 watch.observed_since(self.env.now());
                 self.phase = Phase::Watching(watch);
-                self.prompts = self.unused_number();
+                self.prompts = self.first_prompt_number();
                 self.prompting = Some((FIRST_PROMPT, self.task.prompt.clone()));
                 self.step(StartStep::LookForPrompt, ctx);
             }
@@ -207,7 +207,7 @@ impl TaskActor {
     }
 
     /// Prompts of an actor before this one had numbers too, and theirs are not to be found under ours.
-    fn unused_number(&self) -> u32 {
+    fn first_prompt_number(&self) -> u32 {
         self.env.now().as_millis().rem_euclid(1 << 31) as u32
     }
 

@@ -9,7 +9,7 @@ use crate::domain::watch::PollInterest;
 
 impl TaskActor {
     /// The poller is told at once where the run needs to hear of every poll again.
-    pub(super) fn poll_all_if_unsure(&mut self, now: Timestamp) {
+    pub(super) fn update_poll_interest(&mut self, now: Timestamp) {
         if let Phase::Watching(watch) = &self.phase
             && let Some((number, interest)) = self.poll_subscription.after_change(watch, now)
         {

@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use actix::{AsyncContext, Context, Handler};
 
 use super::lineage::{
-    Lineage, earlier_places, find_created, new_session, prompt_arrived, read_lineage,
+    Lineage, earlier_scopes, find_created, new_session, prompt_arrived, read_lineage,
 };
 use super::messages::{
     CreateAnswered, CreateLookedUp, CreateTimedOut, LineageRead, PromptAnswered, PromptLookedUp,
@@ -24,7 +24,7 @@ use crate::domain::watch::Watch;
 use crate::ports::agent_server::{NewSession, ServerError, TaskPrompt};
 
 /// The run ended before the call was made.
-pub(super) fn called_off() -> ServerError {
+pub(super) fn run_ended_error() -> ServerError {
     ServerError::Unreachable("the run has ended".to_owned())
 }
 
@@ -36,7 +36,7 @@ impl TaskActor {
             StartStep::Lineage => {
                 let registry = self.registry.clone();
                 let Some(parent) = self.task.parent_session.clone() else {
-                    return self.with_lineage(Lineage::unknown(), ctx);
+                    return self.apply_lineage(Lineage::unknown(), ctx);
                 };
                 spawn_call(
                     &self.env,
@@ -47,22 +47,23 @@ impl TaskActor {
                 );
             }
             StartStep::Create => {
-                let Some(session) = self.wanted_session() else {
+                let Some(session) = self.session_request() else {
                     return;
                 };
                 let limit = self.env.config.calls.create;
                 self.create_in_flight = true;
                 let call = self.env.calls_in_flight.begin(self.create_call_id());
                 let actor = addr.clone();
-                let (durable, wanted) = (self.env.durable(), Arc::clone(&self.wanted));
+                let (durable, calls_allowed) =
+                    (self.env.durable(), Arc::clone(&self.calls_allowed));
                 spawn_call(
                     &self.env,
                     "task: create is answered",
                     async move {
                         let _call = call;
                         durable.await;
-                        if !wanted.load(Ordering::Acquire) {
-                            return Err(called_off());
+                        if !calls_allowed.load(Ordering::Acquire) {
+                            return Err(run_ended_error());
                         }
                         let mut call = env.server.create(session);
                         let answer = within(limit, &mut call).await;
@@ -78,13 +79,13 @@ impl TaskActor {
                 );
             }
             StartStep::LookForCreate => {
-                let Some(session) = self.wanted_session() else {
+                let Some(session) = self.session_request() else {
                     return;
                 };
                 let name = self.create_call_id();
                 let others = match self.start_mode {
                     StartMode::Relaunch(_) => {
-                        earlier_places(&self.env, &self.task, &session.directory)
+                        earlier_scopes(&self.env, &self.task, &session.directory)
                     }
                     _ => Vec::new(),
                 };
@@ -111,15 +112,16 @@ impl TaskActor {
                 let directory = self.directory.clone();
                 self.prompts_in_flight += 1;
                 let call = self.env.calls_in_flight.begin(self.prompt_call_id(prompt));
-                let (durable, wanted) = (self.env.durable(), Arc::clone(&self.wanted));
+                let (durable, calls_allowed) =
+                    (self.env.durable(), Arc::clone(&self.calls_allowed));
                 spawn_call(
                     &self.env,
                     "task: prompt is answered",
                     async move {
                         let _call = call;
                         durable.await;
-                        if !wanted.load(Ordering::Acquire) {
-                            return Err(called_off());
+                        if !calls_allowed.load(Ordering::Acquire) {
+                            return Err(run_ended_error());
                         }
                         let call = env.server.prompt(&session, directory.as_deref(), request);
                         within(env.config.calls.prompt, call).await
@@ -152,7 +154,7 @@ impl TaskActor {
     }
 
     /// The session this attempt asks for; the same every time it is asked.
-    fn wanted_session(&self) -> Option<NewSession> {
+    fn session_request(&self) -> Option<NewSession> {
         let directory = self.directory.clone()?;
         Some(new_session(
             &self.env,
@@ -192,7 +194,7 @@ impl TaskActor {
         }
     }
 
-    pub(super) fn with_lineage(&mut self, lineage: Lineage, ctx: &mut Context<Self>) {
+    pub(super) fn apply_lineage(&mut self, lineage: Lineage, ctx: &mut Context<Self>) {
         let limit = self.env.config.safety.max_depth;
         self.depth = lineage.depth;
         if lineage.depth > limit {
@@ -220,16 +222,16 @@ impl TaskActor {
         );
     }
 
-    pub(super) fn session_is_there(&mut self, session: SessionId, _ctx: &mut Context<Self>) {
+    pub(super) fn session_ready(&mut self, session: SessionId, _ctx: &mut Context<Self>) {
         self.session = Some(session);
-        self.reached();
+        self.reset_retries();
         self.phase = Phase::Started;
         self.started_at = self.env.now();
-        self.say_started();
+        self.report_started();
     }
 
     /// Tells the registry that the run has its session.
-    pub(super) fn say_started(&self) {
+    pub(super) fn report_started(&self) {
         let Some(session) = self.session.clone() else {
             return;
         };
@@ -246,21 +248,21 @@ impl TaskActor {
     }
 
     /// Tells the registry that the server has the run's prompt.
-    pub(super) fn say_prompted(&self) {
+    pub(super) fn report_prompted(&self) {
         self.registry.send(RunPrompted {
             task: self.task.id.clone(),
             run: self.run,
         });
     }
 
-    pub(super) fn reached(&mut self) {
+    pub(super) fn reset_retries(&mut self) {
         self.tries = 0;
         self.unreachable_since = None;
     }
 
     /// A call did not get there, or its fate is unknown: the start keeps its place and is tried again with backoff, until
     /// the server has been away for too long.
-    pub(super) fn try_again(
+    pub(super) fn retry_step(
         &mut self,
         step: StartStep,
         failure: &ServerError,
@@ -268,11 +270,11 @@ impl TaskActor {
     ) {
         let now = self.env.now();
         let since = *self.unreachable_since.get_or_insert(now);
-        let patience = self.env.config.lifecycle.server_down;
-        if now.since(since) >= patience {
+        let limit = self.env.config.lifecycle.server_down;
+        if now.since(since) >= limit {
             let text = format!(
                 "the agent server was not reached for {}: {failure}",
-                duration_text(patience)
+                duration_text(limit)
             );
             return self.end(End::error(text), ctx);
         }
@@ -310,8 +312,8 @@ impl Handler<LineageRead> for TaskActor {
         self.env.failpoints.hit("task: LineageRead");
         if self.is_starting() {
             match read.0 {
-                Ok(lineage) => self.with_lineage(lineage, ctx),
-                Err(failure) => self.try_again(StartStep::Lineage, &failure, ctx),
+                Ok(lineage) => self.apply_lineage(lineage, ctx),
+                Err(failure) => self.retry_step(StartStep::Lineage, &failure, ctx),
             }
         }
         self.arm(ctx);
@@ -325,14 +327,14 @@ impl Handler<CreateAnswered> for TaskActor {
         self.env.failpoints.hit("task: CreateAnswered");
         self.create_in_flight = false;
         match answered.0 {
-            Ok(session) if self.is_starting() => self.session_is_there(session, ctx),
+            Ok(session) if self.is_starting() => self.session_ready(session, ctx),
             Ok(session) => self.abort_late(session),
-            Err(_) if !self.is_starting() => self.nothing_came(),
+            Err(_) if !self.is_starting() => self.late_create_failed(),
             Err(failure @ ServerError::Unreachable(_)) => {
-                self.try_again(StartStep::Create, &failure, ctx)
+                self.retry_step(StartStep::Create, &failure, ctx)
             }
             Err(failure @ ServerError::OutcomeUnknown(_)) => {
-                self.try_again(StartStep::LookForCreate, &failure, ctx)
+                self.retry_step(StartStep::LookForCreate, &failure, ctx)
             }
             Err(failure) => self.end(End::error(failure.to_string()), ctx),
         }
@@ -362,7 +364,7 @@ impl Handler<CreateLookedUp> for TaskActor {
     fn handle(&mut self, looked: CreateLookedUp, ctx: &mut Context<Self>) {
         self.env.failpoints.hit("task: CreateLookedUp");
         match looked.0 {
-            Ok(Some(session)) if self.is_starting() => self.session_is_there(session, ctx),
+            Ok(Some(session)) if self.is_starting() => self.session_ready(session, ctx),
             Ok(Some(session)) => self.abort_late(session),
             _ if !self.is_starting() => {}
             Ok(None) => self.step(StartStep::Create, ctx),
@@ -373,7 +375,7 @@ impl Handler<CreateLookedUp> for TaskActor {
                     ctx,
                 );
             }
-            Err(failure) => self.try_again(StartStep::LookForCreate, &failure, ctx),
+            Err(failure) => self.retry_step(StartStep::LookForCreate, &failure, ctx),
         }
         self.arm(ctx);
     }
@@ -408,23 +410,23 @@ impl Handler<PromptAnswered> for TaskActor {
             Ok(()) => true,
             Err(failure) => failure.outcome_is_unknown(),
         };
-        self.prompt_is_over(arrived);
+        self.prompt_finished(arrived);
         if !current || !matches!(self.phase, Phase::Watching(_)) {
             return;
         }
         match answered.answer {
             Ok(()) => {
                 self.prompting = None;
-                self.say_prompted();
-                self.reached();
+                self.report_prompted();
+                self.reset_retries();
                 let now = self.env.now();
                 self.watch(|watch| watch.prompt_accepted(now));
             }
             Err(failure @ ServerError::Unreachable(_)) => {
-                self.try_again(StartStep::Prompt, &failure, ctx)
+                self.retry_step(StartStep::Prompt, &failure, ctx)
             }
             Err(failure @ ServerError::OutcomeUnknown(_)) => {
-                self.try_again(StartStep::LookForPrompt, &failure, ctx)
+                self.retry_step(StartStep::LookForPrompt, &failure, ctx)
             }
             Err(failure @ ServerError::TimedOut(_)) => {
                 self.end(
@@ -453,13 +455,13 @@ impl Handler<PromptLookedUp> for TaskActor {
         match looked.arrived {
             Ok(true) => {
                 self.prompting = None;
-                self.say_prompted();
-                self.reached();
+                self.report_prompted();
+                self.reset_retries();
                 let now = self.env.now();
                 self.watch(|watch| watch.prompt_accepted(now));
             }
             Ok(false) => self.step(StartStep::Prompt, ctx),
-            Err(failure) => self.try_again(StartStep::LookForPrompt, &failure, ctx),
+            Err(failure) => self.retry_step(StartStep::LookForPrompt, &failure, ctx),
         }
         self.arm(ctx);
     }

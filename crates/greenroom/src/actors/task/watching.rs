@@ -11,7 +11,7 @@ use super::lineage::prompt_arrived;
 use super::messages::{
     CheckAnswered, DeadlineReached, EndExplained, SendAnswered, SessionLookedUp,
 };
-use super::starting::called_off;
+use super::starting::run_ended_error;
 use super::{
     Dependents, EventLinkLost, Phase, SendFailure, SendPrompt, SessionEventReceived,
     SlotManagerRestarted, TaskActor, WakeSent,
@@ -31,7 +31,7 @@ use crate::ports::agent_server::ServerError;
 
 impl TaskActor {
     pub(super) fn take_slot(&mut self, ctx: &mut Context<Self>) {
-        if let Some(key) = self.counts.clone() {
+        if let Some(key) = self.slot_key.clone() {
             self.slots.send(Adopt {
                 key,
                 to: ctx.address().recipient(),
@@ -41,7 +41,7 @@ impl TaskActor {
 
     /// A run that counts and has no slot asks once more: the manager that was to give it has died over it. If it gives one
     /// all the same, the second takes the place of the first, which gives that back.
-    pub(super) fn ask_for_lost_slot(&mut self, ctx: &mut Context<Self>) {
+    pub(super) fn retake_lost_slot(&mut self, ctx: &mut Context<Self>) {
         if self.permit.is_none()
             && matches!(&self.phase, Phase::Watching(watch) if watch.needs_slot())
         {
@@ -69,9 +69,9 @@ impl TaskActor {
             match act {
                 WatchAction::Changed => changed = true,
                 WatchAction::Check(token) => self.check(token, ctx),
-                WatchAction::ReadSession => self.ask_whether_it_exists(ctx),
+                WatchAction::ReadSession => self.check_session_exists(ctx),
                 WatchAction::Reject(ask) => self.reject(ask),
-                WatchAction::Continue => self.go_on(ctx),
+                WatchAction::Continue => self.continue_session(ctx),
                 WatchAction::ReleaseSlot => {
                     self.permit = None;
                     self.watch(|watch| watch.set_holds_slot(false));
@@ -82,19 +82,19 @@ impl TaskActor {
                     self.take_slot(ctx);
                 }
                 WatchAction::End(end) => {
-                    self.end_explained(end, ctx);
+                    self.explain_and_end(end, ctx);
                     changed = false;
                     break;
                 }
             }
         }
         if changed {
-            self.tell_changed();
+            self.report_changed();
         }
     }
 
     /// A model that does not exist is an error whose text should say which do: the server is asked, for a moment.
-    fn end_explained(&mut self, end: End, ctx: &mut Context<Self>) {
+    fn explain_and_end(&mut self, end: End, ctx: &mut Context<Self>) {
         let unknown_model = end.error.as_deref().is_some_and(is_unknown_model);
         if self.explaining {
             return;
@@ -104,20 +104,20 @@ impl TaskActor {
         };
         self.explaining = true;
         let (env, addr) = (self.env.clone(), ctx.address());
-        let as_it_was = end.clone();
+        let unexplained = end.clone();
         spawn_call(
             &self.env,
             "task: models are read",
             async move {
-                let models = within(EXPLAINING, env.server.models(&directory)).await;
+                let models = within(EXPLAIN_LIMIT, env.server.models(&directory)).await;
                 EndExplained(with_models(end, &models.unwrap_or_default()))
             },
-            |_| EndExplained(as_it_was),
+            |_| EndExplained(unexplained),
             move |explained| addr.do_send(explained),
         );
     }
 
-    pub(super) fn tell_changed(&self) {
+    pub(super) fn report_changed(&self) {
         if let Phase::Watching(watch) = &self.phase {
             let snapshot = self.snapshot(Some(watch));
             self.registry.send(RunChanged {
@@ -151,12 +151,12 @@ impl TaskActor {
     ) {
         if let Phase::Watching(watch) = &mut self.phase {
             let actions = look(watch);
-            for remark in watch.take_timeline() {
-                self.env.append_timeline(&self.task.id, remark);
+            for entry in watch.take_timeline() {
+                self.env.append_timeline(&self.task.id, entry);
             }
             self.act(actions, ctx);
         }
-        self.poll_all_if_unsure(now);
+        self.update_poll_interest(now);
         self.arm(ctx);
     }
 
@@ -180,7 +180,7 @@ impl TaskActor {
         );
     }
 
-    pub(super) fn ask_whether_it_exists(&mut self, ctx: &mut Context<Self>) {
+    pub(super) fn check_session_exists(&mut self, ctx: &mut Context<Self>) {
         let Some(session) = self.session.clone() else {
             return;
         };
@@ -219,19 +219,19 @@ impl TaskActor {
     }
 
     /// The server lost the run: its session is told to go on where it stopped.
-    pub(super) fn go_on(&mut self, ctx: &mut Context<Self>) {
+    pub(super) fn continue_session(&mut self, ctx: &mut Context<Self>) {
         let text = "The agent server was restarted and your last turn was cut off. Go on where you stopped.";
         self.send_prompt(text.into(), ctx);
     }
 }
 
 async fn read_for_check(env: &Env, session: &SessionId, scope: &RunScope) -> CheckAnswer {
-    let trusting = env.config.lifecycle.failed_check == FailedCheck::CountsAsPassed;
+    let assume_passed = env.config.lifecycle.failed_check == FailedCheck::CountsAsPassed;
     let limit = env.config.calls.other;
     let mut found = match within(limit, env.server.messages(session, Some(200))).await {
         Ok(messages) => findings(&messages, scope),
         Err(ServerError::NotFound(_)) => return CheckAnswer::Gone,
-        Err(_) if trusting => CheckFindings {
+        Err(_) if assume_passed => CheckFindings {
             prompted: true,
             output: true,
             answered: true,
@@ -242,7 +242,7 @@ async fn read_for_check(env: &Env, session: &SessionId, scope: &RunScope) -> Che
     if found.output && found.failed.is_none() {
         match within(limit, env.server.todos(session)).await {
             Ok(todos) => found.open_todos = todos.iter().filter(|todo| todo.is_open()).count(),
-            Err(_) if trusting => {}
+            Err(_) if assume_passed => {}
             Err(failure) => return CheckAnswer::Failed(failure.to_string()),
         }
     }
@@ -250,7 +250,7 @@ async fn read_for_check(env: &Env, session: &SessionId, scope: &RunScope) -> Che
 }
 
 /// How long the server is asked what exists instead.
-const EXPLAINING: Duration = Duration::from_secs(2);
+const EXPLAIN_LIMIT: Duration = Duration::from_secs(2);
 
 impl Handler<EndExplained> for TaskActor {
     type Result = ();
@@ -339,7 +339,7 @@ impl Handler<Adopted> for TaskActor {
         // would never be let go of, and a task below that waits for it would wait for ever.
         if matches!(&self.phase, Phase::Watching(watch) if watch.needs_slot()) {
             self.permit = Some(adopted.0);
-            self.tell_changed();
+            self.report_changed();
         }
     }
 }
@@ -349,7 +349,7 @@ impl Handler<SlotManagerRestarted> for TaskActor {
 
     fn handle(&mut self, _: SlotManagerRestarted, ctx: &mut Context<Self>) {
         self.env.failpoints.hit("task: SlotsUp");
-        self.ask_for_lost_slot(ctx);
+        self.retake_lost_slot(ctx);
     }
 }
 
@@ -367,14 +367,14 @@ impl Handler<SendPrompt> for TaskActor {
         self.watch(Watch::sending);
         let request = self.prompt_request(self.prompts, send.text.into());
         let (env, addr, directory) = (self.env.clone(), ctx.address(), self.directory.clone());
-        let (durable, wanted) = (self.env.durable(), Arc::clone(&self.wanted));
+        let (durable, calls_allowed) = (self.env.durable(), Arc::clone(&self.calls_allowed));
         spawn_call(
             &self.env,
             "task: further prompt is answered",
             async move {
                 durable.await;
-                if !wanted.load(Ordering::Acquire) {
-                    return Err(called_off());
+                if !calls_allowed.load(Ordering::Acquire) {
+                    return Err(run_ended_error());
                 }
                 let tag = request.tag.clone();
                 let call = env.server.prompt(&session, directory.as_deref(), request);
@@ -404,7 +404,7 @@ impl Handler<SendAnswered> for TaskActor {
     fn handle(&mut self, sent: SendAnswered, ctx: &mut Context<Self>) {
         self.env.failpoints.hit("task: SentFurther");
         let accepted = sent.accepted;
-        self.prompt_is_over(accepted);
+        self.prompt_finished(accepted);
         self.watched(
             |watch, now| {
                 if accepted {

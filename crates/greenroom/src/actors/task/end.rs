@@ -19,21 +19,21 @@ impl TaskActor {
         let watch = match std::mem::replace(&mut self.phase, Phase::Ended) {
             Phase::Watching(watch) => Some(watch),
             Phase::Starting | Phase::Started => None,
-            ended @ (Phase::Ending(..) | Phase::Ended) => {
+            ended @ (Phase::EndPending(..) | Phase::Ended) => {
                 self.phase = ended;
                 return;
             }
         };
         self.next_step = None;
-        self.wanted.store(false, Ordering::Release);
+        self.calls_allowed.store(false, Ordering::Release);
         let snapshot = self.snapshot(watch.as_deref());
-        self.phase = Phase::Ending(end.clone(), watch);
+        self.phase = Phase::EndPending(end.clone(), watch);
         self.ended = Some(Box::new((end, snapshot, self.env.now())));
-        self.say_ended();
+        self.report_end();
     }
 
     /// Tells the registry of the end that was decided, if one was.
-    fn say_ended(&self) {
+    fn report_end(&self) {
         if let Some((end, snapshot, at)) = self.ended.as_deref().cloned() {
             self.registry.send(RunEnded {
                 task: self.task.id.clone(),
@@ -67,7 +67,7 @@ impl TaskActor {
     }
 
     /// The create of a run that has ended failed after all: there is nothing to abort.
-    pub(super) fn nothing_came(&mut self) {
+    pub(super) fn late_create_failed(&mut self) {
         if let Some(ticket) = self.late_abort.take() {
             ticket.not_needed();
         }
@@ -75,15 +75,15 @@ impl TaskActor {
 
     /// A prompt of this run is answered. Where the run has ended meanwhile, it may have reached the session after the
     /// abort: the session is aborted again, and whoever waits for the abort waits for this one too.
-    pub(super) fn prompt_is_over(&mut self, arrived: bool) {
+    pub(super) fn prompt_finished(&mut self, arrived: bool) {
         self.prompts_in_flight = self.prompts_in_flight.saturating_sub(1);
         let ticket = match self.prompts_in_flight {
             0 => self.late_prompt.take(),
             _ => self.late_prompt.clone(),
         };
         // Where nobody looks after an abort, nobody repeats one either.
-        let wanted = arrived && self.env.config.lifecycle.look_after_abort;
-        if let (true, Phase::Ended, Some(aborted)) = (wanted, &self.phase, &self.aborting)
+        let calls_allowed = arrived && self.env.config.lifecycle.look_after_abort;
+        if let (true, Phase::Ended, Some(aborted)) = (calls_allowed, &self.phase, &self.aborting)
             && !aborted.superseded.load(Ordering::Acquire)
         {
             abort_session(&self.env, Aborted::clone(aborted), ticket);
@@ -104,16 +104,16 @@ impl Handler<LatePromptGivenUp> for TaskActor {
 impl Handler<EndRun> for TaskActor {
     type Result = ();
 
-    fn handle(&mut self, order: EndRun, ctx: &mut Context<Self>) {
+    fn handle(&mut self, request: EndRun, ctx: &mut Context<Self>) {
         self.env.failpoints.hit("task: EndRun");
         match self.phase {
             // Where its own end is refused, the first of these holds.
-            Phase::Ending(..) => self.end_requests.push(order),
-            Phase::Ended => order.decided(false),
+            Phase::EndPending(..) => self.end_requests.push(request),
+            Phase::Ended => request.reply_decided(false),
             _ => {
-                self.end(order.end.clone(), ctx);
+                self.end(request.end.clone(), ctx);
                 self.arm(ctx);
-                order.decided(true);
+                request.reply_decided(true);
             }
         }
     }
@@ -124,15 +124,17 @@ impl Handler<EndRefused> for TaskActor {
 
     fn handle(&mut self, _: EndRefused, ctx: &mut Context<Self>) {
         self.env.failpoints.hit("task: EndRefused");
-        if let Phase::Ending(end, Some(watch)) = std::mem::replace(&mut self.phase, Phase::Ended) {
+        if let Phase::EndPending(end, Some(watch)) =
+            std::mem::replace(&mut self.phase, Phase::Ended)
+        {
             tracing::debug!(task = %self.task.id, outcome = ?end.outcome, "goes on: something depends on its session");
             self.phase = Phase::Watching(watch);
             self.ended = None;
-            self.wanted.store(true, Ordering::Release);
+            self.calls_allowed.store(true, Ordering::Release);
             if !self.end_requests.is_empty() {
                 let first = self.end_requests.remove(0);
                 self.end(first.end.clone(), ctx);
-                first.decided(true);
+                first.reply_decided(true);
             }
         }
         self.arm(ctx);
@@ -144,11 +146,11 @@ impl Handler<EndAccepted> for TaskActor {
 
     fn handle(&mut self, accepted: EndAccepted, ctx: &mut Context<Self>) {
         self.env.failpoints.hit("task: EndAccepted");
-        let Phase::Ending(end, _) = std::mem::replace(&mut self.phase, Phase::Ended) else {
+        let Phase::EndPending(end, _) = std::mem::replace(&mut self.phase, Phase::Ended) else {
             return;
         };
-        for order in self.end_requests.drain(..) {
-            order.decided(false);
+        for request in self.end_requests.drain(..) {
+            request.reply_decided(false);
         }
         self.permit = None;
         self.arm(ctx);
@@ -176,14 +178,14 @@ impl Handler<Detach> for TaskActor {
 
     fn handle(&mut self, _: Detach, ctx: &mut Context<Self>) {
         self.env.failpoints.hit("task: LetGo");
-        if matches!(self.phase, Phase::Ending(..) | Phase::Ended) {
+        if matches!(self.phase, Phase::EndPending(..) | Phase::Ended) {
             return;
         }
         self.phase = Phase::Ended;
         self.detached = true;
         self.next_step = None;
         self.permit = None;
-        self.wanted.store(false, Ordering::Release);
+        self.calls_allowed.store(false, Ordering::Release);
         self.arm(ctx);
     }
 }
@@ -195,16 +197,16 @@ impl Handler<RegistryRestarted> for TaskActor {
         self.env.failpoints.hit("task: RegistryUp");
         match &self.phase {
             Phase::Starting => {}
-            Phase::Started => self.say_started(),
+            Phase::Started => self.report_started(),
             Phase::Watching(_) => {
                 if self.prompting.is_none() {
-                    self.say_prompted();
+                    self.report_prompted();
                 }
-                self.tell_changed();
+                self.report_changed();
                 // A manager that died just before the registry is followed by one that nobody was told of.
-                self.ask_for_lost_slot(ctx);
+                self.retake_lost_slot(ctx);
             }
-            Phase::Ending(..) | Phase::Ended => self.say_ended(),
+            Phase::EndPending(..) | Phase::Ended => self.report_end(),
         }
     }
 }
