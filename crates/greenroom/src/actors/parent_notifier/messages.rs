@@ -1,4 +1,4 @@
-//! What a notifier is told, and what its own calls and timers come back with.
+//! The messages of a notifier: from the registry, and the answers of its own calls and timers.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use crate::domain::session_event::SessionEventKind;
 use crate::domain::transcript::Message as TranscriptMessage;
 use crate::ports::agent_server::ServerError;
 
-/// A run belongs to this parent's batch from now on.
+/// Adds a run to the parent's batch.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(crate) struct Joined {
@@ -20,7 +20,7 @@ pub(crate) struct Joined {
     pub(crate) directory: Option<Arc<str>>,
 }
 
-/// A run of the batch has ended. `debt` counts what the registry has told this notifier.
+/// A run of the batch has ended. `sequence` counts the registry's messages to this notifier.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(crate) struct Settled {
@@ -29,7 +29,7 @@ pub(crate) struct Settled {
     pub(crate) sequence: u64,
 }
 
-/// A run leaves the batch without a word.
+/// Removes a run from the batch without a message.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(crate) struct Left {
@@ -37,7 +37,7 @@ pub(crate) struct Left {
     pub(crate) sequence: u64,
 }
 
-/// What the journal says of this parent: a registry that has been rebuilt may not have told all of it.
+/// The outbox of this parent from the journal: a restarted registry may not have sent all earlier messages.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(crate) struct Reconcile {
@@ -46,36 +46,45 @@ pub(crate) struct Reconcile {
     pub(crate) sequence: u64,
 }
 
-/// Something happened in the parent's session. Numbered among what it is told if it may be a stop by its user.
+/// An event in the parent's session.
 #[derive(Message)]
 #[rtype(result = "()")]
-pub(crate) struct ParentEvent(pub(crate) SessionEventKind, pub(crate) Option<u64>);
+pub(crate) struct ParentEvent {
+    pub(crate) kind: SessionEventKind,
+    /// Set if the event may be an abort by the user.
+    pub(crate) sequence: Option<u64>,
+}
 
-/// The parent is the session of a task that has ended (or goes on again).
+/// The parent is the session of a task, which has ended (true) or runs again (false).
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(crate) struct ParentEnded(pub(crate) bool);
 
-/// The parent is no more: what is owed to it is dropped.
+/// The parent was deleted: its pending messages are dropped.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(crate) struct ParentGone;
 
-/// Nothing is begun any more; what is in flight may finish.
+/// Stops the notifier: a message in flight may finish, no other is sent.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(crate) struct Stop {
+    /// Receives true if messages are still pending.
     pub(crate) done: oneshot::Sender<bool>,
 }
 
-/// The way to the agent server is open again: what waits because it was not is tried at once.
+/// The agent server is reachable again: messages that wait for it are retried at once.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(crate) struct LinkRestored;
 
 #[derive(Message)]
 #[rtype(result = "()")]
-pub(super) struct StatusRead(pub(super) Option<bool>, pub(super) Option<Arc<str>>);
+pub(super) struct StatusRead {
+    /// None if the status could not be read.
+    pub(super) busy: Option<bool>,
+    pub(super) directory: Option<Arc<str>>,
+}
 
 #[derive(Message)]
 #[rtype(result = "()")]

@@ -1,9 +1,9 @@
-//! ParentNotifier: owns one parent's batch and what is owed to that parent. The registry tells it of joins and ends, in
-//! its order; it sends one message at a time, keeps each until the server has accepted it, and holds back what would
-//! disturb a parent that works.
+//! ParentNotifier: owns the batch of one parent session and the messages pending for it. The registry sends joins and ends in
+//! its own order. The notifier sends one message at a time to the parent, keeps each until the server has accepted it, and
+//! holds back messages while the parent is busy.
 //!
-//! Its rooms: here the batch and the next step, `sending` the messages and their fate, `restoring` how one begins where
-//! another stopped.
+//! Its modules: this one has the batch and the next step, `sending` the messages and their delivery, `recovery` the start
+//! from the journal.
 
 mod messages;
 mod recovery;
@@ -34,32 +34,49 @@ use crate::domain::time::Timestamp;
 use crate::ports::agent_server::SessionStatus;
 use crate::ports::journal::JournalEntry;
 
+/// The state of the pending messages as reported to the registry.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct PendingReport {
+    sequence: u64,
+    has_pending: bool,
+    idle: bool,
+}
+
+/// The next message of a notifier.
+pub(super) struct NextMessage {
+    /// When the message may be sent.
+    at: Timestamp,
+    wakes: bool,
+    /// Since when the message is pending.
+    since: Timestamp,
+}
+
 pub(crate) struct ParentNotifier {
     env: Env,
     registry: ActorRef<TaskRegistry>,
     parent: SessionId,
     directory: Option<Arc<str>>,
     batch: Batch,
-    // Finals of closed batches, oldest first, with their texts: bounded by `give_up`.
+    // The final messages of closed batches, oldest first: bounded by `give_up`.
     closed: VecDeque<PendingMessage>,
     in_flight: InFlight,
     backoff: RetryBackoff,
-    /// Wakes the look-up under way if it waits.
+    /// Wakes a lookup that waits for the agent server.
     link_restored: Arc<Notify>,
     session: ParentSession,
     held: bool,
     sequence: u64,
-    reported_pending: Option<(u64, bool, bool)>,
+    reported_pending: Option<PendingReport>,
     stopping: Option<oneshot::Sender<bool>>,
     stopped: bool,
-    /// False once nothing may be begun any more: a message that waits for the journal is not sent then.
+    /// Set to false once the notifier is stopped. Read by a message that waits for the journal: it is not sent then.
     open: Arc<AtomicBool>,
-    /// The parent is no more: what this one still has to say, it says to nobody.
+    /// True once the parent was deleted: no further report is sent to the registry.
     gone: bool,
     timer: Option<(Timestamp, SpawnHandle)>,
     sent_count: u64,
     salt: u64,
-    /// What the journal knew when this notifier began.
+    /// The outbox from the journal when this notifier was created.
     outbox: Option<Outbox>,
 }
 
@@ -98,21 +115,24 @@ impl ParentNotifier {
         }
     }
 
-    /// One step: begins the next thing that is due, if nothing is under way.
+    /// Starts the next action that is due, if none is in flight.
     pub(super) fn step(&mut self, ctx: &mut Context<Self>) {
         let now = self.env.now();
         self.close_if_overdue(now);
         let mut wait: Option<Timestamp> = self.overdue_at();
         if matches!(self.in_flight, InFlight::None)
             && !self.stopped
-            && let Some((at, wakes, since)) = self.next_due()
+            && let Some(next) = self.next_message()
         {
-            if at > now {
-                wait = earlier(wait, at);
+            if next.at > now {
+                wait = earlier(wait, next.at);
             } else {
                 let (policy, lifecycle) =
                     (&self.env.config.notifications, &self.env.config.lifecycle);
-                match self.session.gate(wakes, since, policy, lifecycle, now) {
+                let gate = self
+                    .session
+                    .gate(next.wakes, next.since, policy, lifecycle, now);
+                match gate {
                     Gate::Send => self.read_context(ctx),
                     Gate::ReadStatus => self.read_status(ctx),
                     Gate::HoldUntil(until) => {
@@ -130,15 +150,15 @@ impl ParentNotifier {
         self.report_stopped();
     }
 
-    /// A stop by the parent's user keeps this notifier, which listens for the user's return, but not for ever. Answers when
-    /// it is forgotten, if it is not yet time.
+    /// Ends the silence of a parent that was stopped by its user, once its time has passed and the notifier is idle. Returns
+    /// the time of that end if it is in the future.
     fn end_silence(&mut self, now: Timestamp) -> Option<Timestamp> {
-        let quiet = self.batch.is_empty()
+        let idle = self.batch.is_empty()
             && self.closed.is_empty()
             && matches!(self.in_flight, InFlight::None)
             && !self.stopped;
         let at = self.session.silence_ends_at(&self.env.config.notifications);
-        let at = at.filter(|_| quiet)?;
+        let at = at.filter(|_| idle)?;
         if at > now {
             return Some(at);
         }
@@ -148,17 +168,23 @@ impl ParentNotifier {
         None
     }
 
-    /// When the next message may be sent, whether it wakes, and since when it is owed.
-    pub(super) fn next_due(&self) -> Option<(Timestamp, bool, Timestamp)> {
-        let (at, wakes, since) = match self.closed.front() {
-            Some(pending) => (pending.since, true, pending.since),
+    /// Returns the next message: the oldest final of a closed batch, else the message that the batch has now.
+    pub(super) fn next_message(&self) -> Option<NextMessage> {
+        let final_since = |since| NextMessage {
+            at: since,
+            wakes: true,
+            since,
+        };
+        let mut next = match self.closed.front() {
+            Some(pending) => final_since(pending.since),
             None => match self.batch.due(self.env.config.notifications.debounce) {
                 Due::Nothing => return None,
-                Due::Individual { at, wakes, since } => (at, wakes, since),
-                Due::Final { since } => (since, true, since),
+                Due::Individual { at, wakes, since } => NextMessage { at, wakes, since },
+                Due::Final { since } => final_since(since),
             },
         };
-        Some((self.backoff.earliest(at), wakes, since))
+        next.at = self.backoff.earliest(next.at);
+        Some(next)
     }
 
     pub(super) fn read_status(&mut self, ctx: &mut Context<Self>) {
@@ -182,7 +208,10 @@ impl ParentNotifier {
                         .and_then(|record| record.directory),
                 };
                 let Some(known) = &directory else {
-                    return StatusRead(None, None);
+                    return StatusRead {
+                        busy: None,
+                        directory: None,
+                    };
                 };
                 let statuses = within(limit, env.server.statuses(known)).await;
                 let busy = statuses.ok().map(|statuses| {
@@ -191,14 +220,17 @@ impl ParentNotifier {
                         Some(SessionStatus::Busy | SessionStatus::Retry { .. })
                     )
                 });
-                StatusRead(busy, directory)
+                StatusRead { busy, directory }
             },
-            |_| StatusRead(None, None),
+            |_| StatusRead {
+                busy: None,
+                directory: None,
+            },
             move |read| addr.do_send(read),
         );
     }
 
-    /// A final that waits behind another counts as sent a minute after its last task settled.
+    /// Closes the batch if its final message has waited behind another message for `wake_ceiling`.
     pub(super) fn close_if_overdue(&mut self, now: Timestamp) {
         if self.overdue_at().is_some_and(|at| at <= now)
             && let Due::Final { since } = self.batch.due(Duration::ZERO)
@@ -215,9 +247,10 @@ impl ParentNotifier {
         }
     }
 
-    /// The registry must know when nothing is owed any more: a parent's own run does not complete before.
+    /// Reports to the registry whether messages are pending, if that has changed: a parent's own run does not complete
+    /// before all are sent.
     pub(super) fn report_pending(&mut self) {
-        // Its parent may have got another notifier since, whose debts these are not.
+        // The parent may have another notifier since, with its own pending messages.
         if self.gone {
             return;
         }
@@ -225,8 +258,13 @@ impl ParentNotifier {
             || !self.closed.is_empty()
             || !matches!(self.in_flight, InFlight::None);
         let idle = self.batch.is_empty() && !self.session.is_silenced();
-        if self.reported_pending != Some((self.sequence, has_pending, idle)) {
-            self.reported_pending = Some((self.sequence, has_pending, idle));
+        let report = PendingReport {
+            sequence: self.sequence,
+            has_pending,
+            idle,
+        };
+        if self.reported_pending != Some(report) {
+            self.reported_pending = Some(report);
             self.registry.send(PendingMessages {
                 parent: self.parent.clone(),
                 sequence: self.sequence,
@@ -247,7 +285,7 @@ impl ParentNotifier {
         if self.stopped && !self.is_in_flight() {
             let has_pending = self.batch.has_pending() || !self.closed.is_empty();
             if let Some(done) = self.stopping.take() {
-                // Whoever asked may have given up waiting.
+                // The caller may have been dropped.
                 let _ = done.send(has_pending);
             }
         }
@@ -303,7 +341,7 @@ impl Handler<Settled> for ParentNotifier {
     fn handle(&mut self, settled: Settled, ctx: &mut Context<Self>) {
         self.env.failpoints.hit("notifier: Settled");
         self.sequence = settled.sequence;
-        // Behind a message in flight each keeps its own; what waits for its debounce or a busy parent is merged.
+        // Reports that wait for the debounce or a busy parent are merged; reports behind a message in flight are not.
         let merge = matches!(self.in_flight, InFlight::None | InFlight::Status) || self.held;
         self.batch
             .settle(settled.report, settled.wakes, merge, self.env.now());
@@ -328,14 +366,14 @@ impl Handler<ParentEvent> for ParentNotifier {
     fn handle(&mut self, event: ParentEvent, ctx: &mut Context<Self>) {
         self.env.failpoints.hit("notifier: ParentHappened");
         let now = self.env.now();
-        if let Some(sequence) = event.1 {
+        if let Some(sequence) = event.sequence {
             self.sequence = sequence;
         }
         let silenced = self.session.is_silenced();
         self.session
-            .event(&event.0, &self.env.config.notifications, now);
+            .event(&event.kind, &self.env.config.notifications, now);
         if self.is_in_flight() {
-            // Stopped meanwhile, it is told all the same: what arrives is not its user's.
+            // The message in flight still arrives, and must not be taken for a prompt of the user.
             self.session.message_sent();
         }
         if self.session.is_silenced() != silenced {
@@ -360,8 +398,9 @@ impl Handler<ParentGone> for ParentNotifier {
 
     fn handle(&mut self, _: ParentGone, ctx: &mut Context<Self>) {
         self.env.failpoints.hit("notifier: ParentGone");
-        // Its timers would keep this actor alive, and sending, long after its last address was dropped.
-        (self.stopped, self.gone) = (true, true);
+        // A timer would keep this actor running after its last address was dropped.
+        self.stopped = true;
+        self.gone = true;
         self.open.store(false, Ordering::Release);
         self.drop_pending("the parent was deleted");
         self.arm(None, ctx);
@@ -387,9 +426,9 @@ impl Handler<StatusRead> for ParentNotifier {
         self.env.failpoints.hit("notifier: StatusRead");
         self.in_flight = InFlight::None;
         if self.directory.is_none() {
-            self.directory = read.1;
+            self.directory = read.directory;
         }
-        self.session.status_read(read.0, self.env.now());
+        self.session.status_read(read.busy, self.env.now());
         self.step(ctx);
     }
 }

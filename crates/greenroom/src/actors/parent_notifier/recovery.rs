@@ -1,5 +1,5 @@
-//! How a notifier begins where another stopped, or hears from a registry that has been rebuilt: the journal says who is in
-//! the batch, what they are owed, and which message may be on its way.
+//! The recovery of a notifier: from the journal's outbox when it starts, and from the outbox that a restarted registry sends.
+//! The outbox has the members of the batch, the pending messages, and the message that may be in flight.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use crate::domain::notification::Form;
 use crate::domain::outbox::{DeliveryStatus, Member, Outbox, OutboxMessage};
 
 impl ParentNotifier {
-    /// Takes over what a notifier before this one has left.
+    /// Restores the state of the notifier before this one.
     pub(super) fn restore(&mut self, outbox: Outbox, ctx: &mut Context<Self>) {
         let now = self.env.now();
         self.directory = outbox.directory.clone();
@@ -24,14 +24,11 @@ impl ParentNotifier {
         for member in outbox.members() {
             self.batch.join(member.task.clone());
         }
-        // Who was told of first, so that no message counts them among those still open.
-        for reported in [true, false] {
-            for member in outbox
-                .members()
-                .filter(|member| member.reported == reported)
-            {
-                self.settle_member(member);
-            }
+        // Reported members settle first, so that no message counts them as open.
+        let reported = outbox.members().filter(|member| member.reported);
+        let unreported = outbox.members().filter(|member| !member.reported);
+        for member in reported.chain(unreported) {
+            self.settle_member(member);
         }
         for message in outbox.messages {
             match message.status {
@@ -39,7 +36,7 @@ impl ParentNotifier {
                     let pending = self.recovered_message(message);
                     self.closed.push_back(pending);
                 }
-                // Never more than one is under way.
+                // At most one message is in flight.
                 DeliveryStatus::Sending => {
                     let pending = Box::new(self.recovered_message(message));
                     self.look_up(pending, Duration::ZERO, ctx);
@@ -72,7 +69,7 @@ impl ParentNotifier {
             let reports = message.reports.to_vec();
             Individual::in_flight(reports, message.facts.remaining, wakes, message.since)
         });
-        // What was sent to a silent session woke nobody; if that is not known any more, the parent counts as woken.
+        // It is not recorded whether the parent was silent: unless the message never wakes, the parent counts as woken.
         PendingMessage {
             sent_silently: individual.is_some() && !wakes,
             id: message.id,
@@ -101,10 +98,10 @@ impl Handler<Reconcile> for ParentNotifier {
         for task in missing {
             self.batch.leave(&task, now);
         }
-        // Between the registry's look and this one the batch may have been closed: who is in that final is not told again.
+        // The batch may have been closed since the registry read the outbox: members of that final are not reported again.
         let current = self.env.journal.outbox(&self.parent).unwrap_or_default();
-        let still = |member: &&Member| current.has_run(&member.task, member.run);
-        for member in outbox.members().filter(still) {
+        let is_member = |member: &&Member| current.has_run(&member.task, member.run);
+        for member in outbox.members().filter(is_member) {
             match (self.batch.has_settled(&member.task), &member.settled) {
                 (None, _) | (Some(true), None) => self.batch.join(member.task.clone()),
                 _ => {}

@@ -1,5 +1,5 @@
-//! Messages on their way to the parent: composed at the last moment, kept until accepted, looked up where their fate is
-//! unknown, and sent again with backoff.
+//! The delivery of messages to the parent: a message is composed just before it is sent, kept until it is accepted, looked up
+//! if its outcome is unknown, and sent again with backoff.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -23,7 +23,7 @@ use crate::domain::transcript::Message as TranscriptMessage;
 use crate::ports::agent_server::{Notice, ServerError, find_notice};
 use crate::ports::journal::JournalEntry;
 
-/// What the sending of a message is called while it is under way.
+/// Returns the id of the call that sends a message.
 fn call_id(id: &NoticeId) -> CallId {
     CallId::Notice(id.clone())
 }
@@ -35,28 +35,28 @@ fn retry_cause(failure: &ServerError) -> RetryCause {
     }
 }
 
-/// A message that is owed: its text is fixed, its tasks are settled.
+/// A message that is not accepted yet; its text is fixed, its tasks are settled.
 pub(super) struct PendingMessage {
     pub(super) id: NoticeId,
     pub(super) facts: Arc<NoticeFacts>,
     pub(super) reports: Arc<[CompletionReport]>,
     pub(super) since: Timestamp,
     pub(super) form: Form,
-    /// Set for a note: it goes back to the batch if it is refused.
+    /// Set for an individual message: it returns to the batch if it is refused.
     pub(super) individual: Option<Individual>,
     pub(super) sent_silently: bool,
 }
 
-/// What is under way; never more than one thing at a time.
+/// The call in flight; at most one at a time.
 pub(super) enum InFlight {
     None,
-    /// Asking whether the parent works.
+    /// Reads whether the parent is busy.
     Status,
-    /// Reading who the parent is.
+    /// Reads the parent's agent and model.
     Context,
-    /// The message is on its way.
+    /// Sends a message.
     Sending(Box<PendingMessage>),
-    /// Its fate is unknown: looking for it among the parent's newest messages.
+    /// Looks up a message with unknown outcome among the parent's newest messages.
     LookingUp(Box<PendingMessage>),
 }
 
@@ -78,7 +78,7 @@ impl ParentNotifier {
         );
     }
 
-    /// Takes what is to be said now: an owed final, else what the batch says at this moment.
+    /// Takes the message to send now: the oldest final of a closed batch, else the message that the batch has now.
     pub(super) fn take(&mut self, now: Timestamp) -> Option<PendingMessage> {
         if let Some(pending) = self.closed.pop_front() {
             return Some(pending);
@@ -116,7 +116,8 @@ impl ParentNotifier {
         }
     }
 
-    /// From its first sending on the debt keeps its text, not the tasks; a task that joins opens a new batch.
+    /// Closes the batch and returns its final message, whose text is fixed from here on. A task that joins later opens a new
+    /// batch.
     pub(super) fn close_batch(&mut self, since: Timestamp) -> PendingMessage {
         let tasks: Vec<TaskId> = self.batch.tasks().cloned().collect();
         let reports = self.batch.close();
@@ -169,7 +170,7 @@ impl ParentNotifier {
             facts: Arc::clone(&pending.facts),
         };
         self.session.message_sent();
-        // Said before it is sent: whoever takes over must know that it may have arrived.
+        // Recorded before it is sent: after a crash the message may have arrived.
         self.env.append(vec![JournalEntry::Sending {
             parent: self.parent.clone(),
             message: Box::new(self.message(&pending, DeliveryStatus::Sending)),
@@ -186,7 +187,7 @@ impl ParentNotifier {
                 durable.await;
                 if !open.load(Ordering::Acquire) {
                     return Err(ServerError::Unreachable(
-                        "nothing is begun any more".to_owned(),
+                        "the notifier was stopped".to_owned(),
                     ));
                 }
                 within(env.config.calls.notify, env.server.notify(&parent, notice)).await
@@ -209,7 +210,7 @@ impl ParentNotifier {
     }
 
     pub(super) fn refused(&mut self, mut pending: PendingMessage, failure: &ServerError) {
-        tracing::warn!(parent = %self.parent, notice = %pending.id, %failure, "a message to a parent was not accepted");
+        tracing::warn!(parent = %self.parent, notice = %pending.id, %failure, "message to a parent was not accepted");
         let now = self.env.now();
         let gone = matches!(failure, ServerError::NotFound(_));
         if gone || now.since(pending.since) >= self.env.config.notifications.give_up {
@@ -240,7 +241,7 @@ impl ParentNotifier {
         self.closed.push_front(pending);
     }
 
-    /// Everything owed is given up, each message with that reason; an answer still to come changes nothing.
+    /// Drops every pending message, with that reason. A later answer has no effect.
     pub(super) fn drop_pending(&mut self, why: &str) {
         let mut pending: Vec<PendingMessage> = self.closed.drain(..).collect();
         if let InFlight::Sending(sent) | InFlight::LookingUp(sent) =
@@ -277,7 +278,7 @@ impl ParentNotifier {
     }
 
     fn dropped(&self, pending: &PendingMessage, why: &str) {
-        tracing::warn!(parent = %self.parent, notice = %pending.id, why, "a message to a parent was dropped");
+        tracing::warn!(parent = %self.parent, notice = %pending.id, why, "message to a parent was dropped");
         self.env.health.notice_dropped();
         self.record_delivery(pending, DeliveryStatus::Dropped(why.to_owned()));
     }
@@ -291,7 +292,7 @@ impl ParentNotifier {
         ))
     }
 
-    /// Looks for a message of unknown fate among the parent's newest, in a while.
+    /// Looks up a message with unknown outcome among the parent's newest messages, after the delay `first`.
     pub(super) fn look_up(
         &mut self,
         pending: Box<PendingMessage>,
@@ -304,7 +305,7 @@ impl ParentNotifier {
             self.parent.clone(),
             pending.id.clone(),
         );
-        // Its own: what opened before is no news to it.
+        // A new notification: an earlier restoration of the link must not wake this lookup.
         self.link_restored = Arc::default();
         let link_restored = Arc::clone(&self.link_restored);
         self.in_flight = InFlight::LookingUp(pending);
@@ -316,11 +317,11 @@ impl ParentNotifier {
                 if !first.is_zero() {
                     tokio::time::sleep(first).await;
                 }
-                // Sent by a notifier that has died since, it may still be on its way.
+                // The call of an earlier notifier may still be in flight.
                 let limit = env.config.calls.notify;
                 env.calls_in_flight.finished(&call_id(&id), limit).await;
                 let mut wait = Duration::from_secs(1);
-                // Until the server says, nobody knows whether it arrived: sending it again might double it.
+                // The message is not sent again before its outcome is known, since it might arrive twice.
                 loop {
                     let look =
                         |messages: &[TranscriptMessage]| find_notice(messages, &id).map(|_| ());
@@ -330,7 +331,7 @@ impl ParentNotifier {
                         Err(failure) if !notifier.connected() => return Err(failure),
                         Err(_) => {}
                     }
-                    // Also one that opened while it was asked: nobody knows which was first.
+                    // A link restored during the lookup wakes too: it may have been restored after the call failed.
                     tokio::select! {
                         () = tokio::time::sleep(wait) => {}
                         () = link_restored.notified() => {}
@@ -393,7 +394,7 @@ impl Handler<LookedUp> for ParentNotifier {
             Ok(true) => self.accepted(&pending),
             Ok(false) => self.refused(
                 *pending,
-                &ServerError::OutcomeUnknown("it was sent and did not arrive".to_owned()),
+                &ServerError::OutcomeUnknown("the message did not arrive".to_owned()),
             ),
             Err(failure) if failure.outcome_is_unknown() => {
                 self.look_up(pending, Duration::from_secs(1), ctx);

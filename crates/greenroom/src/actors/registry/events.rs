@@ -1,5 +1,5 @@
-//! The server's events and the way to the server. Each event is looked up by its session once and handed to whoever
-//! decides: the run in that session, the notifier of the parent that the session is, or, for a deleted session, here.
+//! The server's events and its reachability. Each event is looked up by its session once and sent to the actors concerned:
+//! the run in that session and the notifier of that parent session. Deleted sessions are handled here.
 
 use std::collections::BTreeSet;
 
@@ -19,12 +19,12 @@ use crate::domain::session_event::{SessionEvent, SessionEventKind};
 use crate::domain::time::Timestamp;
 use crate::handle::EventLink;
 
-/// Whether events flow.
+/// The event link to the agent server has connected or broken.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(crate) struct LinkChanged(pub(crate) EventLink);
 
-/// Whether the server answers at all.
+/// The result of a probe of the agent server.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(crate) struct HealthAnswered(pub(crate) bool);
@@ -47,7 +47,7 @@ impl TaskRegistry {
                 .iter()
                 .filter_map(|id| self.owned_session(id).cloned()),
         );
-        // Nobody is told who is a session of the cascade; everybody else is.
+        // Parents that are deleted in the cascade get no messages; other parents do.
         for parent in &gone {
             self.drop_parent(parent, ctx);
         }
@@ -81,7 +81,7 @@ impl TaskRegistry {
         }
     }
 
-    /// Hands one event to whoever decides.
+    /// Sends one event to the actors concerned.
     fn dispatch_event(&mut self, event: SessionEvent, at: Timestamp, ctx: &mut Context<Self>) {
         let SessionEvent { session, kind } = event;
         if self.closing.is_some() {
@@ -91,18 +91,18 @@ impl TaskRegistry {
             return self.session_deleted(&session, ctx);
         }
         let aborted = matches!(kind, SessionEventKind::Error { aborted: true, .. });
-        // While the server backs off, an abort shows only as a message that is completed for no reason.
-        let may_tell_of_an_abort = aborted
+        // While the server backs off, an abort shows only as a message completed without a reason.
+        let may_be_abort = aborted
             || matches!(&kind, SessionEventKind::Message(message)
                 if message.completed.is_some() && message.finish.is_none());
-        let ours = self
+        let entry = self
             .by_session
             .get(&session)
             .and_then(|id| self.tasks.get(id));
-        // The abort of a session of ours is its own run's business, and mostly our own doing.
-        let own = may_tell_of_an_abort && (ours.is_some() || self.has_ended(&session));
-        let actor = ours.and_then(|entry| entry.actor.as_ref());
-        let parent = self.parents.get_mut(&session).filter(|_| !own);
+        // The abort of a task's session concerns its run only, and is mostly made by Greenroom.
+        let own_abort = may_be_abort && (entry.is_some() || self.has_ended(&session));
+        let actor = entry.and_then(|entry| entry.actor.as_ref());
+        let parent = self.parents.get_mut(&session).filter(|_| !own_abort);
         let Some(parent) = parent else {
             if let Some(actor) = actor {
                 actor.do_send(SessionEventReceived { kind, at });
@@ -113,30 +113,31 @@ impl TaskRegistry {
             let kind = kind.clone();
             actor.do_send(SessionEventReceived { kind, at });
         }
-        // One that is to stay because its user has stopped it must not be let go of for what it said before.
-        let sequence = may_tell_of_an_abort.then(|| {
+        // A notifier that was silenced by its user must be kept: reports from before the event no longer count.
+        let sequence = may_be_abort.then(|| {
             parent.sequence += 1;
             parent.sequence
         });
-        parent.notifier.do_send(ParentEvent(kind, sequence));
+        parent.notifier.do_send(ParentEvent { kind, sequence });
         if aborted {
             self.parent_aborted(&session, ctx);
         }
     }
 
-    /// No slot is granted while the server cannot be reached: a restart of it must not burn through a queue.
+    /// Records the reachability of the server. No slot is granted while it is unreachable: the queued tasks must not fail one
+    /// after the other during a restart of the server.
     fn set_reachable(&mut self, reachable: bool) {
         if self.reachable != reachable {
             self.reachable = reachable;
             self.refs.flags.set_reachable(reachable);
-            tracing::warn!(reachable, "the way to the agent server has changed");
+            tracing::warn!(reachable, "reachability of the agent server changed");
             self.refs
                 .slots
                 .send(SetOpen(reachable && self.closing.is_none()));
         }
     }
 
-    /// Everything running is looked at again, and what is owed is not waited with any longer.
+    /// Polls all running sessions and retries pending messages at once.
     fn link_is_up(&self) {
         self.refs.poller.send(Reconcile);
         for known in self.parents.values() {
@@ -158,8 +159,8 @@ impl TaskRegistry {
                 answer.is_ok()
             },
             |_| false,
-            move |well| {
-                registry.send(HealthAnswered(well));
+            move |healthy| {
+                registry.send(HealthAnswered(healthy));
             },
         );
     }
@@ -168,15 +169,15 @@ impl TaskRegistry {
 impl Handler<EventsReady> for TaskRegistry {
     type Result = ();
 
-    fn handle(&mut self, came: EventsReady, ctx: &mut Context<Self>) {
+    fn handle(&mut self, ready: EventsReady, ctx: &mut Context<Self>) {
         let now = self.env.now();
-        let mut batch = std::mem::take(&mut self.batch);
-        came.take(&mut batch);
-        for event in batch.drain(..) {
+        let mut events = std::mem::take(&mut self.event_buffer);
+        ready.take(&mut events);
+        for event in events.drain(..) {
             self.env.failpoints.hit("registry: SessionHappened");
             self.dispatch_event(event, now, ctx);
         }
-        self.batch = batch;
+        self.event_buffer = events;
     }
 }
 
@@ -191,7 +192,7 @@ impl Handler<DepthOf> for TaskRegistry {
             .and_then(|id| self.tasks.get(id))
             .map(|entry| &entry.task);
         let depth = task.map(|task| (task.spawn_depth, task.root_session.clone()));
-        // Whoever asked may have given up.
+        // The caller may have been dropped.
         let _ = ask.reply.send(depth);
     }
 }
@@ -203,7 +204,7 @@ impl Handler<LinkChanged> for TaskRegistry {
         self.env.failpoints.hit("registry: LinkChanged");
         match changed.0 {
             EventLink::Connected => {
-                // Events that were missed are not replayed: everything running is looked at again.
+                // Missed events are not replayed: all running sessions are polled.
                 self.set_reachable(true);
                 self.link_is_up();
             }

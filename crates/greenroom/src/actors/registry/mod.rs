@@ -1,10 +1,11 @@
-//! TaskRegistry: owns the table of tasks, its indexes and the removal deadlines. It decides for every task that is not
-//! running, routes events to the one who decides, and is the finaliser of every way to the end.
+//! TaskRegistry: owns the table of tasks, its indexes and the removal deadlines. It decides about every task that is not
+//! running, routes events to the actor concerned, and finalises every end of a run. The handle sends it queries and commands;
+//! task actors, key queues and notifiers send it reports.
 //!
-//! Its rooms: `admission` (launch, resume, track), `line` (waiting), `runs`, `finaliser` (the end), `orders` (cancel, send,
-//! takeover), `events` (the server's events, the way to the server), `parents` (batches and debts), `asks` (what children
-//! wait for), `queries` (readers), `keepers` (the actors it answers for), `restoring` (how one begins where another
-//! stopped), `shutdown`.
+//! Its modules: `admission` (launch, resume, track), `waiting` (queues), `runs`, `finaliser` (ends), `commands` (cancel, send,
+//! takeover), `events` (the server's events, reachability), `parents` and `notifiers` (batches and pending messages), `asks`
+//! (open requests of children), `queries` (readers), `records` (journal and publication), `supervision` (restarts of other
+//! actors), `recovery` (restart of the registry), `shutdown`.
 
 mod admission;
 mod asks;
@@ -42,7 +43,7 @@ use super::parent_notifier::ParentNotifier;
 use super::poller::Poller;
 use super::runtime_state::{ActorDirectory, HeldPermits, PendingAborts, RuntimeFlags};
 use super::slot_manager::{SlotManager, SlotPermit};
-use super::task::TaskActor;
+use super::task::{Dependents, TaskActor};
 use super::toaster::Toaster;
 use crate::config::Limits;
 use crate::domain::concurrency::QueueSeq;
@@ -73,15 +74,16 @@ pub(crate) use resource_counts::ReadResourceCounts;
 pub(crate) use shutdown::Shutdown;
 pub(crate) use supervision::supervise_registry;
 
-/// A question that is answered at once.
+/// A request that the registry answers in one step.
 pub(crate) trait Query: Send + 'static {
     type Answer: Send + 'static;
-    /// True if the answer says what was decided, and so must be durable before it is given.
+    /// True if the answer contains a decision, which must be durable before the answer is sent.
     const DECIDES: bool = false;
 
     fn answer(self, registry: &mut TaskRegistry, ctx: &mut Context<TaskRegistry>) -> Self::Answer;
 
-    /// The answer to give instead where the journal cannot be written, for that reason, and the run that is taken back.
+    /// Returns the answer that is sent instead if the journal cannot be written, for the reason `why`, and the run whose
+    /// acceptance is revoked.
     fn on_journal_failure(
         answer: Self::Answer,
         _why: &str,
@@ -90,11 +92,10 @@ pub(crate) trait Query: Send + 'static {
     }
 }
 
-/// How long an answer that must be durable waits for the journal: one that hangs without failing must not keep anybody
-/// waiting for ever.
+/// How long an answer waits until its decision is durable: a journal that hangs must not block a caller forever.
 const WRITTEN_WITHIN: Duration = Duration::from_secs(10);
 
-/// A question and where its answer goes.
+/// A query and the sender for its answer.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(crate) struct QueryMessage<Q: Query> {
@@ -109,7 +110,7 @@ impl<Q: Query> Handler<QueryMessage<Q>> for TaskRegistry {
         self.env.failpoints.hit("registry: Ask");
         let answer = message.query.answer(self, ctx);
         if !Q::DECIDES || self.env.durability.is_current() {
-            // Whoever asked may have gone away.
+            // The caller may have been dropped.
             let _ = message.reply.send(answer);
             return;
         }
@@ -129,7 +130,7 @@ impl<Q: Query> Handler<QueryMessage<Q>> for TaskRegistry {
                     answer
                 }
             };
-            // Whoever asked may have gone away.
+            // The caller may have been dropped.
             let _ = message.reply.send(answer);
         });
     }
@@ -139,57 +140,57 @@ impl<Q: Query> Handler<QueryMessage<Q>> for TaskRegistry {
 #[rtype(result = "()")]
 struct DeadlineReached;
 
-/// What a deadline of the registry is for.
+/// What happens at a deadline of the registry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Deadline {
-    /// An ended task leaves memory.
+    /// An ended task is removed from memory.
     Remove(TaskId, Run),
     /// A waiting task has waited too long.
     QueueTtl(TaskId, Run),
 }
 
-/// Names one deadline: deadlines of one instant come in the order in which they were set.
+/// Identifies a deadline. Deadlines of the same instant are processed in the order in which they were set.
 type DeadlineKey = (Timestamp, u64);
 
-/// Somebody who waits for a run.
+/// A caller that waits for a run.
 struct Waiter {
     run: Run,
     until: WaitFor,
     reply: oneshot::Sender<Option<Task>>,
 }
 
-/// A task in memory and all that belongs to it.
+/// A task in memory, with the state that the registry keeps about it.
 pub(crate) struct TaskEntry {
-    /// Shared with whoever has the record: a change makes a copy of its own where somebody has.
+    /// The record, shared with its readers: a change copies it while it is shared.
     task: Arc<Task>,
     accepted: QueueSeq,
-    /// Its place in line, while it waits there.
+    /// The sequence number in the wait queue, while the task is queued.
     queued: Option<QueueSeq>,
     actor: Option<Addr<TaskActor>>,
-    /// The age it queued with, kept so that it can take its old place again.
+    /// The sequence number of the current run, kept so that the run can return to its position in the queue.
     queue_seq: QueueSeq,
-    /// The newest run that was granted a slot: if its actor dies while it starts, the session is looked for before one is
-    /// made.
+    /// The newest run that was granted a slot: if its actor panics while it starts, the session is looked up before one is
+    /// created.
     granted_run: Option<Run>,
-    /// The newest run whose prompt the server has.
+    /// The newest run whose prompt the server has accepted.
     prompted: Option<Run>,
     /// The newest run whose session needs no abort any more.
     aborted: Option<Run>,
-    /// The order to end it that its actor was given first.
+    /// The first end that was requested of the actor, in case the actor panics.
     requested_end: Option<Box<End>>,
-    /// Granted while the abort of the run before was not answered.
+    /// The slot granted while the abort of the run before was not answered.
     granted: Option<Box<SlotPermit>>,
-    /// The parent whose batch it is in.
+    /// The parent whose batch contains the task.
     batch: Option<SessionId>,
     superseded: Arc<AtomicBool>,
     removal: Option<DeadlineKey>,
     expiry: Option<DeadlineKey>,
     waiters: Vec<Waiter>,
-    sent_dependents: (usize, bool),
+    sent_dependents: Dependents,
     deaths: u32,
-    /// As it was appended last.
+    /// The record as it was appended last.
     record: Option<Arc<Task>>,
-    /// How many of its changes readers have not been shown yet, and what they see of it meanwhile.
+    /// The number of changes that are not published yet, and the record that readers see meanwhile.
     unpublished: usize,
     published: Option<Arc<Task>>,
 }
@@ -199,7 +200,7 @@ struct WaitQueue {
     waiting: BTreeMap<QueueSeq, TaskId>,
 }
 
-/// Where the other actors are, and what outlives a registry.
+/// The references to the other actors, and the state that is kept over restarts of the registry.
 #[derive(Clone)]
 pub(crate) struct ActorRefs {
     pub(crate) registry: ActorRef<TaskRegistry>,
@@ -253,11 +254,11 @@ pub(crate) struct TaskRegistry {
     reachable: bool,
     probing: bool,
     probe_tries: u32,
-    /// True while it has asked to be told when more is durable.
+    /// True while a notification of `DurabilityAdvanced` is requested.
     awaits_durable: bool,
     closing: Option<shutdown::Closing>,
-    /// Room for events, empty between two turns.
-    batch: Vec<SessionEvent>,
+    /// The buffer for taken events, empty between two messages.
+    event_buffer: Vec<SessionEvent>,
 }
 
 impl TaskRegistry {
@@ -268,7 +269,7 @@ impl TaskRegistry {
             Some(seed) => ChaCha8Rng::seed_from_u64(seed),
             None => ChaCha8Rng::from_seed(random_seed()),
         };
-        // A later registry must not draw what an earlier one has drawn.
+        // A restarted registry must not repeat the numbers of an earlier one.
         rng.set_stream(generation);
         Self {
             limits: refs.flags.limits(),
@@ -289,14 +290,14 @@ impl TaskRegistry {
             deadlines: BTreeMap::new(),
             timer: None,
             next_seq: 1,
-            // Numbers tell queues and notifiers from those of an earlier registry.
+            // Numbers distinguish queues and notifiers from those of an earlier registry.
             next_number: generation << 40,
             rng,
             probing: false,
             probe_tries: 0,
             awaits_durable: false,
             closing: None,
-            batch: Vec::new(),
+            event_buffer: Vec::new(),
         }
     }
 
@@ -311,7 +312,7 @@ impl TaskRegistry {
         queue_seq
     }
 
-    /// Eight hex digits of a random UUID, drawn again if any known task has them.
+    /// Returns an id with eight hex digits of a random UUID that no known task has.
     fn new_id(&mut self) -> TaskId {
         loop {
             let mut bytes = [0; 16];
@@ -339,7 +340,7 @@ impl TaskRegistry {
         key
     }
 
-    /// One timer for the earliest deadline.
+    /// Sets the one timer to the earliest deadline.
     fn arm(&mut self, ctx: &mut Context<Self>) {
         let due = self.deadlines.first_key_value().map(|((at, _), _)| *at);
         if due == self.timer.as_ref().map(|(at, _)| *at) {
@@ -389,7 +390,7 @@ impl Handler<DeadlineReached> for TaskRegistry {
 
 fn not_written_in_time() -> Arc<str> {
     let limit = duration_text(WRITTEN_WITHIN);
-    format!("what was asked for was not written within {limit}").into()
+    format!("the write did not finish within {limit}").into()
 }
 
 fn random_seed() -> [u8; 32] {
@@ -397,7 +398,7 @@ fn random_seed() -> [u8; 32] {
     use rand::rngs::SysRng;
     let mut seed = [0; 32];
     if SysRng.try_fill_bytes(&mut seed).is_err() {
-        // Without the machine's randomness the clock must do: ids are names, not secrets.
+        // Without the system's randomness the clock is the seed: ids are names, not secrets.
         let nanos = chrono::Utc::now().timestamp_nanos_opt().unwrap_or_default();
         seed[..8].copy_from_slice(&nanos.to_le_bytes());
     }

@@ -1,6 +1,6 @@
-//! How a registry begins where another stopped: the journal says what was decided, the survivors say who lives. Actors that
-//! live are recovered and say again what they have; what died with the registry is built anew. The first registry of a system
-//! takes the same way and finds nothing.
+//! The recovery of a registry from the journal and from the runtime state that is kept over its restarts. Running actors are
+//! adopted and report their state again; actors that ended are started anew. The first registry of a process recovers in the
+//! same way, without running actors.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -23,8 +23,8 @@ use crate::domain::timeline::TimelineEntry;
 use crate::ports::journal::{JournalEntry, RecoveredState, RecoveredTask};
 
 impl TaskRegistry {
-    /// Takes over from whoever was here before. Where a shutdown was asked for meanwhile, it begins in that very step:
-    /// whoever asked may not be able to say so again.
+    /// Recovers the state of the registry before this one. If a shutdown was requested meanwhile, it begins at once, since
+    /// the request may not be repeated.
     pub(super) fn begin(&mut self, ctx: &mut Context<Self>) {
         self.restore(ctx);
         if self.refs.flags.closing() {
@@ -39,28 +39,28 @@ impl TaskRegistry {
             .env
             .journal
             .load()
-            // Without it nothing can be decided; it is tried again like any death.
+            // Nothing can be decided without the journal. The supervisor restarts the registry, which reads it again.
             .unwrap_or_else(|failure| panic!("the journal cannot be read: {failure}"));
         self.changes.continue_after(recovered.newest_change);
-        // What the one before had decided and not shown.
+        // Changes that the registry before this one had decided and not published.
         let newest_lsn = self.env.journal.last_lsn();
         self.env
             .pending_publications
             .settle(recovered.newest_change, newest_lsn);
         self.start_singletons();
         if !self.reachable {
-            // Whoever asked before is gone, and nothing starts until somebody has an answer.
+            // The probe of the registry before this one is lost, and no slot is granted until the server answers.
             self.probe();
         }
         if recovered.tasks.is_empty() && recovered.left.is_empty() && recovered.outboxes.is_empty()
         {
-            // Nothing was decided yet; keys belong to tasks.
+            // There is nothing to recover: launch keys belong to tasks.
             return;
         }
         tracing::warn!(
             tasks = recovered.tasks.len(),
             live = tasks.len(),
-            "taking over"
+            "recovering from the journal"
         );
         let open = self.reachable && !self.refs.flags.closing();
         self.refs.slots.send(ClearQueues);
@@ -87,7 +87,7 @@ impl TaskRegistry {
         self.restore_parents(outboxes, notifiers);
         self.restore_runs(by_queue_seq.into_values().collect(), tasks, ctx);
         self.publish_durable();
-        // What happened meanwhile was told to nobody.
+        // Events may have been missed meanwhile.
         self.refs.poller.send(poller::Reconcile);
     }
 
@@ -115,7 +115,7 @@ impl TaskRegistry {
                 entry.superseded = superseded;
             }
         }
-        // In the order of acceptance: the newest task of a session has it.
+        // Records come in the order of acceptance: a session belongs to its newest task.
         if let Some(session) = session {
             self.by_session.insert(session, id);
         }
@@ -138,7 +138,7 @@ impl TaskRegistry {
                 self.new_notifier(&parent, Some(outbox));
                 continue;
             };
-            // A number that nothing it was told before had: what it says of that is not what it says of this.
+            // A new sequence number: reports about earlier messages must not be taken for reports about this one.
             let (open, sequence) = (outbox.open(), self.next_number());
             notifier.do_send(Reconcile {
                 outbox,
@@ -147,7 +147,7 @@ impl TaskRegistry {
             });
             self.know_parent(&parent, notifier, generation, (sequence, open, true));
         }
-        // Those left over owe nothing: they end as their addresses are dropped.
+        // The remaining notifiers have no pending messages: they end when their addresses are dropped.
     }
 
     fn restore_members(&mut self, parent: &SessionId, outbox: &mut Outbox) {
@@ -200,10 +200,11 @@ impl TaskRegistry {
                 Some((number, actor)) => {
                     entry.actor = Some(actor.clone());
                     self.refs.tasks.put(id.clone(), number, actor);
-                    match status.is_terminal() {
-                        // It may not have heard that its end is recorded.
-                        true => self.release(&id, run, false),
-                        false => self.resume_live(&id),
+                    if status.is_terminal() {
+                        // The record of the end may not have been sent to the actor.
+                        self.release(&id, run, false);
+                    } else {
+                        self.resume_live(&id);
                     }
                 }
                 None if superseded_end.is_some() => {}
@@ -236,19 +237,19 @@ impl TaskRegistry {
                 self.remove_later(&id, ctx);
             }
         }
-        // Those left over are of runs that are over and recorded: they only wait for an abort.
+        // The remaining actors belong to runs whose end is recorded: they only wait for an abort.
     }
 
-    /// The story of a task says that the process was started again, and how the task goes on.
+    /// Adds a timeline entry that the process was restarted, and how the task continues.
     fn record_recovery(&self, id: &TaskId, how: &str) {
-        // A registry that only died leaves those in line where they are, and those that died with it have a line of theirs.
+        // After a restart of the registry alone, queued tasks stay queued, and an actor that panicked has its own entry.
         if self.env.health.deaths(ActorKind::Registry) == 0 {
             self.env
                 .append_timeline(id, TimelineEntry::new("greenroom was started again", how));
         }
     }
 
-    /// An actor that lives is told what it may have missed, and asked for what we may have.
+    /// Sends a running actor the messages that it may have missed, and requests its reports again.
     fn resume_live(&mut self, id: &TaskId) {
         self.watch_session(id);
         let session = self
@@ -261,18 +262,19 @@ impl TaskRegistry {
         let parent = session
             .as_ref()
             .and_then(|session| self.parents.get(session));
-        let (is_parent, owed) = (
-            parent.is_some(),
-            parent.is_some_and(|parent| parent.has_pending),
-        );
+        let is_parent = parent.is_some();
+        let dependents = Dependents {
+            open,
+            has_pending: parent.is_some_and(|parent| parent.has_pending),
+        };
         let Some(entry) = self.tasks.get_mut(id) else {
             return;
         };
-        entry.sent_dependents = (open, owed);
+        entry.sent_dependents = dependents;
         if let Some(actor) = &entry.actor {
-            actor.do_send(Dependents { open, owed });
+            actor.do_send(dependents);
             if is_parent {
-                // One of the messages that wake may have been accepted meanwhile.
+                // A message that wakes may have been accepted meanwhile.
                 actor.do_send(WakeSent);
             }
             actor.do_send(EventLinkLost);

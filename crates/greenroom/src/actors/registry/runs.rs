@@ -1,4 +1,4 @@
-//! Runs with an actor: made when the slot is there, attached again, and what they report of themselves.
+//! Runs with a task actor: started when their slot is granted, attached to their session again, and their reports.
 
 use std::sync::Arc;
 
@@ -10,13 +10,15 @@ use crate::actors::env::{spawn_call, within};
 use crate::actors::poller;
 use crate::actors::slot_manager::{Adopt, SlotPermit};
 use crate::actors::supervisor::{Exit, spawn_supervised};
-use crate::actors::task::{StartMode, StartRecorded, TaskActor, concurrency_key_of};
+use crate::actors::task::{
+    Dependents, StartMode, StartRecorded, TaskActor, TaskActorRefs, concurrency_key_of,
+};
 use crate::domain::ids::{Run, SessionId, TaskId};
 use crate::domain::task::TaskStatus;
 use crate::ports::journal::JournalEntry;
 
 impl TaskRegistry {
-    /// The slot is there: the task actor is made in this very step, and decides from now on.
+    /// Starts the task actor of a run whose slot was granted. The actor decides about the run from here on.
     pub(super) fn start_run(&mut self, id: &TaskId, permit: SlotPermit) {
         let Some(entry) = self.tasks.get(id) else {
             return;
@@ -36,7 +38,7 @@ impl TaskRegistry {
         };
         if let Some(entry) = self.tasks.get_mut(id) {
             let run = entry.task.run;
-            // Said before anything is made: whoever takes over must look for it.
+            // Recorded before the session is created: after a crash the session must be looked up.
             if entry.granted_run.replace(run) != Some(run) {
                 self.env
                     .append(vec![JournalEntry::Granted(id.clone(), run)]);
@@ -56,13 +58,17 @@ impl TaskRegistry {
         };
         let (env, refs, task) = (self.env.clone(), self.refs.clone(), entry.task.clone());
         let (slots, key) = (self.refs.slots.clone(), concurrency_key_of(&task));
-        // In the place of whoever held it before: asked for here, it comes before anything that waits.
+        // The slot is requested here, so that it is adopted before a waiting run gets one.
         let adopts = permit.is_none()
             && matches!(&start_mode, StartMode::Watch(..) | StartMode::Reattach(..));
         let (exit_ref, name, run) = (refs.registry.clone(), id.clone(), task.run);
         let actor = spawn_supervised(
             move |_| {
-                let refs = (refs.registry, refs.slots, refs.poller);
+                let refs = TaskActorRefs {
+                    registry: refs.registry,
+                    slots: refs.slots,
+                    poller: refs.poller,
+                };
                 TaskActor::new(env, refs, task, start_mode, permit)
             },
             move |exit| {
@@ -83,13 +89,13 @@ impl TaskRegistry {
             .tasks
             .put(id.clone(), u64::from(run.0), actor.clone());
         entry.actor = Some(actor);
-        entry.sent_dependents = (0, false);
+        entry.sent_dependents = Dependents::default();
         if let Some(session) = entry.task.session.clone() {
             self.send_dependents(&session);
         }
     }
 
-    /// A run without an actor is attached to its session again; its slot is adopted.
+    /// Starts a new actor for a run and attaches it to the existing session; its slot is adopted.
     pub(super) fn attach(&mut self, id: &TaskId) {
         let Some(entry) = self.tasks.get(id) else {
             return;
@@ -99,15 +105,16 @@ impl TaskRegistry {
             return;
         };
         let prompted = entry.prompted == Some(task.run) || (task.tracked && task.run == Run::FIRST);
-        let start_mode = match prompted {
-            true => StartMode::Watch(session, started),
-            false => StartMode::Reattach(session, started),
+        let start_mode = if prompted {
+            StartMode::Watch(session, started)
+        } else {
+            StartMode::Reattach(session, started)
         };
         self.run_task(id, start_mode, None);
         self.watch_session(id);
     }
 
-    /// The poller watches the session of a running task.
+    /// Starts the polling of a running task's session.
     pub(super) fn watch_session(&mut self, id: &TaskId) {
         let Some(entry) = self.tasks.get(id) else {
             return;
@@ -181,7 +188,7 @@ impl Handler<RunStarted> for TaskRegistry {
         };
         let from = entry.task.status();
         if from == TaskStatus::Running && entry.task.session.as_ref() == Some(&started.session) {
-            // Said again to a registry that has been rebuilt, and knows: the actor may not have heard so.
+            // Reported again after a restart of the registry. The answer to the first report may have been lost.
             if let Some(actor) = &entry.actor {
                 actor.do_send(StartRecorded(Arc::clone(&entry.task)));
             }
@@ -196,13 +203,13 @@ impl Handler<RunStarted> for TaskRegistry {
                 .task_mut()
                 .start(started.session.clone(), started.directory, started.at)
         {
-            tracing::debug!(%illegal, "a start came too late");
+            tracing::debug!(%illegal, "start ignored: it came too late");
             return;
         }
         entry.task_mut().concurrency_key = started.slot;
         let actor = entry.actor.clone();
         if let Some(newest) = self.claimant_after(&started.task, &started.session) {
-            // Claimed in the moment between the server's answer and this record of it: nothing is prompted.
+            // The session was claimed between the server's answer and this record: nothing is prompted.
             self.request_end(&started.task, superseded_by(&newest), ctx);
             return;
         }

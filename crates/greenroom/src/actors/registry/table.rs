@@ -1,4 +1,5 @@
-//! The table of tasks and its indexes: what belongs to whom, how many are open below a session, who leaves memory.
+//! The table of tasks and its indexes: tasks by acceptance, session and parent, the number of open tasks below a session, and
+//! the removal from memory.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -6,19 +7,22 @@ use std::sync::atomic::AtomicBool;
 use actix::Context;
 
 use super::{TaskEntry, TaskRegistry};
+use crate::actors::task::Dependents;
 use crate::domain::concurrency::QueueSeq;
 use crate::domain::ids::{SessionId, TaskId};
 use crate::domain::task::Task;
 use crate::ports::journal::JournalEntry;
 
 impl TaskRegistry {
-    /// Tells the actor of a session's run what depends on that session, if that has changed.
+    /// Sends the dependents of a session to the actor of its run, if they have changed.
     pub(super) fn send_dependents(&mut self, session: &SessionId) {
-        let open = self.open_below(session);
-        let owed = self
-            .parents
-            .get(session)
-            .is_some_and(|parent| parent.has_pending);
+        let dependents = Dependents {
+            open: self.open_below(session),
+            has_pending: self
+                .parents
+                .get(session)
+                .is_some_and(|parent| parent.has_pending),
+        };
         let Some(entry) = self
             .by_session
             .get(session)
@@ -27,26 +31,26 @@ impl TaskRegistry {
             return;
         };
         if let Some(actor) = &entry.actor
-            && entry.sent_dependents != (open, owed)
+            && entry.sent_dependents != dependents
         {
-            entry.sent_dependents = (open, owed);
-            actor.do_send(crate::actors::task::Dependents { open, owed });
+            entry.sent_dependents = dependents;
+            actor.do_send(dependents);
         }
     }
 
-    /// The tasks not ended whose parent is that session.
+    /// Returns the number of open tasks whose parent is that session.
     pub(super) fn open_below(&self, session: &SessionId) -> usize {
         self.open_children.get(session).copied().unwrap_or(0)
     }
 
-    /// A task of that parent is open from now on.
+    /// Counts a task of that parent that is open from now on.
     pub(super) fn count_open(&mut self, parent: Option<&SessionId>) {
         if let Some(parent) = parent {
             *self.open_children.entry(parent.clone()).or_default() += 1;
         }
     }
 
-    /// A task of that parent has ended, or has another parent now.
+    /// Counts a task of that parent that has ended, or has another parent now.
     pub(super) fn count_closed(&mut self, parent: Option<&SessionId>) {
         let Some(parent) = parent else { return };
         if let Some(open) = self.open_children.get_mut(parent) {
@@ -108,7 +112,7 @@ impl TaskRegistry {
                 removal: None,
                 expiry: None,
                 waiters: Vec::new(),
-                sent_dependents: (0, false),
+                sent_dependents: Dependents::default(),
                 deaths: 0,
                 record: None,
                 unpublished: 0,
@@ -119,7 +123,7 @@ impl TaskRegistry {
         id
     }
 
-    /// The task leaves memory; what it still owes its parent is kept by the notifier.
+    /// Removes a task from memory. Its pending messages are kept by the parent's notifier.
     pub(super) fn forget(&mut self, id: &TaskId, ctx: &mut Context<Self>) {
         let Some(entry) = self.tasks.remove(id) else {
             return;
@@ -143,7 +147,7 @@ impl TaskRegistry {
             actix_rt::spawn(async move {
                 durable.await;
                 for waiter in entry.waiters {
-                    // Whoever waited may have gone away.
+                    // The waiter may have been dropped.
                     let _ = waiter.reply.send(Some(Task::clone(&entry.task)));
                 }
             });

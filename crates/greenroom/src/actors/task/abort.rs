@@ -1,5 +1,5 @@
-//! Aborting a session whose run has ended, until it is known to have worked or is given up. Nothing waits for it but a
-//! resume of that session and a shutdown; its failure never changes a state.
+//! Aborts of sessions whose run has ended, repeated until an abort is known to have worked or is given up. Only a resume of
+//! the session and a shutdown wait for an abort; its failure never changes the state of a task.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,28 +15,28 @@ use crate::domain::time::Timestamp;
 use crate::domain::transcript::Message;
 use crate::ports::agent_server::{NewSession, ServerError, SessionStatus};
 
-/// How often an abort is tried in all.
+/// The number of abort calls in a row.
 const MAX_ATTEMPTS: u32 = 3;
 
-/// How long an abort waits for its end to be durable.
+/// How long an abort waits until the end of the run is durable.
 const DURABLE_LIMIT: Duration = Duration::from_secs(2);
 
-/// What is to be aborted.
+/// A session to abort.
 #[derive(Debug, Clone)]
 pub(crate) struct Aborted {
     pub(crate) session: SessionId,
     pub(crate) directory: Option<Arc<str>>,
-    /// The run that has ended: its own prompts, which may reach the session late, are nobody else's.
+    /// The run that has ended: its own late prompts do not count as prompts of others.
     pub(crate) run: (TaskId, Run),
-    /// Set once somebody has prompted the session again.
+    /// Set once the session is prompted again.
     pub(crate) superseded: Arc<AtomicBool>,
-    /// PollContext when nothing is to be done any more.
+    /// Notified with `AbortOver` when no further abort follows.
     pub(crate) registry: ActorRef<TaskRegistry>,
 }
 
-/// PendingAborts a session. The ticket, if somebody waits for it, is given back when the first abort was accepted or all were given
-/// up. One that succeeded can be lost all the same, so the status is read a second later and the abort repeated while the
-/// session is still busy, unless somebody has prompted it meanwhile.
+/// Aborts a session. The ticket is settled when the first abort was accepted or all attempts have failed. The agent server
+/// can accept an abort without effect: the status is read a second later, and the abort repeated while the session is busy,
+/// unless the session was prompted meanwhile.
 pub(crate) fn abort_session(env: &Env, aborted: Aborted, ticket: Option<Arc<AbortTicket>>) {
     let call = abort(env.clone(), aborted, ticket);
     spawn_call(env, "task: abort is answered", call, |_| (), |()| ());
@@ -49,12 +49,12 @@ async fn abort(env: Env, aborted: Aborted, ticket: Option<Arc<AbortTicket>>) {
 }
 
 async fn abort_until_done(env: Env, aborted: Aborted, mut ticket: Option<Arc<AbortTicket>>) {
-    // The end comes first, but a session must not work on for ever because a disk is full.
+    // The end must be durable first, but a full disk must not keep a session working forever.
     let durable = env.durable();
     let _ = tokio::time::timeout(DURABLE_LIMIT, durable).await;
     let begun = env.now();
     while attempt_abort(&env, &aborted, &mut ticket).await == AbortAttempts::Unreachable {
-        // Nobody waits for a server that is away, but a session must not work on for ever because it was.
+        // Nothing waits for an unreachable server, but the abort is repeated once the server is back.
         settle(ticket.take());
         if !is_busy_after_reconnect(&env, &aborted, begun).await {
             return;
@@ -63,12 +63,12 @@ async fn abort_until_done(env: Env, aborted: Aborted, mut ticket: Option<Arc<Abo
     settle(ticket);
 }
 
-/// What has come of the tries that follow each other at once.
+/// The result of the abort calls in a row.
 #[derive(Debug, PartialEq, Eq)]
 enum AbortAttempts {
     /// Aborted, nothing to abort, or given up.
     Done,
-    /// The last of them did not reach the server.
+    /// The last call did not reach the server.
     Unreachable,
 }
 
@@ -95,7 +95,7 @@ async fn attempt_abort(
                 {
                     return AbortAttempts::Done;
                 }
-                // It may be busy with something else by now: what somebody else has asked it is not ours to stop.
+                // The session may be busy with a prompt of another client, which must not be aborted.
                 if superseded.load(Ordering::Acquire)
                     || prompted_since(env, session, &aborted.run, since).await
                 {
@@ -108,15 +108,15 @@ async fn attempt_abort(
                     attempts = AbortAttempts::Unreachable;
                 }
                 env.health.abort_failed();
-                tracing::warn!(session = %session, %failure, "an abort failed");
+                tracing::warn!(session = %session, %failure, "abort failed");
             }
         }
     }
     attempts
 }
 
-/// ReadWaits for a server that was away, as long as a start would, and answers whether the session still works for the run
-/// that ended at `since`.
+/// Waits until the server is reachable, at most as long as a start would. Returns true if the session still works for the
+/// run that ended at `since`.
 async fn is_busy_after_reconnect(env: &Env, aborted: &Aborted, since: Timestamp) -> bool {
     let directory = aborted.directory.as_deref();
     let directory = directory.unwrap_or(&env.config.directory);
@@ -142,7 +142,7 @@ async fn is_busy_after_reconnect(env: &Env, aborted: &Aborted, since: Timestamp)
     }
 }
 
-/// What may have to be aborted after the process has ended and begun again.
+/// A session that may need an abort after a crash of the process.
 pub(crate) struct AbortAfterCrash {
     pub(crate) session: AbortedSession,
     pub(crate) directory: Option<Arc<str>>,
@@ -155,13 +155,13 @@ pub(crate) struct AbortAfterCrash {
 
 /// The session of a run that has ended.
 pub(crate) enum AbortedSession {
-    /// Known.
+    /// A known session.
     Session(SessionId),
-    /// It was being made, and may be there.
+    /// A session that was being created, and may exist.
     Created(Box<NewSession>, Vec<SearchScope>),
 }
 
-/// PendingAborts the session of an ended run if it works and nobody else has asked it something since the end.
+/// Aborts the session of an ended run if the session is busy and no other client has prompted it since the end.
 pub(crate) fn abort_if_busy(env: &Env, after: AbortAfterCrash, ticket: AbortTicket) {
     let (env, ticket) = (env.clone(), Arc::new(ticket));
     let within_env = env.clone();
@@ -203,8 +203,7 @@ pub(crate) fn abort_if_busy(env: &Env, after: AbortAfterCrash, ticket: AbortTick
     );
 }
 
-/// The session that a create made before the process ended, if it made one; a server that is away is asked again for a
-/// minute.
+/// Looks up the session of a create call made before the process ended. An unreachable server is tried again for a minute.
 async fn find_created_with_retries(
     env: &Env,
     new: &NewSession,
@@ -214,7 +213,9 @@ async fn find_created_with_retries(
         match find_created(env, new, others.to_vec()).await {
             Ok(found) => return found,
             Err(ServerError::NotFound(_)) => return None,
-            Err(failure) => tracing::debug!(task = %new.task, %failure, "not looked for yet"),
+            Err(failure) => {
+                tracing::debug!(task = %new.task, %failure, "lookup of a created session failed")
+            }
         }
         tokio::time::sleep(connect_backoff(attempt)).await;
     }
@@ -227,8 +228,8 @@ fn settle(ticket: Option<Arc<AbortTicket>>) {
     }
 }
 
-/// True if the newest prompt of anybody but that run is younger than that; also if that cannot be read, since an abort that
-/// was lost costs less than one that stops somebody else's turn.
+/// Returns true if the newest prompt that is not of that run was made at or after `since`. Also returns true if the messages
+/// cannot be read: a lost abort costs less than the abort of another client's turn.
 async fn prompted_since(
     env: &Env,
     session: &SessionId,
@@ -236,7 +237,7 @@ async fn prompted_since(
     since: Timestamp,
 ) -> bool {
     let by_others = |message: &&Message| {
-        // A notice of ours asks nothing of a session whose task has ended.
+        // A notice from Greenroom does not prompt a session whose task has ended.
         let notice = message.parts.iter().any(|part| part.notice_id().is_some());
         message.role.as_deref() == Some("user") && !notice && !message.is_prompt_of(task, *run)
     };
@@ -256,7 +257,7 @@ async fn still_busy(env: &Env, session: &SessionId, directory: Option<&str>) -> 
             statuses.get(session),
             Some(SessionStatus::Busy | SessionStatus::Retry { .. })
         ),
-        // Unknown is not idle: an abort too many is harmless, one too few lets it work on unseen.
+        // An unknown status counts as busy: a needless abort is harmless, a missing one leaves the session working.
         Err(_) => true,
     }
 }

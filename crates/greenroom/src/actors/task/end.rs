@@ -1,5 +1,5 @@
-//! The end of a run, seen from its actor: decided here or by order, recorded by the registry, and only then is the slot
-//! given back and the session aborted.
+//! The end of a run in its actor. The end is decided by the watch or requested by a caller, then recorded by the registry;
+//! only after that is the slot released and the session aborted.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,14 +8,16 @@ use actix::{AsyncContext, Context, Handler};
 
 use super::abort::{Aborted, abort_session};
 use super::messages::LatePromptGivenUp;
-use super::{Detach, EndAccepted, EndRefused, EndRun, Phase, RegistryRestarted, TaskActor};
+use super::{
+    DecidedEnd, Detach, EndAccepted, EndRefused, EndRun, Phase, RegistryRestarted, TaskActor,
+};
 use crate::actors::registry::RunEnded;
 use crate::domain::ids::SessionId;
 use crate::domain::lifecycle::End;
 
 impl TaskActor {
-    /// Decides the end. The registry records it; until then nothing else is decided.
-    pub(super) fn end(&mut self, end: End, _ctx: &mut Context<Self>) {
+    /// Decides the end and reports it to the registry. Until the registry has recorded it, no other end is decided.
+    pub(super) fn end(&mut self, end: End) {
         let watch = match std::mem::replace(&mut self.phase, Phase::Ended) {
             Phase::Watching(watch) => Some(watch),
             Phase::Starting | Phase::Started => None,
@@ -28,13 +30,14 @@ impl TaskActor {
         self.calls_allowed.store(false, Ordering::Release);
         let snapshot = self.snapshot(watch.as_deref());
         self.phase = Phase::EndPending(end.clone(), watch);
-        self.ended = Some(Box::new((end, snapshot, self.env.now())));
+        let at = self.env.now();
+        self.decided_end = Some(Box::new(DecidedEnd { end, snapshot, at }));
         self.report_end();
     }
 
-    /// Tells the registry of the end that was decided, if one was.
+    /// Reports the decided end to the registry, if there is one.
     fn report_end(&self) {
-        if let Some((end, snapshot, at)) = self.ended.as_deref().cloned() {
+        if let Some(DecidedEnd { end, snapshot, at }) = self.decided_end.as_deref().cloned() {
             self.registry.send(RunEnded {
                 task: self.task.id.clone(),
                 run: self.run,
@@ -46,10 +49,10 @@ impl TaskActor {
         }
     }
 
-    /// A session that nobody asked for any more: it was created for a run that has ended meanwhile.
+    /// Aborts a session whose create was answered after the end of the run.
     pub(super) fn abort_late(&mut self, session: SessionId) {
         if self.detached {
-            // The next start finds it.
+            // The next process looks for the session.
             return;
         }
         let aborted = self.aborted(session, Arc::default());
@@ -66,24 +69,25 @@ impl TaskActor {
         }
     }
 
-    /// The create of a run that has ended failed after all: there is nothing to abort.
+    /// Handles the failure of a create after the end of the run: there is nothing to abort.
     pub(super) fn late_create_failed(&mut self) {
         if let Some(ticket) = self.late_abort.take() {
             ticket.not_needed();
         }
     }
 
-    /// A prompt of this run is answered. Where the run has ended meanwhile, it may have reached the session after the
-    /// abort: the session is aborted again, and whoever waits for the abort waits for this one too.
+    /// Handles the answer to a prompt of this run. If the run has ended meanwhile, the prompt may have reached the session
+    /// after the abort: the session is aborted again, and the ticket is held until then.
     pub(super) fn prompt_finished(&mut self, arrived: bool) {
         self.prompts_in_flight = self.prompts_in_flight.saturating_sub(1);
-        let ticket = match self.prompts_in_flight {
-            0 => self.late_prompt.take(),
-            _ => self.late_prompt.clone(),
+        let ticket = if self.prompts_in_flight == 0 {
+            self.late_prompt.take()
+        } else {
+            self.late_prompt.clone()
         };
-        // Where nobody looks after an abort, nobody repeats one either.
-        let calls_allowed = arrived && self.env.config.lifecycle.look_after_abort;
-        if let (true, Phase::Ended, Some(aborted)) = (calls_allowed, &self.phase, &self.aborting)
+        if arrived
+            && self.env.config.lifecycle.look_after_abort
+            && let (Phase::Ended, Some(aborted)) = (&self.phase, &self.aborting)
             && !aborted.superseded.load(Ordering::Acquire)
         {
             abort_session(&self.env, Aborted::clone(aborted), ticket);
@@ -96,7 +100,7 @@ impl Handler<LatePromptGivenUp> for TaskActor {
 
     fn handle(&mut self, _: LatePromptGivenUp, _: &mut Context<Self>) {
         self.env.failpoints.hit("task: LatePromptGivenUp");
-        // Nobody waits for it any longer; if it comes all the same, the session is still aborted again.
+        // Nothing waits for the prompt any longer. If it is answered later, the session is still aborted again.
         self.late_prompt = None;
     }
 }
@@ -107,11 +111,11 @@ impl Handler<EndRun> for TaskActor {
     fn handle(&mut self, request: EndRun, ctx: &mut Context<Self>) {
         self.env.failpoints.hit("task: EndRun");
         match self.phase {
-            // Where its own end is refused, the first of these holds.
+            // If the decided end is refused, the first of these requests ends the run.
             Phase::EndPending(..) => self.end_requests.push(request),
             Phase::Ended => request.reply_decided(false),
             _ => {
-                self.end(request.end.clone(), ctx);
+                self.end(request.end.clone());
                 self.arm(ctx);
                 request.reply_decided(true);
             }
@@ -127,13 +131,13 @@ impl Handler<EndRefused> for TaskActor {
         if let Phase::EndPending(end, Some(watch)) =
             std::mem::replace(&mut self.phase, Phase::Ended)
         {
-            tracing::debug!(task = %self.task.id, outcome = ?end.outcome, "goes on: something depends on its session");
+            tracing::debug!(task = %self.task.id, outcome = ?end.outcome, "run continues: its session has dependents");
             self.phase = Phase::Watching(watch);
-            self.ended = None;
+            self.decided_end = None;
             self.calls_allowed.store(true, Ordering::Release);
             if !self.end_requests.is_empty() {
                 let first = self.end_requests.remove(0);
-                self.end(first.end.clone(), ctx);
+                self.end(first.end.clone());
                 first.reply_decided(true);
             }
         }
@@ -161,7 +165,7 @@ impl Handler<EndAccepted> for TaskActor {
                 let aborted = self.aborted(session, ticket.superseded());
                 self.aborting = Some(Box::new(aborted.clone()));
                 if self.prompts_in_flight > 0 && self.env.config.lifecycle.look_after_abort {
-                    // It may set the session to work once more: a resume waits for that too, a while.
+                    // A late prompt can make the session busy again: a resume waits for its answer too, up to a limit.
                     self.late_prompt = Some(Arc::clone(&ticket));
                     ctx.notify_later(LatePromptGivenUp, self.env.config.calls.other);
                 }
@@ -203,7 +207,7 @@ impl Handler<RegistryRestarted> for TaskActor {
                     self.report_prompted();
                 }
                 self.report_changed();
-                // A manager that died just before the registry is followed by one that nobody was told of.
+                // If the slot manager panicked just before the registry, its restart was not reported to this actor.
                 self.retake_lost_slot(ctx);
             }
             Phase::EndPending(..) | Phase::Ended => self.report_end(),

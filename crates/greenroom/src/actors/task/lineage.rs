@@ -1,5 +1,5 @@
-//! How a run comes to its session: reading the parent's lineage, and looking for what a call of unknown fate has left.
-//! Used by the task actor; every call has its time limit.
+//! Reads of the agent server for the start of a run: the lineage of the parent, and the lookup of sessions and prompts whose
+//! call has an unknown outcome. Used by the task actor; every call has a time limit.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -15,19 +15,19 @@ use crate::domain::task::Task;
 use crate::domain::transcript::Message;
 use crate::ports::agent_server::{NewSession, ServerError};
 
-/// What is known of the sessions above a task.
+/// The sessions above a task, as far as they are known.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Lineage {
-    /// How deep the task is; 1 below a session that is nobody's child, and if nothing could be read.
+    /// The depth of the task; 1 below a session without a parent, and if the lineage could not be read.
     pub(crate) depth: u32,
-    /// Where the parent works.
+    /// The directory of the parent.
     pub(crate) directory: Option<Arc<str>>,
-    /// The session at the top, if the whole way was read.
+    /// The session at the top, if the whole lineage was read.
     pub(crate) root: Option<SessionId>,
 }
 
 impl Lineage {
-    /// What is taken where nothing could be read.
+    /// Returns the lineage that is used if none could be read.
     pub(crate) fn unknown() -> Self {
         Self {
             depth: 1,
@@ -36,8 +36,12 @@ impl Lineage {
     }
 }
 
-/// Reads the lineage of a parent that is no session of ours, all within one time limit. Only a server that cannot be
-/// reached is an error: what cannot be read counts as depth 1.
+/// Reads the lineage of a parent that is not the session of a task, within one time limit. A lineage that cannot be read
+/// counts as depth 1.
+///
+/// # Errors
+///
+/// `Unreachable` if the server cannot be reached.
 pub(crate) async fn read_lineage(
     env: &Env,
     registry: &ActorRef<TaskRegistry>,
@@ -74,7 +78,7 @@ pub(crate) async fn read_lineage(
         Ok(depth) => lineage.depth = depth,
         Err(failure @ ServerError::Unreachable(_)) => return Err(failure),
         Err(failure) => {
-            tracing::debug!(parent = %parent, %failure, "the lineage could not be read")
+            tracing::debug!(parent = %parent, %failure, "reading the lineage failed")
         }
     }
     Ok(lineage)
@@ -92,7 +96,7 @@ async fn depth_of(
     answer.await.ok().flatten()
 }
 
-/// The session a run asks for.
+/// Returns the request for the session of a run.
 pub(crate) fn new_session(
     env: &Env,
     task: &Task,
@@ -122,39 +126,62 @@ pub(crate) fn new_session(
     }
 }
 
-/// A parent, none for all sessions, and a directory.
-pub(crate) type SearchScope = (Option<SessionId>, Arc<str>);
+/// The sessions among which a created session is looked up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct SearchScope {
+    /// The parent of the sessions; none for all sessions.
+    parent: Option<SessionId>,
+    directory: Arc<str>,
+}
 
-/// Where a session may have been made for a task by an actor before this one: the task may have got another parent since.
+/// Returns the scopes in which an earlier actor may have created the session of a task: the task may have another parent
+/// since.
 pub(crate) fn earlier_scopes(env: &Env, task: &Task, directory: &Arc<str>) -> Vec<SearchScope> {
     let parents = task.former_parents.iter().cloned();
     let own = task.directory.as_ref().unwrap_or(&env.config.directory);
     parents
-        .map(|parent| (Some(parent), Arc::clone(directory)))
-        .chain([(None, own.clone())])
+        .map(|parent| SearchScope {
+            parent: Some(parent),
+            directory: Arc::clone(directory),
+        })
+        .chain([SearchScope {
+            parent: None,
+            directory: own.clone(),
+        }])
         .collect()
 }
 
-/// Looks for the session that a create of unknown fate may have made, by its metadata: where it was to be made now, then
-/// in those other places. "Not found" says that the parent is no more, and no session of that task is there.
+/// Looks up the session that a create with unknown outcome may have made, by its metadata: in the scope of the request, then
+/// in the `others`.
+///
+/// # Errors
+///
+/// `NotFound` if the parent does not exist and there is no session of that task.
 pub(crate) async fn find_created(
     env: &Env,
     session: &NewSession,
     others: Vec<SearchScope>,
 ) -> Result<Option<SessionId>, ServerError> {
-    let here = (session.parent.clone(), session.directory.clone());
-    let others = others.into_iter().filter(|place| *place != here);
+    let here = SearchScope {
+        parent: session.parent.clone(),
+        directory: session.directory.clone(),
+    };
+    let others = others.into_iter().filter(|scope| *scope != here);
     let mut scopes: VecDeque<SearchScope> = std::iter::once(here.clone()).chain(others).collect();
     let mut gone = None;
-    while let Some((parent, directory)) = scopes.pop_front() {
+    while let Some(SearchScope { parent, directory }) = scopes.pop_front() {
         let below = env.server.sessions_below(parent.as_ref(), &directory);
         let sessions = match within(env.config.calls.other, below).await {
-            // What was below that parent has gone with it, or was made there afterwards: it is among all sessions then.
+            // The sessions below a deleted parent are deleted too. A session created later has no parent: it is among all
+            // sessions.
             Err(missing @ ServerError::NotFound(_)) => {
                 if parent == session.parent {
                     gone = Some(missing);
                 }
-                let all = (None, directory);
+                let all = SearchScope {
+                    parent: None,
+                    directory,
+                };
                 if parent.is_some() && !scopes.contains(&all) {
                     scopes.push_back(all);
                 }
@@ -173,7 +200,7 @@ pub(crate) async fn find_created(
     gone.map_or(Ok(None), Err)
 }
 
-/// True if a prompt of unknown fate has reached its session: its part carries the metadata it was sent with.
+/// Returns true if a prompt with unknown outcome has reached its session: its part has the metadata of the request.
 pub(crate) async fn prompt_arrived(
     env: &Env,
     session: &SessionId,

@@ -1,4 +1,4 @@
-//! What a task actor is told, and what its own calls and timers come back with.
+//! The messages of a task actor: from the registry and the poller, and the answers of its own calls and timers.
 
 use std::sync::Arc;
 
@@ -15,22 +15,22 @@ use crate::domain::time::Timestamp;
 use crate::domain::watch::{CheckAnswer, CheckToken, PollContext, PolledStatus};
 use crate::ports::agent_server::ServerError;
 
-/// How a run begins.
+/// How a run starts.
 #[derive(Debug, Clone)]
 pub(crate) enum StartMode {
-    /// A session is made; the lineage is known if the parent is a session of ours or there is none.
+    /// Creates a session. The lineage is known if the parent is the session of a task, or if there is no parent.
     Launch(Option<Lineage>),
-    /// The same, but an actor before this one may have made the session: it is looked for first.
+    /// Looks up the session that an earlier actor may have created; creates one if there is none.
     Relaunch(Option<Lineage>),
-    /// The session of an earlier run is prompted again.
+    /// Prompts the session of an earlier run again.
     Resume(SessionId),
-    /// A session started elsewhere, or prompted before this actor, is watched as it is.
+    /// Watches a session that was started elsewhere, or prompted by an earlier actor, since that time.
     Watch(SessionId, Timestamp),
-    /// The session of this run is there; whether its prompt was sent is looked for first.
+    /// Watches the session of this run since that time, and looks up its prompt; prompts if there is none.
     Reattach(SessionId, Timestamp),
 }
 
-/// Something happened in the session, and when it was heard of.
+/// An event in the session, and when it was received.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(crate) struct SessionEventReceived {
@@ -38,19 +38,19 @@ pub(crate) struct SessionEventReceived {
     pub(crate) at: Timestamp,
 }
 
-/// What a poll saw, as of the moment it asked.
+/// The status read by a poll, as of the moment its call began.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(crate) struct StatusPolled {
     pub(crate) run: Run,
-    /// Under which the poller watches it, for what the run says of its interest.
+    /// The watch number in the poller, sent back with the run's poll interest.
     pub(crate) number: u64,
     pub(crate) status: PolledStatus,
     pub(crate) polled_at: Timestamp,
     pub(crate) context: PollContext,
 }
 
-/// Ends the run, unless it is ending already: the answer says which.
+/// Ends the run. The answer is false if another end was decided before.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(crate) struct EndRun {
@@ -58,55 +58,57 @@ pub(crate) struct EndRun {
     pub(crate) reply: Option<oneshot::Sender<bool>>,
 }
 
-/// The system shuts down and the run goes on without it: nothing is begun for it any more, and nothing ended.
+/// The system shuts down and the session goes on: the actor starts no further call and does not end the run.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(crate) struct Detach;
 
 impl EndRun {
-    /// Answers whoever ordered it: whether this is how the run ends.
-    pub(super) fn reply_decided(self, so: bool) {
+    /// Answers the request: true if the run ends by it.
+    pub(super) fn reply_decided(self, decided: bool) {
         if let Some(reply) = self.reply {
-            // A caller that has gone away needs no answer.
-            let _ = reply.send(so);
+            // The caller may have been dropped.
+            let _ = reply.send(decided);
         }
     }
 }
 
-/// The registry has recorded the start, as this: the prompt may be sent.
+/// The registry has recorded the start, with this record: the prompt may be sent.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(crate) struct StartRecorded(pub(crate) Arc<Task>);
 
-/// The registry has recorded the end. Whoever holds the ticket answers for the abort.
+/// The registry has recorded the end. The holder of the ticket is responsible for the abort.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(crate) struct EndAccepted(pub(crate) AbortTicket);
 
-/// The registry has been rebuilt: what it may not have heard is said again.
+/// The registry was restarted: reports that it may have missed are sent again.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(crate) struct RegistryRestarted;
 
-/// Slots are given out by another manager from now on: what the one before was asked for it may not have given.
+/// The slot manager was restarted: a pending request for a slot may be lost.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(crate) struct SlotManagerRestarted;
 
-/// The run cannot complete now: something depends on its session that it had not heard of.
+/// The run cannot complete now: its session has dependents that the actor did not know.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(crate) struct EndRefused;
 
-/// What depends on the session has changed.
-#[derive(Message)]
+/// What depends on the session, sent when it changes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Message)]
 #[rtype(result = "()")]
 pub(crate) struct Dependents {
+    /// The open tasks below the session.
     pub(crate) open: usize,
-    pub(crate) owed: bool,
+    /// True if messages to the session are pending.
+    pub(crate) has_pending: bool,
 }
 
-/// A message of ours that wakes was accepted by the session.
+/// A message that wakes was accepted by the session.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(crate) struct WakeSent;
@@ -124,7 +126,7 @@ pub(crate) struct SendPrompt {
     pub(crate) reply: oneshot::Sender<Result<(), SendFailure>>,
 }
 
-/// Why a further prompt was not given.
+/// Why a further prompt was not sent.
 #[derive(Debug)]
 pub(crate) enum SendFailure {
     NotRunning,
@@ -161,7 +163,7 @@ pub(super) struct PromptLookedUp {
     pub(super) arrived: Result<bool, ServerError>,
 }
 
-/// A prompt that was on its way when the run ended has not been answered in time.
+/// A prompt in flight at the end of the run was not answered in time.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(super) struct LatePromptGivenUp;
@@ -184,7 +186,7 @@ pub(super) struct SessionLookedUp(pub(super) Option<bool>);
 #[rtype(result = "()")]
 pub(super) struct DeadlineReached;
 
-/// The end that was decided, with a text that says more.
+/// The decided end, with a more detailed error text.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(super) struct EndExplained(pub(super) End);

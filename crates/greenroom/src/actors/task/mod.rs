@@ -1,9 +1,8 @@
-//! TaskActor: owns one run from its granted slot to its end. It makes the session, sends the prompt, watches, and tells
-//! the registry what came of it. Decisions about a running session are `domain/watch`; this is its mailbox, timers and
-//! calls. Whatever it is told or told back carries the run, and nothing is prompted once the run is ending.
+//! TaskActor: owns one run from its granted slot to its end. It creates the session, sends the prompt, watches the session,
+//! and reports to the registry. Decisions about a running session are in `domain/watch`; this actor is the mailbox, timers
+//! and calls around them. Every message from and to the actor names the run. No prompt is sent once the end is decided.
 //!
-//! Its rooms: `starting` (to the session and its prompt, with `lineage`), `watching` (with `hearing` of polls), `ending`
-//! (with `abort`).
+//! Its modules: `starting` (session and prompt, with `lineage`), `watching` (with `polling`), `end` (with `abort`).
 
 pub(crate) mod abort;
 mod end;
@@ -36,7 +35,7 @@ use crate::domain::task::Task;
 use crate::domain::time::Timestamp;
 use crate::domain::watch::{PollSubscription, Watch};
 
-/// What a start does once its wait is over.
+/// The steps of a start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum StartStep {
     Lineage,
@@ -46,20 +45,35 @@ enum StartStep {
     LookForPrompt,
 }
 
-/// The number of the prompt that a run begins with.
+/// The number of the first prompt of a run.
 const FIRST_PROMPT: u32 = 1;
 
 enum Phase {
-    /// On the way to a session.
+    /// There is no session yet.
     Starting,
-    /// The session is there, the registry has not said go.
+    /// The session exists; the registry has not recorded the start yet.
     Started,
-    /// Watched.
+    /// The session is watched.
     Watching(Box<Watch>),
-    /// The end is decided and not yet recorded.
+    /// The end is decided; the registry has not recorded it yet.
     EndPending(End, Option<Box<Watch>>),
-    /// Recorded.
+    /// The end is recorded.
     Ended,
+}
+
+/// The end of a run as reported to the registry. Kept until it is recorded, since a report can be lost.
+#[derive(Clone)]
+struct DecidedEnd {
+    end: End,
+    snapshot: RunSnapshot,
+    at: Timestamp,
+}
+
+/// The actors that a task actor sends messages to.
+pub(crate) struct TaskActorRefs {
+    pub(crate) registry: ActorRef<TaskRegistry>,
+    pub(crate) slots: ActorRef<SlotManager>,
+    pub(crate) poller: ActorRef<Poller>,
 }
 
 pub(crate) struct TaskActor {
@@ -68,7 +82,7 @@ pub(crate) struct TaskActor {
     slots: ActorRef<SlotManager>,
     poller: ActorRef<Poller>,
     task: Arc<Task>,
-    /// How deep below a session of a user's own, and that session.
+    /// The depth below the session at the top, and that session.
     depth: u32,
     root: Option<SessionId>,
     run: Run,
@@ -80,55 +94,51 @@ pub(crate) struct TaskActor {
     session: Option<SessionId>,
     started_at: Timestamp,
     directory: Option<Arc<str>>,
-    /// False once the run is ending: a call that was decided and not begun is not made any more.
+    /// Set to false once the end is decided. Read by calls that wait for the journal: they are not made then.
     calls_allowed: Arc<AtomicBool>,
-    /// A create may still answer, also long after it was given up: its session is aborted then.
+    /// True while a create is not answered, also long after its time limit: its session is aborted then.
     create_in_flight: bool,
-    /// Given back once that session is aborted.
+    /// The ticket for the abort of that session; dropped once the abort is done.
     late_abort: Option<AbortTicket>,
-    /// Prompts on their way to the session.
+    /// The number of prompts that are not answered.
     prompts_in_flight: usize,
-    /// Given back once a prompt that was on its way when the run ended is known to have come, or not.
+    /// A ticket that is held until the prompts in flight at the end of the run are answered.
     late_prompt: Option<Arc<AbortTicket>>,
-    /// The abort that its end has led to.
+    /// The abort that follows the end of the run.
     aborting: Option<Box<abort::Aborted>>,
-    /// The system shuts down and the run goes on without it.
+    /// True if the system shuts down and the session goes on.
     detached: bool,
-    /// What the registry was told of the end, in case it did not hear it.
-    ended: Option<Box<(End, RunSnapshot, Timestamp)>>,
-    /// Orders to end it that came when an end was decided and not yet recorded; as many as callers wait.
+    decided_end: Option<Box<DecidedEnd>>,
+    /// Requests to end the run that arrived while an end was pending. Bounded by the waiting callers.
     end_requests: Vec<EndRun>,
-    dependents: (usize, bool),
-    /// The end is decided and what exists instead is being asked for.
+    dependents: Dependents,
+    /// True while the models are read for the error text of the decided end.
     explaining: bool,
-    /// The text and number of the prompt whose acceptance is awaited.
+    /// The number and text of the prompt whose acceptance is awaited.
     prompting: Option<(u32, Arc<str>)>,
     prompts: u32,
     tries: u32,
     unreachable_since: Option<Timestamp>,
     next_step: Option<(Timestamp, StartStep)>,
     timer: Option<(Timestamp, SpawnHandle)>,
-    /// What the poller was told of how much it needs to hear.
+    /// The poll interest that was sent to the poller.
     poll_subscription: PollSubscription,
 }
 
-/// The key that a run without a permit counts under: a launch or resume under its group, a tracked session only if a key
-/// was given.
+/// Returns the key whose slot a run without a permit takes: the group for a launch or resume; for a tracked session, the
+/// given key if there is one.
 pub(crate) fn concurrency_key_of(task: &Task) -> Option<ConcurrencyKey> {
-    match task.tracked && task.run == Run::FIRST {
-        true => task.concurrency_key.clone(),
-        false => Some(task.concurrency_group.clone()),
+    if task.tracked && task.run == Run::FIRST {
+        task.concurrency_key.clone()
+    } else {
+        Some(task.concurrency_group.clone())
     }
 }
 
 impl TaskActor {
     pub(crate) fn new(
         env: Env,
-        (registry, slots, poller): (
-            ActorRef<TaskRegistry>,
-            ActorRef<SlotManager>,
-            ActorRef<Poller>,
-        ),
+        refs: TaskActorRefs,
         task: Arc<Task>,
         start_mode: StartMode,
         permit: Option<SlotPermit>,
@@ -140,9 +150,9 @@ impl TaskActor {
         };
         Self {
             env,
-            registry,
-            slots,
-            poller,
+            registry: refs.registry,
+            slots: refs.slots,
+            poller: refs.poller,
             run: task.run,
             depth: task.spawn_depth,
             root: task.root_session.clone(),
@@ -162,9 +172,9 @@ impl TaskActor {
             prompts_in_flight: 0,
             late_prompt: None,
             aborting: None,
-            ended: None,
+            decided_end: None,
             end_requests: Vec::new(),
-            dependents: (0, false),
+            dependents: Dependents::default(),
             explaining: false,
             prompting: None,
             prompts: 0,
@@ -206,12 +216,12 @@ impl TaskActor {
         }
     }
 
-    /// Prompts of an actor before this one had numbers too, and theirs are not to be found under ours.
+    /// Returns a number for the first prompt of a later actor of the run: far above those of the actors before it.
     fn first_prompt_number(&self) -> u32 {
         self.env.now().as_millis().rem_euclid(1 << 31) as u32
     }
 
-    /// One timer for whatever is due first.
+    /// Sets the one timer to the earliest deadline.
     pub(super) fn arm(&mut self, ctx: &mut Context<Self>) {
         let watch = match &self.phase {
             Phase::Watching(watch) => watch.next_deadline(),

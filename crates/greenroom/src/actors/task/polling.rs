@@ -1,4 +1,4 @@
-//! What polls see of the session, and how much of it the run needs to be told: it says so to the poller, by message.
+//! Polled statuses of the session, and the poll interest of the run, which is sent to the poller.
 
 use actix::{Context, Handler};
 
@@ -8,7 +8,7 @@ use crate::domain::time::Timestamp;
 use crate::domain::watch::PollInterest;
 
 impl TaskActor {
-    /// The poller is told at once where the run needs to hear of every poll again.
+    /// Sends the poll interest at once if the run needs every polled status again.
     pub(super) fn update_poll_interest(&mut self, now: Timestamp) {
         if let Phase::Watching(watch) = &self.phase
             && let Some((number, interest)) = self.poll_subscription.after_change(watch, now)

@@ -1,5 +1,5 @@
-//! How a run comes to its session and its prompt. A cancel wins at every point: whatever comes back to a run that has
-//! ended meanwhile is dropped, and a session that comes back is aborted.
+//! The start of a run: session and prompt. A cancel wins at every point: answers that arrive after the end of the run are
+//! dropped, and a session that was created late is aborted.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -23,13 +23,13 @@ use crate::domain::time::{Timestamp, duration_text};
 use crate::domain::watch::Watch;
 use crate::ports::agent_server::{NewSession, ServerError, TaskPrompt};
 
-/// The run ended before the call was made.
+/// Returns the error of a call that was not made because the run has ended.
 pub(super) fn run_ended_error() -> ServerError {
     ServerError::Unreachable("the run has ended".to_owned())
 }
 
 impl TaskActor {
-    /// Does one step of the start, or of going on.
+    /// Performs one step of the start, or of a continuation.
     pub(super) fn step(&mut self, step: StartStep, ctx: &mut Context<Self>) {
         let (env, addr) = (self.env.clone(), ctx.address());
         match step {
@@ -69,7 +69,7 @@ impl TaskActor {
                         let answer = within(limit, &mut call).await;
                         if matches!(answer, Err(ServerError::TimedOut(_))) {
                             actor.do_send(CreateTimedOut);
-                            // The answer is awaited far beyond its limit: a session that comes late must be aborted.
+                            // The answer is awaited far beyond the limit: a session created late must be aborted.
                             return within(limit.saturating_mul(20), call).await;
                         }
                         answer
@@ -93,7 +93,7 @@ impl TaskActor {
                     &self.env,
                     "task: created session is looked for",
                     async move {
-                        // Made by an actor that has died since, it may still be on its way.
+                        // The call of an earlier actor may still be in flight.
                         let limit = env.config.calls.create;
                         env.calls_in_flight.finished(&name, limit).await;
                         find_created(&env, &session, others).await
@@ -153,7 +153,7 @@ impl TaskActor {
         }
     }
 
-    /// The session this attempt asks for; the same every time it is asked.
+    /// Returns the request for the session of this attempt; the same on every call.
     fn session_request(&self) -> Option<NewSession> {
         let directory = self.directory.clone()?;
         Some(new_session(
@@ -165,12 +165,12 @@ impl TaskActor {
         ))
     }
 
-    /// What the create of this attempt is called while it is under way.
+    /// Returns the id of this attempt's create call.
     fn create_call_id(&self) -> CallId {
         CallId::Create(self.task.id.clone(), self.run, self.attempt)
     }
 
-    /// What a prompt of this run is called while it is under way.
+    /// Returns the id of a prompt call of this run.
     fn prompt_call_id(&self, prompt: u32) -> CallId {
         CallId::Prompt(self.task.id.clone(), self.run, prompt)
     }
@@ -198,10 +198,10 @@ impl TaskActor {
         let limit = self.env.config.safety.max_depth;
         self.depth = lineage.depth;
         if lineage.depth > limit {
-            return self.end(
-                End::error(format!("depth {} is more than {limit}", lineage.depth)),
-                ctx,
-            );
+            return self.end(End::error(format!(
+                "depth {} is more than {limit}",
+                lineage.depth
+            )));
         }
         self.root = lineage.root;
         let directory = self
@@ -230,7 +230,7 @@ impl TaskActor {
         self.report_started();
     }
 
-    /// Tells the registry that the run has its session.
+    /// Reports to the registry that the run has its session.
     pub(super) fn report_started(&self) {
         let Some(session) = self.session.clone() else {
             return;
@@ -247,7 +247,7 @@ impl TaskActor {
         });
     }
 
-    /// Tells the registry that the server has the run's prompt.
+    /// Reports to the registry that the server has accepted the run's prompt.
     pub(super) fn report_prompted(&self) {
         self.registry.send(RunPrompted {
             task: self.task.id.clone(),
@@ -260,8 +260,8 @@ impl TaskActor {
         self.unreachable_since = None;
     }
 
-    /// A call did not get there, or its fate is unknown: the start keeps its place and is tried again with backoff, until
-    /// the server has been away for too long.
+    /// Schedules `step` again with backoff, after a call that failed or whose outcome is unknown. Ends the run if the server
+    /// was unreachable for too long. The run keeps its slot meanwhile.
     pub(super) fn retry_step(
         &mut self,
         step: StartStep,
@@ -276,7 +276,7 @@ impl TaskActor {
                 "the agent server was not reached for {}: {failure}",
                 duration_text(limit)
             );
-            return self.end(End::error(text), ctx);
+            return self.end(End::error(text));
         }
         self.tries += 1;
         self.next_step = Some((now + connect_backoff(self.tries), step));
@@ -293,8 +293,8 @@ impl TaskActor {
             true,
             started,
         ));
-        // Nothing is idle yet, so that this asks for nothing.
-        watch.dependents(self.dependents.0, self.dependents.1, started);
+        // The session is not idle yet: no action follows.
+        watch.dependents(self.dependents.open, self.dependents.has_pending, started);
         watch
     }
 
@@ -336,7 +336,7 @@ impl Handler<CreateAnswered> for TaskActor {
             Err(failure @ ServerError::OutcomeUnknown(_)) => {
                 self.retry_step(StartStep::LookForCreate, &failure, ctx)
             }
-            Err(failure) => self.end(End::error(failure.to_string()), ctx),
+            Err(failure) => self.end(End::error(failure.to_string())),
         }
         self.arm(ctx);
     }
@@ -349,10 +349,9 @@ impl Handler<CreateTimedOut> for TaskActor {
         self.env.failpoints.hit("task: CreateTimedOut");
         if self.is_starting() {
             let limit = duration_text(self.env.config.calls.create);
-            self.end(
-                End::error(format!("the session was not created within {limit}")),
-                ctx,
-            );
+            self.end(End::error(format!(
+                "the session was not created within {limit}"
+            )));
         }
         self.arm(ctx);
     }
@@ -368,12 +367,9 @@ impl Handler<CreateLookedUp> for TaskActor {
             Ok(Some(session)) => self.abort_late(session),
             _ if !self.is_starting() => {}
             Ok(None) => self.step(StartStep::Create, ctx),
-            // Nobody waits for what it would do there.
+            // Without the parent session there is no reader for a result.
             Err(ServerError::NotFound(_)) => {
-                self.end(
-                    End::error("the parent session does not exist any more"),
-                    ctx,
-                );
+                self.end(End::error("the parent session does not exist any more"));
             }
             Err(failure) => self.retry_step(StartStep::LookForCreate, &failure, ctx),
         }
@@ -386,7 +382,7 @@ impl Handler<StartRecorded> for TaskActor {
 
     fn handle(&mut self, go: StartRecorded, ctx: &mut Context<Self>) {
         self.env.failpoints.hit("task: Go");
-        // One record for all who hold it; what this began with is not needed any more.
+        // The actor shares the registry's record from here on.
         self.task = go.0;
         if matches!(self.phase, Phase::Started) {
             let resumed = self.run > Run::FIRST;
@@ -429,12 +425,11 @@ impl Handler<PromptAnswered> for TaskActor {
                 self.retry_step(StartStep::LookForPrompt, &failure, ctx)
             }
             Err(failure @ ServerError::TimedOut(_)) => {
-                self.end(
-                    End::interrupt(format!("the prompt was not accepted: {failure}")),
-                    ctx,
-                );
+                self.end(End::interrupt(format!(
+                    "the prompt was not accepted: {failure}"
+                )));
             }
-            Err(failure) => self.end(End::interrupt(failure.to_string()), ctx),
+            Err(failure) => self.end(End::interrupt(failure.to_string())),
         }
         self.arm(ctx);
     }

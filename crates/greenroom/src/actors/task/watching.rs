@@ -1,4 +1,5 @@
-//! Watching: events, polls and answers go through `domain/watch`, and what it asks for is done here.
+//! The watching of a run: events, polls and answers are passed to `domain/watch`, and the actions it returns are performed
+//! here.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -39,8 +40,8 @@ impl TaskActor {
         }
     }
 
-    /// A run that counts and has no slot asks once more: the manager that was to give it has died over it. If it gives one
-    /// all the same, the second takes the place of the first, which gives that back.
+    /// Requests a slot again for a run that needs one and has none: a restart of the slot manager may have lost the request.
+    /// If two slots are granted, the second permit replaces the first, whose slot is released.
     pub(super) fn retake_lost_slot(&mut self, ctx: &mut Context<Self>) {
         if self.permit.is_none()
             && matches!(&self.phase, Phase::Watching(watch) if watch.needs_slot())
@@ -93,14 +94,15 @@ impl TaskActor {
         }
     }
 
-    /// A model that does not exist is an error whose text should say which do: the server is asked, for a moment.
+    /// Ends the run. If the error is an unknown model, the server's models are read first, with a short limit, and named in
+    /// the error text.
     fn explain_and_end(&mut self, end: End, ctx: &mut Context<Self>) {
         let unknown_model = end.error.as_deref().is_some_and(is_unknown_model);
         if self.explaining {
             return;
         }
-        let (Some(directory), true) = (self.directory.clone(), unknown_model) else {
-            return self.end(end, ctx);
+        let Some(directory) = self.directory.clone().filter(|_| unknown_model) else {
+            return self.end(end);
         };
         self.explaining = true;
         let (env, addr) = (self.env.clone(), ctx.address());
@@ -211,14 +213,14 @@ impl TaskActor {
                 match within(env.config.calls.other, call).await {
                     Ok(()) | Err(ServerError::NotFound(_)) => return,
                     Err(failure) => {
-                        tracing::warn!(ask = %ask.id, %failure, "a request could not be rejected")
+                        tracing::warn!(ask = %ask.id, %failure, "rejecting a request failed")
                     }
                 }
             }
         });
     }
 
-    /// The server lost the run: its session is told to go on where it stopped.
+    /// Prompts the session to continue its last turn, which the server lost in a restart.
     pub(super) fn continue_session(&mut self, ctx: &mut Context<Self>) {
         let text = "The agent server was restarted and your last turn was cut off. Go on where you stopped.";
         self.send_prompt(text.into(), ctx);
@@ -249,7 +251,7 @@ async fn read_for_check(env: &Env, session: &SessionId, scope: &RunScope) -> Che
     CheckAnswer::Found(found)
 }
 
-/// How long the server is asked what exists instead.
+/// The time limit of the read of models for an error text.
 const EXPLAIN_LIMIT: Duration = Duration::from_secs(2);
 
 impl Handler<EndExplained> for TaskActor {
@@ -257,7 +259,7 @@ impl Handler<EndExplained> for TaskActor {
 
     fn handle(&mut self, explained: EndExplained, ctx: &mut Context<Self>) {
         self.env.failpoints.hit("task: Explained");
-        self.end(explained.0, ctx);
+        self.end(explained.0);
         self.arm(ctx);
     }
 }
@@ -298,9 +300,9 @@ impl Handler<Dependents> for TaskActor {
 
     fn handle(&mut self, dependents: Dependents, ctx: &mut Context<Self>) {
         self.env.failpoints.hit("task: Dependents");
-        self.dependents = (dependents.open, dependents.owed);
+        self.dependents = dependents;
         self.watched(
-            |watch, now| watch.dependents(dependents.open, dependents.owed, now),
+            |watch, now| watch.dependents(dependents.open, dependents.has_pending, now),
             ctx,
         );
     }
@@ -335,8 +337,8 @@ impl Handler<Adopted> for TaskActor {
 
     fn handle(&mut self, adopted: Adopted, _: &mut Context<Self>) {
         self.env.failpoints.hit("task: Adopted");
-        // A run that has ended meanwhile, or waits for others again, drops the permit, which gives the slot back: kept, it
-        // would never be let go of, and a task below that waits for it would wait for ever.
+        // A run that has ended meanwhile, or waits for its children again, drops the permit, which releases the slot: a run
+        // that waits must not hold the slot that its children wait for.
         if matches!(&self.phase, Phase::Watching(watch) if watch.needs_slot()) {
             self.permit = Some(adopted.0);
             self.report_changed();
@@ -391,7 +393,7 @@ impl Handler<SendPrompt> for TaskActor {
                 addr.do_send(SendAnswered {
                     accepted: answer.is_ok(),
                 });
-                // A caller that has gone away needs no answer.
+                // The caller may have been dropped.
                 let _ = send.reply.send(answer.map_err(SendFailure::Server));
             },
         );
