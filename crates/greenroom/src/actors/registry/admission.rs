@@ -1,4 +1,4 @@
-//! How tasks come in: launch, resume, track.
+//! The acceptance of tasks: launch, resume, track.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ use crate::handle::{LaunchError, ResumeError, TrackError};
 use crate::maps::Set;
 use crate::ports::journal::JournalEntry;
 
-/// A run that was accepted could not be made durable, and whoever asked for it was told that it was refused.
+/// Revokes the acceptance of a run that could not be made durable: its caller has received a refusal.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(crate) struct RevokeAcceptance {
@@ -47,7 +47,7 @@ impl Query for Launch {
     }
 }
 
-/// A launch that may be repeated under its key.
+/// A launch with an idempotency key.
 #[derive(Clone)]
 pub(crate) struct LaunchOnce {
     pub(crate) key: String,
@@ -55,7 +55,7 @@ pub(crate) struct LaunchOnce {
 }
 
 impl Query for LaunchOnce {
-    /// The task, and whether it was launched before.
+    /// The task, and true if it was launched before.
     type Answer = Result<(Task, bool), LaunchError>;
     const DECIDES: bool = true;
 
@@ -68,7 +68,7 @@ impl Query for LaunchOnce {
                 Err(LaunchError::Journal(why.to_owned())),
                 Some((task.id, task.run)),
             ),
-            // Launched before, and perhaps not durable yet either: whoever asked then is told so.
+            // The earlier launch may not be durable either; its own caller receives that error.
             Ok((_, true)) => (Err(LaunchError::Journal(why.to_owned())), None),
             refused => (refused, None),
         }
@@ -119,7 +119,7 @@ impl Query for Track {
         why: &str,
     ) -> (Self::Answer, Option<(TaskId, Run)>) {
         match answer {
-            // A session that somebody else has started goes on, and so does its task: it may be tracked again.
+            // The session was started by another client and goes on, and so does its task: it may be tracked again.
             Ok(_) => (Err(TrackError::Journal(why.to_owned())), None),
             refused => (refused, None),
         }
@@ -131,7 +131,7 @@ impl Query for Track {
 }
 
 impl TaskRegistry {
-    /// Takes the ended task of a session that has left memory into it again.
+    /// Reloads the ended task of a session from the journal into memory.
     fn reload_session(&mut self, session: &SessionId) -> Option<TaskId> {
         let task = self.env.journal.find(session.as_str())?;
         if task.session.as_ref() != Some(session) {
@@ -140,7 +140,7 @@ impl TaskRegistry {
         self.reload_task(task)
     }
 
-    /// Takes an ended task that has left memory into it again, if it is one.
+    /// Reloads an ended task into memory. Returns none if the task is open or in memory already.
     fn reload_task(&mut self, task: Task) -> Option<TaskId> {
         if !task.status().is_terminal() || self.tasks.contains_key(&task.id) {
             return None;
@@ -148,7 +148,7 @@ impl TaskRegistry {
         let (session, record) = (task.session.clone(), Arc::new(task.clone()));
         let id = self.new_entry(task);
         if let Some(entry) = self.tasks.get_mut(&id) {
-            // What readers see until something newer is durable.
+            // The record that readers see until a newer one is durable.
             entry.record = Some(record);
         }
         if let Some(session) = session {
@@ -157,10 +157,10 @@ impl TaskRegistry {
         Some(id)
     }
 
-    /// A task in memory, or one that has left it and that the journal remembers.
+    /// Returns a task from memory, or else from the journal.
     pub(super) fn load_task(&self, id: &TaskId) -> Option<Task> {
-        let kept = self.tasks.get(id).map(|entry| Task::clone(&entry.task));
-        kept.or_else(|| self.env.journal.find(id.as_str()))
+        let in_memory = self.tasks.get(id).map(|entry| Task::clone(&entry.task));
+        in_memory.or_else(|| self.env.journal.find(id.as_str()))
     }
 
     fn launch(
@@ -203,8 +203,8 @@ impl TaskRegistry {
         if let Some(key) = key {
             self.launch_keys.remember(key);
         }
-        self.join_batch(&id, ctx);
-        self.enqueue_again(&id, ctx);
+        self.join_batch(&id);
+        self.enqueue(&id, ctx);
         self.toast_queued(&id);
         Ok(Task::clone(&self.tasks[&id].task))
     }
@@ -227,7 +227,7 @@ impl TaskRegistry {
             Some(id) => id.clone(),
             None => {
                 let id = self.reload_session(&session).ok_or_else(unknown)?;
-                // It leaves again, unless the resume is accepted.
+                // The task is removed again, unless the resume is accepted.
                 self.remove_later(&id, ctx);
                 id
             }
@@ -241,7 +241,7 @@ impl TaskRegistry {
             TaskStatus::Running => return Err(ResumeError::AlreadyRunning(session, "running")),
             _ => {}
         }
-        // One that names no parent goes on below the one it has.
+        // Without a parent in the request, the task keeps its parent.
         let parent = resume.parent_session.as_ref().or(parent.as_ref());
         self.refuse_cycle(Some(&session), parent)
             .map_err(|(field, problem)| ResumeError::Invalid { field, problem })?;
@@ -274,8 +274,8 @@ impl TaskRegistry {
         }
         let joining = self.joining(&id);
         self.recorded(&id, Some(status), joining);
-        self.join_batch(&id, ctx);
-        self.enqueue_again(&id, ctx);
+        self.join_batch(&id);
+        self.enqueue(&id, ctx);
         Ok(Task::clone(&self.tasks[&id].task))
     }
 
@@ -288,7 +288,7 @@ impl TaskRegistry {
         }
         validation::track(&track)
             .map_err(|(field, problem)| TrackError::Invalid { field, problem })?;
-        // Also one that has left memory is known: it must not begin a second life under its id.
+        // A task that was removed from memory is known too: its id must not be used again.
         let left = self.env.journal.find(track.task.as_str());
         if let Some(id) = left
             .filter(|task| task.id == track.task)
@@ -301,7 +301,7 @@ impl TaskRegistry {
         self.refuse_cycle(session, Some(&track.parent_session))
             .map_err(|(field, problem)| TrackError::Invalid { field, problem })?;
         if known.is_some() {
-            return Ok(self.track_known(track, ctx));
+            return Ok(self.track_known(track));
         }
         let (session, now) = (track.session.clone(), self.env.now());
         let has_key = track.concurrency_key.clone();
@@ -314,15 +314,15 @@ impl TaskRegistry {
         self.parent_session_ended(&session, false);
         let joining = self.joining(&id);
         self.recorded(&id, None, joining);
-        self.join_batch(&id, ctx);
+        self.join_batch(&id);
         self.run_task(&id, StartMode::Watch(session.clone(), now), None);
         self.watch_session(&id);
         self.look_for_directory(&id, session);
         Ok(Task::clone(&self.tasks[&id].task))
     }
 
-    /// A known task gets another parent or parent agent; the rest stays. Of a settled one only the record changes.
-    fn track_known(&mut self, track: Track, ctx: &mut Context<Self>) -> Task {
+    /// Sets another parent or parent agent of a known task. For an ended task only the record changes.
+    fn track_known(&mut self, track: Track) -> Task {
         let id = track.task;
         let open = self
             .tasks
@@ -347,7 +347,7 @@ impl TaskRegistry {
         let (old_parent, accepted) = (entry.task.parent_session.clone(), entry.accepted);
         if moved {
             let new_parent = track.parent_session;
-            // Also of a settled one the old parent's history keeps what it says, and is told of runs to come.
+            // The old parent's history keeps the task, also an ended one, and records its later runs.
             entry.task_mut().move_to(new_parent.clone());
             if open {
                 self.count_closed(old_parent.as_ref());
@@ -363,7 +363,7 @@ impl TaskRegistry {
             self.append_task(&id, with);
             let task = Arc::clone(&self.tasks[&id].task);
             self.record_history(&task);
-            self.join_batch(&id, ctx);
+            self.join_batch(&id);
             if let Some(old) = &old_parent {
                 self.send_dependents(old);
             }
@@ -373,7 +373,7 @@ impl TaskRegistry {
         Task::clone(&self.tasks[&id].task)
     }
 
-    /// A session cannot be below itself: a task that waits for its own end would never end.
+    /// Checks that a session is not below itself: a task that waits for its own end would never end.
     fn refuse_cycle(
         &self,
         session: Option<&SessionId>,
@@ -394,7 +394,7 @@ impl TaskRegistry {
         Ok(())
     }
 
-    /// What the newest task of a session says is above it, also one that has left memory: it may come back.
+    /// Returns the parent of a session by its newest task, also one removed from memory, since it may be resumed.
     fn parent_of(&self, session: &SessionId) -> Option<SessionId> {
         let id = self.by_session.get(session);
         if let Some(entry) = id.and_then(|id| self.tasks.get(id)) {
@@ -405,8 +405,8 @@ impl TaskRegistry {
             .filter(|_| left.session.as_ref() == Some(session))
     }
 
-    /// What is known at once of the sessions above a new task: everything if the parent is a session of ours, or there
-    /// is none.
+    /// Returns the lineage of a new task without a call: known if the parent is the session of a task, or if there is no
+    /// parent.
     pub(super) fn known_lineage(&self, parent: Option<&SessionId>) -> Option<Lineage> {
         let Some(parent) = parent else {
             return Some(Lineage::unknown());
@@ -426,24 +426,23 @@ impl TaskRegistry {
 impl Handler<RevokeAcceptance> for TaskRegistry {
     type Result = ();
 
-    fn handle(&mut self, back: RevokeAcceptance, ctx: &mut Context<Self>) {
+    fn handle(&mut self, revoked: RevokeAcceptance, ctx: &mut Context<Self>) {
         self.env.failpoints.hit("registry: TakeBack");
-        let current = self
-            .tasks
-            .get(&back.task)
-            .is_some_and(|entry| entry.task.run == back.run && !entry.task.status().is_terminal());
+        let current = self.tasks.get(&revoked.task).is_some_and(|entry| {
+            entry.task.run == revoked.run && !entry.task.status().is_terminal()
+        });
         if !current {
             return;
         }
-        if back.run == Run::FIRST {
-            // A resume that is taken back leaves the launch of its task as it was: repeated, it launches nothing.
-            self.launch_keys.forget(&back.task);
+        if revoked.run == Run::FIRST {
+            // A revoked resume keeps the launch key of its task: a repeated launch still finds the task.
+            self.launch_keys.forget(&revoked.task);
             self.env
-                .append(vec![JournalEntry::Unaccepted(back.task.clone())]);
+                .append(vec![JournalEntry::Unaccepted(revoked.task.clone())]);
         }
-        let reason = format!("the journal could not be written: {}", back.why);
+        let reason = format!("the journal could not be written: {}", revoked.why);
         let mut end = End::cancelled(Some(reason));
         end.skip_notification = true;
-        self.request_end(&back.task, end, ctx);
+        self.request_end(&revoked.task, end, ctx);
     }
 }

@@ -1,5 +1,5 @@
-//! What children wait for somebody to answer: found here across all running tasks, and cleared when the server has taken
-//! an answer, so that the record shows it at once and not only with the server's event.
+//! Open requests of children: listed over all running tasks, and removed from the record as soon as the server has accepted
+//! an answer, before the server's event arrives.
 
 use actix::Context;
 
@@ -10,7 +10,7 @@ use crate::domain::session_event::SessionEventKind;
 use crate::domain::task::{Asking, Task};
 use crate::handle::OpenAsk;
 
-/// Every open request, oldest first.
+/// Lists every open request, oldest first.
 #[derive(Clone)]
 pub(crate) struct ListAsks;
 
@@ -39,7 +39,7 @@ impl Query for ListAsks {
     }
 }
 
-/// Where a request is to be answered.
+/// Finds the run of an open request.
 #[derive(Clone)]
 pub(crate) struct FindAsk(pub(crate) String);
 
@@ -68,7 +68,7 @@ impl Query for FindAsk {
     }
 }
 
-/// The server has taken an answer to a request, or does not know it any more; answers with the task.
+/// Removes a request that was answered, or that the server does not know any more. The answer is the task.
 #[derive(Clone)]
 pub(crate) struct AskGone {
     pub(crate) ask: String,

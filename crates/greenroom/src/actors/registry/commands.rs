@@ -1,5 +1,4 @@
-//! What callers order of a task: cancel it, send it a further prompt; and what a session's newest task does to an older
-//! one.
+//! Commands for tasks: cancel and further prompts. Also the takeover of a session by a newer task.
 
 use actix::{Context, Handler, Message};
 use tokio::sync::oneshot;
@@ -19,12 +18,12 @@ pub(crate) struct CancelTask {
     pub(crate) options: CancelOptions,
 }
 
-/// What came of a cancel.
+/// The result of a cancel.
 pub(crate) enum CancelAnswer {
     Unknown,
     NotCancellable(Box<Task>),
     Cancelled(Box<Task>),
-    /// Its run decides: true if it had not ended.
+    /// The run decides: it sends true if it had not ended before.
     Asked(oneshot::Receiver<bool>),
 }
 
@@ -43,7 +42,7 @@ impl Query for CancelTask {
         if task.status().is_terminal() || (self.options.only_pending && entry.queued.is_none()) {
             return CancelAnswer::NotCancellable(Box::new(task));
         }
-        tracing::info!(task = %self.task, source = %self.options.source, "cancel");
+        tracing::info!(task = %self.task, source = %self.options.source, "cancel requested");
         let mut end = End::cancelled(self.options.reason);
         end.abort_session = self.options.abort_session;
         end.skip_notification = self.options.skip_notification;
@@ -86,7 +85,7 @@ impl Query for CancelScope {
     }
 }
 
-/// The end of a task whose session a newer one has claimed: the session goes on.
+/// Returns the end of a task whose session a newer task has claimed: the session is not aborted.
 pub(super) fn superseded_by(newest: &TaskId) -> End {
     let mut end = End::cancelled(Some(format!("Session taken over by {newest}")));
     end.abort_session = false;
@@ -94,8 +93,8 @@ pub(super) fn superseded_by(newest: &TaskId) -> End {
 }
 
 impl TaskRegistry {
-    /// Ends a task by order. One that waits is ended here and now; one with an actor is asked, and the answer says
-    /// whether it had not ended by itself.
+    /// Ends a task on request. A waiting task ends at once. For a running task the request goes to its actor, and the
+    /// receiver gets true if the run ends by it.
     pub(super) fn request_end(
         &mut self,
         id: &TaskId,
@@ -105,7 +104,7 @@ impl TaskRegistry {
         let entry = self.tasks.get_mut(id)?;
         match &entry.actor {
             Some(actor) => {
-                // In case it dies before it hears of it.
+                // Kept in case the actor panics before it handles the request.
                 entry
                     .requested_end
                     .get_or_insert_with(|| Box::new(end.clone()));
@@ -124,7 +123,7 @@ impl TaskRegistry {
         }
     }
 
-    /// The newest task wins a session that two claim.
+    /// Ends the older task of a session that a newer task claims.
     pub(super) fn supersede_older(&mut self, session: &SessionId, newest: &TaskId) {
         let Some(older) = self
             .by_session
@@ -136,14 +135,14 @@ impl TaskRegistry {
         let Some(entry) = self.tasks.get_mut(older) else {
             return;
         };
-        // An abort of the older one's that is still being looked after must not reach the newer.
+        // A pending abort of the older task must not stop the newer one.
         entry
             .superseded
             .store(true, std::sync::atomic::Ordering::Release);
         let end = superseded_by(newest);
         match &entry.actor {
             Some(actor) => {
-                // In case it dies before it hears of it.
+                // Kept in case the actor panics before it handles the request.
                 entry
                     .requested_end
                     .get_or_insert_with(|| Box::new(end.clone()));
@@ -158,7 +157,7 @@ impl TaskRegistry {
         }
     }
 
-    /// The task that has claimed this session since that one was accepted, if it is open.
+    /// Returns the open task that has claimed this session after `task` was accepted.
     pub(super) fn claimant_after(&self, task: &TaskId, session: &SessionId) -> Option<TaskId> {
         let claimant = self.by_session.get(session)?;
         let (newer, older) = (self.tasks.get(claimant)?, self.tasks.get(task)?);
@@ -166,20 +165,21 @@ impl TaskRegistry {
         (open && newer.accepted > older.accepted).then(|| claimant.clone())
     }
 
-    /// The task that has claimed the session of that one since, if that one is open: whoever was to end it has died.
+    /// Returns the task that has claimed the session of an open task since: the request to end the older one was lost in a
+    /// restart.
     pub(super) fn newer_claimant(&self, id: &TaskId) -> Option<TaskId> {
         let task = &self.tasks.get(id)?.task;
         let claimant = self.by_session.get(task.session.as_ref()?)?;
         (!task.status().is_terminal() && claimant != id).then(|| claimant.clone())
     }
 
-    /// The session of a task, unless a newer task has it now: what is below it is below that one then.
+    /// Returns the session of a task, unless a newer task has claimed it: the tasks below belong to the newer one then.
     pub(super) fn owned_session(&self, id: &TaskId) -> Option<&SessionId> {
         let session = self.tasks.get(id)?.task.session.as_ref()?;
         (self.by_session.get(session) == Some(id)).then_some(session)
     }
 
-    /// The tasks below a session, depth first, parents before children, each once.
+    /// Returns the tasks below a session, depth first, parents before children, each once.
     pub(super) fn below(&self, session: &SessionId) -> Vec<TaskId> {
         let mut found = Vec::new();
         let mut seen = Set::from_iter([session.clone()]);
@@ -201,7 +201,7 @@ impl TaskRegistry {
     }
 }
 
-/// Ends a waiting task from a place that has no context.
+/// Ends a waiting task from a method without a context.
 #[derive(Message)]
 #[rtype(result = "()")]
 struct EndRequested {
@@ -212,9 +212,9 @@ struct EndRequested {
 impl Handler<EndRequested> for TaskRegistry {
     type Result = ();
 
-    fn handle(&mut self, order: EndRequested, ctx: &mut Context<Self>) {
+    fn handle(&mut self, request: EndRequested, ctx: &mut Context<Self>) {
         self.env.failpoints.hit("registry: EndByOrder");
-        self.request_end(&order.task, order.end, ctx);
+        self.request_end(&request.task, request.end, ctx);
     }
 }
 
@@ -225,7 +225,7 @@ pub(crate) struct SendTo {
 }
 
 impl Query for SendTo {
-    /// None if there is no such task; the answer comes from its run.
+    /// None if the task is unknown. The receiver gets the answer of the run, if the task is running.
     type Answer = Option<(
         Box<Task>,
         Option<oneshot::Receiver<Result<(), SendFailure>>>,

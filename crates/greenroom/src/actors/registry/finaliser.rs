@@ -1,5 +1,5 @@
-//! The finaliser: the registry's handler of an end, however it was decided. What an end leads to is listed at
-//! `domain::lifecycle::End` and done here, once; there is no second one. Deaths of actors come here too.
+//! The finaliser: the only handler of the end of a run. The effects of an end are listed at `domain::lifecycle::End` and
+//! performed here, once. Panics of task actors and queues are handled here too.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -40,10 +40,10 @@ pub(crate) struct QueueDied {
     pub(crate) panic: String,
 }
 
-/// After so many deaths of one run the task ends as an error.
-const DEATHS: u32 = 3;
+/// The number of panics of one run after which the task ends as an error.
+const MAX_PANICS: u32 = 3;
 
-/// The record takes over what readers see of a run.
+/// Copies the state of a run into the task's record.
 pub(super) fn take_snapshot(task: &mut Task, snapshot: RunSnapshot) {
     task.progress = snapshot.progress;
     task.spawn_depth = snapshot.depth;
@@ -56,7 +56,7 @@ pub(super) fn take_snapshot(task: &mut Task, snapshot: RunSnapshot) {
 }
 
 impl TaskRegistry {
-    /// Ends a run. A run that has ended already, or another one, is left as it is.
+    /// Ends a run. Does nothing if that run is not the current one or has ended already.
     pub(super) fn finalise(
         &mut self,
         id: &TaskId,
@@ -71,11 +71,11 @@ impl TaskRegistry {
             return;
         };
         let from = entry.task.status();
-        if let (Some(snapshot), false) = (snapshot, from.is_terminal()) {
+        if let Some(snapshot) = snapshot.filter(|_| !from.is_terminal()) {
             take_snapshot(entry.task_mut(), snapshot);
         }
         if let Err(illegal) = entry.task_mut().end(end, now) {
-            tracing::debug!(%illegal, "an end came too late");
+            tracing::debug!(%illegal, "end ignored: it came too late");
             return;
         }
         entry.granted = None;
@@ -118,20 +118,20 @@ impl TaskRegistry {
         }
     }
 
-    /// The run's actor gives back its slot and aborts its session. Where it has died, its slot is back already and the
-    /// abort is ours.
+    /// Makes the run's actor release its slot and abort its session. If the actor has panicked, its slot is released
+    /// already and the registry aborts the session itself.
     pub(super) fn release(&mut self, id: &TaskId, run: Run, wanted: bool) {
         let Some(entry) = self.tasks.get_mut(id) else {
             return;
         };
         self.refs.tasks.remove(id);
         self.refs.poller.send(poller::Unwatch(id.clone()));
-        // One that died after it had told of the end takes nothing over any more.
+        // An actor that panicked after its report of the end cannot abort.
         let actor = entry.actor.take().filter(Addr::connected);
         if actor.is_none() && !wanted {
             return;
         }
-        // Whoever prompts this session again sets the flag, so that an abort is not repeated into the next run.
+        // The next prompt of this session sets the flag, so that an abort is not repeated into the next run.
         entry.superseded = Default::default();
         let (superseded, registry) = (entry.superseded.clone(), self.refs.registry.clone());
         let aborts = &self.refs.aborts;
@@ -152,7 +152,7 @@ impl TaskRegistry {
         }
     }
 
-    /// Nobody has to abort the session of that run any more.
+    /// Records that the session of that run needs no abort any more.
     pub(super) fn record_aborted(&mut self, id: &TaskId, run: Run) {
         if let Some(entry) = self
             .tasks
@@ -165,8 +165,8 @@ impl TaskRegistry {
         }
     }
 
-    /// The process ended before it was known that the session of an ended run had been aborted. If it still works it is
-    /// aborted, unless somebody else has asked it something since; a session that was being made is looked for.
+    /// Aborts the session of an ended run after a restart, if the abort was not recorded before: only if the session is busy
+    /// and not prompted by another client since. A session that was being created is looked up.
     pub(super) fn abort_after_crash(&mut self, id: &TaskId) {
         let Some(entry) = self.tasks.get(id) else {
             return;
@@ -199,8 +199,7 @@ impl TaskRegistry {
         abort_if_busy(&self.env, aborted, ticket);
     }
 
-    /// Whoever was to abort the session of an ended run has died over it: it is done here, a few times at most. False if
-    /// nothing is to be aborted any more.
+    /// Repeats an abort that was lost to a panic, at most [`MAX_PANICS`] times. Returns false if no abort is needed.
     pub(super) fn abort_again(&mut self, done: &AbortDone) -> bool {
         let Some(entry) = self
             .tasks
@@ -216,7 +215,7 @@ impl TaskRegistry {
             return false;
         };
         entry.deaths += 1;
-        if entry.deaths > DEATHS {
+        if entry.deaths > MAX_PANICS {
             return false;
         }
         let aborted = Aborted {
@@ -243,7 +242,7 @@ impl TaskRegistry {
         }
     }
 
-    /// The task leaves memory when it has been readable for long enough.
+    /// Schedules the removal of an ended task from memory after `keep_ended`.
     pub(super) fn remove_later(&mut self, id: &TaskId, ctx: &mut Context<Self>) {
         let Some(entry) = self.tasks.get_mut(id) else {
             return;
@@ -268,10 +267,10 @@ impl TaskRegistry {
         }
         entry.removal = None;
         let session = entry.task.session.clone();
-        // One that has left memory is not looked for after a crash, and its session would work on for nobody.
+        // A removed task is not recovered after a crash: its abort would be lost.
         let aborting = self.refs.aborts.of(id).is_some();
         if aborting || session.is_some_and(|session| self.has_open_descendants(&session)) {
-            // Kept until its abort is over and no task below it is open: looked at again later.
+            // Kept until its abort is done and no task below it is open; checked again later.
             self.remove_later(id, ctx);
         } else {
             self.forget(id, ctx);
@@ -304,7 +303,7 @@ impl TaskRegistry {
                 WaitFor::Ended => status.is_terminal(),
             };
             if over || (waiter.run == run && met) {
-                // Whoever waited may have gone away.
+                // The waiter may have been dropped.
                 let _ = waiter
                     .reply
                     .send(if over { None } else { Some(task.clone()) });
@@ -314,7 +313,7 @@ impl TaskRegistry {
         }
     }
 
-    /// Something depends on the session that its run had not heard of when it decided to complete.
+    /// Returns true if the session has dependents that its run did not know when it decided to complete.
     fn must_continue(&self, entry: &TaskEntry, end: &End) -> bool {
         let Some(session) = &entry.task.session else {
             return false;
@@ -341,7 +340,7 @@ impl Handler<RunEnded> for TaskRegistry {
             return;
         };
         if entry.task.status().is_terminal() {
-            // Said again to a registry that has been rebuilt, and knows: the actor may not have heard so.
+            // Reported again after a restart of the registry. The answer to the first report may have been lost.
             return self.release(&ended.task, ended.run, false);
         }
         if self.must_continue(entry, &ended.end) {
@@ -353,7 +352,7 @@ impl Handler<RunEnded> for TaskRegistry {
             }
             return;
         }
-        tracing::debug!(task = %ended.task, session = ?ended.session, at = %ended.at, "a run has ended");
+        tracing::debug!(task = %ended.task, session = ?ended.session, at = %ended.at, "run ended");
         self.finalise(
             &ended.task,
             ended.run,
@@ -369,7 +368,7 @@ impl Handler<TaskDied> for TaskRegistry {
 
     fn handle(&mut self, died: TaskDied, ctx: &mut Context<Self>) {
         self.env.failpoints.hit("registry: TaskDied");
-        tracing::error!(task = %died.task, run = %died.run, panic = %died.panic, "a task actor panicked");
+        tracing::error!(task = %died.task, run = %died.run, panic = %died.panic, "task actor panicked");
         self.env.health.died(ActorKind::Task, self.env.now());
         let Some(entry) = self
             .tasks
@@ -382,9 +381,9 @@ impl Handler<TaskDied> for TaskRegistry {
             return;
         }
         entry.deaths += 1;
-        let lives = entry.actor.as_ref().is_some_and(Addr::connected);
-        if lives || entry.queued.is_some() || entry.granted.is_some() {
-            // A registry that was built meanwhile has seen that it is dead, and answered that already.
+        let is_live = entry.actor.as_ref().is_some_and(Addr::connected);
+        if is_live || entry.queued.is_some() || entry.granted.is_some() {
+            // A registry that was restarted meanwhile has handled the panic already.
             return;
         }
         entry.actor = None;
@@ -392,29 +391,34 @@ impl Handler<TaskDied> for TaskRegistry {
         self.refs.poller.send(poller::Unwatch(died.task.clone()));
         let (deaths, status) = (entry.deaths, entry.task.status());
         if let Some(end) = entry.requested_end.take() {
-            // It died with the order to end it.
+            // The actor panicked before it handled the request.
             return self.finalise(&died.task, died.run, &end, None, ctx);
         }
-        let goes_on = match (status, deaths >= DEATHS) {
-            (_, true) => "given up",
-            (TaskStatus::Running, false) => "attached to its session again",
-            _ => "back in line",
+        let running = status == TaskStatus::Running;
+        let attachable =
+            running && entry.task.session.is_some() && entry.task.started_at().is_some();
+        let recovery = if deaths >= MAX_PANICS {
+            "given up"
+        } else if running {
+            "attached to its session again"
+        } else {
+            "back in line"
         };
         self.env.append_timeline(
             &died.task,
-            TimelineEntry::new("greenroom failed at it", goes_on),
+            TimelineEntry::new("greenroom failed at it", recovery),
         );
-        match (status, entry.task.session.clone(), entry.task.started_at()) {
-            _ if deaths >= DEATHS => {
-                let end = End::error(format!(
-                    "greenroom failed at it {deaths} times: {}",
-                    died.panic
-                ));
-                self.finalise(&died.task, died.run, &end, None, ctx);
-            }
-            // Rebuilt from its record and attached to its session again; its slot is adopted.
-            (TaskStatus::Running, Some(_), Some(_)) => self.attach(&died.task),
-            _ => self.enqueue_again(&died.task, ctx),
+        if deaths >= MAX_PANICS {
+            let end = End::error(format!(
+                "greenroom failed at it {deaths} times: {}",
+                died.panic
+            ));
+            self.finalise(&died.task, died.run, &end, None, ctx);
+        } else if attachable {
+            // A new actor is attached to the session; its slot is adopted.
+            self.attach(&died.task);
+        } else {
+            self.enqueue(&died.task, ctx);
         }
     }
 }
@@ -424,7 +428,7 @@ impl Handler<QueueDied> for TaskRegistry {
 
     fn handle(&mut self, died: QueueDied, ctx: &mut Context<Self>) {
         self.env.failpoints.hit("registry: QueueDied");
-        tracing::error!(key = %died.key, generation = died.generation, panic = %died.panic, "a queue panicked");
+        tracing::error!(key = %died.key, generation = died.generation, panic = %died.panic, "key queue panicked");
         match self.env.health.died(ActorKind::Queue, self.env.now()) {
             Duration::ZERO => self.rebuild_queue(&died.key),
             wait => {
@@ -434,7 +438,7 @@ impl Handler<QueueDied> for TaskRegistry {
     }
 }
 
-/// A queue that died too often is built again after a while.
+/// Restarts a queue after a delay, once its restart budget is used up.
 #[derive(Message)]
 #[rtype(result = "()")]
 struct RebuildQueue(ConcurrencyKey);

@@ -1,4 +1,4 @@
-//! What the registry is told by queues, runs and notifiers.
+//! The messages to the registry from key queues, task actors and notifiers.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -37,7 +37,7 @@ pub(crate) struct RunStarted {
     pub(crate) at: Timestamp,
 }
 
-/// The server has the prompt of a run.
+/// The server has accepted the prompt of a run.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(crate) struct RunPrompted {
@@ -45,7 +45,7 @@ pub(crate) struct RunPrompted {
     pub(crate) run: Run,
 }
 
-/// What readers see of a run while it goes on.
+/// The state of a running run as readers see it.
 #[derive(Debug, Clone)]
 pub(crate) struct RunSnapshot {
     pub(crate) progress: Progress,
@@ -56,7 +56,7 @@ pub(crate) struct RunSnapshot {
     pub(crate) slot: Option<ConcurrencyKey>,
 }
 
-/// Something readers see has changed.
+/// The state of a run as readers see it has changed.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(crate) struct RunChanged {
@@ -84,13 +84,13 @@ pub(crate) struct AbortDone {
     pub(crate) task: TaskId,
     pub(crate) run: Run,
     pub(crate) superseded: Arc<AtomicBool>,
-    /// False if whoever was to make it has died over it.
+    /// False if the abort was lost to a panic.
     pub(crate) settled: bool,
-    /// True if nobody looks after it any longer.
+    /// True if no abort was needed and none is checked afterwards.
     pub(crate) needless: bool,
 }
 
-/// The session of an ended run needs no abort any more: it was looked at after the last, or there is none.
+/// The session of an ended run needs no abort any more: the last abort was checked, or there is no session.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(crate) struct AbortOver {
@@ -98,12 +98,12 @@ pub(crate) struct AbortOver {
     pub(crate) run: Run,
 }
 
-/// A call did not get to the server.
+/// A call did not reach the server.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(crate) struct Unreachable;
 
-/// How deep a session of ours is, and its root.
+/// Reads the depth and the root of a task's session; none for any other session.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(crate) struct DepthOf {
@@ -111,7 +111,7 @@ pub(crate) struct DepthOf {
     pub(crate) reply: oneshot::Sender<Option<(u32, Option<SessionId>)>>,
 }
 
-/// A batch was closed: its tasks may leave memory in a while.
+/// A batch was closed: its ended tasks may be removed from memory after a while.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(crate) struct BatchClosed {
@@ -119,7 +119,7 @@ pub(crate) struct BatchClosed {
     pub(crate) tasks: Vec<TaskId>,
 }
 
-/// Whether anything is owed to a parent, as of what it was told last.
+/// Whether messages to a parent are pending, as of the message with number `sequence` to its notifier.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(crate) struct PendingMessages {
@@ -136,7 +136,7 @@ pub(crate) struct WakeAccepted {
     pub(crate) parent: SessionId,
 }
 
-/// Where the session of a tracked task works.
+/// The directory of a tracked task's session is known.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(crate) struct DirectoryKnown {

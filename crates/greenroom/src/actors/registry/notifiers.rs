@@ -1,4 +1,4 @@
-//! The notifiers of parents when they die: the next one begins with what the journal says.
+//! Restarts of notifiers that panicked: the next notifier of the parent starts from the outbox in the journal.
 
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ impl Handler<NotifierDied> for TaskRegistry {
 
     fn handle(&mut self, died: NotifierDied, ctx: &mut Context<Self>) {
         self.env.failpoints.hit("registry: NotifierDied");
-        tracing::error!(parent = %died.parent, panic = %died.panic, "a notifier panicked");
+        tracing::error!(parent = %died.parent, panic = %died.panic, "notifier panicked");
         let current = self
             .parents
             .get(&died.parent)
@@ -42,7 +42,7 @@ impl Handler<NotifierDied> for TaskRegistry {
     }
 }
 
-/// A notifier that died too often is built again after a while.
+/// Restarts a notifier after a delay, once its restart budget is used up.
 #[derive(Message)]
 #[rtype(result = "()")]
 struct RebuildNotifier(SessionId, u64);
@@ -57,24 +57,24 @@ impl Handler<RebuildNotifier> for TaskRegistry {
 }
 
 impl TaskRegistry {
-    /// The next notifier of a parent begins with what the journal says; whatever joined or settled meanwhile is there too.
+    /// Starts the next notifier of a parent from the journal's outbox, which has the joins and ends of the meantime too.
     fn rebuild_notifier(&mut self, parent: &SessionId, generation: u64, ctx: &mut Context<Self>) {
-        let still = self
+        let current = self
             .parents
             .get(parent)
             .is_some_and(|known| known.generation == generation);
-        if still && self.closing.is_none() {
+        if current && self.closing.is_none() {
             let outbox = self.env.journal.outbox(parent).unwrap_or_default();
             let closed_tasks = self.children_of(parent).into_iter();
             let closed_tasks = closed_tasks.filter(|id| !outbox.has(id)).collect();
             self.new_notifier(parent, Some(outbox));
-            // It may have died before it said that the batch was closed.
+            // The notifier may have panicked before its report that the batch was closed.
             self.leave_closed(parent, closed_tasks, ctx);
             self.send_dependents(parent);
         }
     }
 
-    /// These ended tasks are in a closed batch: they may leave memory in a while.
+    /// Removes ended tasks from a closed batch and schedules their removal from memory.
     pub(super) fn leave_closed(
         &mut self,
         parent: &SessionId,

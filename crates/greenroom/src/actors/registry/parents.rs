@@ -1,5 +1,5 @@
-//! Batches and debts as the registry sees them: it makes a parent's notifier when something joins, tells it of joins and
-//! ends in its own order, and lets it go when nothing is open or owed.
+//! The registry's side of batches and pending messages. The registry creates a parent's notifier when a run joins, sends it
+//! joins and ends in its own order, and drops it when no run is open and no message is pending.
 
 use std::sync::Arc;
 
@@ -22,25 +22,36 @@ use crate::domain::task::{TaskStatus, cut};
 use crate::domain::time::duration_text;
 use crate::ports::journal::JournalEntry;
 
-/// What the registry keeps of a parent with something open or owed.
+/// A parent with open runs or pending messages.
 pub(crate) struct Parent {
     pub(super) notifier: Addr<ParentNotifier>,
     pub(super) generation: u64,
-    /// How many joins, ends, leaves and stops by its user it was told.
+    /// The number of the newest end, leave or possible user stop that was sent to the notifier.
     pub(super) sequence: u64,
     pub(super) open: usize,
-    /// True from the moment something is settled until the notifier has said that nothing is owed.
+    /// Set when a run settles or leaves; cleared when the notifier reports that no message is pending.
     pub(super) has_pending: bool,
     idle: bool,
 }
 
-/// What an end means for the parent's batch.
+/// The state of a notifier when the registry adds it.
+#[derive(Clone, Copy)]
+pub(super) struct NotifierState {
+    /// The number of the newest message that was sent to the notifier.
+    pub(super) sequence: u64,
+    /// The open runs of the batch.
+    pub(super) open: usize,
+    /// True if messages may be pending.
+    pub(super) has_pending: bool,
+}
+
+/// The effect of an end on the parent's batch.
 pub(super) enum Settlement {
-    /// Nobody is told anything.
+    /// The run is not in a batch.
     None,
-    /// The run leaves the batch without a word.
+    /// The run leaves the batch without a message.
     Left(SessionId, TaskId),
-    /// The parent is owed this.
+    /// The parent gets this report.
     Report {
         parent: SessionId,
         report: Box<CompletionReport>,
@@ -49,7 +60,7 @@ pub(super) enum Settlement {
 }
 
 impl Settlement {
-    /// What the journal is told of it.
+    /// Returns the journal entry of the settlement.
     pub(super) fn entry(&self) -> Option<JournalEntry> {
         match self {
             Settlement::None => None,
@@ -65,8 +76,8 @@ impl Settlement {
 }
 
 impl TaskRegistry {
-    /// The run joins its parent's batch, if it has a parent and anybody is told anything.
-    pub(super) fn join_batch(&mut self, id: &TaskId, _ctx: &mut Context<Self>) {
+    /// Adds the run to its parent's batch, if it has a parent and notifications are enabled.
+    pub(super) fn join_batch(&mut self, id: &TaskId) {
         let Some(JournalEntry::Joined {
             parent, directory, ..
         }) = self.joining(id)
@@ -88,7 +99,7 @@ impl TaskRegistry {
         self.send_dependents(&parent);
     }
 
-    /// What the journal is told of a run that joins its parent's batch; none if nobody is told anything.
+    /// Returns the journal entry of a run that joins its parent's batch; none without a parent or notifications.
     pub(super) fn joining(&self, id: &TaskId) -> Option<JournalEntry> {
         let task = &self.tasks.get(id)?.task;
         if !self.env.config.notifications.enabled {
@@ -104,15 +115,15 @@ impl TaskRegistry {
 
     fn ensure_notifier(&mut self, parent: &SessionId) {
         if !self.parents.contains_key(parent) {
-            // A parent that was stopped by its user and let go of meanwhile is still that.
+            // A parent that was stopped by its user is still silenced, also if its notifier was dropped meanwhile.
             let outbox = self.env.journal.outbox(parent);
             let silenced = outbox.filter(|outbox| outbox.silenced && outbox.is_settled());
             self.new_notifier(parent, silenced);
         }
     }
 
-    /// True if it is the session of a task of ours that has ended, also of one that has left memory. While a resume waits
-    /// in line nothing has changed: woken, the session would work unwatched, and its own prompt is still to come.
+    /// Returns true if it is the session of a task that is not running, also of one removed from memory. A task whose resume
+    /// is queued counts as ended: a wake would make its session work unwatched before its own prompt.
     pub(super) fn has_ended(&self, session: &SessionId) -> bool {
         if let Some(id) = self.by_session.get(session) {
             let entry = self.tasks.get(id);
@@ -124,12 +135,15 @@ impl TaskRegistry {
         })
     }
 
-    /// A notifier that begins with what the outbox says, if one is given.
+    /// Starts a notifier for a parent, from its outbox if one is given.
     pub(super) fn new_notifier(&mut self, parent: &SessionId, outbox: Option<Outbox>) {
         let (generation, salt) = (self.next_number(), self.rng.next_u64());
         let ended = self.has_ended(parent);
-        let open = outbox.as_ref().map_or(0, Outbox::open);
-        let has_pending = outbox.is_some();
+        let state = NotifierState {
+            sequence: 0,
+            open: outbox.as_ref().map_or(0, Outbox::open),
+            has_pending: outbox.is_some(),
+        };
         let (env, registry, name) = (self.env.clone(), self.refs.registry.clone(), parent.clone());
         let (exit_ref, died) = (registry.clone(), parent.clone());
         let notifier = spawn_supervised(
@@ -144,16 +158,16 @@ impl TaskRegistry {
                 }
             },
         );
-        self.know_parent(parent, notifier, generation, (0, open, has_pending));
+        self.add_parent(parent, notifier, generation, state);
     }
 
-    /// `standing` is how much the notifier has been told, how many are open and whether it may owe anything.
-    pub(super) fn know_parent(
+    /// Adds a parent with its running notifier.
+    pub(super) fn add_parent(
         &mut self,
         parent: &SessionId,
         notifier: Addr<ParentNotifier>,
         generation: u64,
-        (sequence, open, has_pending): (u64, usize, bool),
+        state: NotifierState,
     ) {
         self.refs
             .notifiers
@@ -161,15 +175,15 @@ impl TaskRegistry {
         let known = Parent {
             notifier,
             generation,
-            sequence,
-            open,
-            has_pending,
+            sequence: state.sequence,
+            open: state.open,
+            has_pending: state.has_pending,
             idle: false,
         };
         self.parents.insert(parent.clone(), known);
     }
 
-    /// What the end of a run means for its parent's batch.
+    /// Returns the effect of the end of a run on its parent's batch.
     pub(super) fn settlement(&self, id: &TaskId, end: &End) -> Settlement {
         let Some(entry) = self.tasks.get(id) else {
             return Settlement::None;
@@ -181,9 +195,9 @@ impl TaskRegistry {
         else {
             return Settlement::None;
         };
-        // After a shutdown nobody is told; with a journal that outlives it the next start does it.
-        let never = self.closing.is_some() && !self.env.journal.is_persistent();
-        if end.skip_notification || never {
+        // During a shutdown no message is sent. With a persistent journal the next process sends it.
+        let never_sent = self.closing.is_some() && !self.env.journal.is_persistent();
+        if end.skip_notification || never_sent {
             return Settlement::Left(parent, id.clone());
         }
         let report = self.completion_report(entry);
@@ -195,7 +209,7 @@ impl TaskRegistry {
         }
     }
 
-    /// What a parent is told of a task that has ended.
+    /// Returns the report of an ended task for its parent.
     pub(super) fn completion_report(&self, entry: &TaskEntry) -> CompletionReport {
         let task = &entry.task;
         CompletionReport {
@@ -212,7 +226,7 @@ impl TaskRegistry {
         }
     }
 
-    /// The parent's notifier is told of an end that is in the journal.
+    /// Notifies the parent's notifier of an end that is in the journal.
     pub(super) fn settle(&mut self, id: &TaskId, settlement: Settlement) {
         match settlement {
             Settlement::Left(..) => self.leave_batch(id),
@@ -240,7 +254,7 @@ impl TaskRegistry {
         }
     }
 
-    /// The task leaves its parent's batch without a word.
+    /// Removes the task from its parent's batch without a message.
     pub(super) fn leave_batch(&mut self, id: &TaskId) {
         let Some(parent) = self.tasks.get_mut(id).and_then(|entry| entry.batch.take()) else {
             return;
@@ -256,7 +270,7 @@ impl TaskRegistry {
         }
     }
 
-    /// The parent is no more: what is owed to it is dropped.
+    /// Drops a deleted parent with its pending messages.
     pub(super) fn drop_parent(&mut self, parent: &SessionId, ctx: &mut Context<Self>) {
         let Some(known) = self.parents.remove(parent) else {
             return;
@@ -265,8 +279,8 @@ impl TaskRegistry {
         let gone = JournalEntry::ParentGone(parent.clone(), self.env.now());
         self.env.append(vec![gone]);
         known.notifier.do_send(ParentGone);
-        tracing::info!(parent = %parent, "a parent is no more; what was owed to it is dropped");
-        // Its batch never closes: who settled in it and was given another parent since leaves memory all the same.
+        tracing::info!(parent = %parent, "parent deleted: its pending messages are dropped");
+        // The batch never closes: tasks that ended in it are removed from memory all the same.
         let settled: Vec<TaskId> = self
             .tasks
             .iter_mut()
@@ -285,7 +299,7 @@ impl TaskRegistry {
         }
     }
 
-    /// A session of ours that may be a parent has ended, or goes on again.
+    /// Notifies the notifier of a task's session that the task has ended, or runs again.
     pub(super) fn parent_session_ended(&mut self, session: &SessionId, ended: bool) {
         if let Some(known) = self.parents.get(session) {
             known.notifier.do_send(ParentEnded(ended));
@@ -311,7 +325,7 @@ impl Handler<PendingMessages> for TaskRegistry {
             return;
         };
         if known.sequence != pending.sequence {
-            // It has not heard everything yet.
+            // The report is outdated: the notifier has not handled the newest message yet.
             return;
         }
         known.has_pending = pending.has_pending;

@@ -1,4 +1,4 @@
-//! What readers ask of the registry. Records handed out are snapshots.
+//! The queries of readers. Returned records are snapshots.
 
 use std::collections::BTreeMap;
 
@@ -15,11 +15,11 @@ use crate::handle::{
     LimitsChange, ListFilter, NoticeRecord, Readiness, TaskCounts, TaskPage, WaitFor,
 };
 
-/// A task by its id, the unique beginning of its id, or its session.
+/// Finds a task by its id, a unique prefix of its id, or its session.
 #[derive(Clone)]
 pub(crate) struct Find(pub(crate) String);
 
-/// A task, and its key and place in line if it waits.
+/// A found task, and its position in the wait queue if it waits.
 #[derive(Debug, Clone)]
 pub(crate) struct FoundTask {
     pub(crate) task: Task,
@@ -35,8 +35,8 @@ impl Query for Find {
         registry: &mut TaskRegistry,
         _: &mut Context<TaskRegistry>,
     ) -> Option<FoundTask> {
-        // A whole id that has left memory comes before the beginning of another.
-        let whole = |name: &str| {
+        // An exact id of a task removed from memory comes before the prefix of another.
+        let exact = |name: &str| {
             registry
                 .env
                 .journal
@@ -46,7 +46,7 @@ impl Query for Find {
         let found = registry.find(&self.0);
         let left = match &found {
             Some(id) if id.as_str() == self.0 => None,
-            _ => whole(&self.0),
+            _ => exact(&self.0),
         };
         if let Some(task) = left {
             return Some(FoundTask {
@@ -56,7 +56,7 @@ impl Query for Find {
             });
         }
         let Some(id) = found else {
-            // It may have left memory: the journal remembers. A beginning that fits several tasks names none.
+            // The task may be in the journal only. A prefix that matches several tasks is ambiguous.
             if registry
                 .by_acceptance
                 .values()
@@ -107,7 +107,7 @@ impl TaskRegistry {
     }
 }
 
-/// A task by its id as it was decided, told once that is durable.
+/// Finds a task by its id in its newest state, also one that is not published yet; answered once that is durable.
 #[derive(Clone)]
 pub(crate) struct FindDecided(pub(crate) TaskId);
 
@@ -120,7 +120,7 @@ impl Query for FindDecided {
     }
 }
 
-/// A page of tasks.
+/// Lists a page of tasks, newest first.
 #[derive(Clone)]
 pub(crate) struct ListTasks(pub(crate) ListFilter);
 
@@ -171,7 +171,7 @@ impl Query for ListTasks {
     }
 }
 
-/// The tasks of a session.
+/// Lists the tasks whose parent is a session.
 #[derive(Clone)]
 pub(crate) struct TasksOf(pub(crate) SessionId);
 
@@ -186,7 +186,7 @@ impl Query for TasksOf {
     }
 }
 
-/// The tasks below a session.
+/// Lists the tasks below a session.
 #[derive(Clone)]
 pub(crate) struct Descendants(pub(crate) SessionId);
 
@@ -201,7 +201,7 @@ impl Query for Descendants {
     }
 }
 
-/// A parent's history, and what it is owed and was told.
+/// Reads a parent's history and its messages, pending and delivered.
 #[derive(Clone)]
 pub(crate) struct ReadHistory(pub(crate) SessionId);
 
@@ -220,11 +220,11 @@ impl Query for ReadHistory {
     }
 }
 
-/// Who waits for which key.
+/// Reads the waiting runs by key.
 #[derive(Clone)]
 pub(crate) struct ReadWaits;
 
-/// How many wait for a key, and since when the oldest.
+/// The number of runs that wait for a key, and since when the oldest waits.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct KeyWait {
     pub(crate) waiting: usize,
@@ -285,7 +285,7 @@ impl Query for LimitsChange {
     }
 }
 
-/// What there is now, counted.
+/// Counts the tasks by state and key, the open requests and the parents with pending messages.
 #[derive(Clone)]
 pub(crate) struct CountTasks;
 
@@ -303,16 +303,16 @@ impl Query for CountTasks {
             *counts.tasks.entry(key).or_default() += 1;
             counts.asks += task.asking.len();
         }
-        let owed = registry
+        let pending = registry
             .parents
             .values()
             .filter(|parent| parent.has_pending);
-        counts.parents_pending = owed.count();
+        counts.parents_pending = pending.count();
         counts
     }
 }
 
-/// ReadWaits for a run; the answer comes when it is there.
+/// Waits until a run has reached a state; answered then.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(crate) struct WaitForRun {
@@ -334,18 +334,18 @@ impl Handler<WaitForRun> for TaskRegistry {
             reply,
         } = wait;
         let Some(entry) = self.tasks.get_mut(&task) else {
-            // Whoever asked may have gone away.
+            // The caller may have been dropped.
             let _ = reply.send(None);
             return;
         };
-        // Those who have gone away are let go, so that the list is bounded by those who still wait.
+        // Dropped waiters are removed, so that the list is bounded by the active ones.
         entry.waiters.retain(|waiter| !waiter.reply.is_closed());
         entry.waiters.push(Waiter { run, until, reply });
         self.answer_waiters(&task);
     }
 }
 
-/// Whether the system can do its work.
+/// Reads whether the system is ready, and the problems if it is not.
 #[derive(Clone)]
 pub(crate) struct ReadReadiness;
 
@@ -364,7 +364,7 @@ impl Query for ReadReadiness {
             problems.push(format!("the journal cannot be written: {why}"));
         }
         for actor in registry.env.health.exhausted(registry.env.now()) {
-            problems.push(format!("the {actor} fails again and again"));
+            problems.push(format!("the {actor} fails repeatedly"));
         }
         let running = registry
             .tasks

@@ -1,5 +1,5 @@
-//! Every change of a record goes through here: journal, history, subscribers and the log, in one place. It is decided when
-//! it is appended; readers are shown it, and those who wait for it answered, once it is durable.
+//! Every change of a record: journal, history, subscribers and log, in one place. A change is decided when it is appended; it
+//! is published to readers and waiters once it is durable.
 
 use std::sync::Arc;
 
@@ -12,14 +12,14 @@ use crate::domain::task::{Task, TaskStatus};
 use crate::handle::TaskChange;
 use crate::ports::journal::{Changed, JournalEntry, Lsn};
 
-/// More of what was decided is durable.
+/// More journal entries are durable.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(crate) struct DurabilityAdvanced;
 
 impl TaskRegistry {
-    /// After a change of state: journal, history, subscribers and the log, in one place. `with` is what belongs to it and
-    /// must not be in the journal without it.
+    /// Records a change of state: appends it to the journal, logs it, and publishes it once it is durable. The entries `with`
+    /// are appended together with the change.
     pub(super) fn recorded(
         &mut self,
         id: &TaskId,
@@ -44,7 +44,7 @@ impl TaskRegistry {
             parent = task.parent_session.as_ref().map_or("-", SessionId::as_str),
             key = %task.concurrency_group,
             error = task.error().unwrap_or("-"),
-            "task"
+            "task changed"
         );
         let number = self.changes.next_number();
         let change = TaskChange {
@@ -62,7 +62,7 @@ impl TaskRegistry {
             .hit("registry: a change is in the journal");
     }
 
-    /// The record as it stands in the journal from now on, with what belongs to it, where the state is as it was.
+    /// Appends the record of a task whose state is unchanged. The entries `with` are appended together with it.
     pub(super) fn append_task(
         &mut self,
         id: &TaskId,
@@ -95,7 +95,7 @@ impl TaskRegistry {
         self.env.append(entries)
     }
 
-    /// Shows what is durable, and asks to be told when more is.
+    /// Publishes the durable changes, and requests a notification when more are durable.
     pub(super) fn publish_durable(&mut self) {
         let durable = self.env.durability.durable();
         while let Some(pending) = self.env.pending_publications.take(durable) {
@@ -124,7 +124,7 @@ impl TaskRegistry {
         self.answer_waiters(&task.id);
     }
 
-    /// The record is brought up to date in the history of its parent and of every parent that had it before.
+    /// Updates the record in the history of its parent and of every former parent.
     pub(super) fn record_history(&mut self, task: &Task) {
         if let Some(parent) = &task.parent_session {
             self.histories.record(parent, task);
@@ -144,16 +144,17 @@ impl TaskRegistry {
 }
 
 impl TaskEntry {
-    /// The task, to be changed.
+    /// Returns the task for a change.
     pub(super) fn task_mut(&mut self) -> &mut Task {
         Arc::make_mut(&mut self.task)
     }
 
-    /// The task as readers see it: as it is, or as it was when that was last durable. None for one that is not yet.
+    /// Returns the task as readers see it: the newest record that is published. None for a task that is not published yet.
     pub(super) fn as_published(&self) -> Option<&Task> {
-        match (self.unpublished, &self.published) {
-            (0, _) => Some(&self.task),
-            (_, shown) => shown.as_deref(),
+        if self.unpublished == 0 {
+            Some(&self.task)
+        } else {
+            self.published.as_deref()
         }
     }
 }
@@ -161,10 +162,10 @@ impl TaskEntry {
 impl Handler<DurabilityAdvanced> for TaskRegistry {
     type Result = ();
 
-    fn handle(&mut self, _: DurabilityAdvanced, ctx: &mut Context<Self>) {
+    fn handle(&mut self, _: DurabilityAdvanced, _: &mut Context<Self>) {
         self.env.failpoints.hit("registry: MoreDurable");
         self.awaits_durable = false;
         self.publish_durable();
-        self.consider_closed(ctx);
+        self.finish_if_closed();
     }
 }

@@ -9,6 +9,7 @@ use actix::Context;
 
 use super::TaskRegistry;
 use super::commands::superseded_by;
+use super::parents::NotifierState;
 use crate::actors::health::ActorKind;
 use crate::actors::parent_notifier::{ParentNotifier, Reconcile};
 use crate::actors::poller;
@@ -145,7 +146,12 @@ impl TaskRegistry {
                 ended: self.has_ended(&parent),
                 sequence,
             });
-            self.know_parent(&parent, notifier, generation, (sequence, open, true));
+            let state = NotifierState {
+                sequence,
+                open,
+                has_pending: true,
+            };
+            self.add_parent(&parent, notifier, generation, state);
         }
         // The remaining notifiers have no pending messages: they end when their addresses are dropped.
     }
@@ -210,7 +216,7 @@ impl TaskRegistry {
                 None if superseded_end.is_some() => {}
                 None if status == TaskStatus::Pending => {
                     self.record_recovery(&id, "back in line");
-                    self.enqueue_again(&id, ctx);
+                    self.enqueue(&id, ctx);
                 }
                 None if status == TaskStatus::Running => {
                     self.record_recovery(&id, "attached to its session again");

@@ -1,4 +1,4 @@
-//! What the registry keeps, counted.
+//! The counts of the registry's resources.
 
 use actix::Context;
 
@@ -12,7 +12,8 @@ use crate::actors::task::TaskActor;
 use crate::actors::toaster::Toaster;
 use crate::handle::ResourceCounts;
 
-/// Begins a census: the registry's part, the actors that live, and where the others are asked.
+/// Reads the registry's resource counts and the numbers of running actors. The answer has the references to the other actors,
+/// which add their own counts.
 pub(crate) struct ReadResourceCounts;
 
 impl Query for ReadResourceCounts {

@@ -1,5 +1,5 @@
-//! Shutdown: nothing new is accepted or started, what runs is ended and its aborts awaited, messages in flight may finish
-//! and none is begun. Memory is empty afterwards.
+//! Shutdown: no task is accepted or started, running tasks are ended and their aborts awaited, messages in flight may finish
+//! and no other is sent. Memory is empty afterwards.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -15,25 +15,25 @@ use crate::domain::ids::{SessionId, TaskId};
 use crate::domain::lifecycle::End;
 use crate::handle::{ShutdownMode, ShutdownReport};
 
-/// How long aborts are awaited.
+/// The time limit for aborts.
 const ABORTS: Duration = Duration::from_secs(10);
-/// How long messages in flight are awaited.
+/// The time limit for messages in flight.
 const MESSAGES: Duration = Duration::from_secs(5);
 
-/// Ends everything, in the mode that was set before; the answer comes when it is done.
+/// Shuts the system down, in the mode of the runtime flags; answered when the shutdown is complete.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(crate) struct Shutdown {
     pub(crate) reply: oneshot::Sender<ShutdownReport>,
 }
 
-/// A shutdown under way, or done.
+/// A shutdown in progress, or complete.
 #[derive(Default)]
 pub(crate) struct Closing {
     replies: Vec<oneshot::Sender<ShutdownReport>>,
     report: ShutdownReport,
     messages: usize,
-    /// Tasks keep their states.
+    /// True if tasks keep their states and sessions go on.
     detach: bool,
     done: bool,
 }
@@ -54,7 +54,7 @@ struct MessagesGivenUp;
 struct AbortsGivenUp;
 
 impl TaskRegistry {
-    /// True from the moment a shutdown is asked for, also if the registry that was asked has died since.
+    /// Returns true once a shutdown is requested, also after a restart of the registry.
     pub(super) fn is_closing(&self) -> bool {
         self.closing.is_some() || self.refs.flags.closing()
     }
@@ -107,11 +107,11 @@ impl TaskRegistry {
                 self.detached(&id, ctx);
                 continue;
             }
-            // A parent that still waited for this task was not told of its end.
-            let untold = self.tasks.get(&id).and_then(|entry| entry.batch.clone());
+            // The parent of this batch gets no message about the end.
+            let unnotified = self.tasks.get(&id).and_then(|entry| entry.batch.clone());
             if let Some(closing) = &mut self.closing {
                 closing.report.cancelled.push(id.clone());
-                if let Some(parent) = untold
+                if let Some(parent) = unnotified
                     && !closing.report.unnotified.contains(&parent)
                 {
                     closing.report.unnotified.push(parent);
@@ -121,11 +121,11 @@ impl TaskRegistry {
         }
         ctx.notify_later(MessagesGivenUp, MESSAGES);
         ctx.notify_later(AbortsGivenUp, ABORTS);
-        // Ends of running tasks come as messages behind this one; only then is it known what is still awaited.
+        // The reports of ended runs arrive after this message; the check follows them.
         ctx.notify(AbortsCheck);
     }
 
-    /// The task stays as it is recorded; nothing is begun for it any more, and its session goes on.
+    /// Detaches a task: its record stays, no further call is made for it, and its session goes on.
     fn detached(&mut self, id: &TaskId, ctx: &mut Context<Self>) {
         self.withdraw(id, false, ctx);
         if let Some(entry) = self.tasks.get_mut(id) {
@@ -139,8 +139,8 @@ impl TaskRegistry {
         }
     }
 
-    /// Done once every run has ended, every abort is answered and no message is in flight.
-    pub(super) fn consider_closed(&mut self, _ctx: &mut Context<Self>) {
+    /// Completes the shutdown if every run has ended, every abort is answered and no message is in flight.
+    pub(super) fn finish_if_closed(&mut self) {
         let open = self
             .tasks
             .values()
@@ -153,7 +153,7 @@ impl TaskRegistry {
             return;
         }
         if !self.env.pending_publications.is_empty() {
-            // Whoever reads changes is still told of the ends.
+            // The ends must be published before the subscribers are closed.
             return;
         }
         self.finish();
@@ -164,16 +164,16 @@ impl TaskRegistry {
             return;
         };
         closing.done = true;
-        // With a journal that is there at the next start nothing is lost: it is owed.
-        let untold = &closing.report.unnotified;
-        for parent in untold.iter().filter(|_| !self.env.journal.is_persistent()) {
-            tracing::warn!(parent = %parent, "not told of the end of its background tasks");
+        // With a persistent journal the next process sends the messages.
+        let unnotified = &closing.report.unnotified;
+        for parent in unnotified.iter().filter(|_| !self.env.journal.is_persistent()) {
+            tracing::warn!(parent = %parent, "parent was not notified of the end of its background tasks");
         }
-        // Read once: whoever asks later learns of nothing, unless nobody has asked yet.
+        // The report is sent once: later callers get an empty one. Without a caller it is kept for the first.
         if !closing.replies.is_empty() {
             let report = std::mem::take(&mut closing.report);
             for reply in closing.replies.drain(..) {
-                // Whoever asked may have gone away.
+                // The caller may have been dropped.
                 let _ = reply.send(report.clone());
             }
         }
@@ -194,7 +194,8 @@ impl TaskRegistry {
         self.refs.poller.clear();
         self.refs.toaster.clear();
         self.refs.slots.clear();
-        // Histories stay readable for as long as anybody holds the system: the registry lets go of itself.
+        // The registry drops the reference to itself: it ends when the last handle is dropped, and histories stay readable
+        // until then.
         self.refs.registry = Default::default();
     }
 }
@@ -206,9 +207,9 @@ struct AbortsCheck;
 impl Handler<AbortsCheck> for TaskRegistry {
     type Result = ();
 
-    fn handle(&mut self, _: AbortsCheck, ctx: &mut Context<Self>) {
+    fn handle(&mut self, _: AbortsCheck, _: &mut Context<Self>) {
         self.env.failpoints.hit("registry: Look");
-        self.consider_closed(ctx);
+        self.finish_if_closed();
     }
 }
 
@@ -219,7 +220,7 @@ impl Handler<Shutdown> for TaskRegistry {
         self.env.failpoints.hit("registry: Shutdown");
         match &mut self.closing {
             Some(closing) if closing.done => {
-                // Whoever asked may have gone away.
+                // The caller may have been dropped.
                 let _ = shutdown.reply.send(std::mem::take(&mut closing.report));
             }
             Some(closing) => closing.replies.push(shutdown.reply),
@@ -231,7 +232,7 @@ impl Handler<Shutdown> for TaskRegistry {
 impl Handler<MessageDone> for TaskRegistry {
     type Result = ();
 
-    fn handle(&mut self, done: MessageDone, ctx: &mut Context<Self>) {
+    fn handle(&mut self, done: MessageDone, _: &mut Context<Self>) {
         self.env.failpoints.hit("registry: MessageDone");
         if let Some(closing) = &mut self.closing {
             closing.messages = closing.messages.saturating_sub(1);
@@ -239,19 +240,19 @@ impl Handler<MessageDone> for TaskRegistry {
                 closing.report.unnotified.push(done.parent);
             }
         }
-        self.consider_closed(ctx);
+        self.finish_if_closed();
     }
 }
 
 impl Handler<MessagesGivenUp> for TaskRegistry {
     type Result = ();
 
-    fn handle(&mut self, _: MessagesGivenUp, ctx: &mut Context<Self>) {
+    fn handle(&mut self, _: MessagesGivenUp, _: &mut Context<Self>) {
         self.env.failpoints.hit("registry: MessagesGivenUp");
         if let Some(closing) = &mut self.closing {
             closing.messages = 0;
         }
-        self.consider_closed(ctx);
+        self.finish_if_closed();
     }
 }
 

@@ -1,5 +1,5 @@
-//! The long-lived actors that the registry answers for: slot manager, poller, toaster. Each is rebuilt from what the
-//! registry knows when it has died, at once at first, and every half minute once it has died too often.
+//! Supervision of the registry and of its singleton actors: slot manager, poller, toaster. After a panic an actor is
+//! restarted from the state of the registry: at once within the restart budget, then with a delay of half a minute.
 
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ use crate::actors::toaster::Toaster;
 use crate::domain::ids::TaskId;
 use crate::handle::Changes;
 
-/// The kinds of actors kept alive.
+/// The singleton actors that the registry restarts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Singleton {
     Slots,
@@ -40,7 +40,7 @@ impl Singleton {
     }
 }
 
-/// A kept actor panicked.
+/// A singleton actor panicked.
 #[derive(Message)]
 #[rtype(result = "()")]
 struct SingletonDied {
@@ -52,19 +52,19 @@ struct SingletonDied {
 #[rtype(result = "()")]
 struct Rebuild(Singleton);
 
-/// Runs the registry, and the next one whenever it has died, until it ends by itself after a shutdown.
+/// Runs the registry, and restarts it after each panic, until it ends by itself after a shutdown.
 pub(crate) fn supervise_registry(env: Env, refs: ActorRefs, changes: Changes) {
     let exit = run_registry(&env, &refs, &changes);
     let weak = refs.registry.weak();
     let mut refs = refs;
-    // HeldPermits from here, the place would keep a registry that nobody needs any more.
+    // A strong reference here would keep the registry running after the last handle is dropped.
     refs.registry = ActorRef::default();
     actix_rt::spawn(async move {
         let mut exit = exit;
         while let Ok(Exit::Panicked(panic)) = exit.await {
-            tracing::error!(panic, "the registry panicked");
+            tracing::error!(panic, "registry panicked");
             let wait = env.health.died(ActorKind::Registry, env.now());
-            // A shutdown cannot wait for it: there must be somebody who ends what runs.
+            // A shutdown ends the delay: a registry is needed to end the running tasks.
             let _ = tokio::time::timeout(wait, refs.flags.wait_for_closing()).await;
             let Some(registry) = weak.upgrade() else {
                 return;
@@ -83,7 +83,7 @@ fn run_registry(env: &Env, refs: &ActorRefs, changes: &Changes) -> oneshot::Rece
     let registry = spawn_supervised(
         move |_| TaskRegistry::new(env, refs, changes),
         move |exit| {
-            // Whoever keeps it listens for as long as there is anything to hear.
+            // The supervisor may have been dropped with the arbiter.
             let _ = sender.send(exit);
         },
     );
@@ -92,7 +92,7 @@ fn run_registry(env: &Env, refs: &ActorRefs, changes: &Changes) -> oneshot::Rece
 }
 
 impl TaskRegistry {
-    /// Starts what the registry needs around it and does not find.
+    /// Starts the singleton actors that are not running.
     pub(super) fn start_singletons(&mut self) {
         for singleton in Singleton::ALL {
             let is_live = match singleton {
@@ -125,7 +125,7 @@ impl TaskRegistry {
                     on_exit,
                 );
                 self.refs.slots.set(slots);
-                // Those that run and were promised a slot come before those that wait.
+                // Running tasks that need a slot come before waiting ones.
                 for id in self.by_acceptance.values() {
                     let entry = self.tasks.get(id);
                     if let Some(actor) = entry.and_then(|entry| entry.actor.as_ref()) {
@@ -164,7 +164,7 @@ impl Handler<SingletonDied> for TaskRegistry {
 
     fn handle(&mut self, died: SingletonDied, ctx: &mut Context<Self>) {
         self.env.failpoints.hit("registry: KeptDied");
-        tracing::error!(actor = died.singleton.kind().name(), panic = %died.panic, "an actor panicked");
+        tracing::error!(actor = died.singleton.kind().name(), panic = %died.panic, "actor panicked");
         if self.closing.is_some() {
             return;
         }

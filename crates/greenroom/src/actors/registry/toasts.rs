@@ -1,4 +1,4 @@
-//! What is shown on the user's screen of tasks that come and go.
+//! The toasts about queued and ended tasks.
 
 use super::TaskRegistry;
 use crate::actors::toaster::Show;
@@ -15,7 +15,7 @@ impl TaskRegistry {
             return;
         };
         let names = |wanted: TaskStatus| {
-            // Among the newest few: a long line must not make each launch longer.
+            // Only the newest tasks are searched: a long queue must not slow down launches.
             let newest = self.by_acceptance.values().rev().take(200);
             let names: Vec<&str> = newest
                 .filter_map(|id| self.tasks.get(id))

@@ -1,4 +1,4 @@
-//! Waiting: a run takes its place in its key's line and leaves it, with a slot or without.
+//! The wait queues: a run enters the queue of its key and leaves it, with a slot or without.
 
 use actix::{Addr, Context, Handler};
 
@@ -10,8 +10,8 @@ use crate::domain::lifecycle::End;
 use crate::domain::time::duration_text;
 
 impl TaskRegistry {
-    /// Takes the place in line that the run's age gives it.
-    pub(super) fn enqueue_again(&mut self, id: &TaskId, ctx: &mut Context<Self>) {
+    /// Puts a run into the queue of its key, at the position of its sequence number.
+    pub(super) fn enqueue(&mut self, id: &TaskId, ctx: &mut Context<Self>) {
         let Some(entry) = self.tasks.get_mut(id) else {
             return;
         };
@@ -62,7 +62,7 @@ impl TaskRegistry {
         )
     }
 
-    /// A key's queue has died: the next one is told who waits. Whoever joins the line meanwhile waits with it.
+    /// Starts the next queue of a key whose queue panicked, and enqueues the waiting runs again.
     pub(super) fn rebuild_queue(&mut self, key: &ConcurrencyKey) {
         if !self.wait_queues.contains_key(key) {
             return;
@@ -83,7 +83,7 @@ impl TaskRegistry {
         }
     }
 
-    /// The run waits no more, granted or not. Its queue goes with its last waiter.
+    /// Removes a run from its queue; `granted` is true if it got its slot. A queue without waiting runs is dropped.
     pub(super) fn withdraw(&mut self, id: &TaskId, granted: bool, ctx: &mut Context<Self>) {
         let Some(entry) = self.tasks.get_mut(id) else {
             return;
@@ -132,13 +132,13 @@ impl Handler<Granted> for TaskRegistry {
                 && !entry.task.status().is_terminal()
         });
         if !current || self.closing.is_some() {
-            // A grant to someone who has left comes back by being dropped.
+            // The run does not wait any more: dropping the permit releases the slot.
             return;
         }
         self.withdraw(&granted.task, true, ctx);
         let aborting = self.refs.aborts.of(&granted.task).is_some();
         match self.tasks.get_mut(&granted.task) {
-            // A resume waits for the abort of the run before, and for nothing else of it.
+            // A resume waits only for the abort of the run before.
             Some(entry) if aborting => entry.granted = Some(Box::new(granted.permit)),
             Some(_) => self.start_run(&granted.task, granted.permit),
             None => {}
@@ -158,7 +158,7 @@ impl Handler<AbortOver> for TaskRegistry {
 impl Handler<AbortDone> for TaskRegistry {
     type Result = ();
 
-    fn handle(&mut self, done: AbortDone, ctx: &mut Context<Self>) {
+    fn handle(&mut self, done: AbortDone, _: &mut Context<Self>) {
         self.env.failpoints.hit("registry: AbortDone");
         if self.abort_again(&done) {
             return;
@@ -176,6 +176,6 @@ impl Handler<AbortDone> for TaskRegistry {
         {
             self.start_run(&done.task, permit);
         }
-        self.consider_closed(ctx);
+        self.finish_if_closed();
     }
 }

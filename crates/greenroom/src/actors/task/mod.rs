@@ -194,7 +194,7 @@ impl TaskActor {
             StartMode::Launch(None) | StartMode::Relaunch(None) => {
                 self.step(StartStep::Lineage, ctx)
             }
-            StartMode::Resume(session) => self.session_ready(session, ctx),
+            StartMode::Resume(session) => self.session_ready(session),
             StartMode::Watch(session, started) => {
                 self.session = Some(session);
                 let resumed = self.run > Run::FIRST;

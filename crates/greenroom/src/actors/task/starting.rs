@@ -222,7 +222,7 @@ impl TaskActor {
         );
     }
 
-    pub(super) fn session_ready(&mut self, session: SessionId, _ctx: &mut Context<Self>) {
+    pub(super) fn session_ready(&mut self, session: SessionId) {
         self.session = Some(session);
         self.reset_retries();
         self.phase = Phase::Started;
@@ -262,12 +262,7 @@ impl TaskActor {
 
     /// Schedules `step` again with backoff, after a call that failed or whose outcome is unknown. Ends the run if the server
     /// was unreachable for too long. The run keeps its slot meanwhile.
-    pub(super) fn retry_step(
-        &mut self,
-        step: StartStep,
-        failure: &ServerError,
-        ctx: &mut Context<Self>,
-    ) {
+    pub(super) fn retry_step(&mut self, step: StartStep, failure: &ServerError) {
         let now = self.env.now();
         let since = *self.unreachable_since.get_or_insert(now);
         let limit = self.env.config.lifecycle.server_down;
@@ -313,7 +308,7 @@ impl Handler<LineageRead> for TaskActor {
         if self.is_starting() {
             match read.0 {
                 Ok(lineage) => self.apply_lineage(lineage, ctx),
-                Err(failure) => self.retry_step(StartStep::Lineage, &failure, ctx),
+                Err(failure) => self.retry_step(StartStep::Lineage, &failure),
             }
         }
         self.arm(ctx);
@@ -327,14 +322,14 @@ impl Handler<CreateAnswered> for TaskActor {
         self.env.failpoints.hit("task: CreateAnswered");
         self.create_in_flight = false;
         match answered.0 {
-            Ok(session) if self.is_starting() => self.session_ready(session, ctx),
+            Ok(session) if self.is_starting() => self.session_ready(session),
             Ok(session) => self.abort_late(session),
             Err(_) if !self.is_starting() => self.late_create_failed(),
             Err(failure @ ServerError::Unreachable(_)) => {
-                self.retry_step(StartStep::Create, &failure, ctx)
+                self.retry_step(StartStep::Create, &failure)
             }
             Err(failure @ ServerError::OutcomeUnknown(_)) => {
-                self.retry_step(StartStep::LookForCreate, &failure, ctx)
+                self.retry_step(StartStep::LookForCreate, &failure)
             }
             Err(failure) => self.end(End::error(failure.to_string())),
         }
@@ -363,7 +358,7 @@ impl Handler<CreateLookedUp> for TaskActor {
     fn handle(&mut self, looked: CreateLookedUp, ctx: &mut Context<Self>) {
         self.env.failpoints.hit("task: CreateLookedUp");
         match looked.0 {
-            Ok(Some(session)) if self.is_starting() => self.session_ready(session, ctx),
+            Ok(Some(session)) if self.is_starting() => self.session_ready(session),
             Ok(Some(session)) => self.abort_late(session),
             _ if !self.is_starting() => {}
             Ok(None) => self.step(StartStep::Create, ctx),
@@ -371,7 +366,7 @@ impl Handler<CreateLookedUp> for TaskActor {
             Err(ServerError::NotFound(_)) => {
                 self.end(End::error("the parent session does not exist any more"));
             }
-            Err(failure) => self.retry_step(StartStep::LookForCreate, &failure, ctx),
+            Err(failure) => self.retry_step(StartStep::LookForCreate, &failure),
         }
         self.arm(ctx);
     }
@@ -419,10 +414,10 @@ impl Handler<PromptAnswered> for TaskActor {
                 self.watch(|watch| watch.prompt_accepted(now));
             }
             Err(failure @ ServerError::Unreachable(_)) => {
-                self.retry_step(StartStep::Prompt, &failure, ctx)
+                self.retry_step(StartStep::Prompt, &failure)
             }
             Err(failure @ ServerError::OutcomeUnknown(_)) => {
-                self.retry_step(StartStep::LookForPrompt, &failure, ctx)
+                self.retry_step(StartStep::LookForPrompt, &failure)
             }
             Err(failure @ ServerError::TimedOut(_)) => {
                 self.end(End::interrupt(format!(
@@ -456,7 +451,7 @@ impl Handler<PromptLookedUp> for TaskActor {
                 self.watch(|watch| watch.prompt_accepted(now));
             }
             Ok(false) => self.step(StartStep::Prompt, ctx),
-            Err(failure) => self.retry_step(StartStep::LookForPrompt, &failure, ctx),
+            Err(failure) => self.retry_step(StartStep::LookForPrompt, &failure),
         }
         self.arm(ctx);
     }
