@@ -90,8 +90,8 @@ impl Env {
     }
 }
 
-/// Runs `work` outside the actor and passes its result to `deliver`. If `work` panics, the result is that of `on_panic`, so
-/// that every call is answered. `failpoint` is hit before `work` begins.
+/// Runs `work` outside the actor and passes its result to `deliver`. If `work` panics, `on_panic` returns the
+/// result, so that every call is answered. `failpoint` is hit before `work` begins.
 pub(crate) fn spawn_call<T: 'static>(
     env: &Env,
     failpoint: &'static str,

@@ -230,7 +230,7 @@ impl CallsInFlight {
         };
         let all = async {
             for end in ends {
-                // An error says that the call is over; nothing is ever sent.
+                // The sender is dropped at the end of the call; no value is ever sent.
                 let _ = end.await;
             }
         };

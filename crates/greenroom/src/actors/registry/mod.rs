@@ -290,7 +290,7 @@ impl TaskRegistry {
             deadlines: BTreeMap::new(),
             timer: None,
             next_seq: 1,
-            // Numbers distinguish queues and notifiers from those of an earlier registry.
+            // The numbers of queues and notifiers are unique over restarts of the registry.
             next_number: generation << 40,
             rng,
             probing: false,

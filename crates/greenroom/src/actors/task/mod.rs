@@ -216,7 +216,8 @@ impl TaskActor {
         }
     }
 
-    /// Returns a number for the first prompt of a later actor of the run: far above those of the actors before it.
+    /// Returns a prompt number derived from the time: an actor that attaches to a running session must not reuse the prompt
+    /// numbers of earlier actors.
     fn first_prompt_number(&self) -> u32 {
         self.env.now().as_millis().rem_euclid(1 << 31) as u32
     }
