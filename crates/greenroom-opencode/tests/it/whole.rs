@@ -105,7 +105,7 @@ async fn tasks_complete_and_wake_their_parent_once() {
     let begin = Instant::now();
     let report = greenroom.shutdown(ShutdownMode::Abort).await;
     assert!(
-        report.cancelled.is_empty() && report.untold.is_empty(),
+        report.cancelled.is_empty() && report.unnotified.is_empty(),
         "{report:?}"
     );
     println!("the system was shut down after {:?}", begin.elapsed());

@@ -166,7 +166,10 @@ impl TaskRegistry {
         closing.done = true;
         // With a persistent journal the next process sends the messages.
         let unnotified = &closing.report.unnotified;
-        for parent in unnotified.iter().filter(|_| !self.env.journal.is_persistent()) {
+        for parent in unnotified
+            .iter()
+            .filter(|_| !self.env.journal.is_persistent())
+        {
             tracing::warn!(parent = %parent, "parent was not notified of the end of its background tasks");
         }
         // The report is sent once: later callers get an empty one. Without a caller it is kept for the first.
