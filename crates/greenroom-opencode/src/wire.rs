@@ -108,6 +108,7 @@ pub(crate) fn session(answer: &Value) -> SessionRecord {
             .get("metadata")
             .filter(|metadata| !metadata.is_null())
             .cloned(),
+        reverted: answer.get("revert").is_some_and(|revert| !revert.is_null()),
     }
 }
 

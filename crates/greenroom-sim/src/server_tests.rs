@@ -55,6 +55,7 @@ fn notice(id: &str) -> Notice {
         remaining: 0,
     };
     Notice {
+        retry_of: None,
         id: id.into(),
         text: "told".to_owned(),
         silent: false,

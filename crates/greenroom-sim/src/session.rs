@@ -74,6 +74,7 @@ impl Session {
             parent: self.parent.clone(),
             directory: Some(self.directory.clone().into()),
             metadata: self.metadata.clone(),
+            reverted: false,
         }
     }
 }

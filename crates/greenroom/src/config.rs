@@ -88,6 +88,9 @@ pub struct Lifecycle {
     pub failed_check: FailedCheck,
     /// Whether the status is read after an abort, and the abort is repeated while the session is busy.
     pub look_after_abort: bool,
+    /// How long after the last abort in a directory the end of its instance or process still means that the sessions were
+    /// cut off, not stopped by a person. None: every abort counts as a person's at once.
+    pub abort_grace: Option<Duration>,
 }
 
 impl Default for Lifecycle {
@@ -109,6 +112,7 @@ impl Default for Lifecycle {
             retention: 14 * 24 * 60 * MINUTE,
             failed_check: FailedCheck::Retry { failures: 3 },
             look_after_abort: true,
+            abort_grace: Some(Duration::from_secs(2)),
         }
     }
 }
@@ -146,6 +150,12 @@ pub struct Notifications {
     pub on_parent_abort: OnParentAbort,
     /// Time after which an undeliverable message is dropped.
     pub give_up: Duration,
+    /// How long an accepted message may take to appear in the parent's history, before the history is read and the message
+    /// is sent again. None: an accepted message counts as delivered.
+    pub confirm_stored: Option<Duration>,
+    /// Whether messages and prompts are held while the session is reverted, and how often it is read meanwhile. None: the
+    /// revert of a session is not read.
+    pub revert_check: Option<Duration>,
 }
 
 impl Default for Notifications {
@@ -160,6 +170,8 @@ impl Default for Notifications {
             silence_after_parent_abort: true,
             on_parent_abort: OnParentAbort::Keep,
             give_up: Duration::from_secs(24 * 3600),
+            confirm_stored: Some(Duration::from_secs(10)),
+            revert_check: Some(Duration::from_secs(60)),
         }
     }
 }
@@ -230,6 +242,9 @@ impl Config {
         config.lifecycle.queue_ttl = Some(Duration::from_secs(30 * 60));
         config.lifecycle.failed_check = FailedCheck::CountsAsPassed;
         config.lifecycle.look_after_abort = false;
+        config.lifecycle.abort_grace = None;
+        config.notifications.confirm_stored = None;
+        config.notifications.revert_check = None;
         config.notifications.debounce = Duration::ZERO;
         config.notifications.wake_on_failure = false;
         config.notifications.wait_for_busy_parent = false;

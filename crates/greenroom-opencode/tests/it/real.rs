@@ -221,6 +221,7 @@ async fn message_to_a_parent_is_found_by_its_id() {
     let mut opencode = RealOpencode::open(&format!("{}/v1", model.url), None).await;
     let parent = opencode.create(None, Vec::new()).await;
     let notice = |id: &str, silent| Notice {
+        retry_of: None,
         id: NoticeId::new(id),
         text: "<system-reminder>done</system-reminder>".to_owned(),
         silent,

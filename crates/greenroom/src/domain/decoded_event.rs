@@ -6,6 +6,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::marker::PhantomData;
 use std::ops::Deref;
+use std::sync::Arc;
 
 use serde::Deserialize;
 use serde::de::value::MapAccessDeserializer;
@@ -26,6 +27,15 @@ pub struct DecodedEvent {
     pub works: Option<bool>,
     /// The kind of event; none if it is irrelevant.
     pub kind: Option<SessionEventKind>,
+    /// The end of an instance, if the event reports one.
+    pub disposed: Option<InstanceDisposed>,
+}
+
+/// The end of an instance of the agent server. The server aborts the running sessions of the instance itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InstanceDisposed {
+    /// The directory of the instance; none for every instance of the server.
+    pub directory: Option<Arc<str>>,
 }
 
 impl DecodedEvent {
@@ -41,6 +51,10 @@ impl DecodedEvent {
                 .and_then(Value::as_str)
                 .and_then(|kind| works(kind, status)),
             kind: SessionEvent::read(event).map(|event| event.kind),
+            disposed: event.get("type").and_then(Value::as_str).and_then(|kind| {
+                let directory = event.pointer("/properties/directory");
+                disposed(kind, directory.and_then(Value::as_str))
+            }),
         }
     }
 
@@ -60,6 +74,16 @@ impl DecodedEvent {
             session: self.session?,
             kind: self.kind?,
         })
+    }
+}
+
+fn disposed(kind: &str, directory: Option<&str>) -> Option<InstanceDisposed> {
+    match kind {
+        "server.instance.disposed" => Some(InstanceDisposed {
+            directory: Some(Arc::from(directory?)),
+        }),
+        "global.disposed" => Some(InstanceDisposed { directory: None }),
+        _ => None,
     }
 }
 
@@ -119,6 +143,8 @@ pub(super) struct Properties<'a> {
     pub(super) session: Option<Text<'a>>,
     #[serde(borrow, rename = "messageID")]
     message: Option<Text<'a>>,
+    #[serde(borrow)]
+    directory: Option<Text<'a>>,
     // Null counts as present.
     #[serde(default, deserialize_with = "present")]
     info: Option<Value>,
@@ -150,6 +176,7 @@ impl RawEvent<'_> {
             "todo.updated" => Some(SessionEventKind::Work),
             "session.idle" => Some(SessionEventKind::Idle),
             "session.deleted" => Some(SessionEventKind::Deleted),
+            "session.updated" => properties.info.as_ref().map(session_event::updated),
             "session.error" => Some(session_event::error(
                 properties.error.as_ref().unwrap_or(&Value::Null),
             )),
@@ -164,6 +191,7 @@ impl RawEvent<'_> {
         let status = status.and_then(|status| status.get("type")?.as_str());
         let session = properties.session();
         Some(DecodedEvent {
+            disposed: disposed(&kind, properties.directory.as_deref()),
             works: works(&kind, status),
             kind: event_kind.filter(|_| session.is_some()),
             session,

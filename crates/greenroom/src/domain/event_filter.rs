@@ -14,9 +14,17 @@ use crate::maps::Map;
 /// additional delta.
 const MAX_SESSIONS: usize = 1024;
 
-/// Prefixes of event types that can concern a session. All others (plugins, catalogues, installation, `sync` twins) are
+/// Prefixes of event types that can concern a session or an instance. All others (plugins, catalogues, installation, `sync` twins) are
 /// irrelevant.
-const RELEVANT_PREFIXES: [&str; 5] = ["session.", "message.", "todo.", "permission.", "question."];
+const RELEVANT_PREFIXES: [&str; 7] = [
+    "session.",
+    "message.",
+    "todo.",
+    "permission.",
+    "question.",
+    "server.instance.disposed",
+    "global.disposed",
+];
 /// Prefixes of event types among them that can be large and are never a sign of life.
 const IGNORED_PREFIXES: [&str; 2] = ["session.diff", "session.next."];
 

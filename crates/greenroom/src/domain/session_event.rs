@@ -70,6 +70,11 @@ pub enum SessionEventKind {
         /// The request.
         id: String,
     },
+    /// The record of the session changed.
+    Updated {
+        /// True while a revert hides messages that the user can still restore.
+        reverted: bool,
+    },
     /// The session was deleted.
     Deleted,
 }
@@ -91,6 +96,7 @@ impl SessionEvent {
             "todo.updated" => SessionEventKind::Work,
             "session.idle" => SessionEventKind::Idle,
             "session.deleted" => SessionEventKind::Deleted,
+            "session.updated" => updated(properties.get("info")?),
             "session.error" => error(properties.get("error").unwrap_or(&Value::Null)),
             "session.status" => status(properties.get("status")?)?,
             "permission.asked" => SessionEventKind::Asked {
@@ -124,6 +130,12 @@ pub(super) fn part(body: &Value) -> SessionEventKind {
     SessionEventKind::Part {
         message: message_of(body),
         part: Box::new(Part::read(body)),
+    }
+}
+
+pub(super) fn updated(info: &Value) -> SessionEventKind {
+    SessionEventKind::Updated {
+        reverted: info.get("revert").is_some_and(|revert| !revert.is_null()),
     }
 }
 

@@ -12,9 +12,9 @@ use crate::actors::actor_ref::ActorRef;
 use crate::actors::env::{Env, within};
 use crate::actors::inbox::Inbox;
 use crate::actors::registry::{
-    CancelAnswer, CancelTask, CountTasks, Descendants, Find, FindDecided, FoundTask, KeyWait,
-    LaunchOnce, LinkChanged, ListTasks, Query, QueryMessage, ReadHistory, ReadReadiness, ReadWaits,
-    SendTo, Shutdown, TaskRegistry, TasksOf, WaitForRun,
+    CancelAnswer, CancelTask, CountTasks, Descendants, Find, FindDecided, FoundTask, InstanceEnded,
+    KeyWait, LaunchOnce, LinkChanged, ListTasks, Query, QueryMessage, ReadHistory, ReadReadiness,
+    ReadWaits, SendTo, Shutdown, TaskRegistry, TasksOf, WaitForRun,
 };
 use crate::actors::runtime_state::RuntimeFlags;
 use crate::actors::slot_manager::{ReadSlots, SlotManager, SlotsSnapshot};
@@ -428,6 +428,15 @@ impl Greenroom {
     /// Ingests a decoded event. Waits while too many events are queued.
     pub async fn ingest_event(&self, event: SessionEvent) {
         self.events.put(event).await;
+    }
+
+    /// Reports that the opencode instance of this directory was disposed, or that its process or its bridge has ended. Without
+    /// a directory: every instance of the server. The server aborts the sessions of an ending instance itself; such an abort
+    /// is not a person's.
+    pub fn instance_ended(&self, directory: Option<&str>) {
+        self.registry.send(InstanceEnded {
+            directory: directory.map(Arc::from),
+        });
     }
 
     /// Reports the state of the event stream.

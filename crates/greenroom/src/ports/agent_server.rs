@@ -57,6 +57,8 @@ pub struct SessionRecord {
     pub directory: Option<Arc<str>>,
     /// The metadata attached at its creation.
     pub metadata: Option<Value>,
+    /// True while a revert hides messages that the user can still restore. A prompt would delete them.
+    pub reverted: bool,
 }
 
 /// The status of a session, as the status call returns it. Idle sessions are usually absent.
@@ -126,6 +128,8 @@ pub struct Notice {
     pub agent: Option<String>,
     /// The model that the parent continues with, and its variant.
     pub model: Option<ModelRef>,
+    /// The message that this one repeats, because the turn of that one failed.
+    pub retry_of: Option<NoticeId>,
     /// The content as facts. They become the metadata of the part, and observers read them.
     pub facts: Arc<NoticeFacts>,
 }
@@ -242,6 +246,21 @@ pub trait AgentServer: Send + Sync + 'static {
     /// none.
     async fn models(&self, _directory: &str) -> Result<Vec<String>, ServerError> {
         Ok(Vec::new())
+    }
+
+    /// Returns the model that a prompt without a model should name: the configured default of the directory. A session
+    /// keeps the model of its last prompt, so a prompt that names none does not get the default. None if the server does
+    /// not know one.
+    async fn default_model(&self, _directory: &str) -> Result<Option<ModelRef>, ServerError> {
+        Ok(None)
+    }
+
+    /// Returns Ok if some server can run sessions of this directory now.
+    ///
+    /// # Errors
+    /// [`ServerError::Unreachable`] if none is connected; the error says what is missing.
+    async fn serves(&self, _directory: &str) -> Result<(), ServerError> {
+        self.health().await
     }
 
     /// Returns Ok if the server answers at all.

@@ -167,6 +167,7 @@ impl ParentNotifier {
             silent,
             agent,
             model,
+            retry_of: None,
             facts: Arc::clone(&pending.facts),
         };
         self.session.message_sent();

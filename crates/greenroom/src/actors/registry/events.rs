@@ -2,6 +2,7 @@
 //! the run in that session and the notifier of that parent session. Deleted sessions are handled here.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use actix::{AsyncContext, Context, Handler, Message};
 
@@ -23,6 +24,14 @@ use crate::handle::EventLink;
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(crate) struct LinkChanged(pub(crate) EventLink);
+
+/// The instance of a directory, or every instance, has ended.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct InstanceEnded {
+    /// None for every instance.
+    pub(crate) directory: Option<Arc<str>>,
+}
 
 /// The result of a probe of the agent server.
 #[derive(Message)]
@@ -215,6 +224,15 @@ impl Handler<LinkChanged> for TaskRegistry {
                 self.probe();
             }
         }
+    }
+}
+
+impl Handler<InstanceEnded> for TaskRegistry {
+    type Result = ();
+
+    fn handle(&mut self, ended: InstanceEnded, _: &mut Context<Self>) {
+        self.env.failpoints.hit("registry: InstanceEnded");
+        tracing::info!(directory = ended.directory.as_deref(), "instance ended");
     }
 }
 

@@ -60,7 +60,7 @@ use crate::maps::Map;
 pub(crate) use admission::LaunchOnce;
 pub(crate) use asks::{AskGone, FindAsk, FoundAsk, ListAsks};
 pub(crate) use commands::{CancelAnswer, CancelTask, SendTo};
-pub(crate) use events::LinkChanged;
+pub(crate) use events::{InstanceEnded, LinkChanged};
 pub(crate) use messages::{
     AbortDone, AbortOver, BatchClosed, DepthOf, DirectoryKnown, Granted, PendingMessages,
     RunChanged, RunEnded, RunPrompted, RunSnapshot, RunStarted, Unreachable, WakeAccepted,

@@ -61,7 +61,7 @@ impl Watch {
                 actions.push(WatchAction::Changed);
                 actions
             }
-            SessionEventKind::Deleted => Vec::new(),
+            SessionEventKind::Updated { .. } | SessionEventKind::Deleted => Vec::new(),
         }
     }
 
