@@ -290,6 +290,7 @@ mod tests {
     #[test]
     fn notice_is_synthetic_and_has_its_id() {
         let body = notice(&Notice {
+            retry_of: None,
             id: NoticeId::new("ntc_1"),
             text: "done".to_owned(),
             silent: true,
