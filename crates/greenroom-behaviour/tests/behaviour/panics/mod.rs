@@ -247,7 +247,13 @@ async fn assert_invariants(s: &Harness, place: &str) {
         (0, 0, 0),
         "{place}: {counts:?}"
     );
-    assert_eq!(counts.registries, 1, "{place}");
+    let singletons = [
+        counts.registries,
+        counts.slot_managers,
+        counts.pollers,
+        counts.toasters,
+    ];
+    assert_eq!(singletons, [1; 4], "{place}: {counts:?}");
     assert_eq!(
         (counts.calls, counts.aborting),
         (0, 0),

@@ -20,6 +20,36 @@ impl FaultInjector for PanicAtEach {
     }
 }
 
+/// Panics once at each of several failpoints, counting the passes from the moment at which the failpoint was
+/// armed.
+#[derive(Default)]
+struct ArmedPanics {
+    remaining: Mutex<BTreeMap<&'static str, usize>>,
+}
+
+impl ArmedPanics {
+    /// Makes the `nth` pass of the failpoint from now on panic.
+    fn arm(&self, place: &'static str, nth: usize) {
+        let mut remaining = lock(&self.remaining);
+        remaining.insert(place, nth);
+    }
+}
+
+impl FaultInjector for ArmedPanics {
+    fn should_fail(&self, place: &'static str) -> bool {
+        let mut remaining = lock(&self.remaining);
+        let Some(passes) = remaining.get_mut(place) else {
+            return false;
+        };
+        *passes -= 1;
+        let due = *passes == 0;
+        if due {
+            remaining.remove(place);
+        }
+        due
+    }
+}
+
 /// Panics once, at the next pass after it was armed.
 struct ArmedPanic {
     place: &'static str,
@@ -154,4 +184,35 @@ fn slot_requested_during_manager_panic_is_counted() {
         });
         assert_eq!(panics.len(), deaths, "{panics:?}");
     }
+}
+
+#[test]
+fn poller_that_panics_after_registry_is_replaced_once() {
+    let armed = Arc::new(ArmedPanics::default());
+    let panics = story_with_failpoints(armed.clone(), move |s| async move {
+        let task = launch(&s, job("a")).await;
+        s.advance(6000).await;
+        let session = session(&s, &task).await.expect("it runs");
+        s.busy(&session).await;
+        // From the next polls on the run is sent only changes, so that its idle makes it write to the poller.
+        s.stream_text(&session).await;
+        s.advance(10_000).await;
+        armed.arm("registry: SessionHappened", 2);
+        armed.arm("poller: Attends", 1);
+        s.send_event(idle_event(&session));
+        s.send_event(delta_event(&session));
+        s.advance(1000).await;
+        assert_eq!(s.resource_counts().await.pollers, 1);
+        s.finish_turn(&session).await;
+        s.advance(10_000).await;
+        assert_eq!(s.state(&task).await, "completed");
+        let polls = s.server.calls(CallKind::Statuses).len();
+        s.advance(60_000).await;
+        assert_eq!(
+            s.server.calls(CallKind::Statuses).len(),
+            polls,
+            "nothing runs"
+        );
+    });
+    assert_eq!(panics.len(), 2, "{panics:?}");
 }

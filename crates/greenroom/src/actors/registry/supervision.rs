@@ -95,14 +95,20 @@ impl TaskRegistry {
     /// Starts the singleton actors that are not running.
     pub(super) fn start_singletons(&mut self) {
         for singleton in Singleton::ALL {
-            let is_live = match singleton {
-                Singleton::Slots => self.refs.slots.is_connected(),
-                Singleton::Poller => self.refs.poller.is_connected(),
-                Singleton::Toaster => self.refs.toaster.is_connected(),
-            };
-            if !is_live {
-                self.build(singleton);
-            }
+            self.build_missing(singleton);
+        }
+    }
+
+    /// Builds the actor unless one is connected. A new registry may have replaced a dead actor before the message about
+    /// its death arrives. A second replacement would leave the first one running, unreachable.
+    fn build_missing(&mut self, singleton: Singleton) {
+        let connected = match singleton {
+            Singleton::Slots => self.refs.slots.is_connected(),
+            Singleton::Poller => self.refs.poller.is_connected(),
+            Singleton::Toaster => self.refs.toaster.is_connected(),
+        };
+        if !connected {
+            self.build(singleton);
         }
     }
 
@@ -169,7 +175,7 @@ impl Handler<SingletonDied> for TaskRegistry {
             return;
         }
         match self.env.health.died(died.singleton.kind(), self.env.now()) {
-            Duration::ZERO => self.build(died.singleton),
+            Duration::ZERO => self.build_missing(died.singleton),
             wait => {
                 ctx.notify_later(Rebuild(died.singleton), wait);
             }
@@ -183,7 +189,7 @@ impl Handler<Rebuild> for TaskRegistry {
     fn handle(&mut self, rebuild: Rebuild, _: &mut Context<Self>) {
         self.env.failpoints.hit("registry: Rebuild");
         if self.closing.is_none() {
-            self.build(rebuild.0);
+            self.build_missing(rebuild.0);
         }
     }
 }
