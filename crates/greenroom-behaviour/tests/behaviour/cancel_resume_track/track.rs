@@ -1,10 +1,11 @@
 //! Track: a session started elsewhere becomes a running task at once.
 
-use greenroom::domain::task::{Resume, TaskStatus, Track};
+use greenroom::domain::ids::TaskId;
+use greenroom::domain::task::{Launch, Resume, TaskStatus, Track};
 use greenroom::{ResumeError, TrackError};
 
 use crate::harness::{Harness, job, job_of, story, story_with};
-use crate::server::{CallKind, CallOutcome};
+use crate::server::{CallKind, CallOutcome, CallPayload, cut_off, not_found, status};
 
 fn tracked(id: &str, session: &str, parent: &str) -> Track {
     Track {
@@ -374,4 +375,84 @@ fn track_below_itself_via_forgotten_task_is_refused() {
         s.advance(10_000).await;
         assert_eq!(s.names(TaskStatus::Completed).await, ["a", "b"]);
     });
+}
+
+/// Launches a task below `parent` whose create has an unknown outcome. The task gets the parent `Q` before its session is
+/// found.
+async fn reparented_before_session_is_known(s: &Harness, parent: Option<&str>) -> TaskId {
+    s.server
+        .set_next_outcome(CallKind::Create, CallOutcome::Cut(cut_off()));
+    s.server
+        .set_next_outcome(CallKind::Below, CallOutcome::Fails(status(500)));
+    let parent_session = parent.map(Into::into);
+    let launch = Launch {
+        parent_session,
+        ..job("a")
+    };
+    let a = s.launch(launch).await;
+    s.advance_to(1000).await;
+    moved_to(s, a.as_str(), "x", "Q").await;
+    a
+}
+
+/// Returns the parents of the created sessions, in order.
+fn parents_of_creates(s: &Harness) -> Vec<String> {
+    let calls = s.server.calls(CallKind::Create).into_iter();
+    calls
+        .filter_map(|call| match call.payload {
+            CallPayload::Create(new) => new.parent.map(|parent| parent.to_string()),
+            _ => None,
+        })
+        .collect()
+}
+
+#[test]
+fn session_created_before_reparenting_is_found() {
+    let cases = [
+        (Some("P"), false),
+        (Some("P"), true),
+        (None, false),
+        (None, true),
+    ];
+    for (parent, crash) in cases {
+        story(move |mut s| async move {
+            let a = reparented_before_session_is_known(&s, parent).await;
+            if crash {
+                s.crash(1000).await;
+            }
+            s.advance_to(20_000).await;
+            assert_eq!(s.state(&a).await, "running");
+            assert_eq!(
+                s.calls(CallKind::Create).len(),
+                1,
+                "{parent:?}, crash: {crash}"
+            );
+            s.finish_turn(&a).await;
+            s.advance_to(30_000).await;
+            assert_eq!(s.notifications_to("Q"), ["20000 final wakes: a completed"]);
+        });
+    }
+}
+
+#[test]
+fn session_deleted_with_former_parent_is_created_again() {
+    for crash in [false, true] {
+        story(move |mut s| async move {
+            let a = reparented_before_session_is_known(&s, Some("P")).await;
+            let created = s.server.session_of(&a).expect("it was created");
+            s.server
+                .set_outcome_for(CallKind::Below, "P", CallOutcome::Fails(not_found()));
+            s.server.remove_session(&created);
+            s.delete("P").await;
+            if crash {
+                s.crash(1000).await;
+            }
+            s.advance_to(20_000).await;
+            assert_eq!(s.state(&a).await, "running");
+            assert_eq!(parents_of_creates(&s), ["P", "Q"]);
+            s.finish_turn(&a).await;
+            s.advance_to(30_000).await;
+            assert_eq!(s.notifications_to("Q"), ["20000 final wakes: a completed"]);
+        });
+    }
 }

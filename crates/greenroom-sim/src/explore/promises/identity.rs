@@ -16,7 +16,8 @@ use crate::explore::observed::{LogPosition, ObservedState, Origin};
 #[derive(Debug, Default)]
 pub(super) struct Identity {
     prompted: BTreeSet<(TaskId, Run, u64)>,
-    created_sessions: BTreeSet<(TaskId, Run)>,
+    /// The session created for each run.
+    created_sessions: BTreeMap<(TaskId, Run), SessionId>,
     /// Whether each session is busy.
     busy: BTreeMap<SessionId, bool>,
     /// Sessions with a user prompt, or with a failed or unwanted abort.
@@ -80,7 +81,7 @@ impl Identity {
         None
     }
 
-    fn effect(&mut self, call: &Call, observed: &ObservedState) -> Option<String> {
+    fn effect(&mut self, number: u64, call: &Call, observed: &ObservedState) -> Option<String> {
         match call {
             Call::Prompt {
                 task, run, prompt, ..
@@ -91,8 +92,15 @@ impl Identity {
                 })
             }
             Call::Create { task, run, .. } => {
-                let first = self.created_sessions.insert((task.clone(), *run));
-                (!first).then(|| format!("two sessions were created for {task} run {run}"))
+                let session = self.in_flight_sessions.get(&number)?.clone();
+                let previous = self
+                    .created_sessions
+                    .insert((task.clone(), *run), session)?;
+                // A session that was deleted with its parent before its task received it cannot be found.
+                let deleted = observed
+                    .session(&previous)
+                    .is_some_and(|known| known.deleted.is_some());
+                (!deleted).then(|| format!("two sessions were created for {task} run {run}"))
             }
             _ => None,
         }
@@ -250,7 +258,7 @@ impl Promise for Identity {
                         self.exempt.insert(session.clone());
                     }
                 }
-                self.effect(call, observed)
+                self.effect(*number, call, observed)
             }
             LogEvent::Requested(Request::Cancel {
                 task, abort: false, ..

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use actix::{Context, Handler, Message};
 
 use super::{Query, TaskRegistry};
-use crate::actors::task::StartMode;
 use crate::actors::task::lineage::Lineage;
+use crate::actors::task::{RecordChanged, StartMode};
 use crate::domain::idempotency::{KeyConflict, LaunchKey};
 use crate::domain::ids::{Run, SessionId, TaskId};
 use crate::domain::lifecycle::End;
@@ -363,7 +363,10 @@ impl TaskRegistry {
             self.append_task(&id, with);
             let task = Arc::clone(&self.tasks[&id].task);
             self.record_history(&task);
-            self.join_batch(&id);
+            if let Some(actor) = &self.tasks[&id].actor {
+                actor.do_send(RecordChanged(task));
+            }
+            self.join_batch(&id, ctx);
             if let Some(old) = &old_parent {
                 self.send_dependents(old);
             }

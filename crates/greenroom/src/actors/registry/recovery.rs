@@ -15,7 +15,9 @@ use crate::actors::parent_notifier::{ParentNotifier, Reconcile};
 use crate::actors::poller;
 use crate::actors::runtime_state::LiveActors;
 use crate::actors::slot_manager::{ClearQueues, SetOpen};
-use crate::actors::task::{Dependents, EventLinkLost, RegistryRestarted, TaskActor, WakeSent};
+use crate::actors::task::{
+    Dependents, EventLinkLost, RecordChanged, RegistryRestarted, TaskActor, WakeSent,
+};
 use crate::domain::concurrency::QueueSeq;
 use crate::domain::ids::{SessionId, TaskId};
 use crate::domain::outbox::Outbox;
@@ -278,7 +280,8 @@ impl TaskRegistry {
         };
         entry.sent_dependents = dependents;
         if let Some(actor) = &entry.actor {
-            actor.do_send(dependents);
+            actor.do_send(RecordChanged(Arc::clone(&entry.task)));
+            actor.do_send(Dependents { open, owed });
             if is_parent {
                 // A message that wakes may have been accepted meanwhile.
                 actor.do_send(WakeSent);

@@ -162,12 +162,13 @@ pub(crate) async fn find_created(
     session: &NewSession,
     others: Vec<SearchScope>,
 ) -> Result<Option<SessionId>, ServerError> {
-    let here = SearchScope {
-        parent: session.parent.clone(),
-        directory: session.directory.clone(),
-    };
-    let others = others.into_iter().filter(|scope| *scope != here);
-    let mut scopes: VecDeque<SearchScope> = std::iter::once(here.clone()).chain(others).collect();
+    let here = (session.parent.clone(), session.directory.clone());
+    let mut places = VecDeque::from([here]);
+    for place in others {
+        if !places.contains(&place) {
+            places.push_back(place);
+        }
+    }
     let mut gone = None;
     while let Some(SearchScope { parent, directory }) = scopes.pop_front() {
         let below = env.server.sessions_below(parent.as_ref(), &directory);

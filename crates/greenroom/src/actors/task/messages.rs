@@ -78,7 +78,12 @@ impl EndRun {
 #[rtype(result = "()")]
 pub(crate) struct StartRecorded(pub(crate) Arc<Task>);
 
-/// The registry has recorded the end. The holder of the ticket is responsible for the abort.
+/// Replaces the record of the task, for example after a track that gives the task another parent.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct RecordChanged(pub(crate) Arc<Task>);
+
+/// The registry has recorded the end. Whoever holds the ticket answers for the abort.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(crate) struct EndAccepted(pub(crate) AbortTicket);

@@ -12,8 +12,8 @@ use super::lineage::{
 use super::messages::{
     CreateAnswered, CreateLookedUp, CreateTimedOut, LineageRead, PromptAnswered, PromptLookedUp,
 };
-use super::{Phase, StartMode, StartRecorded, StartStep, TaskActor};
-use crate::actors::env::{connect_backoff, panic_error, spawn_call, within};
+use super::{Phase, RecordChanged, StartMode, StartRecorded, StartStep, TaskActor};
+use crate::actors::env::{cut_off, reach_backoff, spawn_call, within};
 use crate::actors::registry::{RunPrompted, RunStarted, Unreachable};
 use crate::actors::runtime_state::CallId;
 use crate::domain::correlation_tag::CorrelationTag;
@@ -50,6 +50,10 @@ impl TaskActor {
                 let Some(session) = self.session_request() else {
                     return;
                 };
+                let place = (session.parent.clone(), Arc::clone(&session.directory));
+                if !self.create_places.contains(&place) {
+                    self.create_places.push(place);
+                }
                 let limit = self.env.config.calls.create;
                 self.create_in_flight = true;
                 let call = self.env.calls_in_flight.begin(self.create_call_id());
@@ -83,12 +87,13 @@ impl TaskActor {
                     return;
                 };
                 let name = self.create_call_id();
-                let others = match self.start_mode {
+                let mut others = match self.start_mode {
                     StartMode::Relaunch(_) => {
                         earlier_scopes(&self.env, &self.task, &session.directory)
                     }
                     _ => Vec::new(),
                 };
+                others.extend(self.create_places.iter().cloned());
                 spawn_call(
                     &self.env,
                     "task: created session is looked for",
@@ -385,6 +390,15 @@ impl Handler<StartRecorded> for TaskActor {
             self.send_prompt(self.task.prompt.clone(), ctx);
         }
         self.arm(ctx);
+    }
+}
+
+impl Handler<RecordChanged> for TaskActor {
+    type Result = ();
+
+    fn handle(&mut self, changed: RecordChanged, _: &mut Context<Self>) {
+        self.env.failpoints.hit("task: RecordChanged");
+        self.task = changed.0;
     }
 }
 
