@@ -3,7 +3,7 @@
 //! none is lost.
 
 use greenroom::domain::ids::Run;
-use greenroom::domain::task::TaskStatus;
+use greenroom::domain::task::{TaskStatus, Track};
 use greenroom::{LaunchError, ResumeError, ShutdownMode};
 
 use crate::harness::{Harness, job, story, story_with};
@@ -75,6 +75,34 @@ fn end_during_downtime_is_reported_once() {
         let finals: Vec<String> = s.notifications_to("P").into_iter().skip(1).collect();
         assert_eq!(finals.len(), 1, "{finals:?}");
         assert!(finals[0].ends_with("final wakes: a completed, b completed"));
+    });
+}
+
+#[test]
+fn task_reparented_before_crash_is_in_batch_of_new_parent() {
+    story(|mut s| async move {
+        s.server.add_session("S", None);
+        let a = s.launch(job("a")).await;
+        s.advance_to(6000).await;
+        let tracked = s.track("t", "S", None).await;
+        s.track_with(Track {
+            task: tracked.id.clone(),
+            session: "S".into(),
+            parent_session: "Q".into(),
+            description: "t".to_owned(),
+            agent: None,
+            parent_agent: None,
+            concurrency_key: None,
+        })
+        .await;
+        s.crash(1000).await;
+        s.finish_turn(&a).await;
+        s.advance_to(14_000).await;
+        assert_eq!(s.notifications_to("P"), ["7000 final wakes: a completed"]);
+        s.finish_turn("S").await;
+        s.advance_to(minute(&s)).await;
+        assert_eq!(s.notifications_to("Q"), ["14000 final wakes: t completed"]);
+        assert_eq!(s.notifications_to("P").len(), 1);
     });
 }
 

@@ -149,8 +149,10 @@ pub struct ObservedState {
     pub actor_panicked: bool,
     /// The last panic of the registry.
     pub registry_panicked: Option<LogPosition>,
-    /// Tasks with an unanswered request for another parent.
-    pub reparenting: BTreeSet<TaskId>,
+    /// Unanswered tracks that may give a known task another parent, by the index of their request.
+    pub reparenting: BTreeMap<usize, TaskId>,
+    /// Tasks named by a track. The system may know such a task before it publishes a change of it.
+    tracked: BTreeSet<TaskId>,
     /// The parents named in unanswered requests. A child of theirs may have been accepted and not published,
     /// or be lost in a crash.
     unpublished_parents: BTreeMap<usize, SessionId>,
@@ -184,7 +186,8 @@ impl ObservedState {
             delayed_publication: false,
             actor_panicked: false,
             registry_panicked: None,
-            reparenting: BTreeSet::new(),
+            reparenting: BTreeMap::new(),
+            tracked: BTreeSet::new(),
             unpublished_parents: BTreeMap::new(),
             open_cancel_targets: BTreeMap::new(),
         }

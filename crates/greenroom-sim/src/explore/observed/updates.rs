@@ -23,7 +23,9 @@ impl ObservedState {
                 if let (Some(Request::Track { task, parent, .. }), Ok(_)) =
                     (self.requests.get(request).cloned(), answer)
                 {
-                    self.reparenting.remove(&task);
+                    // An earlier unanswered track of the task is decided by now.
+                    self.reparenting
+                        .retain(|index, other| *other != task || index > request);
                     self.reparented(&task, &parent, position);
                 }
             }
@@ -133,8 +135,9 @@ impl ObservedState {
                 self.aliases
                     .entry(task.to_string())
                     .or_insert_with(|| task.to_string());
-                if self.newest.contains_key(task) {
-                    self.reparenting.insert(task.clone());
+                let first = self.tracked.insert(task.clone());
+                if !first || self.newest.contains_key(task) {
+                    self.reparenting.insert(position.index, task.clone());
                 }
             }
             Request::Shutdown => {
