@@ -98,6 +98,8 @@ pub struct SessionFacts {
     pub last_output: Option<LogPosition>,
     pub todos: usize,
     pub deleted: Option<LogPosition>,
+    /// The session, or an ancestor that it had at that time, was deleted.
+    pub cut_off: Option<LogPosition>,
     /// The newest failure, abort, hang, question, prompt not taken up, or lost state: a reason not to
     /// complete.
     pub last_failure: Option<(LogPosition, Fact)>,
@@ -222,20 +224,36 @@ impl ObservedState {
 
     /// Returns true if the session or an ancestor was deleted, as far as runs name the ancestors.
     pub fn is_deleted(&self, session: &SessionId) -> bool {
+        let deleted = |ancestor: &SessionId| {
+            let known = self.sessions.get(ancestor);
+            known.is_some_and(|known| known.deleted.is_some())
+        };
+        self.lineage(session).into_iter().any(deleted)
+    }
+
+    /// Returns the session and its ancestors, as far as runs name the ancestors.
+    fn lineage<'a>(&'a self, session: &'a SessionId) -> BTreeSet<&'a SessionId> {
         let mut above = Some(session);
         let mut seen = BTreeSet::new();
-        while let Some(current) = above.filter(|current| seen.insert((*current).clone())) {
+        while let Some(current) = above.filter(|current| seen.insert(*current)) {
             let known = self.sessions.get(current);
-            if known.is_some_and(|known| known.deleted.is_some()) {
-                return true;
-            }
             let owner = known.and_then(|known| known.owner.as_ref());
             above = owner.and_then(|owner| {
                 let reassigned = self.reassigned.get(owner);
                 reassigned.or(self.newest(owner)?.parent.as_ref())
             });
         }
-        false
+        seen
+    }
+
+    /// Returns true if the parent of the run, or an ancestor that the parent had then, was deleted after the run was
+    /// accepted.
+    pub fn is_cut_off(&self, run: &RunFacts) -> bool {
+        let parent = run.parent.as_ref();
+        let known = parent.and_then(|parent| self.sessions.get(parent));
+        known
+            .and_then(|known| known.cut_off)
+            .is_some_and(|cut_off| cut_off > run.accepted)
     }
 
     /// Returns true if the registry was down when the shutdown was requested. It is rebuilt half a minute

@@ -317,6 +317,16 @@ impl ObservedState {
         }
     }
 
+    /// Marks the sessions below a session that was deleted or whose deletion was delivered. They receive no messages any
+    /// more, even if their tasks are reparented later.
+    fn cut_off(&mut self, position: LogPosition, deleted: &SessionId) {
+        let below = |session: &&SessionId| self.lineage(session).contains(deleted);
+        let below: Vec<SessionId> = self.sessions.keys().filter(below).cloned().collect();
+        for session in below {
+            self.sessions.entry(session).or_default().cut_off = Some(position);
+        }
+    }
+
     fn event_delivered(
         &mut self,
         position: LogPosition,
@@ -324,6 +334,9 @@ impl ObservedState {
         kind: &str,
         sign: bool,
     ) {
+        if kind == "session.deleted" {
+            self.cut_off(position, session);
+        }
         if kind == "session.error aborted" {
             self.sessions
                 .entry(session.clone())
@@ -356,6 +369,7 @@ impl ObservedState {
             Fact::Deleted => {
                 known.deleted = Some(position);
                 self.deletions = true;
+                self.cut_off(position, session);
             }
             Fact::AbortLost => known.abort_lost = true,
             Fact::UserPrompted => known.user_prompted = Some(position),

@@ -305,7 +305,9 @@ impl Wakes {
     fn check_final_sent(&self, run: &RunFacts, observed: &ObservedState) -> Option<String> {
         let parent = run.parent.as_ref()?;
         let (ended, status) = run.ended?;
-        let unreachable = observed.is_deleted(parent) || parent.as_str().contains("ghost");
+        let unreachable = observed.is_deleted(parent)
+            || observed.is_cut_off(run)
+            || parent.as_str().contains("ghost");
         // A later run of the task in the same batch, or of the moved task, is reported instead.
         let repeated = observed.runs.iter().any(|next| {
             next.task == run.task
