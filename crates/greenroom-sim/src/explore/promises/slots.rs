@@ -87,10 +87,14 @@ fn over(
     rule: &InForce,
     same: impl Fn(&RunFacts) -> bool,
 ) -> Verdict {
+    if rule.until < run.accepted.index || rule.requested > index {
+        return Verdict::NotThen;
+    }
+    // A run that was accepted after the end of the rule had no part in a grant under the rule.
     let holders: Vec<&RunFacts> = observed
         .runs
         .iter()
-        .filter(|other| other.occupies() && same(other))
+        .filter(|other| other.occupies() && same(other) && other.accepted.index <= rule.until)
         .collect();
     let youngest = holders
         .iter()
@@ -98,9 +102,6 @@ fn over(
         .map(|other| other.accepted)
         .max();
     let youngest = youngest.unwrap_or(run.accepted);
-    if rule.until < youngest.index || rule.requested > index {
-        return Verdict::NotThen;
-    }
     let count = holders
         .iter()
         .filter(|other| {
