@@ -366,7 +366,7 @@ impl TaskRegistry {
             if let Some(actor) = &self.tasks[&id].actor {
                 actor.do_send(RecordChanged(task));
             }
-            self.join_batch(&id, ctx);
+            self.join_batch(&id);
             if let Some(old) = &old_parent {
                 self.send_dependents(old);
             }

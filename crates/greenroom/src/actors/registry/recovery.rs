@@ -281,7 +281,7 @@ impl TaskRegistry {
         entry.sent_dependents = dependents;
         if let Some(actor) = &entry.actor {
             actor.do_send(RecordChanged(Arc::clone(&entry.task)));
-            actor.do_send(Dependents { open, owed });
+            actor.do_send(dependents);
             if is_parent {
                 // A message that wakes may have been accepted meanwhile.
                 actor.do_send(WakeSent);

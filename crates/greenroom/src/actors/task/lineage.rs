@@ -130,8 +130,8 @@ pub(crate) fn new_session(
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct SearchScope {
     /// The parent of the sessions; none for all sessions.
-    parent: Option<SessionId>,
-    directory: Arc<str>,
+    pub(super) parent: Option<SessionId>,
+    pub(super) directory: Arc<str>,
 }
 
 /// Returns the scopes in which an earlier actor may have created the session of a task: the task may have another parent
@@ -162,11 +162,14 @@ pub(crate) async fn find_created(
     session: &NewSession,
     others: Vec<SearchScope>,
 ) -> Result<Option<SessionId>, ServerError> {
-    let here = (session.parent.clone(), session.directory.clone());
-    let mut places = VecDeque::from([here]);
-    for place in others {
-        if !places.contains(&place) {
-            places.push_back(place);
+    let here = SearchScope {
+        parent: session.parent.clone(),
+        directory: session.directory.clone(),
+    };
+    let mut scopes = VecDeque::from([here]);
+    for scope in others {
+        if !scopes.contains(&scope) {
+            scopes.push_back(scope);
         }
     }
     let mut gone = None;

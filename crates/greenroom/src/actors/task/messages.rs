@@ -83,7 +83,7 @@ pub(crate) struct StartRecorded(pub(crate) Arc<Task>);
 #[rtype(result = "()")]
 pub(crate) struct RecordChanged(pub(crate) Arc<Task>);
 
-/// The registry has recorded the end. Whoever holds the ticket answers for the abort.
+/// The registry has recorded the end. The holder of the ticket is responsible for the abort.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(crate) struct EndAccepted(pub(crate) AbortTicket);

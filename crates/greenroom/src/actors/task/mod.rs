@@ -17,7 +17,7 @@ use std::sync::atomic::AtomicBool;
 
 use actix::{Actor, AsyncContext, Context, SpawnHandle};
 
-use self::lineage::Place;
+use self::lineage::SearchScope;
 use self::messages::DeadlineReached;
 pub(crate) use self::messages::{
     Dependents, Detach, EndAccepted, EndRefused, EndRun, EventLinkLost, RecordChanged,
@@ -95,11 +95,11 @@ pub(crate) struct TaskActor {
     session: Option<SessionId>,
     started_at: Timestamp,
     directory: Option<Arc<str>>,
-    /// False once the run is ending: a call that was decided and not begun is not made any more.
-    wanted: Arc<AtomicBool>,
-    /// The places at which this actor has created its session, one for each parent that the task had.
-    create_places: Vec<Place>,
-    /// A create may still answer, also long after it was given up: its session is aborted then.
+    /// Set to false once the end is decided. Read by calls that wait for the journal: they are not made then.
+    calls_allowed: Arc<AtomicBool>,
+    /// The scopes in which this actor has created its session, one for each parent that the task had.
+    create_scopes: Vec<SearchScope>,
+    /// True while a create is not answered, also long after its time limit: its session is aborted then.
     create_in_flight: bool,
     /// The ticket for the abort of that session; dropped once the abort is done.
     late_abort: Option<AbortTicket>,
@@ -170,7 +170,7 @@ impl TaskActor {
             task,
             calls_allowed: Arc::new(AtomicBool::new(true)),
             detached: false,
-            create_places: Vec::new(),
+            create_scopes: Vec::new(),
             create_in_flight: false,
             late_abort: None,
             prompts_in_flight: 0,

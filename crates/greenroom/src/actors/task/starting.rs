@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 
 use actix::{AsyncContext, Context, Handler};
 
+use super::lineage::SearchScope;
 use super::lineage::{
     Lineage, earlier_scopes, find_created, new_session, prompt_arrived, read_lineage,
 };
@@ -13,7 +14,7 @@ use super::messages::{
     CreateAnswered, CreateLookedUp, CreateTimedOut, LineageRead, PromptAnswered, PromptLookedUp,
 };
 use super::{Phase, RecordChanged, StartMode, StartRecorded, StartStep, TaskActor};
-use crate::actors::env::{cut_off, reach_backoff, spawn_call, within};
+use crate::actors::env::{connect_backoff, panic_error, spawn_call, within};
 use crate::actors::registry::{RunPrompted, RunStarted, Unreachable};
 use crate::actors::runtime_state::CallId;
 use crate::domain::correlation_tag::CorrelationTag;
@@ -50,11 +51,14 @@ impl TaskActor {
                 let Some(session) = self.session_request() else {
                     return;
                 };
-                let place = (session.parent.clone(), Arc::clone(&session.directory));
-                if !self.create_places.contains(&place) {
-                    self.create_places.push(place);
-                }
                 let limit = self.env.config.calls.create;
+                let scope = SearchScope {
+                    parent: session.parent.clone(),
+                    directory: Arc::clone(&session.directory),
+                };
+                if !self.create_scopes.contains(&scope) {
+                    self.create_scopes.push(scope);
+                }
                 self.create_in_flight = true;
                 let call = self.env.calls_in_flight.begin(self.create_call_id());
                 let actor = addr.clone();
@@ -93,7 +97,7 @@ impl TaskActor {
                     }
                     _ => Vec::new(),
                 };
-                others.extend(self.create_places.iter().cloned());
+                others.extend(self.create_scopes.iter().cloned());
                 spawn_call(
                     &self.env,
                     "task: created session is looked for",
