@@ -15,7 +15,7 @@ use libtest_mimic::{Arguments, Trial};
 use tokio::runtime::Runtime;
 
 /// The time limit of a story.
-const LONGEST: Duration = Duration::from_secs(300);
+const LONGEST: Duration = Duration::from_secs(600);
 /// The time that each crash of `GREENROOM_CRASHES` adds to the limit.
 const PER_CRASH: Duration = Duration::from_secs(6);
 /// The number of concurrent stories: they mostly wait, so it exceeds the number of processors.

@@ -33,6 +33,14 @@ pub async fn prepared(home: &Path, model_url: &str, variables: &[(&str, &str)]) 
     setup
 }
 
+/// Edits the configuration file of a prepared server.
+pub fn edit_config(setup: &Hermetic, edit: impl FnOnce(&mut Value)) {
+    let text = std::fs::read_to_string(&setup.config).expect("the configuration can be read");
+    let mut config = serde_json::from_str(&text).expect("the configuration is JSON");
+    edit(&mut config);
+    std::fs::write(&setup.config, config.to_string()).expect("the configuration can be written");
+}
+
 /// A running agent server.
 #[derive(Debug)]
 pub struct Opencode {
@@ -193,6 +201,43 @@ impl Opencode {
     pub async fn abort(&self, session: &str) {
         self.ask(Method::POST, &format!("/session/{session}/abort"), None)
             .await;
+    }
+
+    /// Reverts a session to before one of its messages, as the user's undo does.
+    pub async fn revert(&self, session: &str, message: &str) {
+        let body = json!({"messageID": message});
+        let path = format!("/session/{session}/revert");
+        self.ask(Method::POST, &path, Some(body)).await;
+    }
+
+    /// Restores the reverted messages, as the user's redo does.
+    pub async fn unrevert(&self, session: &str) {
+        self.ask(Method::POST, &format!("/session/{session}/unrevert"), None)
+            .await;
+    }
+
+    /// Copies a session with all its messages. Returns the id of the copy.
+    pub async fn fork(&self, session: &str) -> String {
+        let path = format!("/session/{session}/fork");
+        let copy = self.ask(Method::POST, &path, Some(json!({}))).await;
+        copy["id"].as_str().expect("a session has an id").to_owned()
+    }
+
+    /// Disposes the instance of a directory: opencode aborts its running sessions.
+    pub async fn dispose(&self, directory: &Path) {
+        let path = format!("/instance/dispose?directory={}", directory.display());
+        self.ask(Method::POST, &path, None).await;
+    }
+
+    /// Changes the configuration of a directory, which disposes its instance too.
+    pub async fn patch_config(&self, directory: &Path, change: Value) {
+        let path = format!("/config?directory={}", directory.display());
+        self.ask(Method::PATCH, &path, Some(change)).await;
+    }
+
+    /// Edits the configuration file. The server reads it at its next boot.
+    pub fn edit_config(&self, edit: impl FnOnce(&mut Value)) {
+        edit_config(&self.setup, edit);
     }
 
     /// Deletes a session and its descendants.

@@ -19,7 +19,9 @@ use super::plugged::install_plugin;
 use super::process::{Process, free_port};
 use super::service::greenroom_bin;
 use super::stage::{new_project, opencode_bin};
-use super::until;
+use super::state::service_state;
+use super::terminal::Terminal;
+use super::until_or_print;
 
 /// A user's machine: a home folder, a model and the `greenroom` command, without a running service.
 #[derive(Debug)]
@@ -87,11 +89,39 @@ impl Workstation {
         self
     }
 
-    /// Starts `opencode` on a terminal with a first prompt.
-    pub fn terminal(&self, project: &Path, prompt: &str) -> Process {
-        let mut command = self.opencode(project);
-        command.args(["--prompt", prompt]);
-        Process::start_on_terminal("opencode on a terminal", &mut command, &self.log())
+    /// Starts `opencode` on a terminal, and waits until its plugin is connected to the service, which the plugin starts if
+    /// none runs.
+    pub async fn terminal(&self, project: &Path) -> Terminal {
+        let terminal = Terminal::start(
+            "opencode on a terminal",
+            self.opencode(project),
+            &self.log(),
+        );
+        self.waits("the plugin is connected", async || {
+            let ready = self.ask("/readyz").await?;
+            (ready["bridges"].as_u64()? > 0).then_some(())
+        })
+        .await;
+        terminal
+    }
+
+    /// Starts `opencode` on a terminal, and submits a prompt once the plugin is connected: a tool call waits only some
+    /// seconds for the service, which may start more slowly on a busy machine.
+    pub async fn prompted_terminal(&self, project: &Path, prompt: &str) -> Terminal {
+        let terminal = self.terminal(project).await;
+        terminal.submits(prompt).await;
+        terminal
+    }
+
+    /// Starts the service by a plugin and leaves it running, for an `opencode run` that calls its first tool at once.
+    pub async fn with_service(self, project: &Path) -> Self {
+        self.terminal(project).await.kill().await;
+        self.waits("the bridge is gone", async || {
+            let ready = self.ask("/readyz").await?;
+            (ready["bridges"] == 0).then_some(())
+        })
+        .await;
+        self
     }
 
     /// Starts `opencode run` with a prompt. It ends when its agent is idle.
@@ -113,12 +143,28 @@ impl Workstation {
         answer.ok()?.json().await.ok()
     }
 
+    /// Returns all tasks, oldest first; `None` while no service runs.
+    pub async fn tasks(&self) -> Option<Vec<Value>> {
+        let answer = self.ask("/v1/tasks").await?;
+        let mut tasks = answer["tasks"].as_array()?.clone();
+        tasks.reverse();
+        Some(tasks)
+    }
+
+    /// Waits until `ask` returns a value; a failure prints the state of the service.
+    pub async fn waits<T>(&self, what: &str, ask: impl AsyncFnMut() -> Option<T>) -> T {
+        until_or_print(what, ask, async || self.state().await).await
+    }
+
+    /// Returns the state of the service as text.
+    pub async fn state(&self) -> String {
+        service_state(async |path: String| self.ask(&path).await).await
+    }
+
     /// Waits until that many tasks have ended, and returns them, oldest first.
     pub async fn ended_tasks(&self, count: usize) -> Vec<Value> {
-        until("the tasks have ended", async || {
-            let answer = self.ask("/v1/tasks").await?;
-            let mut tasks = answer["tasks"].as_array()?.clone();
-            tasks.reverse();
+        self.waits("the tasks have ended", async || {
+            let tasks = self.tasks().await?;
             let open = |task: &Value| task["status"] == "pending" || task["status"] == "running";
             (tasks.len() == count && !tasks.iter().any(open)).then_some(tasks)
         })

@@ -7,7 +7,6 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-use nix::pty::{Winsize, openpty};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 
@@ -28,31 +27,8 @@ impl Process {
         Self::spawn(name, command, log)
     }
 
-    /// Starts a command on a new terminal without input; its output goes to `log`.
-    pub fn start_on_terminal(name: &'static str, command: &mut Command, log: &Path) -> Self {
-        let size = Winsize {
-            ws_row: 40,
-            ws_col: 120,
-            ws_xpixel: 0,
-            ws_ypixel: 0,
-        };
-        let pty = openpty(Some(&size), None).expect("a terminal can be opened");
-        let inside = || Stdio::from(pty.slave.try_clone().expect("a file can be opened twice"));
-        command.stdin(inside()).stdout(inside()).stderr(inside());
-        let mut file = File::create(log).expect("the log can be written");
-        let mut screen = File::from(pty.master);
-        // Ends with an error when the last program on the terminal has ended.
-        std::thread::spawn(move || std::io::copy(&mut screen, &mut file));
-        Self::spawn(name, command, log)
-    }
-
     fn spawn(name: &'static str, command: &mut Command, log: &Path) -> Self {
         let child = command.process_group(0).spawn();
-        // This side of a terminal would keep it open.
-        command
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null());
         let child = child.unwrap_or_else(|error| {
             panic!("cannot start {name} ({:?}): {error}", command.get_program())
         });

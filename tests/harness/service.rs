@@ -135,14 +135,15 @@ impl Service {
         .await
     }
 
-    /// Waits for the end of a task with one blocking call, and returns it. It also finds tasks that leave memory at their
-    /// end.
+    /// Waits for the end of a task with blocking calls, and returns it. It also finds tasks that leave memory at their end.
     pub async fn ended(&self, id: &str) -> Value {
-        let (status, answer) = self
-            .get(&format!("/v1/tasks/{id}/output?block=true&timeoutMs=90000"))
-            .await;
-        assert_eq!(status, 200, "{answer}");
-        answer["task"].clone()
+        let path = format!("/v1/tasks/{id}/output?block=true&timeoutMs=60000");
+        until(&format!("{id} has ended"), async || {
+            let (status, answer) = self.get(&path).await;
+            assert_eq!(status, 200, "{answer}");
+            (answer["timedOut"] != true).then(|| answer["task"].clone())
+        })
+        .await
     }
 
     /// Returns the result of a task.

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use crate::harness::{
     Process, Ran, Scene, free_port, greenroom, id_of, opencode_bin, ready, run, session_of, until,
+    until_or_print,
 };
 
 crate::stories![
@@ -18,6 +19,7 @@ crate::stories![
     invalid_arguments_exit_with_two,
     interrupt_stops_service_and_tasks,
     rehearsal_starts_with_one_command,
+    killed_up_leaves_no_opencode,
 ];
 
 /// How long the service takes at most to end: aborts are awaited for ten seconds, messages for five.
@@ -237,6 +239,46 @@ async fn rehearsal_starts_with_one_command() {
             "{address} is still served after the end of `up`"
         );
     }
+}
+
+/// The children of a killed process get another parent and may keep running. The story reads `/proc`: Linux only.
+async fn killed_up_leaves_no_opencode() {
+    if !cfg!(target_os = "linux") {
+        return;
+    }
+    let home = tempfile::tempdir().unwrap();
+    let mut up = Up::start(home.path());
+    ready(&mut up.0).await;
+    // The environment of each process below `up`, also of opencode's workers, names the folder.
+    let started = processes_of(home.path());
+    let below: Vec<&String> = started.iter().filter(|it| it.contains("serve")).collect();
+    assert!(
+        !below.is_empty(),
+        "`up` runs an `opencode serve`: {started:?}"
+    );
+    up.0.signal(Signal::SIGKILL);
+    until_or_print(
+        "no process of the killed `up` is left",
+        async || processes_of(home.path()).is_empty().then_some(()),
+        async || processes_of(home.path()).join("\n"),
+    )
+    .await;
+}
+
+/// Running processes whose environment names that folder, as `pid command line`.
+fn processes_of(folder: &Path) -> Vec<String> {
+    let name = folder.display().to_string();
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
+        let read = |name: &str| std::fs::read(entry.path().join(name)).unwrap_or_default();
+        let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).replace('\0', " ");
+        // A process that has ended and was not waited for has an empty environment.
+        if text(read("environ")).contains(&name) {
+            let pid = entry.file_name().to_string_lossy().into_owned();
+            found.push(format!("{pid} {}", text(read("cmdline"))));
+        }
+    }
+    found
 }
 
 /// `greenroom up`. Dropping it sends SIGINT before it is killed, since its child processes are in other process groups.

@@ -12,6 +12,10 @@ mod link;
 mod mcp;
 mod memory;
 mod operations;
+mod ordinary_fork;
+mod ordinary_instance;
+mod ordinary_messages;
+mod ordinary_terminal;
 mod others;
 mod plugin;
 mod plugin_cut;
@@ -38,6 +42,10 @@ pub fn all() -> Vec<(&'static str, Vec<crate::Story>)> {
         ("plugin", plugin::stories()),
         ("plugin_cut", plugin_cut::stories()),
         ("plugin_plain", plugin_plain::stories()),
+        ("ordinary_messages", ordinary_messages::stories()),
+        ("ordinary_instance", ordinary_instance::stories()),
+        ("ordinary_terminal", ordinary_terminal::stories()),
+        ("ordinary_fork", ordinary_fork::stories()),
         ("operations", operations::stories()),
         ("interface", interface::stories()),
         ("command", command::stories()),

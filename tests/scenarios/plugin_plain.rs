@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::harness::{
-    Workstation, id_of, launching, notice_of, outputs, session_of, text_of, tool_parts, until,
+    Workstation, id_of, launching, notice_of, outputs, session_of, text_of, tool_parts,
 };
 
 crate::stories![
@@ -47,17 +47,18 @@ async fn agent_on_a_terminal_uses_all_tools() {
         format!("{}[[say seen]]", reading(5, false)),
     ]
     .join("[[woken]]");
-    let mut opencode = workstation.terminal(project.path(), &prompt);
+    let mut opencode = workstation.prompted_terminal(project.path(), &prompt).await;
     let tasks = workstation.ended_tasks(5).await;
     let parent = tasks[0]["parentSessionID"].as_str().unwrap().to_owned();
     // Four turns to launch, seven after the first wake, two after the second.
-    until("the agent has seen all", async || {
-        let stats = workstation.rehearsal.stats();
-        let requests = stats.sessions.get(&parent)?.requests;
-        assert!(requests <= 13, "woken more often than twice");
-        (requests == 13 && stats.in_flight.now == 0).then_some(())
-    })
-    .await;
+    workstation
+        .waits("the agent has seen all", async || {
+            let stats = workstation.rehearsal.stats();
+            let requests = stats.sessions.get(&parent)?.requests;
+            assert!(requests <= 13, "woken more often than twice");
+            (requests == 13 && stats.in_flight.now == 0).then_some(())
+        })
+        .await;
     assert_eq!(workstation.services(), 1, "one service for all");
     let states: Vec<&str> = tasks
         .iter()
@@ -67,7 +68,7 @@ async fn agent_on_a_terminal_uses_all_tools() {
         states,
         ["completed", "completed", "completed", "cancelled", "error"]
     );
-    opencode.kill();
+    opencode.kill().await;
 
     let reader = workstation.reader().await;
     let messages = reader.messages(&parent).await;
@@ -97,6 +98,7 @@ async fn agent_on_a_terminal_uses_all_tools() {
 async fn agent_under_run_waits_for_its_tasks() {
     let workstation = Workstation::open().await;
     let project = workstation.project().await;
+    let workstation = workstation.with_service(project.path()).await;
     let prompt = [
         launching("first", "large", "[[wait 2s]][[say first result]]"),
         launching("second", "large", "[[wait 3s]][[say second result]]"),
@@ -175,28 +177,31 @@ async fn killed_service_is_restarted() {
         .collect();
     let reads: String = (1..=2).map(|nth| reading(nth, false)).collect();
     let prompt = format!("{launches}[[say launched]][[woken]]{reads}[[say read]]");
-    let mut opencode = workstation.terminal(project.path(), &prompt);
-    until("both tasks run", async || {
-        let answer = workstation.ask("/v1/tasks?status=running").await?;
-        (answer["tasks"].as_array()?.len() == 2).then_some(())
-    })
-    .await;
+    let mut opencode = workstation.prompted_terminal(project.path(), &prompt).await;
+    workstation
+        .waits("both tasks run", async || {
+            let answer = workstation.ask("/v1/tasks?status=running").await?;
+            (answer["tasks"].as_array()?.len() == 2).then_some(())
+        })
+        .await;
     workstation.kill_service();
-    until("it is started again", async || {
-        (workstation.services() == 2).then_some(())
-    })
-    .await;
+    workstation
+        .waits("it is started again", async || {
+            (workstation.services() == 2).then_some(())
+        })
+        .await;
     let tasks = workstation.ended_tasks(2).await;
     let parent = tasks[0]["parentSessionID"].as_str().unwrap().to_owned();
     // Three turns to launch, three after the wake.
-    until("the agent has read both", async || {
-        let stats = workstation.rehearsal.stats();
-        let requests = stats.sessions.get(&parent)?.requests;
-        assert!(requests <= 6, "woken more often than once");
-        (requests == 6 && stats.in_flight.now == 0).then_some(())
-    })
-    .await;
-    opencode.kill();
+    workstation
+        .waits("the agent has read both", async || {
+            let stats = workstation.rehearsal.stats();
+            let requests = stats.sessions.get(&parent)?.requests;
+            assert!(requests <= 6, "woken more often than once");
+            (requests == 6 && stats.in_flight.now == 0).then_some(())
+        })
+        .await;
+    opencode.kill().await;
     let messages = workstation.reader().await.messages(&parent).await;
     assert_eq!(finals(&messages).len(), 1);
     for (nth, output) in (1..=2).zip(outputs(&messages, "background_output")) {

@@ -1,0 +1,82 @@
+//! opencode disposes an instance, by request or since its configuration was changed: it aborts the sessions of a directory
+//! itself. That differs from the Esc of a user and from a failure: the tasks are continued, and the parent is woken.
+
+use serde_json::json;
+
+use crate::harness::{Parent, Scene, Stage, free_port};
+
+crate::stories![
+    tasks_continue_after_a_dispose_seen_by_the_event_stream,
+    tasks_continue_after_a_dispose_seen_by_the_bridge,
+    tasks_continue_after_a_change_of_the_configuration,
+    abort_by_the_user_silences_the_parent,
+];
+
+async fn tasks_continue_after_a_dispose_seen_by_the_event_stream() {
+    let scene = scene_without_plugin().await;
+    let (parent, tasks) = busy_family(&scene).await;
+    scene.opencode().dispose(scene.project.path()).await;
+    scene.continued_once_and_completed(&parent, &tasks).await;
+}
+
+async fn tasks_continue_after_a_dispose_seen_by_the_bridge() {
+    let port = free_port();
+    let scene = Scene::plugged_alone(&[], port, &format!("http://127.0.0.1:{port}")).await;
+    let (parent, tasks) = busy_family(&scene).await;
+    scene.opencode().dispose(scene.project.path()).await;
+    // A directory has an instance, and its plugin a bridge, from the next request on.
+    scene.opencode().sessions(scene.project.path()).await;
+    scene.continued_once_and_completed(&parent, &tasks).await;
+}
+
+async fn tasks_continue_after_a_change_of_the_configuration() {
+    let scene = scene_without_plugin().await;
+    let (parent, tasks) = busy_family(&scene).await;
+    let change = json!({"username": "another name"});
+    scene
+        .opencode()
+        .patch_config(scene.project.path(), change)
+        .await;
+    scene.continued_once_and_completed(&parent, &tasks).await;
+}
+
+/// The control: a user causes the same error in an instance that keeps running.
+async fn abort_by_the_user_silences_the_parent() {
+    let scene = scene_without_plugin().await;
+    let parent = scene.parent("build").await;
+    let id = scene
+        .launch(Some(&parent), "[[wait 15s]][[say the result]]")
+        .await;
+    scene.service.reaches(&id, "running").await;
+    scene.keep_parent_busy(&parent).await;
+    scene.opencode().abort(&parent.session).await;
+    let task = scene.service.ended(&id).await;
+    assert_eq!(
+        task["status"],
+        "completed",
+        "{}",
+        scene.state(&[&parent.session]).await
+    );
+    scene.notified(&parent, &[&id]).await;
+    let messages = scene.opencode().messages(&parent.session).await;
+    let last = messages.last().expect("there is a message");
+    assert!(
+        crate::harness::notice_of(last).is_some() && scene.is_idle(&parent.session).await,
+        "the final is silent\n{}",
+        scene.state(&[&parent.session]).await
+    );
+}
+
+async fn scene_without_plugin() -> Scene<Stage> {
+    let stage = Stage::own().await;
+    let url = stage.opencode.url();
+    Scene::on(stage, &url, &[]).await
+}
+
+/// A parent whose turn goes on, and three tasks of it that work.
+async fn busy_family(scene: &Scene<Stage>) -> (Parent, Vec<(String, String)>) {
+    let parent = scene.parent("build").await;
+    let tasks = scene.three_working_tasks(&parent).await;
+    scene.keep_parent_busy(&parent).await;
+    (parent, tasks)
+}
