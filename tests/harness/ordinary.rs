@@ -51,30 +51,53 @@ impl Scene<Stage> {
             tasks.push((id, super::session_of(&task)));
         }
         let sessions: Vec<&str> = tasks.iter().map(|(_, session)| session.as_str()).collect();
-        let what = "two tasks ask the model and one is in its tool call";
+        let what = "one task has no output, one has text, and one is in its tool call";
         self.waits(what, &sessions, async || {
             let asking = self.stage.level(&self.model).now == ASKING;
+            let has_text = self.has_output(sessions[1]).await;
             let messages = self.opencode().messages(sessions[2]).await;
             let calls = tool_parts(&messages, "bash");
             let in_call = calls.iter().any(|state| state["status"] == "running");
-            (asking && in_call).then_some(())
+            (asking && has_text && in_call).then_some(())
         })
         .await;
         tasks
     }
 
-    /// Prompts the parent so that its turn goes on until it is cut off, and waits until the model has the request.
-    pub async fn keep_parent_busy(&self, parent: &Parent) {
+    /// Prompts the parent so that its turn goes on until it is cut off, and waits until the model has the request; with output, until
+    /// there is some. opencode reports the abort of a turn without output in another way.
+    pub async fn keep_parent_busy(&self, parent: &Parent, output: bool) {
         let before = self.stage.level(&self.model).now;
+        let prompt = if output {
+            UNTIL_CUT_OFF[1]
+        } else {
+            UNTIL_CUT_OFF[0]
+        };
         self.opencode()
-            .prompt(&parent.session, parent.agent, &self.model, "[[hang]]")
+            .prompt(&parent.session, parent.agent, &self.model, prompt)
             .await;
         self.waits(
             "the parent asks the model",
             &[&parent.session],
-            async || (self.stage.level(&self.model).now == before + 1).then_some(()),
+            async || {
+                let asking = self.stage.level(&self.model).now == before + 1;
+                let as_far = !output || self.has_output(&parent.session).await;
+                (asking && as_far).then_some(())
+            },
         )
         .await;
+    }
+
+    /// Returns whether the newest message is an answer with text.
+    async fn has_output(&self, session: &str) -> bool {
+        let messages = self.opencode().messages(session).await;
+        let newest = messages
+            .last()
+            .filter(|it| it["info"]["role"] == "assistant");
+        let mut parts = newest
+            .into_iter()
+            .flat_map(|it| it["parts"].as_array().into_iter().flatten());
+        parts.any(|part| part["type"] == "text" && part["text"] != "")
     }
 
     /// Fails unless each task has completed its first run, was prompted once to continue, and the parent has received exactly

@@ -3,13 +3,14 @@
 
 use serde_json::json;
 
-use crate::harness::{Parent, Scene, Stage, free_port};
+use crate::harness::{Parent, Scene, Stage, free_port, notice_of};
 
 crate::stories![
     tasks_continue_after_a_dispose_seen_by_the_event_stream,
     tasks_continue_after_a_dispose_seen_by_the_bridge,
     tasks_continue_after_a_change_of_the_configuration,
     abort_by_the_user_silences_the_parent,
+    abort_of_a_parent_without_output_silences_it,
 ];
 
 async fn tasks_continue_after_a_dispose_seen_by_the_event_stream() {
@@ -42,29 +43,34 @@ async fn tasks_continue_after_a_change_of_the_configuration() {
 
 /// The control: a user causes the same error in an instance that keeps running.
 async fn abort_by_the_user_silences_the_parent() {
+    silent_after_an_abort(true).await;
+}
+
+/// The same before the first output. opencode emits no `session.error` then: the error is in the message alone.
+async fn abort_of_a_parent_without_output_silences_it() {
+    silent_after_an_abort(false).await;
+}
+
+async fn silent_after_an_abort(output: bool) {
     let scene = scene_without_plugin().await;
     let parent = scene.parent("build").await;
     let id = scene
-        .launch(Some(&parent), "[[wait 15s]][[say the result]]")
+        .launch(Some(&parent), "[[wait 30s]][[say the result]]")
         .await;
     scene.service.reaches(&id, "running").await;
-    scene.keep_parent_busy(&parent).await;
+    scene.keep_parent_busy(&parent, output).await;
     scene.opencode().abort(&parent.session).await;
     let task = scene.service.ended(&id).await;
-    assert_eq!(
-        task["status"],
-        "completed",
-        "{}",
-        scene.state(&[&parent.session]).await
-    );
+    let sessions = [parent.session.as_str()];
+    if task["status"] != "completed" {
+        panic!("the task completes\n{}", scene.state(&sessions).await);
+    }
     scene.notified(&parent, &[&id]).await;
     let messages = scene.opencode().messages(&parent.session).await;
-    let last = messages.last().expect("there is a message");
-    assert!(
-        crate::harness::notice_of(last).is_some() && scene.is_idle(&parent.session).await,
-        "the final is silent\n{}",
-        scene.state(&[&parent.session]).await
-    );
+    let is_last = messages.last().is_some_and(|it| notice_of(it).is_some());
+    if !is_last || !scene.is_idle(&parent.session).await {
+        panic!("the final is silent\n{}", scene.state(&sessions).await);
+    }
 }
 
 async fn scene_without_plugin() -> Scene<Stage> {
@@ -77,6 +83,6 @@ async fn scene_without_plugin() -> Scene<Stage> {
 async fn busy_family(scene: &Scene<Stage>) -> (Parent, Vec<(String, String)>) {
     let parent = scene.parent("build").await;
     let tasks = scene.three_working_tasks(&parent).await;
-    scene.keep_parent_busy(&parent).await;
+    scene.keep_parent_busy(&parent, true).await;
     (parent, tasks)
 }

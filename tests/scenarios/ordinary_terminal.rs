@@ -86,6 +86,8 @@ async fn esc_on_a_terminal_silences_the_parent() {
     folder.asking("large", 3).await;
     folder.asking("small", 1).await;
     let tasks = folder.three_tasks().await;
+    // The default answer of the model: the turn has output.
+    terminal.shows("Done:").await;
     terminal.types(ESC);
     terminal.shows("again to interrupt").await;
     terminal.types(ESC);
@@ -130,7 +132,7 @@ async fn continued_after(busy_parent: bool, end: impl AsyncFnOnce(&mut Terminal)
     };
     terminal.submits(&format!("{}{last}", launches())).await;
     let tasks = folder.three_tasks().await;
-    folder.in_tool_call(2).await;
+    folder.output_is_known().await;
     folder.asking("large", ASKING).await;
     // Three turns to launch, and the last one.
     folder
@@ -194,13 +196,17 @@ impl Folder {
             .await
     }
 
-    /// Waits until the service knows of a tool call of that task.
-    async fn in_tool_call(&self, nth: usize) {
+    /// Waits until the service knows of the output of the tasks: none, text, and a tool call.
+    async fn output_is_known(&self) {
         self.workstation
-            .waits("the task is in its tool call", async || {
-                let tasks = self.workstation.tasks().await?;
-                (tasks[nth]["progress"]["toolCalls"] == 1).then_some(())
-            })
+            .waits(
+                "one task has text and one is in its tool call",
+                async || {
+                    let tasks = self.workstation.tasks().await?;
+                    let has_text = tasks[1]["progress"]["lastMessage"].is_string();
+                    (has_text && tasks[2]["progress"]["toolCalls"] == 1).then_some(())
+                },
+            )
             .await;
     }
 
