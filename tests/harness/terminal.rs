@@ -79,6 +79,13 @@ impl Terminal {
         until_or_print(&what, ask, async || self.screen()).await;
     }
 
+    /// Waits until the screen does not show this text.
+    pub async fn shows_no(&self, text: &str) {
+        let what = format!("no {text:?} on the screen");
+        let ask = async || (!self.screen().contains(text)).then_some(());
+        until_or_print(&what, ask, async || self.screen()).await;
+    }
+
     /// Types these keys.
     pub fn types(&self, keys: &str) {
         let open = self.keys.as_ref().expect("the terminal is open");

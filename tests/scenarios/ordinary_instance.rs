@@ -22,7 +22,8 @@ async fn tasks_continue_after_a_dispose_seen_by_the_event_stream() {
 
 async fn tasks_continue_after_a_dispose_seen_by_the_bridge() {
     let port = free_port();
-    let scene = Scene::plugged_alone(&[], port, &format!("http://127.0.0.1:{port}")).await;
+    let url = format!("http://127.0.0.1:{port}");
+    let scene = Scene::plugged_alone(&["lifecycle.poll_interval=3s"], port, &url).await;
     let (parent, tasks) = busy_family(&scene).await;
     scene.opencode().dispose(scene.project.path()).await;
     // A directory has an instance, and its plugin a bridge, from the next request on.

@@ -8,7 +8,9 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::harness::ordinary::{ASKING, UNTIL_CUT_OFF, finals, has_turn_after, user_messages};
-use crate::harness::{TIMEOUT, Terminal, Workstation, launching, session_of};
+use crate::harness::{
+    Opencode, TIMEOUT, Terminal, Workstation, launching, messages_state, session_of, until_or_print,
+};
 
 crate::stories![
     tasks_continue_after_ctrl_c,
@@ -116,6 +118,8 @@ async fn esc_on_a_terminal_silences_the_parent() {
     );
 }
 
+/// The text that opencode shows while its session is busy.
+const INTERRUPT: &str = "esc interrupt";
 const CTRL_C: &str = "\x03";
 const ESC: &str = "\x1b";
 const ENTER: &str = "\r";
@@ -142,6 +146,9 @@ async fn continued_after(busy_parent: bool, end: impl AsyncFnOnce(&mut Terminal)
         })
         .await;
     folder.asking("small", usize::from(busy_parent)).await;
+    if !busy_parent {
+        terminal.shows_no(INTERRUPT).await;
+    }
     end(&mut terminal).await;
     terminal.wait(TIMEOUT).await;
     folder.absence_then_all_complete(&tasks).await;
@@ -243,7 +250,6 @@ impl Folder {
     async fn absence_then_all_complete(&self, tasks: &[Value]) {
         // The test is about this time without an opencode.
         tokio::time::sleep(ABSENCE).await;
-        let turns = self.turns_of_parent(tasks);
         let mut terminal = self.workstation.terminal(self.path()).await;
         let ended = self.all_ended(3).await;
         let state = self.workstation.state().await;
@@ -255,28 +261,34 @@ impl Folder {
             );
         }
         self.final_is_delivered(tasks).await;
-        self.workstation
-            .waits("the parent has answered the final", async || {
-                let idle = self.workstation.rehearsal.stats().in_flight.now == 0;
-                (idle && self.turns_of_parent(tasks) > turns).then_some(())
-            })
-            .await;
+        // A second server on the same data reads the stored messages while the first server still works.
+        let reader = self.workstation.reader().await;
+        let parent = tasks[0]["parentSessionID"].as_str().unwrap();
+        let answered = async || {
+            let messages = reader.messages(parent).await;
+            let is_answered = |(at, _): &(usize, &Value)| has_turn_after(&messages, *at);
+            finals(&messages).iter().any(is_answered).then_some(())
+        };
+        let state = async || {
+            let messages = reader.messages(parent).await;
+            self.workstation.state().await + &messages_state(parent, &messages)
+        };
+        until_or_print("the parent has answered the final", answered, state).await;
+        self.continued_once(&reader, tasks).await;
         terminal.kill().await;
-        self.continued_once(tasks).await;
     }
 
     /// Reads the sessions: fails unless each task was prompted once to continue and the parent has one answered final.
-    async fn continued_once(&self, tasks: &[Value]) {
-        let reader = self.workstation.reader().await;
+    async fn continued_once(&self, reader: &Opencode, tasks: &[Value]) {
         let parent = tasks[0]["parentSessionID"].as_str().unwrap();
         let mut state = self.workstation.state().await;
         let of_parent = reader.messages(parent).await;
-        state += &crate::harness::messages_state(parent, &of_parent);
+        state += &messages_state(parent, &of_parent);
         let mut prompts = Vec::new();
         for task in tasks {
             let session = session_of(task);
             let messages = reader.messages(&session).await;
-            state += &crate::harness::messages_state(&session, &messages);
+            state += &messages_state(&session, &messages);
             prompts.push(user_messages(&messages).len());
         }
         assert_eq!(
