@@ -15,6 +15,9 @@ pub const UNTIL_CUT_OFF: [&str; 3] = [
 /// The number of these prompts with a request to the model at the same time. The third prompt is in its tool call.
 pub const ASKING: usize = 2;
 
+/// The model of a parent that is kept busy. No task uses it.
+const OF_PARENT: &str = "large";
+
 /// Returns the messages with the role `user`, including the messages of Greenroom.
 pub fn user_messages(messages: &[Value]) -> Vec<&Value> {
     let of_user = |message: &&Value| message["info"]["role"] == "user";
@@ -67,20 +70,19 @@ impl Scene<Stage> {
     /// Prompts the parent so that its turn goes on until it is cut off, and waits until the model has the request; with output, until
     /// there is some. opencode reports the abort of a turn without output in another way.
     pub async fn keep_parent_busy(&self, parent: &Parent, output: bool) {
-        let before = self.stage.level(&self.model).now;
         let prompt = if output {
             UNTIL_CUT_OFF[1]
         } else {
             UNTIL_CUT_OFF[0]
         };
         self.opencode()
-            .prompt(&parent.session, parent.agent, &self.model, prompt)
+            .prompt(&parent.session, parent.agent, OF_PARENT, prompt)
             .await;
         self.waits(
             "the parent asks the model",
             &[&parent.session],
             async || {
-                let asking = self.stage.level(&self.model).now == before + 1;
+                let asking = self.stage.level(OF_PARENT).now == 1;
                 let as_far = !output || self.has_output(&parent.session).await;
                 (asking && as_far).then_some(())
             },
