@@ -8,7 +8,8 @@ use super::{Parent, Scene, Stage, is_finished_answer, notice_of, tool_parts, unt
 
 /// Prompts that work until they are cut off, one for each shape of a cut turn: without any part, with text, with a tool call.
 pub const UNTIL_CUT_OFF: [&str; 3] = [
-    "[[wait 10m]][[say this is never sent]]",
+    // No byte of a response for ten minutes: the turn has no part.
+    "[[wait 10m]][[fail 401]]",
     "[[hang]]",
     "[[call bash {\"command\": \"sleep 240\"}]][[say this is never sent]]",
 ];
@@ -90,7 +91,7 @@ impl Scene<Stage> {
         .await;
     }
 
-    /// Returns whether the newest message is an answer with text.
+    /// Returns whether the newest message is an answer with a text part. Its text is stored when the part has ended.
     async fn has_output(&self, session: &str) -> bool {
         let messages = self.opencode().messages(session).await;
         let newest = messages
@@ -99,7 +100,7 @@ impl Scene<Stage> {
         let mut parts = newest
             .into_iter()
             .flat_map(|it| it["parts"].as_array().into_iter().flatten());
-        parts.any(|part| part["type"] == "text" && part["text"] != "")
+        parts.any(|part| part["type"] == "text")
     }
 
     /// Fails unless each task has completed its first run, was prompted once to continue, and the parent has received exactly

@@ -136,7 +136,7 @@ async fn continued_after(busy_parent: bool, end: impl AsyncFnOnce(&mut Terminal)
     };
     terminal.submits(&format!("{}{last}", launches())).await;
     let tasks = folder.three_tasks().await;
-    folder.output_is_known().await;
+    folder.in_tool_call(2).await;
     folder.asking("large", ASKING).await;
     // Three turns to launch, and the last one.
     folder
@@ -203,17 +203,13 @@ impl Folder {
             .await
     }
 
-    /// Waits until the service knows of the output of the tasks: none, text, and a tool call.
-    async fn output_is_known(&self) {
+    /// Waits until the service knows that the task is in its tool call.
+    async fn in_tool_call(&self, nth: usize) {
         self.workstation
-            .waits(
-                "one task has text and one is in its tool call",
-                async || {
-                    let tasks = self.workstation.tasks().await?;
-                    let has_text = tasks[1]["progress"]["lastMessage"].is_string();
-                    (has_text && tasks[2]["progress"]["toolCalls"] == 1).then_some(())
-                },
-            )
+            .waits("the task is in its tool call", async || {
+                let tasks = self.workstation.tasks().await?;
+                (tasks[nth]["progress"]["toolCalls"] == 1).then_some(())
+            })
             .await;
     }
 
