@@ -68,26 +68,16 @@ impl Scene<Stage> {
         tasks
     }
 
-    /// Prompts the parent so that its turn goes on until it is cut off, and waits until the model has the request; with output, until
-    /// there is some. opencode reports the abort of a turn without output in another way.
-    pub async fn keep_parent_busy(&self, parent: &Parent, output: bool) {
-        let prompt = if output {
-            UNTIL_CUT_OFF[1]
-        } else {
-            UNTIL_CUT_OFF[0]
-        };
+    /// Prompts the parent so that its turn goes on until it is cut off, and waits until there is output.
+    pub async fn keep_parent_busy(&self, parent: &Parent) {
         self.opencode()
-            .prompt(&parent.session, parent.agent, OF_PARENT, prompt)
+            .prompt(&parent.session, parent.agent, OF_PARENT, UNTIL_CUT_OFF[1])
             .await;
-        self.waits(
-            "the parent asks the model",
-            &[&parent.session],
-            async || {
-                let asking = self.stage.level(OF_PARENT).now == 1;
-                let as_far = !output || self.has_output(&parent.session).await;
-                (asking && as_far).then_some(())
-            },
-        )
+        let what = "the turn of the parent has output";
+        self.waits(what, &[&parent.session], async || {
+            let asking = self.stage.level(OF_PARENT).now == 1;
+            (asking && self.has_output(&parent.session).await).then_some(())
+        })
         .await;
     }
 

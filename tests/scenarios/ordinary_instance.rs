@@ -10,7 +10,7 @@ crate::stories![
     tasks_continue_after_a_dispose_seen_by_the_bridge,
     tasks_continue_after_a_change_of_the_configuration,
     abort_by_the_user_silences_the_parent,
-    abort_of_a_parent_without_output_silences_it,
+    early_abort_by_the_user_silences_the_parent,
 ];
 
 async fn tasks_continue_after_a_dispose_seen_by_the_event_stream() {
@@ -44,22 +44,32 @@ async fn tasks_continue_after_a_change_of_the_configuration() {
 
 /// The control: a user causes the same error in an instance that keeps running.
 async fn abort_by_the_user_silences_the_parent() {
-    silent_after_an_abort(true).await;
-}
-
-/// The same before the first output. opencode emits no `session.error` then: the error is in the message alone.
-async fn abort_of_a_parent_without_output_silences_it() {
     silent_after_an_abort(false).await;
 }
 
-async fn silent_after_an_abort(output: bool) {
+/// Aborts as soon as the session is busy. opencode emits no `session.error` for an abort before the request to the model:
+/// the error is in the message alone.
+async fn early_abort_by_the_user_silences_the_parent() {
+    silent_after_an_abort(true).await;
+}
+
+async fn silent_after_an_abort(early: bool) {
     let scene = scene_without_plugin().await;
     let parent = scene.parent("build").await;
     let id = scene
         .launch(Some(&parent), "[[wait 30s]][[say the result]]")
         .await;
     scene.service.reaches(&id, "running").await;
-    scene.keep_parent_busy(&parent, output).await;
+    if early {
+        let opencode = scene.opencode();
+        opencode
+            .prompt(&parent.session, parent.agent, "large", "[[hang]]")
+            .await;
+        // Without a pause: the time before the request to the model is short.
+        while scene.is_idle(&parent.session).await {}
+    } else {
+        scene.keep_parent_busy(&parent).await;
+    }
     scene.opencode().abort(&parent.session).await;
     let task = scene.service.ended(&id).await;
     let sessions = [parent.session.as_str()];
@@ -84,6 +94,6 @@ async fn scene_without_plugin() -> Scene<Stage> {
 async fn busy_family(scene: &Scene<Stage>) -> (Parent, Vec<(String, String)>) {
     let parent = scene.parent("build").await;
     let tasks = scene.three_working_tasks(&parent).await;
-    scene.keep_parent_busy(&parent, true).await;
+    scene.keep_parent_busy(&parent).await;
     (parent, tasks)
 }
