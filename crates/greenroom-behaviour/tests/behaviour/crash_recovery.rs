@@ -326,7 +326,7 @@ fn hanging_disk_delays_callers_ten_seconds_at_most() {
         assert!(!launched.is_finished() && !resumed.is_finished());
         s.advance_to(30_000).await;
         assert!(launched.is_finished() && resumed.is_finished());
-        let why = "what was asked for was not written within 10s";
+        let why = "the write did not finish within 10s";
         let refused = launched.await.expect("no panic");
         assert_eq!(refused, Err(LaunchError::Journal(why.to_owned())));
         let refused = resumed.await.expect("no panic");

@@ -36,11 +36,11 @@ fn dies_often(place: &'static str, times: usize, look: fn(&Harness, &[String])) 
 #[test]
 fn frequent_panics_delay_restart_and_readiness() {
     dies_often("queue: Enqueue", 7, |s, problems| {
-        assert_eq!(problems, ["the queue fails again and again"]);
+        assert_eq!(problems, ["the queue fails repeatedly"]);
         assert_eq!(s.greenroom.counters().actor_deaths["queue"], 6);
     });
     dies_often("slots: start", 7, |s, problems| {
-        assert_eq!(problems, ["the slot manager fails again and again"]);
+        assert_eq!(problems, ["the slot manager fails repeatedly"]);
         assert_eq!(s.greenroom.counters().actor_deaths["slot manager"], 6);
     });
 }
@@ -67,7 +67,7 @@ fn registry_comes_back_after_frequent_panics() {
         assert!(!readiness.ready, "{readiness:?}");
         assert_eq!(
             readiness.problems,
-            ["greenroom is being put together again after a failure of its own"]
+            ["greenroom is restarting after an internal failure"]
         );
         s.advance(60_000).await;
         finish(&s, &task).await;
