@@ -104,7 +104,7 @@ pub async fn show(api: Data<Api>) -> Result<MediaResponse<OpenMetrics>, ApiError
     );
     registry.register(
         "bridges",
-        "BridgeRegistry connected",
+        "Bridges connected",
         gauge(api.bridge.bridges.len()),
     );
 

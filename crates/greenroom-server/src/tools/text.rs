@@ -231,7 +231,7 @@ pub fn cancelled(tasks: &[Task], below: &[TaskId]) -> String {
 /// Returns the reply to a further prompt.
 pub fn sent(task: &Task, wake_mode: WakeMode) -> String {
     format!(
-        "ForwardedEvent on to task {}. {}",
+        "Passed on to task {}. {}",
         task.id,
         next_step(task, wake_mode)
     )

@@ -190,7 +190,7 @@ async fn check_memory(greenroom: Greenroom, log: Log) {
     if counts != expected {
         return log.record_violation(
             "2 Slots (memory)",
-            format!("every task has left memory, but the counts is {counts:?}"),
+            format!("every task has left memory, but the counts are {counts:?}"),
         );
     }
     let readiness = greenroom.readiness().await;
