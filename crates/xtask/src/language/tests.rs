@@ -124,12 +124,8 @@ fn identifiers_are_split_into_segments() {
 #[test]
 fn old_names_match_as_segments_wholes_and_prefixes() {
     assert_eq!(
-        found("fn take_back(desk: ToolDispatcher) {}"),
-        [
-            "names 1 take_back",
-            "names 1 desk",
-            "names 1 ToolDispatcher"
-        ]
+        found("fn take_back(desk: ToolDesk) {}"),
+        ["names 1 take_back", "names 1 desk", "names 1 ToolDesk"]
     );
     assert_eq!(
         found("let (Mark, MarkDead, mark_dead) = x;"),
