@@ -1,5 +1,5 @@
 //! Sends calls of the agent server's API over one bridge. Each call is a request with an id; it ends with a response, a
-//! time-out or the loss of the connection. A channel outlives the sockets of its bridge: after a reconnect it sends again
+//! time-out or the loss of the connection. A channel remains after the sockets of its bridge: after a reconnect it sends again
 //! what is safe to repeat. The host's router makes requests; the bridge's socket sends them and receives the responses.
 
 use std::collections::BTreeMap;

@@ -48,7 +48,7 @@ enum CallState {
 }
 
 /// What decides whether an answer is kept.
-struct KeptAnswer {
+struct RetainedAnswer {
     id: FrameId,
     at: Instant,
     size: usize,
@@ -81,13 +81,13 @@ impl Table {
             .iter()
             .filter_map(|(id, entry)| match &entry.state {
                 CallState::Running { .. } => None,
-                CallState::Done { frame, at } => Some(KeptAnswer {
+                CallState::Done { frame, at } => Some(RetainedAnswer {
                     id: id.clone(),
                     at: *at,
                     size: frame.len(),
                 }),
             });
-        let mut answers: Vec<KeptAnswer> = answers.collect();
+        let mut answers: Vec<RetainedAnswer> = answers.collect();
         let bytes: usize = answers.iter().map(|answer| answer.size).sum();
         if answers.len() <= MAX_ANSWERS && bytes <= MAX_ANSWER_BYTES {
             return;

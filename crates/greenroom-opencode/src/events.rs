@@ -202,7 +202,7 @@ where
     E: std::error::Error,
 {
     let mut decoder = Decoder::new(tuning.event_bound);
-    let mut sift = EventFilter::new(tuning.delta_window);
+    let mut filter = EventFilter::new(tuning.delta_window);
     let mut connected = false;
     let first_event = Instant::now() + tuning.connect;
     loop {
@@ -235,7 +235,7 @@ where
             match frame {
                 Frame::Data(data) => {
                     let now = std::time::Instant::now();
-                    if let FilteredEvent::Forwarded(event) = sift.filter(&data, now) {
+                    if let FilteredEvent::Forwarded(event) = filter.filter(&data, now) {
                         link.sink.event(event).await;
                     }
                 }

@@ -15,7 +15,7 @@ pub const PINNED_VERSION: &str = "1.18.33";
 
 const VERSION_LIMIT: Duration = Duration::from_secs(30);
 /// The age at which the staging folder of an interrupted install is removed.
-const LEFTOVER_AGE: Duration = Duration::from_secs(3600);
+const STALE_STAGING_AGE: Duration = Duration::from_secs(3600);
 const STAGING_PREFIX: &str = ".installing-";
 
 /// An opencode that can be started.
@@ -181,7 +181,7 @@ async fn install(
         source,
     };
     std::fs::create_dir_all(cache).map_err(denied)?;
-    remove_leftovers(cache);
+    remove_stale_staging(cache);
     let staging = tempfile::Builder::new()
         .prefix(STAGING_PREFIX)
         .tempdir_in(cache)
@@ -244,7 +244,7 @@ fn activate(staging: tempfile::TempDir, target: &Path, program: &Path) -> std::i
     }
 }
 
-fn remove_leftovers(cache: &Path) {
+fn remove_stale_staging(cache: &Path) {
     let Ok(entries) = std::fs::read_dir(cache) else {
         return;
     };
@@ -257,7 +257,7 @@ fn remove_leftovers(cache: &Path) {
         let age = modified
             .ok()
             .and_then(|modified| SystemTime::now().duration_since(modified).ok());
-        if is_ours && age.is_some_and(|age| age > LEFTOVER_AGE) {
+        if is_ours && age.is_some_and(|age| age > STALE_STAGING_AGE) {
             // Errors are ignored: the next install tries again.
             let _ = std::fs::remove_dir_all(entry.path());
         }

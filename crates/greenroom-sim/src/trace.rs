@@ -161,13 +161,13 @@ impl From<&ModelRef> for Pair {
 impl Call {
     /// Returns the row of a create. The description is the title without its suffix.
     pub fn create(session: &NewSession) -> Self {
-        let ending = format!(" (@{} subagent)", session.agent);
+        let outcome = format!(" (@{} subagent)", session.agent);
         Self::Create {
             task: session.task.to_string(),
             parent: session.parent.as_ref().map(ToString::to_string),
             description: session
                 .title
-                .strip_suffix(&ending)
+                .strip_suffix(&outcome)
                 .unwrap_or(&session.title)
                 .to_owned(),
             agent: session.agent.to_string(),

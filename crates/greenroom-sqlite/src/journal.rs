@@ -29,7 +29,7 @@ use crate::queries::{self, RowResult};
 use crate::retention::earlier;
 use crate::schema;
 use crate::state::Shared;
-use crate::store::{ChangedAccount, PendingAppend};
+use crate::store::{ChangedOutbox, PendingAppend};
 use crate::writer::Writer;
 
 /// The most evicted tasks that [`Journal::load`] returns, for histories.
@@ -164,7 +164,7 @@ fn recover(
     now: Timestamp,
     retention: Duration,
 ) -> RowResult<(RecoveredState, Vec<Arc<Task>>)> {
-    let (tasks, outboxes) = (queries::live_tasks(db)?, queries::open_accounts(db)?);
+    let (tasks, outboxes) = (queries::live_tasks(db)?, queries::open_outboxes(db)?);
     let keys = queries::keys(db, earlier(now, KEY_LIFETIME))?;
     let left = queries::evicted(db, earlier(now, retention), MAX_EVICTED)?;
     let newest_change = queries::newest_change(db)?;
@@ -198,25 +198,25 @@ impl Journal for SqliteJournal {
             if !parents.contains(parent) {
                 parents.push(parent.clone());
             }
-            // The fold may have dropped the account of a parent without pending messages: it is read back first.
+            // The fold may have dropped the outbox of a parent without pending messages: it is read back first.
             if state.fold.outbox(parent).is_none()
-                && let Some(account) = self.load_account(&state, parent)
+                && let Some(outbox) = self.load_outbox(&state, parent)
             {
-                state.fold.restore_outbox(parent.clone(), account);
+                state.fold.restore_outbox(parent.clone(), outbox);
             }
         }
         for entry in &entries {
             state.fold.append(entry.clone());
         }
-        let changed_accounts = parents.into_iter().map(|parent| {
-            let account = state.fold.outbox(&parent);
-            ChangedAccount {
-                settled: account.is_none_or(Outbox::is_settled),
-                silenced: account.is_some_and(|account| account.silenced),
+        let changed_outboxes = parents.into_iter().map(|parent| {
+            let outbox = state.fold.outbox(&parent);
+            ChangedOutbox {
+                settled: outbox.is_none_or(Outbox::is_settled),
+                silenced: outbox.is_some_and(|outbox| outbox.silenced),
                 parent,
             }
         });
-        let changed_accounts = changed_accounts.collect();
+        let changed_outboxes = changed_outboxes.collect();
         state.lsn += 1;
         state.newest = state.newest.max(at);
         let lsn = state.lsn;
@@ -224,7 +224,7 @@ impl Journal for SqliteJournal {
             lsn,
             at,
             entries,
-            changed_accounts,
+            changed_outboxes,
         }));
         drop(state);
         self.shared.wake_writer();
@@ -254,10 +254,10 @@ impl Journal for SqliteJournal {
 
     fn outbox(&self, parent: &SessionId) -> Option<Outbox> {
         let state = self.shared.state();
-        if let Some(account) = state.fold.outbox(parent) {
-            return Some(account.clone());
+        if let Some(outbox) = state.fold.outbox(parent) {
+            return Some(outbox.clone());
         }
-        self.load_account(&state, parent)
+        self.load_outbox(&state, parent)
     }
 
     fn load(&self) -> Result<RecoveredState, JournalError> {

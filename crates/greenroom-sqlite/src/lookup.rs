@@ -42,19 +42,19 @@ impl SqliteJournal {
         }
     }
 
-    /// Reads the account of a parent from the file and the unwritten appends.
-    pub(crate) fn load_account(&self, state: &State, parent: &SessionId) -> Option<Outbox> {
+    /// Reads the outbox of a parent from the file and the unwritten appends.
+    pub(crate) fn load_outbox(&self, state: &State, parent: &SessionId) -> Option<Outbox> {
         let stored = self.log_errors(self.snapshot(|db| {
             let lsn = queries::counter(db, "place")?;
-            Ok(queries::account(db, parent.as_str())?.map(|account| Some((lsn, account))))
+            Ok(queries::outbox(db, parent.as_str())?.map(|outbox| Some((lsn, outbox))))
         }));
-        let (lsn, mut account) = stored.unwrap_or_default();
+        let (lsn, mut outbox) = stored.unwrap_or_default();
         for entry in state.entries_after(lsn) {
             if entry.parent() == Some(parent) {
-                account.get_or_insert_default().apply(entry.clone());
+                outbox.get_or_insert_default().apply(entry.clone());
             }
         }
-        account
+        outbox
     }
 
     /// Runs several queries on one snapshot.

@@ -17,7 +17,7 @@ use rusqlite::{Connection, OptionalExtension, Params, Row, params};
 use serde::de::DeserializeOwned;
 
 use crate::error::RowError;
-use crate::store::KIND_ACCOUNT;
+use crate::store::KIND_OUTBOX;
 
 /// The result of a query. The inner error is a row that cannot be read.
 pub(crate) type RowResult<T> = rusqlite::Result<Result<T, RowError>>;
@@ -170,29 +170,29 @@ pub(crate) fn beginning(
         .collect()
 }
 
-/// Applies a row of the table `ledger` to its account.
-fn apply(account: &mut Outbox, row: &Row<'_>) -> RowResult<()> {
+/// Applies a row of the table `ledger` to its outbox.
+fn apply(outbox: &mut Outbox, row: &Row<'_>) -> RowResult<()> {
     let (seq, kind): (i64, i64) = (row.get(0)?, row.get(1)?);
     let body = row.get_ref(2)?.as_str()?;
-    Ok(if kind == KIND_ACCOUNT {
-        parse("ledger", seq, body).map(|whole| *account = whole)
+    Ok(if kind == KIND_OUTBOX {
+        parse("ledger", seq, body).map(|whole| *outbox = whole)
     } else {
-        parse::<JournalEntry>("ledger", seq, body).map(|entry| account.apply(entry))
+        parse::<JournalEntry>("ledger", seq, body).map(|entry| outbox.apply(entry))
     })
 }
 
-/// Returns the account of a parent.
-pub(crate) fn account(db: &Connection, parent: &str) -> RowResult<Option<Outbox>> {
-    let mut account = None;
+/// Returns the outbox of a parent.
+pub(crate) fn outbox(db: &Connection, parent: &str) -> RowResult<Option<Outbox>> {
+    let mut outbox = None;
     let sql = "SELECT seq, kind, body FROM ledger WHERE parent = ?1 ORDER BY seq";
     let read = all(db, sql, [parent], |row| {
-        apply(account.get_or_insert_default(), row)
+        apply(outbox.get_or_insert_default(), row)
     })?;
-    Ok(read.map(|_| account))
+    Ok(read.map(|_| outbox))
 }
 
-/// Returns every account with open tasks or pending messages, and every silenced one.
-pub(crate) fn open_accounts(db: &Connection) -> RowResult<Vec<(SessionId, Outbox)>> {
+/// Returns every outbox with open tasks or pending messages, and every silenced one.
+pub(crate) fn open_outboxes(db: &Connection) -> RowResult<Vec<(SessionId, Outbox)>> {
     let mut outboxes: Vec<(SessionId, Outbox)> = Vec::new();
     let sql = "SELECT ledger.seq, kind, body, ledger.parent FROM parents JOIN ledger ON ledger.parent = parents.parent
          WHERE settled = 0 OR silenced = 1 ORDER BY ledger.parent, ledger.seq";
@@ -205,7 +205,7 @@ pub(crate) fn open_accounts(db: &Connection) -> RowResult<Vec<(SessionId, Outbox
             outboxes.push((SessionId::new(parent), Outbox::default()));
         }
         match outboxes.last_mut() {
-            Some((_, account)) => apply(account, row),
+            Some((_, outbox)) => apply(outbox, row),
             None => Ok(Ok(())),
         }
     })?;

@@ -14,13 +14,13 @@ use serde::Serialize;
 
 use crate::queries;
 
-/// After this many entries the account of a parent is written as one row. The limit of a large account is larger, so that
+/// After this many entries the outbox of a parent is written as one row. The limit of a large outbox is larger, so that
 /// it is not rewritten for a few entries.
 const MIN_ENTRY_LIMIT: usize = 100;
 
 /// The kinds of rows in the table `ledger`.
 pub(crate) const KIND_ENTRY: i64 = 0;
-pub(crate) const KIND_ACCOUNT: i64 = 1;
+pub(crate) const KIND_OUTBOX: i64 = 1;
 
 /// One append to be written.
 #[derive(Debug)]
@@ -29,12 +29,12 @@ pub(crate) struct PendingAppend {
     pub(crate) at: Timestamp,
     pub(crate) entries: Vec<JournalEntry>,
     /// The outboxes that it changes, in their state after it.
-    pub(crate) changed_accounts: Vec<ChangedAccount>,
+    pub(crate) changed_outboxes: Vec<ChangedOutbox>,
 }
 
-/// The state of a changed account.
+/// The state of a changed outbox.
 #[derive(Debug)]
-pub(crate) struct ChangedAccount {
+pub(crate) struct ChangedOutbox {
     pub(crate) parent: SessionId,
     pub(crate) settled: bool,
     pub(crate) silenced: bool,
@@ -52,8 +52,8 @@ pub(crate) fn write(db: &mut Connection, batch: &[Arc<PendingAppend>]) -> rusqli
         for entry in &append.entries {
             write_entry(&rows, append.at, entry)?;
         }
-        for changed_accounts in &append.changed_accounts {
-            write_changed_account(&rows, append.at, changed_accounts)?;
+        for changed_outboxes in &append.changed_outboxes {
+            write_changed_outbox(&rows, append.at, changed_outboxes)?;
         }
     }
     if let Some(last) = batch.last() {
@@ -199,12 +199,12 @@ fn write_timeline_entry(
     Ok(())
 }
 
-fn write_changed_account(
+fn write_changed_outbox(
     rows: &Transaction<'_>,
     at: Timestamp,
-    changed_accounts: &ChangedAccount,
+    changed_outboxes: &ChangedOutbox,
 ) -> rusqlite::Result<()> {
-    let parent = changed_accounts.parent.as_str();
+    let parent = changed_outboxes.parent.as_str();
     let (entries, most): (usize, usize) = rows
         .prepare_cached(
             "INSERT INTO parents (parent, settled, silenced, changed_at, entries, most_entries)
@@ -214,14 +214,14 @@ fn write_changed_account(
              RETURNING entries, most_entries",
         )?
         .query_row(
-            params![parent, changed_accounts.settled, changed_accounts.silenced, at.as_millis(), MIN_ENTRY_LIMIT],
+            params![parent, changed_outboxes.settled, changed_outboxes.silenced, at.as_millis(), MIN_ENTRY_LIMIT],
             |row| Ok((row.get(0)?, row.get(1)?)),
         )?;
     if entries < most {
         return Ok(());
     }
-    match queries::account(rows, parent)? {
-        Ok(Some(account)) => write_account(rows, parent, &account),
+    match queries::outbox(rows, parent)? {
+        Ok(Some(outbox)) => write_outbox(rows, parent, &outbox),
         Ok(None) => Ok(()),
         Err(error) => {
             // The rows stay as they are, for inspection.
@@ -231,12 +231,12 @@ fn write_changed_account(
     }
 }
 
-fn write_account(rows: &Transaction<'_>, parent: &str, account: &Outbox) -> rusqlite::Result<()> {
-    let size = account.members().count() + account.messages.len();
+fn write_outbox(rows: &Transaction<'_>, parent: &str, outbox: &Outbox) -> rusqlite::Result<()> {
+    let size = outbox.members().count() + outbox.messages.len();
     rows.prepare_cached("DELETE FROM ledger WHERE parent = ?1")?
         .execute([parent])?;
     rows.prepare_cached("INSERT INTO ledger (parent, kind, body) VALUES (?1, ?2, ?3)")?
-        .execute(params![parent, KIND_ACCOUNT, json(account)?])?;
+        .execute(params![parent, KIND_OUTBOX, json(outbox)?])?;
     rows.prepare_cached("UPDATE parents SET entries = 0, most_entries = ?2 WHERE parent = ?1")?
         .execute(params![parent, MIN_ENTRY_LIMIT.max(size)])?;
     Ok(())

@@ -50,7 +50,7 @@ fn history_has_every_task_of_parent() {
 }
 
 #[test]
-fn history_outlives_tasks() {
+fn history_remains_after_tasks() {
     story(|s| async move {
         let a = s.launch(job("a")).await;
         s.advance_to(6000).await;

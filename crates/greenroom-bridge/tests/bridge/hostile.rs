@@ -184,7 +184,7 @@ async fn bridge_that_does_not_read_is_disconnected() {
             })
         })
         .collect();
-    let mut fates = BTreeMap::new();
+    let mut statuses = BTreeMap::new();
     for ask in asks {
         let fate = match timeout(TIMEOUT, ask).await.unwrap().unwrap().unwrap_err() {
             ChannelError::Overloaded => "overloaded",
@@ -192,11 +192,11 @@ async fn bridge_that_does_not_read_is_disconnected() {
             ChannelError::Disconnected { .. } => "gone",
             other => panic!("{other:?}"),
         };
-        *fates.entry(fate).or_insert(0) += 1;
+        *statuses.entry(fate).or_insert(0) += 1;
     }
     // Sixteen mebibytes of them were queued, and the rest was refused at once.
-    assert!(fates["overloaded"] > 500, "{fates:?}");
-    assert!(fates["cut"] > 0, "{fates:?}");
+    assert!(statuses["overloaded"] > 500, "{statuses:?}");
+    assert!(statuses["cut"] > 0, "{statuses:?}");
     until("it is disconnected", || service.bridges.len() == 1).await;
     assert_works(&mut service, &mut other, 1).await;
     drop(deaf);

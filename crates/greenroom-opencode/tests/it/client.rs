@@ -20,7 +20,7 @@ fn session() -> SessionId {
     SessionId::new("ses_1")
 }
 
-fn mark() -> CorrelationTag {
+fn tag() -> CorrelationTag {
     CorrelationTag {
         task: TaskId::new("bg_1"),
         run: Run::FIRST,
@@ -35,7 +35,7 @@ fn prompt() -> TaskPrompt {
         model: None,
         system: None,
         text: "go".into(),
-        tag: mark(),
+        tag: tag(),
     }
 }
 
@@ -48,7 +48,7 @@ fn new_session(parent: Option<&str>) -> NewSession {
         agent: "build".into(),
         model: None,
         permission: Vec::new(),
-        tag: mark(),
+        tag: tag(),
     }
 }
 

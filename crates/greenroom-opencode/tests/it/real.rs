@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::support::opencode::{RealOpencode, UNREACHABLE, e2e_enabled, mark, model_ref, rule};
+use crate::support::opencode::{RealOpencode, UNREACHABLE, e2e_enabled, model_ref, rule, tag};
 use crate::support::{SinkCall, model};
 use greenroom::EventLink::{Broken, Connected};
 use greenroom::domain::ids::{NoticeId, SessionId};
@@ -142,7 +142,7 @@ async fn unknown_sessions_are_not_found() {
             model: None,
             system: None,
             text: "x".into(),
-            tag: mark(),
+            tag: tag(),
         };
         let outcomes = [
             opencode.server.session(id).await.unwrap_err(),

@@ -13,14 +13,14 @@ pub enum ServerLifetime {
 
 /// Returns one line about the open tasks; none without open tasks.
 pub fn shutdown_summary(report: &ShutdownReport, server: ServerLifetime) -> Option<String> {
-    let mut words = Vec::new();
+    let mut text = Vec::new();
     match report.detached.len() {
         0 => {}
-        1 => words.push("1 task stays open".to_owned()),
-        tasks => words.push(format!("{tasks} tasks stay open")),
+        1 => text.push("1 task stays open".to_owned()),
+        tasks => text.push(format!("{tasks} tasks stay open")),
     }
-    if !words.is_empty() {
-        words.push(
+    if !text.is_empty() {
+        text.push(
             match server {
                 ServerLifetime::Independent => "what runs goes on, and the next start picks all up",
                 ServerLifetime::WithService => {
@@ -32,10 +32,10 @@ pub fn shutdown_summary(report: &ShutdownReport, server: ServerLifetime) -> Opti
     }
     match report.cancelled.len() {
         0 => {}
-        1 => words.push("1 task was cancelled".to_owned()),
-        tasks => words.push(format!("{tasks} tasks were cancelled")),
+        1 => text.push("1 task was cancelled".to_owned()),
+        tasks => text.push(format!("{tasks} tasks were cancelled")),
     }
-    (!words.is_empty()).then(|| words.join("; "))
+    (!text.is_empty()).then(|| text.join("; "))
 }
 
 #[cfg(test)]

@@ -63,8 +63,8 @@ async fn run_prints_only_the_result_to_stdout() {
         (run.code, run.stdout.as_str()),
         (0, "answer to: Say hello.\n")
     );
-    let beginning = format!("{id} greeting\n{id} completed after ");
-    assert!(run.stderr.starts_with(&beginning), "{}", run.stderr);
+    let prefix = format!("{id} greeting\n{id} completed after ");
+    assert!(run.stderr.starts_with(&prefix), "{}", run.stderr);
 
     let shown = on(&host, &["show", &id, "--json"]).await;
     assert_eq!(
@@ -287,13 +287,13 @@ impl ServeProcess {
         Self { child, lines }
     }
 
-    fn line(&self, beginning: &str) -> String {
+    fn line(&self, prefix: &str) -> String {
         loop {
             let line = self
                 .lines
                 .recv_timeout(Duration::from_secs(30))
                 .expect("the line comes");
-            if line.starts_with(beginning) {
+            if line.starts_with(prefix) {
                 return line;
             }
         }

@@ -53,22 +53,22 @@ fn commands() -> Vec<(String, Command)> {
     all
 }
 
-fn words(command: &str, more: &[&str]) -> Vec<String> {
-    let mut words: Vec<String> = vec!["greenroom".to_owned()];
-    words.extend(command.split(' ').map(str::to_owned));
-    words.extend(more.iter().map(|&word| word.to_owned()));
-    words
+fn args(command: &str, more: &[&str]) -> Vec<String> {
+    let mut args: Vec<String> = vec!["greenroom".to_owned()];
+    args.extend(command.split(' ').map(str::to_owned));
+    args.extend(more.iter().map(|&word| word.to_owned()));
+    args
 }
 
 #[track_caller]
-fn refused(words: &[String], name: &str) {
+fn refused(args: &[String], name: &str) {
     let error = Cli::command()
-        .try_get_matches_from(words)
-        .expect_err(&format!("{words:?} is refused"));
-    assert_eq!(error.exit_code(), 2, "{words:?}");
-    assert!(error.use_stderr(), "{words:?}");
+        .try_get_matches_from(args)
+        .expect_err(&format!("{args:?} is refused"));
+    assert_eq!(error.exit_code(), 2, "{args:?}");
+    assert!(error.use_stderr(), "{args:?}");
     let text = error.to_string();
-    assert!(text.contains(name), "{words:?} names {name}: {text}");
+    assert!(text.contains(name), "{args:?} names {name}: {text}");
 }
 
 fn takes_a_value(arg: &Arg) -> bool {
@@ -81,10 +81,10 @@ fn every_flag_rejects_invalid_values() {
     let mut tried = 0;
     for (name, command) in commands() {
         let usual = complete(&name);
-        let fine = Cli::command().try_get_matches_from(words(&name, usual));
+        let fine = Cli::command().try_get_matches_from(args(&name, usual));
         assert!(fine.is_ok(), "{name}: {fine:?}");
         refused(
-            &words(&name, &[usual, &["--frobnicate"]].concat()),
+            &args(&name, &[usual, &["--frobnicate"]].concat()),
             "--frobnicate",
         );
         for arg in command.get_arguments() {
@@ -102,16 +102,16 @@ fn every_flag_rejects_invalid_values() {
             };
             if !takes_a_value(arg) {
                 refused(
-                    &words(&name, &[base, &[&format!("{flag}=x")]].concat()),
+                    &args(&name, &[base, &[&format!("{flag}=x")]].concat()),
                     &flag,
                 );
-                refused(&words(&name, &[base, &[&flag, &flag]].concat()), &flag);
+                refused(&args(&name, &[base, &[&flag, &flag]].concat()), &flag);
                 continue;
             }
-            refused(&words(&name, &[base, &[&flag]].concat()), &flag);
+            refused(&args(&name, &[base, &[&flag]].concat()), &flag);
             for bad in ["a\u{1b}[2Jb", "a\u{0}b", "a\nb", "\u{7f}", &long] {
                 refused(
-                    &words(&name, &[base, &[&format!("{flag}={bad}")]].concat()),
+                    &args(&name, &[base, &[&format!("{flag}={bad}")]].concat()),
                     &flag,
                 );
                 tried += 1;
@@ -125,14 +125,14 @@ fn every_flag_rejects_invalid_values() {
                     "http://127.0.0.1:1",
                 ];
                 let text = Cli::command()
-                    .try_get_matches_from(words(&name, &[base, &twice].concat()))
+                    .try_get_matches_from(args(&name, &[base, &twice].concat()))
                     .unwrap_err()
                     .to_string();
                 assert!(text.contains(&flag), "{name} {flag}: {text}");
             }
         }
     }
-    assert!(tried > 200, "only {tried} words were tried");
+    assert!(tried > 200, "only {tried} args were tried");
 }
 
 #[test]
@@ -145,7 +145,7 @@ fn every_positional_rejects_invalid_values() {
             let with = |word: &str| {
                 let mut all: Vec<&str> = usual.to_vec();
                 all[place] = word;
-                words(&name, &all)
+                args(&name, &all)
             };
             refused(&with(""), &value_name);
             // A prompt may be any text; the service limits its length.
@@ -157,7 +157,7 @@ fn every_positional_rejects_invalid_values() {
         }
         if !usual.is_empty() && !matches!(name.as_str(), "cancel" | "journal purge") {
             let too_many = [usual, &["one", "more"]].concat();
-            refused(&words(&name, &too_many), "one");
+            refused(&args(&name, &too_many), "one");
             let last = command.get_positionals().count();
             assert_eq!(last, usual.len(), "{name}");
         }

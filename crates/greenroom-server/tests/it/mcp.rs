@@ -21,7 +21,7 @@ impl Client {
     async fn of(host: &Host) -> Self {
         let hello = json!({"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": {
             "protocolVersion": OLD, "capabilities": {}, "clientInfo": {"name": "test", "version": "1"}}});
-        let answer = posted(host.client.post(host.url("/mcp")), &hello).await;
+        let answer = post_json(host.client.post(host.url("/mcp")), &hello).await;
         let session = answer.headers()["mcp-session-id"]
             .to_str()
             .unwrap()
@@ -46,13 +46,13 @@ impl Client {
 
     async fn notify(&self, method: &str, params: Value) {
         let message = json!({"jsonrpc": "2.0", "method": method, "params": params});
-        assert_eq!(posted(self.request(), &message).await.status(), 202);
+        assert_eq!(post_json(self.request(), &message).await.status(), 202);
     }
 
     /// Sends a request and returns all messages of the response; the last one is the result.
     async fn ask(&self, id: u32, method: &str, params: Value) -> Vec<Value> {
         let message = json!({"jsonrpc": "2.0", "id": id, "method": method, "params": params});
-        let (status, said) = messages(posted(self.request(), &message).await).await;
+        let (status, said) = messages(post_json(self.request(), &message).await).await;
         assert_eq!(status, 200, "{said:?}");
         said
     }
@@ -64,7 +64,7 @@ impl Client {
     }
 }
 
-async fn posted(request: RequestBuilder, message: &Value) -> Response {
+async fn post_json(request: RequestBuilder, message: &Value) -> Response {
     let request = request.header("accept", "application/json, text/event-stream");
     request.json(message).send().await.unwrap()
 }
@@ -166,7 +166,7 @@ async fn waiting(client: &Client, id: u32, task: &str) -> (Response, String) {
     let params = json!({"name": "background_output", "arguments": {"task_id": task, "block": true},
         "_meta": {"progressToken": format!("wait {id}")}});
     let message = json!({"jsonrpc": "2.0", "id": id, "method": "tools/call", "params": params});
-    let mut stream = posted(client.request(), &message).await;
+    let mut stream = post_json(client.request(), &message).await;
     let mut told = String::new();
     while !told.contains("notifications/progress") {
         told += std::str::from_utf8(&stream.chunk().await.unwrap().unwrap()).unwrap();
@@ -221,7 +221,7 @@ async fn modern(host: &Host, method: &str, mut params: Value) -> Value {
         .header("mcp-method", method)
         .header("mcp-name", name);
     let message = json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": params});
-    let (_, mut said) = messages(posted(request, &message).await).await;
+    let (_, mut said) = messages(post_json(request, &message).await).await;
     said.pop().unwrap()
 }
 
@@ -297,25 +297,29 @@ async fn unauthorized_mcp_calls_are_rejected() {
     let host = Host::start(&[("token_file", file.to_str().unwrap())]).await;
     let ping = json!({"jsonrpc": "2.0", "id": 1, "method": "ping"});
     let post = || host.client.post(host.url("/mcp"));
-    assert_eq!(posted(post(), &ping).await.status(), 401);
+    assert_eq!(post_json(post(), &ping).await.status(), 401);
     assert_eq!(
-        posted(post().bearer_auth("wrong"), &ping).await.status(),
+        post_json(post().bearer_auth("wrong"), &ping).await.status(),
         401
     );
     let foreign = post()
         .bearer_auth("secret")
         .header("origin", "http://evil.example");
-    assert_eq!(posted(foreign, &ping).await.status(), 403);
+    assert_eq!(post_json(foreign, &ping).await.status(), 403);
     let named = post().bearer_auth("secret").header("host", "evil.example");
-    assert_eq!(posted(named, &ping).await.status(), 403);
+    assert_eq!(post_json(named, &ping).await.status(), 403);
     // Behind the guard the protocol rejects the missing session.
     assert_eq!(
-        posted(post().bearer_auth("secret"), &ping).await.status(),
+        post_json(post().bearer_auth("secret"), &ping)
+            .await
+            .status(),
         400
     );
     let large = json!({"jsonrpc": "2.0", "id": 1, "method": "x".repeat(1 << 20)});
     assert_eq!(
-        posted(post().bearer_auth("secret"), &large).await.status(),
+        post_json(post().bearer_auth("secret"), &large)
+            .await
+            .status(),
         413
     );
     host.stop().await;
@@ -346,10 +350,10 @@ async fn sessions_are_bounded_and_evicted_ones_are_restored() {
         .header("mcp-session-id", &first.session);
     assert_eq!(end.send().await.unwrap().status(), 204);
     let list = json!({"jsonrpc": "2.0", "id": 1, "method": "tools/list"});
-    assert_eq!(posted(first.request(), &list).await.status(), 404);
+    assert_eq!(post_json(first.request(), &list).await.status(), 404);
     let mut strange = first.clone();
     strange.session = "not one of ours".to_owned();
-    assert_eq!(posted(strange.request(), &list).await.status(), 404);
+    assert_eq!(post_json(strange.request(), &list).await.status(), 404);
     host.stop().await;
 }
 

@@ -28,7 +28,7 @@ async fn ended_tasks_leave_no_actors_or_entries() {
         for (number, scenario) in SCENARIOS.into_iter().enumerate() {
             run_scenario(&host, scenario, round * SCENARIOS.len() + number).await;
         }
-        host.wait_for_census(&empty).await;
+        host.wait_for_counts(&empty).await;
     }
     host.stop().await;
 }

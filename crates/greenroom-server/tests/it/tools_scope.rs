@@ -162,7 +162,7 @@ async fn descendants_of_a_cancelled_task_can_be_cancelled() {
 #[actix_rt::test]
 async fn bridge_dispatches_calls_and_compactions() {
     let host = Host::start(&[]).await;
-    let desk: Arc<dyn ToolDispatcher> = Arc::new(host.tools());
+    let dispatcher: Arc<dyn ToolDispatcher> = Arc::new(host.tools());
     let call = |tool: &str, args: Value| ToolCall {
         id: "1".into(),
         tool: tool.to_owned(),
@@ -176,28 +176,28 @@ async fn bridge_dispatches_calls_and_compactions() {
             ends_with_turn: false,
         },
     };
-    assert_eq!(desk.compaction(&"ses_parent".into()).await, None);
+    assert_eq!(dispatcher.compaction(&"ses_parent".into()).await, None);
     let args = json!({"description": "look", "prompt": "p", "agent": "explore"});
-    let launched = desk.call(call("background_task", args.clone())).await;
+    let launched = dispatcher.call(call("background_task", args.clone())).await;
     let metadata = launched.metadata.unwrap();
     assert_eq!(metadata["sessionId"], "ses_1");
-    let again = desk.call(call("background_task", args)).await;
+    let again = dispatcher.call(call("background_task", args)).await;
     assert_eq!(again.metadata.unwrap()["taskId"], metadata["taskId"]);
     let (_, record) = host.get("/v1/tasks/ses_1").await;
     assert_eq!(
         (&record["parentMessageID"], &record["parentAgent"]),
         (&json!("msg_1"), &json!("build"))
     );
-    let refused = desk.call(call("background_send", json!({}))).await;
+    let refused = dispatcher.call(call("background_send", json!({}))).await;
     assert_eq!(refused.metadata, Some(json!({"error": true})));
-    let carried = desk.compaction(&"ses_parent".into()).await.unwrap();
+    let carried = dispatcher.compaction(&"ses_parent".into()).await.unwrap();
     assert!(
         carried.contains("session `ses_1`") && carried.contains("Still open: `bg_"),
         "{carried}"
     );
     host.finish("ses_1").await;
     host.ended("ses_1").await;
-    let carried = desk.compaction(&"ses_parent".into()).await.unwrap();
+    let carried = dispatcher.compaction(&"ses_parent".into()).await.unwrap();
     assert!(
         carried.contains("completed") && !carried.contains("Still open"),
         "{carried}"
@@ -208,7 +208,7 @@ async fn bridge_dispatches_calls_and_compactions() {
 #[actix_rt::test]
 async fn session_that_ends_with_its_turn_must_wait() {
     let host = Host::start(&[]).await;
-    let desk: Arc<dyn ToolDispatcher> = Arc::new(host.tools());
+    let dispatcher: Arc<dyn ToolDispatcher> = Arc::new(host.tools());
     let launch = async |session: &str| {
         let call = ToolCall {
             id: "1".into(),
@@ -223,7 +223,7 @@ async fn session_that_ends_with_its_turn_must_wait() {
                 ends_with_turn: true,
             },
         };
-        desk.call(call).await.output
+        dispatcher.call(call).await.output
     };
     let launched = launch("ses_parent").await;
     assert!(

@@ -99,7 +99,7 @@ fn durable_appends_survive_a_kill_in_order() {
         let members: usize = recovered
             .outboxes
             .iter()
-            .map(|(_, account)| account.open())
+            .map(|(_, outbox)| outbox.open())
             .sum();
         assert_eq!(members as u64, count, "kill {kill}: appends are atomic");
     }

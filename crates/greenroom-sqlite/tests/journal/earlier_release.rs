@@ -149,16 +149,16 @@ fn settled(report: &CompletionReport) -> String {
     line
 }
 
-/// What the account holds, one fact per line.
-fn facts(account: &Outbox) -> Vec<String> {
+/// What the outbox holds, one fact per line.
+fn facts(outbox: &Outbox) -> Vec<String> {
     let mut lines = Vec::new();
-    if let Some(directory) = &account.directory {
+    if let Some(directory) = &outbox.directory {
         lines.push(format!("directory {directory}"));
     }
-    if account.silenced {
+    if outbox.silenced {
         lines.push("silenced".to_owned());
     }
-    for member in account.members() {
+    for member in outbox.members() {
         let state = match &member.settled {
             None => "open".to_owned(),
             Some(told) => settled(told),
@@ -169,7 +169,7 @@ fn facts(account: &Outbox) -> Vec<String> {
             member.task, member.run
         ));
     }
-    for message in &account.messages {
+    for message in &outbox.messages {
         let kind = match message.facts.kind {
             NoticeKind::Individual => "individual",
             NoticeKind::Final => "final",
@@ -260,7 +260,7 @@ fn launch_keys_are_read() {
 }
 
 #[test]
-fn accounts_of_parents_are_read() {
+fn outboxes_of_parents_are_read() {
     let journal = earlier_release().open();
     let recovered = journal.load().unwrap();
     let open: Vec<&str> = recovered
@@ -278,8 +278,8 @@ fn accounts_of_parents_are_read() {
             "ses_whole"
         ]
     );
-    for (parent, account) in &recovered.outboxes {
-        assert_eq!(journal.outbox(parent).as_ref(), Some(account), "{parent}");
+    for (parent, outbox) in &recovered.outboxes {
+        assert_eq!(journal.outbox(parent).as_ref(), Some(outbox), "{parent}");
     }
     let facts = |parent: &str| facts(&journal.outbox(&parent.into()).unwrap());
     let parent_of = ", parent build anthropic/claude-opus max";
@@ -332,7 +332,7 @@ fn accounts_of_parents_are_read() {
 
 /// Its first hundred entries were written as one row.
 #[test]
-fn large_account_is_read() {
+fn large_outbox_is_read() {
     let journal = earlier_release().open();
     let parent_of = ", parent build anthropic/claude-opus max";
     assert_eq!(

@@ -116,9 +116,9 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 }
 
 fn outboxes(journal: &dyn Journal) -> Vec<Option<OutboxRecord>> {
-    let account = |n| journal.outbox(&format!("ses_p{n}").as_str().into());
+    let outbox = |n| journal.outbox(&format!("ses_p{n}").as_str().into());
     (0..3)
-        .map(|n| account(n).map(|account: Outbox| account.into()))
+        .map(|n| outbox(n).map(|outbox: Outbox| outbox.into()))
         .collect()
 }
 

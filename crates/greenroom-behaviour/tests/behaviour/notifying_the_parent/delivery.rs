@@ -9,7 +9,7 @@ use crate::harness::{Harness, job, story};
 use crate::server::{CallKind, CallOutcome, cut_off, not_found, status, unreachable};
 
 /// Returns the delivery statuses of the messages to `P` that its notifier still keeps, newest first.
-async fn fates(s: &Harness) -> Vec<String> {
+async fn statuses(s: &Harness) -> Vec<String> {
     let greenroom = s.greenroom.clone();
     let records = s.resolve(async move { greenroom.notifications(&"P".into()).await });
     let records = records.await.into_iter();
@@ -91,7 +91,7 @@ fn pending_messages_are_sent_on_reconnect() {
             ],
             "and once each time it opens"
         );
-        assert_eq!(fates(&s).await, ["1 delivered"]);
+        assert_eq!(statuses(&s).await, ["1 delivered"]);
     });
 }
 
@@ -114,7 +114,7 @@ fn pending_messages_are_sent_when_server_is_healthy() {
         s.advance_to(300_000).await;
         // Health is checked at 22, 22.5, 23.5, 25.5, 29.5, 37.5 and 47.5 s; the next message was due at 69 s.
         assert_eq!(s.times(CallKind::Notify).last(), Some(&47_500));
-        assert_eq!(fates(&s).await, ["1 delivered"]);
+        assert_eq!(statuses(&s).await, ["1 delivered"]);
     });
 }
 
@@ -142,10 +142,10 @@ fn message_of_unknown_outcome_is_looked_up_on_reconnect() {
             .set_outcome_for(CallKind::Messages, "P", CallOutcome::Fails(unreachable()));
         done(&s).await;
         s.advance_to(50_000).await;
-        assert_eq!(fates(&s).await, ["1 sending"]);
+        assert_eq!(statuses(&s).await, ["1 sending"]);
         s.server.clear_outcomes(CallKind::Messages);
         s.link(EventLink::Connected).await;
-        assert_eq!(fates(&s).await, ["1 delivered"]);
+        assert_eq!(statuses(&s).await, ["1 delivered"]);
         s.advance_to(300_000).await;
         assert_eq!(s.times(CallKind::Notify), [6000]);
     });
@@ -266,7 +266,7 @@ fn message_to_missing_parent_is_dropped_and_recorded() {
         s.advance_to(6000).await;
         s.fail(&a, "boom").await;
         s.advance_to(10_000).await;
-        assert_eq!(fates(&s).await, ["1 dropped"]);
+        assert_eq!(statuses(&s).await, ["1 dropped"]);
         s.finish_turn(&b).await;
         s.advance_to(60_000).await;
         assert_eq!(
@@ -382,7 +382,7 @@ fn timed_out_individual_message_is_looked_up() {
         s.finish_turn(&a).await;
         s.advance_to(600_000).await;
         assert_eq!(s.times(CallKind::Notify), [6100]);
-        assert_eq!(fates(&s).await, ["1 delivered"]);
+        assert_eq!(statuses(&s).await, ["1 delivered"]);
     });
 }
 
@@ -453,12 +453,12 @@ fn delivery_status_can_be_read() {
         s.server
             .set_next_outcome(CallKind::Notify, CallOutcome::Late(1000));
         s.advance_to(6200).await;
-        assert_eq!(fates(&s).await, ["1 sending"]);
+        assert_eq!(statuses(&s).await, ["1 sending"]);
         s.advance_to(7500).await;
         s.server
             .set_next_outcome(CallKind::Notify, CallOutcome::Late(1000));
         s.finish_turn(&b).await;
         s.advance_to(7700).await;
-        assert_eq!(fates(&s).await, ["1 sending", "1 delivered"]);
+        assert_eq!(statuses(&s).await, ["1 sending", "1 delivered"]);
     });
 }

@@ -89,7 +89,7 @@ impl RealOpencode {
             agent: "build".into(),
             model: Some(model_ref("model").into()),
             permission,
-            tag: mark(),
+            tag: tag(),
         };
         self.server.create(session).await.unwrap()
     }
@@ -100,7 +100,7 @@ impl RealOpencode {
             model: Some(model_ref("model").into()),
             system: Some("be brief".into()),
             text: text.into(),
-            tag: mark(),
+            tag: tag(),
         };
         self.server
             .prompt(session, Some(&self.directory()), prompt)
@@ -126,7 +126,7 @@ pub fn rule(permission: &str, action: PermissionAction) -> PermissionRule {
 }
 
 /// The tag of the sessions and prompts of these tests.
-pub fn mark() -> CorrelationTag {
+pub fn tag() -> CorrelationTag {
     CorrelationTag {
         task: TaskId::new("bg_00000001"),
         run: Run::FIRST,

@@ -143,7 +143,7 @@ impl Plugin {
             welcome.to_text().unwrap().contains("welcome"),
             "{welcome:?}"
         );
-        let (out, orders) = mpsc::unbounded_channel();
+        let (out, actions) = mpsc::unbounded_channel();
         let (tell, user_messages) = mpsc::unbounded_channel();
         let (write, read) = socket.split();
         let (storage, process) = (self.storage.clone(), self.process.clone());
@@ -153,7 +153,7 @@ impl Plugin {
             process,
             out: out.clone(),
         };
-        let pump = actix_rt::spawn(pump(server, write, read, orders, tell));
+        let pump = actix_rt::spawn(pump(server, write, read, actions, tell));
         self.link = Some(Link {
             out,
             user_messages,
@@ -255,7 +255,7 @@ async fn pump(
     server: Server,
     mut write: SplitSink<Socket, Message>,
     mut read: SplitStream<Socket>,
-    mut orders: mpsc::UnboundedReceiver<Value>,
+    mut actions: mpsc::UnboundedReceiver<Value>,
     tell: mpsc::UnboundedSender<Value>,
 ) {
     loop {
@@ -274,7 +274,7 @@ async fn pump(
                     None => continue,
                 }
             }
-            order = orders.recv() => match order {
+            order = actions.recv() => match order {
                 Some(order) => order,
                 None => return,
             },

@@ -426,15 +426,15 @@ impl Host {
     }
 
     /// Waits until the actor system holds exactly these resources.
-    pub async fn wait_for_census(&self, wanted: &ResourceCounts) {
+    pub async fn wait_for_counts(&self, wanted: &ResourceCounts) {
         let last = Mutex::new(ResourceCounts::default());
         let watch = async {
             loop {
-                let census = self.service.greenroom().resource_counts().await;
-                if census == *wanted {
+                let counts = self.service.greenroom().resource_counts().await;
+                if counts == *wanted {
                     return;
                 }
-                *last.lock().unwrap() = census;
+                *last.lock().unwrap() = counts;
                 tokio::task::yield_now().await;
             }
         };

@@ -197,9 +197,9 @@ fn existing<'a>(state: &'a ServerState, id: &SessionId) -> Result<&'a Session, S
 }
 
 /// Returns task, run and prompt number of a correlation tag.
-fn correlation(mark: &CorrelationTag) -> (TaskId, Run, u64) {
-    let number = mark.prompt.unwrap_or_default();
-    (mark.task.clone(), mark.run, u64::from(number))
+fn correlation(tag: &CorrelationTag) -> (TaskId, Run, u64) {
+    let number = tag.prompt.unwrap_or_default();
+    (tag.task.clone(), tag.run, u64::from(number))
 }
 
 /// Returns the alias of a task: its description, which is the first word of the title. The session is named

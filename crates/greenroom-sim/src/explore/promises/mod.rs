@@ -54,7 +54,7 @@ pub trait Promise: Debug + Send {
     ) -> Option<String>;
 
     /// Checks the final state. Returns a violation.
-    fn check_end(&mut self, _ledger: &ObservedState) -> Option<String> {
+    fn check_end(&mut self, _observed: &ObservedState) -> Option<String> {
         None
     }
 }

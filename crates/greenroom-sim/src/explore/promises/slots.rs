@@ -118,10 +118,10 @@ fn over(
 /// Returns true if the run certainly held its slot from that position on.
 fn held_for_sure(run: &RunFacts, since: LogPosition) -> bool {
     let adopted = run.origin == Origin::Track && run.accepted.at >= since.at;
-    let let_go = run
+    let released = run
         .may_be_released_until
         .is_some_and(|until| until.at >= since.at);
-    !adopted && !let_go && !run.actor_panicked
+    !adopted && !released && !run.actor_panicked
 }
 
 /// Returns the name and the value of the limit of a key; zero is unlimited.
