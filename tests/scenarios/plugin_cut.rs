@@ -137,7 +137,7 @@ async fn twenty_seconds_with_five_thousand_events() {
     scene.bridges(1).await;
 
     let log = scene.service.process.output();
-    assert!(log.contains("end=Gone"), "a cut is logged");
+    assert!(log.contains("reason=PeerClosed"), "a cut is logged");
 
     // The ask is listed, although its event was lost.
     let ask = until("the ask is listed", async || {
