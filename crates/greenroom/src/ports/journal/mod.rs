@@ -103,13 +103,14 @@ pub enum JournalEntry {
     /// An individual message was refused. The next message includes its reports.
     Returned(SessionId, NoticeId),
     /// The delivery status of a message changed.
+    // The names that journals have on disk differ from today's: files of earlier releases open unchanged.
     #[serde(rename = "fate")]
     Delivery {
         /// The parent.
         parent: SessionId,
         /// The id of the message.
         id: NoticeId,
-        /// The report.
+        /// The new status.
         #[serde(rename = "fate")]
         status: DeliveryStatus,
         /// The time of the change.
