@@ -1,6 +1,6 @@
 //! Sends calls of the agent server's API over one bridge. Each call is a request with an id; it ends with a response, a
-//! time-out or the loss of the connection. A channel remains after the sockets of its bridge: after a reconnect it sends again
-//! what is safe to repeat. The host's router makes requests; the bridge's socket sends them and receives the responses.
+//! time-out or the loss of the connection. A channel remains after the sockets of its bridge: after a reconnect it repeats
+//! the repeatable requests. The host's router makes requests; the bridge's socket sends them and receives the responses.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -36,7 +36,7 @@ pub struct Request<'a> {
     pub limit: Duration,
 }
 
-/// Why a request has no response. The variants differ in what is known of its effect.
+/// Why a request has no response. The variants differ in the known effect of the request.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ChannelError {
     /// The bridge is not connected; the request had no effect.
@@ -94,7 +94,7 @@ struct State {
 #[derive(Debug)]
 struct Shared {
     key: BridgeKey,
-    /// Makes the request ids differ from those of an earlier service.
+    /// Makes the request ids differ from the ids of an earlier service.
     salt: u64,
     limits: BridgeLimits,
     state: Mutex<State>,
@@ -158,7 +158,7 @@ impl BridgeChannel {
     /// ignores the response of one that was.
     ///
     /// # Errors
-    /// Fails if there is no response; the variant tells what is known of the request's effect.
+    /// Fails if there is no response; the variant describes the known effect of the request.
     pub async fn request(&self, request: Request<'_>) -> Result<Response, ChannelError> {
         let (number, answer) = self.enqueue(&request)?;
         let request_guard = RemoveOnDrop(self, number);
@@ -248,7 +248,7 @@ impl BridgeChannel {
         }
     }
 
-    /// Uses a new socket, and sends again what is safe to repeat.
+    /// Uses a new socket, and sends repeatable requests again.
     pub(crate) fn attach(&self, socket: u64, send_queue: &Arc<SendQueue>) {
         let mut state = self.lock();
         if state

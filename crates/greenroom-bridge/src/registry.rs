@@ -310,7 +310,7 @@ impl Connection {
         )
     }
 
-    /// Makes this socket the one that frames to the bridge are sent over.
+    /// Sends frames to the bridge over this socket from now on.
     pub(crate) fn attach(&self) {
         self.channel.attach(self.info.id, &self.send_queue);
     }

@@ -32,7 +32,7 @@ impl Backoff {
         }
     }
 
-    /// Returns the next wait, and doubles the one after it.
+    /// Returns the next wait, and doubles the following wait.
     pub(crate) fn wait(&mut self) -> Duration {
         let full = self.next;
         self.next = (full * 2).min(self.longest);

@@ -1,5 +1,5 @@
 //! opencode's HTTP API as the [`AgentServer`] port. Each call is attempted once, with a fallback time limit (the actor system
-//! enforces the regular ones), and an error that tells what is known of the call's effect. Users create one
+//! enforces the regular ones), and an error that describes the known effect of the call. Users create one
 //! [`OpencodeServer`] per server, for [`greenroom::Greenroom`] and [`crate::EventStream`]. A transport sends the calls.
 
 use std::collections::BTreeMap;

@@ -1,5 +1,5 @@
 //! Converts failures of calls into [`ServerError`]s: opencode's error bodies of every shape, and lost connections. Each error
-//! tells what is known of the call's effect.
+//! describes the known effect of the call.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Finds an opencode to run: the given one, else the one on PATH, else the pinned version, which npm installs into the cache
+//! Finds an opencode to run: the given program, else the program on PATH, else the pinned version, which npm installs into the cache
 //! folder. Used by `greenroom up` and the end-to-end tests. An install is made in a staging folder and renamed, so that
 //! concurrent or interrupted installs never leave an incomplete opencode.
 
@@ -95,7 +95,7 @@ pub enum InstallError {
 /// Finds opencode: `explicit`, else PATH, else the pinned version, which is installed after a line to `report`.
 ///
 /// # Errors
-/// Fails if opencode is not found and cannot be installed; each error tells what to do.
+/// Fails if opencode is not found and cannot be installed; each error names the next step.
 pub async fn find(
     explicit: Option<&Path>,
     report: &mut (dyn FnMut(&str) + Send),

@@ -1,7 +1,7 @@
 //! The adapter for opencode: its HTTP API as the [`AgentServer`](greenroom::ports::agent_server::AgentServer) port, its
 //! event stream, and a supervised `opencode serve`. It makes no decisions about tasks.
 //!
-//! - [`client`]: one attempt per call, with an error that tells what is known of its effect
+//! - [`client`]: one attempt per call, with an error that describes its known effect
 //! - [`transport`]: how a call reaches the server: over HTTP, or over what a host provides
 //! - [`events`]: the stream of `/global/event`, filtered, monitored and reconnected, into an [`EventSink`]
 //! - [`health`]: waits until a starting server is usable

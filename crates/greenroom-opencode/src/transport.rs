@@ -114,7 +114,7 @@ pub trait Transport: Clone + Debug + Send + Sync + 'static {
     /// Sends one call, once. A response of any status is a success.
     ///
     /// # Errors
-    /// Fails if there is no response; the error tells what is known of the call's effect.
+    /// Fails if there is no response; the error describes the known effect of the call.
     fn send(
         &self,
         call: &ApiCall<'_>,

@@ -1,6 +1,6 @@
 //! A disk in virtual time. Appends become durable after a delay, in order and in groups, unless the disk is
 //! full or the process crashes first. The disk keeps its contents over a crash: the next system starts with
-//! what was durable.
+//! the durable state.
 
 use std::collections::VecDeque;
 use std::fmt;

@@ -28,7 +28,7 @@ pub struct Story {
     pub end_at: u64,
 }
 
-/// The settings of a story; all others are those of the reference profile.
+/// The settings of a story; the reference profile sets all others.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct StoryConfig {

@@ -71,7 +71,7 @@ fn recorded_scenarios_keep_promises() {
     assert!(count > 5, "only {count} scenarios in {}", folder.display());
 }
 
-/// Replaces the present names in a scenario by those of earlier releases.
+/// Replaces the present names in a scenario by the names of earlier releases.
 const OLD_WORDS: [(&str, &str); 8] = [
     ("\"failpoint\":", "\"sabotage\":"),
     ("\"failpointPrefix\":", "\"sabotageOf\":"),

@@ -56,7 +56,7 @@ pub enum OpenError {
     Foreign {
         /// The file.
         path: PathBuf,
-        /// What was found.
+        /// The content that was found instead.
         what: String,
     },
     /// The file is damaged.
@@ -64,7 +64,7 @@ pub enum OpenError {
     Damaged {
         /// The file.
         path: PathBuf,
-        /// What was found.
+        /// The content that was found instead.
         what: String,
     },
     /// A later version of Greenroom wrote it.

@@ -1,4 +1,4 @@
-//! Looks up what is no longer in memory: in the file, and in the unwritten appends. The state is locked meanwhile, so that
+//! Looks up tasks that are no longer in memory: in the file, and in the unwritten appends. The state is locked meanwhile, so that
 //! no append is missed or read twice.
 
 use std::fmt::Display;

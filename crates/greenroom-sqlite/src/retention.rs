@@ -15,7 +15,7 @@ const MAX_TASKS: usize = MAX_ROWS / 10;
 /// A parent may have a hundred rows before they are written as one.
 const MAX_PARENTS: usize = MAX_ROWS / 100;
 
-/// What is deleted.
+/// The rows to delete.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Cutoff {
     /// Tasks that were evicted, changes, and parents without pending messages from before then.

@@ -1,4 +1,4 @@
-//! A process crashes and another continues with what was on the disk: every task continues or ends, each
+//! A process crashes and another continues from the durable state: every task continues or ends, each
 //! parent gets one final message, and no call is made twice. While the disk is full no task is accepted and
 //! none is lost.
 

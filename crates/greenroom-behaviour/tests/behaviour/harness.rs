@@ -1,5 +1,5 @@
 //! The harness of the behaviour tests: the real actors in the default profile, the scripted server, virtual
-//! time. A story says when events happen and asserts their results; it never sleeps. After each story the
+//! time. A story schedules events and asserts their results; it never sleeps. After each story the
 //! harness checks that every slot was returned, that histories agree with records, and that no actor has
 //! panicked.
 

@@ -1,4 +1,4 @@
-//! The agent server of the behaviour tests: sessions in memory that behave as those of opencode (a prompt
+//! The agent server of the behaviour tests: sessions in memory that behave like sessions of opencode (a prompt
 //! makes a session busy, an abort idle; idle sessions are absent from the status map), a log of every call,
 //! and outcomes for calls that must fail. Tests script it through [`Server`]; the actors call it.
 

@@ -1,5 +1,5 @@
-//! Parses one value from TOML, or from the text of a flag or variable. Values are bounded; an error states what is
-//! expected.
+//! Parses one value from TOML, or from the text of a flag or variable. Values are bounded; an error names the expected
+//! form.
 
 use std::time::Duration;
 

@@ -1,7 +1,7 @@
 //! The tools over MCP, for agents of any host.
 //!
 //! - [`server`] implements the protocol on rmcp.
-//! - [`tool_dispatcher`] is the trait it calls: the tools of this process, or those of a service over HTTP.
+//! - [`tool_dispatcher`] is the trait it calls: the tools of this process, or the tools of a service over HTTP.
 //! - [`convert`] converts tools and tasks to MCP types.
 //! - [`endpoint`] mounts the server at `/mcp`; [`sessions`] bounds its sessions. `greenroom mcp` runs the server on
 //!   stdin and stdout.

@@ -1,4 +1,4 @@
-//! The errors of tools: what is wrong, and what an agent can do with tools. The messages are those of the HTTP API.
+//! The errors of tools: the problem, and the next step for an agent with tools. The messages equal the messages of the HTTP API.
 
 use greenroom::domain::task::{Task, cut};
 use greenroom::{LaunchError, OutputError, ResumeError, SendError};

@@ -1,5 +1,5 @@
 //! The process that runs the system, with a disk and a crash switch. At any append, commit or call a random
-//! decision may crash it; another process starts later with what was durable. Scenarios without crashes have
+//! decision may crash it; another process starts later with the durable state. Scenarios without crashes have
 //! one process and a journal in memory.
 
 use std::sync::{Arc, Weak};

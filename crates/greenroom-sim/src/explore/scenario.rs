@@ -48,7 +48,7 @@ pub enum Profile {
     Crashes,
 }
 
-/// The settings of a scenario; all others are those of the profile. Times are milliseconds.
+/// The settings of a scenario; the profile sets all others. Times are milliseconds.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, rename_all = "camelCase", deny_unknown_fields)]
 #[expect(missing_docs, reason = "the names are those of the configuration")]

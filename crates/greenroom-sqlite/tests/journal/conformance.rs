@@ -1,4 +1,4 @@
-//! The conformance suite, for the journal in memory and the one on disk.
+//! The conformance suite, for the journal in memory and the journal on disk.
 
 use std::path::Path;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! Random entries with restarts in between: the journal on disk has the same content as the one in memory.
+//! Random entries with restarts in between: the journal on disk has the same content as the journal in memory.
 
 use std::sync::Arc;
 

@@ -258,7 +258,7 @@ pub trait AgentServer: Send + Sync + 'static {
     /// Returns Ok if some server can run sessions of this directory now.
     ///
     /// # Errors
-    /// [`ServerError::Unreachable`] if none is connected; the error says what is missing.
+    /// [`ServerError::Unreachable`] if none is connected; the error names the missing server.
     async fn serves(&self, _directory: &str) -> Result<(), ServerError> {
         self.health().await
     }

@@ -2,7 +2,7 @@
 //! sign of life. "Any sign of life in between drops it"; a check's answer "is dropped if the run has shown a
 //! sign of life since the check began"; an absent session counts "only after two polls in a row, those of the
 //! first 5 s and those before a sign of life not counted"; "a failed status call says nothing about anybody".
-//! Judged by what was delivered to the system, not by the state of the server, so it applies with unreliable
+//! Judged by the events delivered to the system, not by the state of the server, so it applies with unreliable
 //! events and calls as well.
 
 use std::collections::BTreeMap;
@@ -15,7 +15,7 @@ use super::Promise;
 use crate::explore::log::{Call, Entry, LogEvent};
 use crate::explore::observed::{LogPosition, ObservedState, RunFacts};
 
-/// What was reported to the system about each session with a run.
+/// The reports to the system about each session with a run.
 #[derive(Debug, Default)]
 pub(super) struct Idle {
     activity: BTreeMap<SessionId, SessionActivity>,

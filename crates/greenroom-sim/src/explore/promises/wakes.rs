@@ -1,6 +1,6 @@
 //! Promise 3, **Wakes**: "For every batch the parent gets exactly one final message, which asks it to go on;
 //! besides it only a failure may wake. None is lost, none doubled, none says \"one still running\" without a
-//! later message." The content of each message must be true: statuses, errors and counts equal those of the
+//! later message." The content of each message must be true: statuses, errors and counts equal the values of the
 //! runs.
 
 mod silence;
