@@ -41,7 +41,7 @@ const MIGRATIONS: [&str; 2] = [
         skill_content TEXT,
         UNIQUE (task, run)
     );
-    -- The messages of each parent: one account (kind 1), followed by the entries that change it (kind 0), in order.
+    -- The messages of each parent: one outbox (kind 1), followed by the entries that change it (kind 0), in order.
     CREATE TABLE ledger (
         seq INTEGER PRIMARY KEY,
         parent TEXT NOT NULL,
@@ -49,7 +49,7 @@ const MIGRATIONS: [&str; 2] = [
         body TEXT NOT NULL
     );
     CREATE INDEX ledger_parent ON ledger (parent, seq);
-    -- The number of entries since an account was last written as one row, and its limit.
+    -- The number of entries since an outbox was last written as one row, and its limit.
     CREATE TABLE parents (
         parent TEXT PRIMARY KEY NOT NULL,
         settled INTEGER NOT NULL,
