@@ -35,6 +35,9 @@ pub fn unlimited() -> Config {
     config.lifecycle.keep_ended = NEVER;
     config.notifications.debounce = Duration::ZERO;
     config.notifications.toasts = false;
+    // The instant server keeps no history.
+    config.notifications.confirm_stored = None;
+    config.notifications.revert_check = None;
     config.directory = "/project".into();
     config.seed = Some(1);
     config

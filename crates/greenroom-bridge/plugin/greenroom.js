@@ -15,7 +15,9 @@ const DEFAULTS = {
   url: "http://127.0.0.1:7717", frame: 4 * MIB, // the most the service takes
   buffered: 1000, bufferedBytes: 16 * MIB, fold: 100, // events kept without a connection; one sign of life per session and ms
   retryFirst: 250, retryMost: 10_000, retryRefused: 60_000, // a wrong token stays wrong
-  helloWithin: 10_000, startEvery: 15_000, patience: 8_000, // how long a tool waits for a connection
+  helloWithin: 10_000, startEvery: 15_000,
+  patience: 8_000, startWithin: 30_000, // how long a tool waits for a connection, and while this plugin starts the service
+  linger: 5_000, // how long a bridge without users stays open: aborts follow the disposal of an instance
   lost: 60_000, callWithin: 660_000, // how long a call waits for one to come back, and for its result: longer than any `timeout`
   requests: 256, calls: 256, requestWithin: 130_000, compaction: 2_000, // longer than the service waits; what a compaction can spare
 }
@@ -127,6 +129,7 @@ class Bridge {
     // `state` is one of down, opening, up, refused, replaced.
     Object.assign(this, { input, tuning, state: "down", problem: "", trouble: "", users: 0, failures: 0, startedAt: 0 })
     Object.assign(this, { calls: new Map(), contexts: new Map(), requests: new Set(), waiting: new Set() })
+    Object.assign(this, { recent: new Set(), reverted: new Set() }) // ids of events, and sessions
     this.outbox = new Outbox(tuning.buffered, tuning.bufferedBytes)
     this.fold = new Fold(tuning.fold, (event) => this.emit(event))
     this.said = process.env.GREENROOM_URL?.trim() || tuning.url
@@ -184,9 +187,11 @@ class Bridge {
     if (this.state === "up" || this.state === "refused") return Promise.resolve(this.state === "up")
     this.failures = 0
     this.connect()
+    const begun = Date.now()
+    const limit = () => (this.starting && !this.trouble ? Math.max(ms, this.tuning.startWithin) : ms)
     return new Promise((done) => {
-      const settle = () => { clearTimeout(timer); this.waiting.delete(settle); done(this.state === "up") }
-      const timer = setTimeout(settle, ms)
+      const settle = () => { clearInterval(timer); this.waiting.delete(settle); done(this.state === "up") }
+      const timer = setInterval(() => Date.now() - begun >= limit() && settle(), Math.min(ms, 250))
       this.waiting.add(settle)
     })
   }
@@ -207,23 +212,53 @@ class Bridge {
     clearTimeout(tooLate)
     // Another service counts its requests anew.
     if (this.instance !== frame.instance) this.requests = new Set()
-    Object.assign(this, { state: "up", failures: 0, problem: "", trouble: "", instance: frame.instance })
+    Object.assign(this, { state: "up", failures: 0, problem: "", trouble: "", starting: false, instance: frame.instance })
     this.drain()
     // The service joins a call it knows, or answers it again; it never carries one out twice.
     this.calls.forEach((call) => this.send(call.frame))
     this.waiting.forEach((settle) => settle())
   }
   event(event) {
-    if (!VITAL.has(event.type) && !ACTIVITY.has(event.type)) return
+    const wanted = VITAL.has(event.type) || ACTIVITY.has(event.type)
+    if (!(event.type === "session.updated" ? this.changesRevert(event.properties?.info) : wanted)) return
     // Two plugins in one directory both get the event.
-    if (event.id && event.id === this.lastEvent) return
-    this.lastEvent = event.id
+    if (event.id && this.recent.has(event.id)) return
+    if (event.id) this.recent.add(event.id)
+    if (this.recent.size > 256) this.recent.delete(this.recent.values().next().value)
     this.fold.take(event)
+  }
+  /** True if a session is reverted or restored: of its updates, only these are forwarded. */
+  changesRevert({ id, revert } = {}) {
+    if (!revert) return this.reverted.delete(id)
+    if (this.reverted.size >= 1024) this.reverted.clear()
+    return this.reverted.add(id)
+  }
+  /** An instance begins to use the bridge. */
+  use(input) {
+    clearTimeout(this.closing)
+    this.input = input // the newest client is one that still works
+    this.users += 1
+  }
+  /**
+   * An instance is disposed. The frame is sent synchronously: no timer may run after this. The connection stays open for
+   * the aborts of the instance's sessions, which follow; the end of the process, or `linger`, closes it.
+   */
+  leave() {
+    this.users -= 1
+    const frame = { type: "disposing" }
+    if (this.send(frame) === false) this.outbox.push(JSON.stringify(frame), true)
+    if (this.users > 0) return
+    this.closing = later(() => {
+      this.closed = true
+      if (bridges.get(this.input.directory) === this) bridges.delete(this.input.directory)
+      clearTimeout(this.retry)
+      this.socket?.close(1000)
+    }, this.tuning.linger)
   }
   emit(event) {
     let line = JSON.stringify({ type: "event", event })
     if (sizeOf(line) > this.tuning.frame) line = JSON.stringify({ type: "event", event }, shortened)
-    if (sizeOf(line) <= this.tuning.frame) this.outbox.push(line, VITAL.has(event.type))
+    if (sizeOf(line) <= this.tuning.frame) this.outbox.push(line, !ACTIVITY.has(event.type))
     this.drain()
   }
   drain() {
@@ -322,7 +357,7 @@ class Bridge {
   async startService() {
     const { hostname, port, protocol } = this.url
     const local = protocol === "http:" && ["127.0.0.1", "localhost", "[::1]"].includes(hostname)
-    if (!local || process.env.GREENROOM_AUTOSTART === "0" || Date.now() - this.startedAt < this.tuning.startEvery) return
+    if (!local || !this.users || process.env.GREENROOM_AUTOSTART === "0" || Date.now() - this.startedAt < this.tuning.startEvery) return
     this.startedAt = Date.now()
     if (await listens(hostname.replace(/[[\]]/g, ""), port)) return void (this.trouble = "what listens there is no bridge")
     this.trouble = ""
@@ -342,6 +377,7 @@ class Bridge {
       const child = builtin("child_process").spawn(process.env.GREENROOM_BIN || BINARY || "greenroom", args, options)
       child.once("error", (error) => (this.trouble = `it cannot be started: ${error.message}`))
       child.once("exit", (code) => (this.trouble ||= `it ended with code ${code}`)).unref()
+      this.starting = true
       fs.closeSync(log)
     } catch (error) {
       if (error.code !== "EEXIST") this.trouble = `it cannot be started: ${error.message}`
@@ -367,8 +403,7 @@ const bridges = (globalThis[Symbol.for("greenroom.bridges")] ??= new Map())
 export const Greenroom = async (input, options) => {
   const bridge = bridges.get(input.directory) ?? new Bridge(input, { ...DEFAULTS, ...options })
   bridges.set(input.directory, bridge)
-  bridge.input = input // the newest client is one that still works
-  bridge.users += 1
+  bridge.use(input)
   const tools = Object.entries(TOOLS).map(([name, { description, properties }]) => {
     const execute = async (...given) => (await quietly(() => bridge.call(name, ...given))) ?? said(bridge.absence())
     return [name, { description, args: properties, execute }]
@@ -389,11 +424,6 @@ export const Greenroom = async (input, options) => {
       const markdown = await bridge.carried(sessionID)
       if (markdown && !output.context.includes(markdown)) output.context.push(markdown)
     }),
-    dispose: safe(() => {
-      if (--bridge.users > 0) return
-      bridge.closed = true
-      bridges.delete(input.directory)
-      bridge.socket?.close(1000)
-    }),
+    dispose: safe(() => bridge.leave()),
   }
 }

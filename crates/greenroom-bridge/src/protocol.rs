@@ -109,6 +109,8 @@ pub enum FromBridge {
     },
     /// Events were lost: running tasks are to be reconciled.
     Reconcile,
+    /// An instance of the bridge's directory is being disposed; aborts of its sessions follow.
+    Disposing,
     /// A type of a later protocol version, which is ignored.
     Unknown(String),
     /// A text that is not a valid frame, with the problem.
@@ -153,6 +155,7 @@ impl FromBridge {
                 ),
             },
             "reconcile" => Self::Reconcile,
+            "disposing" => Self::Disposing,
             _ => Self::Unknown(kind),
         }
     }

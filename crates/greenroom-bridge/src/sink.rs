@@ -6,6 +6,7 @@ use greenroom::domain::event_filter::ForwardedEvent;
 use greenroom::domain::ids::SessionId;
 use greenroom::{EventLink, Greenroom};
 
+use crate::dispatcher::ToolContext;
 use crate::registry::{BridgeInfo, BridgeKey};
 
 /// Receives the events of bridges.
@@ -17,19 +18,32 @@ pub trait EventSink: Send + Sync + 'static {
     /// Called when the event link is connected or broken.
     fn link(&self, link: EventLink);
 
-    /// Called when a bridge names a session, before the event or tool call that names it is processed.
+    /// Called when a bridge names a session, before the event that names it is processed.
     fn session_named(&self, _by: &BridgeKey, _session: &SessionId) {}
+
+    /// Called when a bridge sends a tool call, before the call is carried out. Bounded by the implementation; frames of the
+    /// bridge are read meanwhile.
+    async fn tool_called(&self, by: &BridgeKey, caller: &ToolContext) {
+        self.session_named(by, &caller.session_id);
+    }
 
     /// Called when a bridge has connected, before any of its frames is processed.
     fn bridge_connected(&self, _bridge: &BridgeInfo) {}
 
     /// Called when a bridge has disconnected.
     fn bridge_disconnected(&self, _bridge: &BridgeInfo) {}
+
+    /// Called when an instance of the bridge's directory has ended: it is being disposed, or its bridge has disconnected.
+    /// Called before the events that the bridge sends afterwards.
+    fn instance_ended(&self, _bridge: &BridgeInfo) {}
 }
 
 #[async_trait]
 impl EventSink for Greenroom {
     async fn event(&self, event: ForwardedEvent<'_>) {
+        if let Some(disposed) = &event.decoded.disposed {
+            Greenroom::instance_ended(self, disposed.directory.as_deref());
+        }
         if let Some(event) = event.decoded.event() {
             self.ingest_event(event).await;
         }
@@ -37,5 +51,9 @@ impl EventSink for Greenroom {
 
     fn link(&self, link: EventLink) {
         self.event_link(link);
+    }
+
+    fn instance_ended(&self, bridge: &BridgeInfo) {
+        Greenroom::instance_ended(self, Some(&bridge.directory));
     }
 }

@@ -87,6 +87,10 @@ impl Socket {
         let remaining = connection.disconnect();
         if remaining != Remaining::Replaced {
             sink.bridge_disconnected(&info);
+            // The instances live on if this service shuts down.
+            if reason != DisconnectReason::ShuttingDown {
+                sink.instance_ended(&info);
+            }
         }
         if remaining == Remaining::None && self.options.only_source {
             sink.link(EventLink::Broken);
@@ -230,10 +234,8 @@ impl Socket {
         let (tools, channel) = (self.options.tools.as_ref(), &connection.channel);
         match frame {
             FromBridge::ToolCall(call) => {
-                self.options
-                    .sink
-                    .session_named(channel.key(), &call.context.session_id);
-                connection.calls.start(call, size, tools, channel);
+                let sink = &self.options.sink;
+                connection.calls.start(call, size, tools, channel, sink);
             }
             FromBridge::BadToolCall { id, problem } => tool_calls::refuse(channel, &id, &problem),
             FromBridge::ToolAbort(id) => connection.calls.abort(&id),
@@ -242,6 +244,7 @@ impl Socket {
                 self.options.sink.session_named(channel.key(), &session);
                 connection.calls.compaction(id, session, tools, channel);
             }
+            FromBridge::Disposing => self.options.sink.instance_ended(&connection.info),
             FromBridge::Hello(_) => send_error("this bridge has said hello already"),
             FromBridge::Malformed(problem) => send_error(&problem),
             FromBridge::Unknown(_) | FromBridge::Event(_) | FromBridge::Reconcile => {}

@@ -18,6 +18,7 @@ use crate::channel::BridgeChannel;
 use crate::dispatcher::{ToolAnswer, ToolCall, ToolDispatcher};
 use crate::lock;
 use crate::protocol::{FrameId, ToBridge};
+use crate::sink::EventSink;
 
 /// The most running calls of one bridge.
 pub const MAX_RUNNING: usize = 256;
@@ -139,6 +140,7 @@ impl ToolCalls {
         size: usize,
         dispatcher: Option<&Arc<dyn ToolDispatcher>>,
         channel: &BridgeChannel,
+        sink: &Arc<dyn EventSink>,
     ) {
         let (id, fingerprint) = (call.id.clone(), fingerprint(&call));
         let mut table = lock(&self.table);
@@ -171,7 +173,8 @@ impl ToolCalls {
             );
             return refuse(channel, &id, &text);
         }
-        let abort = self.spawn(call, fingerprint, Arc::clone(dispatcher), channel.clone());
+        let (dispatcher, sink) = (Arc::clone(dispatcher), Arc::clone(sink));
+        let abort = self.spawn(call, fingerprint, dispatcher, channel.clone(), sink);
         let state = CallState::Running { abort, size };
         table.calls.insert(id, CallEntry { fingerprint, state });
     }
@@ -182,12 +185,17 @@ impl ToolCalls {
         fingerprint: u64,
         dispatcher: Arc<dyn ToolDispatcher>,
         channel: BridgeChannel,
+        sink: Arc<dyn EventSink>,
     ) -> AbortHandle {
         // Weak: dropping the table aborts the running calls.
         let table = Arc::downgrade(&self.table);
         let task = rt::spawn(async move {
             let (id, tool) = (call.id.clone(), call.tool.clone());
-            let answer = AssertUnwindSafe(dispatcher.call(call)).catch_unwind().await;
+            let answer = async {
+                sink.tool_called(channel.key(), &call.context).await;
+                dispatcher.call(call).await
+            };
+            let answer = AssertUnwindSafe(answer).catch_unwind().await;
             let answer = answer.unwrap_or_else(|_| {
                 tracing::error!(tool, "a tool panicked");
                 ToolAnswer::text(format!(

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use greenroom::domain::ids::SessionId;
+use greenroom::domain::ids::{ModelRef, SessionId};
 use greenroom::domain::lenient_json;
 use greenroom::domain::task::{AskAnswer, AskKind};
 use greenroom::domain::transcript::Message;
@@ -380,6 +380,24 @@ impl<C: Transport> AgentServer for OpencodeServer<C> {
         };
         let answer = self.fetch(call).await?;
         wire::models(&answer).ok_or_else(|| unreadable(what, "it names no providers"))
+    }
+
+    async fn default_model(&self, directory: &str) -> Result<Option<ModelRef>, ServerError> {
+        let read = |what, path| ApiCall {
+            directory: Some(directory),
+            bound: MESSAGES_BOUND,
+            ..ApiCall::get(what, path)
+        };
+        let config = self
+            .fetch(read("reading the configuration", &["config"]))
+            .await?;
+        if let Some(model) = wire::configured_model(&config) {
+            return Ok(Some(model));
+        }
+        let providers = self
+            .fetch(read("listing models", &["config", "providers"]))
+            .await?;
+        Ok(wire::provider_default(&providers))
     }
 
     async fn health(&self) -> Result<(), ServerError> {

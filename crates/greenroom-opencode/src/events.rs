@@ -29,6 +29,9 @@ pub trait EventSink: Send + Sync + 'static {
 
 impl EventSink for Greenroom {
     async fn event(&self, event: ForwardedEvent<'_>) {
+        if let Some(disposed) = &event.decoded.disposed {
+            self.instance_ended(disposed.directory.as_deref());
+        }
         if let Some(event) = event.decoded.event() {
             self.ingest_event(event).await;
         }

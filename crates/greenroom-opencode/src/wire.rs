@@ -51,8 +51,11 @@ pub(crate) fn notice(notice: &Notice) -> Value {
         .iter()
         .map(|settled| &settled.task)
         .collect();
-    let metadata =
+    let mut metadata =
         json!({"greenroom": {"id": notice.id, "kind": notice.facts.kind, "tasks": tasks}});
+    if let Some(repeated) = &notice.retry_of {
+        metadata["greenroom"]["retryOf"] = json!(repeated);
+    }
     let part =
         json!({"type": "text", "text": notice.text, "synthetic": true, "metadata": metadata});
     let mut body = prompt_body(part, notice.agent.as_deref(), notice.model.as_ref(), None);
@@ -162,6 +165,29 @@ pub(crate) fn models(answer: &Value) -> Option<Vec<String>> {
     Some(names)
 }
 
+/// Reads the configured default model, `{"model": "provider/model"}`; none if the configuration names none.
+pub(crate) fn configured_model(answer: &Value) -> Option<ModelRef> {
+    let (provider, model) = answer.get("model")?.as_str()?.trim().split_once('/')?;
+    model_ref(provider, model)
+}
+
+/// Reads the first default model of the providers, `{"default": {"provider": "model"}}`; none if there is none.
+pub(crate) fn provider_default(answer: &Value) -> Option<ModelRef> {
+    let defaults = answer.get("default")?.as_object()?;
+    let mut named = defaults
+        .iter()
+        .filter_map(|(provider, model)| model_ref(provider, model.as_str()?));
+    named.next()
+}
+
+fn model_ref(provider: &str, model: &str) -> Option<ModelRef> {
+    (!provider.is_empty() && !model.is_empty()).then(|| ModelRef {
+        provider_id: provider.to_owned(),
+        model_id: model.to_owned(),
+        variant: None,
+    })
+}
+
 /// Reads a todo list; none if the response is not a list.
 pub(crate) fn todos(answer: &Value) -> Option<Vec<Todo>> {
     let text = |entry: &Value, key: &str| {
@@ -208,7 +234,7 @@ mod tests {
             "\\PC{0,12}".prop_map(Value::from),
             "(ses_1|busy|retry|idle|error|)".prop_map(Value::from),
         ];
-        let name = "(id|parentID|directory|metadata|type|attempt|next|message|providers|models|status|content|error|\\PC{0,3})";
+        let name = "(id|parentID|directory|metadata|type|attempt|next|message|providers|models|model|default|revert|status|content|error|\\PC{0,3})";
         leaf.prop_recursive(5, 64, 8, move |inner| {
             prop_oneof![
                 prop::collection::vec(inner.clone(), 0..8).prop_map(Value::from),
@@ -227,6 +253,8 @@ mod tests {
             session(&answer);
             statuses(&answer);
             models(&answer);
+            configured_model(&answer);
+            provider_default(&answer);
             todos(&answer);
         }
     }
@@ -312,6 +340,50 @@ mod tests {
         let metadata = json!({"greenroom": {"id": "ntc_1", "kind": "final", "tasks": ["bg_1"]}});
         let part = json!({"type": "text", "text": "done", "synthetic": true, "metadata": metadata});
         assert_eq!(body, json!({"parts": [part], "noReply": true}));
+    }
+
+    #[test]
+    fn repeated_notice_names_the_first() {
+        let body = notice(&Notice {
+            id: NoticeId::new("ntc_2"),
+            text: "done".to_owned(),
+            silent: false,
+            agent: None,
+            model: Some(model()),
+            retry_of: Some(NoticeId::new("ntc_1")),
+            facts: NoticeFacts {
+                kind: NoticeKind::Final,
+                tasks: Vec::new(),
+                remaining: 0,
+            }
+            .into(),
+        });
+        let wanted =
+            json!({"greenroom": {"id": "ntc_2", "kind": "final", "tasks": [], "retryOf": "ntc_1"}});
+        assert_eq!(body["parts"][0]["metadata"], wanted);
+    }
+
+    #[test]
+    fn default_model_is_read_from_the_configuration_or_the_providers() {
+        let named = |provider: &str, model: &str| model_ref(provider, model);
+        let configured = |model: Value| configured_model(&json!({"model": model}));
+        assert_eq!(configured(json!("p/m")), named("p", "m"));
+        assert_eq!(configured(json!("p/a/m")), named("p", "a/m"));
+        for none in [json!("m"), json!("/m"), json!("p/"), json!(1), Value::Null] {
+            assert_eq!(configured(none), None);
+        }
+        let defaults = |default: Value| provider_default(&json!({"default": default}));
+        assert_eq!(defaults(json!({"p": 1, "q": "m"})), named("q", "m"));
+        assert_eq!(defaults(json!({})), None);
+        assert_eq!(defaults(json!([])), None);
+    }
+
+    #[test]
+    fn revert_of_a_session_is_read() {
+        let reverted = |revert: Value| session(&json!({"id": "ses_1", "revert": revert})).reverted;
+        assert!(reverted(json!({"messageID": "msg_1"})));
+        assert!(!reverted(Value::Null));
+        assert!(!session(&json!({"id": "ses_1"})).reverted);
     }
 
     #[test]

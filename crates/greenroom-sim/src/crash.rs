@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
-use greenroom::domain::ids::SessionId;
+use greenroom::domain::ids::{ModelRef, SessionId};
 use greenroom::domain::task::{AskAnswer, AskKind};
 use greenroom::domain::transcript::Message;
 use greenroom::failpoint::FaultInjector;
@@ -212,6 +212,15 @@ impl AgentServer for CrashableServer {
     async fn models(&self, directory: &str) -> Result<Vec<String>, ServerError> {
         self.call("models", directory, self.server.models(directory))
             .await
+    }
+
+    async fn default_model(&self, directory: &str) -> Result<Option<ModelRef>, ServerError> {
+        self.call(
+            "default model",
+            directory,
+            self.server.default_model(directory),
+        )
+        .await
     }
 
     async fn health(&self) -> Result<(), ServerError> {

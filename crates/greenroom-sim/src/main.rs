@@ -34,7 +34,7 @@ enum Command {
         /// The seeds, `A..B`. Without `B` it runs until the time is over.
         #[arg(long, value_parser = seeds)]
         seeds: std::ops::Range<u64>,
-        /// The profile: `default`, `reference` or `crashes`.
+        /// The profile: `default`, `reference`, `crashes` or `ordinary`.
         #[arg(long, default_value = "default", value_parser = profile)]
         profile: Profile,
         /// Limit of real time for all scenarios, in minutes.
@@ -144,7 +144,8 @@ fn profile(text: &str) -> Result<Profile, String> {
         "default" => Ok(Profile::Default),
         "reference" => Ok(Profile::Reference),
         "crashes" => Ok(Profile::Crashes),
-        _ => Err("write default, reference or crashes".to_owned()),
+        "ordinary" => Ok(Profile::Ordinary),
+        _ => Err("write default, reference, crashes or ordinary".to_owned()),
     }
 }
 

@@ -26,6 +26,8 @@ pub struct Session {
     pub todos: Vec<Todo>,
     /// The status in the status call; `None` leaves the session out.
     pub status: Option<SessionStatus>,
+    /// True while the session is reverted.
+    pub reverted: bool,
 }
 
 impl Session {
@@ -48,6 +50,7 @@ impl Session {
             messages: vec![Message::read(&message)],
             todos: Vec::new(),
             status: Some(SessionStatus::Busy),
+            reverted: false,
         }
     }
 
@@ -74,7 +77,7 @@ impl Session {
             parent: self.parent.clone(),
             directory: Some(self.directory.clone().into()),
             metadata: self.metadata.clone(),
-            reverted: false,
+            reverted: self.reverted,
         }
     }
 }

@@ -56,12 +56,31 @@ fn same_seed_same_trace() {
 }
 
 #[test]
+fn same_seed_same_trace_in_ordinary_life() {
+    for seed in 0..40 {
+        let scenario = generate::scenario(seed, Profile::Ordinary);
+        let (once, again) = (run(&scenario, LIMIT), run(&scenario, LIMIT));
+        assert!(once.lines == again.lines, "seed {seed} differs");
+    }
+}
+
+#[test]
 fn recorded_scenarios_keep_promises() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("scenarios");
+    assert_scenarios_keep_promises("scenarios");
+}
+
+#[test]
+#[ignore = "the rules of the ordinary life of opencode are not all implemented"]
+fn ordinary_scenarios_keep_promises() {
+    assert_scenarios_keep_promises("scenarios-ordinary");
+}
+
+fn assert_scenarios_keep_promises(folder: &str) {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
     let mut count = 0;
-    for file in std::fs::read_dir(&folder).unwrap() {
-        let path = file.unwrap().path();
-        let text = std::fs::read_to_string(&path).unwrap();
+    for file in std::fs::read_dir(&folder).expect("the folder is there") {
+        let path = file.expect("the folder can be read").path();
+        let text = std::fs::read_to_string(&path).expect("the file can be read");
         let scenario: Scenario = serde_json::from_str(&text)
             .unwrap_or_else(|error| panic!("{}: {error}", path.display()));
         let outcome = run(&scenario, LIMIT);

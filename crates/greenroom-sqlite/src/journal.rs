@@ -166,6 +166,7 @@ fn recover(
 ) -> RowResult<(RecoveredState, Vec<Arc<Task>>)> {
     let (tasks, outboxes) = (queries::live_tasks(db)?, queries::open_outboxes(db)?);
     let keys = queries::keys(db, earlier(now, KEY_LIFETIME))?;
+    let aborts = queries::aborts(db)?;
     let left = queries::evicted(db, earlier(now, retention), MAX_EVICTED)?;
     let newest_change = queries::newest_change(db)?;
     let all = || -> Result<_, RowError> {
@@ -174,6 +175,7 @@ fn recover(
             left: Vec::new(),
             outboxes: outboxes?,
             keys: keys?,
+            aborts,
             newest_change,
         };
         let mut left = left?;

@@ -91,6 +91,19 @@ fn all<T>(
     Ok(Ok(found))
 }
 
+/// Returns the sessions whose abort is not judged, and when the abort was received.
+pub(crate) fn aborts(db: &Connection) -> rusqlite::Result<Vec<(SessionId, Timestamp)>> {
+    let mut statement = db.prepare_cached("SELECT session, at FROM aborts ORDER BY session")?;
+    let rows = statement.query_map([], |row| {
+        let session: String = row.get(0)?;
+        Ok((
+            SessionId::from(session.as_str()),
+            Timestamp::from_millis(row.get(1)?),
+        ))
+    })?;
+    rows.collect()
+}
+
 /// Returns every task that was not evicted from memory.
 pub(crate) fn live_tasks(db: &Connection) -> RowResult<Vec<RecoveredTask>> {
     let sql = format!("SELECT {TASK} WHERE left_at IS NULL ORDER BY accepted");

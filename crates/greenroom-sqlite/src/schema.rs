@@ -12,7 +12,7 @@ use crate::file;
 const APPLICATION_ID: i64 = 0x4752_4e52;
 
 /// The migration at index `n` leads from version `n` to version `n + 1`.
-const MIGRATIONS: [&str; 2] = [
+const MIGRATIONS: [&str; 3] = [
     // 1: the tables.
     "
     -- The log position of the writer within its process, and the newest deleted change.
@@ -85,6 +85,10 @@ const MIGRATIONS: [&str; 2] = [
     CREATE INDEX changes_at ON changes (at);
     CREATE INDEX parents_open ON parents (parent) WHERE settled = 0 OR silenced = 1;
     CREATE INDEX parents_settled ON parents (changed_at) WHERE settled = 1;
+    ",
+    // 3: aborts that are not judged yet.
+    "
+    CREATE TABLE aborts (session TEXT PRIMARY KEY NOT NULL, at INTEGER NOT NULL) WITHOUT ROWID;
     ",
 ];
 

@@ -105,6 +105,14 @@ fn write_entry(
             rows.prepare_cached("DELETE FROM keys WHERE task = ?1")?
                 .execute([task.as_str()])?;
         }
+        JournalEntry::AbortReceived(session, received) => {
+            rows.prepare_cached("INSERT OR REPLACE INTO aborts (session, at) VALUES (?1, ?2)")?
+                .execute(params![session.as_str(), received.as_millis()])?;
+        }
+        JournalEntry::AbortJudged(session) => {
+            rows.prepare_cached("DELETE FROM aborts WHERE session = ?1")?
+                .execute([session.as_str()])?;
+        }
         entry => {
             if let Some(parent) = entry.parent() {
                 rows.prepare_cached("INSERT INTO ledger (parent, kind, body) VALUES (?1, ?2, ?3)")?
@@ -142,12 +150,13 @@ fn write_task(
          WHERE prompt <> excluded.prompt OR skill_content IS NOT excluded.skill_content",
     )?
     .execute(params![task.id.as_str(), task.run.0, prompt, skill_content])?;
-    // A resumed task that had been evicted starts without a granted run, as in the fold.
+    // A resumed task that had been evicted starts without a granted run, and a waiting run without a prompt, as in the
+    // fold.
     rows.prepare_cached(
         "INSERT INTO tasks (id, accepted, age, session, status, run, record) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
          ON CONFLICT (id) DO UPDATE SET
             granted = CASE WHEN left_at IS NULL THEN granted END,
-            prompted = CASE WHEN left_at IS NULL THEN prompted END,
+            prompted = CASE WHEN left_at IS NULL AND excluded.status <> 'pending' THEN prompted END,
             aborted = CASE WHEN left_at IS NULL THEN aborted END,
             accepted = excluded.accepted, age = excluded.age, session = excluded.session,
             status = excluded.status, run = excluded.run, left_at = NULL, record = excluded.record",

@@ -78,6 +78,7 @@ fn run<F: Future<Output = ()>>(
         seed: Some(7),
         ..Config::default()
     };
+    config.lifecycle.abort_grace = Some(Duration::from_secs(2));
     set(&mut config);
     let (sender, receiver) = mpsc::channel();
     let thread = std::thread::spawn(move || {
@@ -154,6 +155,14 @@ fn start(
         .clock(clock)
         .fault_injector(fault_injector)
         .start();
+    let (sender, mut receiver) = tokio::sync::mpsc::unbounded_channel();
+    server.send_events_to(Some(sender));
+    let ingest = greenroom.clone();
+    actix_rt::spawn(async move {
+        while let Some(event) = receiver.recv().await {
+            ingest.ingest_event_json(&event).await;
+        }
+    });
     (greenroom, crash_switch)
 }
 

@@ -15,6 +15,7 @@ mod launch_and_start;
 mod matrix;
 mod memory;
 mod notifying_the_parent;
+mod ordinary;
 mod panics;
 mod retention;
 mod shutdown;

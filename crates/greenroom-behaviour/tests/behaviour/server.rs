@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 pub use crate::call_outcome::*;
+use crate::fixtures::{error_event, message_event, part_event};
 use crate::harness::lock;
 use async_trait::async_trait;
 use greenroom::Clock;
@@ -59,6 +60,10 @@ struct State {
     created: u32,
     messages: u32,
     on_next_session: Option<Box<dyn FnOnce() + Send>>,
+    /// Receives the events of stored notifications; none are sent without it.
+    events: Option<tokio::sync::mpsc::UnboundedSender<Value>>,
+    /// Agents that the server does not know.
+    unknown_agents: Vec<String>,
 }
 
 /// The server. A cheap clone.
@@ -105,6 +110,21 @@ impl Server {
         for session in self.state().sessions.values_mut() {
             session.status = None;
         }
+    }
+
+    /// Sends the events of stored notifications to this channel; none are sent without a channel.
+    pub fn send_events_to(&self, events: Option<tokio::sync::mpsc::UnboundedSender<Value>>) {
+        self.state().events = events;
+    }
+
+    /// Makes the server answer a notification as this agent with an error instead of storing it.
+    pub fn remove_agent(&self, agent: &str) {
+        self.state().unknown_agents.push(agent.to_owned());
+    }
+
+    /// Sets whether a session is reverted, without an event.
+    pub fn set_reverted(&self, session: &SessionId, reverted: bool) {
+        self.change(session, |session| session.reverted = reverted);
     }
 
     /// Makes every call fail as unreachable, until [`Server::come_online`].
@@ -386,7 +406,15 @@ impl AgentServer for Server {
             "metadata": {"greenroom": {"id": notice.id}}});
         self.respond(outcome, |state, now| {
             known(state, parent)?;
-            push_user_message(state, parent, part, now);
+            let unknown = |agent: &&String| state.unknown_agents.contains(*agent);
+            if let Some(agent) = notice.agent.as_ref().filter(unknown) {
+                let text = format!("Agent not found: \"{agent}\". Available agents: build, plan");
+                send_error(state, parent, &text);
+                send_error(state, parent, "UnknownError: UnknownError");
+                return Ok(());
+            }
+            let info = push_user_message(state, parent, part.clone(), now);
+            send_stored(state, parent, &info, part);
             Ok(())
         })
         .await
@@ -503,7 +531,7 @@ impl AgentServer for Server {
     }
 }
 
-fn push_user_message(state: &mut State, session: &SessionId, part: Value, now: Timestamp) {
+fn push_user_message(state: &mut State, session: &SessionId, part: Value, now: Timestamp) -> Value {
     state.messages += 1;
     let info = json!({"id": format!("msg_{:06}", state.messages), "role": "user",
         "time": {"created": now.as_millis()}});
@@ -511,6 +539,24 @@ fn push_user_message(state: &mut State, session: &SessionId, part: Value, now: T
         known
             .messages
             .push(Message::read(&json!({ "info": info, "parts": [part] })));
+    }
+    info
+}
+
+/// Sends the events of a stored message.
+fn send_stored(state: &State, session: &SessionId, info: &Value, mut part: Value) {
+    let Some(events) = &state.events else { return };
+    part["messageID"] = info["id"].clone();
+    part["sessionID"] = json!(session);
+    // The receiver is gone after a crash.
+    let _ = events.send(message_event(session, info));
+    let _ = events.send(part_event(session, part));
+}
+
+fn send_error(state: &State, session: &SessionId, text: &str) {
+    if let Some(events) = &state.events {
+        let error = json!({"name": "UnknownError", "data": {"message": text}});
+        let _ = events.send(error_event(session, error));
     }
 }
 

@@ -88,6 +88,30 @@ impl Harness {
         self.event(abort_event(&session)).await;
     }
 
+    /// Aborts the session as an instance does that ends: the abort is stored too.
+    pub async fn cut_off(&self, target: impl SessionRef) {
+        let session = target.session(&self.server);
+        self.store_abort(&session);
+        self.event(abort_event(&session)).await;
+        self.event(idle_event(&session)).await;
+    }
+
+    /// Stores an aborted answer without an event.
+    pub fn store_abort(&self, target: impl SessionRef) -> Value {
+        let session = target.session(&self.server);
+        self.server.set_status(&session, None);
+        let info = json!({"role": "assistant", "time": {"completed": self.now()},
+            "error": {"name": "MessageAbortedError", "data": {"message": "Aborted"}}});
+        let parts = json!([{"type": "text", "text": "half an ans"}]);
+        self.server.add_message(&session, info, parts)
+    }
+
+    /// Ends the instance of a directory, or every instance.
+    pub async fn end_instance(&self, directory: Option<&str>) {
+        self.greenroom.instance_ended(directory);
+        self.settle().await;
+    }
+
     /// Deletes the session.
     pub async fn delete(&self, target: impl SessionRef) {
         let session = target.session(&self.server);

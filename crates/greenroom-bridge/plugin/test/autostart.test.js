@@ -13,6 +13,8 @@ import { context, stage } from "./stage.js"
 
 const command = fileURLToPath(new URL("./command.js", import.meta.url))
 
+const bridgeOf = ({ port }) => [...globalThis[Symbol.for("greenroom.bridges")].values()].find((it) => it.url?.port === String(port))
+
 /** A free address, a folder for the user's state, and a command that notes how it was called. */
 async function house(t, { bin } = {}) {
   const folder = mkdtempSync(join(tmpdir(), "greenroom-plugin-"))
@@ -36,6 +38,13 @@ test("nothing listens: it is started once for all, and used", async (t) => {
   assert.deepEqual(more, [])
   assert.equal(started, `serve --listen 127.0.0.1:${service.port} --set opencode.events=bridge --exit-when-unused 1h`)
   assert.match(readFileSync(join(folder, "greenroom", `serve-${service.port}.log`), "utf8"), /started/)
+})
+
+test("a tool waits longer for a service that this plugin is starting", async (t) => {
+  const { options } = await house(t)
+  const { hooks } = await stage(t, { ...options, tuning: { patience: 1, startWithin: 10_000 } })
+  await until("it is started", () => bridgeOf(options.service).starting)
+  assert.equal((await hooks.tool.background_list.execute({}, context().ctx)).output, "answered")
 })
 
 test("it is not started where that is not wanted", async (t) => {

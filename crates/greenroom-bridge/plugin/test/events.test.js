@@ -19,6 +19,20 @@ test("what the service reads is forwarded as it is, and nothing else", async (t)
   assert.deepEqual(service.events(), read.map((type) => ({ type, properties: { sessionID: "ses_1", extra: { kept: type } } })))
 })
 
+test("of the updates of a session, only reverts and restores are forwarded", async (t) => {
+  const { tell, service } = await stage(t)
+  const update = (id, revert) => tell("session.updated", { sessionID: id, info: { id, revert } })
+  await update("ses_1")
+  await update("ses_1", { messageID: "msg_1" })
+  await update("ses_2")
+  await update("ses_1")
+  await update("ses_1")
+  await tell("session.idle", { sessionID: "ses_1" })
+  await service.next("event", 3)
+  const seen = service.events().map(({ type, properties }) => [type, properties.info?.revert?.messageID])
+  assert.deepEqual(seen, [["session.updated", "msg_1"], ["session.updated", undefined], ["session.idle", undefined]])
+})
+
 test("streamed text of a session is one sign of life per window, and its newest", async (t) => {
   const { tell, service } = await stage(t, { tuning: { fold: 60 } })
   for (let nth = 0; nth < 200; nth += 1) await tell(...delta("ses_1", `${nth}`))

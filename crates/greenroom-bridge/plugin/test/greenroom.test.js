@@ -14,7 +14,7 @@ const launch = { description: "look around", prompt: "look", agent: "explore" }
 test("the file imports nothing, exports the plugin alone and stays readable", () => {
   const text = readFileSync(new URL("../greenroom.js", import.meta.url), "utf8")
   assert.doesNotMatch(text, /^\s*import\b|\brequire\(|\bimport\(/m)
-  assert.ok(text.split("\n").length <= 400)
+  assert.ok(text.split("\n").length <= 430)
   assert.match(text, /^\/\/ Greenroom's plugin for opencode, version 0\.0\.0\n/)
   assert.match(text, /^const BINARY = ""/m)
   // opencode takes every export for a plugin.
@@ -183,6 +183,55 @@ test("two plugins in one directory are one bridge", async (t) => {
   assert.equal(second.asked.at(-1).url, "/session")
   await second.hooks.dispose()
   await until("the bridge has gone", () => first.service.connections.size === 0)
+})
+
+test("a disposed instance says so at once, and its aborts still go out", async (t) => {
+  const { hooks, service, tell, directory } = await stage(t, { tuning: { linger: 400 } })
+  const disposed = hooks.dispose()
+  await tell("session.error", { sessionID: "ses_1", error: { name: "MessageAbortedError" } }, "evt_1")
+  await disposed
+  await service.next("event")
+  assert.deepEqual(service.frames.map((frame) => frame.type), ["hello", "disposing", "event"])
+  // The late events make opencode initialise the plugin again: the bridge is the same one, and stays.
+  const again = await stage(t, { service, directory, tuning: { linger: 400 } })
+  await tell("session.idle", { sessionID: "ses_1" }, "evt_2")
+  await again.tell("session.idle", { sessionID: "ses_2" }, "evt_3")
+  for (const id of ["evt_2", "evt_3"]) await again.tell("session.idle", { sessionID: "ses_1" }, id)
+  await service.next("event", 3)
+  assert.deepEqual(service.events().map((event) => event.id), ["evt_1", "evt_2", "evt_3"])
+  assert.equal(service.hellos, 1)
+  await new Promise((done) => setTimeout(done, 500))
+  assert.equal(service.connections.size, 1, "it is in use again")
+})
+
+test("a bridge that no instance uses is closed after a while", async (t) => {
+  const { hooks, service, directory } = await stage(t)
+  await hooks.dispose()
+  await service.next("disposing")
+  await until("the bridge has gone", () => service.connections.size === 0)
+  await stage(t, { service, directory })
+  await service.next("hello", 2)
+})
+
+test("each disposed instance says so, also while another one uses the bridge", async (t) => {
+  const first = await stage(t)
+  await stage(t, { service: first.service, directory: first.directory })
+  await first.hooks.dispose()
+  await first.service.next("disposing")
+  assert.equal(first.service.connections.size, 1)
+})
+
+test("a disposal without a connection is told before what follows", async (t) => {
+  const first = await Service.start()
+  const { hooks, tell, is } = await stage(t, { service: first, tuning: { linger: 5000 } })
+  await first.stop()
+  await is("down", "opening")
+  await hooks.dispose()
+  await tell("session.idle", { sessionID: "ses_1" })
+  const second = await Service.start(first.port)
+  t.after(() => second.stop())
+  await second.next("event")
+  assert.deepEqual(second.frames.map((frame) => frame.type), ["hello", "disposing", "event"])
 })
 
 test("requests are made through opencode's own client", async (t) => {

@@ -8,7 +8,7 @@ for (const name of ["GREENROOM_URL", "GREENROOM_TOKEN", "GREENROOM_HINT", "GREEN
 process.env.XDG_CONFIG_HOME = "/nowhere"
 
 // Short times, so that the tests need not wait; what they bound is the same.
-const QUICK = { retryFirst: 20, retryMost: 100, retryRefused: 400, patience: 300, lost: 400, compaction: 200 }
+const QUICK = { retryFirst: 20, retryMost: 100, retryRefused: 400, patience: 300, lost: 400, compaction: 200, startWithin: 300, linger: 100 }
 let stages = 0
 
 /** A client like opencode's: `answers` has a function for each `METHOD /path`. */

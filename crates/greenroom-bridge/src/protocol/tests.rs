@@ -111,6 +111,10 @@ fn requests_and_responses_are_read() {
         FromBridge::read(r#"{"type":"reconcile"}"#),
         FromBridge::Reconcile
     );
+    assert_eq!(
+        FromBridge::read(r#"{"type":"disposing"}"#),
+        FromBridge::Disposing
+    );
 }
 
 fn json_of(frame: &ToBridge<'_>) -> Value {

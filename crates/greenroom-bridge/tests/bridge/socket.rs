@@ -11,7 +11,7 @@ use tokio_tungstenite::connect_async;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::{Error, Message};
 
-use crate::support::{Received, Service, TIMEOUT, closed, event, hello, receive, send};
+use crate::support::{Received, Service, TIMEOUT, closed, event, hello, receive, send, until};
 
 #[actix_rt::test]
 async fn events_reach_the_sink_in_order_after_a_hello() {
@@ -189,6 +189,48 @@ async fn bridge_is_pinged_and_closed_when_idle() {
 }
 
 #[actix_rt::test]
+async fn disposed_instance_is_reported_before_the_events_that_follow() {
+    let mut service = Service::start(|_| {});
+    let mut client = service.connected(1).await;
+    assert_eq!(service.next().await, Received::Link(EventLink::Connected));
+    send(&mut client, json!({"type": "event", "event": event(1)})).await;
+    send(&mut client, json!({"type": "disposing"})).await;
+    send(&mut client, json!({"type": "event", "event": event(2)})).await;
+    let ended = || Received::InstanceEnded(1, "/project".to_owned());
+    for expected in [
+        Received::Event(event(1)),
+        ended(),
+        Received::Event(event(2)),
+    ] {
+        assert_eq!(service.next().await, expected);
+    }
+    // The lost connection is an end too.
+    drop(client);
+    assert_eq!(service.next().await, ended());
+}
+
+#[actix_rt::test]
+async fn replaced_bridge_and_shutdown_end_no_instance() {
+    let mut service = Service::start(|_| {});
+    let mut older = service.connected(1).await;
+    let mut newer = service.connected(1).await;
+    assert_eq!(closed(&mut older).await.0, 4001);
+    send(&mut newer, json!({"type": "event", "event": event(1)})).await;
+    for expected in [
+        Received::Link(EventLink::Connected),
+        Received::Link(EventLink::Connected),
+        Received::Event(event(1)),
+    ] {
+        assert_eq!(service.next().await, expected);
+    }
+    service.bridges.close();
+    assert_eq!(closed(&mut newer).await.0, 1001);
+    let bridges = service.bridges.clone();
+    until("it is disconnected", || bridges.is_empty()).await;
+    assert!(service.received.try_recv().is_err());
+}
+
+#[actix_rt::test]
 async fn newer_bridge_of_a_process_replaces_the_older() {
     let service = Service::start(|_| {});
     let mut older = service.connected(1).await;
@@ -218,20 +260,15 @@ async fn last_disconnect_breaks_the_link_of_an_only_source() {
     let first = service.connected(1).await;
     let second = service.connected(2).await;
     drop(first);
+    let ended = |pid| Received::InstanceEnded(pid, "/project".to_owned());
+    let connected = || Received::Link(EventLink::Connected);
+    for expected in [connected(), connected(), ended(1)] {
+        assert_eq!(service.next().await, expected);
+    }
     drop(second);
-    let links = [
-        service.next().await,
-        service.next().await,
-        service.next().await,
-    ];
-    assert_eq!(
-        links,
-        [
-            Received::Link(EventLink::Connected),
-            Received::Link(EventLink::Connected),
-            Received::Link(EventLink::Broken)
-        ]
-    );
+    for expected in [ended(2), Received::Link(EventLink::Broken)] {
+        assert_eq!(service.next().await, expected);
+    }
 }
 
 #[actix_rt::test]

@@ -9,7 +9,9 @@ use futures::{SinkExt, StreamExt};
 use greenroom::EventLink;
 use greenroom::domain::event_filter::ForwardedEvent;
 use greenroom::domain::ids::SessionId;
-use greenroom_bridge::{BridgeKey, BridgeOptions, BridgeRegistry, EventSink, configure};
+use greenroom_bridge::{
+    BridgeInfo, BridgeKey, BridgeOptions, BridgeRegistry, EventSink, configure,
+};
 use serde_json::{Value, json};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::timeout;
@@ -25,6 +27,8 @@ pub const TIMEOUT: Duration = Duration::from_secs(20);
 pub enum Received {
     Event(Value),
     Link(EventLink),
+    /// An instance of a process has ended.
+    InstanceEnded(u32, String),
 }
 
 pub struct Recorder {
@@ -52,6 +56,12 @@ impl EventSink for Recorder {
             .unwrap()
             .send(Received::Link(link))
             .unwrap();
+    }
+
+    fn instance_ended(&self, bridge: &BridgeInfo) {
+        let ended = Received::InstanceEnded(bridge.pid, bridge.directory.clone());
+        // The test may be over.
+        let _ = self.received.lock().unwrap().send(ended);
     }
 
     fn session_named(&self, by: &BridgeKey, session: &SessionId) {

@@ -1,5 +1,5 @@
-//! Selects the agent server for a call. The process that named a session last owns it; the URL serves every session
-//! without a bridge. The state of a session is unknown while its bridge is disconnected: calls fail until the bridge
+//! Selects the agent server for a call. The process that named a session first owns it while its bridge is connected,
+//! unless a tool call is proven to run in another process; the URL serves every session without a bridge. The state of a session is unknown while its bridge is disconnected: calls fail until the bridge
 //! reconnects, the parent session moves to another process, or another process of the same directory finds the session.
 
 use std::collections::BTreeMap;
@@ -68,6 +68,10 @@ impl Default for Timeouts {
 const PROBE_TIMEOUT: Duration = Duration::from_secs(10);
 const PROBE_INTERVAL: Duration = Duration::from_secs(30);
 
+/// Time after the end of an instance in which its process may be ending too. An ending opencode answers, and may even load
+/// the plugin again, for up to 5.8 s.
+const ENDING_FOR: Duration = Duration::from_secs(7);
+
 /// All agent servers of the service as one [`AgentServer`]. A cheap clone.
 #[derive(Clone)]
 pub struct RoutedServer(pub(super) Arc<Routes>);
@@ -90,6 +94,8 @@ pub(super) struct Routes {
     sessions: Mutex<SessionTable>,
     /// Connection times of the connected bridges. Written by the event sink.
     connected_at: Mutex<BTreeMap<BridgeKey, Instant>>,
+    /// The times at which an instance of a bridge ended, for [`ENDING_FOR`].
+    ended_at: Mutex<BTreeMap<BridgeKey, Instant>>,
     /// Notified when a bridge has answered its first request.
     answered: Notify,
 }
@@ -114,6 +120,7 @@ impl RoutedServer {
             settled: AtomicBool::new(timeouts.settle.is_zero()),
             sessions: Mutex::default(),
             connected_at: Mutex::default(),
+            ended_at: Mutex::default(),
             answered: Notify::new(),
         }))
     }
@@ -155,6 +162,19 @@ impl Routes {
 
     pub(super) fn bridge_disconnected(&self, bridge: &BridgeInfo) {
         self.connected_at().remove(&bridge.key());
+    }
+
+    /// Records that an instance of a bridge has ended.
+    pub(super) fn instance_ended(&self, bridge: &BridgeInfo) {
+        let mut ended_at = lock(&self.ended_at);
+        ended_at.retain(|_, at| at.elapsed() < ENDING_FOR);
+        ended_at.insert(bridge.key(), Instant::now());
+    }
+
+    /// Returns true while the process of a bridge may be ending.
+    pub(super) fn is_ending(&self, key: &BridgeKey) -> bool {
+        let ended_at = lock(&self.ended_at).get(key).copied();
+        ended_at.is_some_and(|at| at.elapsed() < ENDING_FOR)
     }
 
     async fn probe(&self, key: &BridgeKey) {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use futures::future::join_all;
-use greenroom::domain::ids::SessionId;
+use greenroom::domain::ids::{ModelRef, SessionId};
 use greenroom::domain::task::{AskAnswer, AskKind};
 use greenroom::domain::transcript::Message;
 use greenroom::ports::agent_server::{
@@ -15,7 +15,7 @@ use greenroom::ports::agent_server::{
 use greenroom_bridge::BridgeKey;
 use greenroom_bridge::protocol::ToBridge;
 
-use super::routes::{NOT_CONNECTED, Route, RoutedServer, Routes};
+use super::routes::{NOT_CONNECTED, Route, RoutedServer, Routes, unreachable};
 use super::sessions::{Owner, SessionEntry};
 
 type Statuses = BTreeMap<SessionId, SessionStatus>;
@@ -343,6 +343,29 @@ impl AgentServer for RoutedServer {
             .server
             .models(directory)
             .await
+    }
+
+    async fn default_model(&self, directory: &str) -> Result<Option<ModelRef>, ServerError> {
+        self.0
+            .route_for_directory(directory)
+            .await?
+            .server
+            .default_model(directory)
+            .await
+    }
+
+    async fn serves(&self, directory: &str) -> Result<(), ServerError> {
+        for line in self.0.bridges_in(directory) {
+            if !self.0.is_ending(line.key()) && self.0.accepts_requests(&line).await {
+                return Ok(());
+            }
+        }
+        if let Some(route) = self.0.via_url(false)
+            && route.server.health().await.is_ok()
+        {
+            return Ok(());
+        }
+        unreachable(format!("no opencode is connected in {directory}"))
     }
 
     async fn health(&self) -> Result<(), ServerError> {

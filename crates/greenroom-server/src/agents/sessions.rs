@@ -1,5 +1,5 @@
-//! The table of sessions and the agent servers that own them. The last server that named a session in an event, a tool
-//! call or the creation of the session owns it. Pure: [`super::routes`] and [`super::sink`] read and write the table.
+//! The table of sessions and the agent servers that own them. The first server that named a session in an event, a tool
+//! call or the creation of the session owns it, until its bridge is gone or it is proven to work elsewhere. Pure: [`super::routes`] and [`super::sink`] read and write the table.
 
 use greenroom::domain::ids::SessionId;
 use greenroom_bridge::BridgeKey;
@@ -69,6 +69,32 @@ impl SessionTable {
             Some(entry) => Some(entry),
             None => self.idle.get(session),
         }
+    }
+
+    /// Sets the owner of a session that an event of `by` has named. A session moves to another process only if its owner
+    /// is not `is_connected`: processes of one folder share their sessions, so an event of a second process proves nothing.
+    /// Returns false if it stays with another owner.
+    pub fn name(
+        &mut self,
+        session: &SessionId,
+        by: &BridgeKey,
+        is_connected: impl FnOnce(&BridgeKey) -> bool,
+    ) -> bool {
+        if let Some(SessionEntry {
+            owner: Owner::Bridge(owner),
+            ..
+        }) = self.get(session)
+        {
+            if owner == by {
+                return true;
+            }
+            // One process is one server, whatever the directory of its bridge.
+            if owner.pid != by.pid && is_connected(owner) {
+                return false;
+            }
+        }
+        self.set_owner(session, &Owner::Bridge(by.clone()));
+        true
     }
 
     /// Sets the owner of a session.
@@ -192,6 +218,25 @@ mod tests {
             sessions.set_owner(&session(1), &owner);
             assert_eq!(sessions.get(&session(1)).unwrap().owner, owner);
         }
+    }
+
+    #[test]
+    fn connected_owner_keeps_its_session() {
+        let mut sessions = SessionTable::default();
+        let key = |pid| BridgeKey {
+            pid,
+            directory: "/p".into(),
+        };
+        assert!(sessions.name(&session(1), &key(1), |_| true));
+        assert!(!sessions.name(&session(1), &key(2), |owner| owner.pid == 1));
+        assert_eq!(sessions.get(&session(1)).unwrap().owner, bridge(1));
+        assert!(sessions.name(&session(1), &key(1), |_| true));
+        assert!(sessions.name(&session(1), &key(2), |_| false));
+        assert_eq!(sessions.get(&session(1)).unwrap().owner, bridge(2));
+        // The URL serves what no bridge holds.
+        sessions.set_owner(&session(2), &Owner::Url);
+        assert!(sessions.name(&session(2), &key(1), |_| true));
+        assert_eq!(sessions.get(&session(2)).unwrap().owner, bridge(1));
     }
 
     #[test]

@@ -7,10 +7,9 @@ use greenroom::domain::event_filter::ForwardedEvent;
 use greenroom::domain::ids::SessionId;
 use greenroom::domain::session_event::SessionEventKind;
 use greenroom::{EventLink, Greenroom};
-use greenroom_bridge::{BridgeInfo, BridgeKey};
+use greenroom_bridge::{BridgeInfo, BridgeKey, ToolContext};
 
 use super::routes::RoutedServer;
-use super::sessions::Owner;
 
 /// Maximum length of a session id. Longer ids are ignored, so that a hostile bridge cannot fill the memory.
 const MAX_ID_BYTES: usize = 256;
@@ -38,6 +37,9 @@ impl RoutedEvents {
                 self.routed.0.sessions().remove(session);
             }
         }
+        if let Some(disposed) = &event.disposed {
+            self.greenroom.instance_ended(disposed.directory.as_deref());
+        }
         if let Some(event) = event.event() {
             self.greenroom.ingest_event(event).await;
         }
@@ -55,11 +57,15 @@ impl greenroom_bridge::EventSink for RoutedEvents {
     }
 
     fn session_named(&self, by: &BridgeKey, session: &SessionId) {
-        if session.as_str().len() > MAX_ID_BYTES {
-            return;
+        if session.as_str().len() <= MAX_ID_BYTES {
+            self.routed.0.name_session(by, session);
         }
-        let owner = Owner::Bridge(by.clone());
-        self.routed.0.sessions().set_owner(session, &owner);
+    }
+
+    async fn tool_called(&self, by: &BridgeKey, caller: &ToolContext) {
+        if caller.session_id.as_str().len() <= MAX_ID_BYTES {
+            self.routed.0.tool_called(by, caller).await;
+        }
     }
 
     fn bridge_connected(&self, bridge: &BridgeInfo) {
@@ -68,6 +74,11 @@ impl greenroom_bridge::EventSink for RoutedEvents {
 
     fn bridge_disconnected(&self, bridge: &BridgeInfo) {
         self.routed.0.bridge_disconnected(bridge);
+    }
+
+    fn instance_ended(&self, bridge: &BridgeInfo) {
+        self.routed.0.instance_ended(bridge);
+        self.greenroom.instance_ended(Some(&bridge.directory));
     }
 }
 

@@ -3,14 +3,18 @@
 
 use std::collections::BTreeSet;
 
-use greenroom::domain::ids::SessionId;
+use greenroom::domain::ids::{MessageId, SessionId};
+use greenroom::domain::transcript::Message;
 use greenroom::ports::agent_server::ServerError;
-use greenroom_bridge::{BridgeChannel, BridgeKey};
+use greenroom_bridge::{BridgeChannel, BridgeKey, ToolContext};
 use reqwest::Url;
 use tokio::time::timeout;
 
 use super::routes::{NOT_CONNECTED, Route, Routes, unreachable};
 use super::sessions::Owner;
+
+/// Number of newest messages in which a running tool call is searched.
+const NEWEST_MESSAGES: usize = 20;
 
 impl Routes {
     /// Returns a new owner for a session whose bridge is disconnected.
@@ -62,6 +66,39 @@ impl Routes {
             "the bridge of process {} in {} is disconnected; its sessions wait for it",
             key.pid, key.directory
         ))
+    }
+
+    /// Records that a bridge has named a session. Returns false if the session stays with another connected bridge.
+    pub(super) fn name_session(&self, by: &BridgeKey, session: &SessionId) -> bool {
+        let is_connected = |owner: &BridgeKey| {
+            let owner = self.bridges.channel(owner);
+            owner.is_some_and(|owner| owner.is_connected())
+        };
+        self.sessions().name(session, by, is_connected)
+    }
+
+    /// Moves a session to the bridge of a tool call, if the server of its connected owner shows that call as running. Reads
+    /// at most for [`Timeouts::lookup`](super::routes::Timeouts::lookup).
+    pub(super) async fn tool_called(&self, by: &BridgeKey, caller: &ToolContext) {
+        let session = &caller.session_id;
+        if self.name_session(by, session) {
+            return;
+        }
+        let (Some(message), Some(call)) = (&caller.message_id, &caller.call_id) else {
+            return;
+        };
+        let Ok(route) = self.route_for(session).await else {
+            return;
+        };
+        let read = route.server.messages(session, Some(NEWEST_MESSAGES));
+        let Ok(Ok(messages)) = timeout(self.timeouts.lookup, read).await else {
+            return;
+        };
+        if shows_running_call(&messages, message, call) {
+            tracing::info!(%session, from = ?route.owner, to = by.pid, "session works in another process now");
+            let owner = Owner::Bridge(by.clone());
+            self.sessions().set_owner(session, &owner);
+        }
     }
 
     /// Returns true if the bridge belongs to the process at the URL.
@@ -167,6 +204,17 @@ impl Routes {
             (None, None) => unreachable(NOT_CONNECTED),
         }
     }
+}
+
+/// Returns true if the message contains the call as a tool part that has not ended.
+fn shows_running_call(messages: &[Message], message: &MessageId, call: &str) -> bool {
+    let calling = messages
+        .iter()
+        .filter(|it| it.id.as_ref() == Some(message))
+        .flat_map(|it| &it.parts);
+    calling
+        .filter(|part| part.call.as_deref() == Some(call))
+        .any(|part| matches!(part.tool_status.as_deref(), Some("pending" | "running")))
 }
 
 /// Returns host and port of a URL. All loopback names are equal.

@@ -150,6 +150,11 @@ pub static KEYS: &[Key] = &[
         "idle without an answer for so long: the prompt was not taken up; 0 never",
     ),
     key(
+        "lifecycle.abort_grace",
+        optional_limit!(MONTH, core.lifecycle.abort_grace),
+        "how long after an abort the end of its opencode still means that the run was cut off and continues; 0 counts every abort as a person's",
+    ),
+    key(
         "lifecycle.retry_timeout",
         duration_limit!(MS, MONTH, core.lifecycle.retry_timeout),
         "how long the server may back off for a provider; 0 forever",

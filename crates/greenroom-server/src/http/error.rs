@@ -166,6 +166,17 @@ impl From<LaunchError> for ApiError {
     }
 }
 
+impl ApiError {
+    fn session_reverted(problem: String) -> Self {
+        Self::new(
+            StatusCode::CONFLICT,
+            "session_reverted",
+            problem,
+            "restore the messages in opencode, or write a message there, then repeat the call",
+        )
+    }
+}
+
 impl From<ResumeError> for ApiError {
     fn from(error: ResumeError) -> Self {
         match error {
@@ -181,6 +192,7 @@ impl From<ResumeError> for ApiError {
                 error.to_string(),
                 "wait for its end, or send it a further prompt with POST /v1/tasks/{id}/send",
             ),
+            ResumeError::SessionReverted(_) => Self::session_reverted(error.to_string()),
             ResumeError::Invalid { field, problem } => Self::invalid_field(field, &problem),
             ResumeError::QueueFull { waiting } => Self::queue_full(waiting),
             ResumeError::ShuttingDown => Self::shutting_down(),
@@ -239,6 +251,7 @@ impl From<SendError> for ApiError {
                 error.to_string(),
                 "only a running task takes a further prompt; an ended one is resumed with POST /v1/sessions/{sessionID}/resume",
             ),
+            SendError::SessionReverted(_) => Self::session_reverted(error.to_string()),
             SendError::Invalid { field, problem } => Self::invalid_field(field, &problem),
             SendError::Server(error) => error.into(),
         }

@@ -47,6 +47,7 @@ pub fn operations() -> Vec<Operation> {
         Operation::new(post.clone(), "/v1/tasks/{id}/send", "sendPrompt", "Gives a running task a further prompt", tasks::send)
             .error(404, "task_not_found", "no task of that id, beginning of an id, or session")
             .error(409, "not_running", "it waits, or has ended")
+            .error(409, "session_reverted", "its session is reverted; a prompt would delete what its user can still restore")
             .error(503, "agent_server_unreachable", "the agent server does not take the prompt")
             .error(503, "agent_server_refused", "the agent server does not take the prompt")
             .example(json!({"prompt": "Look into the tests too."})),
@@ -55,6 +56,7 @@ pub fn operations() -> Vec<Operation> {
         Operation::new(post.clone(), "/v1/sessions/{sessionID}/resume", "resumeSession", "Starts a new run of an ended task in its session", sessions::resume)
             .error(404, "session_not_found", "no task has that session")
             .error(409, "already_running", "its task has not ended")
+            .error(409, "session_reverted", "it is reverted; a prompt would delete what its user can still restore")
             .error(429, "queue_full", "limits.max_waiting tasks wait already")
             .error(503, "shutting_down", "the service is shutting down")
             .error(503, "interrupted", "the service failed over it and is being put together again")

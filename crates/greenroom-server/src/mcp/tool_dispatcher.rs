@@ -35,6 +35,7 @@ impl ToolDispatcher for Tools {
 
     async fn can_read(&self, task: &str, caller: &Caller) -> bool {
         let scope = Scope::for_caller(caller.session.as_ref());
-        scope.find_readable(self.greenroom(), task).await.is_some()
+        let found = scope.find_readable(self.greenroom(), task, caller.message.as_ref());
+        found.await.is_some()
     }
 }

@@ -321,7 +321,7 @@ impl Tools {
 
     async fn find_readable(&self, name: &str, caller: &Caller) -> Result<TaskDetail, ToolError> {
         let found = Scope::for_caller(caller.session.as_ref())
-            .find_readable(&self.greenroom, name)
+            .find_readable(&self.greenroom, name, caller.message.as_ref())
             .await;
         found.ok_or_else(|| ToolError::task_not_found(name))
     }

@@ -1,7 +1,7 @@
 //! The scope of a caller: a session reaches only the tasks of its own tree; a caller without a session reaches all
-//! tasks, as over the HTTP API.
+//! tasks, as over the HTTP API. A session also reads the tasks that its history names, as that of a fork does.
 
-use greenroom::domain::ids::SessionId;
+use greenroom::domain::ids::{MessageId, SessionId};
 use greenroom::domain::task::Task;
 use greenroom::{Greenroom, TaskDetail};
 
@@ -17,6 +17,27 @@ pub enum Scope {
     Below(SessionId),
 }
 
+/// Number of newest messages of the caller that are searched for a task.
+const MAX_MESSAGES: usize = 500;
+
+/// Returns true if the session's messages before `calling` contain a notice or a tool result that names the task.
+async fn is_in_history(
+    greenroom: &Greenroom,
+    session: &SessionId,
+    calling: Option<&MessageId>,
+    task: &Task,
+) -> bool {
+    let Ok(messages) = greenroom.session_messages(session, MAX_MESSAGES).await else {
+        return false;
+    };
+    let before = messages
+        .iter()
+        .take_while(|message| calling.is_none() || message.id.as_ref() != calling);
+    before
+        .flat_map(|message| &message.parts)
+        .any(|part| part.names_task(&task.id, task.session.as_ref()))
+}
+
 impl Scope {
     /// Returns the scope of a caller; all tasks without a session.
     pub fn for_caller(session: Option<&SessionId>) -> Self {
@@ -29,15 +50,24 @@ impl Scope {
         self.contains(greenroom, &found.task).await.then_some(found)
     }
 
-    /// Returns a task that the caller may read: one in scope, or one that the caller launched before another session
-    /// took it over.
-    pub async fn find_readable(&self, greenroom: &Greenroom, name: &str) -> Option<TaskDetail> {
+    /// Returns a task that the caller may read: one in scope, one that the caller launched before another session took it
+    /// over, or one that the caller's history names from before the message `calling`. A fork has the history of its origin.
+    pub async fn find_readable(
+        &self,
+        greenroom: &Greenroom,
+        name: &str,
+        calling: Option<&MessageId>,
+    ) -> Option<TaskDetail> {
         let found = greenroom.find(name).await?;
-        let is_former_parent = match self {
+        let is_readable = match self {
             Self::All => true,
-            Self::Below(session) => found.task.former_parents.contains(session),
+            Self::Below(session) => {
+                found.task.former_parents.contains(session)
+                    || self.contains(greenroom, &found.task).await
+                    || is_in_history(greenroom, session, calling, &found.task).await
+            }
         };
-        (is_former_parent || self.contains(greenroom, &found.task).await).then_some(found)
+        is_readable.then_some(found)
     }
 
     /// Returns true if the task is in scope.

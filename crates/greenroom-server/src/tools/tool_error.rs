@@ -92,6 +92,9 @@ impl From<ApiError> for ToolError {
             "interrupted" => "background_list shows whether it was accepted; if not, call again.",
             "shutting_down" => "Do it yourself, or call again later.",
             "invalid_value" => "Correct the arguments and call again.",
+            "session_reverted" => {
+                "Its user has reverted it: leave it alone, and launch a new task if the work cannot wait."
+            }
             "agent_server_unreachable" => "Call again later.",
             _ => &error.hint,
         };

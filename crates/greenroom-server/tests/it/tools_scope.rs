@@ -74,6 +74,49 @@ async fn agent_reaches_only_its_own_tree() {
 }
 
 #[actix_rt::test]
+async fn fork_reads_what_its_history_names_and_changes_nothing() {
+    let host = Host::start(&[]).await;
+    let task = Agent::of(&host, "ses_parent").launch("child").await;
+    host.running(&task).await;
+    let mut fork = Agent::of(&host, "ses_fork");
+    fork.caller.message = Some("msg_now".into());
+    let read = ("background_output", json!({"task_id": task}));
+    let result = |message: &str| {
+        json!({"info": {"id": message, "role": "assistant"}, "parts": [{"type": "tool", "tool": "background_task",
+            "callID": "call_1", "state": {"status": "completed", "input": {}, "output": "", "metadata": {"taskId": task}}}]})
+    };
+    let notice = json!({"info": {"id": "msg_2", "role": "user"}, "parts": [{"type": "text", "text": "done",
+        "synthetic": true, "metadata": {"greenroom": {"id": "ntc_1", "kind": "final", "tasks": [task]}}}]});
+    let prompt = json!({"info": {"id": "msg_3", "role": "user"}, "parts": [{"type": "text", "text": format!("read {task}"),
+        "metadata": {"greenroom": {"task": task, "run": 1, "attempt": 1}}}]});
+    // A text of the user is no evidence, nor is a result in the calling message.
+    for nothing in [vec![], vec![prompt], vec![result("msg_now")]] {
+        host.fake.set_history("ses_fork", nothing);
+        let refused = fork.call_err(read.0, read.1.clone()).await;
+        assert!(refused.contains("of yours"), "{refused}");
+    }
+    for evidence in [result("msg_1"), notice] {
+        host.fake.set_history("ses_fork", vec![evidence]);
+        fork.call_ok(read.0, read.1.clone()).await;
+        for (tool, args) in [
+            ("background_cancel", json!({"taskId": task})),
+            (
+                "background_send",
+                json!({"task_id": task, "prompt": "stop"}),
+            ),
+            (
+                "background_task",
+                json!({"session_id": "ses_1", "prompt": "mine now"}),
+            ),
+        ] {
+            let refused = fork.call_err(tool, args).await;
+            assert!(refused.contains("of yours"), "{tool}: {refused}");
+        }
+    }
+    host.stop().await;
+}
+
+#[actix_rt::test]
 async fn own_cancels_are_not_notified() {
     let host = Host::start(&[]).await;
     let parent = Agent::of(&host, "ses_parent");

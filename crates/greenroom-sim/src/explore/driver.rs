@@ -145,6 +145,7 @@ impl Driver<'_> {
             if self.executor.log.violation().is_some() {
                 return;
             }
+            self.read_deliveries().await;
             self.execute(&step.action);
         }
         let healed = self.started + Duration::from_millis(self.scenario.healed_at);
@@ -195,6 +196,7 @@ impl Driver<'_> {
             sleep(Duration::from_secs(5)).await;
             self.quiescence.settle().await;
             self.look_up_unpublished().await;
+            self.read_deliveries().await;
             if self
                 .executor
                 .log
@@ -207,6 +209,7 @@ impl Driver<'_> {
         // flight.
         sleep(Duration::from_secs(200)).await;
         self.quiescence.settle().await;
+        self.read_deliveries().await;
         if self.executor.log.violation().is_none() {
             self.executor.log.check_end();
         }
@@ -226,6 +229,29 @@ impl Driver<'_> {
             actix_rt::spawn(async move {
                 if let Some(found) = greenroom.find(task.as_str()).await {
                     log.push(LogEvent::TaskFound(Box::new(found.task)));
+                }
+            });
+        }
+        self.quiescence.settle().await;
+    }
+
+    /// Reads which notifications the system reports as delivered, in scenarios whose server may not store them.
+    async fn read_deliveries(&self) {
+        if !self.scenario.is_ordinary() || self.closed {
+            return;
+        }
+        for parent in self.executor.log.read(ObservedState::all_parents) {
+            let (greenroom, log) = (self.executor.greenroom(), self.executor.log.clone());
+            actix_rt::spawn(async move {
+                for record in greenroom.notifications(&parent).await {
+                    let known =
+                        log.read(|observed| observed.delivered_notices.contains(&record.id));
+                    if record.fate == "delivered" && !known {
+                        log.push(LogEvent::ReportedDelivered {
+                            parent: parent.clone(),
+                            notice: record.id,
+                        });
+                    }
                 }
             });
         }

@@ -41,6 +41,11 @@ pub fn scenario(seed: u64, profile: Profile) -> Scenario {
     };
     generator.generate_steps();
     let healed_at = generator.now + 2000;
+    if profile == Profile::Ordinary {
+        let mut rng = Rng::named(seed, "ordinary");
+        ordinary_odds(&mut rng, &mut odds);
+        ordinary_steps(&mut rng, &mut generator);
+    }
     Scenario {
         name: format!("seed {seed}"),
         about: String::new(),
@@ -85,6 +90,64 @@ fn odds(rng: &mut Rng) -> Odds {
         odds.abort_lost = *rng.one_of(&[0, 200, 600]);
     }
     odds
+}
+
+/// Draws the odds of the ordinary life of opencode. Half of the scenarios have no other faults, so that a violation shows
+/// its cause.
+fn ordinary_odds(rng: &mut Rng, odds: &mut Odds) {
+    odds.failpoint = 0;
+    odds.failpoint_prefix.clear();
+    if rng.chance(500) {
+        *odds = Odds {
+            turns: std::mem::take(&mut odds.turns),
+            ..Odds::default()
+        };
+    }
+    odds.exact_effects = true;
+    odds.notice_not_stored = *rng.one_of(&[0, 0, 50, 300]);
+    odds.notice_stored_late = *rng.one_of(&[0, 0, 100, 400]);
+    odds.notice_cut_off = *rng.one_of(&[0, 0, 100, 400]);
+}
+
+/// Adds steps of the ordinary life of opencode. The other steps stay as they are.
+fn ordinary_steps(rng: &mut Rng, generator: &mut StepGenerator) {
+    let kinds = [40, 30, 10, 10, 25, 15, 5];
+    for _ in 0..rng.between(1, 4) {
+        let at = rng.below(generator.now + 2000);
+        let session = |rng: &mut Rng| {
+            if rng.chance(700) {
+                (*rng.one_of(&PARENTS[..3])).to_owned()
+            } else {
+                format!("$t{}", 1 + rng.below(u64::from(generator.tasks.max(1))))
+            }
+        };
+        let action = match rng.weighted_index(&kinds) {
+            0 => Action::Dispose,
+            1 => Action::EndProcess {
+                ms: *rng.one_of(&[500, 4000, 15_000, 60_000]),
+            },
+            2 => Action::LoseAgent {
+                agent: (*rng.one_of(&AGENTS[..3])).to_owned(),
+            },
+            3 => {
+                let (provider, model) = rng.one_of(&MODELS);
+                Action::LoseModel {
+                    model: format!("{provider}/{model}"),
+                }
+            }
+            4 => Action::Revert {
+                session: session(rng),
+            },
+            5 => Action::Unrevert {
+                session: session(rng),
+            },
+            _ => Action::Fork {
+                session: session(rng),
+            },
+        };
+        generator.steps.push(Step { at, action });
+    }
+    generator.steps.sort_by_key(|step| step.at);
 }
 
 /// Makes actors panic in every fourth scenario.

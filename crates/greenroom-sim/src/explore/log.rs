@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use greenroom::clock::Clock;
 use greenroom::config::Limits;
-use greenroom::domain::ids::{Run, SessionId, TaskId};
+use greenroom::domain::ids::{NoticeId, Run, SessionId, TaskId};
 use greenroom::domain::task::Task;
 use greenroom::ports::agent_server::Notice;
 use greenroom::{ShutdownReport, TaskChange};
@@ -55,6 +55,16 @@ pub enum LogEvent {
         kind: String,
         sign: bool,
     },
+    /// A notification is stored in the history of its parent.
+    NoticeStored {
+        parent: SessionId,
+        notice: NoticeId,
+        wakes: bool,
+    },
+    /// The system reports a notification as delivered.
+    ReportedDelivered { parent: SessionId, notice: NoticeId },
+    /// The end of the instance, or the loss of its bridge, is reported to the system.
+    InstanceEnded,
     /// A fact about a session at the server.
     SessionFact { session: SessionId, fact: Fact },
     /// The event stream is connected or broken, as reported to the system.
@@ -129,6 +139,7 @@ pub enum Call {
     Reject(SessionId),
     Statuses,
     Health,
+    DefaultModel,
 }
 
 /// A fact about a session.
@@ -168,6 +179,16 @@ pub enum Fact {
     Deleted,
     /// The server lost the state of the session's turn.
     StateLost,
+    /// The server aborted the turn itself, because its instance or process ended.
+    CutOff,
+    /// The turn could not start, because its agent or model is not configured any more.
+    NotConfigured,
+    /// The session was reverted.
+    Reverted,
+    /// The session is not reverted any more.
+    Restored,
+    /// A prompt has deleted what the revert had hidden.
+    RevertedDeleted,
 }
 
 /// The log of one scenario. A cheap clone.

@@ -7,7 +7,7 @@ mod updates;
 use std::collections::{BTreeMap, BTreeSet};
 
 use greenroom::Config;
-use greenroom::domain::ids::{ConcurrencyKey, Run, SessionId, TaskId};
+use greenroom::domain::ids::{ConcurrencyKey, NoticeId, Run, SessionId, TaskId};
 use greenroom::domain::task::TaskStatus;
 
 use super::log::{Call, Fact, Request};
@@ -99,7 +99,7 @@ pub struct SessionFacts {
     pub todos: usize,
     pub deleted: Option<LogPosition>,
     /// The session, or an ancestor that it had at that time, was deleted.
-    pub cut_off: Option<LogPosition>,
+    pub orphaned: Option<LogPosition>,
     /// The newest failure, abort, hang, question, prompt not taken up, or lost state: a reason not to
     /// complete.
     pub last_failure: Option<(LogPosition, Fact)>,
@@ -108,6 +108,9 @@ pub struct SessionFacts {
     pub abort_delivered: Option<LogPosition>,
     pub user_prompted: Option<LogPosition>,
     pub abort_lost: bool,
+    /// The newest abort by the server itself.
+    pub cut_off: Option<LogPosition>,
+    pub reverted: bool,
     /// The task whose run used the session last.
     pub owner: Option<TaskId>,
 }
@@ -143,6 +146,11 @@ pub struct ObservedState {
     pub last_fault: Option<LogPosition>,
     /// True if a session was deleted.
     pub deletions: bool,
+    /// The notifications that are stored, and those that the system reports as delivered.
+    pub stored_notices: BTreeSet<NoticeId>,
+    pub delivered_notices: BTreeSet<NoticeId>,
+    /// The moments at which the end of the instance was reported to the system.
+    pub instance_ends: Vec<LogPosition>,
     /// The last crash of the process.
     pub process_crashed: Option<LogPosition>,
     /// True if a change was published later than it was decided, because the disk is slow.
@@ -184,6 +192,9 @@ impl ObservedState {
             healed: None,
             last_fault: None,
             deletions: false,
+            stored_notices: BTreeSet::new(),
+            delivered_notices: BTreeSet::new(),
+            instance_ends: Vec::new(),
             process_crashed: None,
             delayed_publication: false,
             actor_panicked: false,
@@ -217,6 +228,11 @@ impl ObservedState {
         self.parents.get(task).into_iter().flatten()
     }
 
+    /// Returns every parent that a task had while it was open, once.
+    pub fn all_parents(&self) -> BTreeSet<SessionId> {
+        self.parents.values().flatten().cloned().collect()
+    }
+
     /// Returns the facts of a session.
     pub fn session(&self, session: &SessionId) -> Option<&SessionFacts> {
         self.sessions.get(session)
@@ -248,12 +264,12 @@ impl ObservedState {
 
     /// Returns true if the parent of the run, or an ancestor that the parent had then, was deleted after the run was
     /// accepted.
-    pub fn is_cut_off(&self, run: &RunFacts) -> bool {
+    pub fn is_orphaned(&self, run: &RunFacts) -> bool {
         let parent = run.parent.as_ref();
         let known = parent.and_then(|parent| self.sessions.get(parent));
         known
-            .and_then(|known| known.cut_off)
-            .is_some_and(|cut_off| cut_off > run.accepted)
+            .and_then(|known| known.orphaned)
+            .is_some_and(|orphaned| orphaned > run.accepted)
     }
 
     /// Returns true if the registry was down when the shutdown was requested. It is rebuilt half a minute
@@ -263,13 +279,28 @@ impl ObservedState {
         dead.is_some_and(|(died, shutdown_requested)| died.at + 31_000 > shutdown_requested.at)
     }
 
-    /// Returns the number of sessions that their users have aborted.
+    /// Returns the number of sessions that their users have aborted, or that seem so.
     pub fn user_aborted(&self) -> usize {
+        let unknown =
+            |cut_off: Option<LogPosition>| cut_off.is_some_and(|it| !self.shows_cut_off(it));
         let user_aborted = self
             .sessions
             .values()
-            .filter(|known| known.user_aborted.is_some());
+            .filter(|known| known.user_aborted.is_some() || unknown(known.cut_off));
         user_aborted.count()
+    }
+
+    /// Returns true if the end of the instance, or the loss of its bridge, was reported close enough to an abort at this
+    /// time to show that no person was its cause.
+    pub fn shows_cut_off(&self, aborted: LogPosition) -> bool {
+        let Some(grace) = self.config.lifecycle.abort_grace else {
+            return false;
+        };
+        let grace = i64::try_from(grace.as_millis()).unwrap_or(0);
+        let window = aborted.at - 6000..aborted.at + grace;
+        self.instance_ends
+            .iter()
+            .any(|ended| window.contains(&ended.at))
     }
 
     /// Returns a call by its number.

@@ -46,6 +46,8 @@ pub enum Profile {
     Reference,
     /// The default profile with crashes of the process at random instants, a disk, and restarts.
     Crashes,
+    /// The default profile with the ordinary life of opencode: ended instances, reverts, lost agents and models.
+    Ordinary,
 }
 
 /// The settings of a scenario; the profile sets all others. Times are milliseconds.
@@ -153,8 +155,29 @@ pub struct Odds {
     pub race_injection: u32,
     /// An abort is answered and lost.
     pub abort_lost: u32,
+    /// A notification is accepted and never stored.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub notice_not_stored: u32,
+    /// A notification is accepted and stored some seconds later.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub notice_stored_late: u32,
+    /// The instance is disposed shortly after a notification that wakes was stored.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub notice_cut_off: u32,
+    /// True if unknown agents and early aborts have the effects of the real server: a prompt for an unknown agent is
+    /// not stored, and an abort before the first step is reported by the message alone.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub exact_effects: bool,
     /// The weights of the kinds of turns, in the order of [`super::model::TurnKind`].
     pub turns: Vec<u32>,
+}
+
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde passes a reference"
+)]
+fn is_zero(odds: &u32) -> bool {
+    *odds == 0
 }
 
 impl Odds {
@@ -257,6 +280,21 @@ pub enum Action {
     Restart { ms: u64 },
     /// Breaks the event stream for some milliseconds; calls still succeed.
     BreakLink { ms: u64 },
+    /// Disposes the instance of the directory. The server aborts its running sessions.
+    Dispose,
+    /// Ends the process of opencode in an orderly way, and starts another after some milliseconds. The process aborts
+    /// its running sessions.
+    EndProcess { ms: u64 },
+    /// Removes an agent from the configuration.
+    LoseAgent { agent: String },
+    /// Removes a model, `provider/model`, from the configuration.
+    LoseModel { model: String },
+    /// Reverts a session to its newest user message.
+    Revert { session: String },
+    /// Restores what a revert has hidden.
+    Unrevert { session: String },
+    /// Copies a session, as its user does.
+    Fork { session: String },
     /// Shuts the system down.
     Shutdown,
 }
@@ -274,10 +312,15 @@ impl Scenario {
         self.profile == Profile::Crashes
     }
 
+    /// Returns true if the scenario contains the ordinary life of opencode, whose promises are then checked.
+    pub fn is_ordinary(&self) -> bool {
+        self.profile == Profile::Ordinary
+    }
+
     /// Returns the configuration of the scenario.
     pub fn config(&self) -> Config {
         let mut config = match self.profile {
-            Profile::Default | Profile::Crashes => Config::default(),
+            Profile::Default | Profile::Crashes | Profile::Ordinary => Config::default(),
             Profile::Reference => Config::reference(),
         };
         let set = &self.config;

@@ -24,9 +24,10 @@ pub fn shrink(scenario: &Scenario, outcome: &Outcome, time_limit: Duration) -> (
     };
     let mut recorded = scenario.clone();
     recorded.opencode.decisions = Some(outcome.decisions.clone());
-    // Whether late events keep their order is not a recorded decision.
+    // Whether late events keep their order, and whether effects are exact, are not recorded decisions.
     recorded.opencode.odds = Odds {
         event_reordered: scenario.opencode.odds.event_reordered,
+        exact_effects: scenario.opencode.odds.exact_effects,
         ..Odds::default()
     };
     shrinker.attempt(recorded);

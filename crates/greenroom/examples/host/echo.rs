@@ -7,7 +7,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use async_trait::async_trait;
 use greenroom::domain::ids::SessionId;
 use greenroom::domain::task::{AskAnswer, AskKind};
-use greenroom::domain::transcript::Message;
+use greenroom::domain::transcript::{Message, Part};
 use greenroom::ports::agent_server::{
     AgentServer, NewSession, Notice, ServerError, SessionRecord, SessionStatus, TaskPrompt, Toast,
     Todo,
@@ -61,7 +61,22 @@ impl AgentServer for Echo {
         Ok(())
     }
 
-    async fn notify(&self, _: &SessionId, notice: Notice) -> Result<(), ServerError> {
+    async fn notify(&self, parent: &SessionId, notice: Notice) -> Result<(), ServerError> {
+        // Stored with its id: a message counts as delivered once the history contains it.
+        let part = Part {
+            kind: "text".to_owned(),
+            metadata: Some(json!({"greenroom": {"id": notice.id}})),
+            ..Part::default()
+        };
+        let message = Message {
+            role: Some("user".to_owned()),
+            parts: vec![part],
+            ..Message::default()
+        };
+        lock(&self.sessions)
+            .entry(parent.clone())
+            .or_default()
+            .push(message);
         lock(&self.notices).push(notice.text);
         Ok(())
     }

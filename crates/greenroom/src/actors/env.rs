@@ -145,6 +145,9 @@ pub(crate) async fn within<T>(
     }
 }
 
+/// The maximum age of a read that permits a prompt in a session which its user may have reverted.
+pub(crate) const REVERT_READ_LIMIT: Duration = Duration::from_secs(2);
+
 /// The number of messages that [`find_message`] reads at most.
 const MAX_MESSAGES: usize = 500;
 

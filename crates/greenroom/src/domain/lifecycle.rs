@@ -151,6 +151,7 @@ impl Task {
             asking: Vec::new(),
             former_parents: Vec::new(),
             tracked: false,
+            cut_offs: 0,
         }
     }
 
@@ -184,6 +185,26 @@ impl Task {
     ) -> Result<(), IllegalTransition> {
         self.require(self.status == TaskStatus::Pending, TaskStatus::Running)?;
         self.enter_running(session, directory, now);
+        Ok(())
+    }
+
+    /// Ends the attempt, not the run, because its process is gone: running becomes pending. The session stays, and the
+    /// next attempt continues it. `answered` is true if an assistant message was finished in this attempt.
+    pub(crate) fn cut_off(
+        &mut self,
+        answered: bool,
+        reason: &str,
+    ) -> Result<(), IllegalTransition> {
+        self.require(self.status == TaskStatus::Running, TaskStatus::Pending)?;
+        self.status = TaskStatus::Pending;
+        self.started_at = None;
+        self.concurrency_key = None;
+        self.retrying = None;
+        self.asking.clear();
+        self.cut_offs = if answered { 1 } else { self.cut_offs + 1 };
+        if let Some(attempt) = self.attempts.last_mut() {
+            attempt.error = Some(Arc::from(reason));
+        }
         Ok(())
     }
 
@@ -240,6 +261,7 @@ impl Task {
         self.completed_at = None;
         self.error = None;
         self.note = None;
+        self.cut_offs = 0;
         self.progress = Progress {
             tool_calls: self.progress.tool_calls,
             ..Progress::none(now)
@@ -277,11 +299,12 @@ impl Task {
             self.directory = directory;
         }
         let model: Option<Arc<ModelRef>> = self.model.clone();
+        let attempt = self.attempt() + 1;
         // Most tasks have few attempts.
         self.attempts.reserve_exact(1);
         self.attempts.push(Attempt {
             run: self.run,
-            attempt: 1,
+            attempt,
             session: Some(session.clone()),
             model,
             started_at: Some(now),
@@ -389,10 +412,35 @@ mod tests {
         assert!(task.resume(Resume::default(), T0).is_err());
     }
 
+    #[test]
+    fn cut_off_run_continues_its_session_in_the_next_attempt() {
+        let mut task = pending();
+        assert_eq!(task.session_to_continue(), None);
+        assert!(task.cut_off(false, "cut off").is_err());
+        task.start("ses_1".into(), None, T0).unwrap();
+        task.cut_off(false, "cut off").unwrap();
+        assert_eq!(
+            (task.status(), task.run, task.started_at(), task.cut_offs()),
+            (TaskStatus::Pending, Run(1), None, 1)
+        );
+        assert_eq!(task.session_to_continue(), Some(&"ses_1".into()));
+        task.start("ses_1".into(), None, T0).unwrap();
+        assert_eq!((task.attempt(), task.attempts.len()), (2, 2));
+        task.cut_off(false, "cut off").unwrap();
+        assert_eq!(task.cut_offs(), 2);
+        task.start("ses_1".into(), None, T0).unwrap();
+        // A finished message begins the count again.
+        task.cut_off(true, "cut off").unwrap();
+        assert_eq!(task.cut_offs(), 1);
+        task.end(&End::cancelled(None), T0).unwrap();
+        task.resume(Resume::default(), T0).unwrap();
+        assert_eq!((task.session_to_continue(), task.cut_offs()), (None, 0));
+    }
+
     proptest! {
         /// After any sequence of operations the status has changed only by allowed transitions.
         #[test]
-        fn only_legal_transitions_succeed(moves in proptest::collection::vec(0u8..6, 0..60)) {
+        fn only_legal_transitions_succeed(moves in proptest::collection::vec(0u8..7, 0..60)) {
             let mut task = pending();
             for (step, choice) in moves.into_iter().enumerate() {
                 let before = task.clone();
@@ -403,11 +451,13 @@ mod tests {
                     2 => task.end(&End::error("e"), now).is_ok(),
                     3 => task.end(&End::cancelled(None), now).is_ok(),
                     4 => task.end(&End::interrupt("i"), now).is_ok(),
+                    6 => task.cut_off(step % 2 == 0, "c").is_ok(),
                     _ => task.resume(Resume::default(), now).is_ok(),
                 };
                 let legal = match choice {
                     0 => before.status() == TaskStatus::Pending,
                     5 => before.status().is_terminal(),
+                    6 => before.status() == TaskStatus::Running,
                     _ => !before.status().is_terminal(),
                 };
                 prop_assert_eq!(changed, legal);

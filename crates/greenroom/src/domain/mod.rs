@@ -2,6 +2,7 @@
 //!
 //! The types that callers, agent servers and journals use are public. The decisions themselves are not.
 
+pub(crate) mod abort_grace;
 pub mod batch;
 pub mod concurrency;
 pub mod correlation_tag;

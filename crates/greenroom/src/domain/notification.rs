@@ -218,6 +218,45 @@ pub fn parent_identity(
     )
 }
 
+/// Returns true if the agent is the cause of an error of the server: the error quotes the agent's name after "agent not
+/// found", or names agent and name.
+pub fn names_agent(error: &str, agent: &str) -> bool {
+    // A list of the available agents names agents that are not the cause.
+    let cause = error.lines().map(|line| {
+        let end = line.find("Available agents").unwrap_or(line.len());
+        &line[..end]
+    });
+    cause
+        .filter(|line| line.to_lowercase().contains("agent"))
+        .any(|line| names_word(line, agent))
+}
+
+/// Returns true if the model is the cause of an error of the server: the error names `provider/model`, or the word model
+/// and the model's id.
+pub fn names_model(error: &str, model: &ModelRef) -> bool {
+    let key = format!("{}/{}", model.provider_id, model.model_id);
+    error.lines().any(|line| {
+        names_word(line, &key)
+            || (line.to_lowercase().contains("model") && names_word(line, &model.model_id))
+    })
+}
+
+/// Returns true if the text contains the name, not as a part of a longer name.
+fn names_word(text: &str, name: &str) -> bool {
+    let continues = |c: char| c.is_alphanumeric() || c == '-' || c == '_';
+    !name.is_empty()
+        && text.match_indices(name).any(|(start, _)| {
+            let before = text[..start].chars().next_back();
+            let mut after = text[start + name.len()..].chars();
+            // A full stop ends a sentence, or continues a version.
+            let longer = match after.next() {
+                Some('.') => after.next().is_some_and(continues),
+                next => next.is_some_and(continues),
+            };
+            !before.is_some_and(continues) && !longer
+        })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -57,6 +57,9 @@ pub struct OutboxMessage {
     /// The reports, which also carry the parent's identity. Empty once the message is finished.
     #[serde(rename = "told")]
     pub reports: Arc<[CompletionReport]>,
+    /// The message that this one repeats, because the turn of that one failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_of: Option<NoticeId>,
     /// The time since which it is due.
     pub since: Timestamp,
     /// The delivery status.
@@ -168,7 +171,9 @@ impl Outbox {
             | JournalEntry::Key(_)
             | JournalEntry::Forgotten(..)
             | JournalEntry::Noted(..)
-            | JournalEntry::Unaccepted(_) => {}
+            | JournalEntry::Unaccepted(_)
+            | JournalEntry::AbortReceived(..)
+            | JournalEntry::AbortJudged(_) => {}
         }
     }
 
@@ -379,6 +384,7 @@ mod tests {
                 parent_model: None,
             }]
             .into(),
+            retry_of: None,
             since: AT,
             status: DeliveryStatus::Pending,
             at: AT,

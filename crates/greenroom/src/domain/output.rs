@@ -121,15 +121,21 @@ pub struct RunScope {
     pub started: super::time::Timestamp,
     /// True for the first run in a session created for it: every message belongs to the run.
     pub own_session: bool,
+    /// The attempt that continues the session of a run that was cut off: only messages after its prompt count. None
+    /// for the whole run.
+    pub attempt: Option<u32>,
 }
 
 /// Returns the messages of a run. The prompt carries task and run, so the messages after it belong to the run. Without
 /// the prompt, messages created since the start of the run count, and messages without a time.
 pub fn of_run<'a>(messages: &'a [Message], scope: &RunScope) -> &'a [Message] {
-    if scope.own_session {
+    if scope.own_session && scope.attempt.is_none() {
         return messages;
     }
-    let is_prompt = |message: &Message| message.is_prompt_of(&scope.task, scope.run);
+    let is_prompt = |message: &Message| match scope.attempt {
+        Some(attempt) => message.is_prompt_of_attempt(&scope.task, scope.run, attempt),
+        None => message.is_prompt_of(&scope.task, scope.run),
+    };
     if let Some(prompt) = messages.iter().position(is_prompt) {
         return &messages[prompt + 1..];
     }
@@ -153,11 +159,24 @@ pub fn findings(messages: &[Message], scope: &RunScope) -> super::watch::CheckFi
         .rev()
         .find(|message| message.role.as_deref() == Some("assistant") && !message.summary);
     super::watch::CheckFindings {
-        prompted: scope.own_session
-            || messages
+        prompted: match scope.attempt {
+            None => {
+                scope.own_session
+                    || messages
+                        .iter()
+                        .any(|message| message.is_prompt_of(&scope.task, scope.run))
+            }
+            Some(attempt) => messages
                 .iter()
-                .any(|message| message.is_prompt_of(&scope.task, scope.run)),
+                .any(|message| message.is_prompt_of_attempt(&scope.task, scope.run, attempt)),
+        },
         output: own.iter().any(is_output),
+        finished: own.iter().any(|message| {
+            message.role.as_deref() == Some("assistant")
+                && message.completed.is_some()
+                && message.finish.is_some()
+                && message.error.is_none()
+        }),
         answered: last.is_some(),
         // Only a message with a time can be unfinished: without one its completion is unknown.
         unfinished: last.is_some_and(|message| {

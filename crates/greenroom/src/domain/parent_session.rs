@@ -26,6 +26,16 @@ struct Activity {
     at: Timestamp,
 }
 
+#[derive(Debug, Clone, Copy)]
+struct UnjudgedAbort {
+    at: Timestamp,
+    /// Without a judgement until then, the abort counts as a person's.
+    due: Timestamp,
+}
+
+/// The time allowed for the judgement of an abort, beyond the grace.
+const JUDGEMENT_MARGIN: Duration = Duration::from_secs(5);
+
 /// A parent's session.
 #[derive(Debug, Default)]
 pub struct ParentSession {
@@ -34,6 +44,12 @@ pub struct ParentSession {
     next_status_read: Option<Timestamp>,
     ended: bool,
     silenced: Option<Timestamp>,
+    /// The abort that is not judged yet, if a judgement is expected.
+    unjudged_abort: Option<UnjudgedAbort>,
+    /// When the session was last known to be reverted; None if it is not.
+    reverted: Option<Timestamp>,
+    /// The newest message that shows an abort: its updates are no further aborts.
+    aborted_message: Option<MessageId>,
     /// True if user messages in events may be messages of the system.
     messages_sent: bool,
     newest_user_message: Option<MessageId>,
@@ -83,15 +99,32 @@ impl ParentSession {
     }
 
     /// Processes an event of the session.
-    pub fn event(&mut self, kind: &SessionEventKind, policy: &Notifications, now: Timestamp) {
+    pub fn event(
+        &mut self,
+        kind: &SessionEventKind,
+        policy: &Notifications,
+        lifecycle: &Lifecycle,
+        now: Timestamp,
+    ) {
         match kind {
+            SessionEventKind::Updated { reverted } if policy.revert_check.is_some() => {
+                self.reverted = reverted.then_some(now);
+            }
             SessionEventKind::Busy => self.set_activity(true, now),
             SessionEventKind::Retry { .. } => {
                 self.set_activity(true, now);
                 self.backing_off = true;
             }
             SessionEventKind::Idle => self.set_activity(false, now),
-            SessionEventKind::Error { aborted: true, .. } => self.aborted(policy, now),
+            SessionEventKind::Error { aborted: true, .. } => self.aborted(policy, lifecycle, now),
+            // An abort before the first request to the model appears only as a message with that error.
+            SessionEventKind::Message(message)
+                if message.aborted
+                    && lifecycle.abort_grace.is_some()
+                    && message.role.as_deref() == Some("assistant") =>
+            {
+                self.message_aborted(message.id.as_ref(), policy, lifecycle, now);
+            }
             // An abort during the server's backoff has no error: a message completes without a finish reason.
             SessionEventKind::Message(message)
                 if self.backing_off
@@ -100,9 +133,11 @@ impl ParentSession {
                     && message.finish.is_none()
                     && message.error.is_none() =>
             {
-                self.aborted(policy, now);
+                self.aborted(policy, lifecycle, now);
             }
             SessionEventKind::Message(message) if message.role.as_deref() == Some("user") => {
+                // A prompt of the user ends a revert.
+                self.reverted = None;
                 self.user_message(message.id.clone(), message.created);
             }
             // Only the part identifies the sender: notices carry their id, and the server's own messages are synthetic.
@@ -111,11 +146,41 @@ impl ParentSession {
             {
                 self.candidate = None;
                 if part.notice_id().is_none() && !part.synthetic {
-                    self.silenced = None;
+                    self.user_wrote();
                 }
             }
             _ => {}
         }
+    }
+
+    /// Records how the last abort is judged: a turn that was cut off was not stopped by the user.
+    pub fn abort_judged(&mut self, cut_off: bool, policy: &Notifications, now: Timestamp) {
+        let Some(abort) = self.unjudged_abort.take() else {
+            return;
+        };
+        if !cut_off {
+            self.silence(policy, abort.at.min(now));
+        }
+    }
+
+    /// Returns the time at which an abort without a judgement counts as a person's.
+    pub fn judgement_due(&self) -> Option<Timestamp> {
+        self.unjudged_abort.map(|abort| abort.due)
+    }
+
+    /// Records whether the session is reverted.
+    pub fn revert_read(&mut self, reverted: bool, now: Timestamp) {
+        self.reverted = reverted.then_some(now);
+    }
+
+    /// Returns true if the session is reverted: every message would delete what its user can still restore.
+    pub fn is_reverted(&self) -> bool {
+        self.reverted.is_some()
+    }
+
+    /// Returns true if every message is held: the session is reverted, or an abort is not judged yet.
+    pub fn is_held(&self) -> bool {
+        self.is_reverted() || self.unjudged_abort.is_some()
     }
 
     /// Processes the result of a status call. None is a failed call: it counts as idle, unless the parent was busy.
@@ -150,6 +215,17 @@ impl ParentSession {
         lifecycle: &Lifecycle,
         now: Timestamp,
     ) -> Gate {
+        if let Some(abort) = self.unjudged_abort {
+            return Gate::HoldUntil(abort.due);
+        }
+        if let (Some(at), Some(check)) = (self.reverted, policy.revert_check) {
+            // The record is read again before a message is sent.
+            return if now.since(at) < check {
+                Gate::HoldUntil(at + check)
+            } else {
+                Gate::Send
+            };
+        }
         let ceiling = since + policy.wake_ceiling;
         if !policy.wait_for_busy_parent || (wakes && ceiling <= now) {
             return Gate::Send;
@@ -171,7 +247,38 @@ impl ParentSession {
         }
     }
 
-    fn aborted(&mut self, policy: &Notifications, now: Timestamp) {
+    /// Processes an abort that a message shows. An update of a message from before the last abort is no new abort.
+    fn message_aborted(
+        &mut self,
+        id: Option<&MessageId>,
+        policy: &Notifications,
+        lifecycle: &Lifecycle,
+        now: Timestamp,
+    ) {
+        if self.aborted_message.as_ref() == id && id.is_some() {
+            return;
+        }
+        self.aborted_message = id.cloned();
+        if self.unjudged_abort.is_none() && self.silenced.is_none() {
+            self.aborted(policy, lifecycle, now);
+        }
+    }
+
+    fn aborted(&mut self, policy: &Notifications, lifecycle: &Lifecycle, now: Timestamp) {
+        match lifecycle.abort_grace {
+            _ if !policy.silence_after_parent_abort => {}
+            Some(grace) => {
+                self.candidate = None;
+                self.unjudged_abort = Some(UnjudgedAbort {
+                    at: now,
+                    due: now + grace + JUDGEMENT_MARGIN,
+                });
+            }
+            None => self.silence(policy, now),
+        }
+    }
+
+    fn silence(&mut self, policy: &Notifications, now: Timestamp) {
         if policy.silence_after_parent_abort {
             self.silenced = Some(now);
             self.candidate = None;
@@ -190,7 +297,10 @@ impl ParentSession {
         if is_new {
             self.newest_user_message.clone_from(&id);
         }
-        let Some(since) = self.silenced else { return };
+        let unjudged = self.unjudged_abort.map(|abort| abort.at);
+        let Some(since) = self.silenced.or(unjudged) else {
+            return;
+        };
         if !is_new || created.is_some_and(|created| created < since) {
             return;
         }
@@ -198,8 +308,14 @@ impl ParentSession {
         if self.messages_sent {
             self.candidate = id;
         } else {
-            self.silenced = None;
+            self.user_wrote();
         }
+    }
+
+    /// Ends the silence, and the wait for the judgement of an abort.
+    fn user_wrote(&mut self) {
+        self.silenced = None;
+        self.unjudged_abort = None;
     }
 }
 
@@ -228,7 +344,12 @@ mod tests {
     impl Parent {
         fn event(&mut self, event: Value, now: Timestamp) {
             let event = SessionEvent::read(&event).unwrap();
-            self.session.event(&event.kind, &self.policy, now);
+            let lifecycle = Lifecycle {
+                abort_grace: None,
+                ..self.lifecycle.clone()
+            };
+            self.session
+                .event(&event.kind, &self.policy, &lifecycle, now);
         }
 
         fn status(&mut self, status: &str, now: Timestamp) {

@@ -443,6 +443,17 @@ pub struct Task {
     /// True if the session was started elsewhere and adopted by a track.
     #[serde(default)]
     pub tracked: bool,
+    /// How often in a row the run was cut off without a newly finished assistant message.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub(in crate::domain) cut_offs: u32,
+}
+
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde passes a reference"
+)]
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 impl Task {
@@ -459,6 +470,23 @@ impl Task {
     /// Returns the end of this run.
     pub fn completed_at(&self) -> Option<Timestamp> {
         self.completed_at
+    }
+
+    /// Returns how often in a row the run was cut off without a newly finished assistant message.
+    pub fn cut_offs(&self) -> u32 {
+        self.cut_offs
+    }
+
+    /// Returns the number of the newest attempt of this run that has started; zero before the first.
+    pub fn attempt(&self) -> u32 {
+        let last = self.attempts.last().filter(|last| last.run == self.run);
+        last.map_or(0, |last| last.attempt)
+    }
+
+    /// Returns the session that a pending run continues: the run was cut off. None for any other task.
+    pub fn session_to_continue(&self) -> Option<&SessionId> {
+        let is_cut_off = self.status == TaskStatus::Pending && self.attempt() > 0;
+        self.session.as_ref().filter(|_| is_cut_off)
     }
 
     /// Returns the reason why this run failed or was cancelled, for people.

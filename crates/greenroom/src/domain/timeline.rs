@@ -107,7 +107,9 @@ pub fn entries_of(change: &JournalEntry) -> Vec<(&str, TimelineEntry)> {
         | JournalEntry::Silenced(..)
         | JournalEntry::Aborted(..)
         | JournalEntry::Key(_)
-        | JournalEntry::Unaccepted(_) => Vec::new(),
+        | JournalEntry::Unaccepted(_)
+        | JournalEntry::AbortReceived(..)
+        | JournalEntry::AbortJudged(_) => Vec::new(),
     }
 }
 
@@ -121,6 +123,10 @@ fn change_entry(task: &Task, from: Option<TaskStatus>) -> TimelineEntry {
         (None, _) => TimelineEntry::new(
             "accepted",
             format!("queues under {}", task.concurrency_group),
+        ),
+        (Some(TaskStatus::Running), TaskStatus::Pending) => TimelineEntry::new(
+            "waits to continue",
+            format!("attempt {} was cut off, {}", task.attempt(), session()),
         ),
         (Some(_), TaskStatus::Pending) => TimelineEntry::new(
             "resumed",

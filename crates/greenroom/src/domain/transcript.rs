@@ -3,7 +3,7 @@
 
 use serde_json::Value;
 
-use super::ids::{MessageId, ModelRef, Run, TaskId};
+use super::ids::{MessageId, ModelRef, Run, SessionId, TaskId};
 use super::time::Timestamp;
 
 /// One message of a session.
@@ -56,7 +56,7 @@ pub struct Part {
     pub has_content: bool,
     /// True if created by a program, not typed by the user.
     pub synthetic: bool,
-    /// The attached metadata.
+    /// The attached metadata; of a call of a `background_*` tool the metadata of its result.
     pub metadata: Option<Value>,
 }
 
@@ -128,6 +128,15 @@ impl Message {
             })
     }
 
+    /// Returns true if the message is the prompt of this attempt of the run.
+    pub fn is_prompt_of_attempt(&self, task: &TaskId, run: Run, attempt: u32) -> bool {
+        let metadata = self.parts.iter().filter_map(|part| part.metadata.as_ref());
+        self.is_prompt_of(task, run)
+            && metadata
+                .filter_map(|metadata| metadata.get("greenroom"))
+                .any(|ours| ours.get("attempt").and_then(Value::as_u64) == Some(u64::from(attempt)))
+    }
+
     /// Returns the text parts, joined by newlines. Blank parts are skipped: an answer that was interrupted and
     /// restarted leaves one.
     pub fn text(&self) -> String {
@@ -140,6 +149,12 @@ impl Message {
             .collect();
         texts.join("\n")
     }
+}
+
+/// Returns true for a call of a Greenroom tool. The metadata of other tools may be large and is not read.
+fn is_own_tool(part: &Value) -> bool {
+    let tool = part.get("tool").and_then(Value::as_str);
+    tool.is_some_and(|tool| tool.contains("background_"))
 }
 
 impl Part {
@@ -176,6 +191,7 @@ impl Part {
                 .unwrap_or(false),
             metadata: value
                 .get("metadata")
+                .or_else(|| state.get("metadata").filter(|_| is_own_tool(value)))
                 .filter(|metadata| !metadata.is_null())
                 .cloned(),
         }
@@ -184,6 +200,26 @@ impl Part {
     /// Returns true for a part of type `tool`, or a part that names a tool.
     pub fn is_tool(&self) -> bool {
         self.kind == "tool" || self.tool.is_some()
+    }
+
+    /// Returns true if this part is a notice that names the task, or the result of a Greenroom tool about it.
+    pub fn names_task(&self, task: &TaskId, session: Option<&SessionId>) -> bool {
+        let Some(metadata) = &self.metadata else {
+            return false;
+        };
+        let text = |key: &str| metadata.get(key).and_then(Value::as_str);
+        if self.is_tool() {
+            let names = self.tool.as_deref().unwrap_or_default();
+            let of_session = [text("sessionId"), text("sessionID")];
+            return names.contains("background_")
+                && (text("taskId") == Some(task.as_str())
+                    || session.is_some_and(|it| of_session.contains(&Some(it.as_str()))));
+        }
+        let tasks = metadata
+            .pointer("/greenroom/tasks")
+            .and_then(Value::as_array);
+        let mut named = tasks.into_iter().flatten().filter_map(Value::as_str);
+        self.notice_id().is_some() && named.any(|named| named == task.as_str())
     }
 
     /// Returns the id of the notice, if this part is a notice of the system.

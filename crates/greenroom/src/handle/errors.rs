@@ -58,6 +58,9 @@ pub enum ResumeError {
     /// The task of the session is running or pending.
     #[error("the task of session {0} is already {1}")]
     AlreadyRunning(SessionId, &'static str),
+    /// The user has reverted messages of the session and can still restore them. A prompt would delete them.
+    #[error("session {0} is reverted: a prompt would delete what its user can still restore")]
+    SessionReverted(SessionId),
     /// A field is missing, blank or too large.
     #[error("{field}: {problem}")]
     Invalid {
@@ -142,6 +145,9 @@ pub enum SendError {
     /// The task is not running.
     #[error("task {} is {}", .0.id, .0.status().as_str())]
     NotRunning(Box<Task>),
+    /// The user has reverted messages of the session and can still restore them. A prompt would delete them.
+    #[error("session {0} is reverted: a prompt would delete what its user can still restore")]
+    SessionReverted(SessionId),
     /// A field is missing, blank or too large.
     #[error("{field}: {problem}")]
     Invalid {

@@ -9,7 +9,7 @@ mod resource_counts;
 mod views;
 
 use crate::actors::actor_ref::ActorRef;
-use crate::actors::env::{Env, within};
+use crate::actors::env::{Env, REVERT_READ_LIMIT, within};
 use crate::actors::inbox::Inbox;
 use crate::actors::registry::{
     CancelAnswer, CancelTask, CountTasks, Descendants, Find, FindDecided, FoundTask, InstanceEnded,
@@ -25,6 +25,7 @@ use crate::domain::ids::{ConcurrencyKey, Run, SessionId, TaskId};
 use crate::domain::output::{Output, OutputOptions, RunScope};
 use crate::domain::session_event::SessionEvent;
 use crate::domain::task::{Launch, Resume, Task, TaskStatus, Track};
+use crate::domain::transcript::Message;
 use crate::domain::validation;
 use crate::ports::agent_server::ServerError;
 use futures::{StreamExt, stream};
@@ -99,6 +100,11 @@ impl Greenroom {
     /// # Errors
     /// [`ResumeError`] if the resume is invalid or refused.
     pub async fn resume(&self, resume: Resume) -> Result<Task, ResumeError> {
+        if let Some(session) = &resume.session
+            && self.is_reverted(session).await
+        {
+            return Err(ResumeError::SessionReverted(session.clone()));
+        }
         let answer = self.query(resume).await;
         answer.unwrap_or_else(|| {
             Err(self.unavailable(ResumeError::ShuttingDown, ResumeError::Interrupted))
@@ -178,6 +184,15 @@ impl Greenroom {
         validation::prompt(&prompt)
             .map_err(|(field, problem)| SendError::Invalid { field, problem })?;
         let unknown = || SendError::Unknown(task.clone());
+        if self.env.config.notifications.revert_check.is_some() {
+            let found = self.query_with_retry(Find(task.as_str().to_owned())).await;
+            let session = found.flatten().and_then(|found| found.task.session);
+            if let Some(session) = session
+                && self.is_reverted(&session).await
+            {
+                return Err(SendError::SessionReverted(session));
+            }
+        }
         let sent = self
             .query(SendTo {
                 task: task.clone(),
@@ -202,15 +217,37 @@ impl Greenroom {
         }
     }
 
+    /// Returns true if the user of the session has reverted messages that a prompt would delete. A read that fails does
+    /// not refuse a call: the prompt itself is preceded by another read.
+    async fn is_reverted(&self, session: &SessionId) -> bool {
+        if self.env.config.notifications.revert_check.is_none() {
+            return false;
+        }
+        let record = within(REVERT_READ_LIMIT, self.env.server.session(session)).await;
+        record.is_ok_and(|record| record.reverted)
+    }
+
     /// Returns the task with this id, this unique id prefix, or the newest task of this session.
     pub async fn find(&self, name: &str) -> Option<TaskDetail> {
         let FoundTask {
             task,
             place: position,
+            awaited_directory,
             reachable,
         } = self.query_with_retry(Find(name.to_owned())).await??;
-        let waits_for = match position {
-            Some(position) => {
+        let waits_for = match (awaited_directory, position) {
+            (Some(directory), _) => {
+                let slots = self.read_slots().await?;
+                let key = task.concurrency_group.clone();
+                Some(WaitsFor {
+                    in_use: slots.used_against(&key),
+                    limit: slots.limits.of(&key),
+                    key,
+                    position: 0,
+                    text: format!("an opencode in {directory}"),
+                })
+            }
+            (None, Some(position)) => {
                 let slots = self.read_slots().await?;
                 let key = task.concurrency_group.clone();
                 let (in_use, limit) = (slots.used_against(&key), slots.limits.of(&key));
@@ -223,7 +260,7 @@ impl Greenroom {
                     text,
                 })
             }
-            None => None,
+            (None, None) => None,
         };
         Some(TaskDetail { task, waits_for })
     }
@@ -310,6 +347,19 @@ impl Greenroom {
         Ok(self.limits().await)
     }
 
+    /// Returns the newest `limit` messages of any session, oldest first.
+    ///
+    /// # Errors
+    /// The error of the agent server.
+    pub async fn session_messages(
+        &self,
+        session: &SessionId,
+        limit: usize,
+    ) -> Result<Vec<Message>, ServerError> {
+        let call = self.env.server.messages(session, Some(limit));
+        within(self.env.config.calls.other, call).await
+    }
+
     /// Returns the result or the messages of a task, read from the agent server. Reading does not consume the output.
     ///
     /// # Errors
@@ -357,6 +407,7 @@ impl Greenroom {
                 run: output.task.run,
                 started: output.task.started_at().unwrap_or_else(|| self.env.now()),
                 own_session: output.task.run == Run::FIRST,
+                attempt: None,
             };
             let own = crate::domain::output::of_run(&messages, &scope);
             output.result = Some(crate::domain::output::result_text(

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::domain::ids::{ConcurrencyKey, NoticeId, SessionId, TaskId};
-use crate::domain::notice::NoticeFacts;
+use crate::domain::notice::{NoticeFacts, NoticeKind};
 use crate::domain::outbox::{DeliveryStatus, OutboxMessage};
 use crate::domain::task::{Task, TaskStatus, or_default};
 use crate::domain::time::Timestamp;
@@ -107,7 +107,7 @@ impl TaskDetail {
 pub struct WaitsFor {
     /// The concurrency key.
     pub key: ConcurrencyKey,
-    /// The position in the queue of the key, from 1.
+    /// The position in the queue of the key, from 1; zero while a run that was cut off waits for a server.
     pub position: usize,
     /// Slots in use under the limit of the key.
     pub in_use: usize,
@@ -347,6 +347,13 @@ pub struct TaskCounts {
 pub struct NoticeRecord {
     /// The id of the message.
     pub id: NoticeId,
+    /// The kind of the message.
+    pub kind: NoticeKind,
+    /// The tasks that the message reports.
+    pub tasks: Vec<TaskId>,
+    /// The message that this one repeats, because the turn of that one failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_of: Option<NoticeId>,
     /// The content of the message.
     pub facts: Arc<NoticeFacts>,
     /// `owed`, `sending`, `delivered` or `dropped`.
@@ -368,6 +375,14 @@ impl NoticeRecord {
         };
         Self {
             id: message.id,
+            kind: message.facts.kind,
+            tasks: message
+                .facts
+                .tasks
+                .iter()
+                .map(|fact| fact.task.clone())
+                .collect(),
+            retry_of: message.retry_of,
             facts: message.facts,
             fate: fate.to_owned(),
             reason,

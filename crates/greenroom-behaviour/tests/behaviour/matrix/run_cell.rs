@@ -52,6 +52,10 @@ async fn play(s: &Harness, event: Event, stage: LifecycleStage) -> Outcome {
             s.resolve(request).await
         }
     };
+    if matches!(event, Event::SessionAborted | Event::ParentAbortedWithTasks) {
+        // An abort from outside is judged after its grace.
+        s.advance(2000).await;
+    }
     let (state, slots) = (s.state(&a).await, s.in_use().await);
     let away = finish_everything(s, event, &a).await;
     let mut ends = Vec::new();

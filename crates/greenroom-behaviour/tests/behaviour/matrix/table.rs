@@ -283,6 +283,10 @@ fn sent(stage: LifecycleStage) -> Outcome {
         Prompting | Running | IdleDeferred | Checking => {
             continues(stage).answered("accepted").calls("prompt, abort")
         }
+        // The session is read before the prompt is sent; by then its first prompt is sent too.
+        Created => continues(stage)
+            .answered("accepted")
+            .calls("prompt, prompt, abort"),
         // The run continues and counts again, even above the limit.
         WaitingForChildren => continues(stage)
             .answered("accepted")
@@ -308,6 +312,12 @@ fn parent_aborted_with_tasks(stage: LifecycleStage) -> Outcome {
         .replacing("P: final wakes", "P: final silent");
     match stage {
         WaitingForChildren => stopped.slots(0).replacing("c completed", "c cancelled"),
+        // The abort is judged two seconds later: the prompt is sent by then, and an idle run is complete.
+        Created => stopped.calls("prompt, abort"),
+        IdleDeferred => continues(stage)
+            .replacing("P: final wakes", "P: final silent")
+            .state("completed")
+            .slots(0),
         _ => stopped,
     }
 }

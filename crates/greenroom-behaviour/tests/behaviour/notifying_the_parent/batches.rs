@@ -71,6 +71,7 @@ fn final_lists_failures_and_cancel_reasons() {
         s.finish_turn(&a).await;
         s.fail(&b, "boom").await;
         s.abort_externally(&c).await;
+        s.advance_to(8000).await;
         s.delete(&d).await;
         let text = notices(&s).pop().expect("the parent is notified").text;
         assert!(
@@ -93,14 +94,14 @@ fn failure_wakes_parent_at_once() {
         s.fail(&a, "boom").await;
         s.advance_to(7000).await;
         s.abort_externally(&b).await;
-        s.advance_to(8000).await;
+        s.advance_to(10_000).await;
         s.finish_turn(&c).await;
         assert_eq!(
             s.notifications_to("P"),
             [
                 "6100 note wakes: a error, 2 open",
-                "7100 note wakes: b interrupt, 1 open",
-                "8000 final wakes: a error, b interrupt, c completed",
+                "9100 note wakes: b interrupt, 1 open",
+                "10000 final wakes: a error, b interrupt, c completed",
             ]
         );
     });

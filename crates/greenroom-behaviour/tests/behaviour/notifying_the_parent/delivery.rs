@@ -134,6 +134,7 @@ fn reconnect_does_not_shorten_backoff_of_refused_message() {
 #[test]
 fn message_of_unknown_outcome_is_looked_up_on_reconnect() {
     story(|s| async move {
+        s.server.send_events_to(None);
         s.server
             .set_next_outcome(CallKind::Notify, CallOutcome::Cut(cut_off()));
         s.server

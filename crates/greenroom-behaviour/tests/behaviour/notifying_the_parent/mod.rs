@@ -4,7 +4,9 @@ mod agent_and_model;
 mod batches;
 mod busy;
 mod delivery;
+mod reverted;
 mod silenced;
+mod stored;
 
 use greenroom::ports::agent_server::Notice;
 

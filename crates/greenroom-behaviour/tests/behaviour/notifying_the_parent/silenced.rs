@@ -6,15 +6,54 @@ use greenroom::domain::task::TaskStatus;
 use serde_json::json;
 
 use super::notices;
-use crate::harness::{job, job_of, message_event, part_event, story, story_with};
+use crate::harness::{Harness, job, job_of, message_event, part_event, story, story_with};
 use crate::server::CallKind;
 
 /// In milliseconds.
 const HOUR: u64 = 3_600_000;
 
+/// Runs a story in which an abort counts as a person's at once.
+fn story_without_grace<F: Future<Output = ()>>(
+    run_story: impl FnOnce(Harness) -> F + Send + 'static,
+) {
+    story_with(|config| config.lifecycle.abort_grace = None, run_story);
+}
+
+#[test]
+fn message_after_unjudged_abort_waits() {
+    story(|s| async move {
+        let a = s.launch(job("a")).await;
+        s.advance_to(5000).await;
+        s.abort_externally("P").await;
+        s.advance_to(6000).await;
+        s.finish_turn(&a).await;
+        s.advance_to(6999).await;
+        assert!(s.notifications_to("P").is_empty());
+        s.advance_to(60_000).await;
+        let notifications = s.notifications_to("P");
+        assert_eq!(notifications.len(), 1, "{notifications:?}");
+        assert!(notifications[0].ends_with("final silent: a completed"));
+    });
+}
+
+#[test]
+fn abort_of_turn_without_output_is_an_abort() {
+    story(|s| async move {
+        let a = s.launch(job("a")).await;
+        s.advance_to(3000).await;
+        let info = json!({"id": "msg_900000", "role": "assistant",
+            "time": {"created": 2900, "completed": 3000},
+            "error": {"name": "MessageAbortedError", "data": {"message": "aborted"}}});
+        s.event(message_event(&"P".into(), &info)).await;
+        s.advance_to(20_000).await;
+        s.finish_turn(&a).await;
+        assert_eq!(s.notifications_to("P"), ["20000 final silent: a completed"]);
+    });
+}
+
 #[test]
 fn user_abort_makes_messages_silent() {
-    story(|s| async move {
+    story_without_grace(|s| async move {
         let (a, b) = (s.launch(job("a")).await, s.launch(job("b")).await);
         s.advance_to(5000).await;
         s.abort_externally("P").await;
@@ -37,7 +76,7 @@ fn user_abort_makes_messages_silent() {
 
 #[test]
 fn user_prompt_ends_silence() {
-    story(|s| async move {
+    story_without_grace(|s| async move {
         let (a, b) = (s.launch(job("a")).await, s.launch(job("b")).await);
         s.advance_to(5000).await;
         s.abort_externally("P").await;
@@ -59,7 +98,7 @@ fn user_prompt_ends_silence() {
 
 #[test]
 fn user_abort_is_forgotten_after_a_day_without_messages() {
-    story(|s| async move {
+    story_without_grace(|s| async move {
         let a = s.launch(job("a")).await;
         s.advance_to(5000).await;
         s.abort_externally("P").await;
@@ -89,7 +128,7 @@ fn user_abort_is_forgotten_after_a_day_without_messages() {
 
 #[test]
 fn own_notification_is_not_a_user_prompt() {
-    story(|s| async move {
+    story_without_grace(|s| async move {
         let (a, b) = (s.launch(job("a")).await, s.launch(job("b")).await);
         s.advance_to(5000).await;
         s.abort_externally("P").await;
@@ -114,7 +153,7 @@ fn own_notification_is_not_a_user_prompt() {
 
 #[test]
 fn update_of_earlier_message_is_not_a_user_prompt() {
-    story(|s| async move {
+    story_without_grace(|s| async move {
         let a = s.launch(job("a")).await;
         s.advance_to(1000).await;
         let info = json!({"id": "msg_900000", "role": "user", "time": {"created": 1000}});
@@ -130,7 +169,7 @@ fn update_of_earlier_message_is_not_a_user_prompt() {
 
 #[test]
 fn batch_after_user_abort_is_silent() {
-    story(|s| async move {
+    story_without_grace(|s| async move {
         let a = s.launch(job("a")).await;
         s.advance_to(5000).await;
         s.abort_externally("P").await;
@@ -159,7 +198,10 @@ fn batch_after_user_abort_is_silent() {
 #[test]
 fn user_abort_can_cancel_descendants() {
     story_with(
-        |config| config.notifications.on_parent_abort = OnParentAbort::Cancel,
+        |config| {
+            config.lifecycle.abort_grace = None;
+            config.notifications.on_parent_abort = OnParentAbort::Cancel;
+        },
         |s| async move {
             let a = s.launch(job("a")).await;
             let session = s.server.session_of(&a).expect("it runs");
@@ -167,6 +209,7 @@ fn user_abort_can_cancel_descendants() {
             let q = s.launch(job_of("Q", "q")).await;
             s.advance_to(6000).await;
             s.abort_externally("P").await;
+            s.advance_to(8000).await;
             for task in [&a, &below] {
                 let state = s.state(task).await;
                 assert!(state.starts_with("cancelled: "), "{state}");

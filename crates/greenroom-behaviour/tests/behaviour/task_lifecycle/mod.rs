@@ -120,7 +120,7 @@ fn first_of_two_simultaneous_ends_counts() {
         // An external abort and an idle event arrive together; a cancel after that is too late.
         s.send_event(abort_event(&session));
         s.send_event(idle_event(&session));
-        s.settle().await;
+        s.advance_to(8000).await;
         assert_eq!(
             s.state(&a).await,
             "interrupt: the session was aborted from outside"
@@ -134,7 +134,7 @@ fn first_of_two_simultaneous_ends_counts() {
         s.advance_to(9000).await;
         assert_eq!(
             s.notifications_to("P"),
-            ["6000 final wakes: a interrupt, b completed"]
+            ["8000 final wakes: a interrupt, b completed"]
         );
     });
 }
@@ -196,10 +196,11 @@ fn external_abort_is_finalised() {
         let a = s.launch(job("a")).await;
         s.advance_to(6000).await;
         s.abort_externally(&a).await;
+        s.advance_to(8000).await;
         finalised(
             &s,
             &a,
-            6000,
+            8000,
             "interrupt: the session was aborted from outside",
         )
         .await;

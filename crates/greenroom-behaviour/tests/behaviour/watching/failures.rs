@@ -15,6 +15,8 @@ fn ends_with(error: Value) -> String {
         let session = s.server.session_of(&a).expect("it runs");
         s.advance_to(6000).await;
         s.event(error_event(&session, error)).await;
+        // An abort is judged after its grace.
+        s.advance_to(8000).await;
         notifications
             .send(s.state(&a).await)
             .expect("the test waits");
@@ -74,6 +76,7 @@ fn abort_echo_is_ignored_before_resumed_run_is_busy() {
         s.busy(&a).await;
         s.advance_to(8000).await;
         s.abort_externally(&a).await;
+        s.advance_to(10_000).await;
         assert_eq!(
             s.state(&a).await,
             "interrupt: the session was aborted from outside"
@@ -217,8 +220,11 @@ fn abort_during_retry_is_detected_by_empty_message() {
         s.event(retry(&session, 1, 0)).await;
         s.advance_to(8000).await;
         let info = json!({"role": "assistant", "time": {"completed": 8000}});
-        s.server.add_message(&session, info, json!([]));
+        let info = s.server.add_message(&session, info, json!([]));
+        s.event(crate::harness::message_event(&session, &info))
+            .await;
         s.idle(&a).await;
+        s.advance_to(10_000).await;
         assert_eq!(
             s.state(&a).await,
             "interrupt: the session was aborted from outside"

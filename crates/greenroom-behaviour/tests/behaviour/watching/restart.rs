@@ -62,10 +62,7 @@ fn run_lost_twice_is_interrupted() {
         cut_off_and_restarted(&s, &a).await;
         s.advance_to(90_000).await;
         assert_eq!(prompt_texts(&s).len(), 2);
-        assert_eq!(
-            s.state(&a).await,
-            "interrupt: the agent server lost the run and did not take it up again"
-        );
+        assert_eq!(s.state(&a).await, "interrupt: cut off again");
     });
 }
 

@@ -219,24 +219,52 @@ async fn message_waits_for_the_parents_bridge() {
     host.stop().await;
 }
 
+/// Launches a task of `ses_p` and asserts that this process, and no other, creates the child and wakes the parent.
+async fn assert_owner(host: &Host, owner: &Plugin, other: &Plugin) {
+    let counts = |plugin: &Plugin| {
+        let wakes = plugin.request_count("POST /session/ses_p/prompt_async");
+        (plugin.request_bodies("POST /session").len(), wakes)
+    };
+    let (before, others) = (counts(owner), counts(other));
+    let task = launch(host, Some("ses_p"), None).await;
+    assert_eq!(host.ended(&task).await["status"], "completed");
+    wait_until("its parent is woken", || {
+        counts(owner) == (before.0 + 1, before.1 + 1)
+    })
+    .await;
+    assert_eq!(counts(other), others);
+}
+
 #[actix_rt::test]
-async fn session_moves_to_the_last_owner() {
+async fn session_stays_with_its_first_process_until_its_bridge_is_gone() {
     let (host, storage) = (bridge_only_host().await, Storage::default());
     storage.open("ses_p", "/project");
     let mut first = Plugin::connect_new(&host, &storage, 1, "/project").await;
     let mut second = Plugin::connect_new(&host, &storage, 2, "/project").await;
-    for (number, plugin) in [&mut first, &mut second].into_iter().enumerate() {
-        plugin.name_and_sync("ses_p").await;
-        let task = launch(&host, Some("ses_p"), None).await;
-        assert_eq!(host.ended(&task).await["status"], "completed");
-        wait_until("its parent is told", || {
-            plugin.request_count("POST /session/ses_p/prompt_async") == 1
-        })
-        .await;
-        assert_eq!(plugin.request_bodies("POST /session").len(), 1, "{number}");
-        // Events of the parent's own turn must arrive before the other process names the session.
-        plugin.sync().await;
-    }
+    first.name_and_sync("ses_p").await;
+    second.name_and_sync("ses_p").await;
+    assert_owner(&host, &first, &second).await;
+    first.disconnect(&host).await;
+    second.name_and_sync("ses_p").await;
+    assert_owner(&host, &second, &first).await;
+    host.stop().await;
+}
+
+#[actix_rt::test]
+async fn session_moves_with_a_tool_call_that_its_owner_shows() {
+    let (host, storage) = (bridge_only_host().await, Storage::default());
+    storage.open("ses_p", "/project");
+    let mut first = Plugin::connect_new(&host, &storage, 1, "/project").await;
+    let mut second = Plugin::connect_new(&host, &storage, 2, "/project").await;
+    first.name_and_sync("ses_p").await;
+    storage.open_call("ses_p", "msg_a", "call_1");
+    // Neither the message nor the call alone is proof.
+    second.call_tool("ses_p", "msg_a", "call_2").await;
+    second.call_tool("ses_p", "msg_b", "call_1").await;
+    assert_owner(&host, &first, &second).await;
+    storage.open_call("ses_p", "msg_c", "call_3");
+    second.call_tool("ses_p", "msg_c", "call_3").await;
+    assert_owner(&host, &second, &first).await;
     host.stop().await;
 }
 

@@ -55,6 +55,15 @@ impl Storage {
             .collect()
     }
 
+    /// Adds an assistant message with a running tool call.
+    pub fn open_call(&self, session: &str, message: &str, call: &str) {
+        let part = json!({"type": "tool", "tool": "background_list", "callID": call, "state": {"status": "running"}});
+        let info = json!({"id": message, "sessionID": session, "role": "assistant"});
+        let mut stored = self.stored();
+        let messages = stored.messages.entry(session.to_owned()).or_default();
+        messages.push(json!({"info": info, "parts": [part]}));
+    }
+
     fn push_message(&self, session: &str, role: &str, parts: Value, more: Value) {
         let now = greenroom::clock::Clock::system().now().as_millis();
         let mut stored = self.stored();
@@ -195,6 +204,15 @@ impl Plugin {
         let last = json!({"type": "compactionContext", "sessionID": "ses_none"});
         self.link().out.send(last).unwrap();
         while self.next().await["type"] != "compactionContext" {}
+    }
+
+    /// Lets a session call a tool, and waits for the answer.
+    pub async fn call_tool(&mut self, session: &str, message: &str, call: &str) {
+        let context = json!({"sessionID": session, "messageID": message, "callID": call, "directory": self.directory});
+        let frame = json!({"type": "toolCall", "id": format!("{message} {call}"), "tool": "background_list",
+            "args": {}, "context": context});
+        self.link().out.send(frame).unwrap();
+        while self.next().await["type"] != "toolResult" {}
     }
 
     /// Returns the next frame that is not a request.

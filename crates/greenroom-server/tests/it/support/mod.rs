@@ -38,6 +38,10 @@ struct State {
     aborted: BTreeSet<SessionId>,
     answers: Vec<(SessionId, String, AskAnswer)>,
     tools: bool,
+    /// Messages of sessions that are not tasks.
+    histories: BTreeMap<SessionId, Vec<Value>>,
+    /// Stored messages to parents.
+    notices: BTreeMap<SessionId, Vec<Message>>,
 }
 
 impl FakeServer {
@@ -79,6 +83,11 @@ impl FakeServer {
     }
 
     /// Returns true if the session was aborted.
+    pub fn set_history(&self, session: &str, messages: Vec<Value>) {
+        let mut state = self.state.lock().unwrap();
+        state.histories.insert(SessionId::from(session), messages);
+    }
+
     pub fn aborted(&self, session: &str) -> bool {
         self.state
             .lock()
@@ -119,7 +128,17 @@ impl AgentServer for FakeServer {
         Ok(())
     }
 
-    async fn notify(&self, _: &SessionId, _: Notice) -> Result<(), ServerError> {
+    async fn notify(&self, parent: &SessionId, notice: Notice) -> Result<(), ServerError> {
+        let stored = Message::read(&json!({
+            "info": {"role": "user"},
+            "parts": [{"type": "text", "text": notice.text, "synthetic": true, "metadata": {"greenroom": {"id": notice.id}}}],
+        }));
+        let mut state = self.state.lock().unwrap();
+        state
+            .notices
+            .entry(parent.clone())
+            .or_default()
+            .push(stored);
         Ok(())
     }
 
@@ -144,8 +163,13 @@ impl AgentServer for FakeServer {
         _: Option<usize>,
     ) -> Result<Vec<Message>, ServerError> {
         let state = self.state.lock().unwrap();
+        let notices = state.notices.get(session).cloned().unwrap_or_default();
+        if let Some(messages) = state.histories.get(session) {
+            let messages = messages.iter().map(Message::read);
+            return Ok(messages.chain(notices).collect());
+        }
         let Some(at) = state.answered.get(session) else {
-            return Ok(Vec::new());
+            return Ok(notices);
         };
         let text = format!(
             "answer to: {}",
@@ -230,7 +254,7 @@ impl Host {
         host
     }
 
-    /// Starts a service for bridges, optionally with the agent server in memory as the one at a URL.
+    /// Starts a service for bridges, optionally with the agent server in memory as the server at the URL.
     pub async fn on_bridges(with_url: bool, timeouts: Timeouts, set: &[(&str, &str)]) -> Self {
         Self::start_service(set, |settings, fake| {
             let upstream = with_url.then_some(Upstream {

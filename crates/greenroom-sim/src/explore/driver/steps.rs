@@ -119,6 +119,13 @@ impl StepExecutor {
             Action::Outage { ms } => self.model.take_offline(*ms, false),
             Action::Restart { ms } => self.model.take_offline(*ms, true),
             Action::BreakLink { ms } => self.model.break_link(*ms),
+            Action::Dispose => self.model.dispose(),
+            Action::EndProcess { ms } => self.model.end_process(*ms),
+            Action::LoseAgent { agent } => self.model.lose_agent(agent),
+            Action::LoseModel { model } => self.model.lose_model(model),
+            Action::Revert { session } => self.with_session(session, Model::revert),
+            Action::Unrevert { session } => self.with_session(session, Model::unrevert),
+            Action::Fork { session } => self.with_session(session, Model::fork),
             // Handled by the driver.
             Action::SetLimits { .. } | Action::Shutdown => {}
         }

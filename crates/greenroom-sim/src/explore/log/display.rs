@@ -83,6 +83,18 @@ impl fmt::Display for Entry {
             LogEvent::EventDelivered { session, kind, .. } => {
                 write!(f, "event    {session} {kind}")
             }
+            LogEvent::NoticeStored {
+                parent,
+                notice,
+                wakes,
+            } => {
+                let silent = if *wakes { "" } else { ", silent" };
+                write!(f, "stored   {notice} in {parent}{silent}")
+            }
+            LogEvent::ReportedDelivered { parent, notice } => {
+                write!(f, "delivered {notice} to {parent}, as reported")
+            }
+            LogEvent::InstanceEnded => f.write_str("instance ended"),
             LogEvent::SessionFact { session, fact } => write!(f, "session  {session} {fact:?}"),
             LogEvent::LinkChanged(up) => {
                 write!(f, "link     {}", if *up { "connected" } else { "broken" })

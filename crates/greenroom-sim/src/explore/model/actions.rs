@@ -5,7 +5,7 @@ use greenroom::domain::ids::SessionId;
 use serde_json::json;
 
 use super::Model;
-use super::state::{ServerState, TimedEvent};
+use super::state::{AcceptedPrompt, ServerState, TimedEvent};
 use super::turn::Turn;
 use crate::explore::log::{Fact, LogEvent};
 
@@ -32,7 +32,14 @@ impl Model {
                 .get(id)
                 .is_some_and(|session| !session.deleted)
         {
-            state.accept_prompt(id, None, None, true);
+            state.accept_prompt(AcceptedPrompt {
+                session: id.clone(),
+                agent: None,
+                model: None,
+                metadata: None,
+                replies: true,
+                notice: None,
+            });
         }
     }
 
@@ -114,6 +121,10 @@ impl ServerState {
         }
         if before_first_step {
             // Before its first step a turn cannot be aborted, and no event is sent.
+            if self.odds.exact_effects {
+                self.record_fact(id, Fact::Aborted);
+                return self.abort_before_first_step(id);
+            }
             if let Some(session) = self.sessions.get_mut(id) {
                 session.turn = None;
             }
@@ -155,7 +166,7 @@ impl ServerState {
         }
     }
 
-    fn take_offline(&mut self, millis: i64, killed: bool) {
+    pub(super) fn take_offline(&mut self, millis: i64, killed: bool) {
         if self.healed || !self.online {
             return;
         }
@@ -208,6 +219,17 @@ impl ServerState {
 
     fn heal(&mut self) {
         self.healed = true;
+        self.lost_agents.clear();
+        self.lost_models.clear();
+        let reverted: Vec<SessionId> = self
+            .sessions
+            .iter()
+            .filter(|(_, session)| session.reverted.is_some())
+            .map(|(id, _)| id.clone())
+            .collect();
+        for id in reverted {
+            self.unrevert(&id);
+        }
         self.rng.use_defaults();
         if !self.online {
             self.online = true;

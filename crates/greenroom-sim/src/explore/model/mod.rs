@@ -9,10 +9,12 @@
 //! | [`session`] | one session: its messages as the server lists them |
 //! | [`turn`], [`turn_steps`] | the steps of a turn |
 //! | [`actions`] | the actions of users and operators: prompt, abort, answer, delete, restart |
+//! | [`ordinary`] | the ordinary life of opencode: ended instances and processes, lost agents and models, reverts, forks |
 //! | [`port`] | the calls and their outcomes |
 //! | [`race_injection`] | actions that race with the answer of a call |
 
 mod actions;
+mod ordinary;
 mod port;
 mod race_injection;
 mod session;
@@ -110,6 +112,18 @@ impl Model {
                 greenroom.ingest_event_json(&event.value).await;
             }
             TimedEvent::TurnStep { session, turn } => self.state().run_step(&session, turn),
+            TimedEvent::Dispose => self.state().dispose(),
+            TimedEvent::CutOff { session, turn } => self.state().cut_off_turn(&session, turn),
+            TimedEvent::ProcessEnds { ms } => self.state().process_ends(ms),
+            TimedEvent::Store { prompt, epoch } => self.state().store_late(*prompt, epoch),
+            TimedEvent::InstanceEnded { bridge_lost } => {
+                if let Some(greenroom) = greenroom
+                    && (bridge_lost || self.link_is_up())
+                {
+                    self.log.push(LogEvent::InstanceEnded);
+                    greenroom.instance_ended(Some(BASE));
+                }
+            }
             TimedEvent::ServerOnline => self.state().bring_online(),
             TimedEvent::Link(up) => {
                 if self.state().set_link(up) {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use greenroom::domain::correlation_tag::CorrelationTag;
-use greenroom::domain::ids::{Run, SessionId, TaskId};
+use greenroom::domain::ids::{ModelRef, Run, SessionId, TaskId};
 use greenroom::domain::task::{AskAnswer, AskKind};
 use greenroom::domain::transcript::Message;
 use greenroom::ports::agent_server::{
@@ -19,7 +19,7 @@ use tokio::time::sleep;
 
 use super::Model;
 use super::session::Session;
-use super::state::ServerState;
+use super::state::{AcceptedPrompt, ServerState};
 use crate::explore::log::{Call, Fact, Log, LogEvent};
 
 /// The outcome of a call. Recorded scenarios contain the numbers.
@@ -171,6 +171,7 @@ impl Model {
             if state.epoch != arrived.epoch {
                 return Err(connection_cut());
             }
+            state.answers_call = arrived.outcome == CallOutcome::Succeeds;
             let value = effect(&mut state);
             if value.is_ok() {
                 self.log.push(LogEvent::CallApplied(number));
@@ -196,10 +197,16 @@ fn existing<'a>(state: &'a ServerState, id: &SessionId) -> Result<&'a Session, S
         .ok_or_else(|| ServerError::NotFound(format!("Session not found: {id}")))
 }
 
-/// Returns task, run and prompt number of a correlation tag.
+/// Returns task, run and prompt number of a correlation tag. The number includes the attempt: each attempt counts its
+/// prompts from 1.
 fn correlation(tag: &CorrelationTag) -> (TaskId, Run, u64) {
-    let number = tag.prompt.unwrap_or_default();
-    (tag.task.clone(), tag.run, u64::from(number))
+    let number = u64::from(tag.prompt.unwrap_or_default());
+    let attempt = u64::from(tag.attempt.saturating_sub(1));
+    (tag.task.clone(), tag.run, attempt << 32 | number)
+}
+
+fn model_name(model: &ModelRef) -> String {
+    format!("{}/{}", model.provider_id, model.model_id)
 }
 
 /// Returns the alias of a task: its description, which is the first word of the title. The session is named
@@ -237,6 +244,7 @@ impl AgentServer for Model {
                 format!("ses_{alias}_{nth}")
             });
             let made = Session {
+                model: session.model.as_deref().map(model_name).unwrap_or_default(),
                 parent: session.parent,
                 directory: session.directory.to_string(),
                 metadata: Some(session.tag.metadata()),
@@ -267,7 +275,14 @@ impl AgentServer for Model {
         };
         self.call("prompt", session.as_str(), call, move |state| {
             existing(state, &id)?;
-            state.accept_prompt(&id, Some(&prompt.agent), Some(prompt.tag.metadata()), true);
+            state.accept_prompt(AcceptedPrompt {
+                session: id,
+                agent: Some(prompt.agent.to_string()),
+                model: prompt.model.as_deref().map(model_name),
+                metadata: Some(prompt.tag.metadata()),
+                replies: true,
+                notice: None,
+            });
             Ok(())
         })
         .await
@@ -281,8 +296,14 @@ impl AgentServer for Model {
         };
         self.call("notify", parent.as_str(), call, move |state| {
             existing(state, &id)?;
-            let metadata = json!({"greenroom": {"id": notice.id}});
-            state.accept_prompt(&id, notice.agent.as_deref(), Some(metadata), !notice.silent);
+            state.accept_notice(AcceptedPrompt {
+                session: id,
+                agent: notice.agent,
+                model: notice.model.as_ref().map(model_name),
+                metadata: Some(json!({"greenroom": {"id": notice.id}})),
+                replies: !notice.silent,
+                notice: Some(notice.id),
+            });
             Ok(())
         })
         .await
@@ -403,6 +424,20 @@ impl AgentServer for Model {
 
     async fn toast(&self, _: Toast) -> Result<(), ServerError> {
         Ok(())
+    }
+
+    async fn default_model(&self, directory: &str) -> Result<Option<ModelRef>, ServerError> {
+        self.call("config", directory, Call::DefaultModel, |state| {
+            let model = ["small", "tiny", "big"]
+                .into_iter()
+                .find(|model| !state.lost_models.contains(&format!("acme/{model}")));
+            Ok(model.map(|model| ModelRef {
+                provider_id: "acme".to_owned(),
+                model_id: model.to_owned(),
+                variant: None,
+            }))
+        })
+        .await
     }
 
     async fn health(&self) -> Result<(), ServerError> {

@@ -23,7 +23,16 @@ pub(super) struct Session {
     pub(super) events: u32,
     pub(super) deleted: bool,
     pub(super) agent: String,
+    /// The model of the last prompt, which the next prompt without a model inherits; empty for [`MODEL`].
+    pub(super) model: String,
+    /// The index of the first message that a revert hides.
+    pub(super) reverted: Option<usize>,
+    /// The number of forks so far.
+    pub(super) forks: u32,
 }
+
+/// The model of a session before its first prompt, as `provider/model`.
+pub(super) const MODEL: &str = "acme/small";
 
 impl Session {
     /// Returns the status in the status call; `None` leaves the session out.
@@ -39,6 +48,16 @@ impl Session {
         })
     }
 
+    /// Returns provider and name of the model.
+    pub(super) fn model(&self) -> (&str, &str) {
+        let model = if self.model.is_empty() {
+            MODEL
+        } else {
+            &self.model
+        };
+        model.split_once('/').unwrap_or((model, ""))
+    }
+
     /// Returns the record that the server answers with.
     pub(super) fn record(&self, id: &SessionId) -> SessionRecord {
         SessionRecord {
@@ -46,7 +65,7 @@ impl Session {
             parent: self.parent.clone(),
             directory: Some(self.directory.clone().into()),
             metadata: self.metadata.clone(),
-            reverted: false,
+            reverted: self.reverted.is_some(),
         }
     }
 
@@ -111,23 +130,30 @@ pub(super) fn user_message(
     session: &SessionId,
     now: i64,
     agent: &str,
+    (provider, model): (&str, &str),
     part: Value,
 ) -> Value {
     json!({
         "info": {
             "id": id, "sessionID": session, "role": "user", "time": {"created": now}, "agent": agent,
-            "model": {"providerID": "acme", "modelID": "small"},
+            "model": {"providerID": provider, "modelID": model},
         },
         "parts": [part],
     })
 }
 
 /// Returns an assistant message without parts.
-pub(super) fn assistant_message(id: &str, session: &SessionId, now: i64, agent: &str) -> Value {
+pub(super) fn assistant_message(
+    id: &str,
+    session: &SessionId,
+    now: i64,
+    agent: &str,
+    (provider, model): (&str, &str),
+) -> Value {
     json!({
         "info": {
             "id": id, "sessionID": session, "role": "assistant", "time": {"created": now}, "agent": agent,
-            "providerID": "acme", "modelID": "small",
+            "providerID": provider, "modelID": model,
         },
         "parts": [],
     })

@@ -1,11 +1,11 @@
 //! The state of the model: its sessions, its timed events, and whether the server is reachable. Every change
 //! goes through this type, which also logs the facts about sessions.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use greenroom::clock::Clock;
-use greenroom::domain::ids::SessionId;
+use greenroom::domain::ids::{NoticeId, SessionId};
 use serde_json::{Value, json};
 use tokio::sync::{Notify, mpsc};
 
@@ -25,6 +25,19 @@ pub(super) enum TimedEvent {
     ServerOnline,
     /// The event stream connects or breaks.
     Link(bool),
+    /// The instance begins to end.
+    Dispose,
+    /// The server aborts a turn of the ending instance.
+    CutOff { session: SessionId, turn: u32 },
+    /// The end of the instance is reported to the system. A lost bridge is reported in any case.
+    InstanceEnded { bridge_lost: bool },
+    /// The process ends; another serves after some milliseconds.
+    ProcessEnds { ms: i64 },
+    /// A prompt that was accepted is stored, unless the server has ended since.
+    Store {
+        prompt: Box<AcceptedPrompt>,
+        epoch: u32,
+    },
 }
 
 /// A server event in flight.
@@ -34,6 +47,20 @@ pub(super) struct EmittedEvent {
     pub(super) kind: String,
     pub(super) sign: bool,
     pub(super) value: Value,
+}
+
+/// A prompt that the server has accepted.
+#[derive(Debug, Clone)]
+pub(super) struct AcceptedPrompt {
+    pub(super) session: SessionId,
+    pub(super) agent: Option<String>,
+    /// The model, as `provider/model`.
+    pub(super) model: Option<String>,
+    /// The metadata of its part; `None` for a prompt of a user.
+    pub(super) metadata: Option<Value>,
+    pub(super) replies: bool,
+    /// The notification, if it is one.
+    pub(super) notice: Option<NoticeId>,
 }
 
 /// The state of the server.
@@ -52,6 +79,12 @@ pub(super) struct ServerState {
     /// Counts the outages and restarts, which cut calls in flight.
     pub(super) epoch: u32,
     pub(super) healed: bool,
+    /// True if the call that takes effect now is also answered.
+    pub(super) answers_call: bool,
+    /// Agents that are not configured any more.
+    pub(super) lost_agents: BTreeSet<String>,
+    /// Models that are not configured any more.
+    pub(super) lost_models: BTreeSet<String>,
     messages: u64,
     /// Ordered events are not delivered before this time.
     last_event_at: i64,
@@ -81,6 +114,9 @@ impl ServerState {
             link_up: true,
             epoch: 0,
             healed: false,
+            answers_call: true,
+            lost_agents: BTreeSet::new(),
+            lost_models: BTreeSet::new(),
             messages: 0,
             last_event_at: 0,
             calls: BTreeMap::new(),
@@ -154,7 +190,11 @@ impl ServerState {
             wait = wait.max(self.last_event_at - now);
             self.last_event_at = now + wait;
         }
-        let (shown, sign) = describe(kind, &properties);
+        let (mut shown, sign) = describe(kind, &properties);
+        let aborted = properties["info"]["error"]["name"] == "MessageAbortedError";
+        if odds.exact_effects && kind == "message.updated" && aborted {
+            "message.updated aborted".clone_into(&mut shown);
+        }
         let event = EmittedEvent {
             session: id.clone(),
             kind: shown,
@@ -227,52 +267,91 @@ impl ServerState {
     }
 
     /// Adds a prompt to a session as a user message. It starts a turn, is queued, or is silent.
-    pub(super) fn accept_prompt(
-        &mut self,
-        id: &SessionId,
-        agent: Option<&str>,
-        metadata: Option<Value>,
-        replies: bool,
-    ) {
+    pub(super) fn accept_prompt(&mut self, prompt: AcceptedPrompt) {
+        let id = &prompt.session;
+        if let Some(agent) = prompt.agent.as_ref().filter(|agent| self.is_unknown(agent)) {
+            self.record_fact(id, Fact::NotConfigured);
+            return self.emit_unknown_agent(id, agent);
+        }
+        self.delete_reverted(id);
         let (message, now) = (self.next_message_id(), self.now());
+        let known = self.sessions.get(id);
+        let default = known
+            .filter(|session| self.is_unknown(&session.agent))
+            .map(|_| self.default_agent());
         let Some(session) = self.sessions.get_mut(id) else {
             return;
         };
-        if let Some(agent) = agent {
-            agent.clone_into(&mut session.agent);
+        if let Some(agent) = prompt.agent.or(default) {
+            session.agent = agent;
         }
-        let ours = metadata.is_some();
+        if let Some(model) = prompt.model {
+            session.model = model;
+        }
+        let ours = prompt.metadata.is_some();
         let mut part = json!({"id": format!("prt_{message}"), "type": "text", "text": "go", "messageID": message, "sessionID": id});
-        if let Some(metadata) = metadata {
+        if let Some(metadata) = prompt.metadata {
             part["metadata"] = metadata;
             part["synthetic"] = json!(true);
         }
         let agent = session.agent.clone();
-        session
-            .messages
-            .push(user_message(&message, id, now, &agent, part.clone()));
+        let stored = user_message(&message, id, now, &agent, session.model(), part.clone());
+        session.messages.push(stored);
         self.emit_user_message(id);
         self.emit(id, "message.part.updated", json!({"part": part}));
         if !ours {
             self.record_fact(id, Fact::UserPrompted);
         }
-        self.respond_to_prompt(id, &agent, replies);
+        if let Some(notice) = prompt.notice {
+            self.log.push(LogEvent::NoticeStored {
+                parent: id.clone(),
+                notice,
+                wakes: prompt.replies,
+            });
+        }
+        self.respond_to_prompt(id, &agent, prompt.replies);
+    }
+
+    /// Returns true if a prompt for this agent is accepted and not stored.
+    fn is_unknown(&self, agent: &str) -> bool {
+        self.lost_agents.contains(agent) || self.odds.exact_effects && agent == "nobody"
+    }
+
+    fn default_agent(&self) -> String {
+        let build = !self.lost_agents.contains("build");
+        if build { "build" } else { "plan" }.to_owned()
+    }
+
+    fn emit_unknown_agent(&mut self, id: &SessionId, agent: &str) {
+        for rest in [". Available agents: build, explore", ". at run (index.js)"] {
+            let text = format!("Agent not found: \"{agent}\"{rest}");
+            self.emit_error(id, "UnknownError", &text);
+        }
+    }
+
+    /// Deletes the messages that a revert hides, as every prompt does.
+    fn delete_reverted(&mut self, id: &SessionId) {
+        let Some(session) = self.sessions.get_mut(id) else {
+            return;
+        };
+        let Some(from) = session.reverted.take() else {
+            return;
+        };
+        let removed = session.messages.split_off(from.min(session.messages.len()));
+        for message in removed {
+            let message = message["info"]["id"].clone();
+            self.emit(id, "message.removed", json!({"messageID": message}));
+        }
+        self.emit(id, "session.updated", json!({"info": {"id": id}}));
+        self.record_fact(id, Fact::RevertedDeleted);
+        self.record_fact(id, Fact::Restored);
     }
 
     fn respond_to_prompt(&mut self, id: &SessionId, agent: &str, replies: bool) {
         if agent == "nobody" {
             if replies {
                 self.record_fact(id, Fact::Failed);
-                self.emit_error(
-                    id,
-                    "UnknownError",
-                    "Agent not found: \"nobody\". Available agents: build, explore",
-                );
-                self.emit_error(
-                    id,
-                    "UnknownError",
-                    "Agent not found: \"nobody\". at run (index.js)",
-                );
+                self.emit_unknown_agent(id, agent);
             }
             return;
         }

@@ -123,6 +123,8 @@ impl ServerState {
             .and_then(|index| TurnKind::ALL.get(index))
             .copied()
             .unwrap_or(TurnKind::Answer);
+        let lost = self.has_lost_model(id);
+        let kind = if lost { TurnKind::UnknownModel } else { kind };
         if kind == TurnKind::NotTakenUp {
             return self.record_fact(id, Fact::NotTakenUp);
         }

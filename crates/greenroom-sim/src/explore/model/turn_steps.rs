@@ -40,14 +40,18 @@ impl ServerState {
             TurnStep::Hang => self.record_fact(id, Fact::Hung),
             TurnStep::Fail => self.fail(id, "APIError", "the provider refused the request"),
             TurnStep::UnknownModel => {
-                self.record_fact(id, Fact::Failed);
-                self.emit_error(id, "UnknownError", "Model not found: acme/nothing.");
+                let (fact, model) = match self.sessions.get(id) {
+                    Some(session) if self.has_lost_model(id) => {
+                        let (provider, model) = session.model();
+                        (Fact::NotConfigured, format!("{provider}/{model}"))
+                    }
+                    _ => (Fact::Failed, "acme/nothing".to_owned()),
+                };
+                self.record_fact(id, fact);
+                let text = format!("Model not found: {model}.");
+                self.emit_error(id, "UnknownError", &text);
                 self.end_turn(id);
-                self.emit_error(
-                    id,
-                    "UnknownError",
-                    "Model not found: acme/nothing. at run (index.js)",
-                );
+                self.emit_error(id, "UnknownError", &format!("{text} at run (index.js)"));
             }
             TurnStep::Finish => {
                 self.finish_answer(id, "stop");
@@ -99,6 +103,14 @@ impl ServerState {
         }
     }
 
+    /// Returns true if the model of a session is not configured any more.
+    pub(super) fn has_lost_model(&self, id: &SessionId) -> bool {
+        self.sessions.get(id).is_some_and(|session| {
+            let (provider, model) = session.model();
+            self.lost_models.contains(&format!("{provider}/{model}"))
+        })
+    }
+
     fn turns(&self, id: &SessionId) -> u32 {
         self.sessions.get(id).map_or(0, |session| session.turns)
     }
@@ -108,10 +120,8 @@ impl ServerState {
         let Some(session) = self.sessions.get_mut(id) else {
             return;
         };
-        let agent = session.agent.clone();
-        session
-            .messages
-            .push(assistant_message(&message, id, now, &agent));
+        let answer = assistant_message(&message, id, now, &session.agent, session.model());
+        session.messages.push(answer);
         self.with_turn(id, |turn| {
             turn.before_first_step = false;
             // A step reads every message that exists when it starts.

@@ -47,6 +47,16 @@ impl ObservedState {
                 sign,
             } => self.event_delivered(position, session, kind, *sign),
             LogEvent::SessionFact { session, fact } => self.session_fact(position, session, *fact),
+            LogEvent::NoticeStored { notice, .. } => {
+                self.stored_notices.insert(notice.clone());
+            }
+            LogEvent::ReportedDelivered { notice, .. } => {
+                self.delivered_notices.insert(notice.clone());
+            }
+            LogEvent::InstanceEnded => {
+                self.instance_ends.push(position);
+                self.last_fault = Some(position);
+            }
             LogEvent::LinkChanged(_) | LogEvent::ServerOnline(_) => {
                 self.last_fault = Some(position)
             }
@@ -223,6 +233,10 @@ impl ObservedState {
         if task.session.is_some() {
             run.session.clone_from(&task.session);
         }
+        if change.to == TaskStatus::Pending && change.from == Some(TaskStatus::Running) {
+            // The attempt ended, and the run waits for the next.
+            (run.started, run.running) = (None, None);
+        }
         if change.to == TaskStatus::Running {
             run.running.get_or_insert(position);
             if self
@@ -319,11 +333,11 @@ impl ObservedState {
 
     /// Marks the sessions below a session that was deleted or whose deletion was delivered. They receive no messages any
     /// more, even if their tasks are reparented later.
-    fn cut_off(&mut self, position: LogPosition, deleted: &SessionId) {
+    fn orphan_descendants(&mut self, position: LogPosition, deleted: &SessionId) {
         let below = |session: &&SessionId| self.lineage(session).contains(deleted);
         let below: Vec<SessionId> = self.sessions.keys().filter(below).cloned().collect();
         for session in below {
-            self.sessions.entry(session).or_default().cut_off = Some(position);
+            self.sessions.entry(session).or_default().orphaned = Some(position);
         }
     }
 
@@ -335,13 +349,15 @@ impl ObservedState {
         sign: bool,
     ) {
         if kind == "session.deleted" {
-            self.cut_off(position, session);
+            self.orphan_descendants(position, session);
         }
-        if kind == "session.error aborted" {
-            self.sessions
-                .entry(session.clone())
-                .or_default()
-                .abort_delivered = Some(position);
+        if matches!(kind, "session.error aborted" | "message.updated aborted") {
+            let known = self.sessions.entry(session.clone()).or_default();
+            // The message repeats the error, unless the abort was too early for an error.
+            let repeated = known.abort_delivered >= known.user_aborted;
+            if kind == "session.error aborted" || !repeated {
+                known.abort_delivered = Some(position);
+            }
         }
         if sign && self.open_children(session).next().is_none() {
             for run in self
@@ -369,7 +385,13 @@ impl ObservedState {
             Fact::Deleted => {
                 known.deleted = Some(position);
                 self.deletions = true;
-                self.cut_off(position, session);
+                self.orphan_descendants(position, session);
+            }
+            Fact::Reverted | Fact::Restored => known.reverted = fact == Fact::Reverted,
+            Fact::RevertedDeleted => {}
+            Fact::CutOff => {
+                known.cut_off = Some(position);
+                known.last_failure = Some((position, fact));
             }
             Fact::AbortLost => known.abort_lost = true,
             Fact::UserPrompted => known.user_prompted = Some(position),
@@ -383,6 +405,7 @@ impl ObservedState {
             | Fact::Retrying
             | Fact::AwaitingInput
             | Fact::NotTakenUp
+            | Fact::NotConfigured
             | Fact::StateLost => {
                 known.last_failure = Some((position, fact));
             }

@@ -49,7 +49,8 @@ impl Promise for Ends {
         let run = before.map_or(Run(0), |(run, _)| run);
         let legal = match (from, to) {
             (None, TaskStatus::Pending | TaskStatus::Running) => task.run == Run::FIRST,
-            (Some(TaskStatus::Pending), TaskStatus::Running) => task.run == run,
+            (Some(TaskStatus::Pending), TaskStatus::Running)
+            | (Some(TaskStatus::Running), TaskStatus::Pending) => task.run == run,
             (Some(TaskStatus::Pending | TaskStatus::Running), to) if to.is_terminal() => {
                 task.run == run
             }

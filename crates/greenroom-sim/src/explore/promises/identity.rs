@@ -165,7 +165,7 @@ impl Identity {
             }
             LogEvent::SessionFact {
                 session,
-                fact: Fact::Aborted | Fact::UserAborted,
+                fact: Fact::Aborted | Fact::UserAborted | Fact::CutOff,
             } => {
                 self.last_abort.insert(session.clone(), position);
             }

@@ -2,11 +2,14 @@
 //! promise checks every entry of the log and the final state. The checks use the calls that reached the
 //! server and the answers of the handle, never the system's own state.
 
+mod answers;
+mod cut_off;
 mod deadlines;
 mod ends;
 mod fifo;
 mod identity;
 mod idle;
+mod reverts;
 mod slots;
 mod truth;
 mod wakes;
@@ -67,7 +70,7 @@ pub fn all(scenario: &Scenario) -> Vec<Box<dyn Promise>> {
     let crashes = scenario.crashes();
     let latency = if crashes { 2000 } else { 0 };
     let reliable = !recorded && !crashes && odds.events_are_true() && odds.calls_are_true();
-    vec![
+    let mut promises: Vec<Box<dyn Promise>> = vec![
         Box::new(ends::Ends::default()),
         Box::new(deadlines::Deadlines::default()),
         Box::new(slots::Slots::new(scenario.config().limits)),
@@ -76,5 +79,11 @@ pub fn all(scenario: &Scenario) -> Vec<Box<dyn Promise>> {
         Box::new(identity::Identity::default()),
         Box::new(truth::Truth::new(reliable)),
         Box::new(idle::Idle::default()),
-    ]
+    ];
+    if scenario.is_ordinary() {
+        promises.push(Box::new(cut_off::CutOff::default()));
+        promises.push(Box::new(answers::Answers::default()));
+        promises.push(Box::new(reverts::Reverts::default()));
+    }
+    promises
 }

@@ -184,11 +184,12 @@ impl Wakes {
         sent: &SentNotice,
         observed: &ObservedState,
     ) -> Option<String> {
-        let earlier = self
-            .notices
-            .values()
-            .filter(|earlier| earlier.kind == NoticeKind::Final && earlier.parent == *parent);
-        for earlier in earlier {
+        let earlier = self.notices.iter().filter(|(id, earlier)| {
+            // A final whose turn failed may be repeated.
+            let repeated = notice.retry_of.as_ref() == Some(id);
+            !repeated && earlier.kind == NoticeKind::Final && earlier.parent == *parent
+        });
+        for (_, earlier) in earlier {
             // A message in flight at a crash may refer to the previous run with the same text.
             let certain = |name: &&RunName| !self.may_be_delayed() || name.1 == Run::FIRST;
             let repeated = sent.runs.iter().filter(certain);
@@ -306,7 +307,7 @@ impl Wakes {
         let parent = run.parent.as_ref()?;
         let (ended, status) = run.ended?;
         let unreachable = observed.is_deleted(parent)
-            || observed.is_cut_off(run)
+            || observed.is_orphaned(run)
             || parent.as_str().contains("ghost");
         // A later run of the task in the same batch, or of the moved task, is reported instead.
         let repeated = observed.runs.iter().any(|next| {
@@ -377,19 +378,23 @@ impl Promise for Wakes {
                 call: Call::Notify { parent, notice },
                 ..
             } => return self.check_notice(position, parent, notice, observed),
-            LogEvent::CallApplied(number) => {
-                if let Some(Call::Notify { parent, notice }) = observed.call(*number)
-                    && let Some(sent) = self.notices.get_mut(&notice.id)
-                {
+            LogEvent::NoticeStored { parent, notice, .. } => {
+                if let Some(sent) = self.notices.get_mut(notice) {
                     sent.effects += 1;
                     if sent.effects > 1 && observed.registry_panicked.is_none() {
                         return Some(format!(
-                            "{parent} got {} twice, first sent at {}",
-                            notice.id, sent.at.at
+                            "{parent} got {notice} twice, first sent at {}",
+                            sent.at.at
                         ));
                     }
                 }
                 return None;
+            }
+            LogEvent::ReportedDelivered { parent, notice } => {
+                let stored = observed.stored_notices.contains(notice);
+                return (!stored).then(|| {
+                    format!("{parent} {notice} is reported as delivered, but is not stored")
+                });
             }
             LogEvent::ProcessCrashed(_) => {
                 self.panics.push(position);

@@ -6,9 +6,10 @@ use actix::Message;
 use tokio::sync::oneshot;
 
 use crate::domain::batch::CompletionReport;
-use crate::domain::ids::TaskId;
+use crate::domain::ids::{ModelRef, NoticeId, TaskId};
 use crate::domain::outbox::Outbox;
 use crate::domain::session_event::SessionEventKind;
+use crate::domain::time::Timestamp;
 use crate::domain::transcript::Message as TranscriptMessage;
 use crate::ports::agent_server::ServerError;
 
@@ -55,6 +56,14 @@ pub(crate) struct ParentEvent {
     pub(crate) sequence: Option<u64>,
 }
 
+/// The registry has judged the last abort in the parent's session.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct ParentAbortJudged {
+    /// True if the agent server cut off the turn, false if a person stopped it.
+    pub(crate) cut_off: bool,
+}
+
 /// The parent is the session of a task, which has ended (true) or runs again (false).
 #[derive(Message)]
 #[rtype(result = "()")]
@@ -88,7 +97,16 @@ pub(super) struct StatusRead {
 
 #[derive(Message)]
 #[rtype(result = "()")]
-pub(super) struct ContextRead(pub(super) Vec<TranscriptMessage>);
+pub(super) struct ContextRead {
+    /// The parent's newest messages; empty if they could not be read.
+    pub(super) messages: Vec<TranscriptMessage>,
+    /// Whether the parent is reverted; None if its record is not read.
+    pub(super) reverted: Option<Result<bool, ServerError>>,
+    /// The default model of the parent's directory, read if the server does not know the parent's model.
+    pub(super) default_model: Option<ModelRef>,
+    /// When the record was read.
+    pub(super) at: Timestamp,
+}
 
 #[derive(Message)]
 #[rtype(result = "()")]
@@ -96,7 +114,12 @@ pub(super) struct Answered(pub(super) Result<(), ServerError>);
 
 #[derive(Message)]
 #[rtype(result = "()")]
-pub(super) struct LookedUp(pub(super) Result<bool, ServerError>);
+pub(super) struct LookedUp {
+    /// The message that was looked up.
+    pub(super) id: NoticeId,
+    /// Whether it is in the parent's history.
+    pub(super) found: Result<bool, ServerError>,
+}
 
 #[derive(Message)]
 #[rtype(result = "()")]

@@ -19,9 +19,10 @@ use tokio::sync::{Notify, oneshot};
 
 use self::messages::{DeadlineReached, StatusRead};
 pub(crate) use self::messages::{
-    Joined, Left, LinkRestored, ParentEnded, ParentEvent, ParentGone, Reconcile, Settled, Stop,
+    Joined, Left, LinkRestored, ParentAbortJudged, ParentEnded, ParentEvent, ParentGone, Reconcile,
+    Settled, Stop,
 };
-use self::sending::{InFlight, PendingMessage};
+use self::sending::{InFlight, LeftOut, PendingMessage};
 use super::actor_ref::ActorRef;
 use super::env::{Env, spawn_call, within};
 use super::registry::{PendingMessages, TaskRegistry};
@@ -64,6 +65,9 @@ pub(crate) struct ParentNotifier {
     /// Wakes a lookup that waits for the agent server.
     link_restored: Arc<Notify>,
     session: ParentSession,
+    left_out: LeftOut,
+    /// The end of the last revert or unjudged abort: messages count as pending since then.
+    released_at: Option<Timestamp>,
     held: bool,
     sequence: u64,
     reported_pending: Option<PendingReport>,
@@ -101,6 +105,8 @@ impl ParentNotifier {
             backoff: RetryBackoff::default(),
             link_restored: Arc::default(),
             session: ParentSession::new(ended),
+            left_out: LeftOut::default(),
+            released_at: None,
             held: false,
             sequence: 0,
             reported_pending: None,
@@ -119,7 +125,14 @@ impl ParentNotifier {
     pub(super) fn step(&mut self, ctx: &mut Context<Self>) {
         let now = self.env.now();
         self.close_if_overdue(now);
+        self.end_overdue_judgement(now);
+        if self.confirmation_read_at().is_some_and(|at| at <= now) {
+            self.read_confirmation(ctx);
+        }
         let mut wait: Option<Timestamp> = self.overdue_at();
+        if let Some(at) = self.confirmation_read_at() {
+            wait = earlier(wait, at);
+        }
         if matches!(self.in_flight, InFlight::None)
             && !self.stopped
             && let Some(next) = self.next_message()
@@ -148,6 +161,43 @@ impl ParentNotifier {
         self.arm(wait, ctx);
         self.report_pending();
         self.report_stopped();
+    }
+
+    /// Returns the time since which a message due since `since` waits for its delivery: the time during which the parent was
+    /// held does not count.
+    fn held_since(&self, since: Timestamp) -> Timestamp {
+        self.released_at
+            .map_or(since, |released| released.max(since))
+    }
+
+    /// Records whether the parent is reverted.
+    fn set_reverted(&mut self, reverted: bool) {
+        let now = self.env.now();
+        let held = self.session.is_held();
+        self.session.revert_read(reverted, now);
+        if held && !self.session.is_held() {
+            self.released_at = Some(now);
+        }
+    }
+
+    /// Judges an abort whose judgement did not arrive in time as a person's.
+    fn end_overdue_judgement(&mut self, now: Timestamp) {
+        if self.session.judgement_due().is_some_and(|at| at <= now) {
+            let silenced = self.session.is_silenced();
+            self.session
+                .abort_judged(false, &self.env.config.notifications, now);
+            self.released_at = Some(now);
+            self.record_silence(silenced);
+        }
+    }
+
+    /// Records in the journal whether the parent is silenced, if that has changed from `before`.
+    fn record_silence(&self, before: bool) {
+        let silenced = self.session.is_silenced();
+        if silenced != before {
+            self.env
+                .append(vec![JournalEntry::Silenced(self.parent.clone(), silenced)]);
+        }
     }
 
     /// Ends the silence of a parent that was stopped by its user, once its time has passed and the notifier is idle. Returns
@@ -183,6 +233,7 @@ impl ParentNotifier {
                 Due::Final { since } => final_since(since),
             },
         };
+        next.since = self.held_since(next.since);
         next.at = self.backoff.earliest(next.at);
         Some(next)
     }
@@ -254,10 +305,12 @@ impl ParentNotifier {
         if self.gone {
             return;
         }
-        let has_pending = self.batch.has_pending()
+        let is_pending = self.batch.has_pending()
             || !self.closed.is_empty()
             || !matches!(self.in_flight, InFlight::None);
-        let idle = self.batch.is_empty() && !self.session.is_silenced();
+        // Messages held by a revert must not block the parent's own run.
+        let has_pending = is_pending && !self.session.is_reverted();
+        let idle = self.batch.is_empty() && !is_pending && !self.session.is_silenced();
         let report = PendingReport {
             sequence: self.sequence,
             has_pending,
@@ -277,7 +330,7 @@ impl ParentNotifier {
     fn is_in_flight(&self) -> bool {
         matches!(
             self.in_flight,
-            InFlight::Sending(_) | InFlight::LookingUp(_)
+            InFlight::Sending(_) | InFlight::LookingUp(_) | InFlight::Confirming(_)
         )
     }
 
@@ -370,16 +423,35 @@ impl Handler<ParentEvent> for ParentNotifier {
             self.sequence = sequence;
         }
         let silenced = self.session.is_silenced();
-        self.session
-            .event(&event.kind, &self.env.config.notifications, now);
+        let held = self.session.is_held();
+        let (policy, lifecycle) = (&self.env.config.notifications, &self.env.config.lifecycle);
+        self.session.event(&event.kind, policy, lifecycle, now);
+        if held && !self.session.is_held() {
+            self.released_at = Some(now);
+        }
+        self.observe_delivery(&event.kind, ctx);
         if self.is_in_flight() {
             // The message in flight still arrives, and must not be taken for a prompt of the user.
             self.session.message_sent();
         }
-        if self.session.is_silenced() != silenced {
-            let silenced = JournalEntry::Silenced(self.parent.clone(), !silenced);
-            self.env.append(vec![silenced]);
+        self.record_silence(silenced);
+        self.step(ctx);
+    }
+}
+
+impl Handler<ParentAbortJudged> for ParentNotifier {
+    type Result = ();
+
+    fn handle(&mut self, judged: ParentAbortJudged, ctx: &mut Context<Self>) {
+        self.env.failpoints.hit("notifier: ParentAbortJudged");
+        let silenced = self.session.is_silenced();
+        let now = self.env.now();
+        if self.session.is_held() {
+            self.released_at = Some(now);
         }
+        let policy = &self.env.config.notifications;
+        self.session.abort_judged(judged.cut_off, policy, now);
+        self.record_silence(silenced);
         self.step(ctx);
     }
 }
@@ -415,6 +487,8 @@ impl Handler<Stop> for ParentNotifier {
         self.stopped = true;
         self.open.store(false, Ordering::Release);
         self.stopping = Some(stop.done);
+        // An accepted message is confirmed by a read at once.
+        self.read_confirmation(ctx);
         self.step(ctx);
     }
 }

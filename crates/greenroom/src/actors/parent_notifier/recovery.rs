@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use actix::{Context, Handler};
 
-use super::sending::PendingMessage;
+use super::sending::{Delivery, PendingMessage};
 use super::{ParentNotifier, Reconcile};
 use crate::domain::batch::{CompletionReport, Individual};
 use crate::domain::ids::TaskId;
@@ -78,6 +78,8 @@ impl ParentNotifier {
             since: message.since,
             form: Form::Whole,
             individual,
+            retry_of: message.retry_of,
+            delivery: Delivery::default(),
         }
     }
 }

@@ -9,15 +9,18 @@ use actix::{AsyncContext, Context, Handler};
 
 use super::ParentNotifier;
 use super::messages::{Answered, ContextRead, LinkRestored, LookedUp};
-use crate::actors::env::{find_message, panic_error, spawn_call, within};
+use crate::actors::env::{Env, find_message, panic_error, spawn_call, within};
 use crate::actors::registry::{BatchClosed, WakeAccepted};
 use crate::actors::runtime_state::CallId;
 use crate::domain::batch::{CompletionReport, Due, Individual};
-use crate::domain::ids::{NoticeId, TaskId};
+use crate::domain::ids::{ModelRef, NoticeId, SessionId, TaskId};
 use crate::domain::notice::{NoticeFacts, NoticeKind};
-use crate::domain::notification::{Form, parent_identity, render};
+use crate::domain::notification::{
+    Form, MAX_ERROR, names_agent, names_model, parent_identity, render,
+};
 use crate::domain::outbox::{DeliveryStatus, OutboxMessage};
 use crate::domain::retry_backoff::RetryCause;
+use crate::domain::session_event::SessionEventKind;
 use crate::domain::time::Timestamp;
 use crate::domain::transcript::Message as TranscriptMessage;
 use crate::ports::agent_server::{Notice, ServerError, find_notice};
@@ -45,6 +48,47 @@ pub(super) struct PendingMessage {
     /// Set for an individual message: it returns to the batch if it is refused.
     pub(super) individual: Option<Individual>,
     pub(super) sent_silently: bool,
+    /// The message that this one repeats, because the turn of that one failed.
+    pub(super) retry_of: Option<NoticeId>,
+    pub(super) delivery: Delivery,
+}
+
+/// How long an accepted message may take to appear in an event before the history is read: a server without events is
+/// confirmed by that read.
+const FIRST_READ: Duration = Duration::from_secs(1);
+/// The maximum age of a session record that shows no revert, when a message is sent.
+const RECORD_VALIDITY: Duration = Duration::from_secs(2);
+
+/// The progress of the delivery of one message.
+#[derive(Default)]
+pub(super) struct Delivery {
+    /// True once the message was sent.
+    attempted: bool,
+    /// True once an event showed the stored message.
+    stored: bool,
+    /// Set once the server accepted the message, if the message must be stored to count as delivered.
+    confirmation: Option<Confirmation>,
+    /// The errors of the session since the message was sent.
+    error: Option<String>,
+    /// True if an error arrived during a look-up: that look-up may have read the history before the error.
+    read_is_outdated: bool,
+    agent: Option<String>,
+    model: Option<ModelRef>,
+}
+
+/// The wait for an accepted message to be stored.
+pub(super) struct Confirmation {
+    /// When the history is read next.
+    pub(super) read_at: Timestamp,
+    /// Until when the message may be missing without an error.
+    until: Timestamp,
+}
+
+/// What the server does not know of a parent's identity, named by the error of a message that was not stored.
+#[derive(Default)]
+pub(super) struct LeftOut {
+    agent: Option<String>,
+    model: Option<ModelRef>,
 }
 
 /// The call in flight; at most one at a time.
@@ -56,25 +100,52 @@ pub(super) enum InFlight {
     Context,
     /// Sends a message.
     Sending(Box<PendingMessage>),
-    /// Looks up a message with unknown outcome among the parent's newest messages.
+    /// Looks up a message among the parent's newest messages: its outcome is unknown, or it is not confirmed.
     LookingUp(Box<PendingMessage>),
+    /// Waits until an accepted message is stored. No call is in flight.
+    Confirming(Box<PendingMessage>),
 }
 
 impl ParentNotifier {
     pub(super) fn read_context(&mut self, ctx: &mut Context<Self>) {
         self.in_flight = InFlight::Context;
         let (env, addr, parent) = (self.env.clone(), ctx.address(), self.parent.clone());
+        let directory = self.directory.clone();
+        let needs_default = self.left_out.model.is_some();
+        let now = self.env.now();
         spawn_call(
             &self.env,
             "notifier: parent is read",
             async move {
-                let call = env.server.messages(&parent, Some(50));
-                within(env.config.calls.other, call)
+                let limit = env.config.calls.other;
+                let messages = within(limit, env.server.messages(&parent, Some(50)))
                     .await
-                    .unwrap_or_default()
+                    .unwrap_or_default();
+                let default_model = match directory.filter(|_| needs_default) {
+                    Some(directory) => within(limit, env.server.default_model(&directory))
+                        .await
+                        .unwrap_or_default(),
+                    None => None,
+                };
+                // Read last: the record must be as new as possible when the message is sent.
+                let reverted = match env.config.notifications.revert_check {
+                    Some(_) => Some(read_reverted(&env, &parent).await),
+                    None => None,
+                };
+                ContextRead {
+                    messages,
+                    reverted,
+                    default_model,
+                    at: env.now(),
+                }
             },
-            |_| Vec::new(),
-            move |messages| addr.do_send(ContextRead(messages)),
+            move |panic| ContextRead {
+                messages: Vec::new(),
+                reverted: Some(Err(panic_error(panic))),
+                default_model: None,
+                at: now,
+            },
+            move |read| addr.do_send(read),
         );
     }
 
@@ -110,6 +181,8 @@ impl ParentNotifier {
                     form: Form::Whole,
                     individual: Some(individual),
                     sent_silently: false,
+                    retry_of: None,
+                    delivery: Delivery::default(),
                 })
             }
             _ => None,
@@ -135,6 +208,8 @@ impl ParentNotifier {
             form: Form::Whole,
             individual: None,
             sent_silently: false,
+            retry_of: None,
+            delivery: Delivery::default(),
         };
         self.env.append(vec![JournalEntry::Closed {
             parent: self.parent.clone(),
@@ -151,23 +226,35 @@ impl ParentNotifier {
     pub(super) fn send(
         &mut self,
         mut pending: PendingMessage,
-        messages: &[TranscriptMessage],
+        read: ContextRead,
         ctx: &mut Context<Self>,
     ) {
-        let (agent, model) = parent_identity(messages, &pending.reports);
+        let (mut agent, mut model) = parent_identity(&read.messages, &pending.reports);
+        if agent == self.left_out.agent {
+            agent = None;
+        }
+        if model.is_some() && model == self.left_out.model {
+            model = read.default_model;
+        }
         let wakes = match &pending.individual {
             Some(individual) => individual.wakes,
             None => true,
         };
         let silent = !wakes || self.session.is_silent();
         pending.sent_silently = silent;
+        pending.delivery = Delivery {
+            attempted: true,
+            agent: agent.clone(),
+            model: model.clone(),
+            ..Delivery::default()
+        };
         let notice = Notice {
             id: pending.id.clone(),
             text: render(&pending.facts, pending.form),
             silent,
             agent,
             model,
-            retry_of: None,
+            retry_of: pending.retry_of.clone(),
             facts: Arc::clone(&pending.facts),
         };
         self.session.message_sent();
@@ -178,6 +265,7 @@ impl ParentNotifier {
         }]);
         let call = self.env.calls_in_flight.begin(call_id(&pending.id));
         let (durable, open) = (self.env.durable(), Arc::clone(&self.open));
+        let read_at = read.at;
         self.in_flight = InFlight::Sending(Box::new(pending));
         let (env, addr, parent) = (self.env.clone(), ctx.address(), self.parent.clone());
         spawn_call(
@@ -191,6 +279,14 @@ impl ParentNotifier {
                         "the notifier was stopped".to_owned(),
                     ));
                 }
+                if env.config.notifications.revert_check.is_some()
+                    && env.now().since(read_at) > RECORD_VALIDITY
+                    && read_reverted(&env, &parent).await?
+                {
+                    return Err(ServerError::Unreachable(
+                        "the session is reverted".to_owned(),
+                    ));
+                }
                 within(env.config.calls.notify, env.server.notify(&parent, notice)).await
             },
             |panic| Err(panic_error(panic)),
@@ -200,6 +296,7 @@ impl ParentNotifier {
 
     pub(super) fn accepted(&mut self, pending: &PendingMessage) {
         self.backoff.reset();
+        self.left_out = LeftOut::default();
         self.env.health.notice_delivered();
         self.record_delivery(pending, DeliveryStatus::Delivered);
         if !pending.sent_silently {
@@ -214,7 +311,9 @@ impl ParentNotifier {
         tracing::warn!(parent = %self.parent, notice = %pending.id, %failure, "message to a parent was not accepted");
         let now = self.env.now();
         let gone = matches!(failure, ServerError::NotFound(_));
-        if gone || now.since(pending.since) >= self.env.config.notifications.give_up {
+        if gone
+            || now.since(self.held_since(pending.since)) >= self.env.config.notifications.give_up
+        {
             return self.dropped(&pending, &failure.to_string());
         }
         if let Some(individual) = pending.individual.take() {
@@ -245,7 +344,7 @@ impl ParentNotifier {
     /// Drops every pending message, with that reason. A later answer has no effect.
     pub(super) fn drop_pending(&mut self, why: &str) {
         let mut pending: Vec<PendingMessage> = self.closed.drain(..).collect();
-        if let InFlight::Sending(sent) | InFlight::LookingUp(sent) =
+        if let InFlight::Sending(sent) | InFlight::LookingUp(sent) | InFlight::Confirming(sent) =
             std::mem::replace(&mut self.in_flight, InFlight::None)
         {
             pending.push(*sent);
@@ -263,6 +362,7 @@ impl ParentNotifier {
             id: pending.id.clone(),
             facts: Arc::clone(&pending.facts),
             reports: Arc::clone(&pending.reports),
+            retry_of: pending.retry_of.clone(),
             since: pending.since,
             status,
             at: self.env.now(),
@@ -296,7 +396,7 @@ impl ParentNotifier {
     /// Looks up a message with unknown outcome among the parent's newest messages, after the delay `first`.
     pub(super) fn look_up(
         &mut self,
-        pending: Box<PendingMessage>,
+        mut pending: Box<PendingMessage>,
         first: Duration,
         ctx: &mut Context<Self>,
     ) {
@@ -306,6 +406,8 @@ impl ParentNotifier {
             self.parent.clone(),
             pending.id.clone(),
         );
+        pending.delivery.read_is_outdated = false;
+        let looked_up = id.clone();
         // A new notification: an earlier restoration of the link must not wake this lookup.
         self.link_restored = Arc::default();
         let link_restored = Arc::clone(&self.link_restored);
@@ -341,8 +443,155 @@ impl ParentNotifier {
                 }
             },
             |panic| Err(panic_error(panic)),
-            move |found| addr.do_send(LookedUp(found)),
+            move |found| {
+                addr.do_send(LookedUp {
+                    id: looked_up,
+                    found,
+                });
+            },
         );
+    }
+}
+
+/// Returns whether the session is reverted. A session that does not exist is not: the server refuses the message.
+async fn read_reverted(env: &Env, parent: &SessionId) -> Result<bool, ServerError> {
+    match within(env.config.calls.other, env.server.session(parent)).await {
+        Ok(record) => Ok(record.reverted),
+        Err(ServerError::NotFound(_)) => Ok(false),
+        Err(failure) => Err(failure),
+    }
+}
+
+impl ParentNotifier {
+    /// Begins to wait until an accepted message is stored.
+    fn confirm(&mut self, mut pending: Box<PendingMessage>, ctx: &mut Context<Self>) {
+        let limit = self.env.config.notifications.confirm_stored;
+        let Some(limit) = limit.filter(|_| !pending.delivery.stored) else {
+            return self.accepted(&pending);
+        };
+        let now = self.env.now();
+        pending.delivery.confirmation = Some(Confirmation {
+            read_at: now + FIRST_READ.min(limit),
+            until: now + limit,
+        });
+        if pending.delivery.error.is_some() || self.stopped {
+            return self.look_up(pending, Duration::ZERO, ctx);
+        }
+        self.in_flight = InFlight::Confirming(pending);
+    }
+
+    /// Returns the time of the next read for the message that waits to be stored.
+    pub(super) fn confirmation_read_at(&self) -> Option<Timestamp> {
+        match &self.in_flight {
+            InFlight::Confirming(pending) => {
+                let confirmation = pending.delivery.confirmation.as_ref();
+                confirmation.map(|confirmation| confirmation.read_at)
+            }
+            _ => None,
+        }
+    }
+
+    /// Looks up the message that waits to be stored.
+    pub(super) fn read_confirmation(&mut self, ctx: &mut Context<Self>) {
+        match std::mem::replace(&mut self.in_flight, InFlight::None) {
+            InFlight::Confirming(pending) => self.look_up(pending, Duration::ZERO, ctx),
+            other => self.in_flight = other,
+        }
+    }
+
+    /// Decides on an accepted message that is missing in the parent's history.
+    fn missing(&mut self, mut pending: Box<PendingMessage>, ctx: &mut Context<Self>) {
+        let now = self.env.now();
+        let delivery = &mut pending.delivery;
+        if delivery.read_is_outdated {
+            return self.look_up(pending, Duration::ZERO, ctx);
+        }
+        if let Some(confirmation) = &mut delivery.confirmation
+            && delivery.error.is_none()
+            && now < confirmation.until
+            && !self.stopped
+        {
+            confirmation.read_at = confirmation.until;
+            self.in_flight = InFlight::Confirming(pending);
+            return;
+        }
+        let error = delivery.error.take();
+        if let Some(error) = &error {
+            let agent = delivery.agent.take();
+            let model = delivery.model.take();
+            if agent
+                .as_ref()
+                .is_some_and(|agent| names_agent(error, agent))
+            {
+                self.left_out.agent = agent;
+            }
+            if model
+                .as_ref()
+                .is_some_and(|model| names_model(error, model))
+            {
+                self.left_out.model = model;
+            }
+        }
+        let reason = match error {
+            Some(error) => format!("the message was not stored: {error}"),
+            None => "the message did not arrive".to_owned(),
+        };
+        self.refused(*pending, &ServerError::OutcomeUnknown(reason));
+    }
+
+    /// Processes an event of the parent's session for the message in flight.
+    pub(super) fn observe_delivery(&mut self, kind: &SessionEventKind, ctx: &mut Context<Self>) {
+        match kind {
+            SessionEventKind::Part { part, .. } => {
+                if let Some(id) = part.notice_id() {
+                    self.observe_stored(id);
+                }
+            }
+            SessionEventKind::Error {
+                aborted: false,
+                text,
+            } => self.observe_error(text, ctx),
+            _ => {}
+        }
+    }
+
+    fn observe_stored(&mut self, id: &str) {
+        match std::mem::replace(&mut self.in_flight, InFlight::None) {
+            InFlight::Sending(mut pending) if pending.id.as_str() == id => {
+                pending.delivery.stored = true;
+                self.in_flight = InFlight::Sending(pending);
+            }
+            InFlight::Confirming(pending) | InFlight::LookingUp(pending)
+                if pending.id.as_str() == id =>
+            {
+                self.accepted(&pending);
+            }
+            other => self.in_flight = other,
+        }
+        // A message that waits to be sent again was stored late.
+        let late =
+            |pending: &PendingMessage| pending.delivery.attempted && pending.id.as_str() == id;
+        if let Some(position) = self.closed.iter().position(late)
+            && let Some(pending) = self.closed.remove(position)
+        {
+            self.accepted(&pending);
+        }
+    }
+
+    fn observe_error(&mut self, text: &str, ctx: &mut Context<Self>) {
+        let (InFlight::Sending(pending)
+        | InFlight::LookingUp(pending)
+        | InFlight::Confirming(pending)) = &mut self.in_flight
+        else {
+            return;
+        };
+        let error = pending.delivery.error.get_or_insert_default();
+        if error.len() < MAX_ERROR {
+            error.push_str(text);
+            error.push('\n');
+        }
+        pending.delivery.read_is_outdated = true;
+        self.read_confirmation(ctx);
     }
 }
 
@@ -353,10 +602,26 @@ impl Handler<ContextRead> for ParentNotifier {
         self.env.failpoints.hit("notifier: ContextRead");
         self.in_flight = InFlight::None;
         let now = self.env.now();
+        match &read.reverted {
+            Some(Ok(reverted)) => self.set_reverted(*reverted),
+            // No message is sent before the record shows that the parent is not reverted.
+            Some(Err(failure)) => {
+                tracing::warn!(parent = %self.parent, %failure, "record of a parent could not be read");
+                self.backoff.failed(RetryCause::Unreachable, now);
+            }
+            None => {}
+        }
+        let may_send = !self.session.is_held() && !matches!(read.reverted, Some(Err(_)));
         if !self.stopped
+            && may_send
             && let Some(pending) = self.take(now)
         {
-            self.send(pending, &read.0, ctx);
+            // A message that was sent before may have been stored late.
+            if pending.delivery.attempted && find_notice(&read.messages, &pending.id).is_some() {
+                self.accepted(&pending);
+            } else {
+                self.send(pending, read, ctx);
+            }
         }
         self.step(ctx);
     }
@@ -372,7 +637,7 @@ impl Handler<Answered> for ParentNotifier {
             return;
         };
         match answered.0 {
-            Ok(()) => self.accepted(&pending),
+            Ok(()) => self.confirm(pending, ctx),
             Err(failure) if failure.outcome_is_unknown() => {
                 self.look_up(pending, Duration::ZERO, ctx)
             }
@@ -387,16 +652,17 @@ impl Handler<LookedUp> for ParentNotifier {
 
     fn handle(&mut self, looked: LookedUp, ctx: &mut Context<Self>) {
         self.env.failpoints.hit("notifier: LookedUp");
-        let InFlight::LookingUp(pending) = std::mem::replace(&mut self.in_flight, InFlight::None)
-        else {
-            return;
+        let pending = match std::mem::replace(&mut self.in_flight, InFlight::None) {
+            InFlight::LookingUp(pending) if pending.id == looked.id => pending,
+            // An event has proven meanwhile that the message is stored.
+            other => {
+                self.in_flight = other;
+                return;
+            }
         };
-        match looked.0 {
+        match looked.found {
             Ok(true) => self.accepted(&pending),
-            Ok(false) => self.refused(
-                *pending,
-                &ServerError::OutcomeUnknown("the message did not arrive".to_owned()),
-            ),
+            Ok(false) => self.missing(pending, ctx),
             Err(failure) if failure.outcome_is_unknown() => {
                 self.look_up(pending, Duration::from_secs(1), ctx);
             }

@@ -39,7 +39,11 @@ impl Query for CancelTask {
             });
         };
         let task = Task::clone(&entry.task);
-        if task.status().is_terminal() || (self.options.only_pending && entry.queued.is_none()) {
+        if task.status().is_terminal()
+            || (self.options.only_pending
+                && entry.queued.is_none()
+                && registry.awaited_directory(&self.task).is_none())
+        {
             return CancelAnswer::NotCancellable(Box::new(task));
         }
         tracing::info!(task = %self.task, source = %self.options.source, "cancel requested");

@@ -13,7 +13,6 @@ use crate::actors::parent_notifier::{LinkRestored, ParentEvent};
 use crate::actors::poller::Reconcile;
 use crate::actors::slot_manager::SetOpen;
 use crate::actors::task::{EventLinkLost, SessionEventReceived};
-use crate::config::OnParentAbort;
 use crate::domain::ids::{SessionId, TaskId};
 use crate::domain::lifecycle::End;
 use crate::domain::session_event::{SessionEvent, SessionEventKind};
@@ -58,6 +57,7 @@ impl TaskRegistry {
         );
         // Parents that are deleted in the cascade get no messages; other parents do.
         for parent in &gone {
+            self.forget_abort(parent);
             self.drop_parent(parent, ctx);
         }
         for id in tasks {
@@ -79,17 +79,6 @@ impl TaskRegistry {
         }
     }
 
-    fn parent_aborted(&mut self, session: &SessionId, ctx: &mut Context<Self>) {
-        if self.env.config.notifications.on_parent_abort == OnParentAbort::Cancel
-            && self.parents.contains_key(session)
-        {
-            for id in self.below(session) {
-                let reason = "the parent was stopped by its user".to_owned();
-                self.request_end(&id, End::cancelled(Some(reason)), ctx);
-            }
-        }
-    }
-
     /// Sends one event to the actors concerned.
     fn dispatch_event(&mut self, event: SessionEvent, at: Timestamp, ctx: &mut Context<Self>) {
         let SessionEvent { session, kind } = event;
@@ -99,7 +88,16 @@ impl TaskRegistry {
         if kind == SessionEventKind::Deleted {
             return self.session_deleted(&session, ctx);
         }
-        let aborted = matches!(kind, SessionEventKind::Error { aborted: true, .. });
+        // The server reports the abort of a turn whose model has had no request yet only in the message.
+        let aborted = match &kind {
+            SessionEventKind::Error { aborted, .. } => *aborted,
+            SessionEventKind::Message(message) => {
+                self.abort_grace.is_some()
+                    && message.aborted
+                    && message.role.as_deref() == Some("assistant")
+            }
+            _ => false,
+        };
         // While the server backs off, an abort shows only as a message completed without a reason.
         let may_be_abort = aborted
             || matches!(&kind, SessionEventKind::Message(message)
@@ -129,7 +127,7 @@ impl TaskRegistry {
         });
         parent.notifier.do_send(ParentEvent { kind, sequence });
         if aborted {
-            self.parent_aborted(&session, ctx);
+            self.parent_abort_received(&session, at, ctx);
         }
     }
 
@@ -147,7 +145,8 @@ impl TaskRegistry {
     }
 
     /// Polls all running sessions and retries pending messages at once.
-    fn link_is_up(&self) {
+    fn link_is_up(&mut self) {
+        self.probe_directories();
         self.refs.poller.send(Reconcile);
         for known in self.parents.values() {
             known.notifier.do_send(LinkRestored);
@@ -209,7 +208,7 @@ impl Handler<DepthOf> for TaskRegistry {
 impl Handler<LinkChanged> for TaskRegistry {
     type Result = ();
 
-    fn handle(&mut self, changed: LinkChanged, _: &mut Context<Self>) {
+    fn handle(&mut self, changed: LinkChanged, ctx: &mut Context<Self>) {
         self.env.failpoints.hit("registry: LinkChanged");
         match changed.0 {
             EventLink::Connected => {
@@ -221,18 +220,10 @@ impl Handler<LinkChanged> for TaskRegistry {
                 for actor in self.tasks.values().filter_map(|entry| entry.actor.as_ref()) {
                     actor.do_send(EventLinkLost);
                 }
+                self.record_instance_end(None, ctx);
                 self.probe();
             }
         }
-    }
-}
-
-impl Handler<InstanceEnded> for TaskRegistry {
-    type Result = ();
-
-    fn handle(&mut self, ended: InstanceEnded, _: &mut Context<Self>) {
-        self.env.failpoints.hit("registry: InstanceEnded");
-        tracing::info!(directory = ended.directory.as_deref(), "instance ended");
     }
 }
 

@@ -85,6 +85,9 @@ impl TaskRegistry {
             entry.task.session.clone(),
             entry.task.parent_session.clone(),
         );
+        if let Some(session) = &session {
+            self.forget_abort(session);
+        }
         self.env.health.run_ended(end.outcome.status());
         let settlement = self.settlement(id, end);
         let wanted = from == TaskStatus::Running && end.abort_session;

@@ -77,6 +77,27 @@ pub(crate) struct RunEnded {
     pub(crate) at: Timestamp,
 }
 
+/// The session of a run was aborted, not by the system.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct RunAborted {
+    pub(crate) task: TaskId,
+    pub(crate) run: Run,
+    pub(crate) at: Timestamp,
+}
+
+/// A run was cut off: its attempt has ended, and the next one continues its session.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct RunCutOff {
+    pub(crate) task: TaskId,
+    pub(crate) run: Run,
+    pub(crate) attempt: u32,
+    pub(crate) snapshot: RunSnapshot,
+    /// True if an assistant message was finished in the attempt.
+    pub(crate) answered: bool,
+}
+
 /// The abort of an ended run was answered, given up, or not needed.
 #[derive(Message)]
 #[rtype(result = "()")]

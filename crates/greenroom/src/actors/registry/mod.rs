@@ -3,13 +3,14 @@
 //! task actors, key queues and notifiers send it reports.
 //!
 //! Its modules: `admission` (launch, resume, track), `waiting` (queues), `runs`, `finaliser` (ends), `commands` (cancel, send,
-//! takeover), `events` (the server's events, reachability), `parents` and `notifiers` (batches and pending messages), `asks`
+//! takeover), `cut_off` (aborts from outside, runs that wait for a server), `events` (the server's events, reachability), `parents` and `notifiers` (batches and pending messages), `asks`
 //! (open requests of children), `queries` (readers), `records` (journal and publication), `supervision` (restarts of other
 //! actors), `recovery` (restart of the registry), `shutdown`.
 
 mod admission;
 mod asks;
 mod commands;
+mod cut_off;
 mod events;
 mod finaliser;
 mod messages;
@@ -46,6 +47,7 @@ use super::slot_manager::{SlotManager, SlotPermit};
 use super::task::{Dependents, TaskActor};
 use super::toaster::Toaster;
 use crate::config::Limits;
+use crate::domain::abort_grace::AbortGrace;
 use crate::domain::concurrency::QueueSeq;
 use crate::domain::histories::Histories;
 use crate::domain::idempotency::LaunchKeys;
@@ -63,7 +65,8 @@ pub(crate) use commands::{CancelAnswer, CancelTask, SendTo};
 pub(crate) use events::{InstanceEnded, LinkChanged};
 pub(crate) use messages::{
     AbortDone, AbortOver, BatchClosed, DepthOf, DirectoryKnown, Granted, PendingMessages,
-    RunChanged, RunEnded, RunPrompted, RunSnapshot, RunStarted, Unreachable, WakeAccepted,
+    RunAborted, RunChanged, RunCutOff, RunEnded, RunPrompted, RunSnapshot, RunStarted, Unreachable,
+    WakeAccepted,
 };
 pub(crate) use parents::Parent;
 pub(crate) use queries::{
@@ -147,6 +150,10 @@ pub(crate) enum Deadline {
     Remove(TaskId, Run),
     /// A waiting task has waited too long.
     QueueTtl(TaskId, Run),
+    /// The grace of an abort has passed.
+    AbortGrace,
+    /// The server of a directory in which runs wait is probed again.
+    ProbeDirectory(Arc<str>),
 }
 
 /// Identifies a deadline. Deadlines of the same instant are processed in the order in which they were set.
@@ -257,6 +264,13 @@ pub(crate) struct TaskRegistry {
     /// True while a notification of `DurabilityAdvanced` is requested.
     awaits_durable: bool,
     closing: Option<shutdown::Closing>,
+    /// The aborts that wait for their judgement; none if aborts are not judged.
+    abort_grace: Option<AbortGrace>,
+    abort_deadline: Option<DeadlineKey>,
+    /// The sessions whose abort is in the journal and not judged.
+    unjudged: BTreeSet<SessionId>,
+    /// The runs that were cut off and wait for a server, by directory.
+    server_waits: BTreeMap<Arc<str>, cut_off::ServerWait>,
     /// The buffer for taken events, empty between two messages.
     event_buffer: Vec<SessionEvent>,
 }
@@ -274,6 +288,7 @@ impl TaskRegistry {
         Self {
             limits: refs.flags.limits(),
             reachable: refs.flags.reachable(),
+            abort_grace: env.config.lifecycle.abort_grace.map(AbortGrace::new),
             env,
             refs,
             changes,
@@ -297,6 +312,9 @@ impl TaskRegistry {
             probe_tries: 0,
             awaits_durable: false,
             closing: None,
+            abort_deadline: None,
+            unjudged: BTreeSet::new(),
+            server_waits: BTreeMap::new(),
             event_buffer: Vec::new(),
         }
     }
@@ -382,6 +400,8 @@ impl Handler<DeadlineReached> for TaskRegistry {
             match first.remove() {
                 Deadline::Remove(task, run) => self.remove_ended(&task, run, ctx),
                 Deadline::QueueTtl(task, run) => self.expire_waiting(&task, run, ctx),
+                Deadline::AbortGrace => self.abort_grace_over(ctx),
+                Deadline::ProbeDirectory(directory) => self.probe_directory(&directory),
             }
         }
         self.arm(ctx);

@@ -1,6 +1,7 @@
 //! The queries of readers. Returned records are snapshots.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use actix::{Context, Handler, Message};
 use tokio::sync::oneshot;
@@ -24,6 +25,8 @@ pub(crate) struct Find(pub(crate) String);
 pub(crate) struct FoundTask {
     pub(crate) task: Task,
     pub(crate) place: Option<usize>,
+    /// The directory whose server the task waits for, because it was cut off.
+    pub(crate) awaited_directory: Option<Arc<str>>,
     pub(crate) reachable: bool,
 }
 
@@ -52,6 +55,7 @@ impl Query for Find {
             return Some(FoundTask {
                 task,
                 place: None,
+                awaited_directory: None,
                 reachable: registry.reachable,
             });
         }
@@ -68,6 +72,7 @@ impl Query for Find {
             return Some(FoundTask {
                 task,
                 place: None,
+                awaited_directory: None,
                 reachable: registry.reachable,
             });
         };
@@ -79,6 +84,7 @@ impl Query for Find {
         Some(FoundTask {
             task: entry.as_published()?.clone(),
             place,
+            awaited_directory: registry.awaited_directory(&id),
             reachable: registry.reachable,
         })
     }

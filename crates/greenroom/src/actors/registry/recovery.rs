@@ -74,6 +74,7 @@ impl TaskRegistry {
             left,
             outboxes,
             keys,
+            aborts,
             newest_change: _,
         } = recovered;
         for key in keys {
@@ -89,6 +90,7 @@ impl TaskRegistry {
         }
         self.restore_parents(outboxes, notifiers);
         self.restore_runs(by_queue_seq.into_values().collect(), tasks, ctx);
+        self.restore_aborts(aborts, ctx);
         self.publish_durable();
         // Events may have been missed meanwhile.
         self.refs.poller.send(poller::Reconcile);
@@ -216,6 +218,12 @@ impl TaskRegistry {
                     }
                 }
                 None if superseded_end.is_some() => {}
+                None if status == TaskStatus::Pending
+                    && entry.task.session_to_continue().is_some() =>
+                {
+                    self.record_recovery(&id, "continues once a server serves its directory");
+                    self.wait_for_server(&id);
+                }
                 None if status == TaskStatus::Pending => {
                     self.record_recovery(&id, "back in line");
                     self.enqueue(&id, ctx);

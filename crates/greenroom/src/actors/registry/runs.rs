@@ -25,6 +25,9 @@ impl TaskRegistry {
         };
         let task = &entry.task;
         let start_mode = match (&task.session, task.run) {
+            (Some(session), _) if task.session_to_continue().is_some() => {
+                StartMode::Continue(session.clone())
+            }
             (Some(session), run) if run > Run::FIRST => {
                 entry
                     .superseded
@@ -90,6 +93,10 @@ impl TaskRegistry {
             .put(id.clone(), u64::from(run.0), actor.clone());
         entry.actor = Some(actor);
         entry.sent_dependents = Dependents::default();
+        self.hold_for_abort(id);
+        let Some(entry) = self.tasks.get(id) else {
+            return;
+        };
         if let Some(session) = entry.task.session.clone() {
             self.send_dependents(&session);
         }
@@ -104,7 +111,8 @@ impl TaskRegistry {
         let (Some(session), Some(started)) = (task.session.clone(), task.started_at()) else {
             return;
         };
-        let prompted = entry.prompted == Some(task.run) || (task.tracked && task.run == Run::FIRST);
+        let prompted = entry.prompted == Some(task.run)
+            || (task.tracked && task.run == Run::FIRST && task.attempt() == 1);
         let start_mode = if prompted {
             StartMode::Watch(session, started)
         } else {

@@ -9,9 +9,10 @@ use actix::{AsyncContext, Context, Handler};
 use super::abort::{Aborted, abort_session};
 use super::messages::LatePromptGivenUp;
 use super::{
-    DecidedEnd, Detach, EndAccepted, EndRefused, EndRun, Phase, RegistryRestarted, TaskActor,
+    CutOffAccepted, CutOffDecided, DecidedEnd, Detach, EndAccepted, EndRefused, EndRun, Phase,
+    RegistryRestarted, TaskActor,
 };
-use crate::actors::registry::RunEnded;
+use crate::actors::registry::{RunCutOff, RunEnded};
 use crate::domain::ids::SessionId;
 use crate::domain::lifecycle::End;
 
@@ -19,7 +20,7 @@ impl TaskActor {
     /// Decides the end and reports it to the registry. Until the registry has recorded it, no other end is decided.
     pub(super) fn end(&mut self, end: End) {
         let watch = match std::mem::replace(&mut self.phase, Phase::Ended) {
-            Phase::Watching(watch) => Some(watch),
+            Phase::Watching(watch) | Phase::CutOff(watch, _) => Some(watch),
             Phase::Starting | Phase::Started => None,
             ended @ (Phase::EndPending(..) | Phase::Ended) => {
                 self.phase = ended;
@@ -33,6 +34,35 @@ impl TaskActor {
         let at = self.env.now();
         self.decided_end = Some(Box::new(DecidedEnd { end, snapshot, at }));
         self.report_end();
+    }
+
+    /// Decides that the run was cut off and reports it to the registry. A requested end still wins until the registry has
+    /// recorded it.
+    pub(super) fn cut_off(&mut self, answered: bool) {
+        match std::mem::replace(&mut self.phase, Phase::Ended) {
+            Phase::Watching(watch) => {
+                self.next_step = None;
+                self.calls_allowed.store(false, Ordering::Release);
+                let snapshot = self.snapshot(Some(&watch));
+                self.phase = Phase::CutOff(watch, CutOffDecided { snapshot, answered });
+                self.report_cut_off();
+            }
+            other => self.phase = other,
+        }
+    }
+
+    /// Reports the decided cut-off to the registry, if there is one.
+    fn report_cut_off(&self) {
+        if let Phase::CutOff(_, decided) = &self.phase {
+            let CutOffDecided { snapshot, answered } = decided.clone();
+            self.registry.send(RunCutOff {
+                task: self.task.id.clone(),
+                run: self.run,
+                attempt: self.attempt,
+                snapshot,
+                answered,
+            });
+        }
     }
 
     /// Reports the decided end to the registry, if there is one.
@@ -177,6 +207,19 @@ impl Handler<EndAccepted> for TaskActor {
     }
 }
 
+impl Handler<CutOffAccepted> for TaskActor {
+    type Result = ();
+
+    fn handle(&mut self, _: CutOffAccepted, ctx: &mut Context<Self>) {
+        self.env.failpoints.hit("task: CutOffAccepted");
+        if matches!(self.phase, Phase::CutOff(..)) {
+            self.phase = Phase::Ended;
+            self.permit = None;
+            self.arm(ctx);
+        }
+    }
+}
+
 impl Handler<Detach> for TaskActor {
     type Result = ();
 
@@ -207,9 +250,13 @@ impl Handler<RegistryRestarted> for TaskActor {
                     self.report_prompted();
                 }
                 self.report_changed();
+                if matches!(&self.phase, Phase::Watching(watch) if watch.is_abort_pending()) {
+                    self.report_aborted();
+                }
                 // If the slot manager panicked just before the registry, its restart was not reported to this actor.
                 self.retake_lost_slot(ctx);
             }
+            Phase::CutOff(..) => self.report_cut_off(),
             Phase::EndPending(..) | Phase::Ended => self.report_end(),
         }
     }

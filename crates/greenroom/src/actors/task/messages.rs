@@ -24,6 +24,8 @@ pub(crate) enum StartMode {
     Relaunch(Option<Lineage>),
     /// Prompts the session of an earlier run again.
     Resume(SessionId),
+    /// Prompts the session of this run, which was cut off, to continue.
+    Continue(SessionId),
     /// Watches a session that was started elsewhere, or prompted by an earlier actor, since that time.
     Watch(SessionId, Timestamp),
     /// Watches the session of this run since that time, and looks up its prompt; prompts if there is none.
@@ -87,6 +89,24 @@ pub(crate) struct RecordChanged(pub(crate) Arc<Task>);
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(crate) struct EndAccepted(pub(crate) AbortTicket);
+
+/// An abort of the session, which a registry or actor before received, waits for its judgement.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct AbortHeld;
+
+/// The registry has judged the abort of the session.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct AbortJudged {
+    /// True if the agent server cut off the turn, false if a person stopped it.
+    pub(crate) cut_off: bool,
+}
+
+/// The registry has recorded that the run was cut off. A later actor continues it.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct CutOffAccepted;
 
 /// The registry was restarted: reports that it may have missed are sent again.
 #[derive(Message)]
@@ -158,7 +178,17 @@ pub(super) struct CreateLookedUp(pub(super) Result<Option<SessionId>, ServerErro
 #[rtype(result = "()")]
 pub(super) struct PromptAnswered {
     pub(super) prompt: u32,
-    pub(super) answer: Result<(), ServerError>,
+    pub(super) answer: PromptAnswer,
+}
+
+/// The answer to a prompt call.
+pub(super) enum PromptAnswer {
+    /// The answer of the server.
+    Server(Result<(), ServerError>),
+    /// The prompt was not sent: it was not known whether the user has reverted messages of the session.
+    NotRead(ServerError),
+    /// The prompt was not sent: it would delete messages that the user has reverted.
+    Reverted,
 }
 
 #[derive(Message)]

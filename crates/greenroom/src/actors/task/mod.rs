@@ -20,9 +20,9 @@ use actix::{Actor, AsyncContext, Context, SpawnHandle};
 use self::lineage::SearchScope;
 use self::messages::DeadlineReached;
 pub(crate) use self::messages::{
-    Dependents, Detach, EndAccepted, EndRefused, EndRun, EventLinkLost, RecordChanged,
-    RegistryRestarted, SendFailure, SendPrompt, SessionEventReceived, SlotManagerRestarted,
-    StartMode, StartRecorded, StatusPolled, WakeSent,
+    AbortHeld, AbortJudged, CutOffAccepted, Dependents, Detach, EndAccepted, EndRefused, EndRun,
+    EventLinkLost, RecordChanged, RegistryRestarted, SendFailure, SendPrompt, SessionEventReceived,
+    SlotManagerRestarted, StartMode, StartRecorded, StatusPolled, WakeSent,
 };
 use super::actor_ref::ActorRef;
 use super::env::Env;
@@ -46,7 +46,11 @@ enum StartStep {
     LookForPrompt,
 }
 
-/// The number of the first prompt of a run.
+/// The prompt that continues a turn which was cut off.
+const CONTINUE_PROMPT: &str =
+    "The agent server was restarted and your last turn was cut off. Go on where you stopped.";
+
+/// The number of the first prompt of an attempt.
 const FIRST_PROMPT: u32 = 1;
 
 enum Phase {
@@ -56,10 +60,19 @@ enum Phase {
     Started,
     /// The session is watched.
     Watching(Box<Watch>),
+    /// The run was cut off; the registry has not recorded it yet. Another end can still be decided.
+    CutOff(Box<Watch>, CutOffDecided),
     /// The end is decided; the registry has not recorded it yet.
     EndPending(End, Option<Box<Watch>>),
     /// The end is recorded.
     Ended,
+}
+
+/// A cut-off as reported to the registry.
+#[derive(Clone)]
+struct CutOffDecided {
+    snapshot: RunSnapshot,
+    answered: bool,
 }
 
 /// The end of a run as reported to the registry. Kept until it is recorded, since a report can be lost.
@@ -159,7 +172,10 @@ impl TaskActor {
             run: task.run,
             depth: task.spawn_depth,
             root: task.root_session.clone(),
-            attempt: 1,
+            attempt: match &start_mode {
+                StartMode::Continue(_) => task.attempt() + 1,
+                _ => task.attempt().max(1),
+            },
             start_mode,
             slot_key,
             permit,
@@ -198,11 +214,12 @@ impl TaskActor {
             StartMode::Launch(None) | StartMode::Relaunch(None) => {
                 self.step(StartStep::Lineage, ctx)
             }
-            StartMode::Resume(session) => self.session_ready(session),
+            StartMode::Resume(session) | StartMode::Continue(session) => {
+                self.session_ready(session)
+            }
             StartMode::Watch(session, started) => {
                 self.session = Some(session);
-                let resumed = self.run > Run::FIRST;
-                let mut watch = self.new_watch(resumed, started);
+                let mut watch = self.new_watch(started);
                 watch.prompt_accepted(started);
                 watch.observed_since(self.env.now());
                 self.prompts = self.first_prompt_number();
@@ -210,13 +227,22 @@ impl TaskActor {
             }
             StartMode::Reattach(session, started) => {
                 self.session = Some(session);
-                let mut watch = self.new_watch(self.run > Run::FIRST, started);
+                let mut watch = self.new_watch(started);
                 watch.observed_since(self.env.now());
                 self.phase = Phase::Watching(watch);
                 self.prompts = self.first_prompt_number();
-                self.prompting = Some((FIRST_PROMPT, self.task.prompt.clone()));
+                self.prompting = Some((FIRST_PROMPT, self.first_prompt()));
                 self.step(StartStep::LookForPrompt, ctx);
             }
+        }
+    }
+
+    /// Returns the text of the first prompt of this attempt.
+    pub(super) fn first_prompt(&self) -> Arc<str> {
+        if self.attempt > 1 {
+            CONTINUE_PROMPT.into()
+        } else {
+            self.task.prompt.clone()
         }
     }
 

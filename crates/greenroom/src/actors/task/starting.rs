@@ -11,16 +11,18 @@ use super::lineage::{
     Lineage, earlier_scopes, find_created, new_session, prompt_arrived, read_lineage,
 };
 use super::messages::{
-    CreateAnswered, CreateLookedUp, CreateTimedOut, LineageRead, PromptAnswered, PromptLookedUp,
+    CreateAnswered, CreateLookedUp, CreateTimedOut, LineageRead, PromptAnswer, PromptAnswered,
+    PromptLookedUp,
 };
 use super::{Phase, RecordChanged, StartMode, StartRecorded, StartStep, TaskActor};
-use crate::actors::env::{connect_backoff, panic_error, spawn_call, within};
+use crate::actors::env::{REVERT_READ_LIMIT, connect_backoff, panic_error, spawn_call, within};
 use crate::actors::registry::{RunPrompted, RunStarted, Unreachable};
 use crate::actors::runtime_state::CallId;
 use crate::domain::correlation_tag::CorrelationTag;
 use crate::domain::ids::{Run, SessionId};
 use crate::domain::lifecycle::End;
 use crate::domain::time::{Timestamp, duration_text};
+use crate::domain::timeline::TimelineEntry;
 use crate::domain::watch::Watch;
 use crate::ports::agent_server::{NewSession, ServerError, TaskPrompt};
 
@@ -120,6 +122,7 @@ impl TaskActor {
                 let request = self.prompt_request(prompt, text);
                 let directory = self.directory.clone();
                 self.prompts_in_flight += 1;
+                let reads_revert = self.may_be_reverted();
                 let call = self.env.calls_in_flight.begin(self.prompt_call_id(prompt));
                 let (durable, calls_allowed) =
                     (self.env.durable(), Arc::clone(&self.calls_allowed));
@@ -130,12 +133,26 @@ impl TaskActor {
                         let _call = call;
                         durable.await;
                         if !calls_allowed.load(Ordering::Acquire) {
-                            return Err(run_ended_error());
+                            return PromptAnswer::Server(Err(run_ended_error()));
+                        }
+                        if reads_revert {
+                            let read = env.server.session(&session);
+                            match within(REVERT_READ_LIMIT, read).await {
+                                Ok(record) if record.reverted => return PromptAnswer::Reverted,
+                                Ok(_) => {}
+                                Err(failure @ ServerError::NotFound(_)) => {
+                                    return PromptAnswer::Server(Err(failure));
+                                }
+                                Err(failure) => return PromptAnswer::NotRead(failure),
+                            }
+                            if !calls_allowed.load(Ordering::Acquire) {
+                                return PromptAnswer::Server(Err(run_ended_error()));
+                            }
                         }
                         let call = env.server.prompt(&session, directory.as_deref(), request);
-                        within(env.config.calls.prompt, call).await
+                        PromptAnswer::Server(within(env.config.calls.prompt, call).await)
                     },
-                    |panic| Err(panic_error(panic)),
+                    |panic| PromptAnswer::Server(Err(panic_error(panic))),
                     move |answer| addr.do_send(PromptAnswered { prompt, answer }),
                 );
             }
@@ -160,6 +177,12 @@ impl TaskActor {
                 );
             }
         }
+    }
+
+    /// Returns true if the user may have reverted messages of the session: it is older than this attempt.
+    fn may_be_reverted(&self) -> bool {
+        let is_new = self.run == Run::FIRST && self.attempt == 1 && !self.task.tracked;
+        self.env.config.notifications.revert_check.is_some() && !is_new
     }
 
     /// Returns the request for the session of this attempt; the same on every call.
@@ -289,7 +312,18 @@ impl TaskActor {
         }
     }
 
-    pub(super) fn new_watch(&self, resumed: bool, started: Timestamp) -> Box<Watch> {
+    /// Schedules the prompt again: its user has reverted messages of the session, which the prompt would delete.
+    fn wait_for_restore(&mut self) {
+        self.reset_retries();
+        let entry = TimelineEntry::new("waits", "its user has reverted messages of the session");
+        self.env.append_timeline(&self.task.id, entry);
+        if let Some(interval) = self.env.config.notifications.revert_check {
+            self.next_step = Some((self.env.now() + interval, StartStep::Prompt));
+        }
+    }
+
+    pub(super) fn new_watch(&self, started: Timestamp) -> Box<Watch> {
+        let resumed = self.run > Run::FIRST || self.attempt > 1;
         let mut watch = Box::new(Watch::new(
             Arc::clone(&self.env.config),
             self.task.progress.clone(),
@@ -297,6 +331,7 @@ impl TaskActor {
             true,
             started,
         ));
+        watch.set_cut_offs(self.task.cut_offs());
         // The session is not idle yet: no action follows.
         watch.dependents(self.dependents.open, self.dependents.has_pending, started);
         watch
@@ -389,9 +424,8 @@ impl Handler<StartRecorded> for TaskActor {
         // The actor shares the registry's record from here on.
         self.task = go.0;
         if matches!(self.phase, Phase::Started) {
-            let resumed = self.run > Run::FIRST;
-            self.phase = Phase::Watching(self.new_watch(resumed, self.env.now()));
-            self.send_prompt(self.task.prompt.clone(), ctx);
+            self.phase = Phase::Watching(self.new_watch(self.env.now()));
+            self.send_prompt(self.first_prompt(), ctx);
         }
         self.arm(ctx);
     }
@@ -416,14 +450,26 @@ impl Handler<PromptAnswered> for TaskActor {
             .as_ref()
             .is_some_and(|(prompt, _)| *prompt == answered.prompt);
         let arrived = match &answered.answer {
-            Ok(()) => true,
-            Err(failure) => failure.outcome_is_unknown(),
+            PromptAnswer::Server(Ok(())) => true,
+            PromptAnswer::Server(Err(failure)) => failure.outcome_is_unknown(),
+            PromptAnswer::NotRead(_) | PromptAnswer::Reverted => false,
         };
         self.prompt_finished(arrived);
         if !current || !matches!(self.phase, Phase::Watching(_)) {
             return;
         }
-        match answered.answer {
+        let answer = match answered.answer {
+            PromptAnswer::Server(answer) => answer,
+            PromptAnswer::NotRead(failure) => {
+                self.retry_step(StartStep::Prompt, &failure);
+                return self.arm(ctx);
+            }
+            PromptAnswer::Reverted => {
+                self.wait_for_restore();
+                return self.arm(ctx);
+            }
+        };
+        match answer {
             Ok(()) => {
                 self.prompting = None;
                 self.report_prompted();

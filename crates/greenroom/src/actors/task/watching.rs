@@ -14,11 +14,11 @@ use super::messages::{
 };
 use super::starting::run_ended_error;
 use super::{
-    Dependents, EventLinkLost, Phase, SendFailure, SendPrompt, SessionEventReceived,
-    SlotManagerRestarted, TaskActor, WakeSent,
+    AbortHeld, AbortJudged, CONTINUE_PROMPT, Dependents, EventLinkLost, Phase, SendFailure,
+    SendPrompt, SessionEventReceived, SlotManagerRestarted, TaskActor, WakeSent,
 };
 use crate::actors::env::{Env, panic_error, spawn_call, within};
-use crate::actors::registry::{RunChanged, RunSnapshot};
+use crate::actors::registry::{RunAborted, RunChanged, RunSnapshot};
 use crate::actors::slot_manager::{Adopt, Adopted};
 use crate::config::FailedCheck;
 use crate::domain::explanation::{is_unknown_model, with_models};
@@ -82,6 +82,12 @@ impl TaskActor {
                     self.watch(|watch| watch.set_holds_slot(true));
                     self.take_slot(ctx);
                 }
+                WatchAction::Aborted => self.report_aborted(),
+                WatchAction::CutOff { answered } => {
+                    self.cut_off(answered);
+                    changed = false;
+                    break;
+                }
                 WatchAction::End(end) => {
                     self.explain_and_end(end, ctx);
                     changed = false;
@@ -117,6 +123,15 @@ impl TaskActor {
             |_| EndExplained(unexplained),
             move |explained| addr.do_send(explained),
         );
+    }
+
+    /// Reports an abort of the session to the registry, which judges it.
+    pub(super) fn report_aborted(&self) {
+        self.registry.send(RunAborted {
+            task: self.task.id.clone(),
+            run: self.run,
+            at: self.env.now(),
+        });
     }
 
     pub(super) fn report_changed(&self) {
@@ -171,6 +186,7 @@ impl TaskActor {
             run: self.run,
             started: watch.started(),
             own_session: self.run == Run::FIRST,
+            attempt: (self.attempt > 1).then_some(self.attempt),
         };
         let (env, addr) = (self.env.clone(), ctx.address());
         spawn_call(
@@ -222,8 +238,7 @@ impl TaskActor {
 
     /// Prompts the session to continue its last turn, which the server lost in a restart.
     pub(super) fn continue_session(&mut self, ctx: &mut Context<Self>) {
-        let text = "The agent server was restarted and your last turn was cut off. Go on where you stopped.";
-        self.send_prompt(text.into(), ctx);
+        self.send_prompt(CONTINUE_PROMPT.into(), ctx);
     }
 }
 
@@ -274,6 +289,25 @@ impl Handler<SessionEventReceived> for TaskActor {
             |watch| watch.event(&received.kind, received.at),
             ctx,
         );
+    }
+}
+
+impl Handler<AbortHeld> for TaskActor {
+    type Result = ();
+
+    fn handle(&mut self, _: AbortHeld, ctx: &mut Context<Self>) {
+        self.env.failpoints.hit("task: AbortHeld");
+        self.watch(Watch::hold_for_abort);
+        self.arm(ctx);
+    }
+}
+
+impl Handler<AbortJudged> for TaskActor {
+    type Result = ();
+
+    fn handle(&mut self, judged: AbortJudged, ctx: &mut Context<Self>) {
+        self.env.failpoints.hit("task: AbortJudged");
+        self.watched(|watch, _| watch.abort_judged(judged.cut_off), ctx);
     }
 }
 

@@ -16,7 +16,7 @@ impl Watch {
         let Some(check) = self.check.take_if(|check| check.token == token) else {
             return Vec::new();
         };
-        if check.signs_of_life != self.signs_of_life {
+        if check.signs_of_life != self.signs_of_life || self.abort_pending {
             return Vec::new();
         }
         let findings = match answer {
@@ -37,7 +37,12 @@ impl Watch {
         if !has_prompt && !findings.prompted {
             return Vec::new();
         }
+        self.has_finished_message |= findings.finished;
         if let Some(failure) = findings.failed {
+            if failure.aborted && self.continues_cut_off_runs() {
+                // No event reported the abort: its instance is gone, or its event source was.
+                return self.cut_off("only its stored messages show an abort");
+            }
             return vec![WatchAction::End(failure_end(
                 failure.aborted,
                 &failure.text,
@@ -95,6 +100,9 @@ impl Watch {
     }
 
     pub(super) fn begin_check(&mut self, stale: bool) -> Vec<WatchAction> {
+        if self.abort_pending {
+            return Vec::new();
+        }
         if self.waits_for_others() {
             return self.release_slot_if_waiting();
         }
@@ -136,6 +144,9 @@ impl Watch {
             .is_some_and(|idle| now.since(idle) >= self.config.lifecycle.poll_interval);
         if !settled {
             return Vec::new();
+        }
+        if self.continues_cut_off_runs() {
+            return self.cut_off("the agent server had lost its last turn");
         }
         if self.continuations >= self.config.lifecycle.restart_attempts {
             return vec![WatchAction::End(End::interrupt(

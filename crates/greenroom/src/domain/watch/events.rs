@@ -80,6 +80,21 @@ impl Watch {
                 Vec::new()
             }
             Some("assistant") => {
+                // While the server backs off, an abort shows only as a message completed without a reason.
+                let is_abort = message.aborted
+                    || (self.retrying.is_some()
+                        && message.completed.is_some()
+                        && message.finish.is_none()
+                        && message.error.is_none());
+                if is_abort && self.continues_cut_off_runs() {
+                    return self.aborted();
+                }
+                if message.completed.is_some()
+                    && message.finish.is_some()
+                    && message.error.is_none()
+                {
+                    self.has_finished_message = true;
+                }
                 let actions = self.activity(now);
                 let finished_at =
                     (message.is_finished_turn() && message.error.is_none()).then_some(now);
@@ -164,6 +179,9 @@ impl Watch {
         self.idle_since.get_or_insert(now);
         self.retry_deadline = None;
         self.retrying = None;
+        if self.abort_pending {
+            return Vec::new();
+        }
         let answered = self
             .turn
             .as_ref()
@@ -182,7 +200,24 @@ impl Watch {
             // A late event of the abort that ended the previous run.
             return Vec::new();
         }
+        if aborted && self.continues_cut_off_runs() {
+            return self.aborted();
+        }
+        if self.abort_pending {
+            // An error that follows the abort does not judge it.
+            return Vec::new();
+        }
         vec![WatchAction::End(failure_end(aborted, text))]
+    }
+
+    /// Handles an abort of the session that the system did not request. A run that continues its session ignores it
+    /// until it was seen busy: it is a late event of the abort before.
+    fn aborted(&mut self) -> Vec<WatchAction> {
+        if self.resumed && !self.seen_busy {
+            return Vec::new();
+        }
+        self.hold_for_abort();
+        vec![WatchAction::Aborted]
     }
 
     /// Records activity: a sign of life that moves `lastUpdate` and ends the server's backoff.

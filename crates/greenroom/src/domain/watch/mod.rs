@@ -38,6 +38,13 @@ pub enum WatchAction {
     RetakeSlot,
     /// The record of the task has changed.
     Changed,
+    /// The session was aborted, not by the system: the registry judges the abort, then calls [`Watch::abort_judged`].
+    Aborted,
+    /// The run was cut off: it continues in its session in the next attempt.
+    CutOff {
+        /// True if an assistant message was finished in this attempt.
+        answered: bool,
+    },
     /// The run has ended.
     End(End),
 }
@@ -69,6 +76,8 @@ pub enum PolledStatus {
 pub struct CheckFindings {
     /// The run has output.
     pub output: bool,
+    /// An assistant message of the run is finished.
+    pub finished: bool,
     /// A prompt of the run is among the messages, or the session was created for the run and all messages belong to it.
     pub prompted: bool,
     /// The run has an assistant message.
@@ -151,6 +160,12 @@ pub struct Watch {
     holds_slot: bool,
     continuations: u32,
     event_link_lost: bool,
+    /// True while an abort waits for its judgement.
+    abort_pending: bool,
+    /// The number of times that the run was cut off in a row before this attempt.
+    cut_offs: u32,
+    /// An assistant message was finished in this attempt.
+    has_finished_message: bool,
     last_report: Timestamp,
     // Emptied after every call, which adds few entries.
     timeline: Vec<TimelineEntry>,
@@ -199,6 +214,9 @@ impl Watch {
             holds_slot,
             continuations: 0,
             event_link_lost: false,
+            abort_pending: false,
+            cut_offs: 0,
+            has_finished_message: false,
             last_report: now,
             timeline: Vec::new(),
             noted: Vec::new(),
@@ -240,6 +258,53 @@ impl Watch {
     /// Records that events were lost since the start of the run, maybe because of a restart of the server.
     pub fn event_link_lost(&mut self) {
         self.event_link_lost = true;
+    }
+
+    /// Sets the number of times that the run was cut off in a row before this attempt.
+    pub fn set_cut_offs(&mut self, cut_offs: u32) {
+        self.cut_offs = cut_offs;
+    }
+
+    /// Returns true while an abort of the session waits for its judgement.
+    pub fn is_abort_pending(&self) -> bool {
+        self.abort_pending
+    }
+
+    /// Records that an abort of the session waits for its judgement. No check begins until then.
+    pub fn hold_for_abort(&mut self) {
+        self.abort_pending = true;
+        self.signs_of_life += 1;
+    }
+
+    /// Processes the judgement of the session's abort.
+    pub fn abort_judged(&mut self, cut_off: bool) -> Vec<WatchAction> {
+        self.abort_pending = false;
+        if cut_off {
+            return self.cut_off("the instance of its session ended");
+        }
+        self.note_once("aborted", "a person stopped its session");
+        vec![WatchAction::End(failure_end(true, ""))]
+    }
+
+    /// Handles a run whose turn was cut off: it continues, unless that was in vain before.
+    pub(super) fn cut_off(&mut self, why: &'static str) -> Vec<WatchAction> {
+        let in_vain = if self.has_finished_message {
+            0
+        } else {
+            self.cut_offs
+        };
+        if in_vain >= self.config.lifecycle.restart_attempts {
+            return vec![WatchAction::End(End::interrupt("cut off again"))];
+        }
+        self.note_once("cut off", why);
+        vec![WatchAction::CutOff {
+            answered: self.has_finished_message,
+        }]
+    }
+
+    /// Returns true if runs that are cut off continue in a new attempt.
+    fn continues_cut_off_runs(&self) -> bool {
+        self.config.lifecycle.abort_grace.is_some()
     }
 
     /// Records that a further prompt is in flight. The run does not complete until its outcome is known.
@@ -286,6 +351,9 @@ impl Watch {
 
     /// Returns the time of the next call of [`Watch::on_deadline`].
     pub fn next_deadline(&self) -> Option<Timestamp> {
+        if self.abort_pending {
+            return None;
+        }
         let deferred = self.deferred.then(|| self.idle_guard_ends());
         let ask_deadlines = self
             .asking
@@ -300,6 +368,9 @@ impl Watch {
 
     /// Returns the actions that are due at `now`.
     pub fn on_deadline(&mut self, now: Timestamp) -> Vec<WatchAction> {
+        if self.abort_pending {
+            return Vec::new();
+        }
         if let Some(deadline) = self.retry_deadline
             && deadline <= now
         {

@@ -233,6 +233,7 @@ mod tests {
             output,
             prompted,
             answered: output,
+            finished: output && !unfinished,
             unfinished,
             failed: None,
             open_todos,

@@ -14,6 +14,9 @@ impl Watch {
         polled_at: Timestamp,
         now: Timestamp,
     ) -> Vec<WatchAction> {
+        if self.abort_pending {
+            return Vec::new();
+        }
         let mut actions = match status {
             PolledStatus::Busy if self.idle_since.is_none_or(|idle| idle <= polled_at) => {
                 self.busy(polled_at)

@@ -111,6 +111,7 @@ pub fn message(id: &str, kind: NoticeKind, of: &[&str], status: DeliveryStatus) 
         }
         .into(),
         reports: reports.into(),
+        retry_of: None,
         since: at(2),
         status,
         at: at(2),

@@ -10,7 +10,7 @@ use super::{JournalEntry, MIN_PREFIX_LEN, RecoveredState, RecoveredTask};
 use crate::domain::idempotency::{LaunchKey, MAX_KEYS};
 use crate::domain::ids::{SessionId, TaskId};
 use crate::domain::outbox::Outbox;
-use crate::domain::task::Task;
+use crate::domain::task::{Task, TaskStatus};
 use crate::domain::time::Timestamp;
 use crate::maps::{Map, Set};
 
@@ -32,6 +32,7 @@ pub struct Fold {
     // Settled parents in the order of settling. A parent may have become unsettled again.
     settled: VecDeque<SessionId>,
     keys: VecDeque<LaunchKey>,
+    aborts: BTreeMap<SessionId, Timestamp>,
     newest_change: u64,
 }
 
@@ -53,6 +54,7 @@ impl Fold {
         }
         fold.outboxes.extend(recovered.outboxes);
         fold.keys.extend(recovered.keys);
+        fold.aborts.extend(recovered.aborts);
         fold.newest_change = recovered.newest_change;
         fold
     }
@@ -96,6 +98,12 @@ impl Fold {
                 self.keys.retain(|key| key.task != task);
             }
             JournalEntry::Noted(..) => {}
+            JournalEntry::AbortReceived(session, at) => {
+                self.aborts.insert(session, at);
+            }
+            JournalEntry::AbortJudged(session) => {
+                self.aborts.remove(&session);
+            }
             entry => {
                 if let Some(parent) = entry.parent().cloned() {
                     self.apply_to_outbox(parent, entry);
@@ -110,7 +118,10 @@ impl Fold {
             accepted,
             queue_seq,
             granted: before.and_then(|recovered| recovered.granted),
-            prompted: before.and_then(|recovered| recovered.prompted),
+            // A run that waits again, because it was cut off, is prompted again.
+            prompted: before
+                .and_then(|recovered| recovered.prompted)
+                .filter(|_| task.status() != TaskStatus::Pending),
             aborted: before.and_then(|recovered| recovered.aborted),
             task,
         };
@@ -247,6 +258,11 @@ impl Fold {
                 .map(|(parent, outbox)| (parent.clone(), outbox.clone()))
                 .collect(),
             keys: self.keys.iter().cloned().collect(),
+            aborts: self
+                .aborts
+                .iter()
+                .map(|(session, at)| (session.clone(), *at))
+                .collect(),
             newest_change: self.newest_change,
         }
     }

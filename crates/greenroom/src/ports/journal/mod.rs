@@ -126,6 +126,10 @@ pub enum JournalEntry {
     Forgotten(TaskId, Timestamp),
     /// A launch did not become durable in time and was refused. Its key is free again.
     Unaccepted(TaskId),
+    /// A session was aborted, not by the system. The abort is not judged yet.
+    AbortReceived(SessionId, Timestamp),
+    /// The abort of a session was judged, or needs no judgement any more.
+    AbortJudged(SessionId),
 }
 
 impl JournalEntry {
@@ -148,7 +152,9 @@ impl JournalEntry {
             | Self::Aborted(..)
             | Self::Key(_)
             | Self::Forgotten(..)
-            | Self::Unaccepted(_) => None,
+            | Self::Unaccepted(_)
+            | Self::AbortReceived(..)
+            | Self::AbortJudged(_) => None,
         }
     }
 }
@@ -195,6 +201,8 @@ pub struct RecoveredState {
     pub outboxes: Vec<(SessionId, Outbox)>,
     /// The keys of launches, oldest first.
     pub keys: Vec<LaunchKey>,
+    /// The aborted sessions whose abort is not judged, and when the abort was received.
+    pub aborts: Vec<(SessionId, Timestamp)>,
     /// The number of the newest change of a task's state; zero if there was none.
     pub newest_change: u64,
 }

@@ -96,7 +96,11 @@ fn silence_bounds(
         .user_aborted
         .filter(|_| observed.config.notifications.silence_after_parent_abort)
     else {
-        return (false, false);
+        // An abort by the server counts as a user's if the system cannot know better.
+        let unknown = known
+            .cut_off
+            .is_some_and(|cut_off| !observed.shows_cut_off(cut_off));
+        return (unknown, false);
     };
     let prompted_since = known.user_prompted.is_some_and(|user_prompted| {
         user_prompted.at > aborted.at + 5000 && user_prompted.at + 1000 < position.at

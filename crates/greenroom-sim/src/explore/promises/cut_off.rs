@@ -1,0 +1,49 @@
+//! Promise 5, **Truth**, of cut-off sessions: "Cut off is not stopped." A run whose session was aborted by the server
+//! itself is not reported as stopped by a person, if the end of the instance, or the loss of its bridge, was reported
+//! from 6 s before the abort until `abortGrace` after it.
+
+use greenroom::domain::task::TaskStatus;
+
+use super::Promise;
+use crate::explore::log::{Entry, LogEvent};
+use crate::explore::observed::{LogPosition, ObservedState};
+
+/// Runs that ended as stopped by a person after an abort by the server.
+#[derive(Debug, Default)]
+pub(super) struct CutOff {
+    /// The abort of each run, and the violation if the end of the instance was reported in time.
+    suspects: Vec<(LogPosition, String)>,
+}
+
+impl Promise for CutOff {
+    fn name(&self) -> &'static str {
+        "5 Truth (cut off)"
+    }
+
+    fn check_entry(&mut self, _: usize, entry: &Entry, observed: &ObservedState) -> Option<String> {
+        let LogEvent::TaskChanged(change) = &entry.event else {
+            return None;
+        };
+        let text = change.task.error().unwrap_or_default();
+        let by_person = change.to == TaskStatus::Interrupt && text.contains("aborted from outside");
+        let run = observed.run(&change.task.id, change.task.run)?;
+        let known = observed.session(run.session.as_ref()?)?;
+        let cut_off = known.cut_off?;
+        if by_person && known.user_aborted < known.cut_off && run.accepted < cut_off {
+            self.suspects.push((
+                cut_off,
+                format!(
+                    "{} run {} is reported as stopped by a person ({text}), but its session was cut off at {}",
+                    run.task, run.run, cut_off.at
+                ),
+            ));
+        }
+        None
+    }
+
+    fn check_end(&mut self, observed: &ObservedState) -> Option<String> {
+        let shown = |(cut_off, _): &&(LogPosition, String)| observed.shows_cut_off(*cut_off);
+        let (_, violation) = self.suspects.iter().find(shown)?;
+        Some(violation.clone())
+    }
+}
