@@ -90,7 +90,6 @@ pub struct Lifecycle {
     pub look_after_abort: bool,
     /// How long after the last abort in a directory the end of its instance or process still means that the sessions were
     /// cut off, not stopped by a person. None: every abort counts as a person's at once.
-    /// The default is None until the explorer finds no schedule that breaks a promise with it.
     pub abort_grace: Option<Duration>,
 }
 
@@ -113,7 +112,7 @@ impl Default for Lifecycle {
             retention: 14 * 24 * 60 * MINUTE,
             failed_check: FailedCheck::Retry { failures: 3 },
             look_after_abort: true,
-            abort_grace: None,
+            abort_grace: Some(Duration::from_secs(2)),
         }
     }
 }

@@ -53,6 +53,8 @@ pub struct RunFacts {
     pub batch_parent: Option<SessionId>,
     pub session: Option<SessionId>,
     pub accepted: LogPosition,
+    /// The run was cut off here, and waits for a server and a slot again.
+    pub requeued: Option<LogPosition>,
     /// The first create or prompt of the run.
     pub started: Option<LogPosition>,
     /// A create of the run took effect.
@@ -80,9 +82,19 @@ impl RunFacts {
         self.ended.is_none()
     }
 
-    /// Returns true from the first call of the run, or from its track, until its end.
+    /// Returns the position since which the run waits for the slot of its present attempt.
+    pub fn queued(&self) -> LogPosition {
+        self.requeued.unwrap_or(self.accepted)
+    }
+
+    /// Returns true if the run holds its slot since its track, and none was granted.
+    pub fn is_adopted(&self) -> bool {
+        self.origin == Origin::Track && self.requeued.is_none()
+    }
+
+    /// Returns true from the first call of the attempt, or from the track, until the end of the attempt.
     pub fn occupies(&self) -> bool {
-        self.is_open() && self.counts && (self.started.is_some() || self.origin == Origin::Track)
+        self.is_open() && self.counts && (self.started.is_some() || self.is_adopted())
     }
 }
 

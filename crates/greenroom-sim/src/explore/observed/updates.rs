@@ -209,6 +209,7 @@ impl ObservedState {
                 batch_parent: task.parent_session.clone(),
                 session: task.session.clone(),
                 accepted: position,
+                requeued: None,
                 started: None,
                 created: false,
                 prompted: None,
@@ -236,6 +237,7 @@ impl ObservedState {
         if change.to == TaskStatus::Pending && change.from == Some(TaskStatus::Running) {
             // The attempt ended, and the run waits for the next.
             (run.started, run.running) = (None, None);
+            run.requeued = Some(position);
         }
         if change.to == TaskStatus::Running {
             run.running.get_or_insert(position);

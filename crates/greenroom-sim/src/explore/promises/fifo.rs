@@ -63,6 +63,8 @@ impl Fifo {
             && run.running.is_none()
             && !run.actor_panicked
             && run.reparented.is_none()
+            // A run that was cut off waits for a server first, outside the line.
+            && run.requeued.is_none()
             && match run.origin {
                 Origin::Launch => lookup.is_none_or(|&lookup| lookup < run.accepted.index),
                 Origin::Resume => !aborts && self.status_calls.is_empty() && !slow,
@@ -149,7 +151,7 @@ impl Promise for Fifo {
             } => {
                 let started = observed.run(task, *run)?;
                 if started.started.is_none_or(|started| started.index != index)
-                    || started.origin == Origin::Track
+                    || started.is_adopted()
                 {
                     return None;
                 }

@@ -4,7 +4,7 @@
 //!
 //! A grant is not visible; the first call after it may be much later (the parent is looked up first, a resume
 //! waits for an abort). So a start is a violation only if there was no room for all holders at any moment
-//! since the youngest of them was accepted: the last grant among them lies in that time, and all held their
+//! since the youngest of them was accepted, or cut off and put in line again: the last grant among them lies in that time, and all held their
 //! slots then.
 
 use std::collections::BTreeMap;
@@ -14,7 +14,7 @@ use greenroom::domain::ids::ConcurrencyKey;
 
 use super::Promise;
 use crate::explore::log::{Call, Entry, LogEvent, Request};
-use crate::explore::observed::{LogPosition, ObservedState, Origin, RunFacts};
+use crate::explore::observed::{LogPosition, ObservedState, RunFacts};
 
 /// The limits, with the range of log indices in which each may have been in force.
 #[derive(Debug)]
@@ -98,10 +98,10 @@ fn over(
         .collect();
     let youngest = holders
         .iter()
-        .filter(|other| other.origin != Origin::Track)
-        .map(|other| other.accepted)
+        .filter(|other| !other.is_adopted())
+        .map(|other| other.queued())
         .max();
-    let youngest = youngest.unwrap_or(run.accepted);
+    let youngest = youngest.unwrap_or(run.queued());
     let count = holders
         .iter()
         .filter(|other| {
@@ -117,7 +117,7 @@ fn over(
 
 /// Returns true if the run certainly held its slot from that position on.
 fn held_for_sure(run: &RunFacts, since: LogPosition) -> bool {
-    let adopted = run.origin == Origin::Track && run.accepted.at >= since.at;
+    let adopted = run.is_adopted() && run.accepted.at >= since.at;
     let released = run
         .may_be_released_until
         .is_some_and(|until| until.at >= since.at);
@@ -210,7 +210,7 @@ impl Promise for Slots {
                 let run = observed.run(task, *run)?;
                 let begins =
                     run.started.is_some_and(|started| started.index == index) && run.is_open();
-                (begins && run.origin != Origin::Track)
+                (begins && run.counts && !run.is_adopted())
                     .then(|| self.started(index, run, observed))
                     .flatten()
             }
