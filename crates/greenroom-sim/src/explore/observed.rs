@@ -163,6 +163,8 @@ pub struct ObservedState {
     pub delivered_notices: BTreeSet<NoticeId>,
     /// The moments at which the end of the instance was reported to the system.
     pub instance_ends: Vec<LogPosition>,
+    /// The losses of the event stream.
+    pub stream_losses: Vec<LogPosition>,
     /// The last crash of the process.
     pub process_crashed: Option<LogPosition>,
     /// True if a change was published later than it was decided, because the disk is slow.
@@ -207,6 +209,7 @@ impl ObservedState {
             stored_notices: BTreeSet::new(),
             delivered_notices: BTreeSet::new(),
             instance_ends: Vec::new(),
+            stream_losses: Vec::new(),
             process_crashed: None,
             delayed_publication: false,
             actor_panicked: false,
@@ -309,10 +312,12 @@ impl ObservedState {
             return false;
         };
         let grace = i64::try_from(grace.as_millis()).unwrap_or(0);
-        let window = aborted.at - 6000..aborted.at + grace;
-        self.instance_ends
-            .iter()
-            .any(|ended| window.contains(&ended.at))
+        let is_within = |positions: &[LogPosition], begin: i64| {
+            let window = begin..aborted.at + grace;
+            positions.iter().any(|ended| window.contains(&ended.at))
+        };
+        is_within(&self.instance_ends, aborted.at - 6000)
+            || is_within(&self.stream_losses, aborted.at)
     }
 
     /// Returns a call by its number.

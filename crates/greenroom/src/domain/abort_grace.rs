@@ -41,6 +41,8 @@ pub struct AbortGrace {
     ends: BTreeMap<Arc<str>, Timestamp>,
     /// The last end of every instance at once.
     end_of_all: Option<Timestamp>,
+    /// The last loss of the event stream.
+    stream_lost: Option<Timestamp>,
 }
 
 impl AbortGrace {
@@ -52,6 +54,7 @@ impl AbortGrace {
             last_aborts: BTreeMap::new(),
             ends: BTreeMap::new(),
             end_of_all: None,
+            stream_lost: None,
         }
     }
 
@@ -104,6 +107,15 @@ impl AbortGrace {
             self.remove(session);
         }
         cut_off
+    }
+
+    /// Records the loss of the event stream. Returns the sessions that were cut off: all with a pending abort. An abort
+    /// that is received on the next stream is not explained by the loss, because its server lives on.
+    pub fn stream_lost(&mut self, at: Timestamp) -> Vec<SessionId> {
+        self.stream_lost = Some(at);
+        let cut_off = std::mem::take(&mut self.pending);
+        self.last_aborts.clear();
+        cut_off.into_keys().collect()
     }
 
     /// Returns the time of the next call of [`AbortGrace::due`].
@@ -178,7 +190,10 @@ impl AbortGrace {
             Some(directory) => self.ends.get(directory).is_some_and(explains),
             None => self.ends.values().any(explains),
         };
-        of_directory || self.end_of_all.as_ref().is_some_and(explains)
+        let before_loss = |lost: Timestamp| at <= lost && lost.since(at) <= self.grace;
+        of_directory
+            || self.end_of_all.as_ref().is_some_and(explains)
+            || self.stream_lost.is_some_and(before_loss)
     }
 }
 
@@ -243,6 +258,19 @@ mod tests {
         grace.aborted(&"b".into(), None, at(1000));
         assert_eq!(grace.instance_ended(None, at(1500)).len(), 2);
         assert!(grace.aborted(&"c".into(), dir("/e"), at(1600)));
+    }
+
+    #[test]
+    fn loss_of_the_stream_cuts_off_earlier_aborts_only() {
+        let mut grace = grace();
+        grace.aborted(&"a".into(), dir("/d"), at(1000));
+        grace.aborted(&"b".into(), None, at(1000));
+        assert_eq!(grace.stream_lost(at(1500)).len(), 2);
+        assert_eq!(grace.next_deadline(), None);
+        // Reported late.
+        assert!(grace.aborted(&"c".into(), dir("/e"), at(1500)));
+        // Received on the next stream.
+        assert!(!grace.aborted(&"d".into(), dir("/e"), at(1501)));
     }
 
     #[test]

@@ -57,9 +57,13 @@ impl ObservedState {
                 self.instance_ends.push(position);
                 self.last_fault = Some(position);
             }
-            LogEvent::LinkChanged(_) | LogEvent::ServerOnline(_) => {
-                self.last_fault = Some(position)
+            LogEvent::LinkChanged(connected) => {
+                self.last_fault = Some(position);
+                if !connected {
+                    self.stream_losses.push(position);
+                }
             }
+            LogEvent::ServerOnline(_) => self.last_fault = Some(position),
             LogEvent::Healed => self.healed = Some(position),
             LogEvent::ProcessCrashed(_) => {
                 (self.process_crashed, self.last_fault) = (Some(position), Some(position));

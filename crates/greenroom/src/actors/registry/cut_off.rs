@@ -267,7 +267,21 @@ impl TaskRegistry {
         let Some(grace) = &mut self.abort_grace else {
             return;
         };
-        for session in grace.instance_ended(directory, now) {
+        let cut_off = grace.instance_ended(directory, now);
+        self.sessions_cut_off(cut_off, ctx);
+    }
+
+    /// Records the loss of the event stream. Aborts received shortly before were no person's.
+    pub(super) fn record_stream_loss(&mut self, ctx: &mut Context<Self>) {
+        let now = self.env.now();
+        if let Some(grace) = &mut self.abort_grace {
+            let cut_off = grace.stream_lost(now);
+            self.sessions_cut_off(cut_off, ctx);
+        }
+    }
+
+    fn sessions_cut_off(&mut self, sessions: Vec<SessionId>, ctx: &mut Context<Self>) {
+        for session in sessions {
             self.abort_judged(&session, true, ctx);
         }
         self.arm_abort_grace(ctx);

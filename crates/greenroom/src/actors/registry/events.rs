@@ -220,7 +220,7 @@ impl Handler<LinkChanged> for TaskRegistry {
                 for actor in self.tasks.values().filter_map(|entry| entry.actor.as_ref()) {
                     actor.do_send(EventLinkLost);
                 }
-                self.record_instance_end(None, ctx);
+                self.record_stream_loss(ctx);
                 self.probe();
             }
         }

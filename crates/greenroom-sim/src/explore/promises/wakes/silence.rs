@@ -118,6 +118,8 @@ fn silence_bounds(
                 && run.ended.is_none_or(|(ended, _)| ended.at >= delivered.at)
         });
         delivered.at < position.at - latency
+            // The loss of the stream looks like the end of the server, which aborts its sessions itself.
+            && !observed.shows_cut_off(delivered)
             && affected
             && known
                 .user_prompted
