@@ -33,8 +33,8 @@ struct UnjudgedAbort {
     due: Timestamp,
 }
 
-/// The time allowed for the judgement of an abort, beyond the grace.
-const JUDGEMENT_MARGIN: Duration = Duration::from_secs(5);
+/// The time limit of the judgement of an abort, beyond the grace. A restarted registry begins the grace again.
+const JUDGEMENT_LIMIT: Duration = Duration::from_secs(60);
 
 /// A parent's session.
 #[derive(Debug, Default)]
@@ -153,19 +153,36 @@ impl ParentSession {
         }
     }
 
-    /// Records how the last abort is judged: a turn that was cut off was not stopped by the user.
-    pub fn abort_judged(&mut self, cut_off: bool, policy: &Notifications, now: Timestamp) {
-        let Some(abort) = self.unjudged_abort.take() else {
-            return;
-        };
-        if !cut_off {
-            self.silence(policy, abort.at.min(now));
+    /// Holds the messages until an abort that an earlier notifier received is judged.
+    pub fn hold_for_abort(&mut self, at: Timestamp, lifecycle: &Lifecycle, now: Timestamp) {
+        if let Some(grace) = lifecycle.abort_grace {
+            let due = now + grace + JUDGEMENT_LIMIT;
+            self.unjudged_abort = Some(UnjudgedAbort { at, due });
+            // An earlier notifier may have sent messages since.
+            self.messages_sent = true;
         }
     }
 
-    /// Returns the time at which an abort without a judgement counts as a person's.
-    pub fn judgement_due(&self) -> Option<Timestamp> {
-        self.unjudged_abort.map(|abort| abort.due)
+    /// Records how the abort received at `at` is judged: a turn that was cut off was not stopped by the user. Without
+    /// effect if a newer abort was received, or the user has written since.
+    pub fn abort_judged(&mut self, at: Timestamp, cut_off: bool, policy: &Notifications) {
+        if self.unjudged_abort() == Some(at) {
+            self.unjudged_abort = None;
+            if !cut_off {
+                self.silence(policy, at);
+            }
+        }
+    }
+
+    /// Returns when the abort was received that waits for its judgement, if one does.
+    pub fn unjudged_abort(&self) -> Option<Timestamp> {
+        self.unjudged_abort.map(|abort| abort.at)
+    }
+
+    /// Returns when the abort was received whose judgement is overdue at `now`, if there is one.
+    pub fn overdue_abort(&self, now: Timestamp) -> Option<Timestamp> {
+        let overdue = self.unjudged_abort.filter(|abort| abort.due <= now);
+        overdue.map(|abort| abort.at)
     }
 
     /// Records whether the session is reverted.
@@ -266,12 +283,11 @@ impl ParentSession {
 
     fn aborted(&mut self, policy: &Notifications, lifecycle: &Lifecycle, now: Timestamp) {
         match lifecycle.abort_grace {
-            _ if !policy.silence_after_parent_abort => {}
             Some(grace) => {
                 self.candidate = None;
                 self.unjudged_abort = Some(UnjudgedAbort {
                     at: now,
-                    due: now + grace + JUDGEMENT_MARGIN,
+                    due: now + grace + JUDGEMENT_LIMIT,
                 });
             }
             None => self.silence(policy, now),

@@ -52,14 +52,23 @@ pub(crate) struct Reconcile {
 #[rtype(result = "()")]
 pub(crate) struct ParentEvent {
     pub(crate) kind: SessionEventKind,
+    /// When the event was received.
+    pub(crate) at: Timestamp,
     /// Set if the event may be an abort by the user.
     pub(crate) sequence: Option<u64>,
 }
 
-/// The registry has judged the last abort in the parent's session.
+/// An abort in the parent's session, received at that time, waits for its judgement. Sent to a notifier that has not
+/// received the event.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct ParentAbortHeld(pub(crate) Timestamp);
+
+/// The registry has judged the abort in the parent's session that was received at `at`.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(crate) struct ParentAbortJudged {
+    pub(crate) at: Timestamp,
     /// True if the agent server cut off the turn, false if a person stopped it.
     pub(crate) cut_off: bool,
 }

@@ -19,13 +19,13 @@ use tokio::sync::{Notify, oneshot};
 
 use self::messages::{DeadlineReached, StatusRead};
 pub(crate) use self::messages::{
-    Joined, Left, LinkRestored, ParentAbortJudged, ParentEnded, ParentEvent, ParentGone, Reconcile,
-    Settled, Stop,
+    Joined, Left, LinkRestored, ParentAbortHeld, ParentAbortJudged, ParentEnded, ParentEvent,
+    ParentGone, Reconcile, Settled, Stop,
 };
 use self::sending::{InFlight, LeftOut, PendingMessage};
 use super::actor_ref::ActorRef;
 use super::env::{Env, spawn_call, within};
-use super::registry::{PendingMessages, TaskRegistry};
+use super::registry::{ParentAbortRecorded, ParentAborted, PendingMessages, TaskRegistry};
 use crate::domain::batch::{Batch, Due};
 use crate::domain::ids::SessionId;
 use crate::domain::outbox::Outbox;
@@ -182,12 +182,42 @@ impl ParentNotifier {
 
     /// Judges an abort whose judgement did not arrive in time as a person's.
     fn end_overdue_judgement(&mut self, now: Timestamp) {
-        if self.session.judgement_due().is_some_and(|at| at <= now) {
-            let silenced = self.session.is_silenced();
-            self.session
-                .abort_judged(false, &self.env.config.notifications, now);
-            self.released_at = Some(now);
-            self.record_silence(silenced);
+        if let Some(at) = self.session.overdue_abort(now) {
+            self.judge_abort(at, false);
+        }
+    }
+
+    /// Records how the abort received at `at` is judged, and reports to the registry that the judgement is recorded.
+    fn judge_abort(&mut self, at: Timestamp, cut_off: bool) {
+        let (held, silenced) = (self.session.is_held(), self.session.is_silenced());
+        let policy = &self.env.config.notifications;
+        self.session.abort_judged(at, cut_off, policy);
+        if held && !self.session.is_held() {
+            self.released_at = Some(self.env.now());
+        }
+        self.record_silence(silenced);
+        self.report_recorded(at);
+    }
+
+    /// Reports to the registry that an abort needs no judgement any more.
+    fn report_recorded(&self, at: Timestamp) {
+        self.registry.send(ParentAbortRecorded {
+            parent: self.parent.clone(),
+            at,
+        });
+    }
+
+    /// Reports to the registry an abort received since `before`, or that the parent's user has prompted it since the abort.
+    fn report_abort(&self, before: Option<Timestamp>) {
+        match (before, self.session.unjudged_abort()) {
+            (before, Some(at)) if before != Some(at) => {
+                self.registry.send(ParentAborted {
+                    parent: self.parent.clone(),
+                    at,
+                });
+            }
+            (Some(at), None) => self.report_recorded(at),
+            _ => {}
         }
     }
 
@@ -418,12 +448,12 @@ impl Handler<ParentEvent> for ParentNotifier {
 
     fn handle(&mut self, event: ParentEvent, ctx: &mut Context<Self>) {
         self.env.failpoints.hit("notifier: ParentHappened");
-        let now = self.env.now();
+        let now = event.at;
         if let Some(sequence) = event.sequence {
             self.sequence = sequence;
         }
         let silenced = self.session.is_silenced();
-        let held = self.session.is_held();
+        let (held, abort) = (self.session.is_held(), self.session.unjudged_abort());
         let (policy, lifecycle) = (&self.env.config.notifications, &self.env.config.lifecycle);
         self.session.event(&event.kind, policy, lifecycle, now);
         if held && !self.session.is_held() {
@@ -435,6 +465,19 @@ impl Handler<ParentEvent> for ParentNotifier {
             self.session.message_sent();
         }
         self.record_silence(silenced);
+        self.report_abort(abort);
+        self.step(ctx);
+    }
+}
+
+impl Handler<ParentAbortHeld> for ParentNotifier {
+    type Result = ();
+
+    fn handle(&mut self, held: ParentAbortHeld, ctx: &mut Context<Self>) {
+        self.env.failpoints.hit("notifier: ParentAbortHeld");
+        let now = self.env.now();
+        self.session
+            .hold_for_abort(held.0, &self.env.config.lifecycle, now);
         self.step(ctx);
     }
 }
@@ -444,14 +487,7 @@ impl Handler<ParentAbortJudged> for ParentNotifier {
 
     fn handle(&mut self, judged: ParentAbortJudged, ctx: &mut Context<Self>) {
         self.env.failpoints.hit("notifier: ParentAbortJudged");
-        let silenced = self.session.is_silenced();
-        let now = self.env.now();
-        if self.session.is_held() {
-            self.released_at = Some(now);
-        }
-        let policy = &self.env.config.notifications;
-        self.session.abort_judged(judged.cut_off, policy, now);
-        self.record_silence(silenced);
+        self.judge_abort(judged.at, judged.cut_off);
         self.step(ctx);
     }
 }

@@ -9,7 +9,7 @@ use actix::{Context, Handler, Message};
 
 use super::{Deadline, InstanceEnded, RunAborted, RunCutOff, TaskRegistry};
 use crate::actors::env::{connect_backoff, spawn_call, within};
-use crate::actors::parent_notifier::ParentAbortJudged;
+use crate::actors::parent_notifier::{ParentAbortHeld, ParentAbortJudged};
 use crate::actors::poller;
 use crate::actors::task::{AbortHeld, AbortJudged, CutOffAccepted};
 use crate::config::OnParentAbort;
@@ -50,6 +50,32 @@ pub(crate) struct RestoredAbortProbed {
     is_served: bool,
 }
 
+/// An abort in the journal whose judgement is not recorded.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct ReceivedAbort {
+    at: Timestamp,
+    /// Whether the session was cut off; none until it is judged. The notifier of a parent records the judgement.
+    cut_off: Option<bool>,
+}
+
+/// A notifier has received an abort in its parent's session that the system did not request.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct ParentAborted {
+    pub(crate) parent: SessionId,
+    /// When the abort was received.
+    pub(crate) at: Timestamp,
+}
+
+/// A notifier has recorded the judgement of an abort in its parent's session, or the user has prompted the session since.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct ParentAbortRecorded {
+    pub(crate) parent: SessionId,
+    /// When the abort was received.
+    pub(crate) at: Timestamp,
+}
+
 /// The directory of an aborted parent's session; none if it could not be read.
 #[derive(Message)]
 #[rtype(result = "()")]
@@ -60,17 +86,8 @@ pub(crate) struct ParentDirectoryRead {
 }
 
 impl TaskRegistry {
-    /// Processes an abort in a parent's session that the system did not request.
-    pub(super) fn parent_abort_received(
-        &mut self,
-        session: &SessionId,
-        at: Timestamp,
-        ctx: &mut Context<Self>,
-    ) {
-        if self.abort_grace.is_none() {
-            return self.parent_aborted(session, ctx);
-        }
-        self.journal_abort(session, at);
+    /// Reads the directory of a parent whose session was aborted.
+    fn read_parent_directory(&self, session: &SessionId, at: Timestamp) {
         let (env, registry, parent) = (
             self.env.clone(),
             self.refs.registry.clone(),
@@ -102,11 +119,11 @@ impl TaskRegistry {
     }
 
     fn journal_abort(&mut self, session: &SessionId, at: Timestamp) {
-        if !self.unjudged.insert(session.clone()) {
-            return;
+        let received = ReceivedAbort { at, cut_off: None };
+        if self.unjudged.insert(session.clone(), received).is_none() {
+            self.env
+                .append(vec![JournalEntry::AbortReceived(session.clone(), at)]);
         }
-        self.env
-            .append(vec![JournalEntry::AbortReceived(session.clone(), at)]);
     }
 
     /// Records an abort, and judges it if its instance has ended already.
@@ -128,22 +145,27 @@ impl TaskRegistry {
 
     /// Sends the judgement of an abort to the run in the session or to the notifier of the parent.
     fn abort_judged(&mut self, session: &SessionId, cut_off: bool, ctx: &mut Context<Self>) {
-        self.forget_abort(session);
         tracing::info!(session = %session, cut_off, "abort judged");
         let entry = (self.by_session.get(session)).and_then(|id| self.tasks.get(id));
-        if let Some(actor) = entry.and_then(|entry| entry.actor.as_ref()) {
+        let actor = entry.and_then(|entry| entry.actor.clone());
+        let parent = self.parents.get(session).filter(|_| actor.is_none());
+        match (self.unjudged.get_mut(session), parent) {
+            (Some(received), Some(parent)) => {
+                received.cut_off = Some(cut_off);
+                let at = received.at;
+                parent.notifier.do_send(ParentAbortJudged { at, cut_off });
+            }
+            _ => self.forget_abort(session),
+        }
+        if let Some(actor) = actor {
             actor.do_send(AbortJudged { cut_off });
-            return;
-        }
-        if let Some(parent) = self.parents.get(session) {
-            parent.notifier.do_send(ParentAbortJudged { cut_off });
-        }
-        if !cut_off {
+        } else if !cut_off {
             self.parent_aborted(session, ctx);
         }
     }
 
-    fn parent_aborted(&mut self, session: &SessionId, ctx: &mut Context<Self>) {
+    /// Cancels the descendants of a parent that was stopped by its user, if they are to be.
+    pub(super) fn parent_aborted(&mut self, session: &SessionId, ctx: &mut Context<Self>) {
         if self.env.config.notifications.on_parent_abort == OnParentAbort::Cancel
             && self.parents.contains_key(session)
         {
@@ -159,7 +181,7 @@ impl TaskRegistry {
         if let Some(grace) = &mut self.abort_grace {
             grace.remove(session);
         }
-        if self.unjudged.remove(session) {
+        if self.unjudged.remove(session).is_some() {
             self.env
                 .append(vec![JournalEntry::AbortJudged(session.clone())]);
         }
@@ -225,8 +247,9 @@ impl TaskRegistry {
         ctx: &mut Context<Self>,
     ) {
         let now = self.env.now();
-        for (session, _) in aborts {
-            self.unjudged.insert(session.clone());
+        for (session, at) in aborts {
+            let received = ReceivedAbort { at, cut_off: None };
+            self.unjudged.insert(session.clone(), received);
             let entry = (self.by_session.get(&session)).and_then(|id| self.tasks.get(id));
             let runs = entry.is_some_and(|entry| entry.task.status() == TaskStatus::Running);
             let is_parent = entry.is_none() && self.parents.contains_key(&session);
@@ -238,11 +261,26 @@ impl TaskRegistry {
             if let Some(actor) = entry.and_then(|entry| entry.actor.as_ref()) {
                 actor.do_send(AbortHeld);
             }
+            self.hold_parent_for_abort(&session);
             if let Some(grace) = &mut self.abort_grace {
                 grace.restored(&session, directory, now);
             }
         }
         self.arm_abort_grace(ctx);
+    }
+
+    /// Notifies a new notifier of a parent that an abort of its session waits for its judgement, and of the judgement if it
+    /// was not recorded.
+    pub(super) fn hold_parent_for_abort(&self, session: &SessionId) {
+        let received = self.unjudged.get(session);
+        let Some((received, parent)) = received.zip(self.parents.get(session)) else {
+            return;
+        };
+        let at = received.at;
+        parent.notifier.do_send(ParentAbortHeld(at));
+        if let Some(cut_off) = received.cut_off {
+            parent.notifier.do_send(ParentAbortJudged { at, cut_off });
+        }
     }
 
     /// Notifies a new actor of the run that an abort of its session waits for its judgement.
@@ -251,7 +289,7 @@ impl TaskRegistry {
             return;
         };
         if let (Some(actor), Some(session)) = (&entry.actor, &entry.task.session)
-            && self.unjudged.contains(session)
+            && self.unjudged.contains_key(session)
         {
             actor.do_send(AbortHeld);
         }
@@ -372,12 +410,36 @@ impl Handler<RunAborted> for TaskRegistry {
     }
 }
 
+impl Handler<ParentAborted> for TaskRegistry {
+    type Result = ();
+
+    fn handle(&mut self, aborted: ParentAborted, _: &mut Context<Self>) {
+        self.env.failpoints.hit("registry: ParentAborted");
+        if self.abort_grace.is_some() && self.closing.is_none() {
+            self.journal_abort(&aborted.parent, aborted.at);
+            self.read_parent_directory(&aborted.parent, aborted.at);
+        }
+    }
+}
+
+impl Handler<ParentAbortRecorded> for TaskRegistry {
+    type Result = ();
+
+    fn handle(&mut self, recorded: ParentAbortRecorded, _: &mut Context<Self>) {
+        self.env.failpoints.hit("registry: ParentAbortRecorded");
+        // A newer abort waits for its own judgement.
+        if (self.unjudged.get(&recorded.parent)).is_some_and(|abort| abort.at == recorded.at) {
+            self.forget_abort(&recorded.parent);
+        }
+    }
+}
+
 impl Handler<ParentDirectoryRead> for TaskRegistry {
     type Result = ();
 
     fn handle(&mut self, read: ParentDirectoryRead, ctx: &mut Context<Self>) {
         self.env.failpoints.hit("registry: ParentDirectoryRead");
-        if self.unjudged.contains(&read.session) {
+        if self.unjudged.contains_key(&read.session) {
             self.judge_abort(&read.session, read.directory, read.at, ctx);
         }
     }
@@ -388,7 +450,7 @@ impl Handler<RestoredAbortProbed> for TaskRegistry {
 
     fn handle(&mut self, probed: RestoredAbortProbed, ctx: &mut Context<Self>) {
         self.env.failpoints.hit("registry: RestoredAbortProbed");
-        if self.unjudged.contains(&probed.session) {
+        if self.unjudged.contains_key(&probed.session) {
             self.abort_judged(&probed.session, !probed.is_served, ctx);
         }
     }

@@ -125,9 +125,9 @@ impl TaskRegistry {
             parent.sequence += 1;
             parent.sequence
         });
-        parent.notifier.do_send(ParentEvent { kind, sequence });
-        if aborted {
-            self.parent_abort_received(&session, at, ctx);
+        parent.notifier.do_send(ParentEvent { kind, at, sequence });
+        if aborted && self.abort_grace.is_none() {
+            self.parent_aborted(&session, ctx);
         }
     }
 

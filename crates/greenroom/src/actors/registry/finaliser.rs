@@ -85,7 +85,10 @@ impl TaskRegistry {
             entry.task.session.clone(),
             entry.task.parent_session.clone(),
         );
-        if let Some(session) = &session {
+        // The abort of a session that another task has taken over is judged for that task.
+        if let Some(session) = &session
+            && self.by_session.get(session) == Some(id)
+        {
             self.forget_abort(session);
         }
         self.env.health.run_ended(end.outcome.status());

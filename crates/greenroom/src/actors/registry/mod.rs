@@ -62,6 +62,7 @@ use crate::maps::Map;
 pub(crate) use admission::LaunchOnce;
 pub(crate) use asks::{AskGone, FindAsk, FoundAsk, ListAsks};
 pub(crate) use commands::{CancelAnswer, CancelTask, SendTo};
+pub(crate) use cut_off::{ParentAbortRecorded, ParentAborted};
 pub(crate) use events::{InstanceEnded, LinkChanged};
 pub(crate) use messages::{
     AbortDone, AbortOver, BatchClosed, DepthOf, DirectoryKnown, Granted, PendingMessages,
@@ -267,8 +268,8 @@ pub(crate) struct TaskRegistry {
     /// The aborts that wait for their judgement; none if aborts are not judged.
     abort_grace: Option<AbortGrace>,
     abort_deadline: Option<DeadlineKey>,
-    /// The sessions whose abort is in the journal and not judged.
-    unjudged: BTreeSet<SessionId>,
+    /// The aborts in the journal whose judgement is not recorded, by session.
+    unjudged: BTreeMap<SessionId, cut_off::ReceivedAbort>,
     /// The runs that were cut off and wait for a server, by directory.
     server_waits: BTreeMap<Arc<str>, cut_off::ServerWait>,
     /// The buffer for taken events, empty between two messages.
@@ -313,7 +314,7 @@ impl TaskRegistry {
             awaits_durable: false,
             closing: None,
             abort_deadline: None,
-            unjudged: BTreeSet::new(),
+            unjudged: BTreeMap::new(),
             server_waits: BTreeMap::new(),
             event_buffer: Vec::new(),
         }

@@ -159,6 +159,7 @@ impl TaskRegistry {
             },
         );
         self.add_parent(parent, notifier, generation, state);
+        self.hold_parent_for_abort(parent);
     }
 
     /// Adds a parent with its running notifier.
