@@ -146,22 +146,24 @@ impl TaskRegistry {
     /// Sends the judgement of an abort to the run in the session or to the notifier of the parent.
     fn abort_judged(&mut self, session: &SessionId, cut_off: bool, ctx: &mut Context<Self>) {
         tracing::info!(session = %session, cut_off, "abort judged");
+        let received = self.unjudged.get_mut(session);
+        let parent = self.parents.get(session);
+        if let Some((received, parent)) = received.zip(parent) {
+            received.cut_off = Some(cut_off);
+            let at = received.at;
+            parent.notifier.do_send(ParentAbortJudged { at, cut_off });
+        }
         let entry = (self.by_session.get(session)).and_then(|id| self.tasks.get(id));
-        let actor = entry.and_then(|entry| entry.actor.clone());
-        let parent = self.parents.get(session).filter(|_| actor.is_none());
-        match (self.unjudged.get_mut(session), parent) {
-            (Some(received), Some(parent)) => {
-                received.cut_off = Some(cut_off);
-                let at = received.at;
-                parent.notifier.do_send(ParentAbortJudged { at, cut_off });
-            }
-            _ => self.forget_abort(session),
-        }
-        if let Some(actor) = actor {
+        if let Some(actor) = entry.and_then(|entry| entry.actor.as_ref()) {
             actor.do_send(AbortJudged { cut_off });
-        } else if !cut_off {
-            self.parent_aborted(session, ctx);
+        } else if parent.is_some() {
+            // The notifier reports when the judgement is recorded.
+            if !cut_off {
+                self.parent_aborted(session, ctx);
+            }
+            return;
         }
+        self.forget_abort(session);
     }
 
     /// Cancels the descendants of a parent that was stopped by its user, if they are to be.
@@ -272,6 +274,10 @@ impl TaskRegistry {
     /// Notifies a new notifier of a parent that an abort of its session waits for its judgement, and of the judgement if it
     /// was not recorded.
     pub(super) fn hold_parent_for_abort(&self, session: &SessionId) {
+        // The abort of a task's session concerns its run.
+        if self.by_session.contains_key(session) {
+            return;
+        }
         let received = self.unjudged.get(session);
         let Some((received, parent)) = received.zip(self.parents.get(session)) else {
             return;
