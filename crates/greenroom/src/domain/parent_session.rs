@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::ids::MessageId;
 use super::session_event::SessionEventKind;
 use super::time::Timestamp;
-use crate::config::{Lifecycle, Notifications};
+use crate::config::{Lifecycle, Notifications, OnParentAbort};
 
 /// The decision on a due message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -283,6 +283,8 @@ impl ParentSession {
 
     fn aborted(&mut self, policy: &Notifications, lifecycle: &Lifecycle, now: Timestamp) {
         match lifecycle.abort_grace {
+            _ if !policy.silence_after_parent_abort
+                && policy.on_parent_abort == OnParentAbort::Keep => {}
             Some(grace) => {
                 self.candidate = None;
                 self.unjudged_abort = Some(UnjudgedAbort {

@@ -76,6 +76,20 @@ pub(super) struct Delivery {
     model: Option<ModelRef>,
 }
 
+impl Delivery {
+    /// Returns true if an error since the message was sent names the agent that the message named.
+    fn names_agent(&self) -> bool {
+        let sent = self.error.as_ref().zip(self.agent.as_ref());
+        sent.is_some_and(|(error, agent)| names_agent(error, agent))
+    }
+
+    /// Returns true if an error since the message was sent names the model that the message named.
+    fn names_model(&self) -> bool {
+        let sent = self.error.as_ref().zip(self.model.as_ref());
+        sent.is_some_and(|(error, model)| names_model(error, model))
+    }
+}
+
 /// The wait for an accepted message to be stored.
 pub(super) struct Confirmation {
     /// When the history is read next.
@@ -506,8 +520,10 @@ impl ParentNotifier {
         if delivery.read_is_outdated {
             return self.look_up(pending, Duration::ZERO, ctx);
         }
+        let names_cause = delivery.names_agent() || delivery.names_model();
+        // Another error may belong to an earlier turn of the parent.
         if let Some(confirmation) = &mut delivery.confirmation
-            && delivery.error.is_none()
+            && !names_cause
             && now < confirmation.until
             && !self.stopped
         {
@@ -515,24 +531,13 @@ impl ParentNotifier {
             self.in_flight = InFlight::Confirming(pending);
             return;
         }
-        let error = delivery.error.take();
-        if let Some(error) = &error {
-            let agent = delivery.agent.take();
-            let model = delivery.model.take();
-            if agent
-                .as_ref()
-                .is_some_and(|agent| names_agent(error, agent))
-            {
-                self.left_out.agent = agent;
-            }
-            if model
-                .as_ref()
-                .is_some_and(|model| names_model(error, model))
-            {
-                self.left_out.model = model;
-            }
+        if delivery.names_agent() {
+            self.left_out.agent = delivery.agent.take();
         }
-        let reason = match error {
+        if delivery.names_model() {
+            self.left_out.model = delivery.model.take();
+        }
+        let reason = match delivery.error.take() {
             Some(error) => format!("the message was not stored: {error}"),
             None => "the message did not arrive".to_owned(),
         };
