@@ -62,6 +62,7 @@ fn notice_line(notice: &Notice) -> String {
     let kind = match notice.facts.kind {
         NoticeKind::Individual => "note",
         NoticeKind::Final => "final",
+        NoticeKind::Continue => "continue",
     };
     let how = if notice.silent { "silent" } else { "wakes" };
     let mut line = format!("{kind} {how}: {}", tasks.join(", "));

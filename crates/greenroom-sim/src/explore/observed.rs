@@ -122,6 +122,10 @@ pub struct SessionFacts {
     pub abort_lost: bool,
     /// The newest abort by the server itself.
     pub cut_off: Option<LogPosition>,
+    /// The newest turn that ended without an answer and without a wish of its user.
+    pub turn_lost: Option<LogPosition>,
+    /// The newest turn that failed or was aborted. Without its event the turn looks cut off.
+    pub turn_failed: Option<LogPosition>,
     pub reverted: bool,
     /// The task whose run used the session last.
     pub owner: Option<TaskId>,

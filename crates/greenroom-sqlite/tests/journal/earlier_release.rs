@@ -173,6 +173,7 @@ fn facts(outbox: &Outbox) -> Vec<String> {
         let kind = match message.facts.kind {
             NoticeKind::Individual => "individual",
             NoticeKind::Final => "final",
+            NoticeKind::Continue => "continue",
         };
         let status = match &message.status {
             DeliveryStatus::Pending => "owed",

@@ -29,4 +29,5 @@ pub mod timeline;
 pub(crate) mod tool_calls;
 pub mod transcript;
 pub(crate) mod validation;
+pub(crate) mod wake_turn;
 pub(crate) mod watch;

@@ -20,7 +20,7 @@ pub struct NoticeFacts {
     pub remaining: usize,
 }
 
-/// The two kinds of messages.
+/// The kinds of messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
@@ -29,6 +29,8 @@ pub enum NoticeKind {
     Individual,
     /// Closes the batch.
     Final,
+    /// Prompts a parent to continue whose turn after another message was cut off.
+    Continue,
 }
 
 /// The facts of a settled task.

@@ -14,6 +14,10 @@ pub const MAX_TEXT: usize = 16_000;
 /// The maximum length of an error in a message, in characters.
 pub const MAX_ERROR: usize = 2_000;
 
+/// The text of a message that prompts a parent to continue.
+const CONTINUE: &str = "[CONTINUE]\nYour last turn was cut off: opencode ended while you worked. The message about your \
+    background tasks is above. Go on with your work now.";
+
 /// The level of detail of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Form {
@@ -26,6 +30,7 @@ pub enum Form {
 /// Returns the text of a message.
 pub fn render(facts: &NoticeFacts, form: Form) -> String {
     let body = match (facts.kind, form) {
+        (NoticeKind::Continue, _) => CONTINUE.to_owned(),
         (_, Form::Shortest) => shortest(facts),
         (NoticeKind::Individual, Form::Whole) => individual(facts),
         (NoticeKind::Final, Form::Whole) => whole_final(facts),

@@ -65,6 +65,9 @@ pub struct OutboxMessage {
     /// The delivery status.
     #[serde(rename = "fate")]
     pub status: DeliveryStatus,
+    /// The error of the turn that the message began, once that turn failed for good.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub turn_error: Option<String>,
     /// The time of the last change.
     pub at: Timestamp,
 }
@@ -162,6 +165,7 @@ impl Outbox {
             JournalEntry::Sending { message, .. } => self.sending(*message),
             JournalEntry::Returned(_, id) => self.returned(&id),
             JournalEntry::Delivery { id, status, at, .. } => self.set_status(&id, status, at),
+            JournalEntry::TurnFailed { id, error, at, .. } => self.turn_failed(&id, error, at),
             JournalEntry::ParentGone(_, at) => self.drop_all(at),
             JournalEntry::Silenced(_, silenced) => self.silenced = silenced,
             JournalEntry::Task { .. }
@@ -218,6 +222,12 @@ impl Outbox {
     pub fn open(&self) -> usize {
         let open = |member: &&Member| member.settled.is_none();
         self.members.values().filter(open).count()
+    }
+
+    fn turn_failed(&mut self, id: &NoticeId, error: String, at: Timestamp) {
+        if let Some(message) = self.messages.iter_mut().find(|message| message.id == *id) {
+            (message.turn_error, message.at) = (Some(error), at);
+        }
     }
 
     fn member(&mut self, task: &TaskId) -> Option<&mut Member> {
@@ -387,6 +397,7 @@ mod tests {
             retry_of: None,
             since: AT,
             status: DeliveryStatus::Pending,
+            turn_error: None,
             at: AT,
         }
     }

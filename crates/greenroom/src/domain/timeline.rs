@@ -73,6 +73,7 @@ pub fn entries_of(change: &JournalEntry) -> Vec<(&str, TimelineEntry)> {
             let kind = match message.facts.kind {
                 NoticeKind::Individual => "note",
                 NoticeKind::Final => "final message",
+                NoticeKind::Continue => "prompt to continue",
             };
             let tasks = message.reports.iter().map(|report| &report.fact.task);
             let entry = TimelineEntry::new(
@@ -98,6 +99,10 @@ pub fn entries_of(change: &JournalEntry) -> Vec<(&str, TimelineEntry)> {
             };
             vec![(id.as_str(), entry)]
         }
+        JournalEntry::TurnFailed { id, error, .. } => vec![(
+            id.as_str(),
+            TimelineEntry::new("turn failed", error.as_str()),
+        )],
         JournalEntry::Forgotten(task, _) => single(task, "left memory", String::new()),
         JournalEntry::Task { changed: None, .. }
         | JournalEntry::Joined { .. }

@@ -358,7 +358,7 @@ pub struct NoticeRecord {
     pub facts: Arc<NoticeFacts>,
     /// `owed`, `sending`, `delivered` or `dropped`.
     pub fate: String,
-    /// The reason of a drop.
+    /// The reason of a drop, or the error of the turn that the message began.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
     /// The time of the last change.
@@ -370,7 +370,7 @@ impl NoticeRecord {
         let (fate, reason) = match message.status {
             DeliveryStatus::Pending => ("owed", None),
             DeliveryStatus::Sending => ("sending", None),
-            DeliveryStatus::Delivered => ("delivered", None),
+            DeliveryStatus::Delivered => ("delivered", message.turn_error),
             DeliveryStatus::Dropped(reason) => ("dropped", Some(reason)),
         };
         Self {

@@ -381,6 +381,16 @@ impl ObservedState {
     fn session_fact(&mut self, position: LogPosition, session: &SessionId, fact: Fact) {
         let known = self.sessions.entry(session.clone()).or_default();
         match fact {
+            // A provider that makes the session wait may give up without an error.
+            Fact::CutOff | Fact::StateLost | Fact::NotTakenUp | Fact::Retrying => {
+                known.turn_lost = Some(position);
+            }
+            Fact::Failed | Fact::NotConfigured | Fact::UserAborted => {
+                known.turn_failed = Some(position);
+            }
+            _ => {}
+        }
+        match fact {
             Fact::Busy | Fact::Idle => {
                 known.busy = fact == Fact::Busy;
                 known.since = Some(position);

@@ -2,18 +2,21 @@
 //! final that is stored but whose turn failed on its agent or model is sent once more". A stored message that wakes is
 //! followed by a finished answer, by a reason that the system cannot change, or by another message.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use greenroom::domain::ids::{NoticeId, SessionId};
+use greenroom::domain::notice::NoticeKind;
 
 use super::Promise;
-use crate::explore::log::{Entry, Fact, LogEvent};
+use crate::explore::log::{Call, Entry, Fact, LogEvent};
 use crate::explore::observed::{LogPosition, ObservedState};
 
 /// The newest message that wakes each parent and has no answer yet.
 #[derive(Debug, Default)]
 pub(super) struct Answers {
     open: BTreeMap<SessionId, Wake>,
+    /// The messages that prompt a parent to continue or repeat another message.
+    last: BTreeSet<NoticeId>,
 }
 
 #[derive(Debug)]
@@ -22,6 +25,8 @@ struct Wake {
     stored: LogPosition,
     /// How its turn ended without an answer.
     ended: Option<Fact>,
+    /// True if it prompts the parent to continue, or repeats another message: nothing more is sent after it.
+    is_last: bool,
 }
 
 impl Promise for Answers {
@@ -31,6 +36,14 @@ impl Promise for Answers {
 
     fn check_entry(&mut self, index: usize, entry: &Entry, _: &ObservedState) -> Option<String> {
         match &entry.event {
+            LogEvent::CallStarted {
+                call: Call::Notify { notice, .. },
+                ..
+            } => {
+                if notice.facts.kind == NoticeKind::Continue || notice.retry_of.is_some() {
+                    self.last.insert(notice.id.clone());
+                }
+            }
             LogEvent::NoticeStored {
                 parent,
                 notice,
@@ -46,6 +59,7 @@ impl Promise for Answers {
                         notice: notice.clone(),
                         stored,
                         ended: None,
+                        is_last: self.last.contains(notice),
                     },
                 );
             }
@@ -84,7 +98,12 @@ impl Promise for Answers {
                 .is_none_or(|known| known.owner.is_none())
         };
         self.open.iter().find_map(|(parent, wake)| {
-            let ended = wake.ended.filter(|_| of_parents(parent))?;
+            let ended = wake.ended.filter(|_| of_parents(parent) && !wake.is_last)?;
+            // An abort counts as a person's if the end of the instance was not reported in time.
+            let cut_off = observed.session(parent).and_then(|known| known.cut_off);
+            if ended == Fact::CutOff && cut_off.is_some_and(|at| !observed.shows_cut_off(at)) {
+                return None;
+            }
             Some(format!(
                 "the turn of a stored wake ended without an answer ({ended:?}), and no message followed: {parent} {}, stored at {}",
                 wake.notice, wake.stored.at

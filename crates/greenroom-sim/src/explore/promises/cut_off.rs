@@ -11,7 +11,7 @@ use crate::explore::observed::{LogPosition, ObservedState};
 /// Runs that ended as stopped by a person after an abort by the server.
 #[derive(Debug, Default)]
 pub(super) struct CutOff {
-    /// The abort of each run, and the violation if the end of the instance was reported in time.
+    /// The receipt of the abort of each run, and the violation if the end of the instance was reported in time.
     suspects: Vec<(LogPosition, String)>,
 }
 
@@ -30,8 +30,10 @@ impl Promise for CutOff {
         let known = observed.session(run.session.as_ref()?)?;
         let cut_off = known.cut_off?;
         if by_person && known.user_aborted < known.cut_off && run.accepted < cut_off {
+            // The window begins when the abort is received. The event of an abort may be late.
+            let received = known.abort_delivered.filter(|at| *at > cut_off);
             self.suspects.push((
-                cut_off,
+                received.unwrap_or(cut_off),
                 format!(
                     "{} run {} is reported as stopped by a person ({text}), but its session was cut off at {}",
                     run.task, run.run, cut_off.at

@@ -39,6 +39,8 @@ struct SentNotice {
     runs: Vec<RunName>,
     effects: u32,
     at: LogPosition,
+    /// True if it repeats a message whose turn failed.
+    is_repeat: bool,
 }
 
 impl Wakes {
@@ -69,12 +71,16 @@ impl Wakes {
         if self.notices.contains_key(&notice.id) {
             return None;
         }
+        if notice.facts.kind == NoticeKind::Continue {
+            return self.check_continue(position, parent, notice, observed);
+        }
         let mut sent = SentNotice {
             parent: parent.clone(),
             kind: notice.facts.kind,
             runs: Vec::new(),
             effects: 0,
             at: position,
+            is_repeat: false,
         };
         for fact in &notice.facts.tasks {
             let Some(run) = self.reported_run(parent, notice.facts.kind, fact, observed) else {
@@ -106,13 +112,80 @@ impl Wakes {
             sent.runs.push((run.task.clone(), run.run));
         }
         let violation = match notice.facts.kind {
+            // It repeats what was true when the batch was closed.
+            NoticeKind::Final if notice.retry_of.is_some() => {
+                self.check_repeated(notice, &mut sent)
+            }
             NoticeKind::Final => self.check_final(position, parent, notice, &sent, observed),
             NoticeKind::Individual => {
                 self.check_individual(position, parent, notice, &sent, observed)
             }
+            NoticeKind::Continue => None,
         };
         self.notices.insert(notice.id.clone(), sent);
         violation.map(|violation| format!("{parent} {} {violation}", notice.id))
+    }
+
+    /// Checks a final message that repeats another: it reports the same tasks, and the other does not repeat a third.
+    fn check_repeated(&self, notice: &Notice, sent: &mut SentNotice) -> Option<String> {
+        let repeated = self.notices.get(notice.retry_of.as_ref()?);
+        let Some(repeated) = repeated.filter(|repeated| !repeated.is_repeat) else {
+            return Some("repeats a message that was not sent, or a repetition".to_owned());
+        };
+        let tasks = |runs: &[RunName]| -> Vec<TaskId> {
+            runs.iter().map(|(task, _)| task.clone()).collect()
+        };
+        if tasks(&sent.runs) != tasks(&repeated.runs) {
+            return Some("repeats a message about other tasks".to_owned());
+        }
+        sent.runs.clone_from(&repeated.runs);
+        sent.is_repeat = true;
+        None
+    }
+
+    /// Checks a message that prompts a parent to continue: its last turn was cut off, and it is prompted once after each
+    /// message.
+    fn check_continue(
+        &mut self,
+        position: LogPosition,
+        parent: &SessionId,
+        notice: &Notice,
+        observed: &ObservedState,
+    ) -> Option<String> {
+        let newest = self
+            .notices
+            .values()
+            .filter(|sent| sent.parent == *parent && sent.effects > 0)
+            .max_by_key(|sent| sent.at);
+        // A prompt to continue whose turn failed on its model may be repeated.
+        let repeated = newest.is_some_and(|sent| sent.kind == NoticeKind::Continue)
+            && notice.retry_of.is_none();
+        let sent = SentNotice {
+            parent: parent.clone(),
+            kind: NoticeKind::Continue,
+            runs: Vec::new(),
+            effects: 0,
+            at: position,
+            is_repeat: false,
+        };
+        self.notices.insert(notice.id.clone(), sent);
+        let certain = self.reliable && observed.last_fault.is_none();
+        let lost = observed.session(parent).and_then(|known| {
+            let failed = known.turn_failed.filter(|_| !certain);
+            known.turn_lost.or(failed)
+        });
+        if repeated && !self.may_be_delayed() {
+            return Some(format!(
+                "{parent} {} prompts it to continue again",
+                notice.id
+            ));
+        }
+        lost.is_none().then(|| {
+            format!(
+                "{parent} {} prompts it to continue, but no turn was cut off",
+                notice.id
+            )
+        })
     }
 
     /// Returns the run that a message refers to: a run of that task which ended with this parent in that way.
@@ -152,7 +225,7 @@ impl Wakes {
                     .or(matching.first())
             }
             NoticeKind::Final => matching.first(),
-            NoticeKind::Individual => oldest.or(matching.first()),
+            NoticeKind::Individual | NoticeKind::Continue => oldest.or(matching.first()),
         };
         chosen.copied().or_else(|| ended().next())
     }
@@ -184,12 +257,11 @@ impl Wakes {
         sent: &SentNotice,
         observed: &ObservedState,
     ) -> Option<String> {
-        let earlier = self.notices.iter().filter(|(id, earlier)| {
-            // A final whose turn failed may be repeated.
-            let repeated = notice.retry_of.as_ref() == Some(id);
-            !repeated && earlier.kind == NoticeKind::Final && earlier.parent == *parent
-        });
-        for (_, earlier) in earlier {
+        let earlier = self
+            .notices
+            .values()
+            .filter(|earlier| earlier.kind == NoticeKind::Final && earlier.parent == *parent);
+        for earlier in earlier {
             // A message in flight at a crash may refer to the previous run with the same text.
             let certain = |name: &&RunName| !self.may_be_delayed() || name.1 == Run::FIRST;
             let repeated = sent.runs.iter().filter(certain);

@@ -119,6 +119,15 @@ pub(super) struct ContextRead {
 
 #[derive(Message)]
 #[rtype(result = "()")]
+pub(super) struct TurnRead {
+    /// None if the status could not be read.
+    pub(super) busy: Option<bool>,
+    /// The parent's newest messages.
+    pub(super) messages: Result<Vec<TranscriptMessage>, ServerError>,
+}
+
+#[derive(Message)]
+#[rtype(result = "()")]
 pub(super) struct Answered(pub(super) Result<(), ServerError>);
 
 #[derive(Message)]

@@ -8,6 +8,7 @@
 mod messages;
 mod recovery;
 mod sending;
+mod turns;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -23,6 +24,7 @@ pub(crate) use self::messages::{
     ParentGone, Reconcile, Settled, Stop,
 };
 use self::sending::{InFlight, LeftOut, PendingMessage};
+use self::turns::WatchedTurn;
 use super::actor_ref::ActorRef;
 use super::env::{Env, spawn_call, within};
 use super::registry::{ParentAbortRecorded, ParentAborted, PendingMessages, TaskRegistry};
@@ -66,6 +68,10 @@ pub(crate) struct ParentNotifier {
     link_restored: Arc<Notify>,
     session: ParentSession,
     left_out: LeftOut,
+    /// The turn of the newest waking message, until its answer is known.
+    turn: Option<Box<WatchedTurn>>,
+    /// True if the parent is the session of a task, whose own run is continued.
+    of_task: bool,
     /// The end of the last revert or unjudged abort: messages count as pending since then.
     released_at: Option<Timestamp>,
     held: bool,
@@ -90,6 +96,7 @@ impl ParentNotifier {
         registry: ActorRef<TaskRegistry>,
         parent: SessionId,
         ended: bool,
+        of_task: bool,
         salt: u64,
         outbox: Option<Outbox>,
     ) -> Self {
@@ -106,6 +113,8 @@ impl ParentNotifier {
             link_restored: Arc::default(),
             session: ParentSession::new(ended),
             left_out: LeftOut::default(),
+            turn: None,
+            of_task,
             released_at: None,
             held: false,
             sequence: 0,
@@ -129,7 +138,17 @@ impl ParentNotifier {
         if self.confirmation_read_at().is_some_and(|at| at <= now) {
             self.read_confirmation(ctx);
         }
+        let watch_ends = self.end_watch(now);
+        if self.turn_read_at().is_some_and(|at| at <= now) {
+            self.read_turn(ctx);
+        }
         let mut wait: Option<Timestamp> = self.overdue_at();
+        if let Some(at) = watch_ends {
+            wait = earlier(wait, at);
+        }
+        if let Some(at) = self.turn_read_at() {
+            wait = earlier(wait, at);
+        }
         if let Some(at) = self.confirmation_read_at() {
             wait = earlier(wait, at);
         }
@@ -197,6 +216,11 @@ impl ParentNotifier {
         }
         self.record_silence(silenced);
         self.report_recorded(at);
+        if cut_off {
+            self.read_turn_soon();
+        } else {
+            self.turn = None;
+        }
     }
 
     /// Reports to the registry that an abort needs no judgement any more.
@@ -236,6 +260,7 @@ impl ParentNotifier {
         let idle = self.batch.is_empty()
             && self.closed.is_empty()
             && matches!(self.in_flight, InFlight::None)
+            && self.turn.is_none()
             && !self.stopped;
         let at = self.session.silence_ends_at(&self.env.config.notifications);
         let at = at.filter(|_| idle)?;
@@ -279,30 +304,7 @@ impl ParentNotifier {
         spawn_call(
             &self.env,
             "notifier: status is read",
-            async move {
-                let limit = env.config.calls.other;
-                let directory = match directory {
-                    Some(directory) => Some(directory),
-                    None => within(limit, env.server.session(&parent))
-                        .await
-                        .ok()
-                        .and_then(|record| record.directory),
-                };
-                let Some(known) = &directory else {
-                    return StatusRead {
-                        busy: None,
-                        directory: None,
-                    };
-                };
-                let statuses = within(limit, env.server.statuses(known)).await;
-                let busy = statuses.ok().map(|statuses| {
-                    matches!(
-                        statuses.get(&parent),
-                        Some(SessionStatus::Busy | SessionStatus::Retry { .. })
-                    )
-                });
-                StatusRead { busy, directory }
-            },
+            async move { read_busy(&env, &parent, directory).await },
             |_| StatusRead {
                 busy: None,
                 directory: None,
@@ -337,10 +339,13 @@ impl ParentNotifier {
         }
         let is_pending = self.batch.has_pending()
             || !self.closed.is_empty()
-            || !matches!(self.in_flight, InFlight::None);
+            || !matches!(self.in_flight, InFlight::None | InFlight::ReadingTurn);
         // Messages held by a revert must not block the parent's own run.
         let has_pending = is_pending && !self.session.is_reverted();
-        let idle = self.batch.is_empty() && !is_pending && !self.session.is_silenced();
+        let idle = self.batch.is_empty()
+            && !is_pending
+            && self.turn.is_none()
+            && !self.session.is_silenced();
         let report = PendingReport {
             sequence: self.sequence,
             has_pending,
@@ -388,6 +393,32 @@ impl ParentNotifier {
             ));
         }
     }
+}
+
+/// Reads whether a parent is busy. The directory is that of its session, if none is known.
+async fn read_busy(env: &Env, parent: &SessionId, directory: Option<Arc<str>>) -> StatusRead {
+    let limit = env.config.calls.other;
+    let directory = match directory {
+        Some(directory) => Some(directory),
+        None => within(limit, env.server.session(parent))
+            .await
+            .ok()
+            .and_then(|record| record.directory),
+    };
+    let Some(known) = &directory else {
+        return StatusRead {
+            busy: None,
+            directory: None,
+        };
+    };
+    let statuses = within(limit, env.server.statuses(known)).await;
+    let busy = statuses.ok().map(|statuses| {
+        matches!(
+            statuses.get(parent),
+            Some(SessionStatus::Busy | SessionStatus::Retry { .. })
+        )
+    });
+    StatusRead { busy, directory }
 }
 
 fn earlier(one: Option<Timestamp>, other: Timestamp) -> Option<Timestamp> {
@@ -460,6 +491,7 @@ impl Handler<ParentEvent> for ParentNotifier {
             self.released_at = Some(now);
         }
         self.observe_delivery(&event.kind, ctx);
+        self.observe_turn(&event.kind, now);
         if self.is_in_flight() {
             // The message in flight still arrives, and must not be taken for a prompt of the user.
             self.session.message_sent();
@@ -498,6 +530,7 @@ impl Handler<ParentEnded> for ParentNotifier {
     fn handle(&mut self, ended: ParentEnded, _: &mut Context<Self>) {
         self.env.failpoints.hit("notifier: ParentEnded");
         self.session.set_ended(ended.0);
+        (self.of_task, self.turn) = (true, None);
     }
 }
 

@@ -13,7 +13,7 @@ use crate::actors::env::{Env, find_message, panic_error, spawn_call, within};
 use crate::actors::registry::{BatchClosed, WakeAccepted};
 use crate::actors::runtime_state::CallId;
 use crate::domain::batch::{CompletionReport, Due, Individual};
-use crate::domain::ids::{ModelRef, NoticeId, SessionId, TaskId};
+use crate::domain::ids::{MessageId, ModelRef, NoticeId, SessionId, TaskId};
 use crate::domain::notice::{NoticeFacts, NoticeKind};
 use crate::domain::notification::{
     Form, MAX_ERROR, names_agent, names_model, parent_identity, render,
@@ -23,6 +23,7 @@ use crate::domain::retry_backoff::RetryCause;
 use crate::domain::session_event::SessionEventKind;
 use crate::domain::time::Timestamp;
 use crate::domain::transcript::Message as TranscriptMessage;
+use crate::domain::wake_turn::prompted_since;
 use crate::ports::agent_server::{Notice, ServerError, find_notice};
 use crate::ports::journal::JournalEntry;
 
@@ -66,14 +67,16 @@ pub(super) struct Delivery {
     attempted: bool,
     /// True once an event showed the stored message.
     stored: bool,
+    /// The stored message, if an event showed it.
+    pub(super) message: Option<MessageId>,
     /// Set once the server accepted the message, if the message must be stored to count as delivered.
     confirmation: Option<Confirmation>,
     /// The errors of the session since the message was sent.
-    error: Option<String>,
+    pub(super) error: Option<String>,
     /// True if an error arrived during a look-up: that look-up may have read the history before the error.
     read_is_outdated: bool,
-    agent: Option<String>,
-    model: Option<ModelRef>,
+    pub(super) agent: Option<String>,
+    pub(super) model: Option<ModelRef>,
 }
 
 impl Delivery {
@@ -118,6 +121,8 @@ pub(super) enum InFlight {
     LookingUp(Box<PendingMessage>),
     /// Waits until an accepted message is stored. No call is in flight.
     Confirming(Box<PendingMessage>),
+    /// Reads the answer to a stored message.
+    ReadingTurn,
 }
 
 impl ParentNotifier {
@@ -125,7 +130,11 @@ impl ParentNotifier {
         self.in_flight = InFlight::Context;
         let (env, addr, parent) = (self.env.clone(), ctx.address(), self.parent.clone());
         let directory = self.directory.clone();
-        let needs_default = self.left_out.model.is_some();
+        let repeats = self
+            .closed
+            .front()
+            .is_some_and(|next| next.retry_of.is_some());
+        let needs_default = repeats || self.left_out.model.is_some();
         let now = self.env.now();
         spawn_call(
             &self.env,
@@ -244,10 +253,12 @@ impl ParentNotifier {
         ctx: &mut Context<Self>,
     ) {
         let (mut agent, mut model) = parent_identity(&read.messages, &pending.reports);
-        if agent == self.left_out.agent {
+        let repeats = pending.retry_of.is_some();
+        if repeats || agent == self.left_out.agent {
             agent = None;
         }
-        if model.is_some() && model == self.left_out.model {
+        // The session's own model applies to a message without one.
+        if repeats || (model.is_some() && model == self.left_out.model) {
             model = read.default_model;
         }
         let wakes = match &pending.individual {
@@ -308,16 +319,17 @@ impl ParentNotifier {
         );
     }
 
-    pub(super) fn accepted(&mut self, pending: &PendingMessage) {
+    pub(super) fn accepted(&mut self, pending: PendingMessage) {
         self.backoff.reset();
         self.left_out = LeftOut::default();
         self.env.health.notice_delivered();
-        self.record_delivery(pending, DeliveryStatus::Delivered);
+        self.record_delivery(&pending, DeliveryStatus::Delivered);
         if !pending.sent_silently {
             self.session.wake_sent();
             self.registry.send(WakeAccepted {
                 parent: self.parent.clone(),
             });
+            self.watch_turn(pending);
         }
     }
 
@@ -371,7 +383,11 @@ impl ParentNotifier {
         }
     }
 
-    fn message(&self, pending: &PendingMessage, status: DeliveryStatus) -> OutboxMessage {
+    pub(super) fn message(
+        &self,
+        pending: &PendingMessage,
+        status: DeliveryStatus,
+    ) -> OutboxMessage {
         OutboxMessage {
             id: pending.id.clone(),
             facts: Arc::clone(&pending.facts),
@@ -379,6 +395,7 @@ impl ParentNotifier {
             retry_of: pending.retry_of.clone(),
             since: pending.since,
             status,
+            turn_error: None,
             at: self.env.now(),
         }
     }
@@ -481,7 +498,7 @@ impl ParentNotifier {
     fn confirm(&mut self, mut pending: Box<PendingMessage>, ctx: &mut Context<Self>) {
         let limit = self.env.config.notifications.confirm_stored;
         let Some(limit) = limit.filter(|_| !pending.delivery.stored) else {
-            return self.accepted(&pending);
+            return self.accepted(*pending);
         };
         let now = self.env.now();
         pending.delivery.confirmation = Some(Confirmation {
@@ -547,9 +564,9 @@ impl ParentNotifier {
     /// Processes an event of the parent's session for the message in flight.
     pub(super) fn observe_delivery(&mut self, kind: &SessionEventKind, ctx: &mut Context<Self>) {
         match kind {
-            SessionEventKind::Part { part, .. } => {
+            SessionEventKind::Part { message, part } => {
                 if let Some(id) = part.notice_id() {
-                    self.observe_stored(id);
+                    self.observe_stored(id, message.as_ref());
                 }
             }
             SessionEventKind::Error {
@@ -560,16 +577,18 @@ impl ParentNotifier {
         }
     }
 
-    fn observe_stored(&mut self, id: &str) {
+    fn observe_stored(&mut self, id: &str, message: Option<&MessageId>) {
         match std::mem::replace(&mut self.in_flight, InFlight::None) {
             InFlight::Sending(mut pending) if pending.id.as_str() == id => {
                 pending.delivery.stored = true;
+                pending.delivery.message = message.cloned();
                 self.in_flight = InFlight::Sending(pending);
             }
-            InFlight::Confirming(pending) | InFlight::LookingUp(pending)
+            InFlight::Confirming(mut pending) | InFlight::LookingUp(mut pending)
                 if pending.id.as_str() == id =>
             {
-                self.accepted(&pending);
+                pending.delivery.message = message.cloned();
+                self.accepted(*pending);
             }
             other => self.in_flight = other,
         }
@@ -577,9 +596,10 @@ impl ParentNotifier {
         let late =
             |pending: &PendingMessage| pending.delivery.attempted && pending.id.as_str() == id;
         if let Some(position) = self.closed.iter().position(late)
-            && let Some(pending) = self.closed.remove(position)
+            && let Some(mut pending) = self.closed.remove(position)
         {
-            self.accepted(&pending);
+            pending.delivery.message = message.cloned();
+            self.accepted(pending);
         }
     }
 
@@ -623,7 +643,9 @@ impl Handler<ContextRead> for ParentNotifier {
         {
             // A message that was sent before may have been stored late.
             if pending.delivery.attempted && find_notice(&read.messages, &pending.id).is_some() {
-                self.accepted(&pending);
+                self.accepted(pending);
+            } else if pending.facts.kind == NoticeKind::Continue && prompted_since(&read.messages) {
+                self.dropped(&pending, "the user has prompted the parent");
             } else {
                 self.send(pending, read, ctx);
             }
@@ -666,7 +688,7 @@ impl Handler<LookedUp> for ParentNotifier {
             }
         };
         match looked.found {
-            Ok(true) => self.accepted(&pending),
+            Ok(true) => self.accepted(*pending),
             Ok(false) => self.missing(pending, ctx),
             Err(failure) if failure.outcome_is_unknown() => {
                 self.look_up(pending, Duration::from_secs(1), ctx);
@@ -683,7 +705,8 @@ impl Handler<LinkRestored> for ParentNotifier {
     fn handle(&mut self, _: LinkRestored, ctx: &mut Context<Self>) {
         self.env.failpoints.hit("notifier: WayOpened");
         self.link_restored.notify_one();
-        if self.backoff.link_restored() {
+        self.read_turn_soon();
+        if self.backoff.link_restored() || self.turn.is_some() {
             self.step(ctx);
         }
     }

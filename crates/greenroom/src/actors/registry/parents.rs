@@ -139,6 +139,7 @@ impl TaskRegistry {
     pub(super) fn new_notifier(&mut self, parent: &SessionId, outbox: Option<Outbox>) {
         let (generation, salt) = (self.next_number(), self.rng.next_u64());
         let ended = self.has_ended(parent);
+        let of_task = ended || self.by_session.contains_key(parent);
         let state = NotifierState {
             sequence: 0,
             open: outbox.as_ref().map_or(0, Outbox::open),
@@ -147,7 +148,7 @@ impl TaskRegistry {
         let (env, registry, name) = (self.env.clone(), self.refs.registry.clone(), parent.clone());
         let (exit_ref, died) = (registry.clone(), parent.clone());
         let notifier = spawn_supervised(
-            move |_| ParentNotifier::new(env, registry, name, ended, salt, outbox),
+            move |_| ParentNotifier::new(env, registry, name, ended, of_task, salt, outbox),
             move |exit| {
                 if let Exit::Panicked(panic) = exit {
                     exit_ref.send(super::notifiers::NotifierDied {

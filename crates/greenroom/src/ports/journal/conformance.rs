@@ -115,6 +115,7 @@ pub fn message(id: &str, kind: NoticeKind, of: &[&str], status: DeliveryStatus) 
         since: at(2),
         status,
         at: at(2),
+        turn_error: None,
     }
 }
 

@@ -116,6 +116,17 @@ pub enum JournalEntry {
         /// The time of the change.
         at: Timestamp,
     },
+    /// The turn that a delivered message began failed for good.
+    TurnFailed {
+        /// The parent.
+        parent: SessionId,
+        /// The id of the message.
+        id: NoticeId,
+        /// The error of the turn.
+        error: String,
+        /// The time of the change.
+        at: Timestamp,
+    },
     /// A parent was deleted. Its pending messages are dropped.
     ParentGone(SessionId, Timestamp),
     /// A parent's user aborted it, or wrote a message again.
@@ -141,6 +152,7 @@ impl JournalEntry {
             | Self::Closed { parent, .. }
             | Self::Sending { parent, .. }
             | Self::Delivery { parent, .. }
+            | Self::TurnFailed { parent, .. }
             | Self::Left(parent, _)
             | Self::Returned(parent, _)
             | Self::ParentGone(parent, _)

@@ -27,7 +27,7 @@ impl Wakes {
             .iter()
             .any(|fact| matches!(fact.status, TaskStatus::Error | TaskStatus::Interrupt));
         let should_wake = match notice.facts.kind {
-            NoticeKind::Final => true,
+            NoticeKind::Final | NoticeKind::Continue => true,
             NoticeKind::Individual => failure && observed.config.notifications.wake_on_failure,
         };
         let (may, must) = silence_bounds(position, parent, observed, self.reliable, self.latency);
