@@ -29,7 +29,8 @@ pub async fn check_idle(greenroom: &Greenroom, log: &Log, quiescence: &Quiescenc
         return;
     }
     let keep = log.read(|observed| observed.config.lifecycle.keep_ended);
-    tokio::time::sleep(keep + Duration::from_secs(60)).await;
+    // The turns of the last messages end meanwhile, and are continued if they were cut off.
+    tokio::time::sleep(keep + Duration::from_secs(600)).await;
     quiescence.settle().await;
     let (before, _) = log.calls();
     tokio::time::sleep(Duration::from_secs(7200)).await;

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use actix::Context;
+use actix::{Addr, Context};
 
 use super::TaskRegistry;
 use super::commands::superseded_by;
@@ -143,21 +143,36 @@ impl TaskRegistry {
                 self.new_notifier(&parent, Some(outbox));
                 continue;
             };
-            // A new sequence number: reports about earlier messages must not be taken for reports about this one.
-            let (open, sequence) = (outbox.open(), self.next_number());
-            notifier.do_send(Reconcile {
-                outbox,
-                ended: self.has_ended(&parent),
-                sequence,
-            });
-            let state = NotifierState {
-                sequence,
-                open,
-                has_pending: true,
-            };
-            self.add_parent(&parent, notifier, generation, state);
+            self.adopt_notifier(&parent, notifier, generation, outbox);
         }
-        // The remaining notifiers have no pending messages: they end when their addresses are dropped.
+        // The remaining notifiers have no pending messages, but may watch the turn of the last one.
+        for (parent, (generation, notifier)) in notifiers {
+            let outbox = self.env.journal.outbox(&parent).unwrap_or_default();
+            self.adopt_notifier(&parent, notifier, generation, outbox);
+        }
+    }
+
+    /// Takes over a notifier of the registry before this one.
+    fn adopt_notifier(
+        &mut self,
+        parent: &SessionId,
+        notifier: Addr<ParentNotifier>,
+        generation: u64,
+        outbox: Outbox,
+    ) {
+        // A new sequence number: reports about earlier messages must not be taken for reports about this one.
+        let (open, sequence) = (outbox.open(), self.next_number());
+        notifier.do_send(Reconcile {
+            outbox,
+            ended: self.has_ended(parent),
+            sequence,
+        });
+        let state = NotifierState {
+            sequence,
+            open,
+            has_pending: true,
+        };
+        self.add_parent(parent, notifier, generation, state);
     }
 
     fn restore_members(&mut self, parent: &SessionId, outbox: &mut Outbox) {
