@@ -191,7 +191,7 @@ impl Watch {
             self.deferred = true;
             return Vec::new();
         }
-        self.note_once("idle", "an event says so");
+        self.note_once("idle", "by an event");
         self.begin_check(false)
     }
 
