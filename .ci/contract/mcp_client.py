@@ -29,7 +29,7 @@ async def talk(server, mode):
         launched = await client.call_tool("background_task", launch)
         assert not launched.is_error, launched
         task = (launched.meta or {})["greenroom"]["taskId"]
-        assert task in text(launched) and "You will be told" in text(launched), launched
+        assert task in text(launched) and "You will be notified" in text(launched), launched
 
         told = []
 

@@ -313,8 +313,8 @@ async fn why_includes_events_before_the_kill() {
             "running",
             "prompt accepted",
             "completed",
-            "telling the parent",
-            "parent told",
+            "notifying the parent",
+            "parent notified",
         ];
         // The parent may have two messages about the first: a note, unless it was too busy, and the final.
         let mut rest = what.iter();

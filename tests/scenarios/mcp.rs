@@ -45,7 +45,7 @@ async fn an_agent_launches_is_woken_and_reads(scene: &Scene, server: Value) {
         .await;
     let launched = called(scene, &parent.session, "greenroom_background_task").await;
     assert!(
-        launched.contains("You will be told when it ends"),
+        launched.contains("You will be notified when it ends"),
         "{launched}"
     );
     let path = format!("/v1/sessions/{}/tasks", parent.session);

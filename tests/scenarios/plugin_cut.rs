@@ -65,7 +65,7 @@ async fn twenty_seconds_with_five_thousand_events() {
     let words = format!("[[slow 15s]][[say {}]]", "w ".repeat(WORDS));
     let step = json!({"command": "true"});
     let steps = format!("[[repeat {STEPS} bash {step}]][[say worked]]");
-    let asking = "[[wait 8s]][[call bash {\"command\": \"echo asked\"}]][[say allowed]]";
+    let asking = "[[wait 8s]][[call bash {\"command\": \"echo allowed\"}]][[say allowed]]";
     let mut asks = scene.task(Some(&parent), asking);
     asks["permission"] = json!([{"permission": "bash", "pattern": "*", "action": "ask"}]);
     let asks = id_of(&scene.service.launch(asks).await);

@@ -38,30 +38,30 @@ const tool = (required, properties, description) => ({ required, properties, des
 const TOOLS = {
   background_task: tool(["description", "prompt", "agent"], {
     description: text("The task in three to six words, for people."), agent: text('Which agent does it, for instance "explore".'),
-    prompt: text("What the agent is told: all it needs to know, since it sees nothing of this conversation."),
+    prompt: text("The prompt for the agent: all it needs to know, since it sees nothing of this conversation."),
     model: text('The model as "provider/model"; without it the agent\'s own.'), category: text("A label that is kept and shown."),
     skills: { type: "array", items: { type: "string" }, description: "Names of skills, kept with the task and shown." },
-    directory: text("The absolute path of the directory to work in; without it that of the parent session."),
+    directory: text("The absolute path of the directory to work in; without it the directory of the parent session."),
     session_id: text("Resume the session of an ended task: it goes on with all it knows. Only the prompt is used then."),
   }, `Launch a task for another agent in the background, or resume one by its session_id. Returns a task_id at once; several \
-run at the same time. You are told when tasks end: do not poll or wait, go on with other work or end your turn. Read a result \
+run at the same time. You are notified when tasks end: do not poll or wait, go on with other work or end your turn. Read a result \
 with background_output.`),
   background_output: tool(["task_id"], {
-    task_id: text("The task's id, or its session id."), block: flag("Wait for the task's end. Rarely needed: you are told when it ends."),
+    task_id: text("The task's id, or its session id."), block: flag("Wait for the task's end. Rarely needed: you are notified when it ends."),
     timeout: number("How long to wait at most with block, in milliseconds (60000; at most 600000)."),
     full_session: flag("The messages of the whole session instead of the last answer; the next four are for it."),
     message_limit: number("At most so many messages (100)."), from_end: flag("The newest messages instead of the oldest."),
     since_message_id: text("Only messages after this one."), include_tool_results: flag("What tools gave back too."),
     include_thinking: flag("Reasoning too."), thinking_max_chars: number("Cut reasoning to so many characters (2000)."),
     offset: number("Begin so many characters into the answer: to read on in one that was cut."),
-  }, `Read the result of a background task that has ended, or see how one stands. You are told when a task ends: call this \
+  }, `Read the result of a background task that has ended, or see how one stands. You are notified when a task ends: call this \
 then, and do not poll with it. Reading consumes nothing.`),
   background_cancel: tool([], { taskId: text("The id of the task, or its session id."), all: flag("All you launched, and all below.") },
-    "Cancel a background task by its taskId, or all you launched with all=true. You are not told of tasks that you cancel."),
-  background_send: tool(["task_id", "prompt"], { task_id: text("The id of a running task."), prompt: text("What the agent is told.") },
+    "Cancel a background task by its taskId, or all you launched with all=true. You are not notified of tasks that you cancel."),
+  background_send: tool(["task_id", "prompt"], { task_id: text("The id of a running task."), prompt: text("The prompt for the agent.") },
     "Give a running background task a further instruction. To go on with one that has ended, use background_task."),
   background_list: tool([], { status: text("Only these: pending, running, completed, error, cancelled, interrupt (commas between).") },
-    "List the background tasks you launched, with their states. For an overview, not for waiting: you are told when tasks end."),
+    "List the background tasks you launched, with their states. For an overview, not for waiting: you are notified when tasks end."),
 }
 
 // Without `import`: opencode silently skips a plugin whose imports it cannot resolve.
@@ -77,7 +77,7 @@ const endsWithTurn = () => process.argv.slice(2).find((it) => !it.startsWith("-"
 const complaint = (message) => ({ name: "BridgeError", data: { message } })
 // An oversized event is forwarded without its long texts.
 const shortened = (_, it) => (typeof it === "string" && it.length > 2000 ? `${it.slice(0, 2000)}…` : it)
-const said = (output, title = "") => ({ title, output, metadata: {} })
+const toolText = (output, title = "") => ({ title, output, metadata: {} })
 
 /** Buffers frames while there is no connection. The oldest are dropped first, activity before other events. */
 class Outbox {
@@ -132,14 +132,14 @@ class Bridge {
     Object.assign(this, { recent: new Set(), reverted: new Set() }) // ids of events, and sessions
     this.outbox = new Outbox(tuning.buffered, tuning.bufferedBytes)
     this.fold = new Fold(tuning.fold, (event) => this.emit(event))
-    this.said = process.env.GREENROOM_URL?.trim() || tuning.url
+    this.configured = process.env.GREENROOM_URL?.trim() || tuning.url
     // Without the scheme, `localhost` would be taken for one.
-    const address = this.said.includes("://") ? this.said : `http://${this.said}`
+    const address = this.configured.includes("://") ? this.configured : `http://${this.configured}`
     this.url = /^https?:/i.test(address) && URL.canParse(address) ? new URL(address) : undefined
     if (!this.url) return void Object.assign(this, { state: "refused", problem: "GREENROOM_URL is no address" })
     const health = { url: "/global/health", signal: AbortSignal.timeout(5000) }
-    const asked = quietly(async () => (this.version = (await input.client._client.get(health)).data?.version))
-    Promise.race([asked, new Promise((done) => later(done, 300))]).then(() => this.connect())
+    const versionRead = quietly(async () => (this.version = (await input.client._client.get(health)).data?.version))
+    Promise.race([versionRead, new Promise((done) => later(done, 300))]).then(() => this.connect())
   }
 
   connect() {
@@ -295,14 +295,14 @@ class Bridge {
   }
 
   async call(name, args, { sessionID, messageID, agent, callID, directory = this.input.directory, abort, metadata: show }) {
-    if (!(await this.connected(this.tuning.patience))) return said(this.absence(), "no service")
-    if (this.calls.size >= this.tuning.calls) return said("Too many calls at a time; try again when some have returned.")
+    if (!(await this.connected(this.tuning.patience))) return toolText(this.absence(), "no service")
+    if (this.calls.size >= this.tuning.calls) return toolText("Too many calls at a time; try again when some have returned.")
     // A model that believes an argument is needed sends it empty.
     const given = ([key, it]) => TOOLS[name].required.includes(key) || !["", null, undefined].includes(it)
     const context = { sessionID, messageID, agent, callID, directory, endsWithTurn: endsWithTurn() || undefined }
     const known = Object.fromEntries(Object.entries(args ?? {}).filter(given))
     const frame = { type: "toolCall", id: crypto.randomUUID(), tool: name, args: known, context }
-    if (this.send(frame) === undefined) return said("The arguments are too large; put long texts into a file and name it.")
+    if (this.send(frame) === undefined) return toolText("The arguments are too large; put long texts into a file and name it.")
     const { title, output, metadata } = await this.outcome(frame, abort)
     const result = { title: title ?? "", output: output ?? "", metadata: { ...metadata } }
     // The key under which opencode looks for the session that a tool has opened.
@@ -344,7 +344,7 @@ class Bridge {
     const why = (this.state !== "refused" && this.trouble) || this.problem
     const log = this.startLog ? `Its log: ${this.startLog}. ` : ""
     const hint = !this.url ? unset : this.state === "refused" ? wrong : gone
-    return `The background task service at ${this.url?.origin ?? this.said} cannot be used (${why}). ${log}${hint}`
+    return `The background task service at ${this.url?.origin ?? this.configured} cannot be used (${why}). ${log}${hint}`
   }
   /** Returns the text that a compaction carries along, or nothing if that takes too long. */
   carried(sessionID) {
@@ -405,7 +405,7 @@ export const Greenroom = async (input, options) => {
   bridges.set(input.directory, bridge)
   bridge.use(input)
   const tools = Object.entries(TOOLS).map(([name, { description, properties }]) => {
-    const execute = async (...given) => (await quietly(() => bridge.call(name, ...given))) ?? said(bridge.absence())
+    const execute = async (...given) => (await quietly(() => bridge.call(name, ...given))) ?? toolText(bridge.absence())
     return [name, { description, args: properties, execute }]
   })
   return {

@@ -142,7 +142,7 @@ impl FromBridge {
             "toolCall" => tool_call(frame),
             "toolAbort" => match FrameId::of(&frame) {
                 Some(id) => Self::ToolAbort(id),
-                None => Self::Malformed("toolAbort: `id` is that of the call".to_owned()),
+                None => Self::Malformed("toolAbort: `id` is the id of the call".to_owned()),
             },
             "response" => response(frame),
             "compactionContext" => match text_at(&frame, "sessionID") {
@@ -212,7 +212,7 @@ fn tool_call(mut frame: Map<String, Value>) -> FromBridge {
     };
     let args = frame.remove("args").unwrap_or_default();
     let Some(context) = frame.get("context").and_then(Value::as_object) else {
-        return bad("toolCall: `context` says which session calls");
+        return bad("toolCall: `context` names the calling session");
     };
     match crate::dispatcher::ToolContext::read(context) {
         Some(context) => FromBridge::ToolCall(ToolCall {
@@ -227,7 +227,7 @@ fn tool_call(mut frame: Map<String, Value>) -> FromBridge {
 
 fn response(mut frame: Map<String, Value>) -> FromBridge {
     let Some(id) = FrameId::of(&frame) else {
-        return FromBridge::Malformed("response: `id` is that of the request".to_owned());
+        return FromBridge::Malformed("response: `id` is the id of the request".to_owned());
     };
     let status = frame.get("status").and_then(Value::as_u64);
     let Some(status) = status.and_then(|status| u16::try_from(status).ok()) else {

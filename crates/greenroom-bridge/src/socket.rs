@@ -152,7 +152,7 @@ impl Socket {
     fn check_hello(&self, hello: &Hello, authorized: bool) -> Result<(), DisconnectReason> {
         if hello.protocol != PROTOCOL {
             return Err(DisconnectReason::HelloRejected(format!(
-                "this service speaks protocol {PROTOCOL}, not {}; install the plugin that came with it",
+                "this service uses protocol {PROTOCOL}, not {}; install the plugin that came with it",
                 hello.protocol
             )));
         }
@@ -245,7 +245,7 @@ impl Socket {
                 connection.calls.compaction(id, session, tools, channel);
             }
             FromBridge::Disposing => self.options.sink.instance_ended(&connection.info),
-            FromBridge::Hello(_) => send_error("this bridge has said hello already"),
+            FromBridge::Hello(_) => send_error("this bridge has sent its hello already"),
             FromBridge::Malformed(problem) => send_error(&problem),
             FromBridge::Unknown(_) | FromBridge::Event(_) | FromBridge::Reconcile => {}
         }

@@ -199,7 +199,7 @@ impl ToolCalls {
             let answer = answer.unwrap_or_else(|_| {
                 tracing::error!(tool, "a tool panicked");
                 ToolAnswer::text(format!(
-                    "{tool} failed inside Greenroom, which is a bug of it; its log says more"
+                    "{tool} failed inside Greenroom, which is a bug; its log has the details"
                 ))
             });
             let frame = result_frame(&id, &answer, channel.frame_limit());

@@ -72,7 +72,7 @@ fn unauthorized(password_given: bool) -> &'static str {
     if password_given {
         "opencode refused the name or password given (401); check `opencode.username` and OPENCODE_SERVER_PASSWORD"
     } else {
-        "opencode wants a password (401); set OPENCODE_SERVER_PASSWORD to the one it was started with"
+        "opencode wants a password (401); set OPENCODE_SERVER_PASSWORD to the password it was started with"
     }
 }
 

@@ -48,7 +48,7 @@ pub fn run(text: &str, limit: Duration) -> Result<String, StoryError> {
             drop(sender.send(run_story(&story)));
         })?;
     match receiver.recv_timeout(limit) {
-        Ok(told) => told,
+        Ok(result) => result,
         Err(mpsc::RecvTimeoutError::Timeout) => Err(StoryError::Stuck(limit)),
         Err(mpsc::RecvTimeoutError::Disconnected) => {
             let panic = thread.join().err();

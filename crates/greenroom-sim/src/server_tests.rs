@@ -57,7 +57,7 @@ fn notice(id: &str) -> Notice {
     Notice {
         retry_of: None,
         id: id.into(),
-        text: "told".to_owned(),
+        text: "notice".to_owned(),
         silent: false,
         agent: None,
         model: None,
@@ -86,7 +86,7 @@ fn created_session_is_busy_and_uses_declaration() {
         assert_eq!(
             server.statuses(BASE).await.unwrap().len(),
             0,
-            "states are those of one directory"
+            "only the states of one directory are returned"
         );
         let record = server.session(&made).await.unwrap();
         assert_eq!(
@@ -128,7 +128,7 @@ fn undeclared_session_is_not_found() {
         assert_eq!(
             server.statuses(BASE).await.unwrap().len(),
             0,
-            "a declared one is missing until it says otherwise"
+            "a declared session is missing until it declares a status"
         );
         let busy = Declared {
             status: Some(json!("busy")),
@@ -159,7 +159,7 @@ fn change_before_create_declares_session() {
             assert_eq!(
                 server.todos(&made).await.unwrap().len(),
                 1,
-                "what was declared before stays"
+                "earlier declarations stay"
             );
         },
     );
@@ -204,7 +204,7 @@ fn notice_is_listed_after_answer() {
         assert_eq!(
             newest[0].agent.as_deref(),
             Some("lead"),
-            "what is scripted is not pushed out"
+            "scripted messages are not pushed out"
         );
     });
 }

@@ -87,7 +87,7 @@ impl Session {
 pub fn notice_message(id: &NoticeId) -> Message {
     let part = Part {
         kind: "text".to_owned(),
-        text: Some("told".to_owned()),
+        text: Some("notice".to_owned()),
         synthetic: true,
         metadata: Some(json!({ "greenroom": { "id": id } })),
         ..Part::default()

@@ -31,7 +31,7 @@ fn main() -> ExitCode {
     let trials = stories.into_iter().map(|(name, path)| {
         match WAITING.iter().find(|(waiting, _)| *waiting == name) {
             Some((_, rule)) => {
-                eprintln!("{name} is not told: it waits for {rule}");
+                eprintln!("{name} is skipped: it waits for {rule}");
                 Trial::test(name, move || story(&path))
                     .with_kind("waits")
                     .with_ignored_flag(true)

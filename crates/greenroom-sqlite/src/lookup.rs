@@ -85,7 +85,7 @@ impl SqliteJournal {
         if name.len() < MIN_PREFIX_LEN {
             return None;
         }
-        let on_disk = self.snapshot(|db| Ok(Ok(Some(queries::beginning(db, name, since)?))));
+        let on_disk = self.snapshot(|db| Ok(Ok(Some(queries::ids_with_prefix(db, name, since)?))));
         let on_disk = self.log_errors(on_disk).unwrap_or_default();
         let in_memory = state.fold.by_prefix(name).map(|task| task.id.as_str());
         let mut fitting: Vec<&str> = on_disk

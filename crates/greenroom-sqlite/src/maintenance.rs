@@ -42,10 +42,11 @@ pub struct Stats {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub oldest_left: Option<Timestamp>,
     /// Parents with pending messages or open tasks.
-    pub parents_owed: u64,
-    /// RecoveredState changes of tasks' states.
+    #[serde(rename = "parentsOwed")]
+    pub waiting_parents: u64,
+    /// Changes of tasks' states that can be read again.
     pub changes: u64,
-    /// RecoveredState launch keys.
+    /// Remembered launch keys.
     pub keys: u64,
     /// The id of the process that uses it, if it is known.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -102,7 +103,7 @@ pub fn stats(path: &Path) -> Result<Stats, OpenError> {
             ended: count("tasks")? - open,
             left: count("tasks WHERE left_at IS NOT NULL")?,
             oldest_left: oldest.map(Timestamp::from_millis),
-            parents_owed: count("parents WHERE settled = 0")?,
+            waiting_parents: count("parents WHERE settled = 0")?,
             changes: count("changes")?,
             keys: count("keys")?,
             used_by: holder.flatten(),

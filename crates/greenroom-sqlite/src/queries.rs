@@ -171,7 +171,7 @@ pub(crate) fn contains(db: &Connection, id: &str, since: Timestamp) -> rusqlite:
 }
 
 /// Returns the ids of at most two tasks that were evicted since then and have that prefix.
-pub(crate) fn beginning(
+pub(crate) fn ids_with_prefix(
     db: &Connection,
     name: &str,
     since: Timestamp,

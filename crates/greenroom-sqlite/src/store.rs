@@ -234,7 +234,7 @@ fn write_changed_outbox(
         Ok(None) => Ok(()),
         Err(error) => {
             // The rows stay as they are, for inspection.
-            tracing::error!(parent, %error, "could not read an account of the journal");
+            tracing::error!(parent, %error, "could not read an outbox of the journal");
             Ok(())
         }
     }

@@ -49,7 +49,7 @@ fn downtime_is_not_silence() {
         s.advance_to(81 * 60_000).await;
         assert_eq!(
             s.state(&a).await,
-            "error: no activity for 30m 0s though the session says it works"
+            "error: no activity for 30m 0s although the session is busy"
         );
     });
 }
@@ -246,7 +246,7 @@ fn full_disk_refuses_launches_only() {
         assert_eq!(
             s.calls(CallKind::Create),
             ["0 a"],
-            "what was refused is not made"
+            "a refused launch creates no session"
         );
         s.disk.set_full(None);
         s.advance_to(23_000).await;
@@ -459,8 +459,8 @@ fn changes_continue_and_timelines_are_kept() {
                 "idle",
                 "checked",
                 "completed",
-                "telling the parent",
-                "parent told"
+                "notifying the parent",
+                "parent notified"
             ]
         );
     });

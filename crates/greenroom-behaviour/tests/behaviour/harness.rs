@@ -273,10 +273,10 @@ impl Harness {
 
     /// Returns the answer to a request, which must arrive without time passing.
     pub async fn resolve<T: 'static>(&self, question: impl Future<Output = T> + 'static) -> T {
-        let asked = actix_rt::spawn(question);
+        let answer = actix_rt::spawn(question);
         self.settle().await;
-        assert!(asked.is_finished(), "no answer at {}", self.now());
-        asked.await.expect("the request did not panic")
+        assert!(answer.is_finished(), "no answer at {}", self.now());
+        answer.await.expect("the request did not panic")
     }
 
     pub async fn launch(&self, launch: Launch) -> TaskId {

@@ -159,7 +159,7 @@ fn thousand_mixed_tasks_leave_nothing() {
 /// Makes a call of this kind panic once, while one task runs from its launch to the wake of its parent.
 /// Returns the ends of both tasks.
 fn broken_once(on: CallKind) -> (String, Vec<String>, usize) {
-    let (notifications, hears) = std::sync::mpsc::channel();
+    let (notifications, received) = std::sync::mpsc::channel();
     let panics = story_with_panics(
         |_| {},
         move |s| async move {
@@ -175,7 +175,7 @@ fn broken_once(on: CallKind) -> (String, Vec<String>, usize) {
         },
     );
     assert_eq!(panics.len(), 1, "it did break: {panics:?}");
-    hears.recv().expect("the story sends its result")
+    received.recv().expect("the story sends its result")
 }
 
 #[test]
@@ -260,9 +260,9 @@ fn panic_in_ask_rejection_leaves_run() {
             let a = s.launch(job("a")).await;
             let session = s.server.session_of(&a).expect("it runs");
             s.advance_to(6000).await;
-            let asked = json!({"type": "permission.asked", "properties": {"id": "per_1",
+            let request = json!({"type": "permission.asked", "properties": {"id": "per_1",
                 "sessionID": session, "permission": "bash", "patterns": []}});
-            s.event(asked).await;
+            s.event(request).await;
             s.server
                 .set_next_outcome(CallKind::RejectAsk, CallOutcome::Panics);
             s.advance_to(610_000).await;

@@ -1,5 +1,5 @@
 //! A scripted agent server on a loopback port. It implements the part of opencode's HTTP API and event stream that the
-//! service uses. The first words of a prompt decide action the session does: `answer MS`, `fail MS` or `hang`.
+//! service uses. The first words of a prompt choose the action of its session: `answer MS`, `fail MS` or `hang`.
 
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;

@@ -122,9 +122,9 @@ async fn cancelled_request_is_not_sent() {
     let channel = channel();
     let send_queue = Arc::new(SendQueue::default());
     channel.attach(1, &send_queue);
-    let asked = start_request(&channel, "POST").await;
-    asked.abort();
-    let _ = asked.await;
+    let request = start_request(&channel, "POST").await;
+    request.abort();
+    let _ = request.await;
     let number = next(&send_queue).await;
     assert!(channel.start_sending(number).is_none());
     assert_eq!(channel.in_flight(), 0);
@@ -134,13 +134,13 @@ async fn cancelled_request_is_not_sent() {
 async fn responses_to_an_earlier_service_are_ignored() {
     let channel = channel();
     channel.attach(1, &Arc::default());
-    let asked = start_request(&channel, "GET").await;
+    let request = start_request(&channel, "GET").await;
     for foreign in ["rq_6_1", "rq_7_2", "1", ""] {
         respond(&channel, &json!({"id": foreign}).to_string());
     }
     assert_eq!(channel.in_flight(), 1);
     respond(&channel, r#"{"id": "rq_7_1"}"#);
-    assert!(asked.await.unwrap().is_ok());
+    assert!(request.await.unwrap().is_ok());
 }
 
 #[actix_rt::test]

@@ -69,7 +69,7 @@ fn tool_call_is_read_with_its_context() {
 
 #[test]
 fn unreadable_tool_call_keeps_its_id() {
-    for (frame, says) in [
+    for (frame, expected) in [
         (json!({"type": "toolCall", "id": "a"}), "tool"),
         (
             json!({"type": "toolCall", "id": "a", "tool": "t"}),
@@ -84,7 +84,7 @@ fn unreadable_tool_call_keeps_its_id() {
             panic!("{frame}")
         };
         assert_eq!(id, FrameId::from("a"));
-        assert!(problem.contains(says), "{problem}");
+        assert!(problem.contains(expected), "{problem}");
     }
 }
 

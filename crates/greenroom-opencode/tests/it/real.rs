@@ -202,13 +202,13 @@ async fn unknown_sessions_are_not_found() {
         "{outcome:?}"
     );
 
-    opencode.prompt(&session, "nobody", "x").await;
+    opencode.prompt(&session, "unknown", "x").await;
     let error = opencode
         .calls
         .event("session.error", session.as_str())
         .await;
     let text = error["error"]["data"]["message"].as_str().unwrap();
-    assert!(text.contains("nobody"), "{text}");
+    assert!(text.contains("unknown"), "{text}");
     opencode.child.stop().await;
 }
 
@@ -281,13 +281,13 @@ async fn asks_of_a_child_are_answered() {
     let session = opencode
         .create(None, vec![rule("bash", PermissionAction::Ask)])
         .await;
-    let call = r#"CALL bash {"command":"echo hi","description":"says hi"}"#;
+    let call = r#"CALL bash {"command":"echo hi","description":"prints hi"}"#;
     opencode.prompt(&session, "build", call).await;
-    let asked = opencode
+    let request = opencode
         .calls
         .event("permission.asked", session.as_str())
         .await;
-    let ask = asked["id"].as_str().unwrap().to_owned();
+    let ask = request["id"].as_str().unwrap().to_owned();
     let permission = AskKind::Permission;
     opencode
         .server
@@ -305,7 +305,7 @@ async fn asks_of_a_child_are_answered() {
     let question = json!({"question": "Which?", "header": "Which", "options": [{"label": "a", "description": "the first"}]});
     let call = format!("CALL question {}", json!({"questions": [question]}));
     opencode.prompt(&session, "build", &call).await;
-    let asked = opencode
+    let request = opencode
         .calls
         .event("question.asked", session.as_str())
         .await;
@@ -314,7 +314,7 @@ async fn asks_of_a_child_are_answered() {
         .server
         .answer_ask(
             &session,
-            asked["id"].as_str().unwrap(),
+            request["id"].as_str().unwrap(),
             AskKind::Question,
             &chosen,
         )
@@ -342,16 +342,20 @@ async fn asks_of_a_child_are_rejected() {
         .prompt(
             &session,
             "build",
-            r#"CALL bash {"command":"echo hi","description":"says hi"}"#,
+            r#"CALL bash {"command":"echo hi","description":"prints hi"}"#,
         )
         .await;
-    let asked = opencode
+    let request = opencode
         .calls
         .event("permission.asked", session.as_str())
         .await;
     opencode
         .server
-        .reject_ask(&session, asked["id"].as_str().unwrap(), AskKind::Permission)
+        .reject_ask(
+            &session,
+            request["id"].as_str().unwrap(),
+            AskKind::Permission,
+        )
         .await
         .unwrap();
     opencode
@@ -369,13 +373,13 @@ async fn asks_of_a_child_are_rejected() {
             &format!("CALL question {}", json!({"questions": [question]})),
         )
         .await;
-    let asked = opencode
+    let request = opencode
         .calls
         .event("question.asked", session.as_str())
         .await;
     opencode
         .server
-        .reject_ask(&session, asked["id"].as_str().unwrap(), AskKind::Question)
+        .reject_ask(&session, request["id"].as_str().unwrap(), AskKind::Question)
         .await
         .unwrap();
     opencode

@@ -114,8 +114,8 @@ impl Routes {
         }
     }
 
-    /// Returns the bridges that may have the session: those of its ancestors' processes and, for an orphaned session,
-    /// those of its directory, newest first.
+    /// Returns the bridges that may have the session: bridges of its ancestors' processes and, for an orphaned
+    /// session, bridges of its directory, newest first.
     fn takeover_candidates(
         &self,
         session: &SessionId,

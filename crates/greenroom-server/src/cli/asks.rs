@@ -58,7 +58,7 @@ pub async fn asks(args: AsksArgs) -> Result<(), Failure> {
 /// Returns a table of requests, one per line, truncated to the terminal's width if given.
 pub fn table(asks: &[Ask], now: Timestamp, width: Option<usize>) -> String {
     if asks.is_empty() {
-        return "nobody asks for anything\n".to_owned();
+        return "no request is open\n".to_owned();
     }
     let mut rows = vec![["ASK", "TASK", "KIND", "AGE", "WHAT"].map(str::to_owned)];
     rows.extend(asks.iter().map(|ask| {

@@ -138,7 +138,7 @@ fn import_config(args: &ImportArgs, environment: &Environment) -> Result<(), Fai
         })?;
     let import_config: Imported = import::import(&text).map_err(|error| {
         let hint = match error {
-            import::ImportError::InvalidJson(_) => "correct the file where it says",
+            import::ImportError::InvalidJson(_) => "correct the file at that place",
             import::ImportError::MissingBlock => {
                 "there is nothing in it that Greenroom would take over"
             }

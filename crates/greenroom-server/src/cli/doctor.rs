@@ -42,7 +42,7 @@ pub struct Finding {
     pub subject: &'static str,
     /// The result.
     pub verdict: Verdict,
-    /// What was found.
+    /// The result of the check.
     #[serde(rename = "says")]
     pub message: String,
     /// What to do; none if there is nothing to do.

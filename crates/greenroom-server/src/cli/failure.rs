@@ -15,7 +15,7 @@ pub const UNREACHABLE: u8 = 3;
 pub struct Failure {
     /// The exit code of the process.
     pub code: u8,
-    /// What is wrong.
+    /// The error message.
     pub message: String,
     /// What the reader can do; empty if nothing is known.
     pub hint: String,

@@ -120,7 +120,7 @@ fn purge(args: &PurgeArgs) -> Result<(), Failure> {
         ),
         None => (
             Purge::AllEnded,
-            "all tasks that have ended and that nobody waits for".to_owned(),
+            "all tasks that have ended, except where a parent waits for a task".to_owned(),
         ),
     };
     if !args.yes && !confirm(&which, &path)? {
@@ -144,8 +144,8 @@ fn confirm(which: &str, path: &Path) -> Result<bool, Failure> {
     if !std::io::stdin().is_terminal() {
         return Err(Failure::new(
             USAGE,
-            "this cannot be undone and nobody is there to be asked",
-            "say --yes",
+            "this cannot be undone, and there is no terminal to confirm it",
+            "pass --yes",
         ));
     }
     // With a closed stderr the answer is no.
@@ -173,7 +173,7 @@ pub fn text(stats: &Stats) -> String {
     let used = match (stats.in_use, stats.used_by) {
         (true, Some(pid)) => format!("by the process {pid}"),
         (true, None) => "by another process".to_owned(),
-        (false, _) => "by nobody".to_owned(),
+        (false, _) => "by no process".to_owned(),
     };
     format!(
         "file     {} (version {})\nin use   {used}\nsize     {}, {} of it free\ntasks    {tasks}\nparents  {} owed a \
@@ -182,7 +182,7 @@ pub fn text(stats: &Stats) -> String {
         stats.version,
         size(stats.bytes),
         size(stats.free_bytes),
-        stats.parents_owed,
+        stats.waiting_parents,
         stats.changes,
         stats.keys,
     )

@@ -56,7 +56,7 @@ fn install(args: &PluginTargetArgs, environment: &Environment) -> Result<(), Fai
     print_out(&format!("{}\n", one_line(&path.display().to_string())));
     print_err(&format!(
         "{verb}: version {VERSION}. Start opencode again{}: its agents then have background_task. The service starts by \
-         itself when it is needed (GREENROOM_AUTOSTART=0 keeps it from that); `greenroom doctor` says how all is.",
+         itself when it is needed (GREENROOM_AUTOSTART=0 keeps it from that); `greenroom doctor` checks the installation.",
         match args.project {
             Some(_) => " in that project",
             None => "",

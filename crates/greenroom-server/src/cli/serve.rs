@@ -48,12 +48,12 @@ pub async fn serve(args: ServeArgs) -> Result<(), Failure> {
     let cause = tokio::select! {
         () = attached.wait_for_first_answer() => {
             attached.print_ready_line();
-            wait_for_stop(&attached, args.exit_when_unused, &mut signals).await
+            wait_for_stop(&attached, args.idle_shutdown, &mut signals).await
         }
         () = signals.next() => StopCause::Signal,
     };
     if cause == StopCause::Idle {
-        print_err("nobody uses this service any more; it ends");
+        print_err("this service is no longer used; it ends");
     }
     signals.arm_exit();
     let mode = attached.service().shutdown_mode();

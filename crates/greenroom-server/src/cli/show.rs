@@ -149,7 +149,7 @@ pub fn details(view: &TaskView, now: Timestamp, style: Style) -> String {
         fact("note", &one_line(note));
     }
     if let Some(message) = &task.progress.last_message {
-        fact("last said", &one_line(message));
+        fact("last message", &one_line(message));
     }
     text
 }

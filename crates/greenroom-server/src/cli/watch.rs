@@ -68,7 +68,7 @@ impl Watcher<'_> {
         let mut ticks = interval(REDRAW);
         let mut ticks_drawn: u32 = 0;
         let mut question: Option<oneshot::Receiver<bool>> = None;
-        let mut has_asked = false;
+        let mut has_question = false;
         loop {
             tokio::select! {
                 output = &mut end => {
@@ -94,10 +94,10 @@ impl Watcher<'_> {
                 }
                 _ = interrupts.recv() => {
                     self.line.clear();
-                    if has_asked || !std::io::stdin().is_terminal() {
+                    if has_question || !std::io::stdin().is_terminal() {
                         return Err(self.detached());
                     }
-                    has_asked = true;
+                    has_question = true;
                     question = Some(ask_to_cancel());
                 }
                 answer = await_answer(&mut question) => {

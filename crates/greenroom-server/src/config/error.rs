@@ -83,7 +83,7 @@ pub enum ConfigError {
         origin: Origin,
         /// The key, with its entry.
         key: String,
-        /// What is wrong, and what is expected.
+        /// The problem, and the expected value.
         problem: String,
     },
     /// A network address without a secret.

@@ -36,7 +36,7 @@ pub enum ImportError {
     Invalid {
         /// The field.
         field: String,
-        /// What is wrong with the value.
+        /// The problem with the value.
         problem: String,
     },
 }
@@ -151,7 +151,7 @@ fn parse(text: &str) -> Result<Value, ImportError> {
         .map_err(|error| ImportError::InvalidJson(error.to_string()))
 }
 
-/// Returns the fields in table order; those of the circuit breaker are prefixed with its name.
+/// Returns the fields in table order; fields of the circuit breaker are prefixed with its name.
 fn flatten(block: &Map<String, Value>) -> Vec<(String, &Value)> {
     let mut fields = Vec::new();
     for (name, value) in block {

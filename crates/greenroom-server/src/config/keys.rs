@@ -87,7 +87,7 @@ pub static KEYS: &[Key] = &[
     key(
         "opencode.directory",
         readers::DIRECTORY,
-        "where sessions work if neither the launch nor the parent says",
+        "where sessions work if neither the launch nor the parent names a folder",
     ),
     key(
         "opencode.events",
@@ -127,7 +127,7 @@ pub static KEYS: &[Key] = &[
     key(
         "lifecycle.poll_interval",
         nonzero_duration!(CENTISECOND, HOUR, core.lifecycle.poll_interval),
-        "how often the server is asked while anything runs",
+        "how often the server is polled while anything runs",
     ),
     key(
         "lifecycle.stale_timeout",
@@ -177,7 +177,7 @@ pub static KEYS: &[Key] = &[
     key(
         "lifecycle.restart_attempts",
         count!(0, 100, core.lifecycle.restart_attempts),
-        "how often a run is told to go on after the server lost it",
+        "how often a run is continued after the server lost it",
     ),
     key(
         "lifecycle.keep_ended",
@@ -282,7 +282,7 @@ pub static KEYS: &[Key] = &[
     key(
         "agents",
         readers::AGENTS,
-        "what an agent may not do: `agents.NAME.deny`, and what it is given back: `.allow`",
+        "tools that an agent may not use: `agents.NAME.deny`, and tools that it gets back: `.allow`",
     ),
 ];
 

@@ -225,7 +225,7 @@ mod tests {
             Raw::Toml(toml::Value::String("3".into()))
                 .count(0, 10)
                 .is_err(),
-            "a file says what it means"
+            "a file is read without conversion"
         );
     }
 

@@ -38,7 +38,7 @@ pub fn configure(cfg: &mut ServiceConfig, api: Api) {
     let bridge = api.bridge.clone();
     cfg.app_data(Data::new(api));
     cfg.app_data(PathConfig::default().error_handler(|error, _| {
-        let hint = "percent-encode what is no plain text";
+        let hint = "percent-encode all but plain text";
         ApiError::unreadable(
             "invalid_path",
             format!("the path cannot be read: {error}"),

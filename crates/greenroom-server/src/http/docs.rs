@@ -184,11 +184,11 @@ fn render_fields(page: &mut String, schema: &Value) {
     }
     page.push_str("<table>");
     for (name, of) in rows {
-        let mark = if required.contains(&name) { "" } else { "?" };
+        let suffix = if required.contains(&name) { "" } else { "?" };
         push(
             page,
             format_args!(
-                "<tr><td><code>{}{mark}</code></td><td>{}</td><td>{}</td></tr>",
+                "<tr><td><code>{}{suffix}</code></td><td>{}</td><td>{}</td></tr>",
                 escape(name),
                 kind(of),
                 escape(of["description"].as_str().unwrap_or_default())

@@ -19,7 +19,7 @@ pub struct ApiError {
     pub status: StatusCode,
     /// The code for programs.
     pub code: &'static str,
-    /// What is wrong.
+    /// The error message.
     pub message: String,
     /// What the caller can do.
     pub hint: String,

@@ -25,12 +25,12 @@ pub async fn healthz() -> Json<Alive> {
     })
 }
 
-/// Whether tasks are started and watched, and what is in the way.
+/// Whether tasks are started and watched, and the reasons if they are not.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct Ready {
     #[serde(flatten)]
     readiness: Readiness,
-    /// BridgeRegistry connected.
+    /// Bridges connected.
     bridges: usize,
 }
 

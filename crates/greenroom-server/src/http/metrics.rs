@@ -54,7 +54,7 @@ struct ByKey {
     key: String,
 }
 
-/// Counts responses by method, route and status. Routes are those of the API, so the number of series is bounded.
+/// Counts responses by method, route and status. Only routes of the API are counted, so the number of series is bounded.
 #[derive(Debug, Clone, Default)]
 pub struct Requests(Family<ByRequest, Counter>);
 

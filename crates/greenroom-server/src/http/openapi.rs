@@ -21,17 +21,17 @@ pub static DOCUMENT: LazyLock<Value> = LazyLock::new(|| document(&operations()))
 #[derive(Debug, Serialize, JsonSchema)]
 #[schemars(rename = "Refusal")]
 pub struct ErrorResponse {
-    /// What is wrong.
+    /// The error.
     pub error: ErrorDetail,
 }
 
-/// What is wrong and what to do.
+/// An error, and what the caller can do.
 #[derive(Debug, Serialize, JsonSchema)]
 #[schemars(rename = "Problem")]
 pub struct ErrorDetail {
-    /// What programs look at.
+    /// The code for programs.
     pub code: String,
-    /// What is wrong, for people; names the field if one is meant.
+    /// The message for people; names the field if one is invalid.
     pub message: String,
     /// What the caller can do.
     pub hint: String,
@@ -40,7 +40,7 @@ pub struct ErrorDetail {
 const ABOUT: &str = "Background tasks for AI agents. Launch a task, look at it, wait for its result, steer it, cancel it. \
 `{id}` is a task id, a unique beginning of one, or a session id. Names follow opencode's; times are RFC 3339 UTC with \
 milliseconds; durations are milliseconds with the suffix Ms. Null is the same as leaving an optional field out. Requests \
-with a foreign Host or Origin are refused always, and so is any without the token if one is configured. `/mcp` speaks MCP \
+with a foreign Host or Origin are refused always, and so is any without the token if one is configured. `/mcp` serves MCP \
 (streamable HTTP): its messages are JSON-RPC and described by themselves, not here.";
 
 fn document(operations: &[Operation]) -> Value {

@@ -20,7 +20,7 @@ pub fn operations() -> Vec<Operation> {
             .error(503, "shutting_down", "the service is shutting down")
             .error(503, "interrupted", "the service failed over it and is being put together again")
             .error(503, "journal_unwritable", "the journal cannot be written")
-            .example(json!({"description": "look around", "prompt": "What is here?", "agent": "general"})),
+            .example(json!({"description": "look around", "prompt": "List the files.", "agent": "general"})),
         Operation::new(get.clone(), "/v1/tasks", "listTasks", "Tasks, newest first", tasks::list),
     ]);
     operations.extend([
@@ -71,7 +71,7 @@ pub fn operations() -> Vec<Operation> {
         Operation::new(post.clone(), "/v1/tools/{tool}", "callTool", "Calls a tool as an agent would; what it refuses is an answer too", tools::call)
             .error(404, "tool_not_found", "there is no such tool")
             .example(json!({"arguments": {"status": "running"}, "sessionID": "ses_0"})),
-        Operation::new(get.clone(), "/v1/asks", "listAsks", "What children wait for somebody to answer, oldest first", asks::list),
+        Operation::new(get.clone(), "/v1/asks", "listAsks", "Open requests of children, oldest first", asks::list),
         Operation::new(post, "/v1/asks/{askID}", "answerAsk", "Answers a permission request or a question of a child", asks::answer)
             .error(404, "ask_not_found", "no open request of that id: it never was, or has been answered")
             .error(503, "agent_server_unreachable", "the agent server does not take the answer")

@@ -18,13 +18,13 @@ use super::operation::{self, Either, Json, MediaResponse};
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ResumeBody {
-    /// What the agent is told.
+    /// The prompt for the agent.
     #[schemars(regex(pattern = r"\S"))]
     prompt: String,
-    /// Who is told of the end; without it the old parent.
+    /// The session to notify of the end; without it the old parent.
     #[serde(rename = "parentSessionID", default)]
     parent_session: Option<SessionId>,
-    /// The message in which it asked.
+    /// The parent's message that resumes the task.
     #[serde(rename = "parentMessageID", default)]
     parent_message: Option<MessageId>,
     /// The parent's agent.

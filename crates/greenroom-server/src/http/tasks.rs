@@ -176,11 +176,11 @@ pub struct OutputQuery {
     #[serde(default, deserialize_with = "flag")]
     #[schemars(schema_with = "flag_schema")]
     full_session: bool,
-    /// Reasoning too; without fullSession that of the answer.
+    /// Reasoning too; without fullSession only the answer's reasoning.
     #[serde(default, deserialize_with = "flag")]
     #[schemars(schema_with = "flag_schema")]
     include_thinking: bool,
-    /// What tools gave back too; without fullSession those of the answer.
+    /// Outputs of tools too; without fullSession only the answer's tools.
     #[serde(default, deserialize_with = "flag")]
     #[schemars(schema_with = "flag_schema")]
     include_tool_results: bool,
@@ -241,7 +241,7 @@ pub async fn output(
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct CancelBody {
-    /// Why: kept as the task's error and told to the parent.
+    /// The reason: kept as the task's error and sent to the parent.
     reason: Option<String>,
     /// Keep it out of the parent's messages.
     #[serde(default, deserialize_with = "or_default")]
@@ -312,7 +312,7 @@ pub struct CancelSeveralBody {
     #[serde(default, deserialize_with = "or_default")]
     #[schemars(with = "Option<bool>")]
     all: bool,
-    /// Why: kept as the tasks' error and told to their parents.
+    /// The reason: kept as the tasks' error and sent to their parents.
     reason: Option<String>,
     /// Keep them out of their parents' messages.
     #[serde(default, deserialize_with = "or_default")]
@@ -320,7 +320,7 @@ pub struct CancelSeveralBody {
     skip_notification: bool,
 }
 
-/// What was cancelled.
+/// The cancelled tasks.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct Cancelled {
     /// Oldest first.
@@ -360,7 +360,7 @@ pub async fn cancel_several(
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SendBody {
-    /// What the agent is told.
+    /// The prompt for the agent.
     #[schemars(regex(pattern = r"\S"))]
     prompt: String,
 }

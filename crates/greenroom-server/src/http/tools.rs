@@ -51,10 +51,10 @@ pub async fn list(_: Data<Api>) -> Json<ToolList> {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ToolBody {
-    /// As the tool's schema says; what does not fit is refused in the answer.
+    /// The arguments, by the tool's schema; invalid ones are refused in the answer.
     #[serde(default)]
     arguments: Option<serde_json::Map<String, Value>>,
-    /// The session that calls; without it nobody is told of ends, and all tasks are within reach.
+    /// The session that calls; without it no session is notified of ends, and all tasks are within reach.
     #[serde(rename = "sessionID")]
     session: Option<SessionId>,
     /// The message in which it calls.

@@ -35,8 +35,8 @@ fn tool(info: ToolInfo) -> Tool {
     let mut schema = info.schema;
     schema["properties"][PARENT_SESSION_ARG] = json!({
         "type": "string",
-        "description": "Your own session of the agent server, if you have one: it is told when tasks end, and only its tasks \
-            are within reach. Without it nobody is told, and all tasks are.",
+        "description": "Your own session of the agent server, if you have one: it is notified when tasks end, and only its tasks \
+            are within reach. Without it no session is notified, and all tasks are.",
     });
     let schema: JsonObject = schema.as_object().cloned().unwrap_or_default();
     let effect = info.effect;
@@ -53,7 +53,7 @@ fn tool(info: ToolInfo) -> Tool {
         .with_annotations(annotations)
 }
 
-/// Removes the session arguments and returns the caller. The value of the hook has precedence over that of the model.
+/// Removes the session arguments and returns the caller. The value of the hook has precedence over the value of the model.
 ///
 /// # Errors
 /// Fails if a session argument is not a string.

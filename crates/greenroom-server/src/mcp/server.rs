@@ -32,8 +32,8 @@ const MAX_CALLS: usize = 1000;
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(5);
 
 const INSTRUCTIONS: &str = "Greenroom runs tasks for other agents in the background. Launch several with background_task, go on \
-    with other work, and read each result with background_output. If you name your session as parent_session_id you are told \
-    when tasks end, so never poll; else wait with background_output(block=true).";
+    with other work, and read each result with background_output. If you name your session as parent_session_id you are \
+    notified when tasks end, so never poll; else wait with background_output(block=true).";
 
 /// The MCP server of one client. A cheap clone.
 #[derive(Clone)]

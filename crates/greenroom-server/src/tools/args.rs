@@ -28,7 +28,7 @@ pub struct BackgroundTaskArgs {
     /// The task in three to six words, for people.
     #[schemars(required)]
     pub description: Option<String>,
-    /// What the agent is told: all it needs to know, since it sees nothing of this conversation.
+    /// The prompt for the agent: all it needs to know, since it sees nothing of this conversation.
     #[schemars(required)]
     pub prompt: Option<String>,
     /// Which agent does it, for instance "explore".
@@ -40,7 +40,7 @@ pub struct BackgroundTaskArgs {
     pub category: Option<String>,
     /// Names of skills, kept with the task and shown.
     pub skills: Option<Vec<String>>,
-    /// The absolute path of the directory to work in; without it that of the parent session.
+    /// The absolute path of the directory to work in; without it the directory of the parent session.
     pub directory: Option<String>,
     /// Resume the session of an ended task instead of starting a new one: it goes on with all it knows. Only the prompt is
     /// used then.
@@ -50,7 +50,7 @@ pub struct BackgroundTaskArgs {
 impl ToolArgs for BackgroundTaskArgs {
     const TOOL: &'static str = "background_task";
     const ABOUT: &'static str = "Launch a task for another agent in the background, or resume one by its session_id. Returns \
-        a task_id at once; several run at the same time. You are told when tasks end: do not poll or wait, go on with other \
+        a task_id at once; several run at the same time. You are notified when tasks end: do not poll or wait, go on with other \
         work or end your turn. Read a result with background_output.";
     const ALIASES: &'static [(&'static str, &'static str)] = &[("subagent_type", "agent")];
 
@@ -70,7 +70,7 @@ pub struct BackgroundOutputArgs {
     /// The task's id, or its session id.
     #[schemars(required)]
     pub task_id: Option<String>,
-    /// Wait for the task's end. Rarely needed: you are told when it ends.
+    /// Wait for the task's end. Rarely needed: you are notified when it ends.
     #[schemars(extend("default" = false))]
     pub block: Option<bool>,
     /// How long to wait at most with block, in milliseconds.
@@ -103,7 +103,7 @@ pub struct BackgroundOutputArgs {
 
 impl ToolArgs for BackgroundOutputArgs {
     const TOOL: &'static str = "background_output";
-    const ABOUT: &'static str = "Read the result of a background task that has ended, or see how one stands. You are told \
+    const ABOUT: &'static str = "Read the result of a background task that has ended, or see how one stands. You are notified \
         when a task ends: call this then, and do not poll with it. Reading consumes nothing.";
     const ALIASES: &'static [(&'static str, &'static str)] = &[("session_id", "task_id")];
 }
@@ -122,7 +122,7 @@ pub struct BackgroundCancelArgs {
 
 impl ToolArgs for BackgroundCancelArgs {
     const TOOL: &'static str = "background_cancel";
-    const ABOUT: &'static str = "Cancel a background task by its taskId, or all you launched with all=true. You are not told \
+    const ABOUT: &'static str = "Cancel a background task by its taskId, or all you launched with all=true. You are not notified \
         of tasks that you cancel.";
     const ALIASES: &'static [(&'static str, &'static str)] = &[("session_id", "taskId")];
 }
@@ -134,7 +134,7 @@ pub struct BackgroundSendArgs {
     /// The id of a running task, or its session id.
     #[schemars(required)]
     pub task_id: Option<String>,
-    /// What the agent is told.
+    /// The prompt for the agent.
     #[schemars(required)]
     pub prompt: Option<String>,
 }
@@ -158,5 +158,5 @@ pub struct BackgroundListArgs {
 impl ToolArgs for BackgroundListArgs {
     const TOOL: &'static str = "background_list";
     const ABOUT: &'static str = "List the background tasks you launched, with their states. For an overview, not for \
-        waiting: you are told when tasks end.";
+        waiting: you are notified when tasks end.";
 }

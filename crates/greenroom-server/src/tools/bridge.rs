@@ -66,7 +66,7 @@ fn open_tasks_note(open: &[Task]) -> String {
         more => format!(" and {more} more"),
     };
     format!(
-        "Still open: {}{more}. You will be told when they end: do not poll, and do not launch them again.\n",
+        "Still open: {}{more}. You will be notified when they end: do not poll, and do not launch them again.\n",
         names.join(", ")
     )
 }

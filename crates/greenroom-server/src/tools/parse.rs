@@ -16,7 +16,7 @@ const BLANKS: [&str; 4] = ["null", "none", "undefined", "nil"];
 /// Parses the arguments of a tool.
 ///
 /// # Errors
-/// One line for each invalid argument, with what is expected.
+/// One line for each invalid argument, with the expected value.
 pub fn parse_args<A: ToolArgs>(input: Value) -> Result<A, String> {
     let fields = fields::<A>();
     let known_names = || {
@@ -163,7 +163,7 @@ impl Field {
                 #[expect(
                     clippy::cast_possible_truncation,
                     clippy::cast_sign_loss,
-                    reason = "the sign was looked at, and what is too large becomes the largest"
+                    reason = "the sign was checked, and a value that is too large becomes the largest"
                 )]
                 number => number.map(|number| Value::from(number as u64)),
             },
@@ -325,7 +325,7 @@ mod tests {
         skills: entry 2 must be a text
         weight: is no argument; there are agent, category, description, directory, model, prompt, session_id, skills
         agent: is missing. Which agent does it, for instance "explore".
-        prompt: is missing. What the agent is told: all it needs to know, since it sees nothing of this conversation.
+        prompt: is missing. The prompt for the agent: all it needs to know, since it sees nothing of this conversation.
         "#);
         insta::assert_snapshot!(refused::<BackgroundOutputArgs>(json!({
             "block": "perhaps", "timeout": -1, "message_limit": "many", "from_end": [], "thinking_max_chars": 1.5,

@@ -1,5 +1,5 @@
 //! The scope of a caller: a session reaches only the tasks of its own tree; a caller without a session reaches all
-//! tasks, as over the HTTP API. A session also reads the tasks that its history names, as that of a fork does.
+//! tasks, as over the HTTP API. A session also reads the tasks that its history names, as the history of a fork does.
 
 use greenroom::domain::ids::{MessageId, SessionId};
 use greenroom::domain::task::Task;

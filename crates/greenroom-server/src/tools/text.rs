@@ -60,15 +60,15 @@ fn next_step(task: &Task, wake_mode: WakeMode) -> String {
             format!("It has ended already: read it with background_output(task_id=\"{id}\").")
         }
         (false, WakeMode::Message) => format!(
-            "You will be told when it ends. Do not poll or wait for it: go on with other work, or end your turn. \
+            "You will be notified when it ends. Do not poll or wait for it: go on with other work, or end your turn. \
              Then read its result with background_output(task_id=\"{id}\")."
         ),
         (false, WakeMode::EndsWithTurn) => format!(
-            "This opencode ends with your turn, and could not be told: go on with other work, then wait for the task with \
+            "This opencode ends with your turn, and cannot be notified: go on with other work, then wait for the task with \
              background_output(task_id=\"{id}\", block=true) before you end your turn."
         ),
         (false, WakeMode::None) => format!(
-            "Nobody is told when it ends. Go on with other work; when you need its result, wait for it with \
+            "No session is notified when it ends. Go on with other work; when you need its result, wait for it with \
              background_output(task_id=\"{id}\", block=true)."
         ),
     }
@@ -157,7 +157,7 @@ pub fn open_task(state: &OpenTask<'_>, now: Timestamp) -> String {
         None => fact(&mut text, "status", &show::progress(&shown, since)),
     }
     if !task.asking.is_empty() {
-        fact(&mut text, "waits for", "somebody to answer what it asks");
+        fact(&mut text, "waits for", "an answer to its request");
     }
     match state.below {
         0 => {}
@@ -173,7 +173,7 @@ pub fn open_task(state: &OpenTask<'_>, now: Timestamp) -> String {
         ),
     }
     if let Some(message) = &task.progress.last_message {
-        fact(&mut text, "last said", &line(message));
+        fact(&mut text, "last message", &line(message));
     }
     if let Some(messages) = &state.output.messages {
         let more = state.output.has_more == Some(true);
@@ -202,8 +202,8 @@ pub fn cancelled(tasks: &[Task], below: &[TaskId]) -> String {
     }
     more(&mut text, tasks.len());
     text.push_str(match tasks {
-        [_] => "You will not be told of it.",
-        _ => "You will not be told of them.",
+        [_] => "You will not be notified of it.",
+        _ => "You will not be notified of them.",
     });
     // Named by id, so that the caller can cancel them without `all`.
     match below {
@@ -278,7 +278,7 @@ pub fn list(tasks: &[ListEntry], all: usize, wake_mode: WakeMode, now: Timestamp
         }
     }
     text.push_str(match (open, wake_mode) {
-        (true, WakeMode::Message) => "You will be told when the open ones end: do not poll.",
+        (true, WakeMode::Message) => "You will be notified when the open ones end: do not poll.",
         (true, WakeMode::None | WakeMode::EndsWithTurn) => {
             "Wait for an open one with background_output(task_id, block=true): do not poll."
         }

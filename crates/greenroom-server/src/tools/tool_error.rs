@@ -8,7 +8,7 @@ use crate::http::ApiError;
 /// Why a tool call failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ToolError {
-    /// What is wrong.
+    /// The error message.
     pub message: String,
     /// What the agent can do; empty if the message contains it.
     pub hint: String,
@@ -69,7 +69,7 @@ impl ToolError {
             _ if task.status().is_terminal() => {
                 "It never started; launch a new one with background_task.".to_owned()
             }
-            _ => "It has not started yet. Cancel it and launch it again with another prompt, or wait until you are told that it ended.".to_owned(),
+            _ => "It has not started yet. Cancel it and launch it again with another prompt, or wait until you are notified that it ended.".to_owned(),
         };
         Self::new(message, hint)
     }

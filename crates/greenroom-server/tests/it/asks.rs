@@ -10,8 +10,12 @@ async fn launch_with_ask(host: &Host, ask: &str, kind: &str) -> String {
     let (_, task) = host.post("/v1/tasks", body).await;
     let id = task["id"].as_str().unwrap().to_owned();
     let session = host.running(&id).await;
+    let event = match kind {
+        "permission" => "permission.asked",
+        _ => "question.asked",
+    };
     host.event(
-        json!({"type": format!("{kind}.asked"), "properties": {"id": ask, "sessionID": session,
+        json!({"type": event, "properties": {"id": ask, "sessionID": session,
         "permission": "bash", "patterns": ["rm *"], "questions": [{"question": "Which one?"}]}}),
     )
     .await;

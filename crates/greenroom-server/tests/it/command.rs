@@ -145,13 +145,13 @@ async fn list_and_cancel() {
     let shown = on(&host, &["show", &ids[2]]).await;
     assert!(shown.stdout.contains("waits for"), "{}", shown.stdout);
 
-    let cancelled = on(&host, &["cancel", &ids[2], "bg_nobody"]).await;
+    let cancelled = on(&host, &["cancel", &ids[2], "bg_unknown"]).await;
     assert_eq!(
         (cancelled.code, cancelled.stdout),
         (1, format!("{} cancelled\n", ids[2]))
     );
     assert!(
-        cancelled.stderr.contains("bg_nobody"),
+        cancelled.stderr.contains("bg_unknown"),
         "{}",
         cancelled.stderr
     );

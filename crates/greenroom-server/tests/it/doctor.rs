@@ -105,7 +105,7 @@ async fn unreachable_has_its_own_exit_code() {
     let stranger = doctor(&place, &["--url", &alone, "--opencode-bin", &bin]).await;
     assert_eq!(
         stranger.code, 1,
-        "somebody else answers: {}",
+        "another server answers: {}",
         stranger.stdout
     );
     assert!(stranger.stdout.contains("is no Greenroom"));

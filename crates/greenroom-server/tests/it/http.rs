@@ -211,9 +211,12 @@ async fn send_resume_and_track() {
         .await;
     assert_error((status, &error), 409, "not_running", "completed");
     let (status, error) = host
-        .post("/v1/sessions/ses_nobody/resume", json!({"prompt": "again"}))
+        .post(
+            "/v1/sessions/ses_unknown/resume",
+            json!({"prompt": "again"}),
+        )
         .await;
-    assert_error((status, &error), 404, "session_not_found", "ses_nobody");
+    assert_error((status, &error), 404, "session_not_found", "ses_unknown");
     let (status, resumed) = host
         .post(
             &resume,
@@ -394,39 +397,39 @@ async fn errors_have_one_format() {
         ),
         (
             Method::GET,
-            "/v1/tasks/bg_nobody",
+            "/v1/tasks/bg_unknown",
             "",
             404,
             "task_not_found",
-            "bg_nobody",
+            "bg_unknown",
         ),
         (
             Method::GET,
-            "/v1/tasks/bg_nobody/output",
+            "/v1/tasks/bg_unknown/output",
             "",
             404,
             "task_not_found",
-            "bg_nobody",
+            "bg_unknown",
         ),
         (
             Method::POST,
-            "/v1/tasks/bg_nobody/cancel",
+            "/v1/tasks/bg_unknown/cancel",
             "",
             404,
             "task_not_found",
-            "bg_nobody",
+            "bg_unknown",
         ),
         (
             Method::POST,
-            "/v1/tasks/bg_nobody/send",
+            "/v1/tasks/bg_unknown/send",
             r#"{"prompt": "x"}"#,
             404,
             "task_not_found",
-            "bg_nobody",
+            "bg_unknown",
         ),
         (
             Method::POST,
-            "/v1/tasks/bg_nobody/cancel",
+            "/v1/tasks/bg_unknown/cancel",
             r#"{"why": 1}"#,
             400,
             "unknown_field",
@@ -434,7 +437,7 @@ async fn errors_have_one_format() {
         ),
         (
             Method::GET,
-            "/v1/tasks/bg_nobody/output?block=maybe",
+            "/v1/tasks/bg_unknown/output?block=maybe",
             "",
             400,
             "invalid_query",
@@ -585,7 +588,7 @@ async fn configured_token_is_required() {
     assert_eq!(
         host.get("/healthz").await.0,
         200,
-        "health says nothing worth a secret"
+        "health contains no secret"
     );
     host.stop().await;
 }
@@ -686,7 +689,7 @@ async fn stop_ends_tasks_and_blocked_readers() {
     let began = Instant::now();
     host.stop().await;
     assert!(began.elapsed() < Duration::from_secs(15));
-    assert!(fake.aborted(&session), "the session is told to stop");
+    assert!(fake.aborted(&session), "the session is aborted");
     // The read must end when the service stops.
     let _ = reading.await;
 }

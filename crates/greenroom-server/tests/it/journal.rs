@@ -62,7 +62,7 @@ fn stats_text() {
         ended: 812,
         left: 800,
         oldest_left: Some(serde_json::from_str("\"2026-01-01T00:00:05.000Z\"").unwrap()),
-        parents_owed: 2,
+        waiting_parents: 2,
         changes: 2420,
         keys: 1,
         used_by: Some(4711),
@@ -75,7 +75,7 @@ fn stats_text() {
         ended: 0,
         left: 0,
         oldest_left: None,
-        parents_owed: 0,
+        waiting_parents: 0,
         changes: 0,
         keys: 0,
         used_by: None,
@@ -130,9 +130,9 @@ async fn stats_export_and_vacuum() {
 async fn purge_needs_confirmation() {
     let folder = tempfile::tempdir().unwrap();
     let path = filled(folder.path());
-    let asked = journal(&path, &["purge", "--all-ended"]).await;
-    assert_eq!(asked.code, 2);
-    assert!(asked.stderr.contains("--yes"), "{}", asked.stderr);
+    let refused = journal(&path, &["purge", "--all-ended"]).await;
+    assert_eq!(refused.code, 2);
+    assert!(refused.stderr.contains("--yes"), "{}", refused.stderr);
     let none = journal(&path, &["purge", "--older-than", "7d", "--yes"]).await;
     assert_eq!((none.code, none.stdout.as_str()), (0, "0 tasks removed\n"));
     let gone = journal(&path, &["purge", "--all-ended", "--yes"]).await;

@@ -26,8 +26,8 @@ impl Client {
             .to_str()
             .unwrap()
             .to_owned();
-        let (_, said) = messages(answer).await;
-        assert_eq!(said[0]["result"]["serverInfo"]["name"], "greenroom");
+        let (_, answers) = messages(answer).await;
+        assert_eq!(answers[0]["result"]["serverInfo"]["name"], "greenroom");
         let client = Self {
             url: host.url("/mcp"),
             http: host.client.clone(),
@@ -52,15 +52,15 @@ impl Client {
     /// Sends a request and returns all messages of the response; the last one is the result.
     async fn ask(&self, id: u32, method: &str, params: Value) -> Vec<Value> {
         let message = json!({"jsonrpc": "2.0", "id": id, "method": method, "params": params});
-        let (status, said) = messages(post_json(self.request(), &message).await).await;
-        assert_eq!(status, 200, "{said:?}");
-        said
+        let (status, answers) = messages(post_json(self.request(), &message).await).await;
+        assert_eq!(status, 200, "{answers:?}");
+        answers
     }
 
     async fn call(&self, tool: &str, arguments: Value) -> Value {
         let params = json!({"name": tool, "arguments": arguments});
-        let mut said = self.ask(1, "tools/call", params).await;
-        said.pop().unwrap()["result"].take()
+        let mut answers = self.ask(1, "tools/call", params).await;
+        answers.pop().unwrap()["result"].take()
     }
 }
 
@@ -91,15 +91,15 @@ pub fn text(result: &Value) -> &str {
 }
 
 pub fn launch() -> Value {
-    json!({"description": "look around", "prompt": "What is here?", "agent": "explore"})
+    json!({"description": "look around", "prompt": "List the files.", "agent": "explore"})
 }
 
 #[actix_rt::test]
 async fn tools_are_listed_and_called() {
     let host = Host::start(&[]).await;
     let client = Client::of(&host).await;
-    let said = client.ask(1, "tools/list", json!({})).await;
-    let tools = said[0]["result"]["tools"].as_array().unwrap();
+    let answers = client.ask(1, "tools/list", json!({})).await;
+    let tools = answers[0]["result"]["tools"].as_array().unwrap();
     let names: Vec<&str> = tools
         .iter()
         .map(|tool| tool["name"].as_str().unwrap())
@@ -126,7 +126,10 @@ async fn tools_are_listed_and_called() {
     let read = client
         .call("background_output", json!({"task_id": task}))
         .await;
-    assert!(text(&read).ends_with("answer to: What is here?"), "{read}");
+    assert!(
+        text(&read).ends_with("answer to: List the files."),
+        "{read}"
+    );
     let refused = client
         .call("background_output", json!({"task_id": "bg_none"}))
         .await;
@@ -142,7 +145,10 @@ async fn session_comes_from_argument_or_hook() {
     arguments["parent_session_id"] = json!("ses_forged");
     arguments["__sessionID"] = json!("ses_parent");
     let launched = client.call("background_task", arguments).await;
-    assert!(text(&launched).contains("You will be told"), "{launched}");
+    assert!(
+        text(&launched).contains("You will be notified"),
+        "{launched}"
+    );
     host.running(&host.newest().await).await;
     let (_, record) = host.get("/v1/tasks/ses_1").await;
     assert_eq!(record["parentSessionID"], "ses_parent");
@@ -167,11 +173,11 @@ async fn waiting(client: &Client, id: u32, task: &str) -> (Response, String) {
         "_meta": {"progressToken": format!("wait {id}")}});
     let message = json!({"jsonrpc": "2.0", "id": id, "method": "tools/call", "params": params});
     let mut stream = post_json(client.request(), &message).await;
-    let mut told = String::new();
-    while !told.contains("notifications/progress") {
-        told += std::str::from_utf8(&stream.chunk().await.unwrap().unwrap()).unwrap();
+    let mut progress = String::new();
+    while !progress.contains("notifications/progress") {
+        progress += std::str::from_utf8(&stream.chunk().await.unwrap().unwrap()).unwrap();
     }
-    (stream, told)
+    (stream, progress)
 }
 
 #[actix_rt::test]
@@ -181,10 +187,10 @@ async fn waiting_call_gets_progress_and_can_be_cancelled() {
     client.call("background_task", launch()).await;
     host.running(&host.newest().await).await;
     let (stopped, _) = waiting(&client, 7, "ses_1").await;
-    let (stream, told) = waiting(&client, 8, "ses_1").await;
+    let (stream, progress) = waiting(&client, 8, "ses_1").await;
     assert!(
-        told.contains("\"progressToken\":\"wait 8\"") && told.contains("\"running"),
-        "{told}"
+        progress.contains("\"progressToken\":\"wait 8\"") && progress.contains("\"running"),
+        "{progress}"
     );
     client
         .notify(
@@ -197,8 +203,8 @@ async fn waiting_call_gets_progress_and_can_be_cancelled() {
     assert!(!rest.contains("\"result\""), "{rest}");
     assert_eq!(host.get("/v1/tasks/ses_1").await.1["status"], "running");
     host.finish("ses_1").await;
-    let (_, said) = messages(stream).await;
-    let answer = said.last().unwrap();
+    let (_, answers) = messages(stream).await;
+    let answer = answers.last().unwrap();
     assert!(text(&answer["result"]).contains("answer to"), "{answer}");
     host.stop().await;
 }
@@ -221,8 +227,8 @@ async fn modern(host: &Host, method: &str, mut params: Value) -> Value {
         .header("mcp-method", method)
         .header("mcp-name", name);
     let message = json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": params});
-    let (_, mut said) = messages(post_json(request, &message).await).await;
-    said.pop().unwrap()
+    let (_, mut answers) = messages(post_json(request, &message).await).await;
+    answers.pop().unwrap()
 }
 
 #[actix_rt::test]
@@ -279,7 +285,7 @@ async fn launch_is_an_mcp_task_for_clients_with_tasks() {
     // A caller with a session gets the id and is woken later.
     let mut woken = launch();
     woken["parent_session_id"] = json!("ses_parent");
-    assert!(text(&call(woken).await).contains("You will be told"));
+    assert!(text(&call(woken).await).contains("You will be notified"));
     // A client without task support gets a plain result.
     let plain = Client::of(&host)
         .await

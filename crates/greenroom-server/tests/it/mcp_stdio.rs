@@ -76,8 +76,8 @@ async fn tools_are_listed_and_called_on_stdio() {
         let params = json!({"name": "background_output", "arguments": {"task_id": "ses_1", "block": true},
             "_meta": {"progressToken": 9}});
         piped.send(&json!({"jsonrpc": "2.0", "id": 2, "method": "tools/call", "params": params}));
-        let told = piped.receive();
-        assert_eq!(told["method"], "notifications/progress", "{told}");
+        let progress = piped.receive();
+        assert_eq!(progress["method"], "notifications/progress", "{progress}");
         piped
     });
     let mut piped = exchange.await.unwrap();

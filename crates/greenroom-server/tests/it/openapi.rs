@@ -16,9 +16,9 @@ const METHODS: [Method; 6] = [
 ];
 
 fn filled(path: &str) -> String {
-    path.replace("{id}", "bg_nobody")
-        .replace("{sessionID}", "ses_nobody")
-        .replace("{askID}", "per_nobody")
+    path.replace("{id}", "bg_unknown")
+        .replace("{sessionID}", "ses_unknown")
+        .replace("{askID}", "per_unknown")
 }
 
 #[actix_rt::test]

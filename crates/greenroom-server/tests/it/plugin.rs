@@ -151,7 +151,7 @@ async fn old_plugin_is_updated_and_foreign_file_is_kept() {
     std::fs::remove_file(&file).unwrap();
     std::os::unix::fs::symlink("/nowhere/at/all", &file).unwrap();
     let refused = plugin(&place, &["install", "--project", "."], &[]).await;
-    assert_eq!(refused.code, 1, "a link to nowhere is somebody's too");
+    assert_eq!(refused.code, 1, "a link to nowhere is kept too");
     assert!(file.is_symlink());
 }
 
@@ -224,13 +224,13 @@ async fn doctor_reports_the_plugin() {
     assert_eq!(two.len(), 2, "{two:?}");
     assert!(
         two.iter()
-            .all(|(verdict, says)| verdict == "ok" && says.contains(VERSION)),
+            .all(|(verdict, finding)| verdict == "ok" && finding.contains(VERSION)),
         "{two:?}"
     );
 
     let text = std::fs::read_to_string(&file).unwrap();
     let binary = env!("CARGO_BIN_EXE_greenroom");
-    for (changed, says) in [
+    for (changed, expected) in [
         (text.replacen(VERSION, "0.0.1", 1), "version 0.0.1 at"),
         (text.replace("MIB", "MEBIBYTE"), "is not as version"),
         (
@@ -242,7 +242,7 @@ async fn doctor_reports_the_plugin() {
         let (verdict, line) = doctor(&place).await.remove(0);
         assert_eq!(verdict, "warn");
         assert!(
-            line.contains(says) && line.contains("greenroom plugin install --project ."),
+            line.contains(expected) && line.contains("greenroom plugin install --project ."),
             "{line}"
         );
     }
@@ -255,7 +255,7 @@ async fn doctor_reports_the_plugin() {
 }
 
 /// Starts `greenroom serve` with an idle limit and returns its address.
-async fn serving(unused: &str, opencode: &str) -> (Child, String) {
+async fn serving(idle_limit: &str, opencode: &str) -> (Child, String) {
     let args = [
         "serve",
         "--listen",
@@ -265,7 +265,7 @@ async fn serving(unused: &str, opencode: &str) -> (Child, String) {
         "--opencode",
         opencode,
     ];
-    let mut command = greenroom(&[&args[..], &["--exit-when-unused", unused]].concat());
+    let mut command = greenroom(&[&args[..], &["--exit-when-unused", idle_limit]].concat());
     let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
     let (child, address) = actix_web::web::block(move || {

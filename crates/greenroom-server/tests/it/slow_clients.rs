@@ -28,9 +28,9 @@ async fn unfinished_requests_time_out() {
     let half_chunk = sent(&host, &half_chunk);
     let others = async {
         for _ in 0..200 {
-            let asked = Instant::now();
+            let started = Instant::now();
             assert_eq!(host.get("/healthz").await.0, 200);
-            assert!(asked.elapsed() < Duration::from_secs(2));
+            assert!(started.elapsed() < Duration::from_secs(2));
             tokio::task::yield_now().await;
         }
     };

@@ -70,7 +70,7 @@ fn id(reply: &ToolReply) -> String {
 async fn launch_and_read_result() {
     let host = Host::start(&[]).await;
     let parent = Agent::of(&host, "ses_parent");
-    let args = json!({"description": "look around", "prompt": "What is here?", "agent": "explore",
+    let args = json!({"description": "look around", "prompt": "List the files.", "agent": "explore",
         "model": "acme/large", "category": "quick", "skills": ["git"], "directory": "sub"});
     let reply = parent.call_ok("background_task", args).await;
     let task = id(&reply);
@@ -106,7 +106,7 @@ async fn launch_and_read_result() {
     let read = parent.call_ok("background_output", args.clone()).await;
     assert!(read.output.contains("status: completed"), "{}", read.output);
     assert!(
-        read.output.ends_with("answer to: What is here?"),
+        read.output.ends_with("answer to: List the files."),
         "{}",
         read.output
     );
@@ -226,7 +226,11 @@ async fn resume_and_send() {
             json!({"task_id": task, "prompt": "Hurry."}),
         )
         .await;
-    assert!(sent.output.contains("told when it ends"), "{}", sent.output);
+    assert!(
+        sent.output.contains("notified when it ends"),
+        "{}",
+        sent.output
+    );
     host.finish("ses_1").await;
     host.ended(&task).await;
     let refused = parent

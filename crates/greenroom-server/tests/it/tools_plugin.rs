@@ -33,7 +33,7 @@ fn plugin_tools_match_the_catalogue() {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
     let plugin = here.join("../greenroom-bridge/plugin/greenroom.js");
     let home = tempfile::tempdir().unwrap();
-    let said = Command::new("node")
+    let output = Command::new("node")
         .args(["--input-type=module", "-e", ASK])
         .arg(plugin.canonicalize().unwrap())
         .env("HOME", home.path())
@@ -41,9 +41,9 @@ fn plugin_tools_match_the_catalogue() {
         .env("GREENROOM_URL", "http://127.0.0.1:9")
         .output()
         .expect("node is there: the agent server comes through its npm");
-    let stderr = String::from_utf8_lossy(&said.stderr);
-    assert!(said.status.success(), "{stderr}");
-    let offered: Value = serde_json::from_slice(&said.stdout).unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{stderr}");
+    let offered: Value = serde_json::from_slice(&output.stdout).unwrap();
     let names = |value: &Value| {
         value
             .as_object()

@@ -126,7 +126,7 @@ async fn own_cancels_are_not_notified() {
         .call_ok("background_cancel", json!({"task_id": cancelled}))
         .await;
     assert!(
-        reply.output.contains("You will not be told of it."),
+        reply.output.contains("You will not be notified of it."),
         "{}",
         reply.output
     );
@@ -156,7 +156,7 @@ async fn cancel_all_ends_the_tree_and_notifies_other_parents() {
     // This task waits for a slot and must not start during the cancel.
     open.push(parent.launch("waiting").await);
     let other = Agent::of(&host, "ses_other");
-    let theirs = other.launch("of somebody else").await;
+    let theirs = other.launch("of another session").await;
     let reply = parent
         .call_ok("background_cancel", json!({"all": true, "taskId": ""}))
         .await;
@@ -270,13 +270,13 @@ async fn session_that_ends_with_its_turn_must_wait() {
     };
     let launched = launch("ses_parent").await;
     assert!(
-        launched.contains("before you end your turn") && !launched.contains("You will be told"),
+        launched.contains("before you end your turn") && !launched.contains("You will be notified"),
         "{launched}"
     );
     // The session of a task runs in its parent's process and can be woken there.
     host.running(&host.newest().await).await;
     let below = launch("ses_1").await;
-    assert!(below.contains("You will be told"), "{below}");
+    assert!(below.contains("You will be notified"), "{below}");
     host.stop().await;
 }
 

@@ -80,7 +80,7 @@ fn completed_task_with_delivered_message() {
         ("2026-01-02T00:00:40.000Z", "completed", "2 todos left open"),
         (
             "2026-01-02T00:00:40.100Z",
-            "telling the parent",
+            "notifying the parent",
             &final_message,
         ),
         (
@@ -88,7 +88,7 @@ fn completed_task_with_delivered_message() {
             "message not accepted",
             "it is sent again",
         ),
-        ("2026-01-02T00:00:42.000Z", "parent told", "ntc_1"),
+        ("2026-01-02T00:00:42.000Z", "parent notified", "ntc_1"),
         ("2026-01-02T00:10:42.000Z", "left memory", ""),
     ];
     let fields = json!({
@@ -100,7 +100,7 @@ fn completed_task_with_delivered_message() {
 
 #[test]
 fn failed_task_with_foreign_text() {
-    let error = "the provider said\n\u{1b}[2Jno: try again later";
+    let error = "the provider answered\n\u{1b}[2Jno: try again later";
     let events = [
         ACCEPTED,
         GRANTED,

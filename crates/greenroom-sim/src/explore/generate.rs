@@ -423,7 +423,7 @@ impl StepGenerator {
     }
 
     fn task(&mut self) -> String {
-        // The newest tasks are the ones most likely to be active.
+        // The newest tasks are most likely to be active.
         let newest = self.rng.chance(700);
         let back = self
             .rng

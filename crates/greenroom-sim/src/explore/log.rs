@@ -81,7 +81,10 @@ pub enum LogEvent {
 
 /// A request of the driver.
 #[derive(Debug, Clone)]
-#[expect(missing_docs, reason = "the fields are those of the handle's calls")]
+#[expect(
+    missing_docs,
+    reason = "the fields have the names of the handle's parameters"
+)]
 pub enum Request {
     Launch {
         alias: String,
@@ -114,7 +117,10 @@ pub enum Request {
 
 /// A call of the agent server.
 #[derive(Debug, Clone)]
-#[expect(missing_docs, reason = "the fields are those of the port")]
+#[expect(
+    missing_docs,
+    reason = "the fields have the names of the port's parameters"
+)]
 pub enum Call {
     Create {
         task: TaskId,

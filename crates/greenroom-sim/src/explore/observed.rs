@@ -102,7 +102,7 @@ impl RunFacts {
 #[derive(Debug, Clone, Default)]
 #[expect(
     missing_docs,
-    reason = "each field is the last moment of what it is called after"
+    reason = "each field is the last moment of the fact in its name"
 )]
 pub struct SessionFacts {
     pub busy: bool,

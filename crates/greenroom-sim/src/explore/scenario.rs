@@ -53,7 +53,7 @@ pub enum Profile {
 /// The settings of a scenario; the profile sets all others. Times are milliseconds.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, rename_all = "camelCase", deny_unknown_fields)]
-#[expect(missing_docs, reason = "the names are those of the configuration")]
+#[expect(missing_docs, reason = "the names are the configuration's")]
 pub struct Settings {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub default_concurrency: Option<u32>,
@@ -219,7 +219,7 @@ pub struct Step {
 #[serde(tag = "do", rename_all = "camelCase", rename_all_fields = "camelCase")]
 #[expect(
     missing_docs,
-    reason = "each variant says what it does; its fields are named like the handle's"
+    reason = "each variant is named after its action; its fields are named like the handle's"
 )]
 pub enum Action {
     /// Launches a task; its alias is also its description.

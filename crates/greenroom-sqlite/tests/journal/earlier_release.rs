@@ -161,7 +161,7 @@ fn facts(outbox: &Outbox) -> Vec<String> {
     for member in outbox.members() {
         let state = match &member.settled {
             None => "open".to_owned(),
-            Some(told) => settled(told),
+            Some(report) => settled(report),
         };
         let noted = if member.reported { ", noted" } else { "" };
         lines.push(format!(
@@ -199,7 +199,7 @@ fn facts(outbox: &Outbox) -> Vec<String> {
             message
                 .reports
                 .iter()
-                .map(|told| format!("- {}", settled(told))),
+                .map(|report| format!("- {}", settled(report))),
         );
     }
     lines

@@ -54,6 +54,7 @@ impl ActorKind {
 
 #[derive(Debug, Default)]
 struct Record {
+    /// The panics of each kind. Written with each reported panic; read by recovery and by the counters.
     deaths: BTreeMap<ActorKind, u64>,
     // The newest panics of each kind: at most one more than the budget.
     recent: BTreeMap<ActorKind, VecDeque<Timestamp>>,

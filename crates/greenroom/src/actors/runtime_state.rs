@@ -12,7 +12,7 @@ use actix::{Actor, Addr};
 use tokio::sync::{oneshot, watch};
 
 use super::actor_ref::ActorRef;
-use super::registry::{AbortDone, TaskRegistry};
+use super::registry::{AbortCallEnded, TaskRegistry};
 use crate::config::Limits;
 use crate::domain::concurrency::PermitId;
 use crate::domain::ids::{ConcurrencyKey, NoticeId, Run, TaskId};
@@ -124,7 +124,9 @@ impl PendingAborts {
 pub(crate) struct AbortTicket {
     task: TaskId,
     run: Run,
+    /// Written by the registry when the session is prompted again; read by the abort, which then stops.
     superseded: Arc<AtomicBool>,
+    /// Written by the abort when it is answered or given up; the registry receives it when the ticket is dropped.
     settled: AtomicBool,
     /// True if no abort is needed and none is checked afterwards.
     needless: AtomicBool,
@@ -154,7 +156,7 @@ impl Drop for AbortTicket {
     fn drop(&mut self) {
         // Nothing here may panic: a panic in a drop during unwinding aborts the process.
         lock(&self.aborts.0).remove(&(self.task.clone(), self.run));
-        self.registry.send(AbortDone {
+        self.registry.send(AbortCallEnded {
             task: self.task.clone(),
             run: self.run,
             superseded: Arc::clone(&self.superseded),

@@ -62,7 +62,7 @@ fn individual(facts: &NoticeFacts) -> String {
             "tasks are"
         };
         text.push_str(&format!(
-            "\n{} {noun} still open; you will be told when the last one ends. Do not poll.\n",
+            "\n{} {noun} still open; you will be notified when the last one ends. Do not poll.\n",
             facts.remaining
         ));
     }
@@ -295,7 +295,7 @@ mod tests {
         assert_eq!(
             render(&facts, Form::Whole),
             "<system-reminder>\n[BACKGROUND TASK FAILED]\n- `bg_1` FAILED: job bg_1 (6s)\n  Error: boom\n\n\
-             2 tasks are still open; you will be told when the last one ends. Do not poll.\n\n\
+             2 tasks are still open; you will be notified when the last one ends. Do not poll.\n\n\
              Read the result with background_output(task_id=\"bg_1\").\n\n</system-reminder>"
         );
     }

@@ -57,7 +57,7 @@ pub enum SessionEventKind {
         text: String,
     },
     /// The session waits for an answer to a request.
-    Asked {
+    AskOpened {
         /// The request.
         id: String,
         /// Its kind.
@@ -99,12 +99,12 @@ impl SessionEvent {
             "session.updated" => updated(properties.get("info")?),
             "session.error" => error(properties.get("error").unwrap_or(&Value::Null)),
             "session.status" => status(properties.get("status")?)?,
-            "permission.asked" => SessionEventKind::Asked {
+            "permission.asked" => SessionEventKind::AskOpened {
                 id: properties.get("id")?.as_str()?.to_owned(),
                 kind: AskKind::Permission,
                 what: permission_line(properties),
             },
-            "question.asked" => SessionEventKind::Asked {
+            "question.asked" => SessionEventKind::AskOpened {
                 id: properties.get("id")?.as_str()?.to_owned(),
                 kind: AskKind::Question,
                 what: question_line(properties),

@@ -43,7 +43,9 @@ pub fn push<T>(timeline: &mut Vec<(T, TimelineEntry)>, at: T, entry: TimelineEnt
 }
 
 /// The entry of each task of a message that is about to be sent; its details begin with the message's id.
-const SENDING_TO_PARENT: &str = "telling the parent";
+const SENDING_TO_PARENT: &str = "notifying the parent";
+/// The same entry in journals of earlier releases.
+const FORMER_SENDING_TO_PARENT: &str = "telling the parent";
 
 /// Returns the entries that a change adds, each with its subject: the id of a task, or of a message to a parent.
 pub fn entries_of(change: &JournalEntry) -> Vec<(&str, TimelineEntry)> {
@@ -67,7 +69,7 @@ pub fn entries_of(change: &JournalEntry) -> Vec<(&str, TimelineEntry)> {
         JournalEntry::Prompted(task, run) => single(task, "prompt accepted", format!("run {run}")),
         JournalEntry::Noted(task, entry) => vec![(task.as_str(), entry.clone())],
         JournalEntry::Left(parent, task) => {
-            single(task, "left its batch", format!("{parent} is not told"))
+            single(task, "left its batch", format!("{parent} is not notified"))
         }
         JournalEntry::Sending { parent, message } => {
             let kind = match message.facts.kind {
@@ -84,11 +86,11 @@ pub fn entries_of(change: &JournalEntry) -> Vec<(&str, TimelineEntry)> {
         }
         JournalEntry::Returned(_, id) => vec![(
             id.as_str(),
-            TimelineEntry::new("message refused", "the next one says it too"),
+            TimelineEntry::new("message refused", "the next message repeats it"),
         )],
         JournalEntry::Delivery { id, status, .. } => {
             let entry = match status {
-                DeliveryStatus::Delivered => TimelineEntry::new("parent told", id.as_str()),
+                DeliveryStatus::Delivered => TimelineEntry::new("parent notified", id.as_str()),
                 DeliveryStatus::Dropped(why) => {
                     TimelineEntry::new("message given up", why.as_str())
                 }
@@ -146,6 +148,10 @@ fn change_entry(task: &Task, from: Option<TaskStatus>) -> TimelineEntry {
     }
 }
 
+fn is_sending_to_parent(entry: &TimelineEntry) -> bool {
+    [SENDING_TO_PARENT, FORMER_SENDING_TO_PARENT].contains(&entry.what.as_ref())
+}
+
 /// Returns the timeline of a task in the order of time: its own entries and the entries of the messages that reported
 /// it. `read_entries` returns the stored entries of a task or a message.
 pub fn of_task<T: Ord + Copy>(
@@ -156,7 +162,7 @@ pub fn of_task<T: Ord + Copy>(
     let mut messages: Vec<String> = Vec::new();
     for (_, entry) in timeline
         .iter()
-        .filter(|(_, entry)| entry.what == SENDING_TO_PARENT)
+        .filter(|(_, entry)| is_sending_to_parent(entry))
     {
         let id = entry.detail.split(' ').next().unwrap_or_default();
         if !messages.iter().any(|known| known == id) {

@@ -140,7 +140,7 @@ impl Greenroom {
             CancelAnswer::Unknown => Err(unknown()),
             CancelAnswer::NotCancellable(task) => Err(CancelError::NotCancellable(task)),
             CancelAnswer::Cancelled(task) => Ok(*task),
-            CancelAnswer::Asked(decided) => {
+            CancelAnswer::Undecided(decided) => {
                 let decided = decided.await;
                 let read = || self.query_with_retry(FindDecided(task.clone()));
                 let mut found = read().await.flatten().ok_or_else(unknown)?;

@@ -1,9 +1,10 @@
 //! Finds the words of the table in a passage.
 
+use std::borrow::Cow;
 use std::sync::LazyLock;
 
 use super::source::{Category, Passage};
-use super::words::{FROZEN, ORDINARY, RULES, Reason, Rule};
+use super::words::{FROZEN, ORDINARY, QUOTED, RULES, Reason, Rule};
 
 /// A counted word in a passage.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,24 +20,34 @@ pub struct Found {
 /// Returns the counted words of a passage of a crate.
 pub fn find(crate_name: &str, passage: &Passage) -> Vec<Found> {
     if passage.category == Category::Names {
+        if is_frozen(None, &passage.text) {
+            return Vec::new();
+        }
         return in_identifier(crate_name, &passage.text, passage.line);
     }
-    let words = words(&passage.text, passage.line);
-    let frozen: &[&str] = if passage.category == Category::Texts {
-        FROZEN
+    let is_text = passage.category == Category::Texts;
+    if is_text && QUOTED.contains(&passage.text.trim_matches('"')) {
+        return Vec::new();
+    }
+    let text = if is_text {
+        Cow::Borrowed(passage.text.as_str())
     } else {
-        &[]
+        Cow::Owned(without_quotations(&passage.text))
     };
+    let words = words(&text, passage.line);
     let mut found = Vec::new();
     let mut at = 0;
     while at < words.len() {
         let word = &words[at];
-        if word.is_code {
+        if word.is_code && is_frozen(Some(crate_name), word.text) {
+            at += 1;
+            continue;
+        } else if word.is_code {
             found.extend(in_identifier(crate_name, word.text, word.line));
         } else if let Some(length) = longest(&PATTERNS.ordinary, &words[at..]) {
             at += length;
             continue;
-        } else if !frozen.contains(&word.lower.as_str())
+        } else if !(is_text && is_frozen(Some(crate_name), &word.lower))
             && let Some((reason, length)) = in_prose(crate_name, &words[at..])
         {
             let written: Vec<&str> = words[at..at + length]
@@ -54,6 +65,21 @@ pub fn find(crate_name: &str, passage: &Passage) -> Vec<Found> {
         at += 1;
     }
     found
+}
+
+/// Returns whether programs read the word: in any crate, or also in one.
+fn is_frozen(crate_name: Option<&str>, word: &str) -> bool {
+    FROZEN.iter().any(|(crates, words)| {
+        let applies = crates.is_empty() || crate_name.is_some_and(|name| crates.contains(&name));
+        applies && words.contains(&word)
+    })
+}
+
+/// Removes quotations in backquotes; each is on one line.
+fn without_quotations(text: &str) -> String {
+    QUOTED.iter().fold(text.to_owned(), |text, quoted| {
+        text.replace(&format!("`{quoted}`"), "")
+    })
 }
 
 struct Word<'a> {
@@ -244,12 +270,6 @@ fn in_prose(crate_name: &str, words: &[Word<'_>]) -> Option<(Reason, usize)> {
 
 fn in_identifier(crate_name: &str, identifier: &str, line: usize) -> Vec<Found> {
     let segments = segments(identifier);
-    if let [only] = segments.as_slice()
-        && identifier == only
-        && FROZEN.contains(&identifier)
-    {
-        return Vec::new();
-    }
     let mut found = Vec::new();
     for patterns in of_crate(crate_name) {
         for pattern in &patterns.names {

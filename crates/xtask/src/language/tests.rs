@@ -156,6 +156,31 @@ fn frozen_words_of_the_interface_are_exempt() {
 }
 
 #[test]
+fn frozen_words_of_a_crate_are_exempt_in_its_texts() {
+    let sql = r#"let ledger = "SELECT seq FROM ledger";"#;
+    assert_eq!(found_in("greenroom-sqlite", sql), ["names 1 ledger"]);
+    assert_eq!(
+        found_in("greenroom", sql),
+        ["names 1 ledger", "texts 1 ledger"]
+    );
+    assert_eq!(
+        found_in("greenroom-sqlite", "/// The ledger in `ledger`."),
+        ["docs 1 ledger"]
+    );
+}
+
+#[test]
+fn quoted_names_are_exempt_as_a_whole() {
+    assert_eq!(
+        found(r#"hit("registry: Debts"); "permission.asked""#),
+        [] as [&str; 0]
+    );
+    assert_eq!(found("/// `permission.asked`"), [] as [&str; 0]);
+    assert_eq!(found(r#"say("hit registry: Debts")"#), ["texts 1 Debts"]);
+    assert_eq!(found("/// A permission.asked"), ["docs 1 asked"]);
+}
+
+#[test]
 fn some_words_are_counted_in_one_crate_only() {
     assert_eq!(found_in("greenroom", "fn story() {}"), ["names 1 story"]);
     assert_eq!(found_in("greenroom-sim", "fn story() {}"), [] as [&str; 0]);

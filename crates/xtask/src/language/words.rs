@@ -52,8 +52,35 @@ pub const ORDINARY: &[&str] = &[
     "tells|told _ from",
 ];
 
-/// Words that programs read in JSON: not counted in string literals, nor as an identifier of one segment.
-pub const FROZEN: &[&str] = &["fate", "owed"];
+/// Words that programs read, and the only crates in which they are; empty for all. A string literal may contain them, code in
+/// prose may be one of them, and those of all crates may be an identifier.
+pub const FROZEN: &[(&[&str], &[&str])] = &[
+    // JSON.
+    (&[], &["fate", "owed"]),
+    // JSON of `greenroom doctor`.
+    (&["greenroom-server"], &["says"]),
+    // An agent in recorded scenarios.
+    (&["greenroom-sim"], &["nobody"]),
+    // Tables of the journal.
+    (&["greenroom-sqlite"], &["ledger", "ledger_parent", "marks"]),
+];
+
+/// Names that other programs or recorded files contain: not counted if one is a whole string literal, or is in backquotes.
+pub const QUOTED: &[&str] = &[
+    // Events of opencode.
+    "permission.asked",
+    "question.asked",
+    // Failpoints: recorded scenarios and the random source of each decision contain them.
+    "notifier: ParentHappened",
+    "registry: Debts",
+    "registry: KeptDied",
+    "registry: SessionHappened",
+    "registry: TakeBack",
+    "task: LetGo",
+    "toaster: Shown",
+    // An entry in the timelines of earlier releases.
+    "telling the parent",
+];
 
 /// All that is counted.
 pub const RULES: &[Rule] = &[

@@ -281,9 +281,9 @@ async fn bring_to_stage(s: &Harness, moment: Moment) -> TaskId {
         }
         Moment::Asking => {
             let session = s.server.session_of(&a).expect("it runs");
-            let asked = json!({"type": "permission.asked", "properties": {"id": "per_1",
+            let request = json!({"type": "permission.asked", "properties": {"id": "per_1",
                 "sessionID": session, "permission": "bash", "patterns": []}});
-            s.event(asked).await;
+            s.event(request).await;
         }
         Moment::Resuming => {
             s.server

@@ -200,7 +200,7 @@ fn taken_over_session_is_woken() {
         assert_eq!(
             s.notifications_to(&session),
             ["9000 final wakes: c completed"],
-            "the task that has ended is not the one that runs there now"
+            "the ended task is not the task that runs there now"
         );
     });
 }

@@ -8,7 +8,7 @@ use super::notices;
 use crate::harness::{Harness, job, model, story};
 use crate::server::{CallKind, CallOutcome, status};
 
-fn said(name: &str, agent: &str, on: &str) -> Launch {
+fn launch_from(name: &str, agent: &str, on: &str) -> Launch {
     Launch {
         parent_agent: Some(agent.to_owned()),
         parent_model: Some(model(on)),
@@ -30,7 +30,7 @@ fn newest_parent_message_decides_agent_and_model() {
         s.user_prompts("P", Some("lead"), Some("acme/big:high"))
             .await;
         s.user_prompts("P", None, None).await;
-        let notifications = done(&s, said("a", "other", "nova/x")).await;
+        let notifications = done(&s, launch_from("a", "other", "nova/x")).await;
         assert_eq!(
             notifications,
             ["6000 final wakes: a completed as lead on acme/big:high"]
@@ -71,7 +71,7 @@ fn compaction_is_not_a_parent_message() {
 fn missing_values_come_from_launch() {
     story(|s| async move {
         s.user_prompts("P", Some("lead"), None).await;
-        let notifications = done(&s, said("a", "other", "nova/x:high")).await;
+        let notifications = done(&s, launch_from("a", "other", "nova/x:high")).await;
         assert_eq!(
             notifications,
             ["6000 final wakes: a completed as lead on nova/x:high"]
@@ -84,7 +84,7 @@ fn incomplete_model_is_ignored() {
     story(|s| async move {
         let info = json!({"role": "user", "agent": "lead", "model": {"providerID": "acme"}});
         s.server.add_message(&"P".into(), info, json!([]));
-        let notifications = done(&s, said("a", "other", "nova/x")).await;
+        let notifications = done(&s, launch_from("a", "other", "nova/x")).await;
         assert_eq!(
             notifications,
             ["6000 final wakes: a completed as lead on nova/x"]
@@ -95,9 +95,9 @@ fn incomplete_model_is_ignored() {
 #[test]
 fn newest_task_of_message_decides() {
     story(|s| async move {
-        let a = s.launch(said("a", "first", "acme/one")).await;
-        let b = s.launch(said("b", "second", "acme/two")).await;
-        let c = s.launch(said("c", "third", "acme/three")).await;
+        let a = s.launch(launch_from("a", "first", "acme/one")).await;
+        let b = s.launch(launch_from("b", "second", "acme/two")).await;
+        let c = s.launch(launch_from("c", "third", "acme/three")).await;
         s.advance_to(6000).await;
         s.finish_turn(&b).await;
         s.advance_to(6050).await;
@@ -128,7 +128,7 @@ fn unreadable_messages_fall_back_to_launch() {
         s.user_prompts("P", Some("lead"), Some("acme/big")).await;
         s.server
             .set_outcome_for(CallKind::Messages, "P", CallOutcome::Fails(status(500)));
-        let notifications = done(&s, said("a", "other", "nova/x")).await;
+        let notifications = done(&s, launch_from("a", "other", "nova/x")).await;
         assert_eq!(
             notifications,
             ["6000 final wakes: a completed as other on nova/x"]

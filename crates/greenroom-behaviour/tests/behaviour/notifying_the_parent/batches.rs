@@ -440,7 +440,7 @@ fn undeliverable_final_does_not_keep_tasks_in_memory() {
         assert_eq!(
             s.state(&a).await,
             "gone",
-            "the debt keeps its text, not the tasks"
+            "the pending message keeps its text, not the tasks"
         );
         s.server.clear_outcomes(CallKind::Notify);
         s.advance_to(700_000).await;

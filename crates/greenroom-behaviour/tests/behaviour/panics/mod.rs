@@ -56,11 +56,11 @@ async fn retry_until_answered<T: 'static>(
     s: &Harness,
     question: impl Future<Output = T> + 'static,
 ) -> T {
-    let asked = actix_rt::spawn(question);
+    let answer = actix_rt::spawn(question);
     for _ in 0..4000 {
         s.settle().await;
-        if asked.is_finished() {
-            return asked.await.expect("the request did not panic");
+        if answer.is_finished() {
+            return answer.await.expect("the request did not panic");
         }
         s.advance(10).await;
     }

@@ -96,11 +96,11 @@ fn abort_waits_ten_minutes_for_server() {
         s.server.go_offline();
         assert!(s.cancel(&a).await);
         s.advance_to(700_000).await;
-        let asked = s.times(CallKind::Statuses).len();
+        let polls = s.times(CallKind::Statuses).len();
         s.server.come_online();
         s.advance_to(900_000).await;
         assert_eq!(s.times(CallKind::Abort), [6000, 6000, 6000]);
-        assert_eq!(s.times(CallKind::Statuses).len(), asked);
+        assert_eq!(s.times(CallKind::Statuses).len(), polls);
     });
 }
 

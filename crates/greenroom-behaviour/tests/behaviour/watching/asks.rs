@@ -63,7 +63,7 @@ fn ask_is_rejected_after_ten_minutes() {
         assert_eq!(s.state(&a).await, "running");
         s.advance_to(606_000).await;
         assert_eq!(rejected(&s), ["606000 per_1"]);
-        let note = "asked, and rejected after 10m 0s without an answer: bash rm -rf *";
+        let note = "request rejected after 10m 0s without an answer: bash rm -rf *";
         assert_eq!(s.state(&a).await, format!("running ({note})"));
         assert_eq!(s.task(&a).await.asking.len(), 1);
         s.advance_to(700_000).await;
@@ -71,10 +71,7 @@ fn ask_is_rejected_after_ten_minutes() {
         s.advance_to(710_000).await;
         s.finish_turn(&a).await;
         let state = s.state(&a).await;
-        assert!(
-            state.starts_with("completed (asked, and rejected"),
-            "{state}"
-        );
+        assert!(state.starts_with("completed (request rejected"), "{state}");
     });
 }
 

@@ -176,7 +176,7 @@ fn queued_resume_ends_with_session() {
             assert_eq!(
                 s.calls(CallKind::Prompt).len(),
                 2,
-                "nothing prompts what is gone"
+                "a deleted session is not prompted"
             );
             let last = s.notifications_to("P").pop();
             assert_eq!(

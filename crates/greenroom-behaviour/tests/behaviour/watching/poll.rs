@@ -236,9 +236,9 @@ fn unknown_existence_is_not_deletion() {
         );
         s.advance_to(30_000).await;
         assert_eq!(s.state(&a).await, "running");
-        let asked = s.calls(CallKind::Session).into_iter();
+        let lookups = s.calls(CallKind::Session).into_iter();
         assert!(
-            asked
+            lookups
                 .filter(|call| call.ends_with(session.as_str()))
                 .count()
                 > 1

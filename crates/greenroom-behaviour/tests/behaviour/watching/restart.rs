@@ -93,7 +93,7 @@ fn prompt_to_continue_waits_for_server() {
         assert_eq!(
             prompt_texts(&s).len(),
             3,
-            "the one that did not get there is repeated"
+            "the prompt that did not arrive is repeated"
         );
         s.finish_turn(&a).await;
         assert_eq!(s.state(&a).await, "completed");

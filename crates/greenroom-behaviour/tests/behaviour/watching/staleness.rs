@@ -149,7 +149,7 @@ fn busy_without_activity_for_half_an_hour_is_an_error() {
         s.advance_to(31 * 60_000 + 3000).await;
         assert_eq!(
             s.state(&a).await,
-            "error: no activity for 30m 0s though the session says it works"
+            "error: no activity for 30m 0s although the session is busy"
         );
         assert_eq!(s.calls(CallKind::Abort), [format!("1863000 {session}")]);
     });

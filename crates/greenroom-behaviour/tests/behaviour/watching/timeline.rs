@@ -36,7 +36,7 @@ fn timeline_shows_waits_and_reason_of_completion() {
         assert_eq!(
             notifications[..5],
             [
-                "idle: an event says so",
+                "idle: by an event",
                 "slot given back: it waits for a task of its own",
                 "idle: polls do not list it as busy",
                 // Meanwhile the parent was notified of its task.
@@ -62,7 +62,7 @@ fn repeated_observation_is_recorded_once() {
         assert_eq!(
             notifications,
             [
-                "idle: an event says so",
+                "idle: by an event",
                 "checked, not done: 1 todo is open",
                 "idle: polls do not list it as busy"
             ],

@@ -14,11 +14,11 @@ fn answer(request: &Request) -> Reply {
     if request.method != "POST" {
         return Reply::Status(404, String::new());
     }
-    let asked = request.json();
-    let messages = asked["messages"].as_array().cloned().unwrap_or_default();
+    let body = request.json();
+    let messages = body["messages"].as_array().cloned().unwrap_or_default();
     let last = messages.last().cloned().unwrap_or_default();
     let delta = match tool_call(&last) {
-        Some((tool, arguments)) if asked.get("tools").is_some() => {
+        Some((tool, arguments)) if body.get("tools").is_some() => {
             json!({"role": "assistant", "tool_calls": [
                 {"index": 0, "id": "call_1", "type": "function", "function": {"name": tool, "arguments": arguments}}
             ]})

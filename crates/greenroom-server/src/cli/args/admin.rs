@@ -21,7 +21,7 @@ pub struct LimitsArgs {
     pub client: ClientArgs,
 }
 
-/// What there is to do with limits.
+/// The subcommands of `limits`.
 #[derive(Debug, Subcommand)]
 pub enum LimitsCommand {
     /// Show the slots by key
@@ -84,7 +84,7 @@ pub enum Answer {
 /// `doctor`
 #[derive(Debug, Args)]
 pub struct DoctorArgs {
-    /// The opencode to check [default: the one that `up` would start]
+    /// The opencode to check [default: the opencode that `up` would start]
     #[arg(long, value_name = "FILE", value_parser = parsers::path)]
     pub opencode_bin: Option<PathBuf>,
     /// Check this file instead of ~/.config/greenroom/config.toml and ./greenroom.toml
@@ -103,7 +103,7 @@ pub struct PluginArgs {
     pub command: PluginCommand,
 }
 
-/// What there is to do with the plugin.
+/// The subcommands of `plugin`.
 #[derive(Debug, Subcommand)]
 pub enum PluginCommand {
     /// Put it in place, or bring the one there up to date
@@ -134,10 +134,10 @@ pub struct JournalArgs {
     pub command: JournalCommand,
 }
 
-/// What there is to do with a journal.
+/// The subcommands of `journal`.
 #[derive(Debug, Subcommand)]
 pub enum JournalCommand {
-    /// Say what is in it; works beside a service
+    /// Print what the file holds; works beside a service
     Stats {
         /// Which.
         #[command(flatten)]
@@ -146,7 +146,7 @@ pub enum JournalCommand {
         #[arg(long)]
         json: bool,
     },
-    /// Make the file as small as what is in it
+    /// Shrink the file to the size of its content
     Vacuum {
         /// Which.
         #[command(flatten)]
@@ -186,7 +186,7 @@ pub struct PurgeArgs {
     /// Those that left the service's memory that long ago, for instance 7d
     #[arg(long, value_name = "AGE", value_parser = parsers::duration)]
     pub older_than: Option<Duration>,
-    /// All that have ended and that nobody waits for
+    /// All that have ended, except where a parent waits for a task
     #[arg(long)]
     pub all_ended: bool,
     /// Do not ask
@@ -208,7 +208,7 @@ pub struct ConfigArgs {
     pub command: ConfigCommand,
 }
 
-/// What there is to do with the configuration.
+/// The subcommands of `config`.
 #[derive(Debug, Subcommand)]
 pub enum ConfigCommand {
     /// Say every problem there is, with its place

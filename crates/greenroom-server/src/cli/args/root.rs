@@ -8,7 +8,7 @@ use super::{
     ListArgs, OutputArgs, PluginArgs, ResumeArgs, RunArgs, SendArgs, ServeArgs, TaskArgs, UpArgs,
 };
 
-/// Runs background tasks for AI agents on opencode, and wakes whoever asked when they are done.
+/// Runs background tasks for AI agents on opencode, and wakes the agents when tasks are done.
 #[derive(Debug, Parser)]
 #[command(
     name = "greenroom",
@@ -25,7 +25,7 @@ pub struct Cli {
     pub command: Command,
 }
 
-/// What there is to do.
+/// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Start opencode and the service on it, and say where they are
@@ -56,7 +56,7 @@ pub enum Command {
     Answer(AnswerArgs),
     /// Give agents of any host their tools: MCP on stdin and stdout
     Mcp(ClientArgs),
-    /// Say what is in the way, and what to do
+    /// Find problems, and print how to solve them
     Doctor(DoctorArgs),
     /// Put opencode's plugin in place, so that its agents have the tools, or take it away
     Plugin(PluginArgs),

@@ -14,7 +14,7 @@ pub struct ServiceArgs {
     /// Address and port of the service; port 0 takes a free one [default: 127.0.0.1:7717]
     #[arg(long, value_name = "ADDR", value_parser = parsers::optional_line)]
     pub listen: Option<String>,
-    /// Where tasks work if neither the launch nor its parent says [default: the current folder]
+    /// Where tasks work if neither the launch nor its parent names a folder [default: the current folder]
     #[arg(long, value_name = "DIR", value_parser = parsers::optional_line)]
     pub directory: Option<String>,
     /// Where tasks are kept over a restart; "" keeps nothing
@@ -61,7 +61,7 @@ pub struct UpArgs {
     /// Use a built-in scripted model and an opencode of its own: no key, no cost, your setup stays untouched
     #[arg(long)]
     pub rehearsal: bool,
-    /// The opencode to start [default: the one on PATH, else the pinned version is installed]
+    /// The opencode to start [default: opencode on PATH, else the pinned version is installed]
     #[arg(long, value_name = "FILE", value_parser = parsers::path)]
     pub opencode_bin: Option<PathBuf>,
     /// What `serve` has too.
@@ -76,8 +76,8 @@ pub struct ServeArgs {
     #[arg(long, value_name = "URL", value_parser = parsers::optional_line)]
     pub opencode: Option<String>,
     /// End when no plugin has been connected and no task open for so long, for instance 1h
-    #[arg(long, value_name = "TIME", value_parser = parsers::duration)]
-    pub exit_when_unused: Option<Duration>,
+    #[arg(long = "exit-when-unused", value_name = "TIME", value_parser = parsers::duration)]
+    pub idle_shutdown: Option<Duration>,
     /// What `up` has too.
     #[command(flatten)]
     pub service: ServiceArgs,

@@ -10,7 +10,7 @@ use super::service::ClientArgs;
 /// `run`
 #[derive(Debug, Args)]
 pub struct RunArgs {
-    /// What the agent is told
+    /// The prompt for the agent
     #[arg(value_parser = parsers::prompt)]
     pub prompt: String,
     /// Who does it
@@ -22,7 +22,7 @@ pub struct RunArgs {
     /// The variant of the model, for instance a reasoning effort
     #[arg(long, requires = "model", value_parser = parsers::line)]
     pub variant: Option<String>,
-    /// The session that is told of the end
+    /// The session to notify of the end
     #[arg(long, value_name = "SES", value_parser = parsers::line)]
     pub parent: Option<String>,
     /// A few words for people [default: the beginning of the prompt]
@@ -100,7 +100,7 @@ pub struct CancelArgs {
     /// All tasks
     #[arg(long)]
     pub all: bool,
-    /// Why; told to the parent
+    /// The reason; sent to the parent
     #[arg(long, value_parser = parsers::line)]
     pub reason: Option<String>,
     /// The tasks below them too
@@ -117,10 +117,10 @@ pub struct ResumeArgs {
     /// A task id, a beginning of one, or a session id
     #[arg(value_parser = parsers::line)]
     pub id: String,
-    /// What the agent is told
+    /// The prompt for the agent
     #[arg(value_parser = parsers::prompt)]
     pub prompt: String,
-    /// The session that is told of the end [default: as before]
+    /// The session to notify of the end [default: as before]
     #[arg(long, value_name = "SES", value_parser = parsers::line)]
     pub parent: Option<String>,
     /// Print the task's id and leave
@@ -137,7 +137,7 @@ pub struct SendArgs {
     /// A task id, a beginning of one, or a session id
     #[arg(value_parser = parsers::line)]
     pub id: String,
-    /// What the agent is told
+    /// The prompt for the agent
     #[arg(value_parser = parsers::prompt)]
     pub prompt: String,
     /// The service.

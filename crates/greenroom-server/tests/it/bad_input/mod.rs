@@ -68,7 +68,7 @@ fn targets(document: &Value) -> Vec<Target> {
 }
 
 const IDS: [&str; 10] = [
-    "bg_nobody",
+    "bg_unknown",
     "bg_",
     "ses_1",
     "ses_2",
@@ -221,7 +221,7 @@ async fn random_requests_do_not_break_the_service() {
     );
     let limits = r#"{"default": null, "max": null}"#;
     assert_eq!(host.request(Method::PUT, "/v1/limits", limits).await.0, 200);
-    let after = json!({"description": "after", "prompt": "all that", "agent": "survivor"});
+    let after = json!({"description": "after", "prompt": "all that", "agent": "explore"});
     let (status, task) = host.post("/v1/tasks", after).await;
     assert_eq!(status, 201);
     let session = host.running(task["id"].as_str().unwrap()).await;

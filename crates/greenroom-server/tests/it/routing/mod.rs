@@ -377,7 +377,7 @@ async fn event_only_bridge_gets_no_requests() {
     assert_eq!(
         plugin.request_count(""),
         1,
-        "it was asked once whether it answers"
+        "one request checked whether it answers"
     );
     host.stop().await;
 }
@@ -398,7 +398,7 @@ async fn unknown_parent_is_searched_on_all_bridges() {
         ),
         (0, 1)
     );
-    let lost = launch(&host, Some("ses_unheard_of"), None).await;
+    let lost = launch(&host, Some("ses_never_seen"), None).await;
     let ended: Value = host.ended(&lost).await;
     assert_ne!(ended["status"], "pending", "{ended}");
     host.stop().await;

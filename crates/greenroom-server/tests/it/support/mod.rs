@@ -428,7 +428,7 @@ impl Host {
         };
         tokio::time::timeout(TIMEOUT, watch)
             .await
-            .unwrap_or_else(|_| panic!("{parent} is not told"))
+            .unwrap_or_else(|_| panic!("{parent} is not notified"))
     }
 
     /// Sends one event.

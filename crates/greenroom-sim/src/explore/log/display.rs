@@ -63,7 +63,7 @@ impl fmt::Display for Entry {
                     .facts
                     .tasks
                     .iter()
-                    .map(|told| format!("{} {}", told.task, told.status.as_str()))
+                    .map(|fact| format!("{} {}", fact.task, fact.status.as_str()))
                     .collect();
                 write!(
                     f,

@@ -1,7 +1,7 @@
 //! Promise 5, **Truth**, of completed runs: a run completes only if its session was seen idle after its last
 //! sign of life. "Any sign of life in between drops it"; a check's answer "is dropped if the run has shown a
-//! sign of life since the check began"; an absent session counts "only after two polls in a row, those of the
-//! first 5 s and those before a sign of life not counted"; "a failed status call says nothing about anybody".
+//! sign of life since the check began"; an absent session counts only after two polls in a row; polls of the
+//! first 5 s and polls before a sign of life are not counted, and a failed status call counts for no session.
 //! Judged by the events delivered to the system, not by the state of the server, so it applies with unreliable
 //! events and calls as well.
 

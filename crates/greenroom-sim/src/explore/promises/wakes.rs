@@ -1,6 +1,6 @@
-//! Promise 3, **Wakes**: "For every batch the parent gets exactly one final message, which asks it to go on;
-//! besides it only a failure may wake. None is lost, none doubled, none says \"one still running\" without a
-//! later message." The content of each message must be true: statuses, errors and counts equal the values of the
+//! Promise 3, **Wakes**: for every batch the parent gets exactly one final message, which asks it to go on.
+//! Besides it, only a failure may wake the parent. No message is lost or doubled, and each message that counts
+//! open tasks is followed by a later one. The content of each message must be true: statuses, errors and counts equal the values of the
 //! runs.
 
 mod silence;

@@ -24,7 +24,7 @@ pub(crate) enum CancelAnswer {
     NotCancellable(Box<Task>),
     Cancelled(Box<Task>),
     /// The run decides: it sends true if it had not ended before.
-    Asked(oneshot::Receiver<bool>),
+    Undecided(oneshot::Receiver<bool>),
 }
 
 impl Query for CancelTask {
@@ -51,7 +51,7 @@ impl Query for CancelTask {
         end.abort_session = self.options.abort_session;
         end.skip_notification = self.options.skip_notification;
         match registry.request_end(&self.task, end, ctx) {
-            Some(decided) => CancelAnswer::Asked(decided),
+            Some(decided) => CancelAnswer::Undecided(decided),
             None => match registry.tasks.get(&self.task) {
                 Some(entry) => CancelAnswer::Cancelled(Box::new(Task::clone(&entry.task))),
                 None => CancelAnswer::Unknown,

@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use actix::{Addr, AsyncContext, Context, Handler, Message};
 
-use super::{AbortDone, Deadline, RunEnded, RunSnapshot, TaskEntry, TaskRegistry};
+use super::{AbortCallEnded, Deadline, RunEnded, RunSnapshot, TaskEntry, TaskRegistry};
 use crate::actors::health::ActorKind;
 use crate::actors::poller;
 use crate::actors::task::abort::{
-    AbortAfterCrash, Aborted, AbortedSession, abort_if_busy, abort_session,
+    AbortAfterCrash, AbortedSession, SessionToAbort, abort_if_busy, abort_session,
 };
 use crate::actors::task::lineage::{earlier_scopes, new_session};
 use crate::actors::task::{EndAccepted, EndRefused};
@@ -145,7 +145,7 @@ impl TaskRegistry {
         match (actor, entry.task.session.clone()) {
             (Some(actor), _) => actor.do_send(EndAccepted(ticket)),
             (None, Some(session)) => {
-                let aborted = Aborted {
+                let aborted = SessionToAbort {
                     session,
                     directory: entry.task.directory.clone(),
                     run: (id.clone(), run),
@@ -206,7 +206,7 @@ impl TaskRegistry {
     }
 
     /// Repeats an abort that was lost to a panic, at most [`MAX_PANICS`] times. Returns false if no abort is needed.
-    pub(super) fn abort_again(&mut self, done: &AbortDone) -> bool {
+    pub(super) fn abort_again(&mut self, done: &AbortCallEnded) -> bool {
         let Some(entry) = self
             .tasks
             .get_mut(&done.task)
@@ -224,7 +224,7 @@ impl TaskRegistry {
         if entry.deaths > MAX_PANICS {
             return false;
         }
-        let aborted = Aborted {
+        let aborted = SessionToAbort {
             session,
             directory: entry.task.directory.clone(),
             run: (done.task.clone(), done.run),

@@ -101,9 +101,10 @@ pub(crate) struct RunCutOff {
 /// The abort of an ended run was answered, given up, or not needed.
 #[derive(Message)]
 #[rtype(result = "()")]
-pub(crate) struct AbortDone {
+pub(crate) struct AbortCallEnded {
     pub(crate) task: TaskId,
     pub(crate) run: Run,
+    /// The flag of the ticket: the registry repeats an abort only while it is not set.
     pub(crate) superseded: Arc<AtomicBool>,
     /// False if the abort was lost to a panic.
     pub(crate) settled: bool,
@@ -114,7 +115,7 @@ pub(crate) struct AbortDone {
 /// The session of an ended run needs no abort any more: the last abort was checked, or there is no session.
 #[derive(Message)]
 #[rtype(result = "()")]
-pub(crate) struct AbortOver {
+pub(crate) struct AbortCheckEnded {
     pub(crate) task: TaskId,
     pub(crate) run: Run,
 }

@@ -65,9 +65,9 @@ pub(crate) use commands::{CancelAnswer, CancelTask, SendTo};
 pub(crate) use cut_off::{ParentAbortRecorded, ParentAborted};
 pub(crate) use events::{InstanceEnded, LinkChanged};
 pub(crate) use messages::{
-    AbortDone, AbortOver, BatchClosed, DepthOf, DirectoryKnown, Granted, PendingMessages,
-    RunAborted, RunChanged, RunCutOff, RunEnded, RunPrompted, RunSnapshot, RunStarted, Unreachable,
-    WakeAccepted,
+    AbortCallEnded, AbortCheckEnded, BatchClosed, DepthOf, DirectoryKnown, Granted,
+    PendingMessages, RunAborted, RunChanged, RunCutOff, RunEnded, RunPrompted, RunSnapshot,
+    RunStarted, Unreachable, WakeAccepted,
 };
 pub(crate) use parents::Parent;
 pub(crate) use queries::{
@@ -190,11 +190,17 @@ pub(crate) struct TaskEntry {
     granted: Option<Box<SlotPermit>>,
     /// The parent whose batch contains the task.
     batch: Option<SessionId>,
+    /// Stops the pending abort of the last ended run, which reads it. The registry sets it when the session is
+    /// prompted again or gets a newer task, and replaces it when a run ends.
     superseded: Arc<AtomicBool>,
     removal: Option<DeadlineKey>,
     expiry: Option<DeadlineKey>,
     waiters: Vec<Waiter>,
+    /// The state of dependents that the actor received last. The registry writes it with each message, and reads it to send
+    /// changes only.
     sent_dependents: Dependents,
+    /// The panics of the run's actor, after its end the panics of its abort. Only the registry writes and reads it: a run or an
+    /// abort is given up after `finaliser::MAX_PANICS`.
     deaths: u32,
     /// The record as it was appended last.
     record: Option<Arc<Task>>,

@@ -2,7 +2,7 @@
 
 use actix::{Addr, Context, Handler};
 
-use super::{AbortDone, AbortOver, Deadline, Granted, TaskRegistry, WaitQueue};
+use super::{AbortCallEnded, AbortCheckEnded, Deadline, Granted, TaskRegistry, WaitQueue};
 use crate::actors::key_queue::{Enqueue, KeyQueue, Withdraw};
 use crate::actors::supervisor::{Exit, spawn_supervised};
 use crate::domain::ids::{ConcurrencyKey, Run, TaskId};
@@ -146,19 +146,19 @@ impl Handler<Granted> for TaskRegistry {
     }
 }
 
-impl Handler<AbortOver> for TaskRegistry {
+impl Handler<AbortCheckEnded> for TaskRegistry {
     type Result = ();
 
-    fn handle(&mut self, over: AbortOver, _: &mut Context<Self>) {
+    fn handle(&mut self, over: AbortCheckEnded, _: &mut Context<Self>) {
         self.env.failpoints.hit("registry: AbortOver");
         self.record_aborted(&over.task, over.run);
     }
 }
 
-impl Handler<AbortDone> for TaskRegistry {
+impl Handler<AbortCallEnded> for TaskRegistry {
     type Result = ();
 
-    fn handle(&mut self, done: AbortDone, _: &mut Context<Self>) {
+    fn handle(&mut self, done: AbortCallEnded, _: &mut Context<Self>) {
         self.env.failpoints.hit("registry: AbortDone");
         if self.abort_again(&done) {
             return;

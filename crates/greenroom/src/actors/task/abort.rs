@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::lineage::{SearchScope, find_created};
 use crate::actors::actor_ref::ActorRef;
 use crate::actors::env::{Env, connect_backoff, find_message, spawn_call, within};
-use crate::actors::registry::{AbortOver, TaskRegistry};
+use crate::actors::registry::{AbortCheckEnded, TaskRegistry};
 use crate::actors::runtime_state::AbortTicket;
 use crate::domain::ids::{Run, SessionId, TaskId};
 use crate::domain::time::Timestamp;
@@ -23,32 +23,32 @@ const DURABLE_LIMIT: Duration = Duration::from_secs(2);
 
 /// A session to abort.
 #[derive(Debug, Clone)]
-pub(crate) struct Aborted {
+pub(crate) struct SessionToAbort {
     pub(crate) session: SessionId,
     pub(crate) directory: Option<Arc<str>>,
     /// The run that has ended: its own late prompts do not count as prompts of others.
     pub(crate) run: (TaskId, Run),
     /// Set once the session is prompted again.
     pub(crate) superseded: Arc<AtomicBool>,
-    /// Notified with `AbortOver` when no further abort follows.
+    /// Notified with `AbortCheckEnded` when no further abort follows.
     pub(crate) registry: ActorRef<TaskRegistry>,
 }
 
 /// Aborts a session. The ticket is settled when the first abort was accepted or all attempts have failed. The agent server
 /// can accept an abort without effect: the status is read a second later, and the abort repeated while the session is busy,
 /// unless the session was prompted meanwhile.
-pub(crate) fn abort_session(env: &Env, aborted: Aborted, ticket: Option<Arc<AbortTicket>>) {
+pub(crate) fn abort_session(env: &Env, aborted: SessionToAbort, ticket: Option<Arc<AbortTicket>>) {
     let call = abort(env.clone(), aborted, ticket);
     spawn_call(env, "task: abort is answered", call, |_| (), |()| ());
 }
 
-async fn abort(env: Env, aborted: Aborted, ticket: Option<Arc<AbortTicket>>) {
+async fn abort(env: Env, aborted: SessionToAbort, ticket: Option<Arc<AbortTicket>>) {
     let (registry, (task, run)) = (aborted.registry.clone(), aborted.run.clone());
     abort_until_done(env, aborted, ticket).await;
-    registry.send(AbortOver { task, run });
+    registry.send(AbortCheckEnded { task, run });
 }
 
-async fn abort_until_done(env: Env, aborted: Aborted, mut ticket: Option<Arc<AbortTicket>>) {
+async fn abort_until_done(env: Env, aborted: SessionToAbort, mut ticket: Option<Arc<AbortTicket>>) {
     // The end must be durable first, but a full disk must not keep a session working forever.
     let durable = env.durable();
     let _ = tokio::time::timeout(DURABLE_LIMIT, durable).await;
@@ -74,7 +74,7 @@ enum AbortAttempts {
 
 async fn attempt_abort(
     env: &Env,
-    aborted: &Aborted,
+    aborted: &SessionToAbort,
     ticket: &mut Option<Arc<AbortTicket>>,
 ) -> AbortAttempts {
     let (session, superseded) = (&aborted.session, &aborted.superseded);
@@ -117,7 +117,7 @@ async fn attempt_abort(
 
 /// Waits until the server is reachable, at most as long as a start would. Returns true if the session still works for the
 /// run that ended at `since`.
-async fn is_busy_after_reconnect(env: &Env, aborted: &Aborted, since: Timestamp) -> bool {
+async fn is_busy_after_reconnect(env: &Env, aborted: &SessionToAbort, since: Timestamp) -> bool {
     let directory = aborted.directory.as_deref();
     let directory = directory.unwrap_or(&env.config.directory);
     let begun = env.now();
@@ -147,6 +147,7 @@ pub(crate) struct AbortAfterCrash {
     pub(crate) session: AbortedSession,
     pub(crate) directory: Option<Arc<str>>,
     pub(crate) run: (TaskId, Run),
+    /// Set by the registry once the session is prompted again; read before each abort.
     pub(crate) superseded: Arc<AtomicBool>,
     /// When the run ended.
     pub(crate) ended: Option<Timestamp>,
@@ -185,7 +186,7 @@ pub(crate) fn abort_if_busy(env: &Env, after: AbortAfterCrash, ticket: AbortTick
             ticket.not_needed();
             return;
         };
-        let aborted = Aborted {
+        let aborted = SessionToAbort {
             session,
             directory: after.directory,
             run: after.run,

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use actix::{AsyncContext, Context, Handler};
 
-use super::abort::{Aborted, abort_session};
+use super::abort::{SessionToAbort, abort_session};
 use super::messages::LatePromptGivenUp;
 use super::{
     CutOffAccepted, CutOffDecided, DecidedEnd, Detach, EndAccepted, EndRefused, EndRun, Phase,
@@ -89,8 +89,8 @@ impl TaskActor {
         abort_session(&self.env, aborted, self.late_abort.take().map(Arc::new));
     }
 
-    fn aborted(&self, session: SessionId, superseded: Arc<AtomicBool>) -> Aborted {
-        Aborted {
+    fn aborted(&self, session: SessionId, superseded: Arc<AtomicBool>) -> SessionToAbort {
+        SessionToAbort {
             session,
             directory: self.directory.clone(),
             run: (self.task.id.clone(), self.run),
@@ -120,7 +120,7 @@ impl TaskActor {
             && let (Phase::Ended, Some(aborted)) = (&self.phase, &self.aborting)
             && !aborted.superseded.load(Ordering::Acquire)
         {
-            abort_session(&self.env, Aborted::clone(aborted), ticket);
+            abort_session(&self.env, SessionToAbort::clone(aborted), ticket);
         }
     }
 }

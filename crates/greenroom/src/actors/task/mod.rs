@@ -121,7 +121,7 @@ pub(crate) struct TaskActor {
     /// A ticket that is held until the prompts in flight at the end of the run are answered.
     late_prompt: Option<Arc<AbortTicket>>,
     /// The abort that follows the end of the run.
-    aborting: Option<Box<abort::Aborted>>,
+    aborting: Option<Box<abort::SessionToAbort>>,
     /// True if the system shuts down and the session goes on.
     detached: bool,
     decided_end: Option<Box<DecidedEnd>>,

@@ -154,7 +154,7 @@ impl Watch {
             ))];
         }
         self.continuations += 1;
-        self.note_once("told to go on", "the agent server had lost its last turn");
+        self.note_once("continued", "the agent server had lost its last turn");
         self.restart_idle_guard(now);
         self.prompt_accepted = None;
         vec![WatchAction::Continue]

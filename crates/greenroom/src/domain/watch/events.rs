@@ -37,7 +37,7 @@ impl Watch {
             }
             SessionEventKind::Idle => self.idle(now),
             SessionEventKind::Error { aborted, text } => self.error(*aborted, text),
-            SessionEventKind::Asked { id, kind, what } => {
+            SessionEventKind::AskOpened { id, kind, what } => {
                 let mut actions = self.sign_of_life(now);
                 if !self.asking.iter().any(|ask| ask.id == *id) && self.asking.len() < 100 {
                     self.note_once("asks", what.as_str());
@@ -191,7 +191,7 @@ impl Watch {
             self.deferred = true;
             return Vec::new();
         }
-        self.note_once("idle", "an event says so");
+        self.note_once("idle", "by an event");
         self.begin_check(false)
     }
 

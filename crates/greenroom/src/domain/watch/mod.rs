@@ -395,7 +395,7 @@ impl Watch {
         self.asking = open;
         for ask in overdue {
             self.note = Some(format!(
-                "asked, and rejected after {} without an answer: {}",
+                "request rejected after {} without an answer: {}",
                 duration_text(limit),
                 ask.what
             ));

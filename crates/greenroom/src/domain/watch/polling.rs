@@ -212,7 +212,7 @@ mod tests {
             1 => Just(SessionEventKind::Part { message: None, part: Box::new(part("text")) }),
             1 => Just(SessionEventKind::Part { message: None, part: Box::new(part("tool")) }),
             1 => Just(SessionEventKind::Retry { attempt: None, message: "later".into(), until: None }),
-            1 => Just(SessionEventKind::Asked { id: "a".into(), kind: AskKind::Question, what: "?".into() }),
+            1 => Just(SessionEventKind::AskOpened { id: "a".into(), kind: AskKind::Question, what: "?".into() }),
             1 => Just(SessionEventKind::Answered { id: "a".into() }),
         ]
     }

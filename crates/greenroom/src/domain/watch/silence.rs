@@ -83,7 +83,7 @@ impl Watch {
             }
             let silent = duration_text(lifecycle.task_ttl);
             return vec![WatchAction::End(End::error(format!(
-                "no activity for {silent} though the session says it works"
+                "no activity for {silent} although the session is busy"
             )))];
         }
         // An open task below the run has its own watch.

@@ -427,7 +427,7 @@ pub fn timeline_is_ordered_and_bounded(make: Make<'_>) {
     let mut expected = vec![
         entry(1, "accepted"),
         entry(2, "slot granted"),
-        entry(3, "telling the parent"),
+        entry(3, "notifying the parent"),
     ];
     assert_eq!(timeline(&*journal), expected);
     until_durable(&*journal, lsn);
@@ -435,7 +435,7 @@ pub fn timeline_is_ordered_and_bounded(make: Make<'_>) {
         at(4),
         vec![delivery("ses_p", "ntc_9", DeliveryStatus::Delivered)],
     );
-    expected.push(entry(4, "parent told"));
+    expected.push(entry(4, "parent notified"));
     assert_eq!(timeline(&*journal), expected);
     until_durable(&*journal, lsn);
     assert_eq!(timeline(&*journal), expected);

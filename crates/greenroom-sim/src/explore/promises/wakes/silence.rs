@@ -1,6 +1,5 @@
 //! Promise 3, **Wakes**, of each message: whether it may, must or must not wake its parent. "Messages to it
-//! are silent from then on until its next user message"; "a parent that is the session of a task that has
-//! ended is told silently".
+//! are silent from then on until its next user message"; a message to the session of an ended task is silent.
 
 use greenroom::domain::ids::SessionId;
 use greenroom::domain::notice::NoticeKind;
