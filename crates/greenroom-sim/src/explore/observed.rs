@@ -167,6 +167,8 @@ pub struct ObservedState {
     pub delivered_notices: BTreeSet<NoticeId>,
     /// The moments at which the end of the instance was reported to the system.
     pub instance_ends: Vec<LogPosition>,
+    /// The aborts that were reported to the system.
+    pub aborts: Vec<LogPosition>,
     /// The losses of the event stream.
     pub stream_losses: Vec<LogPosition>,
     /// The last crash of the process.
@@ -213,6 +215,7 @@ impl ObservedState {
             stored_notices: BTreeSet::new(),
             delivered_notices: BTreeSet::new(),
             instance_ends: Vec::new(),
+            aborts: Vec::new(),
             stream_losses: Vec::new(),
             process_crashed: None,
             delayed_publication: false,
@@ -316,8 +319,15 @@ impl ObservedState {
             return false;
         };
         let grace = i64::try_from(grace.as_millis()).unwrap_or(0);
+        // The grace of a directory begins again at each of its aborts.
+        let mut end = aborted.at + grace;
+        for next in &self.aborts {
+            if (aborted.at..=end).contains(&next.at) {
+                end = next.at + grace;
+            }
+        }
         let is_within = |positions: &[LogPosition], begin: i64| {
-            let window = begin..aborted.at + grace;
+            let window = begin..end;
             positions.iter().any(|ended| window.contains(&ended.at))
         };
         is_within(&self.instance_ends, aborted.at - 6000)

@@ -101,7 +101,8 @@ impl Greenroom {
     /// [`ResumeError`] if the resume is invalid or refused.
     pub async fn resume(&self, resume: Resume) -> Result<Task, ResumeError> {
         if let Some(session) = &resume.session
-            && self.is_reverted(session).await
+            // A read that fails does not refuse the resume: its prompt is preceded by another read.
+            && matches!(self.read_reverted(session).await, Ok(true))
         {
             return Err(ResumeError::SessionReverted(session.clone()));
         }
@@ -187,10 +188,13 @@ impl Greenroom {
         if self.env.config.notifications.revert_check.is_some() {
             let found = self.query_with_retry(Find(task.as_str().to_owned())).await;
             let session = found.flatten().and_then(|found| found.task.session);
-            if let Some(session) = session
-                && self.is_reverted(&session).await
-            {
-                return Err(SendError::SessionReverted(session));
+            if let Some(session) = session {
+                // The run sends the prompt without a further read.
+                match self.read_reverted(&session).await {
+                    Ok(false) | Err(ServerError::NotFound(_)) => {}
+                    Ok(true) => return Err(SendError::SessionReverted(session)),
+                    Err(failure) => return Err(SendError::Server(failure)),
+                }
             }
         }
         let sent = self
@@ -217,14 +221,13 @@ impl Greenroom {
         }
     }
 
-    /// Returns true if the user of the session has reverted messages that a prompt would delete. A read that fails does
-    /// not refuse a call: the prompt itself is preceded by another read.
-    async fn is_reverted(&self, session: &SessionId) -> bool {
+    /// Returns true if the user of the session has reverted messages that a prompt would delete.
+    async fn read_reverted(&self, session: &SessionId) -> Result<bool, ServerError> {
         if self.env.config.notifications.revert_check.is_none() {
-            return false;
+            return Ok(false);
         }
         let record = within(REVERT_READ_LIMIT, self.env.server.session(session)).await;
-        record.is_ok_and(|record| record.reverted)
+        record.map(|record| record.reverted)
     }
 
     /// Returns the task with this id, this unique id prefix, or the newest task of this session.

@@ -358,6 +358,7 @@ impl ObservedState {
             self.orphan_descendants(position, session);
         }
         if matches!(kind, "session.error aborted" | "message.updated aborted") {
+            self.aborts.push(position);
             let known = self.sessions.entry(session.clone()).or_default();
             // The message repeats the error, unless the abort was too early for an error.
             let repeated = known.abort_delivered >= known.user_aborted;

@@ -18,6 +18,8 @@ pub(super) struct Identity {
     prompted: BTreeSet<(TaskId, Run, u64)>,
     /// The session created for each run.
     created_sessions: BTreeMap<(TaskId, Run), SessionId>,
+    /// The last prompt that was not stored, because the server does not know its agent.
+    refused: Option<(usize, SessionId)>,
     /// Whether each session is busy.
     busy: BTreeMap<SessionId, bool>,
     /// Sessions with a user prompt, or with a failed or unwanted abort.
@@ -81,8 +83,23 @@ impl Identity {
         None
     }
 
-    fn effect(&mut self, number: u64, call: &Call, observed: &ObservedState) -> Option<String> {
+    fn effect(
+        &mut self,
+        index: usize,
+        number: u64,
+        call: &Call,
+        observed: &ObservedState,
+    ) -> Option<String> {
         match call {
+            // The prompt of an agent that the server does not know takes effect without being stored.
+            Call::Prompt { session, .. }
+                if self
+                    .refused
+                    .as_ref()
+                    .is_some_and(|(refused, of)| refused + 1 == index && of == session) =>
+            {
+                None
+            }
             Call::Prompt {
                 task, run, prompt, ..
             } if !observed.actor_panicked => {
@@ -217,6 +234,13 @@ impl Promise for Identity {
         self.track_late_sessions(index, &entry.event, observed);
         self.track_sessions(position, &entry.event, observed);
         match &entry.event {
+            LogEvent::SessionFact {
+                session,
+                fact: Fact::NotConfigured,
+            } => {
+                self.refused = Some((index, session.clone()));
+                None
+            }
             LogEvent::TaskChanged(change) => self.echo_violation(change, observed),
             LogEvent::CallStarted { number, call } => {
                 // If the messages cannot be read, the owner of the turn is unknown and the session is left
@@ -258,7 +282,7 @@ impl Promise for Identity {
                         self.exempt.insert(session.clone());
                     }
                 }
-                self.effect(*number, call, observed)
+                self.effect(index, *number, call, observed)
             }
             LogEvent::Requested(Request::Cancel {
                 task, abort: false, ..

@@ -51,7 +51,8 @@ impl Promise for Reverts {
                     }),
                 ..
             } => {
-                let reverted = observed.session(session)?.reverted;
+                let known = observed.session(session)?;
+                let reverted = known.reverted && known.deleted.is_none();
                 let shown = self.shown.get(session);
                 let read = shown.is_some_and(|shown| shown + READ_AGE >= entry.at);
                 let what = match call {

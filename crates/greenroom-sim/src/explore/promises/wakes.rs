@@ -112,7 +112,7 @@ impl Wakes {
             sent.runs.push((run.task.clone(), run.run));
         }
         let violation = match notice.facts.kind {
-            // It repeats what was true when the batch was closed.
+            // The repetition describes the moment at which the batch was closed.
             NoticeKind::Final if notice.retry_of.is_some() => {
                 self.check_repeated(notice, &mut sent)
             }

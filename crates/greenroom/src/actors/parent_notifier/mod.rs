@@ -395,7 +395,7 @@ impl ParentNotifier {
     }
 }
 
-/// Reads whether a parent is busy. The directory is that of its session, if none is known.
+/// Reads whether a parent is busy. The directory is the directory of its session, if none is known.
 async fn read_busy(env: &Env, parent: &SessionId, directory: Option<Arc<str>>) -> StatusRead {
     let limit = env.config.calls.other;
     let directory = match directory {
