@@ -11,7 +11,7 @@ use crate::fixtures::{error_event, message_event, part_event};
 use crate::harness::lock;
 use async_trait::async_trait;
 use greenroom::Clock;
-use greenroom::domain::ids::{SessionId, TaskId};
+use greenroom::domain::ids::{ModelRef, SessionId, TaskId};
 use greenroom::domain::task::{AskAnswer, AskKind};
 use greenroom::domain::time::Timestamp;
 use greenroom::domain::transcript::Message;
@@ -64,6 +64,8 @@ struct State {
     events: Option<tokio::sync::mpsc::UnboundedSender<Value>>,
     /// Agents that the server does not know.
     unknown_agents: Vec<String>,
+    unanswered: bool,
+    default_model: Option<ModelRef>,
 }
 
 /// The server. A cheap clone.
@@ -120,6 +122,25 @@ impl Server {
     /// Makes the server answer a notification as this agent with an error instead of storing it.
     pub fn remove_agent(&self, agent: &str) {
         self.state().unknown_agents.push(agent.to_owned());
+    }
+
+    /// Stops the parents from answering the notifications that wake them.
+    pub fn leave_wakes_unanswered(&self) {
+        self.state().unanswered = true;
+    }
+
+    /// Sets the model of the server's configuration.
+    pub fn set_default_model(&self, provider: &str, model: &str) {
+        self.state().default_model = Some(ModelRef {
+            provider_id: provider.to_owned(),
+            model_id: model.to_owned(),
+            variant: None,
+        });
+    }
+
+    /// Adds an assistant message with these fields to a session, without an event.
+    pub fn push_answer(&self, session: &SessionId, fields: &Value) {
+        push_answer(&mut self.state(), session, fields);
     }
 
     /// Sets whether a session is reverted, without an event.
@@ -415,9 +436,20 @@ impl AgentServer for Server {
             }
             let info = push_user_message(state, parent, part.clone(), now);
             send_stored(state, parent, &info, part);
+            if !notice.silent && !state.unanswered {
+                let finished = json!({"finish": "stop", "time": {"completed": now.as_millis()}});
+                let answer = push_answer(state, parent, &finished);
+                if let Some(events) = &state.events {
+                    let _ = events.send(message_event(parent, &answer));
+                }
+            }
             Ok(())
         })
         .await
+    }
+
+    async fn default_model(&self, _: &str) -> Result<Option<ModelRef>, ServerError> {
+        Ok(self.state().default_model.clone())
     }
 
     async fn abort(&self, session: &SessionId) -> Result<(), ServerError> {
@@ -539,6 +571,20 @@ fn push_user_message(state: &mut State, session: &SessionId, part: Value, now: T
         known
             .messages
             .push(Message::read(&json!({ "info": info, "parts": [part] })));
+    }
+    info
+}
+
+/// Adds an assistant message with these fields. Returns its `info`.
+fn push_answer(state: &mut State, session: &SessionId, fields: &Value) -> Value {
+    state.messages += 1;
+    let mut info = json!({"id": format!("msg_{:06}", state.messages), "role": "assistant"});
+    if let (Some(info), Some(fields)) = (info.as_object_mut(), fields.as_object()) {
+        info.extend(fields.clone());
+    }
+    if let Some(known) = state.sessions.get_mut(session) {
+        let message = Message::read(&json!({ "info": info, "parts": [] }));
+        known.messages.push(message);
     }
     info
 }

@@ -39,6 +39,8 @@ pub struct WakeTurn {
     message: Option<MessageId>,
     /// The errors of the session since the message was sent.
     error: Option<String>,
+    /// True if the instance or the connection of the parent has ended since.
+    is_interrupted: bool,
     /// None: the history is read after the next event.
     read_at: Option<Timestamp>,
     wait: Duration,
@@ -81,7 +83,9 @@ enum Answer {
     Present,
     /// The newest answer failed.
     Failed(String),
-    /// None, or one that was cut off.
+    /// The newest answer was aborted, or is not finished.
+    Unfinished,
+    /// None.
     Missing,
 }
 
@@ -111,6 +115,7 @@ impl WakeTurn {
             model: wake.model,
             message: wake.message,
             error: wake.error,
+            is_interrupted: false,
             read_at: Some(now + FIRST_WAIT),
             wait: FIRST_WAIT,
             reads: 0,
@@ -132,8 +137,13 @@ impl WakeTurn {
         self.read_at
     }
 
-    /// Lets the history be read soon.
-    pub fn read_soon(&mut self, now: Timestamp) {
+    /// Records that the instance of the parent has ended, or that the connection to its server was lost.
+    pub fn interrupted(&mut self, now: Timestamp) {
+        self.is_interrupted = true;
+        self.read_soon(now);
+    }
+
+    fn read_soon(&mut self, now: Timestamp) {
         let soon = now + SETTLE;
         self.read_at = Some(self.read_at.map_or(soon, |at| at.min(soon)));
     }
@@ -189,11 +199,13 @@ impl WakeTurn {
             (Answer::Present, _) => TurnDecision::Done,
             _ if busy => TurnDecision::Wait,
             (Answer::Failed(error), _) => self.failed(&error),
-            (Answer::Missing, Some(error)) => self.failed(error.trim_end()),
-            (Answer::Missing, None) if self.kind == NoticeKind::Continue => {
+            (_, Some(error)) => self.failed(error.trim_end()),
+            // Nothing shows that a turn was cut off.
+            (Answer::Missing, None) if !self.is_interrupted => TurnDecision::Wait,
+            _ if self.kind == NoticeKind::Continue => {
                 TurnDecision::Failed("the turn was cut off again".to_owned())
             }
-            (Answer::Missing, None) => TurnDecision::Continue,
+            _ => TurnDecision::Continue,
         }
     }
 
@@ -217,7 +229,7 @@ impl WakeTurn {
         let Some(position) = messages.iter().position(is_wake) else {
             return Answer::Present;
         };
-        let mut failure = None;
+        let mut answer = Answer::Missing;
         for message in &messages[position + 1..] {
             let is_notice = message.parts.iter().any(|part| part.notice_id().is_some());
             let is_user = message.role.as_deref() == Some("user") && !is_notice;
@@ -225,10 +237,11 @@ impl WakeTurn {
                 return Answer::Present;
             }
             if message.role.as_deref() == Some("assistant") {
-                failure = message.error.clone().filter(|_| !message.aborted);
+                let failure = message.error.clone().filter(|_| !message.aborted);
+                answer = failure.map_or(Answer::Unfinished, Answer::Failed);
             }
         }
-        failure.map_or(Answer::Missing, Answer::Failed)
+        answer
     }
 }
 
@@ -303,7 +316,6 @@ mod tests {
         };
         assert!(!turn.event(&event("msg_1"), at(1)));
         assert!(turn.event(&event("msg_3"), at(1)));
-        assert_eq!(turn.decide(&history(&[]), false), TurnDecision::Continue);
     }
 
     #[test]
@@ -322,6 +334,15 @@ mod tests {
         assert_eq!(first.decide(&history, false), TurnDecision::Continue);
         let again = turn(NoticeKind::Continue).decide(&history, false);
         assert!(matches!(again, TurnDecision::Failed(_)), "{again:?}");
+    }
+
+    #[test]
+    fn turn_that_never_began_continues_only_after_an_interruption() {
+        let mut turn = turn(NoticeKind::Final);
+        assert_eq!(turn.decide(&history(&[]), false), TurnDecision::Wait);
+        turn.interrupted(at(5));
+        assert_eq!(turn.decide(&history(&[]), false), TurnDecision::Continue);
+        assert_eq!(turn.decide(&history(&[]), true), TurnDecision::Wait);
     }
 
     #[test]

@@ -7,6 +7,7 @@ mod delivery;
 mod reverted;
 mod silenced;
 mod stored;
+mod turns;
 
 use greenroom::ports::agent_server::Notice;
 

@@ -34,12 +34,13 @@ fn timeline_shows_waits_and_reason_of_completion() {
         s.advance_to(60_000).await;
         let notifications = notifications(&s, &a).await;
         assert_eq!(
-            notifications[..5],
+            notifications[..6],
             [
                 "idle: by an event",
                 "slot given back: it waits for a task of its own",
                 "idle: polls do not list it as busy",
-                // Meanwhile the parent was notified of its task.
+                // It answers the message about its task.
+                "works again",
                 "idle: polls do not list it as busy",
                 "checked: it has answered, and no todo is open"
             ],

@@ -217,7 +217,7 @@ impl ParentNotifier {
         self.record_silence(silenced);
         self.report_recorded(at);
         if cut_off {
-            self.read_turn_soon();
+            self.turn_interrupted();
         } else {
             self.turn = None;
         }

@@ -705,7 +705,7 @@ impl Handler<LinkRestored> for ParentNotifier {
     fn handle(&mut self, _: LinkRestored, ctx: &mut Context<Self>) {
         self.env.failpoints.hit("notifier: WayOpened");
         self.link_restored.notify_one();
-        self.read_turn_soon();
+        self.turn_interrupted();
         if self.backoff.link_restored() || self.turn.is_some() {
             self.step(ctx);
         }

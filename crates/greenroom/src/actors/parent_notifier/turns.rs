@@ -53,10 +53,10 @@ impl ParentNotifier {
         }
     }
 
-    /// Lets the answer be read soon.
-    pub(super) fn read_turn_soon(&mut self) {
+    /// Records that the turn may have been cut off: the answer is read soon.
+    pub(super) fn turn_interrupted(&mut self) {
         if let Some(watched) = &mut self.turn {
-            watched.turn.read_soon(self.env.now());
+            watched.turn.interrupted(self.env.now());
         }
     }
 
