@@ -70,7 +70,6 @@ fn recorded_scenarios_keep_promises() {
 }
 
 #[test]
-#[ignore = "the rules of the ordinary life of opencode are not all implemented"]
 fn ordinary_scenarios_keep_promises() {
     assert_scenarios_keep_promises("scenarios-ordinary");
 }

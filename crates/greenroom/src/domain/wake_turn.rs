@@ -96,6 +96,8 @@ pub enum TurnDecision {
     Wait,
     /// The turn has its answer, or the parent's user has prompted the parent since.
     Done,
+    /// No turn began, and nothing shows why.
+    NotTakenUp,
     /// The turn was cut off: prompt the parent to continue.
     Continue,
     /// The turn failed on its agent or model: repeat the message with the server's defaults.
@@ -194,14 +196,20 @@ impl WakeTurn {
 
     /// Decides by the parent's history, oldest message first, and by whether the parent is busy.
     pub fn decide(&self, messages: &[Message], busy: bool) -> TurnDecision {
-        let answer = self.answer(messages);
+        let answer = answer(messages, &self.notice);
         match (answer, &self.error) {
             (Answer::Present, _) => TurnDecision::Done,
             _ if busy => TurnDecision::Wait,
             (Answer::Failed(error), _) => self.failed(&error),
             (_, Some(error)) => self.failed(error.trim_end()),
             // Nothing shows that a turn was cut off.
-            (Answer::Missing, None) if !self.is_interrupted => TurnDecision::Wait,
+            (Answer::Missing, None) if !self.is_interrupted => {
+                if self.reads == MAX_READS {
+                    TurnDecision::NotTakenUp
+                } else {
+                    TurnDecision::Wait
+                }
+            }
             _ if self.kind == NoticeKind::Continue => {
                 TurnDecision::Failed("the turn was cut off again".to_owned())
             }
@@ -219,30 +227,35 @@ impl WakeTurn {
             TurnDecision::Failed(error.to_owned())
         }
     }
+}
 
-    fn answer(&self, messages: &[Message]) -> Answer {
-        let is_wake = |message: &Message| {
-            let mut notices = message.parts.iter().filter_map(|part| part.notice_id());
-            notices.any(|id| id == self.notice.as_str())
-        };
-        // A message that is not among the newest is not searched further: many others followed it.
-        let Some(position) = messages.iter().position(is_wake) else {
+/// Returns true if a finished answer or a message of the user follows the message in the history, oldest first.
+pub fn is_answered(messages: &[Message], notice: &NoticeId) -> bool {
+    answer(messages, notice) == Answer::Present
+}
+
+fn answer(messages: &[Message], notice: &NoticeId) -> Answer {
+    let is_wake = |message: &Message| {
+        let mut notices = message.parts.iter().filter_map(|part| part.notice_id());
+        notices.any(|id| id == notice.as_str())
+    };
+    // A message that is not among the newest is not searched further: many others followed it.
+    let Some(position) = messages.iter().position(is_wake) else {
+        return Answer::Present;
+    };
+    let mut answer = Answer::Missing;
+    for message in &messages[position + 1..] {
+        let is_notice = message.parts.iter().any(|part| part.notice_id().is_some());
+        let is_user = message.role.as_deref() == Some("user") && !is_notice;
+        if is_user || (message.is_finished_turn() && message.error.is_none()) {
             return Answer::Present;
-        };
-        let mut answer = Answer::Missing;
-        for message in &messages[position + 1..] {
-            let is_notice = message.parts.iter().any(|part| part.notice_id().is_some());
-            let is_user = message.role.as_deref() == Some("user") && !is_notice;
-            if is_user || (message.is_finished_turn() && message.error.is_none()) {
-                return Answer::Present;
-            }
-            if message.role.as_deref() == Some("assistant") {
-                let failure = message.error.clone().filter(|_| !message.aborted);
-                answer = failure.map_or(Answer::Unfinished, Answer::Failed);
-            }
         }
-        answer
+        if message.role.as_deref() == Some("assistant") {
+            let failure = message.error.clone().filter(|_| !message.aborted);
+            answer = failure.map_or(Answer::Unfinished, Answer::Failed);
+        }
     }
+    answer
 }
 
 #[cfg(test)]
@@ -340,6 +353,9 @@ mod tests {
     fn turn_that_never_began_continues_only_after_an_interruption() {
         let mut turn = turn(NoticeKind::Final);
         assert_eq!(turn.decide(&history(&[]), false), TurnDecision::Wait);
+        turn.goes_on(at(60));
+        let last = turn.decide(&history(&[]), false);
+        assert_eq!(last, TurnDecision::NotTakenUp);
         turn.interrupted(at(5));
         assert_eq!(turn.decide(&history(&[]), false), TurnDecision::Continue);
         assert_eq!(turn.decide(&history(&[]), true), TurnDecision::Wait);

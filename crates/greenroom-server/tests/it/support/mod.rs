@@ -134,11 +134,13 @@ impl AgentServer for FakeServer {
             "parts": [{"type": "text", "text": notice.text, "synthetic": true, "metadata": {"greenroom": {"id": notice.id}}}],
         }));
         let mut state = self.state.lock().unwrap();
-        state
-            .notices
-            .entry(parent.clone())
-            .or_default()
-            .push(stored);
+        let history = state.notices.entry(parent.clone()).or_default();
+        history.push(stored);
+        if !notice.silent {
+            history.push(Message::read(&json!({
+                "info": {"role": "assistant", "finish": "stop", "time": {"completed": 1}},
+            })));
+        }
         Ok(())
     }
 

@@ -12,11 +12,23 @@ use crate::explore::log::{Call, Entry, Fact, LogEvent};
 use crate::explore::observed::{LogPosition, ObservedState};
 
 /// The newest message that wakes each parent and has no answer yet.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Answers {
+    /// True if every event of the server is delivered.
+    reliable: bool,
     open: BTreeMap<SessionId, Wake>,
     /// The messages that prompt a parent to continue or repeat another message.
     last: BTreeSet<NoticeId>,
+}
+
+impl Answers {
+    pub(super) fn new(reliable: bool) -> Self {
+        Self {
+            reliable,
+            open: BTreeMap::new(),
+            last: BTreeSet::new(),
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -99,6 +111,10 @@ impl Promise for Answers {
         };
         self.open.iter().find_map(|(parent, wake)| {
             let ended = wake.ended.filter(|_| of_parents(parent) && !wake.is_last)?;
+            // Only an event shows why a turn could not start.
+            if ended == Fact::NotConfigured && !self.reliable {
+                return None;
+            }
             // An abort counts as a person's if the end of the instance was not reported in time.
             let cut_off = observed.session(parent).and_then(|known| known.cut_off);
             if ended == Fact::CutOff && cut_off.is_some_and(|at| !observed.shows_cut_off(at)) {

@@ -82,7 +82,7 @@ pub fn all(scenario: &Scenario) -> Vec<Box<dyn Promise>> {
     ];
     if scenario.is_ordinary() {
         promises.push(Box::new(cut_off::CutOff::default()));
-        promises.push(Box::new(answers::Answers::default()));
+        promises.push(Box::new(answers::Answers::new(odds.events_are_true())));
         promises.push(Box::new(reverts::Reverts::default()));
     }
     promises

@@ -135,8 +135,8 @@ pub(super) struct Answered(pub(super) Result<(), ServerError>);
 pub(super) struct LookedUp {
     /// The message that was looked up.
     pub(super) id: NoticeId,
-    /// Whether it is in the parent's history.
-    pub(super) found: Result<bool, ServerError>,
+    /// Whether its turn is answered; none if the parent's history does not contain the message.
+    pub(super) found: Result<Option<bool>, ServerError>,
 }
 
 #[derive(Message)]

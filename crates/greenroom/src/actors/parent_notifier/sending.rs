@@ -23,7 +23,7 @@ use crate::domain::retry_backoff::RetryCause;
 use crate::domain::session_event::SessionEventKind;
 use crate::domain::time::Timestamp;
 use crate::domain::transcript::Message as TranscriptMessage;
-use crate::domain::wake_turn::prompted_since;
+use crate::domain::wake_turn::{is_answered, prompted_since};
 use crate::ports::agent_server::{Notice, ServerError, find_notice};
 use crate::ports::journal::JournalEntry;
 
@@ -457,10 +457,11 @@ impl ParentNotifier {
                 let mut wait = Duration::from_secs(1);
                 // The message is not sent again before its outcome is known, since it might arrive twice.
                 loop {
-                    let look =
-                        |messages: &[TranscriptMessage]| find_notice(messages, &id).map(|_| ());
+                    let look = |messages: &[TranscriptMessage]| {
+                        find_notice(messages, &id).map(|_| is_answered(messages, &id))
+                    };
                     match find_message(&env, &parent, 50, look).await {
-                        Ok(found) => return Ok(found.is_some()),
+                        Ok(found) => return Ok(found),
                         Err(gone @ ServerError::NotFound(_)) => return Err(gone),
                         Err(failure) if !notifier.connected() => return Err(failure),
                         Err(_) => {}
@@ -688,8 +689,13 @@ impl Handler<LookedUp> for ParentNotifier {
             }
         };
         match looked.found {
-            Ok(true) => self.accepted(*pending),
-            Ok(false) => self.missing(pending, ctx),
+            Ok(Some(answered)) => {
+                self.accepted(*pending);
+                if answered {
+                    self.turn = None;
+                }
+            }
+            Ok(None) => self.missing(pending, ctx),
             Err(failure) if failure.outcome_is_unknown() => {
                 self.look_up(pending, Duration::from_secs(1), ctx);
             }

@@ -123,6 +123,9 @@ impl ParentNotifier {
                 watched.turn.goes_on(now);
                 self.turn = Some(watched);
             }
+            TurnDecision::NotTakenUp => {
+                self.turn_failed(&watched, "no turn followed the message");
+            }
             TurnDecision::Done => {}
             // Its user has stopped the parent, or its task has ended.
             _ if self.session.is_silent() => {}
