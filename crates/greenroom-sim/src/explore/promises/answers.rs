@@ -51,10 +51,8 @@ impl Promise for Answers {
             LogEvent::CallStarted {
                 call: Call::Notify { notice, .. },
                 ..
-            } => {
-                if notice.facts.kind == NoticeKind::Continue || notice.retry_of.is_some() {
-                    self.last.insert(notice.id.clone());
-                }
+            } if notice.facts.kind == NoticeKind::Continue || notice.retry_of.is_some() => {
+                self.last.insert(notice.id.clone());
             }
             LogEvent::NoticeStored {
                 parent,
