@@ -288,7 +288,7 @@ impl Scene {
         (parent, second)
     }
 
-    /// Observes a reverted parent: no message is sent, the final is pending, and the reverted message is kept.
+    /// Observes a reverted parent: no message is sent, and the reverted message is kept.
     async fn stays_reverted(&self, parent: &Parent, second: &str) {
         let begin = Instant::now();
         while begin.elapsed() < OBSERVED {
@@ -301,8 +301,8 @@ impl Scene {
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
         let pending = self.final_notifications(&parent.session).await;
-        let statuses: Vec<&Value> = pending.iter().map(|it| &it["fate"]).collect();
-        assert_eq!(statuses, [&json!("owed")], "{pending:?}");
+        // The final is listed once its batch is closed: until it is sent, another task may join.
+        assert!(pending.iter().all(|it| it["fate"] == "owed"), "{pending:?}");
     }
 
     /// Fails unless the parent still has this message.
