@@ -43,7 +43,11 @@ fn states() -> impl Strategy<Value = TaskStatus> {
 }
 
 fn kinds() -> impl Strategy<Value = NoticeKind> {
-    prop_oneof![Just(NoticeKind::Individual), Just(NoticeKind::Final)]
+    prop_oneof![
+        Just(NoticeKind::Individual),
+        Just(NoticeKind::Final),
+        Just(NoticeKind::Continue),
+    ]
 }
 
 /// An entry; changes get their numbers when they are appended.
@@ -89,6 +93,14 @@ fn entries() -> impl Strategy<Value = JournalEntry> {
             status,
             at: at(3),
         }),
+        1 => (parents(), notices()).prop_map(|(parent, id)| JournalEntry::TurnFailed {
+            parent: parent.into(),
+            id: id.into(),
+            error: "overloaded".to_owned(),
+            at: at(3),
+        }),
+        2 => (parents(), 0..9i64).prop_map(|(parent, when)| JournalEntry::AbortReceived(parent.into(), at(when))),
+        1 => parents().prop_map(|parent| JournalEntry::AbortJudged(parent.into())),
         1 => parents().prop_map(|parent| JournalEntry::ParentGone(parent.into(), at(4))),
         1 => (parents(), any::<bool>()).prop_map(|(parent, on)| JournalEntry::Silenced(parent.into(), on)),
         1 => (ids(), 0..9u32).prop_map(|(task, key)| {

@@ -165,6 +165,8 @@ pub struct Comparable {
     pub outboxes: Vec<(SessionId, OutboxRecord)>,
     /// The launch keys, oldest first.
     pub keys: Vec<LaunchKey>,
+    /// The aborts without a judgement, by session.
+    pub aborts: Vec<(SessionId, Timestamp)>,
     /// The number of the newest change of a task's state.
     pub newest_change: u64,
 }
@@ -179,6 +181,7 @@ pub fn comparable(recovered: RecoveredState) -> Comparable {
         left,
         outboxes: recovered.outboxes.into_iter().map(record).collect(),
         keys: recovered.keys,
+        aborts: recovered.aborts,
         newest_change: recovered.newest_change,
     }
 }
@@ -195,6 +198,8 @@ pub fn all(make: Make<'_>) {
     run_markers_end_with_memory(make);
     outbox_is_fold_of_its_entries(make);
     keys_stay_unless_launch_was_refused(make);
+    aborts_stay_until_judged(make);
+    turn_error_stays_with_its_message(make);
     timeline_is_ordered_and_bounded(make);
     task_is_removed_after_retention(make);
 }
@@ -368,6 +373,52 @@ pub fn outbox_is_fold_of_its_entries(make: Make<'_>) {
     assert_eq!(journal.outbox(&"ses_other".into()), None);
     journal.append(at(5), vec![JournalEntry::Silenced(parent, true)]);
     assert_eq!(recovered(&*journal).outboxes.len(), 1, "it is silenced");
+}
+
+/// Checks that an abort is recovered until its judgement is recorded, and the newest time of each session counts.
+pub fn aborts_stay_until_judged(make: Make<'_>) {
+    let journal = make();
+    let received = |session: &str, millis| {
+        JournalEntry::AbortReceived(SessionId::new(session.to_owned()), at(millis))
+    };
+    journal.append(at(1), vec![received("ses_b", 1), received("ses_a", 2)]);
+    journal.append(at(3), vec![received("ses_b", 3)]);
+    let aborts = || recovered(&*journal).aborts;
+    assert_eq!(aborts(), [("ses_a".into(), at(2)), ("ses_b".into(), at(3))]);
+    journal.append(at(4), vec![JournalEntry::AbortJudged("ses_b".into())]);
+    assert_eq!(aborts(), [("ses_a".into(), at(2))]);
+}
+
+/// Checks that the error of a turn stays with its delivered message.
+pub fn turn_error_stays_with_its_message(make: Make<'_>) {
+    let journal = make();
+    let parent = SessionId::new("ses_p");
+    let sent = message("ntc_1", NoticeKind::Continue, &[], DeliveryStatus::Pending);
+    journal.append(
+        at(1),
+        vec![JournalEntry::Closed {
+            parent: parent.clone(),
+            message: Box::new(sent),
+            tasks: Vec::new(),
+        }],
+    );
+    journal.append(
+        at(2),
+        vec![delivery("ses_p", "ntc_1", DeliveryStatus::Delivered)],
+    );
+    journal.append(
+        at(3),
+        vec![JournalEntry::TurnFailed {
+            parent: parent.clone(),
+            id: NoticeId::new("ntc_1"),
+            error: "overloaded".to_owned(),
+            at: at(3),
+        }],
+    );
+    let outbox = journal.outbox(&parent).expect("the outbox is remembered");
+    let message = &outbox.messages[0];
+    assert_eq!(message.turn_error.as_deref(), Some("overloaded"));
+    assert_eq!(message.status, DeliveryStatus::Delivered);
 }
 
 /// Checks that keys are recovered in order, and that the key of a refused launch is free.
