@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 /// The folder of the faults, relative to the workspace.
 pub const FOLDER: &str = "crates/greenroom-sim/faults";
 const TABLE: &str = "faults.txt";
+/// The profile of a fault whose line names none.
+pub const DEFAULT_PROFILE: &str = "default";
 
 /// A deliberate fault.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,6 +17,8 @@ pub struct Fault {
     pub promise: String,
     /// A description.
     pub sentence: String,
+    /// The profile of the explorer that is searched.
+    pub profile: String,
     /// The patch that applies it.
     pub patch: PathBuf,
 }
@@ -26,7 +30,9 @@ pub enum ListError {
     #[error("cannot read {0}: {1}")]
     Unreadable(PathBuf, std::io::Error),
     /// A line is malformed.
-    #[error("line {0} of {TABLE}: {1}; write: name | promise | sentence")]
+    #[error(
+        "line {0} of {TABLE}: {1}; write: name | promise | sentence, and a profile if it is not the default one"
+    )]
     Line(usize, &'static str),
     /// A line has no patch, or a patch has no line.
     #[error("{0}: {1}")]
@@ -80,8 +86,10 @@ fn parse(text: &str, folder: &Path) -> Result<Vec<Fault>, ListError> {
         }
         let parts: Vec<&str> = line.split('|').map(str::trim).collect();
         let invalid = |what| ListError::Line(number + 1, what);
-        let &[name, promise, sentence] = parts.as_slice() else {
-            return Err(invalid("it does not have three parts"));
+        let (name, promise, sentence, profile) = match *parts.as_slice() {
+            [name, promise, sentence] => (name, promise, sentence, DEFAULT_PROFILE),
+            [name, promise, sentence, profile] => (name, promise, sentence, profile),
+            _ => return Err(invalid("it does not have three or four parts")),
         };
         if parts.contains(&"") {
             return Err(invalid("a part of it is empty"));
@@ -97,6 +105,7 @@ fn parse(text: &str, folder: &Path) -> Result<Vec<Fault>, ListError> {
             name: name.to_owned(),
             promise: promise.to_owned(),
             sentence: sentence.to_owned(),
+            profile: profile.to_owned(),
             patch: folder.join(format!("{name}.patch")),
         });
     }
@@ -110,8 +119,10 @@ mod tests {
 
     #[test]
     fn comments_are_skipped() {
-        let faults = parse("# talk\n\none-more | Slots | one more\n", Path::new("f")).unwrap();
-        assert_eq!(faults.len(), 1);
+        let text = "# talk\n\none-more | Slots | one more\nlate | Wakes | late | ordinary\n";
+        let faults = parse(text, Path::new("f")).unwrap();
+        let profiles: Vec<&str> = faults.iter().map(|fault| fault.profile.as_str()).collect();
+        assert_eq!(profiles, [DEFAULT_PROFILE, "ordinary"]);
         assert_eq!(
             (faults[0].name.as_str(), faults[0].patch.as_path()),
             ("one-more", Path::new("f/one-more.patch"))
@@ -123,7 +134,7 @@ mod tests {
         for (text, expected) in [
             (
                 "a | b",
-                "line 1 of faults.txt: it does not have three parts",
+                "line 1 of faults.txt: it does not have three or four parts",
             ),
             ("a | | c", "a part of it is empty"),
             ("../a | b | c", "lower-case letters and hyphens"),

@@ -7,6 +7,7 @@ mod list;
 mod page;
 mod search;
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -81,16 +82,19 @@ pub fn run(options: &Options) -> Result<(), FaultsError> {
     let copy = Copy::create(&root)?;
     eprintln!("==> without a fault");
     let clean = copy.build_clean()?;
-    match search::explore(&clean, 0, CLEAN_SEEDS, bounds.limit)? {
-        Found::Kept => {}
-        Found::Broken(broken) => {
-            return Err(FaultsError::NotClean(format!(
-                "seed {}: {}",
-                broken.seed, broken.promise
-            )));
-        }
-        Found::Unfinished(why) => {
-            return Err(FaultsError::failed("exploring without a fault", why));
+    let profiles: BTreeSet<&str> = chosen.iter().map(|fault| fault.profile.as_str()).collect();
+    for profile in profiles {
+        match search::explore(&clean, profile, 0..CLEAN_SEEDS, bounds.limit)? {
+            Found::Kept => {}
+            Found::Broken(broken) => {
+                return Err(FaultsError::NotClean(format!(
+                    "profile {profile}, seed {}: {}",
+                    broken.seed, broken.promise
+                )));
+            }
+            Found::Unfinished(why) => {
+                return Err(FaultsError::failed("exploring without a fault", why));
+            }
         }
     }
     let mut missed = Vec::new();
@@ -118,7 +122,7 @@ fn try_fault(
     bounds: &Bounds,
 ) -> Result<Verdict, FaultsError> {
     match copy.build_with(fault) {
-        Ok(program) => search::until_caught(&program, clean, bounds),
+        Ok(program) => search::until_caught(&program, clean, &fault.profile, bounds),
         // The system has changed: the patch must be written again.
         Err(why) => Ok(Verdict::NotApplied(why)),
     }

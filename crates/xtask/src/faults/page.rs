@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;
 
-use super::list::Fault;
+use super::list::{DEFAULT_PROFILE, Fault};
 
 /// The page, relative to the workspace.
 pub const FILE: &str = "docs/faults.md";
@@ -60,8 +60,9 @@ cargo xtask faults limit-off-by-one --seeds 1000     # one
 ```
 
 The command copies the last commit into the target folder, builds the simulator there with one fault after the other, and explores
-from seed 0 until a promise breaks. That seed is run again without the fault, and counts only if all promises hold there. The command
-writes this whole page. A fault that is not caught means that the explorer needs a fix.
+from seed 0 until a promise breaks: the default profile, or the profile that the fault's line names. That seed is run again
+without the fault, and counts only if all promises hold there. The command writes this whole page. A fault that is not caught
+means that the explorer needs a fix.
 
 ";
 
@@ -120,9 +121,13 @@ impl Page {
         for fault in faults {
             let untried = (UNTRIED.to_owned(), "not tried yet".to_owned());
             let (seeds, promise) = self.rows.get(&fault.name).unwrap_or(&untried);
+            let sentence = match fault.profile.as_str() {
+                DEFAULT_PROFILE => fault.sentence.clone(),
+                profile => format!("{} (profile `{profile}`)", fault.sentence),
+            };
             text.push_str(&format!(
-                "| `{}` | {} | {} | {seeds} | {promise} |\n",
-                fault.name, fault.promise, fault.sentence
+                "| `{}` | {} | {sentence} | {seeds} | {promise} |\n",
+                fault.name, fault.promise
             ));
         }
         text
@@ -147,6 +152,7 @@ mod tests {
             name: name.to_owned(),
             promise: "Slots".to_owned(),
             sentence: "one more".to_owned(),
+            profile: DEFAULT_PROFILE.to_owned(),
             patch: format!("{name}.patch").into(),
         }
     }

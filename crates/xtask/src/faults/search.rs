@@ -2,6 +2,7 @@
 //! suffices. It stays in the process group of the command, so that Ctrl-C at a terminal stops both.
 
 use std::io::{BufRead, BufReader, Read};
+use std::ops::Range;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::mpsc::{RecvTimeoutError, channel};
@@ -60,16 +61,22 @@ const GRACE: Duration = Duration::from_secs(60);
 
 /// Searches for a fault seed after seed. A seed that breaks a promise also without the fault does not count: the search
 /// continues after it.
-pub fn until_caught(program: &Path, clean: &Path, bounds: &Bounds) -> Result<Verdict, FaultsError> {
+pub fn until_caught(
+    program: &Path,
+    clean: &Path,
+    profile: &str,
+    bounds: &Bounds,
+) -> Result<Verdict, FaultsError> {
     let began = Instant::now();
     let mut from = 0;
     loop {
         let left = bounds.limit.saturating_sub(began.elapsed());
-        match explore(program, from, bounds.seeds, left)? {
+        match explore(program, profile, from..bounds.seeds, left)? {
             Found::Kept => return Ok(Verdict::NotCaught(format!("{} seeds", bounds.seeds))),
             Found::Unfinished(why) => return Ok(Verdict::NotCaught(why)),
             Found::Broken(broken) => {
-                if let Found::Kept = explore(clean, broken.seed, broken.seed + 1, bounds.limit)? {
+                let seed = broken.seed..broken.seed + 1;
+                if let Found::Kept = explore(clean, profile, seed, bounds.limit)? {
                     return Ok(Verdict::Caught {
                         seeds: broken.seed + 1,
                         promise: broken.promise,
@@ -81,12 +88,18 @@ pub fn until_caught(program: &Path, clean: &Path, bounds: &Bounds) -> Result<Ver
     }
 }
 
-/// Explores the seeds from `from` up to but excluding `to`, until a seed breaks a promise.
-pub fn explore(program: &Path, from: u64, to: u64, limit: Duration) -> Result<Found, FaultsError> {
+/// Explores the seeds of a profile until a seed breaks a promise.
+pub fn explore(
+    program: &Path,
+    profile: &str,
+    seeds: Range<u64>,
+    limit: Duration,
+) -> Result<Found, FaultsError> {
     let mut command = Command::new(program);
     let minutes = limit.as_secs().div_ceil(60).max(1);
     command
-        .args(["explore", "--seeds", &format!("{from}..{to}")])
+        .args(["explore", "--profile", profile])
+        .args(["--seeds", &format!("{}..{}", seeds.start, seeds.end)])
         .args(["--minutes", &minutes.to_string()])
         .current_dir(program.parent().unwrap_or(Path::new(".")));
     let ran = run_for(command, limit + GRACE, |line| broken_in(line).is_some())
@@ -101,7 +114,9 @@ pub fn explore(program: &Path, from: u64, to: u64, limit: Duration) -> Result<Fo
             code: Some(0),
             output,
         } => match next_seed(&output) {
-            Some(next) if next < to => Found::Unfinished(format!("{next} seeds in {minutes} min")),
+            Some(next) if next < seeds.end => {
+                Found::Unfinished(format!("{next} seeds in {minutes} min"))
+            }
             _ => Found::Kept,
         },
         Ran::Ended { code, output } => Found::Unfinished(format!(
