@@ -1,5 +1,6 @@
 //! Delivered means stored: an accepted message counts as delivered when the parent's history contains it.
 
+use greenroom::domain::ids::ModelRef;
 use greenroom::domain::task::Launch;
 use serde_json::json;
 
@@ -24,6 +25,17 @@ async fn done(s: &Harness, launch: Launch) {
 fn job_as(agent: &str) -> Launch {
     Launch {
         parent_agent: Some(agent.to_owned()),
+        ..job("a")
+    }
+}
+
+fn job_under(provider: &str, model: &str) -> Launch {
+    Launch {
+        parent_model: Some(ModelRef {
+            provider_id: provider.to_owned(),
+            model_id: model.to_owned(),
+            variant: None,
+        }),
         ..job("a")
     }
 }
@@ -65,6 +77,22 @@ fn other_error_keeps_agent() {
             ],
             "the error may belong to an earlier turn"
         );
+    });
+}
+
+#[test]
+fn error_about_the_model_does_not_prove_that_a_message_is_missing() {
+    story(|s| async move {
+        s.server
+            .set_next_outcome(CallKind::Notify, CallOutcome::Ignored);
+        done(&s, job_under("acme", "big")).await;
+        s.advance_to(6100).await;
+        s.fail("P", "Model not found: acme/big.").await;
+        s.advance_to(15_000).await;
+        assert_eq!(s.times(CallKind::Notify), [6000], "it may be stored late");
+        s.advance_to(60_000).await;
+        assert_eq!(s.times(CallKind::Notify), [6000, 17_000]);
+        assert_eq!(notices(&s)[1].model, None, "the model is left out");
     });
 }
 

@@ -78,6 +78,27 @@ fn turn_lost_with_its_server_continues() {
 }
 
 #[test]
+fn turn_lost_before_its_message_was_confirmed_continues() {
+    story(|s| async move {
+        s.server.leave_wakes_unanswered();
+        s.server.send_events_to(None);
+        let a = s.launch(job("a")).await;
+        s.advance_to(6000).await;
+        s.finish_turn(&a).await;
+        s.advance_to(6500).await;
+        s.link(EventLink::Broken).await;
+        s.advance_to(200_000).await;
+        assert_eq!(
+            s.notifications_to("P"),
+            [
+                "6000 final wakes: a completed",
+                "8000 continue wakes: a completed"
+            ]
+        );
+    });
+}
+
+#[test]
 fn turn_without_a_sign_of_an_end_is_not_continued() {
     story(|s| async move {
         unanswered(&s).await;

@@ -39,6 +39,8 @@ struct SentNotice {
     runs: Vec<RunName>,
     effects: u32,
     at: LogPosition,
+    /// The last time at which it was stored.
+    stored: Option<LogPosition>,
     /// True if it repeats a message whose turn failed.
     is_repeat: bool,
 }
@@ -80,6 +82,7 @@ impl Wakes {
             runs: Vec::new(),
             effects: 0,
             at: position,
+            stored: None,
             is_repeat: false,
         };
         for fact in &notice.facts.tasks {
@@ -156,7 +159,7 @@ impl Wakes {
             .notices
             .values()
             .filter(|sent| sent.parent == *parent && sent.effects > 0)
-            .max_by_key(|sent| sent.at);
+            .max_by_key(|sent| sent.stored);
         // A prompt to continue whose turn failed on its model may be repeated.
         let repeated = newest.is_some_and(|sent| sent.kind == NoticeKind::Continue)
             && notice.retry_of.is_none();
@@ -166,6 +169,7 @@ impl Wakes {
             runs: Vec::new(),
             effects: 0,
             at: position,
+            stored: None,
             is_repeat: false,
         };
         self.notices.insert(notice.id.clone(), sent);
@@ -453,6 +457,7 @@ impl Promise for Wakes {
             LogEvent::NoticeStored { parent, notice, .. } => {
                 if let Some(sent) = self.notices.get_mut(notice) {
                     sent.effects += 1;
+                    sent.stored = Some(position);
                     if sent.effects > 1 && observed.registry_panicked.is_none() {
                         return Some(format!(
                             "{parent} got {notice} twice, first sent at {}",

@@ -75,6 +75,8 @@ pub(super) struct Delivery {
     pub(super) error: Option<String>,
     /// True if an error arrived during a look-up: that look-up may have read the history before the error.
     read_is_outdated: bool,
+    /// True if the connection was lost, or the parent was cut off, since the message was sent: its turn may have begun.
+    pub(super) is_interrupted: bool,
     pub(super) agent: Option<String>,
     pub(super) model: Option<ModelRef>,
 }
@@ -538,7 +540,8 @@ impl ParentNotifier {
         if delivery.read_is_outdated {
             return self.look_up(pending, Duration::ZERO, ctx);
         }
-        let names_cause = delivery.names_agent() || delivery.names_model();
+        // A message is stored under an unknown model too: an error that names the model may belong to another turn.
+        let names_cause = delivery.names_agent();
         // Another error may belong to an earlier turn of the parent.
         if let Some(confirmation) = &mut delivery.confirmation
             && !names_cause

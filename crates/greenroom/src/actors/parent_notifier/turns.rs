@@ -40,7 +40,10 @@ impl ParentNotifier {
             message: message.delivery.message.clone(),
             error: message.delivery.error.clone(),
         };
-        let turn = WakeTurn::new(wake, self.env.now());
+        let mut turn = WakeTurn::new(wake, self.env.now());
+        if message.delivery.is_interrupted {
+            turn.interrupted(self.env.now());
+        }
         self.turn = Some(Box::new(WatchedTurn { turn, message }));
     }
 
@@ -57,6 +60,13 @@ impl ParentNotifier {
     pub(super) fn turn_interrupted(&mut self) {
         if let Some(watched) = &mut self.turn {
             watched.turn.interrupted(self.env.now());
+        }
+        // The turn of a message in flight may have begun.
+        if let InFlight::Sending(pending)
+        | InFlight::LookingUp(pending)
+        | InFlight::Confirming(pending) = &mut self.in_flight
+        {
+            pending.delivery.is_interrupted = true;
         }
     }
 

@@ -378,9 +378,8 @@ pub fn outbox_is_fold_of_its_entries(make: Make<'_>) {
 /// Checks that an abort is recovered until its judgement is recorded, and the newest time of each session counts.
 pub fn aborts_stay_until_judged(make: Make<'_>) {
     let journal = make();
-    let received = |session: &str, millis| {
-        JournalEntry::AbortReceived(SessionId::new(session.to_owned()), at(millis))
-    };
+    let received =
+        |session: &str, millis| JournalEntry::AbortReceived(SessionId::new(session), at(millis));
     journal.append(at(1), vec![received("ses_b", 1), received("ses_a", 2)]);
     journal.append(at(3), vec![received("ses_b", 3)]);
     let aborts = || recovered(&*journal).aborts;
