@@ -221,7 +221,7 @@ test("each disposed instance says so, also while another one uses the bridge", a
   assert.equal(first.service.connections.size, 1)
 })
 
-test("a disposal without a connection is told before what follows", async (t) => {
+test("a disposal without a connection is sent before what follows", async (t) => {
   const first = await Service.start()
   const { hooks, tell, is } = await stage(t, { service: first, tuning: { linger: 5000 } })
   await first.stop()

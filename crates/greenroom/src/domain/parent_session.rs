@@ -179,6 +179,11 @@ impl ParentSession {
         self.unjudged_abort.map(|abort| abort.at)
     }
 
+    /// Returns until when the judgement of an abort is awaited, if one is.
+    pub fn judgement_due(&self) -> Option<Timestamp> {
+        self.unjudged_abort.map(|abort| abort.due)
+    }
+
     /// Returns when the abort was received whose judgement is overdue at `now`, if there is one.
     pub fn overdue_abort(&self, now: Timestamp) -> Option<Timestamp> {
         let overdue = self.unjudged_abort.filter(|abort| abort.due <= now);

@@ -120,6 +120,8 @@ pub(super) struct ContextRead {
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(super) struct TurnRead {
+    /// The message that began the turn.
+    pub(super) notice: NoticeId,
     /// None if the status could not be read.
     pub(super) busy: Option<bool>,
     /// The parent's newest messages.

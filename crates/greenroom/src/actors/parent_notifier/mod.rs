@@ -143,6 +143,9 @@ impl ParentNotifier {
             self.read_turn(ctx);
         }
         let mut wait: Option<Timestamp> = self.overdue_at();
+        if let Some(at) = self.session.judgement_due() {
+            wait = earlier(wait, at);
+        }
         if let Some(at) = watch_ends {
             wait = earlier(wait, at);
         }
@@ -209,6 +212,7 @@ impl ParentNotifier {
     /// Records how the abort received at `at` is judged, and reports to the registry that the judgement is recorded.
     fn judge_abort(&mut self, at: Timestamp, cut_off: bool) {
         let (held, silenced) = (self.session.is_held(), self.session.is_silenced());
+        let is_newest = self.session.unjudged_abort() == Some(at);
         let policy = &self.env.config.notifications;
         self.session.abort_judged(at, cut_off, policy);
         if held && !self.session.is_held() {
@@ -216,9 +220,10 @@ impl ParentNotifier {
         }
         self.record_silence(silenced);
         self.report_recorded(at);
-        if cut_off {
+        // The turn of a newer abort waits for its own judgement.
+        if is_newest && cut_off {
             self.turn_interrupted();
-        } else {
+        } else if is_newest {
             self.turn = None;
         }
     }
@@ -345,6 +350,7 @@ impl ParentNotifier {
         let idle = self.batch.is_empty()
             && !is_pending
             && self.turn.is_none()
+            && self.session.unjudged_abort().is_none()
             && !self.session.is_silenced();
         let report = PendingReport {
             sequence: self.sequence,

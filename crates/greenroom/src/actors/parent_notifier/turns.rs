@@ -91,6 +91,8 @@ impl ParentNotifier {
     }
 
     pub(super) fn read_turn(&mut self, ctx: &mut Context<Self>) {
+        let Some(watched) = &self.turn else { return };
+        let (notice, failed) = (watched.turn.notice().clone(), watched.turn.notice().clone());
         self.in_flight = InFlight::ReadingTurn;
         let (env, addr, parent) = (self.env.clone(), ctx.address(), self.parent.clone());
         let directory = self.directory.clone();
@@ -102,11 +104,13 @@ impl ParentNotifier {
                 // The status is read first: a turn that ends meanwhile has its answer in the messages.
                 let status = read_busy(&env, &parent, directory).await;
                 TurnRead {
+                    notice,
                     busy: status.busy,
                     messages: within(limit, env.server.messages(&parent, Some(50))).await,
                 }
             },
-            |panic| TurnRead {
+            move |panic| TurnRead {
+                notice: failed,
                 busy: None,
                 messages: Err(panic_error(panic)),
             },
@@ -116,7 +120,10 @@ impl ParentNotifier {
 
     fn decide_turn(&mut self, read: TurnRead) {
         let now = self.env.now();
-        let Some(mut watched) = self.turn.take() else {
+        // Another message may have been stored meanwhile.
+        let Some(mut watched) =
+            (self.turn).take_if(|watched| *watched.turn.notice() == read.notice)
+        else {
             return;
         };
         let (busy, messages) = match (read.busy, read.messages) {
