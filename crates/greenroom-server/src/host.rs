@@ -131,11 +131,16 @@ impl Service {
         let bridges = BridgeRegistry::default();
         let only_source = upstream.is_none() || settings.opencode.events == Events::Bridge;
         let routed = RoutedServer::new(bridges.clone(), upstream, timeouts);
+        match journal.owners() {
+            Ok(owners) => routed.restore_owners(owners),
+            Err(error) => tracing::error!(%error, "could not read the owners of sessions"),
+        }
         let agent: Arc<dyn AgentServer> = Arc::new(routed.clone());
         let greenroom = Greenroom::builder(settings.core.clone())
             .server(agent)
             .journal(journal)
             .start();
+        actix_web::rt::spawn(routed.record_owners(&greenroom));
         if !timeouts.settle.is_zero() {
             let (routed, greenroom) = (routed.clone(), greenroom.clone());
             actix_web::rt::spawn(async move { routed.settle(&greenroom).await });

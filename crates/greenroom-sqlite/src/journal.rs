@@ -11,6 +11,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use greenroom::domain::idempotency::KEY_LIFETIME;
 use greenroom::domain::ids::{SessionId, TaskId};
 use greenroom::domain::outbox::Outbox;
+use greenroom::domain::session_owner::SessionOwner;
 use greenroom::domain::task::Task;
 use greenroom::domain::time::Timestamp;
 use greenroom::domain::timeline::TimelineEntry;
@@ -291,6 +292,11 @@ impl Journal for SqliteJournal {
         left.append(&mut recovered.left);
         recovered.left = left.split_off(left.len().saturating_sub(MAX_EVICTED));
         Ok(recovered)
+    }
+
+    fn owners(&self) -> Result<Vec<(SessionId, SessionOwner)>, JournalError> {
+        queries::owners(&self.reader())
+            .map_err(|error| JournalError(format!("{}: {error}", self.path.display())))
     }
 
     fn timeline(&self, task: &TaskId) -> Vec<(Timestamp, TimelineEntry)> {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use greenroom::domain::idempotency::{LaunchKey, MAX_KEYS};
 use greenroom::domain::ids::{Run, SessionId};
 use greenroom::domain::outbox::Outbox;
+use greenroom::domain::session_owner::SessionOwner;
 use greenroom::domain::task::{Task, TaskStatus};
 use greenroom::domain::time::Timestamp;
 use greenroom::domain::timeline::TimelineEntry;
@@ -100,6 +101,21 @@ pub(crate) fn aborts(db: &Connection) -> rusqlite::Result<Vec<(SessionId, Timest
             SessionId::from(session.as_str()),
             Timestamp::from_millis(row.get(1)?),
         ))
+    })?;
+    rows.collect()
+}
+
+/// Returns the processes that own sessions, the longest unchanged first.
+pub(crate) fn owners(db: &Connection) -> rusqlite::Result<Vec<(SessionId, SessionOwner)>> {
+    let mut statement =
+        db.prepare_cached("SELECT session, pid, directory FROM owners ORDER BY seq")?;
+    let rows = statement.query_map([], |row| {
+        let (session, directory): (String, String) = (row.get(0)?, row.get(2)?);
+        let owner = SessionOwner {
+            pid: row.get(1)?,
+            directory: directory.into(),
+        };
+        Ok((SessionId::from(session.as_str()), owner))
     })?;
     rows.collect()
 }

@@ -12,7 +12,7 @@ use crate::file;
 const APPLICATION_ID: i64 = 0x4752_4e52;
 
 /// The migration at index `n` leads from version `n` to version `n + 1`.
-const MIGRATIONS: [&str; 3] = [
+const MIGRATIONS: [&str; 4] = [
     // 1: the tables.
     "
     -- The log position of the writer within its process, and the newest deleted change.
@@ -89,6 +89,10 @@ const MIGRATIONS: [&str; 3] = [
     // 3: aborts that are not judged yet.
     "
     CREATE TABLE aborts (session TEXT PRIMARY KEY NOT NULL, at INTEGER NOT NULL) WITHOUT ROWID;
+    ",
+    // 4: the processes that own sessions. The sequence number rises with each change.
+    "
+    CREATE TABLE owners (seq INTEGER PRIMARY KEY, session TEXT UNIQUE NOT NULL, pid INTEGER NOT NULL, directory TEXT NOT NULL);
     ",
 ];
 

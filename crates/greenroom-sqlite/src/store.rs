@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use greenroom::domain::ids::{Run, SessionId, TaskId};
 use greenroom::domain::outbox::Outbox;
+use greenroom::domain::session_owner::SessionOwner;
 use greenroom::domain::task::Task;
 use greenroom::domain::time::Timestamp;
 use greenroom::domain::timeline::{self, MAX_ENTRIES, TimelineEntry};
@@ -17,6 +18,9 @@ use crate::queries;
 /// After this many entries the outbox of a parent is written as one row. The limit of a large outbox is larger, so that
 /// it is not rewritten for a few entries.
 const MIN_ENTRY_LIMIT: usize = 100;
+
+/// The newest changes of owners that are kept.
+pub(crate) const MAX_OWNERS: i64 = 10_000;
 
 /// The kinds of rows in the table `ledger`.
 pub(crate) const KIND_ENTRY: i64 = 0;
@@ -113,6 +117,7 @@ fn write_entry(
             rows.prepare_cached("DELETE FROM aborts WHERE session = ?1")?
                 .execute([session.as_str()])?;
         }
+        JournalEntry::Owner(session, owner) => write_owner(rows, session, owner.as_ref())?,
         entry => {
             if let Some(parent) = entry.parent() {
                 rows.prepare_cached("INSERT INTO ledger (parent, kind, body) VALUES (?1, ?2, ?3)")?
@@ -123,6 +128,26 @@ fn write_entry(
     for (subject, line) in timeline::entries_of(entry) {
         write_timeline_entry(rows, at, subject, &line)?;
     }
+    Ok(())
+}
+
+fn write_owner(
+    rows: &Transaction<'_>,
+    session: &SessionId,
+    owner: Option<&SessionOwner>,
+) -> rusqlite::Result<()> {
+    let Some(owner) = owner else {
+        rows.prepare_cached("DELETE FROM owners WHERE session = ?1")?
+            .execute([session.as_str()])?;
+        return Ok(());
+    };
+    rows.prepare_cached(
+        "INSERT OR REPLACE INTO owners (seq, session, pid, directory)
+         SELECT coalesce(max(seq), 0) + 1, ?1, ?2, ?3 FROM owners",
+    )?
+    .execute(params![session.as_str(), owner.pid, owner.directory])?;
+    rows.prepare_cached("DELETE FROM owners WHERE seq <= (SELECT max(seq) FROM owners) - ?1")?
+        .execute([MAX_OWNERS])?;
     Ok(())
 }
 

@@ -1,6 +1,8 @@
 //! Selects the agent server for a call. The process that named a session first owns it while its bridge is connected,
-//! unless a tool call is proven to run in another process; the URL serves every session without a bridge. The state of a session is unknown while its bridge is disconnected: calls fail until the bridge
-//! reconnects, the parent session moves to another process, or another process of the same directory finds the session.
+//! unless a tool call is proven to run in another process; the URL serves every session without a bridge. Owners are kept in
+//! the journal, so that a restarted service calls the same process. The state of a session is unknown while its bridge is
+//! disconnected: calls fail until the bridge reconnects, the parent session moves to another process, or another process of
+//! the same directory finds the session.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,6 +11,7 @@ use std::time::Duration;
 
 use greenroom::Greenroom;
 use greenroom::domain::ids::SessionId;
+use greenroom::domain::session_owner::SessionOwner;
 use greenroom::ports::agent_server::{AgentServer, ServerError};
 use greenroom_bridge::{BridgeChannel, BridgeInfo, BridgeKey, BridgeRegistry, Request};
 use greenroom_opencode::OpencodeServer;
@@ -127,6 +130,22 @@ impl RoutedServer {
 }
 
 impl RoutedServer {
+    /// Restores the owners of sessions that an earlier process recorded.
+    pub fn restore_owners(&self, owners: Vec<(SessionId, SessionOwner)>) {
+        self.0.sessions().restore(owners);
+    }
+
+    /// Records changes of owners in the journal of `greenroom`. Ends with this router.
+    pub fn record_owners(&self, greenroom: &Greenroom) -> impl Future<Output = ()> + use<> {
+        let mut changes = self.0.sessions().owner_changes();
+        let greenroom = greenroom.clone();
+        async move {
+            while let Some((session, owner)) = changes.recv().await {
+                greenroom.record_owner(session, owner);
+            }
+        }
+    }
+
     /// Ends the settling time early if no restored task or message needs a bridge.
     pub async fn settle(&self, greenroom: &Greenroom) {
         let counts = greenroom.task_counts().await;
@@ -288,6 +307,11 @@ impl Routes {
         lines.retain(|line| same_directory(&line.key().directory, directory));
         lines.reverse();
         lines
+    }
+
+    /// Returns the time since the start.
+    pub(super) fn uptime(&self) -> Duration {
+        self.started.elapsed()
     }
 
     /// Ends the settling time.

@@ -219,11 +219,11 @@ impl AgentServer for RoutedServer {
 
     async fn create(&self, session: NewSession) -> Result<SessionId, ServerError> {
         let mut entry = SessionEntry {
-            owner: Owner::Url,
             parent: session.parent.clone(),
             unannounced_title: Some(session.title.clone()),
             directory: Some(session.directory.to_string()),
             called: true,
+            ..SessionEntry::owned_by(Owner::Url)
         };
         let route = self.0.route_for_create(&session).await?;
         let (created, owner) = match route.server.create(session.clone()).await {

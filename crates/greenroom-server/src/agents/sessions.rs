@@ -1,8 +1,11 @@
 //! The table of sessions and the agent servers that own them. The first server that named a session in an event, a tool
-//! call or the creation of the session owns it, until its bridge is gone or it is proven to work elsewhere. Pure: [`super::routes`] and [`super::sink`] read and write the table.
+//! call or the creation of the session owns it, until its bridge is gone or it is proven to work elsewhere. The owners of
+//! sessions that the service works for are sent to the journal. [`super::routes`] and [`super::sink`] read and write the table.
 
 use greenroom::domain::ids::SessionId;
+use greenroom::domain::session_owner::SessionOwner;
 use greenroom_bridge::BridgeKey;
+use tokio::sync::mpsc;
 
 use super::generational_cache::GenerationalCache;
 
@@ -11,6 +14,13 @@ pub const MAX_WORKING: usize = 100_000;
 /// Maximum number of idle sessions in the table: waiting parents, children that may be resumed. A session beyond this
 /// number is unknown, as all sessions are after a restart, and the router asks the connected servers for it.
 pub const MAX_IDLE: usize = 10_000;
+
+/// Maximum number of changes of owners on their way to the journal. A change beyond this number is not recorded: after a
+/// restart the router asks the connected servers for the session.
+pub const MAX_UNRECORDED: usize = 10_000;
+
+/// A change of a session's owner; none if no process owns it.
+pub type OwnerChange = (SessionId, Option<SessionOwner>);
 
 /// The owner of a session.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,6 +44,22 @@ pub struct SessionEntry {
     pub directory: Option<String>,
     /// True if the service has made a call for the session. Only then its status matters.
     pub called: bool,
+    /// The owner as last sent to the journal; none if the owner is not recorded.
+    pub recorded: Option<Owner>,
+}
+
+impl SessionEntry {
+    /// Creates an entry of a session about which nothing but its owner is known.
+    pub fn owned_by(owner: Owner) -> Self {
+        Self {
+            owner,
+            parent: None,
+            unannounced_title: None,
+            directory: None,
+            called: false,
+            recorded: None,
+        }
+    }
 }
 
 /// A bounded table of sessions.
@@ -42,6 +68,7 @@ pub struct SessionTable {
     /// Sessions of the service that were last reported as busy. Without a status their state is unknown, not idle.
     working: GenerationalCache<SessionEntry>,
     idle: GenerationalCache<SessionEntry>,
+    changes: Option<mpsc::Sender<OwnerChange>>,
 }
 
 impl Default for SessionTable {
@@ -56,6 +83,35 @@ impl SessionTable {
         Self {
             working: GenerationalCache::with_capacity(working),
             idle: GenerationalCache::with_capacity(idle),
+            changes: None,
+        }
+    }
+
+    /// Returns the changes of recorded owners from now on.
+    pub fn owner_changes(&mut self) -> mpsc::Receiver<OwnerChange> {
+        let (changes, receiver) = mpsc::channel(MAX_UNRECORDED);
+        self.changes = Some(changes);
+        receiver
+    }
+
+    /// Restores owners that an earlier process recorded.
+    pub fn restore(&mut self, owners: impl IntoIterator<Item = (SessionId, SessionOwner)>) {
+        for (session, SessionOwner { pid, directory }) in owners {
+            let owner = Owner::Bridge(BridgeKey { pid, directory });
+            let mut entry = SessionEntry::owned_by(owner.clone());
+            entry.recorded = Some(owner);
+            self.idle.insert(session, entry);
+        }
+    }
+
+    /// Records the owner of a session from now on: the service works for it.
+    pub fn record_owner(&mut self, session: &SessionId) {
+        let changes = self.changes.clone();
+        if let Some(entry) = self.entry(session) {
+            let recorded = entry.recorded.replace(entry.owner.clone());
+            if recorded.as_ref() != Some(&entry.owner) {
+                send_change(changes, session, recorded.as_ref(), &entry.owner);
+            }
         }
     }
 
@@ -102,16 +158,13 @@ impl SessionTable {
         if let Some(entry) = self.entry(session) {
             if entry.owner != *owner {
                 entry.owner = owner.clone();
+                if entry.recorded.is_some() {
+                    self.record_owner(session);
+                }
             }
             return;
         }
-        let entry = SessionEntry {
-            owner: owner.clone(),
-            parent: None,
-            unannounced_title: None,
-            directory: None,
-            called: false,
-        };
+        let entry = SessionEntry::owned_by(owner.clone());
         self.idle.insert(session.clone(), entry);
     }
 
@@ -119,14 +172,21 @@ impl SessionTable {
     pub fn mark_called(&mut self, session: &SessionId) {
         if let Some(entry) = self.entry(session) {
             entry.called = true;
+            self.record_owner(session);
         }
     }
 
     /// Inserts a session that the service created. It may already be in the table as working.
     pub fn insert_created(&mut self, session: SessionId, entry: SessionEntry) {
+        let parent = entry.parent.clone();
         match self.working.get(&session) {
             Some(named) => *named = entry,
-            None => self.idle.insert(session, entry),
+            None => self.idle.insert(session.clone(), entry),
+        }
+        self.record_owner(&session);
+        // The parent is notified when the session ends.
+        if let Some(parent) = parent {
+            self.record_owner(&parent);
         }
     }
 
@@ -157,8 +217,11 @@ impl SessionTable {
 
     /// Removes a session that no longer exists.
     pub fn remove(&mut self, session: &SessionId) {
-        self.working.remove(session);
-        self.idle.remove(session);
+        let removed = self.working.remove(session);
+        let removed = removed.or(self.idle.remove(session));
+        if let Some(recorded) = removed.and_then(|entry| entry.recorded) {
+            send_change(self.changes.clone(), session, Some(&recorded), &Owner::Url);
+        }
     }
 
     /// Returns the working sessions that a status call for `directory` covers, with their owners.
@@ -183,6 +246,28 @@ impl SessionTable {
     /// Returns true if the table is empty.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+}
+
+fn send_change(
+    changes: Option<mpsc::Sender<OwnerChange>>,
+    session: &SessionId,
+    from: Option<&Owner>,
+    to: &Owner,
+) {
+    let owner = match (from, to) {
+        (_, Owner::Bridge(BridgeKey { pid, directory })) => Some(SessionOwner {
+            pid: *pid,
+            directory: directory.clone(),
+        }),
+        (Some(Owner::Bridge(_)), Owner::Url) => None,
+        // The URL is not recorded.
+        (None | Some(Owner::Url), Owner::Url) => return,
+    };
+    if let Some(changes) = changes
+        && changes.try_send((session.clone(), owner)).is_err()
+    {
+        tracing::warn!(%session, "could not record the owner of a session: too many changes");
     }
 }
 
@@ -240,6 +325,46 @@ mod tests {
     }
 
     #[test]
+    fn owners_of_sessions_with_work_are_recorded() {
+        let mut sessions = SessionTable::default();
+        let mut changes = sessions.owner_changes();
+        let owner = |pid| {
+            Some(SessionOwner {
+                pid,
+                directory: "/p".into(),
+            })
+        };
+        // A session of the user alone.
+        sessions.set_owner(&session(1), &bridge(1));
+        sessions.set_owner(&session(1), &bridge(2));
+        assert!(changes.try_recv().is_err());
+        let created = SessionEntry {
+            parent: Some(session(1)),
+            ..SessionEntry::owned_by(bridge(2))
+        };
+        sessions.insert_created(session(2), created);
+        assert_eq!(changes.try_recv().unwrap(), (session(2), owner(2)));
+        assert_eq!(changes.try_recv().unwrap(), (session(1), owner(2)));
+        sessions.set_owner(&session(1), &bridge(2));
+        assert!(changes.try_recv().is_err());
+        sessions.set_owner(&session(1), &bridge(3));
+        assert_eq!(changes.try_recv().unwrap(), (session(1), owner(3)));
+        sessions.remove(&session(2));
+        assert_eq!(changes.try_recv().unwrap(), (session(2), None));
+        // The URL is no process.
+        sessions.set_owner(&session(4), &Owner::Url);
+        sessions.mark_called(&session(4));
+        assert!(changes.try_recv().is_err());
+
+        let mut restored = SessionTable::default();
+        let mut changes = restored.owner_changes();
+        restored.restore([(session(1), owner(3).unwrap())]);
+        restored.mark_called(&session(1));
+        assert_eq!(restored.get(&session(1)).unwrap().owner, bridge(3));
+        assert!(changes.try_recv().is_err(), "it is recorded already");
+    }
+
+    #[test]
     fn table_is_bounded_and_keeps_used_entries() {
         let mut sessions = SessionTable::with_capacity(60, 40);
         sessions.set_owner(&session(0), &bridge(1));
@@ -262,11 +387,9 @@ mod tests {
         let (parent, child) = (session(1), session(2));
         sessions.set_owner(&parent, &bridge(1));
         let created = SessionEntry {
-            owner: bridge(1),
             parent: Some(parent.clone()),
-            unannounced_title: None,
-            directory: None,
             called: true,
+            ..SessionEntry::owned_by(bridge(1))
         };
         sessions.insert_created(child.clone(), created);
         for number in 3..100 {
@@ -283,11 +406,9 @@ mod tests {
         let mut sessions = SessionTable::default();
         let mut life = |number: usize, ends: bool| {
             let created = SessionEntry {
-                owner: bridge(1),
-                parent: None,
-                unannounced_title: None,
                 directory: Some("/p".to_owned()),
                 called: true,
+                ..SessionEntry::owned_by(bridge(1))
             };
             sessions.insert_created(session(number), created);
             sessions.set_working(&session(number), true);
@@ -308,11 +429,11 @@ mod tests {
     fn child_is_announced_once() {
         let mut sessions = SessionTable::default();
         let created = SessionEntry {
-            owner: bridge(1),
             parent: Some(session(1)),
             unannounced_title: Some("t".to_owned()),
             directory: Some("/elsewhere".to_owned()),
             called: true,
+            ..SessionEntry::owned_by(bridge(1))
         };
         sessions.insert_created(session(2), created);
         assert_eq!(

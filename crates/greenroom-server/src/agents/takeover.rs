@@ -27,13 +27,7 @@ impl Routes {
         key: &BridgeKey,
         line: Option<BridgeChannel>,
     ) -> Result<Route, ServerError> {
-        let limit = if is_dead(key.pid) {
-            self.timeouts.dead_after.min(self.timeouts.orphaned_after)
-        } else {
-            self.timeouts.orphaned_after
-        };
-        let gone_for = line.and_then(|line| line.disconnected_for());
-        let orphaned = gone_for.is_none_or(|gone| gone >= limit);
+        let orphaned = self.is_orphaned(key, line.as_ref());
         let mut candidates: Vec<Route> = Vec::new();
         for line in self.takeover_candidates(session, key, orphaned) {
             candidates.push(self.via_bridge(line));
@@ -68,13 +62,29 @@ impl Routes {
         ))
     }
 
-    /// Records that a bridge has named a session. Returns false if the session stays with another connected bridge.
-    pub(super) fn name_session(&self, by: &BridgeKey, session: &SessionId) -> bool {
-        let is_connected = |owner: &BridgeKey| {
-            let owner = self.bridges.channel(owner);
-            owner.is_some_and(|owner| owner.is_connected())
+    /// Returns true if the bridge has been gone for so long that another process may take over its sessions. A bridge that
+    /// was restored from the journal counts as gone from the start of the service.
+    fn is_orphaned(&self, key: &BridgeKey, line: Option<&BridgeChannel>) -> bool {
+        let limit = if is_dead(key.pid) {
+            self.timeouts.dead_after.min(self.timeouts.orphaned_after)
+        } else {
+            self.timeouts.orphaned_after
         };
-        self.sessions().name(session, by, is_connected)
+        let gone_for = match line {
+            Some(line) => line.disconnected_for(),
+            None => Some(self.uptime()),
+        };
+        gone_for.is_none_or(|gone| gone >= limit)
+    }
+
+    /// Records that a bridge has named a session. Returns false if the session stays with another bridge: a connected one,
+    /// or one that may still reconnect after a restart of the service.
+    pub(super) fn name_session(&self, by: &BridgeKey, session: &SessionId) -> bool {
+        let keeps_its_sessions = |owner: &BridgeKey| match self.bridges.channel(owner) {
+            Some(line) => line.is_connected(),
+            None => !self.is_orphaned(owner, None),
+        };
+        self.sessions().name(session, by, keeps_its_sessions)
     }
 
     /// Moves a session to the bridge of a tool call, if the server of its connected owner shows that call as running. Reads
@@ -82,6 +92,7 @@ impl Routes {
     pub(super) async fn tool_called(&self, by: &BridgeKey, caller: &ToolContext) {
         let session = &caller.session_id;
         if self.name_session(by, session) {
+            self.sessions().record_owner(session);
             return;
         }
         let (Some(message), Some(call)) = (&caller.message_id, &caller.call_id) else {
@@ -98,6 +109,7 @@ impl Routes {
             tracing::info!(%session, from = ?route.owner, to = by.pid, "session works in another process now");
             let owner = Owner::Bridge(by.clone());
             self.sessions().set_owner(session, &owner);
+            self.sessions().record_owner(session);
         }
     }
 

@@ -1,5 +1,6 @@
 //! The checks of `greenroom doctor`. Each has a time limit and changes nothing.
 
+use std::collections::BTreeMap;
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -143,6 +144,7 @@ pub async fn service(
         Ok((200, health)) if health["status"] == "ok" => {
             let version = health["version"].as_str().unwrap_or("an unknown version");
             let mut findings = vec![ready(&client, &url, version).await];
+            findings.extend(shared_directories(&client).await);
             let own = env!("CARGO_PKG_VERSION");
             if version != own {
                 let message = format!("it is {version}, this command {own}");
@@ -199,6 +201,36 @@ async fn ready(client: &Client, url: &str, version: &str) -> Finding {
             )
         }
     }
+}
+
+/// Names the directories in which several opencode processes run. They share their sessions; each session is served by the
+/// process that named it first.
+async fn shared_directories(client: &Client) -> Vec<Finding> {
+    let Ok((200, answer)) = client.probe(&["v1", "bridges"]).await else {
+        return Vec::new();
+    };
+    let mut processes: BTreeMap<&str, Vec<u64>> = BTreeMap::new();
+    for bridge in answer["bridges"].as_array().into_iter().flatten() {
+        if let (Some(directory), Some(pid)) = (bridge["directory"].as_str(), bridge["pid"].as_u64())
+        {
+            processes.entry(directory).or_default().push(pid);
+        }
+    }
+    let shared = processes.into_iter().filter(|(_, pids)| pids.len() > 1);
+    shared
+        .map(|(directory, pids)| {
+            let pids: Vec<String> = pids.iter().map(u64::to_string).collect();
+            let (first, others) = pids.split_first().expect("two or more processes");
+            Finding::warn(
+                "bridges",
+                format!(
+                    "{directory} is open in process {first} and also in {}",
+                    others.join(", ")
+                ),
+                "a session stays with the process that used it first; end the other one if that is not wanted",
+            )
+        })
+        .collect()
 }
 
 /// Checks whether the service could bind its address.

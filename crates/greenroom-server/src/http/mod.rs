@@ -1,10 +1,11 @@
 //! The HTTP API. [`app`] mounts it, [`guard`] checks access, [`input`] reads requests, [`error`] defines the error
 //! format, [`connection`] limits sockets. [`operations`] lists every [`operation`]; the router and the document
 //! ([`openapi`], rendered by [`docs`]) come from that list. Handlers are grouped by subject: [`tasks`], [`tools`],
-//! [`sessions`], [`asks`], [`events`], [`limits`], [`health`], [`metrics`].
+//! [`sessions`], [`asks`], [`events`], [`limits`], [`bridges`], [`health`], [`metrics`].
 
 pub mod app;
 pub mod asks;
+pub mod bridges;
 pub mod connection;
 pub mod docs;
 pub mod error;

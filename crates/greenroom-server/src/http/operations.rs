@@ -4,7 +4,7 @@ use actix_web::http::Method;
 use serde_json::json;
 
 use super::operation::Operation;
-use super::{asks, docs, events, health, limits, metrics, sessions, tasks, tools};
+use super::{asks, bridges, docs, events, health, limits, metrics, sessions, tasks, tools};
 
 /// Returns all operations. A path without parameters comes before one whose parameter would match it.
 #[rustfmt::skip]
@@ -82,6 +82,7 @@ pub fn operations() -> Vec<Operation> {
         Operation::new(get.clone(), "/v1/limits", "showLimits", "Slots in use and limits, key by key", limits::show),
         Operation::new(put, "/v1/limits", "changeLimits", "Changes limits while running; not kept over a restart", limits::change)
             .example(json!({"default": 3, "models": {"anthropic/claude-opus": 1}})),
+        Operation::new(get.clone(), "/v1/bridges", "listBridges", "The connected opencode processes, oldest connection first", bridges::list),
     ]);
     for (method, healthz, readyz) in [(get.clone(), "healthz", "readyz"), (head, "healthzHead", "readyzHead")] {
         operations.extend([

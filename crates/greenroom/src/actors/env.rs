@@ -4,7 +4,7 @@
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::time::Duration;
 
 use futures::FutureExt;
@@ -41,6 +41,8 @@ pub(crate) struct EnvParts {
     pub(crate) shut_down: AtomicBool,
     pub(crate) health: Health,
     pub(crate) failpoints: Failpoints,
+    /// The next watch number of the poller. Kept over its restarts: a run compares the numbers.
+    pub(crate) watch_numbers: AtomicU64,
 }
 
 impl std::ops::Deref for Env {

@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use actix::{Actor, Addr, AsyncContext, Context, Handler, Message, SpawnHandle};
 
@@ -70,7 +71,8 @@ struct Answered {
 struct WatchedRun {
     run: Run,
     actor: Addr<TaskActor>,
-    /// The watch number, unique per watch: an answer does not apply to runs watched after its call began.
+    /// The watch number, unique per watch, also over restarts of the poller: an answer does not apply to runs watched after
+    /// its call began.
     number: u64,
     view: PollView,
 }
@@ -83,7 +85,6 @@ pub(crate) struct Poller {
     // Bounded by the number of runs: each is removed when it ends.
     watched: BTreeMap<Arc<str>, Directory>,
     locations: Map<TaskId, (Arc<str>, SessionId)>,
-    next_number: u64,
     in_flight: BTreeSet<Arc<str>>,
     timer: Option<SpawnHandle>,
 }
@@ -95,7 +96,6 @@ impl Poller {
             env,
             watched: BTreeMap::new(),
             locations: Map::default(),
-            next_number: 0,
             in_flight: BTreeSet::new(),
             timer: None,
         }
@@ -114,7 +114,7 @@ impl Poller {
     }
 
     fn poll(&mut self, ctx: &mut Context<Self>) {
-        let before = self.next_number;
+        let before = self.env.watch_numbers.load(Ordering::Relaxed);
         for directory in self.watched.keys() {
             if !self.in_flight.insert(Arc::clone(directory)) {
                 continue;
@@ -164,10 +164,9 @@ impl Handler<Watch> for Poller {
         let watched = WatchedRun {
             run,
             actor,
-            number: self.next_number,
+            number: self.env.watch_numbers.fetch_add(1, Ordering::Relaxed),
             view: PollView::default(),
         };
-        self.next_number += 1;
         self.watched
             .entry(Arc::clone(&directory))
             .or_default()

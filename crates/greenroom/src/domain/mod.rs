@@ -23,6 +23,7 @@ pub(crate) mod parent_session;
 pub mod restrictions;
 pub(crate) mod retry_backoff;
 pub mod session_event;
+pub mod session_owner;
 pub mod task;
 pub mod time;
 pub mod timeline;

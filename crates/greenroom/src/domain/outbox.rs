@@ -177,7 +177,8 @@ impl Outbox {
             | JournalEntry::Noted(..)
             | JournalEntry::Unaccepted(_)
             | JournalEntry::AbortReceived(..)
-            | JournalEntry::AbortJudged(_) => {}
+            | JournalEntry::AbortJudged(_)
+            | JournalEntry::Owner(..) => {}
         }
     }
 

@@ -116,7 +116,8 @@ pub fn entries_of(change: &JournalEntry) -> Vec<(&str, TimelineEntry)> {
         | JournalEntry::Key(_)
         | JournalEntry::Unaccepted(_)
         | JournalEntry::AbortReceived(..)
-        | JournalEntry::AbortJudged(_) => Vec::new(),
+        | JournalEntry::AbortJudged(_)
+        | JournalEntry::Owner(..) => Vec::new(),
     }
 }
 

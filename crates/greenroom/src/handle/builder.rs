@@ -1,7 +1,7 @@
 //! Builder of a [`Greenroom`]: its configuration, its ports, its clock.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 
 use super::{Changes, Greenroom};
 use crate::actors::durability::Durability;
@@ -95,6 +95,7 @@ impl Builder<Arc<dyn AgentServer>> {
             shut_down: AtomicBool::new(false),
             health: Health::default(),
             failpoints: Failpoints::injected_by(self.fault_injector),
+            watch_numbers: AtomicU64::new(0),
         });
         let changes = Changes::new(env.clock.now(), retention, journal);
         let refs = ActorRefs::new(env.config.limits.clone());

@@ -13,8 +13,8 @@ use crate::actors::env::{Env, REVERT_READ_LIMIT, within};
 use crate::actors::inbox::Inbox;
 use crate::actors::registry::{
     CancelAnswer, CancelTask, CountTasks, Descendants, Find, FindDecided, FoundTask, InstanceEnded,
-    KeyWait, LaunchOnce, LinkChanged, ListTasks, Query, QueryMessage, ReadHistory, ReadReadiness,
-    ReadWaits, SendTo, Shutdown, TaskRegistry, TasksOf, WaitForRun,
+    KeyWait, LaunchOnce, LinkChanged, ListTasks, OwnerChanged, Query, QueryMessage, ReadHistory,
+    ReadReadiness, ReadWaits, SendTo, Shutdown, TaskRegistry, TasksOf, WaitForRun,
 };
 use crate::actors::runtime_state::RuntimeFlags;
 use crate::actors::slot_manager::{ReadSlots, SlotManager, SlotsSnapshot};
@@ -24,6 +24,7 @@ use crate::domain::history::HistoryEntry;
 use crate::domain::ids::{ConcurrencyKey, Run, SessionId, TaskId};
 use crate::domain::output::{Output, OutputOptions, RunScope};
 use crate::domain::session_event::SessionEvent;
+use crate::domain::session_owner::SessionOwner;
 use crate::domain::task::{Launch, Resume, Task, TaskStatus, Track};
 use crate::domain::transcript::Message;
 use crate::domain::validation;
@@ -491,6 +492,12 @@ impl Greenroom {
         self.registry.send(InstanceEnded {
             directory: directory.map(Arc::from),
         });
+    }
+
+    /// Records in the journal which process owns a session; none if no process owns it. A restarted service reads it by
+    /// [`crate::ports::journal::Journal::owners`].
+    pub fn record_owner(&self, session: SessionId, owner: Option<SessionOwner>) {
+        self.registry.send(OwnerChanged { session, owner });
     }
 
     /// Reports the state of the event stream.

@@ -7,6 +7,7 @@ use std::time::Duration;
 use greenroom_server::agents::Timeouts;
 use serde_json::{Value, json};
 
+use crate::command::{greenroom, run_command};
 use crate::support::Host;
 use plugin::{Plugin, Storage, wait_until};
 
@@ -442,5 +443,140 @@ async fn restarted_service_resumes_tasks_after_reconnects() {
     assert_eq!(host.ended(&task).await["status"], "completed");
     assert_eq!(wake_messages(&storage, "ses_p").await.len(), 1);
     assert_eq!(plugin.request_count(&prompt), 1, "prompted once");
+    host.stop().await;
+}
+
+#[actix_rt::test]
+async fn owner_of_a_session_is_kept_over_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let journal = folder.path().join("journal.db").display().to_string();
+    let timeouts = Timeouts {
+        settle: Duration::from_millis(300),
+        ..Timeouts::default()
+    };
+    let keys = [("journal", journal.as_str())];
+    // Two processes of one directory share their sessions. Both are alive.
+    let storage = Storage::default();
+    storage.open("ses_p", "/project");
+    let host = Host::on_bridges(false, timeouts, &keys).await;
+    let mut owner = Plugin::connect_new(&host, &storage, std::process::id(), "/project").await;
+    let mut second = Plugin::connect_new(&host, &storage, 1, "/project").await;
+    owner.pause_answers();
+    owner.name_and_sync("ses_p").await;
+    let task = launch(&host, Some("ses_p"), None).await;
+    let session = host.running(&task).await;
+    let prompt = format!("POST /session/{session}/prompt_async");
+    wait_until("it works", || owner.request_count(&prompt) == 1).await;
+    owner.sync().await;
+    owner.disconnect(&host).await;
+    second.disconnect(&host).await;
+    host.stop().await;
+
+    let host = Host::on_bridges(false, timeouts, &keys).await;
+    second.connect(&host).await;
+    // Names them, as a terminal that shows them does.
+    second.name_and_sync("ses_p").await;
+    second.name_and_sync(&session).await;
+    tokio::time::sleep(timeouts.settle * 2).await;
+    for method in ["GET", "POST"] {
+        let calls = second.request_count(&format!("{method} /session/{session}"));
+        assert_eq!(calls, 0, "the second process is called for a session");
+    }
+    owner.connect(&host).await;
+    owner.finish(&session);
+    assert_eq!(host.ended(&task).await["status"], "completed");
+    assert_eq!(wake_messages(&storage, "ses_p").await.len(), 1);
+    let wakes = |plugin: &Plugin| plugin.request_count("POST /session/ses_p/prompt_async");
+    assert_eq!((wakes(&owner), wakes(&second)), (1, 0));
+    host.stop().await;
+}
+
+#[actix_rt::test]
+async fn doctor_names_the_second_process_of_a_directory() {
+    let (host, storage) = (bridge_only_host().await, Storage::default());
+    let folder = tempfile::tempdir().unwrap();
+    let report = async || {
+        let mut command = greenroom(&["doctor", "--url", &host.url("")]);
+        command
+            .env("HOME", folder.path())
+            .current_dir(folder.path());
+        run_command(command).await.stdout
+    };
+    let _one = Plugin::connect_new(&host, &storage, 1, "/project").await;
+    let _other = Plugin::connect_new(&host, &storage, 3, "/elsewhere").await;
+    assert!(!report().await.contains("also in"));
+    let _two = Plugin::connect_new(&host, &storage, 2, "/project").await;
+    let report = report().await;
+    assert!(
+        report.contains("/project is open in process 1 and also in 2"),
+        "{report}"
+    );
+    host.stop().await;
+}
+
+#[actix_rt::test]
+async fn reverted_session_is_not_prompted() {
+    let (host, storage) = (bridge_only_host().await, Storage::default());
+    storage.open("ses_p", "/project");
+    let mut plugin = Plugin::connect_new(&host, &storage, 1, "/project").await;
+    plugin.pause_answers();
+    plugin.name_and_sync("ses_p").await;
+    let task = launch(&host, Some("ses_p"), None).await;
+    let session = host.running(&task).await;
+    let prompt = format!("POST /session/{session}/prompt_async");
+    wait_until("it works", || plugin.request_count(&prompt) == 1).await;
+    storage.revert(&session);
+    let more = json!({"prompt": "and the tests"});
+    let (status, refused) = host.post(&format!("/v1/tasks/{task}/send"), more).await;
+    assert_eq!(
+        (status, &refused["error"]["code"]),
+        (409, &json!("session_reverted")),
+        "{refused}"
+    );
+    plugin.finish(&session);
+    host.ended(&task).await;
+    let resume = format!("/v1/sessions/{session}/resume");
+    let (status, refused) = host.post(&resume, json!({"prompt": "go on"})).await;
+    assert_eq!(
+        (status, &refused["error"]["code"]),
+        (409, &json!("session_reverted")),
+        "{refused}"
+    );
+    assert_eq!(plugin.request_count(&prompt), 1);
+    host.stop().await;
+}
+
+#[actix_rt::test]
+async fn run_that_was_cut_off_continues_in_the_next_process() {
+    let (host, storage) = (bridge_only_host().await, Storage::default());
+    storage.open("ses_p", "/project");
+    let mut ended = std::process::Command::new("true").spawn().unwrap();
+    ended.wait().unwrap();
+    let mut first = Plugin::connect_new(&host, &storage, ended.id(), "/project").await;
+    first.pause_answers();
+    first.name_and_sync("ses_p").await;
+    let task = launch(&host, Some("ses_p"), None).await;
+    let session = host.running(&task).await;
+    let prompt = format!("POST /session/{session}/prompt_async");
+    wait_until("it works", || first.request_count(&prompt) == 1).await;
+    first.dispose_with(&session).await;
+    let read = async || host.get(&format!("/v1/tasks/{task}")).await.1;
+    let waiting = read().await;
+    assert_eq!(waiting["status"], "pending", "{waiting}");
+    let waits_for = waiting["waitsFor"].to_string();
+    assert!(waits_for.contains("/project"), "{waits_for}");
+    first.disconnect(&host).await;
+    // A process of another directory does not serve it.
+    let _elsewhere = Plugin::connect_new(&host, &Storage::default(), 3, "/elsewhere").await;
+    assert_eq!(read().await["status"], "pending");
+    let second = Plugin::connect_new(&host, &storage, 1, "/project").await;
+    let ended = host.ended(&task).await;
+    assert_eq!(ended["status"], "completed", "{ended}");
+    assert_eq!(ended["sessionID"], json!(session));
+    assert_eq!(
+        (first.request_count(&prompt), second.request_count(&prompt)),
+        (1, 1)
+    );
+    assert_eq!(wake_messages(&storage, "ses_p").await.len(), 1);
     host.stop().await;
 }

@@ -42,6 +42,13 @@ impl Storage {
         self.stored().sessions.insert(session.to_owned(), record);
     }
 
+    /// Reverts a session to a message, as its user does.
+    pub fn revert(&self, session: &str) {
+        let mut stored = self.stored();
+        let record = stored.sessions.get_mut(session).expect("a session");
+        record["revert"] = json!({"messageID": "msg_1"});
+    }
+
     /// Returns the texts sent to a session, each with whether it woke the session.
     pub fn user_messages(&self, session: &str) -> Vec<(String, bool)> {
         let stored = self.stored();
@@ -231,6 +238,23 @@ impl Plugin {
             out: self.link().out.clone(),
         };
         server.finish(session);
+    }
+
+    /// Disposes the instance: it announces that, then aborts the session.
+    pub async fn dispose_with(&mut self, session: &str) {
+        self.process().working.remove(session);
+        let out = self.link().out.clone();
+        out.send(json!({"type": "disposing"})).unwrap();
+        let aborted = json!({"name": "MessageAbortedError", "data": {"message": "Aborted"}});
+        let error = json!({"sessionID": session, "error": aborted});
+        for (kind, properties) in [
+            ("session.error", error),
+            ("session.idle", json!({"sessionID": session})),
+        ] {
+            let event = json!({"type": kind, "properties": properties});
+            out.send(json!({"type": "event", "event": event})).unwrap();
+        }
+        self.sync().await;
     }
 
     /// Lets a session answer without an event.

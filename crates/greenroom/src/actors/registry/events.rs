@@ -16,8 +16,10 @@ use crate::actors::task::{EventLinkLost, SessionEventReceived};
 use crate::domain::ids::{SessionId, TaskId};
 use crate::domain::lifecycle::End;
 use crate::domain::session_event::{SessionEvent, SessionEventKind};
+use crate::domain::session_owner::SessionOwner;
 use crate::domain::time::Timestamp;
 use crate::handle::EventLink;
+use crate::ports::journal::JournalEntry;
 
 /// The event link to the agent server has connected or broken.
 #[derive(Message)]
@@ -30,6 +32,14 @@ pub(crate) struct LinkChanged(pub(crate) EventLink);
 pub(crate) struct InstanceEnded {
     /// None for every instance.
     pub(crate) directory: Option<Arc<str>>,
+}
+
+/// Another process owns a session, or none.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct OwnerChanged {
+    pub(crate) session: SessionId,
+    pub(crate) owner: Option<SessionOwner>,
 }
 
 /// The result of a probe of the agent server.
@@ -202,6 +212,14 @@ impl Handler<DepthOf> for TaskRegistry {
         let depth = task.map(|task| (task.spawn_depth, task.root_session.clone()));
         // The caller may have been dropped.
         let _ = ask.reply.send(depth);
+    }
+}
+
+impl Handler<OwnerChanged> for TaskRegistry {
+    type Result = ();
+
+    fn handle(&mut self, OwnerChanged { session, owner }: OwnerChanged, _: &mut Context<Self>) {
+        self.env.append(vec![JournalEntry::Owner(session, owner)]);
     }
 }
 

@@ -63,7 +63,7 @@ pub(crate) use admission::LaunchOnce;
 pub(crate) use asks::{AskGone, FindAsk, FoundAsk, ListAsks};
 pub(crate) use commands::{CancelAnswer, CancelTask, SendTo};
 pub(crate) use cut_off::{ParentAbortRecorded, ParentAborted};
-pub(crate) use events::{InstanceEnded, LinkChanged};
+pub(crate) use events::{InstanceEnded, LinkChanged, OwnerChanged};
 pub(crate) use messages::{
     AbortCallEnded, AbortCheckEnded, BatchClosed, DepthOf, DirectoryKnown, Granted,
     PendingMessages, RunAborted, RunChanged, RunCutOff, RunEnded, RunPrompted, RunSnapshot,

@@ -41,7 +41,7 @@ impl Handler<StatusPolled> for TaskActor {
         if run != self.run {
             return;
         }
-        if let Some(until) = self.poll_subscription.was_busy(context, polled_at) {
+        if let Some(until) = self.poll_subscription.was_busy(number, context, polled_at) {
             self.watch(|watch| watch.was_busy(until));
         }
         self.watched(|watch, now| watch.observed(&status, polled_at, now), ctx);

@@ -12,6 +12,7 @@ use crate::domain::idempotency::LaunchKey;
 use crate::domain::ids::{NoticeId, Run, SessionId, TaskId};
 use crate::domain::notice::{NoticeFacts, NoticeKind, SettledFact};
 use crate::domain::outbox::{DeliveryStatus, Outbox, OutboxMessage, OutboxRecord};
+use crate::domain::session_owner::SessionOwner;
 use crate::domain::task::{Launch, Task, TaskStatus};
 use crate::domain::time::Timestamp;
 
@@ -209,6 +210,7 @@ pub fn all(make: Make<'_>) {
 pub fn all_durable(open: Make<'_>) {
     state_survives_reopen(open);
     changes_are_read_after_reopen(open);
+    owners_are_read_after_reopen(open);
 }
 
 /// Checks that appended entries are visible before they are durable.
@@ -651,4 +653,28 @@ pub fn changes_are_read_after_reopen(open: Make<'_>) {
     let from = journal.changes(ChangesFrom::After(base + 2), 1);
     let from = from.and_then(|changes| Some(changes.first()?.changed.from));
     assert_eq!(from, Some(Some(TaskStatus::Running)));
+}
+
+/// Checks that the owners of sessions survive a reopen, the longest unchanged first.
+pub fn owners_are_read_after_reopen(open: Make<'_>) {
+    let owner = |pid| {
+        let directory = "/p".into();
+        Some(SessionOwner { pid, directory })
+    };
+    let journal = open();
+    for (session, pid) in [
+        ("ses_a", Some(1)),
+        ("ses_b", Some(1)),
+        ("ses_a", Some(2)),
+        ("ses_c", Some(3)),
+        ("ses_c", None),
+    ] {
+        let entry = JournalEntry::Owner(session.into(), pid.and_then(owner));
+        let lsn = journal.append(at(1), vec![entry]);
+        until_durable(&*journal, lsn);
+    }
+    drop(journal);
+    let read = open().owners().expect("the journal can be read");
+    let owned = |session: &str, pid| (SessionId::from(session), owner(pid).expect("a process"));
+    assert_eq!(read, [owned("ses_b", 1), owned("ses_a", 2)]);
 }

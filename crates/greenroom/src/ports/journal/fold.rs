@@ -97,7 +97,7 @@ impl Fold {
             JournalEntry::Unaccepted(task) => {
                 self.keys.retain(|key| key.task != task);
             }
-            JournalEntry::Noted(..) => {}
+            JournalEntry::Noted(..) | JournalEntry::Owner(..) => {}
             JournalEntry::AbortReceived(session, at) => {
                 self.aborts.insert(session, at);
             }

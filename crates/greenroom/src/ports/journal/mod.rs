@@ -21,6 +21,7 @@ use crate::domain::concurrency::QueueSeq;
 use crate::domain::idempotency::LaunchKey;
 use crate::domain::ids::{NoticeId, Run, SessionId, TaskId};
 use crate::domain::outbox::{DeliveryStatus, Outbox, OutboxMessage};
+use crate::domain::session_owner::SessionOwner;
 use crate::domain::task::{Task, TaskStatus};
 use crate::domain::time::Timestamp;
 use crate::domain::timeline::TimelineEntry;
@@ -141,6 +142,8 @@ pub enum JournalEntry {
     AbortReceived(SessionId, Timestamp),
     /// The abort of a session was judged, or needs no judgement any more.
     AbortJudged(SessionId),
+    /// The process that owns a session changed; none if no process owns it.
+    Owner(SessionId, Option<SessionOwner>),
 }
 
 impl JournalEntry {
@@ -166,7 +169,8 @@ impl JournalEntry {
             | Self::Forgotten(..)
             | Self::Unaccepted(_)
             | Self::AbortReceived(..)
-            | Self::AbortJudged(_) => None,
+            | Self::AbortJudged(_)
+            | Self::Owner(..) => None,
         }
     }
 }
@@ -277,6 +281,15 @@ pub trait Journal: Send + Sync + 'static {
     /// # Errors
     /// [`JournalError`] if the journal cannot be read.
     fn load(&self) -> Result<RecoveredState, JournalError>;
+
+    /// Returns the owners of sessions as last recorded, at most the newest 10,000, the longest unchanged first. Empty for a
+    /// journal that does not survive the process.
+    ///
+    /// # Errors
+    /// [`JournalError`] if the journal cannot be read.
+    fn owners(&self) -> Result<Vec<(SessionId, SessionOwner)>, JournalError> {
+        Ok(Vec::new())
+    }
 
     /// Returns the timeline of a task, oldest first, as far as it is remembered ([`crate::domain::timeline`]).
     fn timeline(&self, task: &TaskId) -> Vec<(Timestamp, TimelineEntry)>;
