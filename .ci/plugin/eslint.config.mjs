@@ -32,7 +32,7 @@ export default [
   {
     files: ["greenroom.js"],
     rules: {
-      "max-lines": ["error", 430],
+      "max-lines": ["error", 500],
       // It runs inside opencode: it says nothing there, and brings nothing in.
       "no-console": "error",
       "no-restricted-syntax": ["error", "ImportDeclaration", "ImportExpression"],

@@ -16,7 +16,7 @@ use tempfile::TempDir;
 
 use super::opencode::{Opencode, prepared};
 use super::plugged::install_plugin;
-use super::process::{Process, free_port};
+use super::process::Process;
 use super::service::greenroom_bin;
 use super::stage::{new_project, opencode_bin};
 use super::state::service_state;
@@ -29,7 +29,6 @@ pub struct Workstation {
     /// The model.
     pub rehearsal: Rehearsal,
     setup: Hermetic,
-    url: String,
     http: Client,
     started: AtomicUsize,
     folder: TempDir,
@@ -45,9 +44,7 @@ impl Workstation {
             .expect("a temporary folder");
         let rehearsal = Rehearsal::start(([127, 0, 0, 1], 0).into()).expect("the model starts");
         let command = write_recording_command(folder.path());
-        let url = format!("http://127.0.0.1:{}", free_port());
         let variables = [
-            ("GREENROOM_URL", url.as_str()),
             (
                 "GREENROOM_BIN",
                 command.to_str().expect("the path is UTF-8"),
@@ -63,7 +60,6 @@ impl Workstation {
         Self {
             rehearsal,
             setup,
-            url,
             http,
             started: AtomicUsize::new(0),
             folder,
@@ -137,9 +133,16 @@ impl Workstation {
         Opencode::on(self.folder.path(), &self.setup).await
     }
 
-    /// Returns the answer of the service to a GET request; `None` while no service runs.
+    /// Returns the answer of the service to a GET request; `None` while no service runs. It is found as the plugin finds it.
     pub async fn ask(&self, path: &str) -> Option<Value> {
-        let answer = self.http.get(format!("{}{path}", self.url)).send().await;
+        let home = self.folder.path().join("home");
+        let read = |path: &Path| std::fs::read_to_string(path).ok();
+        let described = read(&home.join(".local/state/greenroom/service.json"))?;
+        let described: Value = serde_json::from_str(&described).ok()?;
+        let token = read(Path::new(described["tokenFile"].as_str()?))?;
+        let url = described["url"].as_str()?;
+        let request = self.http.get(format!("{url}{path}"));
+        let answer = request.bearer_auth(token.trim()).send().await;
         answer.ok()?.json().await.ok()
     }
 

@@ -68,6 +68,9 @@ impl Service {
         {
             args.extend(["--journal".into(), "".into()]);
         }
+        if !settings.iter().any(|setting| setting.starts_with("token")) {
+            args.extend(["--set".into(), "auth=none".into()]);
+        }
         for setting in settings {
             args.extend(["--set".into(), setting.into()]);
         }

@@ -4,8 +4,8 @@
 // the tools of background tasks. It makes no decisions: the service defines what a tool does and which arguments it takes.
 // It must never throw into opencode, block it, or grow without bound. `greenroom plugin install` installs it.
 //
-// GREENROOM_URL        where the service listens (http://127.0.0.1:7717)
-// GREENROOM_TOKEN      its secret, if it has one; else the file ~/.config/greenroom/token
+// GREENROOM_URL        where the service listens; else as its description says, which it writes at its start
+// GREENROOM_TOKEN      its secret; else the file that the description names, else ~/.config/greenroom/token
 // GREENROOM_HINT=0     leaves the system prompt alone
 // GREENROOM_AUTOSTART=0 never starts the service; GREENROOM_BIN is the command to start it with
 
@@ -132,20 +132,34 @@ class Bridge {
     Object.assign(this, { recent: new Set(), reverted: new Set() }) // ids of events, and sessions
     this.outbox = new Outbox(tuning.buffered, tuning.bufferedBytes)
     this.fold = new Fold(tuning.fold, (event) => this.emit(event))
-    this.configured = process.env.GREENROOM_URL?.trim() || tuning.url
-    // Without the scheme, `localhost` would be taken for one.
-    const address = this.configured.includes("://") ? this.configured : `http://${this.configured}`
-    this.url = /^https?:/i.test(address) && URL.canParse(address) ? new URL(address) : undefined
+    // An address that is configured. Without one the service describes itself, each time it starts.
+    this.fixed = process.env.GREENROOM_URL?.trim() || (tuning.url === DEFAULTS.url ? "" : tuning.url)
+    this.locate()
     if (!this.url) return void Object.assign(this, { state: "refused", problem: "GREENROOM_URL is no address" })
     const health = { url: "/global/health", signal: AbortSignal.timeout(5000) }
     const versionRead = quietly(async () => (this.version = (await input.client._client.get(health)).data?.version))
     Promise.race([versionRead, new Promise((done) => later(done, 300))]).then(() => this.connect())
   }
 
+  /** Finds the service: at the configured address, else as described, else at the default address. */
+  locate() {
+    const described = this.fixed ? undefined : readDescription()
+    this.configured = this.fixed || described?.url || this.tuning.url
+    this.described = described
+    // Without the scheme, `localhost` would be taken for one.
+    const address = this.configured.includes("://") ? this.configured : `http://${this.configured}`
+    this.url = /^https?:/i.test(address) && URL.canParse(address) ? new URL(address) : undefined
+    // The secret is not sent to another user's process.
+    const undecided = this.url && !this.fixed && !described
+    this.foreign = Boolean(undecided && listenerIsForeign(this.url.port))
+  }
+
   connect() {
     clearTimeout(this.retry)
     if (this.state === "opening" || this.state === "up" || this.closed) return
+    this.locate()
     Object.assign(this, { state: "opening", socket: undefined, refusal: "" })
+    if (this.foreign) return this.end(undefined, 1006, "what listens there belongs to another user")
     try {
       const socket = new WebSocket(new URL("/v1/bridge", this.url).href.replace(/^http/, "ws"))
       const tooLate = later(() => this.end(socket, 1006, "it does not answer"), this.tuning.helloWithin)
@@ -163,7 +177,8 @@ class Bridge {
   hello() {
     // An opencode that does not listen on a port reports this address.
     const serverURL = [this.input.serverUrl].map(String).find((it) => /^http/.test(it) && it !== "http://localhost:4096/")
-    const who = { directory: this.input.directory, pid: process.pid, serverURL, opencodeVersion: this.version, token: token() }
+    const who = { directory: this.input.directory, pid: process.pid, serverURL, opencodeVersion: this.version,
+      uid: process.getuid?.(), token: token(this.described) }
     return JSON.stringify({ type: "hello", protocol: PROTOCOL, ...who })
   }
   /** Handles the end of a socket; the end of a replaced socket is ignored. */
@@ -359,7 +374,9 @@ class Bridge {
     const local = protocol === "http:" && ["127.0.0.1", "localhost", "[::1]"].includes(hostname)
     if (!local || !this.users || process.env.GREENROOM_AUTOSTART === "0" || Date.now() - this.startedAt < this.tuning.startEvery) return
     this.startedAt = Date.now()
-    if (await listens(hostname.replace(/[[\]]/g, ""), port)) return void (this.trouble = "what listens there is no bridge")
+    // Without a configured address the service takes a free port if that one is taken.
+    const taken = this.fixed && (await listens(hostname.replace(/[[\]]/g, ""), port))
+    if (taken) return void (this.trouble = "what listens there is no bridge")
     this.trouble = ""
     const [fs, home] = [builtin("fs"), builtin("os").homedir()]
     const folder = `${process.env.XDG_STATE_HOME || `${home}/.local/state`}/greenroom`, lock = `${folder}/start-${port}.lock`
@@ -372,7 +389,8 @@ class Bridge {
       later(() => fs.rmSync(lock, { force: true }), 10_000)
       const log = fs.openSync(this.startLog, "a", 0o600)
       const listen = `${hostname === "localhost" ? "127.0.0.1" : hostname}:${port}`
-      const args = ["serve", "--listen", listen, "--set", "opencode.events=bridge", "--exit-when-unused", "1h"]
+      const args = ["serve", "--set", "opencode.events=bridge", "--exit-when-unused", "1h"]
+      if (this.fixed) args.push("--listen", listen)
       const options = { cwd: home, detached: true, stdio: ["ignore", log, log] }
       const child = builtin("child_process").spawn(process.env.GREENROOM_BIN || BINARY || "greenroom", args, options)
       child.once("error", (error) => (this.trouble = `it cannot be started: ${error.message}`))
@@ -392,10 +410,41 @@ const listens = (host, port) => new Promise((done) => {
   const say = (answer) => () => { socket.destroy(); done(answer) }
   socket.once("connect", say(true)).once("error", say(false)).once("timeout", say(true))
 })
-function token() {
+const attempt = (work) => { try { return work() } catch { return undefined } }
+const isOwn = ({ uid }) => process.getuid === undefined || uid === process.getuid()
+/** Returns the description of the user's running service. One that another user could have written is ignored. */
+function readDescription() {
+  return attempt(() => {
+    const [fs, runtime] = [builtin("fs"), process.env.XDG_RUNTIME_DIR]
+    const state = process.env.XDG_STATE_HOME || `${builtin("os").homedir()}/.local/state`
+    const folder = runtime && attempt(() => isOwn(fs.statSync(runtime))) ? runtime : state
+    const path = `${folder}/greenroom/service.json`, file = fs.lstatSync(path)
+    if (!file.isFile() || !isOwn(file) || file.mode & 0o077) return undefined
+    const found = JSON.parse(fs.readFileSync(path, "utf8"))
+    const startTime = processStart(found.pid)
+    return startTime === undefined || startTime === found.startTime ? found : undefined
+  })
+}
+/** Returns the start time of a process as the service writes it; undefined where the system has no such file. Throws if the process has ended. */
+function processStart(pid) {
+  process.kill(pid, 0)
+  const read = (path) => builtin("fs").readFileSync(path, "utf8")
+  const boot = attempt(() => read("/proc/sys/kernel/random/boot_id").trim())
+  if (boot === undefined) return undefined
+  return `${read(`/proc/${pid}/stat`).split(")").at(-1).trim().split(/\s+/)[19]}@${boot}`
+}
+/** Returns true if another user's process listens on a port of this machine, as far as the system says. */
+function listenerIsForeign(port) {
+  const wanted = Number(port).toString(16).toUpperCase().padStart(4, "0")
+  const tables = ["/proc/net/tcp", "/proc/net/tcp6"].map((path) => attempt(() => builtin("fs").readFileSync(path, "utf8")) ?? "")
+  const rows = tables.flatMap((table) => table.split("\n").slice(1)).map((row) => row.trim().split(/\s+/))
+  const listener = rows.find(([, local, , state]) => state === "0A" && local.endsWith(`:${wanted}`))
+  return listener !== undefined && !isOwn({ uid: Number(listener[7]) })
+}
+function token(described) {
   const config = process.env.XDG_CONFIG_HOME || `${builtin("os").homedir()}/.config`
-  const read = () => builtin("fs").readFileSync(`${config}/greenroom/token`, "utf8").trim()
-  try { return process.env.GREENROOM_TOKEN || read() || undefined } catch { return undefined }
+  const path = described?.tokenFile ?? `${config}/greenroom/token`
+  return process.env.GREENROOM_TOKEN || attempt(() => builtin("fs").readFileSync(path, "utf8").trim()) || undefined
 }
 // One bridge a directory: opencode may load this file twice, and its instances come and go.
 const bridges = (globalThis[Symbol.for("greenroom.bridges")] ??= new Map())

@@ -19,6 +19,9 @@ pub struct BridgeOptions {
     pub tools: Option<Arc<dyn ToolDispatcher>>,
     /// The secret that a bridge must send, in its hello or as a bearer header.
     pub token: Option<Token>,
+    /// The user id that the process of a bridge must have; none to serve every user. A bridge that names no user id is
+    /// served.
+    pub uid: Option<u32>,
     /// The id of this service process; another one after a restart.
     pub instance: String,
     /// True if bridges are the only source of events: without any bridge, the sink is notified of a broken link.
@@ -71,6 +74,7 @@ impl BridgeOptions {
             sink,
             tools: None,
             token: None,
+            uid: None,
             instance: instance.into(),
             only_source: false,
             limits: BridgeLimits::default(),

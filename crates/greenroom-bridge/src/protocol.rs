@@ -29,6 +29,9 @@ pub struct Hello {
     /// The version of the agent server.
     #[serde(default)]
     pub opencode_version: Option<String>,
+    /// The user id of its process.
+    #[serde(default)]
+    pub uid: Option<u32>,
     /// The secret, unless it was sent as a bearer header.
     #[serde(default)]
     pub token: Option<String>,

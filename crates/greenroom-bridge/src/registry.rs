@@ -345,6 +345,7 @@ mod tests {
             pid,
             server_url: None,
             opencode_version: None,
+            uid: None,
             token: None,
         }
     }

@@ -161,6 +161,13 @@ impl Socket {
                 "hello: `directory` is the folder of the agent server's instance".to_owned(),
             ));
         }
+        if let (Some(own), Some(uid)) = (self.options.uid, hello.uid)
+            && own != uid
+        {
+            return Err(DisconnectReason::HelloRejected(format!(
+                "this service belongs to user {own}, not to user {uid}; set `bridge.any_uid` to serve other users"
+            )));
+        }
         let is_authorized = match (&self.options.token, &hello.token) {
             (None, _) => true,
             (Some(token), Some(given)) => token.matches(given),

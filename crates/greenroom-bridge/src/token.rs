@@ -1,24 +1,35 @@
 //! The shared secret of a service. The bridge compares it with the token of a `hello` or a header; the HTTP host compares
 //! it with the bearer header of every request.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use subtle::ConstantTimeEq;
 
-/// A secret text that is never printed and is compared in constant time.
+/// A secret text that is never printed and is compared in constant time. Clones share it, so that a replaced secret holds
+/// for all of them.
 #[derive(Clone)]
-pub struct Token(Arc<str>);
+pub struct Token(Arc<RwLock<Arc<str>>>);
 
 impl Token {
     /// Returns a token; none for a blank text, which is not a secret.
     pub fn new(text: &str) -> Option<Self> {
         let text = text.trim();
-        (!text.is_empty()).then(|| Self(Arc::from(text)))
+        (!text.is_empty()).then(|| Self(Arc::new(RwLock::new(Arc::from(text)))))
+    }
+
+    /// Replaces the secret. Returns false if the text is blank or the same: then nothing changes.
+    pub fn replace(&self, text: &str) -> bool {
+        let text = text.trim();
+        if text.is_empty() || self.matches(text) {
+            return false;
+        }
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::from(text);
+        true
     }
 
     /// Returns true if `given` is the secret. Takes constant time for texts of the same length.
     pub fn matches(&self, given: &str) -> bool {
-        self.0.as_bytes().ct_eq(given.as_bytes()).into()
+        self.reveal().as_bytes().ct_eq(given.as_bytes()).into()
     }
 
     /// Returns true if the value of an `Authorization` header has the secret as a bearer token.
@@ -30,8 +41,8 @@ impl Token {
     }
 
     /// Returns the secret, for a client that sends it.
-    pub fn reveal(&self) -> &str {
-        &self.0
+    pub fn reveal(&self) -> Arc<str> {
+        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
@@ -55,6 +66,15 @@ mod tests {
         assert!(token.matches_header("bearer  s3cret "));
         assert!(!token.matches_header("Basic s3cret"));
         assert!(!token.matches_header("s3cret"));
+    }
+
+    #[test]
+    fn replaced_secret_holds_for_all_clones() {
+        let token = Token::new("old").unwrap();
+        let clone = token.clone();
+        assert!(!token.replace("old") && !token.replace(" "));
+        assert!(token.replace("new\n"));
+        assert!(clone.matches("new") && !clone.matches("old"));
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use actix_web::dev::ServerHandle;
 use actix_web::middleware::from_fn;
+use actix_web::rt::task::JoinHandle;
 use actix_web::{App, HttpServer};
 use greenroom::domain::task::TaskStatus;
 use greenroom::ports::agent_server::AgentServer;
@@ -16,7 +17,8 @@ use greenroom_bridge::{BridgeOptions, BridgeRegistry};
 use greenroom_sqlite::{OpenError, SqliteJournal};
 
 use crate::agents::{RoutedEvents, RoutedServer, Timeouts, Upstream};
-use crate::config::{Events, Settings};
+use crate::config::settings::TokenSource;
+use crate::config::{Events, Settings, token};
 use crate::http::connection;
 use crate::http::guard::{Guard, guard};
 use crate::http::metrics::Requests;
@@ -33,6 +35,9 @@ const HTTP_SHUTDOWN_TIMEOUT_S: u64 = 3;
 
 /// Time in which bridges reconnect after a restart: a little longer than the longest delay between two attempts.
 const BRIDGE_RECONNECT_TIMEOUT: Duration = Duration::from_secs(12);
+
+/// Time between two reads of the file with the secret.
+const TOKEN_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Why a service could not start.
 #[derive(Debug, thiserror::Error)]
@@ -63,6 +68,47 @@ impl HostError {
     }
 }
 
+/// Binds the address. If it is the default one and taken, as by the service of another user, a free port will do.
+fn bind(address: SocketAddr, is_default: bool) -> Result<std::net::TcpListener, HostError> {
+    let failed = |source| HostError::Listen { address, source };
+    match std::net::TcpListener::bind(address) {
+        Err(error) if is_default && error.kind() == std::io::ErrorKind::AddrInUse => {
+            tracing::warn!(%address, "the port is taken; a free one is used");
+            std::net::TcpListener::bind((address.ip(), 0)).map_err(failed)
+        }
+        bound => bound.map_err(failed),
+    }
+}
+
+/// Reads the secret again and again, so that a rotated one holds without a restart. Ends with the service.
+async fn follow_token(token: greenroom_bridge::Token, source: TokenSource) {
+    let mut last_problem = None;
+    loop {
+        tokio::time::sleep(TOKEN_INTERVAL).await;
+        let source = source.clone();
+        let read = actix_web::web::block(move || token::read_again(&source)).await;
+        let problem = match read {
+            Ok(Ok(Some(text))) => {
+                if token.replace(&text) {
+                    tracing::info!("token replaced");
+                }
+                None
+            }
+            Ok(Ok(None)) | Err(_) => return,
+            Ok(Err(problem)) => Some(problem),
+        };
+        if problem != last_problem
+            && let Some(problem) = &problem
+        {
+            tracing::warn!(
+                problem,
+                "could not read the token again; the last one holds"
+            );
+        }
+        last_problem = problem;
+    }
+}
+
 /// A running service.
 #[derive(Debug)]
 pub struct Service {
@@ -73,6 +119,7 @@ pub struct Service {
     http: ServerHandle,
     address: SocketAddr,
     journal: Option<Arc<SqliteJournal>>,
+    token_task: Option<JoinHandle<()>>,
 }
 
 impl Service {
@@ -110,10 +157,7 @@ impl Service {
     ) -> Result<Self, HostError> {
         let listen = settings.listen.0;
         // Bound first: without the port nothing is started.
-        let listener = std::net::TcpListener::bind(listen).map_err(|source| HostError::Listen {
-            address: listen,
-            source,
-        })?;
+        let listener = bind(listen, settings.listen_is_default)?;
         let address = listener.local_addr().map_err(|source| HostError::Listen {
             address: listen,
             source,
@@ -154,6 +198,8 @@ impl Service {
         bridge.tools = Some(Arc::new(tools.clone()));
         bridge.token = settings.token.clone();
         bridge.only_source = only_source;
+        bridge.uid = (settings.listen.is_loopback() && !settings.any_uid)
+            .then(|| nix::unistd::geteuid().as_raw());
         if only_source {
             // Tasks wait in the queue until the first bridge connects.
             greenroom.event_link(EventLink::Broken);
@@ -191,6 +237,10 @@ impl Service {
         .run();
         let handle = http.handle();
         actix_web::rt::spawn(http);
+        let token_task = settings
+            .token
+            .clone()
+            .map(|token| actix_web::rt::spawn(follow_token(token, settings.token_source.clone())));
         tracing::info!(%address, "service listening");
         Ok(Self {
             greenroom,
@@ -200,6 +250,7 @@ impl Service {
             http: handle,
             address,
             journal: sqlite,
+            token_task,
         })
     }
 
@@ -269,6 +320,9 @@ impl Service {
             } else {
                 tracing::warn!(%parent, "message to the parent lost");
             }
+        }
+        if let Some(token_task) = &self.token_task {
+            token_task.abort();
         }
         self.bridge.bridges.close();
         self.mcp.close();

@@ -10,9 +10,11 @@
 pub mod agents;
 pub mod cli;
 pub mod config;
+pub mod description;
 pub mod host;
 pub mod http;
 pub mod logging;
 pub mod mcp;
+pub mod secret_file;
 mod sync;
 pub mod tools;

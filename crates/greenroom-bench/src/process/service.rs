@@ -33,7 +33,8 @@ impl Service {
         command
             .args(["serve", "--opencode", agent, "--listen", "127.0.0.1:0"])
             .args(["--directory", "/", "--journal"])
-            .arg(journal);
+            .arg(journal)
+            .args(["--set", "auth=none"]);
         for pair in set {
             command.args(["--set", pair]);
         }

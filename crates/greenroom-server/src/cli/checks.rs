@@ -15,7 +15,7 @@ use super::args::ClientArgs;
 use super::client::Client;
 use super::doctor::Finding;
 use crate::config::settings::TokenSource;
-use crate::config::{ConfigError, Environment, Loaded, Settings};
+use crate::config::{Auth, ConfigError, Environment, Loaded, Settings};
 
 /// Time limit for the answer of an agent server.
 const SERVER_TIMEOUT: Duration = Duration::from_secs(3);
@@ -280,16 +280,20 @@ pub async fn agent_server(loaded: &Loaded, service_is_running: bool) -> Option<F
 }
 
 /// Checks who can read the secret.
-pub fn secrets(loaded: &Loaded, environment: &Environment) -> Vec<Finding> {
+pub fn secrets(loaded: &Loaded) -> Vec<Finding> {
     const SUBJECT: &str = "token";
     let files: Vec<PathBuf> = match &loaded.settings.token_source {
         TokenSource::None => Vec::new(),
-        TokenSource::File(file) => vec![environment.path(file)],
+        TokenSource::File(file) | TokenSource::Default(file) => vec![file.clone()],
         TokenSource::Text(_) => match loaded.origins.get("token") {
             Some(crate::config::Origin::File { path, .. }) => vec![path.clone()],
             _ => Vec::new(),
         },
     };
+    if loaded.settings.auth == Auth::None {
+        let message = "off: every user of this machine can read and start tasks";
+        return vec![Finding::warn("auth", message, "remove `auth = \"none\"`")];
+    }
     files
         .iter()
         .filter_map(|file| {

@@ -1,6 +1,7 @@
 //! The HTTP client of the commands. Every call has a time limit; every error becomes a [`Failure`] with its exit code.
 
 use std::net::IpAddr;
+use std::path::Path;
 use std::time::Duration;
 
 use greenroom::WaitsFor;
@@ -13,9 +14,10 @@ use serde_json::Value;
 
 use super::args::ClientArgs;
 use super::failure::{FAILED, Failure, UNREACHABLE, USAGE};
-use crate::config::layers::{default_token, read_token};
 use crate::config::settings::has_host;
-use crate::config::{Environment, Settings, Sources, load};
+use crate::config::token::{client_token, read_token};
+use crate::config::{Environment, Settings, Sources, check};
+use crate::description::{Description, listener_uid};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// The service waits up to ten seconds for the agent server.
@@ -65,9 +67,17 @@ impl Client {
         if args.url.is_some() {
             return Self::with_settings(args, environment, None);
         }
-        // On the machine of the service its configuration contains the address.
-        let settings = load(&Sources::default(), environment)?.settings;
-        Self::with_settings(args, environment, Some(&settings))
+        // On the machine of the service its configuration contains the address. A project's file does not: a problem in it
+        // stops no client.
+        let (loaded, problems) = check(&Sources::default(), environment);
+        let project = environment.project_file();
+        let of_project = |path: Option<&Path>| path == Some(project.as_path());
+        let mut problems = problems.into_iter();
+        if let Some(problem) = problems.find(|it| !of_project(it.position().map(|(path, _)| path)))
+        {
+            return Err(problem.into());
+        }
+        Self::with_settings(args, environment, Some(&loaded.settings))
     }
 
     /// Creates a client with a configuration that is already loaded.
@@ -93,13 +103,24 @@ impl Client {
             (None, Some(text)) => parse_token_variable(text)?,
             (None, None) => None,
         };
-        let url = match (&args.url, settings) {
+        let url = match (&args.url, described_services(environment).next()) {
             (Some(url), _) => url.clone(),
-            (None, Some(settings)) => {
+            (None, Some(service)) => {
+                // Of a service whose secret is in no file the configuration may have it.
+                let configured = || settings.and_then(|settings| settings.token.clone());
+                let file = service.token_file.as_deref();
+                token = token
+                    .or_else(|| file.and_then(|file| read_token(file).ok()))
+                    .or_else(configured);
+                service.url
+            }
+            (None, None) => {
+                let defaults = Settings::default();
+                let settings = settings.unwrap_or(&defaults);
                 token = token.or_else(|| settings.token.clone());
+                refuse_foreign_listener(settings)?;
                 settings.url()
             }
-            (None, None) => Settings::default().url(),
         };
         let base = Url::parse(url.trim())
             .ok()
@@ -114,9 +135,14 @@ impl Client {
         })?;
         // The local service reads the same file. A remote service must not get the secret.
         if args.url.is_some() && token.is_none() && is_local(&base) {
-            let hint = "put the secret alone into it, or remove it";
-            token = default_token(environment)
-                .map_err(|problem| Failure::new(USAGE, format!("token: {problem}"), hint))?;
+            let named = described_services(environment)
+                .find(|service| Url::parse(&service.url).is_ok_and(|url| url == base));
+            let file = named.and_then(|service| service.token_file);
+            token = file.and_then(|file| read_token(&file).ok());
+        }
+        if args.url.is_some() && token.is_none() && is_local(&base) {
+            token = client_token(environment)
+                .map_err(|error| Failure::new(USAGE, format!("token: {error}"), error.hint()))?;
         }
         let http = reqwest::Client::builder()
             .connect_timeout(CONNECT_TIMEOUT)
@@ -260,7 +286,7 @@ impl Client {
         }
         let mut request = self.http.request(method, url).query(query).timeout(timeout);
         if let Some(token) = &self.token {
-            request = request.bearer_auth(token.reveal());
+            request = request.bearer_auth(&*token.reveal());
         }
         if let Some(body) = body {
             request = request.json(body);
@@ -289,6 +315,29 @@ impl Client {
             format!("the service at {} {problem}", self.url()),
             hint,
         )
+    }
+}
+
+/// Returns the user's running service, then the user's running rehearsal.
+fn described_services(environment: &Environment) -> impl Iterator<Item = Description> {
+    let files = [environment.description_file(), environment.rehearsal_file()];
+    let files = files.into_iter().flatten();
+    files.filter_map(|file| Description::read_living(&file))
+}
+
+/// Refuses to send the secret to another user's service at the configured address.
+fn refuse_foreign_listener(settings: &Settings) -> Result<(), Failure> {
+    let own = nix::unistd::geteuid().as_raw();
+    match listener_uid(settings.listen.0.port()) {
+        Some(uid) if settings.listen.is_loopback() && uid != own => Err(Failure::new(
+            UNREACHABLE,
+            format!(
+                "no service of yours runs, and what listens at {} belongs to user {uid}",
+                settings.listen.0
+            ),
+            "start one with `greenroom up`; name a service of another user with --url",
+        )),
+        _ => Ok(()),
     }
 }
 

@@ -3,14 +3,16 @@
 
 use serde_json::{Value, json};
 
-use super::args::admin::{ImportArgs, LayersArgs};
+use super::args::admin::{ImportArgs, LayersArgs, TrustArgs};
 use super::args::{ConfigArgs, ConfigCommand};
 use super::failure::{Failure, USAGE};
 use super::run::json_text;
 use super::terminal::{print_err, print_out, printable};
 use crate::config::effective::{self, effective};
 use crate::config::import::{self, Imported};
+use crate::config::project::TrustedFiles;
 use crate::config::{ConfigError, Environment, check, file, load, schema};
+use crate::secret_file::SecretFileError;
 
 /// Maximum number of listed problems.
 const MAX_PROBLEMS: usize = 100;
@@ -25,8 +27,47 @@ pub fn config(args: ConfigArgs) -> Result<(), Failure> {
             print_out(&json_text(&schema::schema())?);
             Ok(())
         }
+        ConfigCommand::Trust(args) => trust(&args, &environment),
         ConfigCommand::Import(args) => import_config(&args, &environment),
     }
+}
+
+/// Accepts a project's file with its present content, or withdraws that.
+fn trust(args: &TrustArgs, environment: &Environment) -> Result<(), Failure> {
+    let path = match &args.file {
+        Some(file) => environment.path(file),
+        None => environment.project_file(),
+    };
+    let shown = path.display().to_string();
+    let shown = printable(&shown, true);
+    let trusted = TrustedFiles::read(environment);
+    let failed = |error: SecretFileError| Failure::new(USAGE, error.to_string(), error.hint());
+    if args.revoke {
+        let message = match trusted.withdraw(environment, &path).map_err(failed)? {
+            true => format!("{shown} is no longer accepted"),
+            false => format!("{shown} was not accepted"),
+        };
+        print_err(&message);
+        return Ok(());
+    }
+    if environment.trust_file().is_none() {
+        let hint = "set HOME or XDG_STATE_HOME";
+        return Err(Failure::new(
+            USAGE,
+            "there is no home folder for the list",
+            hint,
+        ));
+    }
+    let Some(file) = file::read(&path, true)? else {
+        return Ok(());
+    };
+    trusted
+        .accept(environment, &path, &file.text)
+        .map_err(failed)?;
+    print_err(&format!(
+        "{shown} is accepted as it is now; a changed file must be accepted again"
+    ));
+    Ok(())
 }
 
 fn check_config(args: &LayersArgs, environment: &Environment) -> Result<(), Failure> {

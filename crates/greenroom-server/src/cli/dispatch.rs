@@ -7,7 +7,9 @@ use clap::{CommandFactory, Parser};
 use super::args::{Cli, Command};
 use super::failure::Failure;
 use super::terminal::{one_line, print_err, truncate};
-use super::{asks, configure, doctor, journal, limits, manage, mcp, plugin, run, serve, up, why};
+use super::{
+    asks, configure, doctor, journal, limits, manage, mcp, plugin, run, serve, token, up, why,
+};
 
 /// Maximum length of a usage error, in bytes. A longer one repeats too much of the command line.
 const MAX_USAGE_ERROR_BYTES: usize = 2000;
@@ -64,6 +66,7 @@ async fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Asks(args) => asks::asks(args).await,
         Command::Answer(args) => asks::answer(args).await,
         Command::Mcp(args) => mcp::mcp(args).await,
+        Command::Token(args) => token::token(&args),
         Command::Doctor(args) => doctor::doctor(args).await,
         Command::Journal(args) => journal::journal(args),
         Command::Plugin(args) => plugin::plugin(args),

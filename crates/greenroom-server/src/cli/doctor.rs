@@ -117,7 +117,7 @@ pub async fn doctor(args: DoctorArgs) -> Result<(), Failure> {
     let service = checks::service(&args.client, &environment, &loaded.settings).await;
     findings.extend(checks::agent_server(&loaded, service.is_running).await);
     findings.extend(service.findings);
-    findings.extend(checks::secrets(&loaded, &environment));
+    findings.extend(checks::secrets(&loaded));
     findings.push(checks::journal(&loaded));
     findings.extend(plugin::findings(&environment));
 

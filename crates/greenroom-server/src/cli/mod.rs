@@ -24,6 +24,7 @@ pub mod show;
 pub mod shutdown_summary;
 pub mod signals;
 pub mod terminal;
+pub mod token;
 pub mod up;
 pub mod watch;
 pub mod why;

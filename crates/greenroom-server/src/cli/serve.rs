@@ -1,6 +1,7 @@
 //! `greenroom serve`: the service for a running agent server. Also the parts that `up` shares: the service with its
 //! event stream, from the ready line to the shutdown.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,7 +17,9 @@ use super::shutdown_summary::{ServerLifetime, shutdown_summary};
 use super::signals::Signals;
 use super::terminal::print_err;
 use crate::agents::Upstream;
-use crate::config::{Environment, Events, FlagValue, Settings, load};
+use crate::config::settings::TokenSource;
+use crate::config::{Auth, Environment, Events, FlagValue, Settings, load, token};
+use crate::description::{Description, Published};
 use crate::host::Service;
 use crate::logging;
 
@@ -37,14 +40,16 @@ pub async fn serve(args: ServeArgs) -> Result<(), Failure> {
             flag: "--opencode",
         });
     }
-    let settings = load(&sources, &environment)?.settings;
+    let mut settings = load(&sources, &environment)?.settings;
     logging::init();
+    ensure_token(&mut settings, &environment)?;
     warn_without_journal(&settings);
     let mut signals = install_signals()?;
     let mut attached = match settings.opencode.url.as_deref() {
         Some(url) => AttachedService::start(&settings, url)?,
         None => AttachedService::start_without_upstream(&settings)?,
     };
+    attached.describe(environment.description_file(), &settings);
     let cause = tokio::select! {
         () = attached.wait_for_first_answer() => {
             attached.print_ready_line();
@@ -87,6 +92,19 @@ async fn wait_for_stop(
     }
 }
 
+/// Gives the service its secret, from its default file if none is configured.
+pub(super) fn ensure_token(
+    settings: &mut Settings,
+    environment: &Environment,
+) -> Result<(), Failure> {
+    token::ensure(settings, environment)
+        .map_err(|error| Failure::new(USAGE, format!("token: {error}"), error.hint()))?;
+    if settings.auth == Auth::None {
+        print_err("note: auth is off; every user of this machine can read and start tasks");
+    }
+    Ok(())
+}
+
 /// Installs handlers for SIGINT and SIGTERM.
 pub(super) fn install_signals() -> Result<Signals, Failure> {
     Signals::new()
@@ -106,6 +124,8 @@ pub(super) struct AttachedService {
     /// None if agent servers connect only by bridges.
     server: Option<OpencodeServer>,
     events: Option<EventStream>,
+    /// How callers find the service.
+    published: Option<Published>,
 }
 
 impl AttachedService {
@@ -137,6 +157,7 @@ impl AttachedService {
             service,
             server: Some(server),
             events,
+            published: None,
         })
     }
 
@@ -146,6 +167,7 @@ impl AttachedService {
             service: Service::start_with_upstream(settings, None)?,
             server: None,
             events: None,
+            published: None,
         })
     }
 
@@ -181,6 +203,30 @@ impl AttachedService {
         }
     }
 
+    /// Describes the service in a file, by which the commands and the plugin find it. Without that file it is reached by its
+    /// URL.
+    pub(super) fn describe(&mut self, path: Option<PathBuf>, settings: &Settings) {
+        let Some(path) = path else {
+            return;
+        };
+        let mut description =
+            Description::of_this_process(format!("http://{}", self.service.address()));
+        description.journal.clone_from(&settings.journal);
+        description.token_file = match &settings.token_source {
+            TokenSource::File(file) | TokenSource::Default(file) => Some(file.clone()),
+            TokenSource::Text(_) | TokenSource::None => None,
+        };
+        if settings.auth == Auth::None {
+            description.auth = "none".to_owned();
+        }
+        match Published::write(&path, description) {
+            Ok(published) => self.published = published,
+            Err(error) => {
+                tracing::warn!(%error, hint = error.hint(), "the service is not described; it is reached by its URL");
+            }
+        }
+    }
+
     /// Prints the line that callers wait for.
     pub(super) fn print_ready_line(&self) {
         print_err(&format!("listening on http://{}", self.service.address()));
@@ -188,6 +234,8 @@ impl AttachedService {
 
     /// Stops the service, then the event stream, which may still deliver ends of tasks.
     pub(super) async fn stop(self, mode: ShutdownMode) -> ShutdownReport {
+        // Removed first: no new caller comes.
+        drop(self.published);
         let report = self.service.stop(mode).await;
         if let Some(events) = self.events {
             events.stop().await;

@@ -12,11 +12,12 @@ use greenroom_rehearsal::{MODELS, Rehearsal};
 use super::args::UpArgs;
 use super::failure::{FAILED, Failure, UNREACHABLE};
 use super::rehearsal_folder;
-use super::serve::{AttachedService, install_signals, warn_without_journal};
+use super::serve::{AttachedService, ensure_token, install_signals, warn_without_journal};
 use super::shutdown_summary::{ServerLifetime, shutdown_summary};
 use super::signals::Signals;
 use super::terminal::print_err;
-use crate::config::{Environment, Events, Listen, Settings, load};
+use crate::config::settings::TokenSource;
+use crate::config::{Auth, Environment, Events, Listen, Settings, load, token};
 use crate::logging;
 
 /// The first start on a machine unpacks and migrates data.
@@ -24,17 +25,21 @@ const START_TIMEOUT: Duration = Duration::from_secs(90);
 
 /// Runs the command.
 pub async fn up(args: UpArgs) -> Result<(), Failure> {
-    let loaded = load(&args.service.sources(), &Environment::from_process())?;
+    let environment = Environment::from_process();
+    let loaded = load(&args.service.sources(), &environment)?;
     let journal_is_configured = loaded.origins.contains_key("journal");
-    let settings = loaded.settings;
+    let mut settings = loaded.settings;
     logging::init();
+    if !args.rehearsal {
+        ensure_token(&mut settings, &environment)?;
+    }
     let mut signals = install_signals()?;
     let mut components = Components {
         journal_is_configured,
         ..Components::default()
     };
     let end = tokio::select! {
-        end = components.start(&args, settings) => end.map(|()| None),
+        end = components.start(&args, settings, &environment) => end.map(|()| None),
         () = signals.next() => Ok(Some(())),
     };
     let end = match end {
@@ -95,7 +100,12 @@ struct Components {
 }
 
 impl Components {
-    async fn start(&mut self, args: &UpArgs, mut settings: Settings) -> Result<(), Failure> {
+    async fn start(
+        &mut self,
+        args: &UpArgs,
+        mut settings: Settings,
+        environment: &Environment,
+    ) -> Result<(), Failure> {
         let found = install::find(args.opencode_bin.as_deref(), &mut |line: &str| {
             print_err(line)
         })
@@ -128,6 +138,12 @@ impl Components {
         let mut attached = AttachedService::start(&settings, &address)?;
         attached.wait_for_first_answer().await;
         let attached = self.attached.insert(attached);
+        let description = if args.rehearsal {
+            environment.rehearsal_file()
+        } else {
+            environment.description_file()
+        };
+        attached.describe(description, &settings);
         let service = attached.service().address();
         print_err(&startup_summary(
             args.rehearsal,
@@ -168,6 +184,21 @@ impl Components {
         if !self.journal_is_configured {
             // The sessions end with the rehearsal, so they do not belong in the user's journal.
             settings.journal = Some(path.join("journal.db"));
+        }
+        // A port and a secret of its own: the user's opencode does not find it.
+        if settings.listen_is_default {
+            settings.listen.0.set_port(0);
+        }
+        if settings.auth == Auth::Token
+            && !matches!(
+                settings.token_source,
+                TokenSource::Text(_) | TokenSource::File(_)
+            )
+        {
+            let file = path.join("token");
+            settings.token =
+                Some(token::create(&file).map_err(|error| failed(error_chain(&error)))?);
+            settings.token_source = TokenSource::Default(file);
         }
         // For the opencode of the rehearsal, not for the user's.
         settings.opencode.username = "opencode".to_owned();

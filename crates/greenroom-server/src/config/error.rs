@@ -3,6 +3,8 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use crate::secret_file::SecretFileError;
+
 /// The origin of a value; later variants override earlier ones.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Origin {
@@ -86,6 +88,19 @@ pub enum ConfigError {
         /// The problem, and the expected value.
         problem: String,
     },
+    /// The file of a project sets what only its user may set.
+    #[error("{origin}: `{key}`: {problem}")]
+    Refused {
+        /// The position of the key.
+        origin: Origin,
+        /// The key, with its entry.
+        key: String,
+        /// The rule.
+        problem: String,
+    },
+    /// The default file of the secret is not private.
+    #[error("{0}")]
+    SecretFile(SecretFileError),
     /// A network address without a secret.
     #[error(
         "{origin}: `listen`: {address} can be reached from other machines, which needs a token"
@@ -103,9 +118,11 @@ impl ConfigError {
     pub fn position(&self) -> Option<(&Path, Option<usize>)> {
         match self {
             Self::Unreadable { path, .. } | Self::TooLarge { path, .. } => Some((path, None)),
+            Self::SecretFile(_) => None,
             Self::InvalidToml { origin, .. }
             | Self::UnknownKey { origin, .. }
             | Self::MissingValue { origin }
+            | Self::Refused { origin, .. }
             | Self::Invalid { origin, .. }
             | Self::TokenNeeded { origin, .. } => match origin {
                 Origin::File { path, line } => Some((path, *line)),
@@ -117,11 +134,14 @@ impl ConfigError {
     /// Returns the key that the error is about, if any.
     pub fn key(&self) -> Option<&str> {
         match self {
-            Self::UnknownKey { key, .. } | Self::Invalid { key, .. } => Some(key),
+            Self::UnknownKey { key, .. }
+            | Self::Refused { key, .. }
+            | Self::Invalid { key, .. } => Some(key),
             Self::TokenNeeded { .. } => Some("listen"),
             Self::Unreadable { .. }
             | Self::TooLarge { .. }
             | Self::InvalidToml { .. }
+            | Self::SecretFile(_)
             | Self::MissingValue { .. } => None,
         }
     }
@@ -157,8 +177,12 @@ impl ConfigError {
             Self::Invalid { key, .. } => {
                 format!("correct the value of `{key}`, or remove it to use the default")
             }
+            Self::Refused { .. } => {
+                "put it into ~/.config/greenroom/config.toml; `greenroom config trust` accepts the project's file as it is now".to_owned()
+            }
+            Self::SecretFile(error) => error.hint(),
             Self::TokenNeeded { .. } => {
-                "set `token` or `token_file`, or listen on 127.0.0.1".to_owned()
+                "make a token with `greenroom token`, set `token` or `token_file`, or listen on 127.0.0.1".to_owned()
             }
         }
     }

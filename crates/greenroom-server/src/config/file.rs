@@ -17,6 +17,8 @@ pub const MAX_FILE_BYTES: u64 = 1024 * 1024;
 pub struct File {
     /// The content.
     pub table: toml::Table,
+    /// The text.
+    pub text: String,
     path: PathBuf,
     lines: BTreeMap<String, usize>,
 }
@@ -66,6 +68,7 @@ pub fn read(path: &Path, must_exist: bool) -> Result<Option<File>, ConfigError> 
     match parsed {
         Ok((table, lines)) => Ok(Some(File {
             table,
+            text,
             path: path.to_owned(),
             lines,
         })),

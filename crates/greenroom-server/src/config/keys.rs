@@ -58,11 +58,21 @@ pub static KEYS: &[Key] = &[
         readers::LISTEN,
         "address and port of the service; another than loopback needs a token",
     ),
+    key(
+        "auth",
+        readers::AUTH,
+        "token: callers must bring the secret; none: every local caller is served, on loopback only",
+    ),
     key("token", readers::TOKEN, "the secret callers must bring"),
     key(
         "token_file",
         readers::TOKEN_FILE,
-        "a file that holds the secret",
+        "a file that holds the secret; without either the first start makes one",
+    ),
+    key(
+        "bridge.any_uid",
+        flag!(any_uid),
+        "whether plugins of other users are served, as from a container; they need the secret too",
     ),
     key(
         "journal",

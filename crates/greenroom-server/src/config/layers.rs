@@ -2,13 +2,14 @@
 //! Also resolves what needs all layers. The `Loader` stores the values.
 
 use std::collections::BTreeMap;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::error::{ConfigError, Origin};
-use super::file;
 use super::loader::{Loader, printable_name};
-use super::settings::{Events, Settings, TokenSource};
-use super::value::MAX_TEXT_BYTES;
+use super::project::TrustedFiles;
+use super::settings::{Auth, Events, Settings, TokenSource};
+use super::token::{TokenError, default_token, read_token};
 
 /// Variables with our prefix that are not keys.
 const RESERVED_VARIABLES: &[&str] = &[
@@ -69,12 +70,55 @@ impl Environment {
         Some(self.user_folder()?.join("token"))
     }
 
+    /// Returns the path of the configuration file of the project in the current folder.
+    pub fn project_file(&self) -> PathBuf {
+        self.folder.join("greenroom.toml")
+    }
+
+    /// Returns the path of the list of accepted project files.
+    pub fn trust_file(&self) -> Option<PathBuf> {
+        Some(self.state_folder()?.join("trusted.json"))
+    }
+
+    /// Returns the path of the description of the user's running service.
+    pub fn description_file(&self) -> Option<PathBuf> {
+        Some(self.runtime_folder()?.join("service.json"))
+    }
+
+    /// Returns the path of the description of the user's running rehearsal.
+    pub fn rehearsal_file(&self) -> Option<PathBuf> {
+        Some(self.runtime_folder()?.join("rehearsal.json"))
+    }
+
+    /// Returns the folder of descriptions: in the runtime folder of the login session if that is the user's own, else the
+    /// folder of the state.
+    fn runtime_folder(&self) -> Option<PathBuf> {
+        let runtime = self.variable("XDG_RUNTIME_DIR").map(PathBuf::from);
+        let is_own = |path: &PathBuf| {
+            std::fs::metadata(path)
+                .is_ok_and(|found| found.is_dir() && found.uid() == nix::unistd::geteuid().as_raw())
+        };
+        match runtime.filter(is_own) {
+            Some(runtime) => Some(runtime.join("greenroom")),
+            None => self.state_folder(),
+        }
+    }
+
+    fn state_folder(&self) -> Option<PathBuf> {
+        let base = match self.variable("XDG_STATE_HOME") {
+            Some(base) => PathBuf::from(base),
+            None => self.home.as_ref()?.join(".local/state"),
+        };
+        Some(base.join("greenroom"))
+    }
+
+    /// Returns the value of a variable that is set and not empty.
+    fn variable(&self, name: &str) -> Option<&String> {
+        self.variables.get(name).filter(|value| !value.is_empty())
+    }
+
     fn user_folder(&self) -> Option<PathBuf> {
-        let base = match self
-            .variables
-            .get("XDG_CONFIG_HOME")
-            .filter(|base| !base.is_empty())
-        {
+        let base = match self.variable("XDG_CONFIG_HOME") {
             Some(base) => PathBuf::from(base),
             None => self.home.as_ref()?.join(".config"),
         };
@@ -148,7 +192,8 @@ pub fn check(sources: &Sources, environment: &Environment) -> (Loaded, Vec<Confi
             if let Some(file) = environment.user_file() {
                 loader.file(&file, false);
             }
-            loader.file(&environment.folder.join("greenroom.toml"), false);
+            let trusted = TrustedFiles::read(environment);
+            loader.project_file(&environment.project_file(), &trusted);
         }
     }
     for (variable, value) in &environment.variables {
@@ -181,6 +226,54 @@ pub fn check(sources: &Sources, environment: &Environment) -> (Loaded, Vec<Confi
     resolve(loader, environment)
 }
 
+/// Reads the configured secret, else the one in the default file if the file exists. A service without a secret creates
+/// that file ([`super::token::ensure`]).
+fn resolve_token(
+    settings: &mut Settings,
+    environment: &Environment,
+    origin: &impl Fn(&str) -> Option<Origin>,
+    problems: &mut Vec<ConfigError>,
+) {
+    if settings.auth == Auth::None {
+        settings.token_source = TokenSource::None;
+        return;
+    }
+    let mut failed = |file: PathBuf, problem: String| {
+        problems.push(ConfigError::Invalid {
+            origin: origin("token_file").unwrap_or(Origin::File {
+                path: file,
+                line: None,
+            }),
+            key: "token_file".to_owned(),
+            problem,
+        });
+    };
+    match &mut settings.token_source {
+        TokenSource::Text(text) => settings.token = greenroom_bridge::Token::new(text),
+        TokenSource::File(file) => {
+            *file = environment.path(file);
+            match read_token(file) {
+                Ok(token) => settings.token = Some(token),
+                Err(problem) => failed(file.clone(), problem),
+            }
+        }
+        TokenSource::None | TokenSource::Default(_) => {
+            let Some(file) = environment.token_file() else {
+                return;
+            };
+            match default_token(environment) {
+                Ok(None) => return,
+                Ok(Some(token)) => settings.token = Some(token),
+                Err(TokenError::File(error)) => {
+                    problems.push(ConfigError::SecretFile(error));
+                }
+                Err(error) => failed(file.clone(), error.to_string()),
+            }
+            settings.token_source = TokenSource::Default(file);
+        }
+    }
+}
+
 /// Splits `key=value` at the first `=` outside of quotes.
 fn split_assignment(assignment: &str) -> Option<(&str, &str)> {
     let mut quoted = false;
@@ -198,8 +291,10 @@ fn resolve(loader: Loader, environment: &Environment) -> (Loaded, Vec<ConfigErro
         origins,
         files,
         mut problems,
+        restricted: _,
     } = loader;
     let origin = |key: &str| origins.get(key).cloned();
+    settings.listen_is_default = !origins.contains_key("listen");
     settings.core.directory = environment
         .path(Path::new(&*settings.core.directory))
         .to_string_lossy()
@@ -226,33 +321,17 @@ fn resolve(loader: Loader, environment: &Environment) -> (Loaded, Vec<ConfigErro
             problem: "there is no event stream without a URL; name one, or set opencode.events to \"bridge\"".to_owned(),
         });
     }
-    let is_set = ["token", "token_file"].map(|key| origins.contains_key(key));
-    if is_set == [false, false]
-        && let Some(file) = default_token_file(environment)
-    {
-        settings.token_source = TokenSource::File(file);
-    }
-    settings.token = match &settings.token_source {
-        TokenSource::None => None,
-        TokenSource::Text(text) => greenroom_bridge::Token::new(text),
-        TokenSource::File(file) => match read_token(&environment.path(file)) {
-            Ok(token) => Some(token),
-            Err(problem) => {
-                let origin = origin("token_file").unwrap_or(Origin::File {
-                    path: file.clone(),
-                    line: None,
-                });
-                problems.push(ConfigError::Invalid {
-                    origin,
-                    key: "token_file".to_owned(),
-                    problem,
-                });
-                None
-            }
-        },
-    };
-    let has_secret = settings.token_source != TokenSource::None;
-    if !settings.listen.is_loopback() && !has_secret {
+    resolve_token(&mut settings, environment, &origin, &mut problems);
+    if settings.auth == Auth::None && !settings.listen.is_loopback() {
+        problems.push(ConfigError::Invalid {
+            origin: origin("auth").unwrap_or(Origin::Flag("--set auth".to_owned())),
+            key: "auth".to_owned(),
+            problem: format!(
+                "\"none\" is for loopback addresses, and {} can be reached from other machines",
+                settings.listen.0
+            ),
+        });
+    } else if !settings.listen.is_loopback() && settings.token_source == TokenSource::None {
         // The default is a loopback address, so another address has an origin.
         let origin = origin("listen").unwrap_or(Origin::Flag("--listen".to_owned()));
         problems.push(ConfigError::TokenNeeded {
@@ -266,34 +345,4 @@ fn resolve(loader: Loader, environment: &Environment) -> (Loaded, Vec<ConfigErro
         files,
     };
     (loaded, problems)
-}
-
-/// Returns the default file of the secret if it exists. A file whose existence cannot be checked counts as existing.
-fn default_token_file(environment: &Environment) -> Option<PathBuf> {
-    let file = environment.token_file()?;
-    file.try_exists().unwrap_or(true).then_some(file)
-}
-
-/// Reads the secret from its default file, if the file exists.
-///
-/// # Errors
-/// As [`read_token`].
-pub fn default_token(environment: &Environment) -> Result<Option<greenroom_bridge::Token>, String> {
-    let file = default_token_file(environment);
-    file.map(|file| read_token(&file)).transpose()
-}
-
-/// Reads a secret from a file, without the line end.
-///
-/// # Errors
-/// A sentence: the file cannot be read, is empty, or has more than one line.
-pub fn read_token(path: &Path) -> Result<greenroom_bridge::Token, String> {
-    let name = printable_name(&path.display().to_string());
-    let text = file::read_bounded(path, MAX_TEXT_BYTES as u64)
-        .map_err(|error| format!("{name} cannot be read: {error}"))?
-        .ok_or_else(|| format!("{name} is larger than {MAX_TEXT_BYTES} bytes"))?;
-    if text.trim().chars().any(char::is_control) {
-        return Err(format!("{name} holds more than one line of text"));
-    }
-    greenroom_bridge::Token::new(&text).ok_or_else(|| format!("{name} is empty"))
 }

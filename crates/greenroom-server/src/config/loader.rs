@@ -9,6 +9,7 @@ use greenroom::domain::task::cut;
 use super::error::{ConfigError, Origin};
 use super::file;
 use super::keys::{KEYS, Key};
+use super::project::{self, Refusal, TrustedFiles};
 use super::settings::Settings;
 use super::value::{Raw, check_printable};
 use super::value_type::{Setter, ValueType};
@@ -24,13 +25,19 @@ pub(super) struct Loader {
     pub(super) files: Vec<PathBuf>,
     /// The invalid values.
     pub(super) problems: Vec<ConfigError>,
+    /// True while the file of a project is stored that may only tighten.
+    pub(super) restricted: bool,
 }
 
 impl Loader {
     /// Stores the values of a file.
     pub(super) fn file(&mut self, path: &Path, must_exist: bool) {
+        self.store_file(path, file::read(path, must_exist));
+    }
+
+    fn store_file(&mut self, path: &Path, file: Result<Option<file::File>, ConfigError>) {
         let before = self.problems.len();
-        match file::read(path, must_exist) {
+        match file {
             Ok(None) => {}
             Ok(Some(file)) => {
                 self.files.push(path.to_owned());
@@ -41,6 +48,18 @@ impl Loader {
         // The table is sorted by name; problems are listed from the top of the file.
         self.problems[before..]
             .sort_by_key(|problem| problem.position().and_then(|(_, line)| line));
+    }
+
+    /// Stores the values of a project's file: all of them if the file is accepted, else those that tighten.
+    pub(super) fn project_file(&mut self, path: &Path, trusted: &TrustedFiles) {
+        // Read once, so that what is checked is what is stored.
+        let file = file::read(path, false);
+        self.restricted = match &file {
+            Ok(Some(file)) => !trusted.contains(path, &file.text),
+            Ok(None) | Err(_) => true,
+        };
+        self.store_file(path, file);
+        self.restricted = false;
     }
 
     fn table(&mut self, above: &str, table: &toml::Table, origin: &dyn Fn(&str) -> Origin) {
@@ -138,6 +157,14 @@ impl Loader {
             None => key.name.to_owned(),
         };
         let stored = match (key.field.set, entry) {
+            _ if self.restricted => match project::store(&mut self.settings, key, entry, raw) {
+                Ok(()) => Ok(()),
+                Err(Refusal::Invalid(problem)) => Err(problem),
+                Err(refusal) => {
+                    let key = printable_name(&name);
+                    return self.refuse(key, refusal, origin);
+                }
+            },
             (Setter::Single(set), _) => set(&mut self.settings, raw),
             (Setter::PerEntry(_), None) => Err(format!(
                 "expected an entry below it, such as `{}.NAME`",
@@ -160,6 +187,22 @@ impl Loader {
                 problem,
             }),
         }
+    }
+}
+
+impl Loader {
+    fn refuse(&mut self, key: String, refusal: Refusal, origin: &Origin) {
+        let problem = match refusal {
+            Refusal::Raises(before) => {
+                format!("a project's file may lower this, not raise it above {before}")
+            }
+            Refusal::Key | Refusal::Invalid(_) => "a project's file may not set this".to_owned(),
+        };
+        self.problems.push(ConfigError::Refused {
+            origin: origin.clone(),
+            key,
+            problem,
+        });
     }
 }
 

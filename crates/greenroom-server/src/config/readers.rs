@@ -7,7 +7,7 @@ use greenroom::config::{FailedCheck, OnParentAbort};
 use toml::{Table, Value};
 
 use super::keys::MAX_COUNT;
-use super::settings::{Events, Listen, Settings, TokenSource, has_host};
+use super::settings::{Auth, Events, Listen, Settings, TokenSource, has_host};
 use super::value::Raw;
 use super::value_type::{Field, ValueType};
 
@@ -28,6 +28,17 @@ pub(super) const LISTEN: Field = Field::single(
     |settings| Value::String(settings.listen.0.to_string()),
 );
 
+pub(super) const AUTH: Field = Field::single(
+    ValueType::Choice(&["token", "none"]),
+    |settings, raw| {
+        settings.auth = parse_choice(raw, &AUTHS)?;
+        Ok(())
+    },
+    |settings| choice_name(&AUTHS, &settings.auth),
+);
+
+const AUTHS: [(&str, Auth); 2] = [("token", Auth::Token), ("none", Auth::None)];
+
 pub(super) const TOKEN: Field = Field::single(
     ANY_TEXT,
     |settings, raw| {
@@ -44,7 +55,7 @@ pub(super) const TOKEN: Field = Field::single(
     },
     |settings| match &settings.token_source {
         TokenSource::Text(text) => Value::String(text.clone()),
-        TokenSource::None | TokenSource::File(_) => empty(),
+        TokenSource::None | TokenSource::File(_) | TokenSource::Default(_) => empty(),
     },
 );
 
@@ -59,7 +70,7 @@ pub(super) const TOKEN_FILE: Field = Field::single(
     },
     |settings| match &settings.token_source {
         TokenSource::File(file) => path(file),
-        TokenSource::None | TokenSource::Text(_) => empty(),
+        TokenSource::None | TokenSource::Text(_) | TokenSource::Default(_) => empty(),
     },
 );
 

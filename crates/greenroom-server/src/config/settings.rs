@@ -68,12 +68,26 @@ pub struct OpencodeSettings {
     pub events: Events,
 }
 
+/// Whether callers need the secret.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Auth {
+    /// Callers send the secret.
+    Token,
+    /// Every local caller is served. Only on loopback addresses.
+    None,
+}
+
 /// The source of the secret.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum TokenSource {
+pub enum TokenSource {
+    /// Not configured.
     None,
+    /// The configuration itself.
     Text(String),
+    /// A configured file.
     File(PathBuf),
+    /// The default file.
+    Default(PathBuf),
 }
 
 /// The default path of the journal.
@@ -84,15 +98,22 @@ pub const JOURNAL: &str = "~/.local/share/greenroom/journal.db";
 pub struct Settings {
     /// The address of the service.
     pub listen: Listen,
+    /// True if no address is configured: a free port will do if the default one is taken.
+    pub listen_is_default: bool,
+    /// Whether callers need the secret.
+    pub auth: Auth,
     /// The secret of the service.
     pub token: Option<Token>,
+    /// True if bridges of other users are served.
+    pub any_uid: bool,
     /// The journal file; none disables the journal.
     pub journal: Option<PathBuf>,
     /// The agent server.
     pub opencode: OpencodeSettings,
     /// The configuration of the actor system.
     pub core: Config,
-    pub(crate) token_source: TokenSource,
+    /// The source of the secret.
+    pub token_source: TokenSource,
 }
 
 impl Settings {
@@ -113,7 +134,10 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             listen: Listen::DEFAULT,
+            listen_is_default: false,
+            auth: Auth::Token,
             token: None,
+            any_uid: false,
             journal: Some(PathBuf::from(JOURNAL)),
             opencode: OpencodeSettings {
                 url: Some("http://127.0.0.1:4096".to_owned()),

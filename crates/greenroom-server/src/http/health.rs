@@ -32,6 +32,8 @@ pub struct Ready {
     readiness: Readiness,
     /// Bridges connected.
     bridges: usize,
+    /// `token` if callers need the secret, `none` if every local caller is served.
+    auth: &'static str,
 }
 
 /// `GET /readyz`: 200 if tasks are started and watched, else 503 with the problems.
@@ -45,7 +47,15 @@ pub async fn readyz(api: Data<Api>) -> Either<Json<Ready>, Json<Ready, 503>> {
             .push("no bridge is connected, and events come by bridges alone: start opencode with Greenroom's plugin".to_owned());
     }
     let is_ready = readiness.ready;
-    let answer = Ready { readiness, bridges };
+    let auth = match api.guard.token {
+        Some(_) => "token",
+        None => "none",
+    };
+    let answer = Ready {
+        readiness,
+        bridges,
+        auth,
+    };
     if is_ready {
         Either::Primary(Json(answer))
     } else {

@@ -191,7 +191,11 @@ async fn exit_codes_distinguish_usage_from_unreachable() {
         &["up", "--listen", "0.0.0.0:0"],
         &["frobnicate"],
     ] {
-        let ran = run_command(greenroom(usage)).await;
+        // Without a token of an earlier start.
+        let home = tempfile::tempdir().unwrap();
+        let mut command = greenroom(usage);
+        command.env("HOME", home.path());
+        let ran = run_command(command).await;
         assert_eq!(
             (ran.code, ran.stdout.as_str()),
             (2, ""),
@@ -269,14 +273,19 @@ async fn limits_are_shown_and_changed() {
 }
 
 /// A running `greenroom serve`, stopped on drop.
-struct ServeProcess {
-    child: Child,
+/// A running `greenroom serve` or `up`, killed on drop.
+pub struct ServeProcess {
+    pub child: Child,
     lines: std::sync::mpsc::Receiver<String>,
 }
 
 impl ServeProcess {
-    fn start(args: &[&str]) -> Self {
-        let mut child = greenroom(args).stderr(Stdio::piped()).spawn().unwrap();
+    pub fn start(args: &[&str]) -> Self {
+        Self::spawn(greenroom(args))
+    }
+
+    pub fn spawn(mut command: Command) -> Self {
+        let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
         let stderr = BufReader::new(child.stderr.take().unwrap());
         let (sender, lines) = std::sync::mpsc::channel();
         std::thread::spawn(move || {
@@ -287,7 +296,8 @@ impl ServeProcess {
         Self { child, lines }
     }
 
-    fn line(&self, prefix: &str) -> String {
+    /// Waits for the line of stderr with this beginning.
+    pub fn line(&self, prefix: &str) -> String {
         loop {
             let line = self
                 .lines
@@ -299,7 +309,7 @@ impl ServeProcess {
         }
     }
 
-    fn signal(&self, name: &str) {
+    pub fn signal(&self, name: &str) {
         let pid = self.child.id().to_string();
         assert!(
             Command::new("kill")

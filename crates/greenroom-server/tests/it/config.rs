@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use greenroom::config::{FailedCheck, OnParentAbort};
+use greenroom_server::config::project::TrustedFiles;
 use greenroom_server::config::{
     ConfigError, Environment, Events, FlagValue, Origin, Settings, Sources, load,
 };
@@ -42,8 +43,19 @@ impl TestEnv {
         self
     }
 
+    /// Writes the project's file, and accepts it.
     pub fn folder_file(self, text: &str) -> Self {
-        std::fs::write(self.environment.folder.join("greenroom.toml"), text).unwrap();
+        let place = self.strange_file(text);
+        let path = place.environment.project_file();
+        TrustedFiles::read(&place.environment)
+            .accept(&place.environment, &path, text)
+            .unwrap();
+        place
+    }
+
+    /// Writes the project's file, as a cloned repository brings it.
+    pub fn strange_file(self, text: &str) -> Self {
+        std::fs::write(self.environment.project_file(), text).unwrap();
         self
     }
 
@@ -363,4 +375,101 @@ fn bridge_events_need_no_url() {
         .set("opencode.events=stream")
         .set("opencode.url=");
     assert!(neither.error_text().contains("opencode.events"));
+}
+
+#[test]
+fn file_of_a_project_only_tightens() {
+    let user = "[limits]\ndefault = 4\nmodels = { \"acme/big\" = 2 }\n[agents.Explore]\ndeny = [\"bash\"]\n";
+    let place = TestEnv::new().user_file(user).strange_file(
+        "notifications.debounce = \"2s\"\n\
+         [limits]\ndefault = 3\nmax = 9\nmax_waiting = 10\n\
+         models = { \"acme/big\" = 1, \"acme/new\" = 3 }\nproviders = { acme = 2 }\n\
+         [safety]\nmax_depth = 1\n\
+         [agents.explore]\ndeny = [\"webfetch\"]\n[agents.oracle]\ndeny = [\"bash\"]\n",
+    );
+    let core = place.settings().core;
+    assert_eq!((core.limits.default, core.limits.max), (3, 9));
+    assert_eq!(core.limits.max_waiting, 10);
+    assert_eq!(core.limits.models["acme/big"], 1);
+    assert_eq!(core.safety.max_depth, 1);
+    assert_eq!(core.notifications.debounce, 2 * SECOND);
+    assert_eq!(core.agents["Explore"].deny, ["bash", "webfetch"]);
+    let oracle = &core.agents["oracle"].deny;
+    assert!(oracle.iter().any(|tool| tool == "bash") && oracle.iter().any(|tool| tool == "write"));
+
+    for (line, key) in [
+        ("limits.default = 5", "limits.default"),
+        ("limits.default = 0", "limits.default"),
+        (
+            "limits.models = { \"acme/big\" = 3 }",
+            "limits.models.\"acme/big\"",
+        ),
+        (
+            "limits.models = { \"acme/new\" = 5 }",
+            "limits.models.\"acme/new\"",
+        ),
+        ("limits.providers = { acme = 0 }", "limits.providers.acme"),
+        ("limits.max_waiting = 1000000", "limits.max_waiting"),
+        ("safety.max_depth = 50", "safety.max_depth"),
+        ("safety.max_tool_calls = 100000", "safety.max_tool_calls"),
+        ("agents.explore.allow = [\"task\"]", "agents.explore.allow"),
+        ("listen = \"0.0.0.0:1\"", "listen"),
+        ("auth = \"none\"", "auth"),
+        ("token = \"x\"", "token"),
+        ("token_file = \"/etc/passwd\"", "token_file"),
+        ("journal = \"/tmp/theirs.db\"", "journal"),
+        ("bridge.any_uid = true", "bridge.any_uid"),
+        ("opencode.url = \"http://evil.example\"", "opencode.url"),
+        (
+            "opencode.password_env = \"AWS_SECRET\"",
+            "opencode.password_env",
+        ),
+        ("opencode.directory = \"/\"", "opencode.directory"),
+        (
+            "lifecycle.restart_attempts = 9",
+            "lifecycle.restart_attempts",
+        ),
+        ("notifications.enabled = false", "notifications.enabled"),
+    ] {
+        let user =
+            "limits.default = 4\nlimits.models = { \"acme/big\" = 2 }\nlimits.max_waiting = 100\n";
+        let place = TestEnv::new()
+            .user_file(user)
+            .strange_file(&format!("\n{line}\n"));
+        let error = place.error_text();
+        assert!(
+            error.starts_with("error: /stage/greenroom.toml:2: "),
+            "{line}: {error}"
+        );
+        assert!(
+            error.contains(&format!("`{key}`: a project's file may")),
+            "{line}: {error}"
+        );
+        assert!(error.contains("greenroom config trust"), "{line}: {error}");
+    }
+}
+
+#[test]
+fn accepted_file_of_a_project_is_a_layer_until_it_changes() {
+    let text = "listen = \"127.0.0.1:9\"\n";
+    let place = TestEnv::new().folder_file(text);
+    assert_eq!(place.settings().listen.0.port(), 9);
+    let changed = place.strange_file("listen = \"127.0.0.1:8\"\n");
+    assert!(
+        changed.error_text().contains("`listen`"),
+        "{}",
+        changed.error_text()
+    );
+    let place = changed.strange_file(text);
+    assert_eq!(place.settings().listen.0.port(), 9);
+    // The same content in another folder is another file.
+    let other = TestEnv::new().strange_file(text);
+    assert!(other.error_text().contains("`listen`"));
+    // A list that another user can write counts for nothing.
+    let list = place.environment.trust_file().unwrap();
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o666);
+    std::fs::set_permissions(&list, mode).unwrap();
+    assert!(place.error_text().contains("`listen`"));
+    let trusted = TrustedFiles::read(&place.environment);
+    assert!(!trusted.contains(&place.environment.project_file(), text));
 }

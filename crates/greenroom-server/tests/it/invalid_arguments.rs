@@ -22,6 +22,7 @@ fn complete(command: &str) -> &'static [&'static str] {
         "journal export" => &["file.jsonl"],
         "journal purge" => &["--all-ended"],
         "config import" => &["file.json"],
+        "config trust" => &["file.toml"],
         "completions" => &["bash"],
         _ => &[],
     }

@@ -23,6 +23,7 @@ mod plugin;
 mod routing;
 mod schema;
 mod secret;
+mod secure;
 mod slow_clients;
 mod support;
 mod terminal;

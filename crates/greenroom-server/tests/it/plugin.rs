@@ -262,6 +262,8 @@ async fn serving(idle_limit: &str, opencode: &str) -> (Child, String) {
         "127.0.0.1:0",
         "--journal",
         "",
+        "--set",
+        "auth=none",
         "--opencode",
         opencode,
     ];

@@ -217,6 +217,8 @@ pub enum ConfigCommand {
     Show(LayersArgs),
     /// Print the JSON schema of the configuration file
     Schema,
+    /// Accept the project's file as it is now, with keys that it may not set otherwise
+    Trust(TrustArgs),
     /// Print the `background_task` block of an oh-my-opencode.json(c) as a configuration file
     Import(ImportArgs),
 }
@@ -259,4 +261,32 @@ pub struct ImportArgs {
     /// Print JSON
     #[arg(long)]
     pub json: bool,
+}
+
+/// `config trust`
+#[derive(Debug, Args)]
+pub struct TrustArgs {
+    /// The file [default: ./greenroom.toml]
+    #[arg(value_name = "FILE", value_parser = parsers::path)]
+    pub file: Option<PathBuf>,
+    /// Withdraw the acceptance
+    #[arg(long)]
+    pub revoke: bool,
+}
+
+/// `token`
+#[derive(Debug, Args)]
+pub struct TokenArgs {
+    /// What to do instead of printing the token.
+    #[command(subcommand)]
+    pub command: Option<TokenCommand>,
+}
+
+/// The commands below `token`.
+#[derive(Debug, Clone, Copy, Subcommand)]
+pub enum TokenCommand {
+    /// Print where the token is kept
+    Path,
+    /// Replace the token; a running service uses the new one at once
+    Rotate,
 }

@@ -9,7 +9,7 @@ pub mod tasks;
 
 pub use admin::{
     AnswerArgs, AsksArgs, ConfigArgs, ConfigCommand, DoctorArgs, JournalArgs, LimitsArgs,
-    LimitsCommand, PluginArgs, PluginCommand, PluginTargetArgs,
+    LimitsCommand, PluginArgs, PluginCommand, PluginTargetArgs, TokenArgs, TokenCommand,
 };
 pub use root::{Cli, Command};
 pub use service::{ClientArgs, ServeArgs, ServiceArgs, UpArgs};

@@ -5,7 +5,8 @@ use clap_complete::Shell;
 
 use super::{
     AnswerArgs, AsksArgs, CancelArgs, ClientArgs, ConfigArgs, DoctorArgs, JournalArgs, LimitsArgs,
-    ListArgs, OutputArgs, PluginArgs, ResumeArgs, RunArgs, SendArgs, ServeArgs, TaskArgs, UpArgs,
+    ListArgs, OutputArgs, PluginArgs, ResumeArgs, RunArgs, SendArgs, ServeArgs, TaskArgs,
+    TokenArgs, UpArgs,
 };
 
 /// Runs background tasks for AI agents on opencode, and wakes the agents when tasks are done.
@@ -56,6 +57,8 @@ pub enum Command {
     Answer(AnswerArgs),
     /// Give agents of any host their tools: MCP on stdin and stdout
     Mcp(ClientArgs),
+    /// Print the token that callers of the service need, or replace it
+    Token(TokenArgs),
     /// Find problems, and print how to solve them
     Doctor(DoctorArgs),
     /// Put opencode's plugin in place, so that its agents have the tools, or take it away

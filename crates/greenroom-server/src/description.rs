@@ -1,0 +1,235 @@
+//! The description of a running service: a private file by which the commands and opencode's plugin find it. It names the
+//! process with its start time, so that a reused process id does not pass for the service.
+
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::sys::signal::kill;
+use nix::unistd::Pid;
+use serde::{Deserialize, Serialize};
+
+use crate::secret_file::{self, SecretFileError};
+
+/// A running service.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Description {
+    /// The URL for callers on this machine.
+    pub url: String,
+    /// The id of its process.
+    pub pid: u32,
+    /// The start time of its process, in the units of the operating system; compared as text.
+    pub start_time: String,
+    /// The time of its start, in ISO 8601.
+    pub started_at: String,
+    /// Its version.
+    pub version: String,
+    /// Its journal; none if it keeps nothing.
+    pub journal: Option<PathBuf>,
+    /// The file with its secret; none if the secret does not come from a file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token_file: Option<PathBuf>,
+    /// `token` or `none`.
+    pub auth: String,
+}
+
+impl Description {
+    /// Returns the description of this process.
+    pub fn of_this_process(url: String) -> Self {
+        let pid = std::process::id();
+        Self {
+            url,
+            pid,
+            start_time: start_time(pid).unwrap_or_default(),
+            started_at: chrono::Utc::now().to_rfc3339_opts(chrono::SecondsFormat::Millis, true),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            journal: None,
+            token_file: None,
+            auth: "token".to_owned(),
+        }
+    }
+
+    /// Reads the description of a living service. None if the file does not exist, is not private, cannot be understood,
+    /// or its process has ended.
+    pub fn read_living(path: &Path) -> Option<Self> {
+        let text = match secret_file::read(path) {
+            Ok(text) => text?,
+            Err(error) => {
+                tracing::warn!(%error, "the description of a service is not used");
+                return None;
+            }
+        };
+        let description: Self = serde_json::from_str(&text).ok()?;
+        description.is_living().then_some(description)
+    }
+
+    /// Returns true if the process runs and is not another one under a reused id.
+    pub fn is_living(&self) -> bool {
+        let Some(pid) = i32::try_from(self.pid).ok().filter(|pid| *pid > 0) else {
+            return false;
+        };
+        let is_gone = kill(Pid::from_raw(pid), None) == Err(Errno::ESRCH);
+        let same = match start_time(self.pid) {
+            Some(time) => time == self.start_time,
+            // The operating system gives no start time.
+            None => true,
+        };
+        !is_gone && same
+    }
+}
+
+/// The description of this process as a file, removed at the end.
+#[derive(Debug)]
+pub struct Published {
+    path: PathBuf,
+    description: Description,
+}
+
+impl Published {
+    /// Writes the description of this process. None if another living service is described there: that one stays, and this
+    /// one is reached by its URL only.
+    ///
+    /// # Errors
+    /// [`SecretFileError`] if the file cannot be written or its folder is not private.
+    pub fn write(path: &Path, description: Description) -> Result<Option<Self>, SecretFileError> {
+        let text = serde_json::to_string_pretty(&description).unwrap_or_default() + "\n";
+        if !secret_file::create(path, &text)? {
+            if let Some(other) = Description::read_living(path) {
+                tracing::info!(
+                    url = other.url,
+                    pid = other.pid,
+                    "another service is described already; this one is reached by its URL"
+                );
+                return Ok(None);
+            }
+            secret_file::replace(path, &text)?;
+        }
+        Ok(Some(Self {
+            path: path.to_owned(),
+            description,
+        }))
+    }
+}
+
+impl Drop for Published {
+    fn drop(&mut self) {
+        let current = secret_file::read(&self.path).ok().flatten();
+        let current = current.and_then(|text| serde_json::from_str::<Description>(&text).ok());
+        if current.as_ref() == Some(&self.description) {
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
+}
+
+/// Returns the start time of a process; none if it does not exist or the operating system does not say.
+#[cfg(target_os = "linux")]
+fn start_time(pid: u32) -> Option<String> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name of the program may contain blanks and parentheses; the start time is the 20th field behind it.
+    let ticks = stat
+        .rsplit_once(')')?
+        .1
+        .split_whitespace()
+        .nth(19)?
+        .to_owned();
+    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    Some(format!("{ticks}@{}", boot.trim()))
+}
+
+/// Returns the start time of a process; none if it does not exist or the operating system does not say.
+#[cfg(not(target_os = "linux"))]
+fn start_time(pid: u32) -> Option<String> {
+    let mut ps = std::process::Command::new("ps");
+    let output = ps
+        .args(["-o", "lstart=", "-p", &pid.to_string()])
+        .output()
+        .ok()?;
+    let text = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+    (!text.is_empty()).then_some(text)
+}
+
+/// Returns the user id of the process that listens on a loopback port. None if no process does, or the operating system
+/// does not say.
+pub fn listener_uid(port: u16) -> Option<u32> {
+    let tables = ["/proc/net/tcp", "/proc/net/tcp6"];
+    tables.iter().find_map(|table| {
+        let table = std::fs::read_to_string(table).ok()?;
+        table.lines().skip(1).find_map(|line| {
+            let fields: Vec<&str> = line.split_whitespace().collect();
+            let (_, local_port) = fields.get(1)?.rsplit_once(':')?;
+            let is_listening = *fields.get(3)? == "0A";
+            let same_port = u16::from_str_radix(local_port, 16) == Ok(port);
+            let uid = fields.get(7)?.parse().ok()?;
+            (is_listening && same_port).then_some(uid)
+        })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn description() -> Description {
+        Description::of_this_process("http://127.0.0.1:1".to_owned())
+    }
+
+    #[test]
+    fn description_is_written_and_removed() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("greenroom/service.json");
+        let published = Published::write(&path, description()).unwrap().unwrap();
+        let read = Description::read_living(&path).unwrap();
+        assert_eq!(read, published.description);
+        assert!(!read.start_time.is_empty());
+        // A living one is not overwritten.
+        let mut other = description();
+        other.url = "http://127.0.0.1:2".to_owned();
+        assert!(Published::write(&path, other).unwrap().is_none());
+        assert_eq!(Description::read_living(&path).unwrap().url, read.url);
+        drop(published);
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn stale_description_is_replaced() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("service.json");
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        child.wait().unwrap();
+        let mut ended = description();
+        ended.pid = child.id();
+        let mut reused = description();
+        reused.start_time = "1@another boot".to_owned();
+        for stale in [ended, reused] {
+            let text = serde_json::to_string(&stale).unwrap();
+            secret_file::replace(&path, &text).unwrap();
+            assert!(Description::read_living(&path).is_none());
+            let published = Published::write(&path, description()).unwrap();
+            assert!(published.is_some());
+        }
+        secret_file::replace(&path, "no description").unwrap();
+        assert!(Description::read_living(&path).is_none());
+    }
+
+    #[test]
+    fn description_of_a_successor_stays() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("service.json");
+        let published = Published::write(&path, description()).unwrap().unwrap();
+        let mut successor = description();
+        successor.url = "http://127.0.0.1:3".to_owned();
+        secret_file::replace(&path, &serde_json::to_string(&successor).unwrap()).unwrap();
+        drop(published);
+        assert_eq!(Description::read_living(&path).unwrap(), successor);
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn listener_is_found_by_its_port() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        assert_eq!(listener_uid(port), Some(nix::unistd::geteuid().as_raw()));
+        drop(listener);
+        assert_eq!(listener_uid(port), None);
+    }
+}
