@@ -389,8 +389,8 @@ class Bridge {
       later(() => fs.rmSync(lock, { force: true }), 10_000)
       const log = fs.openSync(this.startLog, "a", 0o600)
       const listen = `${hostname === "localhost" ? "127.0.0.1" : hostname}:${port}`
-      const args = ["serve", "--set", "opencode.events=bridge", "--exit-when-unused", "1h"]
-      if (this.fixed) args.push("--listen", listen)
+      const address = this.fixed ? ["--listen", listen] : []
+      const args = ["serve", ...address, "--set", "opencode.events=bridge", "--exit-when-unused", "1h"]
       const options = { cwd: home, detached: true, stdio: ["ignore", log, log] }
       const child = builtin("child_process").spawn(process.env.GREENROOM_BIN || BINARY || "greenroom", args, options)
       child.once("error", (error) => (this.trouble = `it cannot be started: ${error.message}`))

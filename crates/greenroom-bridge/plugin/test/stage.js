@@ -5,7 +5,8 @@ import { Service, until } from "./service.js"
 
 process.env.GREENROOM_AUTOSTART = "0"
 for (const name of ["GREENROOM_URL", "GREENROOM_TOKEN", "GREENROOM_HINT", "GREENROOM_BIN"]) delete process.env[name]
-process.env.XDG_CONFIG_HOME = "/nowhere"
+process.env.XDG_CONFIG_HOME = process.env.XDG_STATE_HOME = "/nowhere"
+delete process.env.XDG_RUNTIME_DIR
 
 // Short times, so that the tests need not wait; what they bound is the same.
 const QUICK = { retryFirst: 20, retryMost: 100, retryRefused: 400, patience: 300, lost: 400, compaction: 200, startWithin: 300, linger: 100 }
