@@ -184,7 +184,9 @@ class Bridge {
   /** Handles the end of a socket; the end of a replaced socket is ignored. */
   end(socket, code, reason) {
     if (socket !== this.socket || this.closed) return
-    const [wasUp, why, refused] = [this.state === "up", this.refusal || reason, code === 1008 || (code >= 4400 && code < 4500)]
+    const [wasUp, why] = [this.state === "up", this.refusal || reason]
+    // A refusal at the default address comes from a service with another home: this user's own one starts beside it.
+    const refused = Boolean(this.fixed || this.described) && (code === 1008 || (code >= 4400 && code < 4500))
     // 4001: another plugin of this process and directory has taken over; a reconnect would replace it in turn.
     Object.assign(this, { state: code === 4001 ? "replaced" : refused ? "refused" : "down", socket: undefined })
     quietly(() => socket?.close())

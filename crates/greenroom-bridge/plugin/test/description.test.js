@@ -82,3 +82,13 @@ test("a listener of another user gets no secret", { skip: process.getuid() !== 0
   bridge.connect()
   await until("it is noticed", () => bridge.problem.includes("another user"))
 })
+
+test("a service that refuses at the default address is not the user's own: one is started", async (t) => {
+  const { service, bridge } = await described(t, { pid: 4194305 })
+  service.greet = (_, connection) => connection.close(4401, "the token is not this service's")
+  let starts = 0
+  bridge.startService = () => void (starts += 1)
+  Object.assign(bridge, { tuning: { ...bridge.tuning, url: service.url }, fixed: "" })
+  await until("one is started", () => starts > 0)
+  assert.notEqual(bridge.state, "refused")
+})
