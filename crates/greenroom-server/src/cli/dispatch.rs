@@ -7,6 +7,8 @@ use clap::{CommandFactory, Parser};
 use super::args::{Cli, Command};
 use super::failure::Failure;
 use super::terminal::{one_line, print_err, truncate};
+use crate::logging;
+
 use super::{asks, configure, doctor, journal, limits, manage, mcp, plugin, run, serve, up, why};
 
 /// Maximum length of a usage error, in bytes. A longer one repeats too much of the command line.
@@ -21,15 +23,15 @@ pub fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => exit_with_usage_error(&error),
     };
-    match actix_rt::System::new().block_on(dispatch(cli.command)) {
+    let code = match actix_rt::System::new().block_on(dispatch(cli.command)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            use std::io::Write;
-            // The exit code is set even if stderr is closed.
-            let _ = std::io::stderr().write_all(failure.text().as_bytes());
+            logging::write_stderr(&failure.text());
             ExitCode::from(failure.code)
         }
-    }
+    };
+    logging::flush();
+    code
 }
 
 /// Prints a usage error, or the requested `--help`, and exits with the matching code. Long and unprintable arguments

@@ -13,7 +13,7 @@ use super::args::ServeArgs;
 use super::failure::{FAILED, Failure, USAGE};
 use super::idle_shutdown::wait_until_idle;
 use super::shutdown_summary::{ServerLifetime, shutdown_summary};
-use super::signals::Signals;
+use super::signals::{OnHangup, Signals};
 use super::terminal::print_err;
 use crate::agents::Upstream;
 use crate::config::{Environment, Events, FlagValue, Settings, load};
@@ -40,7 +40,7 @@ pub async fn serve(args: ServeArgs) -> Result<(), Failure> {
     let settings = load(&sources, &environment)?.settings;
     logging::init();
     warn_without_journal(&settings);
-    let mut signals = install_signals()?;
+    let mut signals = install_signals(OnHangup::Continue)?;
     let mut attached = match settings.opencode.url.as_deref() {
         Some(url) => AttachedService::start(&settings, url)?,
         None => AttachedService::start_without_upstream(&settings)?,
@@ -87,9 +87,9 @@ async fn wait_for_stop(
     }
 }
 
-/// Installs handlers for SIGINT and SIGTERM.
-pub(super) fn install_signals() -> Result<Signals, Failure> {
-    Signals::new()
+/// Installs handlers for SIGINT, SIGTERM and SIGHUP.
+pub(super) fn install_signals(on_hangup: OnHangup) -> Result<Signals, Failure> {
+    Signals::new(on_hangup)
         .map_err(|error| Failure::new(FAILED, format!("signals cannot be taken: {error}"), ""))
 }
 

@@ -85,7 +85,8 @@ pub fn operations() -> Vec<Operation> {
     ]);
     for (method, healthz, readyz) in [(get.clone(), "healthz", "readyz"), (head, "healthzHead", "readyzHead")] {
         operations.extend([
-            Operation::new(method.clone(), "/healthz", healthz, "Whether the process answers", health::healthz).public(),
+            Operation::new(method.clone(), "/healthz", healthz, "Whether the process and its actors answer", health::healthz).public()
+                .error(503, "actors_unresponsive", "the actors do not answer"),
             Operation::new(method, "/readyz", readyz, "Whether tasks are started and watched", health::readyz).public(),
         ]);
     }

@@ -71,7 +71,7 @@ pub(crate) use messages::{
 };
 pub(crate) use parents::Parent;
 pub(crate) use queries::{
-    CountTasks, Descendants, Find, FindDecided, FoundTask, KeyWait, ListTasks, ReadHistory,
+    CountTasks, Descendants, Find, FindDecided, FoundTask, KeyWait, ListTasks, Ping, ReadHistory,
     ReadReadiness, ReadWaits, TasksOf, WaitForRun,
 };
 pub(crate) use resource_counts::ReadResourceCounts;
