@@ -6,6 +6,7 @@ use clap::{CommandFactory, Parser};
 
 use super::args::{Cli, Command};
 use super::failure::Failure;
+use super::signals::survive_file_size_limit;
 use super::terminal::{one_line, print_err, truncate};
 use crate::logging;
 
@@ -51,6 +52,9 @@ fn exit_with_usage_error(error: &clap::Error) -> ! {
 }
 
 async fn dispatch(command: Command) -> Result<(), Failure> {
+    if let Err(error) = survive_file_size_limit() {
+        tracing::warn!(%error, "SIGXFSZ cannot be handled; a full file ends the process");
+    }
     match command {
         Command::Up(args) => up::up(args).await,
         Command::Serve(args) => serve::serve(args).await,

@@ -12,6 +12,7 @@ use tokio::time::{Instant, sleep, timeout};
 use super::args::ServeArgs;
 use super::failure::{FAILED, Failure, USAGE};
 use super::idle_shutdown::wait_until_idle;
+use super::open_files;
 use super::shutdown_summary::{ServerLifetime, shutdown_summary};
 use super::signals::{OnHangup, Signals};
 use super::terminal::print_err;
@@ -39,6 +40,7 @@ pub async fn serve(args: ServeArgs) -> Result<(), Failure> {
     }
     let settings = load(&sources, &environment)?.settings;
     logging::init();
+    open_files::raise_limit()?;
     warn_without_journal(&settings);
     let mut signals = install_signals(OnHangup::Continue)?;
     let mut attached = match settings.opencode.url.as_deref() {

@@ -11,11 +11,11 @@ use greenroom_rehearsal::{MODELS, Rehearsal};
 
 use super::args::UpArgs;
 use super::failure::{FAILED, Failure, UNREACHABLE};
-use super::rehearsal_folder;
 use super::serve::{AttachedService, install_signals, warn_without_journal};
 use super::shutdown_summary::{ServerLifetime, shutdown_summary};
 use super::signals::{OnHangup, Signals};
 use super::terminal::print_err;
+use super::{open_files, rehearsal_folder};
 use crate::config::{Environment, Events, Listen, Settings, load};
 use crate::logging;
 
@@ -28,6 +28,7 @@ pub async fn up(args: UpArgs) -> Result<(), Failure> {
     let journal_is_configured = loaded.origins.contains_key("journal");
     let settings = loaded.settings;
     logging::init();
+    open_files::raise_limit()?;
     let mut signals = install_signals(OnHangup::Stop)?;
     let mut components = Components {
         journal_is_configured,

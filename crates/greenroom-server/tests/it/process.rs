@@ -169,3 +169,88 @@ async fn hangup_does_not_stop_serve() {
     serving.signal("TERM");
     assert_eq!(serving.exit_code().await, Some(0));
 }
+
+/// Returns a command that runs `greenroom` behind a shell with a limit.
+fn limited(ulimit: &str, args: &[&str]) -> Command {
+    let own = greenroom(args);
+    let mut command = Command::new("sh");
+    command
+        .arg("-c")
+        .arg(format!("{ulimit}; exec \"$0\" \"$@\""))
+        .arg(own.get_program())
+        .args(own.get_args())
+        .env_clear()
+        .env("HOME", std::env::temp_dir().join("greenroom-no-home"))
+        .current_dir(std::env::temp_dir())
+        .stdin(Stdio::null());
+    command
+}
+
+#[actix_rt::test]
+async fn file_size_limit_is_an_error_of_the_journal() {
+    let opencode = healthy_opencode().await;
+    let folder = tempfile::tempdir().unwrap();
+    let journal = folder.path().join("journal.db");
+    let args = serve_args(&opencode, journal.to_str().unwrap());
+    let mut serving = Serving::start(limited("ulimit -f 600", &args)).await;
+    let mut refused = None;
+    for _ in 0..2000 {
+        let (status, answer) = serving.launch().await;
+        if status != 201 {
+            refused = Some((status, answer));
+            break;
+        }
+    }
+    let (status, answer) = refused.expect("the file is full");
+    assert_eq!(status, 503, "{answer}");
+    assert_eq!(answer["error"]["code"], "journal_unwritable", "{answer}");
+    assert!(serving.is_running());
+    assert_eq!(serving.get("/healthz").await.0, 200);
+    serving.signal("TERM");
+    serving.exit_code().await;
+}
+
+#[actix_rt::test]
+async fn too_low_limit_of_open_files_is_an_error() {
+    let args = ["serve", "--listen", "127.0.0.1:0", "--journal", ""];
+    let ran = crate::command::run_command(limited("ulimit -n 24", &args)).await;
+    assert_eq!(ran.code, 1, "{}", ran.stderr);
+    assert!(
+        ran.stderr.contains("open files is 24") && ran.stderr.contains("ulimit -n"),
+        "{}",
+        ran.stderr
+    );
+}
+
+#[cfg(target_os = "linux")]
+#[actix_rt::test]
+async fn limit_of_open_files_is_raised_and_streams_stay_below_it() {
+    let opencode = healthy_opencode().await;
+    let args = serve_args(&opencode, "");
+    let serving = Serving::start(limited("ulimit -Sn 64; ulimit -Hn 96", &args)).await;
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", serving.child.id())).unwrap();
+    let open_files = limits
+        .lines()
+        .find(|line| line.starts_with("Max open files"));
+    let numbers: Vec<&str> = open_files
+        .unwrap()
+        .split_whitespace()
+        .skip(3)
+        .take(2)
+        .collect();
+    assert_eq!(numbers, ["96", "96"]);
+    let mut streams = Vec::new();
+    let refused = loop {
+        let request = serving.client.get(format!("{}/v1/events", serving.url));
+        let answer = request.send().await.unwrap();
+        if answer.status() != 200 {
+            break answer;
+        }
+        streams.push(answer);
+        assert!(streams.len() < 96, "streams are bounded");
+    };
+    assert_eq!(refused.status(), 503);
+    let error: Value = refused.json().await.unwrap();
+    assert_eq!(error["error"]["code"], "too_many_streams");
+    assert_eq!(serving.get("/healthz").await.0, 200, "others are answered");
+}

@@ -87,7 +87,7 @@ fn journal_that_all_users_can_write_is_refused_with_the_cure() {
     drop(fixture.open());
     let folder = fixture.path().parent().unwrap().to_owned();
     set_mode(&folder, 0o777);
-    let hint = refused(&fixture).hint();
+    let hint = fixture.try_open().expect_err("it is refused").hint();
     assert!(hint.contains("chmod go-w "), "{hint}");
     set_mode(&folder, 0o700);
     set_mode(&fixture.path(), 0o666);

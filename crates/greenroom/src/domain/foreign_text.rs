@@ -72,7 +72,7 @@ pub fn is_blank(text: &str) -> bool {
     text.chars().all(|c| c.is_whitespace() || is_unsafe(c))
 }
 
-/// Returns true for characters that a reader does not see, or that change how other characters are shown.
+/// Returns true for characters that a reader does not see, or that change the display of other characters.
 pub fn is_unsafe(c: char) -> bool {
     c.is_control() || is_invisible(c) || matches!(c, '\u{2028}' | '\u{2029}')
 }
