@@ -158,7 +158,6 @@ impl Write for LogWriter {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
     use super::*;
     use std::sync::mpsc::{Receiver, Sender, channel};
