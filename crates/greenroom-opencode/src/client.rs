@@ -21,6 +21,7 @@ use serde_json::{Value, json};
 use crate::address::{AddressError, ServerAddress};
 use crate::failure::{self, unreadable};
 use crate::http_transport::HttpTransport;
+use crate::messages::{self, MessagesError};
 use crate::transport::{ApiCall, ApiResponse, Transport};
 use crate::wire;
 
@@ -129,12 +130,12 @@ impl<C: Transport> OpencodeServer<C> {
         self.send(&call).await.map(|_| ())
     }
 
-    /// Returns the newest messages of a session; fewer than `limit` if they exceed the size limit of the transport.
+    /// Returns the answer with the newest messages of a session; fewer than `limit` if they exceed the size limit of the transport.
     async fn newest_messages(
         &self,
         session: &SessionId,
         limit: Option<usize>,
-    ) -> Result<Value, ServerError> {
+    ) -> Result<ApiResponse, ServerError> {
         let path = ["session", session.as_str(), "message"];
         let mut limit = limit;
         loop {
@@ -146,7 +147,7 @@ impl<C: Transport> OpencodeServer<C> {
                 bound: MESSAGES_BOUND,
                 ..ApiCall::get(READING_MESSAGES, &path)
             };
-            match (self.fetch(call).await, limit) {
+            match (self.send(&call).await, limit) {
                 (
                     Err(ServerError::Refused {
                         status: Some(413), ..
@@ -280,12 +281,13 @@ impl<C: Transport> AgentServer for OpencodeServer<C> {
         session: &SessionId,
         limit: Option<usize>,
     ) -> Result<Vec<Message>, ServerError> {
-        let what = READING_MESSAGES;
         let answer = self.newest_messages(session, limit).await?;
-        let messages = answer
-            .as_array()
-            .ok_or_else(|| unreadable(what, "it is not a list"))?;
-        Ok(messages.iter().map(Message::read).collect())
+        messages::read(answer.body)
+            .await
+            .map_err(|error| match error {
+                MessagesError::TooMany => unreadable(READING_MESSAGES, "it has too many elements"),
+                MessagesError::Unreadable(problem) => unreadable(READING_MESSAGES, &problem),
+            })
     }
 
     async fn todos(&self, session: &SessionId) -> Result<Vec<Todo>, ServerError> {

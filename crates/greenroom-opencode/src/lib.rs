@@ -22,6 +22,7 @@ pub mod health;
 pub mod hermetic;
 mod http_transport;
 pub mod install;
+mod messages;
 mod npm;
 mod sse;
 mod supervisor;

@@ -5,33 +5,28 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use actix_web::App;
 use actix_web::dev::ServerHandle;
 use actix_web::middleware::from_fn;
 use actix_web::rt::task::JoinHandle;
-use actix_web::{App, HttpServer};
 use greenroom::domain::task::TaskStatus;
 use greenroom::ports::agent_server::AgentServer;
 use greenroom::ports::journal::{Journal, MemoryJournal};
 use greenroom::{EventLink, Greenroom, ListFilter, ShutdownMode, ShutdownReport};
 use greenroom_bridge::{BridgeOptions, BridgeRegistry};
 use greenroom_sqlite::{OpenError, SqliteJournal};
+use tokio_util::sync::CancellationToken;
 
 use crate::agents::{RoutedEvents, RoutedServer, Timeouts, Upstream};
 use crate::config::settings::TokenSource;
 use crate::config::{Events, Settings, token};
-use crate::http::connection;
+use crate::http::connection::{self, StreamPermits};
 use crate::http::guard::{Guard, guard};
+use crate::http::listener::serve;
 use crate::http::metrics::Requests;
 use crate::http::{Api, configure};
 use crate::mcp::Mcp;
 use crate::tools::Tools;
-
-/// Number of HTTP worker threads.
-const WORKERS: usize = 2;
-/// Maximum number of open sockets over all workers. Each blocking read holds one.
-const CONNECTIONS: usize = 10_000;
-/// Time limit for requests in progress after everything else has stopped, in seconds.
-const HTTP_SHUTDOWN_TIMEOUT_S: u64 = 3;
 
 /// Time in which bridges reconnect after a restart: a little longer than the longest delay between two attempts.
 const BRIDGE_RECONNECT_TIMEOUT: Duration = Duration::from_secs(12);
@@ -117,6 +112,8 @@ pub struct Service {
     bridge: BridgeOptions,
     mcp: Mcp,
     http: ServerHandle,
+    /// Closes idle connections.
+    closing: CancellationToken,
     address: SocketAddr,
     journal: Option<Arc<SqliteJournal>>,
     token_task: Option<JoinHandle<()>>,
@@ -208,33 +205,29 @@ impl Service {
             token: settings.token.clone(),
             listen: address,
         };
+        let connections = connection::max_connections();
         let api = Api {
             greenroom: greenroom.clone(),
             guard: access,
             bridge: bridge.clone(),
             tools,
+            streams: StreamPermits::new(connections),
             requests: Requests::default(),
             journal: sqlite.clone(),
         };
         let mcp_endpoint = mcp.clone();
-        let http = HttpServer::new(move || {
+        let closing = CancellationToken::new();
+        let http = serve(listener, connections, closing.clone(), move || {
             let (api, mcp) = (api.clone(), mcp_endpoint.clone());
             App::new()
                 .wrap(from_fn(guard))
                 .configure(move |cfg| mcp.configure(cfg))
                 .configure(move |cfg| configure(cfg, api))
         })
-        .on_connect(|socket, _| connection::limit_connection(socket))
-        .workers(WORKERS)
-        .max_connections(CONNECTIONS / WORKERS)
-        .shutdown_timeout(HTTP_SHUTDOWN_TIMEOUT_S)
-        .disable_signals()
-        .listen(listener)
         .map_err(|source| HostError::Listen {
             address: listen,
             source,
-        })?
-        .run();
+        })?;
         let handle = http.handle();
         actix_web::rt::spawn(http);
         let token_task = settings
@@ -248,6 +241,7 @@ impl Service {
             bridge,
             mcp,
             http: handle,
+            closing,
             address,
             journal: sqlite,
             token_task,
@@ -326,6 +320,7 @@ impl Service {
         }
         self.bridge.bridges.close();
         self.mcp.close();
+        self.closing.cancel();
         self.http.stop(true).await;
         if let Some(journal) = self.journal {
             // Runs on the blocking pool because it may wait for the disk. A failure is logged by the journal.

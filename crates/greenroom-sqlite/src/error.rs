@@ -25,6 +25,24 @@ pub enum OpenError {
         /// The error of the system.
         source: std::io::Error,
     },
+    /// Another user could write or replace the journal.
+    #[error("the journal is not safe at {}: {what}", path.display())]
+    Exposed {
+        /// The folder or file.
+        path: PathBuf,
+        /// The access of others.
+        what: &'static str,
+        /// The argument of chmod that removes the access.
+        mode: &'static str,
+    },
+    /// The file belongs to another user.
+    #[error("{} belongs to the user with id {owner}", path.display())]
+    ForeignOwner {
+        /// The file.
+        path: PathBuf,
+        /// The id of that user.
+        owner: u32,
+    },
     /// The file can be read but not written.
     #[error("the journal {} cannot be written", path.display())]
     ReadOnly {
@@ -119,6 +137,14 @@ impl OpenError {
             Self::Unusable { .. } | Self::ReadOnly { .. } => {
                 "repair permissions there, or name another file with --journal".to_owned()
             }
+            Self::Exposed { path, mode, .. } => format!(
+                "chmod {mode} {}, or name a file in another folder with --journal",
+                path.display()
+            ),
+            Self::ForeignOwner { path, .. } => format!(
+                "chown $(id -u) {}, or name another file with --journal",
+                path.display()
+            ),
             Self::InUse { pid, .. } => {
                 let which = pid.map_or_else(String::new, |pid| format!(" (kill {pid})"));
                 format!("stop the service that uses it{which}, or name another file with --journal")

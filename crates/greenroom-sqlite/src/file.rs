@@ -1,12 +1,15 @@
 //! The journal file: created for its owner alone, opened with crash-safe settings, checked before use, and identified, so
 //! that a replaced file is detected.
 
-use std::fs::{DirBuilder, File, OpenOptions};
+use std::fs::{DirBuilder, File, FileType, OpenOptions};
 use std::io::{self, Read};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use nix::unistd::Uid;
 use rusqlite::{Connection, OpenFlags};
 
 use crate::error::OpenError;
@@ -23,24 +26,152 @@ pub(crate) fn sibling(path: &Path, end: &str) -> PathBuf {
     PathBuf::from(name)
 }
 
-/// Opens a file for reading and writing. A new file is readable by its owner alone, regardless of the umask.
+/// Flags of each open: neither waits for the other end of a FIFO nor makes a terminal the controlling one.
+const NEVER_WAIT: OFlag = OFlag::O_NONBLOCK.union(OFlag::O_NOCTTY);
+
+/// Opens a file of the journal for reading and writing. A new file is readable by its owner alone, regardless of the
+/// umask. A symbolic link is not followed.
+///
+/// # Errors
+/// Fails for a symbolic link, and for anything that is not a regular file.
 pub(crate) fn open_private(path: &Path) -> io::Result<File> {
-    OpenOptions::new()
+    let file = OpenOptions::new()
         .read(true)
         .write(true)
         .create(true)
         .truncate(false)
         .mode(0o600)
-        .open(path)
+        .custom_flags(NEVER_WAIT.union(OFlag::O_NOFOLLOW).bits())
+        .open(path);
+    match file {
+        Err(error) if error.raw_os_error() == Some(Errno::ELOOP as i32) => {
+            Err(io::Error::other("it is a symbolic link"))
+        }
+        Err(error) => Err(error),
+        Ok(file) => regular(file),
+    }
+}
+
+/// Opens a file for reading, without waiting.
+///
+/// # Errors
+/// Fails for anything that is not a regular file.
+pub(crate) fn open_to_read(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    let file = options.read(true).custom_flags(NEVER_WAIT.bits());
+    regular(file.open(path)?)
+}
+
+fn regular(file: File) -> io::Result<File> {
+    let kind = file.metadata()?.file_type();
+    if kind.is_file() {
+        Ok(file)
+    } else {
+        Err(not_regular(kind))
+    }
+}
+
+fn not_regular(kind: FileType) -> io::Error {
+    let kind = if kind.is_dir() {
+        return io::ErrorKind::IsADirectory.into();
+    } else if kind.is_fifo() {
+        "a FIFO"
+    } else if kind.is_symlink() {
+        "a symbolic link"
+    } else if kind.is_socket() {
+        "a socket"
+    } else {
+        "a device"
+    };
+    io::Error::other(format!("it is {kind}, not a regular file"))
+}
+
+/// Checks the files of an existing journal: each is a regular file of this user that others can neither read nor write,
+/// in a folder that others cannot write. Only the journal itself may be a symbolic link.
+///
+/// # Errors
+/// Fails if any user could replace or write the journal. Logs a warning if a group could, or if others can read it.
+pub(crate) fn check_access(path: &Path) -> Result<(), OpenError> {
+    let folder = folder_of(path);
+    let folder_mode = std::fs::metadata(folder)
+        .map_err(|source| OpenError::Unusable {
+            path: folder.to_owned(),
+            source,
+        })?
+        .mode();
+    // In a folder with the sticky bit, such as /tmp, others cannot replace files.
+    if folder_mode & STICKY == 0 {
+        if folder_mode & WRITABLE_BY_ALL != 0 {
+            return Err(OpenError::Exposed {
+                path: folder.to_owned(),
+                what: "all users can write in the folder",
+                mode: "go-w",
+            });
+        }
+        if folder_mode & WRITABLE_BY_GROUP != 0 {
+            warn_exposed(folder, "go-w", "the group can write in the folder");
+        }
+    }
+    let user = Uid::effective();
+    for end in ["", "-wal", "-shm", ".lock"] {
+        let path = sibling(path, end);
+        let about = match end {
+            "" => std::fs::metadata(&path),
+            _ => std::fs::symlink_metadata(&path),
+        };
+        let about = match about {
+            Ok(about) => about,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            Err(source) => return Err(OpenError::Unusable { path, source }),
+        };
+        if !about.is_file() {
+            let source = not_regular(about.file_type());
+            return Err(OpenError::Unusable { path, source });
+        }
+        // A service that runs as root may use the file of another user.
+        if about.uid() != user.as_raw() && !user.is_root() {
+            return Err(OpenError::ForeignOwner {
+                path,
+                owner: about.uid(),
+            });
+        }
+        if about.mode() & WRITABLE_BY_ALL != 0 {
+            return Err(OpenError::Exposed {
+                path,
+                what: "all users can write the file",
+                mode: "600",
+            });
+        }
+        if about.mode() & OPEN_TO_OTHERS != 0 {
+            warn_exposed(&path, "600", "other users can use the journal");
+        }
+    }
+    Ok(())
+}
+
+/// The sticky bit of a folder.
+const STICKY: u32 = 0o1000;
+const WRITABLE_BY_ALL: u32 = 0o002;
+const WRITABLE_BY_GROUP: u32 = 0o020;
+/// The permission bits with which the group or others can read or write.
+const OPEN_TO_OTHERS: u32 = 0o066;
+
+fn warn_exposed(path: &Path, mode: &str, problem: &str) {
+    let cure = format!("chmod {mode} {}", path.display());
+    tracing::warn!(path = %path.display(), %cure, "{problem}");
+}
+
+fn folder_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    }
 }
 
 /// Creates the folder and the file if they do not exist. Returns true if the file existed. SQLite gives its other files the
 /// mode of this one.
 pub(crate) fn create(path: &Path) -> Result<bool, OpenError> {
-    let folder = match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    };
+    let folder = folder_of(path);
     let unusable = |path: &Path| {
         let path = path.to_owned();
         move |source| OpenError::Unusable { path, source }
@@ -56,10 +187,8 @@ pub(crate) fn create(path: &Path) -> Result<bool, OpenError> {
         // The directory entry must survive a power cut, like the contents.
         let synced = File::open(folder).and_then(|folder| folder.sync_all());
         synced.map_err(unusable(folder))?;
-    } else if path.is_dir() {
-        let source = io::Error::from(io::ErrorKind::IsADirectory);
-        return Err(unusable(path)(source));
     }
+    check_access(path)?;
     Ok(was_there)
 }
 
@@ -124,7 +253,7 @@ pub(crate) enum FileContent {
 /// Inspects a file before SQLite opens it: SQLite would treat a file that was truncated to almost nothing as a new one.
 pub(crate) fn inspect(path: &Path) -> io::Result<FileContent> {
     const MAGIC: &[u8; 16] = b"SQLite format 3\0";
-    let mut file = File::open(path)?;
+    let mut file = open_to_read(path)?;
     let bytes = file.metadata()?.len();
     if bytes == 0 {
         return Ok(FileContent::Empty);

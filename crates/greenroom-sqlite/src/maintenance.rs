@@ -62,6 +62,11 @@ fn open_existing(path: &Path) -> Result<Connection, OpenError> {
             path: path.to_owned(),
         });
     }
+    // SQLite would wait for the other end of a FIFO.
+    file::open_to_read(path).map_err(|source| OpenError::Unusable {
+        path: path.to_owned(),
+        source,
+    })?;
     let db = file::open_reader(path)?;
     schema::require_current(&db, path)?;
     Ok(db)
@@ -120,6 +125,7 @@ fn open_exclusive(path: &Path) -> Result<(ProcessLock, Connection), OpenError> {
             path: path.to_owned(),
         });
     }
+    file::check_access(path)?;
     let lock = ProcessLock::acquire(path)?;
     let mut db = file::open_writer(path)?;
     file::check(&db, path)?;

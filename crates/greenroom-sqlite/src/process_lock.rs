@@ -86,7 +86,7 @@ impl ProcessLock {
 
 /// Returns the process that uses the journal: none if no process does, none within if its id is not known.
 pub(crate) fn holder(journal: &Path) -> Option<Option<u32>> {
-    let mut lock = File::open(beside(journal)).ok()?;
+    let mut lock = file::open_to_read(&beside(journal)).ok()?;
     match lock.try_lock_shared() {
         Err(TryLockError::WouldBlock) => Some(recorded_pid(&mut lock)),
         Ok(()) | Err(TryLockError::Error(_)) => None,

@@ -41,6 +41,8 @@ pub struct Limits {
     pub models: BTreeMap<String, u32>,
     /// The maximum number of waiting tasks. Further launches are refused.
     pub max_waiting: usize,
+    /// The maximum size of the prompts and skill contents of all waiting tasks, in bytes. Further launches are refused.
+    pub max_waiting_bytes: u64,
 }
 
 impl Default for Limits {
@@ -51,6 +53,7 @@ impl Default for Limits {
             providers: BTreeMap::new(),
             models: BTreeMap::new(),
             max_waiting: 1_000_000,
+            max_waiting_bytes: 256 << 20,
         }
     }
 }

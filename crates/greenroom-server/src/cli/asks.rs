@@ -49,7 +49,7 @@ pub async fn asks(args: AsksArgs) -> Result<(), Failure> {
     if let Some(first) = asks.first() {
         print_err(&format!(
             "answer with `greenroom answer {} once|always|reject`",
-            first.id
+            one_line(&first.id)
         ));
     }
     Ok(())

@@ -14,6 +14,7 @@ use serde_json::Value;
 
 use super::args::ClientArgs;
 use super::failure::{FAILED, Failure, UNREACHABLE, USAGE};
+use super::terminal::one_line;
 use crate::config::settings::has_host;
 use crate::config::token::{client_token, read_token};
 use crate::config::{Environment, Settings, Sources, check};
@@ -261,7 +262,8 @@ impl Client {
         }
         Err(match serde_json::from_slice::<ErrorBody>(&bytes) {
             Ok(ErrorBody { error }) => {
-                Failure::new(exit_code(status, &error.code), error.message, error.hint)
+                let code = exit_code(status, &error.code);
+                Failure::new(code, one_line(&error.message), one_line(&error.hint))
             }
             Err(_) => Failure::new(
                 UNREACHABLE,

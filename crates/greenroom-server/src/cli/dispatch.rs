@@ -6,10 +6,12 @@ use clap::{CommandFactory, Parser};
 
 use super::args::{Cli, Command};
 use super::failure::Failure;
+use super::signals::survive_file_size_limit;
 use super::terminal::{one_line, print_err, truncate};
 use super::{
     asks, configure, doctor, journal, limits, manage, mcp, plugin, run, serve, token, up, why,
 };
+use crate::logging;
 
 /// Maximum length of a usage error, in bytes. A longer one repeats too much of the command line.
 const MAX_USAGE_ERROR_BYTES: usize = 2000;
@@ -23,15 +25,15 @@ pub fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => exit_with_usage_error(&error),
     };
-    match actix_rt::System::new().block_on(dispatch(cli.command)) {
+    let code = match actix_rt::System::new().block_on(dispatch(cli.command)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            use std::io::Write;
-            // The exit code is set even if stderr is closed.
-            let _ = std::io::stderr().write_all(failure.text().as_bytes());
+            logging::write_stderr(&failure.text());
             ExitCode::from(failure.code)
         }
-    }
+    };
+    logging::flush();
+    code
 }
 
 /// Prints a usage error, or the requested `--help`, and exits with the matching code. Long and unprintable arguments
@@ -51,6 +53,9 @@ fn exit_with_usage_error(error: &clap::Error) -> ! {
 }
 
 async fn dispatch(command: Command) -> Result<(), Failure> {
+    if let Err(error) = survive_file_size_limit() {
+        tracing::warn!(%error, "SIGXFSZ cannot be handled; a full file ends the process");
+    }
     match command {
         Command::Up(args) => up::up(args).await,
         Command::Serve(args) => serve::serve(args).await,

@@ -1,5 +1,7 @@
 //! The failure of a command: message, hint and exit code.
 
+use greenroom::domain::foreign_text::visible_lines;
+
 use crate::config::ConfigError;
 use crate::host::HostError;
 
@@ -33,10 +35,11 @@ impl Failure {
 
     /// Returns the lines for stderr.
     pub fn text(&self) -> String {
+        let message = visible_lines(&self.message);
         if self.hint.is_empty() {
-            return format!("error: {}\n", self.message);
+            return format!("error: {message}\n");
         }
-        format!("error: {}\nhint: {}\n", self.message, self.hint)
+        format!("error: {message}\nhint: {}\n", visible_lines(&self.hint))
     }
 }
 

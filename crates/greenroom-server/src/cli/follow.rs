@@ -1,5 +1,6 @@
 //! `greenroom output --follow`: prints the messages of a task until its run ends, then exits with the code of the task.
 
+use greenroom::domain::foreign_text::escaped_json;
 use greenroom::domain::output::{Output, OutputMessage};
 use greenroom::domain::task::TaskStatus;
 use serde_json::json;
@@ -72,7 +73,7 @@ async fn read(
 fn print_message(message: &OutputMessage, json: bool) {
     if json {
         // One line per message, so that readers can parse them as they arrive.
-        print_out(&format!("{}\n", json!(message)));
+        print_out(&escaped_json(&format!("{}\n", json!(message))));
     } else {
         print_text(&show::message(message));
     }

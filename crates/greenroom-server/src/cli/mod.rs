@@ -15,6 +15,7 @@ pub mod journal;
 pub mod limits;
 pub mod manage;
 pub mod mcp;
+mod open_files;
 pub mod plugin;
 pub mod rehearsal_folder;
 pub mod retry;

@@ -2,6 +2,7 @@
 
 use std::io::IsTerminal;
 
+use greenroom::domain::foreign_text::escaped_json;
 use greenroom::domain::ids::ModelRef;
 use greenroom::domain::task::{Launch, Task, TaskStatus};
 use serde_json::{Value, json};
@@ -127,8 +128,9 @@ pub(super) fn print_text(text: &str) {
     }
 }
 
-/// Returns a value in the format of `--json`.
+/// Returns a value in the format of `--json`, without raw control characters.
 pub(super) fn json_text(value: &impl serde::Serialize) -> Result<String, Failure> {
-    let text = serde_json::to_value(value).map(|value: Value| format!("{value:#}\n"));
+    let text = serde_json::to_value(value)
+        .map(|value: Value| escaped_json(&format!("{value:#}\n")).into_owned());
     text.map_err(|error| Failure::new(FAILED, format!("the answer has no JSON form: {error}"), ""))
 }

@@ -13,8 +13,9 @@ use tokio::time::{Instant, sleep, timeout};
 use super::args::ServeArgs;
 use super::failure::{FAILED, Failure, USAGE};
 use super::idle_shutdown::wait_until_idle;
+use super::open_files;
 use super::shutdown_summary::{ServerLifetime, shutdown_summary};
-use super::signals::Signals;
+use super::signals::{OnHangup, Signals};
 use super::terminal::print_err;
 use crate::agents::Upstream;
 use crate::config::settings::TokenSource;
@@ -42,9 +43,10 @@ pub async fn serve(args: ServeArgs) -> Result<(), Failure> {
     }
     let mut settings = load(&sources, &environment)?.settings;
     logging::init();
+    open_files::raise_limit()?;
     ensure_token(&mut settings, &environment)?;
     warn_without_journal(&settings);
-    let mut signals = install_signals()?;
+    let mut signals = install_signals(OnHangup::Continue)?;
     let mut attached = match settings.opencode.url.as_deref() {
         Some(url) => AttachedService::start(&settings, url)?,
         None => AttachedService::start_without_upstream(&settings)?,
@@ -105,9 +107,9 @@ pub(super) fn ensure_token(
     Ok(())
 }
 
-/// Installs handlers for SIGINT and SIGTERM.
-pub(super) fn install_signals() -> Result<Signals, Failure> {
-    Signals::new()
+/// Installs handlers for SIGINT, SIGTERM and SIGHUP.
+pub(super) fn install_signals(on_hangup: OnHangup) -> Result<Signals, Failure> {
+    Signals::new(on_hangup)
         .map_err(|error| Failure::new(FAILED, format!("signals cannot be taken: {error}"), ""))
 }
 

@@ -4,10 +4,13 @@ use std::borrow::Cow;
 use std::io::{IsTerminal, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use greenroom::domain::foreign_text;
 use greenroom::domain::task::TaskStatus;
 
 use super::doctor::Verdict;
 use unicode_width::UnicodeWidthChar;
+
+use crate::logging::write_stderr;
 
 /// Writes to stdout. Exits without an error if the reader has closed the pipe (`| head`).
 pub fn print_out(text: &str) {
@@ -21,10 +24,9 @@ pub fn print_out(text: &str) {
     }
 }
 
-/// Writes one line to stderr.
+/// Writes one line, or several, to stderr without control characters.
 pub(super) fn print_err(line: &str) {
-    // Nothing to do if stderr is closed.
-    let _ = writeln!(std::io::stderr(), "{line}");
+    write_stderr(&format!("{}\n", foreign_text::visible_lines(line)));
 }
 
 /// Returns true if colours are enabled.
@@ -90,36 +92,19 @@ impl Style {
     }
 }
 
-/// Returns a text on one line without control characters.
+/// Returns foreign text on one line.
 pub fn one_line(text: &str) -> String {
-    let mut line = String::with_capacity(text.len());
-    for word in text
-        .split(|c: char| c.is_whitespace() || is_unsafe(c))
-        .filter(|word| !word.is_empty())
-    {
-        if !line.is_empty() {
-            line.push(' ');
-        }
-        line.push_str(word);
-    }
-    line
-}
-
-/// Returns true for characters that a terminal interprets: control characters, and those that change the text
-/// direction.
-fn is_unsafe(c: char) -> bool {
-    c.is_control()
-        || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    foreign_text::one_line(text).into_owned()
 }
 
 /// Returns a text without control characters except line ends and tabs, if it is for a terminal. Other output is
 /// unchanged.
 pub fn printable(text: &str, is_terminal: bool) -> Cow<'_, str> {
-    let is_safe = |c: char| !is_unsafe(c) || matches!(c, '\n' | '\t');
-    if !is_terminal || text.chars().all(is_safe) {
-        return Cow::Borrowed(text);
+    if is_terminal {
+        foreign_text::visible_lines(text)
+    } else {
+        Cow::Borrowed(text)
     }
-    Cow::Owned(text.chars().filter(|c| is_safe(*c)).collect())
 }
 
 /// Returns the text truncated to a number of columns, with `…` at the cut.

@@ -11,11 +11,11 @@ use greenroom_rehearsal::{MODELS, Rehearsal};
 
 use super::args::UpArgs;
 use super::failure::{FAILED, Failure, UNREACHABLE};
-use super::rehearsal_folder;
 use super::serve::{AttachedService, ensure_token, install_signals, warn_without_journal};
 use super::shutdown_summary::{ServerLifetime, shutdown_summary};
-use super::signals::Signals;
+use super::signals::{OnHangup, Signals};
 use super::terminal::print_err;
+use super::{open_files, rehearsal_folder};
 use crate::config::settings::TokenSource;
 use crate::config::{Auth, Environment, Events, Listen, Settings, load, token};
 use crate::logging;
@@ -30,10 +30,11 @@ pub async fn up(args: UpArgs) -> Result<(), Failure> {
     let journal_is_configured = loaded.origins.contains_key("journal");
     let mut settings = loaded.settings;
     logging::init();
+    open_files::raise_limit()?;
     if !args.rehearsal {
         ensure_token(&mut settings, &environment)?;
     }
-    let mut signals = install_signals()?;
+    let mut signals = install_signals(OnHangup::Stop)?;
     let mut components = Components {
         journal_is_configured,
         ..Components::default()

@@ -130,6 +130,11 @@ pub static KEYS: &[Key] = &[
         "tasks that may wait; one more is refused",
     ),
     key(
+        "limits.max_waiting_bytes",
+        readers::MAX_WAITING_BYTES,
+        "bytes of the prompts of waiting tasks; a launch beyond it is refused",
+    ),
+    key(
         "lifecycle.min_idle",
         duration!(HOUR, core.lifecycle.min_idle),
         "idle in the first moments of a run is believed only at their end",

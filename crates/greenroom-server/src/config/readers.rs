@@ -162,6 +162,20 @@ pub(super) const MAX_WAITING: Field = Field::single(
     |settings| Value::Integer(i64::try_from(settings.core.limits.max_waiting).unwrap_or(i64::MAX)),
 );
 
+pub(super) const MAX_WAITING_BYTES: Field = Field::single(
+    ValueType::Count {
+        min: 1,
+        max: u32::MAX,
+    },
+    |settings, raw| {
+        settings.core.limits.max_waiting_bytes = raw.count(1, u32::MAX)?.into();
+        Ok(())
+    },
+    |settings| {
+        Value::Integer(i64::try_from(settings.core.limits.max_waiting_bytes).unwrap_or(i64::MAX))
+    },
+);
+
 pub(super) const FAILED_CHECK: Field = Field::single(
     ValueType::Choice(&["retry", "passed"]),
     |settings, raw| {

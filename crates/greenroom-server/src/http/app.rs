@@ -10,6 +10,7 @@ use greenroom::Greenroom;
 use greenroom_bridge::BridgeOptions;
 use greenroom_sqlite::SqliteJournal;
 
+use super::connection::StreamPermits;
 use super::error::ApiError;
 use super::guard::Guard;
 use super::metrics::Requests;
@@ -27,6 +28,8 @@ pub struct Api {
     pub bridge: BridgeOptions,
     /// The tools of agents.
     pub tools: Tools,
+    /// The permits of event streams.
+    pub streams: StreamPermits,
     /// The counter of requests.
     pub requests: Requests,
     /// The journal on disk, if configured.

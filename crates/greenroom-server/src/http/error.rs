@@ -92,6 +92,17 @@ impl ApiError {
         )
     }
 
+    fn queue_too_large(waiting: u64, limit: u64) -> Self {
+        Self::new(
+            StatusCode::TOO_MANY_REQUESTS,
+            "queue_too_large",
+            format!(
+                "the waiting tasks have {waiting} bytes of text; with this one they would exceed {limit}"
+            ),
+            "wait for some to start, cancel some, or raise limits.max_waiting_bytes",
+        )
+    }
+
     fn shutting_down() -> Self {
         Self::new(
             StatusCode::SERVICE_UNAVAILABLE,
@@ -159,6 +170,7 @@ impl From<LaunchError> for ApiError {
                 "launch it from a session nearer to the top, or raise safety.max_depth",
             ),
             LaunchError::QueueFull { waiting } => Self::queue_full(waiting),
+            LaunchError::QueueTooLarge { waiting, limit } => Self::queue_too_large(waiting, limit),
             LaunchError::ShuttingDown => Self::shutting_down(),
             LaunchError::Interrupted => Self::interrupted(error.to_string()),
             LaunchError::Journal(problem) => Self::journal(&problem),
@@ -195,6 +207,7 @@ impl From<ResumeError> for ApiError {
             ResumeError::SessionReverted(_) => Self::session_reverted(error.to_string()),
             ResumeError::Invalid { field, problem } => Self::invalid_field(field, &problem),
             ResumeError::QueueFull { waiting } => Self::queue_full(waiting),
+            ResumeError::QueueTooLarge { waiting, limit } => Self::queue_too_large(waiting, limit),
             ResumeError::ShuttingDown => Self::shutting_down(),
             ResumeError::Interrupted => Self::interrupted(error.to_string()),
             ResumeError::Journal(problem) => Self::journal(&problem),

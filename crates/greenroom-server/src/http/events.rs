@@ -5,6 +5,7 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
+use actix_web::http::StatusCode;
 use actix_web::web::{Bytes, Data};
 use actix_web::{HttpRequest, HttpResponse};
 use futures::{Stream, stream};
@@ -14,6 +15,7 @@ use greenroom::{ChangeFeed, Followed, NumberedChange, Since};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::json;
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout;
 
 use super::app::Api;
@@ -57,11 +59,19 @@ pub async fn stream(
         (None, Some(since)) => parse_since("since", &since)?,
         (None, None) => Since::Now,
     };
+    let permit = api.streams.acquire().map_err(|limit| {
+        ApiError::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "too_many_streams",
+            format!("{limit} event streams are open already"),
+            "close some, or raise the limit of open files of the service",
+        )
+    })?;
     let feed = api.greenroom.follow(since);
     let response = HttpResponse::Ok()
         .insert_header(("Cache-Control", "no-store"))
         .insert_header(("X-Accel-Buffering", "no"))
-        .streaming(event_frames(feed, parent_session));
+        .streaming(event_frames(feed, parent_session, permit));
     Ok(MediaResponse::build(response))
 }
 
@@ -88,16 +98,20 @@ struct EventReader {
     feed: ChangeFeed,
     parent: Option<SessionId>,
     started: bool,
+    /// Held as long as the stream is open.
+    _permit: OwnedSemaphorePermit,
 }
 
 fn event_frames(
     feed: ChangeFeed,
     parent: Option<SessionId>,
+    permit: OwnedSemaphorePermit,
 ) -> impl Stream<Item = Result<Bytes, actix_web::Error>> + 'static {
     let reader = EventReader {
         feed,
         parent,
         started: false,
+        _permit: permit,
     };
     stream::unfold(reader, |mut reader| async move {
         let frame = reader.next().await?;

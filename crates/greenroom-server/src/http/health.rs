@@ -1,14 +1,21 @@
 //! Liveness and readiness.
 
+use std::time::Duration;
+
+use actix_web::http::StatusCode;
 use actix_web::web::Data;
 use greenroom::Readiness;
 use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::app::Api;
+use super::error::ApiError;
 use super::operation::{Either, Json};
 
-/// A process that answers.
+/// Time limit for the answer of the actors.
+const PING_LIMIT: Duration = Duration::from_secs(2);
+
+/// A process whose actors answer.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct Alive {
     /// `ok`
@@ -17,12 +24,23 @@ pub struct Alive {
     version: &'static str,
 }
 
-/// `GET /healthz`: the process is alive.
-pub async fn healthz() -> Json<Alive> {
-    Json(Alive {
+/// `GET /healthz`: the process is alive and its actors answer, else 503.
+pub async fn healthz(api: Data<Api>) -> Result<Json<Alive>, ApiError> {
+    if !api.greenroom.ping(PING_LIMIT).await {
+        return Err(ApiError::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "actors_unresponsive",
+            format!(
+                "the actors did not answer within {} s",
+                PING_LIMIT.as_secs()
+            ),
+            "wait if the service is shutting down or restarting its actors; otherwise restart the service",
+        ));
+    }
+    Ok(Json(Alive {
         status: "ok",
         version: env!("CARGO_PKG_VERSION"),
-    })
+    }))
 }
 
 /// Whether tasks are started and watched, and the reasons if they are not.

@@ -228,6 +228,11 @@ fn register_counters(registry: &mut Registry, api: &Api) {
             "Messages to parents that were given up",
             counters.notices_dropped,
         ),
+        (
+            "log_lines_dropped",
+            "Lines of the log dropped because stderr was not read",
+            crate::logging::dropped_lines(),
+        ),
     ] {
         let counter = Counter::<u64>::default();
         counter.inc_by(value);

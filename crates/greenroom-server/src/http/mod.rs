@@ -1,5 +1,5 @@
 //! The HTTP API. [`app`] mounts it, [`guard`] checks access, [`input`] reads requests, [`error`] defines the error
-//! format, [`connection`] limits sockets. [`operations`] lists every [`operation`]; the router and the document
+//! format, [`connection`] and [`listener`] limit sockets. [`operations`] lists every [`operation`]; the router and the document
 //! ([`openapi`], rendered by [`docs`]) come from that list. Handlers are grouped by subject: [`tasks`], [`tools`],
 //! [`sessions`], [`asks`], [`events`], [`limits`], [`bridges`], [`health`], [`metrics`].
 
@@ -14,6 +14,7 @@ pub mod guard;
 pub mod health;
 pub mod input;
 pub mod limits;
+pub mod listener;
 pub mod metrics;
 pub mod openapi;
 pub mod operation;

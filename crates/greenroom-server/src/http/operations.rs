@@ -17,11 +17,12 @@ pub fn operations() -> Vec<Operation> {
             .error(422, "too_deep", "a task of a task of a task …: safety.max_depth is reached")
             .error(422, "idempotency_key_reused", "the key was used for another launch")
             .error(429, "queue_full", "limits.max_waiting tasks wait already")
+            .error(429, "queue_too_large", "the prompts of the waiting tasks reach limits.max_waiting_bytes")
             .error(503, "shutting_down", "the service is shutting down")
             .error(503, "interrupted", "the service failed over it and is being put together again")
             .error(503, "journal_unwritable", "the journal cannot be written")
             .example(json!({"description": "look around", "prompt": "List the files.", "agent": "general"})),
-        Operation::new(get.clone(), "/v1/tasks", "listTasks", "Tasks, newest first", tasks::list),
+        Operation::new(get.clone(), "/v1/tasks", "listTasks", "Tasks, newest first; prompts are cut to 200 characters", tasks::list),
     ]);
     operations.extend([
         Operation::new(post.clone(), "/v1/tasks/cancel", "cancelTasks", "Cancels all tasks below a session, or all there are", tasks::cancel_several)
@@ -58,6 +59,7 @@ pub fn operations() -> Vec<Operation> {
             .error(409, "already_running", "its task has not ended")
             .error(409, "session_reverted", "it is reverted; a prompt would delete what its user can still restore")
             .error(429, "queue_full", "limits.max_waiting tasks wait already")
+            .error(429, "queue_too_large", "the prompts of the waiting tasks reach limits.max_waiting_bytes")
             .error(503, "shutting_down", "the service is shutting down")
             .error(503, "interrupted", "the service failed over it and is being put together again")
             .error(503, "journal_unwritable", "the journal cannot be written")
@@ -78,6 +80,7 @@ pub fn operations() -> Vec<Operation> {
             .error(503, "agent_server_refused", "the agent server does not take the answer")
             .example(json!({"answer": "once"})),
         Operation::new(get.clone(), "/v1/events", "followEvents", "Server-sent events, one per change of a task", events::stream)
+            .error(503, "too_many_streams", "as many streams are open as the limit of open files allows")
             .header("Last-Event-ID", "The id of the last event the reader had; goes before `since`"),
         Operation::new(get.clone(), "/v1/limits", "showLimits", "Slots in use and limits, key by key", limits::show),
         Operation::new(put, "/v1/limits", "changeLimits", "Changes limits while running; not kept over a restart", limits::change)
@@ -86,7 +89,8 @@ pub fn operations() -> Vec<Operation> {
     ]);
     for (method, healthz, readyz) in [(get.clone(), "healthz", "readyz"), (head, "healthzHead", "readyzHead")] {
         operations.extend([
-            Operation::new(method.clone(), "/healthz", healthz, "Whether the process answers", health::healthz).public(),
+            Operation::new(method.clone(), "/healthz", healthz, "Whether the process and its actors answer", health::healthz).public()
+                .error(503, "actors_unresponsive", "the actors do not answer"),
             Operation::new(method, "/readyz", readyz, "Whether tasks are started and watched", health::readyz).public(),
         ]);
     }

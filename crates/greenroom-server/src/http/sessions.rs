@@ -79,7 +79,8 @@ pub async fn tasks(
     query: Params<TasksQuery>,
 ) -> Json<Tasks> {
     let session = SessionId::from(session.into_inner());
-    let tasks = api.greenroom.tasks_of(&session, query.0.descendants).await;
+    let mut tasks = api.greenroom.tasks_of(&session, query.0.descendants).await;
+    tasks.iter_mut().for_each(Task::truncate_texts);
     Json(Tasks { tasks })
 }
 

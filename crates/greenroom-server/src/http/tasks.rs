@@ -90,7 +90,7 @@ pub async fn list(api: Data<Api>, query: Params<ListQuery>) -> Result<Json<TaskP
             "use the nextCursor of the page before",
         ));
     }
-    let page = api
+    let mut page = api
         .greenroom
         .list(ListFilter {
             statuses,
@@ -100,6 +100,7 @@ pub async fn list(api: Data<Api>, query: Params<ListQuery>) -> Result<Json<TaskP
             cursor,
         })
         .await;
+    page.tasks.iter_mut().for_each(Task::truncate_texts);
     Ok(Json(page))
 }
 
@@ -148,11 +149,30 @@ pub struct TaskResponse {
     waits_for: Option<WaitsFor>,
 }
 
+/// The query of one task.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TaskQuery {
+    /// The whole prompt and skillContent rather than their first 200 characters.
+    #[serde(default, deserialize_with = "flag")]
+    #[schemars(schema_with = "flag_schema")]
+    full: bool,
+}
+
 /// `GET /v1/tasks/{id}`: the task, with the reason why it waits.
-pub async fn get(api: Data<Api>, id: Path<String>) -> Result<Json<TaskResponse>, ApiError> {
+pub async fn get(
+    api: Data<Api>,
+    id: Path<String>,
+    query: Params<TaskQuery>,
+) -> Result<Json<TaskResponse>, ApiError> {
     let TaskDetail {
-        task, waits_for, ..
+        mut task,
+        waits_for,
+        ..
     } = find(&api, &id).await?;
+    if !query.0.full {
+        task.truncate_texts();
+    }
     Ok(Json(TaskResponse { task, waits_for }))
 }
 

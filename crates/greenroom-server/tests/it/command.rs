@@ -1,6 +1,7 @@
 //! The `greenroom` binary: stdout, stderr, and exit codes.
 
 use std::io::{BufRead, BufReader};
+use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
@@ -13,7 +14,10 @@ pub fn greenroom(args: &[&str]) -> Command {
     command
         .args(args)
         .env_clear()
-        .env("HOME", std::env::temp_dir().join("greenroom-no-home"))
+        .env(
+            "HOME",
+            Path::new(env!("CARGO_TARGET_TMPDIR")).join("no-home"),
+        )
         .stdin(Stdio::null());
     command.current_dir(std::env::temp_dir());
     command

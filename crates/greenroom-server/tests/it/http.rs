@@ -693,3 +693,68 @@ async fn stop_ends_tasks_and_blocked_readers() {
     // The read must end when the service stops.
     let _ = reading.await;
 }
+
+#[actix_rt::test]
+async fn lists_carry_the_first_200_characters_of_texts() {
+    let host = Host::start(&[]).await;
+    let text = "ü".repeat(5000);
+    let body = json!({"description": "d", "prompt": text, "skillContent": text, "agent": "a",
+        "parentSessionID": "ses_p"});
+    let (_, task) = host.post("/v1/tasks", body).await;
+    let path = format!("/v1/tasks/{}", task["id"].as_str().unwrap());
+    let excerpt = json!("ü".repeat(200));
+    let (_, list) = host.get("/v1/tasks").await;
+    let (_, of_session) = host.get("/v1/sessions/ses_p/tasks").await;
+    let (_, one) = host.get(&path).await;
+    for shown in [&list["tasks"][0], &of_session["tasks"][0], &one] {
+        assert_eq!(
+            (&shown["prompt"], &shown["skillContent"]),
+            (&excerpt, &excerpt)
+        );
+    }
+    let (_, full) = host.get(&format!("{path}?full=true")).await;
+    assert_eq!(
+        (&full["prompt"], &full["skillContent"]),
+        (&json!(text), &json!(text))
+    );
+    host.stop().await;
+}
+
+#[actix_rt::test]
+async fn waiting_texts_are_bounded() {
+    let host = Host::start(&[
+        ("limits.default", "1"),
+        ("limits.max_waiting_bytes", "1000"),
+    ])
+    .await;
+    let launch =
+        |length: usize| json!({"description": "d", "prompt": "x".repeat(length), "agent": "a"});
+    let (_, first) = host.post("/v1/tasks", launch(900)).await;
+    host.running(first["id"].as_str().unwrap()).await;
+    assert_eq!(
+        host.post("/v1/tasks", launch(900)).await.0,
+        201,
+        "the first one waits no more"
+    );
+    let (status, error) = host.post("/v1/tasks", launch(200)).await;
+    assert_error((status, &error), 429, "queue_too_large", "900 bytes");
+    assert_eq!(host.post("/v1/tasks", launch(100)).await.0, 201);
+    host.stop().await;
+}
+
+#[actix_rt::test]
+async fn invisible_names_are_refused() {
+    let host = Host::start(&[]).await;
+    for (field, value) in [
+        ("agent", "\u{200b}"),
+        ("agent", "a\u{0}"),
+        ("directory", "/tmp/\u{0}a"),
+        ("directory", "/tmp/\u{1b}[2J"),
+    ] {
+        let mut body = json!({"description": "d", "prompt": "p", "agent": "a"});
+        body[field] = json!(value);
+        let (status, error) = host.post("/v1/tasks", body).await;
+        assert_error((status, &error), 422, "invalid_value", field);
+    }
+    host.stop().await;
+}

@@ -20,6 +20,7 @@ mod memory;
 mod metrics;
 mod openapi;
 mod plugin;
+mod process;
 mod routing;
 mod schema;
 mod secret;

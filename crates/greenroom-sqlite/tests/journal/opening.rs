@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::io::{Seek, SeekFrom, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use greenroom::ports::journal::Journal;
@@ -37,6 +38,67 @@ fn files_are_readable_by_their_owner_only() {
     }
     assert_eq!(mode(&folder.path().join("a")), 0o700);
     assert_eq!(mode(&folder.path().join("a/b")), 0o700);
+}
+
+fn set_mode(path: &Path, mode: u32) {
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+}
+
+#[test]
+fn symlinked_lock_is_refused_and_its_target_unchanged() {
+    let fixture = TestJournal::new();
+    drop(fixture.open());
+    let lock = fixture.path().with_file_name("journal.db.lock");
+    let target = fixture.path().with_file_name("target");
+    fs::write(&target, "precious").unwrap();
+    fs::remove_file(&lock).unwrap();
+    std::os::unix::fs::symlink(&target, &lock).unwrap();
+    let error = refused(&fixture);
+    assert!(error.to_string().contains("symbolic link"), "{error}");
+    assert_eq!(fs::read_to_string(&target).unwrap(), "precious");
+    // The same for a link to nothing, which must not create a file.
+    fs::remove_file(&target).unwrap();
+    refused(&fixture);
+    assert!(!target.exists());
+}
+
+#[test]
+fn fifo_is_refused_at_once() {
+    for end in ["", ".lock", "-wal"] {
+        let fixture = TestJournal::new();
+        if !end.is_empty() {
+            drop(fixture.open());
+        }
+        let path = fixture.path().with_file_name(format!("journal.db{end}"));
+        let _ = fs::remove_file(&path);
+        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::from_bits_truncate(0o600)).unwrap();
+        let error = fixture.try_open().expect_err("it is refused");
+        assert!(error.to_string().contains("a FIFO"), "{end}: {error}");
+        if end.is_empty() {
+            let error = greenroom_sqlite::maintenance::stats(&path).expect_err("it is refused");
+            assert!(error.to_string().contains("a FIFO"), "{error}");
+        }
+    }
+}
+
+#[test]
+fn journal_that_all_users_can_write_is_refused_with_the_cure() {
+    let fixture = TestJournal::new();
+    drop(fixture.open());
+    let folder = fixture.path().parent().unwrap().to_owned();
+    set_mode(&folder, 0o777);
+    let hint = fixture.try_open().expect_err("it is refused").hint();
+    assert!(hint.contains("chmod go-w "), "{hint}");
+    set_mode(&folder, 0o700);
+    set_mode(&fixture.path(), 0o666);
+    let hint = refused(&fixture).hint();
+    assert!(
+        hint.contains("chmod 600 ") && hint.contains("journal.db"),
+        "{hint}"
+    );
+    // A group may be meant: a warning.
+    set_mode(&fixture.path(), 0o660);
+    drop(fixture.open());
 }
 
 #[test]

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::foreign_text::one_line;
 use super::ids::{SessionId, TaskId};
-use super::notification::{escape_wrapper, one_line};
 use super::task::{Task, TaskStatus, cut};
 use crate::maps::Map;
 
@@ -114,21 +114,21 @@ pub fn markdown(entries: &[HistoryEntry]) -> String {
     let mut text = String::from("## Background tasks\n\n");
     for entry in entries.iter().rev().take(MARKDOWN_ENTRIES).rev() {
         let description = one_line(&entry.description);
-        let description = escape_wrapper(&description);
         let session = entry
             .session
             .as_ref()
             .map_or("no session", SessionId::as_str);
+        let session = one_line(session);
         let category = entry
             .category
             .as_deref()
-            .map(|category| format!(", {category}"))
+            .map(|category| format!(", {}", one_line(category)))
             .unwrap_or_default();
         text.push_str(&format!(
             "- `{}` {} ({}{category}), session `{session}`: {}\n",
-            entry.task,
+            one_line(entry.task.as_str()),
             entry.status.as_str(),
-            entry.agent,
+            one_line(&entry.agent),
             cut(&description, 240),
         ));
     }

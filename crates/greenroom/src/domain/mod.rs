@@ -9,6 +9,7 @@ pub mod correlation_tag;
 pub mod decoded_event;
 pub mod event_filter;
 pub(crate) mod explanation;
+pub mod foreign_text;
 pub mod histories;
 pub mod history;
 pub mod idempotency;

@@ -339,6 +339,9 @@ pub struct Track {
     pub concurrency_key: Option<ConcurrencyKey>,
 }
 
+/// The number of characters of a prompt or skill content in a list.
+pub const EXCERPT_CHARS: usize = 200;
+
 /// A task: the record of one prompt for one agent, run in a child session.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
@@ -475,6 +478,24 @@ impl Task {
     /// Returns how often in a row the run was cut off without a newly finished assistant message.
     pub fn cut_offs(&self) -> u32 {
         self.cut_offs
+    }
+
+    /// Returns the size of its prompt and skill content, in bytes.
+    pub fn text_bytes(&self) -> u64 {
+        let skill_content = self.skill_content.as_deref().map_or(0, str::len);
+        (self.prompt.len() + skill_content) as u64
+    }
+
+    /// Truncates the prompt and the skill content to their first [`EXCERPT_CHARS`] characters, for lists.
+    pub fn truncate_texts(&mut self) {
+        let excerpt = |text: &mut Arc<str>| {
+            let kept = cut(text, EXCERPT_CHARS);
+            if kept.len() < text.len() {
+                *text = Arc::from(kept);
+            }
+        };
+        excerpt(&mut self.prompt);
+        self.skill_content.as_mut().map(excerpt);
     }
 
     /// Returns the number of the newest attempt of this run that has started; zero before the first.

@@ -1,6 +1,7 @@
 //! Validation of arguments: fields must not be blank or too large, and a model needs both parts. Errors name the field
 //! as JSON does.
 
+use super::foreign_text::{is_blank, is_unsafe};
 use super::ids::{ModelRef, SessionId};
 use super::task::{Launch, Resume, Track};
 
@@ -13,6 +14,8 @@ pub const MAX_PROMPT: usize = 512 * 1024;
 pub const MAX_DESCRIPTION: usize = 2_000;
 /// The maximum length of the name of an agent, model, category, skill or session, in bytes.
 pub const MAX_NAME: usize = 500;
+/// The maximum length of a directory, in bytes.
+const MAX_DIRECTORY: usize = 4096;
 /// The maximum number of skills or permission rules.
 pub const MAX_LIST: usize = 200;
 
@@ -33,7 +36,7 @@ pub fn launch(launch: &Launch) -> Result<(), Problem> {
         return Err(("fallbackModels", problem.to_owned()));
     }
     optional("category", launch.category.as_deref(), MAX_NAME)?;
-    optional("directory", launch.directory.as_deref(), 4096)?;
+    optional("directory", launch.directory.as_deref(), MAX_DIRECTORY)?;
     if let Some(directory) = &launch.directory
         && !directory.starts_with('/')
         && !directory.contains(":\\")
@@ -124,11 +127,24 @@ fn text(field: &'static str, value: &str, max: usize) -> Result<(), Problem> {
     if value.trim().is_empty() {
         return Err((field, "must not be blank".to_owned()));
     }
+    if is_blank(value) {
+        return Err((field, "must contain a visible character".to_owned()));
+    }
     if value.len() > max {
         return Err((field, too_long(value.len(), max)));
     }
-    if max <= MAX_NAME && value.chars().any(char::is_control) {
-        return Err((field, "must not contain control characters".to_owned()));
+    let is_name = max <= MAX_NAME || max == MAX_DIRECTORY;
+    if is_name && let Some(c) = value.chars().find(|c| is_unsafe(*c)) {
+        let kind = if c.is_control() {
+            "control"
+        } else {
+            "invisible"
+        };
+        let problem = format!(
+            "must not contain {kind} characters (U+{:04X})",
+            u32::from(c)
+        );
+        return Err((field, problem));
     }
     Ok(())
 }
@@ -215,6 +231,27 @@ mod tests {
             .0,
             "model"
         );
+    }
+
+    #[test]
+    fn invisible_names_are_refused() {
+        let launch_of = |agent: &str, directory: &str| Launch {
+            agent: agent.into(),
+            directory: Some(directory.into()),
+            ..valid_launch()
+        };
+        for (agent, directory, field) in [
+            ("\u{200b}", "/a", "agent"),
+            ("a\u{202e}b", "/a", "agent"),
+            ("a\u{0}", "/a", "agent"),
+            ("a", "/a\u{0}b", "directory"),
+            ("a", "/a\u{1b}[2J", "directory"),
+            ("a", "/a\u{2066}", "directory"),
+        ] {
+            let refused = launch(&launch_of(agent, directory)).unwrap_err();
+            assert_eq!(refused.0, field, "{agent:?} {directory:?}");
+        }
+        assert_eq!(launch(&launch_of("général", "/tmp/日本 語")), Ok(()));
     }
 
     #[test]

@@ -36,6 +36,16 @@ pub enum LaunchError {
         /// The number of waiting tasks.
         waiting: usize,
     },
+    /// The texts of the waiting tasks are too large.
+    #[error(
+        "the waiting tasks have {waiting} bytes of text; with this one they would exceed {limit}"
+    )]
+    QueueTooLarge {
+        /// The size of the prompts and skill contents of the waiting tasks, in bytes.
+        waiting: u64,
+        /// The limit, `limits.max_waiting_bytes`.
+        limit: u64,
+    },
     /// The system is shutting down.
     #[error("greenroom is shutting down")]
     ShuttingDown,
@@ -74,6 +84,16 @@ pub enum ResumeError {
     QueueFull {
         /// The number of waiting tasks.
         waiting: usize,
+    },
+    /// The texts of the waiting tasks are too large.
+    #[error(
+        "the waiting tasks have {waiting} bytes of text; with this one they would exceed {limit}"
+    )]
+    QueueTooLarge {
+        /// The size of the prompts and skill contents of the waiting tasks, in bytes.
+        waiting: u64,
+        /// The limit, `limits.max_waiting_bytes`.
+        limit: u64,
     },
     /// The system is shutting down.
     #[error("greenroom is shutting down")]

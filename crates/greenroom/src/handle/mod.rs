@@ -13,8 +13,8 @@ use crate::actors::env::{Env, REVERT_READ_LIMIT, within};
 use crate::actors::inbox::Inbox;
 use crate::actors::registry::{
     CancelAnswer, CancelTask, CountTasks, Descendants, Find, FindDecided, FoundTask, InstanceEnded,
-    KeyWait, LaunchOnce, LinkChanged, ListTasks, OwnerChanged, Query, QueryMessage, ReadHistory,
-    ReadReadiness, ReadWaits, SendTo, Shutdown, TaskRegistry, TasksOf, WaitForRun,
+    KeyWait, LaunchOnce, LinkChanged, ListTasks, OwnerChanged, Ping, Query, QueryMessage,
+    ReadHistory, ReadReadiness, ReadWaits, SendTo, Shutdown, TaskRegistry, TasksOf, WaitForRun,
 };
 use crate::actors::runtime_state::RuntimeFlags;
 use crate::actors::slot_manager::{ReadSlots, SlotManager, SlotsSnapshot};
@@ -508,6 +508,12 @@ impl Greenroom {
     /// Returns current counts. Counts since the start are in [`Greenroom::counters`].
     pub async fn task_counts(&self) -> TaskCounts {
         self.query_with_retry(CountTasks).await.unwrap_or_default()
+    }
+
+    /// Returns true if the actors answer within `limit`. False after a shutdown.
+    pub async fn ping(&self, limit: Duration) -> bool {
+        let answer = tokio::time::timeout(limit, self.query_with_retry(Ping)).await;
+        matches!(answer, Ok(Some(())))
     }
 
     /// Returns whether the system can start and watch tasks.

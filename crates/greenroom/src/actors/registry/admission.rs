@@ -182,6 +182,11 @@ impl TaskRegistry {
                 waiting: self.waiting,
             });
         }
+        let size =
+            (launch.prompt.len() + launch.skill_content.as_ref().map_or(0, String::len)) as u64;
+        if let Some((waiting, limit)) = self.exceeded_queue_size(size) {
+            return Err(LaunchError::QueueTooLarge { waiting, limit });
+        }
         let known = self.known_lineage(launch.parent_session.as_ref());
         let limit = self.env.config.safety.max_depth;
         if let Some(lineage) = &known
@@ -249,6 +254,10 @@ impl TaskRegistry {
             return Err(ResumeError::QueueFull {
                 waiting: self.waiting,
             });
+        }
+        let size = resume.prompt.len() as u64;
+        if let Some((waiting, limit)) = self.exceeded_queue_size(size) {
+            return Err(ResumeError::QueueTooLarge { waiting, limit });
         }
         let (now, queue_seq) = (self.env.now(), self.next_queue_seq());
         let Some(entry) = self.tasks.get_mut(&id) else {

@@ -71,7 +71,7 @@ pub(crate) use messages::{
 };
 pub(crate) use parents::Parent;
 pub(crate) use queries::{
-    CountTasks, Descendants, Find, FindDecided, FoundTask, KeyWait, ListTasks, ReadHistory,
+    CountTasks, Descendants, Find, FindDecided, FoundTask, KeyWait, ListTasks, Ping, ReadHistory,
     ReadReadiness, ReadWaits, TasksOf, WaitForRun,
 };
 pub(crate) use resource_counts::ReadResourceCounts;
@@ -258,6 +258,8 @@ pub(crate) struct TaskRegistry {
     launch_keys: LaunchKeys,
     wait_queues: BTreeMap<ConcurrencyKey, WaitQueue>,
     waiting: usize,
+    /// The size of the texts of the waiting runs, in bytes.
+    waiting_bytes: u64,
     parents: BTreeMap<SessionId, Parent>,
     histories: Histories,
     deadlines: BTreeMap<DeadlineKey, Deadline>,
@@ -307,6 +309,7 @@ impl TaskRegistry {
             launch_keys: LaunchKeys::default(),
             wait_queues: BTreeMap::new(),
             waiting: 0,
+            waiting_bytes: 0,
             parents: BTreeMap::new(),
             histories: Histories::default(),
             deadlines: BTreeMap::new(),

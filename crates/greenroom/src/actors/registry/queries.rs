@@ -351,6 +351,16 @@ impl Handler<WaitForRun> for TaskRegistry {
     }
 }
 
+/// Is answered at once: shows that the arbiter and the registry are working.
+#[derive(Clone)]
+pub(crate) struct Ping;
+
+impl Query for Ping {
+    type Answer = ();
+
+    fn answer(self, _: &mut TaskRegistry, _: &mut Context<TaskRegistry>) {}
+}
+
 /// Reads whether the system is ready, and the problems if it is not.
 #[derive(Clone)]
 pub(crate) struct ReadReadiness;

@@ -188,6 +188,7 @@ impl TaskRegistry {
         self.open_children.clear();
         self.wait_queues.clear();
         self.waiting = 0;
+        self.waiting_bytes = 0;
         self.parents.clear();
         self.deadlines.clear();
         self.refs.aborts.clear();

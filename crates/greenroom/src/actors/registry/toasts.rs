@@ -2,6 +2,7 @@
 
 use super::TaskRegistry;
 use crate::actors::toaster::Show;
+use crate::domain::foreign_text::one_line;
 use crate::domain::ids::TaskId;
 use crate::domain::task::{TaskStatus, cut};
 use crate::ports::agent_server::ToastVariant;
@@ -17,15 +18,15 @@ impl TaskRegistry {
         let names = |wanted: TaskStatus| {
             // Only the newest tasks are searched: a long queue must not slow down launches.
             let newest = self.by_acceptance.values().rev().take(200);
-            let names: Vec<&str> = newest
+            let names: Vec<_> = newest
                 .filter_map(|id| self.tasks.get(id))
                 .filter(|entry| entry.task.status() == wanted)
-                .map(|entry| cut(&entry.task.description, 40))
+                .map(|entry| one_line(cut(&entry.task.description, 40)))
                 .take(5)
                 .collect();
             names.join(", ")
         };
-        let mut message = cut(&entry.task.description, 80).to_owned();
+        let mut message = one_line(cut(&entry.task.description, 80)).into_owned();
         for (label, status) in [
             ("running", TaskStatus::Running),
             ("waiting", TaskStatus::Pending),
@@ -65,7 +66,8 @@ impl TaskRegistry {
         } else {
             ToastVariant::Success
         };
-        let message = format!("{}: {}", cut(&task.description, 80), task.status().as_str());
+        let message = one_line(cut(&task.description, 80));
+        let message = format!("{message}: {}", task.status().as_str());
         self.refs.toaster.send(Show {
             title: title.to_owned(),
             message,

@@ -18,6 +18,7 @@ impl TaskRegistry {
         let queue_seq = entry.queue_seq;
         entry.queued = Some(queue_seq);
         let (key, run) = (entry.task.concurrency_group.clone(), entry.task.run);
+        let size = entry.task.text_bytes();
         if !self.wait_queues.contains_key(&key) {
             let wait_queue = WaitQueue {
                 queue: self.new_queue(&key),
@@ -28,6 +29,7 @@ impl TaskRegistry {
         if let Some(wait_queue) = self.wait_queues.get_mut(&key) {
             wait_queue.waiting.insert(queue_seq, id.clone());
             self.waiting += 1;
+            self.waiting_bytes += size;
             wait_queue.queue.do_send(Enqueue {
                 queue_seq,
                 task: id.clone(),
@@ -62,6 +64,12 @@ impl TaskRegistry {
         )
     }
 
+    /// Returns the size of the waiting texts and the limit, if a text of `size` bytes would exceed it.
+    pub(super) fn exceeded_queue_size(&self, size: u64) -> Option<(u64, u64)> {
+        let limit = self.limits.max_waiting_bytes;
+        (self.waiting_bytes + size > limit).then_some((self.waiting_bytes, limit))
+    }
+
     /// Starts the next queue of a key whose queue panicked, and enqueues the waiting runs again.
     pub(super) fn rebuild_queue(&mut self, key: &ConcurrencyKey) {
         if !self.wait_queues.contains_key(key) {
@@ -93,10 +101,12 @@ impl TaskRegistry {
         }
         if let Some(queue_seq) = entry.queued.take() {
             let key = entry.task.concurrency_group.clone();
+            let size = entry.task.text_bytes();
             if let Some(wait_queue) = self.wait_queues.get_mut(&key)
                 && wait_queue.waiting.remove(&queue_seq).is_some()
             {
                 self.waiting -= 1;
+                self.waiting_bytes = self.waiting_bytes.saturating_sub(size);
                 if !granted {
                     wait_queue.queue.do_send(Withdraw(queue_seq));
                 }
