@@ -219,8 +219,8 @@ impl ServerState {
 
     fn heal(&mut self) {
         self.healed = true;
-        self.lost_agents.clear();
-        self.lost_models.clear();
+        self.lost_agents.retain(|_, permanent| *permanent);
+        self.lost_models.retain(|_, permanent| *permanent);
         let reverted: Vec<SessionId> = self
             .sessions
             .iter()
