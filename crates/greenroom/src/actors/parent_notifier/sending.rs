@@ -63,7 +63,7 @@ const RECORD_VALIDITY: Duration = Duration::from_secs(2);
 /// The progress of the delivery of one message.
 #[derive(Default)]
 pub(super) struct Delivery {
-    /// True once the message was sent.
+    /// True once the message was sent, or may have been sent.
     attempted: bool,
     /// True once an event showed the stored message.
     stored: bool,
@@ -82,6 +82,14 @@ pub(super) struct Delivery {
 }
 
 impl Delivery {
+    /// Returns the delivery of a message of an earlier process or notifier, which may have sent it.
+    pub(super) fn recovered() -> Self {
+        Self {
+            attempted: true,
+            ..Self::default()
+        }
+    }
+
     /// Returns true if an error since the message was sent names the agent that the message named.
     fn names_agent(&self) -> bool {
         let sent = self.error.as_ref().zip(self.agent.as_ref());
