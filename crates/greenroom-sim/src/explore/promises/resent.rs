@@ -147,14 +147,20 @@ impl Resent {
         let error = errors
             .map(|(at, _)| at.at)
             .find(|at| *at >= send.started.at);
-        let from = match (crash, send.returned) {
-            (Some(crash), _) => crash.at,
-            (None, Some((returned, true))) => {
+        let answered = match send.returned {
+            Some((returned, true)) => {
                 let waited = returned.at + CONFIRM_WAIT;
-                error.map_or(waited, |error| error.min(waited))
+                Some(error.map_or(waited, |error| error.min(waited)))
             }
-            (None, Some((returned, false))) => returned.at,
-            (None, None) => return false,
+            Some((returned, false)) => Some(returned.at),
+            None => None,
+        };
+        let Some(from) = answered
+            .into_iter()
+            .chain(crash.map(|crash| crash.at))
+            .min()
+        else {
+            return false;
         };
         let stored = self.stored.get(notice);
         let reads = self.reads.get(parent).into_iter().flatten();
