@@ -649,14 +649,17 @@ impl Handler<ContextRead> for ParentNotifier {
             None => {}
         }
         let may_send = !self.session.is_held() && !matches!(read.reverted, Some(Err(_)));
-        if !self.stopped
+        // A message that was sent before may have been stored late. It is not read again if the record could not be read.
+        let is_stored = |next: &mut PendingMessage| {
+            next.delivery.attempted && find_notice(&read.messages, &next.id).is_some()
+        };
+        if let Some(stored) = self.closed.pop_front_if(is_stored) {
+            self.accepted(stored);
+        } else if !self.stopped
             && may_send
             && let Some(pending) = self.take(now)
         {
-            // A message that was sent before may have been stored late.
-            if pending.delivery.attempted && find_notice(&read.messages, &pending.id).is_some() {
-                self.accepted(pending);
-            } else if pending.facts.kind == NoticeKind::Continue && prompted_since(&read.messages) {
+            if pending.facts.kind == NoticeKind::Continue && prompted_since(&read.messages) {
                 self.dropped(&pending, "the user has prompted the parent");
             } else {
                 self.send(pending, read, ctx);
