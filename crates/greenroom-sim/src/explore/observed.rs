@@ -381,9 +381,8 @@ impl ObservedState {
         let is_disrupted = self
             .last_disruption
             .is_some_and(|last| last.at >= aborted.at - END_BEFORE);
-        !self.shows_cut_off(aborted)
-            && !self.may_be_unwritten(aborted)
-            && !(is_restored && is_disrupted)
+        let is_unsure = self.may_be_unwritten(aborted) || is_restored && is_disrupted;
+        !is_unsure && !self.shows_cut_off(aborted)
     }
 
     /// Returns a call by its number.
