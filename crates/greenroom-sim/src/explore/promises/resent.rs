@@ -11,7 +11,7 @@ use greenroom::ports::agent_server::Notice;
 
 use super::Promise;
 use super::wakes::CONFIRM_WAIT;
-use crate::explore::log::{Call, Entry, LogEvent};
+use crate::explore::log::{Call, Entry, Fact, LogEvent};
 use crate::explore::observed::{LogPosition, ObservedState};
 
 /// The sent messages, the reads of their parents, and the errors about agents.
@@ -21,6 +21,8 @@ pub(super) struct Resent {
     /// The message of each call that sends one.
     by_call: BTreeMap<u64, NoticeId>,
     stored: BTreeMap<NoticeId, LogPosition>,
+    /// The messages stored in each session.
+    stored_in: BTreeMap<SessionId, Vec<NoticeId>>,
     /// The newest stored message of each parent.
     newest_stored: BTreeMap<SessionId, LogPosition>,
     /// The reads in flight that took effect.
@@ -226,6 +228,8 @@ impl Promise for Resent {
             }
             LogEvent::NoticeStored { parent, notice, .. } => {
                 self.newest_stored.insert(parent.clone(), position);
+                let stored_in = self.stored_in.entry(parent.clone()).or_default();
+                stored_in.push(notice.clone());
                 let is_first = !self.stored.contains_key(notice);
                 if !is_first && !self.may_be_doubled(parent, notice) {
                     return Some(format!(
@@ -238,6 +242,15 @@ impl Promise for Resent {
                 if let Some(agent) = kind.strip_prefix("session.error unknown agent ") {
                     let known = self.unknown_agents.entry(session.clone()).or_default();
                     known.push((position, agent.to_owned()));
+                }
+            }
+            // A message that its user has reverted and deleted is not in the history any more.
+            LogEvent::SessionFact {
+                session,
+                fact: Fact::RevertedDeleted,
+            } => {
+                for notice in self.stored_in.remove(session).unwrap_or_default() {
+                    self.stored.remove(&notice);
                 }
             }
             LogEvent::ProcessCrashed(_) => self.crashes.push(position),
