@@ -6,8 +6,8 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::future::pending;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
 
 use async_trait::async_trait;
 use greenroom::domain::ids::{ModelRef, SessionId};
@@ -28,16 +28,17 @@ pub struct CrashSwitch {
     alive: Arc<AtomicBool>,
     // `Notify` wakes in the order of waiting, which keeps a scenario reproducible.
     crashed: Arc<Notify>,
-    journal: Arc<DiskJournal>,
+    // The journal holds a switch in its callback. A strong reference would keep both forever.
+    journal: Weak<DiskJournal>,
 }
 
 impl CrashSwitch {
     /// Returns a switch for a system that writes to this journal.
-    pub fn new(journal: Arc<DiskJournal>) -> Self {
+    pub fn new(journal: &Arc<DiskJournal>) -> Self {
         Self {
             alive: Arc::new(AtomicBool::new(true)),
             crashed: Arc::default(),
-            journal,
+            journal: Arc::downgrade(journal),
         }
     }
 
@@ -48,7 +49,9 @@ impl CrashSwitch {
 
     /// Crashes the process now.
     pub fn crash(&self) {
-        self.journal.kill();
+        if let Some(journal) = self.journal.upgrade() {
+            journal.kill();
+        }
         self.alive.store(false, Ordering::Release);
         self.crashed.notify_waiters();
     }

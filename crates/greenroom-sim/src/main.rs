@@ -34,7 +34,7 @@ enum Command {
         /// The seeds, `A..B`. Without `B` it runs until the time is over.
         #[arg(long, value_parser = seeds)]
         seeds: std::ops::Range<u64>,
-        /// The profile: `default`, `reference`, `crashes` or `ordinary`.
+        /// The profile: `default`, `reference`, `crashes`, `ordinary` or `ordinary-crashes`.
         #[arg(long, default_value = "default", value_parser = profile)]
         profile: Profile,
         /// Limit of real time for all scenarios, in minutes.
@@ -145,7 +145,8 @@ fn profile(text: &str) -> Result<Profile, String> {
         "reference" => Ok(Profile::Reference),
         "crashes" => Ok(Profile::Crashes),
         "ordinary" => Ok(Profile::Ordinary),
-        _ => Err("write default, reference, crashes or ordinary".to_owned()),
+        "ordinary-crashes" => Ok(Profile::OrdinaryCrashes),
+        _ => Err("write default, reference, crashes, ordinary or ordinary-crashes".to_owned()),
     }
 }
 

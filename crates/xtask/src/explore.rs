@@ -1,6 +1,6 @@
 //! `cargo xtask explore` runs ten thousand random schedules of the default profile, two thousand of the reference profile,
-//! three thousand in which the process ends at random instants, three thousand of the ordinary life of opencode, and a
-//! thousand twice. It takes a few minutes and uses the same seeds each time.
+//! three thousand in which the process ends at random instants, three thousand of the ordinary life of opencode, two
+//! thousand of both together, and a thousand twice. It takes a few minutes and uses the same seeds each time.
 
 use crate::steps::{StepError, built, cargo, step};
 
@@ -24,6 +24,9 @@ pub fn run() -> Result<(), StepError> {
     })?;
     step("3,000 seeds of the ordinary life of opencode", || {
         explore(&["--seeds", "0..3000", "--profile", "ordinary"])
+    })?;
+    step("2,000 seeds of the ordinary life with crashes", || {
+        explore(&["--seeds", "0..2000", "--profile", "ordinary-crashes"])
     })?;
     step("1,000 seeds twice", || {
         explore(&["--seeds", "0..1000", "--twice"])

@@ -143,7 +143,7 @@ fn start(
     fault_injector: Option<Arc<dyn FaultInjector>>,
 ) -> (Greenroom, CrashSwitch) {
     let journal = disk.journal();
-    let crash_switch = CrashSwitch::new(Arc::clone(&journal));
+    let crash_switch = CrashSwitch::new(&journal);
     let crashable = CrashableServer::new(
         Arc::new(server.clone()),
         crash_switch.clone(),

@@ -242,8 +242,13 @@ impl Driver<'_> {
         }
         for parent in self.executor.log.read(ObservedState::all_parents) {
             let (greenroom, log) = (self.executor.greenroom(), self.executor.log.clone());
+            let crash_switch = self.executor.crash_switch();
             actix_rt::spawn(async move {
                 for record in greenroom.notifications(&parent).await {
+                    // A crashed process reports nothing.
+                    if crash_switch.as_ref().is_some_and(|it| !it.is_alive()) {
+                        return;
+                    }
                     let known =
                         log.read(|observed| observed.delivered_notices.contains(&record.id));
                     if record.fate == "delivered" && !known {

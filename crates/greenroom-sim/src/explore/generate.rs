@@ -28,7 +28,14 @@ pub fn scenario(seed: u64, profile: Profile) -> Scenario {
     let mut rng = Rng::named(seed, "scenario");
     let mut odds = odds(&mut rng);
     failpoints(&mut rng, &mut odds);
-    if profile == Profile::Crashes {
+    let mut ordinary = profile.is_ordinary().then(|| Rng::named(seed, "ordinary"));
+    if let Some(rng) = &mut ordinary {
+        ordinary_odds(rng, &mut odds);
+        // A generator of its own leaves the other decisions of a seed as they are.
+        let mut rng = Rng::named(seed, "ordinary: storage");
+        odds.notice_stored_after_wait = *rng.one_of(&[0, 0, 0, 200]);
+    }
+    if profile.crashes() {
         odds.crash = *Rng::named(seed, "crashes").one_of(&[20, 60, 200]);
         odds.failpoint = 0;
     }
@@ -41,10 +48,11 @@ pub fn scenario(seed: u64, profile: Profile) -> Scenario {
     };
     generator.generate_steps();
     let healed_at = generator.now + 2000;
-    if profile == Profile::Ordinary {
-        let mut rng = Rng::named(seed, "ordinary");
-        ordinary_odds(&mut rng, &mut odds);
-        ordinary_steps(&mut rng, &mut generator);
+    if let Some(rng) = &mut ordinary {
+        ordinary_steps(rng, &mut generator);
+        if Rng::named(seed, "ordinary: losses").chance(300) {
+            make_losses_permanent(&mut generator.steps);
+        }
     }
     Scenario {
         name: format!("seed {seed}"),
@@ -128,11 +136,13 @@ fn ordinary_steps(rng: &mut Rng, generator: &mut StepGenerator) {
             },
             2 => Action::LoseAgent {
                 agent: (*rng.one_of(&AGENTS[..3])).to_owned(),
+                permanent: false,
             },
             3 => {
                 let (provider, model) = rng.one_of(&MODELS);
                 Action::LoseModel {
                     model: format!("{provider}/{model}"),
+                    permanent: false,
                 }
             }
             4 => Action::Revert {
@@ -148,6 +158,16 @@ fn ordinary_steps(rng: &mut Rng, generator: &mut StepGenerator) {
         generator.steps.push(Step { at, action });
     }
     generator.steps.sort_by_key(|step| step.at);
+}
+
+fn make_losses_permanent(steps: &mut [Step]) {
+    for step in steps {
+        if let Action::LoseAgent { permanent, .. } | Action::LoseModel { permanent, .. } =
+            &mut step.action
+        {
+            *permanent = true;
+        }
+    }
 }
 
 /// Makes actors panic in every fourth scenario.

@@ -159,6 +159,8 @@ pub enum Fact {
     Idle,
     /// The session produces output.
     Output,
+    /// A message that calls tools is complete.
+    StepCompleted,
     /// The newest answer is complete.
     AnswerCompleted,
     /// The number of open todos.

@@ -27,6 +27,13 @@ pub const OPEN_ENDED: LogPosition = LogPosition {
     at: i64::MAX,
 };
 
+/// An end of an instance up to this long before an abort explains the abort, in milliseconds.
+const END_BEFORE: i64 = 6000;
+/// The time after which the receipt of an event is written, however slow the disk is.
+const WRITTEN_AFTER: i64 = 1500;
+/// The time after which the judgement of an abort is written even if the grace began again and the disk is slow.
+const JUDGED_AFTER: i64 = 6000;
+
 /// The request that created a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Origin {
@@ -173,6 +180,12 @@ pub struct ObservedState {
     pub stream_losses: Vec<LogPosition>,
     /// The last crash of the process.
     pub process_crashed: Option<LogPosition>,
+    /// All crashes of the process.
+    pub crashes: Vec<LogPosition>,
+    /// The number of calls at the last crash. Their ends show nothing about the server.
+    calls_at_crash: u64,
+    /// The last end of an instance, loss of the stream, outage or failed call. Crashes do not count.
+    pub last_disruption: Option<LogPosition>,
     /// True if a change was published later than it was decided, because the disk is slow.
     pub delayed_publication: bool,
     /// True if a registry or a task's actor panicked.
@@ -218,6 +231,9 @@ impl ObservedState {
             aborts: Vec::new(),
             stream_losses: Vec::new(),
             process_crashed: None,
+            crashes: Vec::new(),
+            calls_at_crash: 0,
+            last_disruption: None,
             delayed_publication: false,
             actor_panicked: false,
             registry_panicked: None,
@@ -303,12 +319,10 @@ impl ObservedState {
 
     /// Returns the number of sessions that their users have aborted, or that seem so.
     pub fn user_aborted(&self) -> usize {
-        let unknown =
-            |cut_off: Option<LogPosition>| cut_off.is_some_and(|it| !self.shows_cut_off(it));
         let user_aborted = self
             .sessions
             .values()
-            .filter(|known| known.user_aborted.is_some() || unknown(known.cut_off));
+            .filter(|known| known.user_aborted.is_some() || self.may_be_taken_for_stopped(known));
         user_aborted.count()
     }
 
@@ -330,8 +344,45 @@ impl ObservedState {
             let window = begin..end;
             positions.iter().any(|ended| window.contains(&ended.at))
         };
-        is_within(&self.instance_ends, aborted.at - 6000)
+        is_within(&self.instance_ends, aborted.at - END_BEFORE)
             || is_within(&self.stream_losses, aborted.at)
+    }
+
+    /// Returns true if the end of the instance was reported close enough to an abort at this time, and the judgement of the
+    /// abort was written: no crash follows within the grace and the longest commits.
+    pub fn surely_shows_cut_off(&self, aborted: LogPosition) -> bool {
+        let forgotten = |crash: &LogPosition| {
+            (aborted.at - END_BEFORE..=aborted.at + JUDGED_AFTER).contains(&crash.at)
+        };
+        self.shows_cut_off(aborted) && !self.crashes.iter().any(forgotten)
+    }
+
+    /// Returns true if the session was cut off, and the system cannot know that no person was the cause.
+    pub fn may_be_taken_for_stopped(&self, known: &SessionFacts) -> bool {
+        known.cut_off.is_some_and(|cut_off| {
+            // An abort that is received after the loss of the stream is not explained by the loss.
+            let received = known.abort_delivered.filter(|at| *at > cut_off);
+            let explained = |at: LogPosition| self.surely_shows_cut_off(at);
+            !explained(cut_off) || received.is_some_and(|at| !explained(at))
+        })
+    }
+
+    /// Returns true if the receipt of an event may not have been written before a crash.
+    pub fn may_be_unwritten(&self, received: LogPosition) -> bool {
+        let window = received.at..=received.at + WRITTEN_AFTER;
+        self.crashes.iter().any(|crash| window.contains(&crash.at))
+    }
+
+    /// Returns true if an abort by a person, reported here, must be judged so: no end of the instance explains it. A process
+    /// that crashed before the judgement leaves it to the next, which probes the server.
+    pub fn surely_shows_person(&self, aborted: LogPosition) -> bool {
+        let window = aborted.at..=aborted.at + JUDGED_AFTER;
+        let is_restored = self.crashes.iter().any(|crash| window.contains(&crash.at));
+        let is_disrupted = self
+            .last_disruption
+            .is_some_and(|last| last.at >= aborted.at - END_BEFORE);
+        let is_unsure = self.may_be_unwritten(aborted) || is_restored && is_disrupted;
+        !is_unsure && !self.shows_cut_off(aborted)
     }
 
     /// Returns a call by its number.

@@ -71,7 +71,7 @@ impl ProcessRunner {
             None => Arc::new(MemoryJournal::default()),
             Some(disk) => {
                 let journal = disk.journal();
-                let switch = CrashSwitch::new(Arc::clone(&journal));
+                let switch = CrashSwitch::new(&journal);
                 let crashes_at = self.crash_decider(switch.clone());
                 let crashes_at_disk = Arc::clone(&crashes_at);
                 journal.set_crash_at_write(Arc::new(move |moment| crashes_at_disk(moment)));

@@ -48,6 +48,21 @@ pub enum Profile {
     Crashes,
     /// The default profile with the ordinary life of opencode: ended instances, reverts, lost agents and models.
     Ordinary,
+    /// The ordinary life of opencode together with crashes of the process.
+    #[serde(rename = "ordinary-crashes")]
+    OrdinaryCrashes,
+}
+
+impl Profile {
+    /// Returns true if the process may crash.
+    pub fn crashes(self) -> bool {
+        matches!(self, Self::Crashes | Self::OrdinaryCrashes)
+    }
+
+    /// Returns true for the profiles with the ordinary life of opencode.
+    pub fn is_ordinary(self) -> bool {
+        matches!(self, Self::Ordinary | Self::OrdinaryCrashes)
+    }
 }
 
 /// The settings of a scenario; the profile sets all others. Times are milliseconds.
@@ -161,6 +176,9 @@ pub struct Odds {
     /// A notification is accepted and stored some seconds later.
     #[serde(skip_serializing_if = "is_zero")]
     pub notice_stored_late: u32,
+    /// A notification is accepted and stored 9 to 12 s later, about when the wait for it ends.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub notice_stored_after_wait: u32,
     /// The instance is disposed shortly after a notification that wakes was stored.
     #[serde(skip_serializing_if = "is_zero")]
     pub notice_cut_off: u32,
@@ -286,9 +304,19 @@ pub enum Action {
     /// its running sessions.
     EndProcess { ms: u64 },
     /// Removes an agent from the configuration.
-    LoseAgent { agent: String },
+    LoseAgent {
+        agent: String,
+        /// True if the agent is still unknown after the healing.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        permanent: bool,
+    },
     /// Removes a model, `provider/model`, from the configuration.
-    LoseModel { model: String },
+    LoseModel {
+        model: String,
+        /// True if the model is still unknown after the healing.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        permanent: bool,
+    },
     /// Reverts a session to its newest user message.
     Revert { session: String },
     /// Restores what a revert has hidden.
@@ -309,19 +337,19 @@ impl Scenario {
 
     /// Returns true if the process may crash.
     pub fn crashes(&self) -> bool {
-        self.profile == Profile::Crashes
+        self.profile.crashes()
     }
 
     /// Returns true if the scenario contains the ordinary life of opencode, whose promises are then checked.
     pub fn is_ordinary(&self) -> bool {
-        self.profile == Profile::Ordinary
+        self.profile.is_ordinary()
     }
 
     /// Returns the configuration of the scenario.
     pub fn config(&self) -> Config {
         let mut config = match self.profile {
-            Profile::Default | Profile::Crashes | Profile::Ordinary => Config::default(),
             Profile::Reference => Config::reference(),
+            _ => Config::default(),
         };
         let set = &self.config;
         let millis = Duration::from_millis;

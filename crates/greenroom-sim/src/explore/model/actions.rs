@@ -210,7 +210,9 @@ impl ServerState {
 
     /// Sets the state of the event stream. Returns true if the change is reported to the system.
     pub(super) fn set_link(&mut self, up: bool) -> bool {
-        if up && !self.online {
+        // The break of an outage that the healing has ended is not noticed any more.
+        let is_over = !up && self.healed && self.odds.exact_effects;
+        if up && !self.online || is_over {
             return false;
         }
         self.link_up = up;
@@ -219,8 +221,8 @@ impl ServerState {
 
     fn heal(&mut self) {
         self.healed = true;
-        self.lost_agents.clear();
-        self.lost_models.clear();
+        self.lost_agents.retain(|_, permanent| *permanent);
+        self.lost_models.retain(|_, permanent| *permanent);
         let reverted: Vec<SessionId> = self
             .sessions
             .iter()

@@ -26,19 +26,19 @@ impl Model {
         self.state().end_process(millis);
     }
 
-    /// Removes an agent from the configuration.
-    pub fn lose_agent(&self, agent: &str) {
+    /// Removes an agent from the configuration. The healing restores it unless the loss is permanent.
+    pub fn lose_agent(&self, agent: &str, permanent: bool) {
         let mut state = self.state();
         if !state.healed {
-            state.lost_agents.insert(agent.to_owned());
+            state.lost_agents.insert(agent.to_owned(), permanent);
         }
     }
 
-    /// Removes a model from the configuration.
-    pub fn lose_model(&self, model: &str) {
+    /// Removes a model from the configuration. The healing restores it unless the loss is permanent.
+    pub fn lose_model(&self, model: &str, permanent: bool) {
         let mut state = self.state();
         if !state.healed {
-            state.lost_models.insert(model.to_owned());
+            state.lost_models.insert(model.to_owned(), permanent);
         }
     }
 
@@ -90,6 +90,16 @@ impl ServerState {
         if delay < 0 {
             return;
         }
+        let after_wait =
+            self.rng
+                .decide(format!("notice {id} {nth} stored after wait"), 0, |rng| {
+                    if rng.chance(odds.notice_stored_after_wait) {
+                        rng.between(9000, 12_000)
+                    } else {
+                        0
+                    }
+                });
+        let delay = delay.max(after_wait);
         let cut_off = self
             .rng
             .decide(format!("notice {id} {nth} cut off after"), 0, |rng| {

@@ -430,7 +430,7 @@ impl AgentServer for Model {
         self.call("config", directory, Call::DefaultModel, |state| {
             let model = ["small", "tiny", "big"]
                 .into_iter()
-                .find(|model| !state.lost_models.contains(&format!("acme/{model}")));
+                .find(|model| !state.lost_models.contains_key(&format!("acme/{model}")));
             Ok(model.map(|model| ModelRef {
                 provider_id: "acme".to_owned(),
                 model_id: model.to_owned(),

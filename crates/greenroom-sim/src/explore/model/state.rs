@@ -1,7 +1,7 @@
 //! The state of the model: its sessions, its timed events, and whether the server is reachable. Every change
 //! goes through this type, which also logs the facts about sessions.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use greenroom::clock::Clock;
@@ -81,10 +81,10 @@ pub(super) struct ServerState {
     pub(super) healed: bool,
     /// True if the call that takes effect now is also answered.
     pub(super) answers_call: bool,
-    /// Agents that are not configured any more.
-    pub(super) lost_agents: BTreeSet<String>,
-    /// Models that are not configured any more.
-    pub(super) lost_models: BTreeSet<String>,
+    /// Agents that are not configured any more, and whether the healing leaves it so.
+    pub(super) lost_agents: BTreeMap<String, bool>,
+    /// Models that are not configured any more, and whether the healing leaves it so.
+    pub(super) lost_models: BTreeMap<String, bool>,
     messages: u64,
     /// Ordered events are not delivered before this time.
     last_event_at: i64,
@@ -115,8 +115,8 @@ impl ServerState {
             epoch: 0,
             healed: false,
             answers_call: true,
-            lost_agents: BTreeSet::new(),
-            lost_models: BTreeSet::new(),
+            lost_agents: BTreeMap::new(),
+            lost_models: BTreeMap::new(),
             messages: 0,
             last_event_at: 0,
             calls: BTreeMap::new(),
@@ -314,17 +314,17 @@ impl ServerState {
 
     /// Returns true if a prompt for this agent is accepted and not stored.
     fn is_unknown(&self, agent: &str) -> bool {
-        self.lost_agents.contains(agent) || self.odds.exact_effects && agent == "nobody"
+        self.lost_agents.contains_key(agent) || self.odds.exact_effects && agent == "nobody"
     }
 
     fn default_agent(&self) -> String {
-        let build = !self.lost_agents.contains("build");
+        let build = !self.lost_agents.contains_key("build");
         if build { "build" } else { "plan" }.to_owned()
     }
 
     fn emit_unknown_agent(&mut self, id: &SessionId, agent: &str) {
         for rest in [". Available agents: build, explore", ". at run (index.js)"] {
-            let text = format!("Agent not found: \"{agent}\"{rest}");
+            let text = format!("{UNKNOWN_AGENT}{agent}\"{rest}");
             self.emit_error(id, "UnknownError", &text);
         }
     }
@@ -367,6 +367,9 @@ impl ServerState {
     }
 }
 
+/// The text before the name in the error of an unknown agent.
+const UNKNOWN_AGENT: &str = "Agent not found: \"";
+
 /// Returns the name of an event in the log, and whether it is a sign of life.
 fn describe(kind: &str, properties: &Value) -> (String, bool) {
     let role = properties["info"]["role"].as_str();
@@ -377,6 +380,14 @@ fn describe(kind: &str, properties: &Value) -> (String, bool) {
         }
         "session.error" if properties["error"]["name"] == "MessageAbortedError" => {
             (format!("{kind} aborted"), false)
+        }
+        "session.error" => {
+            let text = properties["error"]["data"]["message"].as_str();
+            let quoted = text.and_then(|text| text.strip_prefix(UNKNOWN_AGENT)?.split('"').next());
+            match quoted {
+                Some(agent) => (format!("{kind} unknown agent {agent}"), false),
+                None => (kind.to_owned(), false),
+            }
         }
         "message.updated" => (
             format!("{kind} {}", role.unwrap_or("?")),

@@ -18,6 +18,7 @@ impl ServerState {
             TurnStep::Tool(phase) => self.tool(id, phase, same_input),
             TurnStep::EndStep => {
                 self.finish_answer(id, "tool-calls");
+                self.record_fact(id, Fact::StepCompleted);
                 self.emit_status(id, json!({"type": "busy"}));
             }
             TurnStep::Text => self.text(id),
@@ -107,7 +108,8 @@ impl ServerState {
     pub(super) fn has_lost_model(&self, id: &SessionId) -> bool {
         self.sessions.get(id).is_some_and(|session| {
             let (provider, model) = session.model();
-            self.lost_models.contains(&format!("{provider}/{model}"))
+            self.lost_models
+                .contains_key(&format!("{provider}/{model}"))
         })
     }
 

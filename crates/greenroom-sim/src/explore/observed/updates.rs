@@ -37,8 +37,11 @@ impl ObservedState {
                 self.call_started(position, call);
             }
             LogEvent::CallApplied(number) => self.call_applied(position, *number),
-            LogEvent::CallReturned { answer, .. } if answer != "ok" => {
-                self.last_fault = Some(position)
+            LogEvent::CallReturned { answer, number } if answer != "ok" => {
+                self.last_fault = Some(position);
+                if *number > self.calls_at_crash {
+                    self.last_disruption = Some(position);
+                }
             }
             LogEvent::CallReturned { .. } => {}
             LogEvent::EventDelivered {
@@ -56,17 +59,24 @@ impl ObservedState {
             LogEvent::InstanceEnded => {
                 self.instance_ends.push(position);
                 self.last_fault = Some(position);
+                self.last_disruption = Some(position);
             }
             LogEvent::LinkChanged(connected) => {
                 self.last_fault = Some(position);
+                self.last_disruption = Some(position);
                 if !connected {
                     self.stream_losses.push(position);
                 }
             }
-            LogEvent::ServerOnline(_) => self.last_fault = Some(position),
+            LogEvent::ServerOnline(_) => {
+                self.last_fault = Some(position);
+                self.last_disruption = Some(position);
+            }
             LogEvent::Healed => self.healed = Some(position),
             LogEvent::ProcessCrashed(_) => {
                 (self.process_crashed, self.last_fault) = (Some(position), Some(position));
+                self.crashes.push(position);
+                self.calls_at_crash = self.calls.last_key_value().map_or(0, |(last, _)| *last);
                 // A run that was starting waits in the queue again.
                 for run in self.runs.iter_mut().filter(|run| run.is_open()) {
                     if run.running.is_none() {
@@ -361,7 +371,7 @@ impl ObservedState {
             self.aborts.push(position);
             let known = self.sessions.entry(session.clone()).or_default();
             // The message repeats the error, unless the abort was too early for an error.
-            let repeated = known.abort_delivered >= known.user_aborted;
+            let repeated = known.abort_delivered >= known.user_aborted.max(known.cut_off);
             if kind == "session.error aborted" || !repeated {
                 known.abort_delivered = Some(position);
             }
@@ -397,7 +407,7 @@ impl ObservedState {
                 known.since = Some(position);
             }
             Fact::Output => known.last_output = Some(position),
-            Fact::Created | Fact::AnswerCompleted => {}
+            Fact::Created | Fact::StepCompleted | Fact::AnswerCompleted => {}
             Fact::Todos(open) => known.todos = open,
             Fact::Deleted => {
                 known.deleted = Some(position);

@@ -17,6 +17,8 @@ pub(super) struct Answers {
     /// True if every event of the server is delivered.
     reliable: bool,
     open: BTreeMap<SessionId, Wake>,
+    /// The stored messages. A message that is stored twice has done its work with the first.
+    stored: BTreeSet<NoticeId>,
     /// The messages that prompt a parent to continue or repeat another message.
     last: BTreeSet<NoticeId>,
 }
@@ -26,6 +28,7 @@ impl Answers {
         Self {
             reliable,
             open: BTreeMap::new(),
+            stored: BTreeSet::new(),
             last: BTreeSet::new(),
         }
     }
@@ -37,6 +40,8 @@ struct Wake {
     stored: LogPosition,
     /// How its turn ended without an answer.
     ended: Option<Fact>,
+    /// True if an error was delivered since that end.
+    is_reported: bool,
     /// True if it prompts the parent to continue, or repeats another message: nothing more is sent after it.
     is_last: bool,
 }
@@ -58,7 +63,7 @@ impl Promise for Answers {
                 parent,
                 notice,
                 wakes: true,
-            } => {
+            } if self.stored.insert(notice.clone()) => {
                 let stored = LogPosition {
                     index,
                     at: entry.at,
@@ -69,9 +74,18 @@ impl Promise for Answers {
                         notice: notice.clone(),
                         stored,
                         ended: None,
+                        is_reported: false,
                         is_last: self.last.contains(notice),
                     },
                 );
+            }
+            // A known limitation: the watch over the turn of a delivered message is not written, and ends with its process.
+            LogEvent::ProcessCrashed(_) => self.open.clear(),
+            LogEvent::EventDelivered { session, kind, .. } if kind.starts_with("session.error") => {
+                let wake = self.open.get_mut(session);
+                if let Some(wake) = wake.filter(|wake| wake.ended.is_some()) {
+                    wake.is_reported = true;
+                }
             }
             LogEvent::SessionFact { session, fact } => match fact {
                 Fact::CutOff | Fact::StateLost | Fact::NotConfigured => {
@@ -110,12 +124,13 @@ impl Promise for Answers {
         self.open.iter().find_map(|(parent, wake)| {
             let ended = wake.ended.filter(|_| of_parents(parent) && !wake.is_last)?;
             // Only an event shows why a turn could not start.
-            if ended == Fact::NotConfigured && !self.reliable {
+            if ended == Fact::NotConfigured && !(self.reliable && wake.is_reported) {
                 return None;
             }
             // An abort counts as a person's if the end of the instance was not reported in time.
-            let cut_off = observed.session(parent).and_then(|known| known.cut_off);
-            if ended == Fact::CutOff && cut_off.is_some_and(|at| !observed.shows_cut_off(at)) {
+            let known = observed.session(parent);
+            let unknown = known.is_some_and(|known| observed.may_be_taken_for_stopped(known));
+            if ended == Fact::CutOff && unknown {
                 return None;
             }
             Some(format!(

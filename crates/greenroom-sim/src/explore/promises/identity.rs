@@ -254,18 +254,21 @@ impl Promise for Identity {
                 self.exempt.extend(self.aborts.get(number).cloned());
                 None
             }
-            LogEvent::CallApplied(number) => {
-                let call = observed.call(*number)?;
+            LogEvent::NoticeStored {
+                parent,
+                wakes: true,
+                ..
+            } => {
                 // A message that was in flight when its parent ended still wakes it.
-                if let Call::Notify { parent, notice } = call
-                    && !notice.silent
-                    && let Some(owner) = observed
-                        .session(parent)
-                        .and_then(|known| known.owner.as_ref())
-                    && observed.newest(owner).is_some_and(|run| !run.is_open())
-                {
+                let known = observed.session(parent);
+                let owner = known.and_then(|known| known.owner.as_ref())?;
+                if observed.newest(owner).is_some_and(|run| !run.is_open()) {
                     self.exempt.insert(parent.clone());
                 }
+                None
+            }
+            LogEvent::CallApplied(number) => {
+                let call = observed.call(*number)?;
                 if let Call::Prompt {
                     session, task, run, ..
                 } = call

@@ -3,12 +3,14 @@
 //! server and the answers of the handle, never the system's own state.
 
 mod answers;
+mod continued;
 mod cut_off;
 mod deadlines;
 mod ends;
 mod fifo;
 mod identity;
 mod idle;
+mod resent;
 mod reverts;
 mod slots;
 mod truth;
@@ -75,7 +77,7 @@ pub fn all(scenario: &Scenario) -> Vec<Box<dyn Promise>> {
         Box::new(deadlines::Deadlines::default()),
         Box::new(slots::Slots::new(scenario.config().limits)),
         Box::new(fifo::Fifo::default()),
-        Box::new(wakes::Wakes::new(reliable, latency)),
+        Box::new(wakes::Wakes::new(reliable, latency, scenario.is_ordinary())),
         Box::new(identity::Identity::default()),
         Box::new(truth::Truth::new(reliable)),
         Box::new(idle::Idle::default()),
@@ -84,6 +86,10 @@ pub fn all(scenario: &Scenario) -> Vec<Box<dyn Promise>> {
         promises.push(Box::new(cut_off::CutOff::default()));
         promises.push(Box::new(answers::Answers::new(odds.events_are_true())));
         promises.push(Box::new(reverts::Reverts::default()));
+        promises.push(Box::new(resent::Resent::default()));
+        promises.push(Box::new(continued::Continued::new(
+            odds.event_late == 0 && odds.event_doubled == 0,
+        )));
     }
     promises
 }

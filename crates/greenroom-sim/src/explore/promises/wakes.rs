@@ -16,6 +16,9 @@ use super::Promise;
 use crate::explore::log::{Call, Entry, LogEvent, Request};
 use crate::explore::observed::{LogPosition, ObservedState, RunFacts};
 
+/// The wait for an accepted message to be stored, in milliseconds.
+pub(super) const CONFIRM_WAIT: i64 = 10_000;
+
 type RunName = (TaskId, Run);
 
 /// The messages sent to each parent.
@@ -24,6 +27,8 @@ pub(super) struct Wakes {
     reliable: bool,
     /// The maximum time between decision and publication, in milliseconds.
     latency: i64,
+    /// True if the server may store a message late. [`super::resent`] checks then whether it may be doubled.
+    stores_late: bool,
     notices: BTreeMap<NoticeId, SentNotice>,
     /// The number of open children of each parent, by log index.
     open: BTreeMap<SessionId, Vec<(usize, usize)>>,
@@ -45,11 +50,23 @@ struct SentNotice {
     is_repeat: bool,
 }
 
+impl SentNotice {
+    /// Returns true if it was stored after the wait for it, or after a crash: the next message may repeat its reports.
+    fn was_stored_late(&self, observed: &ObservedState) -> bool {
+        self.stored.is_some_and(|stored| {
+            let mut crashes = observed.crashes.iter();
+            stored.at > self.at.at + CONFIRM_WAIT
+                || crashes.any(|crash| (self.at..stored).contains(crash))
+        })
+    }
+}
+
 impl Wakes {
-    pub(super) fn new(reliable: bool, latency: i64) -> Self {
+    pub(super) fn new(reliable: bool, latency: i64, stores_late: bool) -> Self {
         Self {
             reliable,
             latency,
+            stores_late,
             notices: BTreeMap::new(),
             open: BTreeMap::new(),
             parents: BTreeSet::new(),
@@ -218,7 +235,7 @@ impl Wakes {
         let oldest = matching
             .iter()
             .rev()
-            .find(|run| !self.was_notified(parent, run));
+            .find(|run| !self.was_notified(parent, run, observed));
         let chosen = match kind {
             // A message decided earlier may refer to the previous run with the same text: each run is in one
             // final.
@@ -246,11 +263,14 @@ impl Wakes {
         })
     }
 
-    fn was_notified(&self, parent: &SessionId, run: &RunFacts) -> bool {
+    fn was_notified(&self, parent: &SessionId, run: &RunFacts, observed: &ObservedState) -> bool {
         let name = (run.task.clone(), run.run);
-        self.notices
-            .values()
-            .any(|sent| sent.parent == *parent && sent.effects > 0 && sent.runs.contains(&name))
+        self.notices.values().any(|sent| {
+            sent.parent == *parent
+                && sent.effects > 0
+                && !sent.was_stored_late(observed)
+                && sent.runs.contains(&name)
+        })
     }
 
     fn check_final(
@@ -336,6 +356,7 @@ impl Wakes {
             .notices
             .values()
             .filter(|earlier| earlier.parent == *parent && earlier.effects > 0)
+            .filter(|earlier| !earlier.was_stored_late(observed))
         {
             if let Some((task, run)) = sent.runs.iter().find(|run| earlier.runs.contains(run)) {
                 return Some(format!(
@@ -458,7 +479,8 @@ impl Promise for Wakes {
                 if let Some(sent) = self.notices.get_mut(notice) {
                     sent.effects += 1;
                     sent.stored = Some(position);
-                    if sent.effects > 1 && observed.registry_panicked.is_none() {
+                    if sent.effects > 1 && !self.stores_late && observed.registry_panicked.is_none()
+                    {
                         return Some(format!(
                             "{parent} got {notice} twice, first sent at {}",
                             sent.at.at

@@ -79,7 +79,7 @@ impl ParentNotifier {
             form: Form::Whole,
             individual,
             retry_of: message.retry_of,
-            delivery: Delivery::default(),
+            delivery: Delivery::recovered(),
         }
     }
 }

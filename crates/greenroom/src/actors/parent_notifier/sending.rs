@@ -63,7 +63,7 @@ const RECORD_VALIDITY: Duration = Duration::from_secs(2);
 /// The progress of the delivery of one message.
 #[derive(Default)]
 pub(super) struct Delivery {
-    /// True once the message was sent.
+    /// True once the message was sent, or may have been sent.
     attempted: bool,
     /// True once an event showed the stored message.
     stored: bool,
@@ -82,6 +82,14 @@ pub(super) struct Delivery {
 }
 
 impl Delivery {
+    /// Returns the delivery of a message of an earlier process or notifier, which may have sent it.
+    pub(super) fn recovered() -> Self {
+        Self {
+            attempted: true,
+            ..Self::default()
+        }
+    }
+
     /// Returns true if an error since the message was sent names the agent that the message named.
     fn names_agent(&self) -> bool {
         let sent = self.error.as_ref().zip(self.agent.as_ref());
@@ -641,14 +649,17 @@ impl Handler<ContextRead> for ParentNotifier {
             None => {}
         }
         let may_send = !self.session.is_held() && !matches!(read.reverted, Some(Err(_)));
-        if !self.stopped
+        // A message that was sent before may have been stored late. It is not read again if the record could not be read.
+        let is_stored = |next: &mut PendingMessage| {
+            next.delivery.attempted && find_notice(&read.messages, &next.id).is_some()
+        };
+        if let Some(stored) = self.closed.pop_front_if(is_stored) {
+            self.accepted(stored);
+        } else if !self.stopped
             && may_send
             && let Some(pending) = self.take(now)
         {
-            // A message that was sent before may have been stored late.
-            if pending.delivery.attempted && find_notice(&read.messages, &pending.id).is_some() {
-                self.accepted(pending);
-            } else if pending.facts.kind == NoticeKind::Continue && prompted_since(&read.messages) {
+            if pending.facts.kind == NoticeKind::Continue && prompted_since(&read.messages) {
                 self.dropped(&pending, "the user has prompted the parent");
             } else {
                 self.send(pending, read, ctx);

@@ -35,10 +35,12 @@ impl Wakes {
         let delivered = observed
             .session(parent)
             .and_then(|known| known.abort_delivered);
-        // An event delivered just before a crash may not have been written.
         let lost_before = |at: i64| (at - REBUILD_TIME)..=at + self.latency;
         let lost = |delivered: LogPosition| {
-            let mut panics = self.panics.iter();
+            let mut panics = self
+                .panics
+                .iter()
+                .filter(|panic| !observed.crashes.contains(panic));
             panics.any(|lost| lost_before(delivered.at).contains(&lost.at))
         };
         let must = must && !delivered.is_some_and(lost);
@@ -96,10 +98,7 @@ fn silence_bounds(
         .filter(|_| observed.config.notifications.silence_after_parent_abort)
     else {
         // An abort by the server counts as a user's if the system cannot know better.
-        let unknown = known
-            .cut_off
-            .is_some_and(|cut_off| !observed.shows_cut_off(cut_off));
-        return (unknown, false);
+        return (observed.may_be_taken_for_stopped(known), false);
     };
     let prompted_since = known.user_prompted.is_some_and(|user_prompted| {
         user_prompted.at > aborted.at + 5000 && user_prompted.at + 1000 < position.at
@@ -118,7 +117,7 @@ fn silence_bounds(
         });
         delivered.at < position.at - latency
             // The loss of the stream looks like the end of the server, which aborts its sessions itself.
-            && !observed.shows_cut_off(delivered)
+            && observed.surely_shows_person(delivered)
             && affected
             && known
                 .user_prompted

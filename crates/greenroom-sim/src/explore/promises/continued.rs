@@ -1,0 +1,72 @@
+//! Promise 1, **Ends**, of runs that are cut off again and again: "`restartAttempts` counts continuations in a row
+//! without a newly finished assistant message; after that it is `interrupt`." A run is continued at most that often
+//! without a finished message in between.
+
+use std::collections::BTreeMap;
+
+use greenroom::domain::ids::{Run, SessionId, TaskId};
+use greenroom::domain::task::TaskStatus;
+
+use super::Promise;
+use crate::explore::log::{Entry, Fact, LogEvent};
+use crate::explore::observed::ObservedState;
+
+/// The continuations of each run since its last finished message.
+#[derive(Debug)]
+pub(super) struct Continued {
+    /// True if events are neither late nor doubled. A late event of a finished message looks like a new one.
+    is_exact: bool,
+    runs: BTreeMap<(TaskId, Run), Continuations>,
+}
+
+impl Continued {
+    pub(super) fn new(is_exact: bool) -> Self {
+        Self {
+            is_exact,
+            runs: BTreeMap::new(),
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+struct Continuations {
+    session: Option<SessionId>,
+    in_vain: u32,
+}
+
+impl Promise for Continued {
+    fn name(&self) -> &'static str {
+        "1 Ends (continued)"
+    }
+
+    fn check_entry(&mut self, _: usize, entry: &Entry, observed: &ObservedState) -> Option<String> {
+        match &entry.event {
+            LogEvent::TaskChanged(change)
+                if change.from == Some(TaskStatus::Running) && change.to == TaskStatus::Pending =>
+            {
+                let (task, run) = (&change.task.id, change.task.run);
+                let known = self.runs.entry((task.clone(), run)).or_default();
+                known.session.clone_from(&change.task.session);
+                known.in_vain += 1;
+                let limit = observed.config.lifecycle.restart_attempts;
+                (self.is_exact && known.in_vain > limit).then(|| {
+                    format!(
+                        "{task} run {run} is continued {} times without a finished message, but the limit is {limit}",
+                        known.in_vain
+                    )
+                })
+            }
+            LogEvent::SessionFact {
+                session,
+                fact: Fact::StepCompleted | Fact::AnswerCompleted,
+            } => {
+                let of_session = |run: &&mut Continuations| run.session.as_ref() == Some(session);
+                for run in self.runs.values_mut().filter(of_session) {
+                    run.in_vain = 0;
+                }
+                None
+            }
+            _ => None,
+        }
+    }
+}
