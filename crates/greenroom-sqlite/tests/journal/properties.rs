@@ -99,6 +99,9 @@ fn entries() -> impl Strategy<Value = JournalEntry> {
             error: "overloaded".to_owned(),
             at: at(3),
         }),
+        1 => (parents(), notices(), any::<bool>()).prop_map(|(parent, id, on)| {
+            JournalEntry::TurnWatched(parent.into(), id.into(), on)
+        }),
         2 => (parents(), 0..9i64).prop_map(|(parent, when)| JournalEntry::AbortReceived(parent.into(), at(when))),
         1 => parents().prop_map(|parent| JournalEntry::AbortJudged(parent.into())),
         1 => parents().prop_map(|parent| JournalEntry::ParentGone(parent.into(), at(4))),

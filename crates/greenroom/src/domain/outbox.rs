@@ -68,15 +68,27 @@ pub struct OutboxMessage {
     /// The error of the turn that the message began, once that turn failed for good.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub turn_error: Option<String>,
+    /// True while the turn that the delivered message began is watched.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub turn_is_watched: bool,
     /// The time of the last change.
     pub at: Timestamp,
 }
 
 impl OutboxMessage {
-    /// Sets the status. A finished message is not sent again, so its reports are dropped.
+    /// Sets the status. The reports of a finished message are dropped, unless its turn may have to be continued.
     fn set_status(&mut self, status: DeliveryStatus, at: Timestamp) {
         (self.status, self.at) = (status, at);
-        if self.is_finished() {
+        self.drop_reports();
+    }
+
+    fn watch_turn(&mut self, watched: bool) {
+        self.turn_is_watched = watched;
+        self.drop_reports();
+    }
+
+    fn drop_reports(&mut self) {
+        if self.is_finished() && !self.turn_is_watched {
             self.reports = Arc::default();
         }
     }
@@ -166,6 +178,7 @@ impl Outbox {
             JournalEntry::Returned(_, id) => self.returned(&id),
             JournalEntry::Delivery { id, status, at, .. } => self.set_status(&id, status, at),
             JournalEntry::TurnFailed { id, error, at, .. } => self.turn_failed(&id, error, at),
+            JournalEntry::TurnWatched(_, id, watched) => self.watch_turn(&id, watched),
             JournalEntry::ParentGone(_, at) => self.drop_all(at),
             JournalEntry::Silenced(_, silenced) => self.silenced = silenced,
             JournalEntry::Task { .. }
@@ -228,6 +241,14 @@ impl Outbox {
     fn turn_failed(&mut self, id: &NoticeId, error: String, at: Timestamp) {
         if let Some(message) = self.messages.iter_mut().find(|message| message.id == *id) {
             (message.turn_error, message.at) = (Some(error), at);
+            message.watch_turn(false);
+        }
+    }
+
+    /// Records whether the turn of a message is watched.
+    pub fn watch_turn(&mut self, id: &NoticeId, watched: bool) {
+        if let Some(message) = self.messages.iter_mut().find(|message| message.id == *id) {
+            message.watch_turn(watched);
         }
     }
 
@@ -321,6 +342,7 @@ impl Outbox {
         self.members.clear();
         self.positions.clear();
         for message in &mut self.messages {
+            message.watch_turn(false);
             if matches!(
                 message.status,
                 DeliveryStatus::Pending | DeliveryStatus::Sending
@@ -333,13 +355,14 @@ impl Outbox {
         }
     }
 
-    /// Returns true if the batch is empty and no message is pending.
+    /// Returns true if the batch is empty, no message is pending and no turn is watched.
     pub fn is_settled(&self) -> bool {
         let is_pending = |message: &OutboxMessage| {
-            matches!(
-                message.status,
-                DeliveryStatus::Pending | DeliveryStatus::Sending
-            )
+            message.turn_is_watched
+                || matches!(
+                    message.status,
+                    DeliveryStatus::Pending | DeliveryStatus::Sending
+                )
         };
         self.members.is_empty() && !self.messages.iter().any(is_pending)
     }
@@ -399,8 +422,22 @@ mod tests {
             since: AT,
             status: DeliveryStatus::Pending,
             turn_error: None,
+            turn_is_watched: false,
             at: AT,
         }
+    }
+
+    #[test]
+    fn message_keeps_reports_while_its_turn_is_watched() {
+        let mut outbox = Outbox::default();
+        outbox.sending(message("ntc_1"));
+        outbox.watch_turn(&"ntc_1".into(), true);
+        outbox.set_status(&"ntc_1".into(), DeliveryStatus::Delivered, AT);
+        assert!(!outbox.is_settled());
+        assert_eq!(outbox.messages[0].reports.len(), 1);
+        outbox.watch_turn(&"ntc_1".into(), false);
+        assert!(outbox.is_settled());
+        assert!(outbox.messages[0].reports.is_empty());
     }
 
     #[test]

@@ -22,7 +22,7 @@ const FIRST_WAIT: Duration = Duration::from_secs(60);
 const MAX_READS: u32 = 1;
 
 /// The longest watch over a turn.
-const LONGEST_WATCH: Duration = Duration::from_secs(3600);
+pub const LONGEST_WATCH: Duration = Duration::from_secs(3600);
 
 /// The maximum length of an error that is kept, in bytes.
 const MAX_ERRORS: usize = 4000;

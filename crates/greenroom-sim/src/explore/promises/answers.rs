@@ -79,8 +79,6 @@ impl Promise for Answers {
                     },
                 );
             }
-            // A known limitation: the watch over the turn of a delivered message is not written, and ends with its process.
-            LogEvent::ProcessCrashed(_) => self.open.clear(),
             LogEvent::EventDelivered { session, kind, .. } if kind.starts_with("session.error") => {
                 let wake = self.open.get_mut(session);
                 if let Some(wake) = wake.filter(|wake| wake.ended.is_some()) {
@@ -89,8 +87,9 @@ impl Promise for Answers {
             }
             LogEvent::SessionFact { session, fact } => match fact {
                 Fact::CutOff | Fact::StateLost | Fact::NotConfigured => {
+                    // The turn of a later silent message tells nothing about this one.
                     if let Some(wake) = self.open.get_mut(session) {
-                        wake.ended = Some(*fact);
+                        wake.ended.get_or_insert(*fact);
                     }
                 }
                 Fact::AnswerCompleted

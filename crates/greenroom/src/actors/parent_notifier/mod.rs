@@ -138,7 +138,7 @@ impl ParentNotifier {
         if self.confirmation_read_at().is_some_and(|at| at <= now) {
             self.read_confirmation(ctx);
         }
-        let watch_ends = self.end_watch(now);
+        let watch_ends = self.end_overdue_watch(now);
         if self.turn_read_at().is_some_and(|at| at <= now) {
             self.read_turn(ctx);
         }
@@ -224,7 +224,7 @@ impl ParentNotifier {
         if is_newest && cut_off {
             self.turn_interrupted();
         } else if is_newest {
-            self.turn = None;
+            self.end_watch();
         }
     }
 
@@ -536,7 +536,8 @@ impl Handler<ParentEnded> for ParentNotifier {
     fn handle(&mut self, ended: ParentEnded, _: &mut Context<Self>) {
         self.env.failpoints.hit("notifier: ParentEnded");
         self.session.set_ended(ended.0);
-        (self.of_task, self.turn) = (true, None);
+        self.of_task = true;
+        self.end_watch();
     }
 }
 

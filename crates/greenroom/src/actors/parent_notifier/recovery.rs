@@ -12,6 +12,8 @@ use crate::domain::ids::TaskId;
 use crate::domain::notice::NoticeKind;
 use crate::domain::notification::Form;
 use crate::domain::outbox::{DeliveryStatus, Member, Outbox, OutboxMessage};
+use crate::domain::time::Timestamp;
+use crate::domain::wake_turn::LONGEST_WATCH;
 
 impl ParentNotifier {
     /// Restores the state of the notifier before this one.
@@ -41,8 +43,24 @@ impl ParentNotifier {
                     let pending = Box::new(self.recovered_message(message));
                     self.look_up(pending, Duration::ZERO, ctx);
                 }
+                DeliveryStatus::Delivered if message.turn_is_watched => {
+                    self.restore_watch(message, now);
+                }
                 DeliveryStatus::Delivered | DeliveryStatus::Dropped(_) => {}
             }
+        }
+    }
+
+    /// Watches the turn of a delivered message again. It may have been cut off meanwhile.
+    fn restore_watch(&mut self, message: OutboxMessage, now: Timestamp) {
+        let age = now.since(message.at);
+        let pending = self.recovered_message(message);
+        let entries = self.watch_turn(pending);
+        self.env.append(entries);
+        if age < LONGEST_WATCH {
+            self.turn_interrupted();
+        } else {
+            self.end_watch();
         }
     }
 

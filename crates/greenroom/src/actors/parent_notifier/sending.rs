@@ -333,14 +333,18 @@ impl ParentNotifier {
         self.backoff.reset();
         self.left_out = LeftOut::default();
         self.env.health.notice_delivered();
-        self.record_delivery(&pending, DeliveryStatus::Delivered);
+        // A watched message stays in the outbox, so the watch is recorded first.
+        let delivered = self.delivery(&pending, DeliveryStatus::Delivered);
+        let mut entries = Vec::new();
         if !pending.sent_silently {
             self.session.wake_sent();
             self.registry.send(WakeAccepted {
                 parent: self.parent.clone(),
             });
-            self.watch_turn(pending);
+            entries = self.watch_turn(pending);
         }
+        entries.push(delivered);
+        self.env.append(entries);
     }
 
     pub(super) fn refused(&mut self, mut pending: PendingMessage, failure: &ServerError) {
@@ -406,17 +410,22 @@ impl ParentNotifier {
             since: pending.since,
             status,
             turn_error: None,
+            turn_is_watched: false,
             at: self.env.now(),
         }
     }
 
     fn record_delivery(&self, pending: &PendingMessage, status: DeliveryStatus) {
-        self.env.append(vec![JournalEntry::Delivery {
+        self.env.append(vec![self.delivery(pending, status)]);
+    }
+
+    fn delivery(&self, pending: &PendingMessage, status: DeliveryStatus) -> JournalEntry {
+        JournalEntry::Delivery {
             parent: self.parent.clone(),
             id: pending.id.clone(),
             status,
             at: self.env.now(),
-        }]);
+        }
     }
 
     fn dropped(&self, pending: &PendingMessage, why: &str) {
@@ -706,7 +715,7 @@ impl Handler<LookedUp> for ParentNotifier {
             Ok(Some(answered)) => {
                 self.accepted(*pending);
                 if answered {
-                    self.turn = None;
+                    self.end_watch();
                 }
             }
             Ok(None) => self.missing(pending, ctx),

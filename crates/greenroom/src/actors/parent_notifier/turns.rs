@@ -9,6 +9,7 @@ use super::messages::TurnRead;
 use super::sending::{Delivery, InFlight, PendingMessage};
 use super::{ParentNotifier, read_busy};
 use crate::actors::env::{panic_error, spawn_call, within};
+use crate::domain::ids::NoticeId;
 use crate::domain::notice::{NoticeFacts, NoticeKind};
 use crate::domain::notification::Form;
 use crate::domain::outbox::DeliveryStatus;
@@ -18,18 +19,20 @@ use crate::domain::wake_turn::{TurnDecision, Wake, WakeTurn};
 use crate::ports::agent_server::ServerError;
 use crate::ports::journal::JournalEntry;
 
-/// A turn, and the message that began it.
+/// A turn, and the message that began it. Whether one is watched is also recorded in the journal.
 pub(super) struct WatchedTurn {
     turn: WakeTurn,
     message: PendingMessage,
 }
 
 impl ParentNotifier {
-    /// Begins to watch the turn of a message that is stored. The turn of an earlier message is not watched any more.
-    pub(super) fn watch_turn(&mut self, message: PendingMessage) {
+    /// Begins to watch the turn of a message that is stored, in place of the turn of an earlier message. Returns what is to
+    /// be recorded.
+    pub(super) fn watch_turn(&mut self, message: PendingMessage) -> Vec<JournalEntry> {
+        let mut entries = self.take_watch();
         // The run of a task is continued by its own actor.
         if self.of_task || self.env.config.notifications.confirm_stored.is_none() {
-            return;
+            return entries;
         }
         let wake = Wake {
             notice: message.id.clone(),
@@ -44,7 +47,28 @@ impl ParentNotifier {
         if message.delivery.is_interrupted {
             turn.interrupted(self.env.now());
         }
+        entries.push(self.watched(message.id.clone(), true));
         self.turn = Some(Box::new(WatchedTurn { turn, message }));
+        entries
+    }
+
+    /// Ends the watch, if there is one.
+    pub(super) fn end_watch(&mut self) {
+        let entries = self.take_watch();
+        if !entries.is_empty() {
+            self.env.append(entries);
+        }
+    }
+
+    fn take_watch(&mut self) -> Vec<JournalEntry> {
+        let watched = self.turn.take().into_iter();
+        watched
+            .map(|watched| self.watched(watched.message.id, false))
+            .collect()
+    }
+
+    fn watched(&self, id: NoticeId, watched: bool) -> JournalEntry {
+        JournalEntry::TurnWatched(self.parent.clone(), id, watched)
     }
 
     /// Processes an event of the parent's session for the turn.
@@ -52,7 +76,7 @@ impl ParentNotifier {
         if let Some(watched) = &mut self.turn
             && watched.turn.event(kind, now)
         {
-            self.turn = None;
+            self.end_watch();
         }
     }
 
@@ -81,12 +105,12 @@ impl ParentNotifier {
     }
 
     /// Ends the watch over a turn that lasts too long. Returns when it ends if that is in the future.
-    pub(super) fn end_watch(&mut self, now: Timestamp) -> Option<Timestamp> {
+    pub(super) fn end_overdue_watch(&mut self, now: Timestamp) -> Option<Timestamp> {
         let ends_at = self.turn.as_ref()?.turn.ends_at();
         if ends_at > now {
             return Some(ends_at);
         }
-        self.turn = None;
+        self.end_watch();
         None
     }
 
@@ -126,48 +150,51 @@ impl ParentNotifier {
         else {
             return;
         };
-        let (busy, messages) = match (read.busy, read.messages) {
-            (_, Err(ServerError::NotFound(_))) => return,
-            (Some(busy), Ok(messages)) => (busy, messages),
+        let id = watched.turn.notice().clone();
+        let decision = match (read.busy, read.messages) {
+            (_, Err(ServerError::NotFound(_))) => TurnDecision::Done,
+            (Some(busy), Ok(messages)) => watched.turn.decide(&messages, busy),
             _ => {
                 watched.turn.read_failed(now);
                 self.turn = Some(watched);
                 return;
             }
         };
-        match watched.turn.decide(&messages, busy) {
+        let mut entries = vec![self.watched(id.clone(), false)];
+        match decision {
             TurnDecision::Wait => {
                 watched.turn.goes_on(now);
                 self.turn = Some(watched);
+                return;
             }
             TurnDecision::NotTakenUp => {
-                self.turn_failed(&watched, "no turn followed the message");
+                entries.push(self.turn_failed(id, "no turn followed the message"));
             }
             TurnDecision::Done => {}
             // Its user has stopped the parent, or its task has ended.
             _ if self.session.is_silent() => {}
-            TurnDecision::Continue => self.continue_turn(watched.message, now),
-            TurnDecision::Repeat => self.repeat(watched.message, now),
-            TurnDecision::Failed(error) => self.turn_failed(&watched, &error),
+            TurnDecision::Continue => entries.extend(self.continue_turn(watched.message, now)),
+            TurnDecision::Repeat => entries.push(self.repeat(watched.message, now)),
+            TurnDecision::Failed(error) => entries.push(self.turn_failed(id, &error)),
         }
+        self.env.append(entries);
     }
 
-    fn turn_failed(&self, watched: &WatchedTurn, error: &str) {
-        let id = watched.turn.notice().clone();
+    fn turn_failed(&self, id: NoticeId, error: &str) -> JournalEntry {
         tracing::warn!(parent = %self.parent, notice = %id, error, "turn of a parent failed after a message");
-        self.env.append(vec![JournalEntry::TurnFailed {
+        JournalEntry::TurnFailed {
             parent: self.parent.clone(),
             id,
             error: error.to_owned(),
             at: self.env.now(),
-        }]);
+        }
     }
 
     /// Prompts the parent to continue, without the text of the message that began the turn.
-    fn continue_turn(&mut self, cut_off: PendingMessage, now: Timestamp) {
+    fn continue_turn(&mut self, cut_off: PendingMessage, now: Timestamp) -> Option<JournalEntry> {
         // A pending final wakes the parent anyway.
         if !self.closed.is_empty() {
-            return;
+            return None;
         }
         tracing::info!(parent = %self.parent, notice = %cut_off.id, "turn of a parent was cut off, and is continued");
         let facts = NoticeFacts {
@@ -178,17 +205,17 @@ impl ParentNotifier {
             facts: Arc::new(facts),
             ..self.follow_up(&cut_off, now)
         };
-        self.add_pending(next);
+        Some(self.add_pending(next))
     }
 
     /// Sends the message once more, with the server's default agent and model.
-    fn repeat(&mut self, failed: PendingMessage, now: Timestamp) {
+    fn repeat(&mut self, failed: PendingMessage, now: Timestamp) -> JournalEntry {
         tracing::warn!(parent = %self.parent, notice = %failed.id, "agent or model of a parent failed: the message is sent again with the defaults");
         let next = PendingMessage {
             retry_of: Some(failed.id.clone()),
             ..self.follow_up(&failed, now)
         };
-        self.add_pending(next);
+        self.add_pending(next)
     }
 
     fn follow_up(&mut self, message: &PendingMessage, now: Timestamp) -> PendingMessage {
@@ -205,13 +232,14 @@ impl ParentNotifier {
         }
     }
 
-    fn add_pending(&mut self, pending: PendingMessage) {
-        self.env.append(vec![JournalEntry::Closed {
+    fn add_pending(&mut self, pending: PendingMessage) -> JournalEntry {
+        let entry = JournalEntry::Closed {
             parent: self.parent.clone(),
             message: Box::new(self.message(&pending, DeliveryStatus::Pending)),
             tasks: Vec::new(),
-        }]);
+        };
         self.closed.push_front(pending);
+        entry
     }
 }
 

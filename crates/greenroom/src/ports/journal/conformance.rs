@@ -117,6 +117,7 @@ pub fn message(id: &str, kind: NoticeKind, of: &[&str], status: DeliveryStatus) 
         status,
         at: at(2),
         turn_error: None,
+        turn_is_watched: false,
     }
 }
 

@@ -128,6 +128,8 @@ pub enum JournalEntry {
         /// The time of the change.
         at: Timestamp,
     },
+    /// The turn that a message begins is watched, or no longer.
+    TurnWatched(SessionId, NoticeId, bool),
     /// A parent was deleted. Its pending messages are dropped.
     ParentGone(SessionId, Timestamp),
     /// A parent's user aborted it, or wrote a message again.
@@ -158,6 +160,7 @@ impl JournalEntry {
             | Self::TurnFailed { parent, .. }
             | Self::Left(parent, _)
             | Self::Returned(parent, _)
+            | Self::TurnWatched(parent, ..)
             | Self::ParentGone(parent, _)
             | Self::Silenced(parent, _) => Some(parent),
             Self::Task { .. }
