@@ -18,13 +18,16 @@ pub trait EventSink: Send + Sync + 'static {
     /// Called when the event link is connected or broken.
     fn link(&self, link: EventLink);
 
-    /// Called when a bridge names a session, before the event that names it is processed.
-    fn session_named(&self, _by: &BridgeKey, _session: &SessionId) {}
+    /// Called when a bridge names a session, before the event that names it is processed. Returns false if another bridge
+    /// owns the session: then the event is ignored.
+    fn session_named(&self, _by: &BridgeKey, _session: &SessionId) -> bool {
+        true
+    }
 
     /// Called when a bridge sends a tool call, before the call is carried out. Bounded by the implementation; frames of the
-    /// bridge are read meanwhile.
-    async fn tool_called(&self, by: &BridgeKey, caller: &ToolContext) {
-        self.session_named(by, &caller.session_id);
+    /// bridge are read meanwhile. Returns false if another bridge owns the calling session: then the call is refused.
+    async fn tool_called(&self, by: &BridgeKey, caller: &ToolContext) -> bool {
+        self.session_named(by, &caller.session_id)
     }
 
     /// Called when a bridge has connected, before any of its frames is processed.

@@ -218,12 +218,12 @@ impl Socket {
             };
             match read(&frame, &mut filter) {
                 Incoming::Event(event) => {
-                    if let Some(session) = &event.decoded.session {
-                        self.options
-                            .sink
-                            .session_named(connection.channel.key(), session);
+                    let sink = &self.options.sink;
+                    let named = event.decoded.session.as_ref();
+                    // Only the owner of a session may speak for it.
+                    if named.is_none_or(|it| sink.session_named(connection.channel.key(), it)) {
+                        self.forward_event(event, &mut pings, &send_queue).await;
                     }
-                    self.forward_event(event, &mut pings, &send_queue).await;
                 }
                 Incoming::Ignored => {}
                 Incoming::Reconcile => reconcile.request(),

@@ -31,6 +31,8 @@ const MAX_ANSWER_BYTES: usize = 8 << 20;
 const ANSWER_TTL: Duration = Duration::from_secs(600);
 /// The time limit of a compaction context. It is read from memory; if it is late, it is left out.
 const COMPACTION_TIMEOUT: Duration = Duration::from_secs(5);
+/// The answer to a call for a session of another process.
+const NOT_THE_OWNER: &str = "This session is in use by another opencode process, so nothing was done. Tell the user to go on there, or to close it there first.";
 /// The most concurrent compaction contexts of one bridge.
 const MAX_COMPACTIONS: usize = 16;
 
@@ -192,8 +194,11 @@ impl ToolCalls {
         let task = rt::spawn(async move {
             let (id, tool) = (call.id.clone(), call.tool.clone());
             let answer = async {
-                sink.tool_called(channel.key(), &call.context).await;
-                dispatcher.call(call).await
+                if sink.tool_called(channel.key(), &call.context).await {
+                    dispatcher.call(call).await
+                } else {
+                    ToolAnswer::text(NOT_THE_OWNER)
+                }
             };
             let answer = AssertUnwindSafe(answer).catch_unwind().await;
             let answer = answer.unwrap_or_else(|_| {

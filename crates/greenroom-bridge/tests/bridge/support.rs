@@ -64,9 +64,10 @@ impl EventSink for Recorder {
         let _ = self.received.lock().unwrap().send(ended);
     }
 
-    fn session_named(&self, by: &BridgeKey, session: &SessionId) {
+    fn session_named(&self, by: &BridgeKey, session: &SessionId) -> bool {
         let named = (by.pid, session.to_string());
         self.named.lock().unwrap().push(named);
+        true
     }
 }
 

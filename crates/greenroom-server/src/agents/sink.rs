@@ -56,16 +56,13 @@ impl greenroom_bridge::EventSink for RoutedEvents {
         self.greenroom.event_link(link);
     }
 
-    fn session_named(&self, by: &BridgeKey, session: &SessionId) {
-        if session.as_str().len() <= MAX_ID_BYTES {
-            self.routed.0.name_session(by, session);
-        }
+    fn session_named(&self, by: &BridgeKey, session: &SessionId) -> bool {
+        session.as_str().len() <= MAX_ID_BYTES && self.routed.0.name_session(by, session)
     }
 
-    async fn tool_called(&self, by: &BridgeKey, caller: &ToolContext) {
-        if caller.session_id.as_str().len() <= MAX_ID_BYTES {
-            self.routed.0.tool_called(by, caller).await;
-        }
+    async fn tool_called(&self, by: &BridgeKey, caller: &ToolContext) -> bool {
+        caller.session_id.as_str().len() <= MAX_ID_BYTES
+            && self.routed.0.tool_called(by, caller).await
     }
 
     fn bridge_connected(&self, bridge: &BridgeInfo) {

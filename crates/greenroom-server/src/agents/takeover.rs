@@ -88,29 +88,31 @@ impl Routes {
     }
 
     /// Moves a session to the bridge of a tool call, if the server of its connected owner shows that call as running. Reads
-    /// at most for [`Timeouts::lookup`](super::routes::Timeouts::lookup).
-    pub(super) async fn tool_called(&self, by: &BridgeKey, caller: &ToolContext) {
+    /// at most for [`Timeouts::lookup`](super::routes::Timeouts::lookup). Returns true if the bridge owns the session then.
+    pub(super) async fn tool_called(&self, by: &BridgeKey, caller: &ToolContext) -> bool {
         let session = &caller.session_id;
         if self.name_session(by, session) {
             self.sessions().record_owner(session);
-            return;
+            return true;
         }
         let (Some(message), Some(call)) = (&caller.message_id, &caller.call_id) else {
-            return;
+            return false;
         };
         let Ok(route) = self.route_for(session).await else {
-            return;
+            return false;
         };
         let read = route.server.messages(session, Some(NEWEST_MESSAGES));
         let Ok(Ok(messages)) = timeout(self.timeouts.lookup, read).await else {
-            return;
+            return false;
         };
-        if shows_running_call(&messages, message, call) {
+        let is_proven = shows_running_call(&messages, message, call);
+        if is_proven {
             tracing::info!(%session, from = ?route.owner, to = by.pid, "session works in another process now");
             let owner = Owner::Bridge(by.clone());
             self.sessions().set_owner(session, &owner);
             self.sessions().record_owner(session);
         }
+        is_proven
     }
 
     /// Returns true if the bridge belongs to the process at the URL.

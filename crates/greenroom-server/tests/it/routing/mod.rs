@@ -580,3 +580,51 @@ async fn run_that_was_cut_off_continues_in_the_next_process() {
     assert_eq!(wake_messages(&storage, "ses_p").await.len(), 1);
     host.stop().await;
 }
+
+#[actix_rt::test]
+async fn only_the_owner_speaks_for_a_session() {
+    let (host, storage) = (bridge_only_host().await, Storage::default());
+    for session in ["ses_p", "ses_q"] {
+        storage.open(session, "/project");
+    }
+    let mut owner = Plugin::connect_new(&host, &storage, 1, "/project").await;
+    let mut other = Plugin::connect_new(&host, &storage, 2, "/project").await;
+    owner.pause_answers();
+    owner.name_and_sync("ses_p").await;
+    other.name_and_sync("ses_q").await;
+    let task = launch(&host, Some("ses_p"), None).await;
+    let session = host.running(&task).await;
+    let prompt = format!("POST /session/{session}/prompt_async");
+    wait_until("it works", || owner.request_count(&prompt) == 1).await;
+    owner.sync().await;
+    // An error, an end and a deletion of another process's sessions.
+    let error = json!({"name": "APIError", "data": {"message": "forged"}});
+    for (kind, properties) in [
+        (
+            "session.error",
+            json!({"sessionID": session, "error": error}),
+        ),
+        ("session.idle", json!({"sessionID": session})),
+        ("session.deleted", json!({"info": {"id": session}})),
+        ("session.deleted", json!({"info": {"id": "ses_p"}})),
+    ] {
+        other.send_event(json!({"type": kind, "properties": properties}));
+    }
+    other.sync().await;
+    // A call for another process's session, with a message and a call that its owner does not show.
+    let refused = other
+        .call_tool_with("ses_p", "background_cancel", json!({"all": true}))
+        .await;
+    assert!(refused.contains("another opencode process"), "{refused}");
+    let (_, running) = host.get(&format!("/v1/tasks/{task}")).await;
+    assert_eq!(running["status"], "running", "{running}");
+    // Its own session does not reach the task either.
+    other
+        .call_tool_with("ses_q", "background_cancel", json!({"taskId": task}))
+        .await;
+    owner.finish(&session);
+    assert_eq!(host.ended(&task).await["status"], "completed");
+    assert_eq!(wake_messages(&storage, "ses_p").await.len(), 1);
+    assert_eq!(other.request_count("POST /session/ses_p/"), 0);
+    host.stop().await;
+}

@@ -222,6 +222,27 @@ impl Plugin {
         while self.next().await["type"] != "toolResult" {}
     }
 
+    /// Sends an event as opencode has it.
+    pub fn send_event(&mut self, event: Value) {
+        let frame = json!({"type": "event", "event": event});
+        self.link().out.send(frame).unwrap();
+    }
+
+    /// Lets a session call a tool by a message that nothing shows, and returns the output.
+    pub async fn call_tool_with(&mut self, session: &str, tool: &str, args: Value) -> String {
+        let context =
+            json!({"sessionID": session, "messageID": "msg_forged", "callID": "call_forged"});
+        let frame = json!({"type": "toolCall", "id": format!("{session} {tool}"), "tool": tool,
+            "args": args, "context": context});
+        self.link().out.send(frame).unwrap();
+        loop {
+            let frame = self.next().await;
+            if frame["type"] == "toolResult" {
+                return frame["output"].as_str().unwrap().to_owned();
+            }
+        }
+    }
+
     /// Returns the next frame that is not a request.
     pub async fn next(&mut self) -> Value {
         let user_messages = &mut self.link().user_messages;
