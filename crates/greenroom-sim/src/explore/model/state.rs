@@ -198,7 +198,8 @@ impl ServerState {
         let event = EmittedEvent {
             session: id.clone(),
             kind: shown,
-            sign,
+            // The message of an abort that was delayed is no sign of life of the next attempt.
+            sign: sign && !aborted,
             value: json!({"type": kind, "properties": properties}),
         };
         if doubled > 0 {

@@ -93,7 +93,9 @@ impl TaskRegistry {
         }
         self.env.health.run_ended(end.outcome.status());
         let settlement = self.settlement(id, end);
-        let wanted = from == TaskStatus::Running && end.abort_session;
+        // A run that waits to continue has a session, which may work for another reason, such as a message to it.
+        let has_session = from == TaskStatus::Running || self.waits_to_continue(id);
+        let wanted = has_session && end.abort_session;
         let mut with: Vec<JournalEntry> = settlement.entry().into_iter().collect();
         if let Some(entry) = self.tasks.get_mut(id)
             && !wanted
@@ -122,6 +124,12 @@ impl TaskRegistry {
         {
             self.remove_later(id, ctx);
         }
+    }
+
+    /// Returns true if the run was cut off and has not continued since.
+    fn waits_to_continue(&self, id: &TaskId) -> bool {
+        let entry = self.tasks.get(id);
+        entry.is_some_and(|entry| entry.task.cut_offs() > 0 && entry.task.session.is_some())
     }
 
     /// Makes the run's actor release its slot and abort its session. If the actor has panicked, its slot is released

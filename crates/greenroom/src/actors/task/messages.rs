@@ -174,6 +174,13 @@ pub(super) struct CreateTimedOut;
 #[rtype(result = "()")]
 pub(super) struct CreateLookedUp(pub(super) Result<Option<SessionId>, ServerError>);
 
+/// A prompt call begins: errors of the session are errors of this run from here on.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(super) struct PromptBegins {
+    pub(super) prompt: u32,
+}
+
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(super) struct PromptAnswered {

@@ -12,7 +12,7 @@ use super::lineage::{
 };
 use super::messages::{
     CreateAnswered, CreateLookedUp, CreateTimedOut, LineageRead, PromptAnswer, PromptAnswered,
-    PromptLookedUp,
+    PromptBegins, PromptLookedUp,
 };
 use super::{Phase, RecordChanged, StartMode, StartRecorded, StartStep, TaskActor};
 use crate::actors::env::{REVERT_READ_LIMIT, connect_backoff, panic_error, spawn_call, within};
@@ -123,6 +123,7 @@ impl TaskActor {
                 let directory = self.directory.clone();
                 self.prompts_in_flight += 1;
                 let reads_revert = self.may_be_reverted();
+                let begins = addr.clone();
                 let call = self.env.calls_in_flight.begin(self.prompt_call_id(prompt));
                 let (durable, calls_allowed) =
                     (self.env.durable(), Arc::clone(&self.calls_allowed));
@@ -149,6 +150,7 @@ impl TaskActor {
                                 return PromptAnswer::Server(Err(run_ended_error()));
                             }
                         }
+                        begins.do_send(PromptBegins { prompt });
                         let call = env.server.prompt(&session, directory.as_deref(), request);
                         PromptAnswer::Server(within(env.config.calls.prompt, call).await)
                     },
@@ -424,7 +426,9 @@ impl Handler<StartRecorded> for TaskActor {
         // The actor shares the registry's record from here on.
         self.task = go.0;
         if matches!(self.phase, Phase::Started) {
-            self.phase = Phase::Watching(self.new_watch(self.env.now()));
+            let mut watch = self.new_watch(self.env.now());
+            watch.awaits_prompt();
+            self.phase = Phase::Watching(watch);
             self.send_prompt(self.first_prompt(), ctx);
         }
         self.arm(ctx);
@@ -437,6 +441,17 @@ impl Handler<RecordChanged> for TaskActor {
     fn handle(&mut self, changed: RecordChanged, _: &mut Context<Self>) {
         self.env.failpoints.hit("task: RecordChanged");
         self.task = changed.0;
+    }
+}
+
+impl Handler<PromptBegins> for TaskActor {
+    type Result = ();
+
+    fn handle(&mut self, begins: PromptBegins, _: &mut Context<Self>) {
+        let is_current = |(prompt, _): &(u32, _)| *prompt == begins.prompt;
+        if self.prompting.as_ref().is_some_and(is_current) {
+            self.watch(Watch::prompt_begins);
+        }
     }
 }
 

@@ -203,6 +203,10 @@ impl Watch {
         if aborted && self.continues_cut_off_runs() {
             return self.aborted();
         }
+        if self.awaits_prompt && !aborted {
+            // A late event of the turn before.
+            return Vec::new();
+        }
         if self.abort_pending {
             // An error that follows the abort does not judge it.
             return Vec::new();

@@ -162,6 +162,8 @@ pub struct Watch {
     event_link_lost: bool,
     /// True while an abort waits for its judgement.
     abort_pending: bool,
+    /// True until the prompt of a run in an older session is sent: errors until then are of an earlier turn.
+    awaits_prompt: bool,
     /// The number of times that the run was cut off in a row before this attempt.
     cut_offs: u32,
     /// An assistant message was finished in this attempt.
@@ -215,6 +217,7 @@ impl Watch {
             continuations: 0,
             event_link_lost: false,
             abort_pending: false,
+            awaits_prompt: false,
             cut_offs: 0,
             has_finished_message: false,
             last_report: now,
@@ -242,9 +245,20 @@ impl Watch {
         self.started
     }
 
+    /// Records that the prompt of the run is not sent yet.
+    pub fn awaits_prompt(&mut self) {
+        self.awaits_prompt = self.resumed;
+    }
+
+    /// Records that the prompt of the run is being sent.
+    pub fn prompt_begins(&mut self) {
+        self.awaits_prompt = false;
+    }
+
     /// Records that the server accepted a prompt of the run. Polls from before it do not concern the run.
     pub fn prompt_accepted(&mut self, now: Timestamp) {
         self.prompt_accepted = Some(now);
+        self.awaits_prompt = false;
         // Idle time before the prompt does not count as refusing to take it up.
         self.idle_since = self.idle_since.map(|_| now);
     }
