@@ -301,11 +301,12 @@ impl Routes {
         self.take_over(session, key, line).await
     }
 
-    /// Returns the bridges of a directory, newest first.
+    /// Returns the bridges of a directory, newest first; those that have not answered a request yet come last.
     pub(super) fn bridges_in(&self, directory: &str) -> Vec<BridgeChannel> {
         let mut lines = self.bridges.channels();
         lines.retain(|line| same_directory(&line.key().directory, directory));
         lines.reverse();
+        lines.sort_by_key(|line| !line.has_responded());
         lines
     }
 

@@ -14,6 +14,7 @@ use greenroom::ports::agent_server::{
 };
 use greenroom_bridge::BridgeKey;
 use greenroom_bridge::protocol::ToBridge;
+use tokio::time::timeout;
 
 use super::routes::{NOT_CONNECTED, Route, RoutedServer, Routes, unreachable};
 use super::sessions::{Owner, SessionEntry};
@@ -136,9 +137,17 @@ impl Routes {
                 required: true,
             });
         }
-        let answers = queries
-            .iter()
-            .map(|query| query.route.server.statuses(directory));
+        let answers = queries.iter().map(|query| async {
+            let answer = query.route.server.statuses(directory);
+            if query.required {
+                return answer.await;
+            }
+            // A server without a session of the service holds no poll up.
+            let limit = self.timeouts.first_answer;
+            timeout(limit, answer)
+                .await
+                .unwrap_or(Err(ServerError::TimedOut(limit)))
+        });
         let answers = join_all(answers).await;
         self.merge_answers(queries, answers)
     }
@@ -157,8 +166,8 @@ impl Routes {
                     any_answer = true;
                     self.merge_statuses(&mut merged, statuses, &query.route.owner);
                 }
-                // An unreachable server without a session of the service changes nothing.
-                Err(error @ ServerError::Unreachable(_)) if !query.required => {
+                // The error of a server without a session of the service changes nothing.
+                Err(error) if !query.required => {
                     failure.get_or_insert(error);
                 }
                 Err(error) => return Err(error),

@@ -180,10 +180,12 @@ impl Routes {
         }
         let mut lines = self.bridges.channels();
         lines.reverse();
+        lines.sort_by_key(|line| !line.has_responded());
         if lines.is_empty() {
             return unreachable(NOT_CONNECTED);
         }
         let mut not_found_error = None;
+        let mut unanswered = None;
         let mut found: Option<BridgeChannel> = None;
         for line in lines {
             if !self.accepts_requests(&line).await {
@@ -204,9 +206,12 @@ impl Routes {
                     not_found_error = Some(error)
                 }
                 Err(ServerError::NotFound(_)) => {}
-                // A server without an answer may have the session.
-                Err(error) => return Err(ServerError::Unreachable(error.to_string())),
+                // This server may have the session, unless another one has it.
+                Err(error) => unanswered = Some(error),
             }
+        }
+        if let (None, Some(error)) = (&found, unanswered) {
+            return unreachable(error.to_string());
         }
         match (found, not_found_error) {
             (Some(line), _) => {

@@ -628,3 +628,39 @@ async fn only_the_owner_speaks_for_a_session() {
     assert_eq!(other.request_count("POST /session/ses_p/"), 0);
     host.stop().await;
 }
+
+#[actix_rt::test]
+async fn mute_bridge_holds_no_task_up() {
+    let timeouts = Timeouts {
+        first_answer: Duration::from_millis(200),
+        lookup: Duration::from_millis(500),
+        ..Timeouts::default()
+    };
+    let host = Host::on_bridges(false, timeouts, &[]).await;
+    let storage = Storage::default();
+    storage.open("ses_p", "/project");
+    let mut plugin = Plugin::connect_new(&host, &storage, 1, "/project").await;
+    plugin.name_and_sync("ses_p").await;
+    let first = launch(&host, Some("ses_p"), None).await;
+    assert_eq!(host.ended(&first).await["status"], "completed");
+    // A bridge of the same directory that says hello and nothing more.
+    let mut mute = Plugin::new(&Storage::default(), 2, "/project");
+    mute.events_only();
+    mute.connect(&host).await;
+    plugin.pause_answers();
+    let task = launch(&host, Some("ses_p"), None).await;
+    let session = host.running(&task).await;
+    let prompt = format!("POST /session/{session}/prompt_async");
+    wait_until("it works", || plugin.request_count(&prompt) == 1).await;
+    plugin.sync().await;
+    // Only a poll shows its end.
+    plugin.finish_silently(&session);
+    assert_eq!(host.ended(&task).await["status"], "completed");
+    // A parent that no event has named is found at the other bridge.
+    plugin.resume_answers();
+    storage.open("ses_unknown", "/project");
+    let task = launch(&host, Some("ses_unknown"), Some("/project")).await;
+    assert_eq!(host.ended(&task).await["status"], "completed");
+    assert_eq!(wake_messages(&storage, "ses_unknown").await.len(), 1);
+    host.stop().await;
+}
