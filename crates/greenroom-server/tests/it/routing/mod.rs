@@ -582,7 +582,7 @@ async fn run_that_was_cut_off_continues_in_the_next_process() {
 }
 
 #[actix_rt::test]
-async fn only_the_owner_speaks_for_a_session() {
+async fn events_and_calls_of_another_process_are_refused() {
     let (host, storage) = (bridge_only_host().await, Storage::default());
     for session in ["ses_p", "ses_q"] {
         storage.open(session, "/project");
@@ -643,7 +643,7 @@ async fn mute_bridge_holds_no_task_up() {
     plugin.name_and_sync("ses_p").await;
     let first = launch(&host, Some("ses_p"), None).await;
     assert_eq!(host.ended(&first).await["status"], "completed");
-    // A bridge of the same directory that says hello and nothing more.
+    // A bridge of the same directory that sends a hello and nothing more.
     let mut mute = Plugin::new(&Storage::default(), 2, "/project");
     mute.events_only();
     mute.connect(&host).await;

@@ -20,13 +20,18 @@ impl ObservedState {
                 self.open_cancels.remove(request);
                 self.unpublished_parents.remove(request);
                 self.open_cancel_targets.remove(request);
-                if let (Some(Request::Track { task, parent, .. }), Ok(_)) =
+                if let (Some(Request::Track { task, parent, .. }), Ok(answer)) =
                     (self.requests.get(request).cloned(), answer)
                 {
                     // An earlier unanswered track of the task is decided by now.
                     self.reparenting
                         .retain(|index, other| *other != task || index > request);
-                    self.reparented(&task, &parent, position);
+                    // The parent of a later run was decided by the resume that began it.
+                    let answered = answer.as_ref().map(|answer| answer.run);
+                    let newest = self.newest.get(&task).map(|index| self.runs[*index].run);
+                    if answered.is_none() || newest.is_none() || answered == newest {
+                        self.reparented(&task, &parent, position);
+                    }
                 }
             }
             LogEvent::TaskFound(task) => self.apply_found(position, task),

@@ -87,7 +87,7 @@ impl Promise for Answers {
             }
             LogEvent::SessionFact { session, fact } => match fact {
                 Fact::CutOff | Fact::StateLost | Fact::NotConfigured => {
-                    // The turn of a later silent message tells nothing about this one.
+                    // The turn of a later silent message is another turn.
                     if let Some(wake) = self.open.get_mut(session) {
                         wake.ended.get_or_insert(*fact);
                     }

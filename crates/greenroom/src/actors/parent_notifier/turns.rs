@@ -26,7 +26,7 @@ pub(super) struct WatchedTurn {
 }
 
 impl ParentNotifier {
-    /// Begins to watch the turn of a message that is stored, in place of the turn of an earlier message. Returns what is to
+    /// Begins to watch the turn of a message that is stored, in place of the turn of an earlier message. Returns the entries to
     /// be recorded.
     pub(super) fn watch_turn(&mut self, message: PendingMessage) -> Vec<JournalEntry> {
         let mut entries = self.take_watch();
