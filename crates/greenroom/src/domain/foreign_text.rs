@@ -79,6 +79,10 @@ pub fn is_unsafe(c: char) -> bool {
 
 /// Returns true for format characters (Unicode's category Cf), variation selectors and fillers without a glyph.
 fn is_invisible(c: char) -> bool {
+    // Most text is ASCII.
+    if c < '\u{ad}' {
+        return false;
+    }
     matches!(
         c,
         '\u{ad}'
@@ -112,6 +116,15 @@ fn is_invisible(c: char) -> bool {
 
 /// Fast path: most texts are short and plain.
 fn is_plain(text: &str) -> bool {
+    let mut before = b' ';
+    let is_simple = text.bytes().all(|byte| {
+        let doubled = byte == b' ' && before == b' ';
+        before = byte;
+        matches!(byte, b' '..=b'~') && !matches!(byte, b'<' | b'>') && !doubled
+    });
+    if is_simple {
+        return text.is_empty() || before != b' ';
+    }
     let mut before = ' ';
     let is_plain = text.chars().all(|c| {
         let doubled = c == ' ' && before == ' ';
