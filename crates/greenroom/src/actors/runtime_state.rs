@@ -216,8 +216,8 @@ impl CallsInFlight {
     }
 
     /// Waits until no call of that id is in flight, at most for `limit`. A call can outlive the actor that made it: its
-    /// effect can be looked up only after the call has ended.
-    pub(crate) async fn finished(&self, call: &CallId, limit: Duration) {
+    /// effect can be looked up only after the call has ended. Returns false if a call is still in flight.
+    pub(crate) async fn finished(&self, call: &CallId, limit: Duration) -> bool {
         let ends: Vec<oneshot::Receiver<()>> = {
             let mut calls = lock(&self.0);
             let named = (call.clone(), 0)..=(call.clone(), u64::MAX);
@@ -236,8 +236,7 @@ impl CallsInFlight {
                 let _ = end.await;
             }
         };
-        // No call lasts longer than its own time limit.
-        let _ = tokio::time::timeout(limit, all).await;
+        tokio::time::timeout(limit, all).await.is_ok()
     }
 
     pub(crate) fn len(&self) -> usize {

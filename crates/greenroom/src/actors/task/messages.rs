@@ -172,7 +172,11 @@ pub(super) struct CreateTimedOut;
 
 #[derive(Message)]
 #[rtype(result = "()")]
-pub(super) struct CreateLookedUp(pub(super) Result<Option<SessionId>, ServerError>);
+pub(super) struct CreateLookedUp {
+    pub(super) found: Result<Option<SessionId>, ServerError>,
+    /// False if the call of an earlier actor is still in flight.
+    pub(super) is_over: bool,
+}
 
 /// A prompt call begins: errors of the session are errors of this run from here on.
 #[derive(Message)]

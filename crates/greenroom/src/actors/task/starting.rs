@@ -106,11 +106,15 @@ impl TaskActor {
                     async move {
                         // The call of an earlier actor may still be in flight.
                         let limit = env.config.calls.create;
-                        env.calls_in_flight.finished(&name, limit).await;
-                        find_created(&env, &session, others).await
+                        let is_over = env.calls_in_flight.finished(&name, limit).await;
+                        let found = find_created(&env, &session, others).await;
+                        CreateLookedUp { found, is_over }
                     },
-                    |panic| Err(panic_error(panic)),
-                    move |found| addr.do_send(CreateLookedUp(found)),
+                    |panic| CreateLookedUp {
+                        found: Err(panic_error(panic)),
+                        is_over: true,
+                    },
+                    move |looked| addr.do_send(looked),
                 );
             }
             StartStep::Prompt => {
@@ -324,6 +328,13 @@ impl TaskActor {
         }
     }
 
+    fn create_timed_out(&mut self) {
+        let limit = duration_text(self.env.config.calls.create);
+        self.end(End::error(format!(
+            "the session was not created within {limit}"
+        )));
+    }
+
     pub(super) fn new_watch(&self, started: Timestamp) -> Box<Watch> {
         let resumed = self.run > Run::FIRST || self.attempt > 1;
         let mut watch = Box::new(Watch::new(
@@ -389,10 +400,7 @@ impl Handler<CreateTimedOut> for TaskActor {
     fn handle(&mut self, _: CreateTimedOut, ctx: &mut Context<Self>) {
         self.env.failpoints.hit("task: CreateTimedOut");
         if self.is_starting() {
-            let limit = duration_text(self.env.config.calls.create);
-            self.end(End::error(format!(
-                "the session was not created within {limit}"
-            )));
+            self.create_timed_out();
         }
         self.arm(ctx);
     }
@@ -403,11 +411,13 @@ impl Handler<CreateLookedUp> for TaskActor {
 
     fn handle(&mut self, looked: CreateLookedUp, ctx: &mut Context<Self>) {
         self.env.failpoints.hit("task: CreateLookedUp");
-        match looked.0 {
+        match looked.found {
             Ok(Some(session)) if self.is_starting() => self.session_ready(session),
             Ok(Some(session)) => self.abort_late(session),
             _ if !self.is_starting() => {}
-            Ok(None) => self.step(StartStep::Create, ctx),
+            Ok(None) if looked.is_over => self.step(StartStep::Create, ctx),
+            // The call of an earlier actor lasts beyond its limit, and may still create a session.
+            Ok(None) => self.create_timed_out(),
             // Without the parent session there is no reader for a result.
             Err(ServerError::NotFound(_)) => {
                 self.end(End::error("the parent session does not exist any more"));
