@@ -3,6 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
+use greenroom::clock::Clock;
 use nix::errno::Errno;
 use nix::sys::signal::kill;
 use nix::unistd::Pid;
@@ -41,7 +42,7 @@ impl Description {
             url,
             pid,
             start_time: start_time(pid).unwrap_or_default(),
-            started_at: chrono::Utc::now().to_rfc3339_opts(chrono::SecondsFormat::Millis, true),
+            started_at: Clock::system().now().to_string(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             journal: None,
             token_file: None,

@@ -45,6 +45,9 @@ pub enum HostError {
         /// The error of the operating system.
         source: std::io::Error,
     },
+    /// The system clock is not set: the times of tasks and HTTP answers would be wrong.
+    #[error("the system clock is set to a time before 1970")]
+    Clock,
     /// The journal cannot be opened.
     #[error(transparent)]
     Journal(#[from] OpenError),
@@ -58,6 +61,7 @@ impl HostError {
                 "stop what listens there, or choose another address with --listen 127.0.0.1:0"
                     .to_owned()
             }
+            Self::Clock => "set the clock, then start again".to_owned(),
             Self::Journal(error) => error.hint(),
         }
     }
@@ -152,6 +156,9 @@ impl Service {
         upstream: Option<Upstream>,
         timeouts: Timeouts,
     ) -> Result<Self, HostError> {
+        if greenroom::clock::is_before_epoch() {
+            return Err(HostError::Clock);
+        }
         let listen = settings.listen.0;
         // Bound first: without the port nothing is started.
         let listener = bind(listen, settings.listen_is_default)?;

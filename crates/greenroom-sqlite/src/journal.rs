@@ -6,8 +6,9 @@ use std::fmt::Display;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
+use greenroom::clock::Clock;
 use greenroom::domain::idempotency::KEY_LIFETIME;
 use greenroom::domain::ids::{SessionId, TaskId};
 use greenroom::domain::outbox::Outbox;
@@ -19,7 +20,7 @@ use greenroom::ports::journal::{
     ChangesFrom, Fold, Journal, JournalEntry, JournalError, JournalStatus, Lsn, RecordedChange,
     RecoveredState,
 };
-use rusqlite::Connection;
+use rusqlite::{Connection, params};
 use tokio::sync::watch;
 
 use crate::error::{OpenError, RowError};
@@ -30,7 +31,7 @@ use crate::queries::{self, RowResult};
 use crate::retention::earlier;
 use crate::schema;
 use crate::state::Shared;
-use crate::store::{ChangedOutbox, PendingAppend};
+use crate::store::{ChangedOutbox, PendingAppend, to_sql};
 use crate::writer::Writer;
 
 /// The most evicted tasks that [`Journal::load`] returns, for histories.
@@ -71,7 +72,7 @@ impl SqliteJournal {
             };
             match file::inspect(path).map_err(unusable)? {
                 // A crash may leave a new file empty; a journal that existed before must not be empty.
-                FileContent::Empty if process_lock.had_journal() => {
+                FileContent::Empty if process_lock.record().existed => {
                     return Err(damaged("it is empty".to_owned()));
                 }
                 FileContent::Truncated { bytes, expected } => {
@@ -91,23 +92,22 @@ impl SqliteJournal {
         file::check(&db, path)?;
         schema::migrate(&mut db, path)?;
         let failed = |source| OpenError::of(path, source);
-        process_lock.record_journal();
         let now = now();
         let (recovered, evicted) = recover(&db, now, retention)
             .map_err(failed)?
             .map_err(|error| OpenError::row(path, &error))?;
-        // Log positions count from the start of a process. The update also checks that the file can be written.
-        db.execute("UPDATE marks SET value = 0 WHERE name = 'place'", [])
-            .map_err(failed)?;
+        let recorded = process_lock.record().written.filter(|_| existed);
+        let lsn = check_complete(&db, path, recorded, now).map_err(failed)?;
+        process_lock.record_written(lsn);
         let fold = Fold::from_recovered(retention, recovered);
-        let shared = Arc::new(Shared::new(fold, now));
+        let shared = Arc::new(Shared::new(fold, now, lsn));
         let writer = Writer {
             shared: Arc::clone(&shared),
             db,
             path: path.to_owned(),
             file_id,
             retention,
-            _lock: process_lock,
+            lock: process_lock,
         };
         let reader = file::open_reader(path)?;
         let thread = std::thread::Builder::new().name("journal".to_owned());
@@ -154,9 +154,37 @@ impl SqliteJournal {
 
 /// Returns the time of the wall clock.
 pub(crate) fn now() -> Timestamp {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    let millis = since.map_or(0, |since| since.as_millis());
-    Timestamp::from_millis(i64::try_from(millis).unwrap_or(i64::MAX))
+    Clock::system().now()
+}
+
+/// Compares the appends in the file with the number that an earlier process recorded beside it. A journal that is shorter
+/// has lost durable appends, as by a truncated write-ahead log: that is logged and kept for [`crate::maintenance::stats`].
+/// Returns the number in the file.
+fn check_complete(
+    db: &Connection,
+    path: &Path,
+    recorded: Option<u64>,
+    now: Timestamp,
+) -> rusqlite::Result<u64> {
+    let found = queries::counter(db, "place")?;
+    // Also checks that the file can be written.
+    db.execute("UPDATE marks SET value = value WHERE name = 'place'", [])?;
+    if let Some(recorded) = recorded
+        && recorded > found
+    {
+        let missing = recorded - found;
+        tracing::warn!(
+            journal = %path.display(),
+            found,
+            recorded,
+            missing,
+            "the journal is shorter than when it was last written; its newest changes are lost"
+        );
+        let set = "UPDATE marks SET value = ?2 WHERE name = ?1";
+        db.execute(set, params!["missing", to_sql(missing)])?;
+        db.execute(set, params!["missing_at", now.as_millis()])?;
+    }
+    Ok(found)
 }
 
 /// Reads the state to continue from, and the evicted tasks, oldest first.

@@ -126,7 +126,9 @@ impl SqliteJournal {
                 for entry in &append.entries {
                     for (about, line) in timeline::entries_of(entry) {
                         if about == subject {
-                            timeline::push(&mut lines, append.at, line);
+                            // Ordered among the times on disk, which have no monotonic time.
+                            let at = Timestamp::from_millis(append.at.as_millis());
+                            timeline::push(&mut lines, at, line);
                         }
                     }
                 }

@@ -53,6 +53,39 @@ pub struct Stats {
     pub used_by: Option<u32>,
     /// True if a process uses it.
     pub in_use: bool,
+    /// The durable appends that it has lost, if any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub missing: Option<MissingAppends>,
+}
+
+/// Appends that were durable and are missing in the file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MissingAppends {
+    /// Their number.
+    pub count: u64,
+    /// The time of the start that found them missing; none if no process has opened the file since.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub found_at: Option<Timestamp>,
+}
+
+/// Returns the missing appends, given the number that was recorded beside the file.
+fn missing(db: &Connection, recorded: Option<u64>) -> rusqlite::Result<Option<MissingAppends>> {
+    let unreported = recorded.map_or(Ok(0), |recorded| {
+        queries::counter(db, "place").map(|found| recorded.saturating_sub(found))
+    })?;
+    if unreported > 0 {
+        return Ok(Some(MissingAppends {
+            count: unreported,
+            found_at: None,
+        }));
+    }
+    let count = queries::counter(db, "missing")?;
+    let found_at = queries::counter(db, "missing_at")?.cast_signed();
+    Ok((count > 0).then_some(MissingAppends {
+        count,
+        found_at: Some(Timestamp::from_millis(found_at)),
+    }))
 }
 
 /// Opens an existing journal of the current version for reading.
@@ -82,6 +115,8 @@ pub fn holder(path: &Path) -> Option<Option<u32>> {
 /// # Errors
 /// Fails if the file does not exist, is not a journal, or cannot be read.
 pub fn stats(path: &Path) -> Result<Stats, OpenError> {
+    // Read first: a service may write the journal meanwhile.
+    let recorded = process_lock::record(path).written;
     let mut db = open_existing(path)?;
     let failed = |source| OpenError::of(path, source);
     // All counts are of one snapshot.
@@ -113,6 +148,7 @@ pub fn stats(path: &Path) -> Result<Stats, OpenError> {
             keys: count("keys")?,
             used_by: holder.flatten(),
             in_use: holder.is_some(),
+            missing: missing(&snapshot, recorded)?,
         })
     };
     read().map_err(failed)

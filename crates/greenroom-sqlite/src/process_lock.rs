@@ -2,7 +2,8 @@
 //! id. The system releases the lock at the end of a process, so that a stale lock never blocks.
 
 use std::fs::{File, TryLockError};
-use std::io::{Read, Seek, SeekFrom, Write};
+use std::io::{self, Read};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -16,12 +17,32 @@ const HELD_BRIEFLY: Duration = Duration::from_millis(200);
 #[derive(Debug)]
 pub(crate) struct ProcessLock {
     held: File,
-    /// True if a journal was created beside it before.
-    had_journal: bool,
+    record: JournalRecord,
 }
 
-/// Written to the lock file once the journal exists: an empty journal is then known to be truncated.
+/// The facts about the journal in the lock file, which outlive damage to the journal's own files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct JournalRecord {
+    /// True if a journal was created beside it before: an empty journal is then known to be truncated.
+    pub(crate) existed: bool,
+    /// The number of appends that were on disk; none if an earlier version wrote the file.
+    pub(crate) written: Option<u64>,
+}
+
+/// The second line of the lock file of an existing journal. The third line is the number of appends on disk.
 const JOURNAL_MARKER: &str = "made";
+/// The size limit of a valid file, in bytes.
+const MAX_BYTES: u64 = 80;
+
+impl JournalRecord {
+    fn parse(text: &str) -> Self {
+        let mut lines = text.lines().skip(1);
+        Self {
+            existed: lines.next() == Some(JOURNAL_MARKER),
+            written: lines.next().and_then(|number| number.parse().ok()),
+        }
+    }
+}
 
 fn beside(journal: &Path) -> PathBuf {
     file::sibling(journal, ".lock")
@@ -55,33 +76,63 @@ impl ProcessLock {
                 Err(TryLockError::Error(source)) => return Err(unusable(source)),
             }
         }
-        let had_journal = content(&mut held).lines().nth(1) == Some(JOURNAL_MARKER);
-        let mut lock = Self { held, had_journal };
-        lock.write_content(if had_journal { JOURNAL_MARKER } else { "" });
+        let record = JournalRecord::parse(&content(&mut held));
+        let lock = Self { held, record };
+        lock.write();
         Ok(lock)
     }
 
-    /// Returns true if a journal was created beside it before.
-    pub(crate) fn had_journal(&self) -> bool {
-        self.had_journal
+    /// Returns the record of the last process.
+    pub(crate) fn record(&self) -> JournalRecord {
+        self.record
     }
 
-    /// Records that the journal exists.
-    pub(crate) fn record_journal(&mut self) {
-        if !self.had_journal {
-            self.write_content(JOURNAL_MARKER);
-        }
-    }
-
-    /// Writes the process id and the marker. Failures are ignored: the lock holds without them, for instance on a full disk.
-    fn write_content(&mut self, marker: &str) {
-        let write = |held: &mut File| {
-            held.set_len(0)?;
-            held.seek(SeekFrom::Start(0))?;
-            write!(held, "{}\n{marker}\n", std::process::id())
+    /// Records that the journal exists, with that number of appends on disk.
+    pub(crate) fn record_written(&mut self, written: u64) {
+        self.record = JournalRecord {
+            existed: true,
+            written: Some(written),
         };
-        let _ = write(&mut self.held);
+        self.write();
     }
+
+    /// Makes the record survive a power cut.
+    pub(crate) fn sync(&self) {
+        // The file may be older after a power cut; the journal is then not shorter than it.
+        let _ = self.held.sync_data();
+    }
+
+    /// Writes the process id and the record in one piece. Failures are ignored: the lock holds without them, for instance
+    /// on a full disk.
+    fn write(&self) {
+        let marker = if self.record.existed {
+            JOURNAL_MARKER
+        } else {
+            ""
+        };
+        let mut text = format!("{}\n{marker}\n", std::process::id());
+        if let Some(written) = self.record.written {
+            // Of fixed width, so that a larger number does not change the size of the file.
+            text.push_str(&format!("{written:020}\n"));
+        }
+        let write = || {
+            self.held.write_all_at(text.as_bytes(), 0)?;
+            let length = text.len() as u64;
+            if self.held.metadata()?.len() != length {
+                self.held.set_len(length)?;
+            }
+            Ok::<_, io::Error>(())
+        };
+        let _ = write();
+    }
+}
+
+/// Returns the record beside a journal.
+pub(crate) fn record(journal: &Path) -> JournalRecord {
+    let lock = file::open_to_read(&beside(journal)).ok();
+    lock.map_or_else(JournalRecord::default, |mut lock| {
+        JournalRecord::parse(&content(&mut lock))
+    })
 }
 
 /// Returns the process that uses the journal: none if no process does, none within if its id is not known.
@@ -99,7 +150,7 @@ fn recorded_pid(lock: &mut File) -> Option<u32> {
 
 fn content(lock: &mut File) -> String {
     let mut text = String::new();
-    // A valid file has fewer than 40 bytes; a file that is not a text is read as empty.
-    let read = lock.take(40).read_to_string(&mut text);
+    // A file that is not a text is read as empty.
+    let read = lock.take(MAX_BYTES).read_to_string(&mut text);
     read.map_or_else(|_| String::new(), |_| text)
 }

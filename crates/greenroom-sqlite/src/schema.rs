@@ -12,10 +12,10 @@ use crate::file;
 const APPLICATION_ID: i64 = 0x4752_4e52;
 
 /// The migration at index `n` leads from version `n` to version `n + 1`.
-const MIGRATIONS: [&str; 4] = [
+const MIGRATIONS: [&str; 5] = [
     // 1: the tables.
     "
-    -- The log position of the writer within its process, and the newest deleted change.
+    -- The log position of the writer, and the newest deleted change.
     CREATE TABLE marks (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
     INSERT INTO marks VALUES ('place', 0), ('changes_gone', 0);
     -- Every task in its current state. The prompt and the skill content are in `texts`, not in `record`.
@@ -93,6 +93,10 @@ const MIGRATIONS: [&str; 4] = [
     // 4: the processes that own sessions. The sequence number rises with each change.
     "
     CREATE TABLE owners (seq INTEGER PRIMARY KEY, session TEXT UNIQUE NOT NULL, pid INTEGER NOT NULL, directory TEXT NOT NULL);
+    ",
+    // 5: the appends that were missing at the last start at which any was, and the time of that start.
+    "
+    INSERT INTO marks VALUES ('missing', 0), ('missing_at', 0);
     ",
 ];
 

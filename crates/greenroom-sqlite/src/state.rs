@@ -33,7 +33,7 @@ pub(crate) struct Shared {
 #[derive(Debug)]
 pub(crate) struct State {
     pub(crate) fold: Fold,
-    /// The log position of the newest append.
+    /// The log position of the newest append: the number of appends since the journal was created.
     pub(crate) lsn: u64,
     /// The time of the newest append.
     pub(crate) newest: Timestamp,
@@ -56,11 +56,11 @@ pub(crate) enum Work {
 }
 
 impl Shared {
-    pub(crate) fn new(fold: Fold, now: Timestamp) -> Self {
+    pub(crate) fn new(fold: Fold, now: Timestamp, lsn: u64) -> Self {
         Self {
             state: Mutex::new(State {
                 fold,
-                lsn: 0,
+                lsn,
                 newest: now,
                 unwritten: VecDeque::new(),
                 stop_at: None,
@@ -68,7 +68,10 @@ impl Shared {
             }),
             work: Condvar::new(),
             done: Condvar::new(),
-            status: watch::Sender::new(JournalStatus::default()),
+            status: watch::Sender::new(JournalStatus {
+                durable: Lsn(lsn),
+                ..JournalStatus::default()
+            }),
         }
     }
 

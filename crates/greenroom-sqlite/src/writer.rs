@@ -30,8 +30,8 @@ pub(crate) struct Writer {
     pub(crate) file_id: FileId,
     /// How long tasks are kept after they were evicted from memory.
     pub(crate) retention: Duration,
-    /// Held while the thread runs.
-    pub(crate) _lock: ProcessLock,
+    /// Held while the thread runs. Also records the number of appends on disk.
+    pub(crate) lock: ProcessLock,
 }
 
 /// Records the end of the thread when it is dropped, and publishes a failure if the thread panicked.
@@ -69,6 +69,7 @@ impl Writer {
             // The next start repeats it.
             tracing::debug!(%error, "could not checkpoint the journal");
         }
+        self.lock.sync();
     }
 
     /// Deletes some expired rows; returns the time until the next clean-up.
@@ -88,6 +89,9 @@ impl Writer {
         let was_failing = self.shared.is_failing();
         match self.try_write(batch) {
             Ok(()) => {
+                if let Some(last) = batch.last() {
+                    self.lock.record_written(last.lsn);
+                }
                 self.shared.mark_written(batch.len());
                 if was_failing {
                     tracing::info!(journal = %self.path.display(), "the journal can be written again");

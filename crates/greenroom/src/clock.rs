@@ -1,35 +1,91 @@
-//! The clock of a system: tokio's monotonic clock, with wall-clock times derived from its start. Under a paused runtime
-//! it is virtual time, so a run is reproducible.
+//! The clock of a system: tokio's monotonic clock for durations, and the wall clock for recorded times. Under a paused
+//! runtime the monotonic clock is virtual, so a run is reproducible.
+
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use tokio::time::Instant;
 
 use crate::domain::time::Timestamp;
 
-/// A monotonic clock that reads as wall-clock time.
+/// A monotonic clock with wall time.
 #[derive(Debug, Clone, Copy)]
 pub struct Clock {
     started: Instant,
-    wall: Timestamp,
+    wall: WallClock,
+    /// The time of the start.
+    at_start: Timestamp,
+}
+
+/// The source of wall times.
+#[derive(Debug, Clone, Copy)]
+enum WallClock {
+    /// The clock of the system, read each time: it may be set, and goes on during a suspension.
+    System,
+    /// The monotonic clock.
+    Monotonic,
 }
 
 impl Clock {
-    /// Returns a clock that starts at the machine's current time and is monotonic from then on.
+    /// Returns a clock whose wall time follows the system clock at each reading. Its monotonic time starts at the current
+    /// wall time.
     pub fn system() -> Self {
-        Self::starting_at(Timestamp::from_millis(
-            chrono::Utc::now().timestamp_millis(),
-        ))
-    }
-
-    /// Returns a clock that starts at `wall`. Tests start it at the epoch, so that times are virtual milliseconds.
-    pub fn starting_at(wall: Timestamp) -> Self {
         Self {
             started: Instant::now(),
-            wall,
+            wall: WallClock::System,
+            at_start: Timestamp::from_millis(millis_of(SystemTime::now())),
+        }
+    }
+
+    /// Returns a clock that starts at `start`; its wall time follows the monotonic clock. Tests start it at the epoch, so
+    /// that times are virtual milliseconds.
+    pub fn starting_at(start: Timestamp) -> Self {
+        Self {
+            started: Instant::now(),
+            wall: WallClock::Monotonic,
+            at_start: start,
         }
     }
 
     /// Returns the current time.
     pub fn now(&self) -> Timestamp {
-        self.wall + self.started.elapsed()
+        let now = self.at_start + self.started.elapsed();
+        match self.wall {
+            WallClock::System => now.with_wall_millis(millis_of(SystemTime::now())),
+            WallClock::Monotonic => now,
+        }
+    }
+}
+
+/// Returns true if the system clock is set to a time before 1970.
+pub fn is_before_epoch() -> bool {
+    SystemTime::now() < UNIX_EPOCH
+}
+
+/// Returns the milliseconds since the Unix epoch; zero before it.
+fn millis_of(time: SystemTime) -> i64 {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn time_before_the_epoch_is_the_epoch() {
+        assert_eq!(millis_of(UNIX_EPOCH - Duration::from_secs(3600)), 0);
+        assert_eq!(millis_of(UNIX_EPOCH + Duration::from_secs(1)), 1000);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn durations_are_monotonic_and_wall_time_is_that_of_the_system() {
+        let clock = Clock::system();
+        let start = clock.now();
+        // The monotonic clock advances by an hour, the system clock does not: as if it had been set back.
+        tokio::time::advance(Duration::from_secs(3600)).await;
+        let later = clock.now();
+        assert!(later.since(start) >= Duration::from_secs(3600));
+        assert!(later.as_millis() - start.as_millis() < 60_000);
     }
 }

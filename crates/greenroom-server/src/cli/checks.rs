@@ -6,9 +6,11 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use greenroom::clock::Clock;
 use greenroom_opencode::install::{self, PINNED_VERSION};
 use greenroom_opencode::{HealthError, ServerAddress, wait_until_healthy};
-use greenroom_sqlite::{OpenError, maintenance};
+use greenroom_sqlite::OpenError;
+use greenroom_sqlite::maintenance::{self, MissingAppends};
 use serde_json::Value;
 
 use super::args::ClientArgs;
@@ -312,6 +314,19 @@ pub fn secrets(loaded: &Loaded) -> Vec<Finding> {
         .collect()
 }
 
+const MISSING_HINT: &str =
+    "look at its disk and at programs that copy or restore it; launch lost tasks again";
+
+fn missing_text(path: &Path, missing: MissingAppends) -> String {
+    let (path, count) = (path.display(), missing.count);
+    match missing.found_at {
+        Some(at) => {
+            format!("{path}: its newest {count} writes were missing at the start of {at}")
+        }
+        None => format!("{path}: its newest {count} writes are missing"),
+    }
+}
+
 /// Checks whether the journal can be read, and which process uses it.
 pub fn journal(loaded: &Loaded) -> Finding {
     const SUBJECT: &str = "journal";
@@ -335,7 +350,16 @@ pub fn journal(loaded: &Loaded) -> Finding {
                 path.display(),
                 stats.bytes / 1024
             );
-            Finding::ok(SUBJECT, message)
+            // An old loss is no longer news.
+            let retention = loaded.settings.core.lifecycle.retention;
+            let is_recent = |missing: &MissingAppends| {
+                let found_at = missing.found_at;
+                found_at.is_none_or(|at| Clock::system().now().since(at) <= retention)
+            };
+            match stats.missing.filter(is_recent) {
+                Some(missing) => Finding::warn(SUBJECT, missing_text(path, missing), MISSING_HINT),
+                None => Finding::ok(SUBJECT, message),
+            }
         }
         Err(OpenError::Missing { path }) => Finding::ok(
             SUBJECT,

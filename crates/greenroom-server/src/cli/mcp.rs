@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use greenroom::TaskDetail;
+use greenroom::clock::Clock;
 use greenroom::domain::lenient_json;
+use greenroom::domain::time::Timestamp;
 use rmcp::ServiceExt;
 use rmcp::service::ServerInitializeError;
 use serde_json::{Value, json};
@@ -111,6 +113,10 @@ impl ToolDispatcher for RemoteTools {
             Err(failure) if failure.code == FAILED => Ok(None),
             Err(failure) => Err(failure.message),
         }
+    }
+
+    fn now(&self) -> Timestamp {
+        Clock::system().now()
     }
 
     async fn can_read(&self, task: &str, caller: &Caller) -> bool {

@@ -93,7 +93,7 @@ impl McpServer {
             };
             updates += 1;
             let progress = ProgressNotificationParam::new(token.clone(), f64::from(updates))
-                .with_message(convert::progress(&detail, now()));
+                .with_message(convert::progress(&detail, self.tools.now()));
             // The transport notices a disconnected client.
             let _ = context.peer.notify_progress(progress).await;
         }
@@ -164,7 +164,7 @@ impl ServerHandler for McpServer {
                 .as_ref()
                 .and_then(|metadata| metadata["taskId"].as_str());
             if let Some(id) = id {
-                let task = convert::task(&self.task(id).await?, now());
+                let task = convert::task(&self.task(id).await?, self.tools.now());
                 return Ok(CallToolResponse::Task(CreateTaskResult::new(task)));
             }
         }
@@ -190,7 +190,7 @@ impl ServerHandler for McpServer {
         Ok(GetTaskResult::new(convert::detailed(
             &detail,
             result,
-            now(),
+            self.tools.now(),
         )))
     }
 
@@ -227,10 +227,6 @@ fn waits_for(tool: &str, arguments: &Value) -> Option<String> {
         _ => return None,
     };
     args.task_id.filter(|_| args.block == Some(true))
-}
-
-fn now() -> greenroom::domain::time::Timestamp {
-    greenroom::clock::Clock::system().now()
 }
 
 impl std::fmt::Debug for McpServer {

@@ -2,6 +2,7 @@
 
 use async_trait::async_trait;
 use greenroom::TaskDetail;
+use greenroom::domain::time::Timestamp;
 use serde_json::Value;
 
 use crate::tools::scope::Scope;
@@ -19,6 +20,9 @@ pub trait ToolDispatcher: Send + Sync + 'static {
     /// The reason why the task cannot be read.
     async fn find(&self, task: &str) -> Result<Option<TaskDetail>, String>;
 
+    /// Returns the current time, by the clock that the times of tasks are compared with.
+    fn now(&self) -> Timestamp;
+
     /// Returns true if the caller may read the task.
     async fn can_read(&self, task: &str, caller: &Caller) -> bool;
 }
@@ -31,6 +35,10 @@ impl ToolDispatcher for Tools {
 
     async fn find(&self, task: &str) -> Result<Option<TaskDetail>, String> {
         Ok(self.greenroom().find(task).await)
+    }
+
+    fn now(&self) -> Timestamp {
+        self.greenroom().now()
     }
 
     async fn can_read(&self, task: &str, caller: &Caller) -> bool {

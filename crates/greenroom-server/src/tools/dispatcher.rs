@@ -170,7 +170,7 @@ impl Tools {
         };
         // By task id: the session may belong to another task after the wait.
         let mut output = self.greenroom.output(task.id.as_str(), options).await?;
-        let now = greenroom::clock::Clock::system().now();
+        let now = self.greenroom.now();
         let task = output.task.clone();
         let title = format!("{} ({})", task.description, task.status().as_str());
         if task.status().is_terminal() {
@@ -310,7 +310,7 @@ impl Tools {
                 **detail = waiting;
             }
         }
-        let now = greenroom::clock::Clock::system().now();
+        let now = self.greenroom.now();
         Ok(ToolReply {
             output: text::list(&listed, all, caller.wake_mode(), now),
             title: Some(count(all)),

@@ -77,16 +77,17 @@ impl Scope {
         };
         let mut task = task.clone();
         for _ in 0..MAX_DEPTH {
-            // A session in between may have no task; the root session is known anyway.
-            if [&task.parent_session, &task.root_session].contains(&&Some(session.clone())) {
-                return true;
-            }
             let Some(parent) = task.parent_session.take() else {
                 return false;
             };
+            if parent == *session {
+                return true;
+            }
             match greenroom.find(parent.as_str()).await {
                 Some(above) if above.task.session.as_ref() == Some(&parent) => task = above.task,
-                _ => return false,
+                // A session in between may have no task; the root session is known anyway. The root of a task further down
+                // may be that of a former parent.
+                _ => return task.root_session.as_ref() == Some(session),
             }
         }
         false

@@ -67,6 +67,7 @@ fn stats_text() {
         keys: 1,
         used_by: Some(4711),
         in_use: true,
+        missing: None,
     };
     let empty = Stats {
         bytes: 900,

@@ -74,6 +74,37 @@ async fn agent_reaches_only_its_own_tree() {
 }
 
 #[actix_rt::test]
+async fn former_parent_reads_and_changes_nothing() {
+    let host = Host::start(&[]).await;
+    let former = Agent::of(&host, "ses_former");
+    let task = former.launch("child").await;
+    host.running(&task).await;
+    let below = Agent::of(&host, "ses_1").launch("grandchild").await;
+    host.running(&below).await;
+    let track = json!({"taskID": task, "sessionID": "ses_1", "parentSessionID": "ses_new", "description": "child"});
+    let (status, tracked) = host.post("/v1/tasks/track", track).await;
+    assert!(status < 300, "{tracked}");
+    former
+        .call_ok("background_output", json!({"task_id": task}))
+        .await;
+    for id in [&task, &below] {
+        for (tool, args) in [
+            ("background_send", json!({"task_id": id, "prompt": "stop"})),
+            ("background_cancel", json!({"taskId": id})),
+        ] {
+            let refused = former.call_err(tool, args).await;
+            assert!(refused.contains("of yours"), "{tool}: {refused}");
+        }
+    }
+    let new = Agent::of(&host, "ses_new");
+    for id in [&below, &task] {
+        new.call_ok("background_cancel", json!({"taskId": id}))
+            .await;
+    }
+    host.stop().await;
+}
+
+#[actix_rt::test]
 async fn fork_reads_what_its_history_names_and_changes_nothing() {
     let host = Host::start(&[]).await;
     let task = Agent::of(&host, "ses_parent").launch("child").await;

@@ -5,9 +5,9 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use greenroom::ports::journal::Journal;
-use greenroom_sqlite::SqliteJournal;
+use greenroom_sqlite::{SqliteJournal, maintenance};
 
-use crate::support::{TestJournal, accept, contents, evict};
+use crate::support::{TestJournal, accept, contents, evict, until};
 
 const JOURNAL: &str = "GREENROOM_TEST_JOURNAL";
 const KILLS: u64 = 30;
@@ -35,16 +35,15 @@ pub fn open_named() -> SqliteJournal {
 fn appends_until_it_is_killed() {
     let journal = open_named();
     let mut next = journal.load().unwrap().tasks.len() as u64;
-    let begun = next;
     let mut out = std::io::stdout().lock();
     loop {
         accept(&journal, next);
         next += 1;
         // Limited, so that the writer makes progress.
-        while next - begun > journal.status().borrow().durable.0 + 500 {
+        while next > journal.status().borrow().durable.0 + 500 {
             std::thread::yield_now();
         }
-        let durable = begun + journal.status().borrow().durable.0;
+        let durable = journal.status().borrow().durable.0;
         writeln!(out, "durable {durable}").unwrap();
     }
 }
@@ -123,4 +122,49 @@ fn unwritten_appends_are_written_on_drop() {
     // More tasks were evicted than memory holds; the file has all of them.
     assert_eq!(after.left.len(), 5_000);
     assert!(journal.find("bg_f0000000").is_some());
+}
+
+#[test]
+fn journal_with_half_of_its_write_ahead_log_is_reported() {
+    let fixture = TestJournal::new();
+    let journal = fixture.open();
+    for number in 0..30 {
+        let lsn = accept(&journal, number);
+        until(&journal, |status| status.durable >= lsn);
+    }
+    // The files as a crash leaves them, with a shorter log.
+    let crashed = TestJournal::new();
+    for end in ["", "-wal", ".lock"] {
+        let name = format!("journal.db{end}");
+        std::fs::copy(
+            fixture.path().with_file_name(&name),
+            crashed.path().with_file_name(&name),
+        )
+        .unwrap();
+    }
+    let log = crashed.path().with_file_name("journal.db-wal");
+    let log = std::fs::OpenOptions::new().write(true).open(log).unwrap();
+    log.set_len(log.metadata().unwrap().len() * 9 / 10).unwrap();
+    let missing = || maintenance::stats(&crashed.path()).unwrap().missing;
+    let before = missing().unwrap();
+    assert!(before.found_at.is_none());
+    let journal = crashed.open();
+    let found = journal.load().unwrap().tasks.len() as u64;
+    assert!((1..30).contains(&found), "{found} tasks are left");
+    assert_eq!(before.count, 30 - found);
+    // It goes on from there, and the report is kept.
+    let lsn = accept(&journal, 100);
+    until(&journal, |status| status.durable >= lsn);
+    drop(journal);
+    let after = missing().unwrap();
+    assert_eq!(after.count, before.count);
+    assert!(after.found_at.is_some());
+    let journal = crashed.open();
+    assert_eq!(journal.load().unwrap().tasks.len() as u64, found + 1);
+    assert!(
+        maintenance::stats(&fixture.path())
+            .unwrap()
+            .missing
+            .is_none()
+    );
 }

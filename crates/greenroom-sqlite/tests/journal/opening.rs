@@ -281,7 +281,7 @@ fn older_version_is_backed_up_and_migrated() {
     }
     assert_eq!(mode(&copy), 0o600);
     assert_eq!(version(&copy), 1);
-    assert_eq!(version(&fixture.path()), 4);
+    assert_eq!(version(&fixture.path()), 5);
     let copied = Connection::open(&copy).unwrap();
     let tasks: i64 = copied
         .query_row("SELECT count(*) FROM tasks", [], |row| row.get(0))

@@ -269,11 +269,13 @@ impl Task {
         Ok(())
     }
 
-    /// Moves the task to another parent. The history of the old parent keeps the task.
+    /// Moves the task to another parent. The history of the old parent keeps the task. The root session of the new lineage
+    /// is not known.
     pub(crate) fn move_to(&mut self, parent: SessionId) {
         if self.parent_session.as_ref() == Some(&parent) {
             return;
         }
+        self.root_session = None;
         if let Some(old) = self.parent_session.replace(parent)
             && !self.former_parents.contains(&old)
         {

@@ -142,7 +142,7 @@ pub fn of_run<'a>(messages: &'a [Message], scope: &RunScope) -> &'a [Message] {
     let old = |message: &Message| {
         message
             .created
-            .is_some_and(|created| created < scope.started)
+            .is_some_and(|created| created.is_wall_before(scope.started))
     };
     let first = messages
         .iter()

@@ -324,7 +324,7 @@ impl ParentSession {
         let Some(since) = self.silenced.or(unjudged) else {
             return;
         };
-        if !is_new || created.is_some_and(|created| created < since) {
+        if !is_new || created.is_some_and(|created| created.is_wall_before(since)) {
             return;
         }
         // The event of a notice sent before the abort may arrive after it.

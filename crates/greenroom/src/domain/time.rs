@@ -1,6 +1,6 @@
-//! Timestamps of the domain: milliseconds since the Unix epoch, derived from one monotonic clock (see
-//! [`crate::clock::Clock`]), so that suspending a laptop does not age its tasks. The domain never reads a clock; `now`
-//! is an argument.
+//! Timestamps of the domain. Each holds the wall time, which is recorded and published, and the monotonic time, from which
+//! durations and deadlines are computed: neither a change of the system clock nor the suspension of a laptop ages a task.
+//! The domain never reads a clock (see [`crate::clock::Clock`]); `now` is an argument.
 
 use std::fmt;
 use std::ops::Add;
@@ -9,24 +9,49 @@ use std::time::Duration;
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// A point in time, in whole milliseconds. Serialized as RFC 3339 UTC with milliseconds.
+/// A point in time, in whole milliseconds. Serialized as its wall time: RFC 3339 UTC with milliseconds. Ordered by its
+/// monotonic time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
-pub struct Timestamp(i64);
+pub struct Timestamp {
+    /// Milliseconds on the monotonic clock of this process, which starts at the wall time of the start.
+    monotonic: i64,
+    /// Milliseconds since the Unix epoch.
+    wall: i64,
+}
 
 impl Timestamp {
-    /// Creates the time `millis` milliseconds after the Unix epoch.
+    /// Creates the time `millis` milliseconds after the Unix epoch. Its monotonic time is the same: the monotonic clock of
+    /// its origin is unknown.
     pub const fn from_millis(millis: i64) -> Self {
-        Self(millis)
+        Self {
+            monotonic: millis,
+            wall: millis,
+        }
     }
 
-    /// Returns the milliseconds since the Unix epoch.
+    /// Returns this time with the wall time `millis` milliseconds after the Unix epoch.
+    pub(crate) const fn with_wall_millis(self, millis: i64) -> Self {
+        Self {
+            wall: millis,
+            ..self
+        }
+    }
+
+    /// Returns the wall time: the milliseconds since the Unix epoch.
     pub const fn as_millis(self) -> i64 {
-        self.0
+        self.wall
     }
 
-    /// Returns the duration since `earlier`; zero if `earlier` is later, so that no duration is negative.
+    /// Returns the duration since `earlier` on the monotonic clock; zero if `earlier` is later, so that no duration is
+    /// negative.
     pub fn since(self, earlier: Timestamp) -> Duration {
-        Duration::from_millis(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
+        let millis = self.monotonic.saturating_sub(earlier.monotonic);
+        Duration::from_millis(u64::try_from(millis).unwrap_or(0))
+    }
+
+    /// Returns true if the wall time is before that of `other`. For times of other programs, which have no monotonic time.
+    pub const fn is_wall_before(self, other: Timestamp) -> bool {
+        self.wall < other.wall
     }
 }
 
@@ -34,16 +59,17 @@ impl Add<Duration> for Timestamp {
     type Output = Timestamp;
 
     fn add(self, wait: Duration) -> Timestamp {
-        Timestamp(
-            self.0
-                .saturating_add(i64::try_from(wait.as_millis()).unwrap_or(i64::MAX)),
-        )
+        let millis = i64::try_from(wait.as_millis()).unwrap_or(i64::MAX);
+        Timestamp {
+            monotonic: self.monotonic.saturating_add(millis),
+            wall: self.wall.saturating_add(millis),
+        }
     }
 }
 
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let at = DateTime::<Utc>::from_timestamp_millis(self.0).unwrap_or_default();
+        let at = DateTime::<Utc>::from_timestamp_millis(self.wall).unwrap_or_default();
         f.write_str(&at.to_rfc3339_opts(SecondsFormat::Millis, true))
     }
 }
@@ -60,7 +86,7 @@ impl<'de> Deserialize<'de> for Timestamp {
         let at = DateTime::parse_from_rfc3339(&text).map_err(|source| {
             serde::de::Error::custom(format!("{text:?} is not a valid RFC 3339 time: {source}"))
         })?;
-        Ok(Self(at.timestamp_millis()))
+        Ok(Self::from_millis(at.timestamp_millis()))
     }
 }
 
@@ -109,6 +135,16 @@ mod tests {
             Timestamp::from_millis(5).since(Timestamp::from_millis(9)),
             Duration::ZERO
         );
+    }
+
+    #[test]
+    fn step_of_the_wall_clock_changes_no_duration() {
+        let started = Timestamp::from_millis(1_000);
+        let ended = (started + Duration::from_secs(2)).with_wall_millis(900);
+        assert_eq!(ended.since(started), Duration::from_secs(2));
+        assert!(started < ended);
+        assert!(ended.is_wall_before(started));
+        assert_eq!(ended.to_string(), "1970-01-01T00:00:00.900Z");
     }
 
     #[test]

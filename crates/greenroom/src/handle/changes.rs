@@ -178,7 +178,7 @@ impl Changes {
             (Since::Time(at), _) => {
                 let later = ring
                     .changes
-                    .partition_point(|numbered| numbered.change.at <= at);
+                    .partition_point(|numbered| !at.is_wall_before(numbered.change.at));
                 let after = match later {
                     0 => ring.removed_up_to,
                     _ => ring.changes[later - 1].number,

@@ -26,6 +26,7 @@ use crate::domain::output::{Output, OutputOptions, RunScope};
 use crate::domain::session_event::SessionEvent;
 use crate::domain::session_owner::SessionOwner;
 use crate::domain::task::{Launch, Resume, Task, TaskStatus, Track};
+use crate::domain::time::Timestamp;
 use crate::domain::transcript::Message;
 use crate::domain::validation;
 use crate::ports::agent_server::ServerError;
@@ -229,6 +230,11 @@ impl Greenroom {
         }
         let record = within(REVERT_READ_LIMIT, self.env.server.session(session)).await;
         record.map(|record| record.reverted)
+    }
+
+    /// Returns the current time of this system. Durations up to it are computed from times of its tasks.
+    pub fn now(&self) -> Timestamp {
+        self.env.now()
     }
 
     /// Returns the task with this id, this unique id prefix, or the newest task of this session.

@@ -279,6 +279,7 @@ impl TaskRegistry {
             if let Some(old) = &old_parent {
                 self.unindex_parent(old, accepted);
             }
+            self.set_root(&id);
             self.index(&id);
         }
         let joining = self.joining(&id);
@@ -365,6 +366,7 @@ impl TaskRegistry {
             if let Some(old) = &old_parent {
                 self.unindex_parent(old, accepted);
             }
+            self.set_root(&id);
             self.index(&id);
         }
         if moved && open {
@@ -383,6 +385,15 @@ impl TaskRegistry {
             self.append_task(&id, []);
         }
         Task::clone(&self.tasks[&id].task)
+    }
+
+    /// Sets the root session of a task that was moved, if its parent is the session of a task.
+    fn set_root(&mut self, id: &TaskId) {
+        let parent = self.tasks.get(id).map(|entry| &entry.task.parent_session);
+        let lineage = self.known_lineage(parent.and_then(Option::as_ref));
+        if let (Some(entry), Some(lineage)) = (self.tasks.get_mut(id), lineage) {
+            entry.task_mut().root_session = lineage.root;
+        }
     }
 
     /// Checks that a session is not below itself: a task that waits for its own end would never end.

@@ -30,7 +30,7 @@ mod waiting;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use actix::{Actor, Addr, AsyncContext, Context, Handler, Message, SpawnHandle};
 use rand_chacha::ChaCha8Rng;
@@ -429,8 +429,9 @@ fn random_seed() -> [u8; 32] {
     let mut seed = [0; 32];
     if SysRng.try_fill_bytes(&mut seed).is_err() {
         // Without the system's randomness the clock is the seed: ids are names, not secrets.
-        let nanos = chrono::Utc::now().timestamp_nanos_opt().unwrap_or_default();
-        seed[..8].copy_from_slice(&nanos.to_le_bytes());
+        let since = SystemTime::now().duration_since(UNIX_EPOCH);
+        let nanos = since.unwrap_or_default().as_nanos();
+        seed[..16].copy_from_slice(&nanos.to_le_bytes());
     }
     seed
 }

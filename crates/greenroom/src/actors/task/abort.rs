@@ -248,7 +248,7 @@ async fn prompted_since(
     };
     found
         .and_then(|message| message.created)
-        .is_some_and(|created| created >= since)
+        .is_some_and(|created| !created.is_wall_before(since))
 }
 
 async fn still_busy(env: &Env, session: &SessionId, directory: Option<&str>) -> bool {

@@ -178,7 +178,7 @@ impl JournalEntry {
     }
 }
 
-/// A log sequence number: the number of appends.
+/// A log sequence number: the number of appends, also of earlier processes if the journal is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct Lsn(pub u64);
 
