@@ -24,10 +24,12 @@ const LIMIT: Duration = Duration::from_secs(120);
 
 /// Measures frames per second to that many running tasks, compared with parsing their JSON alone.
 pub fn to_tasks(count: usize) -> Round {
-    let mut settings = Settings::default();
-    settings.listen = Listen(SocketAddr::from(([127, 0, 0, 1], 0)));
-    settings.journal = None;
-    settings.core = unlimited();
+    let settings = Settings {
+        listen: Listen(SocketAddr::from(([127, 0, 0, 1], 0))),
+        journal: None,
+        core: unlimited(),
+        ..Settings::default()
+    };
     run_on_this_thread(async move {
         let server = Arc::new(InstantServer::default());
         let service = Service::start(&settings, server.clone()).expect("a free port");

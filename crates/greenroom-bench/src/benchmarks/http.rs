@@ -32,10 +32,12 @@ pub fn paced(connections: usize) -> Round {
 
 fn with(connections: usize, between: Option<Duration>) -> Round {
     let folder = tempfile::tempdir().expect("a folder for temporary files");
-    let mut settings = Settings::default();
-    settings.listen = Listen(SocketAddr::from(([127, 0, 0, 1], 0)));
-    settings.journal = Some(folder.path().join("journal.db"));
-    settings.core = unlimited();
+    let mut settings = Settings {
+        listen: Listen(SocketAddr::from(([127, 0, 0, 1], 0))),
+        journal: Some(folder.path().join("journal.db")),
+        core: unlimited(),
+        ..Settings::default()
+    };
     settings.core.limits.default = 5;
     run_on_this_thread(async move {
         let server = Arc::new(InstantServer::default());

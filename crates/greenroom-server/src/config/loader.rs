@@ -52,7 +52,7 @@ impl Loader {
 
     /// Stores the values of a project's file: all of them if the file is accepted, else those that tighten.
     pub(super) fn project_file(&mut self, path: &Path, trusted: &TrustedFiles) {
-        // Read once, so that what is checked is what is stored.
+        // Read once, so that the checked values are the stored ones.
         let file = file::read(path, false);
         self.restricted = match &file {
             Ok(Some(file)) => !trusted.contains(path, &file.text),

@@ -25,7 +25,7 @@ pub(super) enum Refusal {
     Invalid(String),
     /// A project's file may not set the key.
     Key,
-    /// The value is higher than the one it replaces, which is given.
+    /// The value is higher than the value it replaces, which is given.
     Raises(String),
 }
 

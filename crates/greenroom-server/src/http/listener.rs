@@ -36,7 +36,7 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 const DISCONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// Bytes that a connection reads before its requests are handled.
 const READ_AT_ONCE: usize = 8 << 10;
-/// Requests of a connection that may wait for their turn. More are not read, except for those of one portion.
+/// Requests of a connection that may wait for their turn. The requests of one portion may exceed it.
 const MAX_WAITING: u64 = 4;
 /// Bytes of one read of requests. actix decodes all requests that it has read, and a decoded request is a hundred times
 /// larger than the shortest one.
@@ -159,7 +159,7 @@ impl Pacer {
             if self.handled.get() > 0 {
                 return None;
             }
-            // What was counted has been handled, or was not a request.
+            // The counted requests have been handled, or were parts of a body.
             self.waiting.set(0);
         }
         Some(REQUEST_PORTION)

@@ -86,7 +86,7 @@ impl Scope {
             match greenroom.find(parent.as_str()).await {
                 Some(above) if above.task.session.as_ref() == Some(&parent) => task = above.task,
                 // A session in between may have no task; the root session is known anyway. The root of a task further down
-                // may be that of a former parent.
+                // may be the root of a former parent.
                 _ => return task.root_session.as_ref() == Some(session),
             }
         }

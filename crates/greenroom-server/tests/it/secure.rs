@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use crate::command::{CommandOutput, ServeProcess, greenroom, run_command};
 
-/// A user id without an account.
+/// The id of a user that does not exist.
 const OTHER_UID: u32 = 54_321;
 
 /// A home folder, of the user of the test or of another one.

@@ -49,7 +49,7 @@ impl Timestamp {
         Duration::from_millis(u64::try_from(millis).unwrap_or(0))
     }
 
-    /// Returns true if the wall time is before that of `other`. For times of other programs, which have no monotonic time.
+    /// Returns true if the wall time is before the wall time of `other`. For times of other programs, which have no monotonic time.
     pub const fn is_wall_before(self, other: Timestamp) -> bool {
         self.wall < other.wall
     }
