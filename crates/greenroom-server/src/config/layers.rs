@@ -226,7 +226,7 @@ pub fn check(sources: &Sources, environment: &Environment) -> (Loaded, Vec<Confi
     resolve(loader, environment)
 }
 
-/// Reads the configured secret, else the file in the default file if the file exists. A service without a secret creates
+/// Reads the configured secret, else the secret in the default file if the file exists. A service without a secret creates
 /// that file ([`super::token::ensure`]).
 fn resolve_token(
     settings: &mut Settings,
