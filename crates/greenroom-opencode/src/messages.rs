@@ -7,6 +7,7 @@ use greenroom::domain::lenient_json;
 use greenroom::domain::transcript::Message;
 use serde::de::{Deserialize, Deserializer, Error as _, SeqAccess, Visitor};
 use serde_json::Value;
+use serde_json::value::RawValue;
 
 /// Bodies of at least this size are read on another thread.
 const LARGE_BODY: usize = 256 << 10;
@@ -16,8 +17,16 @@ const MAX_MESSAGES: usize = 20_000;
 const MAX_PARTS: usize = 100_000;
 /// Number of JSON elements that is accepted in each body.
 const FREE_ELEMENTS: usize = 50_000;
-/// Minimum average size of the elements of a larger body, in bytes: an element needs about 32 bytes of memory.
+/// Minimum average size of the elements of a larger body, in bytes.
 const MIN_ELEMENT_BYTES: usize = 8;
+/// Memory in bytes that each message may need while it is converted.
+const FREE_MEMORY: usize = 16 << 20;
+/// Memory that a larger message may need, as a multiple of its size.
+const MAX_GROWTH: usize = 4;
+/// Memory of an element of a list or object, of an object without its elements, and of a text without its bytes.
+const ELEMENT_MEMORY: usize = 48;
+const OBJECT_MEMORY: usize = 640;
+const TEXT_MEMORY: usize = 32;
 
 /// Why a body is not read.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,17 +59,44 @@ fn parse(body: &[u8]) -> Result<Vec<Message>, MessagesError> {
 
 /// Returns the number of commas and opening brackets outside of strings.
 fn count_elements(json: &[u8]) -> usize {
-    let (mut elements, mut is_text, mut is_escaped) = (0, false, false);
+    let mut elements = 0;
+    scan(json, |byte| {
+        elements += usize::from(matches!(byte, b',' | b'[' | b'{'));
+    });
+    elements
+}
+
+/// Returns the approximate memory of a parsed value, in bytes.
+fn memory(json: &[u8]) -> usize {
+    let mut memory = json.len();
+    scan(json, |byte| {
+        memory += match byte {
+            b'{' => OBJECT_MEMORY,
+            b',' | b'[' => ELEMENT_MEMORY,
+            b'"' => TEXT_MEMORY,
+            _ => 0,
+        };
+    });
+    memory
+}
+
+/// Visits each byte outside of texts, and the quotation mark at the end of each text.
+fn scan(json: &[u8], mut visit: impl FnMut(u8)) {
+    let (mut is_text, mut is_escaped) = (false, false);
     for byte in json {
         match byte {
             _ if is_escaped => is_escaped = false,
             b'\\' if is_text => is_escaped = true,
-            b'"' => is_text = !is_text,
-            b',' | b'[' | b'{' if !is_text => elements += 1,
-            _ => {}
+            b'"' => {
+                is_text = !is_text;
+                if !is_text {
+                    visit(b'"');
+                }
+            }
+            _ if is_text => {}
+            byte => visit(*byte),
         }
     }
-    elements
 }
 
 const TOO_MANY: &str = "too many elements";
@@ -84,11 +120,16 @@ impl<'de> Visitor<'de> for MessagesVisitor {
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Vec<Message>, A::Error> {
         let (mut messages, mut parts) = (Vec::new(), 0);
-        while let Some(mut message) = list.next_element::<Value>()? {
+        while let Some(text) = list.next_element::<&RawValue>()? {
+            let text = text.get();
             // An element that is not an object holds nothing of a message.
-            if !message.is_object() {
+            if !text.starts_with('{') {
                 continue;
             }
+            if memory(text.as_bytes()) > FREE_MEMORY.max(text.len() * MAX_GROWTH) {
+                return Err(A::Error::custom(TOO_MANY));
+            }
+            let mut message: Value = serde_json::from_str(text).map_err(A::Error::custom)?;
             if let Some(Value::Array(list)) = message.get_mut("parts") {
                 list.retain(Value::is_object);
                 parts += list.len();
@@ -133,6 +174,27 @@ mod tests {
             Err(MessagesError::TooMany)
         );
         assert_eq!(repeated("123456789012", 1 << 20), Ok(Vec::new()));
+    }
+
+    #[test]
+    fn message_that_needs_far_more_memory_than_bytes_is_refused() {
+        let with = |element: &str, bytes: usize| {
+            let list = vec![element; bytes / element.len()].join(",");
+            parse(format!(r#"[{{"info": {{"id": "msg_1"}}, "other": [{list}]}}]"#).as_bytes())
+        };
+        let small_object = r#"{"a": 12345678901}"#;
+        assert_eq!(with(small_object, 2 << 20), Err(MessagesError::TooMany));
+        assert_eq!(with(small_object, 64 << 10).unwrap().len(), 1);
+        let text = format!("\"{}\"", "x".repeat(100));
+        assert_eq!(with(&text, 32 << 20).unwrap().len(), 1);
+    }
+
+    #[test]
+    fn unpaired_surrogate_is_replaced() {
+        let body =
+            br#"[{"info": {"id": "msg_1"}, "parts": [{"type": "text", "text": "a\ud83d"}]}]"#;
+        let messages = parse(body).unwrap();
+        assert_eq!(messages[0].parts[0].text.as_deref(), Some("a\u{fffd}"));
     }
 
     #[test]

@@ -135,18 +135,22 @@ impl Client {
             )
         })?;
         // The local service reads the same file. A remote service must not get the secret.
-        if args.url.is_some() && token.is_none() && is_local(&base) {
+        // Nor must a process of another user on this machine; a secret that is named explicitly is sent.
+        let is_local = is_local(&base) && !is_foreign(&base);
+        if args.url.is_some() && token.is_none() && is_local {
             let named = described_services(environment)
                 .find(|service| Url::parse(&service.url).is_ok_and(|url| url == base));
             let file = named.and_then(|service| service.token_file);
             token = file.and_then(|file| read_token(&file).ok());
         }
-        if args.url.is_some() && token.is_none() && is_local(&base) {
+        if args.url.is_some() && token.is_none() && is_local {
             token = client_token(environment)
                 .map_err(|error| Failure::new(USAGE, format!("token: {error}"), error.hint()))?;
         }
         let http = reqwest::Client::builder()
             .connect_timeout(CONNECT_TIMEOUT)
+            // A prompt goes to the named service alone.
+            .redirect(reqwest::redirect::Policy::none())
             // The address is local or explicit, so no proxy is used.
             .no_proxy()
             .build()
@@ -327,6 +331,13 @@ fn described_services(environment: &Environment) -> impl Iterator<Item = Descrip
     files.filter_map(|file| Description::read_living(&file))
 }
 
+/// Returns true if another user's process listens at the URL's port of this machine, as far as the system says.
+fn is_foreign(base: &Url) -> bool {
+    let own = nix::unistd::geteuid().as_raw();
+    let uid = base.port_or_known_default().and_then(listener_uid);
+    uid.is_some_and(|uid| uid != own)
+}
+
 /// Refuses to send the secret to another user's service at the configured address.
 fn refuse_foreign_listener(settings: &Settings) -> Result<(), Failure> {
     let own = nix::unistd::geteuid().as_raw();
@@ -337,7 +348,7 @@ fn refuse_foreign_listener(settings: &Settings) -> Result<(), Failure> {
                 "no service of yours runs, and what listens at {} belongs to user {uid}",
                 settings.listen.0
             ),
-            "start one with `greenroom up`; name a service of another user with --url",
+            "start one with `greenroom up`; a service of another user needs --url with --token-file",
         )),
         _ => Ok(()),
     }

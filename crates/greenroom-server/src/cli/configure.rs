@@ -58,8 +58,9 @@ fn trust(args: &TrustArgs, environment: &Environment) -> Result<(), Failure> {
             hint,
         ));
     }
-    let Some(file) = file::read(&path, true)? else {
-        return Ok(());
+    let Some(file) = file::read_of_project(&path)? else {
+        let hint = "name the file of a project";
+        return Err(Failure::new(USAGE, format!("{shown} does not exist"), hint));
     };
     trusted
         .accept(environment, &path, &file.text)

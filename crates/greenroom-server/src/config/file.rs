@@ -2,8 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::io::Read;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+use nix::libc::{O_NOFOLLOW, O_NONBLOCK};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
@@ -38,7 +40,24 @@ impl File {
 /// # Errors
 /// Fails if the file cannot be read, is too large, or is not valid TOML.
 pub fn read(path: &Path, must_exist: bool) -> Result<Option<File>, ConfigError> {
-    let text = match read_bounded(path, MAX_FILE_BYTES) {
+    parse(path, must_exist, read_bounded(path, MAX_FILE_BYTES))
+}
+
+/// Reads the file of a project as [`read`], but no link and no pipe or device, which a cloned repository may name: reading one
+/// could wait forever, or accept the file of another folder.
+///
+/// # Errors
+/// As [`read`].
+pub fn read_of_project(path: &Path) -> Result<Option<File>, ConfigError> {
+    parse(path, false, read_regular(path, MAX_FILE_BYTES))
+}
+
+fn parse(
+    path: &Path,
+    must_exist: bool,
+    read: std::io::Result<Option<String>>,
+) -> Result<Option<File>, ConfigError> {
+    let text = match read {
         Ok(Some(text)) => text,
         Ok(None) => {
             return Err(ConfigError::TooLarge {
@@ -80,6 +99,20 @@ pub fn read(path: &Path, must_exist: bool) -> Result<Option<File>, ConfigError> 
             problem: error.message().to_owned(),
         }),
     }
+}
+
+fn read_regular(path: &Path, most: u64) -> std::io::Result<Option<String>> {
+    let mut options = std::fs::OpenOptions::new();
+    let file = options
+        .read(true)
+        .custom_flags(O_NOFOLLOW | O_NONBLOCK)
+        .open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(std::io::Error::other("not a regular file"));
+    }
+    let mut text = String::new();
+    file.take(most + 1).read_to_string(&mut text)?;
+    Ok((text.len() as u64 <= most).then_some(text))
 }
 
 /// Reads a text file of at most `most` bytes; none if it is larger. Works for pipes, as in `--config <(…)`.

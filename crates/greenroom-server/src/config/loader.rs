@@ -53,7 +53,7 @@ impl Loader {
     /// Stores the values of a project's file: all of them if the file is accepted, else those that tighten.
     pub(super) fn project_file(&mut self, path: &Path, trusted: &TrustedFiles) {
         // Read once: the checked content is stored.
-        let file = file::read(path, false);
+        let file = file::read_of_project(path);
         self.restricted = match &file {
             Ok(Some(file)) => !trusted.contains(path, &file.text),
             Ok(None) | Err(_) => true,

@@ -6,6 +6,8 @@ use std::process::{Child, ChildStderr, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
 use crate::command::greenroom;
 use crate::support::healthy_opencode;
@@ -255,4 +257,42 @@ async fn limit_of_open_files_is_raised_and_streams_stay_below_it() {
     let error: Value = refused.json().await.unwrap();
     assert_eq!(error["error"]["code"], "too_many_streams");
     assert_eq!(serving.get("/healthz").await.0, 200, "others are answered");
+}
+
+/// Returns the memory of a process, in KiB.
+#[cfg(target_os = "linux")]
+fn memory_kib(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let size = line.and_then(|line| line.split_whitespace().next());
+    size.unwrap().parse().unwrap()
+}
+
+#[cfg(target_os = "linux")]
+#[actix_rt::test]
+async fn pipelined_requests_without_a_reader_need_little_memory() {
+    const CONNECTIONS: usize = 8;
+    let opencode = healthy_opencode().await;
+    let service = Serving::start(greenroom(&serve_args(&opencode, ""))).await;
+    assert_eq!(service.get("/healthz").await.0, 200);
+    let address = service.url.strip_prefix("http://").unwrap();
+    let requests = "GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n".repeat(50_000);
+    let before = memory_kib(service.child.id());
+    let mut sockets = Vec::new();
+    for _ in 0..CONNECTIONS {
+        let mut socket = TcpStream::connect(address).await.unwrap();
+        let write = socket.write_all(requests.as_bytes());
+        // The buffers of the operating system may take all.
+        let _ = tokio::time::timeout(Duration::from_millis(200), write).await;
+        sockets.push(socket);
+    }
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let growth = memory_kib(service.child.id()).saturating_sub(before);
+    println!("{growth} KiB for {CONNECTIONS} connections");
+    assert!(growth < CONNECTIONS as u64 * 2048, "{growth} KiB");
+    assert_eq!(service.get("/healthz").await.0, 200);
+    // A peer that begins to read gets its answers.
+    let mut answer = vec![0; 1 << 20];
+    let read = sockets[0].read_exact(&mut answer);
+    tokio::time::timeout(LIMIT, read).await.unwrap().unwrap();
 }

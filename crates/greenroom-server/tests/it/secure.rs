@@ -413,3 +413,39 @@ async fn project_file_of_a_stranger_reaches_no_secret() {
     );
     assert_eq!(run(&["serve"]).await.code, 2);
 }
+
+#[actix_rt::test]
+async fn project_file_that_is_no_file_delays_nothing() {
+    let home = Home::new();
+    let (_process, _) = home.serve(FREE_PORT);
+    let file = home.path("greenroom.toml");
+    nix::unistd::mkfifo(&file, nix::sys::stat::Mode::from_bits_truncate(0o600)).unwrap();
+    assert_eq!(home.run(&["list"]).await.code, 0);
+    let check = home.run(&["config", "check"]).await;
+    assert!(
+        check.stderr.contains("not a regular file"),
+        "{}",
+        check.stderr
+    );
+    std::fs::remove_file(&file).unwrap();
+    std::os::unix::fs::symlink("/dev/ptmx", &file).unwrap();
+    assert_eq!(home.run(&["list"]).await.code, 0);
+    assert_eq!(home.run(&["config", "check"]).await.code, 2);
+}
+
+#[actix_rt::test]
+async fn token_is_not_sent_to_a_process_of_another_user() {
+    let (first, Some(second)) = (Home::new(), Home::of_another_user()) else {
+        return;
+    };
+    let (_first, url) = first.serve(FREE_PORT);
+    let (_second, _) = second.serve(FREE_PORT);
+    let list = second.run(&["list", "--url", &url]).await;
+    // The first user's service got the request without a token.
+    assert_eq!(list.code, 2, "{}", list.stderr);
+    assert!(
+        list.stderr.contains("a token is required"),
+        "{}",
+        list.stderr
+    );
+}
