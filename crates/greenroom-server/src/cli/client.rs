@@ -331,7 +331,7 @@ fn described_services(environment: &Environment) -> impl Iterator<Item = Descrip
     files.filter_map(|file| Description::read_living(&file))
 }
 
-/// Returns true if another user's process listens at the URL's port of this machine, as far as the system says.
+/// Returns true if another user's process listens at the URL's port of this machine, if the system knows it.
 fn is_foreign(base: &Url) -> bool {
     let own = nix::unistd::geteuid().as_raw();
     let uid = base.port_or_known_default().and_then(listener_uid);
