@@ -53,11 +53,14 @@ impl ParentNotifier {
 
     /// Watches the turn of a delivered message again. It may have been cut off meanwhile.
     fn restore_watch(&mut self, message: OutboxMessage, now: Timestamp) {
-        let age = now.since(message.at);
+        let (id, age) = (message.id.clone(), now.since(message.at));
         let pending = self.recovered_message(message);
-        let entries = self.watch_turn(pending);
-        self.env.append(entries);
-        if age < LONGEST_WATCH {
+        // Its watch is recorded already.
+        self.watch_turn(pending);
+        if self.turn.is_none() {
+            // The parent is the session of a task by now, or turns are not watched any more.
+            self.record_watch_end(id);
+        } else if age < LONGEST_WATCH {
             self.turn_interrupted();
         } else {
             self.end_watch();

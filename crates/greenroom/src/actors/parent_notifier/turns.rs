@@ -29,7 +29,10 @@ impl ParentNotifier {
     /// Begins to watch the turn of a message that is stored, in place of the turn of an earlier message. Returns the entries to
     /// be recorded.
     pub(super) fn watch_turn(&mut self, message: PendingMessage) -> Vec<JournalEntry> {
-        let mut entries = self.take_watch();
+        let before = self.turn.take().into_iter();
+        let mut entries: Vec<JournalEntry> = before
+            .map(|before| self.watched(before.message.id, false))
+            .collect();
         // The run of a task is continued by its own actor.
         if self.of_task || self.env.config.notifications.confirm_stored.is_none() {
             return entries;
@@ -54,17 +57,13 @@ impl ParentNotifier {
 
     /// Ends the watch, if there is one.
     pub(super) fn end_watch(&mut self) {
-        let entries = self.take_watch();
-        if !entries.is_empty() {
-            self.env.append(entries);
+        if let Some(watched) = self.turn.take() {
+            self.record_watch_end(watched.message.id);
         }
     }
 
-    fn take_watch(&mut self) -> Vec<JournalEntry> {
-        let watched = self.turn.take().into_iter();
-        watched
-            .map(|watched| self.watched(watched.message.id, false))
-            .collect()
+    pub(super) fn record_watch_end(&self, id: NoticeId) {
+        self.env.append(vec![self.watched(id, false)]);
     }
 
     fn watched(&self, id: NoticeId, watched: bool) -> JournalEntry {
