@@ -61,7 +61,7 @@ fn full_launch() -> Value {
         "parentSessionID": "ses_parent", "parentMessageID": "msg_parent", "parentAgent": "build",
         "parentModel": {"providerID": "anthropic", "modelID": "claude-opus"},
         "model": {"providerID": "openai", "modelID": "gpt-5", "variant": "high"},
-        "category": "quick", "skills": ["testing"], "skillContent": "Run the tests twice.", "directory": "/work/app",
+        "category": "quick", "skills": ["testing"], "skillContent": "Run the tests twice.", "directory": "/srv/app",
         "permission": [{"permission": "edit", "pattern": "*", "action": "deny"}],
     })
 }
@@ -80,7 +80,7 @@ fn running() -> Value {
     let more = json!({
         "status": "running", "sessionID": "ses_two", "run": 2, "prompt": "Go on.", "queuedAt": time(6),
         "startedAt": time(7), "parentMessageID": "msg_parent", "rootSessionID": "ses_root", "spawnDepth": 2,
-        "parentAgent": "build", "formerParents": ["ses_before"], "tracked": true, "directory": "/work/app",
+        "parentAgent": "build", "formerParents": ["ses_before"], "tracked": true, "directory": "/srv/app",
         "concurrencyKey": "general", "attempts": [failed, {"run": 2, "attempt": 1}],
         "progress": {
             "toolCalls": 3, "lastTool": "bash", "lastUpdate": time(8), "lastMessage": "The build is slow.",
@@ -287,7 +287,7 @@ fn outboxes_of_parents_are_read() {
     assert_eq!(
         facts("ses_parent"),
         [
-            "directory /work/app",
+            "directory /srv/app",
             "bg_00000001 run 1: open",
             "bg_00000002 run 2: open",
             &format!(
@@ -300,7 +300,7 @@ fn outboxes_of_parents_are_read() {
     assert_eq!(
         facts("ses_owed"),
         [
-            "directory /work/lib",
+            "directory /srv/lib",
             "ntc_00000011 final of bg_00000011 with 0 open since 31: owed at 34",
             &format!("- bg_00000011 completed \"task bg_00000011\" 5s #30{parent_of}"),
         ]
@@ -308,7 +308,7 @@ fn outboxes_of_parents_are_read() {
     assert_eq!(
         facts("ses_sending"),
         [
-            "directory /work/lib",
+            "directory /srv/lib",
             "ntc_00000012 final of bg_00000012 with 0 open since 41: sending at 43",
             &format!("- bg_00000012 completed \"task bg_00000012\" 5s #40{parent_of}"),
         ]
@@ -316,7 +316,7 @@ fn outboxes_of_parents_are_read() {
     assert_eq!(
         facts("ses_dropped"),
         [
-            "directory /work/lib",
+            "directory /srv/lib",
             "ntc_00000013 final of bg_00000013 with 0 open since 51: dropped (its parent never took it) at 53",
         ]
     );
@@ -339,7 +339,7 @@ fn large_outbox_is_read() {
     assert_eq!(
         facts(&journal.outbox(&"ses_whole".into()).unwrap()),
         [
-            "directory /work/whole",
+            "directory /srv/whole",
             "silenced",
             "bg_00000021 run 1: open",
             &format!(
