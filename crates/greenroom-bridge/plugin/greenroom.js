@@ -149,9 +149,8 @@ class Bridge {
     // Without the scheme, `localhost` would be taken for one.
     const address = this.configured.includes("://") ? this.configured : `http://${this.configured}`
     this.url = /^https?:/i.test(address) && URL.canParse(address) ? new URL(address) : undefined
-    // The secret is not sent to another user's process.
-    const undecided = this.url && !this.fixed && !described
-    this.foreign = Boolean(undecided && listenerIsForeign(this.url.port))
+    // The secret of the user's file is not sent to another user's process.
+    this.foreign = Boolean(this.url && isLocal(this.url) && listenerIsForeign(this.url.port || 80))
   }
 
   connect() {
@@ -159,7 +158,7 @@ class Bridge {
     if (this.state === "opening" || this.state === "up" || this.closed) return
     this.locate()
     Object.assign(this, { state: "opening", socket: undefined, refusal: "" })
-    if (this.foreign) return this.end(undefined, 1006, "what listens there belongs to another user")
+    if (this.foreign && !this.fixed) return this.end(undefined, 1006, "what listens there belongs to another user")
     try {
       const socket = new WebSocket(new URL("/v1/bridge", this.url).href.replace(/^http/, "ws"))
       const tooLate = later(() => this.end(socket, 1006, "it does not answer"), this.tuning.helloWithin)
@@ -178,7 +177,7 @@ class Bridge {
     // An opencode that does not listen on a port reports this address.
     const serverURL = [this.input.serverUrl].map(String).find((it) => /^http/.test(it) && it !== "http://localhost:4096/")
     const who = { directory: this.input.directory, pid: process.pid, serverURL, opencodeVersion: this.version,
-      uid: process.getuid?.(), token: token(this.described) }
+      uid: process.getuid?.(), token: this.foreign ? process.env.GREENROOM_TOKEN : token(this.described) }
     return JSON.stringify({ type: "hello", protocol: PROTOCOL, ...who })
   }
   /** Handles the end of a socket; the end of a replaced socket is ignored. */
@@ -372,9 +371,8 @@ class Bridge {
   }
   /** Starts the service if nothing listens at its address, at limited rate; of several processes, the holder of the lock. */
   async startService() {
-    const { hostname, port, protocol } = this.url
-    const local = protocol === "http:" && ["127.0.0.1", "localhost", "[::1]"].includes(hostname)
-    if (!local || !this.users || process.env.GREENROOM_AUTOSTART === "0" || Date.now() - this.startedAt < this.tuning.startEvery) return
+    const { hostname, port } = this.url
+    if (!isLocal(this.url) || !this.users || process.env.GREENROOM_AUTOSTART === "0" || Date.now() - this.startedAt < this.tuning.startEvery) return
     this.startedAt = Date.now()
     // Without a configured address the service takes a free port if that one is taken.
     const taken = this.fixed && (await listens(hostname.replace(/[[\]]/g, ""), port))
@@ -435,13 +433,18 @@ function processStart(pid) {
   if (boot === undefined) return undefined
   return `${read(`/proc/${pid}/stat`).split(")").at(-1).trim().split(/\s+/)[19]}@${boot}`
 }
-/** Returns true if another user's process listens on a port of this machine, as far as the system says. */
+const isLocal = ({ hostname, protocol }) => protocol === "http:" && ["127.0.0.1", "localhost", "[::1]"].includes(hostname)
+// The loopback and unspecified addresses as in the tables of the kernel: of IPv4, of IPv6, and mapped ones.
+const LOCAL_ADDRESSES = ["0100007F", "00000000", "00000000000000000000000001000000", "0".repeat(32), "0000000000000000FFFF00000100007F"]
+/** Returns true if another user's process listens on a port of this machine; false where the system has no table of listeners. */
 function listenerIsForeign(port) {
   const wanted = Number(port).toString(16).toUpperCase().padStart(4, "0")
   const tables = ["/proc/net/tcp", "/proc/net/tcp6"].map((path) => attempt(() => builtin("fs").readFileSync(path, "utf8")) ?? "")
   const rows = tables.flatMap((table) => table.split("\n").slice(1)).map((row) => row.trim().split(/\s+/))
-  const listener = rows.find(([, local, , state]) => state === "0A" && local.endsWith(`:${wanted}`))
-  return listener !== undefined && !isOwn({ uid: Number(listener[7]) })
+  return rows.some(([, local, , state, , , , uid]) => {
+    const [address, at] = state === "0A" ? local.split(":") : []
+    return at === wanted && LOCAL_ADDRESSES.includes(address) && !isOwn({ uid: Number(uid) })
+  })
 }
 function token(described) {
   const config = process.env.XDG_CONFIG_HOME || `${builtin("os").homedir()}/.config`

@@ -149,21 +149,39 @@ fn start_time(pid: u32) -> Option<String> {
     (!text.is_empty()).then_some(text)
 }
 
-/// Returns the user id of the process that listens on a loopback port. None if no process does, or the operating system
-/// does not say.
-pub fn listener_uid(port: u16) -> Option<u32> {
+/// The loopback and unspecified addresses as in the tables of the kernel: of IPv4, of IPv6, and mapped ones.
+const LOCAL_ADDRESSES: [&str; 5] = [
+    "0100007F",
+    "00000000",
+    "00000000000000000000000001000000",
+    "00000000000000000000000000000000",
+    "0000000000000000FFFF00000100007F",
+];
+
+/// Returns the user id of a process of another user that listens on a port of this machine. None if no such process does,
+/// or the operating system has no table of listeners.
+pub fn foreign_listener(port: u16) -> Option<u32> {
+    let own = nix::unistd::geteuid().as_raw();
     let tables = ["/proc/net/tcp", "/proc/net/tcp6"];
     tables.iter().find_map(|table| {
         let table = std::fs::read_to_string(table).ok()?;
-        table.lines().skip(1).find_map(|line| {
-            let fields: Vec<&str> = line.split_whitespace().collect();
-            let (_, local_port) = fields.get(1)?.rsplit_once(':')?;
-            let is_listening = *fields.get(3)? == "0A";
-            let same_port = u16::from_str_radix(local_port, 16) == Ok(port);
-            let uid = fields.get(7)?.parse().ok()?;
-            (is_listening && same_port).then_some(uid)
-        })
+        let mut listeners = table
+            .lines()
+            .skip(1)
+            .filter_map(|line| listener(line, port));
+        listeners.find(|uid| *uid != own)
     })
+}
+
+/// Returns the user id in a row of the kernel's table, if the row is a listener on the port.
+fn listener(row: &str, port: u16) -> Option<u32> {
+    let fields: Vec<&str> = row.split_whitespace().collect();
+    let (address, local_port) = fields.get(1)?.rsplit_once(':')?;
+    let is_here = *fields.get(3)? == "0A"
+        && LOCAL_ADDRESSES.contains(&address)
+        && u16::from_str_radix(local_port, 16) == Ok(port);
+    let uid = fields.get(7)?.parse().ok()?;
+    is_here.then_some(uid)
 }
 
 #[cfg(test)]
@@ -227,10 +245,21 @@ mod tests {
     #[test]
     #[cfg(target_os = "linux")]
     fn listener_is_found_by_its_port() {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = listener.local_addr().unwrap().port();
-        assert_eq!(listener_uid(port), Some(nix::unistd::geteuid().as_raw()));
-        drop(listener);
-        assert_eq!(listener_uid(port), None);
+        let bound = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = bound.local_addr().unwrap().port();
+        assert_eq!(foreign_listener(port), None, "the own user's");
+        let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+        let found: Vec<u32> = table
+            .lines()
+            .filter_map(|row| listener(row, port))
+            .collect();
+        assert_eq!(found, [nix::unistd::geteuid().as_raw()]);
+        // A listener on another address of the machine is another one.
+        let row =
+            "0: 0200007F:1E25 00000000:0000 0A 00000000:00000000 00:00000000 00000000 54321 0 1";
+        assert_eq!(listener(row, 0x1E25), None);
+        let row = row.replace("0200007F", "0100007F");
+        assert_eq!(listener(&row, 0x1E25), Some(54_321));
+        assert_eq!(listener(&row, 0x1E26), None);
     }
 }

@@ -92,3 +92,14 @@ test("a service that refuses at the default address is not the user's own: one i
   await until("one is started", () => starts > 0)
   assert.notEqual(bridge.state, "refused")
 })
+
+test("a configured address of another user's process gets no secret of the user's file", { skip: process.getuid() !== 0 }, async (t) => {
+  process.seteuid(54321)
+  const other = await Service.start()
+  process.seteuid(0)
+  t.after(() => other.stop())
+  const { bridge } = await described(t, { pid: 4194305 })
+  bridge.fixed = other.url
+  bridge.connect()
+  assert.equal((await other.next("hello")).token, undefined)
+})

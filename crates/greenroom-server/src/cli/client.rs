@@ -18,7 +18,7 @@ use super::terminal::one_line;
 use crate::config::settings::has_host;
 use crate::config::token::{client_token, read_token};
 use crate::config::{Environment, Settings, Sources, check};
-use crate::description::{Description, listener_uid};
+use crate::description::{Description, foreign_listener};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// The service waits up to ten seconds for the agent server.
@@ -136,14 +136,14 @@ impl Client {
         })?;
         // The local service reads the same file. A remote service must not get the secret.
         // Nor must a process of another user on this machine; a secret that is named explicitly is sent.
-        let is_local = is_local(&base) && !is_foreign(&base);
-        if args.url.is_some() && token.is_none() && is_local {
+        let is_own = is_local(&base) && !is_foreign(&base);
+        if args.url.is_some() && token.is_none() && is_own {
             let named = described_services(environment)
                 .find(|service| Url::parse(&service.url).is_ok_and(|url| url == base));
             let file = named.and_then(|service| service.token_file);
             token = file.and_then(|file| read_token(&file).ok());
         }
-        if args.url.is_some() && token.is_none() && is_local {
+        if args.url.is_some() && token.is_none() && is_own {
             token = client_token(environment)
                 .map_err(|error| Failure::new(USAGE, format!("token: {error}"), error.hint()))?;
         }
@@ -328,21 +328,24 @@ impl Client {
 fn described_services(environment: &Environment) -> impl Iterator<Item = Description> {
     let files = [environment.description_file(), environment.rehearsal_file()];
     let files = files.into_iter().flatten();
-    files.filter_map(|file| Description::read_living(&file))
+    let running = files.filter_map(|file| Description::read_living(&file));
+    // A described port that another user's process has by now is not this user's service.
+    running.filter(|service| {
+        let url = Url::parse(&service.url).ok();
+        url.is_some_and(|url| !is_foreign(&url))
+    })
 }
 
 /// Returns true if another user's process listens at the URL's port of this machine, if the system knows it.
 fn is_foreign(base: &Url) -> bool {
-    let own = nix::unistd::geteuid().as_raw();
-    let uid = base.port_or_known_default().and_then(listener_uid);
-    uid.is_some_and(|uid| uid != own)
+    let uid = base.port_or_known_default().and_then(foreign_listener);
+    is_local(base) && uid.is_some()
 }
 
 /// Refuses to send the secret to another user's service at the configured address.
 fn refuse_foreign_listener(settings: &Settings) -> Result<(), Failure> {
-    let own = nix::unistd::geteuid().as_raw();
-    match listener_uid(settings.listen.0.port()) {
-        Some(uid) if settings.listen.is_loopback() && uid != own => Err(Failure::new(
+    match foreign_listener(settings.listen.0.port()) {
+        Some(uid) if settings.listen.is_loopback() => Err(Failure::new(
             UNREACHABLE,
             format!(
                 "no service of yours runs, and what listens at {} belongs to user {uid}",

@@ -211,8 +211,11 @@ impl AttachedService {
         let Some(path) = path else {
             return;
         };
-        let mut description =
-            Description::of_this_process(format!("http://{}", self.service.address()));
+        let mut address = self.service.address();
+        if address.ip().is_unspecified() {
+            address.set_ip(std::net::Ipv4Addr::LOCALHOST.into());
+        }
+        let mut description = Description::of_this_process(format!("http://{address}"));
         description.journal.clone_from(&settings.journal);
         description.token_file = match &settings.token_source {
             TokenSource::File(file) | TokenSource::Default(file) => Some(file.clone()),
