@@ -97,10 +97,7 @@ impl SecretFileError {
 /// Fails if the file is not regular, belongs to another user, can be read or written by others, or is too large.
 pub fn read(path: &Path) -> Result<Option<String>, SecretFileError> {
     let failed = |source| SecretFileError::io(path, source);
-    // Without waiting for the writer of a FIFO.
-    let mut options = OpenOptions::new();
-    options.read(true).custom_flags(O_NOFOLLOW | O_NONBLOCK);
-    let file = match options.open(path) {
+    let file = match open_unfollowed(path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(failed(error)),
@@ -115,6 +112,13 @@ pub fn read(path: &Path) -> Result<Option<String>, SecretFileError> {
         });
     }
     Ok(Some(text))
+}
+
+/// Opens a path for reading, but no symbolic link, and without waiting for the writer of a FIFO.
+pub(crate) fn open_unfollowed(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.read(true).custom_flags(O_NOFOLLOW | O_NONBLOCK);
+    options.open(path)
 }
 
 /// Creates a file with this content. Returns false if the file exists already, without a change.

@@ -2,14 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::io::Read;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use nix::libc::{O_NOFOLLOW, O_NONBLOCK};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::error::{ConfigError, Origin};
+use crate::secret_file::open_unfollowed;
 
 /// Maximum size of a configuration file, in bytes.
 pub const MAX_FILE_BYTES: u64 = 1024 * 1024;
@@ -102,25 +101,21 @@ fn parse(
 }
 
 fn read_regular(path: &Path, most: u64) -> std::io::Result<Option<String>> {
-    let mut options = std::fs::OpenOptions::new();
-    let file = options
-        .read(true)
-        .custom_flags(O_NOFOLLOW | O_NONBLOCK)
-        .open(path)?;
+    let file = open_unfollowed(path)?;
     if !file.metadata()?.is_file() {
         return Err(std::io::Error::other("not a regular file"));
     }
-    let mut text = String::new();
-    file.take(most + 1).read_to_string(&mut text)?;
-    Ok((text.len() as u64 <= most).then_some(text))
+    read_text(file, most)
 }
 
 /// Reads a text file of at most `most` bytes; none if it is larger. Works for pipes, as in `--config <(…)`.
 pub fn read_bounded(path: &Path, most: u64) -> std::io::Result<Option<String>> {
+    read_text(std::fs::File::open(path)?, most)
+}
+
+fn read_text(file: std::fs::File, most: u64) -> std::io::Result<Option<String>> {
     let mut text = String::new();
-    std::fs::File::open(path)?
-        .take(most + 1)
-        .read_to_string(&mut text)?;
+    file.take(most + 1).read_to_string(&mut text)?;
     Ok((text.len() as u64 <= most).then_some(text))
 }
 

@@ -14,6 +14,10 @@ use super::settings::Settings;
 use super::value::{Raw, check_printable};
 use super::value_type::{Setter, ValueType};
 
+/// The longest key and the number of problems for which a suggestion is searched.
+const MAX_SUGGESTED_BYTES: usize = 64;
+const MAX_SUGGESTIONS: usize = 100;
+
 /// The values of the layers so far.
 #[derive(Default)]
 pub(super) struct Loader {
@@ -90,7 +94,7 @@ impl Loader {
                         problem,
                     });
                 }
-                (None, _) => self.problems.push(unknown(&name, origin(&name))),
+                (None, _) => self.report_unknown(&name, origin(&name)),
             }
         }
     }
@@ -148,7 +152,7 @@ impl Loader {
                 return self.set(key, Some(&entry.replace('"', "")), &raw, origin);
             }
         }
-        self.problems.push(unknown(name, origin.clone()));
+        self.report_unknown(name, origin.clone());
     }
 
     fn set(&mut self, key: &Key, entry: Option<&str>, raw: &Raw, origin: &Origin) {
@@ -191,6 +195,18 @@ impl Loader {
 }
 
 impl Loader {
+    /// Reports an unknown key, with the nearest known one. A file may have many thousands of them, or very long ones: only
+    /// the first short ones get a suggestion.
+    fn report_unknown(&mut self, name: &str, origin: Origin) {
+        let is_suggested =
+            name.len() <= MAX_SUGGESTED_BYTES && self.problems.len() < MAX_SUGGESTIONS;
+        self.problems.push(ConfigError::UnknownKey {
+            origin,
+            key: printable_name(name),
+            nearest: is_suggested.then(|| nearest(name)).flatten(),
+        });
+    }
+
     fn refuse(&mut self, key: String, refusal: Refusal, origin: &Origin) {
         let problem = match refusal {
             Refusal::Raises(before) => {
@@ -259,15 +275,15 @@ fn is_group(name: &str) -> bool {
     })
 }
 
-fn unknown(name: &str, origin: Origin) -> ConfigError {
+/// Returns the known key that is most similar to an unknown one, if any is similar.
+fn nearest(name: &str) -> Option<&'static str> {
     let last = |name: &str| name.rsplit('.').next().unwrap_or_default().to_owned();
     let groups = KEYS
         .iter()
         .filter_map(|key| key.name.split_once('.'))
         .map(|(group, _)| group);
     // A key in a wrong table is as similar as a key with a typo.
-    let nearest = KEYS
-        .iter()
+    KEYS.iter()
         .map(|key| key.name)
         .chain(groups)
         .map(|known| {
@@ -278,10 +294,5 @@ fn unknown(name: &str, origin: Origin) -> ConfigError {
         })
         .max_by(|one, other| one.0.total_cmp(&other.0))
         .filter(|(likeness, _)| *likeness > 0.55)
-        .map(|(_, known)| known);
-    ConfigError::UnknownKey {
-        origin,
-        key: printable_name(name),
-        nearest,
-    }
+        .map(|(_, known)| known)
 }

@@ -473,3 +473,19 @@ fn accepted_file_of_a_project_is_a_layer_until_it_changes() {
     let trusted = TrustedFiles::read(&place.environment);
     assert!(!trusted.contains(&place.environment.project_file(), text));
 }
+
+#[test]
+fn only_the_first_unknown_keys_get_a_suggestion() {
+    let typos: String = (0..300)
+        .map(|n| format!("limits.defualt{n:03} = 1\n"))
+        .collect();
+    let place = TestEnv::new().user_file(&typos);
+    let (_, problems) = greenroom_server::config::check(&place.sources, &place.environment);
+    assert_eq!(problems.len(), 300);
+    let is_suggested = |problem: &ConfigError| problem.hint().starts_with("did you mean");
+    assert!(is_suggested(&problems[0]));
+    assert_eq!(problems.iter().filter(|it| is_suggested(it)).count(), 100);
+    let place = TestEnv::new().user_file(&format!("limits.{} = 1\n", "defualt".repeat(50)));
+    let (_, problems) = greenroom_server::config::check(&place.sources, &place.environment);
+    assert!(!is_suggested(&problems[0]));
+}
