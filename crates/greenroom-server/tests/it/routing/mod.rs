@@ -28,6 +28,17 @@ async fn launch(host: &Host, parent: Option<&str>, directory: Option<&str>) -> S
     task["id"].as_str().unwrap().to_owned()
 }
 
+/// Launches a task of `ses_p`, and waits until its session has its prompt at the process. Returns the task, its session and the
+/// call of the prompt.
+async fn working_task(host: &Host, plugin: &mut Plugin) -> (String, String, String) {
+    let task = launch(host, Some("ses_p"), None).await;
+    let session = host.running(&task).await;
+    let prompt = format!("POST /session/{session}/prompt_async");
+    wait_until("it works", || plugin.request_count(&prompt) == 1).await;
+    plugin.sync().await;
+    (task, session, prompt)
+}
+
 /// Returns the messages that wake a parent.
 async fn wake_messages(storage: &Storage, parent: &str) -> Vec<String> {
     let wakes = || {
@@ -420,11 +431,7 @@ async fn restarted_service_resumes_tasks_after_reconnects() {
     let mut plugin = Plugin::connect_new(&host, &storage, 1, "/project").await;
     plugin.pause_answers();
     plugin.name_and_sync("ses_p").await;
-    let task = launch(&host, Some("ses_p"), None).await;
-    let session = host.running(&task).await;
-    let prompt = format!("POST /session/{session}/prompt_async");
-    wait_until("it works", || plugin.request_count(&prompt) == 1).await;
-    plugin.sync().await;
+    let (task, session, prompt) = working_task(&host, &mut plugin).await;
     plugin.disconnect(&host).await;
     host.stop().await;
 
@@ -463,11 +470,7 @@ async fn owner_of_a_session_is_kept_over_a_restart() {
     let mut second = Plugin::connect_new(&host, &storage, 1, "/project").await;
     owner.pause_answers();
     owner.name_and_sync("ses_p").await;
-    let task = launch(&host, Some("ses_p"), None).await;
-    let session = host.running(&task).await;
-    let prompt = format!("POST /session/{session}/prompt_async");
-    wait_until("it works", || owner.request_count(&prompt) == 1).await;
-    owner.sync().await;
+    let (task, session, _) = working_task(&host, &mut owner).await;
     owner.disconnect(&host).await;
     second.disconnect(&host).await;
     host.stop().await;
@@ -521,10 +524,7 @@ async fn reverted_session_is_not_prompted() {
     let mut plugin = Plugin::connect_new(&host, &storage, 1, "/project").await;
     plugin.pause_answers();
     plugin.name_and_sync("ses_p").await;
-    let task = launch(&host, Some("ses_p"), None).await;
-    let session = host.running(&task).await;
-    let prompt = format!("POST /session/{session}/prompt_async");
-    wait_until("it works", || plugin.request_count(&prompt) == 1).await;
+    let (task, session, prompt) = working_task(&host, &mut plugin).await;
     storage.revert(&session);
     let more = json!({"prompt": "and the tests"});
     let (status, refused) = host.post(&format!("/v1/tasks/{task}/send"), more).await;
@@ -555,10 +555,7 @@ async fn run_that_was_cut_off_continues_in_the_next_process() {
     let mut first = Plugin::connect_new(&host, &storage, ended.id(), "/project").await;
     first.pause_answers();
     first.name_and_sync("ses_p").await;
-    let task = launch(&host, Some("ses_p"), None).await;
-    let session = host.running(&task).await;
-    let prompt = format!("POST /session/{session}/prompt_async");
-    wait_until("it works", || first.request_count(&prompt) == 1).await;
+    let (task, session, prompt) = working_task(&host, &mut first).await;
     first.dispose_with(&session).await;
     let read = async || host.get(&format!("/v1/tasks/{task}")).await.1;
     let waiting = read().await;
@@ -592,11 +589,7 @@ async fn events_and_calls_of_another_process_are_refused() {
     owner.pause_answers();
     owner.name_and_sync("ses_p").await;
     other.name_and_sync("ses_q").await;
-    let task = launch(&host, Some("ses_p"), None).await;
-    let session = host.running(&task).await;
-    let prompt = format!("POST /session/{session}/prompt_async");
-    wait_until("it works", || owner.request_count(&prompt) == 1).await;
-    owner.sync().await;
+    let (task, session, _) = working_task(&host, &mut owner).await;
     // An error, an end and a deletion of another process's sessions.
     let error = json!({"name": "APIError", "data": {"message": "forged"}});
     for (kind, properties) in [
@@ -648,11 +641,7 @@ async fn mute_bridge_holds_no_task_up() {
     mute.events_only();
     mute.connect(&host).await;
     plugin.pause_answers();
-    let task = launch(&host, Some("ses_p"), None).await;
-    let session = host.running(&task).await;
-    let prompt = format!("POST /session/{session}/prompt_async");
-    wait_until("it works", || plugin.request_count(&prompt) == 1).await;
-    plugin.sync().await;
+    let (task, session, _) = working_task(&host, &mut plugin).await;
     // Only a poll shows its end.
     plugin.finish_silently(&session);
     assert_eq!(host.ended(&task).await["status"], "completed");
