@@ -1,7 +1,8 @@
 //! The clock of a system: tokio's monotonic clock for durations, and the wall clock for recorded times. Under a paused
 //! runtime the monotonic clock is virtual, so a run is reproducible.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::cell::Cell;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::time::Instant;
 
@@ -19,14 +20,14 @@ pub struct Clock {
 /// The source of wall times.
 #[derive(Debug, Clone, Copy)]
 enum WallClock {
-    /// The clock of the system, read each time: it may be set, and goes on during a suspension.
+    /// The clock of the system, read again and again: it may be set, and goes on during a suspension.
     System,
     /// The monotonic clock.
     Monotonic,
 }
 
 impl Clock {
-    /// Returns a clock whose wall time follows the system clock at each reading. Its monotonic time starts at the current
+    /// Returns a clock whose wall time follows the system clock within 20 ms. Its monotonic time starts at the current
     /// wall time.
     pub fn system() -> Self {
         Self {
@@ -48,12 +49,49 @@ impl Clock {
 
     /// Returns the current time.
     pub fn now(&self) -> Timestamp {
-        let now = self.at_start + self.started.elapsed();
+        let elapsed = self.started.elapsed();
+        let now = self.at_start + elapsed;
         match self.wall {
-            WallClock::System => now.with_wall_millis(millis_of(SystemTime::now())),
+            WallClock::System => now.with_wall_millis(self.wall_millis(elapsed)),
             WallClock::Monotonic => now,
         }
     }
+
+    /// Returns the wall time. The system clock is read at most every [`READING_HOLDS_MS`]: every event asks for the time.
+    fn wall_millis(&self, elapsed: Duration) -> i64 {
+        let elapsed = i64::try_from(elapsed.as_millis()).unwrap_or(i64::MAX);
+        if let Some(last) = LAST_READING.get()
+            && last.clock == self.started
+            && elapsed - last.elapsed < READING_HOLDS_MS
+        {
+            return last.wall + (elapsed - last.elapsed);
+        }
+        let wall = millis_of(SystemTime::now());
+        LAST_READING.set(Some(Reading {
+            clock: self.started,
+            elapsed,
+            wall,
+        }));
+        wall
+    }
+}
+
+/// Milliseconds for which a reading of the system clock holds.
+const READING_HOLDS_MS: i64 = 20;
+
+thread_local! {
+    static LAST_READING: Cell<Option<Reading>> = const { Cell::new(None) };
+}
+
+/// A reading of the system clock on this thread.
+#[derive(Clone, Copy)]
+struct Reading {
+    /// The start of the clock that read it.
+    clock: Instant,
+    /// Milliseconds on the monotonic clock since then.
+    elapsed: i64,
+    /// The wall time, in milliseconds since the Unix epoch.
+    wall: i64,
 }
 
 /// Returns true if the system clock is set to a time before 1970.
@@ -70,7 +108,6 @@ fn millis_of(time: SystemTime) -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
 
     #[test]
     fn time_before_the_epoch_is_the_epoch() {
