@@ -215,6 +215,7 @@ fn lived(journal: &dyn Journal, number: u64) {
     };
     journal.append(at(7), vec![sending]);
     let delivered = JournalEntry::Delivery {
+        watched: false,
         parent,
         id: notice.as_str().into(),
         status: DeliveryStatus::Delivered,

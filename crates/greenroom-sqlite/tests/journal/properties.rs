@@ -87,7 +87,8 @@ fn entries() -> impl Strategy<Value = JournalEntry> {
             message: Box::new(message(&id, kind, &[&task], DeliveryStatus::Sending)),
         }),
         1 => (parents(), notices()).prop_map(|(parent, id)| JournalEntry::Returned(parent.into(), id.into())),
-        2 => (parents(), notices(), statuses()).prop_map(|(parent, id, status)| JournalEntry::Delivery {
+        2 => (parents(), notices(), statuses(), any::<bool>()).prop_map(|(parent, id, status, watched)| JournalEntry::Delivery {
+            watched,
             parent: parent.into(),
             id: id.into(),
             status,
@@ -99,9 +100,7 @@ fn entries() -> impl Strategy<Value = JournalEntry> {
             error: "overloaded".to_owned(),
             at: at(3),
         }),
-        1 => (parents(), notices(), any::<bool>()).prop_map(|(parent, id, on)| {
-            JournalEntry::TurnWatched(parent.into(), id.into(), on)
-        }),
+        1 => (parents(), notices()).prop_map(|(parent, id)| JournalEntry::TurnUnwatched(parent.into(), id.into())),
         2 => (parents(), 0..9i64).prop_map(|(parent, when)| JournalEntry::AbortReceived(parent.into(), at(when))),
         1 => parents().prop_map(|parent| JournalEntry::AbortJudged(parent.into())),
         1 => parents().prop_map(|parent| JournalEntry::ParentGone(parent.into(), at(4))),

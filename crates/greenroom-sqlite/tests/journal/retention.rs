@@ -56,6 +56,7 @@ fn append_expired(journal: &dyn Journal, number: u64, days: i64) {
                 )),
             },
             JournalEntry::Delivery {
+                watched: false,
                 parent: parent.as_str().into(),
                 id: note.into(),
                 status: DeliveryStatus::Delivered,

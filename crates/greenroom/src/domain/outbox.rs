@@ -176,9 +176,20 @@ impl Outbox {
             JournalEntry::Closed { message, tasks, .. } => self.close(*message, &tasks),
             JournalEntry::Sending { message, .. } => self.sending(*message),
             JournalEntry::Returned(_, id) => self.returned(&id),
-            JournalEntry::Delivery { id, status, at, .. } => self.set_status(&id, status, at),
+            JournalEntry::Delivery {
+                id,
+                status,
+                watched,
+                at,
+                ..
+            } => {
+                if watched {
+                    self.watch_turn(&id, true);
+                }
+                self.set_status(&id, status, at);
+            }
             JournalEntry::TurnFailed { id, error, at, .. } => self.turn_failed(&id, error, at),
-            JournalEntry::TurnWatched(_, id, watched) => self.watch_turn(&id, watched),
+            JournalEntry::TurnUnwatched(_, id) => self.watch_turn(&id, false),
             JournalEntry::ParentGone(_, at) => self.drop_all(at),
             JournalEntry::Silenced(_, silenced) => self.silenced = silenced,
             JournalEntry::Task { .. }

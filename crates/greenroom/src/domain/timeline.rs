@@ -112,7 +112,7 @@ pub fn entries_of(change: &JournalEntry) -> Vec<(&str, TimelineEntry)> {
         | JournalEntry::Closed { .. }
         | JournalEntry::ParentGone(..)
         | JournalEntry::Silenced(..)
-        | JournalEntry::TurnWatched(..)
+        | JournalEntry::TurnUnwatched(..)
         | JournalEntry::Aborted(..)
         | JournalEntry::Key(_)
         | JournalEntry::Unaccepted(_)

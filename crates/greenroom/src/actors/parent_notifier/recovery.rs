@@ -53,17 +53,14 @@ impl ParentNotifier {
 
     /// Watches the turn of a delivered message again. It may have been cut off meanwhile.
     fn restore_watch(&mut self, message: OutboxMessage, now: Timestamp) {
-        let (id, age) = (message.id.clone(), now.since(message.at));
-        let pending = self.recovered_message(message);
-        // Its watch is recorded already.
-        self.watch_turn(pending);
-        if self.turn.is_none() {
-            // The parent is the session of a task by now, or turns are not watched any more.
-            self.record_watch_end(id);
-        } else if age < LONGEST_WATCH {
+        let is_recent = now.since(message.at) < LONGEST_WATCH;
+        if is_recent && self.watches_turns() {
+            let pending = self.recovered_message(message);
+            self.watch_turn(pending);
             self.turn_interrupted();
         } else {
-            self.end_watch();
+            // The parent may be the session of a task by now.
+            self.env.append(vec![self.unwatched(message.id)]);
         }
     }
 

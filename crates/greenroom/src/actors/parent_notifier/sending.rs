@@ -333,18 +333,21 @@ impl ParentNotifier {
         self.backoff.reset();
         self.left_out = LeftOut::default();
         self.env.health.notice_delivered();
-        // A watched message stays in the outbox, so the watch is recorded first.
-        let delivered = self.delivery(&pending, DeliveryStatus::Delivered);
-        let mut entries = Vec::new();
+        let watched = !pending.sent_silently && self.watches_turns();
+        let delivered = self.delivery(&pending, DeliveryStatus::Delivered, watched);
+        let mut entries = Vec::with_capacity(2);
         if !pending.sent_silently {
             self.session.wake_sent();
             self.registry.send(WakeAccepted {
                 parent: self.parent.clone(),
             });
-            entries = self.watch_turn(pending);
+            entries.extend(self.take_watch());
         }
         entries.push(delivered);
         self.env.append(entries);
+        if watched {
+            self.watch_turn(pending);
+        }
     }
 
     pub(super) fn refused(&mut self, mut pending: PendingMessage, failure: &ServerError) {
@@ -416,14 +419,20 @@ impl ParentNotifier {
     }
 
     fn record_delivery(&self, pending: &PendingMessage, status: DeliveryStatus) {
-        self.env.append(vec![self.delivery(pending, status)]);
+        self.env.append(vec![self.delivery(pending, status, false)]);
     }
 
-    fn delivery(&self, pending: &PendingMessage, status: DeliveryStatus) -> JournalEntry {
+    fn delivery(
+        &self,
+        pending: &PendingMessage,
+        status: DeliveryStatus,
+        watched: bool,
+    ) -> JournalEntry {
         JournalEntry::Delivery {
             parent: self.parent.clone(),
             id: pending.id.clone(),
             status,
+            watched,
             at: self.env.now(),
         }
     }

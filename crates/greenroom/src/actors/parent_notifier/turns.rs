@@ -26,17 +26,13 @@ pub(super) struct WatchedTurn {
 }
 
 impl ParentNotifier {
-    /// Begins to watch the turn of a message that is stored, in place of the turn of an earlier message. Returns the entries to
-    /// be recorded.
-    pub(super) fn watch_turn(&mut self, message: PendingMessage) -> Vec<JournalEntry> {
-        let before = self.turn.take().into_iter();
-        let mut entries: Vec<JournalEntry> = before
-            .map(|before| self.watched(before.message.id, false))
-            .collect();
-        // The run of a task is continued by its own actor.
-        if self.of_task || self.env.config.notifications.confirm_stored.is_none() {
-            return entries;
-        }
+    /// Returns true if the turns of messages are watched. The run of a task is continued by its own actor.
+    pub(super) fn watches_turns(&self) -> bool {
+        !self.of_task && self.env.config.notifications.confirm_stored.is_some()
+    }
+
+    /// Begins to watch the turn of a message that is stored. The journal has the watch already.
+    pub(super) fn watch_turn(&mut self, message: PendingMessage) {
         let wake = Wake {
             notice: message.id.clone(),
             kind: message.facts.kind,
@@ -50,24 +46,24 @@ impl ParentNotifier {
         if message.delivery.is_interrupted {
             turn.interrupted(self.env.now());
         }
-        entries.push(self.watched(message.id.clone(), true));
         self.turn = Some(Box::new(WatchedTurn { turn, message }));
-        entries
     }
 
     /// Ends the watch, if there is one.
     pub(super) fn end_watch(&mut self) {
-        if let Some(watched) = self.turn.take() {
-            self.record_watch_end(watched.message.id);
+        if let Some(entry) = self.take_watch() {
+            self.env.append(vec![entry]);
         }
     }
 
-    pub(super) fn record_watch_end(&self, id: NoticeId) {
-        self.env.append(vec![self.watched(id, false)]);
+    /// Ends the watch, if there is one. Returns the entry to be recorded.
+    pub(super) fn take_watch(&mut self) -> Option<JournalEntry> {
+        let watched = self.turn.take()?;
+        Some(self.unwatched(watched.message.id))
     }
 
-    fn watched(&self, id: NoticeId, watched: bool) -> JournalEntry {
-        JournalEntry::TurnWatched(self.parent.clone(), id, watched)
+    pub(super) fn unwatched(&self, id: NoticeId) -> JournalEntry {
+        JournalEntry::TurnUnwatched(self.parent.clone(), id)
     }
 
     /// Processes an event of the parent's session for the turn.
@@ -159,7 +155,7 @@ impl ParentNotifier {
                 return;
             }
         };
-        let mut entries = vec![self.watched(id.clone(), false)];
+        let mut entries = vec![self.unwatched(id.clone())];
         match decision {
             TurnDecision::Wait => {
                 watched.turn.goes_on(now);

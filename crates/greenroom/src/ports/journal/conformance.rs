@@ -139,6 +139,7 @@ fn settled(parent: &str, task: &str) -> JournalEntry {
 
 fn delivery(parent: &str, id: &str, status: DeliveryStatus) -> JournalEntry {
     JournalEntry::Delivery {
+        watched: false,
         parent: parent.into(),
         id: id.into(),
         status,

@@ -114,6 +114,9 @@ pub enum JournalEntry {
         /// The new status.
         #[serde(rename = "fate")]
         status: DeliveryStatus,
+        /// True if the turn that the message begins is watched from here on.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        watched: bool,
         /// The time of the change.
         at: Timestamp,
     },
@@ -128,8 +131,8 @@ pub enum JournalEntry {
         /// The time of the change.
         at: Timestamp,
     },
-    /// The turn that a message begins is watched, or no longer.
-    TurnWatched(SessionId, NoticeId, bool),
+    /// The turn that a message began is not watched any more.
+    TurnUnwatched(SessionId, NoticeId),
     /// A parent was deleted. Its pending messages are dropped.
     ParentGone(SessionId, Timestamp),
     /// A parent's user aborted it, or wrote a message again.
@@ -160,7 +163,7 @@ impl JournalEntry {
             | Self::TurnFailed { parent, .. }
             | Self::Left(parent, _)
             | Self::Returned(parent, _)
-            | Self::TurnWatched(parent, ..)
+            | Self::TurnUnwatched(parent, _)
             | Self::ParentGone(parent, _)
             | Self::Silenced(parent, _) => Some(parent),
             Self::Task { .. }
