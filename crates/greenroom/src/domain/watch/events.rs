@@ -87,6 +87,12 @@ impl Watch {
                         && message.finish.is_none()
                         && message.error.is_none());
                 if is_abort && self.continues_cut_off_runs() {
+                    // A late event of an earlier attempt: the newest message is not the aborted one.
+                    let newest = self.turn.as_ref().map(|turn| &turn.message);
+                    let is_older = newest.is_some_and(|newest| *newest > message.id);
+                    if is_older && message.id.is_some() {
+                        return Vec::new();
+                    }
                     return self.aborted();
                 }
                 if message.completed.is_some()
