@@ -11,9 +11,12 @@ use super::generational_cache::GenerationalCache;
 
 /// Maximum number of working sessions in the table. Their owner cannot be found out otherwise.
 pub const MAX_WORKING: usize = 100_000;
-/// Maximum number of idle sessions in the table: waiting parents, children that may be resumed. A session beyond this
-/// number is unknown, as all sessions are after a restart, and the router asks the connected servers for it.
-pub const MAX_IDLE: usize = 10_000;
+/// Maximum number of idle sessions of the service in the table: waiting parents, children that may be resumed. A session
+/// beyond this number is unknown, and the router asks the connected servers for it.
+pub const MAX_RECORDED: usize = 100_000;
+/// Maximum number of other sessions in the table. Any event of a bridge adds one, so they have a bound of their own: a bridge
+/// that names many sessions removes no owner of a session of the service.
+pub const MAX_NAMED: usize = 10_000;
 
 /// Maximum number of changes of owners on their way to the journal. A change beyond this number is not recorded: after a
 /// restart the router asks the connected servers for the session.
@@ -67,22 +70,26 @@ impl SessionEntry {
 pub struct SessionTable {
     /// Sessions of the service that were last reported as busy. Without a status their state is unknown, not idle.
     working: GenerationalCache<SessionEntry>,
-    idle: GenerationalCache<SessionEntry>,
+    /// The other sessions whose owner is recorded.
+    recorded: GenerationalCache<SessionEntry>,
+    /// Sessions that were only named by their owner.
+    named: GenerationalCache<SessionEntry>,
     changes: Option<mpsc::Sender<OwnerChange>>,
 }
 
 impl Default for SessionTable {
     fn default() -> Self {
-        Self::with_capacity(MAX_WORKING, MAX_IDLE)
+        Self::with_capacity(MAX_WORKING, MAX_RECORDED, MAX_NAMED)
     }
 }
 
 impl SessionTable {
-    /// Creates a table for at most `working` busy and `idle` other sessions.
-    pub fn with_capacity(working: usize, idle: usize) -> Self {
+    /// Creates a table for at most `working` busy sessions, `recorded` idle ones of the service, and `named` others.
+    pub fn with_capacity(working: usize, recorded: usize, named: usize) -> Self {
         Self {
             working: GenerationalCache::with_capacity(working),
-            idle: GenerationalCache::with_capacity(idle),
+            recorded: GenerationalCache::with_capacity(recorded),
+            named: GenerationalCache::with_capacity(named),
             changes: None,
         }
     }
@@ -100,12 +107,15 @@ impl SessionTable {
             let owner = Owner::Bridge(BridgeKey { pid, directory });
             let mut entry = SessionEntry::owned_by(owner.clone());
             entry.recorded = Some(owner);
-            self.idle.insert(session, entry);
+            self.recorded.insert(session, entry);
         }
     }
 
     /// Records the owner of a session from now on: the service works for it.
     pub fn record_owner(&mut self, session: &SessionId) {
+        if let Some(entry) = self.named.remove(session) {
+            self.recorded.insert(session.clone(), entry);
+        }
         let changes = self.changes.clone();
         if let Some(entry) = self.entry(session) {
             let recorded = entry.recorded.replace(entry.owner.clone());
@@ -121,10 +131,13 @@ impl SessionTable {
     }
 
     fn entry(&mut self, session: &SessionId) -> Option<&mut SessionEntry> {
-        match self.working.get(session) {
-            Some(entry) => Some(entry),
-            None => self.idle.get(session),
+        if let Some(entry) = self.working.get(session) {
+            return Some(entry);
         }
+        if let Some(entry) = self.recorded.get(session) {
+            return Some(entry);
+        }
+        self.named.get(session)
     }
 
     /// Sets the owner of a session that an event of `by` has named. A session moves to another process only if its owner
@@ -165,7 +178,7 @@ impl SessionTable {
             return;
         }
         let entry = SessionEntry::owned_by(owner.clone());
-        self.idle.insert(session.clone(), entry);
+        self.named.insert(session.clone(), entry);
     }
 
     /// Marks that the service has made a call for the session.
@@ -181,7 +194,10 @@ impl SessionTable {
         let parent = entry.parent.clone();
         match self.working.get(&session) {
             Some(named) => *named = entry,
-            None => self.idle.insert(session.clone(), entry),
+            None => {
+                self.named.remove(&session);
+                self.recorded.insert(session.clone(), entry);
+            }
         }
         self.record_owner(&session);
         // The parent is notified when the session ends.
@@ -199,9 +215,9 @@ impl SessionTable {
     /// Records whether a session works. Ignored for sessions that the service has made no call for.
     pub fn set_working(&mut self, session: &SessionId, working: bool) {
         let (from, to) = if working {
-            (&mut self.idle, &mut self.working)
+            (&mut self.recorded, &mut self.working)
         } else {
-            (&mut self.working, &mut self.idle)
+            (&mut self.working, &mut self.recorded)
         };
         if from.get(session).is_some_and(|entry| entry.called)
             && let Some(entry) = from.remove(session)
@@ -218,7 +234,8 @@ impl SessionTable {
     /// Removes a session that no longer exists.
     pub fn remove(&mut self, session: &SessionId) {
         let removed = self.working.remove(session);
-        let removed = removed.or(self.idle.remove(session));
+        let removed = removed.or_else(|| self.recorded.remove(session));
+        let removed = removed.or_else(|| self.named.remove(session));
         if let Some(recorded) = removed.and_then(|entry| entry.recorded) {
             send_change(self.changes.clone(), session, Some(&recorded), &Owner::Url);
         }
@@ -240,7 +257,7 @@ impl SessionTable {
 
     /// Returns the number of sessions.
     pub fn len(&self) -> usize {
-        self.working.len() + self.idle.len()
+        self.working.len() + self.recorded.len() + self.named.len()
     }
 
     /// Returns true if the table is empty.
@@ -365,8 +382,30 @@ mod tests {
     }
 
     #[test]
+    fn named_sessions_remove_no_recorded_one() {
+        let mut sessions = SessionTable::with_capacity(10, 10, 10);
+        let (waiting_parent, child, restored) = (session(1), session(2), session(3));
+        sessions.set_owner(&waiting_parent, &bridge(1));
+        sessions.record_owner(&waiting_parent);
+        sessions.insert_created(child.clone(), SessionEntry::owned_by(bridge(1)));
+        let owner = SessionOwner {
+            pid: 1,
+            directory: "/p".into(),
+        };
+        sessions.restore([(restored.clone(), owner)]);
+        for number in 10..200 {
+            sessions.set_owner(&session(number), &bridge(2));
+        }
+        assert_eq!(sessions.get(&session(100)), None);
+        for kept in [waiting_parent, child, restored] {
+            assert_eq!(sessions.get(&kept).unwrap().owner, bridge(1));
+        }
+        assert!(sessions.len() <= 30);
+    }
+
+    #[test]
     fn table_is_bounded_and_keeps_used_entries() {
-        let mut sessions = SessionTable::with_capacity(60, 40);
+        let mut sessions = SessionTable::with_capacity(60, 20, 20);
         sessions.set_owner(&session(0), &bridge(1));
         for number in 1..10_000 {
             sessions.set_owner(&session(number), &bridge(2));
@@ -383,7 +422,7 @@ mod tests {
 
     #[test]
     fn idle_parent_is_kept_while_its_child_works() {
-        let mut sessions = SessionTable::with_capacity(10, 10);
+        let mut sessions = SessionTable::with_capacity(10, 10, 10);
         let (parent, child) = (session(1), session(2));
         sessions.set_owner(&parent, &bridge(1));
         let created = SessionEntry {
@@ -418,8 +457,8 @@ mod tests {
             sessions.len()
         };
         life(0, false);
-        for number in 1..3 * MAX_IDLE {
-            assert!(life(number, true) <= MAX_IDLE + 1);
+        for number in 1..2 * MAX_RECORDED {
+            assert!(life(number, true) <= MAX_RECORDED + 1);
         }
         assert_eq!(sessions.working_in("/p"), [(session(0), bridge(1))]);
         assert_eq!(sessions.get(&session(0)).unwrap().owner, bridge(1));
