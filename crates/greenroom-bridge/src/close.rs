@@ -35,6 +35,8 @@ pub(crate) enum DisconnectReason {
     HelloRejected(String),
     /// The limit of bridges is reached.
     TooManyBridges,
+    /// No hello has arrived, and a newer socket has taken its place.
+    Displaced,
     /// The service shuts down.
     ShuttingDown,
 }
@@ -62,7 +64,9 @@ pub(crate) async fn close(mut session: Session, reason: DisconnectReason, limit:
     let full = "too many bridges are connected; close some, or try again later";
     let (code, description) = match &reason {
         DisconnectReason::PeerClosed => (CloseCode::Normal, "closed"),
-        DisconnectReason::FrameTooLarge => (CloseCode::Size, "frames are at most 4 MiB"),
+        DisconnectReason::FrameTooLarge => {
+            (CloseCode::Size, "frames are at most 4 MiB, a hello 64 KiB")
+        }
         DisconnectReason::ProtocolViolation => {
             (CloseCode::Protocol, "a frame broke the rules of websockets")
         }
@@ -74,6 +78,7 @@ pub(crate) async fn close(mut session: Session, reason: DisconnectReason, limit:
         ),
         DisconnectReason::ShuttingDown => (CloseCode::Away, "the service goes away"),
         DisconnectReason::TooManyBridges => (CloseCode::Again, "too many bridges"),
+        DisconnectReason::Displaced => (CloseCode::Again, "too many sockets without a hello"),
         DisconnectReason::HelloRejected(_) => (CloseCode::Policy, "hello not accepted"),
     };
     let error = match &reason {

@@ -1,4 +1,4 @@
-//! The HTTP route that accepts websockets: it checks the bearer token and the number of open sockets. A host mounts it with
+//! The HTTP route that accepts websockets: it checks the bearer token. A host mounts it with
 //! [`configure`]; an accepted socket is run by [`crate::socket`].
 
 use actix_web::http::header::{ALLOW, AUTHORIZATION};
@@ -7,7 +7,7 @@ use actix_web::{HttpRequest, HttpResponse};
 use serde_json::json;
 
 use crate::frame_header::limit_frames;
-use crate::options::{BridgeOptions, SocketCount};
+use crate::options::BridgeOptions;
 use crate::socket::Socket;
 
 /// The path of the bridge.
@@ -51,23 +51,12 @@ async fn upgrade(
         (None, _) | (Some(_), Some(_)) => true,
         (Some(_), None) => false,
     };
-    let Some(socket_count) =
-        SocketCount::acquire(&options.sockets, options.limits.bridges.saturating_mul(2))
-    else {
-        let hint = "close bridges that are not needed, or try again later";
-        return refuse(
-            HttpResponse::ServiceUnavailable(),
-            "too_many_bridges",
-            "too many sockets are open",
-            hint,
-        );
-    };
     let frame = options.limits.frame;
     let upgraded = match limit_frames(&request, body, frame).await {
-        Ok(body) => actix_ws::handle(&request, body),
+        Ok((body, gate)) => actix_ws::handle(&request, body).map(|upgraded| (upgraded, gate)),
         Err(error) => Err(error),
     };
-    let (response, session, messages) = match upgraded {
+    let ((response, session, messages), gate) = match upgraded {
         Ok(upgraded) => upgraded,
         Err(error) => {
             let hint = "connect with a websocket client";
@@ -83,11 +72,8 @@ async fn upgrade(
         .max_frame_size(frame)
         .aggregate_continuations()
         .max_continuation_size(frame);
-    let socket = Socket::new(session, messages, options.get_ref().clone());
-    actix_web::rt::spawn(async move {
-        socket.run(authorized).await;
-        drop(socket_count);
-    });
+    let socket = Socket::new(session, messages, gate, options.get_ref().clone());
+    actix_web::rt::spawn(socket.run(authorized));
     response
 }
 

@@ -1,18 +1,60 @@
 //! Checks the headers of websocket frames before the frames are buffered. The library refuses an oversized frame only
-//! after it has read all of it, which would let a client fill the memory.
+//! after it has read all of it, which would let a client fill the memory. Until the hello of a socket is accepted, only
+//! [`HELLO_BYTES`] are read.
 
+use std::cell::{Cell, RefCell};
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker, ready};
 
 use actix_web::error::PayloadError;
 use actix_web::web::{Bytes, Payload};
 use actix_web::{FromRequest, HttpRequest, dev};
 use futures::Stream;
 
+/// The most bytes of a hello. Until it is accepted, at most this many bytes of its socket are read, and one piece more.
+pub(crate) const HELLO_BYTES: usize = 64 * 1024;
+
+/// Holds the bytes of a socket back until its hello is accepted. Clones are one gate.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct FrameGate(Rc<GateState>);
+
+#[derive(Debug, Default)]
+struct GateState {
+    is_open: Cell<bool>,
+    passed: Cell<usize>,
+    reader: RefCell<Option<Waker>>,
+}
+
+impl FrameGate {
+    /// Lets all further bytes pass.
+    pub(crate) fn open(&self) {
+        self.0.is_open.set(true);
+        if let Some(reader) = self.0.reader.take() {
+            reader.wake();
+        }
+    }
+
+    /// Returns ready if further bytes may be read.
+    fn poll_ready(&self, cx: &Context<'_>) -> Poll<()> {
+        if self.0.is_open.get() || self.0.passed.get() < HELLO_BYTES {
+            return Poll::Ready(());
+        }
+        self.0.reader.replace(Some(cx.waker().clone()));
+        Poll::Pending
+    }
+
+    fn count(&self, bytes: usize) {
+        self.0.passed.set(self.0.passed.get().saturating_add(bytes));
+    }
+}
+
 /// Follows a byte stream of frames from header to header.
 #[derive(Debug)]
 struct HeaderScanner {
     limit: u64,
+    /// The limit of the next frame.
+    next_limit: u64,
     /// The received part of the current header; a header has at most 14 bytes.
     header: [u8; 14],
     received: usize,
@@ -28,6 +70,7 @@ impl HeaderScanner {
     fn new(limit: usize) -> Self {
         Self {
             limit: limit as u64,
+            next_limit: limit.min(HELLO_BYTES) as u64,
             header: [0; 14],
             received: 0,
             payload_left: 0,
@@ -48,9 +91,10 @@ impl HeaderScanner {
             self.received += 1;
             bytes = rest;
             if let Some(length) = self.payload_length() {
-                if length > self.limit {
+                if length > self.next_limit {
                     return Err(TooLarge);
                 }
+                self.next_limit = self.limit;
                 (self.received, self.payload_left) = (0, length);
             }
         }
@@ -83,36 +127,45 @@ impl HeaderScanner {
 struct FrameLimiter {
     payload: Payload,
     scanner: HeaderScanner,
+    gate: FrameGate,
 }
 
 impl Stream for FrameLimiter {
     type Item = Result<Bytes, PayloadError>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        ready!(self.gate.poll_ready(cx));
         let piece = ready!(Pin::new(&mut self.payload).poll_next(cx));
         Poll::Ready(match piece {
-            Some(Ok(bytes)) => Some(match self.scanner.scan(&bytes) {
-                Ok(()) => Ok(bytes),
-                Err(TooLarge) => Err(PayloadError::Overflow),
-            }),
+            Some(Ok(bytes)) => {
+                self.gate.count(bytes.len());
+                Some(match self.scanner.scan(&bytes) {
+                    Ok(()) => Ok(bytes),
+                    Err(TooLarge) => Err(PayloadError::Overflow),
+                })
+            }
             other => other,
         })
     }
 }
 
-/// Passes the bytes of a payload on, up to a frame header that announces more than `limit` bytes.
+/// Passes the bytes of a payload on, up to a frame header that announces more than `limit` bytes, [`HELLO_BYTES`] for the
+/// first one. Returns the gate that the accepted hello opens.
 pub(crate) async fn limit_frames(
     request: &HttpRequest,
     payload: Payload,
     limit: usize,
-) -> Result<Payload, actix_web::Error> {
+) -> Result<(Payload, FrameGate), actix_web::Error> {
+    let gate = FrameGate::default();
     let limited = FrameLimiter {
         payload,
         scanner: HeaderScanner::new(limit),
+        gate: gate.clone(),
     };
     let boxed: Pin<Box<dyn Stream<Item = Result<Bytes, PayloadError>>>> = Box::pin(limited);
     let mut payload = dev::Payload::Stream { payload: boxed };
-    Payload::from_request(request, &mut payload).await
+    let payload = Payload::from_request(request, &mut payload).await?;
+    Ok((payload, gate))
 }
 
 #[cfg(test)]

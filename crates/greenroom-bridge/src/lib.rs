@@ -29,6 +29,7 @@ pub mod dispatcher;
 pub mod endpoint;
 mod frame_header;
 mod frames;
+mod handshakes;
 pub mod options;
 pub mod plugin;
 pub mod protocol;

@@ -1,11 +1,10 @@
-//! The settings that a host gives its bridge: event sink, tool dispatcher, secret, limits. Sockets read them; the number
-//! of open sockets is counted here.
+//! The settings that a host gives its bridge: event sink, tool dispatcher, secret, limits. Sockets read them.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use crate::dispatcher::ToolDispatcher;
+use crate::handshakes::Handshakes;
 use crate::registry::BridgeRegistry;
 use crate::sink::EventSink;
 use crate::token::Token;
@@ -30,15 +29,17 @@ pub struct BridgeOptions {
     pub limits: BridgeLimits,
     /// The connected bridges.
     pub bridges: BridgeRegistry,
-    /// The number of open sockets, with or without a hello.
-    pub(crate) sockets: Arc<AtomicUsize>,
+    /// The sockets without a hello.
+    pub(crate) handshakes: Handshakes,
 }
 
 /// Time limits and sizes of bridges.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BridgeLimits {
-    /// The most connected bridges; there may be twice as many open sockets.
+    /// The most connected bridges.
     pub bridges: usize,
+    /// The most sockets that have not sent their hello; a further one closes the oldest.
+    pub handshakes: usize,
     /// The time limit of the hello.
     pub hello_timeout: Duration,
     /// The time between two pings.
@@ -57,6 +58,7 @@ impl Default for BridgeLimits {
     fn default() -> Self {
         Self {
             bridges: 256,
+            handshakes: 64,
             hello_timeout: Duration::from_secs(10),
             ping_interval: Duration::from_secs(15),
             idle_timeout: Duration::from_secs(45),
@@ -79,7 +81,7 @@ impl BridgeOptions {
             only_source: false,
             limits: BridgeLimits::default(),
             bridges: BridgeRegistry::default(),
-            sockets: Arc::default(),
+            handshakes: Handshakes::default(),
         }
     }
 }
@@ -91,26 +93,5 @@ impl std::fmt::Debug for BridgeOptions {
             .field("limits", &self.limits)
             .field("bridges", &self.bridges.len())
             .finish_non_exhaustive()
-    }
-}
-
-/// Counts one open socket until it is dropped.
-pub(crate) struct SocketCount(Arc<AtomicUsize>);
-
-impl SocketCount {
-    /// Counts a socket; none if `limit` sockets are open.
-    pub(crate) fn acquire(count: &Arc<AtomicUsize>, limit: usize) -> Option<Self> {
-        count
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |open| {
-                (open < limit).then_some(open + 1)
-            })
-            .ok()
-            .map(|_| Self(count.clone()))
-    }
-}
-
-impl Drop for SocketCount {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }

@@ -11,6 +11,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until, timeout, timeout_at};
 
 use crate::close::{DisconnectReason, close, with_timeout, write};
+use crate::frame_header::FrameGate;
 use crate::frames::{Incoming, read};
 use crate::options::BridgeOptions;
 use crate::protocol::{FromBridge, Hello, PROTOCOL, ToBridge};
@@ -29,6 +30,7 @@ const RECONCILE_INTERVAL: Duration = Duration::from_secs(1);
 pub(crate) struct Socket {
     session: Session,
     messages: AggregatedMessageStream,
+    gate: FrameGate,
     options: BridgeOptions,
     last_received: Instant,
 }
@@ -37,11 +39,13 @@ impl Socket {
     pub(crate) fn new(
         session: Session,
         messages: AggregatedMessageStream,
+        gate: FrameGate,
         options: BridgeOptions,
     ) -> Self {
         Self {
             session,
             messages,
+            gate,
             options,
             last_received: Instant::now(),
         }
@@ -50,10 +54,16 @@ impl Socket {
     /// Runs the socket to its close. `authorized` is true if the HTTP request had the token.
     pub(crate) async fn run(mut self, authorized: bool) {
         let bridges = self.options.bridges.clone();
+        let handshake = self
+            .options
+            .handshakes
+            .begin(self.options.limits.handshakes);
         let accepted = tokio::select! {
             accepted = self.handshake(authorized) => accepted,
             () = bridges.closed() => Err(DisconnectReason::ShuttingDown),
+            () = handshake.displaced() => Err(DisconnectReason::Displaced),
         };
+        drop(handshake);
         let reason = match accepted {
             Err(reason) => reason,
             Ok(connection) => self.run_connection(connection).await,
@@ -126,6 +136,7 @@ impl Socket {
             }
         };
         self.check_hello(&hello, authorized)?;
+        self.gate.open();
         let connection = self
             .options
             .bridges

@@ -70,7 +70,7 @@ async fn oversized_frame_is_refused_by_its_header() {
 async fn texts_of_a_hello_are_truncated() {
     let service = Service::start(|_| {});
     let mut hostile = service.connect().await;
-    let long = "x".repeat(1 << 20);
+    let long = "x".repeat(20_000);
     let hello = json!({"type": "hello", "protocol": 1, "directory": "/p", "pid": 1, "serverURL": long,
         "opencodeVersion": long});
     send(&mut hostile, hello).await;
@@ -78,6 +78,84 @@ async fn texts_of_a_hello_are_truncated() {
     let known = service.bridges.list().remove(0);
     assert_eq!(known.server_url.unwrap().len(), 500);
     assert_eq!(known.opencode_version.unwrap().len(), 500);
+}
+
+#[actix_rt::test]
+async fn sockets_without_a_hello_keep_no_bridge_out() {
+    let mut service = Service::start(|options| options.limits.handshakes = 8);
+    let mut other = service.connected(1).await;
+    let mut silent = Vec::new();
+    for _ in 0..40 {
+        silent.push(service.connect().await);
+    }
+    let mut late = service.connected(2).await;
+    assert_works(&mut service, &mut other, 1).await;
+    assert_works(&mut service, &mut late, 2).await;
+    for displaced in &mut silent[..32] {
+        assert_eq!(closed(displaced).await.0, 1013);
+    }
+    // The newest of them is still served.
+    let mut newest = silent.pop().unwrap();
+    send(&mut newest, crate::support::hello(3)).await;
+    until("it is there", || service.bridges.len() == 3).await;
+}
+
+#[actix_rt::test]
+async fn few_bytes_are_read_before_the_hello() {
+    use tokio_tungstenite::tungstenite::protocol::frame::Frame;
+    use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
+    let service = Service::start(|options| {
+        options.limits.hello_timeout = Duration::from_millis(500);
+    });
+    // A first frame larger than a hello.
+    let mut hostile = service.connect().await;
+    send(
+        &mut hostile,
+        json!({"type": "hello", "directory": "x".repeat(70_000)}),
+    )
+    .await;
+    assert_eq!(closed(&mut hostile).await.0, 1009);
+    // Parts of a message that does not end: they are not read, and no hello arrives.
+    let mut hostile = service.connect().await;
+    for number in 0..10 {
+        let code = if number == 0 {
+            Data::Text
+        } else {
+            Data::Continue
+        };
+        let part = Frame::message(vec![b'x'; 20_000], OpCode::Data(code), false);
+        hostile.send(Message::Frame(part)).await.unwrap();
+    }
+    assert_eq!(closed(&mut hostile).await.0, 1008);
+}
+
+#[actix_rt::test]
+async fn frames_sent_together_with_the_hello_are_read() {
+    let mut service = Service::start(|_| {});
+    let mut client = service.connect().await;
+    client
+        .feed(Message::text(crate::support::hello(1).to_string()))
+        .await
+        .unwrap();
+    for number in 0..1000 {
+        let mut event = event(number);
+        event["properties"]["filler"] = Value::from("x".repeat(1000));
+        let frame = json!({"type": "event", "event": event});
+        client.feed(Message::text(frame.to_string())).await.unwrap();
+    }
+    client.flush().await.unwrap();
+    for number in 0..1000 {
+        loop {
+            match service.next().await {
+                Received::Event(event) => {
+                    let session = format!("ses_{number}");
+                    assert_eq!(event["properties"]["sessionID"], session.as_str());
+                    break;
+                }
+                Received::Link(_) | Received::InstanceEnded(..) => {}
+            }
+        }
+    }
 }
 
 #[actix_rt::test]

@@ -297,7 +297,6 @@ fn bridge(error_schema: &Schema) -> Value {
             "foreign_host",
             "the Host or Origin is not this service's",
         ),
-        OperationError::new(503, "too_many_bridges", "too many sockets are open"),
     ];
     add_errors(&mut responses, &errors, error_schema);
     json!({ "get": {
