@@ -48,16 +48,8 @@ pub async fn guard<B: MessageBody + 'static>(
 
 impl Guard {
     fn check(&self, request: &ServiceRequest) -> Result<(), ApiError> {
-        let header = |name: HeaderName| -> Result<Option<&str>, ApiError> {
-            let mut values = request.headers().get_all(&name);
-            match (values.next(), values.next()) {
-                (None, _) => Ok(None),
-                (Some(value), None) => value
-                    .to_str()
-                    .map(Some)
-                    .map_err(|_| foreign_header(name.as_str(), "unreadable")),
-                (Some(_), Some(_)) => Err(foreign_header(name.as_str(), "given twice")),
-            }
+        let header = |name: HeaderName| {
+            single(request, &name).map_err(|problem| foreign_header(name.as_str(), problem))
         };
         let host = header(HOST)?.or_else(|| {
             request
@@ -73,7 +65,7 @@ impl Guard {
         if let Some(origin) = header(ORIGIN)? {
             self.check_origin(origin, port)?;
         }
-        self.check_token(request.path(), header(AUTHORIZATION)?)
+        self.check_token(request.path(), single(request, &AUTHORIZATION))
     }
 
     /// Checks that an origin has an own name and the listening or the called port.
@@ -92,7 +84,11 @@ impl Guard {
         }
     }
 
-    fn check_token(&self, path: &str, authorization: Option<&str>) -> Result<(), ApiError> {
+    fn check_token(
+        &self,
+        path: &str,
+        authorization: Result<Option<&str>, &'static str>,
+    ) -> Result<(), ApiError> {
         // Public paths reveal nothing secret. A bridge may send its token in the hello frame, which is checked there.
         let is_public = matches!(
             path,
@@ -102,11 +98,12 @@ impl Guard {
             return Ok(());
         };
         let problem = match authorization {
-            None => "a token is required",
-            Some(authorization) if !token.matches_header(authorization) => {
-                "the token is not this service's"
+            Ok(None) => "a token is required".to_owned(),
+            Ok(Some(authorization)) if !token.matches_header(authorization) => {
+                "the token is not this service's".to_owned()
             }
-            Some(_) => return Ok(()),
+            Ok(Some(_)) => return Ok(()),
+            Err(problem) => format!("the header Authorization is {problem}"),
         };
         let hint = "send the service's token as `Authorization: Bearer …`";
         Err(ApiError::new(
@@ -123,13 +120,31 @@ impl Guard {
         if name.eq_ignore_ascii_case("localhost") {
             return true;
         }
-        let numeric = name
-            .trim_start_matches('[')
-            .trim_end_matches(']')
-            .parse::<IpAddr>();
+        let in_brackets = name.strip_prefix('[').and_then(|it| it.strip_suffix(']'));
+        let numeric = match in_brackets {
+            Some(ip) => ip.parse().map(IpAddr::V6),
+            None => name.parse().map(IpAddr::V4),
+        };
         numeric.is_ok_and(|ip| {
             ip.is_loopback() || ip == self.listen.ip() || self.listen.ip().is_unspecified()
         })
+    }
+}
+
+/// Returns the value of a header; none if it is missing.
+///
+/// # Errors
+///
+/// A word that says what is wrong with it, if it is given more than once or is not a text.
+fn single<'a>(
+    request: &'a ServiceRequest,
+    name: &HeaderName,
+) -> Result<Option<&'a str>, &'static str> {
+    let mut values = request.headers().get_all(name);
+    match (values.next(), values.next()) {
+        (None, _) => Ok(None),
+        (Some(value), None) => value.to_str().map(Some).map_err(|_| "unreadable"),
+        (Some(_), Some(_)) => Err("given twice"),
     }
 }
 
@@ -188,6 +203,10 @@ mod tests {
             "0.0.0.0",
             "",
             "127.0.0.1.nip.io",
+            "[127.0.0.1]",
+            "[[[127.0.0.1]]]",
+            "[::1",
+            "[[::1]]",
         ] {
             assert!(!loopback.is_own_name(foreign), "{foreign}");
         }
