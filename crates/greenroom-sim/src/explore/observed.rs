@@ -125,6 +125,8 @@ pub struct SessionFacts {
     pub user_aborted: Option<LogPosition>,
     /// The abort by the user was reported to the system here.
     pub abort_delivered: Option<LogPosition>,
+    /// The aborts reported since the newest prompt of the user. Those of an earlier turn may be late.
+    pub reported_aborts: Vec<LogPosition>,
     pub user_prompted: Option<LogPosition>,
     pub abort_lost: bool,
     /// The newest abort by the server itself.
@@ -361,9 +363,9 @@ impl ObservedState {
     pub fn may_be_taken_for_stopped(&self, known: &SessionFacts) -> bool {
         known.cut_off.is_some_and(|cut_off| {
             // An abort that is received after the loss of the stream is not explained by the loss.
-            let received = known.abort_delivered.filter(|at| *at > cut_off);
+            let mut aborts = known.reported_aborts.iter();
             let explained = |at: LogPosition| self.surely_shows_cut_off(at);
-            !explained(cut_off) || received.is_some_and(|at| !explained(at))
+            !explained(cut_off) || aborts.any(|at| !explained(*at))
         })
     }
 

@@ -379,6 +379,7 @@ impl ObservedState {
             let repeated = known.abort_delivered >= known.user_aborted.max(known.cut_off);
             if kind == "session.error aborted" || !repeated {
                 known.abort_delivered = Some(position);
+                known.reported_aborts.push(position);
             }
         }
         if sign && self.open_children(session).next().is_none() {
@@ -426,7 +427,10 @@ impl ObservedState {
                 known.last_failure = Some((position, fact));
             }
             Fact::AbortLost => known.abort_lost = true,
-            Fact::UserPrompted => known.user_prompted = Some(position),
+            Fact::UserPrompted => {
+                known.user_prompted = Some(position);
+                known.reported_aborts.clear();
+            }
             Fact::UserAborted => {
                 known.user_aborted = Some(position);
                 known.last_failure = Some((position, fact));

@@ -21,6 +21,8 @@ pub(super) struct Answers {
     stored: BTreeSet<NoticeId>,
     /// The messages that prompt a parent to continue or repeat another message.
     last: BTreeSet<NoticeId>,
+    /// When each message was sent first.
+    sent: BTreeMap<NoticeId, LogPosition>,
 }
 
 impl Answers {
@@ -30,6 +32,7 @@ impl Answers {
             open: BTreeMap::new(),
             stored: BTreeSet::new(),
             last: BTreeSet::new(),
+            sent: BTreeMap::new(),
         }
     }
 }
@@ -51,28 +54,42 @@ impl Promise for Answers {
         "3 Wakes (answers)"
     }
 
-    fn check_entry(&mut self, index: usize, entry: &Entry, _: &ObservedState) -> Option<String> {
+    fn check_entry(
+        &mut self,
+        index: usize,
+        entry: &Entry,
+        observed: &ObservedState,
+    ) -> Option<String> {
+        let position = LogPosition {
+            index,
+            at: entry.at,
+        };
         match &entry.event {
             LogEvent::CallStarted {
                 call: Call::Notify { notice, .. },
                 ..
-            } if notice.facts.kind == NoticeKind::Continue || notice.retry_of.is_some() => {
-                self.last.insert(notice.id.clone());
+            } => {
+                self.sent.entry(notice.id.clone()).or_insert(position);
+                if notice.facts.kind == NoticeKind::Continue || notice.retry_of.is_some() {
+                    self.last.insert(notice.id.clone());
+                }
             }
             LogEvent::NoticeStored {
                 parent,
                 notice,
                 wakes: true,
             } if self.stored.insert(notice.clone()) => {
-                let stored = LogPosition {
-                    index,
-                    at: entry.at,
-                };
+                // In the history a message that is stored late precedes the prompts of the user since it was sent.
+                let prompted = observed.session(parent).and_then(|it| it.user_prompted);
+                if prompted.as_ref() > self.sent.get(notice) {
+                    self.open.remove(parent);
+                    return None;
+                }
                 self.open.insert(
                     parent.clone(),
                     Wake {
                         notice: notice.clone(),
-                        stored,
+                        stored: position,
                         ended: None,
                         is_reported: false,
                         is_last: self.last.contains(notice),
@@ -129,7 +146,7 @@ impl Promise for Answers {
             // An abort counts as a person's if the end of the instance was not reported in time.
             let known = observed.session(parent);
             let unknown = known.is_some_and(|known| observed.may_be_taken_for_stopped(known));
-            if ended == Fact::CutOff && unknown {
+            if matches!(ended, Fact::CutOff | Fact::StateLost) && unknown {
                 return None;
             }
             Some(format!(

@@ -17,6 +17,8 @@ pub(super) struct Continued {
     /// True if events are neither late nor doubled. A late event of a finished message looks like a new one.
     is_exact: bool,
     runs: BTreeMap<(TaskId, Run), Continuations>,
+    /// The newest finished message of each session, in ms.
+    finished: BTreeMap<SessionId, i64>,
 }
 
 impl Continued {
@@ -24,6 +26,7 @@ impl Continued {
         Self {
             is_exact,
             runs: BTreeMap::new(),
+            finished: BTreeMap::new(),
         }
     }
 }
@@ -33,6 +36,9 @@ struct Continuations {
     session: Option<SessionId>,
     in_vain: u32,
 }
+
+/// A continuation may be published this long after its decision, in ms: the disk is slow. A message that is finished meanwhile counts.
+const PUBLICATION_DELAY: i64 = 1000;
 
 impl Promise for Continued {
     fn name(&self) -> &'static str {
@@ -47,7 +53,18 @@ impl Promise for Continued {
                 let (task, run) = (&change.task.id, change.task.run);
                 let known = self.runs.entry((task.clone(), run)).or_default();
                 known.session.clone_from(&change.task.session);
-                known.in_vain += 1;
+                let finished = change
+                    .task
+                    .session
+                    .as_ref()
+                    .and_then(|it| self.finished.get(it));
+                let is_finished_since =
+                    finished.is_some_and(|at| entry.at - at <= PUBLICATION_DELAY);
+                known.in_vain = if is_finished_since {
+                    0
+                } else {
+                    known.in_vain + 1
+                };
                 let limit = observed.config.lifecycle.restart_attempts;
                 (self.is_exact && known.in_vain > limit).then(|| {
                     format!(
@@ -60,6 +77,7 @@ impl Promise for Continued {
                 session,
                 fact: Fact::StepCompleted | Fact::AnswerCompleted,
             } => {
+                self.finished.insert(session.clone(), entry.at);
                 let of_session = |run: &&mut Continuations| run.session.as_ref() == Some(session);
                 for run in self.runs.values_mut().filter(of_session) {
                     run.in_vain = 0;

@@ -338,7 +338,13 @@ impl Promise for Identity {
                 && observed
                     .newest(owner)
                     .is_some_and(|run| run.error.as_deref() == Some("Session deleted"));
+            // Nor is the abort of a task that leaves memory before its prompt is answered.
+            let config = &observed.config;
+            let left_early = lost
+                && observed.process_crashed.is_some()
+                && config.lifecycle.keep_ended < config.calls.prompt;
             let exempt = self.exempt.contains(session)
+                || left_early
                 || self.unaborted.contains(owner)
                 || below_deleted
                 || abort_unchecked

@@ -107,11 +107,12 @@ impl Resent {
         let named = self.unknown_agents.get(parent)?.iter().find(|(at, name)| {
             let in_flight = before.iter().any(|send| {
                 let ends = send.returned.map(|(end, _)| end.at + CONFIRM_WAIT);
-                send.started < *at && ends.is_none_or(|ends| at.at < ends)
+                // The next process reads the history at once; a later error belongs to another prompt.
+                let mut crashes = self.crashes.iter();
+                let is_of_this_process = !crashes.any(|crash| *crash > send.started);
+                send.started < *at && ends.is_none_or(|ends| at.at < ends) && is_of_this_process
             });
-            // An error received just before a crash is forgotten.
-            let forgotten = self.crashes.iter().any(|crash| crash > at);
-            name == agent && in_flight && !forgotten
+            name == agent && in_flight
         });
         named.map(|(at, _)| {
             format!(

@@ -5,7 +5,7 @@
 //! A grant is not visible; the first call after it may be much later (the parent is looked up first, a resume
 //! waits for an abort). So a start is a violation only if there was no room for all holders at any moment
 //! since the youngest of them was accepted, or cut off and put in line again: the last grant among them lies in that time, and all held their
-//! slots then.
+//! slots then. If the limits were changed in that time, the holders may also have got their slots in order of their age.
 
 use std::collections::BTreeMap;
 
@@ -41,13 +41,37 @@ impl Slots {
     }
 
     fn started(&self, index: usize, run: &RunFacts, observed: &ObservedState) -> Option<String> {
+        let violation = self.violation(index, run, observed, |_| true)?;
+        let mut holders: Vec<&RunFacts> = observed.runs.iter().collect();
+        holders.retain(|other| other.occupies() && !other.is_adopted());
+        // Runs that were accepted at the same time are listed in their order.
+        holders.sort_by_key(|holder| holder.queued());
+        let is_granted_by_age = (0..holders.len()).all(|newest| {
+            let older = &holders[..=newest];
+            let counts = |other: &RunFacts| {
+                other.is_adopted() || older.iter().any(|it| std::ptr::eq(*it, other))
+            };
+            self.violation(index, holders[newest], observed, counts)
+                .is_none()
+        });
+        (!is_granted_by_age).then_some(violation)
+    }
+
+    /// Returns a violation if under no limits that may have been in force there was room for the run and the other holders.
+    fn violation(
+        &self,
+        index: usize,
+        run: &RunFacts,
+        observed: &ObservedState,
+        counts: impl Fn(&RunFacts) -> bool,
+    ) -> Option<String> {
         let mut violation = None;
         for rule in &self.limits {
             let (name, limit) = bucket(&rule.limits, &run.key);
             let one = over(index, run, observed, limit, rule, |other| {
-                bucket(&rule.limits, &other.key).0 == name
+                counts(other) && bucket(&rule.limits, &other.key).0 == name
             });
-            let all = over(index, run, observed, rule.limits.max, rule, |_| true);
+            let all = over(index, run, observed, rule.limits.max, rule, &counts);
             match (one, all) {
                 (Verdict::NotThen, Verdict::NotThen) => {}
                 (Verdict::Over(count), _) => {

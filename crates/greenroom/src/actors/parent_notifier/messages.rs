@@ -107,8 +107,8 @@ pub(super) struct StatusRead {
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(super) struct ContextRead {
-    /// The parent's newest messages; empty if they could not be read.
-    pub(super) messages: Vec<TranscriptMessage>,
+    /// The parent's newest messages.
+    pub(super) messages: Result<Vec<TranscriptMessage>, ServerError>,
     /// Whether the parent is reverted; None if its record is not read.
     pub(super) reverted: Option<Result<bool, ServerError>>,
     /// The default model of the parent's directory, read if the server does not know the parent's model.

@@ -151,9 +151,7 @@ impl ParentNotifier {
             "notifier: parent is read",
             async move {
                 let limit = env.config.calls.other;
-                let messages = within(limit, env.server.messages(&parent, Some(50)))
-                    .await
-                    .unwrap_or_default();
+                let messages = within(limit, env.server.messages(&parent, Some(50))).await;
                 let default_model = match directory.filter(|_| needs_default) {
                     Some(directory) => within(limit, env.server.default_model(&directory))
                         .await
@@ -173,7 +171,7 @@ impl ParentNotifier {
                 }
             },
             move |panic| ContextRead {
-                messages: Vec::new(),
+                messages: Err(panic_error(panic.clone())),
                 reverted: Some(Err(panic_error(panic))),
                 default_model: None,
                 at: now,
@@ -262,7 +260,8 @@ impl ParentNotifier {
         read: ContextRead,
         ctx: &mut Context<Self>,
     ) {
-        let (mut agent, mut model) = parent_identity(&read.messages, &pending.reports);
+        let messages = read.messages.as_deref().unwrap_or_default();
+        let (mut agent, mut model) = parent_identity(messages, &pending.reports);
         let repeats = pending.retry_of.is_some();
         if repeats || agent == self.left_out.agent {
             agent = None;
@@ -331,7 +330,10 @@ impl ParentNotifier {
 
     pub(super) fn accepted(&mut self, pending: PendingMessage) {
         self.backoff.reset();
-        self.left_out = LeftOut::default();
+        // A repeated message names neither agent nor model, so that its acceptance proves nothing about them.
+        if pending.retry_of.is_none() {
+            self.left_out = LeftOut::default();
+        }
         self.env.health.notice_delivered();
         let watched = !pending.sent_silently && self.watches_turns();
         let delivered = self.delivery(&pending, DeliveryStatus::Delivered, watched);
@@ -668,8 +670,9 @@ impl Handler<ContextRead> for ParentNotifier {
         }
         let may_send = !self.session.is_held() && !matches!(read.reverted, Some(Err(_)));
         // A message that was sent before may have been stored late. It is not read again if the record could not be read.
+        let messages = read.messages.as_deref().unwrap_or_default();
         let is_stored = |next: &mut PendingMessage| {
-            next.delivery.attempted && find_notice(&read.messages, &next.id).is_some()
+            next.delivery.attempted && find_notice(messages, &next.id).is_some()
         };
         if let Some(stored) = self.closed.pop_front_if(is_stored) {
             self.accepted(stored);
@@ -677,10 +680,14 @@ impl Handler<ContextRead> for ParentNotifier {
             && may_send
             && let Some(pending) = self.take(now)
         {
-            if pending.facts.kind == NoticeKind::Continue && prompted_since(&read.messages) {
-                self.dropped(&pending, "the user has prompted the parent");
-            } else {
-                self.send(pending, read, ctx);
+            let continues = pending.facts.kind == NoticeKind::Continue;
+            match &read.messages {
+                Ok(messages) if continues && prompted_since(messages) => {
+                    self.dropped(&pending, "the user has prompted the parent");
+                }
+                // Only the history shows whether the user has prompted the parent.
+                Err(failure) if continues => self.refused(pending, failure),
+                _ => self.send(pending, read, ctx),
             }
         }
         self.step(ctx);

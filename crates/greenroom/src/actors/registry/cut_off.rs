@@ -146,24 +146,26 @@ impl TaskRegistry {
     /// Sends the judgement of an abort to the run in the session or to the notifier of the parent.
     fn abort_judged(&mut self, session: &SessionId, cut_off: bool, ctx: &mut Context<Self>) {
         tracing::info!(session = %session, cut_off, "abort judged");
+        // The journal keeps the abort until the end or the cut-off of the run, or the judgement of the notifier, is recorded.
         let received = self.unjudged.get_mut(session);
-        let parent = self.parents.get(session);
-        if let Some((received, parent)) = received.zip(parent) {
+        let at = received.map(|received| {
             received.cut_off = Some(cut_off);
-            let at = received.at;
+            received.at
+        });
+        let parent = self.parents.get(session);
+        if let Some((at, parent)) = at.zip(parent) {
             parent.notifier.do_send(ParentAbortJudged { at, cut_off });
         }
         let entry = (self.by_session.get(session)).and_then(|id| self.tasks.get(id));
         if let Some(actor) = entry.and_then(|entry| entry.actor.as_ref()) {
             actor.do_send(AbortJudged { cut_off });
         } else if parent.is_some() {
-            // The notifier reports when the judgement is recorded.
             if !cut_off {
                 self.parent_aborted(session, ctx);
             }
-            return;
+        } else {
+            self.forget_abort(session);
         }
-        self.forget_abort(session);
     }
 
     /// Cancels the descendants of a parent that was stopped by its user, if they are to be.
@@ -289,15 +291,19 @@ impl TaskRegistry {
         }
     }
 
-    /// Notifies a new actor of the run that an abort of its session waits for its judgement.
+    /// Notifies a new actor of the run that an abort of its session waits for its judgement, and of the judgement if its
+    /// effect was not recorded.
     pub(super) fn hold_for_abort(&self, id: &TaskId) {
         let Some(entry) = self.tasks.get(id) else {
             return;
         };
         if let (Some(actor), Some(session)) = (&entry.actor, &entry.task.session)
-            && self.unjudged.contains_key(session)
+            && let Some(received) = self.unjudged.get(session)
         {
             actor.do_send(AbortHeld);
+            if let Some(cut_off) = received.cut_off {
+                actor.do_send(AbortJudged { cut_off });
+            }
         }
     }
 
@@ -500,11 +506,9 @@ impl Handler<RunCutOff> for TaskRegistry {
             }
             entry.prompted = None;
             let session = entry.task.session.clone();
-            if let Some(session) = &session {
-                self.forget_abort(session);
-            }
             self.recorded(&cut.task, Some(from), []);
             if let Some(session) = session {
+                self.forget_abort(&session);
                 self.parent_session_ended(&session, true);
             }
         }

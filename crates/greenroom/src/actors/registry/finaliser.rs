@@ -85,12 +85,6 @@ impl TaskRegistry {
             entry.task.session.clone(),
             entry.task.parent_session.clone(),
         );
-        // The abort of a session that another task has taken over is judged for that task.
-        if let Some(session) = &session
-            && self.by_session.get(session) == Some(id)
-        {
-            self.forget_abort(session);
-        }
         self.env.health.run_ended(end.outcome.status());
         let settlement = self.settlement(id, end);
         // A run that waits to continue has a session, which may work for another reason, such as a message to it.
@@ -105,6 +99,12 @@ impl TaskRegistry {
             with.push(JournalEntry::Aborted(id.clone(), run));
         }
         self.recorded(id, Some(from), with);
+        // The abort of a session that another task has taken over is judged for that task.
+        if let Some(session) = &session
+            && self.by_session.get(session) == Some(id)
+        {
+            self.forget_abort(session);
+        }
         self.release(id, run, wanted);
         self.count_closed(parent.as_ref());
         self.settle(id, settlement);
@@ -158,6 +158,7 @@ impl TaskRegistry {
                     directory: entry.task.directory.clone(),
                     run: (id.clone(), run),
                     superseded,
+                    is_last: true,
                     registry: self.refs.registry.clone(),
                 };
                 abort_session(&self.env, aborted, Some(Arc::new(ticket)));
@@ -237,6 +238,7 @@ impl TaskRegistry {
             directory: entry.task.directory.clone(),
             run: (done.task.clone(), done.run),
             superseded: Arc::clone(&superseded),
+            is_last: true,
             registry: self.refs.registry.clone(),
         };
         let (task, registry) = (done.task.clone(), self.refs.registry.clone());

@@ -30,7 +30,9 @@ pub(crate) struct SessionToAbort {
     pub(crate) run: (TaskId, Run),
     /// Set once the session is prompted again.
     pub(crate) superseded: Arc<AtomicBool>,
-    /// Notified with `AbortCheckEnded` when no further abort follows.
+    /// False if another abort of the session follows: a prompt of the run is in flight.
+    pub(crate) is_last: bool,
+    /// Notified with `AbortCheckEnded` after the last abort.
     pub(crate) registry: ActorRef<TaskRegistry>,
 }
 
@@ -44,8 +46,11 @@ pub(crate) fn abort_session(env: &Env, aborted: SessionToAbort, ticket: Option<A
 
 async fn abort(env: Env, aborted: SessionToAbort, ticket: Option<Arc<AbortTicket>>) {
     let (registry, (task, run)) = (aborted.registry.clone(), aborted.run.clone());
+    let is_last = aborted.is_last;
     abort_until_done(env, aborted, ticket).await;
-    registry.send(AbortCheckEnded { task, run });
+    if is_last {
+        registry.send(AbortCheckEnded { task, run });
+    }
 }
 
 async fn abort_until_done(env: Env, aborted: SessionToAbort, mut ticket: Option<Arc<AbortTicket>>) {
@@ -191,6 +196,7 @@ pub(crate) fn abort_if_busy(env: &Env, after: AbortAfterCrash, ticket: AbortTick
             directory: after.directory,
             run: after.run,
             superseded: after.superseded,
+            is_last: true,
             registry: after.registry,
         };
         abort(env, aborted, Some(ticket)).await;

@@ -71,6 +71,9 @@ impl Watch {
                 if let Some(id) = &message.id
                     && !self.user_messages.contains(id)
                 {
+                    if self.resumed && !self.awaits_prompt {
+                        self.prompt_message.get_or_insert_with(|| id.clone());
+                    }
                     self.user_messages.push(id.clone());
                     // Parts follow their message closely; only the newest few messages are looked up.
                     if self.user_messages.len() > 64 {
@@ -87,10 +90,11 @@ impl Watch {
                         && message.finish.is_none()
                         && message.error.is_none());
                 if is_abort && self.continues_cut_off_runs() {
-                    // A late event of an earlier attempt: the newest message is not the aborted one.
-                    let newest = self.turn.as_ref().map(|turn| &turn.message);
-                    let is_older = newest.is_some_and(|newest| *newest > message.id);
-                    if is_older && message.id.is_some() {
+                    // A late event of an earlier attempt: the aborted message is older than the prompt of this one, or than
+                    // another message of the agent.
+                    let newest = self.turn.as_ref().and_then(|turn| turn.message.as_ref());
+                    let newest = newest.max(self.prompt_message.as_ref());
+                    if message.id.as_ref().is_some_and(|id| newest > Some(id)) {
                         return Vec::new();
                     }
                     return self.aborted();

@@ -154,6 +154,8 @@ pub struct Watch {
     retry_deadline: Option<Timestamp>,
     calls: ToolCallCounter,
     user_messages: Vec<MessageId>,
+    /// In an older session, the first message of the user that an event showed after the prompt of this attempt was sent.
+    prompt_message: Option<MessageId>,
     open_children: usize,
     has_pending: bool,
     sends_in_flight: usize,
@@ -210,6 +212,7 @@ impl Watch {
             retry_deadline: None,
             calls: ToolCallCounter::default(),
             user_messages: Vec::new(),
+            prompt_message: None,
             open_children: 0,
             has_pending: false,
             sends_in_flight: 0,
