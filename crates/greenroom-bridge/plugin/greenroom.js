@@ -418,8 +418,8 @@ function readDescription() {
     const [fs, runtime] = [builtin("fs"), process.env.XDG_RUNTIME_DIR]
     const state = process.env.XDG_STATE_HOME || `${builtin("os").homedir()}/.local/state`
     const folder = runtime && attempt(() => isOwn(fs.statSync(runtime))) ? runtime : state
-    const path = `${folder}/greenroom/service.json`, file = fs.lstatSync(path)
-    if (!file.isFile() || !isOwn(file) || file.mode & 0o077) return undefined
+    const path = `${folder}/greenroom/service.json`, file = fs.lstatSync(path), home = fs.statSync(`${folder}/greenroom`)
+    if (!file.isFile() || !isOwn(file) || file.mode & 0o077 || !isOwn(home) || home.mode & 0o022) return undefined
     const found = JSON.parse(fs.readFileSync(path, "utf8"))
     const startTime = processStart(found.pid)
     return startTime === undefined || startTime === found.startTime ? found : undefined
@@ -446,10 +446,15 @@ function listenerIsForeign(port) {
     return at === wanted && LOCAL_ADDRESSES.includes(address) && !isOwn({ uid: Number(uid) })
   })
 }
+/** Returns the text of a file that no other user than the administrator could have written. */
+function readTrusted(path) {
+  const fs = builtin("fs"), file = fs.statSync(path)
+  return (isOwn(file) || file.uid === 0) && !(file.mode & 0o022) ? fs.readFileSync(path, "utf8") : undefined
+}
 function token(described) {
   const config = process.env.XDG_CONFIG_HOME || `${builtin("os").homedir()}/.config`
   const path = described?.tokenFile ?? `${config}/greenroom/token`
-  return process.env.GREENROOM_TOKEN || attempt(() => builtin("fs").readFileSync(path, "utf8").trim()) || undefined
+  return process.env.GREENROOM_TOKEN || attempt(() => readTrusted(path)?.trim()) || undefined
 }
 // One bridge a directory: opencode may load this file twice, and its instances come and go.
 const bridges = (globalThis[Symbol.for("greenroom.bridges")] ??= new Map())

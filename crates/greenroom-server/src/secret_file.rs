@@ -94,7 +94,8 @@ impl SecretFileError {
 /// Reads a file; none if it does not exist.
 ///
 /// # Errors
-/// Fails if the file is not regular, belongs to another user, can be read or written by others, or is too large.
+/// Fails if the file is not regular, belongs to another user, can be read or written by others, or is too large, or if other
+/// users can replace it in its folder.
 pub fn read(path: &Path) -> Result<Option<String>, SecretFileError> {
     let failed = |source| SecretFileError::io(path, source);
     let file = match open_unfollowed(path) {
@@ -103,6 +104,7 @@ pub fn read(path: &Path) -> Result<Option<String>, SecretFileError> {
         Err(error) => return Err(failed(error)),
     };
     check_file(path, &file)?;
+    check_folder(path.parent().unwrap_or(Path::new(".")))?;
     let mut text = String::new();
     let read = file.take(MAX_BYTES + 1).read_to_string(&mut text);
     if read.map_err(failed)? as u64 > MAX_BYTES {
@@ -165,7 +167,17 @@ fn private_folder(folder: &Path) -> Result<(), SecretFileError> {
         .mode(0o700)
         .create(folder)
         .map_err(failed)?;
-    let found = fs::metadata(folder).map_err(failed)?;
+    check_folder(folder)
+}
+
+fn check_folder(folder: &Path) -> Result<(), SecretFileError> {
+    // The folder of a bare file name.
+    let folder = if folder.as_os_str().is_empty() {
+        Path::new(".")
+    } else {
+        folder
+    };
+    let found = fs::metadata(folder).map_err(|source| SecretFileError::io(folder, source))?;
     let owner = found.uid();
     if owner != geteuid().as_raw() {
         return Err(SecretFileError::ForeignOwner {
@@ -180,6 +192,33 @@ fn private_folder(folder: &Path) -> Result<(), SecretFileError> {
             access: "write",
             mode,
             needed: 0o700,
+        });
+    }
+    Ok(())
+}
+
+/// Returns why the secret in a file that the user has named is not used: another user owns the file or can write it. Files of
+/// the administrator are accepted, and files that others can read.
+///
+/// # Errors
+/// As [`read`].
+pub fn check_named(path: &Path) -> Result<(), SecretFileError> {
+    let found = fs::metadata(path).map_err(|source| SecretFileError::io(path, source))?;
+    let owner = found.uid();
+    if owner != geteuid().as_raw() && owner != 0 {
+        return Err(SecretFileError::ForeignOwner {
+            path: path.to_owned(),
+            owner,
+        });
+    }
+    let mode = found.mode() & 0o777;
+    // A pipe or a device has no content that others could have written before.
+    if found.is_file() && mode & 0o022 != 0 {
+        return Err(SecretFileError::OpenToOthers {
+            path: path.to_owned(),
+            access: "write",
+            mode,
+            needed: 0o600,
         });
     }
     Ok(())

@@ -128,9 +128,14 @@ pub fn random() -> String {
 /// Reads a secret from a configured file, without the line end.
 ///
 /// # Errors
-/// A sentence: the file cannot be read, is empty, or has more than one line.
+/// A sentence: the file cannot be read, could have been written by another user, is empty, or has more than one line.
 pub fn read_token(path: &Path) -> Result<Token, String> {
     let name = printable_name(&path.display().to_string());
+    match secret_file::check_named(path) {
+        // The read reports a missing file.
+        Ok(()) | Err(SecretFileError::Io { .. }) => {}
+        Err(error) => return Err(format!("{error}; {}", error.hint())),
+    }
     let text = file::read_bounded(path, MAX_TEXT_BYTES as u64)
         .map_err(|error| format!("{name} cannot be read: {error}"))?
         .ok_or_else(|| format!("{name} is larger than {MAX_TEXT_BYTES} bytes"))?;

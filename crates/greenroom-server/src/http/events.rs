@@ -3,6 +3,7 @@
 //! them.
 
 use std::fmt::Write as _;
+use std::sync::Arc;
 use std::time::Duration;
 
 use actix_web::http::StatusCode;
@@ -10,8 +11,9 @@ use actix_web::web::{Bytes, Data};
 use actix_web::{HttpRequest, HttpResponse};
 use futures::{Stream, stream};
 use greenroom::domain::ids::SessionId;
+use greenroom::domain::task::Task;
 use greenroom::domain::time::Timestamp;
-use greenroom::{ChangeFeed, Followed, NumberedChange, Since};
+use greenroom::{ChangeFeed, Followed, NumberedChange, Since, TaskChange};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::json;
@@ -157,8 +159,13 @@ impl EventReader {
 fn frame(item: &Followed) -> String {
     let (id, event, data) = match item {
         Followed::Change(NumberedChange { number, change }) => {
+            // Whole prompts would make the stream of a busy service as large as all its prompts.
+            let mut task = Task::clone(&change.task);
+            task.truncate_texts();
+            let mut change = TaskChange::clone(change);
+            change.task = Arc::new(task);
             // Strings, numbers and times can always be serialised.
-            let data = serde_json::to_string(change.as_ref()).unwrap_or_default();
+            let data = serde_json::to_string(&change).unwrap_or_default();
             (*number, "task", data)
         }
         Followed::Missed { newest } => {

@@ -372,7 +372,8 @@ pub async fn cancel_several(
         skip_notification,
         ..CancelOptions::default()
     };
-    let cancelled = api.greenroom.cancel_all(scope, options).await;
+    let mut cancelled = api.greenroom.cancel_all(scope, options).await;
+    cancelled.iter_mut().for_each(Task::truncate_texts);
     Ok(Json(Cancelled { cancelled }))
 }
 

@@ -111,6 +111,26 @@ async fn launch(host: &Host, name: &str, parent: &str) -> String {
 }
 
 #[actix_rt::test]
+async fn prompts_are_cut_in_events_and_lists() {
+    let host = Host::start(&[]).await;
+    let mut live = Events::open(&host, "", None).await;
+    let prompt = "p".repeat(1000);
+    let body =
+        json!({"description": "d", "prompt": prompt, "agent": "general", "skillContent": prompt});
+    let (_, task) = host.post("/v1/tasks", body).await;
+    assert_eq!(task["prompt"], prompt.as_str());
+    let cut = json!("p".repeat(200));
+    let changed = live.next().await.unwrap();
+    assert_eq!(changed.data["task"]["prompt"], cut);
+    assert_eq!(changed.data["task"]["skillContent"], cut);
+    let (_, listed) = host.get("/v1/tasks").await;
+    assert_eq!(listed["tasks"][0]["prompt"], cut);
+    let (_, cancelled) = host.post("/v1/tasks/cancel", json!({"all": true})).await;
+    assert_eq!(cancelled["cancelled"][0]["prompt"], cut);
+    host.stop().await;
+}
+
+#[actix_rt::test]
 async fn changes_are_sent_once_and_in_order() {
     let host = Host::start(&[]).await;
     let mut live = Events::open(&host, "", None).await;

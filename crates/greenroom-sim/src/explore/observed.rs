@@ -136,8 +136,20 @@ pub struct SessionFacts {
     /// The newest turn that failed or was aborted. Without its event the turn looks cut off.
     pub turn_failed: Option<LogPosition>,
     pub reverted: bool,
+    /// The newest error that was delivered.
+    pub error_delivered: Option<LogPosition>,
     /// The task whose run used the session last.
     pub owner: Option<TaskId>,
+}
+
+impl SessionFacts {
+    /// Returns true if the newest prompt named an agent that does not exist, and its error was not delivered.
+    pub fn has_silent_failure(&self) -> bool {
+        let failure = self
+            .last_failure
+            .filter(|(_, fact)| *fact == Fact::NotConfigured);
+        failure.is_some_and(|(at, _)| self.error_delivered < Some(at))
+    }
 }
 
 /// The observed state.

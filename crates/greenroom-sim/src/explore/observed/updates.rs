@@ -372,6 +372,12 @@ impl ObservedState {
         if kind == "session.deleted" {
             self.orphan_descendants(position, session);
         }
+        if kind.starts_with("session.error") {
+            self.sessions
+                .entry(session.clone())
+                .or_default()
+                .error_delivered = Some(position);
+        }
         if matches!(kind, "session.error aborted" | "message.updated aborted") {
             self.aborts.push(position);
             let known = self.sessions.entry(session.clone()).or_default();

@@ -55,6 +55,8 @@ impl Truth {
         let since = match run.origin {
             // Everything in a session created for the run belongs to it.
             Origin::Track | Origin::Launch => None,
+            // If the error of a prompt that was not stored is not delivered, the answer to a message counts.
+            Origin::Resume if known.has_silent_failure() => run.running,
             Origin::Resume => run.prompted,
         };
         let has_output = known

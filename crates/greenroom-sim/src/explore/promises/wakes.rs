@@ -482,7 +482,8 @@ impl Promise for Wakes {
             LogEvent::NoticeStored { parent, notice, .. } => {
                 if let Some(sent) = self.notices.get_mut(notice) {
                     sent.effects += 1;
-                    sent.stored = Some(position);
+                    // The late copy of a message that was sent again is no newer message.
+                    sent.stored.get_or_insert(position);
                     if sent.effects > 1 && !self.stores_late && observed.registry_panicked.is_none()
                     {
                         return Some(format!(

@@ -460,7 +460,8 @@ impl Handler<PromptBegins> for TaskActor {
     fn handle(&mut self, begins: PromptBegins, _: &mut Context<Self>) {
         let is_current = |(prompt, _): &(u32, _)| *prompt == begins.prompt;
         if self.prompting.as_ref().is_some_and(is_current) {
-            self.watch(Watch::prompt_begins);
+            let now = self.env.now();
+            self.watch(|watch| watch.prompt_begins(now));
         }
     }
 }

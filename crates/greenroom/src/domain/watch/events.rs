@@ -71,9 +71,6 @@ impl Watch {
                 if let Some(id) = &message.id
                     && !self.user_messages.contains(id)
                 {
-                    if self.resumed && !self.awaits_prompt {
-                        self.prompt_message.get_or_insert_with(|| id.clone());
-                    }
                     self.user_messages.push(id.clone());
                     // Parts follow their message closely; only the newest few messages are looked up.
                     if self.user_messages.len() > 64 {
@@ -93,8 +90,9 @@ impl Watch {
                     // A late event of an earlier attempt: the aborted message is older than the prompt of this one, or than
                     // another message of the agent.
                     let newest = self.turn.as_ref().and_then(|turn| turn.message.as_ref());
-                    let newest = newest.max(self.prompt_message.as_ref());
-                    if message.id.as_ref().is_some_and(|id| newest > Some(id)) {
+                    let is_older = message.id.as_ref().is_some_and(|id| newest > Some(id));
+                    let created = message.created.zip(self.prompt_began);
+                    if is_older || created.is_some_and(|(at, began)| at.is_wall_before(began)) {
                         return Vec::new();
                     }
                     return self.aborted();

@@ -154,8 +154,8 @@ pub struct Watch {
     retry_deadline: Option<Timestamp>,
     calls: ToolCallCounter,
     user_messages: Vec<MessageId>,
-    /// In an older session, the first message of the user that an event showed after the prompt of this attempt was sent.
-    prompt_message: Option<MessageId>,
+    /// When the prompt of this attempt was sent to an older session.
+    prompt_began: Option<Timestamp>,
     open_children: usize,
     has_pending: bool,
     sends_in_flight: usize,
@@ -212,7 +212,7 @@ impl Watch {
             retry_deadline: None,
             calls: ToolCallCounter::default(),
             user_messages: Vec::new(),
-            prompt_message: None,
+            prompt_began: None,
             open_children: 0,
             has_pending: false,
             sends_in_flight: 0,
@@ -254,8 +254,9 @@ impl Watch {
     }
 
     /// Records that the prompt of the run is being sent.
-    pub fn prompt_begins(&mut self) {
+    pub fn prompt_begins(&mut self, now: Timestamp) {
         self.awaits_prompt = false;
+        self.prompt_began = self.resumed.then_some(now);
     }
 
     /// Records that the server accepted a prompt of the run. Polls from before it do not concern the run.
