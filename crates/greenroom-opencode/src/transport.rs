@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use greenroom::ports::agent_server::ServerError;
 use serde_json::Value;
+use tokio::sync::OwnedSemaphorePermit;
 
 /// A fallback time limit, slightly longer than the limits that the actor system enforces.
 const OTHER_LIMIT: Duration = Duration::from_secs(15);
@@ -95,12 +96,14 @@ impl<'a> ApiCall<'a> {
 }
 
 /// The response of a server, of any status.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Default)]
 pub struct ApiResponse {
     /// The HTTP status.
     pub status: u16,
     /// The raw body.
     pub body: Vec<u8>,
+    /// Held until a large body is interpreted: few are in memory at once.
+    pub large_body: Option<OwnedSemaphorePermit>,
 }
 
 impl ApiResponse {

@@ -125,7 +125,7 @@ pub struct SessionFacts {
     pub user_aborted: Option<LogPosition>,
     /// The abort by the user was reported to the system here.
     pub abort_delivered: Option<LogPosition>,
-    /// The aborts reported since the newest prompt of the user. Those of an earlier turn may be late.
+    /// Every reported abort. The report may be late, and that of a later prompt may be lost.
     pub reported_aborts: Vec<LogPosition>,
     pub user_prompted: Option<LogPosition>,
     pub abort_lost: bool,

@@ -50,6 +50,8 @@ pub struct ParentSession {
     reverted: Option<Timestamp>,
     /// The newest message that shows an abort: its updates are no further aborts.
     aborted_message: Option<MessageId>,
+    /// When the newest abort was received.
+    last_abort: Option<Timestamp>,
     /// True if user messages in events may be messages of the system.
     messages_sent: bool,
     newest_user_message: Option<MessageId>,
@@ -123,7 +125,12 @@ impl ParentSession {
                     && lifecycle.abort_grace.is_some()
                     && message.role.as_deref() == Some("assistant") =>
             {
-                self.message_aborted(message.id.as_ref(), policy, lifecycle, now);
+                if !self.is_known_abort(message.id.as_ref(), message.created) {
+                    self.aborted_message.clone_from(&message.id);
+                    if self.unjudged_abort.is_none() && self.silenced.is_none() {
+                        self.aborted(policy, lifecycle, now);
+                    }
+                }
             }
             // An abort during the server's backoff has no error: a message completes without a finish reason.
             SessionEventKind::Message(message)
@@ -269,24 +276,17 @@ impl ParentSession {
         }
     }
 
-    /// Processes an abort that a message shows. An update of a message from before the last abort is no new abort.
-    fn message_aborted(
-        &mut self,
-        id: Option<&MessageId>,
-        policy: &Notifications,
-        lifecycle: &Lifecycle,
-        now: Timestamp,
-    ) {
-        if self.aborted_message.as_ref() == id && id.is_some() {
-            return;
-        }
-        self.aborted_message = id.cloned();
-        if self.unjudged_abort.is_none() && self.silenced.is_none() {
-            self.aborted(policy, lifecycle, now);
-        }
+    /// Returns true if the abort that a message shows was processed before: the message is older than the newest abort, or
+    /// than the newest prompt, so that its turn had ended before.
+    fn is_known_abort(&self, id: Option<&MessageId>, created: Option<Timestamp>) -> bool {
+        let newest = self.newest_user_message.as_ref();
+        let is_older = id.is_some() && (self.aborted_message.as_ref() == id || id < newest);
+        let aborted = created.zip(self.last_abort);
+        is_older || aborted.is_some_and(|(created, aborted)| created.is_wall_before(aborted))
     }
 
     fn aborted(&mut self, policy: &Notifications, lifecycle: &Lifecycle, now: Timestamp) {
+        self.last_abort = Some(now);
         match lifecycle.abort_grace {
             _ if !policy.silence_after_parent_abort
                 && policy.on_parent_abort == OnParentAbort::Keep => {}

@@ -433,10 +433,7 @@ impl ObservedState {
                 known.last_failure = Some((position, fact));
             }
             Fact::AbortLost => known.abort_lost = true,
-            Fact::UserPrompted => {
-                known.user_prompted = Some(position);
-                known.reported_aborts.clear();
-            }
+            Fact::UserPrompted => known.user_prompted = Some(position),
             Fact::UserAborted => {
                 known.user_aborted = Some(position);
                 known.last_failure = Some((position, fact));

@@ -45,6 +45,8 @@ struct Wake {
     ended: Option<Fact>,
     /// True if an error was delivered since that end.
     is_reported: bool,
+    /// True if an error that is no abort was delivered since the message was stored. A late one looks like the reason.
+    has_error: bool,
     /// True if it prompts the parent to continue, or repeats another message: nothing more is sent after it.
     is_last: bool,
 }
@@ -92,14 +94,15 @@ impl Promise for Answers {
                         stored: position,
                         ended: None,
                         is_reported: false,
+                        has_error: false,
                         is_last: self.last.contains(notice),
                     },
                 );
             }
             LogEvent::EventDelivered { session, kind, .. } if kind.starts_with("session.error") => {
-                let wake = self.open.get_mut(session);
-                if let Some(wake) = wake.filter(|wake| wake.ended.is_some()) {
-                    wake.is_reported = true;
+                if let Some(wake) = self.open.get_mut(session) {
+                    wake.is_reported |= wake.ended.is_some();
+                    wake.has_error |= kind != "session.error aborted";
                 }
             }
             LogEvent::SessionFact { session, fact } => match fact {
@@ -141,6 +144,9 @@ impl Promise for Answers {
             let ended = wake.ended.filter(|_| of_parents(parent) && !wake.is_last)?;
             // Only an event shows why a turn could not start.
             if ended == Fact::NotConfigured && !(self.reliable && wake.is_reported) {
+                return None;
+            }
+            if ended == Fact::CutOff && wake.has_error && !self.reliable {
                 return None;
             }
             // An abort counts as a person's if the end of the instance was not reported in time.

@@ -34,8 +34,12 @@ impl Promise for CutOff {
         let known = observed.session(run.session.as_ref()?)?;
         let cut_off = known.cut_off?;
         if by_person && known.user_aborted < known.cut_off && run.accepted < cut_off {
-            // The window begins when the abort is received. The event of an abort may be late.
-            let received = known.abort_delivered.filter(|at| *at > cut_off);
+            // The window begins when the abort is received. The event of an abort may be late. Without an event of the cut-off
+            // an earlier abort was judged, maybe one by a person.
+            let received = known.abort_delivered.filter(|at| *at > run.accepted);
+            if received < Some(cut_off) && known.user_aborted > Some(run.accepted) {
+                return None;
+            }
             self.suspects.push((
                 received.unwrap_or(cut_off),
                 format!(
