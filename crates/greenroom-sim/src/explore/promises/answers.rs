@@ -8,6 +8,7 @@ use greenroom::domain::ids::{NoticeId, SessionId};
 use greenroom::domain::notice::NoticeKind;
 
 use super::Promise;
+use super::wakes::CONFIRM_WAIT;
 use crate::explore::log::{Call, Entry, Fact, LogEvent};
 use crate::explore::observed::{LogPosition, ObservedState};
 
@@ -83,8 +84,13 @@ impl Promise for Answers {
             } if self.stored.insert(notice.clone()) => {
                 // In the history a message that is stored late precedes the prompts of the user since it was sent.
                 let prompted = observed.session(parent).and_then(|it| it.user_prompted);
-                if prompted.as_ref() > self.sent.get(notice) {
+                let sent = self.sent.get(notice);
+                if prompted.as_ref() > sent {
                     self.open.remove(parent);
+                    return None;
+                }
+                // After its wait an individual message is merged into the next, and its late turn is not watched.
+                if sent.is_some_and(|sent| position.at > sent.at + CONFIRM_WAIT) {
                     return None;
                 }
                 self.open.insert(
