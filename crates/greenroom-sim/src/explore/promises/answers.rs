@@ -90,7 +90,8 @@ impl Promise for Answers {
                     return None;
                 }
                 // After its wait an individual message is merged into the next, and its late turn is not watched.
-                if sent.is_some_and(|sent| position.at > sent.at + CONFIRM_WAIT) {
+                let is_late = sent.is_some_and(|sent| position.at > sent.at + CONFIRM_WAIT);
+                if is_late && !self.last.contains(notice) {
                     return None;
                 }
                 self.open.insert(
