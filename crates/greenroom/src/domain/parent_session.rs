@@ -276,13 +276,11 @@ impl ParentSession {
         }
     }
 
-    /// Returns true if the abort that a message shows was processed before: the message is older than the newest abort, or
-    /// than the newest prompt, so that its turn had ended before.
+    /// Returns true if the abort that a message shows was processed before: the message is older than the newest abort.
     fn is_known_abort(&self, id: Option<&MessageId>, created: Option<Timestamp>) -> bool {
-        let newest = self.newest_user_message.as_ref();
-        let is_older = id.is_some() && (self.aborted_message.as_ref() == id || id < newest);
+        let is_update = id.is_some() && self.aborted_message.as_ref() == id;
         let aborted = created.zip(self.last_abort);
-        is_older || aborted.is_some_and(|(created, aborted)| created.is_wall_before(aborted))
+        is_update || aborted.is_some_and(|(created, aborted)| created.is_wall_before(aborted))
     }
 
     fn aborted(&mut self, policy: &Notifications, lifecycle: &Lifecycle, now: Timestamp) {

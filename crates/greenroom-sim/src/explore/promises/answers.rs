@@ -22,8 +22,8 @@ pub(super) struct Answers {
     stored: BTreeSet<NoticeId>,
     /// The messages that prompt a parent to continue or repeat another message.
     last: BTreeSet<NoticeId>,
-    /// When each message was sent first.
-    sent: BTreeMap<NoticeId, LogPosition>,
+    /// When each message was sent first, and last.
+    sent: BTreeMap<NoticeId, (LogPosition, LogPosition)>,
 }
 
 impl Answers {
@@ -72,7 +72,8 @@ impl Promise for Answers {
                 call: Call::Notify { notice, .. },
                 ..
             } => {
-                self.sent.entry(notice.id.clone()).or_insert(position);
+                let sent = self.sent.entry(notice.id.clone());
+                sent.or_insert((position, position)).1 = position;
                 if notice.facts.kind == NoticeKind::Continue || notice.retry_of.is_some() {
                     self.last.insert(notice.id.clone());
                 }
@@ -85,12 +86,12 @@ impl Promise for Answers {
                 // In the history a message that is stored late precedes the prompts of the user since it was sent.
                 let prompted = observed.session(parent).and_then(|it| it.user_prompted);
                 let sent = self.sent.get(notice);
-                if prompted.as_ref() > sent {
+                if prompted > sent.map(|(first, _)| *first) {
                     self.open.remove(parent);
                     return None;
                 }
                 // After its wait an individual message is merged into the next, and its late turn is not watched.
-                let is_late = sent.is_some_and(|sent| position.at > sent.at + CONFIRM_WAIT);
+                let is_late = sent.is_some_and(|(_, last)| position.at > last.at + CONFIRM_WAIT);
                 if is_late && !self.last.contains(notice) {
                     return None;
                 }
@@ -153,11 +154,13 @@ impl Promise for Answers {
             if ended == Fact::NotConfigured && !(self.reliable && wake.is_reported) {
                 return None;
             }
-            if ended == Fact::CutOff && wake.has_error && !self.reliable {
+            let known = observed.session(parent);
+            let mut aborts = known.into_iter().flat_map(|known| &known.reported_aborts);
+            let is_reported = aborts.any(|at| *at > wake.stored);
+            if ended == Fact::CutOff && !self.reliable && (wake.has_error || !is_reported) {
                 return None;
             }
             // An abort counts as a person's if the end of the instance was not reported in time.
-            let known = observed.session(parent);
             let unknown = known.is_some_and(|known| observed.may_be_taken_for_stopped(known));
             if matches!(ended, Fact::CutOff | Fact::StateLost) && unknown {
                 return None;
