@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use greenroom::domain::ids::{ModelRef, SessionId};
-use greenroom::domain::lenient_json;
 use greenroom::domain::task::{AskAnswer, AskKind};
 use greenroom::domain::transcript::Message;
 use greenroom::ports::agent_server::{
@@ -19,9 +18,10 @@ use reqwest::Response;
 use serde_json::{Value, json};
 
 use crate::address::{AddressError, ServerAddress};
+use crate::body;
 use crate::failure::{self, unreadable};
 use crate::http_transport::HttpTransport;
-use crate::messages::{self, MessagesError};
+use crate::messages;
 use crate::transport::{ApiCall, ApiResponse, Transport};
 use crate::wire;
 
@@ -118,7 +118,8 @@ impl<C: Transport> OpencodeServer<C> {
     /// Sends a call and returns the JSON of its response.
     async fn fetch(&self, call: ApiCall<'_>) -> Result<Value, ServerError> {
         let answer = self.send(&call).await?;
-        lenient_json::read(&answer.body).map_err(|error| unreadable(call.what, &error.to_string()))
+        let value = body::read_value(answer.body).await;
+        value.map_err(|error| unreadable(call.what, error.problem()))
     }
 
     /// Sends a call whose status is sufficient.
@@ -282,12 +283,8 @@ impl<C: Transport> AgentServer for OpencodeServer<C> {
         limit: Option<usize>,
     ) -> Result<Vec<Message>, ServerError> {
         let answer = self.newest_messages(session, limit).await?;
-        messages::read(answer.body)
-            .await
-            .map_err(|error| match error {
-                MessagesError::TooMany => unreadable(READING_MESSAGES, "it has too many elements"),
-                MessagesError::Unreadable(problem) => unreadable(READING_MESSAGES, &problem),
-            })
+        let messages = messages::read(answer.body).await;
+        messages.map_err(|error| unreadable(READING_MESSAGES, error.problem()))
     }
 
     async fn todos(&self, session: &SessionId) -> Result<Vec<Todo>, ServerError> {

@@ -69,7 +69,7 @@ impl Default for StreamTuning {
             first_wait: Duration::from_millis(500),
             longest_wait: Duration::from_secs(10),
             delta_window: Duration::from_millis(200),
-            event_bound: 16 << 20,
+            event_bound: 4 << 20,
             seed: None,
         }
     }

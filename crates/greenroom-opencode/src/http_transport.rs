@@ -1,9 +1,11 @@
 //! The HTTP transport: builds the URL of a call, adds credentials, and enforces its time limit and size limit.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use greenroom::ports::agent_server::ServerError;
 use reqwest::{Response, Url};
+use tokio::sync::Semaphore;
 
 use crate::address::{AddressError, ServerAddress, parse_url};
 use crate::failure;
@@ -12,6 +14,10 @@ use crate::transport::{ApiCall, ApiResponse, Method, Transport};
 const CONNECT_LIMIT: Duration = Duration::from_secs(3);
 /// The time limit for the body of a response whose status is sufficient.
 const TAIL_LIMIT: Duration = Duration::from_secs(1);
+/// A body that is larger, in bytes, counts as large.
+const LARGE_BODY: usize = 4 << 20;
+/// Maximum number of large bodies in memory. A further one is read once another is interpreted.
+const MAX_LARGE_BODIES: usize = 3;
 
 /// Sends calls to one server over HTTP.
 #[derive(Debug, Clone)]
@@ -19,6 +25,7 @@ pub struct HttpTransport {
     http: reqwest::Client,
     base: Url,
     pub(crate) address: ServerAddress,
+    large_bodies: Arc<Semaphore>,
 }
 
 impl HttpTransport {
@@ -38,6 +45,7 @@ impl HttpTransport {
             http,
             base,
             address,
+            large_bodies: Arc::new(Semaphore::new(MAX_LARGE_BODIES)),
         })
     }
 
@@ -89,15 +97,26 @@ impl Transport for HttpTransport {
         let mut response =
             sent.map_err(|error| failure::unanswered(call.what, &error, call.limit))?;
         let status = response.status();
-        let body = if status.is_success() && !call.status_only {
-            read(&mut response, call).await?
-        } else {
+        if !status.is_success() || call.status_only {
             // The status is sufficient. The body is read if it is there, so that the connection can be reused.
-            tail(&mut response, call).await
-        };
+            return Ok(ApiResponse {
+                status: status.as_u16(),
+                body: tail(&mut response, call).await,
+                large_body: None,
+            });
+        }
+        let mut body = Vec::new();
+        let mut large_body = None;
+        if !read(&mut response, call, &mut body, LARGE_BODY).await? {
+            let wait = Arc::clone(&self.large_bodies).acquire_owned();
+            let permit = tokio::time::timeout(call.limit, wait).await;
+            large_body = permit.map_err(|_| ServerError::TimedOut(call.limit))?.ok();
+            read(&mut response, call, &mut body, usize::MAX).await?;
+        }
         Ok(ApiResponse {
             status: status.as_u16(),
             body,
+            large_body,
         })
     }
 
@@ -114,21 +133,33 @@ fn method_of(method: Method) -> reqwest::Method {
 }
 
 async fn tail(response: &mut Response, call: &ApiCall<'_>) -> Vec<u8> {
-    let body = tokio::time::timeout(TAIL_LIMIT, read(response, call)).await;
-    body.ok().and_then(Result::ok).unwrap_or_default()
+    let mut body = Vec::new();
+    let read = read(response, call, &mut body, LARGE_BODY);
+    match tokio::time::timeout(TAIL_LIMIT, read).await {
+        Ok(Ok(_)) => body,
+        _ => Vec::new(),
+    }
 }
 
-/// Reads a body up to the size limit of the call, so that a faulty server cannot fill the memory.
-async fn read(response: &mut Response, call: &ApiCall<'_>) -> Result<Vec<u8>, ServerError> {
-    let mut body = Vec::new();
+/// Reads a body up to the size limit of the call, so that a faulty server cannot fill the memory. Returns false if `pause_at`
+/// bytes are reached before its end.
+async fn read(
+    response: &mut Response,
+    call: &ApiCall<'_>,
+    body: &mut Vec<u8>,
+    pause_at: usize,
+) -> Result<bool, ServerError> {
     loop {
         match response.chunk().await {
             Ok(Some(chunk)) if body.len() + chunk.len() > call.bound => {
                 return Err(failure::too_large(call.what, call.bound));
             }
             Ok(Some(chunk)) => body.extend_from_slice(&chunk),
-            Ok(None) => return Ok(body),
+            Ok(None) => return Ok(true),
             Err(error) => return Err(failure::unanswered(call.what, &error, call.limit)),
+        }
+        if body.len() >= pause_at {
+            return Ok(false);
         }
     }
 }

@@ -13,7 +13,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 mod address;
 mod backoff;
-pub mod child;
+mod body;
+mod child;
 mod child_log;
 pub mod client;
 pub mod events;

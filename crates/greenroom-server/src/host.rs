@@ -9,6 +9,7 @@ use actix_web::App;
 use actix_web::dev::ServerHandle;
 use actix_web::middleware::from_fn;
 use actix_web::rt::task::JoinHandle;
+use actix_web::web::Data;
 use greenroom::domain::task::TaskStatus;
 use greenroom::ports::agent_server::AgentServer;
 use greenroom::ports::journal::{Journal, MemoryJournal};
@@ -20,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 use crate::agents::{RoutedEvents, RoutedServer, Timeouts, Upstream};
 use crate::config::settings::TokenSource;
 use crate::config::{Events, Settings, token};
+use crate::http::answer_budget::{AnswerBudget, bound_answers};
 use crate::http::connection::{self, StreamPermits};
 use crate::http::guard::{Guard, guard};
 use crate::http::listener::serve;
@@ -30,6 +32,9 @@ use crate::tools::Tools;
 
 /// Time in which bridges reconnect after a restart: a little longer than the longest delay between two attempts.
 const BRIDGE_RECONNECT_TIMEOUT: Duration = Duration::from_secs(12);
+
+/// Maximum number of bytes of large answers that wait for their clients, over all connections.
+const UNREAD_ANSWERS: usize = 64 << 20;
 
 /// Time between two reads of the file with the secret.
 const TOKEN_INTERVAL: Duration = Duration::from_secs(1);
@@ -223,10 +228,13 @@ impl Service {
             journal: sqlite.clone(),
         };
         let mcp_endpoint = mcp.clone();
+        let unread = Data::new(AnswerBudget::new(UNREAD_ANSWERS));
         let closing = CancellationToken::new();
         let http = serve(listener, connections, closing.clone(), move || {
             let (api, mcp) = (api.clone(), mcp_endpoint.clone());
             App::new()
+                .app_data(unread.clone())
+                .wrap(from_fn(bound_answers))
                 .wrap(from_fn(guard))
                 .configure(move |cfg| mcp.configure(cfg))
                 .configure(move |cfg| configure(cfg, api))

@@ -57,27 +57,29 @@ impl Clock {
         }
     }
 
-    /// Returns the wall time. The system clock is read at most every [`READING_HOLDS_MS`]: every event asks for the time.
+    /// Returns the wall time. The system clock is read at most every [`READING_HOLDS`]: every event asks for the time. The sum
+    /// is rounded last: rounded terms could make it later than the system clock, and later than messages that follow it.
     fn wall_millis(&self, elapsed: Duration) -> i64 {
-        let elapsed = i64::try_from(elapsed.as_millis()).unwrap_or(i64::MAX);
         if let Some(last) = LAST_READING.get()
             && last.clock == self.started
-            && elapsed - last.elapsed < READING_HOLDS_MS
+            && let Some(since) = elapsed.checked_sub(last.elapsed)
+            && since < READING_HOLDS
         {
-            return last.wall + (elapsed - last.elapsed);
+            return millis_of(last.wall.checked_add(since).unwrap_or(last.wall));
         }
-        let wall = millis_of(SystemTime::now());
+        let wall = SystemTime::now();
         LAST_READING.set(Some(Reading {
             clock: self.started,
-            elapsed,
+            // After the wall time, so that the sum is at most as late as the system clock.
+            elapsed: self.started.elapsed(),
             wall,
         }));
-        wall
+        millis_of(wall)
     }
 }
 
-/// Milliseconds for which a reading of the system clock holds.
-const READING_HOLDS_MS: i64 = 20;
+/// How long a reading of the system clock holds.
+const READING_HOLDS: Duration = Duration::from_millis(20);
 
 thread_local! {
     static LAST_READING: Cell<Option<Reading>> = const { Cell::new(None) };
@@ -88,10 +90,9 @@ thread_local! {
 struct Reading {
     /// The start of the clock that read it.
     clock: Instant,
-    /// Milliseconds on the monotonic clock since then.
-    elapsed: i64,
-    /// The wall time, in milliseconds since the Unix epoch.
-    wall: i64,
+    /// The time on the monotonic clock since then.
+    elapsed: Duration,
+    wall: SystemTime,
 }
 
 /// Returns true if the system clock is set to a time before 1970.
@@ -113,6 +114,15 @@ mod tests {
     fn time_before_the_epoch_is_the_epoch() {
         assert_eq!(millis_of(UNIX_EPOCH - Duration::from_secs(3600)), 0);
         assert_eq!(millis_of(UNIX_EPOCH + Duration::from_secs(1)), 1000);
+    }
+
+    #[tokio::test]
+    async fn wall_time_is_never_later_than_the_system_clock() {
+        let clock = Clock::system();
+        for _ in 0..200_000 {
+            let now = clock.now().as_millis();
+            assert!(now <= millis_of(SystemTime::now()), "{now}");
+        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -80,6 +80,7 @@ fn to_answer(what: &str, response: Response) -> Result<ApiResponse, ServerError>
     Ok(ApiResponse {
         status: response.status,
         body,
+        large_body: None,
     })
 }
 

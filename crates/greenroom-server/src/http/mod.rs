@@ -1,8 +1,9 @@
 //! The HTTP API. [`app`] mounts it, [`guard`] checks access, [`input`] reads requests, [`error`] defines the error
-//! format, [`connection`] and [`listener`] limit sockets. [`operations`] lists every [`operation`]; the router and the document
+//! format, [`connection`] and [`listener`] limit sockets, [`answer_budget`] their memory. [`operations`] lists every [`operation`]; the router and the document
 //! ([`openapi`], rendered by [`docs`]) come from that list. Handlers are grouped by subject: [`tasks`], [`tools`],
 //! [`sessions`], [`asks`], [`events`], [`limits`], [`bridges`], [`health`], [`metrics`].
 
+pub mod answer_budget;
 pub mod app;
 pub mod asks;
 pub mod bridges;

@@ -52,10 +52,11 @@ pub fn init() {
                 .filter(|filter| !filter.is_empty())?,
         ))
     });
+    // The HTTP library reports each malformed request as an error of its own.
     let default = if std::io::stderr().is_terminal() {
-        "warn"
+        "warn,actix_http=off"
     } else {
-        "info,actix_server=warn,rmcp=warn"
+        "info,actix_server=warn,actix_http=off,rmcp=warn"
     };
     let (filter, problem) = match configured {
         None => (EnvFilter::new(default), None),

@@ -201,7 +201,8 @@ impl WakeTurn {
             (Answer::Present, _) => TurnDecision::Done,
             _ if busy => TurnDecision::Wait,
             (Answer::Failed(error), _) => self.failed(&error),
-            (_, Some(error)) => self.failed(error.trim_end()),
+            // An error without an answer is that of the turn; the error of an answer is in the answer.
+            (Answer::Missing, Some(error)) => self.failed(error.trim_end()),
             // Nothing shows that a turn was cut off.
             (Answer::Missing, None) if !self.is_interrupted => {
                 if self.reads == MAX_READS {
@@ -347,6 +348,20 @@ mod tests {
         assert_eq!(first.decide(&history, false), TurnDecision::Continue);
         let again = turn(NoticeKind::Continue).decide(&history, false);
         assert!(matches!(again, TurnDecision::Failed(_)), "{again:?}");
+    }
+
+    #[test]
+    fn error_of_another_turn_is_no_reason_of_a_turn_that_was_cut_off() {
+        let aborted = answer(json!({"error": {"name": "MessageAbortedError"},
+            "time": {"completed": 9}}));
+        let mut turn = turn(NoticeKind::Final);
+        let error = SessionEventKind::Error {
+            aborted: false,
+            text: "Agent not found: \"lead\"".to_owned(),
+        };
+        turn.event(&error, at(1));
+        let decision = turn.decide(&history(&[aborted]), false);
+        assert_eq!(decision, TurnDecision::Continue);
     }
 
     #[test]

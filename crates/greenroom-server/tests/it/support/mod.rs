@@ -411,9 +411,13 @@ impl Host {
                 tokio::task::yield_now().await;
             }
         };
-        tokio::time::timeout(TIMEOUT, watch)
-            .await
-            .unwrap_or_else(|_| panic!("{id} does not get there: {}", last.lock().unwrap()))
+        match tokio::time::timeout(TIMEOUT, watch).await {
+            Ok(task) => task,
+            Err(_) => {
+                let (_, why) = self.get(&format!("/v1/tasks/{id}/why")).await;
+                panic!("{id} does not get there: {}, {why}", last.lock().unwrap())
+            }
+        }
     }
 
     /// Waits until a message to a parent is delivered and returns all its messages.

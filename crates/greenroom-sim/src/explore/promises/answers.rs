@@ -44,10 +44,10 @@ struct Wake {
     stored: LogPosition,
     /// How its turn ended without an answer.
     ended: Option<Fact>,
+    /// True once the turn has output: its agent and model exist.
+    has_begun: bool,
     /// True if an error was delivered since that end.
     is_reported: bool,
-    /// True if an error that is no abort was delivered since the message was stored. A late one looks like the reason.
-    has_error: bool,
     /// True if it prompts the parent to continue, or repeats another message: nothing more is sent after it.
     is_last: bool,
 }
@@ -101,8 +101,8 @@ impl Promise for Answers {
                         notice: notice.clone(),
                         stored: position,
                         ended: None,
+                        has_begun: false,
                         is_reported: false,
-                        has_error: false,
                         is_last: self.last.contains(notice),
                     },
                 );
@@ -110,14 +110,21 @@ impl Promise for Answers {
             LogEvent::EventDelivered { session, kind, .. } if kind.starts_with("session.error") => {
                 if let Some(wake) = self.open.get_mut(session) {
                     wake.is_reported |= wake.ended.is_some();
-                    wake.has_error |= kind != "session.error aborted";
                 }
             }
             LogEvent::SessionFact { session, fact } => match fact {
                 Fact::CutOff | Fact::StateLost | Fact::NotConfigured => {
-                    // The turn of a later silent message is another turn.
-                    if let Some(wake) = self.open.get_mut(session) {
+                    // The turn of a later silent message is another turn, as is that of a late message.
+                    let wake = self.open.get_mut(session);
+                    let is_other = |wake: &Wake| wake.has_begun && *fact == Fact::NotConfigured;
+                    if let Some(wake) = wake.filter(|wake| !is_other(wake)) {
                         wake.ended.get_or_insert(*fact);
+                    }
+                }
+                Fact::Output => {
+                    if let Some(wake) = self.open.get_mut(session) {
+                        wake.has_begun = true;
+                        wake.ended = wake.ended.filter(|ended| *ended != Fact::NotConfigured);
                     }
                 }
                 Fact::AnswerCompleted
@@ -157,7 +164,7 @@ impl Promise for Answers {
             let known = observed.session(parent);
             let mut aborts = known.into_iter().flat_map(|known| &known.reported_aborts);
             let is_reported = aborts.any(|at| *at > wake.stored);
-            if ended == Fact::CutOff && !self.reliable && (wake.has_error || !is_reported) {
+            if ended == Fact::CutOff && !self.reliable && !is_reported {
                 return None;
             }
             // An abort counts as a person's if the end of the instance was not reported in time.

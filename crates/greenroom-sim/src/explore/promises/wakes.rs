@@ -13,7 +13,7 @@ use greenroom::domain::task::TaskStatus;
 use greenroom::ports::agent_server::Notice;
 
 use super::Promise;
-use crate::explore::log::{Call, Entry, LogEvent, Request};
+use crate::explore::log::{Call, Entry, Fact, LogEvent, Request};
 use crate::explore::observed::{LogPosition, ObservedState, RunFacts};
 
 /// The wait for an accepted message to be stored, in milliseconds.
@@ -46,6 +46,8 @@ struct SentNotice {
     at: LogPosition,
     /// The last time at which it was stored.
     stored: Option<LogPosition>,
+    /// True if its user has reverted and deleted it.
+    is_removed: bool,
     /// True if it repeats a message whose turn failed.
     is_repeat: bool,
 }
@@ -100,6 +102,7 @@ impl Wakes {
             effects: 0,
             at: position,
             stored: None,
+            is_removed: false,
             is_repeat: false,
         };
         for fact in &notice.facts.tasks {
@@ -187,6 +190,7 @@ impl Wakes {
             effects: 0,
             at: position,
             stored: None,
+            is_removed: false,
             is_repeat: false,
         };
         self.notices.insert(notice.id.clone(), sent);
@@ -356,7 +360,7 @@ impl Wakes {
             .notices
             .values()
             .filter(|earlier| earlier.parent == *parent && earlier.effects > 0)
-            .filter(|earlier| !earlier.was_stored_late(observed))
+            .filter(|earlier| !earlier.was_stored_late(observed) && !earlier.is_removed)
         {
             if let Some((task, run)) = sent.runs.iter().find(|run| earlier.runs.contains(run)) {
                 return Some(format!(
@@ -493,6 +497,16 @@ impl Promise for Wakes {
                     }
                 }
                 return None;
+            }
+            LogEvent::SessionFact {
+                session,
+                fact: Fact::RevertedDeleted,
+            } => {
+                let sent = self.notices.values_mut();
+                for removed in sent.filter(|sent| sent.parent == *session && sent.stored.is_some())
+                {
+                    removed.is_removed = true;
+                }
             }
             LogEvent::ReportedDelivered { parent, notice } => {
                 let stored = observed.stored_notices.contains(notice);

@@ -90,6 +90,14 @@ impl Delivery {
         }
     }
 
+    fn add_error(&mut self, text: &str) {
+        let error = self.error.get_or_insert_default();
+        if error.len() < MAX_ERROR {
+            error.push_str(text);
+            error.push('\n');
+        }
+    }
+
     /// Returns true if an error since the message was sent names the agent that the message named.
     fn names_agent(&self) -> bool {
         let sent = self.error.as_ref().zip(self.agent.as_ref());
@@ -116,6 +124,18 @@ pub(super) struct Confirmation {
 pub(super) struct LeftOut {
     agent: Option<String>,
     model: Option<ModelRef>,
+}
+
+impl LeftOut {
+    /// Adds the agent or model that the error of a delivery names.
+    fn add_cause(&mut self, delivery: &mut Delivery) {
+        if delivery.names_agent() {
+            self.agent = delivery.agent.take();
+        }
+        if delivery.names_model() {
+            self.model = delivery.model.take();
+        }
+    }
 }
 
 /// The call in flight; at most one at a time.
@@ -580,12 +600,7 @@ impl ParentNotifier {
             self.in_flight = InFlight::Confirming(pending);
             return;
         }
-        if delivery.names_agent() {
-            self.left_out.agent = delivery.agent.take();
-        }
-        if delivery.names_model() {
-            self.left_out.model = delivery.model.take();
-        }
+        self.left_out.add_cause(delivery);
         let reason = match delivery.error.take() {
             Some(error) => format!("the message was not stored: {error}"),
             None => "the message did not arrive".to_owned(),
@@ -640,15 +655,21 @@ impl ParentNotifier {
         | InFlight::LookingUp(pending)
         | InFlight::Confirming(pending)) = &mut self.in_flight
         else {
-            return;
+            return self.observe_late_error(text);
         };
-        let error = pending.delivery.error.get_or_insert_default();
-        if error.len() < MAX_ERROR {
-            error.push_str(text);
-            error.push('\n');
-        }
+        pending.delivery.add_error(text);
         pending.delivery.read_is_outdated = true;
         self.read_confirmation(ctx);
+    }
+
+    /// Processes an error while a message waits to be sent again: its cause is left out then.
+    fn observe_late_error(&mut self, text: &str) {
+        let attempted = |pending: &&mut PendingMessage| pending.delivery.attempted;
+        let Some(pending) = self.closed.iter_mut().find(attempted) else {
+            return;
+        };
+        pending.delivery.add_error(text);
+        self.left_out.add_cause(&mut pending.delivery);
     }
 }
 
