@@ -179,6 +179,7 @@ impl Wakes {
             .notices
             .values()
             .filter(|sent| sent.parent == *parent && sent.effects > 0)
+            .filter(|sent| !sent.was_stored_late(observed))
             .max_by_key(|sent| sent.stored);
         // A prompt to continue whose turn failed on its model may be repeated.
         let repeated = newest.is_some_and(|sent| sent.kind == NoticeKind::Continue)
@@ -249,7 +250,18 @@ impl Wakes {
                     .find(|run| !self.was_in_a_final(parent, run))
                     .or(matching.first())
             }
-            NoticeKind::Final => matching.first(),
+            // A final that waits counts as sent some time after its last task settled: a later run is in the next one.
+            NoticeKind::Final => {
+                let ceiling = observed.config.notifications.wake_ceiling.as_millis();
+                let ceiling = i64::try_from(ceiling).unwrap_or(i64::MAX);
+                let is_closed = |run: &&&RunFacts| {
+                    let ended = run.ended.map(|(ended, _)| ended.at.saturating_add(ceiling));
+                    let newest = matching.first().map(|newest| newest.accepted.at);
+                    !self.was_in_a_final(parent, run) && ended <= newest
+                };
+                let closed = matching.iter().rev().find(is_closed);
+                closed.or(matching.first())
+            }
             NoticeKind::Individual | NoticeKind::Continue => oldest.or(matching.first()),
         };
         chosen.copied().or_else(|| ended().next())
