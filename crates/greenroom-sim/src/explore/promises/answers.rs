@@ -78,11 +78,23 @@ impl Promise for Answers {
                     self.last.insert(notice.id.clone());
                 }
             }
+            // A late copy begins the turn again.
             LogEvent::NoticeStored {
                 parent,
                 notice,
                 wakes: true,
-            } if self.stored.insert(notice.clone()) => {
+            } if self.stored.contains(notice) => {
+                let wake = self.open.get_mut(parent);
+                if let Some(wake) = wake.filter(|wake| wake.notice == *notice) {
+                    (wake.ended, wake.has_begun) = (None, false);
+                }
+            }
+            LogEvent::NoticeStored {
+                parent,
+                notice,
+                wakes: true,
+            } => {
+                self.stored.insert(notice.clone());
                 // In the history a message that is stored late precedes the prompts of the user since it was sent.
                 let prompted = observed.session(parent).and_then(|it| it.user_prompted);
                 let sent = self.sent.get(notice);

@@ -12,8 +12,9 @@ use crate::explore::observed::{LogPosition, ObservedState, Origin};
 /// Runs that ended as stopped by a person after an abort by the server.
 #[derive(Debug, Default)]
 pub(super) struct CutOff {
-    /// The receipt of the abort of each run, and the violation if the end of the instance was reported in time.
-    suspects: Vec<(LogPosition, String)>,
+    /// The aborts of each run, and the violation if ends of the instance explain all of them in time. The end of a run may be
+    /// published long after the abort that was judged.
+    suspects: Vec<(Vec<LogPosition>, String)>,
 }
 
 impl Promise for CutOff {
@@ -34,14 +35,19 @@ impl Promise for CutOff {
         let known = observed.session(run.session.as_ref()?)?;
         let cut_off = known.cut_off?;
         if by_person && known.user_aborted < known.cut_off && run.accepted < cut_off {
-            // The window begins when the abort is received. The event of an abort may be late. Without an event of the cut-off
-            // an earlier abort was judged, maybe one by a person.
-            let received = known.abort_delivered.filter(|at| *at > run.accepted);
-            if received < Some(cut_off) && known.user_aborted > Some(run.accepted) {
+            // An abort by a person before was judged.
+            if known.user_aborted > Some(run.accepted) {
                 return None;
             }
+            // The window begins when the abort is received. The event of an abort may be late.
+            let received = known.reported_aborts.iter();
+            let mut aborts: Vec<LogPosition> =
+                received.filter(|at| **at > run.accepted).copied().collect();
+            if aborts.is_empty() {
+                aborts.push(cut_off);
+            }
             self.suspects.push((
-                received.unwrap_or(cut_off),
+                aborts,
                 format!(
                     "{} run {} is reported as stopped by a person ({text}), but its session was cut off at {}",
                     run.task, run.run, cut_off.at
@@ -52,7 +58,9 @@ impl Promise for CutOff {
     }
 
     fn check_end(&mut self, observed: &ObservedState) -> Option<String> {
-        let shown = |(cut_off, _): &&(LogPosition, String)| observed.surely_shows_cut_off(*cut_off);
+        let shown = |(aborts, _): &&(Vec<LogPosition>, String)| {
+            aborts.iter().all(|at| observed.surely_shows_cut_off(*at))
+        };
         let (_, violation) = self.suspects.iter().find(shown)?;
         Some(violation.clone())
     }

@@ -204,7 +204,7 @@ impl Watch {
     }
 
     pub(super) fn error(&mut self, aborted: bool, text: &str) -> Vec<WatchAction> {
-        if aborted && self.resumed && !self.seen_busy {
+        if aborted && self.expects_echo && !self.seen_busy {
             // A late event of the abort that ended the previous run.
             return Vec::new();
         }
@@ -225,7 +225,7 @@ impl Watch {
     /// Handles an abort of the session that the system did not request. A run that continues its session ignores it
     /// until it was seen busy: it is a late event of the abort before.
     fn aborted(&mut self) -> Vec<WatchAction> {
-        if self.resumed && !self.seen_busy {
+        if self.expects_echo && !self.seen_busy {
             return Vec::new();
         }
         self.hold_for_abort();

@@ -154,6 +154,9 @@ pub struct Watch {
     retry_deadline: Option<Timestamp>,
     calls: ToolCallCounter,
     user_messages: Vec<MessageId>,
+    /// True if the abort that ended the run or attempt before may still be reported: this watch began in its session. Not
+    /// after a restart of the service, long after that abort.
+    expects_echo: bool,
     /// When the prompt of this attempt was sent to an older session.
     prompt_began: Option<Timestamp>,
     open_children: usize,
@@ -212,6 +215,7 @@ impl Watch {
             retry_deadline: None,
             calls: ToolCallCounter::default(),
             user_messages: Vec::new(),
+            expects_echo: false,
             prompt_began: None,
             open_children: 0,
             has_pending: false,
@@ -251,6 +255,7 @@ impl Watch {
     /// Records that the prompt of the run is not sent yet.
     pub fn awaits_prompt(&mut self) {
         self.awaits_prompt = self.resumed;
+        self.expects_echo = self.resumed;
     }
 
     /// Records that the prompt of the run is being sent.
