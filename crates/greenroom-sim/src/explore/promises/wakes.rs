@@ -250,18 +250,7 @@ impl Wakes {
                     .find(|run| !self.was_in_a_final(parent, run))
                     .or(matching.first())
             }
-            // A final that waits counts as sent some time after its last task settled: a later run is in the next one.
-            NoticeKind::Final => {
-                let ceiling = observed.config.notifications.wake_ceiling.as_millis();
-                let ceiling = i64::try_from(ceiling).unwrap_or(i64::MAX);
-                let is_closed = |run: &&&RunFacts| {
-                    let ended = run.ended.map(|(ended, _)| ended.at.saturating_add(ceiling));
-                    let newest = matching.first().map(|newest| newest.accepted.at);
-                    !self.was_in_a_final(parent, run) && ended <= newest
-                };
-                let closed = matching.iter().rev().find(is_closed);
-                closed.or(matching.first())
-            }
+            NoticeKind::Final => matching.first(),
             NoticeKind::Individual | NoticeKind::Continue => oldest.or(matching.first()),
         };
         chosen.copied().or_else(|| ended().next())
@@ -276,6 +265,32 @@ impl Wakes {
         let name = (run.task.clone(), run.run);
         self.notices.values().any(|sent| {
             sent.kind == NoticeKind::Final && sent.parent == *parent && sent.runs.contains(&name)
+        })
+    }
+
+    /// Returns true if a final that seems to be about the run may be about the run before, which ended in the same way: a final
+    /// that waits counts as sent some time after its last task settled, and a later run is in the next one.
+    fn may_be_of_earlier_run(
+        &self,
+        parent: &SessionId,
+        (task, run): &RunName,
+        observed: &ObservedState,
+    ) -> bool {
+        let ceiling = observed.config.notifications.wake_ceiling.as_millis();
+        let ceiling = i64::try_from(ceiling).unwrap_or(i64::MAX);
+        let Some(newest) = observed.run(task, *run) else {
+            return false;
+        };
+        let mut earlier = observed.runs.iter();
+        earlier.any(|earlier| {
+            let ended = earlier
+                .ended
+                .map(|(ended, _)| ended.at.saturating_add(ceiling));
+            earlier.task == *task
+                && earlier.run < *run
+                && earlier.parent.as_ref() == Some(parent)
+                && ended.is_some_and(|ended| ended <= newest.accepted.at)
+                && !self.was_in_a_final(parent, earlier)
         })
     }
 
@@ -304,6 +319,9 @@ impl Wakes {
         for earlier in earlier {
             // A message in flight at a crash may refer to the previous run with the same text.
             let certain = |name: &&RunName| !self.may_be_delayed() || name.1 == Run::FIRST;
+            let certain = |name: &&RunName| {
+                certain(name) && !self.may_be_of_earlier_run(parent, name, observed)
+            };
             let repeated = sent.runs.iter().filter(certain);
             if let Some((task, run)) = repeated.into_iter().find(|run| earlier.runs.contains(run)) {
                 return Some(format!("is a second final message about {task} run {run}"));
