@@ -135,7 +135,7 @@ impl Guard {
 ///
 /// # Errors
 ///
-/// A word that says what is wrong with it, if it is given more than once or is not a text.
+/// `given twice`, or `unreadable` if the value is not a text.
 fn single<'a>(
     request: &'a ServiceRequest,
     name: &HeaderName,

@@ -125,7 +125,7 @@ pub struct SessionFacts {
     pub user_aborted: Option<LogPosition>,
     /// The abort by the user was reported to the system here.
     pub abort_delivered: Option<LogPosition>,
-    /// Every reported abort. The report may be late, and that of a later prompt may be lost.
+    /// Every reported abort. A report may be late, and a prompt after it may be unreported.
     pub reported_aborts: Vec<LogPosition>,
     pub user_prompted: Option<LogPosition>,
     pub abort_lost: bool,

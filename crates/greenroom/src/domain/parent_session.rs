@@ -123,13 +123,12 @@ impl ParentSession {
             SessionEventKind::Message(message)
                 if message.aborted
                     && lifecycle.abort_grace.is_some()
-                    && message.role.as_deref() == Some("assistant") =>
+                    && message.role.as_deref() == Some("assistant")
+                    && !self.is_known_abort(message.id.as_ref(), message.created) =>
             {
-                if !self.is_known_abort(message.id.as_ref(), message.created) {
-                    self.aborted_message.clone_from(&message.id);
-                    if self.unjudged_abort.is_none() && self.silenced.is_none() {
-                        self.aborted(policy, lifecycle, now);
-                    }
+                self.aborted_message.clone_from(&message.id);
+                if self.unjudged_abort.is_none() && self.silenced.is_none() {
+                    self.aborted(policy, lifecycle, now);
                 }
             }
             // An abort during the server's backoff has no error: a message completes without a finish reason.

@@ -201,7 +201,7 @@ impl WakeTurn {
             (Answer::Present, _) => TurnDecision::Done,
             _ if busy => TurnDecision::Wait,
             (Answer::Failed(error), _) => self.failed(&error),
-            // An error without an answer is that of the turn; the error of an answer is in the answer.
+            // An error without an answer belongs to the turn; an answer has its own error.
             (Answer::Missing, Some(error)) => self.failed(error.trim_end()),
             // Nothing shows that a turn was cut off.
             (Answer::Missing, None) if !self.is_interrupted => {

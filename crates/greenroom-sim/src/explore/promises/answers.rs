@@ -126,7 +126,7 @@ impl Promise for Answers {
             }
             LogEvent::SessionFact { session, fact } => match fact {
                 Fact::CutOff | Fact::StateLost | Fact::NotConfigured => {
-                    // The turn of a later silent message is another turn, as is that of a late message.
+                    // The turn of a later silent message is another turn, as is the turn of a late message.
                     let wake = self.open.get_mut(session);
                     let is_other = |wake: &Wake| wake.has_begun && *fact == Fact::NotConfigured;
                     if let Some(wake) = wake.filter(|wake| !is_other(wake)) {
