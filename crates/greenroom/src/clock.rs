@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::time::Instant;
 
-use crate::domain::time::Timestamp;
+use crate::domain::time::{Timestamp, millis};
 
 /// A monotonic clock with wall time.
 #[derive(Debug, Clone, Copy)]
@@ -65,16 +65,16 @@ impl Clock {
             && let Some(since) = elapsed.checked_sub(last.elapsed)
             && since < READING_HOLDS
         {
-            return millis_of(last.wall.checked_add(since).unwrap_or(last.wall));
+            return millis(last.wall.saturating_add(since));
         }
-        let wall = SystemTime::now();
+        let wall = since_epoch(SystemTime::now());
         LAST_READING.set(Some(Reading {
             clock: self.started,
             // After the wall time, so that the sum is at most as late as the system clock.
             elapsed: self.started.elapsed(),
             wall,
         }));
-        millis_of(wall)
+        millis(wall)
     }
 }
 
@@ -92,7 +92,8 @@ struct Reading {
     clock: Instant,
     /// The time on the monotonic clock since then.
     elapsed: Duration,
-    wall: SystemTime,
+    /// The wall time since the Unix epoch.
+    wall: Duration,
 }
 
 /// Returns true if the system clock is set to a time before 1970.
@@ -102,8 +103,11 @@ pub fn is_before_epoch() -> bool {
 
 /// Returns the milliseconds since the Unix epoch; zero before it.
 fn millis_of(time: SystemTime) -> i64 {
-    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+    millis(since_epoch(time))
+}
+
+fn since_epoch(time: SystemTime) -> Duration {
+    time.duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 
 #[cfg(test)]

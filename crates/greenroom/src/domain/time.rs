@@ -55,11 +55,18 @@ impl Timestamp {
     }
 }
 
+/// Returns whole milliseconds, without the 128 bits of [`Duration::as_millis`].
+pub(crate) fn millis(duration: Duration) -> i64 {
+    let seconds = i64::try_from(duration.as_secs()).unwrap_or(i64::MAX);
+    let rest = i64::from(duration.subsec_millis());
+    seconds.saturating_mul(1000).saturating_add(rest)
+}
+
 impl Add<Duration> for Timestamp {
     type Output = Timestamp;
 
     fn add(self, wait: Duration) -> Timestamp {
-        let millis = i64::try_from(wait.as_millis()).unwrap_or(i64::MAX);
+        let millis = millis(wait);
         Timestamp {
             monotonic: self.monotonic.saturating_add(millis),
             wall: self.wall.saturating_add(millis),
