@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::time::Instant;
 
-use crate::domain::time::{Timestamp, millis};
+use crate::domain::time::Timestamp;
 
 /// A monotonic clock with wall time.
 #[derive(Debug, Clone, Copy)]
@@ -49,37 +49,39 @@ impl Clock {
 
     /// Returns the current time.
     pub fn now(&self) -> Timestamp {
-        let elapsed = self.started.elapsed();
-        let now = self.at_start + elapsed;
+        let elapsed = nanos(self.started.elapsed());
+        let now = self.at_start.plus_millis(elapsed / NANOS);
         match self.wall {
-            WallClock::System => now.with_wall_millis(self.wall_millis(elapsed)),
+            WallClock::System => now.with_wall_millis(self.wall_nanos(elapsed) / NANOS),
             WallClock::Monotonic => now,
         }
     }
 
-    /// Returns the wall time. The system clock is read at most every [`READING_HOLDS`]: every event asks for the time. The sum
-    /// is rounded last: rounded terms could make it later than the system clock, and later than messages that follow it.
-    fn wall_millis(&self, elapsed: Duration) -> i64 {
+    /// Returns the wall time. The system clock is read at most every [`READING_HOLDS`]: every event asks for the time. The
+    /// sum is rounded last: rounded terms could make it later than the system clock, and later than messages that follow it.
+    fn wall_nanos(&self, elapsed: i64) -> i64 {
         if let Some(last) = LAST_READING.get()
             && last.clock == self.started
-            && let Some(since) = elapsed.checked_sub(last.elapsed)
-            && since < READING_HOLDS
+            && (0..READING_HOLDS).contains(&(elapsed - last.elapsed))
         {
-            return millis(last.wall.saturating_add(since));
+            return last.wall.saturating_add(elapsed - last.elapsed);
         }
-        let wall = since_epoch(SystemTime::now());
+        let wall = nanos(since_epoch(SystemTime::now()));
         LAST_READING.set(Some(Reading {
             clock: self.started,
             // After the wall time, so that the sum is at most as late as the system clock.
-            elapsed: self.started.elapsed(),
+            elapsed: nanos(self.started.elapsed()),
             wall,
         }));
-        millis(wall)
+        wall
     }
 }
 
-/// How long a reading of the system clock holds.
-const READING_HOLDS: Duration = Duration::from_millis(20);
+/// Nanoseconds of a millisecond.
+const NANOS: i64 = 1_000_000;
+
+/// How long a reading of the system clock holds, in nanoseconds.
+const READING_HOLDS: i64 = 20 * NANOS;
 
 thread_local! {
     static LAST_READING: Cell<Option<Reading>> = const { Cell::new(None) };
@@ -90,10 +92,10 @@ thread_local! {
 struct Reading {
     /// The start of the clock that read it.
     clock: Instant,
-    /// The time on the monotonic clock since then.
-    elapsed: Duration,
-    /// The wall time since the Unix epoch.
-    wall: Duration,
+    /// Nanoseconds on the monotonic clock since then.
+    elapsed: i64,
+    /// Nanoseconds since the Unix epoch.
+    wall: i64,
 }
 
 /// Returns true if the system clock is set to a time before 1970.
@@ -103,7 +105,14 @@ pub fn is_before_epoch() -> bool {
 
 /// Returns the milliseconds since the Unix epoch; zero before it.
 fn millis_of(time: SystemTime) -> i64 {
-    millis(since_epoch(time))
+    nanos(since_epoch(time)) / NANOS
+}
+
+/// Returns the nanoseconds of a duration of at most 292 years.
+fn nanos(duration: Duration) -> i64 {
+    let seconds = i64::try_from(duration.as_secs()).unwrap_or(i64::MAX);
+    let rest = i64::from(duration.subsec_nanos());
+    seconds.saturating_mul(1000 * NANOS).saturating_add(rest)
 }
 
 fn since_epoch(time: SystemTime) -> Duration {

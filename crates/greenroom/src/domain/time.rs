@@ -49,28 +49,25 @@ impl Timestamp {
         Duration::from_millis(u64::try_from(millis).unwrap_or(0))
     }
 
+    /// Returns the time that many milliseconds later.
+    pub(crate) const fn plus_millis(self, millis: i64) -> Self {
+        Self {
+            monotonic: self.monotonic.saturating_add(millis),
+            wall: self.wall.saturating_add(millis),
+        }
+    }
+
     /// Returns true if the wall time is before the wall time of `other`. For times of other programs, which have no monotonic time.
     pub const fn is_wall_before(self, other: Timestamp) -> bool {
         self.wall < other.wall
     }
 }
 
-/// Returns whole milliseconds, without the 128 bits of [`Duration::as_millis`].
-pub(crate) fn millis(duration: Duration) -> i64 {
-    let seconds = i64::try_from(duration.as_secs()).unwrap_or(i64::MAX);
-    let rest = i64::from(duration.subsec_millis());
-    seconds.saturating_mul(1000).saturating_add(rest)
-}
-
 impl Add<Duration> for Timestamp {
     type Output = Timestamp;
 
     fn add(self, wait: Duration) -> Timestamp {
-        let millis = millis(wait);
-        Timestamp {
-            monotonic: self.monotonic.saturating_add(millis),
-            wall: self.wall.saturating_add(millis),
-        }
+        self.plus_millis(i64::try_from(wait.as_millis()).unwrap_or(i64::MAX))
     }
 }
 

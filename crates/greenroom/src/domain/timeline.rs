@@ -18,12 +18,12 @@ pub struct TimelineEntry {
     /// What happened, in a word or two.
     pub what: Cow<'static, str>,
     /// Details; empty if there are none.
-    pub detail: String,
+    pub detail: Cow<'static, str>,
 }
 
 impl TimelineEntry {
     /// Creates an entry with what happened, in a word or two, and details.
-    pub fn new(what: impl Into<Cow<'static, str>>, detail: impl Into<String>) -> Self {
+    pub fn new(what: impl Into<Cow<'static, str>>, detail: impl Into<Cow<'static, str>>) -> Self {
         Self {
             what: what.into(),
             detail: detail.into(),
@@ -90,10 +90,8 @@ pub fn entries_of(change: &JournalEntry) -> Vec<(&str, TimelineEntry)> {
         )],
         JournalEntry::Delivery { id, status, .. } => {
             let entry = match status {
-                DeliveryStatus::Delivered => TimelineEntry::new("parent notified", id.as_str()),
-                DeliveryStatus::Dropped(why) => {
-                    TimelineEntry::new("message given up", why.as_str())
-                }
+                DeliveryStatus::Delivered => TimelineEntry::new("parent notified", id.to_string()),
+                DeliveryStatus::Dropped(why) => TimelineEntry::new("message given up", why.clone()),
                 DeliveryStatus::Pending => {
                     TimelineEntry::new("message not accepted", "it is sent again")
                 }
@@ -103,7 +101,7 @@ pub fn entries_of(change: &JournalEntry) -> Vec<(&str, TimelineEntry)> {
         }
         JournalEntry::TurnFailed { id, error, .. } => vec![(
             id.as_str(),
-            TimelineEntry::new("turn failed", error.as_str()),
+            TimelineEntry::new("turn failed", error.clone()),
         )],
         JournalEntry::Forgotten(task, _) => single(task, "left memory", String::new()),
         JournalEntry::Task { changed: None, .. }

@@ -546,7 +546,7 @@ impl Greenroom {
         let events = events.into_iter().map(|(at, entry)| TimelineEvent {
             at,
             what: entry.what.into_owned(),
-            detail: entry.detail,
+            detail: entry.detail.into_owned(),
         });
         Some(TaskTimeline {
             task: task.id,

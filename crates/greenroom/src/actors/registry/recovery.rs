@@ -272,7 +272,7 @@ impl TaskRegistry {
     }
 
     /// Adds a timeline entry that the process was restarted, and how the task continues.
-    fn record_recovery(&self, id: &TaskId, how: &str) {
+    fn record_recovery(&self, id: &TaskId, how: &'static str) {
         // After a restart of the registry alone, queued tasks stay queued, and an actor that panicked has its own entry.
         if self.env.health.deaths(ActorKind::Registry) == 0 {
             self.env

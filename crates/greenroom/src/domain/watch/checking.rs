@@ -127,7 +127,7 @@ impl Watch {
             return Vec::new();
         };
         self.failed_checks += 1;
-        self.note_once("not checked", why.as_str());
+        self.note_once("not checked", why.clone());
         if self.failed_checks < failures {
             return Vec::new();
         }

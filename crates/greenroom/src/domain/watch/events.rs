@@ -40,7 +40,7 @@ impl Watch {
             SessionEventKind::AskOpened { id, kind, what } => {
                 let mut actions = self.sign_of_life(now);
                 if !self.asking.iter().any(|ask| ask.id == *id) && self.asking.len() < 100 {
-                    self.note_once("asks", what.as_str());
+                    self.note_once("asks", what.clone());
                     self.asking.push(Asking {
                         id: id.clone(),
                         kind: *kind,
@@ -176,7 +176,7 @@ impl Watch {
             .get_or_insert(seen_at + self.config.lifecycle.retry_timeout);
         // Every poll reports the same wait again, which is not a change.
         if self.retrying.as_ref() != Some(&retrying) {
-            self.note_once("the agent server backs off", retrying.message.as_str());
+            self.note_once("the agent server backs off", retrying.message.clone());
             self.retrying = Some(retrying);
             actions.push(WatchAction::Changed);
         }

@@ -9,6 +9,7 @@ mod events;
 mod polling;
 mod silence;
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -239,7 +240,7 @@ impl Watch {
     }
 
     /// Adds a timeline entry, once between two prompts of the session.
-    fn note_once(&mut self, what: &'static str, detail: impl Into<String>) {
+    fn note_once(&mut self, what: &'static str, detail: impl Into<Cow<'static, str>>) {
         let entry = TimelineEntry::new(what, detail);
         if self.noted.len() < MAX_NOTED && !self.noted.contains(&entry) {
             self.noted.push(entry.clone());
@@ -423,7 +424,7 @@ impl Watch {
                 ask.what
             ));
             actions.extend(self.sign_of_life(now));
-            self.note_once("question rejected", ask.what.as_str());
+            self.note_once("question rejected", ask.what.clone());
             actions.push(WatchAction::Reject(ask));
             actions.push(WatchAction::Changed);
         }
