@@ -435,7 +435,9 @@ function processStart(pid) {
 }
 const isLocal = ({ hostname, protocol }) => protocol === "http:" && ["127.0.0.1", "localhost", "[::1]"].includes(hostname)
 // The loopback and unspecified addresses as in the tables of the kernel: of IPv4, of IPv6, and mapped ones.
-const LOCAL_ADDRESSES = ["0100007F", "00000000", "00000000000000000000000001000000", "0".repeat(32), "0000000000000000FFFF00000100007F"]
+const MAPPED = "0000000000000000FFFF0000"
+const LOCAL_ADDRESSES = ["0100007F", "0".repeat(8), "00000000000000000000000001000000", "0".repeat(32)]
+  .concat(["0100007F", "0".repeat(8)].map((it) => MAPPED + it))
 /** Returns true if another user's process listens on a port of this machine; false where the system has no table of listeners. */
 function listenerIsForeign(port) {
   const wanted = Number(port).toString(16).toUpperCase().padStart(4, "0")

@@ -6,6 +6,7 @@ use std::time::Duration;
 use actix_web::rt;
 use actix_ws::{AggregatedMessage, AggregatedMessageStream, Session};
 use greenroom::EventLink;
+use greenroom::domain::decoded_event::InstanceDisposed;
 use greenroom::domain::event_filter::{EventFilter, ForwardedEvent};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until, timeout, timeout_at};
@@ -228,8 +229,9 @@ impl Socket {
                 },
             };
             match read(&frame, &mut filter) {
-                Incoming::Event(event) => {
+                Incoming::Event(mut event) => {
                     let sink = &self.options.sink;
+                    restrict_to(&mut event, &connection.info.directory);
                     let named = event.decoded.session.as_ref();
                     // Only the owner of a session may speak for it.
                     if named.is_none_or(|it| sink.session_named(connection.channel.key(), it)) {
@@ -259,7 +261,9 @@ impl Socket {
             FromBridge::ToolAbort(id) => connection.calls.abort(&id),
             FromBridge::Response(response) => channel.receive_response(response),
             FromBridge::Compaction { id, session } => {
-                self.options.sink.session_named(channel.key(), &session);
+                // Only the owner of a session reads its tasks.
+                let is_owner = self.options.sink.session_named(channel.key(), &session);
+                let tools = tools.filter(|_| is_owner);
                 connection.calls.compaction(id, session, tools, channel);
             }
             FromBridge::Disposing => self.options.sink.instance_ended(&connection.info),
@@ -338,6 +342,16 @@ impl Socket {
             AggregatedMessage::Close(_) => Err(DisconnectReason::PeerClosed),
         }
     }
+}
+
+/// Restricts the end of an instance to the directory of the bridge that reports it: each directory has its own bridge.
+fn restrict_to(event: &mut ForwardedEvent<'_>, directory: &str) {
+    event.decoded.disposed = event.decoded.disposed.take().and_then(|disposed| {
+        let of_other = disposed.directory.is_some_and(|of| *of != *directory);
+        (!of_other).then(|| InstanceDisposed {
+            directory: Some(directory.into()),
+        })
+    });
 }
 
 /// A received websocket frame.

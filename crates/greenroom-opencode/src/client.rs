@@ -173,6 +173,12 @@ fn or_not_found(session: &SessionId) -> impl FnOnce(ServerError) -> ServerError 
     }
 }
 
+/// Returns true for the characters and the length of an id. Any other text could be read as a sentence of Greenroom.
+fn is_plain_id(id: &str) -> bool {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.');
+    (1..=256).contains(&id.len()) && id.bytes().all(is_plain)
+}
+
 fn is_session_id(session: &SessionId) -> bool {
     session.as_str().starts_with("ses")
 }
@@ -217,12 +223,18 @@ impl<C: Transport> AgentServer for OpencodeServer<C> {
                 }
                 (other, _) => other,
             })?;
-        wire::session(&answer)
+        let refused = |message: &str| ServerError::Refused {
+            status: None,
+            message: message.to_owned(),
+        };
+        let id = wire::session(&answer)
             .id
-            .ok_or_else(|| ServerError::Refused {
-                status: None,
-                message: "opencode created a session without returning its id".to_owned(),
-            })
+            .ok_or_else(|| refused("opencode created a session without returning its id"))?;
+        if is_plain_id(id.as_str()) {
+            Ok(id)
+        } else {
+            Err(refused("opencode returned an id that is not a session id"))
+        }
     }
 
     async fn prompt(

@@ -1,6 +1,7 @@
 //! The description of a running service: a private file by which the commands and opencode's plugin find it. It names the
 //! process with its start time, so that a reused process id does not pass for the service.
 
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use greenroom::clock::Clock;
@@ -149,18 +150,9 @@ fn start_time(pid: u32) -> Option<String> {
     (!text.is_empty()).then_some(text)
 }
 
-/// The loopback and unspecified addresses as in the tables of the kernel: of IPv4, of IPv6, and mapped ones.
-const LOCAL_ADDRESSES: [&str; 5] = [
-    "0100007F",
-    "00000000",
-    "00000000000000000000000001000000",
-    "00000000000000000000000000000000",
-    "0000000000000000FFFF00000100007F",
-];
-
-/// Returns the user id of a process of another user that listens on a port of this machine. None if no such process does,
-/// or the operating system has no table of listeners.
-pub fn foreign_listener(port: u16) -> Option<u32> {
+/// Returns the user id of a process of another user that listens at a loopback address of this machine: at one of `addresses`,
+/// or at all addresses. None if no such process does, or the operating system has no table of listeners.
+pub fn foreign_listener(addresses: &[IpAddr], port: u16) -> Option<u32> {
     let own = nix::unistd::geteuid().as_raw();
     let tables = ["/proc/net/tcp", "/proc/net/tcp6"];
     tables.iter().find_map(|table| {
@@ -168,20 +160,64 @@ pub fn foreign_listener(port: u16) -> Option<u32> {
         let mut listeners = table
             .lines()
             .skip(1)
-            .filter_map(|line| listener(line, port));
+            .filter_map(|line| listener(line, addresses, port));
         listeners.find(|uid| *uid != own)
     })
 }
 
-/// Returns the user id in a row of the kernel's table, if the row is a listener on the port.
-fn listener(row: &str, port: u16) -> Option<u32> {
+/// Returns the loopback addresses that a host of a URL may mean; none for a host on another machine.
+pub fn loopback_addresses(host: &str) -> Vec<IpAddr> {
+    if host.eq_ignore_ascii_case("localhost") {
+        return vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
+    }
+    let address: Option<IpAddr> = host.trim_matches(['[', ']']).parse().ok();
+    let address = address.map(|address| address.to_canonical());
+    address.into_iter().filter(IpAddr::is_loopback).collect()
+}
+
+/// Returns the user id of the process at the other end of a connection over a loopback address. None if the operating system
+/// has no table of connections.
+pub fn peer_uid(peer: SocketAddr, local: SocketAddr) -> Option<u32> {
+    let is_same = |address: &str, of: SocketAddr| {
+        let found = table_address(address);
+        found.is_some_and(|(ip, port)| ip == of.ip().to_canonical() && port == of.port())
+    };
+    ["/proc/net/tcp", "/proc/net/tcp6"]
+        .iter()
+        .find_map(|table| {
+            let table = std::fs::read_to_string(table).ok()?;
+            table.lines().skip(1).find_map(|row| {
+                let fields: Vec<&str> = row.split_whitespace().collect();
+                let is_peer = is_same(fields.get(1)?, peer) && is_same(fields.get(2)?, local);
+                is_peer.then(|| fields.get(7)?.parse().ok()).flatten()
+            })
+        })
+}
+
+/// Returns the user id in a row of the kernel's table, if the row is a listener at one of the addresses or at all.
+fn listener(row: &str, addresses: &[IpAddr], port: u16) -> Option<u32> {
     let fields: Vec<&str> = row.split_whitespace().collect();
-    let (address, local_port) = fields.get(1)?.rsplit_once(':')?;
-    let is_here = *fields.get(3)? == "0A"
-        && LOCAL_ADDRESSES.contains(&address)
-        && u16::from_str_radix(local_port, 16) == Ok(port);
+    let (address, local_port) = table_address(fields.get(1)?)?;
+    let is_here = address.is_unspecified() || addresses.contains(&address);
     let uid = fields.get(7)?.parse().ok()?;
-    is_here.then_some(uid)
+    (*fields.get(3)? == "0A" && is_here && local_port == port).then_some(uid)
+}
+
+/// Reads an address of the kernel's table: words of the address in the order of the machine, and the port. An IPv4 address
+/// mapped to IPv6 is returned as IPv4.
+fn table_address(text: &str) -> Option<(IpAddr, u16)> {
+    let (address, port) = text.rsplit_once(':')?;
+    let port = u16::from_str_radix(port, 16).ok()?;
+    let mut bytes = Vec::with_capacity(16);
+    for word in address.as_bytes().chunks(8) {
+        let word = std::str::from_utf8(word).ok()?;
+        bytes.extend(u32::from_str_radix(word, 16).ok()?.to_ne_bytes());
+    }
+    let address = match <[u8; 4]>::try_from(bytes.as_slice()) {
+        Ok(four) => IpAddr::from(four),
+        Err(_) => IpAddr::from(<[u8; 16]>::try_from(bytes.as_slice()).ok()?),
+    };
+    Some((address.to_canonical(), port))
 }
 
 #[cfg(test)]
@@ -247,19 +283,44 @@ mod tests {
     fn listener_is_found_by_its_port() {
         let bound = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let port = bound.local_addr().unwrap().port();
-        assert_eq!(foreign_listener(port), None, "the own user's");
+        let here = loopback_addresses("127.0.0.1");
+        assert_eq!(foreign_listener(&here, port), None, "the own user's");
         let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
         let found: Vec<u32> = table
             .lines()
-            .filter_map(|row| listener(row, port))
+            .filter_map(|row| listener(row, &here, port))
             .collect();
         assert_eq!(found, [nix::unistd::geteuid().as_raw()]);
         // A listener on another address of the machine is another one.
-        let row =
-            "0: 0200007F:1E25 00000000:0000 0A 00000000:00000000 00:00000000 00000000 54321 0 1";
-        assert_eq!(listener(row, 0x1E25), None);
-        let row = row.replace("0200007F", "0100007F");
-        assert_eq!(listener(&row, 0x1E25), Some(54_321));
-        assert_eq!(listener(&row, 0x1E26), None);
+        let row = |address: &str| format!("0: {address}:1E25 0:0 0A 0:0 0:0 0 54321 0 1");
+        assert_eq!(listener(&row("0200007F"), &here, 0x1E25), None);
+        let other = loopback_addresses("127.0.0.2");
+        assert_eq!(listener(&row("0200007F"), &other, 0x1E25), Some(54_321));
+        for all in [
+            "0100007F",
+            "00000000",
+            "00000000000000000000000000000000",
+            "0000000000000000FFFF00000100007F",
+            "0000000000000000FFFF000000000000",
+        ] {
+            assert_eq!(listener(&row(all), &here, 0x1E25), Some(54_321), "{all}");
+            assert_eq!(listener(&row(all), &here, 0x1E26), None);
+        }
+        let localhost = loopback_addresses("LOCALHOST");
+        let loopback6 = row("00000000000000000000000001000000");
+        assert_eq!(listener(&loopback6, &localhost, 0x1E25), Some(54_321));
+        assert!(loopback_addresses("192.168.1.9").is_empty());
+        assert_eq!(loopback_addresses("[::ffff:127.0.0.1]"), here);
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn user_of_a_connection_is_known() {
+        let bound = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let client = std::net::TcpStream::connect(bound.local_addr().unwrap()).unwrap();
+        let (peer, local) = (client.local_addr().unwrap(), bound.local_addr().unwrap());
+        let own = nix::unistd::geteuid().as_raw();
+        assert_eq!(peer_uid(peer, local), Some(own));
+        assert_eq!(peer_uid(local, peer), None);
     }
 }

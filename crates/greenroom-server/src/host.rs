@@ -134,6 +134,7 @@ impl Service {
         let upstream = Upstream {
             server: agent,
             url: None,
+            has_events: false,
         };
         Self::start_with_upstream(settings, Some(upstream))
     }
@@ -216,6 +217,7 @@ impl Service {
         let access = Guard {
             token: settings.token.clone(),
             listen: address,
+            bridge_uid: bridge.uid,
         };
         let connections = connection::max_connections();
         let api = Api {

@@ -211,6 +211,22 @@ pub fn check_named(path: &Path) -> Result<(), SecretFileError> {
             owner,
         });
     }
+    if let Some(folder) = path
+        .parent()
+        .filter(|folder| !folder.as_os_str().is_empty())
+    {
+        let found = fs::metadata(folder).map_err(|source| SecretFileError::io(folder, source))?;
+        let mode = found.mode() & 0o1777;
+        // In a folder with the sticky bit other users cannot replace the file.
+        if found.is_dir() && mode & 0o022 != 0 && mode & 0o1000 == 0 {
+            return Err(SecretFileError::OpenToOthers {
+                path: folder.to_owned(),
+                access: "write",
+                mode,
+                needed: 0o700,
+            });
+        }
+    }
     let mode = found.mode() & 0o777;
     // A pipe or a device has no content that others could have written before.
     if found.is_file() && mode & 0o022 != 0 {

@@ -29,6 +29,8 @@ pub struct Upstream {
     pub server: Arc<dyn AgentServer>,
     /// The URL. Identifies bridges of the same process.
     pub url: Option<String>,
+    /// True if its events arrive without a bridge. Events of bridges about sessions of the service there are ignored.
+    pub has_events: bool,
 }
 
 impl std::fmt::Debug for Upstream {

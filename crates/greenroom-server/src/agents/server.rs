@@ -247,8 +247,12 @@ impl AgentServer for RoutedServer {
             created => (created?, route.owner),
         };
         entry.owner = owner;
-        // An event may have named the session already; the owner is the same.
-        self.0.sessions().insert_created(created.clone(), entry);
+        if !self.0.sessions().insert_created(created.clone(), entry) {
+            return Err(ServerError::Refused {
+                status: None,
+                message: "opencode answered with the id of another process's session".to_owned(),
+            });
+        }
         Ok(created)
     }
 

@@ -141,26 +141,31 @@ impl SessionTable {
     }
 
     /// Sets the owner of a session that an event of `by` has named. A session moves to another process only if its owner
-    /// is not `is_connected`: processes of one folder share their sessions, so an event of a second process proves nothing.
+    /// is not `is_connected`: processes of one folder share their sessions, so an event of a second process proves nothing. A
+    /// session of the service at the URL stays there if the URL has events of its own.
     /// Returns false if it stays with another owner.
     pub fn name(
         &mut self,
         session: &SessionId,
         by: &BridgeKey,
+        url_has_events: bool,
         is_connected: impl FnOnce(&BridgeKey) -> bool,
     ) -> bool {
-        if let Some(SessionEntry {
-            owner: Owner::Bridge(owner),
-            ..
-        }) = self.get(session)
-        {
-            if owner == by {
-                return true;
+        match self.get(session) {
+            Some(SessionEntry {
+                owner: Owner::Bridge(owner),
+                ..
+            }) => {
+                if owner == by {
+                    return true;
+                }
+                // One process is one server, whatever the directory of its bridge.
+                if owner.pid != by.pid && is_connected(owner) {
+                    return false;
+                }
             }
-            // One process is one server, whatever the directory of its bridge.
-            if owner.pid != by.pid && is_connected(owner) {
-                return false;
-            }
+            Some(entry) if url_has_events && entry.recorded.is_some() => return false,
+            _ => {}
         }
         self.set_owner(session, &Owner::Bridge(by.clone()));
         true
@@ -189,8 +194,19 @@ impl SessionTable {
         }
     }
 
-    /// Inserts a session that the service created. It may already be in the table as working.
-    pub fn insert_created(&mut self, session: SessionId, entry: SessionEntry) {
+    /// Inserts a session that the service created. An event may have named it before. Returns false if another server owns
+    /// a session of this id: a server must not get the session of another one by answering with its id.
+    pub fn insert_created(&mut self, session: SessionId, entry: SessionEntry) -> bool {
+        let known = self.get(&session);
+        let is_of_another = known.is_some_and(|known| match (&known.owner, &entry.owner) {
+            (Owner::Bridge(owner), Owner::Bridge(by)) => owner.pid != by.pid,
+            // The plugin of the process at the URL may have named the new session.
+            (Owner::Bridge(_), Owner::Url) => known.recorded.is_some(),
+            (Owner::Url, by) => *by != Owner::Url,
+        });
+        if is_of_another {
+            return false;
+        }
         let parent = entry.parent.clone();
         match self.working.get(&session) {
             Some(named) => *named = entry,
@@ -204,6 +220,7 @@ impl SessionTable {
         if let Some(parent) = parent {
             self.record_owner(&parent);
         }
+        true
     }
 
     /// Returns the parent and the title of a new session at the first call, then none.
@@ -329,16 +346,36 @@ mod tests {
             pid,
             directory: "/p".into(),
         };
-        assert!(sessions.name(&session(1), &key(1), |_| true));
-        assert!(!sessions.name(&session(1), &key(2), |owner| owner.pid == 1));
+        assert!(sessions.name(&session(1), &key(1), false, |_| true));
+        assert!(!sessions.name(&session(1), &key(2), false, |owner| owner.pid == 1));
         assert_eq!(sessions.get(&session(1)).unwrap().owner, bridge(1));
-        assert!(sessions.name(&session(1), &key(1), |_| true));
-        assert!(sessions.name(&session(1), &key(2), |_| false));
+        assert!(sessions.name(&session(1), &key(1), false, |_| true));
+        assert!(sessions.name(&session(1), &key(2), false, |_| false));
         assert_eq!(sessions.get(&session(1)).unwrap().owner, bridge(2));
         // The URL serves what no bridge holds.
         sessions.set_owner(&session(2), &Owner::Url);
-        assert!(sessions.name(&session(2), &key(1), |_| true));
+        assert!(sessions.name(&session(2), &key(1), true, |_| true));
         assert_eq!(sessions.get(&session(2)).unwrap().owner, bridge(1));
+        // But the sessions of the service stay with a URL that has events.
+        sessions.set_owner(&session(3), &Owner::Url);
+        sessions.mark_called(&session(3));
+        assert!(!sessions.name(&session(3), &key(1), true, |_| true));
+        assert_eq!(sessions.get(&session(3)).unwrap().owner, Owner::Url);
+        assert!(sessions.name(&session(3), &key(1), false, |_| true));
+    }
+
+    #[test]
+    fn answer_with_the_id_of_another_servers_session_is_refused() {
+        let mut sessions = SessionTable::default();
+        sessions.set_owner(&session(1), &bridge(1));
+        assert!(!sessions.insert_created(session(1), SessionEntry::owned_by(bridge(2))));
+        sessions.record_owner(&session(1));
+        for other in [bridge(2), Owner::Url] {
+            assert!(!sessions.insert_created(session(1), SessionEntry::owned_by(other)));
+            assert_eq!(sessions.get(&session(1)).unwrap().owner, bridge(1));
+        }
+        assert!(sessions.insert_created(session(1), SessionEntry::owned_by(bridge(1))));
+        assert!(sessions.insert_created(session(2), SessionEntry::owned_by(bridge(2))));
     }
 
     #[test]

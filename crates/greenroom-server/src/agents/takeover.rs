@@ -78,13 +78,15 @@ impl Routes {
     }
 
     /// Records that a bridge has named a session. Returns false if the session stays with another bridge: a connected one,
-    /// or one that may still reconnect after a restart of the service.
+    /// or one that may still reconnect after a restart of the service; or with the URL.
     pub(super) fn name_session(&self, by: &BridgeKey, session: &SessionId) -> bool {
         let keeps_its_sessions = |owner: &BridgeKey| match self.bridges.channel(owner) {
             Some(line) => line.is_connected(),
             None => !self.is_orphaned(owner, None),
         };
-        self.sessions().name(session, by, keeps_its_sessions)
+        let url_has_events = self.upstream.as_ref().is_some_and(|up| up.has_events);
+        let mut sessions = self.sessions();
+        sessions.name(session, by, url_has_events, keeps_its_sessions)
     }
 
     /// Moves a session to the bridge of a tool call, if the server of its connected owner shows that call as running. Reads

@@ -1,6 +1,5 @@
 //! The HTTP client of the commands. Every call has a time limit; every error becomes a [`Failure`] with its exit code.
 
-use std::net::IpAddr;
 use std::path::Path;
 use std::time::Duration;
 
@@ -18,7 +17,7 @@ use super::terminal::one_line;
 use crate::config::settings::has_host;
 use crate::config::token::{client_token, read_token};
 use crate::config::{Environment, Settings, Sources, check};
-use crate::description::{Description, foreign_listener};
+use crate::description::{Description, foreign_listener, loopback_addresses};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// The service waits up to ten seconds for the agent server.
@@ -338,13 +337,15 @@ fn described_services(environment: &Environment) -> impl Iterator<Item = Descrip
 
 /// Returns true if another user's process listens at the URL's port of this machine, if the system knows it.
 fn is_foreign(base: &Url) -> bool {
-    let uid = base.port_or_known_default().and_then(foreign_listener);
-    is_local(base) && uid.is_some()
+    let addresses = loopback_addresses(base.host_str().unwrap_or_default());
+    let port = base.port_or_known_default();
+    !addresses.is_empty() && port.is_some_and(|port| foreign_listener(&addresses, port).is_some())
 }
 
 /// Refuses to send the secret to another user's service at the configured address.
 fn refuse_foreign_listener(settings: &Settings) -> Result<(), Failure> {
-    match foreign_listener(settings.listen.0.port()) {
+    let addresses = loopback_addresses(&settings.listen.0.ip().to_string());
+    match foreign_listener(&addresses, settings.listen.0.port()) {
         Some(uid) if settings.listen.is_loopback() => Err(Failure::new(
             UNREACHABLE,
             format!(
@@ -359,9 +360,7 @@ fn refuse_foreign_listener(settings: &Settings) -> Result<(), Failure> {
 
 /// Returns true if the URL is a loopback address, without name resolution.
 fn is_local(base: &Url) -> bool {
-    let host = base.host_str().unwrap_or_default();
-    let address: Result<IpAddr, _> = host.trim_matches(['[', ']']).parse();
-    address.map_or(host == "localhost", |ip| ip.is_loopback())
+    !loopback_addresses(base.host_str().unwrap_or_default()).is_empty()
 }
 
 /// Validates the secret of the variable, which is sent in a header.

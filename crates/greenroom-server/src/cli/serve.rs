@@ -149,6 +149,7 @@ impl AttachedService {
         let upstream = Upstream {
             server: Arc::new(server.clone()),
             url: Some(url.to_owned()),
+            has_events: settings.opencode.events != Events::Bridge,
         };
         let service = Service::start_with_upstream(settings, Some(upstream))?;
         let events = (settings.opencode.events != Events::Bridge).then(|| {

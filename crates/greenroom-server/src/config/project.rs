@@ -69,7 +69,12 @@ pub(super) fn store(
                 .split_once('/')
                 .map_or(entry, |(provider, _)| provider);
             let before = old.limits.models.get(entry);
-            let before = before.or_else(|| old.limits.providers.get(provider));
+            // A limit of its own would take the model out of the limit of its provider.
+            if let (None, Some(shared)) = (before, old.limits.providers.get(provider)) {
+                return Err(Refusal::Raises(format!(
+                    "{shared}, which the models of its provider share"
+                )));
+            }
             let after = new.limits.models.get(entry);
             lower(
                 before.copied().unwrap_or(old.limits.default),

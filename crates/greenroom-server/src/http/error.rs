@@ -5,6 +5,7 @@ use std::fmt;
 
 use actix_web::http::StatusCode;
 use actix_web::{HttpResponse, ResponseError};
+use greenroom::domain::foreign_text::one_line;
 use greenroom::ports::agent_server::ServerError;
 use greenroom::{
     AskError, CancelError, LaunchError, LimitsError, OutputError, ResumeError, SendError,
@@ -147,9 +148,9 @@ impl ResponseError for ApiError {
         if self.status == StatusCode::UNAUTHORIZED {
             response.insert_header(("WWW-Authenticate", "Bearer"));
         }
-        response.json(
-            json!({ "error": { "code": self.code, "message": self.message, "hint": self.hint } }),
-        )
+        // The message may quote the request.
+        let (message, hint) = (one_line(&self.message), one_line(&self.hint));
+        response.json(json!({ "error": { "code": self.code, "message": message, "hint": hint } }))
     }
 }
 

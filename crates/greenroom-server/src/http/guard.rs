@@ -14,6 +14,7 @@ use greenroom_bridge::Token;
 
 use super::app::Api;
 use super::error::ApiError;
+use crate::description::peer_uid;
 
 /// The access policy.
 #[derive(Debug, Clone)]
@@ -22,6 +23,8 @@ pub struct Guard {
     pub token: Option<Token>,
     /// The bound address.
     pub listen: SocketAddr,
+    /// The user id that the process of a bridge must have; none to serve every user.
+    pub bridge_uid: Option<u32>,
 }
 
 /// Passes a request on, or answers it with an error.
@@ -51,12 +54,13 @@ impl Guard {
         let header = |name: HeaderName| {
             single(request, &name).map_err(|problem| foreign_header(name.as_str(), problem))
         };
-        let host = header(HOST)?.or_else(|| {
-            request
-                .uri()
-                .authority()
-                .map(|authority| authority.as_str())
-        });
+        let uri = request.uri().authority();
+        let uri = uri.map(|authority| authority.as_str());
+        // A URI with a host of its own would take precedence.
+        if let Some(host) = uri.filter(|host| !self.is_own_name(authority(host).0)) {
+            return Err(foreign_header("host", host));
+        }
+        let host = header(HOST)?.or(uri);
         let host = host.ok_or_else(|| foreign_header("host", "missing"))?;
         let (name, port) = authority(host);
         if !self.is_own_name(name) {
@@ -65,7 +69,29 @@ impl Guard {
         if let Some(origin) = header(ORIGIN)? {
             self.check_origin(origin, port)?;
         }
+        self.check_bridge_user(request)?;
         self.check_token(request.path(), single(request, &AUTHORIZATION))
+    }
+
+    /// Checks that the process of a bridge belongs to the user of this service, if the system knows it: its hello may say
+    /// anything.
+    fn check_bridge_user(&self, request: &ServiceRequest) -> Result<(), ApiError> {
+        let (Some(own), true) = (
+            self.bridge_uid,
+            request.path() == greenroom_bridge::endpoint::PATH,
+        ) else {
+            return Ok(());
+        };
+        let peer = request.peer_addr().filter(|peer| peer.ip().is_loopback());
+        match peer.and_then(|peer| peer_uid(peer, self.listen)) {
+            Some(uid) if uid != own => Err(ApiError::new(
+                StatusCode::FORBIDDEN,
+                "foreign_user",
+                format!("this service belongs to user {own}, not to user {uid}"),
+                "set `bridge.any_uid` to serve other users",
+            )),
+            _ => Ok(()),
+        }
     }
 
     /// Checks that an origin has an own name and the listening or the called port.
@@ -187,6 +213,7 @@ mod tests {
         Guard {
             token: None,
             listen: listen.parse().unwrap(),
+            bridge_uid: None,
         }
     }
 

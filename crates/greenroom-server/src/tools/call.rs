@@ -1,5 +1,6 @@
 //! The caller and the reply of a tool call.
 
+use greenroom::domain::foreign_text::one_line;
 use greenroom::domain::idempotency::fingerprint;
 use greenroom::domain::ids::{MessageId, SessionId};
 use greenroom::domain::task::{Launch, Task, cut};
@@ -73,7 +74,7 @@ impl ToolReply {
         }
         Self {
             output,
-            title: Some(cut(&title, MAX_TITLE_CHARS).to_owned()),
+            title: Some(cut(&one_line(&title), MAX_TITLE_CHARS).to_owned()),
             metadata: Some(metadata),
             is_error: false,
         }

@@ -10,6 +10,8 @@ use super::decoded_event::{DecodedEvent, Object, Properties, RawEvent, Text};
 use super::lenient_json;
 use crate::maps::Map;
 
+/// The longest id of a session, in bytes. Events with a longer one are dropped.
+const MAX_ID_BYTES: usize = 256;
 /// The number of sessions whose last delta is remembered. Beyond it old ones are evicted early, which forwards an
 /// additional delta.
 const MAX_SESSIONS: usize = 1024;
@@ -142,6 +144,10 @@ impl EventFilter {
             return false;
         }
         let Some(session) = session else { return true };
+        // Longer than any id of opencode: the filter keeps ids.
+        if session.len() > MAX_ID_BYTES {
+            return false;
+        }
         if kind != "message.part.delta" {
             // A delta after an idle shows that the session is busy again, so the next delta after any other event is
             // forwarded.

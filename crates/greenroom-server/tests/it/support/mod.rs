@@ -262,6 +262,7 @@ impl Host {
             let upstream = with_url.then_some(Upstream {
                 server: fake,
                 url: None,
+                has_events: false,
             });
             Service::start_with_timeouts(settings, upstream, timeouts)
         })

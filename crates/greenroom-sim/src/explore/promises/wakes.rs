@@ -179,7 +179,7 @@ impl Wakes {
             .notices
             .values()
             .filter(|sent| sent.parent == *parent && sent.effects > 0)
-            .filter(|sent| !sent.was_stored_late(observed))
+            .filter(|sent| sent.kind != NoticeKind::Continue || !sent.was_stored_late(observed))
             .max_by_key(|sent| sent.stored);
         // A prompt to continue whose turn failed on its model may be repeated.
         let repeated = newest.is_some_and(|sent| sent.kind == NoticeKind::Continue)

@@ -10,6 +10,7 @@ use crate::actors::actor_ref::ActorRef;
 use crate::actors::env::{Env, find_message, within};
 use crate::actors::registry::{DepthOf, TaskRegistry};
 use crate::domain::correlation_tag::CorrelationTag;
+use crate::domain::foreign_text::one_line;
 use crate::domain::ids::SessionId;
 use crate::domain::task::Task;
 use crate::domain::transcript::Message;
@@ -116,7 +117,11 @@ pub(crate) fn new_session(
     let at_max_depth = depth >= env.config.safety.max_depth;
     NewSession {
         task: task.id.clone(),
-        title: format!("{} (@{} subagent)", task.description, task.agent),
+        title: format!(
+            "{} (@{} subagent)",
+            one_line(&task.description),
+            one_line(&task.agent)
+        ),
         parent: task.parent_session.clone(),
         directory,
         agent: task.agent.clone(),
