@@ -58,15 +58,16 @@ impl AbortGrace {
         }
     }
 
-    /// Records an abort of a session at `at`. Returns true if the session was cut off: the instance has ended already.
-    /// Otherwise the abort waits for its judgement.
+    /// Records an abort of a session at `at`. Returns true if the session was cut off: the instance has ended already, and
+    /// not before the turn began. Otherwise the abort waits for its judgement.
     pub fn aborted(
         &mut self,
         session: &SessionId,
         directory: Option<Arc<str>>,
         at: Timestamp,
+        turn_began: Option<Timestamp>,
     ) -> bool {
-        if self.has_ended_since(directory.as_deref(), at) {
+        if self.has_ended_since(directory.as_deref(), at, turn_began) {
             self.remove(session);
             return true;
         }
@@ -184,8 +185,16 @@ impl AbortGrace {
         self.pending.insert(session.clone(), pending);
     }
 
-    fn has_ended_since(&self, directory: Option<&str>, at: Timestamp) -> bool {
-        let explains = |end: &Timestamp| at.since(*end) <= END_BEFORE;
+    fn has_ended_since(
+        &self,
+        directory: Option<&str>,
+        at: Timestamp,
+        turn_began: Option<Timestamp>,
+    ) -> bool {
+        // A turn that began after the end runs in the next instance.
+        let explains = |end: &Timestamp| {
+            at.since(*end) <= END_BEFORE && turn_began.is_none_or(|began| began < *end)
+        };
         let of_directory = match directory {
             Some(directory) => self.ends.get(directory).is_some_and(explains),
             None => self.ends.values().any(explains),
@@ -214,9 +223,18 @@ mod tests {
     }
 
     #[test]
+    fn end_before_the_turn_does_not_explain_its_abort() {
+        let mut grace = grace();
+        grace.instance_ended(dir("/d").as_ref(), at(1000));
+        assert!(!grace.aborted(&"a".into(), dir("/d"), at(3500), Some(at(1000))));
+        assert!(grace.aborted(&"b".into(), dir("/d"), at(3500), Some(at(999))));
+        assert!(grace.aborted(&"c".into(), dir("/d"), at(3500), None));
+    }
+
+    #[test]
     fn abort_without_end_is_a_persons_after_the_grace() {
         let mut grace = grace();
-        assert!(!grace.aborted(&"a".into(), dir("/d"), at(1000)));
+        assert!(!grace.aborted(&"a".into(), dir("/d"), at(1000), None));
         assert_eq!(grace.next_deadline(), Some(at(3000)));
         assert_eq!(grace.due(at(2999)), []);
         assert_eq!(grace.due(at(3000)), [("a".into(), Verdict::Person)]);
@@ -226,9 +244,9 @@ mod tests {
     #[test]
     fn end_after_the_aborts_cuts_off_the_sessions_of_its_directory() {
         let mut grace = grace();
-        grace.aborted(&"a".into(), dir("/d"), at(1000));
-        grace.aborted(&"b".into(), dir("/d"), at(2500));
-        grace.aborted(&"c".into(), dir("/e"), at(1000));
+        grace.aborted(&"a".into(), dir("/d"), at(1000), None);
+        grace.aborted(&"b".into(), dir("/d"), at(2500), None);
+        grace.aborted(&"c".into(), dir("/e"), at(1000), None);
         // The grace of a directory ends after its last abort.
         assert_eq!(grace.due(at(3000)), [("c".into(), Verdict::Person)]);
         let ended: Arc<str> = "/d".into();
@@ -244,33 +262,33 @@ mod tests {
         let mut grace = grace();
         let ended: Arc<str> = "/d".into();
         grace.instance_ended(Some(&ended), at(1000));
-        assert!(grace.aborted(&"a".into(), dir("/d"), at(7000)));
-        assert!(!grace.aborted(&"b".into(), dir("/e"), at(1100)));
-        assert!(!grace.aborted(&"c".into(), dir("/d"), at(7001)));
+        assert!(grace.aborted(&"a".into(), dir("/d"), at(7000), None));
+        assert!(!grace.aborted(&"b".into(), dir("/e"), at(1100), None));
+        assert!(!grace.aborted(&"c".into(), dir("/d"), at(7001), None));
         // Without a directory every end counts.
-        assert!(grace.aborted(&"d".into(), None, at(1100)));
+        assert!(grace.aborted(&"d".into(), None, at(1100), None));
     }
 
     #[test]
     fn end_of_every_instance_cuts_off_all() {
         let mut grace = grace();
-        grace.aborted(&"a".into(), dir("/d"), at(1000));
-        grace.aborted(&"b".into(), None, at(1000));
+        grace.aborted(&"a".into(), dir("/d"), at(1000), None);
+        grace.aborted(&"b".into(), None, at(1000), None);
         assert_eq!(grace.instance_ended(None, at(1500)).len(), 2);
-        assert!(grace.aborted(&"c".into(), dir("/e"), at(1600)));
+        assert!(grace.aborted(&"c".into(), dir("/e"), at(1600), None));
     }
 
     #[test]
     fn loss_of_the_stream_cuts_off_earlier_aborts_only() {
         let mut grace = grace();
-        grace.aborted(&"a".into(), dir("/d"), at(1000));
-        grace.aborted(&"b".into(), None, at(1000));
+        grace.aborted(&"a".into(), dir("/d"), at(1000), None);
+        grace.aborted(&"b".into(), None, at(1000), None);
         assert_eq!(grace.stream_lost(at(1500)).len(), 2);
         assert_eq!(grace.next_deadline(), None);
         // Reported late.
-        assert!(grace.aborted(&"c".into(), dir("/e"), at(1500)));
+        assert!(grace.aborted(&"c".into(), dir("/e"), at(1500), None));
         // Received on the next stream.
-        assert!(!grace.aborted(&"d".into(), dir("/e"), at(1501)));
+        assert!(!grace.aborted(&"d".into(), dir("/e"), at(1501), None));
     }
 
     #[test]
@@ -278,7 +296,7 @@ mod tests {
         let mut grace = grace();
         let ended: Arc<str> = "/d".into();
         grace.instance_ended(Some(&ended), at(1120));
-        assert!(grace.aborted(&"a".into(), dir("/d"), at(1000)));
+        assert!(grace.aborted(&"a".into(), dir("/d"), at(1000), None));
     }
 
     #[test]

@@ -40,6 +40,8 @@ const JUDGEMENT_LIMIT: Duration = Duration::from_secs(60);
 #[derive(Debug, Default)]
 pub struct ParentSession {
     activity: Option<Activity>,
+    /// Since when the session is busy, if it is.
+    busy_since: Option<Timestamp>,
     backing_off: bool,
     next_status_read: Option<Timestamp>,
     ended: bool,
@@ -196,6 +198,11 @@ impl ParentSession {
         overdue.map(|abort| abort.at)
     }
 
+    /// Returns since when the session is busy: when its turn began, if an event or a status has shown it.
+    pub fn busy_since(&self) -> Option<Timestamp> {
+        self.busy_since
+    }
+
     /// Records whether the session is reverted.
     pub fn revert_read(&mut self, reverted: bool, now: Timestamp) {
         self.reverted = reverted.then_some(now);
@@ -308,6 +315,7 @@ impl ParentSession {
     fn set_activity(&mut self, busy: bool, now: Timestamp) {
         self.backing_off = false;
         self.activity = Some(Activity { busy, at: now });
+        self.busy_since = busy.then(|| self.busy_since.unwrap_or(now));
         self.next_status_read = None;
     }
 

@@ -53,6 +53,18 @@ fn turn_that_was_cut_off_continues_once() {
 }
 
 #[test]
+fn turn_that_never_began_before_the_end_of_its_instance_continues() {
+    story(|s| async move {
+        unanswered(&s).await;
+        // The message is stored, its turn has not begun: the end of the instance is all that is reported.
+        s.end_instance(None).await;
+        s.advance_to(20_000).await;
+        let continued = "7000 continue wakes: a completed";
+        assert_eq!(s.notifications_to("P")[1..], [continued]);
+    });
+}
+
+#[test]
 fn turn_that_its_user_stopped_is_not_continued() {
     story(|s| async move {
         unanswered(&s).await;

@@ -76,6 +76,30 @@ fn end_before_the_abort_cuts_off() {
 }
 
 #[test]
+fn stop_by_a_person_in_the_next_instance_is_no_cut_off() {
+    story(|s| async move {
+        let a = busy_job(&s, "a").await;
+        s.advance_to(10_000).await;
+        s.cut_off(&a).await;
+        s.advance_to(10_120).await;
+        s.end_instance(Some("/base")).await;
+        s.advance_to(11_000).await;
+        assert_eq!(continuations(&s), 1);
+        // It works in the next instance, in which a person stops it.
+        s.busy(&a).await;
+        s.advance_to(13_000).await;
+        s.cut_off(&a).await;
+        assert_eq!(s.state(&a).await, "running");
+        s.advance_to(15_000).await;
+        assert_eq!(
+            s.state(&a).await,
+            "interrupt: the session was aborted from outside"
+        );
+        assert_eq!(continuations(&s), 1);
+    });
+}
+
+#[test]
 fn abort_without_end_is_a_persons() {
     story(|s| async move {
         let a = busy_job(&s, "a").await;

@@ -91,6 +91,11 @@ pub(crate) struct Stop {
     pub(crate) done: oneshot::Sender<bool>,
 }
 
+/// An instance of the agent server has ended, in this directory or in all.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct ParentInstanceEnded(pub(crate) Option<Arc<str>>);
+
 /// The agent server is reachable again: messages that wait for it are retried at once.
 #[derive(Message)]
 #[rtype(result = "()")]

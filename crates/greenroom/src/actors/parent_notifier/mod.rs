@@ -21,7 +21,7 @@ use tokio::sync::{Notify, oneshot};
 use self::messages::{DeadlineReached, StatusRead};
 pub(crate) use self::messages::{
     Joined, Left, LinkRestored, ParentAbortHeld, ParentAbortJudged, ParentEnded, ParentEvent,
-    ParentGone, Reconcile, Settled, Stop,
+    ParentGone, ParentInstanceEnded, Reconcile, Settled, Stop,
 };
 use self::sending::{InFlight, LeftOut, PendingMessage};
 use self::turns::WatchedTurn;
@@ -243,6 +243,7 @@ impl ParentNotifier {
                 self.registry.send(ParentAborted {
                     parent: self.parent.clone(),
                     at,
+                    turn_began: self.session.busy_since(),
                 });
             }
             (Some(at), None) => self.report_recorded(at),

@@ -8,7 +8,7 @@ use std::time::Duration;
 use actix::{AsyncContext, Context, Handler};
 
 use super::ParentNotifier;
-use super::messages::{Answered, ContextRead, LinkRestored, LookedUp};
+use super::messages::{Answered, ContextRead, LinkRestored, LookedUp, ParentInstanceEnded};
 use crate::actors::env::{Env, find_message, panic_error, spawn_call, within};
 use crate::actors::registry::{BatchClosed, WakeAccepted};
 use crate::actors::runtime_state::CallId;
@@ -762,6 +762,25 @@ impl Handler<LookedUp> for ParentNotifier {
             Err(failure) => self.refused(*pending, &failure),
         }
         self.step(ctx);
+    }
+}
+
+impl Handler<ParentInstanceEnded> for ParentNotifier {
+    type Result = ();
+
+    fn handle(&mut self, ended: ParentInstanceEnded, ctx: &mut Context<Self>) {
+        self.env.failpoints.hit("notifier: InstanceEnded");
+        let is_other = |directory: &Arc<str>| {
+            let own = self.directory.as_ref();
+            own.is_some_and(|own| own != directory)
+        };
+        if ended.0.as_ref().is_some_and(is_other) {
+            return;
+        }
+        self.turn_interrupted();
+        if self.turn.is_some() {
+            self.step(ctx);
+        }
     }
 }
 

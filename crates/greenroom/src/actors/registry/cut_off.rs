@@ -9,7 +9,7 @@ use actix::{Context, Handler, Message};
 
 use super::{Deadline, InstanceEnded, RunAborted, RunCutOff, TaskRegistry};
 use crate::actors::env::{connect_backoff, spawn_call, within};
-use crate::actors::parent_notifier::{ParentAbortHeld, ParentAbortJudged};
+use crate::actors::parent_notifier::{ParentAbortHeld, ParentAbortJudged, ParentInstanceEnded};
 use crate::actors::poller;
 use crate::actors::task::{AbortHeld, AbortJudged, CutOffAccepted};
 use crate::config::OnParentAbort;
@@ -65,6 +65,8 @@ pub(crate) struct ParentAborted {
     pub(crate) parent: SessionId,
     /// When the abort was received.
     pub(crate) at: Timestamp,
+    /// When the aborted turn began, if it is known.
+    pub(crate) turn_began: Option<Timestamp>,
 }
 
 /// A notifier has recorded the judgement of an abort in its parent's session, or the user has prompted the session since.
@@ -83,11 +85,17 @@ pub(crate) struct ParentDirectoryRead {
     session: SessionId,
     directory: Option<Arc<str>>,
     at: Timestamp,
+    turn_began: Option<Timestamp>,
 }
 
 impl TaskRegistry {
     /// Reads the directory of a parent whose session was aborted.
-    fn read_parent_directory(&self, session: &SessionId, at: Timestamp) {
+    fn read_parent_directory(&self, aborted: ParentAborted) {
+        let ParentAborted {
+            parent: session,
+            at,
+            turn_began,
+        } = aborted;
         let (env, registry, parent) = (
             self.env.clone(),
             self.refs.registry.clone(),
@@ -113,6 +121,7 @@ impl TaskRegistry {
                     session,
                     directory,
                     at,
+                    turn_began,
                 });
             },
         );
@@ -132,12 +141,13 @@ impl TaskRegistry {
         session: &SessionId,
         directory: Option<Arc<str>>,
         at: Timestamp,
+        turn_began: Option<Timestamp>,
         ctx: &mut Context<Self>,
     ) {
         let Some(grace) = &mut self.abort_grace else {
             return;
         };
-        if grace.aborted(session, directory, at) {
+        if grace.aborted(session, directory, at, turn_began) {
             self.abort_judged(session, true, ctx);
         }
         self.arm_abort_grace(ctx);
@@ -319,6 +329,12 @@ impl TaskRegistry {
         };
         let cut_off = grace.instance_ended(directory, now);
         self.sessions_cut_off(cut_off, ctx);
+        // A message that was stored just before may begin no turn, and then no abort is reported.
+        for known in self.parents.values() {
+            known
+                .notifier
+                .do_send(ParentInstanceEnded(directory.cloned()));
+        }
     }
 
     /// Records the loss of the event stream. Aborts received shortly before were no person's.
@@ -418,7 +434,7 @@ impl Handler<RunAborted> for TaskRegistry {
             return;
         };
         self.journal_abort(&session, aborted.at);
-        self.judge_abort(&session, directory, aborted.at, ctx);
+        self.judge_abort(&session, directory, aborted.at, aborted.turn_began, ctx);
     }
 }
 
@@ -429,7 +445,7 @@ impl Handler<ParentAborted> for TaskRegistry {
         self.env.failpoints.hit("registry: ParentAborted");
         if self.abort_grace.is_some() && self.closing.is_none() {
             self.journal_abort(&aborted.parent, aborted.at);
-            self.read_parent_directory(&aborted.parent, aborted.at);
+            self.read_parent_directory(aborted);
         }
     }
 }
@@ -452,7 +468,7 @@ impl Handler<ParentDirectoryRead> for TaskRegistry {
     fn handle(&mut self, read: ParentDirectoryRead, ctx: &mut Context<Self>) {
         self.env.failpoints.hit("registry: ParentDirectoryRead");
         if self.unjudged.contains_key(&read.session) {
-            self.judge_abort(&read.session, read.directory, read.at, ctx);
+            self.judge_abort(&read.session, read.directory, read.at, read.turn_began, ctx);
         }
     }
 }

@@ -84,6 +84,8 @@ pub(crate) struct RunAborted {
     pub(crate) task: TaskId,
     pub(crate) run: Run,
     pub(crate) at: Timestamp,
+    /// When the aborted turn began, if it is known.
+    pub(crate) turn_began: Option<Timestamp>,
 }
 
 /// A run was cut off: its attempt has ended, and the next one continues its session.

@@ -131,6 +131,10 @@ impl TaskActor {
             task: self.task.id.clone(),
             run: self.run,
             at: self.env.now(),
+            turn_began: match &self.phase {
+                Phase::Watching(watch) => watch.prompt_began(),
+                _ => None,
+            },
         });
     }
 

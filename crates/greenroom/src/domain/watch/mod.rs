@@ -158,7 +158,7 @@ pub struct Watch {
     /// True if the abort that ended the run or attempt before may still be reported: this watch began in its session. Not
     /// after a restart of the service, long after that abort.
     expects_echo: bool,
-    /// When the prompt of this attempt was sent to an older session.
+    /// When the prompt of this attempt was sent, if this watch began before.
     prompt_began: Option<Timestamp>,
     open_children: usize,
     has_pending: bool,
@@ -262,7 +262,12 @@ impl Watch {
     /// Records that the prompt of the run is being sent.
     pub fn prompt_begins(&mut self, now: Timestamp) {
         self.awaits_prompt = false;
-        self.prompt_began = self.resumed.then_some(now);
+        self.prompt_began = Some(now);
+    }
+
+    /// Returns when the prompt of this attempt was sent; none after a restart of the service.
+    pub fn prompt_began(&self) -> Option<Timestamp> {
+        self.prompt_began
     }
 
     /// Records that the server accepted a prompt of the run. Polls from before it do not concern the run.
