@@ -126,7 +126,9 @@ pub struct SessionFacts {
     /// The abort by the user was reported to the system here.
     pub abort_delivered: Option<LogPosition>,
     /// Every reported abort. A report may be late, and a prompt after it may be unreported.
-    pub reported_aborts: Vec<LogPosition>,
+    pub reported_aborts: Vec<ReportedAbort>,
+    /// When the turn began as far as it is reported: the last prompt of its task, or the first busy status.
+    pub turn_reported: Option<LogPosition>,
     pub user_prompted: Option<LogPosition>,
     pub abort_lost: bool,
     /// The newest abort by the server itself.
@@ -140,6 +142,21 @@ pub struct SessionFacts {
     pub error_delivered: Option<LogPosition>,
     /// The task whose run used the session last.
     pub owner: Option<TaskId>,
+}
+
+/// A reported abort.
+#[derive(Debug, Clone, Copy)]
+pub struct ReportedAbort {
+    /// When it was reported.
+    pub at: LogPosition,
+    /// When its turn began, as far as it was reported then.
+    pub turn: Option<LogPosition>,
+}
+
+impl From<LogPosition> for ReportedAbort {
+    fn from(at: LogPosition) -> Self {
+        Self { at, turn: None }
+    }
 }
 
 impl SessionFacts {
@@ -342,7 +359,8 @@ impl ObservedState {
 
     /// Returns true if the end of the instance, or the loss of its bridge, was reported close enough to an abort at this
     /// time to show that no person was its cause.
-    pub fn shows_cut_off(&self, aborted: LogPosition) -> bool {
+    pub fn shows_cut_off(&self, abort: ReportedAbort) -> bool {
+        let aborted = abort.at;
         let Some(grace) = self.config.lifecycle.abort_grace else {
             return false;
         };
@@ -358,17 +376,20 @@ impl ObservedState {
             let window = begin..end;
             positions.iter().any(|ended| window.contains(&ended.at))
         };
-        is_within(&self.instance_ends, aborted.at - END_BEFORE)
+        // An end before the turn seems to have begun explains nothing.
+        let begin = abort.turn.map_or(i64::MIN, |turn| turn.at + 1);
+        is_within(&self.instance_ends, begin.max(aborted.at - END_BEFORE))
             || is_within(&self.stream_losses, aborted.at)
     }
 
     /// Returns true if the end of the instance was reported close enough to an abort at this time, and the judgement of the
     /// abort was written: no crash follows within the grace and the longest commits.
-    pub fn surely_shows_cut_off(&self, aborted: LogPosition) -> bool {
+    pub fn surely_shows_cut_off(&self, abort: ReportedAbort) -> bool {
+        let aborted = abort.at;
         let forgotten = |crash: &LogPosition| {
             (aborted.at - END_BEFORE..=aborted.at + JUDGED_AFTER).contains(&crash.at)
         };
-        self.shows_cut_off(aborted) && !self.crashes.iter().any(forgotten)
+        self.shows_cut_off(abort) && !self.crashes.iter().any(forgotten)
     }
 
     /// Returns true if the session was cut off, and the system cannot know that no person was the cause.
@@ -376,8 +397,8 @@ impl ObservedState {
         known.cut_off.is_some_and(|cut_off| {
             // An abort that is received after the loss of the stream is not explained by the loss.
             let mut aborts = known.reported_aborts.iter();
-            let explained = |at: LogPosition| self.surely_shows_cut_off(at);
-            !explained(cut_off) || aborts.any(|at| !explained(*at))
+            !self.surely_shows_cut_off(cut_off.into())
+                || aborts.any(|abort| !self.surely_shows_cut_off(*abort))
         })
     }
 
@@ -396,7 +417,7 @@ impl ObservedState {
             .last_disruption
             .is_some_and(|last| last.at >= aborted.at - END_BEFORE);
         let is_unsure = self.may_be_unwritten(aborted) || is_restored && is_disrupted;
-        !is_unsure && !self.shows_cut_off(aborted)
+        !is_unsure && !self.shows_cut_off(aborted.into())
     }
 
     /// Returns a call by its number.

@@ -3,7 +3,7 @@
 use greenroom::domain::ids::{Run, SessionId, TaskId};
 use greenroom::domain::task::{Task, TaskStatus};
 
-use super::{LogPosition, OPEN_ENDED, ObservedState, Origin, RunFacts};
+use super::{LogPosition, OPEN_ENDED, ObservedState, Origin, ReportedAbort, RunFacts};
 use crate::explore::log::{Call, Entry, Fact, LogEvent, Request};
 
 impl ObservedState {
@@ -334,6 +334,10 @@ impl ObservedState {
         {
             self.runs[index].started.get_or_insert(position);
         }
+        if let Call::Prompt { session, .. } = call {
+            let known = self.sessions.entry(session.clone()).or_default();
+            known.turn_reported = Some(position);
+        }
     }
 
     fn call_applied(&mut self, position: LogPosition, number: u64) {
@@ -372,6 +376,16 @@ impl ObservedState {
         if kind == "session.deleted" {
             self.orphan_descendants(position, session);
         }
+        let known = self.sessions.entry(session.clone()).or_default();
+        match kind {
+            "session.status busy" | "session.status retry" if known.owner.is_none() => {
+                known.turn_reported.get_or_insert(position);
+            }
+            "session.status idle" | "session.idle" if known.owner.is_none() => {
+                known.turn_reported = None;
+            }
+            _ => {}
+        }
         if kind.starts_with("session.error") {
             self.sessions
                 .entry(session.clone())
@@ -385,7 +399,10 @@ impl ObservedState {
             let repeated = known.abort_delivered >= known.user_aborted.max(known.cut_off);
             if kind == "session.error aborted" || !repeated {
                 known.abort_delivered = Some(position);
-                known.reported_aborts.push(position);
+                known.reported_aborts.push(ReportedAbort {
+                    at: position,
+                    turn: known.turn_reported,
+                });
             }
         }
         if sign && self.open_children(session).next().is_none() {

@@ -175,7 +175,7 @@ impl Promise for Answers {
             }
             let known = observed.session(parent);
             let mut aborts = known.into_iter().flat_map(|known| &known.reported_aborts);
-            let is_reported = aborts.any(|at| *at > wake.stored);
+            let is_reported = aborts.any(|abort| abort.at > wake.stored);
             if ended == Fact::CutOff && !self.reliable && !is_reported {
                 return None;
             }

@@ -7,14 +7,14 @@ use greenroom::domain::task::TaskStatus;
 
 use super::Promise;
 use crate::explore::log::{Entry, LogEvent};
-use crate::explore::observed::{LogPosition, ObservedState, Origin};
+use crate::explore::observed::{ObservedState, Origin, ReportedAbort};
 
 /// Runs that ended as stopped by a person after an abort by the server.
 #[derive(Debug, Default)]
 pub(super) struct CutOff {
     /// The aborts of each run, and the violation if ends of the instance explain all of them in time. The end of a run may be
     /// published long after the abort that was judged.
-    suspects: Vec<(Vec<LogPosition>, String)>,
+    suspects: Vec<(Vec<ReportedAbort>, String)>,
 }
 
 impl Promise for CutOff {
@@ -41,10 +41,10 @@ impl Promise for CutOff {
             }
             // The window begins when the abort is received. The event of an abort may be late.
             let received = known.reported_aborts.iter();
-            let mut aborts: Vec<LogPosition> =
-                received.filter(|at| **at > run.accepted).copied().collect();
+            let received = received.filter(|abort| abort.at > run.accepted);
+            let mut aborts: Vec<ReportedAbort> = received.copied().collect();
             if aborts.is_empty() {
-                aborts.push(cut_off);
+                aborts.push(cut_off.into());
             }
             self.suspects.push((
                 aborts,
@@ -58,7 +58,7 @@ impl Promise for CutOff {
     }
 
     fn check_end(&mut self, observed: &ObservedState) -> Option<String> {
-        let shown = |(aborts, _): &&(Vec<LogPosition>, String)| {
+        let shown = |(aborts, _): &&(Vec<ReportedAbort>, String)| {
             aborts.iter().all(|at| observed.surely_shows_cut_off(*at))
         };
         let (_, violation) = self.suspects.iter().find(shown)?;
