@@ -198,7 +198,7 @@ impl ParentSession {
         overdue.map(|abort| abort.at)
     }
 
-    /// Returns since when the session is busy: when its turn began, if an event or a status has shown it.
+    /// Returns since when the session is busy: when its turn began, if an event or a status has reported it.
     pub fn busy_since(&self) -> Option<Timestamp> {
         self.busy_since
     }
