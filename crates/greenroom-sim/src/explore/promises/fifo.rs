@@ -38,7 +38,7 @@ pub(super) struct Fifo {
     root_lookup: Option<usize>,
     /// The newest lookup of each session.
     lookups: BTreeMap<SessionId, usize>,
-    /// Unanswered aborts, prompts and lookups of prompts. A resume waits for all of them.
+    /// Unanswered aborts, prompts, lookups of prompts, and reads of the record. A resume waits for all of them.
     unanswered: BTreeMap<u64, SessionId>,
     /// Unanswered status calls. An abort ends with a status call.
     status_calls: BTreeSet<u64>,
@@ -116,7 +116,11 @@ impl Promise for Fifo {
         }
         if let LogEvent::CallStarted {
             number,
-            call: Call::Abort(session) | Call::Prompt { session, .. } | Call::Messages(session),
+            call:
+                Call::Abort(session)
+                | Call::Prompt { session, .. }
+                | Call::Messages(session)
+                | Call::Get(session),
         } = &entry.event
         {
             self.unanswered.insert(*number, session.clone());

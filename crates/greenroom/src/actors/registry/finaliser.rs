@@ -2,7 +2,7 @@
 //! performed here, once. Panics of task actors and queues are handled here too.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use actix::{Addr, AsyncContext, Context, Handler, Message};
@@ -158,7 +158,7 @@ impl TaskRegistry {
                     directory: entry.task.directory.clone(),
                     run: (id.clone(), run),
                     superseded,
-                    is_last: true,
+                    open: Arc::new(AtomicUsize::new(1)),
                     registry: self.refs.registry.clone(),
                 };
                 abort_session(&self.env, aborted, Some(Arc::new(ticket)));
@@ -238,7 +238,7 @@ impl TaskRegistry {
             directory: entry.task.directory.clone(),
             run: (done.task.clone(), done.run),
             superseded: Arc::clone(&superseded),
-            is_last: true,
+            open: Arc::new(AtomicUsize::new(1)),
             registry: self.refs.registry.clone(),
         };
         let (task, registry) = (done.task.clone(), self.refs.registry.clone());

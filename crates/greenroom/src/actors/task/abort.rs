@@ -2,7 +2,7 @@
 //! the session and a shutdown wait for an abort; its failure never changes the state of a task.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use super::lineage::{SearchScope, find_created};
@@ -30,10 +30,20 @@ pub(crate) struct SessionToAbort {
     pub(crate) run: (TaskId, Run),
     /// Set once the session is prompted again.
     pub(crate) superseded: Arc<AtomicBool>,
-    /// False if another abort of the session follows: a prompt of the run is in flight.
-    pub(crate) is_last: bool,
-    /// Notified with `AbortCheckEnded` after the last abort.
+    /// The number of aborts of the run that are not done, with its prompts in flight, each of which another abort may follow.
+    pub(crate) open: Arc<AtomicUsize>,
+    /// Notified with `AbortCheckEnded` after the last of them.
     pub(crate) registry: ActorRef<TaskRegistry>,
+}
+
+impl SessionToAbort {
+    /// Ends one abort or prompt of the run. After the last one no further abort follows.
+    pub(crate) fn end_one(&self) {
+        if self.open.fetch_sub(1, Ordering::AcqRel) == 1 {
+            let (task, run) = self.run.clone();
+            self.registry.send(AbortCheckEnded { task, run });
+        }
+    }
 }
 
 /// Aborts a session. The ticket is settled when the first abort was accepted or all attempts have failed. The agent server
@@ -45,23 +55,23 @@ pub(crate) fn abort_session(env: &Env, aborted: SessionToAbort, ticket: Option<A
 }
 
 async fn abort(env: Env, aborted: SessionToAbort, ticket: Option<Arc<AbortTicket>>) {
-    let (registry, (task, run)) = (aborted.registry.clone(), aborted.run.clone());
-    let is_last = aborted.is_last;
-    abort_until_done(env, aborted, ticket).await;
-    if is_last {
-        registry.send(AbortCheckEnded { task, run });
-    }
+    abort_until_done(env, &aborted, ticket).await;
+    aborted.end_one();
 }
 
-async fn abort_until_done(env: Env, aborted: SessionToAbort, mut ticket: Option<Arc<AbortTicket>>) {
+async fn abort_until_done(
+    env: Env,
+    aborted: &SessionToAbort,
+    mut ticket: Option<Arc<AbortTicket>>,
+) {
     // The end must be durable first, but a full disk must not keep a session working forever.
     let durable = env.durable();
     let _ = tokio::time::timeout(DURABLE_LIMIT, durable).await;
     let begun = env.now();
-    while attempt_abort(&env, &aborted, &mut ticket).await == AbortAttempts::Unreachable {
+    while attempt_abort(&env, aborted, &mut ticket).await == AbortAttempts::Unreachable {
         // Nothing waits for an unreachable server, but the abort is repeated once the server is back.
         settle(ticket.take());
-        if !is_busy_after_reconnect(&env, &aborted, begun).await {
+        if !is_busy_after_reconnect(&env, aborted, begun).await {
             return;
         }
     }
@@ -196,7 +206,7 @@ pub(crate) fn abort_if_busy(env: &Env, after: AbortAfterCrash, ticket: AbortTick
             directory: after.directory,
             run: after.run,
             superseded: after.superseded,
-            is_last: true,
+            open: Arc::new(AtomicUsize::new(1)),
             registry: after.registry,
         };
         abort(env, aborted, Some(ticket)).await;

@@ -2,7 +2,7 @@
 //! only after that is the slot released and the session aborted.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use actix::{AsyncContext, Context, Handler};
 
@@ -12,7 +12,7 @@ use super::{
     CutOffAccepted, CutOffDecided, DecidedEnd, Detach, EndAccepted, EndRefused, EndRun, Phase,
     RegistryRestarted, TaskActor,
 };
-use crate::actors::registry::{AbortCheckEnded, RunCutOff, RunEnded};
+use crate::actors::registry::{RunCutOff, RunEnded};
 use crate::domain::ids::SessionId;
 use crate::domain::lifecycle::End;
 
@@ -95,7 +95,7 @@ impl TaskActor {
             directory: self.directory.clone(),
             run: (self.task.id.clone(), self.run),
             superseded,
-            is_last: true,
+            open: Arc::new(AtomicUsize::new(1)),
             registry: self.registry.clone(),
         }
     }
@@ -119,18 +119,12 @@ impl TaskActor {
         let (Phase::Ended, Some(aborted)) = (&self.phase, &self.aborting) else {
             return;
         };
-        let is_last = self.prompts_in_flight == 0;
         let can_abort = self.env.config.lifecycle.look_after_abort
             && !aborted.superseded.load(Ordering::Acquire);
         if arrived && can_abort {
-            let again = SessionToAbort {
-                is_last,
-                ..SessionToAbort::clone(aborted)
-            };
-            abort_session(&self.env, again, ticket);
-        } else if is_last {
-            let (task, run) = aborted.run.clone();
-            self.registry.send(AbortCheckEnded { task, run });
+            abort_session(&self.env, SessionToAbort::clone(aborted), ticket);
+        } else {
+            aborted.end_one();
         }
     }
 }
@@ -202,8 +196,9 @@ impl Handler<EndAccepted> for TaskActor {
         match self.session.clone().filter(|_| end.abort_session) {
             Some(session) => {
                 let ticket = Arc::new(ticket);
-                let mut aborted = self.aborted(session, ticket.superseded());
-                aborted.is_last = self.prompts_in_flight == 0;
+                let aborted = self.aborted(session, ticket.superseded());
+                let prompts = self.prompts_in_flight;
+                aborted.open.fetch_add(prompts, Ordering::AcqRel);
                 self.aborting = Some(Box::new(aborted.clone()));
                 if self.prompts_in_flight > 0 && self.env.config.lifecycle.look_after_abort {
                     // A late prompt can make the session busy again: a resume waits for its answer too, up to a limit.
