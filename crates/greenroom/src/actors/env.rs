@@ -102,13 +102,12 @@ pub(crate) fn spawn_call<T: 'static>(
     deliver: impl FnOnce(T) + 'static,
 ) {
     let (failpoints, health) = (env.failpoints.clone(), env.health.clone());
-    // Boxed, since the runtime moves a spawned future several times.
-    actix_rt::spawn(Box::pin(async move {
-        let work = async {
-            failpoints.hit(failpoint);
-            work.await
-        };
-        deliver(match AssertUnwindSafe(work).catch_unwind().await {
+    let work = async move {
+        failpoints.hit(failpoint);
+        work.await
+    };
+    let call = AssertUnwindSafe(work).catch_unwind().map(move |result| {
+        deliver(match result {
             Ok(result) => result,
             Err(panic) => {
                 let panic = panic_text(&*panic);
@@ -117,7 +116,9 @@ pub(crate) fn spawn_call<T: 'static>(
                 on_panic(panic)
             }
         });
-    }));
+    });
+    // Boxed, since the runtime moves a spawned future several times.
+    actix_rt::spawn(Box::pin(call));
 }
 
 /// Returns the error of a call that panicked: the call may have had its effect.

@@ -125,7 +125,9 @@ impl Poller {
             spawn_call(
                 &self.env,
                 "poller: status is answered",
-                async move { within(env.config.calls.other, env.server.statuses(&polled)).await },
+                Box::pin(async move {
+                    within(env.config.calls.other, env.server.statuses(&polled)).await
+                }),
                 |panic| Err(panic_error(panic)),
                 move |answer| {
                     addr.do_send(Answered {
