@@ -703,6 +703,12 @@ impl Handler<ContextRead> for ParentNotifier {
         {
             let continues = pending.facts.kind == NoticeKind::Continue;
             match &read.messages {
+                _ if continues && self.session.is_silent() => {
+                    self.dropped(
+                        &pending,
+                        "its user has stopped the parent, or its task has ended",
+                    );
+                }
                 Ok(messages) if continues && prompted_since(messages) => {
                     self.dropped(&pending, "the user has prompted the parent");
                 }

@@ -145,6 +145,12 @@ impl ParentNotifier {
         else {
             return;
         };
+        // The judgement of an abort decides first: it may have been received during the read.
+        if self.session.unjudged_abort().is_some() {
+            watched.turn.read_failed(now);
+            self.turn = Some(watched);
+            return;
+        }
         let id = watched.turn.notice().clone();
         let decision = match (read.busy, read.messages) {
             (_, Err(ServerError::NotFound(_))) => TurnDecision::Done,
