@@ -23,6 +23,9 @@ pub enum Gate {
 #[derive(Debug, Clone, Copy)]
 struct Activity {
     busy: bool,
+    /// Since when the session is busy or idle.
+    since: Timestamp,
+    /// When that was reported last.
     at: Timestamp,
 }
 
@@ -40,8 +43,6 @@ const JUDGEMENT_LIMIT: Duration = Duration::from_secs(60);
 #[derive(Debug, Default)]
 pub struct ParentSession {
     activity: Option<Activity>,
-    /// Since when the session is busy, if it is.
-    busy_since: Option<Timestamp>,
     backing_off: bool,
     next_status_read: Option<Timestamp>,
     ended: bool,
@@ -200,7 +201,8 @@ impl ParentSession {
 
     /// Returns since when the session is busy: when its turn began, if an event or a status has reported it.
     pub fn busy_since(&self) -> Option<Timestamp> {
-        self.busy_since
+        let activity = self.activity.filter(|activity| activity.busy);
+        activity.map(|activity| activity.since)
     }
 
     /// Records whether the session is reverted.
@@ -314,8 +316,12 @@ impl ParentSession {
 
     fn set_activity(&mut self, busy: bool, now: Timestamp) {
         self.backing_off = false;
-        self.activity = Some(Activity { busy, at: now });
-        self.busy_since = busy.then(|| self.busy_since.unwrap_or(now));
+        let before = self.activity.filter(|before| before.busy == busy);
+        self.activity = Some(Activity {
+            busy,
+            since: before.map_or(now, |before| before.since),
+            at: now,
+        });
         self.next_status_read = None;
     }
 
