@@ -14,7 +14,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 mod address;
 mod backoff;
 mod body;
-mod child;
+pub mod child;
 mod child_log;
 pub mod client;
 pub mod events;
