@@ -297,6 +297,7 @@ fn bridge(error_schema: &Schema) -> Value {
             "foreign_host",
             "the Host or Origin is not this service's",
         ),
+        OperationError::new(403, "foreign_user", "the process belongs to another user"),
     ];
     add_errors(&mut responses, &errors, error_schema);
     json!({ "get": {
