@@ -285,7 +285,12 @@ impl<C: Transport> AgentServer for OpencodeServer<C> {
             directory: Some(directory),
             ..ApiCall::get(what, &["session", "status"])
         };
-        let answer = self.fetch(call).await?;
+        let answer = match self.fetch(call).await {
+            Err(ServerError::Unreachable(why)) if self.transport.process_has_ended().await => {
+                return Err(ServerError::ProcessEnded(why));
+            }
+            answer => answer?,
+        };
         wire::statuses(&answer).ok_or_else(|| unreadable(what, "it is not a map of sessions"))
     }
 

@@ -1,10 +1,13 @@
 //! The HTTP transport: builds the URL of a call, adds credentials, and enforces its time limit and size limit.
 
+use std::io::ErrorKind;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use greenroom::ports::agent_server::ServerError;
 use reqwest::{Response, Url};
+use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 
 use crate::address::{AddressError, ServerAddress, parse_url};
@@ -122,6 +125,20 @@ impl Transport for HttpTransport {
 
     fn has_credentials(&self) -> bool {
         self.address.password.is_some()
+    }
+
+    /// True if this machine refuses connections at the address: a living server keeps its port. Another machine, or what
+    /// stands before it, may refuse for other reasons.
+    async fn process_has_ended(&self) -> bool {
+        let host = self.base.host_str().unwrap_or_default();
+        let host = host.trim_matches(['[', ']']);
+        let is_here = host == "localhost" || host.parse().is_ok_and(|ip: IpAddr| ip.is_loopback());
+        let Some(port) = self.base.port_or_known_default().filter(|_| is_here) else {
+            return false;
+        };
+        let connect = TcpStream::connect((host, port));
+        let connected = tokio::time::timeout(CONNECT_LIMIT, connect).await;
+        matches!(connected, Ok(Err(error)) if error.kind() == ErrorKind::ConnectionRefused)
     }
 }
 

@@ -127,4 +127,9 @@ pub trait Transport: Clone + Debug + Send + Sync + 'static {
     fn has_credentials(&self) -> bool {
         false
     }
+
+    /// Returns true if the process of the server has certainly ended. Called after a call that did not reach it.
+    fn process_has_ended(&self) -> impl Future<Output = bool> + Send {
+        std::future::ready(false)
+    }
 }

@@ -195,9 +195,12 @@ impl Service {
             .journal(journal)
             .start();
         actix_web::rt::spawn(routed.record_owners(&greenroom));
-        if !timeouts.settle.is_zero() {
+        {
             let (routed, greenroom) = (routed.clone(), greenroom.clone());
-            actix_web::rt::spawn(async move { routed.settle(&greenroom).await });
+            actix_web::rt::spawn(async move {
+                routed.restore_working(&greenroom).await;
+                routed.settle(&greenroom).await;
+            });
         }
         let instance = format!("gr_{}", &uuid::Uuid::new_v4().simple().to_string()[..8]);
         let tools = Tools::new(greenroom.clone());

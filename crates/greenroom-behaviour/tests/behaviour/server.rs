@@ -57,6 +57,8 @@ struct State {
     calls: Vec<Call>,
     rules: Vec<Rule>,
     offline: bool,
+    /// True while no process serves: statuses say so.
+    killed: bool,
     created: u32,
     messages: u32,
     on_next_session: Option<Box<dyn FnOnce() + Send>>,
@@ -156,6 +158,19 @@ impl Server {
     /// Makes the server reachable again.
     pub fn come_online(&self) {
         self.state().offline = false;
+    }
+
+    /// Ends the process of the server, until [`Server::serve_again`].
+    pub fn kill(&self) {
+        let mut state = self.state();
+        (state.offline, state.killed) = (true, true);
+    }
+
+    /// Starts the next process. All sessions are idle.
+    pub fn serve_again(&self) {
+        self.forget_turns();
+        let mut state = self.state();
+        (state.offline, state.killed) = (false, false);
     }
 
     /// Sets the outcome of the next call of a kind.
@@ -309,6 +324,10 @@ impl Server {
             session: session.cloned(),
             payload,
         });
+        if state.killed && kind == CallKind::Statuses {
+            let ended = ServerError::ProcessEnded("connection refused".to_owned());
+            return Some(CallOutcome::Fails(ended));
+        }
         if state.offline {
             return Some(CallOutcome::Fails(unreachable()));
         }

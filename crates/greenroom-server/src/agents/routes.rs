@@ -9,10 +9,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use greenroom::Greenroom;
 use greenroom::domain::ids::SessionId;
 use greenroom::domain::session_owner::SessionOwner;
+use greenroom::domain::task::TaskStatus;
 use greenroom::ports::agent_server::{AgentServer, ServerError};
+use greenroom::{Greenroom, ListFilter};
 use greenroom_bridge::{BridgeChannel, BridgeInfo, BridgeKey, BridgeRegistry, Request};
 use greenroom_opencode::OpencodeServer;
 use tokio::sync::Notify;
@@ -135,6 +136,29 @@ impl RoutedServer {
     /// Restores the owners of sessions that an earlier process recorded.
     pub fn restore_owners(&self, owners: Vec<(SessionId, SessionOwner)>) {
         self.0.sessions().restore(owners);
+    }
+
+    /// Marks the sessions of restored running tasks as working, so that a poll without their server is no answer.
+    pub async fn restore_working(&self, greenroom: &Greenroom) {
+        let mut filter = ListFilter {
+            statuses: vec![TaskStatus::Running],
+            ..ListFilter::default()
+        };
+        loop {
+            let page = greenroom.list(filter.clone()).await;
+            {
+                let mut sessions = self.0.sessions();
+                for task in &page.tasks {
+                    if let Some(session) = &task.session {
+                        sessions.restore_working(session, task.directory.as_deref());
+                    }
+                }
+            }
+            if page.next_cursor.is_none() {
+                return;
+            }
+            filter.cursor = page.next_cursor;
+        }
     }
 
     /// Records changes of owners in the journal of `greenroom`. Ends with this router.

@@ -80,6 +80,7 @@ impl Routes {
     ///
     /// # Errors
     /// Fails if a server that owns a working session of the service gives no answer: a missing status means idle.
+    /// [`ServerError::ProcessEnded`] if the process of such a session has ended, and no other process has the session.
     async fn statuses(&self, directory: &str) -> Result<Statuses, ServerError> {
         let mut required_bridges: BTreeSet<BridgeKey> = BTreeSet::new();
         let mut url_required = false;
@@ -91,6 +92,9 @@ impl Routes {
                         Ok(route) => route.owner,
                         // The session no longer exists.
                         Err(ServerError::NotFound(_)) => continue,
+                        Err(ServerError::Unreachable(why)) if self.process_has_ended(&key) => {
+                            return Err(ServerError::ProcessEnded(why));
+                        }
                         Err(unknown) => return Err(unknown),
                     }
                 }

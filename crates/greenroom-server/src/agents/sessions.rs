@@ -111,6 +111,17 @@ impl SessionTable {
         }
     }
 
+    /// Marks a restored session as working in a directory: the run in it goes on. Unknown sessions are ignored.
+    pub fn restore_working(&mut self, session: &SessionId, directory: Option<&str>) {
+        if let Some(entry) = self.entry(session) {
+            entry.called = true;
+            if entry.directory.is_none() {
+                entry.directory = directory.map(str::to_owned);
+            }
+            self.set_working(session, true);
+        }
+    }
+
     /// Records the owner of a session from now on: the service works for it.
     pub fn record_owner(&mut self, session: &SessionId) {
         if let Some(entry) = self.named.remove(session) {

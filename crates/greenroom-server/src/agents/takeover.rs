@@ -62,6 +62,11 @@ impl Routes {
         ))
     }
 
+    /// Returns true if the process of a bridge has ended, and not just now: its bridge is gone and does not come back.
+    pub(super) fn process_has_ended(&self, key: &BridgeKey) -> bool {
+        is_dead(key.pid) && self.is_orphaned(key, self.bridges.channel(key).as_ref())
+    }
+
     /// Returns true if the bridge has been gone for so long that another process may take over its sessions. A bridge that
     /// was restored from the journal counts as gone from the start of the service.
     fn is_orphaned(&self, key: &BridgeKey, line: Option<&BridgeChannel>) -> bool {

@@ -310,6 +310,7 @@ impl From<ServerError> for ApiError {
                 "the agent server did not do it; its own words are in the message",
             ),
             ServerError::Unreachable(_)
+            | ServerError::ProcessEnded(_)
             | ServerError::OutcomeUnknown(_)
             | ServerError::TimedOut(_) => (
                 "agent_server_unreachable",

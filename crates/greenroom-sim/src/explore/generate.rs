@@ -47,9 +47,13 @@ pub fn scenario(seed: u64, profile: Profile) -> Scenario {
         now: 0,
     };
     generator.generate_steps();
-    let healed_at = generator.now + 2000;
+    let mut healed_at = generator.now + 2000;
     if let Some(rng) = &mut ordinary {
         ordinary_steps(rng, &mut generator);
+        let mut absence = Rng::named(seed, "ordinary: absence");
+        if absence.chance(150) {
+            healed_at = healed_at.max(add_absence(&mut absence, &mut generator));
+        }
         if Rng::named(seed, "ordinary: losses").chance(300) {
             make_losses_permanent(&mut generator.steps);
         }
@@ -158,6 +162,16 @@ fn ordinary_steps(rng: &mut Rng, generator: &mut StepGenerator) {
         generator.steps.push(Step { at, action });
     }
     generator.steps.sort_by_key(|step| step.at);
+}
+
+/// Kills the server for a long time. Returns when the next one serves.
+fn add_absence(rng: &mut Rng, generator: &mut StepGenerator) -> u64 {
+    let at = rng.below(generator.now + 2000);
+    let ms = *rng.one_of(&[60_000, 900_000, 3_600_000]);
+    let action = Action::Restart { ms };
+    generator.steps.push(Step { at, action });
+    generator.steps.sort_by_key(|step| step.at);
+    at + ms + 2000
 }
 
 fn make_losses_permanent(steps: &mut [Step]) {

@@ -1,10 +1,12 @@
 //! Poller: owns the poll timer. While runs are watched it reads the session statuses of each directory from the agent
 //! server, one call per directory at a time, and sends the status to every run that was watched when the call began, if the
-//! status is relevant to that run (`domain/watch` decides). A failed call yields the status "unknown".
+//! status is relevant to that run (`domain/watch` decides). A failed call yields the status "unknown", or that the process
+//! of the sessions has ended.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::cmp::Ordering;
+use std::collections::{BTreeMap, BTreeSet, btree_map};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic;
 
 use actix::{Actor, Addr, AsyncContext, Context, Handler, Message, SpawnHandle};
 
@@ -77,8 +79,42 @@ struct WatchedRun {
     view: PollView,
 }
 
-/// The runs of one directory, in the order of their sessions, as in the server's answers.
-type Directory = BTreeMap<(SessionId, TaskId), WatchedRun>;
+/// The watched runs of one directory.
+#[derive(Default)]
+struct Directory {
+    /// In the order of their sessions, as in the server's answers.
+    runs: BTreeMap<(SessionId, TaskId), WatchedRun>,
+    /// True if the last call found that the process of the sessions had ended.
+    process_has_ended: bool,
+}
+
+/// The statuses of an answer, read in the order of the sessions.
+struct SortedStatuses {
+    next: Option<(SessionId, SessionStatus)>,
+    rest: btree_map::IntoIter<SessionId, SessionStatus>,
+}
+
+impl SortedStatuses {
+    fn new(statuses: BTreeMap<SessionId, SessionStatus>) -> Self {
+        let mut rest = statuses.into_iter();
+        Self {
+            next: rest.next(),
+            rest,
+        }
+    }
+
+    /// Returns the status of a session. Sessions are asked for in their order, so that one pass is enough.
+    fn of(&mut self, session: &SessionId) -> PolledStatus {
+        while let Some((other, status)) = &self.next {
+            match other.cmp(session) {
+                Ordering::Less => self.next = self.rest.next(),
+                Ordering::Equal => return polled_status(status),
+                Ordering::Greater => break,
+            }
+        }
+        PolledStatus::Absent
+    }
+}
 
 pub(crate) struct Poller {
     env: Env,
@@ -106,15 +142,15 @@ impl Poller {
             return;
         };
         if let Some(runs) = self.watched.get_mut(&directory) {
-            runs.remove(&(session, task.clone()));
-            if runs.is_empty() {
+            runs.runs.remove(&(session, task.clone()));
+            if runs.runs.is_empty() {
                 self.watched.remove(&directory);
             }
         }
     }
 
     fn poll(&mut self, ctx: &mut Context<Self>) {
-        let before = self.env.watch_numbers.load(Ordering::Relaxed);
+        let before = self.env.watch_numbers.load(atomic::Ordering::Relaxed);
         for directory in self.watched.keys() {
             if !self.in_flight.insert(Arc::clone(directory)) {
                 continue;
@@ -166,12 +202,16 @@ impl Handler<Watch> for Poller {
         let watched = WatchedRun {
             run,
             actor,
-            number: self.env.watch_numbers.fetch_add(1, Ordering::Relaxed),
+            number: self
+                .env
+                .watch_numbers
+                .fetch_add(1, atomic::Ordering::Relaxed),
             view: PollView::default(),
         };
         self.watched
             .entry(Arc::clone(&directory))
             .or_default()
+            .runs
             .insert((session.clone(), task.clone()), watched);
         self.locations.insert(task, (directory, session));
         if self.timer.is_none() {
@@ -232,19 +272,24 @@ impl Handler<Answered> for Poller {
         if let Err(failure) = &answered.answer {
             tracing::debug!(directory = %answered.directory, %failure, "a status call failed");
         }
-        let Some(runs) = self.watched.get_mut(&answered.directory) else {
+        let Some(directory) = self.watched.get_mut(&answered.directory) else {
             return;
         };
         let now = self.env.now();
-        let failed = answered.answer.is_err();
-        let mut statuses = answered.answer.unwrap_or_default().into_iter().peekable();
-        // Both are in the order of their sessions, so that one pass is enough.
-        for ((session, _), watched) in runs {
-            while statuses.next_if(|(other, _)| other < session).is_some() {}
-            let polled = match statuses.peek() {
-                _ if failed => PolledStatus::Unknown,
-                Some((other, status)) if other == session => polled_status(status),
-                _ => PolledStatus::Absent,
+        let mut statuses = match answered.answer {
+            Ok(statuses) => Ok(SortedStatuses::new(statuses)),
+            Err(failure) => Err(failed_status(&failure)),
+        };
+        // One refused connection may be a server that restarts.
+        let is_repeated = std::mem::replace(
+            &mut directory.process_has_ended,
+            matches!(statuses, Err(PolledStatus::ProcessEnded)),
+        );
+        for ((session, _), watched) in &mut directory.runs {
+            let polled = match &mut statuses {
+                Ok(statuses) => statuses.of(session),
+                Err(PolledStatus::ProcessEnded) if !is_repeated => PolledStatus::Unknown,
+                Err(failed) => failed.clone(),
             };
             if watched.number < answered.before
                 && let Some(context) = watched.view.observe(&polled, answered.polled_at, now)
@@ -265,7 +310,7 @@ impl Handler<SetPollInterest> for Poller {
         };
         let key = (session.clone(), interest.task);
         let runs = self.watched.get_mut(directory);
-        if let Some(watched) = runs.and_then(|runs| runs.get_mut(&key))
+        if let Some(watched) = runs.and_then(|runs| runs.runs.get_mut(&key))
             && watched.number == interest.number
             && let Some((polled_at, context)) = watched.view.set_interest(interest.interest)
         {
@@ -283,6 +328,13 @@ impl WatchedRun {
             polled_at,
             context,
         });
+    }
+}
+
+fn failed_status(failure: &ServerError) -> PolledStatus {
+    match failure {
+        ServerError::ProcessEnded(_) => PolledStatus::ProcessEnded,
+        _ => PolledStatus::Unknown,
     }
 }
 

@@ -21,8 +21,8 @@ const FIRST_WAIT: Duration = Duration::from_secs(60);
 /// The number of further reads without an event. A turn that goes on after them is watched by its events only.
 const MAX_READS: u32 = 1;
 
-/// The longest watch over a turn.
-pub const LONGEST_WATCH: Duration = Duration::from_secs(3600);
+/// The longest watch over a turn while its history can be read.
+const LONGEST_WATCH: Duration = Duration::from_secs(3600);
 
 /// The maximum length of an error that is kept, in bytes.
 const MAX_ERRORS: usize = 4000;
@@ -46,6 +46,8 @@ pub struct WakeTurn {
     wait: Duration,
     reads: u32,
     ends_at: Timestamp,
+    /// The watch ends then even if the history could not be read.
+    gives_up_at: Timestamp,
 }
 
 /// The message that begins a turn.
@@ -107,8 +109,8 @@ pub enum TurnDecision {
 }
 
 impl WakeTurn {
-    /// Begins to watch the turn of a message that is stored.
-    pub fn new(wake: Wake, now: Timestamp) -> Self {
+    /// Begins to watch the turn of a message that is stored. `retention` limits the watch while no server is reached.
+    pub fn new(wake: Wake, retention: Duration, now: Timestamp) -> Self {
         let mut turn = Self {
             notice: wake.notice,
             kind: wake.kind,
@@ -122,6 +124,7 @@ impl WakeTurn {
             wait: FIRST_WAIT,
             reads: 0,
             ends_at: now + LONGEST_WATCH,
+            gives_up_at: now + retention,
         };
         if turn.error.is_some() {
             turn.read_soon(now);
@@ -182,9 +185,10 @@ impl WakeTurn {
         self.ends_at
     }
 
-    /// Repeats a read that failed.
+    /// Repeats a read that failed. The time without a server does not count.
     pub fn read_failed(&mut self, now: Timestamp) {
         self.read_at = Some(now + FIRST_WAIT);
+        self.ends_at = (now + LONGEST_WATCH).min(self.gives_up_at);
     }
 
     /// Postpones the next read: the turn goes on.
@@ -264,8 +268,21 @@ mod tests {
     use super::*;
     use serde_json::{Value, json};
 
+    const RETENTION: Duration = Duration::from_secs(14 * 24 * 3600);
+
     fn at(seconds: i64) -> Timestamp {
         Timestamp::from_millis(seconds * 1000)
+    }
+
+    #[test]
+    fn time_without_a_server_does_not_end_the_watch() {
+        let mut turn = turn(NoticeKind::Final);
+        assert_eq!(turn.ends_at(), at(3600));
+        turn.read_failed(at(3000));
+        assert_eq!(turn.ends_at(), at(6600));
+        let retention = i64::try_from(RETENTION.as_secs()).unwrap();
+        turn.read_failed(at(retention - 60));
+        assert_eq!(turn.ends_at(), at(retention));
     }
 
     fn wake(kind: NoticeKind) -> Wake {
@@ -285,7 +302,7 @@ mod tests {
     }
 
     fn turn(kind: NoticeKind) -> WakeTurn {
-        WakeTurn::new(wake(kind), at(0))
+        WakeTurn::new(wake(kind), RETENTION, at(0))
     }
 
     fn history(after: &[Value]) -> Vec<Message> {
@@ -394,6 +411,7 @@ mod tests {
                 is_repeated: true,
                 ..wake(NoticeKind::Final)
             },
+            RETENTION,
             at(0),
         );
         repeated.event(&error("Model not found: acme/big."), at(1));

@@ -20,6 +20,9 @@ pub enum ServerError {
     /// The call did not reach the server (connection refused). It had no effect.
     #[error("the agent server cannot be reached: {0}")]
     Unreachable(String),
+    /// The process that ran the sessions has ended. Only [`AgentServer::statuses`] returns it.
+    #[error("the agent server has ended: {0}")]
+    ProcessEnded(String),
     /// The connection was cut, or the answer was unreadable. The call may have had its effect.
     #[error("no answer from the agent server: {0}")]
     OutcomeUnknown(String),

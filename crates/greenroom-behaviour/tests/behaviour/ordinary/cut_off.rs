@@ -234,6 +234,74 @@ fn nothing_serves() -> CallOutcome {
 }
 
 #[test]
+fn run_of_a_killed_process_waits_for_the_next() {
+    story(|s| async move {
+        let a = busy_job(&s, "a").await;
+        s.advance_to(10_000).await;
+        s.server.kill();
+        s.link(EventLink::Broken).await;
+        // One refused connection may be a server that restarts.
+        s.advance_to(13_000).await;
+        assert_eq!(s.state(&a).await, "running");
+        s.advance_to(16_000).await;
+        assert_eq!(s.state(&a).await, "pending");
+        assert_eq!(s.in_use().await, 0);
+        let detail = s.find(a.as_str()).await.expect("it is in memory");
+        assert_eq!(
+            detail.waits_for.expect("it waits").text,
+            "an opencode in /base"
+        );
+        // Longer than a silent run may last.
+        s.advance_to(3 * 3600 * 1000).await;
+        assert_eq!(s.state(&a).await, "pending");
+        s.server.serve_again();
+        s.link(EventLink::Connected).await;
+        assert_eq!(
+            (s.state(&a).await.as_str(), continuations(&s)),
+            ("running", 1)
+        );
+        s.finish_turn(&a).await;
+        assert_eq!(s.state(&a).await, "completed");
+    });
+}
+
+#[test]
+fn server_that_restarts_at_once_is_not_waited_for() {
+    story(|s| async move {
+        let a = busy_job(&s, "a").await;
+        s.advance_to(10_000).await;
+        let ended = ServerError::ProcessEnded("connection refused".to_owned());
+        s.server
+            .set_next_outcome(CallKind::Statuses, CallOutcome::Fails(ended));
+        s.advance_to(20_000).await;
+        assert_eq!(
+            (s.state(&a).await.as_str(), continuations(&s)),
+            ("running", 0)
+        );
+        s.finish_turn(&a).await;
+        assert_eq!(s.state(&a).await, "completed");
+    });
+}
+
+#[test]
+fn shutdown_ends_the_wait_for_a_server() {
+    story(|s| async move {
+        busy_job(&s, "a").await;
+        s.advance_to(10_000).await;
+        s.server.kill();
+        s.advance_to(20_000).await;
+        let report = s.shutdown().await;
+        s.advance_to(60_000).await;
+        assert!(report.is_finished());
+        let before = s.server.calls(CallKind::Health).len();
+        s.server.serve_again();
+        s.link(EventLink::Connected).await;
+        s.advance_to(120_000).await;
+        assert_eq!(s.server.calls(CallKind::Health).len(), before);
+    });
+}
+
+#[test]
 fn run_waits_for_a_server_of_its_folder() {
     story(|s| async move {
         let a = busy_job(&s, "a").await;

@@ -174,6 +174,7 @@ impl ServerState {
         self.epoch += 1;
         self.log.push(LogEvent::ServerOnline(false));
         if killed {
+            self.process_ended = Some(self.now());
             let lost: Vec<SessionId> = self
                 .sessions
                 .iter()
@@ -200,6 +201,7 @@ impl ServerState {
             return;
         }
         self.online = true;
+        self.process_ended = None;
         self.log.push(LogEvent::ServerOnline(true));
         let waits = self.count("reconnect");
         let wait = self.rng.decide(format!("reconnect {waits}"), 500, |rng| {
@@ -235,6 +237,7 @@ impl ServerState {
         self.rng.use_defaults();
         if !self.online {
             self.online = true;
+            self.process_ended = None;
             self.log.push(LogEvent::ServerOnline(true));
         }
         if !self.link_up {

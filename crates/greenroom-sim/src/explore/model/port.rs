@@ -32,6 +32,8 @@ enum CallOutcome {
     CutAfter = 4,
     Hangs = 5,
     HangsAfter = 6,
+    /// Never drawn: the effect of a process that has ended on a status call.
+    ProcessEnded = 7,
 }
 
 impl CallOutcome {
@@ -45,6 +47,9 @@ impl CallOutcome {
         CallOutcome::HangsAfter,
     ];
 }
+
+/// The time in milliseconds after which a process that has ended certainly does not come back.
+const END_CERTAIN_AFTER: i64 = 5000;
 
 /// A call that has arrived, with its decided outcome.
 struct ReceivedCall {
@@ -106,10 +111,12 @@ impl Model {
             .copied()
             .unwrap_or(CallOutcome::Succeeds);
         ReceivedCall {
-            outcome: if state.online {
-                outcome
-            } else {
-                CallOutcome::Unreachable
+            outcome: match state.process_ended {
+                _ if state.online => outcome,
+                Some(ended) if kind == "status" && state.now() - ended >= END_CERTAIN_AFTER => {
+                    CallOutcome::ProcessEnded
+                }
+                _ => CallOutcome::Unreachable,
             },
             latency_ms: u64::try_from(latency_ms).unwrap_or(0),
             epoch: state.epoch,
@@ -155,6 +162,9 @@ impl Model {
         match arrived.outcome {
             CallOutcome::Unreachable => {
                 return Err(ServerError::Unreachable("connection refused".to_owned()));
+            }
+            CallOutcome::ProcessEnded => {
+                return Err(ServerError::ProcessEnded("connection refused".to_owned()));
             }
             CallOutcome::Refused => {
                 return Err(ServerError::Refused {

@@ -75,6 +75,8 @@ pub(super) struct ServerState {
     sequence: u64,
     due: Arc<Notify>,
     pub(super) online: bool,
+    /// When the process ended that ran the sessions, until the next one serves. None in an outage.
+    pub(super) process_ended: Option<i64>,
     pub(super) link_up: bool,
     /// Counts the outages and restarts, which cut calls in flight.
     pub(super) epoch: u32,
@@ -111,6 +113,7 @@ impl ServerState {
             sequence: 0,
             due,
             online: true,
+            process_ended: None,
             link_up: true,
             epoch: 0,
             healed: false,

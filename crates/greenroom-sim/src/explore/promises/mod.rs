@@ -2,6 +2,7 @@
 //! promise checks every entry of the log and the final state. The checks use the calls that reached the
 //! server and the answers of the handle, never the system's own state.
 
+mod absence;
 mod answers;
 mod continued;
 mod cut_off;
@@ -83,6 +84,9 @@ pub fn all(scenario: &Scenario) -> Vec<Box<dyn Promise>> {
         Box::new(idle::Idle::default()),
     ];
     if scenario.is_ordinary() {
+        if odds.events_are_true() && odds.calls_are_true() {
+            promises.push(Box::new(absence::Absence::default()));
+        }
         promises.push(Box::new(cut_off::CutOff::default()));
         promises.push(Box::new(answers::Answers::new(odds.events_are_true())));
         promises.push(Box::new(reverts::Reverts::default()));

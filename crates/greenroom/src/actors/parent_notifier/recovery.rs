@@ -13,7 +13,6 @@ use crate::domain::notice::NoticeKind;
 use crate::domain::notification::Form;
 use crate::domain::outbox::{DeliveryStatus, Member, Outbox, OutboxMessage};
 use crate::domain::time::Timestamp;
-use crate::domain::wake_turn::LONGEST_WATCH;
 
 impl ParentNotifier {
     /// Restores the state of the notifier before this one.
@@ -53,7 +52,8 @@ impl ParentNotifier {
 
     /// Watches the turn of a delivered message again. It may have been cut off meanwhile.
     fn restore_watch(&mut self, message: OutboxMessage, now: Timestamp) {
-        let is_recent = now.since(message.at) < LONGEST_WATCH;
+        // No server may have been reached since the message was stored.
+        let is_recent = now.since(message.at) < self.env.config.lifecycle.retention;
         if is_recent && self.watches_turns() {
             let pending = self.recovered_message(message);
             self.watch_turn(pending);

@@ -42,7 +42,8 @@ impl ParentNotifier {
             message: message.delivery.message.clone(),
             error: message.delivery.error.clone(),
         };
-        let mut turn = WakeTurn::new(wake, self.env.now());
+        let retention = self.env.config.lifecycle.retention;
+        let mut turn = WakeTurn::new(wake, retention, self.env.now());
         if message.delivery.is_interrupted {
             turn.interrupted(self.env.now());
         }

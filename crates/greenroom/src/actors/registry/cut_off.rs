@@ -355,7 +355,7 @@ impl TaskRegistry {
 
     /// Makes a run that was cut off wait until a server serves its directory.
     pub(super) fn wait_for_server(&mut self, id: &TaskId) {
-        let Some(entry) = self.tasks.get(id) else {
+        let Some(entry) = self.tasks.get(id).filter(|_| !self.is_closing()) else {
             return;
         };
         let directory = entry.task.directory.clone();

@@ -74,6 +74,7 @@ impl TaskRegistry {
 
     fn close(&mut self, ctx: &mut Context<Self>) {
         self.refs.slots.send(SetOpen(false));
+        self.server_waits.clear();
         let registry = self.refs.registry.clone();
         let mut messages = 0;
         for (parent, known) in &self.parents {

@@ -70,6 +70,8 @@ pub enum PolledStatus {
     Absent,
     /// The status is unknown, because the call failed.
     Unknown,
+    /// The process that ran the session has ended.
+    ProcessEnded,
 }
 
 /// The findings of a completion check in the messages and todos of a run.

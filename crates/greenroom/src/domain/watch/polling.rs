@@ -229,6 +229,7 @@ mod tests {
             2 => Just(PolledStatus::Idle),
             3 => Just(PolledStatus::Absent),
             2 => Just(PolledStatus::Unknown),
+            1 => Just(PolledStatus::ProcessEnded),
             1 => Just(PolledStatus::Retry(Retrying { attempt: None, message: "later".into(), until: None })),
         ]
     }

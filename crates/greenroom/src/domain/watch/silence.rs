@@ -50,15 +50,26 @@ impl Watch {
                     }
                 }
             }
+            PolledStatus::ProcessEnded => self.process_ended(),
             _ => Vec::new(),
         };
         if !actions
             .iter()
-            .any(|action| matches!(action, WatchAction::End(_)))
+            .any(|action| matches!(action, WatchAction::End(_) | WatchAction::CutOff { .. }))
         {
             actions.extend(self.judge_silence(status, now));
         }
         actions
+    }
+
+    /// Handles a run whose process has ended: its turn was cut off. Without a turn there is nothing to continue: the run
+    /// waits for its own tasks, or its prompt was not accepted yet.
+    fn process_ended(&mut self) -> Vec<WatchAction> {
+        let has_turn = self.prompt_accepted.is_some() && self.idle_since.is_none();
+        if has_turn && self.continues_cut_off_runs() {
+            return self.cut_off("the process of its session has ended");
+        }
+        Vec::new()
     }
 
     pub(super) fn judge_silence(
@@ -71,7 +82,10 @@ impl Watch {
         let Some(accepted) = self.prompt_accepted.filter(|_| self.asking.is_empty()) else {
             return Vec::new();
         };
-        if matches!(status, PolledStatus::Busy | PolledStatus::Unknown) {
+        if matches!(
+            status,
+            PolledStatus::Busy | PolledStatus::Unknown | PolledStatus::ProcessEnded
+        ) {
             // The time before the accepted prompt does not count, nor the time without observation.
             let last_news = self
                 .progress
