@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use greenroom::domain::instance::Instance;
 use greenroom::domain::task::cut;
 use serde::Serialize;
 use tokio::sync::{oneshot, watch};
@@ -28,6 +29,16 @@ pub struct BridgeKey {
     pub pid: u32,
     /// The directory of its opencode instance.
     pub directory: Arc<str>,
+}
+
+impl BridgeKey {
+    /// Returns the instance of a directory in the process of the bridge; without a directory, all its instances.
+    pub fn instance(&self, directory: Option<&str>) -> Instance {
+        Instance {
+            process: Some(self.pid),
+            ..Instance::in_directory(directory)
+        }
+    }
 }
 
 /// Describes a connected bridge.

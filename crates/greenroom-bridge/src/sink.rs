@@ -12,8 +12,8 @@ use crate::registry::{BridgeInfo, BridgeKey};
 /// Receives the events of bridges.
 #[async_trait]
 pub trait EventSink: Send + Sync + 'static {
-    /// Receives one event of the agent server. The socket is not read until this returns.
-    async fn event(&self, event: ForwardedEvent<'_>);
+    /// Receives one event of a bridge. The socket is not read until this returns.
+    async fn event(&self, by: &BridgeKey, event: ForwardedEvent<'_>);
 
     /// Called when the event link is connected or broken.
     fn link(&self, link: EventLink);
@@ -43,9 +43,9 @@ pub trait EventSink: Send + Sync + 'static {
 
 #[async_trait]
 impl EventSink for Greenroom {
-    async fn event(&self, event: ForwardedEvent<'_>) {
+    async fn event(&self, by: &BridgeKey, event: ForwardedEvent<'_>) {
         if let Some(disposed) = &event.decoded.disposed {
-            Greenroom::instance_ended(self, disposed.directory.as_deref());
+            Greenroom::instance_ended(self, by.instance(disposed.directory.as_deref()));
         }
         if let Some(event) = event.decoded.event() {
             self.ingest_event(event).await;
@@ -57,6 +57,7 @@ impl EventSink for Greenroom {
     }
 
     fn instance_ended(&self, bridge: &BridgeInfo) {
-        Greenroom::instance_ended(self, Some(&bridge.directory));
+        let ended = bridge.key().instance(Some(&bridge.directory));
+        Greenroom::instance_ended(self, ended);
     }
 }

@@ -16,7 +16,7 @@ use crate::frame_header::FrameGate;
 use crate::frames::{Incoming, read};
 use crate::options::BridgeOptions;
 use crate::protocol::{FromBridge, Hello, PROTOCOL, ToBridge};
-use crate::registry::{Connection, Remaining};
+use crate::registry::{BridgeKey, Connection, Remaining};
 use crate::send_queue::{Outgoing, SendQueue};
 use crate::tool_calls;
 
@@ -235,7 +235,8 @@ impl Socket {
                     let named = event.decoded.session.as_ref();
                     // Only the owner of a session may speak for it.
                     if named.is_none_or(|it| sink.session_named(connection.channel.key(), it)) {
-                        self.forward_event(event, &mut pings, &send_queue).await;
+                        let by = connection.channel.key();
+                        self.forward_event(by, event, &mut pings, &send_queue).await;
                     }
                 }
                 Incoming::Ignored => {}
@@ -277,12 +278,13 @@ impl Socket {
     /// the wait does not count as idle time.
     async fn forward_event(
         &mut self,
+        by: &BridgeKey,
         event: ForwardedEvent<'_>,
         pings: &mut tokio::time::Interval,
         send_queue: &SendQueue,
     ) {
         let sink = self.options.sink.clone();
-        let mut passed = std::pin::pin!(sink.event(event));
+        let mut passed = std::pin::pin!(sink.event(by, event));
         loop {
             tokio::select! {
                 () = &mut passed => break,

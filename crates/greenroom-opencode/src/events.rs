@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use futures::{Stream, StreamExt as _};
 use greenroom::domain::event_filter::{EventFilter, FilteredEvent, ForwardedEvent};
+use greenroom::domain::instance::Instance;
 use greenroom::{EventLink, Greenroom};
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
@@ -30,7 +31,7 @@ pub trait EventSink: Send + Sync + 'static {
 impl EventSink for Greenroom {
     async fn event(&self, event: ForwardedEvent<'_>) {
         if let Some(disposed) = &event.decoded.disposed {
-            self.instance_ended(disposed.directory.as_deref());
+            self.instance_ended(Instance::in_directory(disposed.directory.as_deref()));
         }
         if let Some(event) = event.decoded.event() {
             self.ingest_event(event).await;

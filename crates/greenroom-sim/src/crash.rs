@@ -226,6 +226,10 @@ impl AgentServer for CrashableServer {
         .await
     }
 
+    fn process_of(&self, session: &SessionId) -> Option<u32> {
+        self.server.process_of(session)
+    }
+
     async fn health(&self) -> Result<(), ServerError> {
         self.call("health", "", self.server.health()).await
     }

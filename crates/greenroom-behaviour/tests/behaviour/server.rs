@@ -59,6 +59,8 @@ struct State {
     offline: bool,
     /// True while no process serves: statuses say so.
     killed: bool,
+    /// The process of all sessions, if it is known.
+    process: Option<u32>,
     created: u32,
     messages: u32,
     on_next_session: Option<Box<dyn FnOnce() + Send>>,
@@ -158,6 +160,11 @@ impl Server {
     /// Makes the server reachable again.
     pub fn come_online(&self) {
         self.state().offline = false;
+    }
+
+    /// Sets the process that runs all sessions.
+    pub fn set_process(&self, process: u32) {
+        self.state().process = Some(process);
     }
 
     /// Ends the process of the server, until [`Server::serve_again`].
@@ -389,6 +396,10 @@ fn known<'a>(state: &'a State, session: &SessionId) -> Result<&'a Session, Serve
 
 #[async_trait]
 impl AgentServer for Server {
+    fn process_of(&self, _: &SessionId) -> Option<u32> {
+        self.state().process
+    }
+
     async fn session(&self, session: &SessionId) -> Result<SessionRecord, ServerError> {
         let outcome = self.record_call(CallKind::Session, Some(session), CallPayload::Empty);
         let look = |state: &State| Ok(known(state, session)?.record(session));

@@ -1,6 +1,7 @@
 //! Changes of the server in a story: the state of a session changes and, unless the event is lost, an event
 //! is delivered.
 
+use greenroom::domain::instance::Instance;
 use greenroom::ports::agent_server::SessionStatus;
 use serde_json::{Value, json};
 
@@ -108,7 +109,17 @@ impl Harness {
 
     /// Ends the instance of a directory, or every instance.
     pub async fn end_instance(&self, directory: Option<&str>) {
-        self.greenroom.instance_ended(directory);
+        self.greenroom
+            .instance_ended(Instance::in_directory(directory));
+        self.settle().await;
+    }
+
+    /// Ends the instance of `/base` in a process.
+    pub async fn end_process(&self, process: u32) {
+        self.greenroom.instance_ended(Instance {
+            process: Some(process),
+            ..Instance::in_directory(Some("/base"))
+        });
         self.settle().await;
     }
 

@@ -41,7 +41,7 @@ pub struct Recorder {
 
 #[async_trait]
 impl EventSink for Recorder {
-    async fn event(&self, event: ForwardedEvent<'_>) {
+    async fn event(&self, _: &BridgeKey, event: ForwardedEvent<'_>) {
         self.permits.acquire().await.unwrap().forget();
         self.received
             .lock()

@@ -385,6 +385,13 @@ impl AgentServer for RoutedServer {
         unreachable(format!("no opencode is connected in {directory}"))
     }
 
+    fn process_of(&self, session: &SessionId) -> Option<u32> {
+        match self.0.sessions().get(session)?.owner {
+            Owner::Bridge(ref key) => Some(key.pid),
+            Owner::Url => None,
+        }
+    }
+
     async fn health(&self) -> Result<(), ServerError> {
         let at_url = match self.0.via_url(false) {
             Some(route) => route.server.health().await,

@@ -5,6 +5,7 @@ use async_trait::async_trait;
 use greenroom::domain::decoded_event::DecodedEvent;
 use greenroom::domain::event_filter::ForwardedEvent;
 use greenroom::domain::ids::SessionId;
+use greenroom::domain::instance::Instance;
 use greenroom::domain::session_event::SessionEventKind;
 use greenroom::{EventLink, Greenroom};
 use greenroom_bridge::{BridgeInfo, BridgeKey, ToolContext};
@@ -28,7 +29,7 @@ impl RoutedEvents {
     }
 
     /// Records the session state in an event and passes the event to the actor system.
-    async fn ingest(&self, event: DecodedEvent) {
+    async fn ingest(&self, by: Option<&BridgeKey>, event: DecodedEvent) {
         if let Some(session) = &event.session {
             if let Some(works) = event.works {
                 self.routed.0.sessions().set_working(session, works);
@@ -38,7 +39,11 @@ impl RoutedEvents {
             }
         }
         if let Some(disposed) = &event.disposed {
-            self.greenroom.instance_ended(disposed.directory.as_deref());
+            let directory = disposed.directory.as_deref();
+            self.greenroom.instance_ended(match by {
+                Some(bridge) => bridge.instance(directory),
+                None => Instance::in_directory(directory),
+            });
         }
         if let Some(event) = event.event() {
             self.greenroom.ingest_event(event).await;
@@ -48,8 +53,8 @@ impl RoutedEvents {
 
 #[async_trait]
 impl greenroom_bridge::EventSink for RoutedEvents {
-    async fn event(&self, event: ForwardedEvent<'_>) {
-        self.ingest(event.decoded).await;
+    async fn event(&self, by: &BridgeKey, event: ForwardedEvent<'_>) {
+        self.ingest(Some(by), event.decoded).await;
     }
 
     fn link(&self, link: EventLink) {
@@ -75,13 +80,14 @@ impl greenroom_bridge::EventSink for RoutedEvents {
 
     fn instance_ended(&self, bridge: &BridgeInfo) {
         self.routed.0.instance_ended(bridge);
-        self.greenroom.instance_ended(Some(&bridge.directory));
+        let ended = bridge.key().instance(Some(&bridge.directory));
+        self.greenroom.instance_ended(ended);
     }
 }
 
 impl greenroom_opencode::EventSink for RoutedEvents {
     async fn event(&self, event: ForwardedEvent<'_>) {
-        self.ingest(event.decoded).await;
+        self.ingest(None, event.decoded).await;
     }
 
     fn link(&self, link: EventLink) {

@@ -50,6 +50,10 @@ pub fn scenario(seed: u64, profile: Profile) -> Scenario {
     let mut healed_at = generator.now + 2000;
     if let Some(rng) = &mut ordinary {
         ordinary_steps(rng, &mut generator);
+        let mut second = Rng::named(seed, "ordinary: second process");
+        if second.chance(300) {
+            add_second_process(&mut second, &mut generator.steps);
+        }
         let mut absence = Rng::named(seed, "ordinary: absence");
         if absence.chance(150) {
             healed_at = healed_at.max(add_absence(&mut absence, &mut generator));
@@ -162,6 +166,22 @@ fn ordinary_steps(rng: &mut Rng, generator: &mut StepGenerator) {
         generator.steps.push(Step { at, action });
     }
     generator.steps.sort_by_key(|step| step.at);
+}
+
+/// Ends a second process of the folder around each abort by a user.
+fn add_second_process(rng: &mut Rng, steps: &mut Vec<Step>) {
+    let stops = steps.iter().filter_map(|step| match step.action {
+        Action::UserAbort { .. } => Some(step.at),
+        _ => None,
+    });
+    let ends: Vec<Step> = stops
+        .map(|at| Step {
+            at: (at + rng.below(6000)).saturating_sub(4000),
+            action: Action::EndSecondProcess,
+        })
+        .collect();
+    steps.extend(ends);
+    steps.sort_by_key(|step| step.at);
 }
 
 /// Kills the server for a long time. Returns when the next one serves.

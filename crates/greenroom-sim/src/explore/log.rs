@@ -65,6 +65,8 @@ pub enum LogEvent {
     ReportedDelivered { parent: SessionId, notice: NoticeId },
     /// The end of the instance, or the loss of its bridge, is reported to the system.
     InstanceEnded,
+    /// The end of another process of the folder was reported to the system.
+    SecondProcessEnded,
     /// A fact about a session at the server.
     SessionFact { session: SessionId, fact: Fact },
     /// The event stream is connected or broken, as reported to the system.

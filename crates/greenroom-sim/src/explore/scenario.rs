@@ -303,6 +303,8 @@ pub enum Action {
     /// Ends the process of opencode in an orderly way, and starts another after some milliseconds. The process aborts
     /// its running sessions.
     EndProcess { ms: u64 },
+    /// Ends another process of opencode in the folder, which runs no session of the scenario.
+    EndSecondProcess,
     /// Removes an agent from the configuration.
     LoseAgent {
         agent: String,

@@ -103,7 +103,7 @@ impl SortedStatuses {
         }
     }
 
-    /// Returns the status of a session. Sessions are asked for in their order, so that one pass is enough.
+    /// Returns the status of a session. The calls are in the order of the sessions, so that one pass is enough.
     fn of(&mut self, session: &SessionId) -> PolledStatus {
         while let Some((other, status)) = &self.next {
             match other.cmp(session) {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::ids::SessionId;
+use super::instance::Instance;
 use super::time::Timestamp;
 
 /// An end of an instance up to this long before an abort explains the abort. The plugin's connection is closed before
@@ -15,9 +16,14 @@ const END_BEFORE: Duration = Duration::from_secs(6);
 /// Ends older than this no longer matter: the report of an abort may be late.
 const KEEP_ENDS: Duration = Duration::from_secs(60);
 
+/// Aborts in one instance up to this long apart were aborts of its end.
+const BURST: Duration = Duration::from_millis(200);
+
 /// How an abort is judged whose grace has passed without an end of its instance.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
+    /// The instance has ended.
+    CutOff,
     /// The instance lives on: a person aborted the session.
     Person,
     /// The abort was received before a restart of the service. It is a person's if a server serves the directory.
@@ -26,9 +32,10 @@ pub enum Verdict {
 
 #[derive(Debug)]
 struct Pending {
-    /// None if the directory is unknown: an end of any instance explains the abort.
-    directory: Option<Arc<str>>,
-    restored: bool,
+    /// The end of an instance that fits explains the abort.
+    instance: Instance,
+    /// When an earlier process received the abort.
+    restored: Option<Timestamp>,
 }
 
 /// The aborts that wait for their judgement, and the recent ends of instances.
@@ -38,9 +45,7 @@ pub struct AbortGrace {
     pending: BTreeMap<SessionId, Pending>,
     /// The last abort of each directory with pending aborts.
     last_aborts: BTreeMap<Option<Arc<str>>, Timestamp>,
-    ends: BTreeMap<Arc<str>, Timestamp>,
-    /// The last end of every instance at once.
-    end_of_all: Option<Timestamp>,
+    ends: BTreeMap<Instance, Timestamp>,
     /// The last loss of the event stream.
     stream_lost: Option<Timestamp>,
 }
@@ -53,7 +58,6 @@ impl AbortGrace {
             pending: BTreeMap::new(),
             last_aborts: BTreeMap::new(),
             ends: BTreeMap::new(),
-            end_of_all: None,
             stream_lost: None,
         }
     }
@@ -63,45 +67,37 @@ impl AbortGrace {
     pub fn aborted(
         &mut self,
         session: &SessionId,
-        directory: Option<Arc<str>>,
+        instance: Instance,
         at: Timestamp,
         turn_began: Option<Timestamp>,
     ) -> bool {
-        if self.has_ended_since(directory.as_deref(), at, turn_began) {
+        if self.has_ended_since(&instance, at, turn_began) {
             self.remove(session);
             return true;
         }
-        self.add(session, directory, at, false);
+        self.add(session, instance, at, None);
         false
     }
 
-    /// Records an abort that an earlier process received and did not judge. Its grace begins again.
-    pub fn restored(&mut self, session: &SessionId, directory: Option<Arc<str>>, now: Timestamp) {
-        self.add(session, directory, now, true);
+    /// Records an abort that an earlier process received at `at` and did not judge. Its grace begins again.
+    pub fn restored(
+        &mut self,
+        session: &SessionId,
+        instance: Instance,
+        at: Timestamp,
+        now: Timestamp,
+    ) {
+        self.add(session, instance, now, Some(at));
     }
 
-    /// Records the end of the instance of a directory, or of every instance. Returns the sessions that were cut off.
-    pub fn instance_ended(
-        &mut self,
-        directory: Option<&Arc<str>>,
-        at: Timestamp,
-    ) -> Vec<SessionId> {
+    /// Records the end of an instance. Returns the sessions that were cut off.
+    pub fn instance_ended(&mut self, instance: &Instance, at: Timestamp) -> Vec<SessionId> {
         self.ends.retain(|_, end| at.since(*end) <= KEEP_ENDS);
-        match directory {
-            Some(directory) => {
-                self.ends.insert(Arc::clone(directory), at);
-            }
-            None => self.end_of_all = Some(at),
-        }
-        let is_explained = |pending: &Pending| {
-            directory.is_none()
-                || pending.directory.is_none()
-                || pending.directory.as_ref() == directory
-        };
+        self.ends.insert(instance.clone(), at);
         let cut_off: Vec<SessionId> = self
             .pending
             .iter()
-            .filter(|(_, pending)| is_explained(pending))
+            .filter(|(_, pending)| pending.instance.fits(instance))
             .map(|(session, _)| session.clone())
             .collect();
         for session in &cut_off {
@@ -134,12 +130,15 @@ impl AbortGrace {
         let due: Vec<(SessionId, Verdict)> = self
             .pending
             .iter()
-            .filter(|(_, pending)| self.last_aborts.get(&pending.directory).is_none_or(is_over))
+            .filter(|(_, pending)| {
+                let last = self.last_aborts.get(&pending.instance.directory);
+                last.is_none_or(is_over)
+            })
             .map(|(session, pending)| {
-                let verdict = if pending.restored {
-                    Verdict::PersonIfServed(pending.directory.clone())
-                } else {
-                    Verdict::Person
+                let verdict = match pending.restored {
+                    Some(_) if self.is_one_of_several(session, pending) => Verdict::CutOff,
+                    Some(_) => Verdict::PersonIfServed(pending.instance.directory.clone()),
+                    None => Verdict::Person,
                 };
                 (session.clone(), verdict)
             })
@@ -148,6 +147,17 @@ impl AbortGrace {
             self.remove(session);
         }
         due
+    }
+
+    /// Returns true if an earlier process received another abort at about the same time in what may be the same instance: a
+    /// person stops one session, the end of an instance all of them.
+    fn is_one_of_several(&self, session: &SessionId, restored: &Pending) -> bool {
+        self.pending.iter().any(|(other, pending)| {
+            let gap = restored.restored.zip(pending.restored);
+            other != session
+                && pending.instance.fits(&restored.instance)
+                && gap.is_some_and(|(one, other)| one.since(other).max(other.since(one)) <= BURST)
+        })
     }
 
     /// Returns true if an abort of the session waits for its judgement.
@@ -161,9 +171,10 @@ impl AbortGrace {
         let Some(removed) = self.pending.remove(session) else {
             return false;
         };
-        let is_last = !(self.pending.values()).any(|other| other.directory == removed.directory);
+        let directory = removed.instance.directory;
+        let is_last = !(self.pending.values()).any(|other| other.instance.directory == directory);
         if is_last {
-            self.last_aborts.remove(&removed.directory);
+            self.last_aborts.remove(&directory);
         }
         true
     }
@@ -171,38 +182,32 @@ impl AbortGrace {
     fn add(
         &mut self,
         session: &SessionId,
-        directory: Option<Arc<str>>,
+        instance: Instance,
         at: Timestamp,
-        restored: bool,
+        restored: Option<Timestamp>,
     ) {
         self.remove(session);
-        let last = self.last_aborts.entry(directory.clone()).or_insert(at);
+        let directory = instance.directory.clone();
+        let last = self.last_aborts.entry(directory).or_insert(at);
         *last = (*last).max(at);
-        let pending = Pending {
-            directory,
-            restored,
-        };
+        let pending = Pending { instance, restored };
         self.pending.insert(session.clone(), pending);
     }
 
     fn has_ended_since(
         &self,
-        directory: Option<&str>,
+        instance: &Instance,
         at: Timestamp,
         turn_began: Option<Timestamp>,
     ) -> bool {
-        // A turn that began after the end runs in the next instance.
-        let explains = |end: &Timestamp| {
-            at.since(*end) <= END_BEFORE && turn_began.is_none_or(|began| began < *end)
-        };
-        let of_directory = match directory {
-            Some(directory) => self.ends.get(directory).is_some_and(explains),
-            None => self.ends.values().any(explains),
-        };
+        let is_explained = self.ends.iter().any(|(ended, end)| {
+            ended.fits(instance)
+                && at.since(*end) <= END_BEFORE
+                // A turn that began after the end runs in the next instance.
+                && turn_began.is_none_or(|began| began < *end)
+        });
         let before_loss = |lost: Timestamp| at <= lost && lost.since(at) <= self.grace;
-        of_directory
-            || self.end_of_all.as_ref().is_some_and(explains)
-            || self.stream_lost.is_some_and(before_loss)
+        is_explained || self.stream_lost.is_some_and(before_loss)
     }
 }
 
@@ -218,14 +223,21 @@ mod tests {
         Timestamp::from_millis(millis)
     }
 
-    fn dir(name: &str) -> Option<Arc<str>> {
-        Some(Arc::from(name))
+    fn dir(name: &str) -> Instance {
+        Instance::in_directory(Some(name))
+    }
+
+    fn process(directory: &str, process: u32) -> Instance {
+        Instance {
+            process: Some(process),
+            ..dir(directory)
+        }
     }
 
     #[test]
     fn end_before_the_turn_does_not_explain_its_abort() {
         let mut grace = grace();
-        grace.instance_ended(dir("/d").as_ref(), at(1000));
+        grace.instance_ended(&dir("/d"), at(1000));
         assert!(!grace.aborted(&"a".into(), dir("/d"), at(3500), Some(at(1000))));
         assert!(grace.aborted(&"b".into(), dir("/d"), at(3500), Some(at(999))));
         assert!(grace.aborted(&"c".into(), dir("/d"), at(3500), None));
@@ -249,9 +261,8 @@ mod tests {
         grace.aborted(&"c".into(), dir("/e"), at(1000), None);
         // The grace of a directory ends after its last abort.
         assert_eq!(grace.due(at(3000)), [("c".into(), Verdict::Person)]);
-        let ended: Arc<str> = "/d".into();
         assert_eq!(
-            grace.instance_ended(Some(&ended), at(4400)),
+            grace.instance_ended(&dir("/d"), at(4400)),
             ["a".into(), "b".into()]
         );
         assert_eq!(grace.next_deadline(), None);
@@ -260,21 +271,23 @@ mod tests {
     #[test]
     fn end_before_the_abort_cuts_off() {
         let mut grace = grace();
-        let ended: Arc<str> = "/d".into();
-        grace.instance_ended(Some(&ended), at(1000));
+        grace.instance_ended(&dir("/d"), at(1000));
         assert!(grace.aborted(&"a".into(), dir("/d"), at(7000), None));
         assert!(!grace.aborted(&"b".into(), dir("/e"), at(1100), None));
         assert!(!grace.aborted(&"c".into(), dir("/d"), at(7001), None));
         // Without a directory every end counts.
-        assert!(grace.aborted(&"d".into(), None, at(1100), None));
+        assert!(grace.aborted(&"d".into(), Instance::default(), at(1100), None));
     }
 
     #[test]
     fn end_of_every_instance_cuts_off_all() {
         let mut grace = grace();
         grace.aborted(&"a".into(), dir("/d"), at(1000), None);
-        grace.aborted(&"b".into(), None, at(1000), None);
-        assert_eq!(grace.instance_ended(None, at(1500)).len(), 2);
+        grace.aborted(&"b".into(), Instance::default(), at(1000), None);
+        assert_eq!(
+            grace.instance_ended(&Instance::default(), at(1500)).len(),
+            2
+        );
         assert!(grace.aborted(&"c".into(), dir("/e"), at(1600), None));
     }
 
@@ -282,7 +295,7 @@ mod tests {
     fn loss_of_the_stream_cuts_off_earlier_aborts_only() {
         let mut grace = grace();
         grace.aborted(&"a".into(), dir("/d"), at(1000), None);
-        grace.aborted(&"b".into(), None, at(1000), None);
+        grace.aborted(&"b".into(), Instance::default(), at(1000), None);
         assert_eq!(grace.stream_lost(at(1500)).len(), 2);
         assert_eq!(grace.next_deadline(), None);
         // Reported late.
@@ -294,20 +307,51 @@ mod tests {
     #[test]
     fn late_report_of_an_abort_is_explained_by_an_end_after_it() {
         let mut grace = grace();
-        let ended: Arc<str> = "/d".into();
-        grace.instance_ended(Some(&ended), at(1120));
+        grace.instance_ended(&dir("/d"), at(1120));
         assert!(grace.aborted(&"a".into(), dir("/d"), at(1000), None));
     }
 
     #[test]
     fn restored_abort_is_judged_by_the_server() {
         let mut grace = grace();
-        grace.restored(&"a".into(), dir("/d"), at(9000));
+        grace.restored(&"a".into(), dir("/d"), at(500), at(9000));
         assert!(grace.is_pending(&"a".into()));
         assert_eq!(
             grace.due(at(11_000)),
-            [("a".into(), Verdict::PersonIfServed(dir("/d")))]
+            [("a".into(), Verdict::PersonIfServed(Some("/d".into())))]
         );
         assert!(!grace.is_pending(&"a".into()));
+    }
+
+    #[test]
+    fn end_of_another_process_explains_no_abort() {
+        let mut grace = grace();
+        grace.aborted(&"a".into(), process("/d", 1), at(1000), None);
+        assert!(grace.instance_ended(&process("/d", 2), at(1100)).is_empty());
+        assert!(!grace.aborted(&"b".into(), process("/d", 1), at(1200), None));
+        // A process that is not known may be either.
+        assert!(grace.aborted(&"c".into(), dir("/d"), at(1200), None));
+        assert_eq!(
+            grace.instance_ended(&process("/d", 1), at(1300)),
+            ["a".into(), "b".into()]
+        );
+        assert!(!grace.aborted(&"d".into(), process("/e", 1), at(1400), None));
+    }
+
+    #[test]
+    fn restored_aborts_of_one_moment_were_aborts_of_an_end() {
+        let mut grace = grace();
+        grace.restored(&"a".into(), dir("/d"), at(500), at(9000));
+        // The directory of a parent is not known.
+        grace.restored(&"b".into(), Instance::default(), at(560), at(9000));
+        grace.restored(&"c".into(), dir("/e"), at(5000), at(9000));
+        assert_eq!(
+            grace.due(at(11_000)),
+            [
+                ("a".into(), Verdict::CutOff),
+                ("b".into(), Verdict::CutOff),
+                ("c".into(), Verdict::PersonIfServed(Some("/e".into()))),
+            ]
+        );
     }
 }

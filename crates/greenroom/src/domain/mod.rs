@@ -14,6 +14,7 @@ pub mod histories;
 pub mod history;
 pub mod idempotency;
 pub mod ids;
+pub mod instance;
 pub mod lenient_json;
 pub(crate) mod lifecycle;
 pub mod notice;

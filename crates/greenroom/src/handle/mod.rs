@@ -22,6 +22,7 @@ use crate::actors::task::SendFailure;
 use crate::domain::decoded_event::DecodedEvent;
 use crate::domain::history::HistoryEntry;
 use crate::domain::ids::{ConcurrencyKey, Run, SessionId, TaskId};
+use crate::domain::instance::Instance;
 use crate::domain::output::{Output, OutputOptions, RunScope};
 use crate::domain::session_event::SessionEvent;
 use crate::domain::session_owner::SessionOwner;
@@ -491,13 +492,10 @@ impl Greenroom {
         self.events.put(event).await;
     }
 
-    /// Reports that the opencode instance of this directory was disposed, or that its process or its bridge has ended. Without
-    /// a directory: every instance of the server. The server aborts the sessions of an ending instance itself; such an abort
-    /// is not a person's.
-    pub fn instance_ended(&self, directory: Option<&str>) {
-        self.registry.send(InstanceEnded {
-            directory: directory.map(Arc::from),
-        });
+    /// Reports that an opencode instance was disposed, or that its process or its bridge has ended. The server aborts the
+    /// sessions of an ending instance itself; such an abort is not a person's.
+    pub fn instance_ended(&self, instance: Instance) {
+        self.registry.send(InstanceEnded(instance));
     }
 
     /// Records in the journal which process owns a session; none if no process owns it. A restarted service reads it by

@@ -266,6 +266,12 @@ pub trait AgentServer: Send + Sync + 'static {
         self.health().await
     }
 
+    /// Returns the id of the process that runs a session, if several processes serve this system and it is known which one.
+    /// Answered from memory.
+    fn process_of(&self, _session: &SessionId) -> Option<u32> {
+        None
+    }
+
     /// Returns Ok if the server answers at all.
     async fn health(&self) -> Result<(), ServerError>;
 }

@@ -433,6 +433,45 @@ fn restart_during_the_grace_without_a_server() {
 }
 
 #[test]
+fn restart_between_the_aborts_and_the_end_of_their_instance() {
+    story(|mut s| async move {
+        let (a, b) = (busy_job(&s, "a").await, busy_job(&s, "b").await);
+        s.advance_to(10_000).await;
+        s.cut_off(&a).await;
+        s.advance(30).await;
+        s.cut_off(&b).await;
+        // The end of the instance is reported to no process.
+        s.crash(500).await;
+        s.advance_to(14_000).await;
+        assert_eq!(continuations(&s), 2);
+        for task in [&a, &b] {
+            s.finish_turn(task).await;
+            assert_eq!(s.state(task).await, "completed");
+        }
+    });
+}
+
+#[test]
+fn end_of_another_process_of_the_folder_does_not_explain_a_stop() {
+    story(|s| async move {
+        let a = busy_job(&s, "a").await;
+        s.server.set_process(1);
+        s.advance_to(10_000).await;
+        s.end_process(2).await;
+        s.advance_to(11_000).await;
+        s.cut_off(&a).await;
+        s.advance_to(11_500).await;
+        s.end_process(2).await;
+        s.advance_to(14_000).await;
+        assert_eq!(
+            s.state(&a).await,
+            "interrupt: the session was aborted from outside"
+        );
+        assert_eq!(continuations(&s), 0);
+    });
+}
+
+#[test]
 fn restart_while_the_run_waits_for_a_server() {
     story(|mut s| async move {
         let a = busy_job(&s, "a").await;

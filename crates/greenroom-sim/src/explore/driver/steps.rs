@@ -120,6 +120,7 @@ impl StepExecutor {
             Action::Restart { ms } => self.model.take_offline(*ms, true),
             Action::BreakLink { ms } => self.model.break_link(*ms),
             Action::Dispose => self.model.dispose(),
+            Action::EndSecondProcess => self.model.end_second_process(),
             Action::EndProcess { ms } => self.model.end_process(*ms),
             Action::LoseAgent { agent, permanent } => self.model.lose_agent(agent, *permanent),
             Action::LoseModel { model, permanent } => self.model.lose_model(model, *permanent),

@@ -95,6 +95,7 @@ impl fmt::Display for Entry {
                 write!(f, "delivered {notice} to {parent}, as reported")
             }
             LogEvent::InstanceEnded => f.write_str("instance ended"),
+            LogEvent::SecondProcessEnded => f.write_str("instance of another process ended"),
             LogEvent::SessionFact { session, fact } => write!(f, "session  {session} {fact:?}"),
             LogEvent::LinkChanged(up) => {
                 write!(f, "link     {}", if *up { "connected" } else { "broken" })

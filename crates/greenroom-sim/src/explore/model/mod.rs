@@ -26,6 +26,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use greenroom::clock::Clock;
+use greenroom::domain::instance::Instance;
 use greenroom::failpoint::FaultInjector;
 use greenroom::{EventLink, Greenroom};
 use tokio::sync::{Notify, mpsc};
@@ -40,6 +41,8 @@ pub use turn::TurnKind;
 
 /// The directory of sessions without a directory of their own.
 pub const BASE: &str = "/base";
+/// The process that runs the sessions of a scenario.
+pub(crate) const PROCESS: u32 = 1;
 
 /// The maximum number of crashes in one scenario.
 const CRASHES: u32 = 4;
@@ -121,7 +124,19 @@ impl Model {
                     && (bridge_lost || self.link_is_up())
                 {
                     self.log.push(LogEvent::InstanceEnded);
-                    greenroom.instance_ended(Some(BASE));
+                    greenroom.instance_ended(Instance {
+                        process: Some(PROCESS),
+                        ..Instance::in_directory(Some(BASE))
+                    });
+                }
+            }
+            TimedEvent::SecondProcessEnded => {
+                if let Some(greenroom) = greenroom {
+                    self.log.push(LogEvent::SecondProcessEnded);
+                    greenroom.instance_ended(Instance {
+                        process: Some(PROCESS + 1),
+                        ..Instance::in_directory(Some(BASE))
+                    });
                 }
             }
             TimedEvent::ServerOnline => self.state().bring_online(),

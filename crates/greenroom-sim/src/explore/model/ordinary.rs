@@ -26,6 +26,11 @@ impl Model {
         self.state().end_process(millis);
     }
 
+    /// Ends another process of the folder, which runs no session of the scenario.
+    pub fn end_second_process(&self) {
+        self.state().schedule(0, TimedEvent::SecondProcessEnded);
+    }
+
     /// Removes an agent from the configuration. The healing restores it unless the loss is permanent.
     pub fn lose_agent(&self, agent: &str, permanent: bool) {
         let mut state = self.state();

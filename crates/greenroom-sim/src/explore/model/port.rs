@@ -17,9 +17,9 @@ use greenroom::ports::agent_server::{
 use serde_json::json;
 use tokio::time::sleep;
 
-use super::Model;
 use super::session::Session;
 use super::state::{AcceptedPrompt, ServerState};
+use super::{Model, PROCESS};
 use crate::explore::log::{Call, Fact, Log, LogEvent};
 
 /// The outcome of a call. Recorded scenarios contain the numbers.
@@ -227,6 +227,10 @@ fn alias(title: &str) -> &str {
 
 #[async_trait]
 impl AgentServer for Model {
+    fn process_of(&self, _: &SessionId) -> Option<u32> {
+        Some(PROCESS)
+    }
+
     async fn session(&self, session: &SessionId) -> Result<SessionRecord, ServerError> {
         let id = session.clone();
         self.call(

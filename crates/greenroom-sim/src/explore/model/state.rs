@@ -31,6 +31,8 @@ pub(super) enum TimedEvent {
     CutOff { session: SessionId, turn: u32 },
     /// The end of the instance is reported to the system. A lost bridge is reported in any case.
     InstanceEnded { bridge_lost: bool },
+    /// Another process of the folder has ended.
+    SecondProcessEnded,
     /// The process ends; another serves after some milliseconds.
     ProcessEnds { ms: i64 },
     /// A prompt that was accepted is stored, unless the server has ended since.

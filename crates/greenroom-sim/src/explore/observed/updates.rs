@@ -73,6 +73,7 @@ impl ObservedState {
                     self.stream_losses.push(position);
                 }
             }
+            LogEvent::SecondProcessEnded => {}
             LogEvent::ServerOnline(_) => {
                 self.last_fault = Some(position);
                 self.last_disruption = Some(position);

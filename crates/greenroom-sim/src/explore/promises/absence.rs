@@ -41,7 +41,8 @@ impl Promise for Absence {
             }
             LogEvent::ServerOnline(true) => {
                 let since = self.since.take()?;
-                if entry.at - since < NOTICED_AFTER {
+                // A restarted service may have begun to poll just now.
+                if entry.at - since < NOTICED_AFTER || observed.process_crashed.is_some() {
                     return None;
                 }
                 let is_undisturbed = |at: Option<i64>| at.is_none_or(|at| at < since);
@@ -54,7 +55,6 @@ impl Promise for Absence {
                         && run.running.is_some_and(|at| at.at < since)
                         && !run.actor_panicked
                         && is_undisturbed(run.requeued.map(|at| at.at))
-                        && is_undisturbed(observed.process_crashed.map(|at| at.at))
                         && known.is_some_and(|known| {
                             is_undisturbed(known.user_aborted.map(|at| at.at))
                                 && known.deleted.is_none()

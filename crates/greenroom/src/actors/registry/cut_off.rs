@@ -15,6 +15,7 @@ use crate::actors::task::{AbortHeld, AbortJudged, CutOffAccepted};
 use crate::config::OnParentAbort;
 use crate::domain::abort_grace::{AbortGrace, Verdict};
 use crate::domain::ids::{SessionId, TaskId};
+use crate::domain::instance::Instance;
 use crate::domain::lifecycle::End;
 use crate::domain::task::TaskStatus;
 use crate::domain::time::{Timestamp, duration_text};
@@ -147,7 +148,11 @@ impl TaskRegistry {
         let Some(grace) = &mut self.abort_grace else {
             return;
         };
-        if grace.aborted(session, directory, at, turn_began) {
+        let instance = Instance {
+            directory,
+            process: self.env.server.process_of(session),
+        };
+        if grace.aborted(session, instance, at, turn_began) {
             self.abort_judged(session, true, ctx);
         }
         self.arm_abort_grace(ctx);
@@ -162,6 +167,11 @@ impl TaskRegistry {
             received.cut_off = Some(cut_off);
             received.at
         });
+        if cut_off && at.is_some() {
+            // After a restart the stored messages show the same.
+            self.env
+                .append(vec![JournalEntry::AbortJudged(session.clone())]);
+        }
         let parent = self.parents.get(session);
         if let Some((at, parent)) = at.zip(parent) {
             parent.notifier.do_send(ParentAbortJudged { at, cut_off });
@@ -226,6 +236,7 @@ impl TaskRegistry {
         };
         for (session, verdict) in grace.due(now) {
             match verdict {
+                Verdict::CutOff => self.abort_judged(&session, true, ctx),
                 Verdict::Person => self.abort_judged(&session, false, ctx),
                 Verdict::PersonIfServed(directory) => self.probe_restored(session, directory),
             }
@@ -235,14 +246,23 @@ impl TaskRegistry {
 
     fn probe_restored(&self, session: SessionId, directory: Option<Arc<str>>) {
         let (env, registry) = (self.env.clone(), self.refs.registry.clone());
-        let directory = directory.unwrap_or_else(|| self.env.config.directory.clone());
         let probed = session.clone();
+        let parent = session.clone();
         spawn_call(
             &self.env,
             "registry: server of a restored abort is probed",
             async move {
-                let call = env.server.serves(&directory);
-                within(env.config.calls.other, call).await.is_ok()
+                let limit = env.config.calls.other;
+                let directory = match directory {
+                    Some(directory) => directory,
+                    None => match within(limit, env.server.session(&parent)).await {
+                        Ok(record) => {
+                            (record.directory).unwrap_or_else(|| env.config.directory.clone())
+                        }
+                        Err(_) => return false,
+                    },
+                };
+                within(limit, env.server.serves(&directory)).await.is_ok()
             },
             |_| false,
             move |is_served| {
@@ -276,8 +296,10 @@ impl TaskRegistry {
                 actor.do_send(AbortHeld);
             }
             self.hold_parent_for_abort(&session);
+            let process = self.env.server.process_of(&session);
             if let Some(grace) = &mut self.abort_grace {
-                grace.restored(&session, directory, now);
+                let instance = Instance { directory, process };
+                grace.restored(&session, instance, at, now);
             }
         }
         self.arm_abort_grace(ctx);
@@ -318,22 +340,18 @@ impl TaskRegistry {
     }
 
     /// Records the end of an instance. Aborts in its directory were no person's.
-    pub(super) fn record_instance_end(
-        &mut self,
-        directory: Option<&Arc<str>>,
-        ctx: &mut Context<Self>,
-    ) {
+    pub(super) fn record_instance_end(&mut self, ended: &Instance, ctx: &mut Context<Self>) {
         let now = self.env.now();
         let Some(grace) = &mut self.abort_grace else {
             return;
         };
-        let cut_off = grace.instance_ended(directory, now);
+        let cut_off = grace.instance_ended(ended, now);
         self.sessions_cut_off(cut_off, ctx);
         // A message that was stored just before may begin no turn, and then no abort is reported.
         for known in self.parents.values() {
             known
                 .notifier
-                .do_send(ParentInstanceEnded(directory.cloned()));
+                .do_send(ParentInstanceEnded(ended.directory.clone()));
         }
     }
 
@@ -489,8 +507,13 @@ impl Handler<InstanceEnded> for TaskRegistry {
 
     fn handle(&mut self, ended: InstanceEnded, ctx: &mut Context<Self>) {
         self.env.failpoints.hit("registry: InstanceEnded");
-        tracing::info!(directory = ended.directory.as_deref(), "instance ended");
-        self.record_instance_end(ended.directory.as_ref(), ctx);
+        let InstanceEnded(ended) = ended;
+        tracing::info!(
+            directory = ended.directory.as_deref(),
+            process = ended.process,
+            "instance ended"
+        );
+        self.record_instance_end(&ended, ctx);
     }
 }
 

@@ -2,7 +2,6 @@
 //! the run in that session and the notifier of that parent session. Deleted sessions are handled here.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 
 use actix::{AsyncContext, Context, Handler, Message};
 
@@ -14,6 +13,7 @@ use crate::actors::poller::Reconcile;
 use crate::actors::slot_manager::SetOpen;
 use crate::actors::task::{EventLinkLost, SessionEventReceived};
 use crate::domain::ids::{SessionId, TaskId};
+use crate::domain::instance::Instance;
 use crate::domain::lifecycle::End;
 use crate::domain::session_event::{SessionEvent, SessionEventKind};
 use crate::domain::session_owner::SessionOwner;
@@ -26,13 +26,10 @@ use crate::ports::journal::JournalEntry;
 #[rtype(result = "()")]
 pub(crate) struct LinkChanged(pub(crate) EventLink);
 
-/// The instance of a directory, or every instance, has ended.
+/// An instance has ended.
 #[derive(Message)]
 #[rtype(result = "()")]
-pub(crate) struct InstanceEnded {
-    /// None for every instance.
-    pub(crate) directory: Option<Arc<str>>,
-}
+pub(crate) struct InstanceEnded(pub(crate) Instance);
 
 /// Another process owns a session, or none.
 #[derive(Message)]
