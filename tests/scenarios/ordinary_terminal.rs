@@ -246,6 +246,13 @@ impl Folder {
     async fn absence_then_all_complete(&self, tasks: &[Value]) {
         // The test is about this time without an opencode.
         tokio::time::sleep(ABSENCE).await;
+        self.workstation
+            .waits("the tasks wait for the next opencode", async || {
+                let tasks = self.workstation.tasks().await?;
+                let waits = |task: &Value| task["status"] == "pending";
+                tasks.iter().all(waits).then_some(())
+            })
+            .await;
         let mut terminal = self.workstation.terminal(self.path()).await;
         let ended = self.all_ended(3).await;
         let state = self.workstation.state().await;

@@ -6,6 +6,7 @@ use crate::harness::{Scene, Stage, until};
 
 crate::stories![
     tasks_continue_after_a_killed_server,
+    tasks_wait_for_the_next_server,
     launch_waits_for_an_absent_server
 ];
 
@@ -46,6 +47,28 @@ async fn tasks_continue_after_a_killed_server() {
     assert_eq!(scene.stage.level(&scene.model).max, 3);
     let sessions = scene.stage.rehearsal.stats().sessions.len();
     assert_eq!(sessions, 14, "the parent's session and one for each task");
+}
+
+async fn tasks_wait_for_the_next_server() {
+    let stage = Stage::own().await;
+    let url = stage.opencode.url();
+    let mut scene = Scene::on(stage, &url, &[]).await;
+    let parent = scene.parent("plan").await;
+    let id = scene
+        .launch(Some(&parent), "[[wait 40s]][[say it is done]]")
+        .await;
+    scene.works(1).await;
+    scene.service.reaches(&id, "running").await;
+    scene.stage.opencode.kill();
+    scene.service.reaches(&id, "pending").await;
+    let (_, detail) = scene.service.get(&format!("/v1/tasks/{id}")).await;
+    let waits_for = detail["waitsFor"]["text"].as_str().unwrap_or_default();
+    assert!(waits_for.starts_with("an opencode in /"), "{detail}");
+    let (_, limits) = scene.service.get("/v1/limits").await;
+    assert_eq!(limits["inUse"], 0, "{limits}");
+    scene.stage.opencode.kill_and_restart(Duration::ZERO).await;
+    scene.service.reaches(&id, "completed").await;
+    scene.notified_once(&parent, &[&id]).await;
 }
 
 async fn launch_waits_for_an_absent_server() {
