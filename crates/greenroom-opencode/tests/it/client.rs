@@ -66,6 +66,12 @@ async fn refused_connection_has_no_effect() {
         "{outcome:?}"
     );
     assert!(!outcome.outcome_is_unknown());
+    // A living server of this machine keeps its port.
+    let outcome = server(&url).statuses("/work").await.unwrap_err();
+    assert!(
+        matches!(outcome, ServerError::ProcessEnded(_)),
+        "{outcome:?}"
+    );
 }
 
 #[tokio::test]

@@ -314,6 +314,45 @@ async fn sessions_of_a_dead_process_are_taken_over() {
     host.stop().await;
 }
 
+/// Returns the id of a process that does not exist any more.
+fn ended_process() -> u32 {
+    let mut child = std::process::Command::new("true").spawn().unwrap();
+    child.wait().unwrap();
+    child.id()
+}
+
+#[actix_rt::test]
+async fn task_of_a_dead_process_waits_for_the_next() {
+    let timeouts = Timeouts {
+        dead_after: Duration::from_millis(200),
+        ..Timeouts::default()
+    };
+    let (host, storage) = (
+        Host::on_bridges(false, timeouts, &[]).await,
+        Storage::default(),
+    );
+    storage.open("ses_p", "/project");
+    let mut killed = Plugin::connect_new(&host, &storage, ended_process(), "/project").await;
+    let _elsewhere = Plugin::connect_new(&host, &storage, 3, "/elsewhere").await;
+    killed.pause_answers();
+    killed.name_and_sync("ses_p").await;
+    let task = launch(&host, Some("ses_p"), None).await;
+    let session = host.running(&task).await;
+    wait_until("it works", || {
+        killed.request_count(&format!("POST /session/{session}/prompt_async")) == 1
+    })
+    .await;
+    killed.sync().await;
+    killed.disconnect(&host).await;
+    let waits = |task: &Value| task["waitsFor"]["text"] == "an opencode in /project";
+    let waiting = host.until(&task, waits).await;
+    assert_eq!(waiting["status"], "pending", "{waiting}");
+    killed.finish_silently(&session);
+    let _next = Plugin::connect_new(&host, &storage, 2, "/project").await;
+    assert_eq!(host.ended(&task).await["status"], "completed");
+    host.stop().await;
+}
+
 #[actix_rt::test]
 async fn unknown_session_of_a_dead_process_is_not_found() {
     let timeouts = Timeouts {
