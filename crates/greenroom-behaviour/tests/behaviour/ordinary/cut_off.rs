@@ -266,6 +266,29 @@ fn run_of_a_killed_process_waits_for_the_next() {
 }
 
 #[test]
+fn idle_run_of_a_killed_process_waits_unless_it_has_answered() {
+    story(|s| async move {
+        let (a, b) = (busy_job(&s, "a").await, busy_job(&s, "b").await);
+        s.advance_to(10_000).await;
+        // Both are idle, and their completion checks are not answered any more.
+        s.server.kill();
+        s.idle(&a).await;
+        s.answer(&b, "it is done").await;
+        s.idle(&b).await;
+        s.advance_to(20_000).await;
+        assert_eq!(s.state(&a).await, "pending");
+        assert_eq!(s.state(&b).await, "running");
+        s.server.serve_again();
+        s.link(EventLink::Connected).await;
+        s.advance_to(40_000).await;
+        assert_eq!(s.state(&b).await, "completed");
+        assert_eq!(continuations(&s), 1);
+        s.finish_turn(&a).await;
+        assert_eq!(s.state(&a).await, "completed");
+    });
+}
+
+#[test]
 fn server_that_restarts_at_once_is_not_waited_for() {
     story(|s| async move {
         let a = busy_job(&s, "a").await;

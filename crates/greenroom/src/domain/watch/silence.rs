@@ -6,6 +6,9 @@ use super::{CheckFindings, PolledStatus, Watch, WatchAction};
 use crate::domain::lifecycle::End;
 use crate::domain::time::{Timestamp, duration_text};
 
+/// The reason of a cut-off in the timeline.
+const PROCESS_ENDED: &str = "the process of its session has ended";
+
 impl Watch {
     /// Processes the status from a poll, as of the time of the poll. Ends stale and silent runs.
     pub fn observed(
@@ -62,14 +65,16 @@ impl Watch {
         actions
     }
 
-    /// Handles a run whose process has ended: its turn was cut off. Without a turn there is nothing to continue: the run
-    /// waits for its own tasks, or its prompt was not accepted yet.
+    /// Handles a run whose process has ended: its turn was cut off. There is nothing to continue if the prompt was not
+    /// accepted yet, or if the run is idle and waits for its own tasks or has answered: the next server shows its answer.
     fn process_ended(&mut self) -> Vec<WatchAction> {
-        let has_turn = self.prompt_accepted.is_some() && self.idle_since.is_none();
-        if has_turn && self.continues_cut_off_runs() {
-            return self.cut_off("the process of its session has ended");
+        let is_idle = self.idle_since.is_some();
+        let has_answered = (self.turn.as_ref()).is_some_and(|turn| turn.finished_at.is_some());
+        let is_at_rest = is_idle && (has_answered || self.waits_for_others());
+        if self.prompt_accepted.is_none() || is_at_rest || !self.continues_cut_off_runs() {
+            return Vec::new();
         }
-        Vec::new()
+        self.cut_off(PROCESS_ENDED)
     }
 
     pub(super) fn judge_silence(
@@ -94,6 +99,15 @@ impl Watch {
                 .max(self.observed_since);
             if now.since(last_news) <= lifecycle.task_ttl {
                 return Vec::new();
+            }
+            if *status == PolledStatus::ProcessEnded && self.continues_cut_off_runs() {
+                // A run that waits for its own tasks goes on once they have ended.
+                let waits = self.idle_since.is_some() && self.waits_for_others();
+                return if waits {
+                    Vec::new()
+                } else {
+                    self.cut_off(PROCESS_ENDED)
+                };
             }
             let silent = duration_text(lifecycle.task_ttl);
             return vec![WatchAction::End(End::error(format!(
