@@ -80,7 +80,7 @@ impl Routes {
     ///
     /// # Errors
     /// Fails if a server that owns a working session of the service gives no answer: a missing status means idle.
-    /// [`ServerError::ProcessEnded`] if the process of such a session has ended, and no other process has the session.
+    /// [`ServerError::ProcessEnded`] if the process of such a session has ended, and no other process serves the directory.
     async fn statuses(&self, directory: &str) -> Result<Statuses, ServerError> {
         let mut required_bridges: BTreeSet<BridgeKey> = BTreeSet::new();
         let mut url_required = false;
@@ -92,7 +92,10 @@ impl Routes {
                         Ok(route) => route.owner,
                         // The session no longer exists.
                         Err(ServerError::NotFound(_)) => continue,
-                        Err(ServerError::Unreachable(why)) if self.process_has_ended(&key) => {
+                        Err(ServerError::Unreachable(why))
+                            if self.process_has_ended(&key)
+                                && self.nothing_serves(directory).await =>
+                        {
                             return Err(ServerError::ProcessEnded(why));
                         }
                         Err(unknown) => return Err(unknown),
@@ -154,6 +157,20 @@ impl Routes {
         });
         let answers = join_all(answers).await;
         self.merge_answers(queries, answers)
+    }
+
+    /// Returns true if certainly no process serves a directory: a living one may run other sessions of it.
+    async fn nothing_serves(&self, directory: &str) -> bool {
+        if !self.bridges_in(directory).is_empty() {
+            return false;
+        }
+        match self.via_url(false) {
+            Some(route) => matches!(
+                route.server.statuses(directory).await,
+                Err(ServerError::ProcessEnded(_))
+            ),
+            None => true,
+        }
     }
 
     fn merge_answers(
