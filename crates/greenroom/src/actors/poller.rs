@@ -79,14 +79,8 @@ struct WatchedRun {
     view: PollView,
 }
 
-/// The watched runs of one directory.
-#[derive(Default)]
-struct Directory {
-    /// In the order of their sessions, as in the server's answers.
-    runs: BTreeMap<(SessionId, TaskId), WatchedRun>,
-    /// True if the last call found that the process of the sessions had ended.
-    process_has_ended: bool,
-}
+/// The runs of one directory, in the order of their sessions, as in the server's answers.
+type Directory = BTreeMap<(SessionId, TaskId), WatchedRun>;
 
 /// The statuses of an answer, read in the order of the sessions.
 struct SortedStatuses {
@@ -142,8 +136,8 @@ impl Poller {
             return;
         };
         if let Some(runs) = self.watched.get_mut(&directory) {
-            runs.runs.remove(&(session, task.clone()));
-            if runs.runs.is_empty() {
+            runs.remove(&(session, task.clone()));
+            if runs.is_empty() {
                 self.watched.remove(&directory);
             }
         }
@@ -211,7 +205,6 @@ impl Handler<Watch> for Poller {
         self.watched
             .entry(Arc::clone(&directory))
             .or_default()
-            .runs
             .insert((session.clone(), task.clone()), watched);
         self.locations.insert(task, (directory, session));
         if self.timer.is_none() {
@@ -272,7 +265,7 @@ impl Handler<Answered> for Poller {
         if let Err(failure) = &answered.answer {
             tracing::debug!(directory = %answered.directory, %failure, "a status call failed");
         }
-        let Some(directory) = self.watched.get_mut(&answered.directory) else {
+        let Some(runs) = self.watched.get_mut(&answered.directory) else {
             return;
         };
         let now = self.env.now();
@@ -280,17 +273,12 @@ impl Handler<Answered> for Poller {
             Ok(statuses) => Ok(SortedStatuses::new(statuses)),
             Err(failure) => Err(failed_status(&failure)),
         };
-        // One refused connection may be a server that restarts.
-        let is_repeated = std::mem::replace(
-            &mut directory.process_has_ended,
-            matches!(statuses, Err(PolledStatus::ProcessEnded)),
-        );
-        for ((session, _), watched) in &mut directory.runs {
+        for ((session, _), watched) in runs {
             let polled = match &mut statuses {
                 Ok(statuses) => statuses.of(session),
-                Err(PolledStatus::ProcessEnded) if !is_repeated => PolledStatus::Unknown,
                 Err(failed) => failed.clone(),
             };
+            let polled = watched.view.confirmed(polled);
             if watched.number < answered.before
                 && let Some(context) = watched.view.observe(&polled, answered.polled_at, now)
             {
@@ -310,7 +298,7 @@ impl Handler<SetPollInterest> for Poller {
         };
         let key = (session.clone(), interest.task);
         let runs = self.watched.get_mut(directory);
-        if let Some(watched) = runs.and_then(|runs| runs.runs.get_mut(&key))
+        if let Some(watched) = runs.and_then(|runs| runs.get_mut(&key))
             && watched.number == interest.number
             && let Some((polled_at, context)) = watched.view.set_interest(interest.interest)
         {

@@ -65,9 +65,21 @@ pub struct PollContext {
 pub struct PollView {
     changes_only_until: Option<Timestamp>,
     busy_until: Option<Timestamp>,
+    /// True if the poll before found that the process had ended.
+    process_has_ended: bool,
 }
 
 impl PollView {
+    /// Returns what a poll shows of the run. That its process has ended counts from the second poll in a row on: one refused
+    /// connection may be a server that restarts.
+    pub fn confirmed(&mut self, status: PolledStatus) -> PolledStatus {
+        let has_ended = status == PolledStatus::ProcessEnded;
+        match std::mem::replace(&mut self.process_has_ended, has_ended) {
+            false if has_ended => PolledStatus::Unknown,
+            _ => status,
+        }
+    }
+
     /// Processes the status from a poll at `polled_at`. None if the status need not be sent to the run.
     pub fn observe(
         &mut self,
